@@ -1,0 +1,1 @@
+"""Puzzle data: sources, augmentation, Arrow builders, loaders and pictures. Imports nothing of the layers above."""

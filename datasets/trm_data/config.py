@@ -1,0 +1,39 @@
+"""Which puzzles to build, and how a training run reads them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from trm_data.settings import Settings
+
+
+class DataRequest(Settings):
+    """What to build. Its canonical JSON, the source bytes and the builder version make a dataset's fingerprint."""
+
+    benchmark: str = "sudoku-6x6"
+    """A name that `trm data list` shows: sudoku-4x4|6x6|9x9 (generated), sudoku-extreme, maze-hard, arc-agi-1, ..."""
+    source: str | None = None
+    """A puzzle list, folder or address; None takes the benchmark's own first source."""
+    blanks: int | None = Field(None, ge=1)
+    """Generated Sudoku: number of empty cells."""
+    num_train: int | None = Field(None, ge=1)
+    """Number of training puzzles; None means the benchmark's own."""
+    num_validation: int | None = Field(None, ge=0)
+    num_test: int | None = Field(None, ge=0)
+    build_seed: int = Field(0, ge=0)
+    """Seed of the generator, the draw and the split: never of the training."""
+
+
+class DataConfig(DataRequest):
+    """A request and how its puzzles are read in training."""
+
+    num_augmentations: int = Field(0, ge=0)
+    """Augmented copies per training puzzle beside the original; a view, so it never changes the dataset."""
+    train_splits: tuple[Literal["train", "validation"], ...] = ("train",)
+    """`("train", "validation")` where a confirmed run trains on everything but the test split."""
+
+    def request(self) -> DataRequest:
+        """The part that decides what is built."""
+        return DataRequest.model_validate(self.model_dump(include=set(DataRequest.model_fields)))

@@ -1,0 +1,73 @@
+"""The base of every configuration class, canonical JSON and digests.
+
+A digest is taken over canonical JSON (sorted keys, no spaces, no NaN); a value that JSON cannot hold raises instead of
+being turned into a string, because `str(object)` may contain a memory address and fork the identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trm_data.errors import ConfigError, nearest
+
+
+class Settings(BaseModel):
+    """Frozen, and strict about names: a misspelt setting is an error that names its nearest valid neighbour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Build from plain values.
+
+        Raises:
+            ConfigError: naming the field, the value and, for an unknown field, its nearest valid name.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(*_explain(cls, error, where)) from None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return self.model_dump(mode="json")
+
+
+def _explain(cls: type[Settings], error: ValidationError, where: str) -> tuple[str, str]:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path) or cls.__name__
+    prefix = f"{where}: " if where else ""
+    if first["type"] == "extra_forbidden":
+        return f"{prefix}unknown setting {name!r}", nearest(path[-1], field_names(cls, path[:-1]))
+    message = first["msg"].removeprefix("Value error, ")
+    shown = first.get("input")
+    value = f"={shown!r}" if isinstance(shown, str | int | float | bool) else ""
+    return f"{prefix}{name}{value}: {message[:1].lower()}{message[1:]}", ""
+
+
+def field_names(cls: type[BaseModel], path: list[str]) -> list[str]:
+    """The names of the fields below `path` inside `cls` (empty if the path leads nowhere)."""
+    current: type[BaseModel] = cls
+    for part in path:
+        field = current.model_fields.get(part)
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return []
+        current = kind
+    return list(current.model_fields)
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value. Raises TypeError or ValueError for what JSON cannot hold."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """The first `length` hexadecimal digits of the sha256 of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]

@@ -1,0 +1,1 @@
+"""Plan, place, run, record and compare trials of recursive puzzle solvers."""

@@ -1,0 +1,1 @@
+"""Recursive puzzle solvers: TRM, HRM and direct prediction; their training and evaluation. Knows nothing of sweeps."""

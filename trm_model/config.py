@@ -1,0 +1,129 @@
+"""Everything that can be set in one training run.
+
+Defaults are the TRM paper's (arXiv 2510.04871, section 6 and the official code). The paper's letters: T is `cycles`,
+n is `latent_steps`, N_sup is `supervision_steps` of the model, D is `supervision_steps` of the evaluation.
+`runtime` holds what cannot change a result (device, threads, cadence) and is left out of a trial's identity.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from trm_data.config import DataConfig
+from trm_data.settings import Settings
+
+
+class ModelConfig(Settings):
+    """One member of the family."""
+
+    variant: Literal["trm", "hrm", "direct"] = "trm"
+    """trm: one network, latent and answer. hrm: two networks at two frequencies. direct: one pass, no recursion."""
+    mixer: Literal["attention", "mlp"] = "attention"
+    positions: Literal["rotary", "learned", "none"] = "rotary"
+    hidden_size: int = Field(512, ge=8)
+    num_heads: int = Field(8, ge=1)
+    expansion: float = Field(4.0, gt=0)
+    num_layers: int = Field(2, ge=1)
+    """Blocks per network. HRM has this many in each of its two networks."""
+    cycles: int = Field(3, ge=1)
+    """T: times that the answer is refined per supervision step (official `H_cycles`). All but the last without gradient."""
+    latent_steps: int = Field(6, ge=1)
+    """n: latent updates per cycle (official `L_cycles`)."""
+    supervision_steps: int = Field(16, ge=1)
+    """N_sup: most optimizer steps that one sequence's carry lives (official `halt_max_steps`)."""
+    halt_exploration: float = Field(0.1, ge=0, le=1)
+    puzzle_embedding_len: int = Field(16, ge=0)
+    """Tokens in front of the grid that hold the puzzle embedding; 0 means none."""
+    rope_theta: float = Field(10000.0, gt=0)
+    norm_epsilon: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mixer == "attention" and self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must be a multiple of 2 * num_heads={2 * self.num_heads}"
+            )
+        if self.mixer == "mlp" and self.positions == "rotary":
+            raise ValueError("positions='rotary' has no meaning with mixer='mlp'; set positions to 'none' or 'learned'")
+        return self
+
+
+class OptimizerConfig(Settings):
+    """The optimizer of the weights; puzzle embeddings have their own rate and decay (row-sparse sign-SGD)."""
+
+    name: Literal["adam_atan2", "adamw"] = "adam_atan2"
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_steps: int = Field(2000, ge=0)
+    lr_min_ratio: float = Field(1.0, ge=0, le=1)
+    """1.0: constant after the warm-up. Below: cosine to this share of `lr` at the last step."""
+    puzzle_embedding_lr: float = Field(1e-2, gt=0)
+    puzzle_embedding_weight_decay: float = Field(0.1, ge=0)
+    ema_rate: float = Field(0.999, ge=0, lt=1)
+    """Decay of the averaged weights; 0 switches the average off. Warmed up, so that it does not lag at the start."""
+
+
+class TrainConfig(Settings):
+    """How long and on what batches. One optimizer step is one supervision step."""
+
+    batch_size: int = Field(768, ge=1)
+    max_steps: int = Field(65_104, ge=1)
+    loss: Literal["stablemax", "softmax"] = "stablemax"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class EvaluationConfig(Settings):
+    """How the final score is taken."""
+
+    split: Literal["validation", "test"] = "validation"
+    supervision_steps: int | None = Field(None, ge=1)
+    """D: steps at evaluation; None means as many as in training."""
+    weights: Literal["ema", "raw"] = "ema"
+    max_puzzles: int | None = Field(None, ge=1)
+    """Score only the first so many puzzles of the split; None means all."""
+    batch_size: int = Field(512, ge=1)
+
+
+class RuntimeConfig(Settings):
+    """What cannot change a result. Left out of the identity."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_threads: int | None = Field(None, ge=1)
+    """CPU threads of torch; None leaves torch's own choice. Results are bitwise equal only for an equal number."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between evaluations on the validation split; None means a tenth of the run."""
+    evaluate_puzzles: int | None = Field(None, ge=1)
+    """Validation puzzles used for the curve; None means all."""
+    log_every: int = Field(10, ge=1)
+    checkpoint_every_s: float = Field(10.0, gt=0)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class TrialConfig(Settings):
+    """One complete training run. `seed` seeds weights, batches and exploration; the dataset has its own seed."""
+
+    recipe: str = ""
+    """Where it started from; a label, not part of the identity."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    seed: int = Field(0, ge=0)
+
+
+ALIASES = {
+    "T": "model.cycles",
+    "n": "model.latent_steps",
+    "N_sup": "model.supervision_steps",
+    "D": "evaluation.supervision_steps",
+    "aug": "data.num_augmentations",
+    "lr": "optimizer.lr",
+    "ema": "optimizer.ema_rate",
+    "wd": "optimizer.weight_decay",
+}
+"""The short names that `--vary` and `--set` take for the most used settings."""
