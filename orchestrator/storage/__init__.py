@@ -1,0 +1,63 @@
+"""Where records and checkpoints live: a local folder or a prefix of an S3 bucket, behind one small interface.
+
+    storage = open_storage("runs")                       # or s3://bucket/prefix?region=eu-west-1&endpoint_override=http://..
+    storage.write("sweeps/depth/sweep.json", data)
+
+Invariant: a key holds a whole value or does not exist. Locally a value is written aside and renamed (or linked, for an
+exclusive creation); on S3 it is one PUT. A storage is a plain value: it pickles, and another process can go on with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from orchestrator.storage.base import Storage, StorageError, Tagged, checked_key
+from orchestrator.storage.local import LocalStorage
+from orchestrator.storage.s3 import S3Storage
+from trm_data.errors import nearest
+
+__all__ = ["LocalStorage", "S3Storage", "Storage", "StorageError", "Tagged", "open_storage"]
+
+_S3_OPTIONS = ("endpoint_override", "region")
+
+
+def open_storage(url: str, *, attempts: int = 4) -> Storage:
+    """A storage by its address: a local path, or `s3://bucket/prefix` with `endpoint_override` and `region` as options.
+
+    Nothing is created or contacted yet. Credentials, region and endpoint come from where AWS tools look for them.
+    `attempts` is how often one S3 request is tried, with growing pauses.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if not url:
+            raise StorageError("the storage has an empty address", "Name a folder or s3://bucket/prefix")
+        return LocalStorage(_absolute(url))
+    if scheme == "file":
+        return LocalStorage(_absolute(rest))
+    if scheme != "s3":
+        raise StorageError(f"storage {url!r}: unknown scheme {scheme!r}", "Name a folder or s3://bucket/prefix")
+    return _parse_s3(url, rest, attempts)
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()  # a worker on this machine may have another current folder
+
+
+def _parse_s3(url: str, rest: str, attempts: int) -> S3Storage:
+    location, _, query = rest.partition("?")
+    bucket, _, prefix = location.partition("/")
+    if not bucket:
+        raise StorageError(f"storage {url!r} names no bucket", "Write s3://bucket/prefix")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in _S3_OPTIONS:
+            raise StorageError(f"storage {url!r}: unknown option {name!r}", nearest(name, _S3_OPTIONS))
+    prefix = prefix.strip("/")
+    return S3Storage(
+        bucket=bucket,
+        prefix=checked_key(prefix) if prefix else "",
+        endpoint=options.get("endpoint_override"),
+        region=options.get("region"),
+        attempts=attempts,
+    )
