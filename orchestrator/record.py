@@ -21,9 +21,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trm_model.config import TrialConfig
+
+if TYPE_CHECKING:
+    from orchestrator.storage import Storage
 
 
 class Status(StrEnum):
@@ -63,9 +66,10 @@ class Attempt:
 
     number: int
     start: dict[str, Any]
-    """host, node_id, device, gpu_type, gpu_count, pid, started_s, from_step, num_threads, versions{}, git{commit, dirty}"""
+    """host, node_id, device, gpu_type, gpu_count, pid, started_s, from_step, num_threads, versions, git{commit, dirty}
+    """
     end: dict[str, Any] | None
-    """status, step, ended_s, train_s (seconds of training, evaluation apart), reason; None while it runs or if it was lost"""
+    """status, step, ended_s, train_s (training alone, evaluation apart), reason; None while it runs or if lost"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,8 @@ class TrialRecord:
 
     trial_id: str
     sweep: str
-    stage: str
-    """explore | confirm | study. Only confirm and study results reach the leaderboard."""
+    stage: Literal["explore", "confirm", "study"]
+    """Only confirm and study results reach the leaderboard."""
     family: str
     """The configuration without its seed, by name: `T=2 n=4`, `best`, `direct`, `hrm` ..."""
     config: TrialConfig
@@ -85,9 +89,11 @@ class TrialRecord:
     step: int
     rows: list[Row] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    stopped: dict[str, Any] | None = None
+    """step, rule, reason: the driver's decision"""
     result: dict[str, Any] | None = None
     """split, items, metrics{exact_accuracy, cell_accuracy, ...}, supervision_steps, weights, num_parameters,
-    puzzles_presented, train_flops, train_s, ended_s, per_item: [0/1 exact per puzzle in order] as a packed hex string"""
+    puzzles_presented, train_flops, train_s, ended_s, per_item: exact (0/1) per puzzle in order as packed hex"""
 
     def curve(self, metric: str, split: str = "validation") -> list[tuple[int, float]]:
         """(step, value) of one metric."""
@@ -97,4 +103,140 @@ class TrialRecord:
 def dump_rows(rows: list[Row]) -> bytes:
     """One segment: a JSON line per row."""
     lines = [{"step": r.step, "time_s": r.time_s, "split": r.split, "metrics": r.metrics} for r in rows]
-    return "".join(json.dumps(line, allow_nan=True) + "\n" for line in lines).encode()
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def dump(value: dict[str, Any]) -> bytes:
+    """A small JSON file, readable by people."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def read_trial(storage: Storage, sweep: str, trial_id: str) -> TrialRecord:
+    """One trial from its folder. Raises KeyError if there is none."""
+    return read_trials(storage, sweep, only=trial_id)[0]
+
+
+def read_trials(storage: Storage, sweep: str, only: str | None = None) -> list[TrialRecord]:
+    """Every trial of a sweep, in the order of their ids: one listing, then one read per small file."""
+    root = f"sweeps/{sweep}/trials/"
+    folders: dict[str, list[str]] = {}
+    for key in storage.list(root + f"{only}/" if only else root):
+        trial_id, _, name = key.removeprefix(root).partition("/")
+        folders.setdefault(trial_id, []).append(name)
+    if only and only not in folders:
+        raise KeyError(only)
+    return [
+        _fold(sweep, trial_id, _Folder(storage.sub(f"{root}{trial_id}"), frozenset(names)))
+        for trial_id, names in sorted(folders.items())
+        if "trial.json" in names
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A trial's files: the names are known from one listing, so that a missing file costs no request."""
+
+    storage: Storage
+    names: frozenset[str]
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        if name not in self.names:
+            return None
+        value: dict[str, Any] = json.loads(self.storage.read(name))
+        return value
+
+    def attempts(self) -> list[Attempt]:
+        numbers = sorted({int(name.split("/")[1]) for name in self.names if name.startswith("attempts/")})
+        found = []
+        for number in numbers:
+            start = self.json(f"attempts/{number:03d}/start.json")
+            if start is not None:
+                found.append(Attempt(number, start, self.json(f"attempts/{number:03d}/end.json")))
+        return found
+
+    def rows(self, attempt: int) -> list[Row]:
+        prefix = f"attempts/{attempt:03d}/rows-"
+        lines = [
+            json.loads(line)
+            for name in sorted(self.names)
+            if name.startswith(prefix)
+            for line in self.storage.read(name).splitlines()
+        ]
+        return [Row(line["step"], line["time_s"], line["split"], line["metrics"]) for line in lines]
+
+
+def _fold(sweep: str, trial_id: str, folder: _Folder) -> TrialRecord:
+    head = folder.json("trial.json")
+    assert head is not None, "read_trials only folds folders that hold a trial.json"
+    attempts = folder.attempts()
+    rows: list[Row] = []
+    for index, attempt in enumerate(attempts):
+        # What the next attempt did again counts once: its rows replace those after its first step.
+        until = attempts[index + 1].start["from_step"] if index + 1 < len(attempts) else None
+        rows += [row for row in folder.rows(attempt.number) if until is None or row.step <= until]
+    result, stopped = folder.json("result.json"), folder.json("stopped.json")
+    last_step = max([row.step for row in rows], default=attempts[-1].start["from_step"] if attempts else 0)
+    return TrialRecord(
+        trial_id=trial_id,
+        sweep=sweep,
+        stage=head["stage"],
+        family=head["family"],
+        config=TrialConfig.parse(head["config"], where=f"{folder.storage.url}/trial.json"),
+        dataset=head["dataset"],
+        status=_status(attempts, result, stopped),
+        step=last_step,
+        rows=rows,
+        attempts=attempts,
+        result=result,
+        stopped=stopped,
+    )
+
+
+def _status(attempts: list[Attempt], result: dict[str, Any] | None, stopped: dict[str, Any] | None) -> Status:
+    if result is not None:
+        return Status.FINISHED
+    if stopped is not None:
+        return Status.STOPPED
+    if not attempts:
+        return Status.PENDING
+    end = attempts[-1].end
+    return Status.RUNNING if end is None else Status(end["status"])
+
+
+class TrialWriter:
+    """The write side of one attempt. Used by the process that trains, and by nobody else."""
+
+    def __init__(self, storage: Storage, sweep: str, trial_id: str) -> None:
+        self.folder = storage.sub(f"sweeps/{sweep}/trials/{trial_id}")
+        self.checkpoints = self.folder.sub("checkpoints")
+        taken = [int(key.split("/")[1]) for key in self.folder.list("attempts/") if key.endswith("start.json")]
+        self.attempt = max(taken, default=0) + 1
+        self._pending: list[Row] = []
+        self._segments = 0
+
+    def start(self, start: dict[str, Any]) -> None:
+        """Announce the attempt."""
+        self.folder.write(f"attempts/{self.attempt:03d}/start.json", dump(start))
+
+    def add(self, row: Row) -> None:
+        """Keep a row for the next segment."""
+        self._pending.append(row)
+
+    def flush(self) -> None:
+        """Write what is pending as one immutable segment."""
+        if not self._pending:
+            return
+        self._segments += 1
+        name = f"attempts/{self.attempt:03d}/rows-{self._segments:06d}.jsonl"
+        self.folder.write(name, dump_rows(self._pending))
+        self._pending.clear()
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the final score: from now on the trial is finished."""
+        self.flush()
+        self.folder.write("result.json", dump(result))
+
+    def end(self, end: dict[str, Any]) -> None:
+        """Say how the attempt ended."""
+        self.flush()
+        self.folder.write(f"attempts/{self.attempt:03d}/end.json", dump(end))

@@ -1,0 +1,183 @@
+"""One attempt at a trial, in a process of its own: train, and write everything to the record.
+
+Invariant: own failures, divergence and lack of memory are results. They end the attempt with a status; nothing is
+raised, so that whatever does raise is the machine's failure and not the trial's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator import machine
+from orchestrator.datasets import ensure_local
+from orchestrator.record import Row, Status, TrialWriter
+from orchestrator.storage import Storage, open_storage
+from trm_model import events
+from trm_model.config import TrialConfig
+from trm_model.train import pick_device, train
+
+FLUSH_S = 2.0
+"""Longest time that a row of a curve waits before others can see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that an attempt needs to know; crosses process and machine borders as plain data."""
+
+    storage_url: str
+    sweep: str
+    trial_id: str
+    config: dict[str, Any]
+    dataset: str
+    """Folder name of the dataset below `datasets/` of the storage."""
+    placement: dict[str, Any] = field(default_factory=dict)
+    """node_id, gpu_type, gpu_count: where it was put."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What an attempt tells whoever started it."""
+
+    step: int
+    metrics: dict[str, float]
+    kind: str
+    """progress | rung | end"""
+    status: str = ""
+    reason: str = ""
+
+
+Listener = Callable[[News], None]
+"""Called for every piece of news. A rung's listener may block until it is known whether the trial goes on."""
+
+
+def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> News:
+    """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Returns the news of the end."""
+    storage = open_storage(job.storage_url)
+    config = TrialConfig.parse(job.config)
+    writer = TrialWriter(storage, job.sweep, job.trial_id)
+    attempt = _Attempt(job, config, writer, listen)
+    try:
+        dataset = ensure_local(storage, job.dataset)
+        for event in train(config, dataset, checkpoints=_Checkpoints(writer.checkpoints), should_stop=should_stop):
+            attempt.take(event)
+    except MemoryError as error:
+        attempt.finish(Status.OUT_OF_MEMORY, str(error) or "the machine's memory is exhausted")
+    except Exception as error:
+        is_memory = type(error).__name__ == "OutOfMemoryError"  # torch's own, without importing it here
+        attempt.finish(
+            Status.OUT_OF_MEMORY if is_memory else Status.FAILED,
+            f"{type(error).__name__}: {error}",
+            traceback.format_exc(),
+        )
+    assert attempt.last is not None, "training ends with Finished, Diverged or Interrupted"
+    return attempt.last
+
+
+class _Checkpoints:
+    """The checkpoint folder of a record, as training wants it."""
+
+    def __init__(self, folder: Storage) -> None:
+        self._folder = folder
+
+    def write(self, name: str, data: bytes) -> None:
+        self._folder.write(name, data)
+
+    def read(self, name: str) -> bytes:
+        return self._folder.read(name)
+
+    def names(self) -> list[str]:
+        return self._folder.list()
+
+    def delete(self, name: str) -> None:
+        self._folder.delete(name)
+
+
+class _Attempt:
+    """Turns events into rows, files and news."""
+
+    def __init__(self, job: Job, config: TrialConfig, writer: TrialWriter, listen: Listener) -> None:
+        self.last: News | None = None
+        self._job = job
+        self._config = config
+        self._writer = writer
+        self._listen = listen
+        self._flushed_s = time.monotonic()
+        self._step = 0
+        self._train_s = 0.0
+        self._announced = False
+
+    def take(self, event: events.Event) -> None:
+        self._step = event.step
+        match event:
+            case events.Started():
+                self._announce(event.step)
+            case events.Trained(metrics=metrics):
+                self._add("train", metrics)
+                self._listen(News(event.step, metrics, "progress"))
+            case events.Evaluated(metrics=metrics, split=split):
+                self._add(split, metrics)
+                self._writer.flush()
+                self._listen(News(event.step, metrics, "rung"))
+            case events.Finished(result=result):
+                self._writer.finish(result)
+                self.finish(Status.FINISHED, metrics=result["metrics"])
+            case events.Diverged(reason=reason):
+                self.finish(Status.DIVERGED, reason)
+            case events.Interrupted():
+                self.finish(Status.INTERRUPTED, "asked to stop")
+
+    def finish(
+        self, status: Status, reason: str = "", trace: str = "", metrics: dict[str, float] | None = None
+    ) -> None:
+        self._announce(self._step)
+        end = {"status": str(status), "step": self._step, "ended_s": time.time(), "train_s": self._train_s}
+        self._writer.end({**end, "reason": reason, "traceback": trace})
+        self.last = News(self._step, metrics or {}, "end", str(status), reason)
+        self._listen(self.last)
+
+    def _announce(self, step: int) -> None:
+        if self._announced:
+            return
+        self._announced = True
+        start = machine.describe(pick_device(self._config.runtime.device))
+        start |= {**self._job.placement, "started_s": time.time(), "from_step": step}
+        self._writer.start({**start, "num_threads": self._config.runtime.num_threads})
+
+    def _add(self, split: str, metrics: dict[str, float]) -> None:
+        self._train_s = metrics.get("train_s", self._train_s)
+        self._writer.add(Row(self._step, time.time(), split, metrics))
+        if time.monotonic() - self._flushed_s > FLUSH_S:
+            self._writer.flush()
+            self._flushed_s = time.monotonic()
+
+
+def child_main(job: Job, pipe: Any) -> None:
+    """The body of a forked trial process: news out, `go` and `stop` in; dies when the other end does."""
+    go, stop = threading.Event(), threading.Event()
+
+    def hear() -> None:
+        while True:
+            try:
+                word = pipe.recv()
+            except (EOFError, OSError):
+                os._exit(1)  # the slot is gone: the next attempt goes on from the last checkpoint
+            (stop if word == "stop" else go).set()
+            if word == "stop":
+                go.set()
+
+    threading.Thread(target=hear, name="slot-words", daemon=True).start()
+
+    def listen(news: News) -> None:
+        go.clear()
+        pipe.send(news)
+        if news.kind == "rung" and not stop.is_set():
+            go.wait()
+
+    run_attempt(job, listen, stop.is_set)
+    pipe.close()

@@ -1,0 +1,1 @@
+"""Ray clusters: joining one, describing one in the cloud."""

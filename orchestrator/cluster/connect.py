@@ -1,0 +1,98 @@
+"""Joining Ray: a private one on this machine, or a running cluster by its address."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from orchestrator.errors import ClusterError
+
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are the truth: no CSV, JSON or TensorBoard beside them
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's own snapshots cost O(trials) each and are never read
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops by itself, on SIGTERM too
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it turns SIGTERM into an abort
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+"""Read by Ray when it starts in this process; set here because it has no other interface for them."""
+
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Trials hand over small dictionaries only; Ray's default takes a third of the memory."""
+
+
+def connect(address: str | None) -> None:
+    """Start a private Ray on this machine (None) or join the cluster at HOST:PORT.
+
+    Raises:
+        ClusterError: nothing answers there, it refuses the token, or its versions differ.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        _start_local()
+    else:
+        _join(address)
+
+
+def _start_local() -> None:
+    import ray
+
+    ray.init(
+        "local",  # never an address that another Ray left behind on this machine
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+
+
+def _join(address: str) -> None:
+    host, port = parse_address(address)
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error.strerror or error})",
+            "Start one with `ray start --head --port 6379`, or leave --address out to run on this machine",
+        ) from error
+    if "RAY_AUTH_MODE" not in os.environ and _has_token():
+        # Since 2.59 a head with a token file asks for it, but ray.init with an explicit address sends none by default.
+        os.environ["RAY_AUTH_MODE"] = "token"
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray raises many types here, each for something that only the user can mend
+        raise ClusterError(f"cannot join the Ray cluster at {address}: {_first_line(error)}", _remedy(error)) from error
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """HOST:PORT. Raises ClusterError if it is not of that form."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ClusterError(f"--address {address!r} is not HOST:PORT", "Example: --address 10.0.0.5:6379")
+    return host, int(port)
+
+
+def _has_token() -> bool:
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _remedy(error: Exception) -> str:
+    text = str(error).lower()
+    if "auth" in text or "token" in text:
+        return (
+            "Give this process the cluster's token: RAY_AUTH_MODE=token and ~/.ray/auth_token, or `ray get-auth-token`"
+        )
+    if "version" in text:
+        return "Install the cluster's versions of Python and Ray here"
+    return "Look at `trm doctor --address`"

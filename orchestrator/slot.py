@@ -1,0 +1,155 @@
+"""A reused Ray Tune actor that runs each trial in a fresh process.
+
+The actor keeps a forkserver that has already imported torch, so a trial starts in milliseconds, and yet in a process of
+its own: it can be killed, its memory (the GPU's too) comes back, and no global leaks from one trial into the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from ray import tune
+
+from orchestrator.attempt import Job, News, child_main
+
+HEARTBEAT_S = 2.0
+"""Longest time that a step of the actor takes, so that a stop is heard soon."""
+GRACE_S = 20.0
+"""Time that a trial gets to write its last checkpoint."""
+PRELOAD = ["orchestrator.attempt"]
+"""Imports torch and numpy but touches no device: a CUDA context does not survive a fork."""
+
+
+def forkserver() -> Any:
+    """A forkserver context whose children do not import Ray's worker main again (0.3 s each)."""
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    main.__file__ = None
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # spinning threads cost 10x when another process takes a core
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+class TrialProcess:
+    """The process of one attempt, seen from its slot."""
+
+    def __init__(self, context: Any, job: Job) -> None:
+        self._pipe, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(target=child_main, args=(job, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._at_rung = False
+
+    def wait(self, timeout_s: float) -> News | None:
+        """Let a waiting trial go on; the next rung or end, or the newest progress, or None if there is no news.
+
+        Raises:
+            RuntimeError: the process died without a word: killed, or out of the machine's memory.
+        """
+        if self._at_rung:
+            self._pipe.send("go")
+            self._at_rung = False
+        latest: News | None = None
+        until = time.monotonic() + timeout_s
+        while (left := until - time.monotonic()) > 0:
+            if not self._pipe.poll(left):
+                break
+            latest = self._receive()
+            if latest.kind != "progress":
+                self._at_rung = latest.kind == "rung"
+                break
+        return latest
+
+    def _receive(self) -> News:
+        try:
+            news: News = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(GRACE_S)
+            raise RuntimeError(f"the trial's process died with exit code {self._process.exitcode}") from None
+        return news
+
+    def end(self, graceful: bool) -> None:
+        """Stop it if it still runs: gracefully with a last checkpoint, else at once."""
+        if graceful and self._process.is_alive():
+            with contextlib.suppress(OSError):  # it has just ended
+                self._pipe.send("stop")
+            self._process.join(GRACE_S)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+class Slot(tune.Trainable):  # type: ignore[misc]
+    """One place where trials run one after the other. `config["job"]` is a `Job` as a dict."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Called once per actor: starts the forkserver and the first trial."""
+        self._context = forkserver()
+        self._process: TrialProcess | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Called for every further trial. What still runs was stopped early: it is ended at once."""
+        self._end(graceful=False)
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Until the next rung or end, or for `HEARTBEAT_S`."""
+        assert self._process is not None
+        news = self._process.wait(HEARTBEAT_S)
+        if news is None:
+            return {"kind": "progress", "trial_step": None, "metrics": {}, "done": False}
+        if news.kind == "end":
+            self._end(graceful=True)
+        return {
+            "kind": news.kind,
+            "trial_step": news.step,
+            "metrics": news.metrics,
+            "status": news.status,
+            "reason": news.reason,
+            "done": news.kind == "end",
+        }
+
+    def cleanup(self) -> None:
+        """The sweep stops or the actor is not needed any more."""
+        self._end(graceful=True)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the record holds the checkpoints."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: an attempt finds its newest checkpoint in the record."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        job = dict(config["job"])
+        job["placement"] = {**job["placement"], **_placement()}
+        self._process = TrialProcess(self._context, Job(**job))
+
+    def _end(self, graceful: bool) -> None:
+        if self._process is not None:
+            self._process.end(graceful)
+            self._process = None
+
+
+def _placement() -> dict[str, Any]:
+    """Where Ray put this actor: node, GPU type by the node's label, GPUs by index."""
+    import ray
+
+    context = ray.get_runtime_context()
+    labels = context.get_node_labels()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    return {
+        "node_id": context.get_node_id(),
+        "gpu_type": labels.get("ray.io/accelerator-type") if gpus else None,
+        "gpu_ids": gpus,
+        "market": labels.get("ray.io/market-type"),
+    }

@@ -1,0 +1,128 @@
+"""Ray Tune's seams, each a thin adapter to the driver."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.placement import bundle
+from orchestrator.slot import Slot
+from orchestrator.sweep import Resources
+
+
+class Driver(Protocol):
+    """What Tune asks of the driver."""
+
+    @property
+    def is_finished(self) -> bool: ...
+    @property
+    def is_stopping(self) -> bool: ...
+    def suggest(self) -> dict[str, Any] | None: ...
+    def result(self, trial_id: str, result: dict[str, Any]) -> bool: ...
+    def ended(self, trial_id: str, lost: str | None) -> None: ...
+
+
+class _Link:
+    """A reference to the driver that Tune may pickle: it snapshots its parts, and a driver holds threads."""
+
+    def __init__(self, driver: Driver | None = None) -> None:
+        self.driver = driver
+
+    def __reduce__(self) -> tuple[type[_Link], tuple[()]]:
+        return type(self), ()
+
+    def get(self) -> Driver:
+        assert self.driver is not None, "a snapshot of Tune's is never run"
+        return self.driver
+
+
+class _Search(Searcher):  # type: ignore[misc]
+    def __init__(self, link: _Link) -> None:
+        super().__init__(metric="trial_step", mode="max")
+        self._link = link
+        self._ids: dict[str, str] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        driver = self._link.get()
+        if driver.is_finished:
+            return str(Searcher.FINISHED)
+        config = driver.suggest()
+        if config is not None:
+            self._ids[trial_id] = config["trial_id"]
+        return config
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        # With an error Tune has used up `max_failures`: the machine, not the trial, failed each time.
+        self._link.get().ended(self._ids.pop(trial_id), "see the driver's log" if error else None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: records are the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: records are the truth."""
+
+
+class _Schedule(FIFOScheduler):  # type: ignore[misc]
+    def __init__(self, link: _Link) -> None:
+        super().__init__()
+        self._link = link
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        goes_on = self._link.get().result(trial.config["trial_id"], result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+class _Stop(tune.Stopper):  # type: ignore[misc]
+    def __init__(self, link: _Link) -> None:
+        self._link = link
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._link.driver is not None and self._link.driver.is_stopping
+
+
+def placement(config: dict[str, Any]) -> Any:
+    """The placement group of one trial."""
+    wanted = bundle(Resources.parse(config["resources"]))
+    return tune.PlacementGroupFactory(
+        [wanted.resources], bundle_label_selector=[wanted.labels] if wanted.labels else None
+    )
+
+
+def fit(driver: Driver, slots: int, max_failures: int) -> None:
+    """Let Tune run trials until the driver is finished."""
+    link = _Link(driver)
+    scratch = tempfile.mkdtemp(prefix="trm-tune-")
+    tuner = tune.Tuner(
+        tune.with_resources(Slot, placement),
+        tune_config=tune.TuneConfig(
+            search_alg=_Search(link),
+            scheduler=_Schedule(link),
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=scratch,
+            verbose=0,
+            stop=_Stop(link),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

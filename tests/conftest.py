@@ -1,0 +1,17 @@
+"""Fixtures that every area uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the repository; it is not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference data folder is not beside the repository")
+    return SHARED
