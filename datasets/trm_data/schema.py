@@ -1,0 +1,130 @@
+"""What a built dataset holds, in memory and as Arrow columns.
+
+    puzzles.arrow        one row per puzzle (an augmentation group): name, source, rating, key
+    examples.arrow       one row per (input, label) pair of a puzzle, without augmentation
+    augmentations.arrow  only where augmentations are listed: `codes[k, p]`, see `symmetry.py`
+
+An example belongs to a split; a puzzle may have examples in several (ARC: demonstrations train, test pairs do not).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from trm_data.errors import DataError
+from trm_data.jit import Bytes
+
+SPLITS = ("train", "validation", "test")
+BUILDER_VERSION = 1
+"""Raised whenever the same request would give other bytes."""
+
+
+@dataclass(frozen=True)
+class Puzzles:
+    """The base puzzles of a benchmark: P puzzles with E examples of L cells, sorted by puzzle.
+
+    Cells are encoded as the models read them: 0 is padding (and, in labels, ignored).
+    """
+
+    names: list[str]
+    sources: list[str]
+    ratings: NDArray[np.float32]
+    """(P), NaN where unknown."""
+    puzzle: NDArray[np.int32]
+    """(E): the puzzle of every example."""
+    split: Bytes
+    """(E): index into SPLITS."""
+    inputs: Bytes
+    """(E, L)"""
+    labels: Bytes
+    """(E, L)"""
+    shapes: Bytes
+    """(E, 4): height and width of the input, height and width of the label."""
+    codes: NDArray[np.uint64] | None = None
+    """(A): listed augmentations, puzzle after puzzle; None where they are derived."""
+    num_codes: NDArray[np.int32] | None = None
+    """(P): how many of `codes` belong to every puzzle."""
+    facts: dict[str, object] = field(default_factory=dict)
+    """What else the manifest should say: hashes of the sources, how often the generator tried."""
+
+    def keys(self) -> NDArray[np.uint64]:
+        """(P): 64 bits of the content of every puzzle, the same in any dataset that holds it."""
+        hashes = [hashlib.sha256() for _ in self.names]
+        for row, puzzle in enumerate(self.puzzle):
+            hashes[puzzle].update(self.inputs[row].tobytes() + self.labels[row].tobytes())
+        return np.array([int.from_bytes(h.digest()[:8], "little") for h in hashes], np.uint64)
+
+
+def _rows(cells: Bytes) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(cells).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, cells.shape[1])
+
+
+def tables(puzzles: Puzzles) -> dict[str, pa.Table]:
+    """File stem -> Arrow table."""
+    made = {
+        "puzzles": pa.table(
+            {
+                "name": pa.array(puzzles.names, pa.string()),
+                "source": pa.array(puzzles.sources, pa.string()),
+                "rating": pa.array(puzzles.ratings, pa.float32(), from_pandas=True),
+                "key": pa.array(puzzles.keys(), pa.uint64()),
+            }
+        ),
+        "examples": pa.table(
+            {
+                "puzzle": pa.array(puzzles.puzzle, pa.int32()),
+                "split": pa.array(puzzles.split, pa.uint8()),
+                "input": _rows(puzzles.inputs),
+                "label": _rows(puzzles.labels),
+                "shape": _rows(puzzles.shapes),
+            }
+        ),
+    }
+    if puzzles.codes is not None and puzzles.num_codes is not None:
+        owners = np.repeat(np.arange(len(puzzles.names), dtype=np.int32), puzzles.num_codes)
+        made["augmentations"] = pa.table({"puzzle": pa.array(owners), "code": pa.array(puzzles.codes)})
+    return made
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one Arrow IPC file of a single record batch, so that columns can be read without a copy."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+
+
+def read_table(path: Path) -> pa.Table:
+    """Map an Arrow IPC file into memory.
+
+    Raises:
+        DataError: it is missing, truncated or no Arrow file.
+    """
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", "Delete the dataset's folder and build it again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path} is damaged or truncated ({reason})", "Delete the dataset's folder and build it again"
+        ) from None
+
+
+def column(table: pa.Table, name: str) -> NDArray[Any]:
+    """A column as a read-only view of the mapped file: (rows) or, for lists of fixed size, (rows, size)."""
+    array = table.column(name).combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # an empty table has no chunk
+        array = pa.array([], table.schema.field(name).type)
+    if pa.types.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        flat: NDArray[Any] = array.flatten().to_numpy(zero_copy_only=True)
+        return flat.reshape(-1, size)
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=array.null_count == 0)
+    return values

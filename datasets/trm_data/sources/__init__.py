@@ -1,0 +1,1 @@
+"""Where puzzles come from: generators, packages, files, folders, addresses, official datasets."""
