@@ -25,26 +25,62 @@ class ModelConfig(Settings):
     hidden_size: int = Field(512, ge=8)
     num_heads: int = Field(8, ge=1)
     expansion: float = Field(4.0, gt=0)
+    inner_multiple: int = Field(256, ge=1)
+    """The inner size of a SwiGLU, 2/3 * expansion * width, is rounded up to a multiple of this (official: 256)."""
     num_layers: int = Field(2, ge=1)
     """Blocks per network. HRM has this many in each of its two networks."""
     cycles: int = Field(3, ge=1)
-    """T: times that the answer is refined per supervision step (official `H_cycles`). All but the last without gradient."""
+    """T: times that the answer is refined per supervision step (official `H_cycles`). All but the last without
+    gradient."""
     latent_steps: int = Field(6, ge=1)
     """n: latent updates per cycle (official `L_cycles`)."""
+    num_latents: int = Field(1, ge=0)
+    """Latent features beside the answer. 0: the answer is the only state; k > 1: latent step i updates latent i mod
+    k."""
+    shared_network: bool | None = None
+    """One network refines latent and answer, or each has its own. None: as the variant has it (trm shares, hrm does
+    not)."""
+    gradient: Literal["cycle", "step"] | None = None
+    """How much of the last cycle is differentiated: all of it or its last latent and answer update. None: the
+    variant's."""
     supervision_steps: int = Field(16, ge=1)
     """N_sup: most optimizer steps that one sequence's carry lives (official `halt_max_steps`)."""
+    halting: Literal["sign", "continue", "compare"] | None = None
+    """sign: halt when the halt logit is positive (TRM). continue: when it exceeds a learned value of going on, which
+    costs a second forward pass per step (HRM). compare: when it exceeds the continue logit that no loss trains (the
+    official direct baseline). None: continue for hrm, sign for the others."""
     halt_exploration: float = Field(0.1, ge=0, le=1)
     puzzle_embedding_len: int = Field(16, ge=0)
     """Tokens in front of the grid that hold the puzzle embedding; 0 means none."""
     rope_theta: float = Field(10000.0, gt=0)
     norm_epsilon: float = Field(1e-5, gt=0)
 
+    @property
+    def shares_network(self) -> bool:
+        """Whether one network refines both latent and answer."""
+        return self.variant != "hrm" if self.shared_network is None else self.shared_network
+
+    @property
+    def one_step_gradient(self) -> bool:
+        """Whether only the last latent and answer update are differentiated."""
+        return (self.gradient or ("step" if self.variant == "hrm" else "cycle")) == "step"
+
+    @property
+    def halting_rule(self) -> Literal["sign", "continue", "compare"]:
+        """How a sequence decides to halt in training."""
+        return self.halting or ("continue" if self.variant == "hrm" else "sign")
+
+    @property
+    def learns_continue(self) -> bool:
+        """Whether the continue logit has a loss, which needs a look at the next step."""
+        return self.halting_rule == "continue"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.num_latents == 0 and not self.shares_network:
+            raise ValueError("num_latents=0 leaves nothing for a second network; set shared_network to true")
         if self.mixer == "attention" and self.hidden_size % (2 * self.num_heads):
-            raise ValueError(
-                f"hidden_size={self.hidden_size} must be a multiple of 2 * num_heads={2 * self.num_heads}"
-            )
+            raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of 2 * num_heads={2 * self.num_heads}")
         if self.mixer == "mlp" and self.positions == "rotary":
             raise ValueError("positions='rotary' has no meaning with mixer='mlp'; set positions to 'none' or 'learned'")
         return self

@@ -1,0 +1,163 @@
+"""The training loop: what it yields, how it resumes, stops, diverges and refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trm_data import Dataset, build
+from trm_model.checkpoint import CheckpointError, LocalCheckpoints, newest, read_header, unpack
+from trm_model.config import TrialConfig
+from trm_model.evaluate import unpack_items
+from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
+from trm_model.train import train
+
+TINY: dict[str, Any] = {
+    "data": {
+        "benchmark": "sudoku-4x4",
+        "blanks": 6,
+        "num_train": 40,
+        "num_validation": 10,
+        "num_test": 10,
+        "num_augmentations": 3,
+    },
+    "model": {
+        "mixer": "mlp",
+        "positions": "none",
+        "hidden_size": 16,
+        "num_heads": 2,
+        "cycles": 2,
+        "latent_steps": 2,
+        "supervision_steps": 3,
+        "puzzle_embedding_len": 1,
+        "inner_multiple": 32,
+    },
+    "optimizer": {"lr": 2e-3, "weight_decay": 0.1, "warmup_steps": 3, "ema_rate": 0.9},
+    "train": {"batch_size": 8, "max_steps": 10, "dtype": "float32"},
+    "runtime": {"device": "cpu", "num_threads": 1, "evaluate_every": 5, "log_every": 2, "checkpoint_every_s": 1e9},
+}
+
+
+def tiny(**sections: dict[str, Any]) -> TrialConfig:
+    return TrialConfig.parse(
+        {name: {**TINY.get(name, {}), **sections.get(name, {})} for name in TINY.keys() | sections}
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return build(tiny().data.request(), tmp_path_factory.mktemp("data"))
+
+
+def run(config: TrialConfig, dataset: Dataset, folder: Path, stop_at: int | None = None) -> list[Event]:
+    """Train; with `stop_at`, be interrupted once that many `Trained` events have come."""
+    seen: list[Event] = []
+    for event in train(
+        config, dataset, checkpoints=LocalCheckpoints(folder), should_stop=lambda: stopped(seen, stop_at)
+    ):
+        seen.append(event)
+    return seen
+
+
+def stopped(seen: list[Event], stop_at: int | None) -> bool:
+    return stop_at is not None and seen[-1].step >= stop_at and isinstance(seen[-1], Trained)
+
+
+def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = newest(LocalCheckpoints(folder))
+    assert checkpoint is not None
+    return checkpoint.tensors
+
+
+def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    different = [name for name in one if not torch.equal(one[name], two[name])]
+    assert not different
+
+
+@pytest.mark.parametrize("variant", ["trm", "hrm", "direct"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_resumed_run_equals_straight_run_bit_for_bit(
+    variant: str, dtype: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = tiny(model={"variant": variant}, train={"dtype": dtype})
+    straight = run(config, dataset, tmp_path / "straight")
+    first = run(config, dataset, tmp_path / "resumed", stop_at=4)
+    second = run(config, dataset, tmp_path / "resumed")
+    assert isinstance(first[-1], Interrupted)
+    assert second[0] == Started(first[-1].step, straight[0].num_parameters, True)  # type: ignore[union-attr]
+    assert_same(final_tensors(tmp_path / "straight"), final_tensors(tmp_path / "resumed"))
+    ends = [events[-1] for events in (straight, second)]
+    assert all(isinstance(end, Finished) for end in ends)
+    assert ends[0].result["per_item"] == ends[1].result["per_item"]  # type: ignore[union-attr]
+
+
+def test_run_resumed_in_a_new_process_equals_straight_run(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny()
+    run(config, dataset, tmp_path / "straight")
+    run(config, dataset, tmp_path / "resumed", stop_at=4)
+    program = (
+        "import sys; from pathlib import Path; from trm_data import open_dataset\n"
+        "from trm_model.config import TrialConfig\n"
+        "from trm_model.checkpoint import LocalCheckpoints; from trm_model.train import train\n"
+        "config = TrialConfig.model_validate_json(sys.argv[1]); data = open_dataset(Path(sys.argv[2]))\n"
+        "print(len(list(train(config, data, checkpoints=LocalCheckpoints(Path(sys.argv[3]))))))"
+    )
+    arguments = [config.model_dump_json(), str(dataset.path), str(tmp_path / "resumed")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, timeout=100)
+    assert_same(final_tensors(tmp_path / "straight"), final_tensors(tmp_path / "resumed"))
+
+
+def test_run_yields_its_events_in_order_with_a_complete_result(dataset: Dataset, tmp_path: Path) -> None:
+    events = run(tiny(evaluation={"split": "test"}), dataset, tmp_path)
+    assert [type(event) for event in events if isinstance(event, Started | Finished)] == [Started, Finished]
+    assert [event.step for event in events if isinstance(event, Trained)] == [2, 4, 6, 8, 10]
+    evaluated = [event for event in events if isinstance(event, Evaluated)]
+    assert [event.step for event in evaluated] == [5, 10]
+    wanted = {"exact_accuracy", "cell_accuracy", "raw_cell_accuracy", "raw_exact_accuracy", "train_s"}
+    assert wanted <= evaluated[0].metrics.keys()
+    assert {"loss", "lr", "puzzles_presented", "examples_per_s"} <= events[1].metrics.keys()  # type: ignore[union-attr]
+    result = events[-1].result  # type: ignore[union-attr]
+    exact = unpack_items(result["per_item"], result["items"])
+    assert result["split"] == "test"
+    assert result["items"] == len(exact) == 10
+    assert exact.mean() == pytest.approx(result["metrics"]["exact_accuracy"])
+    assert result["train_flops"] > 0
+
+
+def test_loss_falls_and_puzzles_are_learned(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(train={"max_steps": 150, "batch_size": 32}, model={"hidden_size": 32}, runtime={"evaluate_every": 75})
+    losses = [event.metrics["loss"] for event in run(config, dataset, tmp_path) if isinstance(event, Trained)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_non_finite_loss_ends_as_diverged_before_the_weights_are_spoilt(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(optimizer={"lr": 1e30, "warmup_steps": 0})
+    events = run(config, dataset, tmp_path)
+    assert isinstance(events[-1], Diverged)
+    assert "not finite" in events[-1].reason
+
+
+def test_checkpoints_keep_the_best_and_the_last(dataset: Dataset, tmp_path: Path) -> None:
+    events = run(tiny(runtime={"checkpoint_every_s": 1e-9}), dataset, tmp_path)
+    store = LocalCheckpoints(tmp_path)
+    assert len([event for event in events if isinstance(event, Checkpointed)]) == 10
+    names = store.names()
+    best = read_header(store.read(names[-1]))["progress"]["best_step"]
+    assert names == sorted({f"step-{best:08d}.safetensors", "step-00000010.safetensors"})
+
+
+def test_checkpoint_of_another_configuration_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    run(tiny(), dataset, tmp_path)
+    with pytest.raises(CheckpointError, match="another model configuration"):
+        run(tiny(model={"latent_steps": 3}), dataset, tmp_path)
+
+
+def test_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is not a checkpoint"):
+        unpack(b"nonsense", "x.safetensors")

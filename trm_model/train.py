@@ -1,0 +1,178 @@
+"""Training as one plain loop that yields events. It owns no tracker, no scheduler and no clock of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trm_model.checkpoint import CheckpointStore, name_of, newest, prune
+from trm_model.config import TrialConfig
+from trm_model.cost import train_flops
+from trm_model.evaluate import EvalResult
+from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
+from trm_model.supervision import SUMS
+from trm_model.trainer import Trainer, resolve_device
+
+if TYPE_CHECKING:
+    from trm_data import Dataset
+
+Clock = Callable[[], float]
+_LOSSES = {"answer_loss", "halt_loss", "continue_loss"}
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What outlives an attempt beside the trainer's own state."""
+
+    train_s: float = 0.0
+    best_step: int | None = None
+    best_score: float = -1.0
+
+
+class _Window:
+    """Sums over the steps since the last `Trained` event."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.seconds = 0.0
+        self.loss = 0.0
+        self.sums = np.zeros(len(SUMS))
+
+    def add(self, loss: float, sums: np.ndarray, seconds: float) -> None:
+        self.steps += 1
+        self.seconds += seconds
+        self.loss += loss
+        self.sums += sums
+
+    def means(self, batch_size: int) -> dict[str, float]:
+        """Losses per example; the rest per sequence that halted (absent where none did)."""
+        sums = dict(zip(SUMS, self.sums.tolist(), strict=True))
+        halted = sums.pop("count")
+        metrics = {"loss": self.loss / self.steps}
+        for name, value in sums.items():
+            if name in _LOSSES:
+                metrics[name] = value / (self.steps * batch_size)
+            elif halted:
+                metrics[name] = value / halted
+        return metrics | {"examples_per_s": self.steps * batch_size / max(self.seconds, 1e-9)}
+
+
+def never() -> bool:
+    """The `should_stop` of a run that is not to be interrupted."""
+    return False
+
+
+def train(
+    config: TrialConfig,
+    dataset: Dataset,
+    *,
+    checkpoints: CheckpointStore,
+    should_stop: Callable[[], bool] = never,
+    clock: Clock = time.time,
+    timer: Clock = time.perf_counter,
+) -> Iterator[Event]:
+    """Train and score one configuration, going on from the newest checkpoint in `checkpoints` if there is one.
+
+    `clock` gives seconds since the epoch, `timer` measures durations.
+
+    Raises:
+        UserError: a checkpoint of another run, an empty split, no such device.
+    """
+    runtime = config.runtime
+    if runtime.num_threads:
+        torch.set_num_threads(runtime.num_threads)
+    trainer = Trainer(config, dataset, resolve_device(runtime.device))
+    progress = _Progress()
+    found = newest(checkpoints)
+    if found is not None:
+        trainer.load(found)
+        progress = _Progress(**found.header["progress"])
+    yield Started(trainer.step, trainer.flat.num_parameters, found is not None)
+
+    evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
+    window, saved_at = _Window(), timer()
+    while trainer.step < config.train.max_steps:
+        if should_stop():
+            yield _save(trainer, progress, checkpoints)
+            yield Interrupted(trainer.step)
+            return
+        started = timer()
+        loss, sums = trainer.train_step()
+        seconds = timer() - started
+        if not math.isfinite(loss):
+            yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite")
+            return
+        progress.train_s += seconds
+        window.add(loss, sums, seconds)
+        is_last = trainer.step == config.train.max_steps
+        if trainer.step % runtime.log_every == 0 or is_last:
+            yield Trained(trainer.step, window.means(config.train.batch_size) | _position(trainer, progress))
+            window = _Window()
+        improved = False
+        if (trainer.step % evaluate_every == 0 or is_last) and dataset.counts.get("validation", 0):
+            metrics = _curve_point(trainer)
+            improved = metrics["exact_accuracy"] > progress.best_score
+            if improved:
+                progress.best_step, progress.best_score = trainer.step, metrics["exact_accuracy"]
+            yield Evaluated(trainer.step, "validation", metrics | _position(trainer, progress))
+        if improved or is_last or timer() - saved_at >= runtime.checkpoint_every_s:
+            yield _save(trainer, progress, checkpoints)
+            saved_at = timer()
+    yield Finished(trainer.step, _result(trainer, progress, clock))
+
+
+def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:
+    return {
+        "lr": trainer.learning_rate(trainer.config.optimizer.lr),
+        "puzzles_presented": float(trainer.puzzles_presented),
+        "train_s": progress.train_s,
+    }
+
+
+def _curve_point(trainer: Trainer) -> dict[str, float]:
+    """Scores of the weights that the evaluation names and, since an average lags, of the raw weights."""
+    config = trainer.config
+    limit = config.runtime.evaluate_puzzles or config.evaluation.max_puzzles
+    raw = trainer.score("validation", weights="raw", max_puzzles=limit)
+    chosen = raw
+    if config.evaluation.weights == "ema" and trainer.average is not None:
+        chosen = trainer.score("validation", weights="ema", max_puzzles=limit)
+    return chosen.metrics | {
+        "raw_exact_accuracy": raw.metrics["exact_accuracy"],
+        "raw_cell_accuracy": raw.metrics["cell_accuracy"],
+    }
+
+
+def _save(trainer: Trainer, progress: _Progress, checkpoints: CheckpointStore) -> Checkpointed:
+    name, data = name_of(trainer.step), trainer.save({"progress": asdict(progress)})
+    checkpoints.write(name, data)
+    prune(checkpoints, keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
+    return Checkpointed(trainer.step, name, len(data))
+
+
+def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> dict[str, Any]:
+    """The final score, as plain data."""
+    config = trainer.config
+    evaluation = config.evaluation
+    score: EvalResult = trainer.score(evaluation.split, weights=evaluation.weights, max_puzzles=evaluation.max_puzzles)
+    per_example = train_flops(config.model, seq_len=trainer.dataset.seq_len, vocab_size=trainer.dataset.vocab_size)
+    return {
+        "split": score.split,
+        "items": score.items,
+        "metrics": score.metrics,
+        "supervision_steps": score.supervision_steps,
+        "weights": evaluation.weights if trainer.average is not None else "raw",
+        "num_parameters": trainer.flat.num_parameters,
+        "steps": trainer.step,
+        "puzzles_presented": trainer.puzzles_presented,
+        "train_flops": float(per_example) * config.train.batch_size * trainer.step,
+        "train_s": progress.train_s,
+        "ended_s": clock(),
+        "per_item": score.per_item,
+    }
