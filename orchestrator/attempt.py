@@ -20,7 +20,8 @@ from orchestrator.record import Row, Status, TrialWriter
 from orchestrator.storage import Storage, open_storage
 from trm_model import events
 from trm_model.config import TrialConfig
-from trm_model.train import pick_device, train
+from trm_model.train import train
+from trm_model.trainer import resolve_device
 
 FLUSH_S = 2.0
 """Longest time that a row of a curve waits before others can see it."""
@@ -145,7 +146,7 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
-        start = machine.describe(pick_device(self._config.runtime.device))
+        start = machine.describe(resolve_device(self._config.runtime.device).type)
         start |= {**self._job.placement, "started_s": time.time(), "from_step": step}
         self._writer.start({**start, "num_threads": self._config.runtime.num_threads})
 

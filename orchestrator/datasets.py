@@ -55,7 +55,7 @@ def _upload(storage: Storage, path: Path) -> None:
 
 def _download(storage: Storage, name: str, path: Path) -> None:
     prefix = f"datasets/{name}/"
-    keys = storage.list(prefix)
+    keys = storage.list(prefix.rstrip("/"))
     if f"{prefix}manifest.json" not in keys:
         raise KeyError(f"{prefix}manifest.json")
     path.parent.mkdir(parents=True, exist_ok=True)

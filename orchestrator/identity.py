@@ -6,6 +6,7 @@ evaluated or checkpointed, how it may be stopped, or what it is called.
 
 from __future__ import annotations
 
+from trm_data.config import DataRequest
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
 
@@ -17,7 +18,6 @@ def trial_id(config: TrialConfig, fingerprint: str) -> str:
     """12 hexadecimal digits. The dataset enters by its fingerprint, so a request's spelling does not matter."""
     plain = config.plain()
     del plain["runtime"], plain["recipe"]
-    reading = {"num_augmentations", "train_splits"}
-    plain["data"] = {name: value for name, value in plain["data"].items() if name in reading}
+    plain["data"] = {name: value for name, value in plain["data"].items() if name not in DataRequest.model_fields}
     del plain["evaluation"]["batch_size"]
     return digest({"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}, length=12)

@@ -118,15 +118,15 @@ def read_trial(storage: Storage, sweep: str, trial_id: str) -> TrialRecord:
 
 def read_trials(storage: Storage, sweep: str, only: str | None = None) -> list[TrialRecord]:
     """Every trial of a sweep, in the order of their ids: one listing, then one read per small file."""
-    root = f"sweeps/{sweep}/trials/"
+    root = f"sweeps/{sweep}/trials"
     folders: dict[str, list[str]] = {}
-    for key in storage.list(root + f"{only}/" if only else root):
-        trial_id, _, name = key.removeprefix(root).partition("/")
+    for key in storage.list(f"{root}/{only}" if only else root):
+        trial_id, _, name = key.removeprefix(f"{root}/").partition("/")
         folders.setdefault(trial_id, []).append(name)
     if only and only not in folders:
         raise KeyError(only)
     return [
-        _fold(sweep, trial_id, _Folder(storage.sub(f"{root}{trial_id}"), frozenset(names)))
+        _fold(sweep, trial_id, _Folder(storage.sub(f"{root}/{trial_id}"), frozenset(names)))
         for trial_id, names in sorted(folders.items())
         if "trial.json" in names
     ]
@@ -209,7 +209,7 @@ class TrialWriter:
     def __init__(self, storage: Storage, sweep: str, trial_id: str) -> None:
         self.folder = storage.sub(f"sweeps/{sweep}/trials/{trial_id}")
         self.checkpoints = self.folder.sub("checkpoints")
-        taken = [int(key.split("/")[1]) for key in self.folder.list("attempts/") if key.endswith("start.json")]
+        taken = [int(key.split("/")[1]) for key in self.folder.list("attempts") if key.endswith("start.json")]
         self.attempt = max(taken, default=0) + 1
         self._pending: list[Row] = []
         self._segments = 0

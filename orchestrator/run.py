@@ -266,7 +266,7 @@ class _Driver:
 
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         """A rung or progress. Returns whether the trial goes on."""
-        metrics = result["metrics"]
+        metrics: dict[str, float] = dict(result["metrics"])
         state = self._planner.trials[trial_id]
         if result.get("trial_step") is not None:
             state.step = result["trial_step"]
@@ -303,13 +303,7 @@ class _Driver:
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """What a trial's record says of its dataset."""
-    return {
-        "benchmark": dataset.benchmark,
-        "fingerprint": dataset.fingerprint,
-        "generated": dataset.generated,
-        "counts": dict(dataset.counts),
-        "name": dataset.path.name,
-    }
+    return {**dataset.describe(), "name": dataset.path.name}
 
 
 def _words(resources: dict[str, float], labels: dict[str, str]) -> str:

@@ -107,13 +107,13 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         assert self._process is not None
         news = self._process.wait(HEARTBEAT_S)
         if news is None:
-            return {"kind": "progress", "trial_step": None, "metrics": {}, "done": False}
+            return {"kind": "progress", "trial_step": None, "metrics": (), "done": False}
         if news.kind == "end":
             self._end(graceful=True)
         return {
             "kind": news.kind,
             "trial_step": news.step,
-            "metrics": news.metrics,
+            "metrics": tuple(news.metrics.items()),  # Tune would flatten a dict
             "status": news.status,
             "reason": news.reason,
             "done": news.kind == "end",

@@ -1,0 +1,22 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from orchestrator.cli import data, doctor, leaderboard, sweep, train
+
+app = typer.Typer(
+    name="trm",
+    help="Sweeps, ablations and leaderboards for the Tiny Recursion Model and other recursive puzzle solvers.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,  # a defect shows its plain traceback
+)
+app.add_typer(data.app, name="data")
+app.add_typer(sweep.app, name="sweep")
+app.command("train")(train.train)
+app.command("recipes")(train.recipes)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("doctor")(doctor.doctor)

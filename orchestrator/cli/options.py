@@ -1,0 +1,128 @@
+"""Options that several commands share, and how the command line becomes a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.errors import SweepError
+from orchestrator.placement import parse_gpu
+from orchestrator.sweep import Choice, Sweep, Value, configure, load_sweep, parse_assignment
+from trm_data.settings import digest
+from trm_model.config import TrialConfig
+
+StorageOption = Annotated[
+    str, typer.Option("--storage", help="Folder or s3://bucket/prefix that holds datasets and records.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a setting: --set lr=1e-3 (repeatable).", metavar="NAME=VALUE")
+]
+VaryOption = Annotated[
+    list[str] | None,
+    typer.Option("--vary", help="Values to compare: --vary T=1,2 --vary n=2,4 (repeatable).", metavar="NAME=V,V..."),
+]
+FileArgument = Annotated[Path | None, typer.Argument(help="A sweep file, e.g. sweeps/demo.py.", show_default=False)]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Name of the sweep; made from its definition if left out.")
+]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds per cell (study) or per confirmation.")]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Make it a search over the space with so many trials.")
+]
+MaxStepsOption = Annotated[int | None, typer.Option("--max-steps", min=1, help="Optimizer steps of every trial.")]
+GpuOption = Annotated[
+    str | None, typer.Option("--gpu", help="GPU type of every trial: L40S, H100, 'L40S|H100' or any. CPU if left out.")
+]
+CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU cores of every trial.")]
+
+
+def assignments(texts: list[str] | None, option: str) -> dict[str, list[Value]]:
+    """`["T=1,2", "n=2"]` -> {"T": [1, 2], "n": [2]}."""
+    found: dict[str, list[Value]] = {}
+    for text in texts or []:
+        name, values = parse_assignment(text, option)
+        if name in found:
+            raise SweepError(f"{option} names {name!r} twice", f"Give all values at once: {option} {name}=1,2,3")
+        found[name] = values
+    return found
+
+
+def single_values(texts: list[str] | None) -> dict[str, Value]:
+    """`["lr=1e-3"]` -> {"lr": 0.001}."""
+    found = {}
+    for name, values in assignments(texts, "--set").items():
+        if len(values) != 1:
+            raise SweepError(
+                f"--set {name} takes one value, not {len(values)}", f"To compare values: --vary {name}=..."
+            )
+        found[name] = values[0]
+    return found
+
+
+def base_config(recipe: str, texts: list[str] | None, max_steps: int | None) -> TrialConfig:
+    """A recipe with settings replaced."""
+    from trm_model.recipes import get_recipe
+
+    settings = single_values(texts)
+    if max_steps is not None:
+        settings["train.max_steps"] = max_steps
+    return configure(get_recipe(recipe), settings)
+
+
+def make_sweep(
+    file: Path | None,
+    *,
+    recipe: str | None,
+    vary: list[str] | None,
+    settings: list[str] | None,
+    seeds: int | None,
+    trials: int | None,
+    max_steps: int | None,
+    name: str | None,
+    gpu: str | None,
+    cpus: float | None,
+) -> Sweep:
+    """The sweep that a file or the options describe; options win over the file."""
+    if file is None and recipe is None:
+        raise SweepError("nothing to run", "Name a sweep file, or --recipe NAME with --vary (see `trm recipes`)")
+    if file is not None and recipe is not None:
+        raise SweepError("both a sweep file and --recipe are given", "Name one of them")
+    if file is not None:
+        values = load_sweep(file).plain()
+        base = configure(TrialConfig.parse(values["base"]), single_values(settings))
+        if max_steps is not None:
+            base = configure(base, {"train.max_steps": max_steps})
+        values["base"] = base.plain()
+    else:
+        assert recipe is not None
+        values = {"name": "unnamed", "base": base_config(recipe, settings, max_steps).plain()}
+    space = {path: Choice(values=tuple(found)) for path, found in assignments(vary, "--vary").items()}
+    if space:
+        values["space"] = {path: domain.plain() for path, domain in space.items()}
+    if trials is not None:
+        values |= {"kind": "search", "trials": trials}
+    if seeds is not None:
+        values["seeds"] = seeds
+        values["confirm"] = {**values.get("confirm", {}), "seeds": seeds}
+    values["resources"] = _resources(values.get("resources"), gpu, cpus)
+    values["name"] = name or (values["name"] if file is not None else _made_name(recipe or "", values))
+    return Sweep.parse(values)
+
+
+def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None) -> dict[str, Any]:
+    resources = dict(found or {})
+    if gpu is not None:
+        resources |= {key: value for key, value in parse_gpu(gpu).plain().items() if key != "cpus"}
+    if cpus is not None:
+        resources["cpus"] = cpus
+    return resources
+
+
+def _made_name(recipe: str, values: dict[str, Any]) -> str:
+    """The same options make the same name, so the same command goes on where it was left."""
+    relevant = {key: value for key, value in values.items() if key not in ("name", "resources")}
+    return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"

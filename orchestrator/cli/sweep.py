@@ -1,0 +1,204 @@
+"""`trm sweep`: plan, run, resume, watch and stop sweeps."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.options import (
+    CpusOption,
+    FileArgument,
+    GpuOption,
+    JsonOption,
+    MaxStepsOption,
+    NameOption,
+    RecipeOption,
+    SeedsOption,
+    SetOption,
+    StorageOption,
+    TrialsOption,
+    VaryOption,
+    make_sweep,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import Sweep
+
+app = typer.Typer(help="Plan, run, resume, watch and stop sweeps.", no_args_is_help=True)
+
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="HOST:PORT of a running Ray cluster; this machine if left out.")
+]
+ConcurrentOption = Annotated[
+    int | None, typer.Option("--max-concurrent", min=1, help="Trials at once; as many as fit if left out.")
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking", help="MLflow tracking URI, or 'none'. SQLite in the storage folder if left out."),
+]
+NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
+
+
+@app.command()
+def plan(
+    file: FileArgument = None,
+    recipe: RecipeOption = None,
+    vary: VaryOption = None,
+    set_: SetOption = None,
+    seeds: SeedsOption = None,
+    trials: TrialsOption = None,
+    max_steps: MaxStepsOption = None,
+    name: NameOption = None,
+    gpu: GpuOption = None,
+    cpus: CpusOption = None,
+    storage: StorageOption = "runs",
+    max_concurrent: ConcurrentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a sweep would do and cost. Starts nothing.
+
+    Examples:
+
+    trm sweep plan sweeps/demo.py
+
+    trm sweep plan --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 3
+    """
+    from orchestrator.cli.plan_view import show_plan
+    from orchestrator.estimate import estimate
+    from orchestrator.storage import open_storage
+
+    sweep = make_sweep(
+        file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
+        gpu=gpu, cpus=cpus,
+    )  # fmt: skip
+    found = estimate(sweep, open_storage(storage), max_concurrent)
+    if as_json:
+        print(json.dumps(found.plain(), indent=1))
+    else:
+        show_plan(sweep, found)
+
+
+@app.command()
+def run(
+    file: FileArgument = None,
+    recipe: RecipeOption = None,
+    vary: VaryOption = None,
+    set_: SetOption = None,
+    seeds: SeedsOption = None,
+    trials: TrialsOption = None,
+    max_steps: MaxStepsOption = None,
+    name: NameOption = None,
+    gpu: GpuOption = None,
+    cpus: CpusOption = None,
+    storage: StorageOption = "runs",
+    address: AddressOption = None,
+    max_concurrent: ConcurrentOption = None,
+    tracking: TrackingOption = None,
+) -> None:
+    """Run a sweep, or go on with it: the same command twice runs nothing twice.
+
+    Examples:
+
+    trm sweep run sweeps/demo.py
+
+    trm sweep run --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 2 --max-steps 50
+
+    trm sweep run sweeps/demo.py --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100'
+    """
+    sweep = make_sweep(
+        file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
+        gpu=gpu, cpus=cpus,
+    )  # fmt: skip
+    _drive(sweep, storage, address, max_concurrent, tracking)
+
+
+@app.command()
+def resume(
+    name: NameArgument,
+    storage: StorageOption = "runs",
+    address: AddressOption = None,
+    max_concurrent: ConcurrentOption = None,
+    tracking: TrackingOption = None,
+) -> None:
+    """Go on with a sweep from its records: finished trials stay, unfinished ones go on from their checkpoints.
+
+    Example: trm sweep resume demo
+    """
+    from orchestrator.run import load_definition
+    from orchestrator.storage import open_storage
+
+    _drive(load_definition(open_storage(storage), name), storage, address, max_concurrent, tracking)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="A sweep; all of them if left out.", show_default=False)] = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a sweep is, from its records: on any machine, whether or not it runs.
+
+    Examples:
+
+    trm sweep status
+
+    trm sweep status demo --json
+    """
+    from orchestrator.cli.status_view import show_sweep, show_sweeps, summary
+    from orchestrator.lock import driver_of
+    from orchestrator.record import read_trials
+    from orchestrator.run import load_definition, sweep_folder, sweep_names
+    from orchestrator.storage import open_storage
+
+    store = open_storage(storage)
+    names = [name] if name is not None else sweep_names(store)
+    found: list[dict[str, Any]] = []
+    for each in names:
+        definition = load_definition(store, each)
+        records = read_trials(store, each)
+        driver = driver_of(sweep_folder(store, each))
+        found.append(summary(definition, records, driver))
+        if name is not None and not as_json:
+            show_sweep(definition, records, driver)
+    if as_json:
+        print(json.dumps(found[0] if name is not None else found, indent=1))
+    elif name is None:
+        show_sweeps(found, store.url)
+
+
+@app.command()
+def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
+    """Ask a running sweep to stop cleanly, wherever its driver is; `trm sweep resume` goes on.
+
+    Example: trm sweep stop demo
+    """
+    from orchestrator.cli.console import out
+    from orchestrator.errors import SweepError
+    from orchestrator.lock import driver_of, request_stop
+    from orchestrator.run import load_definition, sweep_folder
+    from orchestrator.storage import open_storage
+
+    store = open_storage(storage)
+    load_definition(store, name)
+    folder = sweep_folder(store, name)
+    driver = driver_of(folder)
+    if driver is None:
+        raise SweepError(f"sweep {name!r} is not running", f"See it with `trm sweep status {name}`")
+    request_stop(folder)
+    out.print(f"asked process {driver['pid']} on {driver['host']} to stop; its trials write a last checkpoint")
+
+
+def _drive(sweep: Sweep, url: str, address: str | None, max_concurrent: int | None, tracking: str | None) -> None:
+    """Run, show, track; exit code 0 when complete, 3 when stopped before."""
+    from orchestrator.cli.live import Live, closing_words
+    from orchestrator.cli.tracking import tracked
+    from orchestrator.run import Ending, Options, run_sweep
+    from orchestrator.storage import open_storage
+
+    storage = open_storage(url)
+    with tracked(sweep, storage, tracking) as tracker, Live(sweep, tracker) as live:
+        ending, planner = run_sweep(sweep, storage, Options(address, max_concurrent), live)
+    closing_words(sweep, storage, ending, planner, tracker.uri)
+    raise typer.Exit(0 if ending is Ending.COMPLETE else 3)
