@@ -23,7 +23,7 @@ from trm_model.supervision import SUMS, Supervised, supervise
 
 VARIANTS = {"hrm": "hrm", "transformers_baseline": "direct"}
 LATENTS = {"trm_singlez": 0, "trm_hier6": 6}
-MODELS = ["trm_att", "trm_mlp", "hrm", "transformers_baseline"]
+MODELS = ["trm_att", "trm_mlp", "trm_singlez", "trm_hier6", "hrm", "transformers_baseline"]
 OFFICIAL_SUMS = {
     "count": "count",
     "cell_accuracy": "accuracy",

@@ -17,7 +17,7 @@ HRM is the same with two networks and the gradient of the last two updates only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,6 +38,13 @@ class Output(NamedTuple):
     logits_BCV: Tensor
     halt_logits_B: Tensor
     continue_logits_B: Tensor
+
+
+def _sum(states: Sequence[Tensor]) -> Tensor:
+    total = states[0]
+    for state in states[1:]:
+        total = total + state
+    return total
 
 
 class Recursion(nn.Module):
@@ -63,13 +70,16 @@ class Recursion(nn.Module):
         return refined
 
     def cycle(self, states: States, input_BLD: Tensor, rotary: Rotary | None, steps_without_gradient: int) -> States:
-        """n latent updates, the first few of them without gradient, then one of the answer."""
-        answer, latent = states
+        """n latent updates, the first few of them without gradient, then one of the answer.
+
+        With several latents, step i refines latent i (modulo their number) from the sum of all.
+        """
+        answer, *latents = states
         context = answer + input_BLD
         for step in range(self.config.latent_steps):
             with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps_without_gradient):
-                latent = self.refine_latent(latent + context, rotary)
-        return self.refine_answer(answer + latent, rotary), latent
+                latents[step % len(latents)] = self.refine_latent(_sum(latents) + context, rotary)
+        return self.refine_answer(answer + _sum(latents), rotary), *latents
 
     def forward(self, states: States, input_BLD: Tensor, rotary: Rotary | None) -> States:
         """One supervision step."""
@@ -78,6 +88,21 @@ class Recursion(nn.Module):
                 states = self.cycle(states, input_BLD, rotary, 0)
         skipped = self.config.latent_steps - 1 if self.config.one_step_gradient else 0
         return self.cycle(states, input_BLD, rotary, skipped)
+
+
+class OneState(Recursion):
+    """No latent beside the answer: n updates that see the input, then one that does not."""
+
+    @property
+    def num_states(self) -> int:
+        return 1
+
+    def cycle(self, states: States, input_BLD: Tensor, rotary: Rotary | None, steps_without_gradient: int) -> States:
+        (answer,) = states
+        for step in range(self.config.latent_steps):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps_without_gradient):
+                answer = self.refine_latent(answer + input_BLD, rotary)
+        return (self.refine_answer(answer, rotary),)
 
 
 class DirectPrediction(Recursion):
@@ -94,11 +119,11 @@ class DirectPrediction(Recursion):
         return (self.refine_answer(states[0] + input_BLD, rotary),)
 
 
-RECURSIONS: dict[str, Callable[[int, ModelConfig, torch.Generator], Recursion]] = {
-    "trm": Recursion,
-    "hrm": Recursion,
-    "direct": DirectPrediction,
-}
+def recursion_class(config: ModelConfig) -> type[Recursion]:
+    """The recursion that a configuration names."""
+    if config.variant == "direct":
+        return DirectPrediction
+    return Recursion if config.num_latents else OneState
 
 
 class Model(nn.Module):
@@ -119,7 +144,7 @@ class Model(nn.Module):
         self.position_embedding: nn.Parameter | None = None
         if config.positions == "learned":
             self.position_embedding = nn.Parameter(truncated_normal((num_tokens, width), width**-0.5, generator))
-        self.recursion = RECURSIONS[config.variant](num_tokens, config, generator)
+        self.recursion = recursion_class(config)(num_tokens, config, generator)
         self.answer_head = linear_weight(vocab_size, width, generator)
         self.halt_head = nn.Parameter(torch.zeros(2, width))
         self.halt_bias = nn.Parameter(torch.full((2,), -5.0))  # do not halt before it has been learned
