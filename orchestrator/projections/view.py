@@ -1,0 +1,153 @@
+"""A trial record as runs have it: named points, tags, parameters. Pure: no tracker here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from orchestrator.record import Row, TrialRecord
+
+PARENT = ""
+"""In place of a trial id: the run of the sweep itself."""
+PROJECTED = "projected"
+"""Tag `<number of rows>:<digest of them>`."""
+DIGEST_LEN = 36
+"""MLflow's limit for the digest of a dataset."""
+MAX_TAG_LEN = 5000
+RESULT_NUMBERS = ("num_parameters", "train_flops", "train_s", "puzzles_presented", "items")
+
+
+class Point(NamedTuple):
+    """One value of one curve."""
+
+    name: str
+    value: float
+    time_s: float
+    step: int
+
+
+def rows(record: TrialRecord) -> list[Row]:
+    """The rows of the curves and, for a finished trial, one more with the final score."""
+    if record.result is None:
+        return record.rows
+    result = record.result
+    numbers = {name: float(result[name]) for name in RESULT_NUMBERS if isinstance(result.get(name), int | float)}
+    scores = {f"{result['split']}/{name}": float(value) for name, value in result["metrics"].items()}
+    return [*record.rows, Row(record.step, ended_s(record), "result", numbers | scores)]
+
+
+def points(some: Sequence[Row]) -> Iterator[Point]:
+    """`validation/loss` and so on; a final score carries the name of its own split."""
+    for row in some:
+        prefix = "" if row.split == "result" else f"{row.split}/"
+        for name, value in row.metrics.items():
+            yield Point(prefix + name, float(value), row.time_s, row.step)
+
+
+def batches(some: Sequence[Row], start: int, limit: int) -> Iterator[tuple[int, list[Point]]]:
+    """Points of whole rows from `start` on, at most `limit` at once, each with the number of rows done after it."""
+    batch: list[Point] = []
+    for index in range(start, len(some)):
+        new = list(points([some[index]]))
+        if batch and len(batch) + len(new) > limit:
+            yield index, batch
+            batch = []
+        batch += new
+    if start < len(some):
+        yield len(some), batch
+
+
+def mark(some: Sequence[Row]) -> str:
+    """The value of the tag PROJECTED for these rows."""
+    hasher = hashlib.sha256()
+    for row in some:
+        hasher.update(json.dumps([row.step, row.time_s, row.split, row.metrics], sort_keys=True).encode())
+    return f"{len(some)}:{hasher.hexdigest()[:16]}"
+
+
+def num_projected(tags: Mapping[str, str]) -> int:
+    """How many rows a run has, by its tag."""
+    return int(tags.get(PROJECTED, "0").partition(":")[0])
+
+
+def continues(tags: Mapping[str, str], some: Sequence[Row]) -> bool:
+    """Whether the rows that a run has are the first of these."""
+    return PROJECTED not in tags or mark(some[: num_projected(tags)]) == tags[PROJECTED]
+
+
+def started_s(record: TrialRecord) -> float:
+    """When the first attempt started; 0 if none did."""
+    return float(record.attempts[0].start.get("started_s", 0.0)) if record.attempts else 0.0
+
+
+def ended_s(record: TrialRecord) -> float:
+    """When the last thing happened that the record tells of."""
+    times = [row.time_s for row in record.rows[-1:]]
+    times += [float(attempt.end.get("ended_s", 0.0)) for attempt in record.attempts if attempt.end]
+    times += [float(record.result.get("ended_s", 0.0))] if record.result else []
+    return max(times, default=started_s(record))
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted name; lists as JSON."""
+    flat: dict[str, str] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.dumps(item) if isinstance(item, list | tuple) else str(item)
+    return flat
+
+
+def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
+    """Identity, state and provenance: what ran where, on which code."""
+    tags: dict[str, Any] = {
+        "mlflow.parentRunId": parent_id,
+        "mlflow.runName": f"{record.family or record.trial_id} seed={record.config.seed}",
+        "mlflow.source.name": "trm",
+        "trial_id": record.trial_id,
+        "sweep": record.sweep,
+        "stage": record.stage,
+        "family": record.family,
+        "status": str(record.status),
+        "step": record.step,
+        "attempts": len(record.attempts),
+        "benchmark": record.dataset.get("benchmark"),
+    }
+    stop = record.stopped or {}
+    tags["stopped"] = f"step {stop.get('step')}: {stop.get('reason')}" if stop else ""  # empty: it was continued
+    if record.attempts:
+        tags |= _attempt_tags(record.attempts[-1].start)
+        tags["reason"] = (record.attempts[-1].end or {}).get("reason") or ""
+    return {name: str(value)[:MAX_TAG_LEN] for name, value in tags.items() if value is not None}
+
+
+def _attempt_tags(start: Mapping[str, Any]) -> dict[str, Any]:
+    git = start.get("git") or {}
+    tags = {name: start.get(name) for name in ("host", "node_id", "device", "gpu_type", "gpu_count", "processor")}
+    versions = {f"version.{name}": version for name, version in (start.get("versions") or {}).items()}
+    return tags | versions | {"mlflow.source.git.commit": git.get("commit"), "git.dirty": git.get("dirty")}
+
+
+def parent_tags(sweep_name: str, definition: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, str]:
+    """The sweep's definition and how many trials are in which state."""
+    counts = Counter(str(record.status) for record in records)
+    tags = {
+        "mlflow.runName": sweep_name,
+        "mlflow.source.name": "trm",
+        "sweep": sweep_name,
+        "trials": str(len(records)),
+        **{f"trials.{status}": str(count) for status, count in counts.items()},
+        **{f"definition.{name}": value for name, value in flatten(definition).items() if value},
+    }
+    return {name: value[:MAX_TAG_LEN] for name, value in tags.items()}
+
+
+def without_password(uri: str) -> str:
+    """An address as it may be shown."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":...@") if password else uri
