@@ -1,0 +1,175 @@
+"""Small pieces of SVG and HTML, scales with round ticks, and numbers as people read them.
+
+A plot is an SVG as wide as its column: positions are percentages of the drawing area, so a plot keeps its letter size
+on any screen, and labels hang over the edge into the padding of the surrounding box. Only lines are drawn in an inner
+SVG that stretches, with strokes that do not.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+_MISSING = "\N{EN DASH}"
+
+
+def tag(name: str, *children: str, **attributes: object) -> Markup:
+    """One element. `class_` is written class, `aria_label` aria-label; children that are not markup are escaped."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{name}{written}>") + Markup("").join(children) + Markup(f"</{name}>")
+
+
+def percent(value: float) -> str:
+    """A position, to a hundredth of a per cent."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Maps low..high to 0..100 per cent of a drawing area, linearly or in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @classmethod
+    def over(cls, values: Iterable[float], *, log: bool = False, margin: float = 0.04) -> Scale:
+        """A scale that holds the values with a margin at both ends."""
+        kept = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
+        low, high = (min(kept), max(kept)) if kept else (1.0, 2.0)
+        if log:
+            low, high = math.log10(low), math.log10(high)
+        pad = (high - low) * margin or (0.5 if log else abs(high) * 0.1 or 1.0)
+        low, high = low - pad, high + pad
+        return cls(10**low, 10**high, log=True) if log else cls(low, high)
+
+    def at(self, value: float) -> float:
+        """Position in per cent, held inside the area."""
+        share = (self._inner(value) - self._inner(self.low)) / (self._inner(self.high) - self._inner(self.low))
+        return 100 * min(max(share, 0.0), 1.0)
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """About `count` round values inside the scale."""
+        return _log_ticks(self.low, self.high, count) if self.log else _linear_ticks(self.low, self.high, count)
+
+    def _inner(self, value: float) -> float:
+        return math.log10(max(value, 1e-300)) if self.log else value
+
+
+def _linear_ticks(low: float, high: float, count: int) -> list[float]:
+    raw = (high - low) / max(count, 1)
+    magnitude = 10 ** math.floor(math.log10(raw))
+    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float, count: int) -> list[float]:
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= min(count - 2, 3):
+            return inside[:: max(1, round(len(inside) / count))]
+    return _linear_ticks(low, high, 3)
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A plain figure; a dash for None."""
+    return _MISSING if value is None else f"{value:.{digits}f}"
+
+
+def points(score: float) -> str:
+    """A score in per cent as its source gives it: one decimal, or two where there are two."""
+    return f"{score:.1f}" if abs(score - round(score, 1)) < 1e-9 else f"{score:.2f}"
+
+
+def compact(value: float | None) -> str:
+    """`148 K`, `7 M`, `1.7 T`."""
+    if value is None:
+        return _MISSING
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if abs(value) >= size * 0.9995:
+            return f"{_three(value / size)} {unit}"
+    return _three(value)
+
+
+def flops(value: float | None) -> str:
+    """`5.2 PFLOP`."""
+    if value is None:
+        return _MISSING
+    units = ("FLOP", "KFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP")
+    index = min(max(int(math.log10(max(value, 1)) // 3), 0), len(units) - 1)
+    return f"{_three(value / 1000**index)} {units[index]}"
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `3.2 min`, `5.1 h`."""
+    if seconds is None:
+        return _MISSING
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{_three(seconds / size)} {unit}"
+    return f"{_three(seconds)} s"
+
+
+def dollars(value: float | None) -> str:
+    """`$0.39`, `$0.004`."""
+    if value is None:
+        return _MISSING
+    return f"${value:.2f}" if value >= 0.1 else f"${value:.2g}"
+
+
+def _three(value: float) -> str:
+    """Up to three significant digits, without an exponent below a thousand."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def polyline(points: Sequence[tuple[float, float]], class_: str) -> Markup:
+    """A path through points given in per cent of the drawing area, y upwards; for use inside `stretched`."""
+    path = "".join(f"{'L' if i else 'M'}{x:.1f} {100 - y:.1f}" for i, (x, y) in enumerate(points))
+    return tag("path", d=path, class_=class_)
+
+
+def stretched(*children: str) -> Markup:
+    """An inner drawing of 100 x 100 that fills the area."""
+    view = {"viewBox": "0 0 100 100", "preserveAspectRatio": "none"}
+    return tag("svg", *children, width="100%", height="100%", **view)
+
+
+def axes(x: Scale | None, y: Scale | None, *, x_format: str = "g", y_format: str = "g") -> Markup:
+    """Hairlines and labels at the ticks of both scales."""
+    parts = []
+    for value in y.ticks() if y else []:
+        at = percent(100 - y.at(value)) if y else ""
+        parts.append(tag("line", x1="0", x2="100%", y1=at, y2=at, class_="grid"))
+        parts.append(tag("text", _tick_label(value, y_format), x="-8", y=at, dy="0.32em", class_="tick end"))
+    for value in x.ticks() if x else []:
+        at = percent(x.at(value)) if x else ""
+        parts.append(tag("line", x1=at, x2=at, y1="100%", y2="100%", class_="grid mark"))
+        parts.append(tag("text", _tick_label(value, x_format), x=at, y="100%", dy="1.5em", class_="tick middle"))
+    parts.append(tag("line", x1="0", x2="100%", y1="100%", y2="100%", class_="base"))
+    return Markup("").join(parts)
+
+
+def _tick_label(value: float, style: str) -> str:
+    return compact(value) if style == "compact" else f"{value:{style}}"
+
+
+def plot(body: str, *, label: str, height: int = 240, x_title: str = "", y_title: str = "") -> Markup:
+    """The box around a drawing area: `label` is what a screen reader says, the titles name the axes."""
+    titles = Markup("")
+    if y_title:
+        titles += tag("text", y_title, x="0", y="-12", class_="axis-title")
+    if x_title:
+        titles += tag("text", x_title, x="100%", y="100%", dy="3.1em", class_="axis-title end")
+    svg = tag("svg", body, titles, role="img", aria_label=label, width="100%", height=height)
+    return tag("div", svg, class_="plot")

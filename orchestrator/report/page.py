@@ -1,0 +1,234 @@
+"""One self-contained HTML page from records and published results: no network, no script library, opens from file://."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from orchestrator.baselines import Baseline, load_baselines
+from orchestrator.leaderboard import Entry, Table, build_leaderboard, refusals
+from orchestrator.record import TrialRecord
+from orchestrator.report import charts, markup
+from orchestrator.report.importance import Importance, importances
+from orchestrator.report.summary import summarise
+from orchestrator.report.views import Study, studies
+from trm_data.files import write_atomic
+
+_ROWS_SHOWN = 12
+"""Rows of a published table shown at first; the rest is one button away."""
+RIVALS = (
+    "o3-mini (High)",
+    "Gemini 2.5 Pro (Thinking 32K)",
+    "Gemini 2.5 Pro (Thinking 16K)",
+    "Deepseek R1",
+    "Claude 3.7 (16K)",
+    "Grok 4 (Thinking)",
+)
+"""The language models that the TRM paper compares with: always shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot with its caption."""
+
+    title: str
+    caption: str
+    body: Markup
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Everything shown about one dataset."""
+
+    study: Study
+    summary: str
+    tables: tuple[Table, ...]
+    dots: Markup
+    figures: tuple[Figure, ...]
+    refused: dict[str, int]
+
+
+def write_report(
+    records: Sequence[TrialRecord],
+    path: Path,
+    *,
+    now: datetime,
+    title: str = "",
+    baselines: Sequence[Baseline] | None = None,
+) -> None:
+    """Write the page to `path`, whole or not at all.
+
+    Raises:
+        UserError: the page cannot be written there.
+        DataError: a published result that cannot be believed.
+    """
+    write_atomic(path, render_report(records, now=now, title=title, baselines=baselines).encode())
+
+
+def render_report(
+    records: Sequence[TrialRecord], *, now: datetime, title: str = "", baselines: Sequence[Baseline] | None = None
+) -> str:
+    """The page as text. `now` is shown as its date; `title` defaults to the names of the sweeps."""
+    published = load_baselines() if baselines is None else list(baselines)
+    sections = [_section(study, published) for study in studies(records)]
+    own = {table.benchmark for section in sections for table in section.tables}
+    others = [table for table in build_leaderboard(None, [], published) if table.benchmark not in own]
+    sweeps = list(dict.fromkeys(record.sweep for record in records))
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title or _title(sweeps),
+            sections=sections,
+            published=_by_benchmark(others),
+            num_published=len(published),
+            generated=now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            num_trials=len(records),
+            sweeps=sweeps,
+        )
+    )
+
+
+def _title(sweeps: list[str]) -> str:
+    if not sweeps:
+        return "Published results"
+    return sweeps[0] if len(sweeps) == 1 else f"{len(sweeps)} sweeps"
+
+
+def _by_benchmark(tables: list[Table]) -> dict[str, list[Table]]:
+    groups: dict[str, list[Table]] = {}
+    for table in tables:
+        groups.setdefault(table.title, []).append(table)
+    return groups
+
+
+def _section(study: Study, published: Sequence[Baseline]) -> Section:
+    tables = tuple(build_leaderboard(study.benchmark, study.records, published))
+    main = next((table for table in tables if table.has_own), None)
+    entries = [entry for entry in main.entries if entry.own] if main else []
+    importance = importances(study.compared, study.varied)
+    return Section(
+        study=study,
+        summary=summarise(study, main),
+        tables=tables,
+        dots=charts.dots_and_intervals(entries),
+        figures=tuple(figure for figure in _figures(study, entries, importance) if figure.body),
+        refused=refusals(study.records),
+    )
+
+
+def _figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
+    trials = study.compared
+    stopped = sum(not trial.complete for trial in trials)
+    cut = f" Hollow: stopped early ({stopped}), scored where it stopped." if stopped else ""
+    figures = [
+        Figure(
+            "Learning curves",
+            "A line per trial; in colour the best explored trial and all confirmed ones, dashed if cut short.",
+            charts.curves(study.trials),
+            wide=True,
+        )
+    ]
+    if {"T", "n"} <= set(study.varied):
+        caption = (
+            "Mean of complete trials over all other settings; dashed: cut short or not run. T: cycles, n: latent steps."
+        )
+        figures.append(Figure("Depth: T by n", caption, charts.heat_map(trials, "T", "n")))
+    for name, caption in (("N_sup", "supervision steps"), ("aug", "augmented copies per puzzle")):
+        if name in study.varied:
+            body = charts.effect(trials, name, f"{name}, {caption}")
+            figures.append(
+                Figure(caption.capitalize(), f"A dot per trial, a bar at the mean of complete ones.{cut}", body)
+            )
+    if importance:
+        caption = f"{importance.evaluator} over {importance.trials} complete trials: association inside this space."
+        figures.append(Figure("What explains the spread", caption, charts.importance_bars(importance)))
+    for axis, name in (("train_flops", "training compute"), ("params", "parameters")):
+        caption = "Confirmed results with their intervals; the line is the Pareto front."
+        figures.append(Figure(f"Accuracy against {name}", caption, charts.cost_scatter(entries, axis)))
+    return figures
+
+
+def shown_first(table: Table) -> set[str]:
+    """Systems shown before "show all": the best, the family of TRM, the paper's rivals and everything of our own."""
+    family = [e.system for e in table.entries if e.own or e.kind in ("trm", "hrm", "direct") or e.system in RIVALS]
+    return {entry.system for entry in table.entries[:_ROWS_SHOWN]} | set(family)
+
+
+def interval_cell(entry: Entry) -> Markup:
+    """A small dot and interval on 0..100 for a table row."""
+    interval = (entry.own and entry.own.seed_interval) or entry.item_interval
+    if interval is None:
+        return Markup("")
+    low, high = max(0.0, interval.low), min(100.0, interval.high)
+    bar = markup.tag("line", x1=markup.percent(low), x2=markup.percent(high), y1="50%", y2="50%")
+    dot = markup.tag("circle", cx=markup.percent(entry.score), cy="50%", r="2.6")
+    base = markup.tag("line", x1="0", x2="100%", y1="50%", y2="50%", class_="grid")
+    return markup.tag("svg", base, bar, dot, class_="mini", width="88", height="14", aria_hidden="true")
+
+
+def source_link(source: str) -> str:
+    """The address of an arXiv or GitHub source, or nothing."""
+    word = source.split()[1] if source.startswith("arXiv ") else source.split()[0]
+    if source.startswith("arXiv "):
+        return f"https://arxiv.org/abs/{word}"
+    return f"https://{word}" if word.startswith(("github.com/", "arcprize.org/")) else ""
+
+
+def remark(detail: str) -> str:
+    """What a row's detail says beyond the identifier at its source."""
+    return "; ".join(part for part in detail.split("; ") if not part.startswith("id "))
+
+
+def provenance_rows(entry: Entry, study: Study) -> list[tuple[str, Any]]:
+    """(what, value) of everything needed to find an own result again."""
+    own = entry.own
+    if own is None:
+        return []
+    runs = ", ".join(f"{score:.2f} (seed {seed})" for score, seed in zip(own.scores, own.seeds, strict=True))
+    return [
+        ("Scores, %", runs),
+        ("Trials", ", ".join(own.trial_ids)),
+        ("Sweep, stage", f"{', '.join(own.sweeps)}; {', '.join(own.stages)}"),
+        ("Dataset", f"{own.fingerprint} ({study.records[0].dataset.get('source') or 'own source'})"),
+        ("Commit", ", ".join(own.commits) or "not recorded"),
+        ("Machine", ", ".join(own.machines) or "not recorded"),
+        ("Training", f"{markup.duration(own.train_s)}, {markup.flops(own.train_flops)} per run"),
+        ("Puzzles presented", markup.compact(own.puzzles_presented)),
+    ]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "compact": markup.compact,
+        "dollars": markup.dollars,
+        "duration": markup.duration,
+        "flops": markup.flops,
+        "number": markup.number,
+        "points": markup.points,
+        "pretty_json": lambda value: json.dumps(value, indent=1, sort_keys=True),
+    }
+    environment.globals |= {
+        "interval_cell": interval_cell,
+        "kind_class": charts.kind_class,
+        "provenance_rows": provenance_rows,
+        "remark": remark,
+        "shown_first": shown_first,
+        "source_link": source_link,
+    }
+    return environment

@@ -1,0 +1,201 @@
+"""What may stand in one table, what may not, and how a row is made from records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from results_factory import DATASET, demo_records, make_config, make_record
+from rich.console import Console
+
+from orchestrator.baselines import load_baselines
+from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals
+from orchestrator.record import Status, TrialRecord
+from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
+from trm_data.errors import UserError
+
+SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}
+
+
+def only(tables: list[Table], **wanted: object) -> Table:
+    found = [t for t in tables if all(getattr(t, name) == value for name, value in wanted.items())]
+    assert len(found) == 1
+    return found[0]
+
+
+def confirmed(score: float = 0.9, seed: int = 0, **changes: object) -> TrialRecord:
+    return make_record(make_config(seed=seed), score=score, stage="confirm", family="best", **changes)  # type: ignore[arg-type]
+
+
+def test_own_row_has_mean_spread_and_both_intervals() -> None:
+    table = build_leaderboard(None, demo_records(), [])[0]
+    best = table.entries[0]
+    assert (table.benchmark, table.items, table.test_scorings) == ("sudoku-6x6-generated", 500, 9)
+    assert [entry.system for entry in table.entries] == ["best", "hrm", "direct"]
+    assert best.own is not None and best.item_interval is not None
+    assert best.own.scores == pytest.approx((96.2, 95.4, 97.4)) and best.own.seeds == (0, 1, 2)
+    assert best.score == pytest.approx(96.3333, abs=1e-3) and best.own.spread == pytest.approx(1.00664, abs=1e-4)
+    assert best.own.seed_interval == pytest.approx((93.8327, 98.8340), abs=1e-3)
+    assert best.item_interval == pytest.approx((94.3014, 97.6587), abs=1e-3)
+    assert best.ranks == (1, 1) and best.params == 148_000 and len(best.own.trial_ids) == 3
+    assert best.own.commits == ("748ea00c55aa",) and best.own.machines == ("node-7 (cpu)",)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (confirmed(), None),
+        (replace(confirmed(), stage="study"), None),
+        (replace(confirmed(), stage="explore"), "search stage"),
+        (confirmed(split="validation"), "scored on validation"),
+        (confirmed(metrics={"cell_accuracy": 0.99}), "no ranked metric"),
+        (confirmed(status=Status.STOPPED), "not finished (stopped)"),
+        (confirmed(status=Status.DIVERGED), "not finished (diverged)"),
+    ],
+)
+def test_only_confirmed_results_enter(record: TrialRecord, reason: str | None) -> None:
+    assert refusal(record) == reason
+    assert bool(build_leaderboard(None, [record], [])) == (reason is None)
+    assert refusals([record]) == ({reason: 1} if reason else {})
+
+
+def test_generated_puzzles_never_share_a_table_with_published_rows() -> None:
+    generated = confirmed(dataset={**SUDOKU_EXTREME, "generated": True}, items=422_786)
+    tables = build_leaderboard(None, [generated], load_baselines())
+    own = only(tables, has_own=True)
+    assert own.benchmark == "sudoku-extreme-generated" and len(own.entries) == 1
+
+
+def test_full_published_test_set_is_ranked_beside_published_rows() -> None:
+    record = confirmed(score=0.871, dataset=SUDOKU_EXTREME, items=422_786)
+    own = only(build_leaderboard("sudoku-extreme", [record], load_baselines()), has_own=True)
+    systems = [entry.system for entry in own.entries]
+    assert own.split == "test" and {"TRM-MLP", "HRM", "best"} <= set(systems)
+    assert systems.index("TRM-MLP") < systems.index("best") < systems.index("TRM-Att")
+
+
+def test_part_of_a_published_test_set_has_a_table_of_its_own() -> None:
+    record = confirmed(dataset=SUDOKU_EXTREME, items=1_000)
+    own = only(build_leaderboard("sudoku-extreme", [record], load_baselines()), has_own=True)
+    assert own.split == "1,000 of 422,786 test items" and len(own.entries) == 1
+
+
+def test_datasets_with_other_test_puzzles_are_not_ranked_together() -> None:
+    other = confirmed(dataset={**DATASET, "fingerprint": "ffff"})
+    tables = build_leaderboard("sudoku-6x6", [confirmed(), other], [])
+    assert sorted(table.fingerprint for table in tables) == [DATASET["fingerprint"], "ffff"]
+
+
+def test_published_splits_metrics_and_protocols_are_never_mixed() -> None:
+    rows = load_baselines()
+    for table in build_leaderboard(None, [], rows):
+        own = [
+            r
+            for r in rows
+            if (r.benchmark, r.split, r.metric, r.protocol)
+            == (table.benchmark, table.split, table.metric, table.protocol)
+        ]
+        assert sorted(e.system for e in table.entries) == sorted(r.system for r in own if r.role != "ablation")
+    splits = {table.split for table in build_leaderboard("arc-agi-1", [], rows)}
+    assert splits == {"public-eval", "semi-private"}
+
+
+def test_arc_like_for_like_reverses_what_the_mixed_table_suggests() -> None:
+    """On the same public tasks o3-mini-high is above TRM; the paper's table shows 34.5 beside 44.6."""
+    public = only(
+        build_leaderboard("arc-agi-1", [], load_baselines()), split="public-eval", metric="pass@2", protocol="single"
+    )
+    score = {entry.system: entry.score for entry in public.entries}
+    assert score["o3-mini (High)"] == 46.58 and score["TRM-Att"] == 44.6
+    semi = only(build_leaderboard("arc-agi-1", [], load_baselines()), split="semi-private", protocol="single")
+    assert {e.system: e.score for e in semi.entries}["o3-mini (High)"] == 34.5
+
+
+def test_same_trial_in_two_sweeps_counts_once_and_seeds_of_two_sweeps_join() -> None:
+    first, second = confirmed(seed=0), confirmed(seed=1)
+    again = replace(first, sweep="other")
+    table = build_leaderboard(None, [first, replace(second, sweep="other"), again], [])[0]
+    own = table.entries[0].own
+    assert own is not None and own.seeds == (0, 1) and table.test_scorings == 2
+
+
+def test_families_that_share_a_name_are_told_apart() -> None:
+    other = make_record(make_config(cycles=1), score=0.5, stage="confirm", family="best", sweep="second")
+    names = {entry.system for entry in build_leaderboard(None, [confirmed(), other], [])[0].entries}
+    assert names == {"best (demo)", "best (second)"}
+
+
+def test_one_seed_has_no_seed_interval() -> None:
+    entry = build_leaderboard(None, [confirmed()], [])[0].entries[0]
+    assert entry.own is not None and entry.own.seed_interval is None and entry.own.spread is None
+
+
+def test_noisy_seeds_widen_the_rank_range() -> None:
+    def run(family: str, cycles: int, scores: tuple[float, ...]) -> list[TrialRecord]:
+        configs = [make_config(cycles=cycles, seed=seed) for seed in range(len(scores))]
+        return [
+            make_record(c, score=s, stage="study", family=family, items=10_000)
+            for c, s in zip(configs, scores, strict=True)
+        ]
+
+    noisy = run("a", 1, (0.95, 0.80, 0.90)) + run("b", 2, (0.88, 0.70, 0.82))
+    steady = run("a", 1, (0.90, 0.901, 0.899)) + run("b", 2, (0.80, 0.801, 0.799))
+    assert [entry.ranks for entry in build_leaderboard(None, noisy, [])[0].entries] == [(1, 2), (1, 2)]
+    assert [entry.ranks for entry in build_leaderboard(None, steady, [])[0].entries] == [(1, 1), (2, 2)]
+
+
+def test_power_statement_speaks_of_the_size_of_the_test_set() -> None:
+    table = only(
+        build_leaderboard("arc-agi-2", [], load_baselines()), split="public-eval", metric="pass@2", protocol="single"
+    )
+    assert table.power == "With 120 items a gap below 7.9 points near 5 % cannot be seen (80 % power)."
+
+
+def test_unknown_benchmark_names_the_nearest_and_a_known_one_may_be_empty() -> None:
+    with pytest.raises(
+        UserError, match=r"no leaderboard for benchmark 'sudoku-extrem'\. Did you mean 'sudoku-extreme'"
+    ):
+        build_leaderboard("sudoku-extrem", [], load_baselines())
+    assert build_leaderboard("sudoku-6x6", [replace(confirmed(), stage="explore")], load_baselines()) == []
+    assert build_leaderboard(None, [], []) == []
+
+
+def test_formats_show_the_same_rows() -> None:
+    tables = build_leaderboard("maze-hard", [], load_baselines())
+    wanted = [entry.system for table in tables for entry in table.entries]
+    assert [row["system"] for row in csv.DictReader(io.StringIO(to_csv(tables)))] == wanted
+    assert [entry["system"] for table in json.loads(to_json(tables)) for entry in table["entries"]] == wanted
+    markdown, latex = to_markdown(tables), to_latex(tables)
+    for system in wanted:
+        assert f"| {system} |" in markdown and f"{system} &" in latex
+    assert latex.count(r"\begin{tabular}") == len(tables) and r"95 \% puzzles" in latex
+
+
+def test_terminal_table_shows_the_interval_and_leaves_out_empty_columns() -> None:
+    console = Console(width=160, record=True, file=io.StringIO())
+    table = build_leaderboard(None, demo_records(), load_baselines())[0]
+    console.print(to_rich(table))
+    text = console.export_text()
+    assert "94.3-97.7" in text and "93.8-98.8" in text and "3 (sd 1.0)" in text
+    assert "$/task" not in text and "looked at this test set 9" in text
+
+
+def test_terminal_table_survives_names_with_markup() -> None:
+    record = replace(confirmed(), family="[red]x[/")
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(to_rich(build_leaderboard(None, [record], [])[0]))
+    assert "[red]x[/" in console.export_text()
+
+
+def test_shortened_table_keeps_own_rows_and_ranks() -> None:
+    record = confirmed(score=0.2, dataset=SUDOKU_EXTREME, items=422_786)
+    table = only(build_leaderboard("sudoku-extreme", [record], load_baselines()), has_own=True)
+    short = shorten(table, 3)
+    assert len(short.entries) == 4 and short.entries[-1].own and short.entries[-1].ranks == (24, 24)
+
+
+def test_csv_of_no_tables_has_a_header_only() -> None:
+    assert to_csv([]) == "benchmark\n" and json.loads(to_json([])) == []
