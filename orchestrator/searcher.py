@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import random
+import warnings
 from collections.abc import Iterable
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
@@ -144,7 +146,9 @@ def _sampler(sweep: Sweep) -> BaseSampler:
         case "random":
             return RandomSampler(seed=seed)
         case "qmc":
-            return QMCSampler(seed=seed, warn_independent_sampling=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change; its points do not
+                return QMCSampler(seed=seed, warn_independent_sampling=False)
         case "tpe":
             # A third of a small search is drawn at random; Optuna's own default of 10 would leave TPE no say.
             startup = max(4, min(10, (sweep.trials or 10) // 3))

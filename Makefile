@@ -1,0 +1,44 @@
+# `make demo` and `make test` set up their own environment in .venv; both are safe to run again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STORAGE ?= runs
+
+.PHONY: help demo test test-slow lint install clean
+
+help:
+	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
+	@echo "make test       the tests, about five minutes on two cores"
+	@echo "make test-slow  the long ones"
+	@echo "make lint       ruff, mypy, import rules"
+	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older. Name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/trm sweep run sweeps/demo.py --storage $(STORAGE)
+	$(BIN)/trm leaderboard --storage $(STORAGE)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV)
