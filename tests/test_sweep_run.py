@@ -1,0 +1,160 @@
+"""Real sweeps on a private Ray of this machine, as a user starts them: run, run again, kill, stop, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator.record import Status, TrialRecord, read_trials
+from orchestrator.storage import open_storage
+from sweep_doubles import TINY
+
+TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+
+
+def trm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    done = subprocess.run([*TRM, *arguments], capture_output=True, text=True, timeout=110)
+    assert not check or done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
+def grid(storage: Path, *more: str, **settings: Any) -> list[str]:
+    """A study of 2 x 2 tiny cells."""
+    values = {**TINY, **settings}
+    sets = [part for path, value in values.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
+    cells = ["--vary", "T=1,2", "--vary", "n=1,2"]
+    return [
+        "sweep",
+        "run",
+        "--recipe",
+        "sudoku-mini",
+        *cells,
+        *sets,
+        "--name",
+        "grid",
+        "--storage",
+        str(storage),
+        *more,
+    ]
+
+
+def records(storage: Path) -> dict[str, TrialRecord]:
+    return {record.trial_id: record for record in read_trials(open_storage(str(storage)), "grid")}
+
+
+def scores(storage: Path) -> dict[str, Any]:
+    return {key: r.result and (r.result["metrics"], r.result["per_item"]) for key, r in records(storage).items()}
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < until, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def descendants_gone(pids: list[int]) -> bool:
+    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    storage = tmp_path_factory.mktemp("undisturbed") / "runs"
+    trm(*grid(storage, "--tracking", "none", **{"train.max_steps": 60}))
+    return storage
+
+
+def test_study_runs_every_cell_and_the_same_command_again_runs_nothing(undisturbed: Path) -> None:
+    before = records(undisturbed)
+    assert [record.status for record in before.values()] == [Status.FINISHED] * 4
+    assert {record.attempts[0].start["num_threads"] for record in before.values()} == {1}
+    again = trm(*grid(undisturbed, "--tracking", "none", **{"train.max_steps": 60}))
+    assert "complete: 4 finished" in again.stdout
+    assert records(undisturbed) == before
+
+
+def test_another_definition_under_the_same_name_is_refused_in_one_line(undisturbed: Path) -> None:
+    done = trm(*grid(undisturbed, **{"train.max_steps": 61}), check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "train.max_steps: 60 -> 61" in done.stderr and "resume grid" in done.stderr
+
+
+def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    command = grid(storage, "--tracking", "none", **{"train.max_steps": 60, "runtime.checkpoint_every_s": 0.05})
+    driver = subprocess.Popen([*TRM, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(r.result for r in records(storage).values()), "a finished trial")
+    wait_for(
+        lambda: any(r.status is Status.RUNNING and r.step >= 4 for r in records(storage).values()), "a trial at work"
+    )
+    children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: descendants_gone(children), "the end of what the driver had started")
+    cut = records(storage)
+    finished = {key for key, record in cut.items() if record.status is Status.FINISHED}
+    assert 0 < len(finished) < 4
+    status = json.loads(trm("sweep", "status", "grid", "--storage", str(storage), "--json").stdout)
+    assert status["driver"] is None and "interrupted" in status["counts"]
+
+    trm("sweep", "resume", "grid", "--storage", str(storage), "--tracking", "none")
+    after = records(storage)
+    assert len(after) == 4 and all(record.status is Status.FINISHED for record in after.values())
+    assert {key for key, record in after.items() if record.attempts == cut.get(key, record).attempts} >= finished
+    assert any(r.attempts[1].start["from_step"] > 0 for r in after.values() if len(r.attempts) > 1)
+    for record in after.values():
+        steps = [row.step for row in record.rows if row.split == "validation"]
+        assert steps == sorted(set(steps)), "an evaluation is counted twice"
+    assert scores(storage) == scores(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    command = grid(storage, "--tracking", "none", **{"train.max_steps": 5000, "runtime.checkpoint_every_s": 60})
+    driver = subprocess.Popen([*TRM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(record.step >= 4 for record in records(storage).values()), "a trial at work")
+    children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
+    second = trm(*command, check=False)
+    assert second.returncode == 2 and f"process {driver.pid}" in second.stderr
+    os.kill(driver.pid, number)
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 3, err
+    assert "trm sweep resume grid" in out and "Traceback" not in err
+    wait_for(lambda: descendants_gone(children), "the end of what the driver had started")
+    stopped = records(storage)
+    assert {record.status for record in stopped.values()} <= {Status.INTERRUPTED, Status.PENDING}
+    saved = list((storage / "sweeps" / "grid" / "trials").glob("*/checkpoints/*.safetensors"))
+    assert saved, "a clean stop writes a last checkpoint"
+
+
+def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    # A rate of 1e30 overflows within a few steps: the trial diverges, its neighbour does not.
+    sets = [part for path, value in TINY.items() if path != "optimizer.lr" for part in ("--set", f"{path}={value}")]
+    command = [
+        "sweep",
+        "run",
+        "--recipe",
+        "sudoku-mini",
+        "--vary",
+        "lr=1e-3,1e30",
+        *sets,
+        "--set",
+        "optimizer.warmup_steps=0",
+    ]
+    done = trm(*command, "--name", "grid", "--storage", str(storage), "--tracking", "none")
+    statuses = {record.config.optimizer.lr: record.status for record in records(storage).values()}
+    assert statuses[1e-3] is Status.FINISHED and statuses[1e30] is Status.DIVERGED
+    assert "not finite" in done.stderr
