@@ -306,6 +306,7 @@ def test_a_new_database_is_made_without_a_word_and_nothing_lands_in_the_current_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # two starts of the server, each a quarter of a minute on a quiet machine
 def test_a_server_killed_in_the_middle_third_loses_nothing(migrated: Path, tmp_path: Path) -> None:
     (tmp_path / "server.db").write_bytes(migrated.read_bytes())
     port = free_port()

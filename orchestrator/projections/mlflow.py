@@ -171,7 +171,7 @@ class MlflowProjection:
             started_s = min((view.started_s(record) for record in records), default=0.0)
             runs[view.PARENT] = self._create(started_s, tags)
         run = runs[view.PARENT]
-        self._send(run, tags=tags)
+        self._send(run, [], tags)
         ended = all(record.status.is_final for record in records)
         self._set_status(run, "FINISHED" if ended else "RUNNING", max(map(view.ended_s, records), default=0.0))
         return run.run_id
@@ -189,13 +189,13 @@ class MlflowProjection:
         tags = view.trial_tags(record, parent_id)
         if run is None:
             run = runs[record.trial_id] = self._create(view.started_s(record), tags)
-        if view.PROJECTED not in run.tags:
-            self._introduce(run, record)
+        params = [] if view.PROJECTED in run.tags else self._introduce(run, record)
         before = view.num_projected(run.tags)
         changed = run.status != status or before < len(rows) or any(run.tags.get(k) != v for k, v in tags.items())
-        for end, batch in view.batches(rows, before, POINTS_PER_REQUEST):
-            self._send(run, points=batch, tags={view.PROJECTED: view.mark(rows[:end])})
-        self._send(run, tags=tags)
+        for end, batch in view.batches(rows, before, POINTS_PER_REQUEST) or [(before, [])]:
+            last = tags if end == len(rows) else {}
+            self._send(run, batch, {**last, view.PROJECTED: view.mark(rows[:end])}, params)
+            params = []
         self._set_status(run, status, view.ended_s(record))
         return sum(len(row.metrics) for row in rows[before:]) if changed else None
 
@@ -205,8 +205,8 @@ class MlflowProjection:
         )
         return _Run(created.info.run_id, "RUNNING", dict(tags))
 
-    def _introduce(self, run: _Run, record: TrialRecord) -> None:
-        """Parameters and dataset, then the mark that says that they are there."""
+    def _introduce(self, run: _Run, record: TrialRecord) -> list[Any]:
+        """Send the dataset and all but the last parameters, which are returned: they go along with the first points."""
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.entities import DatasetInput, InputTag, Param
@@ -217,18 +217,21 @@ class MlflowProjection:
         context = InputTag("mlflow.data.context", "training")
         self._client.log_inputs(run.run_id, [DatasetInput(dataset._to_mlflow_entity(), [context])])
         params = [Param(name, value) for name, value in view.flatten(record.config.plain()).items()]
-        for start in range(0, len(params), PARAMS_PER_REQUEST):
-            self._client.log_batch(run.run_id, params=params[start : start + PARAMS_PER_REQUEST])
-        self._send(run, tags={view.PROJECTED: view.mark([])})
+        while len(params) > PARAMS_PER_REQUEST:
+            self._client.log_batch(run.run_id, params=params[:PARAMS_PER_REQUEST])
+            params = params[PARAMS_PER_REQUEST:]
+        return params
 
-    def _send(self, run: _Run, points: Iterable[view.Point] = (), tags: Mapping[str, str] | None = None) -> None:
-        """One request: points, and those tags that differ."""
+    def _send(
+        self, run: _Run, points: Iterable[view.Point], tags: Mapping[str, str], params: Sequence[Any] = ()
+    ) -> None:
+        """One request. MLflow writes its tags last, and only those that differ are in it."""
         from mlflow.entities import Metric, RunTag
 
-        new = {name: value for name, value in (tags or {}).items() if run.tags.get(name) != value}
+        new = {name: value for name, value in tags.items() if run.tags.get(name) != value}
         metrics = [Metric(point.name, point.value, round(point.time_s * 1000), point.step) for point in points]
-        if metrics or new:
-            self._client.log_batch(run.run_id, metrics=metrics, tags=[RunTag(*item) for item in new.items()])
+        if metrics or new or params:
+            self._client.log_batch(run.run_id, metrics, params, [RunTag(*item) for item in new.items()])
             run.tags.update(new)
 
     def _set_status(self, run: _Run, status: str, ended_s: float) -> None:

@@ -48,17 +48,15 @@ def points(some: Sequence[Row]) -> Iterator[Point]:
             yield Point(prefix + name, float(value), row.time_s, row.step)
 
 
-def batches(some: Sequence[Row], start: int, limit: int) -> Iterator[tuple[int, list[Point]]]:
+def batches(some: Sequence[Row], start: int, limit: int) -> list[tuple[int, list[Point]]]:
     """Points of whole rows from `start` on, at most `limit` at once, each with the number of rows done after it."""
-    batch: list[Point] = []
+    made: list[tuple[int, list[Point]]] = []
     for index in range(start, len(some)):
         new = list(points([some[index]]))
-        if batch and len(batch) + len(new) > limit:
-            yield index, batch
-            batch = []
-        batch += new
-    if start < len(some):
-        yield len(some), batch
+        if made and len(made[-1][1]) + len(new) <= limit:
+            new = made.pop()[1] + new
+        made.append((index + 1, new))
+    return made
 
 
 def mark(some: Sequence[Row]) -> str:
