@@ -17,10 +17,10 @@ import numpy as np
 
 from orchestrator import statistics
 from orchestrator.baselines import AS_PRINTED, Baseline
+from orchestrator.identity import trial_id
 from orchestrator.record import Status, TrialRecord
 from orchestrator.statistics import Interval
 from trm_data.errors import UserError, nearest
-from trm_data.settings import digest
 
 
 class Benchmark(NamedTuple):
@@ -242,7 +242,8 @@ def _group(records: Iterable[TrialRecord], metric: str) -> dict[_Group, list[Tri
     for record in records:
         result = record.result or {}
         if metric in result["metrics"]:
-            identity = digest([settings_of(record), record.dataset["fingerprint"]])
+            seedless = record.config.model_copy(update={"seed": 0})
+            identity = trial_id(seedless, str(record.dataset["fingerprint"]))
             groups[_key(record, metric, int(result["items"])), identity].append(record)
     return groups
 
@@ -369,10 +370,17 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _commits(record: TrialRecord) -> list[str]:
-    found = [attempt.start.get("git") or {} for attempt in record.attempts]
-    return [f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" for git in found if git.get("commit")]
+    """The code of each attempt: the commit of a checkout, else the version of the installed package."""
+    found = []
+    for attempt in record.attempts:
+        git, versions = attempt.start.get("git") or {}, attempt.start.get("versions") or {}
+        if git.get("commit"):
+            found.append(f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}")
+        elif "trm-orchestrator" in versions:
+            found.append(f"version {versions['trm-orchestrator']}")
+    return found
 
 
 def _machines(record: TrialRecord) -> list[str]:
     starts = [attempt.start for attempt in record.attempts]
-    return [f"{start.get('host', '?')} ({start.get('gpu_type') or start.get('device', '?')})" for start in starts]
+    return [f"{s.get('host', '?')} ({s.get('gpu_name') or s.get('processor') or s.get('device', '?')})" for s in starts]

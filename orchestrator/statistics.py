@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -87,15 +87,20 @@ def bootstrap_mean(
     return Interval(float(low), float(high))
 
 
-def welch(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Comparison:
+def welch(
+    first: Sequence[float], second: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
+) -> Comparison:
     """mean(first) - mean(second) for independent groups with their own variances (Welch 1947).
+
+    `resolution` is the smallest spread that a group may claim: two runs that solve the same number of puzzles by chance
+    have no spread at all, and would make any difference look certain.
 
     Raises:
         ValueError: a group with fewer than two values.
     """
     if min(len(first), len(second)) < 2:
         raise ValueError("Welch's test needs at least two values in each group")
-    parts = [float(np.var(group, ddof=1)) / len(group) for group in (first, second)]
+    parts = [max(float(np.var(group, ddof=1)), resolution**2) / len(group) for group in (first, second)]
     degrees = _welch_degrees(parts, [len(first) - 1, len(second) - 1])
     return _compare(float(np.mean(first) - np.mean(second)), math.sqrt(sum(parts)), degrees, confidence)
 
@@ -230,15 +235,3 @@ def pooled_spread(*groups: Sequence[float]) -> float:
     squares = [np.var(group, ddof=1) * (len(group) - 1) for group in groups if len(group) > 1]
     degrees = sum(len(group) - 1 for group in groups if len(group) > 1)
     return math.sqrt(float(sum(squares)) / degrees) if degrees else 0.0
-
-
-def unpack_items(bits: str, items: int) -> NDArray[np.bool_]:
-    """The 0/1 outcomes packed in a hexadecimal string (first item in the highest bit), as `items` booleans.
-
-    Raises:
-        ValueError: not hexadecimal, or fewer bits than items.
-    """
-    unpacked = np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8))
-    if len(unpacked) < items:
-        raise ValueError(f"{len(unpacked)} packed outcomes for {items} items")
-    return unpacked[:items].astype(bool)

@@ -180,3 +180,22 @@ def large_records(trials: int, points: int) -> list[TrialRecord]:
             )
         )
     return records
+
+
+def ablation_records() -> list[TrialRecord]:
+    """A study of four changes with four seeds each, one of them within the noise of the control."""
+    base = make_config(cycles=3, latent=6, augmentations=100)
+    changes: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
+        "base": ({}, (0.952, 0.961, 0.948, 0.966)),
+        "no EMA": ({"optimizer": {"ema_rate": 0.0}}, (0.874, 0.842, 0.893, 0.861)),
+        "T=2 n=4": ({"model": {"cycles": 2, "latent_steps": 4}}, (0.941, 0.955, 0.962, 0.938)),
+        "one-step gradient": ({"model": {"gradient": "step"}}, (0.702, 0.668, 0.731, 0.655)),
+        "single latent": ({"model": {"num_latents": 0}}, (0.934, 0.951, 0.902, 0.946)),
+    }
+    records = []
+    for family, (change, scores) in changes.items():
+        updated = {group: getattr(base, group).model_copy(update=values) for group, values in change.items()}
+        for seed, score in enumerate(scores):
+            config = base.model_copy(update={**updated, "seed": seed})
+            records.append(make_record(config, score=score, stage="study", family=family, sweep="ablation"))
+    return records

@@ -8,13 +8,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from results_factory import DATASET, demo_records, make_config, make_record
 from rich.console import Console
 
 from orchestrator.baselines import load_baselines
 from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals
 from orchestrator.record import Status, TrialRecord
 from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
+from results_factory import DATASET, demo_records, make_config, make_record
 from trm_data.errors import UserError
 
 SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}

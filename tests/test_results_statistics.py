@@ -128,12 +128,10 @@ def test_rank_ranges_widen_with_few_seeds() -> None:
     assert statistics.rank_ranges(scores, errors, [2.0, 2.0]) == [(1, 2), (1, 2)]
 
 
-def test_unpack_items_gives_back_packed_outcomes() -> None:
-    outcomes = np.array([1, 0, 0, 1, 1, 1, 0, 0, 1, 0, 1], dtype=bool)
-    packed = np.packbits(outcomes).tobytes().hex()
-    assert statistics.unpack_items(packed, 11).tolist() == outcomes.tolist()
-    with pytest.raises(ValueError, match="16 packed outcomes for 17 items"):
-        statistics.unpack_items(packed, 17)
+def test_welch_with_a_resolution_is_not_certain_about_equal_runs() -> None:
+    assert statistics.welch([0.5, 0.5], [0.4, 0.4]).p_value == 0.0
+    careful = statistics.welch([0.5, 0.5], [0.4, 0.4], resolution=0.05)
+    assert careful.p_value > 0.05 and careful.interval.low < 0
 
 
 @pytest.mark.slow

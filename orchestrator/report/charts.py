@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from orchestrator.ablation import Ablation, Effect
 from orchestrator.leaderboard import Entry
 from orchestrator.report.importance import Importance
 from orchestrator.report.markup import (
@@ -18,6 +19,7 @@ from orchestrator.report.markup import (
     percent,
     plot,
     polyline,
+    signed,
     stretched,
     tag,
 )
@@ -85,6 +87,45 @@ def describe(entry: Entry) -> str:
         low, high = entry.item_interval
         words += f", over {entry.items:,} items {low:.1f} to {high:.1f}"
     return words
+
+
+def forest(ablation: Ablation) -> Markup:
+    """Differences from the control: dot and interval, the paper's own difference as a diamond, the verdict in words."""
+    effects = ablation.effects
+    shown = [end for effect in effects for end in (effect.interval or (effect.difference,))]
+    shown += [effect.published.difference for effect in effects if effect.published]
+    scale = Scale.over([*shown, 0.0], margin=0.06)
+    zero = percent(scale.at(0.0))
+    ticks = [tag("span", signed(tick, "+g"), style=f"left:{percent(scale.at(tick))}") for tick in scale.ticks(6)]
+    axis = tag("div", tag("div", *ticks, class_="dot-axis"), class_="dot-row axis", aria_hidden="true")
+    return tag("div", *(_forest_row(effect, scale, zero) for effect in effects), axis, class_="dots forest")
+
+
+def _forest_row(effect: Effect, scale: Scale, zero: str) -> Markup:
+    marks = [tag("line", x1=zero, x2=zero, y1="0", y2="100%", class_="zero")]
+    if effect.interval:
+        marks.append(_bar(effect.interval, scale, "thick"))
+    if effect.published:
+        words = f"TRM paper, {effect.published.system}: {effect.published.difference:+.1f} points"
+        at = percent(scale.at(effect.published.difference))
+        marks.append(
+            tag("svg", tag("path", tag("title", words), d="M0-5L5 0L0 5L-5 0Z", class_="paper"), x=at, y="50%")
+        )
+    class_ = "mean" if effect.is_separated else "mean open"
+    marks.append(tag("circle", cx=percent(scale.at(effect.difference)), cy="50%", r="5.5", class_=class_))
+    spoken = f"{effect.name}: {effect.difference:+.1f} points. {effect.verdict}"
+    svg = tag("svg", tag("title", spoken), *marks, width="100%", height="40", role="img", aria_label=spoken)
+    name = tag("div", effect.name, tag("small", effect.verdict), class_="dot-name")
+    value = tag("div", signed(effect.difference), tag("small", _saved(effect)), class_="dot-value")
+    return tag("div", name, tag("div", svg, class_="dot-track"), value, class_="dot-row k-trm")
+
+
+def _saved(effect: Effect) -> str:
+    if effect.compute_saved is None:
+        return ""
+    if abs(effect.compute_saved) < 0.005:
+        return "equal compute"
+    return f"{100 * abs(effect.compute_saved):.0f} % {'less' if effect.compute_saved >= 0 else 'more'} compute"
 
 
 def curves(trials: Sequence[TrialView]) -> Markup:

@@ -12,12 +12,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from orchestrator.ablation import Ablation, Effect, show_p
 from orchestrator.leaderboard import Entry, Table
 from orchestrator.report.markup import compact, dollars, duration, flops, points
 from orchestrator.statistics import Interval
 
 COLUMNS = ("Rank", "System", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training", "Source")
 _RIGHT = {"Rank", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training"}
+EFFECT_COLUMNS = ("Change", "Points", "95 % seeds", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
 _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
 
 
@@ -106,6 +108,40 @@ def _latex(table: Table) -> str:
         texts = [text for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
         lines.append(_ampersands(texts))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def ablation_to_rich(ablation: Ablation) -> RichTable:
+    """Effects of changes for the terminal."""
+    control = ablation.control
+    drawn = RichTable(title=f"Against {control.system} ({control.score:.1f} %)", title_justify="left")
+    for name in EFFECT_COLUMNS:
+        drawn.add_column(name, justify="left" if name in ("Change", "Verdict") else "right")
+    for effect in ablation.effects:
+        drawn.add_row(*map(escape, _effect_cells(effect)), style="bold" if effect.is_separated else None)
+    return drawn
+
+
+def ablation_to_markdown(ablation: Ablation) -> str:
+    """Effects of changes as a pipe table."""
+    control = ablation.control
+    lines = [f"Against {control.system} ({control.score:.1f} %), points of {ablation.table.metric}.", ""]
+    lines += [_pipe(EFFECT_COLUMNS), _pipe([":---", *["---:"] * 6, ":---"])]
+    return "\n".join([*lines, *(_pipe(_effect_cells(effect)) for effect in ablation.effects), ""])
+
+
+def _effect_cells(effect: Effect) -> list[str]:
+    low, high = effect.interval or (None, None)
+    saved = effect.compute_saved
+    return [
+        effect.name,
+        f"{effect.difference:+.1f}",
+        "" if low is None or high is None else f"{low:+.1f} to {high:+.1f}",
+        f"{effect.seeds[0]} / {effect.seeds[1]}",
+        "" if effect.p_adjusted is None else show_p(effect.p_adjusted),
+        "" if saved is None else f"{-100 * saved:+.0f} %",
+        "" if effect.published is None else f"{effect.published.difference:+.1f}",
+        effect.verdict,
+    ]
 
 
 def _flat(table: Table) -> list[dict[str, Any]]:

@@ -92,6 +92,11 @@ def points(score: float) -> str:
     return f"{score:.1f}" if abs(score - round(score, 1)) < 1e-9 else f"{score:.2f}"
 
 
+def signed(value: float, style: str = "+.1f") -> str:
+    """A difference with its sign, typeset; zero has none."""
+    return f"{value:{style}}".replace("-", "\N{MINUS SIGN}") if value else "0"
+
+
 def compact(value: float | None) -> str:
     """`148 K`, `7 M`, `1.7 T`."""
     if value is None:

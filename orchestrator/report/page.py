@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from orchestrator.ablation import Ablation, ablate
 from orchestrator.baselines import Baseline, load_baselines
 from orchestrator.leaderboard import Entry, Table, build_leaderboard, refusals
 from orchestrator.record import TrialRecord
@@ -52,6 +53,7 @@ class Section:
     summary: str
     tables: tuple[Table, ...]
     dots: Markup
+    ablation: Figure | None
     figures: tuple[Figure, ...]
     refused: dict[str, int]
 
@@ -62,23 +64,30 @@ def write_report(
     *,
     now: datetime,
     title: str = "",
+    control: str | None = None,
     baselines: Sequence[Baseline] | None = None,
 ) -> None:
-    """Write the page to `path`, whole or not at all.
+    """Write the page to `path`, whole or not at all. With a `control`, other configurations are compared with it.
 
     Raises:
-        UserError: the page cannot be written there.
+        UserError: the page cannot be written there, or nothing is confirmed by the name of the control.
         DataError: a published result that cannot be believed.
     """
-    write_atomic(path, render_report(records, now=now, title=title, baselines=baselines).encode())
+    write_atomic(path, render_report(records, now=now, title=title, control=control, baselines=baselines).encode())
 
 
 def render_report(
-    records: Sequence[TrialRecord], *, now: datetime, title: str = "", baselines: Sequence[Baseline] | None = None
+    records: Sequence[TrialRecord],
+    *,
+    now: datetime,
+    title: str = "",
+    control: str | None = None,
+    baselines: Sequence[Baseline] | None = None,
 ) -> str:
     """The page as text. `now` is shown as its date; `title` defaults to the names of the sweeps."""
     published = load_baselines() if baselines is None else list(baselines)
-    sections = [_section(study, published) for study in studies(records)]
+    ablation = ablate(records, control, baselines=published) if control is not None else None
+    sections = [_section(study, published, ablation) for study in studies(records)]
     own = {table.benchmark for section in sections for table in section.tables}
     others = [table for table in build_leaderboard(None, [], published) if table.benchmark not in own]
     sweeps = list(dict.fromkeys(record.sweep for record in records))
@@ -110,19 +119,30 @@ def _by_benchmark(tables: list[Table]) -> dict[str, list[Table]]:
     return groups
 
 
-def _section(study: Study, published: Sequence[Baseline]) -> Section:
+def _section(study: Study, published: Sequence[Baseline], ablation: Ablation | None) -> Section:
     tables = tuple(build_leaderboard(study.benchmark, study.records, published))
     main = next((table for table in tables if table.has_own), None)
     entries = [entry for entry in main.entries if entry.own] if main else []
+    compared = ablation if ablation and main and main.fingerprint == ablation.table.fingerprint else None
     importance = importances(study.compared, study.varied)
     return Section(
         study=study,
         summary=summarise(study, main),
         tables=tables,
         dots=charts.dots_and_intervals(entries),
+        ablation=_ablation_figure(compared) if compared else None,
         figures=tuple(figure for figure in _figures(study, entries, importance) if figure.body),
         refused=refusals(study.records),
     )
+
+
+def _ablation_figure(ablation: Ablation) -> Figure:
+    control = ablation.control
+    caption = (
+        f"Difference from {control.system} ({control.score:.1f} %, {control.seeds} seeds) in points, with the 95 % "
+        "interval over seeds. Filled: separated after Holm's correction. Diamond: the same change in the TRM paper."
+    )
+    return Figure("Ablation", caption, charts.forest(ablation), wide=True)
 
 
 def _figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:

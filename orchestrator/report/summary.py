@@ -6,10 +6,14 @@ from orchestrator.leaderboard import Entry, Table
 from orchestrator.record import Status
 from orchestrator.report.views import Study
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 def summarise(study: Study, table: Table | None) -> str:
     """The best confirmed configuration with its interval, its rivals, and how it was found."""
-    return " ".join(sentence for sentence in (_finding(study, table), _search(study)) if sentence)
+    return " ".join(sentence for sentence in (_finding(study, table), _search(study)) if sentence).replace(
+        " %", _NO_BREAK + "%"
+    )
 
 
 def _finding(study: Study, table: Table | None) -> str:
