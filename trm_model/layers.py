@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_model.config import ModelConfig
+from trm_model.fused import residual_norm, swiglu
 
 _STD_AFTER_TRUNCATION = 0.8796256610342398  # of a unit normal cut at +-2
 
@@ -38,12 +39,6 @@ def linear_weight(outputs: int, inputs: int, generator: torch.Generator) -> nn.P
     return nn.Parameter(truncated_normal((outputs, inputs), inputs**-0.5, generator))
 
 
-def rms_norm(x: Tensor, epsilon: float) -> Tensor:
-    """`x` over its root mean square along the last axis, computed in float32."""
-    wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)).to(x.dtype)
-
-
 def inner_size(width: int, config: ModelConfig) -> int:
     """Inner width of a SwiGLU: 2/3 * expansion * width, rounded up to `inner_multiple`."""
     return -(round(config.expansion * width * 2 / 3) // -config.inner_multiple) * config.inner_multiple
@@ -59,8 +54,7 @@ class SwiGLU(nn.Module):
         self.down = linear_weight(width, inner, generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down)
+        return swiglu(x, self.gate_up, self.down)
 
 
 class Attention(nn.Module):
@@ -118,10 +112,10 @@ class Block(nn.Module):
         if self.token_mixer is not None:
             # The norm after token mixing runs along the tokens, as in the official model.
             x_BDL = x_BLD.transpose(1, 2).contiguous()
-            x_BLD = rms_norm(x_BDL + self.token_mixer(x_BDL), self.epsilon).transpose(1, 2).contiguous()
+            x_BLD = residual_norm(x_BDL, self.token_mixer(x_BDL), self.epsilon).transpose(1, 2).contiguous()
         elif self.attention is not None:
-            x_BLD = rms_norm(x_BLD + self.attention(x_BLD, rotary), self.epsilon)
-        return rms_norm(x_BLD + self.swiglu(x_BLD), self.epsilon)
+            x_BLD = residual_norm(x_BLD, self.attention(x_BLD, rotary), self.epsilon)
+        return residual_norm(x_BLD, self.swiglu(x_BLD), self.epsilon)
 
 
 class Network(nn.Module):
