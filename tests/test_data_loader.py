@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +87,7 @@ def test_arc_identifiers_for_few_augmentations_are_the_first_of_many(arc: Datase
     assert (layers == more_layers[: len(layers)]).all() and (ranks == same_ranks).all()
     assert arc.id_map_hash(10) != arc.id_map_hash(11)
     ids = _loader(arc, num_augmentations=10, batch_size=2000).fetch(0, np.arange(2000)).puzzle_ids
-    assert 1 <= ids.min() and ids.max() < few
+    assert ids.min() >= 1 and ids.max() < few
 
 
 def test_arc_identifier_means_one_puzzle_seen_one_way(arc: Dataset) -> None:
@@ -139,7 +138,7 @@ def test_eval_batches_give_every_row_in_order_with_its_trained_identifier(datase
 
 
 def test_eval_batches_of_few_puzzles_are_the_first_ones(arc: Dataset) -> None:
-    few = list(eval_batches(arc, "test", 1000, max_puzzles=5))[0]
+    few = next(iter(eval_batches(arc, "test", 1000, max_puzzles=5)))
     assert len(np.unique(few.puzzles)) == 5
     assert (few.inputs == arc.inputs[arc.rows("test")][: len(few.inputs)]).all()
 

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trm_data.benchmarks import Benchmark, list_benchmarks, resolve_benchmark
-    from trm_data.builder import build, find, fingerprint, open_dataset
+    from trm_data.builder import build, find, fingerprint, import_official, open_dataset
     from trm_data.config import DataConfig, DataRequest
     from trm_data.dataset import Dataset
     from trm_data.loader import Batch, EvalBatch, TrainLoader, eval_batches
+    from trm_data.official_export import export
     from trm_data.render import draw, save_png
 
 _HOMES = {
     "benchmarks": ("Benchmark", "list_benchmarks", "resolve_benchmark"),
-    "builder": ("build", "find", "fingerprint", "open_dataset"),
+    "builder": ("build", "find", "fingerprint", "import_official", "open_dataset"),
     "config": ("DataConfig", "DataRequest"),
     "dataset": ("Dataset",),
     "loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
+    "official_export": ("export",),
     "render": ("draw", "save_png"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -41,8 +43,10 @@ __all__ = [
     "build",
     "draw",
     "eval_batches",
+    "export",
     "find",
     "fingerprint",
+    "import_official",
     "list_benchmarks",
     "open_dataset",
     "resolve_benchmark",

@@ -72,7 +72,7 @@ def _colour_sums(cells: Bytes, height: int, width: int, zobrist: Words, sums: Wo
 
 
 @jit
-def _insert(table: Words, value: np.uint64) -> bool:
+def insert(table: Words, value: np.uint64) -> bool:
     """Add to an open-addressing set of nonzero words; False if it was there."""
     slot = i64(value % np.uint64(table.size))
     while table[slot] != 0:
@@ -84,7 +84,7 @@ def _insert(table: Words, value: np.uint64) -> bool:
 
 
 @jit
-def _view_hash(sums: Words, code: int, colours: Ints) -> np.uint64:
+def view_hash(sums: Words, code: int, colours: Ints) -> np.uint64:
     """Hash of the multiset of (input, label) pairs of a task seen through augmentation `code`; never 0."""
     colour_map(code, colours)
     total = np.uint64(1)
@@ -109,11 +109,11 @@ def _sums(inputs: Bytes, labels: Bytes, shapes: Bytes, zobrist: Words) -> Words:
 def _distinct_codes(sums: Words, key: np.uint64, count: int, out: Words) -> int:
     table = np.zeros(4 * count + 7, np.uint64)
     colours = np.empty(10, np.int64)
-    _insert(table, _view_hash(sums, 0, colours))
+    insert(table, view_hash(sums, 0, colours))
     found = 0
     for trial in range(_RETRIES * count):
         code = i64(mix(key, np.uint64(trial)) % np.uint64(ARC_ORDER))
-        if _insert(table, _view_hash(sums, code, colours)):
+        if insert(table, view_hash(sums, code, colours)):
             out[found] = code
             found += 1
             if found == count:
@@ -122,6 +122,38 @@ def _distinct_codes(sums: Words, key: np.uint64, count: int, out: Words) -> int:
 
 
 _ZOBRIST = _zobrist()
+
+
+@jit
+def pair_keys(inputs: Bytes, labels: Bytes, shapes: Bytes) -> Words:
+    """(E): a hash of every example that no dihedral transform and no permutation of the colours 1-9 changes."""
+    out = np.empty(len(inputs), np.uint64)
+    names = np.empty(10, np.int64)
+    for e in range(len(inputs)):
+        for turn in range(8):
+            names[:] = 0
+            known = 0
+            key = np.uint64(0)
+            for part in range(2):
+                cells = labels[e] if part else inputs[e]
+                height, width = i64(shapes[e, 2 * part]), i64(shapes[e, 2 * part + 1])
+                rows, cols = (width, height) if is_turned(turn) else (height, width)
+                key = mix(key, np.uint64(rows * SIDE + cols))
+                for r in range(rows):
+                    for c in range(cols):
+                        row, col = dihedral_source(turn, height, width, r, c)
+                        colour = cells[row * SIDE + col] - 2
+                        if colour > 0 and names[colour] == 0:
+                            known += 1
+                            names[colour] = known
+                        key = mix(key, np.uint64(names[colour]))
+            out[e] = key if turn == 0 else min(out[e], key)
+    return out
+
+
+def task_sums(inputs: Bytes, labels: Bytes, shapes: Bytes) -> Words:
+    """The table from which `view_hash` reads the hash of a task under any augmentation, see `distinct_codes`."""
+    return _sums(inputs, labels, shapes, _ZOBRIST)
 
 
 def distinct_codes(inputs: Bytes, labels: Bytes, shapes: Bytes, key: int, count: int = MOST_AUGMENTATIONS) -> Words:
@@ -137,5 +169,5 @@ def distinct_codes(inputs: Bytes, labels: Bytes, shapes: Bytes, key: int, count:
         key: seeds the draws.
     """
     out = np.empty(count, np.uint64)
-    found = _distinct_codes(_sums(inputs, labels, shapes, _ZOBRIST), np.uint64(key), count, out)
+    found = _distinct_codes(task_sums(inputs, labels, shapes), np.uint64(key), count, out)
     return out[:found]

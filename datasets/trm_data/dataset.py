@@ -15,6 +15,7 @@ from trm_data.errors import ConfigError, DataError, nearest
 from trm_data.jit import Bytes, Words
 from trm_data.manifest import Augmentation, Manifest
 from trm_data.schema import SPLITS, column, read_table
+from trm_data.symmetry import augmentation_name
 
 
 class Dataset:
@@ -91,21 +92,46 @@ class Dataset:
         return column(table, "code"), bounds
 
     @property
+    def num_listed(self) -> NDArray[np.int64]:
+        """(P): listed augmentations of every puzzle."""
+        return np.diff(self.codes[1])
+
+    @cached_property
+    def places(self) -> NDArray[np.uint16] | None:
+        """Listed translations of augmented training examples, or None where they are derived."""
+        path = self.path / "places.arrow"
+        return column(read_table(path), "place") if path.name in self.manifest.files else None
+
+    @cached_property
+    def place_starts(self) -> NDArray[np.int64]:
+        """(P): where the listed translations of every puzzle begin."""
+        trained = np.bincount(self.puzzle[self.split == 0], minlength=len(self.names))
+        sizes: NDArray[np.int64] = trained * (1 + self.num_listed)
+        return np.cumsum(sizes) - sizes
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether augmentations are listed, not derived from the puzzle's key."""
+        return "augmentations.arrow" in self.manifest.files
+
+    @property
     def has_identifiers(self) -> bool:
         """Whether puzzles have embeddings of their own (ARC); otherwise all share row 0."""
-        return self.manifest.family == "arc"
+        return self.manifest.ids != "shared"
 
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """The examples of a split, in order.
+    def rows(self, *splits: str) -> NDArray[np.int64]:
+        """The examples of some splits, in order.
 
         Raises:
-            ConfigError: there is no such split, or it is empty.
+            ConfigError: there is no such split, or all of them are empty.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"unknown split {split!r}", nearest(split, SPLITS))
-        rows = np.flatnonzero(self.split == SPLITS.index(split))
+        for split in splits:
+            if split not in SPLITS:
+                raise ConfigError(f"unknown split {split!r}", nearest(split, SPLITS))
+        rows = np.flatnonzero(np.isin(self.split, [SPLITS.index(split) for split in splits]))
         if not rows.size:
-            raise ConfigError(f"{self.benchmark} has no {split} puzzles", f"Build it with num_{split} above 0")
+            named = " or ".join(splits)
+            raise ConfigError(f"{self.benchmark} has no {named} puzzles", f"Build it with num_{splits[0]} above 0")
         return rows
 
     def puzzle_index(self, puzzle: int | str) -> int:
@@ -135,6 +161,8 @@ class Dataset:
     def check_augmentations(self, num_augmentations: int) -> None:
         """Raises ConfigError if this dataset cannot serve so many augmented copies."""
         most = {"none": 0, "dihedral": 7, "arc": MOST_AUGMENTATIONS, "sudoku": 2**31}[self.augmentation]
+        if self.is_listed and self.manifest.ids != "native":
+            most = int(self.num_listed.max(initial=0))
         if not 0 <= num_augmentations <= most:
             raise ConfigError(
                 f"num_augmentations={num_augmentations} is not possible for {self.benchmark}", f"Take 0 to {most}"
@@ -143,29 +171,57 @@ class Dataset:
     def num_copies(self, num_augmentations: int) -> NDArray[np.int64]:
         """(P): the augmented copies that every puzzle really has, the original apart."""
         self.check_augmentations(num_augmentations)
-        if self.augmentation != "arc":
+        if not self.is_listed:
             return np.full(len(self.names), num_augmentations, np.int64)
-        return np.minimum(np.diff(self.codes[1]), num_augmentations)
+        return np.minimum(self.num_listed, num_augmentations)
 
     def identifier_maps(self, num_augmentations: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Embedding rows: `layers[k] + ranks[p]` is the row of copy k of puzzle p; row 0 is blank.
 
-        Rows are augmentation-major and puzzles ranked by how many copies they have, so that every layer is gapless and
-        the rows for 10 augmentations are the first rows of those for 1000.
+        Native rows are augmentation-major and puzzles ranked by how many copies they have, so that every layer is
+        gapless and the rows for 10 augmentations are the first rows of those for 1000. Upstream rows are puzzle-major
+        and always those of the whole build.
 
         Returns:
-            layers (num_augmentations + 2), the last entry being the number of rows; ranks (P).
+            layers (num_augmentations + 1), ranks (P).
         """
         copies = self.num_copies(num_augmentations)
-        listed = self.num_copies(MOST_AUGMENTATIONS) if self.augmentation == "arc" else copies
+        listed = self.num_listed
+        if self.manifest.ids == "upstream":
+            return np.arange(num_augmentations + 1), 1 + np.cumsum(listed + 1) - (listed + 1)
         ranks = np.empty(len(copies), np.int64)
         ranks[np.argsort(-listed, kind="stable")] = np.arange(len(copies))
-        sizes = [int((copies >= k).sum()) for k in range(num_augmentations + 1)]
+        sizes = [int((copies >= k).sum()) for k in range(num_augmentations)]
         return np.cumsum([1, *sizes]), ranks
 
     def num_identifiers(self, num_augmentations: int) -> int:
         """Rows of the puzzle-embedding table, the blank row 0 included; 1 where puzzles share it."""
-        return int(self.identifier_maps(num_augmentations)[0][-1]) if self.has_identifiers else 1
+        if not self.has_identifiers:
+            return 1
+        copies = self.num_copies(num_augmentations)
+        if self.manifest.ids == "upstream":
+            copies = self.num_listed
+        return int(1 + (copies + 1).sum())
+
+    def identifiers(self, num_augmentations: int) -> list[str]:
+        """What every embedding row stands for, in the official notation; row 0 is `<blank>`.
+
+        Raises:
+            ConfigError: puzzles share their embedding.
+        """
+        if not self.has_identifiers:
+            raise ConfigError(f"the puzzles of {self.benchmark} share one identifier")
+        layers, ranks = self.identifier_maps(num_augmentations)
+        codes, bounds = self.codes
+        upstream = self.manifest.ids == "upstream"
+        copies = np.diff(bounds) if upstream else self.num_copies(num_augmentations)
+        names = ["<blank>"] * self.num_identifiers(num_augmentations)
+        for p, puzzle in enumerate(self.names):
+            listed = codes[bounds[p] : bounds[p] + copies[p]].tolist()
+            for k, code in enumerate([0, *listed]):
+                row = ranks[p] + (k if upstream else layers[k])
+                names[row] = augmentation_name(puzzle, code)
+        return names
 
     def id_map_hash(self, num_augmentations: int) -> str:
         """Names the meaning of every embedding row; equal only if row i is the same puzzle seen the same way."""
@@ -173,8 +229,9 @@ class Dataset:
             return "shared"
         layers, ranks = self.identifier_maps(num_augmentations)
         codes, bounds = self.codes
-        copies = self.num_copies(num_augmentations)
-        hasher = hashlib.sha256(np.ascontiguousarray(layers).tobytes())
+        upstream = self.manifest.ids == "upstream"
+        copies = np.diff(bounds) if upstream else self.num_copies(num_augmentations)
+        hasher = hashlib.sha256(b"upstream" if upstream else np.ascontiguousarray(layers).tobytes())
         for p in np.argsort(ranks):
             used = codes[bounds[p] : bounds[p] + copies[p]]
             hasher.update(self.names[p].encode() + b"\0" + used.tobytes())

@@ -14,16 +14,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data import sudoku
-from trm_data.augment import arc_rows, dihedral_rows, sudoku_rows
 from trm_data.dataset import Dataset
 from trm_data.errors import ConfigError
-from trm_data.jit import Bytes, Ints, Words, i64, jit, mix
-from trm_data.symmetry import sudoku_order
+from trm_data.jit import Bytes, Ints, Words, i64, jit, mix, u64
+from trm_data.view import codes_of, fixed_places, place_word, view
 
 Translation = Literal["fixed", "fresh", "none"]
 _TRANSLATION = {"none": 0, "fixed": 1, "fresh": 2}
-_COPY, _ORDER, _PLACE = np.uint64(1), np.uint64(2), np.uint64(3)  # what a random word is for
+_LISTED = 3  # fixed, but looked up in the dataset
+_COPY, _ORDER = np.uint64(1), np.uint64(2)  # what a random word of a visit is for
 
 
 class Batch(NamedTuple):
@@ -38,7 +37,7 @@ class Batch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """B rows of a split, in order and without augmentation; the last batch may be shorter."""
+    """B rows of a split, in order; the last batch may be shorter."""
 
     inputs: Bytes
     labels: Bytes
@@ -47,6 +46,8 @@ class EvalBatch(NamedTuple):
     """(B): number of the example within its split."""
     puzzles: Ints
     """(B): number of the puzzle within the dataset; an ARC task may have several items."""
+    codes: Words
+    """(B): the augmentation through which the row is seen; 0 is the original."""
 
 
 @jit
@@ -57,51 +58,43 @@ def _draw(
     first: Ints,
     keys: Words,
     copies: Ints,
-    rows: Ints,
-    seed: np.uint64,
-    epoch: np.uint64,
+    seed: int,
+    epoch: int,
     translation: int,
-    chosen: Ints,
-    owners: Ints,
     drawn: Ints,
     places: Words,
 ) -> None:
-    """What the stream holds at `offsets` of one epoch: row, group, number of the copy, random word of its place."""
+    """What the stream holds at `offsets` of one epoch.
+
+    Args:
+        order (G), starts (G + 1): the groups of the epoch in order, and the offset at which each one starts.
+        first (G + 1), keys (G), copies (G): examples, key and number of copies of every group.
+        drawn (3, B), written: group, number of the example in it, number of the copy.
+        places (B), written: the random word of the place in the frame.
+    """
     for b in range(offsets.size):
         turn = np.searchsorted(starts, offsets[b], side="right") - 1
         group = order[turn]
-        nth, size = offsets[b] - starts[turn], first[group + 1] - first[group]
-        visit = mix(mix(seed, epoch), keys[group])
-        copy = i64(mix(visit, _COPY) % np.uint64(copies[group] + 1))
-        example = nth
-        if size > 1:  # the nth of a keyed shuffle
+        example, size = offsets[b] - starts[turn], first[group + 1] - first[group]
+        visit = mix(mix(u64(seed), u64(epoch)), keys[group])
+        copy = i64(mix(visit, _COPY) % u64(copies[group] + 1))
+        if size > 1:  # the examples come in the order of a keyed shuffle
             shuffled = np.arange(size)
             for i in range(size - 1, 0, -1):
-                j = i64(mix(mix(visit, _ORDER), np.uint64(i)) % np.uint64(i + 1))
+                j = i64(mix(mix(visit, _ORDER), u64(i)) % u64(i + 1))
                 shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
-            example = shuffled[nth]
-        chosen[b] = rows[first[group] + example]
-        owners[b] = group
-        drawn[b] = copy
-        places[b] = np.uint64(0)
-        if translation:
-            word = mix(mix(visit if translation == 2 else keys[group], _PLACE), np.uint64(copy))
-            if example != i64(word % np.uint64(size)):  # one example of each augmented puzzle stays in the corner
-                places[b] = mix(word, np.uint64(example))
-
-
-@jit
-def _derive(keys: Words, owners: Ints, drawn: Ints, order: np.uint64, codes: Words) -> None:
-    """Codes of copies that are not listed: copy 0 is the identity, the others are a hash of (puzzle, number)."""
-    for b in range(owners.size):
-        codes[b] = mix(keys[owners[b]], np.uint64(drawn[b])) % order if drawn[b] else np.uint64(0)
+            example = shuffled[example]
+        drawn[0, b], drawn[1, b], drawn[2, b] = group, example, copy
+        places[b] = u64(0)
+        if translation == 1 or translation == 2:
+            places[b] = place_word(visit if translation == 2 else keys[group], copy, example, size)
 
 
 class TrainLoader:
     """Batches of training rows.
 
     Args:
-        splits: the splits whose examples are trained on.
+        splits: the splits whose examples are trained on; an empty one among several is passed over.
         batch_size: B of all ranks together.
         num_augmentations: N, copies per puzzle beside the original; a smaller N draws from a prefix of a larger one.
         seed: of the order and the draws.
@@ -131,24 +124,18 @@ class TrainLoader:
         self.local_batch_size = batch_size // world_size
         self.seed = seed
         self._first_slot = rank * self.local_batch_size
-        self._translation = _TRANSLATION[translation] if dataset.augmentation == "arc" else 0
-        self._rows = np.sort(np.concatenate([dataset.rows(split) for split in splits]))
+        self._rows = dataset.rows(*splits)
         groups, first = np.unique(dataset.puzzle[self._rows], return_index=True)
         self._groups = groups.astype(np.int64)
         self._first = np.append(first, self._rows.size).astype(np.int64)
-        self._keys = np.ascontiguousarray(dataset.keys[groups])
+        self._keys = dataset.keys[groups]
         self._copies = dataset.num_copies(num_augmentations)[groups]
         self._epochs: dict[int, tuple[Ints, Ints]] = {}
         if dataset.has_identifiers:
-            self._layers, ranks = dataset.identifier_maps(num_augmentations)
-            self._ranks = ranks[groups]
-        if dataset.augmentation == "arc":
-            codes, bounds = dataset.codes
-            self._listed, self._listed_from = codes, bounds[:-1][groups]
-        self._shape = sudoku.BOXES.get(dataset.grid_shape[0], (1, 1))
-        self._order = np.uint64(
-            sudoku_order(dataset.grid_shape[0], *self._shape) if dataset.augmentation == "sudoku" else 8
-        )
+            self._layers, self._ranks = dataset.identifier_maps(num_augmentations)
+        self._translation = _TRANSLATION[translation] if dataset.augmentation == "arc" else 0
+        if self._translation == 1 and dataset.places is not None:
+            self._translation = _LISTED
 
     @property
     def num_puzzles(self) -> int:
@@ -163,8 +150,18 @@ class TrainLoader:
     def fetch(self, step: int, slots: NDArray[np.integer]) -> Batch:
         """The rows of `slots` (numbers within this rank's part of the batch) at `step`."""
         positions = step * self.batch_size + self._first_slot + np.asarray(slots, np.int64)
-        chosen, owners, drawn, places = self._locate(positions)
-        return self._view(chosen, owners, drawn, places)
+        (owners, examples, copies), places = self._locate(positions)
+        puzzles = self._groups[owners]
+        if self._translation == _LISTED:
+            sizes = self._first[owners + 1] - self._first[owners]
+            places = fixed_places(self.dataset, puzzles, copies, examples, sizes)
+        rows = self._rows[self._first[owners] + examples]
+        inputs, labels = view(self.dataset, rows, codes_of(self.dataset, puzzles, copies), places)
+        if self.dataset.has_identifiers:
+            ids = (self._layers[copies] + self._ranks[puzzles]).astype(np.int32)
+        else:
+            ids = np.zeros(rows.size, np.int32)
+        return Batch(inputs, labels, ids)
 
     def _epoch(self, epoch: int) -> tuple[Ints, Ints]:
         """The order of the groups in an epoch and the offset at which each one starts."""
@@ -173,94 +170,66 @@ class TrainLoader:
                 self._epochs.clear()
             key = np.array([self.seed, epoch], np.uint64)
             order = np.random.Generator(np.random.Philox(key=key)).permutation(len(self._groups))
-            sizes = np.diff(self._first)[order]
-            self._epochs[epoch] = order, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+            starts = np.zeros(len(order) + 1, np.int64)
+            np.cumsum(np.diff(self._first)[order], out=starts[1:])
+            self._epochs[epoch] = order, starts
         return self._epochs[epoch]
 
-    def _locate(self, positions: Ints) -> tuple[Ints, Ints, Ints, Words]:
-        count = positions.size
-        found = np.empty((3, count), np.int64)
-        places = np.empty(count, np.uint64)
+    def _locate(self, positions: Ints) -> tuple[Ints, Words]:
+        """(3, B) group, example, copy, and (B) place words; see `_draw`."""
+        drawn = np.empty((3, positions.size), np.int64)
+        places = np.empty(positions.size, np.uint64)
         epochs, offsets = np.divmod(positions, self.rows_per_epoch)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1) if count else ():
-            part = slice(*np.searchsorted(epochs, [epoch, epoch + 1]))
+        for epoch in np.unique(epochs).tolist():
+            part = np.flatnonzero(epochs == epoch)
+            inside = slice(part[0], part[-1] + 1)
             _draw(
-                offsets[part],
+                offsets[inside],
                 *self._epoch(epoch),
                 self._first,
                 self._keys,
                 self._copies,
-                self._rows,
-                np.uint64(self.seed),
-                np.uint64(epoch),
+                self.seed,
+                epoch,
                 self._translation,
-                found[0, part],
-                found[1, part],
-                found[2, part],
-                places[part],
+                drawn[:, inside],
+                places[inside],
             )
-        return found[0], found[1], found[2], places
-
-    def _codes(self, owners: Ints, drawn: Ints) -> Words:
-        if self.dataset.augmentation == "arc":
-            listed = self._listed_from[owners] + np.maximum(drawn - 1, 0)
-            return np.where(drawn > 0, self._listed[np.minimum(listed, len(self._listed) - 1)], np.uint64(0))
-        if self.dataset.augmentation == "dihedral":
-            return drawn.astype(np.uint64)
-        codes = np.empty(owners.size, np.uint64)
-        _derive(self._keys, owners, drawn, self._order, codes)
-        return codes
-
-    def _view(self, chosen: Ints, owners: Ints, drawn: Ints, places: Words) -> Batch:
-        data, codes = self.dataset, self._codes(owners, drawn)
-        inputs, labels = np.empty((2, chosen.size, data.seq_len), np.uint8)
-        side = data.grid_shape[0]
-        if data.augmentation == "arc":
-            arc_rows(data.inputs, data.labels, data.shapes, chosen, codes, places, inputs, labels)
-        elif data.augmentation == "dihedral":
-            dihedral_rows(data.inputs[chosen], codes, side, inputs)
-            dihedral_rows(data.labels[chosen], codes, side, labels)
-        else:
-            sudoku_rows(data.inputs[chosen], codes, side, *self._shape, False, inputs)
-            sudoku_rows(data.labels[chosen], codes, side, *self._shape, False, labels)
-        if data.has_identifiers:
-            ids = (self._layers[drawn] + self._ranks[owners]).astype(np.int32)
-        else:
-            ids = np.zeros(chosen.size, np.int32)
-        return Batch(inputs, labels, ids)
+        return drawn, places
 
 
 def eval_batches(
-    dataset: Dataset, split: str, batch_size: int, *, max_puzzles: int | None = None
+    dataset: Dataset, split: str, batch_size: int, *, max_puzzles: int | None = None, num_augmentations: int = 0
 ) -> Iterator[EvalBatch]:
-    """The examples of a split in order, un-augmented; ARC rows carry the trained identifier of the original task.
+    """The examples of a split in order; ARC rows carry their trained identifier and are never translated.
 
     Args:
         max_puzzles: only the examples of the first so many puzzles.
+        num_augmentations: every example comes 1 + this many times, as the original and as augmented copies, for voting.
 
     Raises:
-        ConfigError: an unknown or empty split.
+        ConfigError: an unknown or empty split, too many augmentations.
     """
     rows = dataset.rows(split)
     if max_puzzles is not None:
-        puzzles = np.unique(dataset.puzzle[rows])[:max_puzzles]
-        rows = rows[dataset.puzzle[rows] <= puzzles[-1]]
-    if dataset.has_identifiers:
-        layers, ranks = dataset.identifier_maps(0)
-        identifiers = (layers[0] + ranks).astype(np.int32)
-    else:
-        identifiers = np.zeros(len(dataset.names), np.int32)
-    return _eval_batches(dataset, rows, identifiers, batch_size)
+        last = np.unique(dataset.puzzle[rows])[:max_puzzles][-1]
+        rows = rows[dataset.puzzle[rows] <= last]
+    turns = 1 + dataset.num_copies(num_augmentations)[dataset.puzzle[rows]]
+    items = np.repeat(np.arange(len(rows)), turns)
+    copies = np.arange(len(items)) - np.repeat(np.cumsum(turns) - turns, turns)
+    return _eval_batches(dataset, rows, items, copies, batch_size, num_augmentations)
 
 
-def _eval_batches(dataset: Dataset, rows: Ints, identifiers: NDArray[np.int32], batch_size: int) -> Iterator[EvalBatch]:
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        puzzles = dataset.puzzle[part].astype(np.int64)
-        yield EvalBatch(
-            dataset.inputs[part],
-            dataset.labels[part],
-            identifiers[puzzles],
-            np.arange(start, start + part.size),
-            puzzles,
-        )
+def _eval_batches(
+    dataset: Dataset, rows: Ints, items: Ints, copies: Ints, batch_size: int, num_augmentations: int
+) -> Iterator[EvalBatch]:
+    layers, ranks = dataset.identifier_maps(num_augmentations) if dataset.has_identifiers else (None, None)
+    for start in range(0, len(items), batch_size):
+        part = slice(start, start + batch_size)
+        puzzles = dataset.puzzle[rows[items[part]]].astype(np.int64)
+        codes = codes_of(dataset, puzzles, copies[part])
+        inputs, labels = view(dataset, rows[items[part]], codes, np.zeros(len(puzzles), np.uint64))
+        ids = np.zeros(len(puzzles), np.int32)
+        if layers is not None and ranks is not None:
+            ids = (layers[copies[part]] + ranks[puzzles]).astype(np.int32)
+        yield EvalBatch(inputs, labels, ids, items[part], puzzles, codes)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from trm_data.config import DataRequest
 from trm_data.errors import DataError
 from trm_data.files import write_atomic
+from trm_data.schema import Family, Ids
 from trm_data.settings import Settings
 
 MANIFEST = "manifest.json"
@@ -28,7 +29,7 @@ class Manifest(Settings):
     benchmark: str
     """The name under which results are ranked; generated puzzles end in `-generated`."""
     generated: bool
-    family: Literal["sudoku", "maze", "arc"]
+    family: Family
     fingerprint: str
     """sha256 of the request, the source bytes and the builder version."""
     request: DataRequest
@@ -37,6 +38,7 @@ class Manifest(Settings):
     vocab_size: int
     grid_shape: tuple[int, int]
     augmentation: Augmentation
+    ids: Ids
     counts: dict[str, int]
     """Puzzles per split: those with at least one example in it."""
     examples: dict[str, int]

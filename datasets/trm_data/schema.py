@@ -2,7 +2,8 @@
 
     puzzles.arrow        one row per puzzle (an augmentation group): name, source, rating, key
     examples.arrow       one row per (input, label) pair of a puzzle, without augmentation
-    augmentations.arrow  only where augmentations are listed: `codes[k, p]`, see `symmetry.py`
+    augmentations.arrow  only where augmentations are listed: their codes, see `symmetry.py`
+    places.arrow         only where translations are listed: 32 * top + left
 
 An example belongs to a split; a puzzle may have examples in several (ARC: demonstrations train, test pairs do not).
 """
@@ -10,9 +11,10 @@ An example belongs to a split; a puzzle may have examples in several (ARC: demon
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +23,17 @@ from numpy.typing import NDArray
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
 
+Family = Literal["sudoku", "maze", "arc"]
+Ids = Literal["shared", "native", "upstream"]
+"""How embedding rows are numbered; `shared` where all puzzles have row 0."""
 SPLITS = ("train", "validation", "test")
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Raised whenever the same request would give other bytes."""
+
+
+def vocab_size(family: Family, side: int) -> int:
+    """Distinct cell values: Sudoku pad, blank, digits; maze pad and `# SGo`; ARC pad, end marker, colours."""
+    return {"sudoku": side + 2, "maze": 6, "arc": 12}[family]
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Puzzles:
     Cells are encoded as the models read them: 0 is padding (and, in labels, ignored).
     """
 
+    family: Family
     names: list[str]
     sources: list[str]
     ratings: NDArray[np.float32]
@@ -51,8 +62,20 @@ class Puzzles:
     """(A): listed augmentations, puzzle after puzzle; None where they are derived."""
     num_codes: NDArray[np.int32] | None = None
     """(P): how many of `codes` belong to every puzzle."""
+    places: NDArray[np.uint16] | None = None
+    """Listed translations, 32 * top + left: puzzle after puzzle, copy after copy, training example after example."""
+    ids: Ids = "shared"
     facts: dict[str, object] = field(default_factory=dict)
     """What else the manifest should say: hashes of the sources, how often the generator tried."""
+
+    @property
+    def side(self) -> int:
+        """Cells per row of the grid that the model reads."""
+        return math.isqrt(self.inputs.shape[1])
+
+    def bounds(self) -> NDArray[np.int64]:
+        """(P + 1): where every puzzle's examples begin."""
+        return np.searchsorted(self.puzzle, np.arange(len(self.names) + 1)).astype(np.int64)
 
     def keys(self) -> NDArray[np.uint64]:
         """(P): 64 bits of the content of every puzzle, the same in any dataset that holds it."""
@@ -91,6 +114,8 @@ def tables(puzzles: Puzzles) -> dict[str, pa.Table]:
     if puzzles.codes is not None and puzzles.num_codes is not None:
         owners = np.repeat(np.arange(len(puzzles.names), dtype=np.int32), puzzles.num_codes)
         made["augmentations"] = pa.table({"puzzle": pa.array(owners), "code": pa.array(puzzles.codes)})
+    if puzzles.places is not None:
+        made["places"] = pa.table({"place": pa.array(puzzles.places)})
     return made
 
 

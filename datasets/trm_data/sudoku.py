@@ -309,3 +309,19 @@ def invariants(puzzles: Bytes, side: int, box_rows: int, box_cols: int) -> Words
     for i in range(len(puzzles)):
         out[i] = invariant(puzzles[i], side, box_rows, box_cols)
     return out
+
+
+@jit
+def solve_all(puzzles: Bytes, units: Ints) -> tuple[Bytes, Ints, Ints]:
+    """Solve every row.
+
+    Returns:
+        Solutions (N, side * side), number of solutions (N, at most 2), guesses until the first solution (N).
+    """
+    solutions = np.zeros_like(puzzles)
+    found = np.zeros(len(puzzles), np.int64)
+    guesses = np.zeros(len(puzzles), np.int64)
+    for i in range(len(puzzles)):
+        guesses[i] = solve(puzzles[i], 1, units, solutions[i])[1]
+        found[i] = solve(puzzles[i], 2, units, solutions[i])[0]
+    return solutions, found, guesses

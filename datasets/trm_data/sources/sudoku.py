@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trm_data import sudoku
 from trm_data.config import DataRequest
 from trm_data.errors import DataError
 from trm_data.generators.sudoku import Distinct, generate
-from trm_data.jit import Bytes
+from trm_data.jit import Bytes, Ints
 from trm_data.schema import Puzzles
+from trm_data.sources import files
+from trm_data.sources.files import Address
 
 Progress = Callable[[str, int, int], None]
 
@@ -29,43 +33,53 @@ class Line(NamedTuple):
     rating: float
 
 
+class Listed(NamedTuple):
+    """Checked puzzles of a list, flat, 0 = blank."""
+
+    puzzles: Bytes
+    solutions: Bytes
+    ratings: NDArray[np.float32]
+    """Those of the list; where it has none, the solver's guesses."""
+    sources: list[str]
+
+
 def split_sizes(request: DataRequest, available: int, where: str) -> list[int]:
-    """Puzzles per split; a missing number of test puzzles means the rest.
+    """Puzzles per split. What is not given: a tenth for validation and for test, the rest for training.
 
     Raises:
         DataError: the source has fewer puzzles than asked for.
     """
-    validation = request.num_validation or 0
-    train = request.num_train if request.num_train is not None else available - validation - (request.num_test or 0)
-    test = request.num_test if request.num_test is not None else available - validation - train
-    if train < 1 or test < 0 or train + validation + test > available:
+    validation = available // 10 if request.num_validation is None else request.num_validation
+    test = available // 10 if request.num_test is None else request.num_test
+    train = available - validation - test if request.num_train is None else request.num_train
+    if train < 1 or train + validation + test > available:
         raise DataError(
-            f"{where} has {available} usable puzzles, fewer than train {max(train, 1)} + validation {validation} + "
-            f"test {max(test, 0)}",
-            "Set num_train, num_validation and num_test",
+            f"{where} has {available} inequivalent puzzles, too few for train {max(train, 1)} + validation "
+            f"{validation} + test {test}",
+            "Lower num_train, num_validation or num_test",
         )
     return [train, validation, test]
 
 
-def _as_puzzles(
-    questions: Bytes, answers: Bytes, ratings: list[float], sources: list[str], splits: Bytes, facts: dict[str, object]
-) -> Puzzles:
+def as_puzzles(listed: Listed, splits: Bytes, facts: dict[str, object]) -> Puzzles:
     """Encode 0 = blank, 1..side = digits as 1 = blank, 2.. = digits; 0 stays free for padding."""
-    count, cells = questions.shape
+    count, cells = listed.puzzles.shape
     return Puzzles(
+        family="sudoku",
         names=[f"p{i:06d}" for i in range(count)],
-        sources=sources,
-        ratings=np.array(ratings, np.float32),
+        sources=listed.sources,
+        ratings=listed.ratings,
         puzzle=np.arange(count, dtype=np.int32),
         split=splits,
-        inputs=questions + np.uint8(1),
-        labels=answers + np.uint8(1),
+        inputs=listed.puzzles + np.uint8(1),
+        labels=listed.solutions + np.uint8(1),
         shapes=np.full((count, 4), int(cells**0.5), np.uint8),
         facts=facts,
     )
 
 
-def _split_column(sizes: list[int]) -> Bytes:
+def split_column(sizes: list[int]) -> Bytes:
+    """Train, validation and test rows in this order."""
     return np.repeat(np.arange(3, dtype=np.uint8), sizes)
 
 
@@ -77,9 +91,8 @@ def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
     made = generate(
         side, total, request.blanks, request.build_seed, lambda done: progress("generating puzzles", done, total)
     )
-    return _as_puzzles(
-        made.puzzles, made.solutions, made.ratings.tolist(), ["generator"] * total, _split_column(sizes), {}
-    )
+    listed = Listed(made.puzzles, made.solutions, made.ratings.astype(np.float32), ["generator"] * total)
+    return as_puzzles(listed, split_column(sizes), {})
 
 
 def read_lines(text: str, where: str) -> Iterator[Line]:
@@ -89,80 +102,107 @@ def read_lines(text: str, where: str) -> Iterator[Line]:
         DataError: naming file and row.
     """
     first = text.split("\n", 1)[0].lower()
-    if "," in first and "source" in first:
+    if first.startswith("source,"):
         for cells in (reader := csv.reader(io.StringIO(text))):
-            if reader.line_num == 1 or not cells:
+            row = reader.line_num
+            if row == 1 or not cells:
                 continue
             if len(cells) != 4:
-                raise DataError(
-                    f"{where}, row {reader.line_num}: {len(cells)} columns instead of source,question,answer,rating"
-                )
+                raise DataError(f"{where}, row {row}: {len(cells)} columns", "A row is source,question,answer,rating")
             source, question, answer, rating = cells
             try:
-                yield Line(reader.line_num, question, answer or None, source, float(rating or "nan"))
+                yield Line(row, question, answer or None, source, float(rating or "nan"))
             except ValueError:
-                raise DataError(f"{where}, row {reader.line_num}: rating {rating!r} is no number") from None
+                raise DataError(f"{where}, row {row}: rating {rating!r} is no number", "Mend the row") from None
         return
+    name = where.rsplit("/", 1)[-1]
     for row, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
-            yield Line(row, line.split()[0], None, where.rsplit("/", 1)[-1], float("nan"))
+            yield Line(row, line.split()[0], None, name, float("nan"))
 
 
-def _digits(text: str, side: int, row: int, where: str) -> Bytes:
-    if len(text) != side * side:
-        raise DataError(
-            f"{where}, row {row}: {len(text)} characters, a {side}x{side} puzzle has {side * side}",
-            "One puzzle a line, row by row, '.' or 0 for a blank",
-        )
-    for place, character in enumerate(text):
-        if character != "." and not ("0" <= character <= str(side)):
+def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
+    """(N, side * side) digits of N texts."""
+    for text, row in zip(texts, rows, strict=True):
+        if len(text) != side * side:
             raise DataError(
-                f"{where}, row {row}: character {character!r} at place {place + 1}",
-                f"Use 1-{side} for digits and '.' or 0 for a blank",
+                f"{where}, row {row}: {len(text)} characters, a {side}x{side} puzzle has {side * side}",
+                "One puzzle a line, row by row, '.' or 0 for a blank",
             )
-    return np.frombuffer(text.replace(".", "0").encode(), np.uint8) - np.uint8(48)
+    joined = np.array("".join(texts).replace(".", "0").encode("latin-1", "replace"), dtype=bytes)
+    digits = np.frombuffer(joined.tobytes(), np.uint8).reshape(len(texts), side * side) - np.uint8(48)
+    bad = np.argwhere(digits > side)
+    if len(bad):
+        at, place = bad[0].tolist()
+        raise DataError(
+            f"{where}, row {rows[at]}: character {texts[at][place]!r} at place {place + 1}",
+            f"Use 1-{side} for digits and '.' or 0 for a blank",
+        )
+    return digits
 
 
-def check_line(line: Line, shape: sudoku.Shape, where: str) -> tuple[Bytes, Bytes, int]:
-    """Puzzle, solution and rating (guesses) of one line.
+def check(lines: list[Line], side: int, where: str) -> Listed:
+    """Puzzles, solutions and ratings of a list.
 
     Raises:
-        DataError: no solution, several solutions, or an answer that contradicts the puzzle.
+        DataError: a bad row, no solution, several solutions, or an answer that contradicts its puzzle.
     """
-    question = _digits(line.question, shape.side, line.row, where)
-    solution = np.zeros_like(question)
-    found, _ = sudoku.solve(question, 2, shape.units, solution)
-    if found != 1:
-        what = "has no solution" if found == 0 else "has more than one solution"
-        raise DataError(f"{where}, row {line.row}: the puzzle {what}", "Remove the row")
-    if line.answer is not None and (_digits(line.answer, shape.side, line.row, where) != solution).any():
-        raise DataError(f"{where}, row {line.row}: the answer does not solve the puzzle", "Remove or mend the row")
-    _, guesses = sudoku.solve(question, 1, shape.units, solution)
-    return question, solution, guesses
+    shape = sudoku.shape(side)
+    rows = [line.row for line in lines]
+    puzzles = _digits([line.question for line in lines], rows, side, where)
+    solutions, found, guesses = sudoku.solve_all(puzzles, shape.units)
+    for i in np.flatnonzero(found != 1):
+        what = "has no solution" if found[i] == 0 else "has more than one solution"
+        raise DataError(f"{where}, row {rows[i]}: the puzzle {what}", "Remove the row")
+    answered = [i for i, line in enumerate(lines) if line.answer is not None]
+    answers = _digits([lines[i].answer or "" for i in answered], [rows[i] for i in answered], side, where)
+    for i in np.flatnonzero((answers != solutions[answered]).any(1)):
+        raise DataError(f"{where}, row {rows[answered[i]]}: the answer does not solve the puzzle", "Mend the row")
+    ratings = np.array([line.rating for line in lines], np.float32)
+    ratings = np.where(np.isnan(ratings), guesses, ratings).astype(np.float32)
+    return Listed(puzzles, solutions, ratings, [line.source for line in lines])
 
 
-def listed(text: str, where: str, request: DataRequest, side: int, facts: dict[str, object]) -> Puzzles:
-    """A puzzle list -> puzzles, shuffled by the build seed. Of equivalent puzzles only the first is kept.
+def inequivalent(listed: Listed, side: int) -> Ints:
+    """The rows of a list, of equivalent puzzles only the first."""
+    shape = sudoku.shape(side)
+    names = sudoku.invariants(listed.puzzles, *shape[:3]).tolist()
+    distinct = Distinct(shape)
+    return np.array(
+        [i for i, name in enumerate(names) if distinct.is_new(listed.puzzles[i], listed.solutions[i], name)], np.int64
+    )
+
+
+def read_text(address: Address) -> tuple[str, str]:
+    """The text of a list and its sha256.
+
+    Raises:
+        DataError: it cannot be read or is no text; names the row.
+    """
+    content = files.read(address)
+    try:
+        return content.decode(), hashlib.sha256(content).hexdigest()
+    except UnicodeDecodeError as error:
+        row = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{address}, row {row}: not text", "Puzzle lists are plain text") from None
+
+
+def listed(address: Address, request: DataRequest, side: int) -> Puzzles:
+    """A puzzle list -> puzzles, drawn by the build seed. Of equivalent puzzles only the first is kept.
 
     Raises:
         DataError: a bad row, or fewer puzzles than asked for.
     """
-    shape = sudoku.shape(side)
-    lines = list(read_lines(text, where))
+    text, sha256 = read_text(address)
+    lines = list(read_lines(text, str(address)))
     if not lines:
-        raise DataError(f"{where} holds no puzzle", "One puzzle a line, or CSV with source,question,answer,rating")
-    checked = [check_line(line, shape, where) for line in lines]
-    names = sudoku.invariants(np.stack([question for question, _, _ in checked]), *shape[:3]).tolist()
-    distinct = Distinct(shape)
-    kept = [i for i, (question, solution, _) in enumerate(checked) if distinct.is_new(question, solution, names[i])]
-    sizes = split_sizes(request, len(kept), where)
+        raise DataError(f"{address} holds no puzzle", "One puzzle a line, or CSV with source,question,answer,rating")
+    whole = check(lines, side, str(address))
+    kept = inequivalent(whole, side)
+    sizes = split_sizes(request, len(kept), str(address))
     order = np.random.Generator(np.random.Philox(request.build_seed)).permutation(kept)[: sum(sizes)]
-    ratings = [checked[i][2] if np.isnan(lines[i].rating) else lines[i].rating for i in order]
-    return _as_puzzles(
-        np.stack([checked[i][0] for i in order]),
-        np.stack([checked[i][1] for i in order]),
-        ratings,
-        [lines[i].source for i in order],
-        _split_column(sizes),
-        facts | {"rows": len(lines), "equivalent_rows_dropped": len(lines) - len(kept)},
+    chosen = Listed(
+        whole.puzzles[order], whole.solutions[order], whole.ratings[order], [whole.sources[i] for i in order]
     )
+    facts: dict[str, object] = {"files": {address.base.rsplit("/", 1)[-1]: sha256}, "rows": len(lines)}
+    return as_puzzles(chosen, split_column(sizes), facts | {"equivalent_rows_dropped": len(lines) - len(kept)})

@@ -1,0 +1,213 @@
+"""Reading source files from a path, `s3://bucket/key?endpoint_override=...` or `http(s)://...`.
+
+An address may end in `#sha256=<hex>`; then the content must have that hash. A download that breaks off is an error,
+never a shorter file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from trm_data.errors import DataError
+
+_TIMEOUT_S = 60.0
+
+
+class Address(NamedTuple):
+    """A parsed address: `base` is the path or URL without query and fragment."""
+
+    base: str
+    query: str
+    sha256: str | None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is not a local path."""
+        return "://" in self.base
+
+    def join(self, name: str) -> Address:
+        """The file `name` in this folder."""
+        return self._replace(base=f"{self.base.rstrip('/')}/{name}", sha256=None)
+
+    def beside(self, suffix: str) -> Address:
+        """The address with `suffix` appended to its last part."""
+        return self._replace(base=self.base + suffix, sha256=None)
+
+    @property
+    def stem(self) -> str:
+        """The last part without its extension."""
+        return Path(self.base.rstrip("/")).stem
+
+    def __str__(self) -> str:
+        return self.base  # the query may hold credentials: it is never shown or stored
+
+
+def parse_address(text: str) -> Address:
+    """Split an address.
+
+    Raises:
+        DataError: an unknown scheme or fragment.
+    """
+    if "://" not in text:
+        base, _, fragment = text.partition("#sha256=")
+        return Address(base, "", fragment.lower() or None)
+    scheme, place, path, query, fragment = urlsplit(text)
+    if scheme not in ("s3", "http", "https"):
+        raise DataError(f"{text.split('?')[0]}: unknown kind of address {scheme!r}", "Use a path, s3:// or http(s)://")
+    if fragment and not fragment.startswith("sha256="):
+        raise DataError(f"{text.split('?')[0]}: unknown fragment {fragment!r}", "Only #sha256=<hex> has a meaning")
+    base = urlunsplit((scheme, place, path, "", ""))
+    return Address(base, query, fragment.removeprefix("sha256=").lower() or None)
+
+
+def read(address: Address) -> bytes:
+    """The content of a file.
+
+    Raises:
+        DataError: it does not exist, cannot be reached, broke off, or has another hash than the address says.
+    """
+    if address.base.startswith("s3://"):
+        content = _read_s3(address)
+    elif address.is_remote:
+        content = _read_http(address)
+    else:
+        content = _read_path(Path(address.base))
+    if address.sha256 is not None and hashlib.sha256(content).hexdigest() != address.sha256:
+        raise DataError(f"{address} is corrupt: its sha256 is not the one in its address", "Fetch it again")
+    return content
+
+
+def exists(address: Address) -> bool:
+    """Whether `read` would find a file."""
+    if address.base.startswith("s3://"):
+        from pyarrow import fs
+
+        filesystem, path = _s3(address)
+        try:
+            return bool(filesystem.get_file_info(path).type == fs.FileType.File)
+        except OSError as error:
+            raise _unreachable(address, error) from None
+    if not address.is_remote:
+        return Path(address.base).is_file()
+    try:
+        with urllib.request.urlopen(_request(address, "HEAD"), timeout=_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError as error:
+        if error.code in (403, 404):
+            return False
+        raise _unreachable(address, error) from None
+    except (urllib.error.URLError, OSError) as error:
+        raise _unreachable(address, error) from None
+
+
+def names(address: Address, recursive: bool = False) -> list[str]:
+    """The files of a folder, relative to it. Web addresses cannot be listed and have none."""
+    if address.base.startswith("s3://"):
+        from pyarrow import fs
+
+        filesystem, path = _s3(address)
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+        return sorted(info.path.removeprefix(path).lstrip("/") for info in found if info.type == fs.FileType.File)
+    folder = Path(address.base)
+    if address.is_remote or not folder.is_dir():
+        return []
+    paths = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+
+
+def digest(address: Address, known: tuple[str, ...] = ()) -> str:
+    """sha256 of a file, or of all files of a folder or prefix with their names.
+
+    Args:
+        known: names to look for where a folder cannot be listed.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    if exists(address):
+        return _file_digest(address)
+    found = [address.join(name) for name in names(address, recursive=True)]
+    if not found:
+        folder, _, prefix = address.base.rpartition("/")
+        parent = address._replace(base=folder or ".")
+        found = [parent.join(name) for name in names(parent) if prefix and name.startswith(prefix)]
+    if not found:
+        found = [place for name in known if exists(place := address.join(name))]
+        found += [place for name in known if exists(place := address.beside(name))]
+    if not found:
+        raise _missing(address)
+    whole = hashlib.sha256()
+    for place in found:
+        name = place.base.removeprefix(address.base)
+        whole.update(f"{name} {_file_digest(place)}\n".encode())
+    return whole.hexdigest()
+
+
+def _file_digest(address: Address) -> str:
+    if address.is_remote or address.sha256:
+        return hashlib.sha256(read(address)).hexdigest()
+    with Path(address.base).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _missing(address: Address | Path) -> DataError:
+    return DataError(f"{address} does not exist", "Check the address of the source")
+
+
+def _unreachable(address: Address, error: Exception) -> DataError:
+    return DataError(f"cannot read {address}: {error}", "Check the address, the network and your permissions")
+
+
+def _read_path(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "Name a readable file") from None
+
+
+def _request(address: Address, method: str) -> urllib.request.Request:
+    url = address.base + (f"?{address.query}" if address.query else "")
+    return urllib.request.Request(url, method=method)
+
+
+def _read_http(address: Address) -> bytes:
+    try:
+        with urllib.request.urlopen(_request(address, "GET"), timeout=_TIMEOUT_S) as response:
+            content: bytes = response.read()
+            return content
+    except http.client.IncompleteRead as error:
+        raise DataError(f"the download of {address} broke off after {len(error.partial)} bytes", "Try again") from None
+    except urllib.error.HTTPError as error:
+        raise (_missing(address) if error.code == 404 else _unreachable(address, error)) from None
+    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+        raise _unreachable(address, error) from None
+
+
+def _s3(address: Address) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    try:
+        filesystem, path = fs.FileSystem.from_uri(address.base + (f"?{address.query}" if address.query else ""))
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, error) from None
+    return filesystem, path
+
+
+def _read_s3(address: Address) -> bytes:
+    filesystem, path = _s3(address)
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            content: bytes = stream.read()
+            return content
+    except FileNotFoundError:
+        raise _missing(address) from None
+    except OSError as error:
+        raise _unreachable(address, error) from None
