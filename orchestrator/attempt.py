@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from orchestrator import machine
 from orchestrator.datasets import ensure_local
 from orchestrator.record import Row, Status, TrialWriter
 from orchestrator.storage import Storage, open_storage
+from trm_data.errors import UserError
 from trm_model import events
 from trm_model.config import TrialConfig
 from trm_model.train import train
@@ -138,7 +140,8 @@ class _Attempt:
     ) -> None:
         self._announce(self._step)
         end = {"status": str(status), "step": self._step, "ended_s": time.time(), "train_s": self._train_s}
-        self._writer.end({**end, "reason": reason, "traceback": trace})
+        with suppress(UserError):  # a full disk: the driver, which reads the record, is the one to say so
+            self._writer.end({**end, "reason": reason, "traceback": trace})
         self.last = News(self._step, metrics or {}, "end", str(status), reason)
         self._listen(self.last)
 

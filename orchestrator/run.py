@@ -29,7 +29,7 @@ from orchestrator.record import Status, TrialRecord, dump, read_trial, read_tria
 from orchestrator.stopping import Rung
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
-from trm_data import DataRequest, Dataset
+from trm_data import DataRequest, Dataset, fingerprint
 from trm_data.errors import UserError, nearest
 
 POLL_S = 0.2
@@ -84,10 +84,6 @@ class Library:
             self._datasets[request] = provide(self._storage, request, self._watcher.building)
         return self._datasets[request]
 
-    def fingerprint(self, request: DataRequest) -> str:
-        """Identity of what `request` builds."""
-        return self.get(request).fingerprint
-
 
 def sweep_folder(storage: Storage, name: str) -> Storage:
     """The folder of a sweep."""
@@ -123,13 +119,15 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
         folder.write("sweep.json", dump(sweep.plain()))
         library = Library(storage, watcher)
         library.get(sweep.base.data.request())
-        planner = Planner(sweep, library.fingerprint, read_trials(storage, sweep.name))
+        planner = Planner(sweep, fingerprint, read_trials(storage, sweep.name))
         if planner.is_done:
             return Ending.COMPLETE, planner
         if lock.took_over:
             time.sleep(3)  # a driver that was killed here may have trials that notice only now
-        driver = _Driver(sweep, storage, library, planner, watcher)
-        return driver.run(options), planner
+        ending = _Driver(sweep, storage, library, planner, watcher).run(options)
+        if ending is Ending.STOPPED:  # trials wrote their last words after Tune had let them go
+            planner = Planner(sweep, fingerprint, read_trials(storage, sweep.name))
+        return ending, planner
 
 
 def _agree(folder: Storage, sweep: Sweep) -> None:
@@ -219,28 +217,28 @@ class _Driver:
 
     # what orchestrator.tuning calls
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What the user can mend (a full disk, a lost storage) ends the sweep cleanly and is raised at its end."""
+        try:
+            yield
+        except UserError as error:
+            self._error = self._error or error
+            self._stopping.set()
+
     def suggest(self) -> dict[str, Any] | None:
         """Tune's configuration of the next trial, its trial.json written first; None if none can start now."""
         if self._stopping.is_set():
             return None
-        try:
+        with self._guarded():
             trial = self._planner.next()
             return self._announce(trial) if trial else None
-        except UserError as error:
-            self._error = error
-            self._stopping.set()
-            return None
+        return None
 
     def _announce(self, trial: PlannedTrial) -> dict[str, Any]:
         dataset = self._library.get(trial.config.data.request())
-        folder = sweep_folder(self._storage, self._sweep.name).sub(f"trials/{trial.trial_id}")
-        head = {
-            "stage": trial.stage,
-            "family": trial.family,
-            "config": trial.config.plain(),
-            "dataset": describe_dataset(dataset),
-        }
-        folder.create("trial.json", dump(head))
+        folder = trial_folder(self._storage, self._sweep.name, trial.trial_id)
+        folder.create("trial.json", dump(head_of(trial, dataset)))
         runtime = trial.config.runtime
         threads = runtime.num_threads or max(1, int(trial.resources.cpus))
         runtime = runtime.model_copy(update={"num_threads": threads})
@@ -275,35 +273,45 @@ class _Driver:
         rung = Rung(state.step, metrics["exact_accuracy"], metrics.get("raw_cell_accuracy", 0.0))
         decision = self._planner.rung(trial_id, rung, metrics.get(self._sweep.metric))
         if decision.stop:
-            folder = sweep_folder(self._storage, self._sweep.name).sub(f"trials/{trial_id}")
             stopped = {"step": state.step, "rule": self._sweep.stopping.rule, "reason": decision.reason}
-            folder.write("stopped.json", dump(stopped))
+            with self._guarded():
+                trial_folder(self._storage, self._sweep.name, trial_id).write("stopped.json", dump(stopped))
         return not decision.stop
 
-    def ended(self, trial_id: str, lost: str | None) -> None:
-        """A trial is over: by itself, stopped, interrupted, or lost with its machine too often."""
-        record = read_trial(self._storage, self._sweep.name, trial_id)
-        if lost is not None and not record.status.is_final and not self._stopping.is_set():
-            self._give_up(record, lost)
+    def ended(self, trial_id: str, lost: bool) -> None:
+        """A trial is over: by itself, stopped, interrupted, or (`lost`) its machine failed it too often."""
+        with self._guarded():
             record = read_trial(self._storage, self._sweep.name, trial_id)
-        if record.status is Status.RUNNING:
-            return  # interrupted without a word: it goes on in the next run
-        self._planner.ended(record)
-        self._watcher.trial_ended(self._planner, record)
+            if not record.status.is_final and not self._stopping.is_set():
+                times = f" {LOST_MACHINES + 1} times" if lost else ""
+                self._give_up(record, f"its machine or process was lost{times}")
+                record = read_trial(self._storage, self._sweep.name, trial_id)
+            if record.status is not Status.RUNNING:  # else interrupted without a word: it goes on in the next run
+                self._planner.ended(record)
+                self._watcher.trial_ended(self._planner, record)
 
-    def _give_up(self, record: TrialRecord, lost: str) -> None:
-        folder = sweep_folder(self._storage, self._sweep.name).sub(f"trials/{record.trial_id}")
+    def _give_up(self, record: TrialRecord, reason: str) -> None:
+        folder = trial_folder(self._storage, self._sweep.name, record.trial_id)
         number = record.attempts[-1].number if record.attempts else 1
-        end = {"status": "failed", "step": record.step, "ended_s": time.time(), "train_s": 0.0, "traceback": ""}
-        reason = f"its machine or process was lost {LOST_MACHINES + 1} times: {lost}"
         if not record.attempts:
             folder.write(f"attempts/{number:03d}/start.json", dump({"from_step": 0, "started_s": time.time()}))
-        folder.write(f"attempts/{number:03d}/end.json", dump({**end, "reason": reason}))
+        end = {"status": "failed", "step": record.step, "ended_s": time.time(), "train_s": 0.0}
+        folder.write(f"attempts/{number:03d}/end.json", dump({**end, "reason": reason, "traceback": ""}))
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What a trial's record says of its dataset."""
-    return {**dataset.describe(), "name": dataset.path.name}
+def head_of(trial: PlannedTrial, dataset: Dataset) -> dict[str, Any]:
+    """The content of `trial.json`."""
+    return {
+        "stage": trial.stage,
+        "family": trial.family,
+        "config": trial.config.plain(),
+        "dataset": {**dataset.describe(), "name": dataset.path.name},
+    }
+
+
+def trial_folder(storage: Storage, sweep: str, trial_id: str) -> Storage:
+    """The folder of a trial."""
+    return sweep_folder(storage, sweep).sub(f"trials/{trial_id}")
 
 
 def _words(resources: dict[str, float], labels: dict[str, str]) -> str:

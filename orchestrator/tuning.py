@@ -24,7 +24,7 @@ class Driver(Protocol):
     def is_stopping(self) -> bool: ...
     def suggest(self) -> dict[str, Any] | None: ...
     def result(self, trial_id: str, result: dict[str, Any]) -> bool: ...
-    def ended(self, trial_id: str, lost: str | None) -> None: ...
+    def ended(self, trial_id: str, lost: bool) -> None: ...
 
 
 class _Link:
@@ -61,7 +61,7 @@ class _Search(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         # With an error Tune has used up `max_failures`: the machine, not the trial, failed each time.
-        self._link.get().ended(self._ids.pop(trial_id), "see the driver's log" if error else None)
+        self._link.get().ended(self._ids.pop(trial_id), lost=error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: records are the truth."""

@@ -13,7 +13,7 @@ from orchestrator.errors import SweepError
 from orchestrator.identity import trial_id
 from orchestrator.plan import study_trials
 from orchestrator.sweep import Sweep, Uniform, cells, choice, configure, get_setting, load_sweep, parse_assignment
-from sweep_doubles import fingerprint, search, study, tiny_config
+from tests.sweep_doubles import fingerprint, search, study, tiny_config
 from trm_data.errors import ConfigError, UserError
 
 NO_OPTIONS = {

@@ -13,7 +13,7 @@ from orchestrator.planner import Planner
 from orchestrator.record import Status, TrialRecord
 from orchestrator.stopping import Rung, decide
 from orchestrator.sweep import Confirm, Stopping, Sweep, choice
-from sweep_doubles import fingerprint, record_of, search, study
+from tests.sweep_doubles import fingerprint, record_of, search, study
 
 ENDINGS = [Status.FINISHED, Status.FINISHED, Status.FINISHED, Status.STOPPED, Status.DIVERGED, Status.FAILED]
 

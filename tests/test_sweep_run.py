@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.record import Status, TrialRecord, read_trials
 from orchestrator.storage import open_storage
-from sweep_doubles import TINY
+from tests.sweep_doubles import TINY
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 

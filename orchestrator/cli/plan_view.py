@@ -30,7 +30,10 @@ def show_plan(sweep: Sweep, plan: Estimate) -> None:
     misfits = [cell for cell in plan.cells if cell.does_not_fit]
     out.print(f"\nwould not fit: {_misfits(misfits)}")
     most = "at most " if plan.is_upper_bound else ""
-    out.print(f"{plan.total_steps:,} steps, {plan.total_flops / 1e15:.3g} PFLOP, {num_bytes(plan.checkpoint_bytes)} of checkpoints")
+    out.print(
+        f"{plan.total_steps:,} steps, {plan.total_flops / 1e15:.3g} PFLOP, "
+        f"{num_bytes(plan.checkpoint_bytes)} of checkpoints"
+    )
     out.print(f"estimated time: [bold]{most}{duration(plan.wall_s)}[/] on {plan.wall_device}")
     for cost in plan.costs:
         usd = "" if cost.usd is None else f", ${cost.usd:,.2f} on demand"
@@ -54,4 +57,6 @@ def _row(sweep: Sweep, cell: CellEstimate) -> list[str]:
 def _misfits(cells: list[CellEstimate]) -> str:
     if not cells:
         return "nothing"
-    return "; ".join(f"{cell.family} ({num_bytes(cell.memory_bytes)}) on {', '.join(cell.does_not_fit)}" for cell in cells)
+    return "; ".join(
+        f"{cell.family} ({num_bytes(cell.memory_bytes)}) on {', '.join(cell.does_not_fit)}" for cell in cells
+    )

@@ -12,9 +12,11 @@ from orchestrator.cli.console import BuildBar, bar, err, out
 from orchestrator.datasets import provide
 from orchestrator.identity import trial_id
 from orchestrator.lock import DriverLock
+from orchestrator.plan import PlannedTrial
 from orchestrator.record import Status, dump, read_trial
-from orchestrator.run import describe_dataset
+from orchestrator.run import head_of, trial_folder
 from orchestrator.storage import Storage, open_storage
+from orchestrator.sweep import Resources
 from trm_model.config import TrialConfig
 
 SWEEP = "train"
@@ -27,14 +29,10 @@ def train_here(config: TrialConfig, url: str, as_json: bool) -> int:
     with BuildBar() as progress:
         dataset = provide(storage, config.data.request(), progress)
     identity = trial_id(config, dataset.fingerprint)
-    folder = storage.sub(f"sweeps/{SWEEP}/trials/{identity}")
-    head = {
-        "stage": "explore",
-        "family": config.recipe or "train",
-        "config": config.plain(),
-        "dataset": describe_dataset(dataset),
-    }
-    folder.create("trial.json", dump(head))
+    folder = trial_folder(storage, SWEEP, identity)
+    family = config.recipe or "train"
+    trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
+    folder.create("trial.json", dump(head_of(trial, dataset)))
     if not folder.exists("result.json"):
         with DriverLock(folder, f"train/{identity}"):
             job = Job(storage.url, SWEEP, identity, config.plain(), dataset.path.name)
@@ -61,7 +59,9 @@ def _train(job: Job, max_steps: int) -> News:
             def listen(news: News) -> None:
                 shown = {key: news.metrics[key] for key in ("loss", "exact_accuracy") if key in news.metrics}
                 note = "  ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in shown.items())
-                progress.update(task, completed=news.step, **({"note": note} if note else {}))
+                progress.update(task, completed=news.step)
+                if note:
+                    progress.update(task, note=note)
                 if not err.is_terminal and news.kind == "rung":
                     err.print(f"step {news.step}/{max_steps}  {note}")
 
