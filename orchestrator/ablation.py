@@ -23,7 +23,8 @@ SIGNIFICANT = 0.05
 PAIRED_SEEDS = 8
 PAIRED_CORRELATION = 0.7
 """Fewest common seeds, and least correlation over them, for a paired test. Choosing the test by a look at the data
-raises false alarms: 6 seeds and 0.5 gave 6.4 % instead of 5 in 40,000 simulated pairs of equal groups; this gives 5.2."""
+raises false alarms: 6 seeds and 0.5 gave 6.4 % instead of 5 in 40,000 simulated pairs of equal groups; this gives 5.2.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.baselines import benchmarks, load_baselines, read_baselines, write_baselines
+from orchestrator.baselines.like_for_like import like_for_like
 from trm_data.errors import DataError
 
 
@@ -104,3 +105,13 @@ def test_baselines_bad_columns_and_missing_file_are_refused(tmp_path: Path) -> N
         read_baselines(write(tmp_path, head=HEAD.replace(",source", "")))
     with pytest.raises(DataError, match="cannot read baselines"):
         read_baselines(tmp_path / "none.csv")
+
+
+def test_like_for_like_shows_both_splits_of_the_papers_table() -> None:
+    rows = {row.printed.system: row for row in like_for_like("arc-agi-1", load_baselines())}
+    scores = {name: [found and found.score for found in row.measured.values()] for name, row in rows.items()}
+    assert scores["o3-mini-high"] == [46.58, 34.5] and rows["o3-mini-high"].printed_split == "semi-private"
+    assert scores["Gemini 2.5 Pro 32K"] == [55.88, 37.0] and scores["Grok-4-thinking"] == [73.74, 66.67]
+    assert scores["TRM-Att"] == [44.0, 40.0] and rows["TRM-Att"].printed_split == "public-eval"
+    assert scores["HRM"] == [40.3, 32.0] and scores["DeepSeek R1"] == [None, 15.8]
+    assert len(rows) == 10 and like_for_like("sudoku-extreme", load_baselines()) == []

@@ -10,17 +10,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from results_factory import demo_records, make_config, make_record
 
 from orchestrator.baselines import load_baselines
 from orchestrator.leaderboard import build_leaderboard
 from orchestrator.record import Row, Status
 from orchestrator.report import render_report, write_report
-from orchestrator.report.charts import pareto
 from orchestrator.report.importance import importances
 from orchestrator.report.markup import Scale, compact, dollars, duration, flops, points, tag
+from orchestrator.report.scatter import pareto
 from orchestrator.report.summary import summarise
 from orchestrator.report.views import studies, thin
-from results_factory import demo_records, make_config, make_record
 from trm_data.errors import UserError
 
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)

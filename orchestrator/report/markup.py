@@ -178,3 +178,8 @@ def plot(body: str, *, label: str, height: int = 240, x_title: str = "", y_title
         titles += tag("text", x_title, x="100%", y="100%", dy="3.1em", class_="axis-title end")
     svg = tag("svg", body, titles, role="img", aria_label=label, width="100%", height=height)
     return tag("div", svg, class_="plot")
+
+
+def kind_class(kind: str) -> str:
+    """The colour of an architecture: TRM, HRM, direct prediction; everything else shares one."""
+    return f"k-{kind if kind in ('trm', 'hrm', 'direct') else 'other'}"

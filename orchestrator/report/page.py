@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from orchestrator.ablation import Ablation, ablate
 from orchestrator.baselines import Baseline, load_baselines
-from orchestrator.leaderboard import Entry, Table, build_leaderboard, refusals
+from orchestrator.baselines.like_for_like import like_for_like
+from orchestrator.leaderboard import METRIC_TITLES, Entry, Table, build_leaderboard, refusals
 from orchestrator.record import TrialRecord
-from orchestrator.report import charts, markup
+from orchestrator.report import interval_plots, markup, scatter, trial_plots
 from orchestrator.report.importance import Importance, importances
 from orchestrator.report.summary import summarise
 from orchestrator.report.views import Study, studies
@@ -24,6 +25,8 @@ from trm_data.files import write_atomic
 
 _ROWS_SHOWN = 12
 """Rows of a published table shown at first; the rest is one button away."""
+_ROWS_FOR_PLOT = 30
+"""Rows that must state a cost before a published table is drawn against it."""
 RIVALS = (
     "o3-mini (High)",
     "Gemini 2.5 Pro (Thinking 32K)",
@@ -98,7 +101,7 @@ def render_report(
             title=title or _title(sweeps),
             sections=sections,
             published=_by_benchmark(others),
-            num_published=len(published),
+            baselines=published,
             generated=now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             num_trials=len(records),
             sweeps=sweeps,
@@ -129,7 +132,7 @@ def _section(study: Study, published: Sequence[Baseline], ablation: Ablation | N
         study=study,
         summary=summarise(study, main),
         tables=tables,
-        dots=charts.dots_and_intervals(entries),
+        dots=interval_plots.dots_and_intervals(entries),
         ablation=_ablation_figure(compared) if compared else None,
         figures=tuple(figure for figure in _figures(study, entries, importance) if figure.body),
         refused=refusals(study.records),
@@ -142,7 +145,7 @@ def _ablation_figure(ablation: Ablation) -> Figure:
         f"Difference from {control.system} ({control.score:.1f} %, {control.seeds} seeds) in points, with the 95 % "
         "interval over seeds. Filled: separated after Holm's correction. Diamond: the same change in the TRM paper."
     )
-    return Figure("Ablation", caption, charts.forest(ablation), wide=True)
+    return Figure("Ablation", caption, interval_plots.forest(ablation), wide=True)
 
 
 def _figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
@@ -153,7 +156,7 @@ def _figures(study: Study, entries: Sequence[Entry], importance: Importance | No
         Figure(
             "Learning curves",
             "A line per trial; in colour the best explored trial and all confirmed ones, dashed if cut short.",
-            charts.curves(study.trials),
+            trial_plots.curves(study.trials),
             wide=True,
         )
     ]
@@ -161,19 +164,36 @@ def _figures(study: Study, entries: Sequence[Entry], importance: Importance | No
         caption = (
             "Mean of complete trials over all other settings; dashed: cut short or not run. T: cycles, n: latent steps."
         )
-        figures.append(Figure("Depth: T by n", caption, charts.heat_map(trials, "T", "n")))
+        figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n")))
     for name, caption in (("N_sup", "supervision steps"), ("aug", "augmented copies per puzzle")):
         if name in study.varied:
-            body = charts.effect(trials, name, f"{name}, {caption}")
+            body = trial_plots.effect(trials, name, f"{name}, {caption}")
             figures.append(
                 Figure(caption.capitalize(), f"A dot per trial, a bar at the mean of complete ones.{cut}", body)
             )
     if importance:
         caption = f"{importance.evaluator} over {importance.trials} complete trials: association inside this space."
-        figures.append(Figure("What explains the spread", caption, charts.importance_bars(importance)))
+        figures.append(Figure("What explains the spread", caption, trial_plots.importance_bars(importance)))
+    if len(study.varied) > 1:
+        caption = "A line per trial through its settings, values evenly spaced; in colour the best quarter."
+        figures.append(Figure("Settings and scores", caption, trial_plots.parallel(trials, study.varied), wide=True))
+    systems = {entry.system for entry in entries}
     for axis, name in (("train_flops", "training compute"), ("params", "parameters")):
         caption = "Confirmed results with their intervals; the line is the Pareto front."
-        figures.append(Figure(f"Accuracy against {name}", caption, charts.cost_scatter(entries, axis)))
+        body = scatter.cost_scatter(entries, axis, named=systems, y_title="exact accuracy on test")
+        figures.append(Figure(f"Accuracy against {name}", caption, body))
+    return figures
+
+
+def published_figures(table: Table) -> list[Figure]:
+    """Score against dollars per task and against parameters, where enough rows of a published table state them."""
+    named = {e.system for e in table.entries if e.kind in ("trm", "hrm", "direct") or e.system in RIVALS}
+    figures = []
+    for axis, name in (("cost_per_task_usd", "dollars per task"), ("params", "parameters")):
+        if sum(bool(getattr(entry, axis)) for entry in table.entries) >= _ROWS_FOR_PLOT:
+            body = scatter.cost_scatter(table.entries, axis, named=named, y_title=METRIC_TITLES[table.metric])
+            caption = "Lines: 95 % interval over items of named rows; dashed: Pareto front."
+            figures.append(Figure(f"{table.heading}, against {name}", caption, body, wide=True))
     return figures
 
 
@@ -245,8 +265,10 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {
         "interval_cell": interval_cell,
-        "kind_class": charts.kind_class,
+        "like_for_like": like_for_like,
+        "kind_class": markup.kind_class,
         "provenance_rows": provenance_rows,
+        "published_figures": published_figures,
         "remark": remark,
         "shown_first": shown_first,
         "source_link": source_link,

@@ -1,0 +1,180 @@
+"""What the trials of a study show: curves, effects of settings, and the settings that explain the spread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from orchestrator.report.importance import Importance
+from orchestrator.report.markup import Scale, axes, kind_class, percent, plot, polyline, stretched, tag
+from orchestrator.report.views import Group, TrialView, Value, grouped, sort_values
+
+FAINT_ABOVE = 40
+"""More curves than this are drawn fainter, so that the shape of the bundle stays visible."""
+
+
+def curves(trials: Sequence[TrialView]) -> Markup:
+    """Exact accuracy on validation over steps, a line per trial; the best explored and the confirmed ones in colour."""
+    drawn = [trial for trial in trials if len(trial.curve) > 1]
+    if not drawn:
+        return Markup("")
+    x = Scale(0, max(trial.curve[-1][0] for trial in drawn))
+    y = Scale(0, 100)
+    explored = [trial for trial in drawn if trial.stage == "explore" and trial.score is not None]
+    best = max(explored, key=lambda trial: trial.score or 0.0, default=None)
+    faint = " faint" if len(drawn) > FAINT_ABOVE else ""
+    ordered = sorted(drawn, key=lambda trial: (trial.stage != "explore", trial is best))
+    lines = []
+    for trial in ordered:
+        points = [(x.at(step), y.at(value)) for step, value in trial.curve]
+        lead = trial is best or trial.stage != "explore"
+        class_ = f"curve {kind_class(trial.variant)} lead" if lead else f"curve{faint}"
+        line = polyline(points, class_ if trial.complete else f"{class_} cut")
+        lines.append(tag("g", tag("title", _trial_words(trial)), line))
+    label = f"Exact accuracy on validation over training steps for {len(drawn)} trials."
+    return plot(
+        axes(x, y, x_format="compact") + stretched(*lines),
+        label=label,
+        height=280,
+        x_title="training steps",
+        y_title="exact accuracy on validation, %",
+    )
+
+
+def _trial_words(trial: TrialView) -> str:
+    settings = " ".join(f"{name}={value}" for name, value in trial.settings.items())
+    score = "no score" if trial.score is None else f"{trial.score:.1f} %"
+    stage = "" if trial.stage == "explore" else f"{trial.family}, seed {trial.seed}: "
+    return f"{stage}{settings}, {score}, {trial.status}"
+
+
+def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
+    """One setting against the score: a dot per trial (hollow if cut short), a bar at the mean of complete trials."""
+    groups = {key[0]: group for key, group in grouped(trials, name).items()}
+    values = sort_values(set(groups))
+    if len(values) < 2:
+        return Markup("")
+    y = Scale(0, 100)
+    marks: list[Markup] = []
+    for index, value in enumerate(values):
+        group = groups[value]
+        centre, half = 100 * (index + 0.5) / len(values), 26 / len(values)
+        marks += _strip(group.trials, centre, 100 / len(values), y)
+        marks.append(tag("text", _plain(value), x=percent(centre), y="100%", dy="1.5em", class_="tick middle"))
+        if group.complete:
+            at, ends = percent(100 - y.at(group.mean)), (percent(centre - half), percent(centre + half))
+            marks.append(tag("line", x1=ends[0], x2=ends[1], y1=at, y2=at, class_="mean-bar"))
+    means = ", ".join(f"{value}: {groups[value].mean:.1f}" for value in values)
+    label = f"Score by {title}; means {means}."
+    return plot(axes(None, y) + Markup("").join(marks), label=label, height=220, x_title=title, y_title="score, %")
+
+
+def _strip(group: Sequence[TrialView], centre: float, width: float, y: Scale) -> list[Markup]:
+    """Dots side by side inside a column, spread evenly in the order of the trials, so that none hides another."""
+    step = min(width * 0.5 / max(len(group) - 1, 1), 2.2)
+    dots = []
+    for index, trial in enumerate(group):
+        x = centre + (index - (len(group) - 1) / 2) * step
+        class_ = f"trial {kind_class(trial.variant)}" + ("" if trial.complete else " cut")
+        title = tag("title", _trial_words(trial)) if len(group) <= FAINT_ABOVE else Markup("")
+        dots.append(
+            tag("circle", title, cx=percent(x), cy=percent(100 - y.at(trial.score or 0.0)), r="3.6", class_=class_)
+        )
+    return dots
+
+
+def heat_map(trials: Sequence[TrialView], row: str, column: str) -> Markup:
+    """Mean score over two settings, as a table with tinted cells; `n` is the number of trials of a cell."""
+    cells = grouped(trials, row, column)
+    rows, columns = (sort_values({key[index] for key in cells}) for index in (0, 1))
+    if len(rows) < 2 or len(columns) < 2:
+        return Markup("")
+    means = [group.mean for group in cells.values() if group.complete] or [0.0]
+    scale = Scale(min(means), max(max(means), min(means) + 1))
+    names = [f"{row} \\ {column}", *map(_plain, columns)]
+    head = tag("tr", *(tag("th", name, scope="col") for name in names))
+    body = [
+        tag("tr", tag("th", _plain(r), scope="row"), *(_heat_cell(cells.get((r, c)), scale) for c in columns))
+        for r in reversed(rows)
+    ]
+    return tag("table", tag("thead", head), tag("tbody", *body), class_="heat")
+
+
+def _heat_cell(group: Group | None, scale: Scale) -> Markup:
+    if group is None:
+        return tag("td", tag("span", "not run", class_="visually-hidden"), class_="none")
+    if not group.complete:
+        return tag("td", f"{group.mean:.1f}", tag("small", f"n {len(group.trials)}, cut"), class_="none")
+    share = scale.at(group.mean)
+    style = f"--v:{share:.0f}%"
+    return tag(
+        "td",
+        f"{group.mean:.1f}",
+        tag("small", f"n {group.complete}"),
+        class_="hot" if share > 55 else None,
+        style=style,
+    )
+
+
+def parallel(trials: Sequence[TrialView], names: Sequence[str]) -> Markup:
+    """One line per trial through its settings to its score; the best quarter of complete trials in colour."""
+    drawn = [trial for trial in trials if trial.score is not None]
+    if len(drawn) < 8 or len(names) < 2:
+        return Markup("")
+    columns = {name: sort_values({trial.settings[name] for trial in drawn}) for name in names}
+    places = {name: 100 * index / len(names) for index, name in enumerate(names)}
+    best = sorted((trial.score or 0.0 for trial in drawn if trial.complete), reverse=True)
+    least = best[max(0, len(best) // 4 - 1)] if best else math.inf
+    faint = " faint" if len(drawn) > FAINT_ABOVE else ""
+    lines, marks = [], []
+    for trial in sorted(drawn, key=lambda trial: trial.score or 0.0):
+        lead = trial.complete and (trial.score or 0.0) >= least
+        path = [(places[n], _place(trial.settings[n], columns[n])) for n in names] + [(100.0, trial.score or 0.0)]
+        class_ = f"curve k-trm lead{faint}" if lead else f"curve{faint}" + ("" if trial.complete else " cut")
+        lines.append(tag("g", tag("title", _trial_words(trial)), polyline(path, class_)))
+    for name, values in columns.items():
+        marks.append(_parallel_axis(places[name], name, [(_place(v, values), _plain(v)) for v in _few(values)]))
+    marks.append(_parallel_axis(100.0, "score, %", [(tick, f"{tick:g}") for tick in Scale(0, 100).ticks()]))
+    label = f"Settings and scores of {len(drawn)} trials; the best quarter is in colour."
+    return plot(stretched(*lines) + Markup("").join(marks), label=label, height=260)
+
+
+def _place(value: Value, values: Sequence[Value]) -> float:
+    """Evenly spaced in the order of the values, inside the axis."""
+    return 50.0 if len(values) == 1 else 4 + 92 * values.index(value) / (len(values) - 1)
+
+
+def _few(values: list[Value], most: int = 7) -> list[Value]:
+    return values if len(values) <= most else [values[0], values[len(values) // 2], values[-1]]
+
+
+def _parallel_axis(at: float, name: str, ticks: Sequence[tuple[float, str]]) -> Markup:
+    x = percent(at)
+    parts = [tag("line", x1=x, x2=x, y1="0", y2="100%", class_="base")]
+    parts.append(tag("text", name, x=x, y="100%", dy="1.7em", class_="axis-title middle"))
+    for height, text in ticks:
+        parts.append(tag("text", text, x=x, y=percent(100 - height), dx="-7", dy="0.32em", class_="tick end halo"))
+    return Markup("").join(parts)
+
+
+def importance_bars(importance: Importance | None) -> Markup:
+    """Share of the spread that each setting explains."""
+    if importance is None:
+        return Markup("")
+    rows = [
+        tag(
+            "div",
+            tag("div", name, class_="bar-name"),
+            tag("div", tag("div", "", class_="bar", style=f"width:{100 * share:.1f}%"), class_="bar-track"),
+            tag("div", f"{100 * share:.0f} %", class_="bar-value"),
+            class_="bar-row",
+        )
+        for name, share in importance.shares.items()
+    ]
+    return tag("div", *rows, class_="bars")
+
+
+def _plain(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
