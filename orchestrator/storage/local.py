@@ -145,6 +145,7 @@ _LOCAL_REMEDIES = {
     errno.EACCES: "Name a folder that this user may use",
     errno.EPERM: "Name a folder that this user may use",
     errno.EROFS: "Name a folder that can be written",
+    errno.EEXIST: "A file stands where a folder is needed: move it or name another folder",
     errno.ENOTDIR: "A file stands where a folder is needed: move it or name another folder",
     errno.EISDIR: "A folder stands where a file is needed: move it or name another folder",
     errno.ENAMETOOLONG: "Choose a shorter name",
