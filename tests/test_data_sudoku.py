@@ -115,7 +115,7 @@ def test_generated_sudoku_with_impossible_blanks_says_so(blanks: int) -> None:
 
 
 def test_generated_sudoku_ends_when_there_are_not_enough_puzzles() -> None:
-    with pytest.raises(DataError, match="found only .* of 1000 inequivalent"):
+    with pytest.raises(DataError, match=r"found only .* of 1000 inequivalent"):
         generate(4, 1000, 1, 0)
 
 

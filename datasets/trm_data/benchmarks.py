@@ -29,6 +29,9 @@ class Benchmark:
     num_test: int | None = None
     """None: all that the source has."""
     blanks: int | None = None
+    shortest_path: int | None = None
+    default_source: str | None = None
+    """Where it is published; None for what is generated or comes with a package."""
 
 
 def _sudoku(side: int, blanks: int, num_train: int) -> Benchmark:
@@ -47,12 +50,62 @@ def _sudoku(side: int, blanks: int, num_train: int) -> Benchmark:
     )
 
 
+def _maze(side: int, shortest_path: int, count: int) -> Benchmark:
+    return Benchmark(
+        name=f"maze-{side}x{side}",
+        family="maze",
+        side=side,
+        description=f"Generated mazes {side}x{side}, 30-50 % walls, shortest path of at least {shortest_path} edges",
+        source="generator",
+        licence="none needed: made here",
+        generated=True,
+        num_train=count,
+        num_validation=count // 10,
+        num_test=count,
+        shortest_path=shortest_path,
+    )
+
+
+def _extreme(suffix: str, num_test: int | None, description: str) -> Benchmark:
+    return Benchmark(
+        name=f"sudoku-extreme{suffix}",
+        family="sudoku",
+        side=9,
+        description=f"Sudoku-Extreme: 1,000 training puzzles, {description}",
+        source="hub sapientinc/sudoku-extreme (or a folder with train.csv and test.csv, or a puzzle list)",
+        licence="as on the hub",
+        needs="huggingface_hub and a network, or --source",
+        num_train=1000,
+        num_validation=1000,
+        num_test=num_test,
+        default_source="hf://sapientinc/sudoku-extreme",
+    )
+
+
 CATALOGUE = {
     benchmark.name: benchmark
     for benchmark in (
         _sudoku(4, 8, 200),
         _sudoku(6, 18, 1000),
         _sudoku(9, 28, 1000),
+        _extreme("", None, "all 422,786 test puzzles"),
+        _extreme("-10k", 10_000, "10,000 test puzzles of a fixed draw"),
+        _extreme("-1pct", 4_228, "4,228 test puzzles (1 %) of a fixed draw"),
+        _maze(8, 10, 1000),
+        _maze(10, 15, 1000),
+        _maze(15, 30, 1000),
+        _maze(30, 111, 1000),
+        Benchmark(
+            name="maze-hard",
+            family="maze",
+            side=30,
+            description="Maze-Hard: 1,000 training and 1,000 test mazes 30x30, shortest path above 110",
+            source="hub sapientinc/maze-30x30-hard-1k (or a folder with train.csv and test.csv)",
+            licence="as on the hub",
+            needs="huggingface_hub and a network, or --source",
+            num_validation=100,
+            default_source="hf://sapientinc/maze-30x30-hard-1k",
+        ),
         Benchmark(
             name="arc-agi-1",
             family="arc",
@@ -108,10 +161,14 @@ def complete(request: DataRequest) -> DataRequest:
     """
     benchmark = resolve_benchmark(request.benchmark)
     made = benchmark.generated and request.source is None
-    if request.blanks is not None and not made:
-        raise ConfigError(
-            f"blanks={request.blanks} has no meaning for {_described(request)}", "Only generated Sudoku takes it"
-        )
+    for field, family in (("blanks", "sudoku"), ("shortest_path", "maze")):
+        if getattr(request, field) is not None and not (made and benchmark.family == family):
+            raise ConfigError(
+                f"{field}={getattr(request, field)} has no meaning for {_described(request)}",
+                f"Only generated {family} puzzles take it",
+            )
+    if benchmark.family == "maze" and benchmark.generated and request.source is not None:
+        raise ConfigError(f"{benchmark.name} is generated and takes no source", "Use maze-hard with --source")
     if benchmark.name == "official":
         return _complete_official(request)
     _refuse_arc_settings(request, benchmark)
@@ -120,11 +177,12 @@ def complete(request: DataRequest) -> DataRequest:
             f"num_train and num_test have no meaning for {benchmark.name}: its splits are published",
             "num_validation sets how many training tasks lend their test pairs to validation",
         )
-    names = ("num_train", "num_validation", "num_test", "blanks")
+    names = ("num_train", "num_validation", "num_test", "blanks", "shortest_path")
     own_list = benchmark.generated and request.source is not None  # its splits follow from its length
     defaults = {} if own_list else {name: getattr(benchmark, name) for name in names}
     if request.ids == "upstream":
         defaults |= {"num_validation": 0, "upstream_augmentations": 1000}
+    defaults["source"] = benchmark.default_source
     missing = {field: value for field, value in defaults.items() if getattr(request, field) is None}
     return request.model_copy(update=missing)
 

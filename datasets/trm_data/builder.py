@@ -21,7 +21,7 @@ from trm_data.errors import DataError
 from trm_data.manifest import MANIFEST, Augmentation, Manifest
 from trm_data.schema import BUILDER_VERSION, SPLITS, Puzzles, tables, vocab_size, write_table
 from trm_data.settings import digest
-from trm_data.sources import arc, files, sudoku
+from trm_data.sources import arc, files, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
@@ -57,8 +57,13 @@ def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
 
 def _name(request: DataRequest, benchmark: Benchmark) -> str:
     """The identity under which results are ranked: a list of one's own puzzles is a benchmark of its own."""
-    if request.source is not None and (benchmark.generated or benchmark.name == "official"):
-        return f"{benchmark.name}-{parse_address(request.source).stem.lower()}"
+    if request.source is not None:
+        address = parse_address(request.source)
+        is_list = benchmark.family == "sudoku" and not address.base.startswith("hf://") and files.exists(address)
+        if is_list or benchmark.name == "official":
+            return f"{benchmark.name}-{address.stem.lower()}"
+        subset = request.num_test != benchmark.num_test and benchmark.family != "arc"
+        return f"{benchmark.name}-test{request.num_test}" if subset else benchmark.name
     return f"{benchmark.name}-generated" if benchmark.generated else benchmark.name
 
 
@@ -78,6 +83,7 @@ def fingerprint(request: DataRequest) -> str:
 
 
 def _folder(request: DataRequest, root: Path) -> Path:
+    request = complete(request)
     name = _name(request, resolve_benchmark(request.benchmark))
     return root / f"{name}-{fingerprint(request)[:12]}"
 
@@ -131,8 +137,14 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
         tasks = arc.load(benchmark.name, request.source, request.extra_training, content)
         return arc_puzzles.as_puzzles(tasks, request, {"files": content}, progress)
     if request.source is None:
-        return sudoku.generated(request, benchmark.side, progress)
-    return sudoku.listed(parse_address(request.source), request, benchmark.side)
+        made = maze.generated if benchmark.family == "maze" else sudoku.generated
+        return made(request, benchmark.side, progress)
+    address = parse_address(request.source)
+    if benchmark.family == "maze":
+        return maze.published(address, request, benchmark.side)
+    if benchmark.generated or files.exists(address):
+        return sudoku.listed(address, request, benchmark.side)
+    return sudoku_published.published(address, request, benchmark.side)
 
 
 def _public(request: DataRequest) -> DataRequest:

@@ -18,6 +18,8 @@ class DataRequest(Settings):
     """A puzzle list, folder or address; None takes the benchmark's own first source."""
     blanks: int | None = Field(None, ge=1)
     """Generated Sudoku: number of empty cells."""
+    shortest_path: int | None = Field(None, ge=2)
+    """Generated mazes: least number of edges of the shortest path."""
     num_train: int | None = Field(None, ge=1)
     """Number of training puzzles; None means the benchmark's own."""
     num_validation: int | None = Field(None, ge=0)

@@ -64,6 +64,8 @@ class Puzzles:
     """(P): how many of `codes` belong to every puzzle."""
     places: NDArray[np.uint16] | None = None
     """Listed translations, 32 * top + left: puzzle after puzzle, copy after copy, training example after example."""
+    num_solutions: NDArray[np.float64] | None = None
+    """(P): how many answers are equally right (mazes: shortest paths); None where it is one, or unknown (ARC)."""
     ids: Ids = "shared"
     facts: dict[str, object] = field(default_factory=dict)
     """What else the manifest should say: hashes of the sources, how often the generator tried."""
@@ -116,6 +118,8 @@ def tables(puzzles: Puzzles) -> dict[str, pa.Table]:
         made["augmentations"] = pa.table({"puzzle": pa.array(owners), "code": pa.array(puzzles.codes)})
     if puzzles.places is not None:
         made["places"] = pa.table({"place": pa.array(puzzles.places)})
+    if puzzles.num_solutions is not None:
+        made["puzzles"] = made["puzzles"].append_column("num_solutions", pa.array(puzzles.num_solutions))
     return made
 
 

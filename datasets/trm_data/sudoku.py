@@ -312,6 +312,28 @@ def invariants(puzzles: Bytes, side: int, box_rows: int, box_cols: int) -> Words
 
 
 @jit
+def misfit(puzzles: Bytes, solutions: Bytes, units: Ints) -> int:
+    """The first row whose solution is incomplete, invalid or contradicts a clue; -1 if every one fits."""
+    for i in range(len(puzzles)):
+        fits = is_complete(solutions[i], units)
+        for cell in range(puzzles.shape[1]):
+            fits &= puzzles[i, cell] == 0 or puzzles[i, cell] == solutions[i, cell]
+        if not fits:
+            return i
+    return -1
+
+
+@jit
+def ambiguous(puzzles: Bytes, units: Ints) -> int:
+    """The first row that has not exactly one solution; -1 if every one has."""
+    scratch = np.empty(puzzles.shape[1], np.uint8)
+    for i in range(len(puzzles)):
+        if solve(puzzles[i], 2, units, scratch)[0] != 1:
+            return i
+    return -1
+
+
+@jit
 def solve_all(puzzles: Bytes, units: Ints) -> tuple[Bytes, Ints, Ints]:
     """Solve every row.
 

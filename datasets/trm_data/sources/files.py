@@ -1,4 +1,4 @@
-"""Reading source files from a path, `s3://bucket/key?endpoint_override=...` or `http(s)://...`.
+"""Reading source files from a path, `s3://bucket/key?endpoint_override=...`, `http(s)://...` or `hf://owner/name/file`.
 
 An address may end in `#sha256=<hex>`; then the content must have that hash. A download that breaks off is an error,
 never a shorter file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from trm_data.errors import DataError
+from trm_data.sources import hub
 
 _TIMEOUT_S = 60.0
 
@@ -58,8 +60,10 @@ def parse_address(text: str) -> Address:
         base, _, fragment = text.partition("#sha256=")
         return Address(base, "", fragment.lower() or None)
     scheme, place, path, query, fragment = urlsplit(text)
-    if scheme not in ("s3", "http", "https"):
-        raise DataError(f"{text.split('?')[0]}: unknown kind of address {scheme!r}", "Use a path, s3:// or http(s)://")
+    if scheme not in ("s3", "hf", "http", "https"):
+        raise DataError(
+            f"{text.split('?')[0]}: unknown kind of address {scheme!r}", "Use a path, s3://, hf:// or http(s)://"
+        )
     if fragment and not fragment.startswith("sha256="):
         raise DataError(f"{text.split('?')[0]}: unknown fragment {fragment!r}", "Only #sha256=<hex> has a meaning")
     base = urlunsplit((scheme, place, path, "", ""))
@@ -74,6 +78,8 @@ def read(address: Address) -> bytes:
     """
     if address.base.startswith("s3://"):
         content = _read_s3(address)
+    elif address.base.startswith("hf://"):
+        content = hub.fetch(address.base, address.query).read_bytes()
     elif address.is_remote:
         content = _read_http(address)
     else:
@@ -81,6 +87,20 @@ def read(address: Address) -> bytes:
     if address.sha256 is not None and hashlib.sha256(content).hexdigest() != address.sha256:
         raise DataError(f"{address} is corrupt: its sha256 is not the one in its address", "Fetch it again")
     return content
+
+
+def open_binary(address: Address) -> io.BytesIO | io.BufferedReader:
+    """A stream over a file's content; local files and the hub's cache are not read into memory."""
+    if address.base.startswith("hf://"):
+        return hub.fetch(address.base, address.query).open("rb")
+    if address.is_remote or address.sha256:
+        return io.BytesIO(read(address))
+    try:
+        return Path(address.base).open("rb")
+    except FileNotFoundError:
+        raise _missing(address) from None
+    except OSError as error:
+        raise DataError(f"cannot read {address}: {error.strerror}", "Name a readable file") from None
 
 
 def exists(address: Address) -> bool:
@@ -130,8 +150,10 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
     Raises:
         DataError: there is nothing.
     """
+    if address.base.startswith("hf://"):
+        return hashlib.sha256(address.base.encode()).hexdigest()  # found again offline; name a revision to pin it
     if exists(address):
-        return _file_digest(address)
+        return file_digest(address)
     found = [address.join(name) for name in names(address, recursive=True)]
     if not found:
         folder, _, prefix = address.base.rpartition("/")
@@ -145,15 +167,14 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
     whole = hashlib.sha256()
     for place in found:
         name = place.base.removeprefix(address.base)
-        whole.update(f"{name} {_file_digest(place)}\n".encode())
+        whole.update(f"{name} {file_digest(place)}\n".encode())
     return whole.hexdigest()
 
 
-def _file_digest(address: Address) -> str:
-    if address.is_remote or address.sha256:
-        return hashlib.sha256(read(address)).hexdigest()
-    with Path(address.base).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_digest(address: Address) -> str:
+    """sha256 of a file's content."""
+    with open_binary(address) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _missing(address: Address | Path) -> DataError:

@@ -1,0 +1,75 @@
+"""Files of a Hugging Face dataset, `hf://owner/name[@revision][?endpoint=...]`, through the package `huggingface_hub`.
+
+The package is imported only here: nothing else needs it, and nothing needs it for other sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import getproxies
+
+from trm_data.errors import DataError
+
+_INSTEAD = "Go online, or give --source a folder that holds train.csv and test.csv"
+
+
+def fetch(base: str, query: str) -> Path:
+    """The local copy of `hf://owner/name[@revision]/file`, downloaded if it is not in the hub's cache.
+
+    Raises:
+        DataError: the package is missing, the hub cannot be reached, the file does not exist, or it arrived corrupt.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants, errors
+    except ImportError:
+        raise DataError("reading hf:// needs the package huggingface_hub", "Run pip install huggingface_hub") from None
+    owner, name, file = base.removeprefix("hf://").split("/", 2)
+    name, _, revision = name.partition("@")
+    endpoint = parse_qs(query).get("endpoint", [None])[0]
+    repository, revision_or_none = f"{owner}/{name}", revision or None
+    offline = not _resolves(endpoint or constants.ENDPOINT)  # else it would try for half a minute
+    try:
+        path = Path(
+            huggingface_hub.hf_hub_download(
+                repository,
+                file,
+                repo_type="dataset",
+                revision=revision_or_none,
+                endpoint=endpoint,
+                local_files_only=offline,
+            )
+        )
+    except (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise DataError(f"cannot reach the hub for {base}", _INSTEAD) from None
+        raise DataError(f"{base} does not exist on the hub", _INSTEAD) from None
+    except (errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise DataError(f"cannot download {base}: {str(error).splitlines()[0]}", _INSTEAD) from None
+    _check(path, base)
+    return path
+
+
+def _resolves(endpoint: str) -> bool:
+    """Whether the hub's name is known here; behind a proxy only the proxy can tell."""
+    url = urlsplit(endpoint)
+    if getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(url.hostname, url.port))
+    except OSError:
+        return False
+
+
+def _check(path: Path, base: str) -> None:
+    """The hub's cache names large files by their sha256: compare."""
+    wanted = path.resolve().name
+    if len(wanted) != 64:
+        return
+    with path.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != wanted:
+            path.resolve().unlink()
+            raise DataError(f"the download of {base} is corrupt; it was removed", "Try again")

@@ -1,0 +1,113 @@
+"""Mazes from the generator, or from `train.csv` and `test.csv` with `source,question,answer,rating`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trm_data import maze
+from trm_data.config import DataRequest
+from trm_data.errors import DataError
+from trm_data.generators.maze import generate
+from trm_data.jit import Bytes
+from trm_data.schema import Puzzles
+from trm_data.sources.files import Address
+from trm_data.sources.published import draw_pair
+from trm_data.sources.tables import Table
+
+Progress = Callable[[str, int, int], None]
+_CODES = np.full(256, 0, np.uint8)
+_CODES[np.frombuffer(maze.CHARACTERS.encode(), np.uint8)] = np.arange(1, 6)
+
+
+def as_puzzles(
+    mazes: Bytes,
+    labels: Bytes,
+    ratings: NDArray[np.float32],
+    ways: NDArray[np.float64],
+    sources: list[str],
+    splits: Bytes,
+    facts: dict[str, object],
+) -> Puzzles:
+    """Encoded mazes -> puzzles."""
+    count, cells = mazes.shape
+    return Puzzles(
+        family="maze",
+        names=[f"m{i:06d}" for i in range(count)],
+        sources=sources,
+        ratings=ratings,
+        num_solutions=ways,
+        puzzle=np.arange(count, dtype=np.int32),
+        split=splits,
+        inputs=mazes,
+        labels=labels,
+        shapes=np.full((count, 4), math.isqrt(cells), np.uint8),
+        facts=facts,
+    )
+
+
+def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
+    """A complete request -> mazes from the generator, in the order train, validation, test."""
+    assert request.num_train is not None and request.shortest_path is not None
+    sizes = [request.num_train, request.num_validation or 0, request.num_test or 0]
+    total = sum(sizes)
+    made = generate(
+        side, total, request.shortest_path, request.build_seed, lambda done: progress("generating mazes", done, total)
+    )
+    splits = np.repeat(np.arange(3, dtype=np.uint8), sizes)
+    lengths = made.lengths.astype(np.float32)
+    return as_puzzles(made.mazes, made.labels, lengths, made.ways, ["generator"] * total, splits, {})
+
+
+def _encode(cells: Bytes, table: Table, where: Address) -> Bytes:
+    encoded = _CODES[cells]
+    bad = np.argwhere(encoded == 0)
+    if len(bad):
+        at, place = bad[0].tolist()
+        raise DataError(
+            f"{where}, row {table.rows[at]}: character {chr(cells[at, place])!r} at place {place + 1}",
+            f"Mazes are written with {maze.CHARACTERS!r}",
+        )
+    return encoded
+
+
+def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
+    """Encoded mazes, labels as the file has them, and the number of shortest paths.
+
+    Raises:
+        DataError: a maze without start, goal or way; a label that contradicts its maze or is no shortest path.
+    """
+    mazes, labels = (_encode(cells, table, where) for cells in (table.questions, table.answers))
+    side = math.isqrt(mazes.shape[1])
+    _, edges, ways = maze.solve_all(mazes, side)
+    changed = np.where(labels == maze.PATH, np.uint8(maze.SPACE), labels)
+    for i in range(len(mazes)):
+        if edges[i] < 0:
+            raise DataError(f"{where}, row {table.rows[i]}: the maze has no way from one S to one G", "Remove the row")
+        if (changed[i] != mazes[i]).any():
+            raise DataError(f"{where}, row {table.rows[i]}: the answer is of another maze", "Mend the row")
+        if maze.path_length(labels[i], side) != edges[i]:
+            raise DataError(f"{where}, row {table.rows[i]}: the answer is no shortest path", "Mend the row")
+    return mazes, labels, ways
+
+
+def published(folder: Address, request: DataRequest, side: int) -> Puzzles:
+    """`train.csv` and `test.csv` of a folder -> puzzles; train and validation are drawn from the first.
+
+    Raises:
+        DataError: naming file, row and reason; or a maze that is in train and in test.
+    """
+    pair, splits, facts = draw_pair(folder, request, side * side)
+    parts = [check(table, folder.join(name)) for name, table in pair.items()]
+    mazes, labels, ways = (np.concatenate(column) for column in zip(*parts, strict=True))
+    seen: dict[bytes, int] = {}
+    for i, row in enumerate(mazes):
+        other = seen.setdefault(maze.canonical(row.reshape(side, side)), i)
+        if splits[other] != splits[i]:
+            raise DataError(f"{folder} leaks: puzzle {other} of one split equals puzzle {i} of another, perhaps turned")
+    ratings = np.concatenate([table.ratings for table in pair.values()])
+    sources = [name for table in pair.values() for name in table.sources]
+    return as_puzzles(mazes, labels, ratings, ways, sources, splits, facts)
