@@ -13,6 +13,8 @@ from orchestrator.report.views import Group, TrialView, Value, grouped, sort_val
 
 FAINT_ABOVE = 40
 """More curves than this are drawn fainter, so that the shape of the bundle stays visible."""
+LIGHT_INK_FROM = 66
+"""Tint, in per cent, from which a cell's text changes ink: there both inks have a contrast of 4.5 in both themes."""
 
 
 def curves(trials: Sequence[TrialView]) -> Markup:
@@ -113,7 +115,7 @@ def _heat_cell(group: Group | None, scale: Scale) -> Markup:
         "td",
         f"{group.mean:.1f}",
         tag("small", f"n {group.complete}"),
-        class_="hot" if share > 55 else None,
+        class_="hot" if share > LIGHT_INK_FROM else None,
         style=style,
     )
 
