@@ -23,6 +23,7 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep import Choice, Resources, Sweep, Uniform, Value, cells, configure, label
 from trm_data import find
 from trm_data.benchmarks import resolve_benchmark
+from trm_data.schema import vocab_size
 from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
@@ -174,7 +175,7 @@ def _stages(sweep: Sweep, num_explored: int, num_controls: int) -> tuple[dict[st
 
 def _cell(family: str, config: TrialConfig, rates: list[Rate]) -> CellEstimate:
     benchmark = resolve_benchmark(config.data.benchmark)
-    shape: dict[str, Any] = {"seq_len": benchmark.side**2, "vocab_size": benchmark.vocab_size}
+    shape: dict[str, Any] = {"seq_len": benchmark.side**2, "vocab_size": vocab_size(benchmark.family, benchmark.side)}
     identifiers = _identifiers(config, benchmark.family)
     memory = cost.state_bytes(config, num_identifiers=identifiers, **shape) + cost.activation_bytes(config, **shape)
     batch, steps = config.train.batch_size, config.train.max_steps

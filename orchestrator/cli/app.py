@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import data, doctor, leaderboard, sweep, train
+from orchestrator.cli import data, doctor, leaderboard, sweep, train, ui
 
 app = typer.Typer(
     name="trm",
@@ -19,4 +19,5 @@ app.add_typer(sweep.app, name="sweep")
 app.command("train")(train.train)
 app.command("recipes")(train.recipes)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)

@@ -7,9 +7,18 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-out = Console(highlight=False)
+PLAIN_WIDTH = 120
+"""Columns where the output is a file or a pipe, which have no width of their own."""
+
+
+def _console(stderr: bool) -> Console:
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+
+
+out = _console(stderr=False)
 """Results."""
-err = Console(stderr=True, highlight=False)
+err = _console(stderr=True)
 """Progress and remarks: `trm ... --json | jq` stays clean."""
 
 

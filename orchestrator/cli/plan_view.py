@@ -6,9 +6,9 @@ from rich.table import Table
 
 from orchestrator.cli.console import duration, num_bytes, out
 from orchestrator.estimate import CellEstimate, Estimate
-from orchestrator.sweep import Sweep
+from orchestrator.sweep import Choice, Sweep, Uniform, short_name
 
-MOST_ROWS = 24
+MOST_ROWS = 16
 
 
 def show_plan(sweep: Sweep, plan: Estimate) -> None:
@@ -16,9 +16,12 @@ def show_plan(sweep: Sweep, plan: Estimate) -> None:
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
     out.print(f"[bold]{plan.name}[/] ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}")
     built = "built" if plan.dataset_is_built else "will be built"
-    out.print(f"dataset {plan.dataset} ({built}); {plan.slots} trials at once\n")
+    out.print(f"dataset {plan.dataset} ({built}); {plan.slots} trials at once")
+    if sweep.kind == "search":
+        out.print(f"space: {'; '.join(_axis(path, domain) for path, domain in sweep.space.items())}")
+    out.print()
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("cell")
+    table.add_column("cell", no_wrap=True)
     for name in ("seeds", "steps", "PFLOP", "memory", "checkpoint"):
         table.add_column(name, justify="right")
     table.add_column("does not fit")
@@ -52,6 +55,12 @@ def _row(sweep: Sweep, cell: CellEstimate) -> list[str]:
         num_bytes(cell.checkpoint_bytes),
         ", ".join(cell.does_not_fit) or "-",
     ]
+
+
+def _axis(path: str, domain: Choice | Uniform) -> str:
+    if isinstance(domain, Choice):
+        return f"{short_name(path)} in {', '.join(map(str, domain.values))}"
+    return f"{short_name(path)} from {domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
 
 
 def _misfits(cells: list[CellEstimate]) -> str:

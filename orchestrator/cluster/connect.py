@@ -50,7 +50,8 @@ def _start_local() -> None:
     )
 
 
-def _join(address: str) -> None:
+def probe(address: str) -> None:
+    """Raises ClusterError at once if nobody listens at HOST:PORT: before anything is built for a cluster."""
     host, port = parse_address(address)
     try:
         socket.create_connection((host, port), timeout=5).close()
@@ -59,6 +60,10 @@ def _join(address: str) -> None:
             f"no Ray cluster answers at {address} ({error.strerror or error})",
             "Start one with `ray start --head --port 6379`, or leave --address out to run on this machine",
         ) from error
+
+
+def _join(address: str) -> None:
+    probe(address)
     if "RAY_AUTH_MODE" not in os.environ and _has_token():
         # Since 2.59 a head with a token file asks for it, but ray.init with an explicit address sends none by default.
         os.environ["RAY_AUTH_MODE"] = "token"
