@@ -168,7 +168,7 @@ def test_three_optimizer_steps_give_the_official_weights(golden: Golden) -> None
     settings = golden.facts["optim"]
     flat = FlatParameters(model)
     config = OptimizerConfig(lr=settings["lr"], weight_decay=settings["weight_decay"])
-    optimizer = build_optimizer(config, flat.vector)
+    optimizer = build_optimizer(config, flat)
     average = MovingAverage(flat.vector, settings["ema_mu"], warm_up=False)
     carry = empty_carry(model)
 

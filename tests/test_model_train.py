@@ -158,6 +158,42 @@ def test_checkpoint_of_another_configuration_is_refused(dataset: Dataset, tmp_pa
         run(tiny(model={"latent_steps": 3}), dataset, tmp_path)
 
 
+def assert_close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    """Equal up to rounding, which the sign-like first updates amplify: relative distance of each tensor."""
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        distance = (two[name].double() - value.double()).norm() / value.double().norm().clamp_min(1e-12)
+        assert distance < 0.01, f"{name}: {distance}"
+
+
+def test_accumulation_leaves_the_result_within_rounding(dataset: Dataset, tmp_path: Path) -> None:
+    run(tiny(), dataset, tmp_path / "whole")
+    run(tiny(runtime={"micro_batch_size": 3}), dataset, tmp_path / "parts")
+    assert_close(final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts"))
+
+
+def test_several_averages_are_kept_and_scored(dataset: Dataset, tmp_path: Path) -> None:
+    events = run(tiny(optimizer={"further_ema_rates": [0.5, 0.99]}), dataset, tmp_path)
+    assert {"exact_accuracy@ema=0.5", "exact_accuracy@ema=0.99"} <= events[-1].result["metrics"].keys()  # type: ignore[union-attr]
+    names = final_tensors(tmp_path)
+    assert {name.split("/")[1] for name in names if name.startswith("ema/")} == {"0.9", "0.5", "0.99"}
+    alone = run(tiny(), dataset, tmp_path / "alone")
+    assert alone[-1].result["per_item"] == events[-1].result["per_item"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_other_optimizers_learn(optimizer: str, dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(optimizer={"name": optimizer}, train={"max_steps": 80, "batch_size": 32}, runtime={"log_every": 20})
+    losses = [event.metrics["loss"] for event in run(config, dataset, tmp_path) if isinstance(event, Trained)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_depth_curriculum_trains_at_each_depth_and_counts_its_flops(dataset: Dataset, tmp_path: Path) -> None:
+    plain = run(tiny(), dataset, tmp_path / "plain")[-1].result["train_flops"]  # type: ignore[union-attr]
+    shallow = tiny(train={"depth_curriculum": [[0.0, 1, 1], [0.5, 2, 2]]})
+    assert 0.5 * plain < run(shallow, dataset, tmp_path / "cgar")[-1].result["train_flops"] < 0.9 * plain  # type: ignore[union-attr]
+
+
 def test_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"x\.safetensors is not a checkpoint"):
         unpack(b"nonsense", "x.safetensors")

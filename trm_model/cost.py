@@ -65,6 +65,43 @@ def num_parameters(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int
     return networks * network + 2 * vocab_size * width + positions + 2 * width + 2
 
 
+def activation_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, device: str = "cuda") -> int:
+    """What a forward pass keeps for its backward pass: examples of a micro-batch and the weights cast once."""
+    model, dtype = config.model, config.train.dtype
+    examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
+    cast = 2 * num_parameters(model, seq_len=seq_len, vocab_size=vocab_size) if dtype == "bfloat16" else 0
+    each = example_activation_bytes(model, seq_len=seq_len, vocab_size=vocab_size, dtype=dtype, device=device)
+    return examples * each + cast
+
+
+def example_activation_bytes(
+    config: ModelConfig, *, seq_len: int, vocab_size: int, dtype: str = "bfloat16", device: str = "cuda"
+) -> int:
+    """What one example keeps for the backward pass (with the memory-saving attention kernels, not the plain one).
+
+    On a CPU, attention under bfloat16 runs in float32 (`layers.Attention`), which is counted.
+    """
+    tokens, width, size = _tokens(config, seq_len), config.hidden_size, _BYTES[dtype]
+    state = tokens * width * size
+    channel = 2 * tokens * inner_size(width, config) * size + 4 * tokens  # pre-activations, scale of the norm
+    if config.mixer == "mlp":
+        # The transposed input, its norm, and the copy transposed back; the pre-activations and the scale of the norm.
+        mix = 3 * state + 2 * width * inner_size(tokens, config) * size + 4 * width
+    else:
+        wide = dtype == "bfloat16" and device == "cpu"
+        attention = 4 * tokens * width * (4 if wide else size)  # query, key, value (one tensor) and what they mix to
+        if config.positions == "rotary":
+            attention += 2 * tokens * width * (4 if wide else size)
+        mix = attention + (state if wide else 0) + state + 4 * tokens * (config.num_heads + 1)
+    blocks = config.num_layers * (mix + channel + state)
+    graded = _applications(config)[1]
+    # The head's input without the puzzle tokens; the loss in float64: logits, branch taken, reciprocal, three numbers
+    # per cell; the embedded symbols.
+    ends = seq_len * (width * size + vocab_size * 17 + 3 * 8 + 5)
+    first_input = 0 if config.mixer == "mlp" else state  # an MLP mixer keeps its transposed copy instead
+    return graded * (blocks + first_input) + ends
+
+
 def table_bytes(config: ModelConfig, *, num_identifiers: int) -> int:
     """The puzzle-embedding table, float32."""
     return 4 * num_identifiers * config.hidden_size if config.puzzle_embedding_len else 0

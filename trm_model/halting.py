@@ -6,6 +6,7 @@ halted, the slot takes a new puzzle and fresh states. Shapes: B batch, C grid ce
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,30 @@ class Carry:
     inputs_BC: Tensor
     labels_BC: Tensor
     puzzle_ids_B: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name; each has the slots as its first axis."""
+        named = {f"state_{index}": state for index, state in enumerate(self.states)}
+        names = ("steps_B", "halted_B", "inputs_BC", "labels_BC", "puzzle_ids_B")
+        return named | {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Carry:
+        """The inverse of `tensors`."""
+        count = sum(name.startswith("state_") for name in tensors)
+        states = tuple(tensors[f"state_{index}"] for index in range(count))
+        return cls(states, **{name: value for name, value in tensors.items() if not name.startswith("state_")})
+
+    def rows(self, part: slice) -> Carry:
+        """Some of the slots."""
+        return Carry.of({name: value[part] for name, value in self.tensors().items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Carry]) -> Carry:
+        """Slots side by side again."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls.of({name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
 
 
 def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int, exploration: float) -> np.ndarray:

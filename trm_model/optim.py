@@ -110,12 +110,59 @@ class AdamW(_Moments):
         vector.addcdiv_(self.first, root.add_(1e-8), value=-lr / correction)
 
 
-OPTIMIZERS: dict[str, type[AdamAtan2] | type[AdamW]] = {"adam_atan2": AdamAtan2, "adamw": AdamW}
+class Muon:
+    """Momentum, orthogonalised, for the matrices inside the networks; AdamW for everything else.
+
+    The update of an (m, n) matrix is scaled by 0.2 sqrt(max(m, n)), which gives it the root mean square of an AdamW
+    update, so that the same rate and decay serve both.
+    """
+
+    momentum = 0.95
+
+    def __init__(self, flat: FlatParameters, betas: tuple[float, float], weight_decay: float) -> None:
+        self._flat = flat
+        self.velocity = torch.zeros_like(flat.vector, requires_grad=False)
+        self._rest = AdamW(flat.vector, betas, 0.0)
+        self.weight_decay = weight_decay
+
+    @torch.no_grad()
+    def step(self, vector: Tensor, grad: Tensor, lr: float) -> None:
+        vector.mul_(1 - lr * self.weight_decay)
+        self.velocity.lerp_(grad, 1 - self.momentum)
+        ahead = grad.lerp(self.velocity, self.momentum)  # Nesterov
+        others = grad.clone()
+        zeroed = self._flat.views(others)
+        weights = self._flat.views(vector)
+        for name, update in self._flat.views(ahead).items():
+            if name.startswith("recursion.") and update.ndim == 2:
+                zeroed[name].zero_()  # AdamW's update of a gradient that is always zero is zero
+                weights[name].sub_(orthogonal(update), alpha=0.2 * lr * math.sqrt(max(update.shape)))
+        self._rest.step(vector, others, lr)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"velocity": self.velocity} | self._rest.state()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.velocity.copy_(state["velocity"])
+        self._rest.load(state)
 
 
-def build_optimizer(config: OptimizerConfig, vector: Tensor) -> Optimizer:
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Nearly the orthogonal factor of a matrix, by five Newton-Schulz steps of degree five."""
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x: Tensor = (matrix if wide else matrix.t()) / (matrix.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.t()
+        x = 3.4445 * x + (2.0315 * gram @ gram - 4.7750 * gram) @ x
+    return x if wide else x.t()
+
+
+def build_optimizer(config: OptimizerConfig, flat: FlatParameters) -> Optimizer:
     """The optimizer that a configuration names."""
-    return OPTIMIZERS[config.name](vector, config.betas, config.weight_decay)
+    if config.name == "muon":
+        return Muon(flat, config.betas, config.weight_decay)
+    kind = AdamAtan2 if config.name == "adam_atan2" else AdamW
+    return kind(flat.vector, config.betas, config.weight_decay)
 
 
 def schedule(step: int, *, warmup_steps: int, max_steps: int, min_ratio: float) -> float:

@@ -52,14 +52,24 @@ class Recursion(nn.Module):
 
     def __init__(self, num_tokens: int, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.config = config
+        self.cycles, self.latent_steps = config.cycles, config.latent_steps
+        self.one_step_gradient = config.one_step_gradient
+        self.num_latents = config.num_latents
         self.latent_network = Network(num_tokens, config, generator)
         self.answer_network = None if config.shares_network else Network(num_tokens, config, generator)
 
     @property
     def num_states(self) -> int:
         """Tensors that the carry holds; the answer is the first."""
-        return 1 + self.config.num_latents
+        return 1 + self.num_latents
+
+    def networks(self) -> list[Network]:
+        """The one or two networks."""
+        return [self.latent_network] if self.answer_network is None else [self.latent_network, self.answer_network]
+
+    def set_depth(self, cycles: int, latent_steps: int) -> None:
+        """Change T and n: the weights fit any depth."""
+        self.cycles, self.latent_steps = cycles, latent_steps
 
     def refine_latent(self, x_BLD: Tensor, rotary: Rotary | None) -> Tensor:
         refined: Tensor = self.latent_network(x_BLD, rotary)
@@ -76,7 +86,7 @@ class Recursion(nn.Module):
         """
         answer, *latents = states
         context = answer + input_BLD
-        for step in range(self.config.latent_steps):
+        for step in range(self.latent_steps):
             with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps_without_gradient):
                 latents[step % len(latents)] = self.refine_latent(_sum(latents) + context, rotary)
         return self.refine_answer(answer + _sum(latents), rotary), *latents
@@ -84,9 +94,9 @@ class Recursion(nn.Module):
     def forward(self, states: States, input_BLD: Tensor, rotary: Rotary | None) -> States:
         """One supervision step."""
         with torch.no_grad():
-            for _ in range(self.config.cycles - 1):
+            for _ in range(self.cycles - 1):
                 states = self.cycle(states, input_BLD, rotary, 0)
-        skipped = self.config.latent_steps - 1 if self.config.one_step_gradient else 0
+        skipped = self.latent_steps - 1 if self.one_step_gradient else 0
         return self.cycle(states, input_BLD, rotary, skipped)
 
 
@@ -99,7 +109,7 @@ class OneState(Recursion):
 
     def cycle(self, states: States, input_BLD: Tensor, rotary: Rotary | None, steps_without_gradient: int) -> States:
         (answer,) = states
-        for step in range(self.config.latent_steps):
+        for step in range(self.latent_steps):
             with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps_without_gradient):
                 answer = self.refine_latent(answer + input_BLD, rotary)
         return (self.refine_answer(answer, rotary),)

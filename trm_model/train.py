@@ -13,7 +13,6 @@ import torch
 
 from trm_model.checkpoint import CheckpointStore, name_of, newest, prune
 from trm_model.config import TrialConfig
-from trm_model.cost import train_flops
 from trm_model.evaluate import EvalResult
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
 from trm_model.supervision import SUMS
@@ -98,7 +97,7 @@ def train(
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
     window, saved_at = _Window(), timer()
     while trainer.step < config.train.max_steps:
-        if should_stop():
+        if trainer.ranks.first_says(should_stop()):
             yield _save(trainer, progress, checkpoints)
             yield Interrupted(trainer.step)
             return
@@ -121,7 +120,8 @@ def train(
             if improved:
                 progress.best_step, progress.best_score = trainer.step, metrics["exact_accuracy"]
             yield Evaluated(trainer.step, "validation", metrics | _position(trainer, progress))
-        if improved or is_last or timer() - saved_at >= runtime.checkpoint_every_s:
+        is_due = trainer.ranks.first_says(timer() - saved_at >= runtime.checkpoint_every_s)
+        if improved or is_last or is_due:
             yield _save(trainer, progress, checkpoints)
             saved_at = timer()
     yield Finished(trainer.step, _result(trainer, progress, clock))
@@ -141,7 +141,7 @@ def _curve_point(trainer: Trainer) -> dict[str, float]:
     limit = config.runtime.evaluate_puzzles or config.evaluation.max_puzzles
     raw = trainer.score("validation", weights="raw", max_puzzles=limit)
     chosen = raw
-    if config.evaluation.weights == "ema" and trainer.average is not None:
+    if config.evaluation.weights == "ema" and config.optimizer.ema_rate:
         chosen = trainer.score("validation", weights="ema", max_puzzles=limit)
     return chosen.metrics | {
         "raw_exact_accuracy": raw.metrics["exact_accuracy"],
@@ -151,8 +151,9 @@ def _curve_point(trainer: Trainer) -> dict[str, float]:
 
 def _save(trainer: Trainer, progress: _Progress, checkpoints: CheckpointStore) -> Checkpointed:
     name, data = name_of(trainer.step), trainer.save({"progress": asdict(progress)})
-    checkpoints.write(name, data)
-    prune(checkpoints, keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
+    if trainer.ranks.rank == 0:
+        checkpoints.write(name, data)
+        prune(checkpoints, keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
     return Checkpointed(trainer.step, name, len(data))
 
 
@@ -161,17 +162,22 @@ def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> dict[str, An
     config = trainer.config
     evaluation = config.evaluation
     score: EvalResult = trainer.score(evaluation.split, weights=evaluation.weights, max_puzzles=evaluation.max_puzzles)
-    per_example = train_flops(config.model, seq_len=trainer.dataset.seq_len, vocab_size=trainer.dataset.vocab_size)
+    further = {
+        f"exact_accuracy@ema={rate}": trainer.score(
+            evaluation.split, weights=str(rate), max_puzzles=evaluation.max_puzzles
+        ).metrics["exact_accuracy"]
+        for rate in config.optimizer.further_ema_rates
+    }
     return {
         "split": score.split,
         "items": score.items,
-        "metrics": score.metrics,
+        "metrics": score.metrics | further,
         "supervision_steps": score.supervision_steps,
-        "weights": evaluation.weights if trainer.average is not None else "raw",
+        "weights": evaluation.weights if config.optimizer.ema_rate else "raw",
         "num_parameters": trainer.flat.num_parameters,
         "steps": trainer.step,
         "puzzles_presented": trainer.puzzles_presented,
-        "train_flops": float(per_example) * config.train.batch_size * trainer.step,
+        "train_flops": trainer.flops,
         "train_s": progress.train_s,
         "ended_s": clock(),
         "per_item": score.per_item,

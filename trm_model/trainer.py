@@ -8,16 +8,19 @@ bit on one CPU with the same number of threads. Shapes: B batch (slots), C grid 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from trm_data.errors import ConfigError
 from trm_data.loader import TrainLoader
 from trm_model.checkpoint import Checkpoint, CheckpointError, pack
 from trm_model.config import TrialConfig
+from trm_model.cost import train_flops
+from trm_model.distributed import Ranks
 from trm_model.ema import MovingAverage
 from trm_model.evaluate import EvalResult, evaluate
 from trm_model.halting import Carry, earliest_halt
@@ -43,6 +46,15 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+class _Part(NamedTuple):
+    """What a micro-batch gives."""
+
+    loss: Tensor
+    sums: Tensor
+    carry: Carry
+    row_grads_BE: Tensor | None
+
+
 class Trainer:
     """Everything that a run changes from step to step, and how one step changes it."""
 
@@ -59,25 +71,33 @@ class Trainer:
             num_identifiers=self.num_identifiers,
             seed=config.seed,
         ).to(device)
+        if config.runtime.compile:
+            for network in self.model.recursion.networks():
+                network.compile()
         self.flat = FlatParameters(self.model)
-        self.optimizer = build_optimizer(config.optimizer, self.flat.vector)
-        rate = config.optimizer.ema_rate
-        self.average = MovingAverage(self.flat.vector, rate) if rate else None
+        self.optimizer = build_optimizer(config.optimizer, self.flat)
+        rates = (config.optimizer.ema_rate, *config.optimizer.further_ema_rates)
+        self.averages = {str(rate): MovingAverage(self.flat.vector, rate) for rate in rates if rate}
+        self.ranks = Ranks.current()
+        self.slots = self.ranks.share(config.train.batch_size)
         self.loader = TrainLoader(
             dataset,
             splits=config.data.train_splits,
             batch_size=config.train.batch_size,
             num_augmentations=config.data.num_augmentations,
             seed=config.seed,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
             translation=config.data.translation,
         )
         self.step = 0
         self.puzzles_presented = 0
+        self.flops = 0.0
         self.carry = self._empty_carry()
-        self._halted = np.ones(config.train.batch_size, np.bool_)
+        self._halted = np.ones(len(self.slots), np.bool_)
 
     def _empty_carry(self) -> Carry:
-        size, device = self.config.train.batch_size, self.device
+        size, device = len(self.slots), self.device
         cells = torch.zeros(size, self.dataset.seq_len, dtype=torch.uint8, device=device)
         return Carry(
             states=self.model.start(size, self.dtype),
@@ -94,7 +114,6 @@ class Trainer:
         if not len(slots):
             return
         batch = self.loader.fetch(self.step, slots)
-        self.puzzles_presented += len(slots)
         place = torch.from_numpy(slots).to(self.device)
         for target, rows in (
             (self.carry.inputs_BC, torch.tensor(batch.inputs)),
@@ -113,55 +132,98 @@ class Trainer:
             min_ratio=settings.lr_min_ratio,
         )
 
-    def train_step(self) -> tuple[float, np.ndarray]:
-        """One optimizer step: the mean loss and the sums in the order of `SUMS`. None is made from a loss that is not
-        finite."""
+    def train_step(self) -> tuple[float, NDArray[np.float64]]:
+        """One optimizer step: the mean loss and the sums in the order of `SUMS`, over all processes.
+
+        A loss that is not finite changes nothing.
+        """
         config, size = self.config, self.config.train.batch_size
+        depth = self._set_depth()
+        fetched = int(self._halted.sum())
         self._refill()
+        self.flat.vector.grad = None
+        parts = [self._accumulate(part) for part in self._micro_batches()]
+        # One transfer tells the host all it needs: how many were fetched, the loss, the metrics, who has halted.
+        totals = torch.stack([torch.cat([part.loss.detach().double().view(1), part.sums]) for part in parts]).sum(0)
+        totals = self.ranks.sum_(torch.cat([totals, totals.new_tensor([fetched])]))
+        carry = Carry.join([part.carry for part in parts])
+        told = torch.cat([totals, carry.halted_B.double()]).cpu().numpy()
+        loss, sums, fetched = float(told[0]) / size, told[1 : 1 + len(SUMS)], int(told[1 + len(SUMS)])
+        if not math.isfinite(loss):
+            return math.nan, sums
+        self._update([part.row_grads_BE for part in parts])
+        self.carry = carry
+        self._halted = told[2 + len(SUMS) :] > 0
+        self.step += 1
+        self.puzzles_presented += fetched
+        self.flops += size * train_flops(
+            config.model.model_copy(update={"cycles": depth[0], "latent_steps": depth[1]}),
+            seq_len=self.dataset.seq_len,
+            vocab_size=self.dataset.vocab_size,
+        )
+        return loss, sums
+
+    def _set_depth(self) -> tuple[int, int]:
+        """T and n of the coming step."""
+        depth = self.config.model.cycles, self.config.model.latent_steps
+        for share, cycles, latent_steps in self.config.train.depth_curriculum:
+            if self.step >= share * self.config.train.max_steps:
+                depth = cycles, latent_steps
+        self.model.recursion.set_depth(*depth)
+        return depth
+
+    def _micro_batches(self) -> list[slice]:
+        count = len(self.slots)
+        size = self.config.runtime.micro_batch_size or count
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def _accumulate(self, part: slice) -> _Part:
+        """Forward and backward of some slots; the gradient of the whole batch's mean loss grows in the flat vector."""
+        config, carry, embedding = self.config, self.carry.rows(part), self.model.puzzle_embedding
+        slots = self.slots[part]
         earliest = earliest_halt(
             config.seed,
             self.step,
-            range(size),
+            slots,
             supervision_steps=config.model.supervision_steps,
             exploration=config.model.halt_exploration,
         )
-        embedding = self.model.puzzle_embedding
-        rows_BE = None if embedding is None else embedding.rows(self.carry.puzzle_ids_B, trained=True)
+        rows_BE = None if embedding is None else embedding.rows(carry.puzzle_ids_B, trained=True)
         done = supervise(
             self.model,
             self.flat.weights(self.dtype),
-            self.carry,
+            carry,
             rows_BE,
             torch.from_numpy(earliest).to(self.device),
             config.train.loss,
         )
-        mean_loss = done.loss / size
-        # One transfer tells the host all it needs: the loss, who has halted, the metrics.
-        told = torch.cat([mean_loss.detach().double().view(1), done.sums, done.carry.halted_B.double()]).cpu().numpy()
-        if not math.isfinite(told[0]):
-            return math.nan, told[1 : 1 + len(SUMS)]
-        self.flat.vector.grad = None
-        torch.autograd.backward(mean_loss)
-        if embedding is not None and rows_BE is not None and rows_BE.grad is not None:
-            rate = self.learning_rate(config.optimizer.puzzle_embedding_lr)
-            decay = config.optimizer.puzzle_embedding_weight_decay
-            embedding.update(self.carry.puzzle_ids_B, rows_BE.grad, rate, decay)
-        self.optimizer.step(self.flat.vector, self.flat.grad, self.learning_rate(config.optimizer.lr))
-        if self.average is not None:
-            self.average.update(self.flat.vector)
-        self.carry = done.carry
-        self._halted = told[1 + len(SUMS) :] > 0
-        self.step += 1
-        return float(told[0]), told[1 : 1 + len(SUMS)]
+        torch.autograd.backward(done.loss / config.train.batch_size)
+        return _Part(done.loss, done.sums, done.carry, None if rows_BE is None else rows_BE.grad)
+
+    def _update(self, row_grads: list[Tensor | None]) -> None:
+        """Apply the gradients of the whole batch: embeddings first, then weights and averages."""
+        settings, embedding = self.config.optimizer, self.model.puzzle_embedding
+        grads = [grad for grad in row_grads if grad is not None]
+        if embedding is not None and grads:
+            embedding.update(
+                self.ranks.gather(self.carry.puzzle_ids_B),
+                self.ranks.gather(torch.cat(grads)),
+                self.learning_rate(settings.puzzle_embedding_lr),
+                settings.puzzle_embedding_weight_decay,
+            )
+        self.optimizer.step(self.flat.vector, self.ranks.sum_(self.flat.grad), self.learning_rate(settings.lr))
+        for average in self.averages.values():
+            average.update(self.flat.vector)
 
     def weights(self, kind: str) -> Weights:
-        """The raw or averaged weights by name (raw where no average is kept)."""
-        averaged = kind == "ema" and self.average is not None
-        vector = self.average.vector if averaged and self.average is not None else self.flat.vector.detach()
-        return self.flat.views(vector)
+        """By name: `raw`, `ema` (the main average), or a further average by its rate."""
+        rate = str(self.config.optimizer.ema_rate) if kind == "ema" else kind
+        average = self.averages.get(rate)
+        return self.flat.views(self.flat.vector.detach() if average is None else average.vector)
 
     def score(self, split: str, *, weights: str, max_puzzles: int | None) -> EvalResult:
-        """Evaluate with D of the configuration."""
+        """Evaluate as the configuration says, at the model's own depth."""
+        self.model.recursion.set_depth(self.config.model.cycles, self.config.model.latent_steps)
         evaluation = self.config.evaluation.model_copy(update={"max_puzzles": max_puzzles})
         return evaluate(self.model, self.dataset, split, evaluation, weights=self.weights(weights), dtype=self.dtype)
 
@@ -169,15 +231,9 @@ class Trainer:
         """The whole run as a checkpoint file."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
-        carry = self.carry
-        tensors |= {f"carry/state_{index}": state for index, state in enumerate(carry.states)}
-        tensors |= {
-            f"carry/{name}": getattr(carry, name)
-            for name in ("steps_B", "halted_B", "inputs_BC", "labels_BC", "puzzle_ids_B")
-        }
-        if self.average is not None:
-            views = self.flat.views(self.average.vector)
-            tensors |= {f"ema/{self.average.rate}/{name}": value for name, value in views.items()}
+        tensors |= {f"carry/{name}": self.ranks.gather(value) for name, value in self.carry.tensors().items()}
+        for rate, average in self.averages.items():
+            tensors |= {f"ema/{rate}/{name}": value for name, value in self.flat.views(average.vector).items()}
         header = {
             "step": self.step,
             "config": self.config.plain(),
@@ -188,8 +244,9 @@ class Trainer:
             "num_identifiers": self.num_identifiers,
             "rng": {"kind": "counter", "seed": self.config.seed, "step": self.step},
             "data_position": {"step": self.step, "batch_size": self.config.train.batch_size},
-            "ema_updates": self.average.count if self.average else 0,
+            "ema_updates": {rate: average.count for rate, average in self.averages.items()},
             "puzzles_presented": self.puzzles_presented,
+            "train_flops": self.flops,
             "torch": torch.__version__,
         }
         return pack(tensors, header | extra)
@@ -204,17 +261,18 @@ class Trainer:
         # Parameters are views of the flat vector, so copying into them copies into it.
         self.model.load_state_dict(checkpoint.section("model"))
         self.optimizer.load(checkpoint.section("optimizer"))
-        if self.average is not None:
-            saved = checkpoint.section(f"ema/{self.average.rate}")
-            for name, view in self.flat.views(self.average.vector).items():
+        for rate, average in self.averages.items():
+            saved = checkpoint.section(f"ema/{rate}")
+            for name, view in self.flat.views(average.vector).items():
                 view.copy_(saved[name])
-            self.average.count = int(checkpoint.header["ema_updates"])
-        saved = {name: value.to(self.device) for name, value in checkpoint.section("carry").items()}
-        states = tuple(saved.pop(f"state_{index}") for index in range(len(self.carry.states)))
-        self.carry = replace(self.carry, states=states, **saved)
-        self._halted = saved["halted_B"].cpu().numpy().copy()
+            average.count = int(checkpoint.header["ema_updates"][rate])
+        mine = slice(self.slots.start, self.slots.stop)
+        saved = checkpoint.section("carry")
+        self.carry = Carry.of({name: value[mine].to(self.device) for name, value in saved.items()})
+        self._halted = self.carry.halted_B.cpu().numpy()
         self.step = checkpoint.step
         self.puzzles_presented = int(checkpoint.header["puzzles_presented"])
+        self.flops = float(checkpoint.header["train_flops"])
 
     def _check_same_run(self, checkpoint: Checkpoint) -> None:
         header = checkpoint.header

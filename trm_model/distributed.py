@@ -1,0 +1,52 @@
+"""The processes of one run, each with its share of the batch. One process is the ordinary case and costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those of the default process group (gloo on CPU, NCCL on CUDA)."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """From `torch.distributed`, if it has been initialised."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    def share(self, batch_size: int) -> range:
+        """The slots of the batch that this process has."""
+        size = batch_size // self.world_size
+        return range(self.rank * size, (self.rank + 1) * size)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """`tensor` summed over all processes, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The rows of all processes, in the order of the slots."""
+        if self.world_size == 1:
+            return tensor
+        raw = tensor.contiguous().view(torch.uint8)  # gloo knows neither bfloat16 nor short integers
+        parts = [torch.empty_like(raw) for _ in range(self.world_size)]
+        dist.all_gather(parts, raw)
+        return torch.cat(parts).view(tensor.dtype)
+
+    def first_says(self, flag: bool) -> bool:
+        """The flag of rank 0, for decisions that hang on a clock or a signal."""
+        if self.world_size == 1:
+            return flag
+        told = [flag]
+        dist.broadcast_object_list(told, src=0)
+        return bool(told[0])
