@@ -8,13 +8,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from results_factory import DATASET, demo_records, make_config, make_record
 from rich.console import Console
 
 from orchestrator.baselines import load_baselines
-from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals
+from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.record import Status, TrialRecord
 from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
-from results_factory import DATASET, demo_records, make_config, make_record
 from trm_data.errors import UserError
 
 SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}
@@ -161,6 +161,16 @@ def test_unknown_benchmark_names_the_nearest_and_a_known_one_may_be_empty() -> N
         build_leaderboard("sudoku-extrem", [], load_baselines())
     assert build_leaderboard("sudoku-6x6", [replace(confirmed(), stage="explore")], load_baselines()) == []
     assert build_leaderboard(None, [], []) == []
+
+
+def test_query_names_one_split_and_never_mixes_two() -> None:
+    tables = build_leaderboard("arc-agi-1", [], load_baselines())
+    chosen = select(tables, split="semi-private", metric="pass@2", protocol="single")
+    assert [(table.split, table.metric, table.protocol) for table in chosen] == [("semi-private", "pass@2", "single")]
+    with pytest.raises(UserError, match="no table has split 'public-eval,semi-private'; a query names one"):
+        select(tables, split="public-eval,semi-private")
+    with pytest.raises(UserError, match="no table has metric 'pass@3'"):
+        select(tables, metric="pass@3")
 
 
 def test_formats_show_the_same_rows() -> None:

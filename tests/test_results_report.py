@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from results_factory import demo_records, make_config, make_record
+from results_factory import demo_records, large_records, make_config, make_record
 
 from orchestrator.baselines import load_baselines
 from orchestrator.leaderboard import build_leaderboard
@@ -228,3 +229,13 @@ def test_tag_escapes_text_and_attributes_but_not_markup() -> None:
         tag("a", "<", tag("b", "x"), href='"&', aria_label="l")
         == '<a href="&quot;&amp;" aria-label="l">&lt;<b>x</b></a>'
     )
+
+
+@pytest.mark.slow
+def test_thousand_trials_of_two_hundred_points_take_five_seconds_and_six_megabytes() -> None:
+    records = large_records(1_000, 200)
+    before = time.process_time()
+    build_leaderboard(None, records, load_baselines())
+    page = render_report(records, now=NOW)
+    assert time.process_time() - before <= 5.0
+    assert len(page.encode()) <= 6_000_000

@@ -1,0 +1,148 @@
+"""Rows and tables of a leaderboard. All scores and intervals are percentages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from orchestrator import statistics
+from orchestrator.baselines import AS_PRINTED
+from orchestrator.statistics import Interval
+
+
+class Benchmark(NamedTuple):
+    """A published test set: the split on which an own `test` score may stand beside published ones, and its size."""
+
+    title: str
+    test_split: str
+    items: int
+
+
+PUBLISHED = {
+    "sudoku-extreme": Benchmark("Sudoku-Extreme", "test", 422_786),
+    "maze-hard": Benchmark("Maze-Hard", "test", 1_000),
+    "arc-agi-1": Benchmark("ARC-AGI-1", "public-eval", 400),
+    "arc-agi-2": Benchmark("ARC-AGI-2", "public-eval", 120),
+}
+SPLIT_TITLES = {
+    "test": "test split",
+    "public-eval": "public evaluation",
+    "semi-private": "semi-private evaluation",
+    "private": "private evaluation",
+    "unstated-subset": "subset of unstated size",
+    "one-percent-of-test": "1 % of the test split",
+    "own-9x9-test": "authors' own 9x9 test",
+    "own-250k-subset": "authors' own subset of 250,000",
+    AS_PRINTED: "as printed in TRM Table 5",
+}
+METRIC_TITLES = {
+    "exact_accuracy": "exact accuracy",
+    "peak_exact_accuracy": "best exact accuracy of a run",
+    "pass@1": "one attempt",
+    "pass@2": "two attempts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where an own row comes from: everything needed to find its records again."""
+
+    trial_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scores: tuple[float, ...]
+    """Per cent, one per seed."""
+    sweeps: tuple[str, ...]
+    stages: tuple[str, ...]
+    settings: dict[str, Any]
+    """The configuration without seed, label and runtime."""
+    fingerprint: str
+    commits: tuple[str, ...]
+    machines: tuple[str, ...]
+    spread: float | None
+    """Standard deviation over seeds, in points."""
+    seed_interval: Interval | None
+    """Student's t interval of the mean over seeds, per cent."""
+    train_flops: float | None
+    train_s: float | None
+    puzzles_presented: float | None
+    """Means over seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of a table. `score` and intervals are percentages."""
+
+    system: str
+    kind: str
+    score: float
+    items: int | None
+    item_interval: Interval | None
+    """Wilson interval over the scored puzzles; None where their number is not published."""
+    seeds: int | None
+    params: int | None
+    ranks: tuple[int, int] | None = None
+    """The ranks that the data leave possible; None where the row has no error to compare by."""
+    role: str = "headline"
+    cost_per_task_usd: float | None = None
+    source: str = ""
+    detail: str = ""
+    date: str = ""
+    evidence: str = ""
+    own: Provenance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Comparable rows, best first."""
+
+    benchmark: str
+    title: str
+    split: str
+    metric: str
+    protocol: str
+    items: int | None
+    entries: tuple[Entry, ...]
+    fingerprint: str = ""
+    """Of the dataset, where the test set is not a published one."""
+    test_scorings: int = 0
+    """Times that own trials were scored on this test set: each look at it makes a chance winner likelier."""
+
+    @property
+    def has_own(self) -> bool:
+        """Whether a row is our own."""
+        return any(entry.own for entry in self.entries)
+
+    @property
+    def heading(self) -> str:
+        """Benchmark, split, metric and protocol in words."""
+        split = SPLIT_TITLES.get(self.split, self.split)
+        words = [self.title, split, METRIC_TITLES.get(self.metric, self.metric)]
+        return ", ".join([*words, *(["ensembles"] if self.protocol == "ensemble" else [])])
+
+    @property
+    def power(self) -> str:
+        """What a test set of this size cannot show, in words; empty where its size is unknown."""
+        if self.items is None or not self.entries:
+            return ""
+        typical = float(np.median([entry.score for entry in self.entries])) / 100
+        near = min(max(typical, 0.05), 0.95)
+        gap = f"{100 * statistics.detectable_gap(near, self.items):.1f} points near {100 * near:.0f} %"
+        return f"With {self.items:,} items a gap below {gap} cannot be seen (80 % power)."
+
+
+class TableKey(NamedTuple):
+    """What rows must share to stand in one table."""
+
+    benchmark: str
+    split: str
+    metric: str
+    protocol: str
+    fingerprint: str
+
+
+def item_interval(score: float, items: int) -> Interval:
+    """Wilson interval over the scored puzzles."""
+    low, high = statistics.wilson(score / 100, items)
+    return Interval(100 * low, 100 * high)
