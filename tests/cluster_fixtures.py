@@ -149,6 +149,7 @@ def ray_cluster(gpus: Mapping[str, int], num_cpus: int = 2) -> Iterator[RayClust
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TMPDIR": str(folder),
+        "TMPDIR": str(folder),
         "RAY_enable_worker_prestart": "0",  # idle workers would only take memory and start-up time
         "OMP_NUM_THREADS": "1",
     }

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.cluster.nodes import Cluster, Node, describe_cluster
 from orchestrator.errors import ClusterError
 from tests.cluster_fixtures import RayCluster, ray_cluster
+from tests.test_infra_spot import announcing
 
 SWEEP = """
 import json, os, sys
@@ -39,6 +40,14 @@ results = tune.Tuner(
 ).fit()
 print("RESULT", json.dumps([[r.config["wish"], r.metrics["gpu"], r.metrics["devices"]] for r in results]))
 """
+REACH = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+task = ray.remote(num_gpus=1, label_selector={"ray.io/accelerator-type": sys.argv[2]})(lambda: "ran")
+ready, _ = ray.wait([task.remote()], timeout=float(sys.argv[3]))
+print(ray.get(ready))
+"""
+LEAVING = "import sys; from orchestrator.cluster.spot import is_leaving; print(is_leaving(sys.argv[2]))"
 DESCRIBE = """
 import dataclasses, json, sys
 from orchestrator.cluster.nodes import describe_cluster
@@ -86,6 +95,18 @@ def test_a_real_cluster_runs_trials_by_label_loses_a_node_and_leaves_nothing_beh
             [sys.executable, "-c", DESCRIBE, cluster.address], env=without_token, capture_output=True, text=True
         )
         assert "does not answer as a Ray head" in refused.stderr and "token" in refused.stderr
+
+        h100 = next(one["node_id"] for one in found["nodes"] if one["gpu_type"] == "H100")
+        assert run(cluster, REACH, "H100", "30").stdout == "['ran']\n"
+        with announcing() as url:
+            watcher = [sys.executable, "-m", "orchestrator.cluster.spot", cluster.address, "--node-id", h100]
+            heard = subprocess.run(
+                [*watcher, "--metadata-url", url], env=cluster.environment, capture_output=True, text=True
+            )
+        assert heard.stdout.startswith("terminate announced"), heard.stderr
+        assert run(cluster, LEAVING, h100).stdout == "True\n"
+        assert run(cluster, REACH, "H100", "4").stdout == "[]\n"  # drained: nothing more is placed there
+        assert run(cluster, REACH, "L40S", "30").stdout == "['ran']\n"
 
         cluster.nodes[1].kill()
         cluster.wait_for_nodes(2)

@@ -218,9 +218,8 @@ FAKES = {
     "ray": f"""echo "ray token=$(wc -c < "$RAY_AUTH_TOKEN_PATH") $*" >> "$LOG"
         [ "$2" = --head ] && exec python3 -c '{LISTEN}' "${{3#*=}}" "${{4#*=}}" """,
     "trm": """echo "trm $*" >> "$LOG"
-        [ "$2" = status ] && exit "$STATUS"
         trap 'echo stopped >> "$LOG"; exit 3' TERM
-        [ "$STATUS" = 0 ] && { sleep 60 & wait $!; }
+        [ -n "$LONG" ] && { sleep 60 & wait $!; }
         exit 0""",
 }
 
@@ -238,12 +237,12 @@ class TestSlurm:
             (programs / name).write_text(f"#!/bin/bash\n{body}\n")
             (programs / name).chmod(0o755)
 
-        def submit(*arguments: str, exists: bool) -> subprocess.Popen[str]:
+        def submit(*arguments: str, long: bool) -> subprocess.Popen[str]:
             environment = {
                 "PATH": f"{programs}:{os.environ['PATH']}",
                 "HOME": str(tmp_path),
                 "LOG": str(tmp_path / "log"),
-                "STATUS": "0" if exists else "2",
+                "LONG": "yes" if long else "",
                 "SLURM_JOB_ID": str(os.getpid()),
                 "SLURM_JOB_NODELIST": "node[1-2]",
                 "SLURM_CPUS_PER_TASK": "8",
@@ -256,10 +255,10 @@ class TestSlurm:
 
         return submit
 
-    def test_a_new_name_is_run_on_a_cluster_with_a_secret_token(
+    def test_the_sweep_is_run_on_a_cluster_with_a_secret_token(
         self, job: Callable[..., subprocess.Popen[str]], tmp_path: Path
     ) -> None:
-        process = job("depth", "sweeps/depth.py", "--seeds", "3", exists=False)
+        process = job("sweeps/demo.py", "--gpu", "any", long=False)
         try:
             assert process.wait(timeout=20) == 0
         finally:
@@ -268,20 +267,18 @@ class TestSlurm:
         log = (tmp_path / "log").read_text()
         address = re.search(r"ray token=64 start --address=(\S+) --block --num-cpus=8", log)
         assert address and f"--port={address[1].partition(':')[2]}" in log
-        assert (
-            f"trm sweep run sweeps/depth.py --seeds 3 --name depth --gpu any --storage s3://bucket/it's "
-            f"--address {address[1]}\n" in log
-        )
+        where = f"--storage s3://bucket/it's --address {address[1]}"
+        assert f"trm sweep run sweeps/demo.py --gpu any {where}\n" in log
         assert not list(tmp_path.glob(".trm-ray-token*"))
 
-    def test_an_old_name_is_resumed_and_the_warning_before_the_limit_reaches_the_driver(
+    def test_the_warning_before_the_time_limit_reaches_the_driver(
         self, job: Callable[..., subprocess.Popen[str]], tmp_path: Path
     ) -> None:
-        process = job("depth", exists=True)
+        process = job("sweeps/demo.py", long=True)
         log = tmp_path / "log"
         try:
             deadline = time.monotonic() + 20
-            while "trm sweep resume depth --storage" not in (log.read_text() if log.exists() else ""):
+            while "trm sweep run" not in (log.read_text() if log.exists() else ""):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             time.sleep(0.2)  # until the driver's own handler is set

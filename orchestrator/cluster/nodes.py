@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import dataclass
 
@@ -53,23 +54,28 @@ def describe_cluster(address: str, timeout_s: float = 2.0) -> Cluster:
     Raises:
         ClusterError: nothing answers, or it refuses (token, another version of Ray).
     """
-    host, port = parse_address(address)
+    require_answer(address, timeout_s)
     try:
-        socket.create_connection((host, port), timeout=timeout_s).close()
-    except OSError as error:
-        raise ClusterError(
-            f"no Ray cluster answers at {address} ({error.strerror or error})",
-            "Start one with `ray start --head --port 6379`, or leave --address out to run on this machine",
-        ) from error
-    try:
-        return _ask(f"{host}:{port}", timeout_s)
+        return _ask(address, timeout_s)
     except Exception as error:  # Ray's core raises RuntimeError, ValueError, KeyError and its own errors here
         text = " ".join(str(error).split())
         remedy = "Give this process the cluster's token: RAY_AUTH_MODE=token and ~/.ray/auth_token"
         raise ClusterError(f"{address} does not answer as a Ray head: {text[:200]}", remedy) from error
 
 
+def require_answer(address: str, timeout_s: float = 2.0) -> None:
+    """Raise ClusterError unless something listens at HOST:PORT. Ray's own client would try for 40 s."""
+    try:
+        socket.create_connection(parse_address(address), timeout=timeout_s).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error.strerror or error})",
+            "Start one with `ray start --head --port 6379`, or leave --address out to run on this machine",
+        ) from error
+
+
 def _ask(address: str, timeout_s: float) -> Cluster:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # its warnings would land on the user's terminal
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
 
     client = GcsClient(address=address)

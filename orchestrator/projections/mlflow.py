@@ -124,7 +124,7 @@ class MlflowProjection:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise TrackingError(
                 f"tracker {view.without_password(self.tracking_uri)}: {lines[0] if lines else type(error).__name__}",
-                "Records are complete without it: run `trm track sync` when it works again",
+                "Records are complete without it; `trm sweep resume NAME` sends the rest when it works again",
             ) from error
 
     def _connect(self) -> None:
