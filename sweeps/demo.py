@@ -22,7 +22,9 @@ base = configure(
     },
 )
 
-AUGMENTED = {"aug": 1000}
+# Each rival gets what it needs to do well: the augmentation, and its published shape at the TRM's number of weights.
+DIRECT = {"model.variant": "direct", "T": 1, "n": 1, "N_sup": 1, "aug": 1000}
+HRM = {"model.variant": "hrm", "model.num_layers": 1, "T": 2, "n": 2, "N_sup": 4, "aug": 1000}
 
 sweep = Sweep(
     name="demo",
@@ -34,9 +36,6 @@ sweep = Sweep(
     confirm=Confirm(
         top=1,
         seeds=3,
-        controls=(
-            Variant(name="direct prediction", settings={"model.variant": "direct", "T": 1, "n": 1, **AUGMENTED}),
-            Variant(name="HRM", settings={"model.variant": "hrm", "model.num_layers": 1, "T": 2, "n": 2, **AUGMENTED}),
-        ),
+        controls=(Variant(name="direct prediction", settings=DIRECT), Variant(name="HRM", settings=HRM)),
     ),
 )
