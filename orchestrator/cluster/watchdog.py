@@ -1,0 +1,133 @@
+"""Ends a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
+
+    python -m orchestrator.cluster.watchdog demo --storage s3://bucket/trm --usd 50 --terminate trm-sweeps
+
+It only reads records, so it may run anywhere that sees the storage. At the limit it asks for a clean stop first
+(checkpoints are written); a driver that does not listen is ended by signals if it is on this machine; and only if that
+was not enough, and only if named, the cluster's worker machines are ended. A sweep that was stopped can be resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from orchestrator.cluster.aws import terminate_workers
+from orchestrator.cluster.spending import Budget, exceeded, spending
+from orchestrator.errors import SweepError
+from orchestrator.lock import driver_of, request_stop
+from orchestrator.record import TrialRecord, read_trials
+from orchestrator.storage import Storage, StorageError, open_storage
+from trm_data.errors import UserError
+
+POLL_S = 60.0
+"""A limit is overrun by at most this, the time to write checkpoints, and the idle time of machines."""
+GRACE_S = 120.0
+"""A clean stop takes as long as the slowest checkpoint; signals follow after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Watches one sweep. `folder` is its folder in the storage; `clock` and `sleep` are in seconds."""
+
+    folder: Storage
+    budget: Budget
+    read: Callable[[], Sequence[TrialRecord]]
+    end_machines: Callable[[], Sequence[str]] | None = None
+    grace_s: float = GRACE_S
+    poll_s: float = POLL_S
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+    def run(self) -> str:
+        """Watch until the sweep is over or was ended; says how.
+
+        Raises:
+            UserError: machines could not be ended.
+        """
+        while True:
+            with suppress(StorageError):  # an outage of the storage: the next look will tell
+                records = self.read()
+                reason = exceeded(spending(records, self.clock()), self.budget)
+                if reason:
+                    return f"{reason}: {self.stop()}"
+                if records and all(record.status.is_final for record in records) and driver_of(self.folder) is None:
+                    return "the sweep is complete"
+            self.sleep(self.poll_s)
+
+    def stop(self) -> str:
+        """Ask, then insist, then cut the power; says what it took."""
+        driver = driver_of(self.folder)
+        if driver is None:
+            return self._cut("the driver is gone")
+        request_stop(self.folder)
+        if self._gone_within(self.grace_s):
+            return "the driver stopped cleanly"
+        if driver["host"] != socket.gethostname():
+            return self._cut(f"the driver on {driver['host']} does not listen")
+        self._signal(driver["pid"], signal.SIGTERM)
+        if self._gone_within(self.grace_s / 4):
+            return "the driver ended after SIGTERM"
+        self._signal(driver["pid"], signal.SIGKILL)
+        return self._cut("the driver was killed")
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def _gone_within(self, limit_s: float) -> bool:
+        deadline = self.clock() + limit_s
+        while driver_of(self.folder) is not None:
+            if self.clock() > deadline:
+                return False
+            self.sleep(min(1.0, limit_s / 10))
+        return True
+
+    def _cut(self, found: str) -> str:
+        """Without a driver Ray ends its trials and the autoscaler its machines, in minutes, unless something hangs."""
+        if self.end_machines is None:
+            return f"{found}; no machine was ended (--terminate CLUSTER does)"
+        return f"{found}; {len(self.end_machines())} worker machines ended"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the watchdog."""
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.cluster.watchdog", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("sweep", help="name of the sweep")
+    parser.add_argument("--storage", default="runs", help="folder or s3://bucket/prefix (default: %(default)s)")
+    parser.add_argument("--trials", type=int, help="trials that may start")
+    parser.add_argument("--gpu-hours", type=float)
+    parser.add_argument("--usd", type=float, help="at the prices of the catalogue")
+    parser.add_argument("--wall-hours", type=float, help="from the start of the first trial")
+    parser.add_argument("--terminate", metavar="CLUSTER", help="end the AWS workers of this Ray cluster if need be")
+    parser.add_argument("--region", help="AWS region of the cluster")
+    options = parser.parse_args(arguments)
+    limits = {name: getattr(options, name) for name in Budget.model_fields}
+    if not any(limits.values()):
+        parser.error("give a limit: --trials, --gpu-hours, --usd or --wall-hours")
+    try:
+        storage = open_storage(options.storage)
+        folder = storage.sub(f"sweeps/{options.sweep}")
+        if not folder.exists("sweep.json"):
+            raise SweepError(f"no sweep {options.sweep!r} in {storage.url}", "Start it first, or correct --storage")
+        watchdog = Watchdog(
+            folder,
+            Budget.parse(limits),
+            read=lambda: read_trials(storage, options.sweep),
+            end_machines=(lambda: terminate_workers(options.terminate, options.region)) if options.terminate else None,
+        )
+        print(watchdog.run(), flush=True)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
