@@ -136,8 +136,8 @@ class EvaluationConfig(Settings):
     noise: float = Field(0.0, ge=0)
     """Standard deviation of the Gaussian noise added to the latent before every supervision step, in rollouts but the
     first."""
-    choose: Literal["halt", "majority"] = "halt"
-    """Which of the rollouts' and views' answers counts: the one with the best halt logit, or the most frequent."""
+    choose: Literal["majority", "halt"] = "majority"
+    """Which of the rollouts' and views' answers counts: the most frequent, or the one with the best halt logit."""
 
 
 class RuntimeConfig(Settings):

@@ -225,7 +225,16 @@ class Trainer:
         """Evaluate as the configuration says, at the model's own depth."""
         self.model.recursion.set_depth(self.config.model.cycles, self.config.model.latent_steps)
         evaluation = self.config.evaluation.model_copy(update={"max_puzzles": max_puzzles})
-        return evaluate(self.model, self.dataset, split, evaluation, weights=self.weights(weights), dtype=self.dtype)
+        return evaluate(
+            self.model,
+            self.dataset,
+            split,
+            evaluation,
+            weights=self.weights(weights),
+            dtype=self.dtype,
+            trained_augmentations=self.config.data.num_augmentations,
+            seed=self.config.seed,
+        )
 
     def save(self, extra: dict[str, Any]) -> bytes:
         """The whole run as a checkpoint file."""

@@ -1,0 +1,105 @@
+"""Votes over views: undoing augmentations, ranking answers, and the official ARC evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trm_data.arc import crop, frame, grid_hash
+from trm_data.symmetry import arc_code, arc_colours, dihedral, parse_augmentation
+from trm_model.vote import Votes, pass_at, submission, undo
+
+
+@pytest.fixture(scope="module")
+def arc(shared: Path):  # type: ignore[no-untyped-def]
+    """(facts, arrays, votes, labels, puzzles, tasks) of the official evaluation."""
+    golden = json.loads((shared / "golden/data/golden.json").read_text())
+    facts, names = golden["arc_eval"], golden["arc_builder"][0]["identifiers"]
+    arrays = np.load(shared / "golden/data/arc_eval.npz")
+    trained = arrays["puzzle_identifiers"] > 0
+    parsed = [parse_augmentation(names[row]) for row in arrays["puzzle_identifiers"][trained]]
+    codes = np.array([code for _, code in parsed], np.uint64)
+    inputs = undo("arc", 30, arrays["inputs"][trained], codes)
+    answers = undo("arc", 30, arrays["preds"][trained], codes)
+    items: dict[bytes, int] = {}
+    tasks: dict[str, list[int]] = {}
+    labels: dict[int, bytes] = {}
+    puzzles: dict[int, int] = {}
+    for number, (name, task) in enumerate(facts["test_puzzles"].items()):
+        for pair in task["test"]:
+            key = only_grid(pair["input"])
+            item = items.setdefault(key, len(items))
+            labels[item], puzzles[item] = only_grid(pair["output"]), number
+            tasks.setdefault(name, []).append(item)
+    votes = Votes()
+    numbers = np.array([items[cells.tobytes()] for cells in inputs])
+    votes.add(numbers, answers, arrays["q_halt_logits"][trained])
+    return facts, votes, labels, puzzles, tasks
+
+
+def only_grid(grid: list[list[int]]) -> bytes:
+    framed = frame(np.array(grid, np.uint8))
+    return np.where(framed >= 2, framed, 0).astype(np.uint8).tobytes()
+
+
+def test_votes_are_ranked_as_the_official_evaluator_ranks_them(arc) -> None:  # type: ignore[no-untyped-def]
+    facts, votes, labels, _, tasks = arc
+    for key, expected in facts["votes"].items():
+        name, label_hash = key.split(":")
+        seen = [
+            [(grid_hash(crop(np.frombuffer(one.answer, np.uint8)))[:12], one.count) for one in votes.ranking(item)]
+            for item in tasks[name]
+        ]
+        means = [[one.mean_score for one in votes.ranking(item)] for item in tasks[name]]
+        wanted = [(name, count) for name, count, _ in expected]
+        place = next(
+            number
+            for number, item in enumerate(tasks[name])
+            if label_hash in (grid_hash(crop(np.frombuffer(labels[item], np.uint8)))[:12],) or seen[number] == wanted
+        )
+        assert seen[place] == wanted
+        np.testing.assert_allclose(means[place], [mean for _, _, mean in expected], atol=1e-6)
+
+
+def test_pass_at_k_is_the_official_one(arc) -> None:  # type: ignore[no-untyped-def]
+    facts, votes, labels, puzzles, _ = arc
+    for k in facts["pass_Ks"]:
+        per_input, per_task = pass_at(votes, labels, puzzles, k)
+        assert per_input == pytest.approx(facts["result"][f"ARC/pass@{k}"])
+        assert per_task <= per_input
+
+
+def test_submission_is_the_official_one(arc) -> None:  # type: ignore[no-untyped-def]
+    facts, votes, _, _, tasks = arc
+    assert submission(votes, tasks, facts["submission_K"]) == facts["submission"]
+
+
+grids = st.integers(1, 9).flatmap(
+    lambda height: st.integers(1, 9).flatmap(
+        lambda width: st.lists(st.integers(0, 9), min_size=height * width, max_size=height * width).map(
+            lambda cells: np.array(cells, np.uint8).reshape(height, width)
+        )
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(grid=grids, turn=st.integers(0, 7), order=st.permutations(range(1, 10)))
+def test_undo_inverts_every_arc_augmentation(grid: np.ndarray, turn: int, order: list[int]) -> None:
+    code = arc_code(turn, np.array([0, *order], np.uint8))
+    seen = frame(arc_colours(code)[dihedral(grid, turn)])
+    undone = undo("arc", 30, seen[None], np.array([code], np.uint64))[0]
+    np.testing.assert_array_equal(crop(undone), grid)
+
+
+def test_majority_prefers_the_frequent_answer_and_halt_the_confident_one() -> None:
+    votes = Votes()
+    answers = np.array([[1, 2], [1, 2], [3, 4]], np.uint8)
+    votes.add(np.array([7, 7, 7]), answers, np.array([0.1, 0.2, 5.0]))
+    assert votes.answer(7).tolist() == [1, 2]
+    assert votes.answer(7, "halt").tolist() == [3, 4]
