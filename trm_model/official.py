@@ -12,14 +12,21 @@ here.
 
 from __future__ import annotations
 
+import io
+import pickle
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
+import yaml
 from torch import Tensor
 
+from trm_data.files import write_atomic
+from trm_model.artifact import pack_weights
 from trm_model.checkpoint import CheckpointError
-from trm_model.config import ModelConfig
-from trm_model.recursion import Model
+from trm_model.config import ModelConfig, TrialConfig
+from trm_model.recursion import Model, build_model
 
 _OUTER = {
     "token_embedding": "embed_tokens.embedding_weight",
@@ -85,3 +92,106 @@ def to_official(model: Model) -> dict[str, Tensor]:
         f"model.inner.{official_name(name, model.config)}": value.detach().clone()
         for name, value in model.state_dict().items()
     }
+
+
+def read_official(path: Path) -> dict[str, Tensor]:
+    """The tensors of an official checkpoint file. Nothing in it is executed.
+
+    Raises:
+        CheckpointError: no such file, or it holds something else than tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}", "Name the file step_<number> of an official run") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a plain PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} does not hold a state dict", "Name the file step_<number> of an official run")
+    return state
+
+
+def official_sizes(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[int, int]:
+    """(vocabulary, rows of the puzzle-embedding table) of an official state dict."""
+    named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
+    try:
+        table = named["puzzle_emb.weights"] if config.puzzle_embedding_len else None
+        return named["embed_tokens.embedding_weight"].shape[0], 0 if table is None else table.shape[0]
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint has no tensor {error}", "Is it a TRM or HRM checkpoint?") from error
+
+
+_ARCHITECTURES = {"hrm": "hrm", "transformers_baseline": "direct"}
+
+
+def config_from_official(path: Path) -> TrialConfig:
+    """The settings in the `all_config.yaml` that an official run writes beside its checkpoints.
+
+    Raises:
+        CheckpointError: the file is missing or lacks a setting.
+    """
+    try:
+        facts = yaml.safe_load(path.read_text())
+        arch = facts["arch"]
+        module = str(arch["name"]).split("@")[0].rsplit(".", 1)[-1]
+        variant = _ARCHITECTURES.get(module, "trm")
+        is_mlp = bool(arch.get("mlp_t", False))
+        model = {
+            "variant": variant,
+            "mixer": "mlp" if is_mlp else "attention",
+            "positions": {"rope": "rotary", "learned": "learned"}.get(arch["pos_encodings"], "none"),
+            "hidden_size": arch["hidden_size"],
+            "num_heads": arch["num_heads"],
+            "expansion": arch["expansion"],
+            "num_layers": arch["H_layers"] if variant == "direct" else arch["L_layers"],
+            "cycles": arch["H_cycles"],
+            "latent_steps": arch.get("L_cycles", 1),
+            "num_latents": {"trm_singlez": 0, "trm_hier6": 6}.get(module, 1),
+            "supervision_steps": arch["halt_max_steps"],
+            "halt_exploration": arch["halt_exploration_prob"],
+            "puzzle_embedding_len": arch.get("puzzle_emb_len") or -(-arch["puzzle_emb_ndim"] // arch["hidden_size"]),
+        }
+        if variant == "trm" and not arch.get("no_ACT_continue", True):
+            model["halting"] = "continue"
+        optimizer = {
+            "lr": facts["lr"],
+            "weight_decay": facts["weight_decay"],
+            "betas": (facts["beta1"], facts["beta2"]),
+            "warmup_steps": facts["lr_warmup_steps"],
+            "lr_min_ratio": facts["lr_min_ratio"],
+            "puzzle_embedding_lr": facts["puzzle_emb_lr"],
+            "puzzle_embedding_weight_decay": facts["puzzle_emb_weight_decay"],
+            "ema_rate": facts.get("ema_rate", 0.999) if facts.get("ema") else 0.0,
+        }
+        train = {"batch_size": facts["global_batch_size"]}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
+    except (KeyError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} lacks or misspells a setting: {error}", "Give a recipe instead") from error
+    return TrialConfig.parse({"model": model, "optimizer": optimizer, "train": train}, str(path))
+
+
+def import_official(
+    path: Path, config: TrialConfig | None, *, seq_len: int, id_map_hash: str, step: int = 0
+) -> tuple[Model, bytes]:
+    """An official checkpoint as a model and as a weights-only checkpoint file of ours.
+
+    `config` None reads the `all_config.yaml` beside it.
+
+    Raises:
+        CheckpointError: unreadable, or the configuration does not fit the tensors.
+    """
+    config = config or config_from_official(path.with_name("all_config.yaml"))
+    state = read_official(path)
+    vocab_size, num_identifiers = official_sizes(state, config.model)
+    model = build_model(config.model, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=num_identifiers)
+    with torch.no_grad():
+        load_official(model, state)
+    return model, pack_weights(model, config, step=step, id_map_hash=id_map_hash, imported_from=path.name)
+
+
+def export_official(model: Model, path: Path) -> None:
+    """Write a model as the official code would have saved it."""
+    buffer = io.BytesIO()
+    torch.save(to_official(model), buffer)
+    write_atomic(path, buffer.getvalue())
