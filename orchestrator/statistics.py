@@ -65,12 +65,18 @@ def spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """Student's t interval of a mean, the interval over seeds; None for fewer than two values."""
+def mean_interval(
+    values: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Student's t interval of a mean, the interval over seeds; None for fewer than two values.
+
+    `resolution` is the smallest spread that the values may claim: runs that solve the same number of puzzles by chance
+    have no spread at all, and would make their mean look certain.
+    """
     deviation = spread(values)
     if deviation is None:
         return None
-    half = _t(confidence, len(values) - 1) * deviation / math.sqrt(len(values))
+    half = _t(confidence, len(values) - 1) * max(deviation, resolution) / math.sqrt(len(values))
     mean = float(np.mean(values))
     return Interval(mean - half, mean + half)
 
@@ -92,8 +98,7 @@ def welch(
 ) -> Comparison:
     """mean(first) - mean(second) for independent groups with their own variances (Welch 1947).
 
-    `resolution` is the smallest spread that a group may claim: two runs that solve the same number of puzzles by chance
-    have no spread at all, and would make any difference look certain.
+    `resolution` is the smallest spread that a group may claim, as in `mean_interval`.
 
     Raises:
         ValueError: a group with fewer than two values.

@@ -14,6 +14,9 @@ from orchestrator.leaderboard.rows import PUBLISHED, Entry, Table, TableKey, ite
 from orchestrator.record import TrialRecord
 from trm_data.errors import UserError, nearest
 
+_TRAINED = ("trm", "hrm", "direct", "system")
+"""Kinds whose score depends on the seed of a training run."""
+
 
 def build_leaderboard(
     benchmark: str | None, records: Sequence[TrialRecord], baselines: Sequence[Baseline]
@@ -84,12 +87,11 @@ def _published_entry(row: Baseline) -> Entry:
 def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
     ordered = sorted(entries, key=lambda entry: (-entry.score, entry.system))
     comparable = [index for index, entry in enumerate(ordered) if entry.items]
-    ranges = statistics.rank_ranges(
-        [ordered[index].score / 100 for index in comparable], *_errors([ordered[index] for index in comparable])
-    )
+    published = PUBLISHED.get(key.benchmark)
+    errors, degrees = _errors([ordered[index] for index in comparable], published.seed_spread if published else 0.0)
+    ranges = statistics.rank_ranges([ordered[index].score / 100 for index in comparable], errors, degrees)
     for index, ranks in zip(comparable, ranges, strict=True):
         ordered[index] = replace(ordered[index], ranks=ranks)
-    published = PUBLISHED.get(key.benchmark)
     sizes = {entry.items for entry in ordered if entry.items}
     return Table(
         benchmark=key.benchmark,
@@ -104,16 +106,17 @@ def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
     )
 
 
-def _errors(entries: list[Entry]) -> tuple[list[float], list[float]]:
-    """Standard errors and degrees of freedom: the items' share, and for own rows that of the seeds as well."""
+def _errors(entries: list[Entry], assumed_spread: float) -> tuple[list[float], list[float]]:
+    """Standard errors and degrees of freedom: the items' share and that of the seeds, measured or else assumed."""
     errors, degrees = [], []
     for entry in entries:
         item_variance = statistics.proportion_error(entry.score / 100, entry.items or 1) ** 2
-        seed_variance = 0.0
-        freedom = math.inf
+        seed_variance, freedom = 0.0, math.inf
         if entry.own and entry.own.spread:
             seed_variance = (entry.own.spread / 100) ** 2 / len(entry.own.scores)
             freedom = (item_variance + seed_variance) ** 2 / (seed_variance**2 / (len(entry.own.scores) - 1))
+        elif entry.kind in _TRAINED:
+            seed_variance = (assumed_spread / 100) ** 2 / (entry.seeds or 1)
         errors.append(math.sqrt(item_variance + seed_variance))
         degrees.append(freedom)
     return errors, degrees

@@ -112,7 +112,7 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         commits=_distinct(commit for record in group for commit in _commits(record)),
         machines=_distinct(machine for record in group for machine in _machines(record)),
         spread=statistics.spread(scores),
-        seed_interval=statistics.mean_interval(scores),
+        seed_interval=statistics.mean_interval(scores, resolution=100 / items),
         train_flops=_mean(results, "train_flops"),
         train_s=_mean(results, "train_s"),
         puzzles_presented=_mean(results, "puzzles_presented"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from trm_data.files import write_atomic
 
 _ROWS_SHOWN = 12
 """Rows of a published table shown at first; the rest is one button away."""
-_ROWS_FOR_PLOT = 30
+_ROWS_FOR_PLOT = 10
 """Rows that must state a cost before a published table is drawn against it."""
 RIVALS = (
     "o3-mini (High)",
@@ -100,7 +100,7 @@ def render_report(
         .render(
             title=title or _title(sweeps),
             sections=sections,
-            published=_by_benchmark(others),
+            published=_related_first(others, sections),
             baselines=published,
             generated=now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             num_trials=len(records),
@@ -115,11 +115,13 @@ def _title(sweeps: list[str]) -> str:
     return sweeps[0] if len(sweeps) == 1 else f"{len(sweeps)} sweeps"
 
 
-def _by_benchmark(tables: list[Table]) -> dict[str, list[Table]]:
+def _related_first(tables: list[Table], sections: Sequence[Section]) -> list[tuple[str, list[Table], bool]]:
+    """(title, tables, open at first) per benchmark: the kin of what was trained here comes first, and open."""
+    kinds = {section.study.benchmark.split("-")[0] for section in sections}
     groups: dict[str, list[Table]] = {}
-    for table in tables:
+    for table in sorted(tables, key=lambda table: table.benchmark.split("-")[0] not in kinds):
         groups.setdefault(table.title, []).append(table)
-    return groups
+    return [(title, group, group[0].benchmark.split("-")[0] in kinds) for title, group in groups.items()]
 
 
 def _section(study: Study, published: Sequence[Baseline], ablation: Ablation | None) -> Section:
@@ -134,9 +136,17 @@ def _section(study: Study, published: Sequence[Baseline], ablation: Ablation | N
         tables=tables,
         dots=interval_plots.dots_and_intervals(entries),
         ablation=_ablation_figure(compared) if compared else None,
-        figures=tuple(figure for figure in _figures(study, entries, importance) if figure.body),
+        figures=_laid_out([figure for figure in _figures(study, entries, importance) if figure.body]),
         refused=refusals(study.records),
     )
+
+
+def _laid_out(figures: list[Figure]) -> tuple[Figure, ...]:
+    """Wide figures first, then the others in pairs; one without a partner takes the whole width."""
+    wide, narrow = ([figure for figure in figures if figure.wide is value] for value in (True, False))
+    if len(narrow) % 2:
+        narrow[-1] = replace(narrow[-1], wide=True)
+    return (*wide, *narrow)
 
 
 def _ablation_figure(ablation: Ablation) -> Figure:
@@ -155,7 +165,7 @@ def _figures(study: Study, entries: Sequence[Entry], importance: Importance | No
     figures = [
         Figure(
             "Learning curves",
-            "A line per trial; in colour the best explored trial and all confirmed ones, dashed if cut short.",
+            "A line per trial, dashed if cut short; in colour the best of the search or study and confirmed controls.",
             trial_plots.curves(study.trials),
             wide=True,
         )

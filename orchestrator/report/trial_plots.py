@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -24,15 +24,12 @@ def curves(trials: Sequence[TrialView]) -> Markup:
         return Markup("")
     x = Scale(0, max(trial.curve[-1][0] for trial in drawn))
     y = Scale(0, 100)
-    explored = [trial for trial in drawn if trial.stage == "explore" and trial.score is not None]
-    best = max(explored, key=lambda trial: trial.score or 0.0, default=None)
+    leading = _leading(drawn)
     faint = " faint" if len(drawn) > FAINT_ABOVE else ""
-    ordered = sorted(drawn, key=lambda trial: (trial.stage != "explore", trial is best))
     lines = []
-    for trial in ordered:
+    for trial in sorted(drawn, key=lambda trial: trial.trial_id in leading):
         points = [(x.at(step), y.at(value)) for step, value in trial.curve]
-        lead = trial is best or trial.stage != "explore"
-        class_ = f"curve {kind_class(trial.variant)} lead" if lead else f"curve{faint}"
+        class_ = f"curve {kind_class(trial.variant)} lead" if trial.trial_id in leading else f"curve{faint}"
         line = polyline(points, class_ if trial.complete else f"{class_} cut")
         lines.append(tag("g", tag("title", _trial_words(trial)), line))
     label = f"Exact accuracy on validation over training steps for {len(drawn)} trials."
@@ -43,6 +40,20 @@ def curves(trials: Sequence[TrialView]) -> Markup:
         x_title="training steps",
         y_title="exact accuracy on validation, %",
     )
+
+
+def _leading(trials: Sequence[TrialView]) -> set[str]:
+    """Ids of the curves in colour: confirmed trials, the best explored one, and the runs of a study's best cell."""
+    explored = [trial for trial in trials if trial.stage == "explore" and trial.score is not None]
+    cells: dict[str, list[TrialView]] = defaultdict(list)
+    for trial in trials:
+        if trial.stage == "study" and trial.score is not None:
+            cells[trial.family].append(trial)
+    best = sorted(explored, key=lambda trial: -(trial.score or 0.0))[:1]
+    if cells:
+        means = {family: sum(run.score or 0.0 for run in runs) / len(runs) for family, runs in cells.items()}
+        best += cells[max(means, key=lambda family: means[family])]
+    return {trial.trial_id for trial in [*best, *(t for t in trials if t.stage == "confirm")]}
 
 
 def _trial_words(trial: TrialView) -> str:
@@ -127,20 +138,27 @@ def parallel(trials: Sequence[TrialView], names: Sequence[str]) -> Markup:
         return Markup("")
     columns = {name: sort_values({trial.settings[name] for trial in drawn}) for name in names}
     places = {name: 100 * index / len(names) for index, name in enumerate(names)}
-    best = sorted((trial.score or 0.0 for trial in drawn if trial.complete), reverse=True)
-    least = best[max(0, len(best) // 4 - 1)] if best else math.inf
+    best = _best_quarter(drawn)
     faint = " faint" if len(drawn) > FAINT_ABOVE else ""
     lines, marks = [], []
     for trial in sorted(drawn, key=lambda trial: trial.score or 0.0):
-        lead = trial.complete and (trial.score or 0.0) >= least
         path = [(places[n], _place(trial.settings[n], columns[n])) for n in names] + [(100.0, trial.score or 0.0)]
-        class_ = f"curve k-trm lead{faint}" if lead else f"curve{faint}" + ("" if trial.complete else " cut")
-        lines.append(tag("g", tag("title", _trial_words(trial)), polyline(path, class_)))
+        class_ = f"curve k-trm lead{faint}" if trial.trial_id in best else f"curve{faint}"
+        line = polyline(path, class_ if trial.complete else f"{class_} cut")
+        lines.append(tag("g", tag("title", _trial_words(trial)), line))
     for name, values in columns.items():
         marks.append(_parallel_axis(places[name], name, [(_place(v, values), _plain(v)) for v in _few(values)]))
     marks.append(_parallel_axis(100.0, "score, %", [(tick, f"{tick:g}") for tick in Scale(0, 100).ticks()]))
     label = f"Settings and scores of {len(drawn)} trials; the best quarter is in colour."
     return plot(stretched(*lines) + Markup("").join(marks), label=label, height=260)
+
+
+def _best_quarter(trials: Sequence[TrialView]) -> set[str]:
+    """Ids of the best complete trials; none where all score the same."""
+    complete = sorted((t for t in trials if t.complete), key=lambda t: -(t.score or 0.0))
+    if not complete or complete[0].score == complete[-1].score:
+        return set()
+    return {trial.trial_id for trial in complete[: max(1, len(complete) // 4)]}
 
 
 def _place(value: Value, values: Sequence[Value]) -> float:
