@@ -113,7 +113,7 @@ class TestContent:
         projection.sync([finished(0), finished(1)], "depth", DEFINITION)
         parents = runs_of(uri, "tags.mlflow.runName = 'depth'")
         assert len(parents) == 1 and parents[0].info.status == "FINISHED"
-        assert parents[0].data.tags["definition.space.model.cycles"] == "[1, 2]"
+        assert parents[0].data.tags["definition.space"] == '{"model.cycles": [1, 2]}'
         assert parents[0].data.tags["trials.finished"] == "2"
         children = runs_of(uri, f"tags.mlflow.parentRunId = '{parents[0].info.run_id}'")
         assert {run.data.tags["trial_id"] for run in children} == {finished(0).trial_id, finished(1).trial_id}
@@ -216,6 +216,8 @@ class TestIncrements:
         projection.sync([finished(0), record(1)], "depth", DEFINITION | {"seeds": [0, 1, 2]})
         (parent,) = runs_of(uri, "tags.mlflow.runName = 'depth'")
         assert parent.info.status == "RUNNING"
+        counts = {status: parent.data.tags[f"trials.{status}"] for status in ("finished", "running", "failed")}
+        assert counts == {"finished": "1", "running": "1", "failed": "0"}
         assert parent.data.tags["definition.seeds"] == "[0, 1, 2]"
 
     @pytest.mark.parametrize("point_of_death", ["create_run", "log_inputs", "log_batch", "set_terminated"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from orchestrator.record import Row, TrialRecord
+from orchestrator.record import Row, Status, TrialRecord
 
 PARENT = ""
 """In place of a trial id: the run of the sweep itself."""
@@ -133,14 +133,14 @@ def _attempt_tags(start: Mapping[str, Any]) -> dict[str, Any]:
 
 def parent_tags(sweep_name: str, definition: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, str]:
     """The sweep's definition and how many trials are in which state."""
-    counts = Counter(str(record.status) for record in records)
+    counts = Counter(record.status for record in records)
     tags = {
         "mlflow.runName": sweep_name,
         "mlflow.source.name": "trm",
         "sweep": sweep_name,
         "trials": str(len(records)),
-        **{f"trials.{status}": str(count) for status, count in counts.items()},
-        **{f"definition.{name}": value for name, value in flatten(definition).items() if value},
+        **{f"trials.{status}": str(counts[status]) for status in Status},
+        **{f"definition.{name}": json.dumps(value) for name, value in definition.items()},
     }
     return {name: value[:MAX_TAG_LEN] for name, value in tags.items()}
 
