@@ -77,6 +77,18 @@ def test_baselines_read_gives_back_what_was_written(tmp_path: Path) -> None:
     assert read_baselines(path) == rows
 
 
+def test_baselines_of_the_user_join_and_replace_the_packaged_ones(tmp_path: Path) -> None:
+    packaged = load_baselines("maze-hard")
+    changed = packaged[0].model_copy(update={"cost_per_task_usd": 0.5})
+    path = tmp_path / "maze-hard.csv"
+    path.write_bytes(write_baselines([changed, changed.model_copy(update={"system": "Mine"})]))
+    new = tmp_path / "my-puzzles.csv"
+    new.write_bytes(write_baselines([changed]))
+    rows = load_baselines("maze-hard", extra=[path, new])
+    assert len(rows) == len(packaged) + 1 and rows[0] == changed and rows[-1].system == "Mine"
+    assert [row.benchmark for row in load_baselines("my-puzzles", extra=[path, new])] == ["my-puzzles"]
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

@@ -14,7 +14,7 @@ from rich.console import Console
 from orchestrator.baselines import load_baselines
 from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.record import Status, TrialRecord
-from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
+from orchestrator.report.formats import curves_to_csv, shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from trm_data.errors import UserError
 
 SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}
@@ -219,6 +219,14 @@ def test_shortened_table_keeps_own_rows_and_ranks() -> None:
     table = only(build_leaderboard("sudoku-extreme", [record], load_baselines()), has_own=True)
     short = shorten(table, 3)
     assert len(short.entries) == 4 and short.entries[-1].own and short.entries[-1].ranks == table.entries[-3].ranks
+
+
+def test_curves_hold_every_point() -> None:
+    records = demo_records()
+    rows = list(csv.DictReader(io.StringIO(curves_to_csv(records))))
+    assert len(rows) == sum(len(row.metrics) for record in records for row in record.rows)
+    first = [float(row["value"]) for row in rows if row["trial_id"] == records[0].trial_id and row["metric"] == "loss"]
+    assert first == [value for _, value in records[0].curve("loss")]
 
 
 def test_csv_of_no_tables_has_a_header_only() -> None:

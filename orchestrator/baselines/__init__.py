@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -72,16 +72,21 @@ def benchmarks() -> list[str]:
     return sorted(path.stem for path in _DATA.glob("*.csv"))
 
 
-def load_baselines(benchmark: str | None = None) -> list[Baseline]:
-    """The packaged results of one benchmark, or of all.
+def load_baselines(benchmark: str | None = None, extra: Sequence[Path] = ()) -> list[Baseline]:
+    """The packaged results of one benchmark, or of all, with those of the user's own files.
+
+    A file is named after its benchmark (`maze-hard.csv`), which may be a new one; its row replaces the packaged row of
+    the same system, split, metric, protocol, source and detail.
 
     Raises:
         DataError: no such benchmark, or a row that cannot be believed.
     """
-    names = benchmarks()
+    paths = [*sorted(_DATA.glob("*.csv")), *extra]
+    names = sorted({path.stem for path in paths})
     if benchmark is not None and benchmark not in names:
         raise DataError(f"there are no published results for benchmark {benchmark!r}", nearest(benchmark, names))
-    return [row for name in names if benchmark in (None, name) for row in read_baselines(_DATA / f"{name}.csv")]
+    rows = (row for path in paths if benchmark in (None, path.stem) for row in read_baselines(path))
+    return list({(row.benchmark, *_key(row)): row for row in rows}.values())
 
 
 def read_baselines(path: Path) -> list[Baseline]:
@@ -121,11 +126,16 @@ def _parse_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Baseline]:
             row = Baseline.model_validate({**filled, "benchmark": path.stem})
         except ValidationError as error:
             raise DataError(f"{where}: {_explain(error)}", "Every row needs a source and a score in per cent") from None
-        key = (row.system, row.split, row.metric, row.protocol, row.source, row.detail)
+        key = _key(row)
         if key in seen:
             raise DataError(f"{where}: repeats line {seen[key]} ({row.system!r})", "Remove one of them")
         seen[key] = reader.line_num
         yield row
+
+
+def _key(row: Baseline) -> tuple[str, ...]:
+    """What makes two rows the same result."""
+    return row.system, row.split, row.metric, row.protocol, row.source, row.detail
 
 
 def _check_columns(path: Path, names: list[str]) -> None:

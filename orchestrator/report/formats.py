@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 
 from orchestrator.ablation import Ablation, Effect, show_p
 from orchestrator.leaderboard import Entry, Table
+from orchestrator.record import TrialRecord
 from orchestrator.report.markup import compact, dollars, duration, flops, points
 from orchestrator.statistics import Interval
 
@@ -87,6 +88,18 @@ def to_csv(tables: Sequence[Table]) -> str:
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["benchmark"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    return text.getvalue()
+
+
+def curves_to_csv(records: Sequence[TrialRecord]) -> str:
+    """Every point of every curve, one line per trial, split, step and metric: what the page shows thinned out."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sweep", "trial_id", "stage", "family", "seed", "split", "step", "metric", "value"])
+    for record in records:
+        head = [record.sweep, record.trial_id, record.stage, record.family, record.config.seed]
+        for row in record.rows:
+            writer.writerows([*head, row.split, row.step, name, value] for name, value in row.metrics.items())
     return text.getvalue()
 
 
