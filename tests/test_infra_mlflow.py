@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -76,12 +76,31 @@ def finished(seed: int = 0, steps: int = 5) -> TrialRecord:
     return dataclasses.replace(before, status=Status.FINISHED, attempts=attempts, result=result)
 
 
+class FirstUse(NamedTuple):
+    """What the first use of a new folder left behind."""
+
+    done: subprocess.CompletedProcess[str]
+    current_folder: Path
+    database: Path
+
+
 @pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new database: MLflow takes two seconds of migrations for each, so tests copy this one."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    MlflowProjection(default_uri(folder)).sync([], "none", {})
-    return folder / "mlflow.db"
+def first_use(tmp_path_factory: pytest.TempPathFactory) -> FirstUse:
+    """A process that makes a new database: two seconds of migrations, which is why all tests copy this one."""
+    here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from orchestrator.projections.mlflow import MlflowProjection, default_uri\n"
+        "assert 'mlflow' not in sys.modules\n"
+        "MlflowProjection(default_uri(Path(sys.argv[1]))).sync([], 'none', {})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(there)], cwd=here, capture_output=True, text=True)
+    return FirstUse(done, here, there / "mlflow.db")
+
+
+@pytest.fixture
+def migrated(first_use: FirstUse) -> Path:
+    return first_use.database
 
 
 @pytest.fixture
@@ -289,22 +308,10 @@ class TestErrors:
         assert lines == [f"{finished(1).trial_id}: no run", f"{finished(0).trial_id}: a run without a record"]
 
 
-def test_a_new_database_is_made_without_a_word_and_nothing_lands_in_the_current_folder(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from orchestrator.projections.mlflow import MlflowProjection, default_uri\n"
-        "assert 'mlflow' not in sys.modules\n"
-        "MlflowProjection(default_uri(Path(sys.argv[1]))).sync([], 'none', {})"
-    )
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(there)], cwd=here, capture_output=True, text=True, check=True
-    )
-    assert (done.stdout, done.stderr) == ("", "")
-    assert list(here.iterdir()) == []
-    assert (there / "mlflow.db").exists()
+def test_a_new_database_is_made_without_a_word_and_nothing_lands_in_the_current_folder(first_use: FirstUse) -> None:
+    assert (first_use.done.returncode, first_use.done.stdout, first_use.done.stderr) == (0, "", "")
+    assert list(first_use.current_folder.iterdir()) == []
+    assert first_use.database.exists()
 
 
 @pytest.mark.slow
