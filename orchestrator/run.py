@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from orchestrator.attempt import Job
-from orchestrator.cluster.connect import connect, probe
+from orchestrator.cluster.connect import check_cluster, connect
 from orchestrator.datasets import provide
 from orchestrator.errors import ClusterError, SweepError
 from orchestrator.lock import DriverLock, stop_requested
@@ -116,7 +116,7 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
     folder = sweep_folder(storage, sweep.name)
     _agree(folder, sweep)
     if options.address is not None:
-        probe(options.address)
+        check_cluster(options.address)
     with DriverLock(folder, sweep.name) as lock:
         folder.write("sweep.json", dump(sweep.plain()))
         library = Library(storage, watcher)

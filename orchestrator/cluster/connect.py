@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
-import socket
+import platform
 from pathlib import Path
 
 from orchestrator.errors import ClusterError
@@ -16,6 +17,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it turns SIGTERM into an abort
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",  # its warnings would land on the user's terminal
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 """Read by Ray when it starts in this process; set here because it has no other interface for them."""
@@ -50,29 +52,38 @@ def _start_local() -> None:
     )
 
 
-def probe(address: str) -> None:
-    """Raises ClusterError at once if nobody listens at HOST:PORT: before anything is built for a cluster."""
-    host, port = parse_address(address)
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError as error:
-        raise ClusterError(
-            f"no Ray cluster answers at {address} ({error.strerror or error})",
-            "Start one with `ray start --head --port 6379`, or leave --address out to run on this machine",
-        ) from error
+def check_cluster(address: str) -> None:
+    """Ask the head who it is, before anything is built for it.
 
-
-def _join(address: str) -> None:
-    probe(address)
+    Raises:
+        ClusterError: nobody listens at HOST:PORT, the token is refused, or the versions differ.
+    """
     if "RAY_AUTH_MODE" not in os.environ and _has_token():
         # Since 2.59 a head with a token file asks for it, but ray.init with an explicit address sends none by default.
         os.environ["RAY_AUTH_MODE"] = "token"
+    from orchestrator.cluster.nodes import describe_cluster
+
+    cluster = describe_cluster(address)
+    here = {"Ray": importlib.metadata.version("ray"), "Python": platform.python_version()}
+    there = {"Ray": cluster.ray_version, "Python": cluster.python_version}
+    for name, version in here.items():
+        if there[name] and there[name] != version:
+            raise ClusterError(
+                f"the cluster at {address} runs {name} {there[name]}, this machine {version}",
+                f"Install {name} {there[name]} here, or start the driver on the cluster's head",
+            )
+
+
+def _join(address: str) -> None:
+    check_cluster(address)
     import ray
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises many types here, each for something that only the user can mend
-        raise ClusterError(f"cannot join the Ray cluster at {address}: {_first_line(error)}", _remedy(error)) from error
+        raise ClusterError(
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}", "Look at `trm doctor --address`"
+        ) from error
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -90,14 +101,3 @@ def _has_token() -> bool:
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _remedy(error: Exception) -> str:
-    text = str(error).lower()
-    if "auth" in text or "token" in text:
-        return (
-            "Give this process the cluster's token: RAY_AUTH_MODE=token and ~/.ray/auth_token, or `ray get-auth-token`"
-        )
-    if "version" in text:
-        return "Install the cluster's versions of Python and Ray here"
-    return "Look at `trm doctor --address`"

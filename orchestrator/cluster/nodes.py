@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from orchestrator.cluster.connect import parse_address
@@ -56,7 +59,8 @@ def describe_cluster(address: str, timeout_s: float = 2.0) -> Cluster:
     """
     require_answer(address, timeout_s)
     try:
-        return _ask(address, timeout_s)
+        with _silent_core():
+            return _ask(address, timeout_s)
     except Exception as error:  # Ray's core raises RuntimeError, ValueError, KeyError and its own errors here
         text = " ".join(str(error).split())
         remedy = "Give this process the cluster's token: RAY_AUTH_MODE=token and ~/.ray/auth_token"
@@ -74,8 +78,21 @@ def require_answer(address: str, timeout_s: float = 2.0) -> None:
         ) from error
 
 
+@contextmanager
+def _silent_core() -> Iterator[None]:
+    """Ray's core writes warnings past Python, straight to the terminal, before any setting of its log level holds."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _ask(address: str, timeout_s: float) -> Cluster:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # its warnings would land on the user's terminal
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
 
     client = GcsClient(address=address)
