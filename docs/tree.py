@@ -1,0 +1,78 @@
+"""Writes the tree of the README: a line per file, from the first line of its docstring.
+
+python docs/tree.py
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- tree: `python docs/tree.py` writes it, a test checks it -->\n", "<!-- /tree -->"
+OTHER = {
+    ".ci/run": "what continuous integration runs",
+    ".gitignore": "",
+    "CHANGELOG.md": "what changed for users",
+    "LICENSE": "MIT",
+    "Makefile": "demo, test, test-slow, lint",
+    "README.md": "",
+    "constraints.txt": "one known good set of versions",
+    "pyproject.toml": "package, dependencies, tools",
+    "docs/images/leaderboard.png": "",
+    "infra/aws/README.md": "AWS: quotas, rights, costs, steps",
+    "infra/aws/iam-head.json": "rights of the head",
+    "infra/aws/iam-worker.json": "rights of the workers",
+    "infra/aws/ray-cluster.yaml": "CPU head, L40S and H100 workers, spot, from zero",
+    "infra/catalogue/gpus.csv": "GPU facts with sources",
+    "infra/catalogue/prices.csv": "prices with sources and dates",
+    "infra/catalogue/quotas.csv": "AWS quota codes",
+    "infra/kubernetes/rayjob.yaml": "the same sweep as a KubeRay job",
+    "infra/mlflow/compose.yaml": "MLflow server with PostgreSQL and S3",
+    "infra/slurm/sweep.sbatch": "the same sweep in a Slurm allocation",
+}
+SKIPPED = (".gitignore", "README.md", "docs/images/")
+
+
+def tree() -> str:
+    """The tree as a Markdown code block."""
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True)
+    files = [name for name in listed.stdout.splitlines() if not name.startswith(SKIPPED) and _is_shown(name)]
+    lines: list[str] = []
+    folder = ""
+    for name in sorted(files, key=lambda name: (name.count("/") > 0, name.rsplit("/", 1)[0] if "/" in name else "", name)):
+        parent, _, leaf = name.rpartition("/")
+        if parent != folder:
+            folder = parent
+            lines.append(f"{parent}/")
+        lines.append(f"{'  ' if parent else ''}{leaf:<28} {_purpose(name)}".rstrip())
+    return "```\n" + "\n".join(lines) + "\n```\n"
+
+
+def _is_shown(name: str) -> bool:
+    if name.endswith("__init__.py"):
+        return bool((ROOT / name).read_text().strip())
+    return name.endswith((".py", ".md")) or name in OTHER
+
+
+def _purpose(name: str) -> str:
+    path = ROOT / name
+    if name in OTHER:
+        return OTHER[name]
+    if name.endswith(".py"):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        return text.split("\n")[0].rstrip(".")
+    return next((line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# ")), "")
+
+
+def updated(readme: str) -> str:
+    """The README with its tree made anew."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + tree() + END + after
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(updated(path.read_text()))
