@@ -206,9 +206,14 @@ class _ResidualNorm(torch.autograd.Function):
 
 def swiglu(x: Tensor, gate_up_weight: Tensor, down_weight: Tensor) -> Tensor:
     """`down(silu(gate(x)) * up(x))` along the last axis; the weights are (2I, W) and (W, I)."""
+    if torch.compiler.is_compiling():  # the compiler fuses by itself, and export knows no custom functions
+        return F.linear(_gate(F.linear(x, gate_up_weight)), down_weight)
     return cast(Tensor, _SwiGLU.apply(x, gate_up_weight, down_weight))
 
 
 def residual_norm(x: Tensor, change: Tensor, epsilon: float) -> Tensor:
     """`x + change` over its root mean square along the last axis. Both must be contiguous."""
+    if torch.compiler.is_compiling():
+        wide = (x + change).float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)).to(x.dtype)
     return cast(Tensor, _ResidualNorm.apply(x, change, epsilon))

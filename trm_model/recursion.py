@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -188,11 +189,11 @@ class Model(nn.Module):
     def embed(self, inputs_BC: Tensor, puzzle_rows_BE: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The input of the recursion, (B, L, D): puzzle tokens, then cells."""
         width = self.config.hidden_size
-        embedded = self.token_embedding.to(dtype)[inputs_BC.int()]
+        embedded = F.embedding(inputs_BC.int(), self.token_embedding.to(dtype))
         if puzzle_rows_BE is not None:
             rows = puzzle_rows_BE.to(dtype)
             room = self.config.puzzle_embedding_len * width - rows.shape[-1]
-            tokens = torch.nn.functional.pad(rows, (0, room)).view(len(rows), -1, width)
+            tokens = F.pad(rows, (0, room)).view(-1, self.config.puzzle_embedding_len, width)
             embedded = torch.cat((tokens, embedded), dim=1)
         if self.position_embedding is not None:
             embedded = math.sqrt(0.5) * (embedded + self.position_embedding.to(dtype))
@@ -204,8 +205,8 @@ class Model(nn.Module):
         input_BLD = self.embed(inputs_BC, puzzle_rows_BE, dtype)
         states = self.recursion(states, input_BLD, self.rotary(dtype))
         answer_BLD = states[0]
-        logits_BCV = torch.nn.functional.linear(answer_BLD[:, self.config.puzzle_embedding_len :], self.answer_head)
-        q_B2 = torch.nn.functional.linear(answer_BLD[:, 0], self.halt_head, self.halt_bias).float()
+        logits_BCV = F.linear(answer_BLD[:, self.config.puzzle_embedding_len :], self.answer_head)
+        q_B2 = F.linear(answer_BLD[:, 0], self.halt_head, self.halt_bias).float()
         return Output(tuple(state.detach() for state in states), logits_BCV, q_B2[:, 0], q_B2[:, 1])
 
     def rotary(self, dtype: torch.dtype) -> Rotary | None:
