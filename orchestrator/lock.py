@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.errors import SweepError
 from orchestrator.record import dump
 from orchestrator.storage import Storage
+from orchestrator.storage.base import StorageError
 
 HEARTBEAT_S = 5.0
 LEASE_S = 30.0
@@ -26,41 +27,63 @@ class DriverLock:
     """
 
     def __init__(self, folder: Storage, name: str) -> None:
+        self.took_over = False
+        """Whether the driver before this one died without giving the sweep back."""
+        self.lost = threading.Event()
+        """Set when another driver took the sweep over, as it may when this one was suspended for too long."""
         self._folder = folder
         self._name = name
         self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "started_s": time.time()}
-        self.took_over = False
-        """Whether the driver before this one died without giving the sweep back."""
+        self._version = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="sweep-lock", daemon=True)
 
     def __enter__(self) -> DriverLock:
-        if not self._folder.create("lock.json", self._claim()):
-            holder = _read(self._folder, "lock.json")
-            if holder and _is_alive(holder):
-                raise SweepError(
-                    f"sweep {self._name!r} is being run by process {holder['pid']} on {holder['host']}",
-                    f"Watch it with `trm sweep status {self._name}`, or end it with `trm sweep stop {self._name}`",
-                )
-            self.took_over = True
-            self._folder.delete("lock.json")
-            if not self._folder.create("lock.json", self._claim()):
-                raise SweepError(f"another driver has just taken sweep {self._name!r}", "Try again in a moment")
+        if self._folder.create("lock.json", self._claim()):
+            self._version = self._folder.read_tagged("lock.json").etag
+        else:
+            self._version = self._take_over()
         self._folder.delete("stop.json")
         self._thread.start()
         return self
 
+    def _take_over(self) -> str:
+        """Replace a dead driver's claim: of several that try, the version lets one through."""
+        try:
+            data, version = self._folder.read_tagged("lock.json")
+            holder = json.loads(data)
+        except KeyError:
+            raise SweepError(f"the driver of sweep {self._name!r} is just ending", "Try again in a moment") from None
+        if _is_alive(holder):
+            raise SweepError(
+                f"sweep {self._name!r} is being run by process {holder['pid']} on {holder['host']}",
+                f"Watch it with `trm sweep status {self._name}`, or end it with `trm sweep stop {self._name}`",
+            )
+        taken = self._folder.replace_if("lock.json", self._claim(), version)
+        if taken is None:
+            raise SweepError(f"another driver has just taken sweep {self._name!r}", "Try again in a moment")
+        self.took_over = True
+        return taken
+
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(HEARTBEAT_S)
-        self._folder.delete("lock.json")
+        if not self.lost.is_set():
+            self._folder.delete("lock.json")
 
     def _claim(self) -> bytes:
         return dump({**self._owner, "beat_s": time.time()})
 
     def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
-            self._folder.write("lock.json", self._claim())
+            try:
+                version = self._folder.replace_if("lock.json", self._claim(), self._version)
+            except StorageError:
+                continue  # the lease outlives a short outage; a long one ends the sweep where it writes
+            if version is None:
+                self.lost.set()
+                return
+            self._version = version
 
 
 def _read(folder: Storage, key: str) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
             return Ending.COMPLETE, planner
         if lock.took_over:
             time.sleep(3)  # a driver that was killed here may have trials that notice only now
-        ending = _Driver(sweep, storage, library, planner, watcher).run(options)
+        ending = _Driver(sweep, storage, library, planner, watcher, lock).run(options)
         if ending is Ending.STOPPED:  # trials wrote their last words after Tune had let them go
             planner = Planner(sweep, fingerprint, read_trials(storage, sweep.name))
         return ending, planner
@@ -156,12 +156,15 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
 class _Driver:
     """Tune's three seams (search, schedule, stop) on one planner. Tune calls them from one thread, one at a time."""
 
-    def __init__(self, sweep: Sweep, storage: Storage, library: Library, planner: Planner, watcher: Watcher) -> None:
+    def __init__(
+        self, sweep: Sweep, storage: Storage, library: Library, planner: Planner, watcher: Watcher, lock: DriverLock
+    ) -> None:
         self._sweep = sweep
         self._storage = storage
         self._library = library
         self._planner = planner
         self._watcher = watcher
+        self._lock = lock
         self._stopping = threading.Event()
         self._error: BaseException | None = None
 
@@ -188,6 +191,9 @@ class _Driver:
         while thread.is_alive():
             thread.join(POLL_S)
             self._watcher.refresh(self._planner)
+            if self._lock.lost.is_set() and self._error is None:
+                self._error = SweepError("another driver took this sweep over", "This one's trials were ended")
+                self._stopping.set()
             if time.monotonic() - asked_s > STOP_POLL_S:
                 asked_s = time.monotonic()
                 if stop_requested(folder):
