@@ -30,6 +30,7 @@ class Benchmark:
     """None: all that the source has."""
     blanks: int | None = None
     shortest_path: int | None = None
+    min_rating: int | None = None
     default_source: str | None = None
     """Where it is published; None for what is generated or comes with a package."""
 
@@ -88,6 +89,19 @@ CATALOGUE = {
         _sudoku(4, 8, 200),
         _sudoku(6, 18, 1000),
         _sudoku(9, 28, 1000),
+        Benchmark(
+            name="sudoku-9x9-hard",
+            family="sudoku",
+            side=9,
+            description="Generated minimal Sudoku of rating 20 and more, no two equivalent, no relatives across splits",
+            source="generator",
+            licence="none needed: made here",
+            generated=True,
+            num_train=1000,
+            num_validation=500,
+            num_test=1000,
+            min_rating=20,
+        ),
         _extreme("", None, "all 422,786 test puzzles"),
         _extreme("-10k", 10_000, "10,000 test puzzles of a fixed draw"),
         _extreme("-1pct", 4_228, "4,228 test puzzles (1 %) of a fixed draw"),
@@ -161,11 +175,12 @@ def complete(request: DataRequest) -> DataRequest:
     """
     benchmark = resolve_benchmark(request.benchmark)
     made = benchmark.generated and request.source is None
-    for field, family in (("blanks", "sudoku"), ("shortest_path", "maze")):
-        if getattr(request, field) is not None and not (made and benchmark.family == family):
+    for field in ("blanks", "shortest_path", "min_rating"):
+        if getattr(request, field) is not None and not (made and getattr(benchmark, field) is not None):
+            takers = ", ".join(b.name for b in CATALOGUE.values() if getattr(b, field) is not None)
             raise ConfigError(
                 f"{field}={getattr(request, field)} has no meaning for {_described(request)}",
-                f"Only generated {family} puzzles take it",
+                f"Only these, generated, take it: {takers}",
             )
     if benchmark.family == "maze" and benchmark.generated and request.source is not None:
         raise ConfigError(f"{benchmark.name} is generated and takes no source", "Use maze-hard with --source")
@@ -177,7 +192,7 @@ def complete(request: DataRequest) -> DataRequest:
             f"num_train and num_test have no meaning for {benchmark.name}: its splits are published",
             "num_validation sets how many training tasks lend their test pairs to validation",
         )
-    names = ("num_train", "num_validation", "num_test", "blanks", "shortest_path")
+    names = ("num_train", "num_validation", "num_test", "blanks", "shortest_path", "min_rating")
     own_list = benchmark.generated and request.source is not None  # its splits follow from its length
     defaults = {} if own_list else {name: getattr(benchmark, name) for name in names}
     if request.ids == "upstream":

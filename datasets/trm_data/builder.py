@@ -59,7 +59,7 @@ def _name(request: DataRequest, benchmark: Benchmark) -> str:
     """The identity under which results are ranked: a list of one's own puzzles is a benchmark of its own."""
     if request.source is not None:
         address = parse_address(request.source)
-        is_list = benchmark.family == "sudoku" and not address.base.startswith("hf://") and files.exists(address)
+        is_list = benchmark.family == "sudoku" and files.exists(address)
         if is_list or benchmark.name == "official":
             return f"{benchmark.name}-{address.stem.lower()}"
         subset = request.num_test != benchmark.num_test and benchmark.family != "arc"

@@ -18,6 +18,8 @@ class DataRequest(Settings):
     """A puzzle list, folder or address; None takes the benchmark's own first source."""
     blanks: int | None = Field(None, ge=1)
     """Generated Sudoku: number of empty cells."""
+    min_rating: int | None = Field(None, ge=1)
+    """Generated hard Sudoku: least rating of a puzzle, the guesses that the solver needs."""
     shortest_path: int | None = Field(None, ge=2)
     """Generated mazes: least number of edges of the shortest path."""
     num_train: int | None = Field(None, ge=1)

@@ -1,8 +1,8 @@
 """Sudoku of any box shape: solve, count solutions, rate, and name a puzzle up to symmetry. Grids are flat, 0 = blank.
 
-The solver keeps one bit mask of candidates per cell, propagates naked and hidden singles and branches on a cell with
-the fewest candidates. `guesses` counts the values tried at branchings until the *first* solution, like the published
-rating.
+The solver keeps one bit mask of candidates per cell, propagates singles and locked candidates and branches on a cell
+with the fewest candidates. The rating of a puzzle is the number of guesses until the *first* solution, like the
+published one; `docs/data.md` compares both on known lists.
 """
 
 from __future__ import annotations
@@ -36,93 +36,175 @@ def shape(side: int) -> Shape:
     return Shape(side, box_rows, box_cols, np.concatenate([cells, cells.T, boxes]))
 
 
-@jit
-def _popcount(mask: int) -> int:
-    count = 0
-    while mask:
-        mask &= mask - 1
-        count += 1
-    return count
+_COUNT = np.array([bin(mask).count("1") for mask in range(1 << 9)], np.int64)
+"""Candidates in a mask."""
 
 
 @jit
-def _assign_singles(candidates: Ints, units: Ints) -> bool:
-    """Propagate naked and hidden singles until nothing changes; False on a contradiction."""
-    num_units, side = units.shape
-    changed = True
-    while changed:
-        changed = False
-        for u in range(num_units):
-            solved, once, twice = 0, 0, 0
-            for k in range(side):
-                mask = candidates[units[u, k]]
-                twice |= once & mask
-                once |= mask
-                if mask & (mask - 1) == 0:
-                    if mask & solved or mask == 0:
-                        return False
-                    solved |= mask
-            if once != (1 << side) - 1:
-                return False
-            hidden = once & ~twice & ~solved
-            for k in range(side):
-                cell = units[u, k]
-                mask = candidates[cell]
-                if mask & (mask - 1) == 0:
-                    continue
-                reduced = mask & ~solved
-                if reduced & hidden:
-                    reduced &= hidden
-                    if reduced & (reduced - 1):
-                        return False  # two digits have this cell as their only place
-                if reduced == 0:
+def _units_of(cell: int, side: int, box_cols: int) -> int:
+    """Mask of the row, column and box of a cell."""
+    row, col = cell // side, cell % side
+    box_rows = side // box_cols
+    box = row // box_rows * box_rows + col // box_cols  # a band has side / box_cols = box_rows boxes
+    return (1 << row) | (1 << (side + col)) | (1 << (2 * side + box))
+
+
+@jit
+def _assign_singles(candidates: Ints, units: Ints, box_cols: int, dirty: int) -> bool:
+    """Propagate naked and hidden singles, beginning with the units in the mask `dirty`; False on a contradiction."""
+    side = units.shape[1]
+    while dirty:
+        below = (dirty & -dirty) - 1
+        dirty &= dirty - 1
+        u = _COUNT[below & 511] + _COUNT[below >> 9 & 511] + _COUNT[below >> 18]  # the lowest dirty unit
+        solved, once, twice = 0, 0, 0
+        for k in range(side):
+            mask = candidates[units[u, k]]
+            twice |= once & mask
+            once |= mask
+            if mask & (mask - 1) == 0:
+                if mask & solved or mask == 0:
                     return False
-                if reduced != mask:
-                    candidates[cell] = reduced
-                    changed = True
+                solved |= mask
+        if once != (1 << side) - 1:
+            return False
+        hidden = once & ~twice & ~solved
+        if solved & twice == 0 and hidden == 0:
+            continue
+        for k in range(side):
+            cell = units[u, k]
+            mask = candidates[cell]
+            if mask & (mask - 1) == 0:
+                continue
+            reduced = mask & ~solved
+            if reduced & hidden:
+                reduced &= hidden
+                if reduced & (reduced - 1):
+                    return False  # two digits have this cell as their only place
+            if reduced == 0:
+                return False
+            if reduced != mask:
+                candidates[cell] = reduced
+                dirty |= _units_of(cell, side, box_cols)
     return True
 
 
 @jit
-def _narrowest(candidates: Ints, side: int) -> int:
-    """The open cell with the fewest candidates, or -1 if every cell is decided."""
-    best, fewest = -1, side + 1
+def _lock_lines(candidates: Ints, side: int, size: int, depth: int, along: int, across: int, box_cols: int) -> int:
+    """Locked candidates between lines and boxes; rows with (along, across) = (1, side), columns the other way round.
+
+    Args:
+        size, depth: cells of a line in one box, lines of one box.
+
+    Returns:
+        Mask of the units in which a candidate was removed.
+    """
+    parts = side // size
+    segment = np.zeros((side, parts), np.int64)
+    for line in range(side):
+        for i in range(side):
+            segment[line, i // size] |= candidates[line * across + i * along]
+    dirty = 0
+    for line in range(side):
+        first = line - line % depth
+        for part in range(parts):
+            in_line, in_box = 0, 0
+            for other in range(parts):
+                if other != part:
+                    in_line |= segment[line, other]
+            for other in range(first, first + depth):
+                if other != line:
+                    in_box |= segment[other, part]
+            only_box, only_line = segment[line, part] & ~in_box & in_line, segment[line, part] & ~in_line & in_box
+            if only_box:
+                for i in range(side):
+                    cell = line * across + i * along
+                    if i // size != part and candidates[cell] & only_box:
+                        candidates[cell] &= ~only_box
+                        dirty |= _units_of(cell, side, box_cols)
+            if only_line:
+                for other in range(first, first + depth):
+                    for i in range(part * size, part * size + size):
+                        cell = other * across + i * along
+                        if other != line and candidates[cell] & only_line:
+                            candidates[cell] &= ~only_line
+                            dirty |= _units_of(cell, side, box_cols)
+    return dirty
+
+
+@jit
+def _propagate(candidates: Ints, units: Ints, box_cols: int, dirty: int) -> bool:
+    """Singles and locked candidates until nothing changes; False on a contradiction."""
+    side = units.shape[1]
+    while dirty:
+        if not _assign_singles(candidates, units, box_cols, dirty):
+            return False
+        dirty = _lock_lines(candidates, side, box_cols, side // box_cols, 1, side, box_cols)
+        dirty |= _lock_lines(candidates, side, side // box_cols, box_cols, side, 1, box_cols)
+    return True
+
+
+@jit
+def _branching_cell(candidates: Ints, units: Ints, box_cols: int) -> int:
+    """The open cell with the fewest candidates, or -1 if every cell is decided.
+
+    Among equals the one that shares candidates with the most open cells of its units: a guess there decides most.
+    """
+    side = units.shape[1]
+    fewest = side + 1
     for cell in range(candidates.size):
-        count = _popcount(candidates[cell])
+        count = _COUNT[candidates[cell]]
         if 1 < count < fewest:
-            best, fewest = cell, count
-            if count == 2:
-                break
+            fewest = count
+    best, most = -1, -1
+    for cell in range(candidates.size):
+        if fewest > side or _COUNT[candidates[cell]] != fewest:
+            continue
+        touched = 0
+        mask = _units_of(cell, side, box_cols)
+        for u in range(3 * side):
+            if mask >> u & 1:
+                for k in range(side):
+                    other = candidates[units[u, k]]
+                    if other & (other - 1):
+                        touched += _COUNT[other & candidates[cell]]
+        if touched > most:
+            best, most = cell, touched
     return best
 
 
 @jit
-def solve(puzzle: Bytes, limit: int, units: Ints, solution: Bytes) -> tuple[int, int]:
-    """Count solutions up to `limit`; the first one is written to `solution`.
+def _search(puzzle: Bytes, limit: int, units: Ints, solutions: Bytes, barred: int) -> tuple[int, int]:
+    """Count solutions up to `limit` and write the first ones to the rows of `solutions`; see `solve`.
 
-    Returns:
-        (solutions found, at most `limit`; guesses until the search ended).
+    The clue of cell `barred` (-1: none) is what that cell must not be.
     """
     side = units.shape[1]
     size = side * side
+    box_cols = 0
+    for k in range(side):  # the first box lists box_cols cells of the first row
+        box_cols += units[2 * side, k] < side
     stack = np.empty((size + 1, size), np.int64)
     untried = np.zeros(size + 1, np.int64)  # at each depth: the values still to try at the branching cell
     branch = np.zeros(size + 1, np.int64)
     for cell in range(size):
         stack[0, cell] = 1 << (puzzle[cell] - 1) if puzzle[cell] else (1 << side) - 1
+    if barred >= 0:
+        stack[0, barred] ^= (1 << side) - 1
     found, guesses, depth, entering = 0, 0, 0, True
+    dirty = (1 << 3 * side) - 1
     while depth >= 0:
         if entering:
             entering = False
             untried[depth] = 0
-            if _assign_singles(stack[depth], units):
-                branch[depth] = _narrowest(stack[depth], side)
+            if _propagate(stack[depth], units, box_cols, dirty):
+                branch[depth] = _branching_cell(stack[depth], units, box_cols)
                 if branch[depth] >= 0:
                     untried[depth] = stack[depth, branch[depth]]
                 else:
-                    if found == 0:
+                    if found < len(solutions):
                         for cell in range(size):
-                            solution[cell] = _popcount(stack[depth, cell] - 1) + 1
+                            solutions[found, cell] = _COUNT[stack[depth, cell] - 1] + 1
                     found += 1
                     if found == limit:
                         return found, guesses
@@ -131,12 +213,39 @@ def solve(puzzle: Bytes, limit: int, units: Ints, solution: Bytes) -> tuple[int,
             depth -= 1
             continue
         untried[depth] &= ~value
-        guesses += 1
+        if untried[depth]:
+            guesses += 1
         stack[depth + 1] = stack[depth]
         stack[depth + 1, branch[depth]] = value
+        dirty = _units_of(branch[depth], side, box_cols)
         depth += 1
         entering = True
     return found, guesses
+
+
+@jit
+def solve(puzzle: Bytes, limit: int, units: Ints, solution: Bytes) -> tuple[int, int]:
+    """Count solutions up to `limit`; the first one is written to `solution`.
+
+    Returns:
+        (solutions found, at most `limit`; guesses until the search ended: values tried while others were left).
+    """
+    return _search(puzzle, limit, units, solution.reshape(1, solution.size), -1)
+
+
+@jit
+def solve_two(puzzle: Bytes, units: Ints, first: Bytes, second: Bytes) -> int:
+    """Write up to two solutions and return how many there are, at most 2."""
+    solutions = np.empty((2, puzzle.size), np.uint8)
+    found, _ = _search(puzzle, 2, units, solutions, -1)
+    first[:], second[:] = solutions[0], solutions[1]
+    return found
+
+
+@jit
+def needs_clue(puzzle: Bytes, cell: int, units: Ints) -> bool:
+    """Whether a puzzle with one solution would have more without the clue of `cell`."""
+    return _search(puzzle, 1, units, np.empty((0, puzzle.size), np.uint8), cell)[0] > 0
 
 
 @jit

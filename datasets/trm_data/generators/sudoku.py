@@ -29,7 +29,7 @@ class Made(NamedTuple):
 
 
 @jit
-def _random_grid(state: Words, units: Ints, grid: Bytes) -> None:
+def random_grid(state: Words, units: Ints, grid: Bytes) -> None:
     """A random complete grid: a few random cells, solved."""
     side = units.shape[1]
     empty = np.zeros(side * side, np.uint8)
@@ -49,7 +49,7 @@ def _random_grid(state: Words, units: Ints, grid: Bytes) -> None:
 def _attempt(seed: int, index: int, blanks: int, units: Ints, puzzle: Bytes, solution: Bytes) -> int:
     """One attempt. Returns the rating, or -1 if this grid cannot be emptied to `blanks` cells in the drawn order."""
     state = stream(seed, index)
-    _random_grid(state, units, solution)
+    random_grid(state, units, solution)
     puzzle[:] = solution
     order = np.arange(puzzle.size)
     shuffle(state, order)

@@ -113,6 +113,8 @@ def exists(address: Address) -> bool:
             return bool(filesystem.get_file_info(path).type == fs.FileType.File)
         except OSError as error:
             raise _unreachable(address, error) from None
+    if address.base.startswith("hf://"):
+        return address.base.count("/") > 3  # hf://owner/name/file; whether it is there shows when it is read
     if not address.is_remote:
         return Path(address.base).is_file()
     try:
@@ -122,6 +124,8 @@ def exists(address: Address) -> bool:
         if error.code in (403, 404):
             return False
         raise _unreachable(address, error) from None
+    except http.client.InvalidURL:
+        return False
     except (urllib.error.URLError, OSError) as error:
         raise _unreachable(address, error) from None
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from trm_data import sudoku
 from trm_data.config import DataRequest
 from trm_data.errors import DataError
-from trm_data.generators.sudoku import Distinct, generate
+from trm_data.generators.sudoku import Distinct, Made, generate
+from trm_data.generators.sudoku_hard import generate_hard
 from trm_data.jit import Bytes, Ints
 from trm_data.schema import Puzzles
 from trm_data.sources import files
@@ -85,12 +86,19 @@ def split_column(sizes: list[int]) -> Bytes:
 
 def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
     """A complete request -> puzzles from the generator, in the order train, validation, test."""
-    assert request.num_train is not None and request.blanks is not None
+    assert request.num_train is not None
     sizes = [request.num_train, request.num_validation or 0, request.num_test or 0]
     total = sum(sizes)
-    made = generate(
-        side, total, request.blanks, request.build_seed, lambda done: progress("generating puzzles", done, total)
-    )
+
+    def report(done: int) -> None:
+        progress("generating puzzles", done, total)
+
+    if request.min_rating is not None:
+        parts = generate_hard(sizes, request.min_rating, request.build_seed, report)
+        made = Made(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    else:
+        assert request.blanks is not None
+        made = generate(side, total, request.blanks, request.build_seed, report)
     listed = Listed(made.puzzles, made.solutions, made.ratings.astype(np.float32), ["generator"] * total)
     return as_puzzles(listed, split_column(sizes), {})
 
@@ -129,8 +137,8 @@ def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
                 f"{where}, row {row}: {len(text)} characters, a {side}x{side} puzzle has {side * side}",
                 "One puzzle a line, row by row, '.' or 0 for a blank",
             )
-    joined = np.array("".join(texts).replace(".", "0").encode("latin-1", "replace"), dtype=bytes)
-    digits = np.frombuffer(joined.tobytes(), np.uint8).reshape(len(texts), side * side) - np.uint8(48)
+    characters = bytearray("".join(texts).replace(".", "0").encode("latin-1", "replace"))
+    digits = np.array(characters, np.uint8).reshape(len(texts), side * side) - np.uint8(48)
     bad = np.argwhere(digits > side)
     if len(bad):
         at, place = bad[0].tolist()

@@ -1,0 +1,332 @@
+"""Bad input: one line that names file, row and reason, and nothing written. Good input from every kind of address."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trm_data import DataRequest, build, find
+from trm_data.errors import ConfigError, DataError, UserError
+from trm_data.generators.sudoku import generate
+
+MADE = generate(9, 40, 45, 0)
+
+
+def _text(cells: np.ndarray) -> str:
+    return "".join("." if value == 0 else str(value) for value in cells)
+
+
+PUZZLES = [_text(puzzle) for puzzle in MADE.puzzles]
+ANSWERS = [_text(solution) for solution in MADE.solutions]
+LIST = "# comment\n" + "\n".join(PUZZLES) + "\n"
+
+
+def _csv(rows: range, answers: list[str] = ANSWERS) -> str:
+    lines = [f"made,{PUZZLES[i]},{answers[i]},{i}" for i in rows]
+    return "\n".join(["source,question,answer,rating", *lines]) + "\n"
+
+
+def _refused(request: DataRequest, root: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        build(request, root)
+    assert "\n" not in str(caught.value)
+    assert not root.exists() or not list(root.iterdir())
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    (tmp_path / "pair").mkdir()
+    (tmp_path / "pair/train.csv").write_text(_csv(range(30)))
+    (tmp_path / "pair/test.csv").write_text(_csv(range(30, 40)))
+    return tmp_path / "pair"
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Serves a folder; `cut` files are announced whole and sent by half; `hub` speaks the hub's protocol."""
+
+    cut: frozenset[str] = frozenset()
+    etags: dict[str, str]
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = self.path.split("?")[0]
+        if "/resolve/" in path:
+            path = "/" + path.rsplit("/", 1)[-1]
+        file = Path(self.directory) / path.lstrip("/")
+        if not file.is_file():
+            self.send_error(404)
+            return
+        content = file.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{self.server.etags.get(file.name, hashlib.sha256(content).hexdigest())}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if body:
+            self.wfile.write(content[: len(content) // 2] if file.name in self.server.cut else content)
+
+
+@pytest.fixture
+def server(pair: Path) -> Iterator[tuple[_Server, str]]:
+    handler = functools.partial(_Handler, directory=str(pair))
+    with _Server(("127.0.0.1", 0), handler) as running:
+        running.etags = {}
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running, f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_puzzle_list_becomes_a_benchmark_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text(LIST)
+    dataset = build(DataRequest(benchmark="sudoku-9x9", source=str(tmp_path / "mine.txt")), tmp_path / "data")
+    assert (dataset.benchmark, dataset.generated) == ("sudoku-9x9-mine", False)
+    assert dataset.counts == {"train": 32, "validation": 4, "test": 4}
+    assert {_text(row - 1) for row in dataset.inputs} == set(PUZZLES)
+
+
+def test_equivalent_puzzles_of_a_list_are_kept_once(tmp_path: Path) -> None:
+    turned = _text(MADE.puzzles[0].reshape(9, 9).T.reshape(-1))
+    (tmp_path / "mine.txt").write_text(LIST + turned + "\n" + PUZZLES[1] + "\n")
+    dataset = build(DataRequest(benchmark="sudoku-9x9", source=str(tmp_path / "mine.txt")), tmp_path / "data")
+    assert sum(dataset.counts.values()) == 40
+    assert dataset.manifest.facts["equivalent_rows_dropped"] == 2
+
+
+def test_changed_list_is_another_dataset_and_an_equal_copy_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder / "mine.txt").write_text(LIST)
+    requests = [DataRequest(benchmark="sudoku-9x9", source=str(tmp_path / f / "mine.txt")) for f in ("a", "b")]
+    path = build(requests[0], tmp_path / "data").path
+    assert find(requests[1], tmp_path / "data") == path
+    (tmp_path / "b/mine.txt").write_text(LIST.replace("# comment\n", ""))
+    assert find(requests[1], tmp_path / "data") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PUZZLES[0][:-1], r"bad.txt, row 1: 80 characters, a 9x9 puzzle has 81"),
+        (PUZZLES[0] + "\n" + PUZZLES[1] + "1", r"bad.txt, row 2: 82 characters"),
+        (PUZZLES[0] + "\nx" + PUZZLES[1][1:], r"bad.txt, row 2: character 'x' at place 1"),
+        ("# nothing\n", r"bad.txt holds no puzzle"),
+        ("11" + "." * 79, r"bad.txt, row 1: the puzzle has no solution"),
+        ("." * 81, r"bad.txt, row 1: the puzzle has more than one solution"),
+        (_csv(range(3), [ANSWERS[1]] * 40), r"bad.txt, row 2: the answer does not solve the puzzle"),
+        ("source,question,answer,rating\na,b,c\n", r"bad.txt, row 2: 3 columns"),
+        (f"source,question,answer,rating\na,{PUZZLES[0]},,hard\n", r"bad.txt, row 2: rating 'hard' is no number"),
+        (PUZZLES[0], r"bad.txt has 1 inequivalent puzzles, too few for train 1000"),
+    ],
+)
+def test_bad_puzzle_list_is_refused_by_row(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text(text)
+    number = 1000 if "too few" in message else None
+    request = DataRequest(benchmark="sudoku-9x9", source=str(tmp_path / "bad.txt"), num_train=number)
+    _refused(request, tmp_path / "data", message)
+
+
+def test_puzzle_list_that_is_no_text_or_missing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(PUZZLES[0].encode() + b"\n\xff\xfe")
+    _refused(
+        DataRequest(benchmark="sudoku-9x9", source=str(tmp_path / "bad.txt")), tmp_path / "data", "row 2: not text"
+    )
+    _refused(DataRequest(benchmark="sudoku-9x9", source="none.txt"), tmp_path / "data", "none.txt does not exist")
+    _refused(
+        DataRequest(benchmark="sudoku-9x9", source="ftp://a/b"), tmp_path / "data", "unknown kind of address 'ftp'"
+    )
+
+
+def test_published_pair_draws_train_and_validation_by_seed_and_keeps_its_test(pair: Path, tmp_path: Path) -> None:
+    def made(seed: int) -> Any:
+        request = DataRequest(
+            benchmark="sudoku-extreme", source=str(pair), num_train=10, num_validation=5, build_seed=seed
+        )
+        return build(request, tmp_path / "data")
+
+    first, second = made(0), made(1)
+    assert first.benchmark == "sudoku-extreme" and first.counts == {"train": 10, "validation": 5, "test": 10}
+    parts = [{_text(row - 1) for row in first.inputs[first.rows(split)]} for split in ("train", "validation", "test")]
+    assert parts[2] == set(PUZZLES[30:]) and not parts[0] & parts[1] and parts[0] | parts[1] <= set(PUZZLES[:30])
+    assert {_text(row - 1) for row in second.inputs[second.rows("train")]} != parts[0]
+    assert (second.inputs[second.rows("test")] == first.inputs[first.rows("test")]).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("train.csv", lambda s: s.replace(PUZZLES[4], PUZZLES[4][1:]), "train.csv, row 6: question has 80 characters"),
+        ("train.csv", lambda s: s.replace(PUZZLES[4], "x" + PUZZLES[4][1:]), "train.csv, row 6: character 'x'"),
+        ("test.csv", lambda s: s.replace(ANSWERS[31], ANSWERS[30]), "test.csv, row 3: the answer does not solve"),
+        ("test.csv", lambda s: s.replace(",30\n", ",high\n"), "test.csv, .*rating is no number"),
+        ("test.csv", lambda s: s + f"made,{PUZZLES[2]},{ANSWERS[2]},1\n", "leaks: puzzles .* are equivalent"),
+        ("test.csv", lambda s: s + "one,two\n", "test.csv: .*Expected 4 columns"),
+        ("train.csv", lambda s: s.replace(PUZZLES[4], "." * 81), "train.csv, row 6: the puzzle has more than one"),
+    ],
+)
+def test_bad_published_pair_is_refused_by_row(file: str, change: Any, message: str, pair: Path, tmp_path: Path) -> None:
+    (pair / file).write_text(change((pair / file).read_text()))
+    request = DataRequest(benchmark="sudoku-extreme", source=str(pair), num_train=30, num_validation=0)
+    _refused(request, tmp_path / "data", message)
+
+
+def test_too_many_puzzles_asked_of_a_published_pair(pair: Path, tmp_path: Path) -> None:
+    request = DataRequest(benchmark="sudoku-extreme", source=str(pair), num_train=30, num_validation=1)
+    _refused(request, tmp_path / "data", "train.csv has 30 rows, too few for train 30 . validation 1")
+
+
+def test_web_address_gives_the_same_dataset_as_its_local_copy(
+    server: tuple[_Server, str], pair: Path, tmp_path: Path
+) -> None:
+    settings = {"num_train": 20, "num_validation": 5}
+    local = build(DataRequest(benchmark="sudoku-extreme", source=str(pair), **settings), tmp_path / "a")
+    web = build(DataRequest(benchmark="sudoku-extreme", source=server[1], **settings), tmp_path / "b")
+    assert (local.inputs == web.inputs).all()
+
+
+def test_interrupted_or_corrupt_download_is_refused(server: tuple[_Server, str], pair: Path, tmp_path: Path) -> None:
+    (pair / "mine.txt").write_text(LIST)
+    address = f"{server[1]}/mine.txt"
+    digest = hashlib.sha256(LIST.encode()).hexdigest()
+    good = DataRequest(benchmark="sudoku-9x9", source=f"{address}#sha256={digest}")
+    assert build(good, tmp_path / "good").benchmark == "sudoku-9x9-mine"
+    wrong = DataRequest(benchmark="sudoku-9x9", source=f"{address}#sha256={digest[::-1]}")
+    _refused(wrong, tmp_path / "data", "mine.txt is corrupt: its sha256 is not the one")
+    _refused(DataRequest(benchmark="sudoku-9x9", source=f"{server[1]}/none.txt"), tmp_path / "data", "does not exist")
+    server[0].cut = frozenset({"mine.txt"})
+    _refused(DataRequest(benchmark="sudoku-9x9", source=address), tmp_path / "data", "broke off after")
+
+
+def test_unreachable_web_address_is_one_line(tmp_path: Path) -> None:
+    request = DataRequest(benchmark="sudoku-9x9", source="http://127.0.0.1:9/mine.txt")
+    _refused(request, tmp_path / "data", "cannot read http://127.0.0.1:9/mine.txt")
+
+
+def test_hub_files_are_downloaded_checked_and_found_again_offline(
+    server: tuple[_Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    source = f"hf://owner/sudoku?endpoint={server[1]}"
+    settings = {"benchmark": "sudoku-extreme", "num_train": 20, "num_validation": 5}
+    request = DataRequest(source=source, **settings)
+    dataset = build(request, tmp_path / "data")
+    assert dataset.counts == {"train": 20, "validation": 5, "test": 10} and dataset.benchmark == "sudoku-extreme"
+    assert "127.0.0.1" not in (dataset.path / "manifest.json").read_text()
+    server[0].shutdown()
+    assert find(request, tmp_path / "data") == dataset.path
+    offline = DataRequest(source="hf://owner/other?endpoint=http://name.invalid", **settings)
+    _refused(offline, tmp_path / "other", "cannot reach the hub .* give --source a folder")
+
+
+def test_corrupt_hub_file_is_removed(
+    server: tuple[_Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    server[0].etags = {"train.csv": "0" * 64}
+    request = DataRequest(benchmark="sudoku-extreme", source=f"hf://owner/sudoku?endpoint={server[1]}")
+    _refused(request, tmp_path / "data", "train.csv is corrupt; it was removed")
+
+
+def _task(question: Any = ((1, 2),), answer: Any = ((3,),)) -> dict[str, Any]:
+    return {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": question, "output": answer}]}
+
+
+def _arc_folder(folder: Path, tasks: dict[str, Any]) -> Path:
+    for subset in ("training", "evaluation"):
+        (folder / subset).mkdir(parents=True)
+        for name, task in tasks.items():
+            (folder / subset / f"{subset[0]}{name}.json").write_text(json.dumps(task))
+    return folder
+
+
+def test_folders_of_tasks_become_an_arc_dataset(tmp_path: Path) -> None:
+    folder = _arc_folder(tmp_path / "in", {"1": _task(), "2": _task([[5, 6], [7, 8]], [[9]])})
+    dataset = build(DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=1), tmp_path / "data")
+    assert dataset.names == ["t1", "t2", "e1", "e2"]
+    assert dataset.counts == {"train": 4, "validation": 1, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (_task([[1, 2], [3]]), "e1.json, test 1: the grid is ragged"),
+        (_task([[0] * 31]), "e1.json, test 1: the grid is 1x31, the largest is 30x30"),
+        (_task([[10]]), "e1.json, test 1: colour 10 is outside 0-9"),
+        (_task([[-1]]), "e1.json, test 1: colour -1 is outside 0-9"),
+        (_task([["a"]]), "e1.json, test 1: the grid is ragged, empty or holds"),
+        (_task([]), "e1.json, test 1: the grid is ragged, empty"),
+        ({"train": []}, "e1.json: not an ARC task"),
+        ([1], "e1.json holds no tasks"),
+    ],
+)
+def test_bad_arc_task_is_refused(task: Any, message: str, tmp_path: Path) -> None:
+    folder = _arc_folder(tmp_path / "in", {"0": _task()})
+    (folder / "evaluation/e1.json").write_text(json.dumps(task))
+    request = DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=0)
+    _refused(request, tmp_path / "data", message)
+
+
+def test_truncated_arc_json_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    folder = _arc_folder(tmp_path / "in", {"0": _task()})
+    (folder / "training/t0.json").write_text(json.dumps(_task())[:-5])
+    request = DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=0)
+    _refused(request, tmp_path / "data", "t0.json is no JSON or is truncated")
+    (tmp_path / "empty").mkdir()
+    request = DataRequest(benchmark="arc-agi-1", source=str(tmp_path / "empty"), num_validation=0)
+    _refused(request, tmp_path / "data", "does not exist|holds no ARC tasks")
+
+
+def test_extra_tasks_that_hold_test_pairs_are_refused_unless_named(tmp_path: Path) -> None:
+    folder = _arc_folder(tmp_path / "in", {"1": _task(), "2": _task([[5, 6], [7, 8]], [[9]])})
+    (tmp_path / "extra").mkdir()
+    turned = {"train": [{"input": [[4], [3]], "output": [[1]]}], "test": []}  # test 1 of e1, turned and recoloured
+    (tmp_path / "extra/leak.json").write_text(json.dumps(turned))
+    (tmp_path / "extra/fine.json").write_text(json.dumps({"train": [{"input": [[0]], "output": [[0, 1]]}], "test": []}))
+    settings = {"benchmark": "arc-agi-1", "source": str(folder), "extra_training": str(tmp_path / "extra")}
+    request = DataRequest(num_validation=0, **settings)
+    _refused(request, tmp_path / "data", "1 tasks of .*extra hold test pairs of arc-agi-1: leak. Remove them, or name")
+    allowed = build(request.model_copy(update={"allow_overlaps": ("leak",)}), tmp_path / "data")
+    assert allowed.manifest.facts["allowed_overlaps"] == ["leak"] and "leak" in allowed.names
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"benchmark": "sudoku-6x7"}, "unknown benchmark 'sudoku-6x7'. Did you mean 'sudoku-6x6'"),
+        ({"benchmark": "arc-agi-1", "blanks": 3}, "blanks=3 has no meaning for arc-agi-1"),
+        ({"benchmark": "arc-agi-1", "num_test": 3}, "num_train and num_test have no meaning for arc-agi-1"),
+        ({"benchmark": "arc-agi-1", "num_validation": 401}, "there are only 400 training tasks"),
+        ({"benchmark": "sudoku-6x6", "ids": "upstream"}, "ids=upstream has no meaning for sudoku-6x6"),
+        ({"benchmark": "sudoku-6x6", "shortest_path": 5}, "shortest_path=5 has no meaning for sudoku-6x6"),
+        ({"benchmark": "sudoku-6x6", "blanks": 40}, "blanks=40 cannot be made for Sudoku 6x6"),
+        ({"benchmark": "official"}, "benchmark 'official' needs a source"),
+    ],
+)
+def test_setting_that_does_nothing_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        build(DataRequest(**settings), tmp_path / "data")
