@@ -128,9 +128,11 @@ def test_families_that_share_a_name_are_told_apart() -> None:
     assert names == {"best (demo)", "best (second)"}
 
 
-def test_one_seed_has_no_seed_interval() -> None:
-    entry = build_leaderboard(None, [confirmed()], [])[0].entries[0]
-    assert entry.own is not None and entry.own.seed_interval is None and entry.own.spread is None
+def test_one_seed_has_no_seed_interval_and_no_rank() -> None:
+    other = make_record(make_config(cycles=1), score=0.1, stage="study", family="other")
+    first, second = build_leaderboard(None, [confirmed(), other], [])[0].entries
+    assert first.own is not None and first.own.seed_interval is None and first.own.spread is None
+    assert first.ranks is None and second.ranks is None  # 80 points apart, and still nothing is known of other seeds
 
 
 def test_equal_scores_of_two_seeds_are_not_certain() -> None:

@@ -21,6 +21,7 @@ from orchestrator.report.importance import importances
 from orchestrator.report.markup import Scale, compact, dollars, duration, flops, points, tag
 from orchestrator.report.scatter import pareto
 from orchestrator.report.summary import summarise
+from orchestrator.report.trial_plots import effect
 from orchestrator.report.views import studies, thin
 from trm_data.errors import UserError
 
@@ -88,7 +89,7 @@ def test_page_says_what_was_found_with_its_interval(checked: Checker) -> None:
     text = re.sub(r"\s+", " ", " ".join(checked.text))  # \s matches the no-break space too
     assert "solves 96.3 % of 500 held-out puzzles (mean of 3 seeds; 95 % interval over seeds 93.8 to 98.8)" in text
     assert "The data separate it from hrm (86.8 %) and direct (31.9 %)." in text
-    assert "chosen on validation puzzles among 12 explored trials" in text
+    assert "The search explored 12 trials on validation puzzles and stopped 2 of them early." in text
     assert "12 trials (search stage)" in text and "2026-11-21 22:00 UTC" in text
 
 
@@ -188,6 +189,18 @@ def test_study_names_varied_settings_by_letter_and_leaves_controls_out() -> None
     study = studies(demo_records())[0]
     assert study.varied == ("T", "n", "N_sup", "aug")
     assert {trial.variant for trial in study.compared} == {"trm"} and len(study.compared) == 12
+
+
+def test_setting_with_many_values_gets_a_numeric_axis() -> None:
+    base = make_config()
+    rates = [1e-4 * 1.4**index for index in range(12)]
+    configs = [base.model_copy(update={"optimizer": base.optimizer.model_copy(update={"lr": lr})}) for lr in rates]
+    records = [make_record(config, score=0.4 + index / 40) for index, config in enumerate(configs)]
+    study = studies(records)[0]
+    drawing = effect(study.compared, "lr", "lr, learning rate")
+    assert study.varied == ("lr",) and drawing.count("<circle") == 12
+    assert ">0.0001<" in drawing and ">0.001<" in drawing and "mean-bar" not in drawing
+    assert "Learning rate" in render_report(records, now=NOW, baselines=[])
 
 
 def test_thin_keeps_ends_and_length() -> None:

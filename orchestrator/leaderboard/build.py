@@ -86,9 +86,10 @@ def _published_entry(row: Baseline) -> Entry:
 
 def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
     ordered = sorted(entries, key=lambda entry: (-entry.score, entry.system))
-    comparable = [index for index, entry in enumerate(ordered) if entry.items]
     published = PUBLISHED.get(key.benchmark)
-    errors, degrees = _errors([ordered[index] for index in comparable], published.seed_spread if published else 0.0)
+    assumed = published.seed_spread if published else 0.0
+    comparable = [index for index, entry in enumerate(ordered) if _has_error(entry, assumed)]
+    errors, degrees = _errors([ordered[index] for index in comparable], assumed)
     ranges = statistics.rank_ranges([ordered[index].score / 100 for index in comparable], errors, degrees)
     for index, ranks in zip(comparable, ranges, strict=True):
         ordered[index] = replace(ordered[index], ranks=ranks)
@@ -104,6 +105,11 @@ def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
         fingerprint=key.fingerprint,
         test_scorings=scorings,
     )
+
+
+def _has_error(entry: Entry, assumed_spread: float) -> bool:
+    """Whether a row can be ranked: its puzzles are counted and, for an own row, something is known of its seeds."""
+    return bool(entry.items) and (entry.own is None or entry.own.spread is not None or assumed_spread > 0)
 
 
 def _errors(entries: list[Entry], assumed_spread: float) -> tuple[list[float], list[float]]:

@@ -86,7 +86,7 @@ class Entry:
     seeds: int | None
     params: int | None
     ranks: tuple[int, int] | None = None
-    """The ranks that the data leave possible; None where the row has no error to compare by."""
+    """The ranks that the data leave possible; None where its error is not known (no number of puzzles, one seed)."""
     role: str = "headline"
     cost_per_task_usd: float | None = None
     source: str = ""
@@ -94,6 +94,12 @@ class Entry:
     date: str = ""
     evidence: str = ""
     own: Provenance | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval to draw, inside 0..100: that over seeds where there is one, else that over puzzles."""
+        found = (self.own and self.own.seed_interval) or self.item_interval
+        return Interval(max(0.0, found.low), min(100.0, found.high)) if found else None
 
 
 @dataclass(frozen=True, slots=True)

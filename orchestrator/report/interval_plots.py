@@ -20,11 +20,12 @@ def dots_and_intervals(entries: Sequence[Entry]) -> Markup:
     ends = [end for entry in own for end in _ends(entry)]
     scale = Scale.over([max(0.0, min(ends)), min(100.0, max(ends))])
     rows = [_dot_row(entry, scale) for entry in own]
-    ticks = [tag("span", f"{tick:g}", style=f"left:{percent(scale.at(tick))}") for tick in scale.ticks(6)]
-    axis = (
-        tag("div", "", class_="dot-name") + tag("div", *ticks, class_="dot-axis") + tag("div", "", class_="dot-value")
-    )
-    return tag("div", *rows, tag("div", axis, class_="dot-row axis", aria_hidden="true"), class_="dots")
+    return tag("div", *rows, _axis(scale, "g"), class_="dots")
+
+
+def _axis(scale: Scale, style: str) -> Markup:
+    ticks = [tag("span", signed(tick, style), style=f"left:{percent(scale.at(tick))}") for tick in scale.ticks(6)]
+    return tag("div", tag("div", *ticks, class_="dot-axis"), class_="dot-row axis", aria_hidden="true")
 
 
 def _ends(entry: Entry) -> list[float]:
@@ -45,7 +46,12 @@ def _dot_row(entry: Entry, scale: Scale) -> Markup:
     label = f"{entry.system}: {describe(entry)}"
     svg = tag("svg", tag("title", label), *marks, width="100%", height="36", role="img", aria_label=label)
     name = tag("div", entry.system, tag("small", f"{compact(entry.params)} parameters"), class_="dot-name")
-    value = tag("div", f"{entry.score:.1f}", tag("small", f"{len(own.scores)} seeds"), class_="dot-value")
+    value = tag(
+        "div",
+        f"{entry.score:.1f}",
+        tag("small", f"{len(own.scores)} seed{'s' if len(own.scores) > 1 else ''}"),
+        class_="dot-value",
+    )
     return tag("div", name, tag("div", svg, class_="dot-track"), value, class_=f"dot-row {kind_class(entry.kind)}")
 
 
@@ -73,9 +79,7 @@ def forest(ablation: Ablation) -> Markup:
     shown += [effect.published.difference for effect in effects if effect.published]
     scale = Scale.over([*shown, 0.0], margin=0.06)
     zero = percent(scale.at(0.0))
-    ticks = [tag("span", signed(tick, "+g"), style=f"left:{percent(scale.at(tick))}") for tick in scale.ticks(6)]
-    axis = tag("div", tag("div", *ticks, class_="dot-axis"), class_="dot-row axis", aria_hidden="true")
-    return tag("div", *(_forest_row(effect, scale, zero) for effect in effects), axis, class_="dots forest")
+    return tag("div", *(_forest_row(e, scale, zero) for e in effects), _axis(scale, "+g"), class_="dots forest")
 
 
 def _forest_row(effect: Effect, scale: Scale, zero: str) -> Markup:
@@ -85,9 +89,8 @@ def _forest_row(effect: Effect, scale: Scale, zero: str) -> Markup:
     if effect.published:
         words = f"TRM paper, {effect.published.system}: {effect.published.difference:+.1f} points"
         at = percent(scale.at(effect.published.difference))
-        marks.append(
-            tag("svg", tag("path", tag("title", words), d="M0-5L5 0L0 5L-5 0Z", class_="paper"), x=at, y="50%")
-        )
+        diamond = tag("path", tag("title", words), d="M0-5L5 0L0 5L-5 0Z", class_="paper")
+        marks.append(tag("svg", diamond, x=at, y="50%"))
     class_ = "mean" if effect.is_separated else "mean open"
     marks.append(tag("circle", cx=percent(scale.at(effect.difference)), cy="50%", r="5.5", class_=class_))
     spoken = f"{effect.name}: {effect.difference:+.1f} points. {effect.verdict}"

@@ -24,7 +24,19 @@ from orchestrator.report.views import Study, studies
 from trm_data.files import write_atomic
 
 _ROWS_SHOWN = 12
-"""Rows of a published table shown at first; the rest is one button away."""
+"""Rows shown at first in a table or plot; the rest is one button away."""
+_SETTINGS_DRAWN = 8
+"""Settings that get a plot of their own; all of them are in the plot of settings and scores."""
+SETTING_TITLES = {
+    "T": "cycles",
+    "n": "latent steps",
+    "N_sup": "supervision steps",
+    "D": "supervision steps at evaluation",
+    "aug": "augmented copies per puzzle",
+    "lr": "learning rate",
+    "ema": "decay of the averaged weights",
+    "wd": "weight decay",
+}
 _ROWS_FOR_PLOT = 10
 """Rows that must state a cost before a published table is drawn against it."""
 RIVALS = (
@@ -55,7 +67,7 @@ class Section:
     study: Study
     summary: str
     tables: tuple[Table, ...]
-    dots: Markup
+    dots: Figure
     ablation: Figure | None
     figures: tuple[Figure, ...]
     refused: dict[str, int]
@@ -128,17 +140,32 @@ def _section(study: Study, published: Sequence[Baseline], ablation: Ablation | N
     tables = tuple(build_leaderboard(study.benchmark, study.records, published))
     main = next((table for table in tables if table.has_own), None)
     entries = [entry for entry in main.entries if entry.own] if main else []
-    compared = ablation if ablation and main and main.fingerprint == ablation.table.fingerprint else None
+    compared = ablation if ablation and main and _same_puzzles(main, ablation.table) else None
     importance = importances(study.compared, study.varied)
     return Section(
         study=study,
         summary=summarise(study, main),
         tables=tables,
-        dots=interval_plots.dots_and_intervals(entries),
+        dots=_dots_figure(entries),
         ablation=_ablation_figure(compared) if compared else None,
         figures=_laid_out([figure for figure in _figures(study, entries, importance) if figure.body]),
         refused=refusals(study.records),
     )
+
+
+def _dots_figure(entries: Sequence[Entry]) -> Figure:
+    """The best rows and every control of another architecture: more dots than these are better read in the table."""
+    drawn = [entry for rank, entry in enumerate(entries) if rank < _ROWS_SHOWN or entry.kind in ("hrm", "direct")]
+    caption = (
+        "Test split, %. Dot: mean; rings: seeds; bar: 95 % interval over seeds; hairline: 95 % interval over puzzles."
+    )
+    if len(drawn) < len(entries):
+        caption += f" {len(drawn)} of {len(entries)}, the best and the controls."
+    return Figure("Confirmed results", caption, interval_plots.dots_and_intervals(drawn))
+
+
+def _same_puzzles(one: Table, other: Table) -> bool:
+    return (one.benchmark, one.split, one.fingerprint) == (other.benchmark, other.split, other.fingerprint)
 
 
 def _laid_out(figures: list[Figure]) -> tuple[Figure, ...]:
@@ -159,39 +186,39 @@ def _ablation_figure(ablation: Ablation) -> Figure:
 
 
 def _figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
-    trials = study.compared
-    stopped = sum(not trial.complete for trial in trials)
-    cut = f" Hollow: stopped early ({stopped}), scored where it stopped." if stopped else ""
-    figures = [
-        Figure(
-            "Learning curves",
-            "A line per trial, dashed if cut short; in colour the best of the search or study and confirmed controls.",
-            trial_plots.curves(study.trials),
-            wide=True,
-        )
-    ]
-    if {"T", "n"} <= set(study.varied):
-        caption = (
-            "Mean of complete trials over all other settings; dashed: cut short or not run. T: cycles, n: latent steps."
-        )
-        figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n")))
-    for name, caption in (("N_sup", "supervision steps"), ("aug", "augmented copies per puzzle")):
-        if name in study.varied:
-            body = trial_plots.effect(trials, name, f"{name}, {caption}")
-            figures.append(
-                Figure(caption.capitalize(), f"A dot per trial, a bar at the mean of complete ones.{cut}", body)
-            )
+    caption = "A line per trial, dashed if cut short; in colour the best of the search or study and confirmed controls."
+    figures = [Figure("Learning curves", caption, trial_plots.curves(study.trials), wide=True)]
+    caption = "A line per trial through its settings, values evenly spaced; in colour the best quarter."
+    body = trial_plots.parallel(study.compared, study.varied)
+    figures.append(Figure("Settings and scores", caption, body, wide=True))
+    figures += _setting_figures(study)
     if importance:
         caption = f"{importance.evaluator} over {importance.trials} complete trials: association inside this space."
         figures.append(Figure("What explains the spread", caption, trial_plots.importance_bars(importance)))
-    if len(study.varied) > 1:
-        caption = "A line per trial through its settings, values evenly spaced; in colour the best quarter."
-        figures.append(Figure("Settings and scores", caption, trial_plots.parallel(trials, study.varied), wide=True))
     systems = {entry.system for entry in entries}
     for axis, name in (("train_flops", "training compute"), ("params", "parameters")):
         caption = "Confirmed results with their intervals; the line is the Pareto front."
         body = scatter.cost_scatter(entries, axis, named=systems, y_title="exact accuracy on test")
         figures.append(Figure(f"Accuracy against {name}", caption, body))
+    return figures
+
+
+def _setting_figures(study: Study) -> list[Figure]:
+    """T by n as a heat map where both vary, and every other varied setting by itself."""
+    trials, figures = study.compared, []
+    alone = list(study.varied)
+    if {"T", "n"} <= set(alone):
+        caption = "Mean of complete trials over other settings; dashed: cut short or not run. T: cycles, n: steps."
+        figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n")))
+        alone = [name for name in alone if name not in ("T", "n")]
+    stopped = sum(not trial.complete for trial in trials)
+    caption = "A dot per trial, a bar at the mean of complete ones."
+    if stopped:
+        caption += f" Hollow: cut short ({stopped}), scored where it stopped."
+    for name in alone[:_SETTINGS_DRAWN]:
+        words = SETTING_TITLES.get(name, name)
+        body = trial_plots.effect(trials, name, f"{name}, {words}" if words != name else name)
+        figures.append(Figure(f"{words[:1].upper()}{words[1:]}", caption, body))
     return figures
 
 
@@ -208,18 +235,18 @@ def published_figures(table: Table) -> list[Figure]:
 
 
 def shown_first(table: Table) -> set[str]:
-    """Systems shown before "show all": the best, the family of TRM, the paper's rivals and everything of our own."""
-    family = [e.system for e in table.entries if e.own or e.kind in ("trm", "hrm", "direct") or e.system in RIVALS]
-    return {entry.system for entry in table.entries[:_ROWS_SHOWN]} | set(family)
+    """Systems shown before "show all": the best, the best of our own, the family of TRM and the paper's rivals."""
+    own = [entry for entry in table.entries if entry.own][:_ROWS_SHOWN]
+    family = [e for e in table.entries if not e.own and (e.kind in ("trm", "hrm", "direct") or e.system in RIVALS)]
+    return {entry.system for entry in (*table.entries[:_ROWS_SHOWN], *own, *family)}
 
 
 def interval_cell(entry: Entry) -> Markup:
     """A small dot and interval on 0..100 for a table row."""
-    interval = (entry.own and entry.own.seed_interval) or entry.item_interval
-    if interval is None:
+    if entry.interval is None:
         return Markup("")
-    low, high = max(0.0, interval.low), min(100.0, interval.high)
-    bar = markup.tag("line", x1=markup.percent(low), x2=markup.percent(high), y1="50%", y2="50%")
+    low, high = map(markup.percent, entry.interval)
+    bar = markup.tag("line", x1=low, x2=high, y1="50%", y2="50%")
     dot = markup.tag("circle", cx=markup.percent(entry.score), cy="50%", r="2.6")
     base = markup.tag("line", x1="0", x2="100%", y1="50%", y2="50%", class_="grid")
     return markup.tag("svg", base, bar, dot, class_="mini", width="88", height="14", aria_hidden="true")

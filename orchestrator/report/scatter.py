@@ -39,7 +39,7 @@ def cost_scatter(entries: Sequence[Entry], axis: str, *, named: Container[str], 
         return Markup("")
     title, show = _COSTS[axis]
     x = Scale.over([cost for cost, _ in points], log=True, margin=0.12)
-    y = Scale.over([end for _, entry in points for end in (_low(entry), _high(entry))], margin=0.06)
+    y = Scale.over([end for _, entry in points for end in entry.interval or (entry.score,)], margin=0.06)
     front = pareto([(cost, entry.score) for cost, entry in points])
     line = polyline([(x.at(cost), y.at(score)) for cost, score in front], "front")
     marks = [
@@ -53,14 +53,14 @@ def cost_scatter(entries: Sequence[Entry], axis: str, *, named: Container[str], 
 
 
 def _scatter_dot(at: float, entry: Entry, y: Scale, words: str) -> Markup:
-    return tag(
-        "circle", tag("title", words), cx=percent(at), cy=percent(100 - y.at(entry.score)), r="3", class_="minor"
-    )
+    down = percent(100 - y.at(entry.score))
+    return tag("circle", tag("title", words), cx=percent(at), cy=down, r="3", class_="minor")
 
 
 def _scatter_named(at: float, entry: Entry, y: Scale) -> Markup:
     x = percent(at)
-    whisker = tag("line", x1=x, x2=x, y1=percent(100 - y.at(_low(entry))), y2=percent(100 - y.at(_high(entry))))
+    low, high = entry.interval or (entry.score, entry.score)
+    whisker = tag("line", x1=x, x2=x, y1=percent(100 - y.at(low)), y2=percent(100 - y.at(high)))
     dot = tag("circle", cx=x, cy=percent(100 - y.at(entry.score)), r="5", class_="mean pass")
     return tag("g", whisker, dot, class_=f"point {kind_class(entry.kind)}")
 
@@ -75,10 +75,8 @@ def _scatter_names(points: Sequence[tuple[float, float, Entry]]) -> list[Markup]
             free = all(abs(down - y) > 6 or left > x + w or left + width < x for x, y, w in taken)
             if free and left >= 0 and left + width <= 104:
                 taken.append((left, down, width))
-                class_ = f"name {side}"
-                names.append(
-                    tag("text", entry.system, x=percent(at), y=percent(down), dx=shift, dy="0.32em", class_=class_)
-                )
+                place = {"x": percent(at), "y": percent(down), "dx": shift, "dy": "0.32em"}
+                names.append(tag("text", entry.system, class_=f"name {side}", **place))
                 break
     return names
 
@@ -86,16 +84,6 @@ def _scatter_names(points: Sequence[tuple[float, float, Entry]]) -> list[Markup]
 def _cost(entry: Entry, axis: str) -> float | None:
     value = getattr(entry, axis, None) if axis in ("params", "cost_per_task_usd") else getattr(entry.own, axis, None)
     return None if value is None else float(value)
-
-
-def _low(entry: Entry) -> float:
-    interval = (entry.own and entry.own.seed_interval) or entry.item_interval
-    return max(0.0, interval.low) if interval else entry.score
-
-
-def _high(entry: Entry) -> float:
-    interval = (entry.own and entry.own.seed_interval) or entry.item_interval
-    return min(100.0, interval.high) if interval else entry.score
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -58,8 +58,8 @@ def _search(study: Study) -> str:
     sentences = []
     if explored:
         stopped = sum(trial.status is Status.STOPPED for trial in explored)
-        early = f", {stopped} of them stopped early" if stopped else ""
-        sentences.append(f"It was chosen on validation puzzles among {len(explored)} explored trials{early}.")
+        early = f" and stopped {stopped} of them early" if stopped else ""
+        sentences.append(f"The search explored {len(explored)} trials on validation puzzles{early}.")
     if cells:
         families = len({trial.family for trial in cells})
         sentences.append(f"The study ran {families} configurations in {len(cells)} trials, each to its end.")

@@ -13,6 +13,8 @@ from orchestrator.report.views import Group, TrialView, Value, grouped, sort_val
 
 FAINT_ABOVE = 40
 """More curves than this are drawn fainter, so that the shape of the bundle stays visible."""
+MAX_COLUMNS = 8
+"""A setting with more values than this is drawn on a numeric axis."""
 LIGHT_INK_FROM = 66
 """Tint, in per cent, from which a cell's text changes ink: there both inks have a contrast of 4.5 in both themes."""
 
@@ -64,38 +66,51 @@ def _trial_words(trial: TrialView) -> str:
 
 
 def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
-    """One setting against the score: a dot per trial (hollow if cut short), a bar at the mean of complete trials."""
+    """One setting against the score: columns for a few values, a numeric axis for many; hollow if cut short."""
     groups = {key[0]: group for key, group in grouped(trials, name).items()}
     values = sort_values(set(groups))
     if len(values) < 2:
         return Markup("")
     y = Scale(0, 100)
-    marks: list[Markup] = []
-    for index, value in enumerate(values):
-        group = groups[value]
-        centre, half = 100 * (index + 0.5) / len(values), 26 / len(values)
-        marks += _strip(group.trials, centre, 100 / len(values), y)
-        marks.append(tag("text", _plain(value), x=percent(centre), y="100%", dy="1.5em", class_="tick middle"))
-        if group.complete:
-            at, ends = percent(100 - y.at(group.mean)), (percent(centre - half), percent(centre + half))
-            marks.append(tag("line", x1=ends[0], x2=ends[1], y1=at, y2=at, class_="mean-bar"))
-    means = ", ".join(f"{value}: {groups[value].mean:.1f}" for value in values)
+    means = ", ".join(f"{_plain(value)}: {groups[value].mean:.1f}" for value in values[:MAX_COLUMNS])
     label = f"Score by {title}; means {means}."
-    return plot(axes(None, y) + Markup("").join(marks), label=label, height=220, x_title=title, y_title="score, %")
+    numbers = [float(value) for value in values if isinstance(value, int | float)]
+    if len(values) > MAX_COLUMNS and len(numbers) == len(values):
+        log = numbers[0] > 0 and numbers[-1] / numbers[0] >= 20
+        x = Scale.over(numbers, log=log)
+        drawing = axes(x, y) + Markup("").join(
+            _trial_dot(trial, x.at(value), y)
+            for value, key in zip(numbers, values, strict=True)
+            for trial in groups[key].trials
+        )
+    else:
+        drawing = axes(None, y) + Markup("").join(
+            _column(groups[value], value, index, len(values), y) for index, value in enumerate(values)
+        )
+    return plot(drawing, label=label, height=220, x_title=title, y_title="score, %")
+
+
+def _column(group: Group, value: Value, index: int, count: int, y: Scale) -> Markup:
+    """The dots of one value and their mean."""
+    centre, half = 100 * (index + 0.5) / count, 26 / count
+    marks = _strip(group.trials, centre, 100 / count, y)
+    marks.append(tag("text", _plain(value), x=percent(centre), y="100%", dy="1.5em", class_="tick middle"))
+    if group.complete:
+        at, ends = percent(100 - y.at(group.mean)), (percent(centre - half), percent(centre + half))
+        marks.append(tag("line", x1=ends[0], x2=ends[1], y1=at, y2=at, class_="mean-bar"))
+    return Markup("").join(marks)
 
 
 def _strip(group: Sequence[TrialView], centre: float, width: float, y: Scale) -> list[Markup]:
     """Dots side by side inside a column, spread evenly in the order of the trials, so that none hides another."""
     step = min(width * 0.5 / max(len(group) - 1, 1), 2.2)
-    dots = []
-    for index, trial in enumerate(group):
-        x = centre + (index - (len(group) - 1) / 2) * step
-        class_ = f"trial {kind_class(trial.variant)}" + ("" if trial.complete else " cut")
-        title = tag("title", _trial_words(trial)) if len(group) <= FAINT_ABOVE else Markup("")
-        dots.append(
-            tag("circle", title, cx=percent(x), cy=percent(100 - y.at(trial.score or 0.0)), r="3.6", class_=class_)
-        )
-    return dots
+    return [_trial_dot(trial, centre + (i - (len(group) - 1) / 2) * step, y) for i, trial in enumerate(group)]
+
+
+def _trial_dot(trial: TrialView, x: float, y: Scale) -> Markup:
+    class_ = f"trial {kind_class(trial.variant)}" + ("" if trial.complete else " cut")
+    title = tag("title", _trial_words(trial))
+    return tag("circle", title, cx=percent(x), cy=percent(100 - y.at(trial.score or 0.0)), r="3.6", class_=class_)
 
 
 def heat_map(trials: Sequence[TrialView], row: str, column: str) -> Markup:
