@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trm_data.loader import Batch, EvalBatch, TrainLoader, eval_batches
     from trm_data.official_export import export
     from trm_data.render import draw, save_png
+    from trm_data.verification import verify
 
 _HOMES = {
     "benchmarks": ("Benchmark", "list_benchmarks", "resolve_benchmark"),
@@ -29,6 +30,7 @@ _HOMES = {
     "loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
     "official_export": ("export",),
     "render": ("draw", "save_png"),
+    "verification": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -51,6 +53,7 @@ __all__ = [
     "open_dataset",
     "resolve_benchmark",
     "save_png",
+    "verify",
 ]
 
 

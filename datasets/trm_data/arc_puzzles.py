@@ -94,17 +94,20 @@ def _content(task: Task) -> frozenset[bytes]:
     return frozenset(b"".join(bytes(grid.shape) + grid.tobytes() for grid in pair) for pair in task.pairs)
 
 
-def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
-    """Find test pairs among the training pairs, up to dihedral transforms and colours.
-
-    What the benchmark's own training tasks share with its tests is as published: noted in the facts, not refused.
-    """
+def overlaps(puzzles: Puzzles) -> dict[str, str]:
+    """Training tasks that hold a test pair, up to dihedral transforms and colours -> a task that is tested with it."""
     keys = pair_keys(puzzles.inputs, puzzles.labels, puzzles.shapes)
     tested = {key: puzzles.puzzle[row] for row, key in enumerate(keys.tolist()) if puzzles.split[row] == 2}
-    shared: dict[str, str] = {}
-    for row, key in enumerate(keys.tolist()):
-        if puzzles.split[row] != 2 and key in tested:
-            shared[puzzles.names[puzzles.puzzle[row]]] = puzzles.names[tested[key]]
+    return {
+        puzzles.names[puzzles.puzzle[row]]: puzzles.names[tested[key]]
+        for row, key in enumerate(keys.tolist())
+        if puzzles.split[row] != 2 and key in tested
+    }
+
+
+def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
+    """Refuse extra tasks that hold test pairs; what the benchmark's own training tasks hold is as published, and noted."""
+    shared = overlaps(puzzles)
     extra = {name for name, source in zip(puzzles.names, puzzles.sources, strict=True) if source == "extra"}
     puzzles.facts["published_overlaps"] = {name: other for name, other in shared.items() if name not in extra}
     leaks = sorted(name for name in shared if name in extra)

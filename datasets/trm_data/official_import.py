@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from trm_data import sudoku
 from trm_data.arc import SIDE, frame
+from trm_data.arc_puzzles import overlaps
 from trm_data.augment import arc_rows, dihedral_rows
 from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, Words, jit
@@ -270,6 +271,7 @@ def _load_arc(
         facts=facts,
     )
     _check_rows(puzzles, train, codes, folder, progress)
+    facts["published_overlaps"] = overlaps(puzzles)
     return puzzles
 
 
