@@ -13,7 +13,8 @@ from rich.console import Console
 
 from orchestrator.baselines import load_baselines
 from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals, select
-from orchestrator.record import Status, TrialRecord
+from orchestrator.leaderboard.cost import describe_cost, trial_cost
+from orchestrator.record import Attempt, Row, Status, TrialRecord
 from orchestrator.report.formats import curves_to_csv, shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from trm_data.errors import UserError
 
@@ -177,6 +178,41 @@ def test_unknown_benchmark_names_the_nearest_and_a_known_one_may_be_empty() -> N
         build_leaderboard("sudoku-extrem", [], load_baselines())
     assert build_leaderboard("sudoku-6x6", [replace(confirmed(), stage="explore")], load_baselines()) == []
     assert build_leaderboard(None, [], []) == []
+
+
+def on_gpus(record: TrialRecord, *stays: tuple[str, float, float, bool]) -> TrialRecord:
+    """The record with attempts (GPU, share, hours, ended properly), one after the other."""
+    attempts, clock = [], 1_000.0
+    for number, (name, share, hours, ended) in enumerate(stays, 1):
+        start = {
+            "host": "a",
+            "device": "cuda",
+            "gpu_name": name,
+            "gpu_count": share,
+            "started_s": clock,
+            "from_step": 0,
+        }
+        clock += 3600 * hours
+        attempts.append(Attempt(number, start, {"ended_s": clock} if ended else None))
+    rows = [Row(1, 1_000.0 + 3600 * stays[0][2] - 1, "train", {"loss": 1.0})]
+    return replace(record, attempts=attempts, rows=rows)
+
+
+def test_cost_counts_every_attempt_at_list_price_and_full_power() -> None:
+    """On-demand list prices per GPU: $1.861 (g6e.xlarge), $6.88 (p5.4xlarge); 350 and 700 W."""
+    record = on_gpus(confirmed(), ("NVIDIA L40S", 0.5, 2.0, False), ("NVIDIA H100 80GB HBM3", 1.0, 1.0, True))
+    cost = trial_cost(record)
+    assert cost is not None and cost.gpu_hours == pytest.approx(2.0, abs=0.001)
+    assert cost.usd == pytest.approx(1.861 + 6.88, abs=0.01) and cost.kwh == pytest.approx(0.35 + 0.70, abs=0.001)
+    row = build_leaderboard(None, [record], [])[0]
+    assert json.loads(to_json([row]))[0]["entries"][0]["own"]["cost"]["gpu_hours"] == pytest.approx(2.0, abs=0.001)
+    assert "$8.74" in to_markdown([row]) and describe_cost(cost) == "2 GPU-hours, at most $8.74 and 1.05 kWh"
+
+
+def test_cost_is_unknown_on_cpu_and_unpriced_on_an_unknown_gpu() -> None:
+    assert trial_cost(confirmed()) is None and describe_cost(None) == "not known (no GPU)"
+    cost = trial_cost(on_gpus(confirmed(), ("Imaginary 9000", 1.0, 1.0, True)))
+    assert cost is not None and cost.usd is None and describe_cost(cost) == "1 GPU-hours"
 
 
 def test_query_names_one_split_and_never_mixes_two() -> None:

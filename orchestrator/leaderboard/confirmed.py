@@ -13,6 +13,7 @@ import numpy as np
 
 from orchestrator import statistics
 from orchestrator.identity import trial_id
+from orchestrator.leaderboard.cost import mean_cost, trial_cost
 from orchestrator.leaderboard.rows import PUBLISHED, Entry, Provenance, TableKey, item_interval
 from orchestrator.record import Status, TrialRecord
 
@@ -116,6 +117,7 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         train_flops=_mean(results, "train_flops"),
         train_s=_mean(results, "train_s"),
         puzzles_presented=_mean(results, "puzzles_presented"),
+        cost=mean_cost([trial_cost(record) for record in group]),
     )
     return Entry(
         system=name,

@@ -9,6 +9,7 @@ import numpy as np
 
 from orchestrator import statistics
 from orchestrator.baselines import AS_PRINTED
+from orchestrator.leaderboard.cost import Cost
 from orchestrator.statistics import Interval
 
 
@@ -71,6 +72,8 @@ class Provenance:
     train_s: float | None
     puzzles_presented: float | None
     """Means over seeds."""
+    cost: Cost | None
+    """Mean over seeds of what a run cost; None without GPUs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ def cells(entry: Entry) -> list[str]:
     if own and own.spread is not None:
         seeds += f" (sd {own.spread:.1f})"
     training = f"{duration(own.train_s)}, {flops(own.train_flops)}" if own and own.train_s is not None else ""
+    if own and own.cost and own.cost.usd is not None:
+        training += f", {dollars(own.cost.usd)}"
     return [
         _rank(entry.ranks),
         entry.system,
@@ -185,6 +187,9 @@ def _plain_row(entry: Entry) -> dict[str, Any]:
         "cost_per_task_usd": entry.cost_per_task_usd,
         "train_flops": own.train_flops if own else None,
         "train_s": own.train_s if own else None,
+        "gpu_hours": own.cost.gpu_hours if own and own.cost else None,
+        "usd_at_most": own.cost.usd if own and own.cost else None,
+        "kwh_at_most": own.cost.kwh if own and own.cost else None,
         "source": entry.source,
         "detail": entry.detail,
         "date": entry.date,

@@ -16,6 +16,7 @@ from orchestrator.ablation import Ablation, ablate
 from orchestrator.baselines import Baseline, load_baselines
 from orchestrator.baselines.like_for_like import like_for_like
 from orchestrator.leaderboard import METRIC_TITLES, Entry, Table, build_leaderboard, refusals
+from orchestrator.leaderboard.cost import describe_cost
 from orchestrator.record import TrialRecord
 from orchestrator.report import interval_plots, markup, scatter, trial_plots
 from orchestrator.report.importance import Importance, importances
@@ -279,6 +280,7 @@ def provenance_rows(entry: Entry, study: Study) -> list[tuple[str, Any]]:
         ("Commit", ", ".join(own.commits) or "not recorded"),
         ("Machine", ", ".join(own.machines) or "not recorded"),
         ("Training", f"{markup.duration(own.train_s)}, {markup.flops(own.train_flops)} per run"),
+        ("Cost per run", describe_cost(own.cost)),
         ("Puzzles presented", markup.compact(own.puzzles_presented)),
     ]
 

@@ -1,0 +1,81 @@
+"""What a trial cost: GPU-hours over all its attempts, lost ones included, at list price and full power.
+
+Both figures are estimates from above: a list price where the machine may have been spot, the maker's power limit where
+the GPU may have idled. A trial on CPU has neither: the catalogue knows GPUs only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from orchestrator.catalogue import CatalogueError, gpu, usd_per_gpu_hour
+from orchestrator.record import TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one trial."""
+
+    gpu_hours: float
+    usd: float | None
+    """None where the catalogue has no price."""
+    kwh: float | None
+
+
+def trial_cost(record: TrialRecord) -> Cost | None:
+    """GPU-hours, dollars and energy of a trial; None if no attempt had a GPU."""
+    starts = [attempt.start for attempt in record.attempts]
+    later = [*(after["started_s"] for _, after in pairwise(starts)), float("inf")]
+    hours, usd, kwh = 0.0, 0.0, 0.0
+    known_price = known_power = True
+    for attempt, until in zip(record.attempts, later, strict=True):
+        name = attempt.start.get("gpu_name") or attempt.start.get("gpu_type")
+        if not name or attempt.start.get("device") == "cpu":
+            continue
+        last_seen = [row.time_s for row in record.rows if attempt.start["started_s"] <= row.time_s < until]
+        ended = attempt.end["ended_s"] if attempt.end else max(last_seen, default=attempt.start["started_s"])
+        share = (ended - attempt.start["started_s"]) / 3600 * float(attempt.start.get("gpu_count") or 1)
+        price, power = _price(name), _power_kw(name)
+        hours += share
+        known_price, known_power = known_price and price is not None, known_power and power is not None
+        usd, kwh = usd + share * (price or 0.0), kwh + share * (power or 0.0)
+    return Cost(hours, usd if known_price else None, kwh if known_power else None) if hours else None
+
+
+def describe_cost(cost: Cost | None) -> str:
+    """`0.24 GPU-hours, at most $0.44 and 0.08 kWh`."""
+    if cost is None:
+        return "not known (no GPU)"
+    parts = [f"${cost.usd:.3g}" if cost.usd is not None else "", f"{cost.kwh:.3g} kWh" if cost.kwh is not None else ""]
+    bound = " and ".join(filter(None, parts))
+    return f"{cost.gpu_hours:.3g} GPU-hours" + (f", at most {bound}" if bound else "")
+
+
+def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
+    """The mean of trials that ran alike; None unless each has a cost."""
+    known = [cost for cost in costs if cost is not None]
+    if not known or len(known) < len(costs):
+        return None
+    hours = sum(cost.gpu_hours for cost in known) / len(known)
+    return Cost(hours, _mean([cost.usd for cost in known]), _mean([cost.kwh for cost in known]))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _price(name: str) -> float | None:
+    try:
+        return usd_per_gpu_hour(name)
+    except CatalogueError:
+        return None
+
+
+def _power_kw(name: str) -> float | None:
+    try:
+        return gpu(name).power_w / 1000
+    except CatalogueError:
+        return None
