@@ -123,6 +123,12 @@ def test_same_trial_in_two_sweeps_counts_once_and_seeds_of_two_sweeps_join() -> 
     assert own is not None and own.seeds == (0, 1) and table.test_scorings == 2
 
 
+def test_generated_benchmark_is_found_with_and_without_its_ending() -> None:
+    record = confirmed(dataset={**DATASET, "benchmark": "sudoku-6x6-generated"})
+    for name in ("sudoku-6x6", "sudoku-6x6-generated"):
+        assert [table.benchmark for table in build_leaderboard(name, [record], [])] == ["sudoku-6x6-generated"]
+
+
 def test_families_that_share_a_name_are_told_apart() -> None:
     other = make_record(make_config(cycles=1), score=0.5, stage="confirm", family="best", sweep="second")
     names = {entry.system for entry in build_leaderboard(None, [confirmed(), other], [])[0].entries}
@@ -204,6 +210,14 @@ def test_cost_counts_every_attempt_at_list_price_and_full_power() -> None:
     cost = trial_cost(record)
     assert cost is not None and cost.gpu_hours == pytest.approx(2.0, abs=0.001)
     assert cost.usd == pytest.approx(1.861 + 6.88, abs=0.01) and cost.kwh == pytest.approx(0.35 + 0.70, abs=0.001)
+    first = record.attempts[0]
+    spot = replace(record, attempts=[replace(first, start=first.start | {"market": "spot"}), record.attempts[1]])
+    cheaper = trial_cost(spot)
+    assert (
+        cheaper is not None
+        and cheaper.usd is not None
+        and cost.usd - cheaper.usd == pytest.approx(1.861 - 0.65, abs=0.1)
+    )
     row = build_leaderboard(None, [record], [])[0]
     assert json.loads(to_json([row]))[0]["entries"][0]["own"]["cost"]["gpu_hours"] == pytest.approx(2.0, abs=0.001)
     assert "$8.74" in to_markdown([row]) and describe_cost(cost) == "2 GPU-hours, at most $8.74 and 1.05 kWh"

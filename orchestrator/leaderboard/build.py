@@ -28,7 +28,7 @@ def build_leaderboard(
     """
     names = {row.benchmark for row in baselines} | {label(r) for r in records}
     names |= {str(r.dataset["benchmark"]) for r in records}
-    if benchmark is not None and benchmark not in names:
+    if benchmark is not None and not {benchmark, f"{benchmark}-generated"} & names:
         raise UserError(f"there is no leaderboard for benchmark {benchmark!r}", nearest(benchmark, names))
     wanted = names if benchmark is None else {benchmark, f"{benchmark}-generated"}
     chosen = [record for record in _unique(records) if label(record) in wanted and is_confirmed(record)]

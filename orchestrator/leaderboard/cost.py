@@ -1,7 +1,7 @@
-"""What a trial cost: GPU-hours over all its attempts, lost ones included, at list price and full power.
+"""What a trial cost: GPU-hours over all its attempts, lost ones included, at catalogue price and full power.
 
-Both figures are estimates from above: a list price where the machine may have been spot, the maker's power limit where
-the GPU may have idled. A trial on CPU has neither: the catalogue knows GPUs only.
+Both figures are estimates from above: the on-demand list price unless the record names another market, and the maker's
+power limit where the GPU may have idled. A trial on CPU has neither: the catalogue knows GPUs only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from orchestrator.catalogue import CatalogueError, gpu, usd_per_gpu_hour
+from orchestrator.catalogue import CatalogueError, Market, gpu, usd_per_gpu_hour
 from orchestrator.record import TrialRecord
 
 
@@ -37,7 +37,7 @@ def trial_cost(record: TrialRecord) -> Cost | None:
         last_seen = [row.time_s for row in record.rows if attempt.start["started_s"] <= row.time_s < until]
         ended = attempt.end["ended_s"] if attempt.end else max(last_seen, default=attempt.start["started_s"])
         share = (ended - attempt.start["started_s"]) / 3600 * float(attempt.start.get("gpu_count") or 1)
-        price, power = _price(name), _power_kw(name)
+        price, power = _price(name, attempt.start.get("market")), _power_kw(name)
         hours += share
         known_price, known_power = known_price and price is not None, known_power and power is not None
         usd, kwh = usd + share * (price or 0.0), kwh + share * (power or 0.0)
@@ -67,9 +67,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _price(name: str) -> float | None:
+def _price(name: str, market: Market | None) -> float | None:
     try:
-        return usd_per_gpu_hour(name)
+        return usd_per_gpu_hour(name, market or "on-demand")
     except CatalogueError:
         return None
 
