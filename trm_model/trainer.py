@@ -20,6 +20,7 @@ from trm_data.loader import TrainLoader
 from trm_model.checkpoint import Checkpoint, CheckpointError, pack
 from trm_model.config import TrialConfig
 from trm_model.cost import train_flops
+from trm_model.cpu import prefer_onednn
 from trm_model.distributed import Ranks
 from trm_model.ema import MovingAverage
 from trm_model.evaluate import EvalResult, evaluate
@@ -63,6 +64,8 @@ class Trainer:
         self.dataset = dataset
         self.device = device
         self.dtype = DTYPES[config.train.dtype]
+        if device.type == "cpu":
+            prefer_onednn()
         self.num_identifiers = dataset.num_identifiers(config.data.num_augmentations)
         self.model = build_model(
             config.model,

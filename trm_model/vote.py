@@ -21,6 +21,7 @@ from trm_data.sudoku import BOXES
 from trm_data.symmetry import colour_map, dihedral_source, is_turned
 
 _INVERSE_TURN = np.array([0, 3, 2, 1, 4, 5, 6, 7], np.uint64)
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads item numbers over 64 bits
 Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
 
 
@@ -117,15 +118,21 @@ class Votes:
     def add(self, items: Ints, answers: Bytes, halt_logits: NDArray[np.floating]) -> None:
         """Count undone answers (B, C). A vote's score is the sigmoid of its halt logit."""
         scores = 1 / (1 + np.exp(-halt_logits.astype(np.float64)))
-        names = hashes(answers).tolist()
-        for row, (item, name, score) in enumerate(zip(items.tolist(), names, scores.tolist(), strict=True)):
-            candidates = self._items.setdefault(item, {})
-            candidate = candidates.get(name)
+        names = hashes(answers)
+        pairs = names ^ (items.astype(np.uint64) * _ODD)
+        _, first, place = np.unique(pairs, return_index=True, return_inverse=True)
+        counts, sums = np.bincount(place), np.bincount(place, scores)
+        bests = np.full(len(first), -np.inf)
+        np.maximum.at(bests, place, scores)
+        for unique in np.argsort(first).tolist():  # in the order of arrival, which decides between equals
+            row = int(first[unique])
+            candidates = self._items.setdefault(int(items[row]), {})
+            candidate = candidates.get(int(names[row]))
             if candidate is None:
-                candidate = candidates[name] = _Candidate(answers[row].tobytes())
-            candidate.count += 1
-            candidate.scores += score
-            candidate.best = max(candidate.best, score)
+                candidate = candidates[int(names[row])] = _Candidate(answers[row].tobytes())
+            candidate.count += int(counts[unique])
+            candidate.scores += float(sums[unique])
+            candidate.best = max(candidate.best, float(bests[unique]))
 
     @property
     def items(self) -> list[int]:

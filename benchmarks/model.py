@@ -1,0 +1,267 @@
+"""Training steps against an equivalent plain implementation, measured in the same run, and ARC voting.
+
+    python benchmarks/model.py [--threads N] [--rounds N] [--case NAME ...]
+
+The plain implementation is what one writes first: eager modules, the default matrix library, weights cast at every use,
+operations one by one. Both sides take the same steps by turns; a figure is the median over rounds, and the ratio is
+taken round by round. Efficiency is the share of the rate at which the step's own matrix shapes run alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trm_model import cost
+from trm_model.config import ModelConfig
+from trm_model.cpu import prefer_onednn
+from trm_model.ema import MovingAverage
+from trm_model.halting import Carry
+from trm_model.layers import inner_size
+from trm_model.optim import AdamAtan2, FlatParameters
+from trm_model.recursion import Model, build_model
+from trm_model.supervision import supervise
+from trm_model.vote import Votes, undo
+
+CASES: dict[str, tuple[dict[str, Any], str, int]] = {
+    "mlp-512-float32": ({"mixer": "mlp", "positions": "none"}, "float32", 8),
+    "mlp-512-bfloat16": ({"mixer": "mlp", "positions": "none"}, "bfloat16", 8),
+    "attention-512-float32": ({}, "float32", 8),
+    "attention-512-bfloat16": ({}, "bfloat16", 8),
+    "attention-128-bfloat16": ({"hidden_size": 128, "num_heads": 4}, "bfloat16", 32),
+    "mlp-64-bfloat16": (
+        {"mixer": "mlp", "positions": "none", "hidden_size": 64, "num_heads": 4, "cycles": 2, "latent_steps": 2},
+        "bfloat16",
+        64,
+    ),
+}
+CELLS, VOCAB = 81, 11
+
+
+class PlainBlock(nn.Module):
+    """A block with per-call casts and operations one by one, on the weights of ours."""
+
+    def __init__(self, block: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weights = nn.ParameterDict(
+            {name.replace(".", "_"): nn.Parameter(value.clone()) for name, value in block.named_parameters()}
+        )
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x, self.weights[name].to(x.dtype))
+
+    def norm(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.config.norm_epsilon)
+        return wide.to(x.dtype)
+
+    def swiglu(self, x: Tensor, name: str) -> Tensor:
+        gate, up = self.linear(x, f"{name}_gate_up").chunk(2, dim=-1)
+        return self.linear(F.silu(gate) * up, f"{name}_down")
+
+    def attention(self, x_BLD: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+        batch, tokens, width = x_BLD.shape
+        heads = self.config.num_heads
+        q, k, v = self.linear(x_BLD, "attention_qkv").view(batch, tokens, 3 * heads, -1).chunk(3, dim=2)
+        if cos is not None and sin is not None:
+            q, k = (_rotated(part, cos, sin) for part in (q, k))
+        mixed = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)))
+        return self.linear(mixed.transpose(1, 2).reshape(batch, tokens, width), "attention_out")
+
+    def forward(self, x: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+        if self.config.mixer == "mlp":
+            x = x.transpose(1, 2)
+            x = self.norm(x + self.swiglu(x, "token_mixer")).transpose(1, 2)
+        else:
+            x = self.norm(x + self.attention(x, cos, sin))
+        return self.norm(x + self.swiglu(x, "swiglu"))
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x.to(torch.float32)
+    first, second = wide.chunk(2, dim=-1)
+    return (wide * cos[:, None] + torch.cat((-second, first), dim=-1) * sin[:, None]).to(x.dtype)
+
+
+class PlainStep:
+    """Forward, backward, a per-parameter optimizer and average: one step, the plain way."""
+
+    def __init__(self, model: Model, carry: Carry, dtype: torch.dtype) -> None:
+        self.config, self.carry, self.dtype = model.config, carry, dtype
+        blocks = model.recursion.latent_network.blocks
+        self.blocks = nn.ModuleList(PlainBlock(block, model.config) for block in blocks)
+        self.embedding = nn.Parameter(model.token_embedding.detach().clone())
+        self.head = nn.Parameter(model.answer_head.detach().clone())
+        self.parameters = [*self.blocks.parameters(), self.embedding, self.head]
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        self.average = [p.detach().clone() for p in self.parameters]
+        table = model.rotary(dtype)
+        self.cos, self.sin = (None, None) if table is None else table
+        self.prefix = model.config.puzzle_embedding_len
+
+    def network(self, hidden: Tensor, injection: Tensor) -> Tensor:
+        hidden = hidden + injection
+        for block in self.blocks:
+            hidden = block(hidden, self.cos, self.sin)
+        return hidden
+
+    def cycle(self, answer: Tensor, latent: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        for _ in range(self.config.latent_steps):
+            latent = self.network(latent, answer + x)
+        return self.network(answer, latent), latent
+
+    def __call__(self) -> None:
+        x = F.embedding(self.carry.inputs_BC.int(), self.embedding).to(self.dtype) * self.config.hidden_size**0.5
+        x = F.pad(x, (0, 0, self.prefix, 0))
+        answer, latent = self.carry.states
+        with torch.no_grad():
+            for _ in range(self.config.cycles - 1):
+                answer, latent = self.cycle(answer, latent, x)
+        answer, latent = self.cycle(answer, latent, x)
+        logits = F.linear(answer, self.head.to(self.dtype))[:, self.prefix :].double()
+        scores = torch.where(logits < 0, 1 / (1 - logits + 1e-30), logits + 1)
+        shares = torch.log(scores / scores.sum(-1, keepdim=True))
+        loss = -shares.gather(-1, self.carry.labels_BC.long().unsqueeze(-1)).mean()
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()
+        self.update()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        for p, (first, second), average in zip(self.parameters, self.moments, self.average, strict=True):
+            assert p.grad is not None
+            p.mul_(1 - 1e-4)
+            first.lerp_(p.grad, 0.1)
+            second.lerp_(p.grad * p.grad, 0.05)
+            p.sub_(torch.atan2(first, second.sqrt()), alpha=1e-4)
+            average.lerp_(p, 0.001)
+
+
+class OurStep:
+    """The same step with the code of this project."""
+
+    def __init__(self, model: Model, carry: Carry, dtype: torch.dtype) -> None:
+        self.model, self.carry, self.dtype = model, carry, dtype
+        self.flat = FlatParameters(model)
+        self.optimizer = AdamAtan2(self.flat.vector, (0.9, 0.95), 1.0)
+        self.average = MovingAverage(self.flat.vector, 0.999)
+        self.earliest = torch.zeros(len(carry.steps_B))
+
+    def __call__(self) -> None:
+        assert self.model.puzzle_embedding is not None
+        rows = self.model.puzzle_embedding.rows(self.carry.puzzle_ids_B, trained=True)
+        done = supervise(self.model, self.flat.weights(self.dtype), self.carry, rows, self.earliest, "stablemax")
+        self.flat.vector.grad = None
+        done.loss.backward()
+        self.optimizer.step(self.flat.vector, self.flat.grad, 1e-4)
+        self.average.update(self.flat.vector)
+
+
+def timed(step: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def product_rate(config: ModelConfig, dtype: torch.dtype, batch: int) -> float:
+    """FLOP/s of the channel SwiGLU's two products alone, the shapes that dominate a step."""
+    rows, width, inner = batch * (CELLS + config.puzzle_embedding_len), config.hidden_size, 0
+    inner = inner_size(width, config)
+    x, up = torch.randn(rows, width).to(dtype), torch.randn(2 * inner, width).to(dtype)
+    hidden, down = torch.randn(rows, inner).to(dtype), torch.randn(width, inner).to(dtype)
+    best = min(timed(lambda: (F.linear(x, up), F.linear(hidden, down))) for _ in range(30))  # type: ignore[func-returns-value]
+    return 6 * rows * width * inner / best
+
+
+def compare(name: str, rounds: int) -> dict[str, Any]:
+    """Median seconds of both sides, the median ratio, and the efficiency of ours."""
+    settings, kind, batch = CASES[name]
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[kind]
+    config = ModelConfig.parse(settings)
+    model = build_model(config, vocab_size=VOCAB, seq_len=CELLS, num_identifiers=1)
+    generator = torch.Generator().manual_seed(0)
+    carry = Carry(
+        states=tuple(state.contiguous() for state in model.start(batch, dtype)),
+        steps_B=torch.zeros(batch, dtype=torch.int32),
+        halted_B=torch.ones(batch, dtype=torch.bool),
+        inputs_BC=torch.randint(1, VOCAB, (batch, CELLS), generator=generator).to(torch.uint8),
+        labels_BC=torch.randint(1, VOCAB, (batch, CELLS), generator=generator).short(),
+        puzzle_ids_B=torch.zeros(batch, dtype=torch.int32),
+    )
+    plain, ours = PlainStep(model, carry, dtype), OurStep(model, carry, dtype)
+    seconds: list[tuple[float, float]] = []
+    for number in range(rounds + 1):
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
+        one = timed(plain)
+        prefer_onednn()
+        two = timed(ours)
+        if number:  # the first round warms up
+            seconds.append((one, two))
+    flops = batch * cost.train_flops(config, seq_len=CELLS, vocab_size=VOCAB)
+    ours_s = statistics.median(two for _, two in seconds)
+    return {
+        "case": name,
+        "batch": batch,
+        "plain_s": round(statistics.median(one for one, _ in seconds), 4),
+        "ours_s": round(ours_s, 4),
+        "ratio": round(statistics.median(one / two for one, two in seconds), 2),
+        "gflops": round(flops / ours_s / 1e9, 1),
+        "efficiency": round(flops / ours_s / product_rate(config, dtype, batch), 2),
+    }
+
+
+def arc_votes(rows: int = 385_815, batch: int = 4096) -> dict[str, Any]:
+    """Undo, hash and count the answers of a whole ARC-AGI-1 evaluation with 1,000 augmentations, three in ten wrong."""
+    generator = np.random.default_rng(0)
+    grids = [frame_of(generator.integers(2, 12, generator.integers(3, 20, 2), np.uint8)) for _ in range(400)]
+    votes, spent = Votes(), 0.0
+    undo("arc", 30, grids[0][None], np.zeros(1, np.uint64))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for start in range(0, rows, batch):
+        items = np.arange(start, min(start + batch, rows)) % len(grids)
+        answers = np.stack([grids[item] for item in items])
+        wrong = generator.random(len(items)) < 0.3
+        answers[wrong, generator.integers(0, 3, wrong.sum())] = generator.integers(2, 12, wrong.sum())
+        codes = generator.integers(0, 8, len(items)).astype(np.uint64)
+        logits = generator.standard_normal(len(items))
+        spent += timed(lambda: votes.add(items, undo("arc", 30, answers, codes), logits))  # noqa: B023
+    spent += timed(lambda: [votes.ranking(item) for item in votes.items])  # type: ignore[arg-type,return-value]
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"case": "arc-votes", "rows": rows, "seconds": round(spent, 2), "grown_mb": round(grown / 1024, 1)}
+
+
+def frame_of(grid: np.ndarray) -> np.ndarray:
+    cells = np.zeros((30, 30), np.uint8)
+    cells[: grid.shape[0], : grid.shape[1]] = grid
+    return cells.reshape(-1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--case", nargs="*", choices=[*CASES, "arc-votes"], default=[*CASES, "arc-votes"])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(
+        json.dumps({"machine": platform.processor() or platform.machine(), "torch": torch.__version__, **vars(options)})
+    )
+    for name in options.case:
+        print(json.dumps(arc_votes() if name == "arc-votes" else compare(name, options.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
