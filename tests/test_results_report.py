@@ -191,6 +191,13 @@ def test_study_names_varied_settings_by_letter_and_leaves_controls_out() -> None
     assert {trial.variant for trial in study.compared} == {"trm"} and len(study.compared) == 12
 
 
+def test_study_never_compares_validation_scores_with_test_scores() -> None:
+    cells = [make_record(make_config(cycles=cycles), score=0.5, stage="study") for cycles in (1, 2, 3)]
+    few = studies([*demo_records(), *cells])[0].compared
+    many = studies([*demo_records()[:2], *cells])[0].compared
+    assert {trial.split for trial in few} == {"validation"} and {trial.split for trial in many} == {"test"}
+
+
 def test_setting_with_many_values_gets_a_numeric_axis() -> None:
     base = make_config()
     rates = [1e-4 * 1.4**index for index in range(12)]

@@ -26,7 +26,6 @@ class TrialView:
     """One trial as the plots and the list of trials show it."""
 
     trial_id: str
-    sweep: str
     stage: str
     family: str
     variant: str
@@ -38,9 +37,6 @@ class TrialView:
     split: str
     status: Status
     step: int
-    max_steps: int
-    train_flops: float | None
-    params: int | None
     curve: tuple[tuple[float, float], ...]
     """(step, exact accuracy in per cent) on validation, at most 64 points."""
 
@@ -63,8 +59,12 @@ class Study:
 
     @property
     def compared(self) -> tuple[TrialView, ...]:
-        """Trials whose settings were varied on purpose: explored ones and cells of a study; controls left out."""
-        return tuple(trial for trial in self.trials if trial.stage in ("explore", "study"))
+        """Trials whose settings were varied on purpose: the explored ones or the cells of a study, whichever are more.
+
+        Never both, because they are scored on different splits; and without the confirmed controls.
+        """
+        explored, cells = ([trial for trial in self.trials if trial.stage == stage] for stage in ("explore", "study"))
+        return tuple(explored if len(explored) >= len(cells) else cells)
 
 
 def studies(records: Sequence[TrialRecord]) -> list[Study]:
@@ -91,7 +91,6 @@ def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
     score = final if final is not None else curve[-1][1] if curve else None
     return TrialView(
         trial_id=record.trial_id,
-        sweep=record.sweep,
         stage=record.stage,
         family=record.family,
         variant=record.config.model.variant,
@@ -101,9 +100,6 @@ def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
         split=result.get("split", "validation"),
         status=record.status,
         step=record.step,
-        max_steps=record.config.train.max_steps,
-        train_flops=result.get("train_flops"),
-        params=result.get("num_parameters"),
         curve=tuple((step, 100 * value) for step, value in thin(curve) if math.isfinite(value)),
     )
 
