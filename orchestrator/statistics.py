@@ -26,11 +26,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    @property
-    def half_width(self) -> float:
-        """Half the distance between the ends."""
-        return (self.high - self.low) / 2
-
 
 class Comparison(NamedTuple):
     """A difference with its interval and two-sided p value."""
@@ -63,6 +58,13 @@ def proportion_error(proportion: float, items: int) -> float:
 def spread(values: Sequence[float]) -> float | None:
     """Sample standard deviation; None for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def pooled_spread(*groups: Sequence[float]) -> float:
+    """Common standard deviation of groups with their own means; 0.0 where no group has two values."""
+    squares = [np.var(group, ddof=1) * (len(group) - 1) for group in groups if len(group) > 1]
+    degrees = sum(len(group) - 1 for group in groups if len(group) > 1)
+    return math.sqrt(float(sum(squares)) / degrees) if degrees else 0.0
 
 
 def mean_interval(
@@ -233,10 +235,3 @@ def _z(confidence: float) -> float:
 
 def _t(confidence: float, degrees: float) -> float:
     return float(stats.t.ppf(0.5 + confidence / 2, degrees))
-
-
-def pooled_spread(*groups: Sequence[float]) -> float:
-    """Common standard deviation of groups with their own means; 0.0 where no group has two values."""
-    squares = [np.var(group, ddof=1) * (len(group) - 1) for group in groups if len(group) > 1]
-    degrees = sum(len(group) - 1 for group in groups if len(group) > 1)
-    return math.sqrt(float(sum(squares)) / degrees) if degrees else 0.0

@@ -266,11 +266,16 @@ def test_terminal_table_survives_names_with_markup() -> None:
     assert "[red]x[/" in console.export_text()
 
 
-def test_shortened_table_keeps_own_rows_and_ranks() -> None:
-    record = confirmed(score=0.2, dataset=SUDOKU_EXTREME, items=422_786)
-    table = only(build_leaderboard("sudoku-extreme", [record], load_baselines()), has_own=True)
-    short = shorten(table, 3)
-    assert len(short.entries) == 4 and short.entries[-1].own and short.entries[-1].ranks == table.entries[-3].ranks
+def test_shortened_table_keeps_own_rows_rivals_and_ranks() -> None:
+    tables = build_leaderboard("arc-agi-1", [], load_baselines())
+    table = only(tables, split="semi-private", protocol="single")
+    short = shorten(table, 10)
+    kept = {entry.system: entry.ranks for entry in short.entries}
+    assert len(table.entries) == 144 and len(short.entries) < 25
+    assert {"TRM (ARC Prize verification run)", "HRM (ARC Prize verification run)", "o3-mini (High)"} <= set(kept)
+    assert all(entry.ranks == kept[entry.system] for entry in table.entries if entry.system in kept)
+    own = build_leaderboard(None, [confirmed(score=0.2)], [])[0]
+    assert shorten(own, 0) == own and "best" in to_markdown([shorten(own, 0)])
 
 
 def test_curves_hold_every_point() -> None:

@@ -49,6 +49,17 @@ METRIC_TITLES = {
 }
 
 
+RIVALS = (
+    "o3-mini (High)",
+    "Gemini 2.5 Pro (Thinking 32K)",
+    "Gemini 2.5 Pro (Thinking 16K)",
+    "Deepseek R1",
+    "Claude 3.7 (16K)",
+    "Grok 4 (Thinking)",
+)
+"""The language models that the TRM paper compares with, by their names on the ARC Prize leaderboard."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where an own row comes from: everything needed to find its records again."""
@@ -97,6 +108,11 @@ class Entry:
     date: str = ""
     evidence: str = ""
     own: Provenance | None = None
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether it is shown in a shortened table too: own rows, TRM and its kin, and the paper's rivals."""
+        return self.own is not None or self.kind in ("trm", "hrm", "direct") or self.system in RIVALS
 
     @property
     def interval(self) -> Interval | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -47,9 +47,9 @@ def cells(entry: Entry) -> list[str]:
     ]
 
 
-def shorten(table: Table, most: int, always: Callable[[Entry], bool] = lambda entry: entry.own is not None) -> Table:
-    """The best `most` rows and those that `always` keeps; ranks stay those of the whole table."""
-    kept = [entry for index, entry in enumerate(table.entries) if index < most or always(entry)]
+def shorten(table: Table, most: int) -> Table:
+    """The best `most` rows and those that stand out (own, TRM and its kin, rivals); ranks stay those of the whole."""
+    kept = [entry for index, entry in enumerate(table.entries) if index < most or entry.stands_out]
     return replace(table, entries=tuple(kept))
 
 
@@ -203,8 +203,8 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _used(table: Table) -> list[str]:
-    columns = zip(COLUMNS, zip(*(cells(entry) for entry in table.entries), strict=True), strict=True)
-    return [name for name, texts in columns if any(texts)]
+    rows = [cells(entry) for entry in table.entries]
+    return [name for index, name in enumerate(COLUMNS) if any(row[index] for row in rows)]
 
 
 def _rank(ranks: tuple[int, int] | None) -> str:

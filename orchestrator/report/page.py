@@ -40,15 +40,6 @@ SETTING_TITLES = {
 }
 _ROWS_FOR_PLOT = 10
 """Rows that must state a cost before a published table is drawn against it."""
-RIVALS = (
-    "o3-mini (High)",
-    "Gemini 2.5 Pro (Thinking 32K)",
-    "Gemini 2.5 Pro (Thinking 16K)",
-    "Deepseek R1",
-    "Claude 3.7 (16K)",
-    "Grok 4 (Thinking)",
-)
-"""The language models that the TRM paper compares with: always shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +216,7 @@ def _setting_figures(study: Study) -> list[Figure]:
 
 def published_figures(table: Table) -> list[Figure]:
     """Score against dollars per task and against parameters, where enough rows of a published table state them."""
-    named = {e.system for e in table.entries if e.kind in ("trm", "hrm", "direct") or e.system in RIVALS}
+    named = {entry.system for entry in table.entries if entry.stands_out}
     figures = []
     for axis, name in (("cost_per_task_usd", "dollars per task"), ("params", "parameters")):
         if sum(bool(getattr(entry, axis)) for entry in table.entries) >= _ROWS_FOR_PLOT:
@@ -238,8 +229,8 @@ def published_figures(table: Table) -> list[Figure]:
 def shown_first(table: Table) -> set[str]:
     """Systems shown before "show all": the best, the best of our own, the family of TRM and the paper's rivals."""
     own = [entry for entry in table.entries if entry.own][:_ROWS_SHOWN]
-    family = [e for e in table.entries if not e.own and (e.kind in ("trm", "hrm", "direct") or e.system in RIVALS)]
-    return {entry.system for entry in (*table.entries[:_ROWS_SHOWN], *own, *family)}
+    others = [entry for entry in table.entries if entry.stands_out and not entry.own]
+    return {entry.system for entry in (*table.entries[:_ROWS_SHOWN], *own, *others)}
 
 
 def interval_cell(entry: Entry) -> Markup:
