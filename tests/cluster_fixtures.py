@@ -11,6 +11,7 @@ environment of the moment: ask for the fixture `s3_endpoint` first where trials 
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -30,6 +32,7 @@ import pytest
 from tests.infra_fixtures import free_port
 
 OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum is 75 MB; trials hand over small dictionaries only
+HEAD_ID = "f" * 51 + "00000"
 WAIT = """
 import sys, time
 from orchestrator.cluster.nodes import describe_cluster
@@ -88,11 +91,11 @@ class RayCluster:
     environment: dict[str, str]
     nodes: list[Node] = field(default_factory=list)
 
-    def start_head(self) -> Node:
+    def start_head(self, *options: str) -> Node:
         """Start the head, which has no CPUs and so runs no trials."""
         host, _, port = self.address.rpartition(":")
         where = [f"--node-ip-address={host}", f"--port={port}", f"--temp-dir={self.folder / 'ray'}"]
-        return self._start("--head", *where, "--include-dashboard=false", num_cpus=0, num_gpus=0)
+        return self._start("--head", *where, "--include-dashboard=false", *options, num_cpus=0, num_gpus=0)
 
     def add_node(self, gpu: str | None = None, num_gpus: int = 0, num_cpus: int = 2, market: str = "on-demand") -> Node:
         """Start a raylet and return at once; `wait_for_nodes` returns when it has joined."""
@@ -140,6 +143,93 @@ class RayCluster:
 @contextmanager
 def ray_cluster(gpus: Mapping[str, int], num_cpus: int = 2) -> Iterator[RayCluster]:
     """A head and one raylet for every GPU type, with so many stand-in GPUs and CPUs each."""
+    with _empty_cluster() as cluster:
+        cluster.start_head()
+        cluster.wait_for_port()  # the others join while the head still starts: 10 s sooner
+        for gpu, count in gpus.items():
+            cluster.add_node(gpu, count, num_cpus)
+        cluster.wait_for_nodes(1 + len(gpus))
+        yield cluster
+
+
+@contextmanager
+def autoscaling_cluster(gpus: Mapping[str, int], num_cpus: int = 2, max_nodes: int = 4) -> Iterator[RayCluster]:
+    """A head that starts machines with a GPU type's label and so many stand-in GPUs while trials wait for them.
+
+    Ray's own stand-in for a cloud starts raylets on this machine. It is named as an external provider, because the
+    defaults that its short name would read are not in Ray's wheel.
+    """
+    with _empty_cluster() as cluster:
+        scaling = cluster.folder / "autoscaling.json"
+        scaling.write_text(json.dumps(_autoscaling(cluster.address, gpus, num_cpus, max_nodes)))
+        cluster.environment |= {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        }
+        cluster.start_head(f"--autoscaling-config={scaling}")
+        for name in ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"):
+            del cluster.environment[name]  # they are the head's
+        cluster.wait_for_nodes(1)
+        yield cluster
+
+
+_NOTHING = (  # what a provider's own defaults would say
+    "cluster_synced_files",
+    "rsync_exclude",
+    "rsync_filter",
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+
+
+def _autoscaling(address: str, gpus: Mapping[str, int], num_cpus: int, max_nodes: int) -> dict[str, Any]:
+    machines = {
+        gpu: {
+            "resources": {"CPU": num_cpus, "GPU": count, "object_store_memory": OBJECT_STORE_BYTES},
+            "labels": {"ray.io/accelerator-type": gpu},
+            "node_config": {},
+            "min_workers": 0,
+            "max_workers": max_nodes,
+        }
+        for gpu, count in gpus.items()
+    }
+    return {
+        "cluster_name": "tests",
+        "max_workers": max_nodes * len(gpus),
+        "idle_timeout_minutes": 0.1,
+        "upscaling_speed": 100,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "gcs_address": address,
+            "head_node_id": HEAD_ID,
+        },
+        **{name: [] for name in _NOTHING},
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            **machines,
+        },
+    }
+
+
+@contextmanager
+def _empty_cluster() -> Iterator[RayCluster]:
+    """A folder, a port and a token; whatever is started in it is ended and removed."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: socket names end at 107 characters
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
@@ -155,11 +245,6 @@ def ray_cluster(gpus: Mapping[str, int], num_cpus: int = 2) -> Iterator[RayClust
     }
     cluster = RayCluster(f"{_own_address()}:{free_port()}", folder, environment)
     try:
-        cluster.start_head()
-        cluster.wait_for_port()  # the others join while the head still starts: 10 s sooner
-        for gpu, count in gpus.items():
-            cluster.add_node(gpu, count, num_cpus)
-        cluster.wait_for_nodes(1 + len(gpus))
         yield cluster
     finally:
         cluster.stop()

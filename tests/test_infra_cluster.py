@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.cluster.nodes import Cluster, Node, describe_cluster
 from orchestrator.errors import ClusterError
-from tests.cluster_fixtures import RayCluster, ray_cluster
+from tests.cluster_fixtures import RayCluster, autoscaling_cluster, ray_cluster
 from tests.test_infra_spot import announcing
 
 SWEEP = """
@@ -57,7 +57,7 @@ print(json.dumps(dataclasses.asdict(describe_cluster(sys.argv[1]))))
 
 def run(cluster: RayCluster, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, cluster.address, *arguments]
-    return subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=150)
 
 
 def node(gpu: str | None, num_gpus: int) -> Node:
@@ -115,3 +115,14 @@ def test_a_real_cluster_runs_trials_by_label_loses_a_node_and_leaves_nothing_beh
         started = [process for one in cluster.nodes for process in one.processes()]
     assert [process for process in started if psutil.pid_exists(process.pid) and process.is_running()] == []
     assert not cluster.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_machines_come_from_zero_by_label_and_go_again(tmp_path: Path) -> None:
+    with autoscaling_cluster({"L40S": 1, "H100": 1}) as cluster:
+        done = run(cluster, SWEEP, str(tmp_path))
+        results = json.loads(done.stdout.partition("RESULT ")[2])
+        assert len(results) == 6
+        assert all(gpu in wish for wish, gpu, _ in results)
+        cluster.wait_for_nodes(1)  # the head alone
