@@ -9,6 +9,7 @@ from types import FrameType
 
 from orchestrator.attempt import Job, News, run_attempt
 from orchestrator.cli.console import BuildBar, bar, err, out
+from orchestrator.cli.quick import in_proportion
 from orchestrator.datasets import provide
 from orchestrator.identity import trial_id
 from orchestrator.lock import DriverLock
@@ -18,6 +19,7 @@ from orchestrator.run import head_of, trial_folder
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import Resources
 from trm_model.config import TrialConfig
+from trm_model.trainer import resolve_device
 
 SWEEP = "train"
 """Where the records of single runs lie: beside the sweeps, never on a leaderboard."""
@@ -28,6 +30,10 @@ def train_here(config: TrialConfig, url: str, as_json: bool) -> int:
     storage = open_storage(url)
     with BuildBar() as progress:
         dataset = provide(storage, config.data.request(), progress)
+    if resolve_device(config.runtime.device).type == "cpu":
+        config, words = in_proportion(config, dataset)
+        if words:
+            err.print(words)
     identity = trial_id(config, dataset.fingerprint)
     folder = trial_folder(storage, SWEEP, identity)
     family = config.recipe or "train"
