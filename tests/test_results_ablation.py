@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from results_factory import DATASET, ablation_records, make_config, make_record
 
 from orchestrator import statistics
 from orchestrator.ablation import Effect, ablate, compare_checkpoints, published_delta
@@ -13,7 +14,6 @@ from orchestrator.baselines import load_baselines
 from orchestrator.record import TrialRecord
 from orchestrator.report import render_report
 from orchestrator.report.formats import ablation_to_markdown
-from results_factory import DATASET, ablation_records, make_config, make_record
 from trm_data.errors import UserError
 
 
