@@ -146,7 +146,7 @@ def test_non_finite_loss_ends_as_diverged_before_the_weights_are_spoilt(dataset:
 def test_checkpoints_keep_the_best_and_the_last(dataset: Dataset, tmp_path: Path) -> None:
     events = run(tiny(runtime={"checkpoint_every_s": 1e-9}), dataset, tmp_path)
     store = LocalCheckpoints(tmp_path)
-    assert len([event for event in events if isinstance(event, Checkpointed)]) == 10
+    assert len([event for event in events if isinstance(event, Checkpointed)]) >= 2
     names = store.names()
     best = read_header(store.read(names[-1]))["progress"]["best_step"]
     assert names == sorted({f"step-{best:08d}.safetensors", "step-00000010.safetensors"})

@@ -88,8 +88,13 @@ def step_of(name: str) -> int:
 
 def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """The bytes of a checkpoint file."""
-    whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    whole = {name: _own(value.detach().cpu().contiguous()) for name, value in tensors.items()}
     return safetensors.torch.save(whole, {_KEY: json.dumps({"format": _FORMAT, **header}, sort_keys=True)})
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Copied if it is a view of something larger, which the format cannot hold; a large table is not copied."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:

@@ -156,6 +156,7 @@ class RuntimeConfig(Settings):
     compile: bool = False
     """Compile the network with torch.compile: 40-60 s at the start, then 1.0 to 1.3 times faster on a CPU."""
     checkpoint_every_s: float = Field(10.0, gt=0)
+    """Seconds between checkpoints, or twenty times as long as writing one took, whichever is more."""
     keep_checkpoints: int = Field(2, ge=1)
 
 

@@ -95,7 +95,7 @@ def train(
     yield Started(trainer.step, trainer.flat.num_parameters, found is not None)
 
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
-    window, saved_at = _Window(), timer()
+    window, saved_at, save_s = _Window(), timer(), 0.0
     while trainer.step < config.train.max_steps:
         if trainer.ranks.first_says(should_stop()):
             yield _save(trainer, progress, checkpoints)
@@ -120,10 +120,13 @@ def train(
             if improved:
                 progress.best_step, progress.best_score = trainer.step, metrics["exact_accuracy"]
             yield Evaluated(trainer.step, "validation", metrics | _position(trainer, progress))
-        is_due = trainer.ranks.first_says(timer() - saved_at >= runtime.checkpoint_every_s)
+        is_due = trainer.ranks.first_says(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
         if improved or is_last or is_due:
-            yield _save(trainer, progress, checkpoints)
+            started = timer()
+            saved = _save(trainer, progress, checkpoints)
             saved_at = timer()
+            save_s = saved_at - started
+            yield saved
     yield Finished(trainer.step, _result(trainer, progress, clock))
 
 
