@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from trm_data import DataRequest, Dataset, TrainLoader, build, eval_batches
+from trm_data import DataRequest, Dataset, Prefetcher, TrainLoader, build, eval_batches
+from trm_data.arc import crop, restore
 from trm_data.errors import ConfigError
 
 
@@ -159,3 +160,29 @@ def test_dataset_crosses_processes_as_its_path(mini: Dataset) -> None:
 def test_loader_refuses_what_it_cannot_do(arc: Dataset, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _loader(arc, **settings)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [5, 2, 2, 9]])
+def test_prefetched_rows_are_those_of_the_loader(dataset: Dataset, order: list[int]) -> None:
+    slots = np.array([7, 0, 3])
+    with Prefetcher(_loader(dataset)) as ahead:
+        for step in order:
+            for wanted in (slots, np.arange(16), np.arange(16)[::-1]):
+                for made, plain in zip(ahead.fetch(step, wanted), _loader(dataset).fetch(step, wanted), strict=True):
+                    assert (made == plain).all()
+
+
+def test_augmented_evaluation_rows_can_be_restored(arc: Dataset) -> None:
+    batch = next(eval_batches(arc, "test", 300, max_puzzles=20, num_augmentations=9))
+    assert np.bincount(batch.items).tolist() == [10] * len(np.unique(batch.items))
+    rows = arc.rows("test")[batch.items]
+    for cells, code, row in zip(batch.labels, batch.codes.tolist(), rows.tolist(), strict=True):
+        assert (restore(cells, code) == crop(arc.labels[row])).all()
+    assert len(np.unique(batch.puzzle_ids)) == 200
+
+
+def test_sudoku_evaluation_copies_are_drawn_from_the_same_symmetries(mini: Dataset) -> None:
+    plain, voted = (next(eval_batches(mini, "test", 100, num_augmentations=n)) for n in (0, 3))
+    assert (voted.codes.reshape(-1, 4)[:, 0] == 0).all() and (voted.inputs[::4] == plain.inputs).all()
+    assert (np.sort(voted.inputs, axis=1)[1::4] != np.sort(plain.inputs, axis=1)).any()
+    assert ((voted.inputs == 1).sum(1) == 18).all()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trm_data.dataset import Dataset
     from trm_data.loader import Batch, EvalBatch, TrainLoader, eval_batches
     from trm_data.official_export import export
+    from trm_data.prefetch import Prefetcher
     from trm_data.render import draw, save_png
     from trm_data.verification import verify
 
@@ -29,6 +30,7 @@ _HOMES = {
     "dataset": ("Dataset",),
     "loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
     "official_export": ("export",),
+    "prefetch": ("Prefetcher",),
     "render": ("draw", "save_png"),
     "verification": ("verify",),
 }
@@ -41,6 +43,7 @@ __all__ = [
     "DataRequest",
     "Dataset",
     "EvalBatch",
+    "Prefetcher",
     "TrainLoader",
     "build",
     "draw",

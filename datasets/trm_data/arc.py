@@ -11,7 +11,15 @@ import hashlib
 import numpy as np
 
 from trm_data.jit import Bytes, Ints, Words, i64, jit, mix
-from trm_data.symmetry import ARC_ORDER, colour_map, dihedral_source, is_turned
+from trm_data.symmetry import (
+    ARC_ORDER,
+    DIHEDRAL_INVERSE,
+    arc_colours,
+    colour_map,
+    dihedral,
+    dihedral_source,
+    is_turned,
+)
 
 SIDE = 30
 MOST_AUGMENTATIONS = 1000
@@ -171,3 +179,9 @@ def distinct_codes(inputs: Bytes, labels: Bytes, shapes: Bytes, key: int, count:
     out = np.empty(count, np.uint64)
     found = _distinct_codes(task_sums(inputs, labels, shapes), np.uint64(key), count, out)
     return out[:found]
+
+
+def restore(cells: Bytes, code: int) -> Bytes:
+    """(900) cells predicted for a task seen through augmentation `code` -> the grid for the original task."""
+    turned = dihedral(crop(cells), DIHEDRAL_INVERSE[code % 8])
+    return np.argsort(arc_colours(code)).astype(np.uint8)[turned]

@@ -15,6 +15,7 @@ from trm_data.errors import ConfigError, DataError
 from trm_data.jit import Words
 from trm_data.schema import Puzzles
 from trm_data.sources.arc import Task
+from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
 
@@ -106,7 +107,7 @@ def overlaps(puzzles: Puzzles) -> dict[str, str]:
 
 
 def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
-    """Refuse extra tasks that hold test pairs; what the benchmark's own training tasks hold is as published, and noted."""
+    """Refuse extra tasks that hold test pairs; what the benchmark's own tasks share is as published, and only noted."""
     shared = overlaps(puzzles)
     extra = {name for name, source in zip(puzzles.names, puzzles.sources, strict=True) if source == "extra"}
     puzzles.facts["published_overlaps"] = {name: other for name, other in shared.items() if name not in extra}
@@ -116,7 +117,7 @@ def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
     puzzles.facts["allowed_overlaps"] = [name for name in leaks if name not in refused]
     if refused:
         raise DataError(
-            f"{len(refused)} tasks of {request.extra_training} hold test pairs of {request.benchmark}: "
+            f"{len(refused)} tasks of {parse_address(request.extra_training or '')} hold test pairs of {request.benchmark}: "
             f"{', '.join(refused[:6])}{' ...' if len(refused) > 6 else ''}",
             "Remove them, or name them (or 'all') in allow_overlaps",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -47,7 +48,8 @@ class Address(NamedTuple):
         return Path(self.base.rstrip("/")).stem
 
     def __str__(self) -> str:
-        return self.base  # the query may hold credentials: it is never shown or stored
+        """Without what may hold credentials: the query, and the part before @. Only this is shown and stored."""
+        return re.sub(r"://[^/]*@", "://", self.base)
 
 
 def parse_address(text: str) -> Address:
@@ -136,7 +138,10 @@ def names(address: Address, recursive: bool = False) -> list[str]:
         from pyarrow import fs
 
         filesystem, path = _s3(address)
-        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+        try:
+            found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+        except OSError as error:
+            raise _unreachable(address, error) from None
         return sorted(info.path.removeprefix(path).lstrip("/") for info in found if info.type == fs.FileType.File)
     folder = Path(address.base)
     if address.is_remote or not folder.is_dir():
