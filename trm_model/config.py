@@ -20,6 +20,8 @@ class ModelConfig(Settings):
 
     variant: Literal["trm", "hrm", "direct"] = "trm"
     """trm: one network, latent and answer. hrm: two networks at two frequencies. direct: one pass, no recursion."""
+    recursion: str | None = None
+    """A recursion of your own, `path/to/file.py:ClassName`, in place of the variant's (docs/model.md)."""
     mixer: Literal["attention", "mlp"] = "attention"
     positions: Literal["rotary", "learned", "none"] = "rotary"
     hidden_size: int = Field(512, ge=8)

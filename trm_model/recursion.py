@@ -11,13 +11,15 @@ embedding.
 
 One supervision step runs T cycles of n latent updates and one answer update; all but the last cycle without gradient.
 HRM is the same with two networks and the gradient of the last two updates only. A further variant is a subclass of
-`Recursion` with its own `cycle`.
+`Recursion` with its own `cycle` or `forward`, in this file or in one of yours (`ModelConfig.recursion`).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -25,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from trm_data.errors import ConfigError, nearest
 from trm_model.config import ModelConfig
 from trm_model.layers import Network, Rotary, linear_weight, rotary_table, truncated_normal
 from trm_model.puzzle_embedding import PuzzleEmbedding
@@ -132,9 +135,30 @@ class DirectPrediction(Recursion):
 
 def recursion_class(config: ModelConfig) -> type[Recursion]:
     """The recursion that a configuration names."""
+    if config.recursion is not None:
+        return load_recursion(config.recursion)
     if config.variant == "direct":
         return DirectPrediction
     return Recursion if config.num_latents else OneState
+
+
+def load_recursion(address: str) -> type[Recursion]:
+    """The class that `path/to/file.py:ClassName` names.
+
+    Raises:
+        ConfigError: no such file or class, or it is no `Recursion`.
+    """
+    path, _, name = address.rpartition(":")
+    spec = importlib.util.spec_from_file_location(f"recursion_{Path(path).stem}", path)
+    if not Path(path).is_file() or spec is None or spec.loader is None:
+        raise ConfigError(f"no Python file {path!r} for model.recursion", "Write it as path/to/file.py:ClassName")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, Recursion)):
+        known = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Recursion)]
+        raise ConfigError(f"{path} defines no Recursion named {name!r}", nearest(name, known))
+    return found
 
 
 class Model(nn.Module):

@@ -41,12 +41,14 @@ class _Window:
         self.steps = 0
         self.seconds = 0.0
         self.loss = 0.0
+        self.flops = 0.0
         self.sums = np.zeros(len(SUMS))
 
-    def add(self, loss: float, sums: np.ndarray, seconds: float) -> None:
+    def add(self, loss: float, sums: np.ndarray, seconds: float, flops: float) -> None:
         self.steps += 1
         self.seconds += seconds
         self.loss += loss
+        self.flops += flops
         self.sums += sums
 
     def means(self, batch_size: int) -> dict[str, float]:
@@ -59,7 +61,8 @@ class _Window:
                 metrics[name] = value / (self.steps * batch_size)
             elif halted:
                 metrics[name] = value / halted
-        return metrics | {"examples_per_s": self.steps * batch_size / max(self.seconds, 1e-9)}
+        seconds = max(self.seconds, 1e-9)
+        return metrics | {"examples_per_s": self.steps * batch_size / seconds, "flops_per_s": self.flops / seconds}
 
 
 def never() -> bool:
@@ -101,14 +104,14 @@ def train(
             yield _save(trainer, progress, checkpoints)
             yield Interrupted(trainer.step)
             return
-        started = timer()
+        started, flops = timer(), trainer.flops
         loss, sums = trainer.train_step()
         seconds = timer() - started
         if not math.isfinite(loss):
             yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite")
             return
         progress.train_s += seconds
-        window.add(loss, sums, seconds)
+        window.add(loss, sums, seconds, trainer.flops - flops)
         is_last = trainer.step == config.train.max_steps
         if trainer.step % runtime.log_every == 0 or is_last:
             yield Trained(trainer.step, window.means(config.train.batch_size) | _position(trainer, progress))
