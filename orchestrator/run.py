@@ -34,6 +34,8 @@ from trm_data.errors import UserError, nearest
 
 POLL_S = 0.2
 STOP_POLL_S = 2.0
+ECHO_S = 2.0
+"""`timeout` and `make` pass on a signal that the terminal has sent already."""
 LOST_MACHINES = 5
 """Times that a trial may lose its machine before the sweep gives it up."""
 MAX_UNBOUNDED_SLOTS = 64
@@ -329,12 +331,15 @@ def _words(resources: dict[str, float], labels: dict[str, str]) -> str:
 
 @contextmanager
 def _stop_signals(stopping: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for a clean stop; a second one is not waited for."""
+    """SIGINT and SIGTERM ask for a clean stop; one that comes later than an echo of the first ends at once."""
+    first_s = 0.0
 
     def handle(number: int, _: FrameType | None) -> None:
-        if stopping.is_set():
+        nonlocal first_s
+        if stopping.is_set() and time.monotonic() - first_s > ECHO_S:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        first_s = first_s or time.monotonic()
         stopping.set()
 
     if threading.current_thread() is not threading.main_thread():

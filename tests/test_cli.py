@@ -61,6 +61,8 @@ MISTAKES = [
     ("data show sudoku-4x4 --puzzle 9999", "9999"),
     ("leaderboard arc-agi1", "'arc-agi-1'"),
     ("leaderboard --format htlm", "'htlm'"),
+    ("leaderboard arc-agi-2 --split public", "'public-eval'"),
+    ("ablate nowhere --control T=1", "no sweep 'nowhere'"),
 ]
 
 
@@ -77,6 +79,20 @@ def test_mistake_is_one_line_with_the_remedy_and_exit_code_2(
     assert err.startswith("error: ") and err.count("\n") == 1
     assert hint in err
     assert not list((lists / "runs").glob("sweeps/*")), "a refused command leaves nothing behind"
+
+
+def test_published_rows_are_listed_and_a_bad_file_is_named_with_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "baselines", "list", "sudoku-extreme")
+    assert code == 0 and "TRM-MLP" in out and "87.4" in out
+    rows = out.splitlines()
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("\n".join(rows[:3]) + "\n")
+    bad.write_text("\n".join([*rows[:2], rows[2].replace(",0.0,", ",101.0,")]) + "\n")
+    assert call(capsys, "baselines", "check", str(good))[0] == 0
+    code, _, err = call(capsys, "baselines", "check", str(bad))
+    assert code == 2 and "bad.csv" in err and "101" in err and err.count("\n") == 1
 
 
 def test_port_in_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

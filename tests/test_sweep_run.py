@@ -123,12 +123,13 @@ def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path,
 def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     command = grid(storage, "--tracking", "none", **{"train.max_steps": 5000, "runtime.checkpoint_every_s": 60})
-    driver = subprocess.Popen([*TRM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    driver = subprocess.Popen([*TRM, *command], start_new_session=True, **pipes)
     wait_for(lambda: any(record.step >= 4 for record in records(storage).values()), "a trial at work")
     children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
     second = trm(*command, check=False)
     assert second.returncode == 2 and f"process {driver.pid}" in second.stderr
-    os.kill(driver.pid, number)
+    os.killpg(driver.pid, number)  # a terminal's Ctrl-C reaches the whole group
     out, err = driver.communicate(timeout=60)
     assert driver.returncode == 3, err
     assert "trm sweep resume grid" in out and "Traceback" not in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from trm_data.errors import UserError
@@ -23,7 +24,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written there is nothing to remove
+            aside.unlink()
         raise UserError(
             f"cannot write {path}: {error.strerror or error}", "Free some space or name another folder"
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import data, doctor, leaderboard, sweep, train, ui
+from orchestrator.cli import compare, data, doctor, leaderboard, sweep, train, ui
 
 app = typer.Typer(
     name="trm",
@@ -16,8 +16,10 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(sweep.app, name="sweep")
+app.add_typer(compare.baselines_app, name="baselines")
 app.command("train")(train.train)
 app.command("recipes")(train.recipes)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("ablate")(compare.ablate)
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)

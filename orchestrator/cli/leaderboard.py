@@ -18,6 +18,7 @@ def leaderboard(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.")
     ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Show own confirmed results beside published HRM, TRM and LLM results, one table per benchmark and split.
@@ -30,4 +31,4 @@ def leaderboard(
     """
     from orchestrator.cli.leaderboard_view import show
 
-    show(benchmark, format_, html, storage)
+    show(benchmark, format_, html, storage, split)

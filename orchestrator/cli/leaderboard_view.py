@@ -9,9 +9,9 @@ from pathlib import Path
 from orchestrator.baselines import load_baselines
 from orchestrator.cli.console import out
 from orchestrator.cli.single import SWEEP as SINGLE_RUNS
-from orchestrator.leaderboard import Table, build_leaderboard, refusals
+from orchestrator.leaderboard import Table, build_leaderboard, refusals, select
 from orchestrator.record import TrialRecord, read_trials
-from orchestrator.report.formats import to_csv, to_json, to_latex, to_markdown, to_rich
+from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.report.page import write_report
 from orchestrator.run import sweep_names
 from orchestrator.storage import LocalStorage, Storage, open_storage
@@ -25,22 +25,28 @@ TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 }
 
 
-def show(benchmark: str | None, text_format: str, html: Path | None, url: str) -> None:
+HEADLINE_ROWS = 8
+
+
+def show(benchmark: str | None, text_format: str, html: Path | None, url: str, split: str | None) -> None:
     """Tables on standard output, and the page as a file."""
     if text_format not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
     storage = open_storage(url)
     records = all_records(storage)
     tables = build_leaderboard(benchmark, records, load_baselines())
+    if split is not None:
+        tables = select(tables, split=split)
     own = [table for table in tables if table.has_own]
-    if benchmark is None and own:
-        tables = own
     if text_format != "table":
-        print(TEXT_FORMATS[text_format](tables))
+        print(TEXT_FORMATS[text_format](own if benchmark is None and own else tables))
         return
-    for table in tables:
+    for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
+    if benchmark is None:
+        names = ", ".join(sorted({table.benchmark for table in tables if not table.has_own}))
+        out.print(f"every published row: trm leaderboard BENCHMARK, with {names}", style="dim")
     if not own:
         out.print("no own confirmed results here yet: run a sweep, e.g. trm sweep run sweeps/demo.py\n")
     refused = refusals(records)
@@ -50,6 +56,15 @@ def show(benchmark: str | None, text_format: str, html: Path | None, url: str) -
     path = html or _default_page(storage)
     write_report(records, path, now=datetime.now(UTC))
     out.print(f"page: [bold]{path}[/]")
+
+
+def _headlines(tables: Sequence[Table]) -> list[Table]:
+    """The fullest published table of every benchmark, cut to TRM's kin and the paper's rivals."""
+    fullest: dict[str, Table] = {}
+    for table in tables:
+        if not table.has_own and len(table.entries) > len(getattr(fullest.get(table.benchmark), "entries", ())):
+            fullest[table.benchmark] = table
+    return [shorten(table, HEADLINE_ROWS) for table in fullest.values()]
 
 
 def all_records(storage: Storage) -> list[TrialRecord]:

@@ -17,7 +17,6 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it turns SIGTERM into an abort
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",  # its warnings would land on the user's terminal
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 """Read by Ray when it starts in this process; set here because it has no other interface for them."""

@@ -1,0 +1,76 @@
+"""`trm ablate` and `trm baselines`: what the confirmed runs of one sweep say, and the published rows beside them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import StorageOption
+
+baselines_app = typer.Typer(help="Published results: list them, check a file of your own.", no_args_is_help=True)
+
+
+def ablate(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)],
+    control: Annotated[str, typer.Option("--control", help="Family that the others are compared with.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the page with the forest plot here.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of a table.")] = False,
+    storage: StorageOption = "runs",
+) -> None:
+    """Compare every configuration of a sweep with one of them: effect, interval, adjusted p, and a verdict in words.
+
+    Example: trm ablate depth --control "T=1 n=2"
+    """
+    from orchestrator.ablation import ablate as compare
+    from orchestrator.baselines import load_baselines
+    from orchestrator.cli.console import out
+    from orchestrator.record import read_trials
+    from orchestrator.report.formats import ablation_to_markdown, ablation_to_rich
+    from orchestrator.report.page import write_report
+    from orchestrator.run import load_definition
+    from orchestrator.storage import open_storage
+
+    store = open_storage(storage)
+    load_definition(store, sweep)
+    records = read_trials(store, sweep)
+    found = compare(records, control, baselines=load_baselines())
+    if markdown:
+        print(ablation_to_markdown(found))
+    else:
+        out.print(ablation_to_rich(found))
+        for effect in found.effects:
+            out.print(effect.verdict)
+    if html is not None:
+        write_report(records, html, now=datetime.now(UTC), control=control)
+        out.print(f"page: [bold]{html}[/]")
+
+
+@baselines_app.command("list")
+def list_(
+    benchmark: Annotated[str | None, typer.Argument(help="One benchmark; all if left out.", show_default=False)] = None,
+) -> None:
+    """Print the published rows as CSV: a script filters them, a spreadsheet opens them.
+
+    Example: trm baselines list sudoku-extreme
+    """
+    from orchestrator.baselines import benchmarks, load_baselines, write_baselines
+    from trm_data.errors import ConfigError, nearest
+
+    if benchmark is not None and benchmark not in benchmarks():
+        raise ConfigError(f"no published rows for benchmark {benchmark!r}", nearest(benchmark, benchmarks()))
+    print(write_baselines(load_baselines(benchmark)).decode(), end="")
+
+
+@baselines_app.command()
+def check(file: Annotated[Path, typer.Argument(help="A CSV in the form of `trm baselines list`.")]) -> None:
+    """Check a file of published rows: every row needs a source, a split and a score that can be.
+
+    Example: trm baselines check my-rows.csv
+    """
+    from orchestrator.baselines import read_baselines
+    from orchestrator.cli.console import out
+
+    out.print(f"{file}: {len(read_baselines(file))} rows, all well-formed")
