@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from trm_model import cost
-from trm_model.config import ModelConfig
+from trm_model.config import ModelConfig, TrialConfig
 from trm_model.halting import Carry
 from trm_model.optim import FlatParameters
 from trm_model.recipes import get_recipe
@@ -96,6 +99,36 @@ def test_activation_bytes_are_within_three_percent(name: str, dtype: str) -> Non
     one, three = (Counts(model_config, cells=81, vocab=11, dtype=dtype, batch=size).saved_bytes for size in (1, 3))
     predicted = cost.example_activation_bytes(model_config, seq_len=81, vocab_size=11, dtype=dtype, device="cpu")
     assert (three - one) / 2 == pytest.approx(predicted, rel=0.03)
+
+
+PROCESS = """
+import resource, sys, torch
+from trm_data import build
+from trm_model.config import TrialConfig
+from trm_model.trainer import Trainer
+from pathlib import Path
+
+torch.set_num_threads(1)
+config = TrialConfig.model_validate_json(sys.argv[1])
+trainer = Trainer(config, build(config.data.request(), Path(sys.argv[2])), torch.device("cpu"))
+for _ in range(2):
+    trainer.train_step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_the_whole_process_is_within_fifteen_percent(tmp_path: Path) -> None:
+    settings = get_recipe("sudoku-9x9-mini").plain()
+    settings["model"] |= {"hidden_size": 128, "expansion": 4.0, "inner_multiple": 256, "latent_steps": 4, "cycles": 1}
+    settings["train"] |= {"dtype": "float32"}
+    settings["data"] |= {"num_train": 200, "num_validation": 10, "num_test": 10}
+    trial = TrialConfig.parse(settings)
+    arguments = [sys.executable, "-c", PROCESS, trial.model_dump_json(), str(tmp_path)]
+    measured = int(subprocess.run(arguments, check=True, capture_output=True, timeout=100).stdout)
+    assert measured > 1e9
+    predicted = cost.peak_bytes(trial, seq_len=81, vocab_size=11, num_identifiers=1, device="cpu")
+    assert measured == pytest.approx(predicted, rel=0.15)
 
 
 def test_published_models_have_their_published_size() -> None:

@@ -10,6 +10,7 @@ from trm_model.config import ModelConfig, TrialConfig
 from trm_model.layers import inner_size
 
 _BYTES = {"float32": 4, "bfloat16": 2}
+_PROCESS_BYTES = 620_000_000  # Python, torch, numba and their pools on a CPU, measured with torch 2.13
 
 
 def _tokens(config: ModelConfig, seq_len: int) -> int:
@@ -124,6 +125,25 @@ def _carry_bytes(config: TrialConfig, seq_len: int) -> int:
     model = config.model
     per_state = _tokens(model, seq_len) * model.hidden_size * _BYTES[config.train.dtype]
     return config.train.batch_size * (_num_states(model) * per_state + 2 * seq_len + 9)
+
+
+def peak_bytes(
+    config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int, device: str = "cuda"
+) -> int:
+    """Most memory in use during training: on the GPU, or of the whole process where that runs on the CPU.
+
+    State, activations, and the largest moment of the backward pass: the gradients inside one SwiGLU.
+    """
+    model, size = config.model, _BYTES[config.train.dtype]
+    shape = {"seq_len": seq_len, "vocab_size": vocab_size}
+    tokens, width = _tokens(model, seq_len), model.hidden_size
+    inner = tokens * inner_size(width, model)
+    if model.mixer == "mlp":
+        inner = max(inner, width * inner_size(tokens, model))
+    examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
+    kept = state_bytes(config, num_identifiers=num_identifiers, **shape)
+    process = _PROCESS_BYTES if device == "cpu" else 0
+    return process + kept + activation_bytes(config, device=device, **shape) + 4 * inner * size * examples
 
 
 def checkpoint_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int) -> int:
