@@ -173,9 +173,9 @@ class TestTracker:
         self, text: str, status: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Version, "text", text)
-        with http.server.HTTPServer(("127.0.0.1", 0), Version) as server:
-            threading.Thread(target=server.handle_request, daemon=True).start()  # the probe's bare connection
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
+        monkeypatch.setattr(services, "TIMEOUT_S", 20.0)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Version) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
             check = only(services.tracker(f"http://127.0.0.1:{server.server_port}"))
             server.shutdown()

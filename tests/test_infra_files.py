@@ -218,6 +218,7 @@ FAKES = {
     "ray": f"""echo "ray token=$(wc -c < "$RAY_AUTH_TOKEN_PATH") $*" >> "$LOG"
         [ "$2" = --head ] && exec python3 -c '{LISTEN}' "${{3#*=}}" "${{4#*=}}" """,
     "trm": """echo "trm $*" >> "$LOG"
+        until [ "$(grep -c '^ray' "$LOG")" = 2 ]; do sleep 0.05; done
         trap 'echo stopped >> "$LOG"; exit 3' TERM
         [ -n "$LONG" ] && { sleep 60 & wait $!; }
         exit 0""",
