@@ -6,17 +6,14 @@ raised, so that whatever does raise is the machine's failure and not the trial's
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator import machine
 from orchestrator.datasets import ensure_local
+from orchestrator.job import Job, Listener, News
 from orchestrator.record import Row, Status, TrialWriter
 from orchestrator.storage import Storage, open_storage
 from trm_data.errors import UserError
@@ -27,36 +24,6 @@ from trm_model.trainer import resolve_device
 
 FLUSH_S = 2.0
 """Longest time that a row of a curve waits before others can see it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """All that an attempt needs to know; crosses process and machine borders as plain data."""
-
-    storage_url: str
-    sweep: str
-    trial_id: str
-    config: dict[str, Any]
-    dataset: str
-    """Folder name of the dataset below `datasets/` of the storage."""
-    placement: dict[str, Any] = field(default_factory=dict)
-    """node_id, gpu_type, gpu_count: where it was put."""
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What an attempt tells whoever started it."""
-
-    step: int
-    metrics: dict[str, float]
-    kind: str
-    """progress | rung | end"""
-    status: str = ""
-    reason: str = ""
-
-
-Listener = Callable[[News], None]
-"""Called for every piece of news. A rung's listener may block until it is known whether the trial goes on."""
 
 
 def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> News:
@@ -159,29 +126,3 @@ class _Attempt:
         if time.monotonic() - self._flushed_s > FLUSH_S:
             self._writer.flush()
             self._flushed_s = time.monotonic()
-
-
-def child_main(job: Job, pipe: Any) -> None:
-    """The body of a forked trial process: news out, `go` and `stop` in; dies when the other end does."""
-    go, stop = threading.Event(), threading.Event()
-
-    def hear() -> None:
-        while True:
-            try:
-                word = pipe.recv()
-            except (EOFError, OSError):
-                os._exit(1)  # the slot is gone: the next attempt goes on from the last checkpoint
-            (stop if word == "stop" else go).set()
-            if word == "stop":
-                go.set()
-
-    threading.Thread(target=hear, name="slot-words", daemon=True).start()
-
-    def listen(news: News) -> None:
-        go.clear()
-        pipe.send(news)
-        if news.kind == "rung" and not stop.is_set():
-            go.wait()
-
-    run_attempt(job, listen, stop.is_set)
-    pipe.close()

@@ -17,10 +17,10 @@ from enum import StrEnum
 from types import FrameType
 from typing import Any
 
-from orchestrator.attempt import Job
 from orchestrator.cluster.connect import check_cluster, connect
 from orchestrator.datasets import provide
 from orchestrator.errors import ClusterError, SweepError
+from orchestrator.job import Job
 from orchestrator.lock import DriverLock, stop_requested
 from orchestrator.placement import bundle, fits
 from orchestrator.plan import PlannedTrial

@@ -16,7 +16,7 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.attempt import Job, News, child_main
+from orchestrator.job import Job, News, child_main
 
 HEARTBEAT_S = 2.0
 """Longest time that a step of the actor takes, so that a stop is heard soon."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import psutil
 import pytest
 
@@ -82,6 +83,25 @@ def test_study_runs_every_cell_and_the_same_command_again_runs_nothing(undisturb
     again = trm(*grid(undisturbed, "--tracking", "none", **{"train.max_steps": 60}))
     assert "complete: 4 finished" in again.stdout
     assert records(undisturbed) == before
+
+
+def test_mlflow_on_sqlite_has_one_run_per_trial_with_parameters_curves_and_provenance(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    trm(*grid(storage))
+    trm(*grid(storage))  # again: nothing is added
+    found = records(storage)
+    client = mlflow.MlflowClient(f"sqlite:///{storage}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    children = {run.data.tags["trial_id"]: run for run in runs if "trial_id" in run.data.tags}
+    assert set(children) == set(found) and len(runs) == 1 + len(found)
+    for trial_id, record in found.items():
+        run = children[trial_id]
+        assert run.info.status == "FINISHED"
+        assert run.data.params["model.cycles"] == str(record.config.model.cycles)
+        curve = client.get_metric_history(run.info.run_id, "validation/exact_accuracy")
+        assert [(point.step, point.value) for point in curve] == record.curve("exact_accuracy")
+        assert run.inputs.dataset_inputs[0].dataset.digest in record.dataset["fingerprint"]
+        assert any("commit" in tag for tag in run.data.tags) and any("host" in tag for tag in run.data.tags)
 
 
 def test_another_definition_under_the_same_name_is_refused_in_one_line(undisturbed: Path) -> None:

@@ -7,11 +7,12 @@ import signal
 import threading
 from types import FrameType
 
-from orchestrator.attempt import Job, News, run_attempt
+from orchestrator.attempt import run_attempt
 from orchestrator.cli.console import BuildBar, bar, err, out
 from orchestrator.cli.quick import in_proportion
 from orchestrator.datasets import provide
 from orchestrator.identity import trial_id
+from orchestrator.job import Job, News
 from orchestrator.lock import DriverLock
 from orchestrator.plan import PlannedTrial
 from orchestrator.record import Status, dump, read_trial

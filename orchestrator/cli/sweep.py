@@ -200,5 +200,6 @@ def _drive(sweep: Sweep, url: str, address: str | None, max_concurrent: int | No
     storage = open_storage(url)
     with tracked(sweep, storage, tracking) as tracker, Live(sweep, tracker) as live:
         ending, planner = run_sweep(sweep, storage, Options(address, max_concurrent), live)
+        tracker.changed()
     closing_words(sweep, storage, ending, planner, tracker.uri)
     raise typer.Exit(0 if ending is Ending.COMPLETE else 3)

@@ -14,6 +14,7 @@ from orchestrator.cli.console import err
 from orchestrator.record import read_trials
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep import Sweep
+from trm_data.errors import UserError
 
 if TYPE_CHECKING:
     from orchestrator.projections.mlflow import MlflowProjection
@@ -34,22 +35,20 @@ class Tracker:
         self._failed = ""
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
 
-    def start(self) -> None:
-        """Begin to follow."""
-        if self.uri is not None:
-            self._thread.start()
-
     def changed(self) -> None:
-        """A trial has ended."""
-        self._dirty.set()
-
-    def close(self) -> None:
-        """Project once more, whole, and end."""
+        """The records say something new: the first time, this starts the thread."""
         if self.uri is None:
             return
+        self._dirty.set()
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def close(self) -> None:
+        """Project what is still new, and end. A sweep that never started leaves no trace in MLflow."""
         self._end.set()
         self._dirty.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         if self._failed:
             err.print(f"[yellow]MLflow was not brought up to date[/]: {self._failed}")
 
@@ -67,13 +66,11 @@ class Tracker:
             self._project(projection)
 
     def _project(self, projection: MlflowProjection) -> None:
-        from orchestrator.projections.mlflow import TrackingError
-
         try:
             records = read_trials(self._storage, self._sweep.name)
             projection.sync(records, self._sweep.name, self._sweep.plain())
             self._failed = ""
-        except TrackingError as error:
+        except UserError as error:  # of the tracker or of the storage: the next time may do better
             self._failed = str(error)
 
 
@@ -81,7 +78,6 @@ class Tracker:
 def tracked(sweep: Sweep, storage: Storage, uri: str | None) -> Iterator[Tracker]:
     """A tracker for the duration of a run."""
     tracker = Tracker(sweep, storage, resolve_uri(storage, uri))
-    tracker.start()
     try:
         yield tracker
     finally:
