@@ -15,7 +15,8 @@ from trm_model.checkpoint import CheckpointError, LocalCheckpoints, newest, read
 from trm_model.config import TrialConfig
 from trm_model.evaluate import unpack_items
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
-from trm_model.train import train
+from trm_model.train import OutOfMemoryError, train
+from trm_model.trainer import Trainer
 
 TINY: dict[str, Any] = {
     "data": {
@@ -141,6 +142,17 @@ def test_non_finite_loss_ends_as_diverged_before_the_weights_are_spoilt(dataset:
     events = run(config, dataset, tmp_path)
     assert isinstance(events[-1], Diverged)
     assert "not finite" in events[-1].reason
+
+
+def test_out_of_memory_tells_what_was_predicted_and_the_remedy(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(self: Trainer) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "train_step", exhausted)
+    with pytest.raises(OutOfMemoryError, match=r"step 1: 0\.\d+ GiB predicted, .* Set runtime\.micro_batch_size"):
+        run(tiny(), dataset, tmp_path)
 
 
 def test_checkpoints_keep_the_best_and_the_last(dataset: Dataset, tmp_path: Path) -> None:

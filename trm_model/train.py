@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from trm_data.errors import UserError
 from trm_model.checkpoint import CheckpointStore, name_of, newest, prune
 from trm_model.config import TrialConfig
+from trm_model.cost import peak_bytes
 from trm_model.evaluate import EvalResult
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
 from trm_model.supervision import SUMS
@@ -65,6 +68,10 @@ class _Window:
         return metrics | {"examples_per_s": self.steps * batch_size / seconds, "flops_per_s": self.flops / seconds}
 
 
+class OutOfMemoryError(UserError):
+    """The device's memory does not hold the run."""
+
+
 def never() -> bool:
     """The `should_stop` of a run that is not to be interrupted."""
     return False
@@ -84,7 +91,7 @@ def train(
     `clock` gives seconds since the epoch, `timer` measures durations.
 
     Raises:
-        UserError: a checkpoint of another run, an empty split, no such device.
+        UserError: a checkpoint of another run, an empty split, no such device, not enough memory.
     """
     runtime = config.runtime
     if runtime.num_threads:
@@ -105,7 +112,7 @@ def train(
             yield Interrupted(trainer.step)
             return
         started, flops = timer(), trainer.flops
-        loss, sums = trainer.train_step()
+        loss, sums = _step(trainer)
         seconds = timer() - started
         if not math.isfinite(loss):
             yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite")
@@ -131,6 +138,25 @@ def train(
             save_s = saved_at - started
             yield saved
     yield Finished(trainer.step, _result(trainer, progress, clock))
+
+
+def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
+    try:
+        return trainer.train_step()
+    except torch.OutOfMemoryError as error:
+        predicted = peak_bytes(
+            trainer.config,
+            seq_len=trainer.dataset.seq_len,
+            vocab_size=trainer.dataset.vocab_size,
+            num_identifiers=trainer.num_identifiers,
+            device=trainer.device.type,
+        )
+        held = torch.cuda.max_memory_allocated() if trainer.device.type == "cuda" else 0
+        raise OutOfMemoryError(
+            f"out of memory at step {trainer.step + 1}: {predicted / 2**30:.2f} GiB predicted, "
+            f"{held / 2**30:.2f} GiB held",
+            "Set runtime.micro_batch_size to a part of the batch (the result stays the same), or take a larger GPU",
+        ) from error
 
 
 def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:
