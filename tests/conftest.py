@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster_fixtures import heterogeneous_cluster
+from tests.infra_fixtures import s3_bucket, s3_endpoint
+
+__all__ = ["heterogeneous_cluster", "s3_bucket", "s3_endpoint"]
+
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 

@@ -9,11 +9,8 @@ from pathlib import Path
 
 from orchestrator.record import Status, read_trials
 from orchestrator.storage import open_storage
-from tests.cluster_fixtures import RayCluster, heterogeneous_cluster
-from tests.infra_fixtures import s3_bucket, s3_endpoint
+from tests.cluster_fixtures import RayCluster
 from tests.sweep_doubles import TINY
-
-__all__ = ["heterogeneous_cluster", "s3_bucket", "s3_endpoint"]
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 SWEEP_FILE = """

@@ -21,12 +21,9 @@ from orchestrator.cluster.watchdog import Watchdog, main
 from orchestrator.lock import driver_of
 from orchestrator.record import Attempt, Row, Status, TrialRecord
 from orchestrator.storage import Storage, StorageError, open_storage
-from tests.infra_fixtures import s3_endpoint
 from trm_data.config import DataConfig
 from trm_data.errors import ConfigError
 from trm_model.config import TrialConfig
-
-__all__ = ["s3_endpoint"]
 
 HOUR = 3600.0
 

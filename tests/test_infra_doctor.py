@@ -21,9 +21,6 @@ import pytest
 
 from orchestrator import doctor
 from orchestrator.doctor import Check, examine, machine, services
-from tests.infra_fixtures import s3_bucket, s3_endpoint
-
-__all__ = ["s3_bucket", "s3_endpoint"]
 
 
 def only(checks: list[Check]) -> Check:

@@ -17,9 +17,6 @@ import pytest
 import yaml
 
 from orchestrator import catalogue
-from tests.infra_fixtures import s3_endpoint
-
-__all__ = ["s3_endpoint"]
 
 INFRA = Path(__file__).parents[1] / "infra"
 CLUSTER: dict[str, Any] = yaml.safe_load((INFRA / "aws" / "ray-cluster.yaml").read_text())

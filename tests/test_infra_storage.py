@@ -15,10 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage import Storage, StorageError, open_storage
-from tests.infra_fixtures import s3_bucket, s3_endpoint
 from trm_data.errors import UserError
-
-__all__ = ["s3_bucket", "s3_endpoint"]
 
 HOSTILE = ["a'; echo foo", "per cent %2F + #?&=", "naïve ü 漢", "back\\slash", "-rf", "trailing "]
 

@@ -63,7 +63,11 @@ def test_every_claim_names_tests_that_exist_and_run() -> None:
     named = re.findall(r"`(tests/\w+\.py)::(\w+)`", claims)
     assert named
     for file, function in named:
-        nodes = {node.name: node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}
+        nodes = {
+            node.name: node
+            for node in ast.walk(ast.parse((ROOT / file).read_text()))
+            if isinstance(node, ast.FunctionDef)
+        }
         assert function in nodes, f"{file}::{function}"
         marks = [ast.unparse(decorator) for decorator in nodes[function].decorator_list]
         assert not any("skip" in mark or "xfail" in mark for mark in marks), f"{file}::{function} is skipped"

@@ -18,10 +18,7 @@ from orchestrator.lock import LEASE_S, DriverLock, driver_of, request_stop, stop
 from orchestrator.plan import explored
 from orchestrator.record import Row, Status, TrialWriter, dump, read_trial, read_trials
 from orchestrator.storage import Storage, open_storage
-from tests.infra_fixtures import s3_bucket, s3_endpoint
 from tests.sweep_doubles import fingerprint, search
-
-__all__ = ["s3_bucket", "s3_endpoint"]
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -72,7 +72,7 @@ def descendants_gone(pids: list[int]) -> bool:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = tmp_path_factory.mktemp("undisturbed") / "runs"
-    trm(*grid(storage, "--tracking", "none", **{"train.max_steps": 60}))
+    trm(*grid(storage, **{"train.max_steps": 60}))
     return storage
 
 
@@ -80,17 +80,14 @@ def test_study_runs_every_cell_and_the_same_command_again_runs_nothing(undisturb
     before = records(undisturbed)
     assert [record.status for record in before.values()] == [Status.FINISHED] * 4
     assert {record.attempts[0].start["num_threads"] for record in before.values()} == {1}
-    again = trm(*grid(undisturbed, "--tracking", "none", **{"train.max_steps": 60}))
+    again = trm(*grid(undisturbed, **{"train.max_steps": 60}))
     assert "complete: 4 finished" in again.stdout
     assert records(undisturbed) == before
 
 
-def test_mlflow_on_sqlite_has_one_run_per_trial_with_parameters_curves_and_provenance(tmp_path: Path) -> None:
-    storage = tmp_path / "runs"
-    trm(*grid(storage))
-    trm(*grid(storage))  # again: nothing is added
-    found = records(storage)
-    client = mlflow.MlflowClient(f"sqlite:///{storage}/mlflow.db")
+def test_mlflow_on_sqlite_has_one_run_per_trial_with_parameters_curves_and_provenance(undisturbed: Path) -> None:
+    found = records(undisturbed)  # the sweep has been run twice by now: nothing was added
+    client = mlflow.MlflowClient(f"sqlite:///{undisturbed}/mlflow.db")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     children = {run.data.tags["trial_id"]: run for run in runs if "trial_id" in run.data.tags}
     assert set(children) == set(found) and len(runs) == 1 + len(found)
