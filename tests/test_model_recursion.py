@@ -53,6 +53,19 @@ def test_puzzle_tokens_and_positions_combine(length: int, positions: str) -> Non
     assert answer(config).shape == (2, 16, 6)
 
 
+def test_puzzle_embedding_may_span_several_tokens() -> None:
+    config = ModelConfig.parse({**SMALL, "puzzle_embedding_len": 2, "puzzle_embedding_size": 24})
+    model = build_model(config, vocab_size=6, seq_len=16, num_identifiers=2)
+    assert model.puzzle_embedding is not None
+    model.puzzle_embedding.weight[1] = torch.arange(1.0, 25.0)
+    rows = model.puzzle_embedding.rows(torch.tensor([1]), trained=False)
+    embedded = model.embed(torch.ones(1, 16, dtype=torch.uint8), rows, torch.float32)
+    expected = torch.cat((torch.arange(1.0, 25.0), torch.zeros(8))).view(2, 16)
+    torch.testing.assert_close(embedded[0, :2], 4 * expected)
+    with pytest.raises(ConfigError, match="puzzle_embedding_size=40 does not fit into 32 numbers"):
+        ModelConfig.parse({**SMALL, "puzzle_embedding_len": 2, "puzzle_embedding_size": 40})
+
+
 def test_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     config = ModelConfig.parse(SMALL)
     one, two, three = (

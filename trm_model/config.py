@@ -54,8 +54,15 @@ class ModelConfig(Settings):
     halt_exploration: float = Field(0.1, ge=0, le=1)
     puzzle_embedding_len: int = Field(16, ge=0)
     """Tokens in front of the grid that hold the puzzle embedding; 0 means none."""
+    puzzle_embedding_size: int | None = Field(None, ge=1)
+    """Numbers per puzzle, spread over those tokens and padded with zeros. None: the hidden size, so the first token."""
     rope_theta: float = Field(10000.0, gt=0)
     norm_epsilon: float = Field(1e-5, gt=0)
+
+    @property
+    def puzzle_embedding_width(self) -> int:
+        """Numbers per puzzle; 0 where puzzles have no embedding."""
+        return (self.puzzle_embedding_size or self.hidden_size) if self.puzzle_embedding_len else 0
 
     @property
     def shares_network(self) -> bool:
@@ -81,6 +88,12 @@ class ModelConfig(Settings):
     def _check(self) -> Self:
         if self.num_latents == 0 and not self.shares_network:
             raise ValueError("num_latents=0 leaves nothing for a second network; set shared_network to true")
+        room = self.puzzle_embedding_len * self.hidden_size
+        if self.puzzle_embedding_width > room:
+            raise ValueError(
+                f"puzzle_embedding_size={self.puzzle_embedding_size} does not fit into {room} numbers of "
+                f"puzzle_embedding_len={self.puzzle_embedding_len} tokens"
+            )
         if self.mixer == "attention" and self.hidden_size % (2 * self.num_heads):
             raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of 2 * num_heads={2 * self.num_heads}")
         if self.mixer == "mlp" and self.positions == "rotary":

@@ -105,7 +105,7 @@ def example_activation_bytes(
 
 def table_bytes(config: ModelConfig, *, num_identifiers: int) -> int:
     """The puzzle-embedding table, float32."""
-    return 4 * num_identifiers * config.hidden_size if config.puzzle_embedding_len else 0
+    return 4 * num_identifiers * config.puzzle_embedding_width
 
 
 def _num_states(config: ModelConfig) -> int:

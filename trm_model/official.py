@@ -150,6 +150,7 @@ def config_from_official(path: Path) -> TrialConfig:
             "supervision_steps": arch["halt_max_steps"],
             "halt_exploration": arch["halt_exploration_prob"],
             "puzzle_embedding_len": arch.get("puzzle_emb_len") or -(-arch["puzzle_emb_ndim"] // arch["hidden_size"]),
+            "puzzle_embedding_size": _unless(arch["puzzle_emb_ndim"], arch["hidden_size"]),
         }
         if variant == "trm" and not arch.get("no_ACT_continue", True):
             model["halting"] = "continue"
@@ -169,6 +170,10 @@ def config_from_official(path: Path) -> TrialConfig:
     except (KeyError, TypeError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} lacks or misspells a setting: {error}", "Give a recipe instead") from error
     return TrialConfig.parse({"model": model, "optimizer": optimizer, "train": train}, str(path))
+
+
+def _unless(value: int, usual: int) -> int | None:
+    return None if value in (0, usual) else value
 
 
 def import_official(

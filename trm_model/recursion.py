@@ -175,6 +175,7 @@ class Model(nn.Module):
         self.num_cells = seq_len
         width, num_tokens = config.hidden_size, seq_len + config.puzzle_embedding_len
         self.num_tokens = num_tokens
+        size = config.puzzle_embedding_width
         self.token_embedding = nn.Parameter(truncated_normal((vocab_size, width), width**-0.5, generator))
         self.position_embedding: nn.Parameter | None = None
         if config.positions == "learned":
@@ -183,7 +184,7 @@ class Model(nn.Module):
         self.answer_head = linear_weight(vocab_size, width, generator)
         self.halt_head = nn.Parameter(torch.zeros(2, width))
         self.halt_bias = nn.Parameter(torch.full((2,), -5.0))  # do not halt before it has been learned
-        self.puzzle_embedding = PuzzleEmbedding(num_identifiers, width) if config.puzzle_embedding_len else None
+        self.puzzle_embedding = PuzzleEmbedding(num_identifiers, size) if size else None
         for index in range(self.recursion.num_states):
             self.register_buffer(f"start_{index}", truncated_normal((width,), 1.0, generator))
         self._rotary = None
