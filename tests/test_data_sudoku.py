@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from trm_data import sudoku, symmetry
 from trm_data.augment import sudoku_rows
 from trm_data.errors import DataError
-from trm_data.generators.sudoku import generate
+from trm_data.generators.sudoku import Distinct, Made, generate
+from trm_data.generators.sudoku_hard import generate_hard
 
 SIDES = (4, 6, 9)
 MADE = {side: generate(side, 12, blanks, 0) for side, blanks in ((4, 8), (6, 18), (9, 45))}
@@ -127,3 +128,35 @@ def test_solver_counts_no_one_and_many_solutions() -> None:
     clash = MADE[4].puzzles[0].copy()
     clash[:2] = 3
     assert sudoku.solve(clash, 2, shape.units, grid)[0] == 0
+
+
+def _check_hard(sizes: list[int], rating: int) -> list[Made]:
+    parts = generate_hard(sizes, rating, 0)
+    shape = sudoku.shape(9)
+    assert [len(part.puzzles) for part in parts] == sizes
+    puzzles = np.concatenate([part.puzzles for part in parts])
+    solutions = np.concatenate([part.solutions for part in parts])
+    assert sudoku.misfit(puzzles, solutions, shape.units) == -1
+    assert sudoku.ambiguous(puzzles, shape.units) == -1
+    assert min(part.ratings.min() for part in parts) >= rating
+    distinct = Distinct(shape)
+    names = sudoku.invariants(puzzles, *shape[:3]).tolist()
+    assert all(distinct.is_new(*case) for case in zip(puzzles, solutions, names, strict=True))
+    return parts
+
+
+def test_hard_sudoku_is_minimal_unique_hard_and_not_related_across_splits() -> None:
+    parts = _check_hard([6, 3, 3], 4)
+    units = sudoku.shape(9).units
+    for part in parts:
+        for puzzle in part.puzzles:
+            assert all(sudoku.needs_clue(puzzle, int(cell), units) for cell in np.flatnonzero(puzzle))
+    again = generate_hard([6, 3, 3], 4, 0)
+    assert all((a.puzzles == b.puzzles).all() for a, b in zip(parts, again, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_thousand_hard_sudoku_have_a_mean_rating_above_20() -> None:
+    parts = _check_hard([1000, 1000, 18_000], 20)
+    assert all(part.ratings.mean() > 20 for part in parts)

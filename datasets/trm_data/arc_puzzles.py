@@ -116,8 +116,9 @@ def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
     refused = [] if "all" in named else [name for name in leaks if name not in named]
     puzzles.facts["allowed_overlaps"] = [name for name in leaks if name not in refused]
     if refused:
+        extra_address = parse_address(request.extra_training or "")
         raise DataError(
-            f"{len(refused)} tasks of {parse_address(request.extra_training or '')} hold test pairs of {request.benchmark}: "
+            f"{len(refused)} tasks of {extra_address} hold test pairs of {request.benchmark}: "
             f"{', '.join(refused[:6])}{' ...' if len(refused) > 6 else ''}",
             "Remove them, or name them (or 'all') in allow_overlaps",
         )

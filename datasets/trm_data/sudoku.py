@@ -215,7 +215,8 @@ def _search(puzzle: Bytes, limit: int, units: Ints, solutions: Bytes, barred: in
         untried[depth] &= ~value
         if untried[depth]:
             guesses += 1
-        stack[depth + 1] = stack[depth]
+        for cell in range(size):
+            stack[depth + 1, cell] = stack[depth, cell]
         stack[depth + 1, branch[depth]] = value
         dirty = _units_of(branch[depth], side, box_cols)
         depth += 1
@@ -238,7 +239,8 @@ def solve_two(puzzle: Bytes, units: Ints, first: Bytes, second: Bytes) -> int:
     """Write up to two solutions and return how many there are, at most 2."""
     solutions = np.empty((2, puzzle.size), np.uint8)
     found, _ = _search(puzzle, 2, units, solutions, -1)
-    first[:], second[:] = solutions[0], solutions[1]
+    for cell in range(puzzle.size):
+        first[cell], second[cell] = solutions[0, cell], solutions[1, cell]
     return found
 
 
@@ -274,10 +276,9 @@ def _line_of(sequence: int, groups: int, size: int, out: Ints) -> None:
         for i in range(size):
             out[g * size + i] = inner[i]
     unrank(sequence, groups, order)
-    moved = out.copy()
     for g in range(groups):
         for i in range(size):
-            out[g * size + i] = order[g] * size + moved[g * size + i]
+            out[g * size + i] += order[g] * size
 
 
 @jit
@@ -299,12 +300,13 @@ def _complete(grid: Bytes, puzzle: Bytes, rows: Ints, cols: Ints, rename: Ints, 
     side = cols.size
     size = side * side
     order = np.empty(side, np.int64)
-    order[:box_rows] = rows
     first = np.empty(side, np.int64)
     for r in range(side):
         first[r] = rename[grid[r * side + cols[0]]]
     used = np.zeros(side, np.bool_)
-    used[rows] = True
+    for r in range(box_rows):
+        order[r] = rows[r]
+        used[rows[r]] = True
     for place in range(box_rows, side):
         in_band = place % box_rows  # the first row of a band is free; the others stay in its band
         best = -1
@@ -341,12 +343,12 @@ def canonical(puzzle: Bytes, solution: Bytes, side: int, box_rows: int, box_cols
         (2 * side * side): the canonical solution, then the canonical puzzle.
     """
     size = side * side
-    grids = np.empty((2, 2, size), np.uint8)
-    grids[0, 0], grids[0, 1] = solution, puzzle
+    grids = np.empty((2, 2, size), np.uint8)  # as it is and transposed; solution and puzzle
     for r in range(side):
         for c in range(side):
-            grids[1, 0, c * side + r] = solution[r * side + c]
-            grids[1, 1, c * side + r] = puzzle[r * side + c]
+            here, there = r * side + c, c * side + r
+            grids[0, 0, here], grids[0, 1, here] = solution[here], puzzle[here]
+            grids[1, 0, there], grids[1, 1, there] = solution[here], puzzle[here]
     band_orders, columns = 1, 1
     for i in range(2, box_rows + 1):
         band_orders *= i
@@ -366,12 +368,14 @@ def canonical(puzzle: Bytes, solution: Bytes, side: int, box_rows: int, box_cols
             for band in range(side // box_rows):
                 for band_order in range(band_orders):
                     unrank(band_order, box_rows, rows)
-                    rows += band * box_rows
+                    for r in range(box_rows):
+                        rows[r] += band * box_rows
                     if _compare_band(grids[turn, 0], best, rows, cols, side, rename) > 0:
                         continue
                     _complete(grids[turn, 0], grids[turn, 1], rows, cols, rename, box_rows, trial)
                     if _is_less(trial, best):
-                        best[:] = trial
+                        for i in range(2 * size):
+                            best[i] = trial[i]
     return best
 
 

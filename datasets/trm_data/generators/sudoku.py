@@ -36,7 +36,8 @@ def random_grid(state: Words, units: Ints, grid: Bytes) -> None:
     order = np.arange(side * side)
     digits = np.arange(1, side + 1)
     while True:
-        empty[:] = 0
+        for cell in range(empty.size):
+            empty[cell] = 0
         shuffle(state, order)
         for place in range(side):  # `side` random clues spread the grids; the solver's own order fills the rest
             shuffle(state, digits)
@@ -50,7 +51,8 @@ def _attempt(seed: int, index: int, blanks: int, units: Ints, puzzle: Bytes, sol
     """One attempt. Returns the rating, or -1 if this grid cannot be emptied to `blanks` cells in the drawn order."""
     state = stream(seed, index)
     random_grid(state, units, solution)
-    puzzle[:] = solution
+    for cell in range(puzzle.size):
+        puzzle[cell] = solution[cell]
     order = np.arange(puzzle.size)
     shuffle(state, order)
     scratch = np.empty_like(puzzle)
