@@ -59,6 +59,8 @@ MISTAKES = [
     ("data build sudoku-9x9 --source {tmp}/short.txt", "2"),
     ("data build sudoku-9x9 --source {tmp}/letters.txt", "letters.txt"),
     ("data show sudoku-4x4 --puzzle 9999", "9999"),
+    ("data build arc-agi-1 --set idz=upstream", "'ids'"),
+    ("data verify sudoku-44", "'sudoku-4x4'"),
     ("leaderboard arc-agi1", "'arc-agi-1'"),
     ("leaderboard --format htlm", "'htlm'"),
     ("leaderboard arc-agi-2 --split public", "'public-eval'"),
@@ -137,10 +139,33 @@ def test_data_builds_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtu
     code, out, _ = call(capsys, "data", "build", "sudoku-4x4", *sizes, *storage, "--json")
     assert code == 0 and json.loads(out)["counts"] == {"train": 20, "validation": 4, "test": 4}
     code, out, _ = call(capsys, "data", "list", *storage, "--json")
-    assert code == 0 and [row["benchmark"] for row in json.loads(out)["built"]] == ["sudoku-4x4-generated"]
-    picture = tmp_path / "puzzle.png"
-    code, _, _ = call(capsys, "data", "show", "sudoku-4x4", *sizes, *storage, "--out", str(picture))
+    built = json.loads(out)["built"]
+    assert code == 0 and [row["benchmark"] for row in built] == ["sudoku-4x4-generated"]
+    name, picture = built[0]["name"], tmp_path / "puzzle.png"
+    code, _, _ = call(capsys, "data", "show", name, *storage, "--out", str(picture))
     assert code == 0 and picture.read_bytes().startswith(b"\x89PNG")
+    assert call(capsys, "data", "fingerprint", name, *storage)[1].strip() == built[0]["fingerprint"]
+
+
+def test_exported_dataset_is_imported_as_the_same_puzzles_and_damage_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(tmp_path / "runs")]
+    sizes = ["--num-train", "20", "--num-validation", "0", "--num-test", "4"]
+    built = json.loads(call(capsys, "data", "build", "sudoku-4x4", *sizes, *storage, "--json")[1])
+    assert call(capsys, "data", "verify", built["name"], *storage)[0] == 0
+    folder = str(tmp_path / "official")
+    assert call(capsys, "data", "export", built["name"], folder, "--augmentations", "2", *storage)[0] == 0
+    code, out, err = call(capsys, "data", "import-official", folder, *storage, "--json")
+    assert code == 0, err
+    assert json.loads(out)["counts"]["train"] == 20
+    examples = tmp_path / "runs" / "datasets" / built["name"] / "examples.arrow"
+    content = bytearray(examples.read_bytes())
+    content[len(content) // 2] ^= 1
+    examples.chmod(0o644)
+    examples.write_bytes(content)
+    code, out, _ = call(capsys, "data", "verify", built["name"], *storage)
+    assert code == 1 and "content has changed" in out
 
 
 def test_plan_prints_cells_seeds_steps_and_time_and_starts_nothing(

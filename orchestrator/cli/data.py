@@ -1,10 +1,11 @@
-"""`trm data`: what puzzles there are, building them, looking at them."""
+"""`trm data`: what puzzles there are, building them, looking at them, checking them."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,17 +14,13 @@ from orchestrator.cli.options import JsonOption, StorageOption
 if TYPE_CHECKING:
     from trm_data import DataRequest, Dataset
 
-app = typer.Typer(help="List, build and look at puzzle datasets.", no_args_is_help=True)
+app = typer.Typer(help="List, build, look at and check puzzle datasets.", no_args_is_help=True)
 
 BenchmarkArgument = Annotated[str, typer.Argument(help="A benchmark: see `trm data list`.", show_default=False)]
-SourceOption = Annotated[
-    str | None, typer.Option("--source", help="A puzzle list (.txt, .csv), folder or address, instead of the default.")
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A built dataset's name or folder, or a benchmark with its defaults.", show_default=False)
 ]
-BlanksOption = Annotated[int | None, typer.Option("--blanks", min=1, help="Empty cells of a generated Sudoku.")]
-TrainOption = Annotated[int | None, typer.Option("--num-train", min=1, help="Training puzzles.")]
-ValidationOption = Annotated[int | None, typer.Option("--num-validation", min=0, help="Validation puzzles.")]
-TestOption = Annotated[int | None, typer.Option("--num-test", min=0, help="Test puzzles.")]
-BuildSeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the generator, the draw and the split.")]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to write.")]
 
 
 @app.command("list")
@@ -47,26 +44,31 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("benchmark", "what it is", "source", "licence"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "benchmark")
     for benchmark in list_benchmarks():
         table.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
     out.print(table)
     if built:
         out.print(f"\nbuilt in {root}:")
-        for dataset in built:
-            counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count)
-            out.print(f"  {dataset.path.name}  {counts}")
+    for dataset in built:
+        out.print(f"  {dataset.path.name}  {_counts(dataset)}")
 
 
 @app.command()
 def build(
     benchmark: BenchmarkArgument,
-    source: SourceOption = None,
-    blanks: BlanksOption = None,
-    num_train: TrainOption = None,
-    num_validation: ValidationOption = None,
-    num_test: TestOption = None,
-    seed: BuildSeedOption = 0,
+    source: Annotated[
+        str | None, typer.Option("--source", help="A puzzle list, folder or address, instead of the benchmark's own.")
+    ] = None,
+    blanks: Annotated[int | None, typer.Option("--blanks", min=1, help="Empty cells of a generated Sudoku.")] = None,
+    num_train: Annotated[int | None, typer.Option("--num-train", min=1, help="Training puzzles.")] = None,
+    num_validation: Annotated[int | None, typer.Option("--num-validation", min=0, help="Validation puzzles.")] = None,
+    num_test: Annotated[int | None, typer.Option("--num-test", min=0, help="Test puzzles.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the generator, the draw and the split.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting: --set ids=upstream (repeatable).", metavar="NAME=VALUE"),
+    ] = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -77,36 +79,37 @@ def build(
     trm data build arc-agi-1
 
     trm data build sudoku-9x9 --source my-puzzles.txt --num-train 800 --num-test 200
+
+    trm data build arc-agi-2 --set ids=upstream --set upstream_augmentations=1000
     """
-    import time
+    from trm_data import DataRequest
 
-    from orchestrator.cli.console import duration, num_bytes, out
-    from orchestrator.storage import open_storage
+    given = {"benchmark": benchmark, "source": source, "blanks": blanks, "num_train": num_train}
+    given |= {"num_validation": num_validation, "num_test": num_test, "build_seed": seed}
+    request = DataRequest.parse({k: v for k, v in given.items() if v is not None} | _settings(set_))
+    _build(request, storage, as_json)
 
-    request = _request(benchmark, source, blanks, num_train, num_validation, num_test, seed)
-    started = time.monotonic()
-    dataset = _provide(request, storage)
-    spent = time.monotonic() - started
-    if as_json:
-        print(json.dumps(_row(dataset), indent=1))
-        return
-    size = sum(file.stat().st_size for file in dataset.path.iterdir())
-    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count)
-    out.print(f"{dataset.path.name}: {counts} puzzles, {num_bytes(size)}, in {duration(spent)}")
-    out.print(f"look at one: trm data show {_spelled(request)} --storage {open_storage(storage).url}")
+
+@app.command("import-official")
+def import_official(
+    folder: Annotated[Path, typer.Argument(help="A folder that an official TRM or HRM builder wrote.")],
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Take over a dataset of the official builders (.npy files and dataset.json).
+
+    Example: trm data import-official data/sudoku-extreme-1k-aug-1000
+    """
+    from trm_data import DataRequest
+
+    _build(DataRequest(benchmark="official", source=str(folder)), storage, as_json)
 
 
 @app.command()
 def show(
-    benchmark: BenchmarkArgument,
+    dataset: DatasetArgument,
     puzzle: Annotated[str, typer.Option("--puzzle", help="Number or name of the puzzle, e.g. an ARC task id.")] = "0",
-    output: Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to write.")] = None,
-    source: SourceOption = None,
-    blanks: BlanksOption = None,
-    num_train: TrainOption = None,
-    num_validation: ValidationOption = None,
-    num_test: TestOption = None,
-    seed: BuildSeedOption = 0,
+    output: OutOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Draw a puzzle as PNG: its input and its label, every example of an ARC task.
@@ -120,46 +123,115 @@ def show(
     from orchestrator.cli.console import out
     from trm_data import draw, save_png
 
-    dataset = _provide(_request(benchmark, source, blanks, num_train, num_validation, num_test, seed), storage)
-    index = dataset.puzzle_index(puzzle)
-    path = output or Path(f"{dataset.benchmark}-{dataset.names[index]}.png")
-    save_png(draw(dataset, index), path)
-    out.print(f"{dataset.title(index)}\n{path}")
+    found = _find(dataset, storage)
+    index = found.puzzle_index(puzzle)
+    path = output or Path(f"{found.benchmark}-{found.names[index]}.png")
+    save_png(draw(found, index), path)
+    out.print(f"{found.title(index)}\n{path}")
 
 
-def _request(
-    benchmark: str,
-    source: str | None,
-    blanks: int | None,
-    num_train: int | None,
-    num_validation: int | None,
-    num_test: int | None,
-    seed: int,
-) -> DataRequest:
+@app.command()
+def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
+    """Check a dataset again: hashes, counts, every puzzle and label, leaks between splits. Exit code 1 if it is wrong.
+
+    Example: trm data verify arc-agi-1
+    """
+    from orchestrator.cli.console import BuildBar, out
+    from trm_data import verify as check
+
+    found = _find(dataset, storage)
+    with BuildBar() as progress:
+        problems = check(found, progress)
+    for problem in problems:
+        out.print(f"[red]wrong[/] {problem}")
+    if problems:
+        raise typer.Exit(1)
+    out.print(f"{found.path.name}: nothing wrong; {_counts(found)}")
+
+
+@app.command()
+def fingerprint(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
+    """Print the identity of a dataset: a hash of its request, its source and the builder's version.
+
+    Example: trm data fingerprint arc-agi-1
+    """
+    print(_find(dataset, storage).fingerprint)
+
+
+@app.command()
+def export(
+    dataset: DatasetArgument,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    augmentations: Annotated[int, typer.Option("--augmentations", min=0, help="Augmented copies per puzzle.")] = 0,
+    storage: StorageOption = "runs",
+) -> None:
+    """Write a dataset as the official builders would (.npy files and dataset.json).
+
+    Example: trm data export arc-agi-1 exported --augmentations 10
+    """
+    from orchestrator.cli.console import BuildBar, out
+    from trm_data import export as write
+
+    found = _find(dataset, storage)
+    with BuildBar() as progress:
+        write(found, folder, augmentations, progress)
+    out.print(f"{found.path.name} with {augmentations} augmentations: {folder}")
+
+
+def _settings(texts: list[str] | None) -> dict[str, Any]:
+    """`["ids=upstream", "allow_overlaps=a,b"]` as values of a request."""
+    from orchestrator.sweep import parse_value
     from trm_data import DataRequest
+    from trm_data.errors import ConfigError, nearest
 
-    return DataRequest(
-        benchmark=benchmark, source=source, blanks=blanks, num_train=num_train, num_validation=num_validation,
-        num_test=num_test, build_seed=seed,
-    )  # fmt: skip
-
-
-def _spelled(request: DataRequest) -> str:
-    """The request as it was typed."""
-    names = {"build_seed": "seed"}
-    values = request.model_dump(exclude_defaults=True)
-    benchmark = values.pop("benchmark", request.benchmark)
-    return " ".join([benchmark, *(f"--{names.get(k, k).replace('_', '-')} {v}" for k, v in values.items())])
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {text!r} is not of the form NAME=VALUE", "Example: --set ids=upstream")
+        if name not in DataRequest.model_fields:
+            raise ConfigError(f"unknown setting {name!r}", nearest(name, DataRequest.model_fields))
+        found[name] = value.split(",") if name == "allow_overlaps" else parse_value(value)
+    return found
 
 
-def _provide(request: DataRequest, storage: str) -> Dataset:
-    from orchestrator.cli.console import BuildBar
+def _build(request: DataRequest, storage: str, as_json: bool) -> None:
+    from orchestrator.cli.console import BuildBar, duration, num_bytes, out
     from orchestrator.datasets import provide
     from orchestrator.storage import open_storage
 
+    started = time.monotonic()
     with BuildBar() as progress:
-        return provide(open_storage(storage), request, progress)
+        dataset = provide(open_storage(storage), request, progress)
+    spent = time.monotonic() - started
+    if as_json:
+        print(json.dumps(_row(dataset), indent=1))
+        return
+    size = sum(file.stat().st_size for file in dataset.path.iterdir())
+    out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
+    where = "" if storage == "runs" else f" --storage {storage}"
+    out.print(f"look at one: trm data show {dataset.path.name}{where}")
+
+
+def _find(name: str, storage: str) -> Dataset:
+    """A built dataset by folder or name, else the benchmark's default one, built if need be."""
+    from orchestrator.cli.console import BuildBar
+    from orchestrator.datasets import ensure_local, provide
+    from orchestrator.storage import open_storage
+    from trm_data import DataRequest, open_dataset
+
+    store = open_storage(storage)
+    if (Path(name) / "manifest.json").is_file():
+        return open_dataset(Path(name))
+    if "/" not in name and store.exists(f"datasets/{name}/manifest.json"):
+        return ensure_local(store, name)
+    with BuildBar() as progress:
+        return provide(store, DataRequest(benchmark=name), progress)
+
+
+def _counts(dataset: Dataset) -> str:
+    return ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count) + " puzzles"
 
 
 def _row(dataset: Dataset) -> dict[str, object]:
-    return {"path": str(dataset.path), **dataset.describe()}
+    return {"path": str(dataset.path), "name": dataset.path.name, **dataset.describe()}
