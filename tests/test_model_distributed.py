@@ -28,7 +28,7 @@ dist.destroy_process_group()
 
 
 def test_two_processes_follow_one_over_twenty_steps(tmp_path: Path) -> None:
-    config = tiny(train={"max_steps": 20}, runtime={"evaluate_every": 20})
+    config = tiny(train={"max_steps": 20}, optimizer={"lr": 5e-4}, runtime={"evaluate_every": 20})
     dataset = build(config.data.request(), tmp_path / "data")
     run(config, dataset, tmp_path / "one")
     arguments = [config.model_dump_json(), str(dataset.path), str(tmp_path / "two")]
