@@ -151,8 +151,7 @@ def test_hard_sudoku_is_minimal_unique_hard_and_not_related_across_splits() -> N
     for part in parts:
         for puzzle in part.puzzles:
             assert all(sudoku.needs_clue(puzzle, int(cell), units) for cell in np.flatnonzero(puzzle))
-    again = generate_hard([6, 3, 3], 4, 0)
-    assert all((a.puzzles == b.puzzles).all() for a, b in zip(parts, again, strict=True))
+    assert (generate_hard([6, 0, 0], 4, 0)[0].puzzles == parts[0].puzzles).all()
 
 
 @pytest.mark.slow

@@ -35,6 +35,28 @@ def sudoku_rows(cells: Bytes, codes: Words, side: int, box_rows: int, box_cols: 
 
 
 @jit
+def sudoku_pairs(
+    inputs: Bytes,
+    labels: Bytes,
+    rows: Ints,
+    codes: Words,
+    side: int,
+    box_rows: int,
+    box_cols: int,
+    out: Bytes,
+    out_labels: Bytes,
+) -> None:
+    """Write examples `rows` of (E, side * side) inputs and labels, seen through `codes`, to (B, side * side)."""
+    places = np.empty(side * side, np.int64)
+    digits = np.empty(side + 1, np.int64)
+    for b in range(rows.size):
+        sudoku_maps(i64(codes[b]), side, box_rows, box_cols, places, digits)
+        for cell in range(side * side):
+            out[b, cell] = digits[inputs[rows[b], places[cell]] - 1] + 1
+            out_labels[b, cell] = digits[labels[rows[b], places[cell]] - 1] + 1
+
+
+@jit
 def dihedral_rows(cells: Bytes, codes: Words, side: int, out: Bytes) -> None:
     """out[b] = the square grid cells[b], turned by dihedral transform codes[b]."""
     for b in range(len(cells)):

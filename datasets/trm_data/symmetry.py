@@ -62,14 +62,13 @@ def rank(permutation: Any) -> int:
 def _unrank_lines(code: int, groups: int, size: int, out: Ints) -> int:
     """Rows (or columns) permuted inside their bands, and bands permuted; returns the unused part of `code`."""
     order = np.empty(groups, np.int64)
-    inner = np.empty(size, np.int64)
     unrank(code % _FACTORIALS[groups], groups, order)
     code //= _FACTORIALS[groups]
     for g in range(groups):
-        unrank(code % _FACTORIALS[size], size, inner)
+        unrank(code % _FACTORIALS[size], size, out[g * size :])
         code //= _FACTORIALS[size]
         for i in range(size):
-            out[g * size + i] = order[g] * size + inner[i]
+            out[g * size + i] += order[g] * size
     return code
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_data import sudoku
-from trm_data.augment import arc_rows, dihedral_rows, sudoku_rows
+from trm_data.augment import arc_rows, dihedral_rows, sudoku_pairs
 from trm_data.dataset import Dataset
 from trm_data.jit import Bytes, Ints, Words, jit, mix
 from trm_data.symmetry import sudoku_order
@@ -84,7 +84,5 @@ def view(dataset: Dataset, rows: Ints, codes: Words, places: Words) -> tuple[Byt
         dihedral_rows(dataset.inputs[rows], codes, side, inputs)
         dihedral_rows(dataset.labels[rows], codes, side, labels)
     else:
-        boxes = sudoku.BOXES[side]
-        sudoku_rows(dataset.inputs[rows], codes, side, *boxes, False, inputs)
-        sudoku_rows(dataset.labels[rows], codes, side, *boxes, False, labels)
+        sudoku_pairs(dataset.inputs, dataset.labels, rows, codes, side, *sudoku.BOXES[side], inputs, labels)
     return inputs, labels
