@@ -41,6 +41,8 @@ def show(benchmark: str | None, text_format: str, html: Path | None, url: str, s
     if text_format != "table":
         print(TEXT_FORMATS[text_format](own if benchmark is None and own else tables))
         return
+    path = html or _default_page(storage)
+    write_report(records, path, now=datetime.now(UTC))  # first: a reader like `head` may close the output early
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
@@ -53,8 +55,6 @@ def show(benchmark: str | None, text_format: str, html: Path | None, url: str, s
     if refused:
         words = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
         out.print(f"not ranked: {words}", style="dim")
-    path = html or _default_page(storage)
-    write_report(records, path, now=datetime.now(UTC))
     out.print(f"page: [bold]{path}[/]")
 
 
