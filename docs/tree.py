@@ -41,13 +41,19 @@ def tree() -> str:
     files = [name for name in listed.stdout.splitlines() if not name.startswith(SKIPPED) and _is_shown(name)]
     lines: list[str] = []
     folder = ""
-    for name in sorted(files, key=lambda name: (name.count("/") > 0, name.rsplit("/", 1)[0] if "/" in name else "", name)):
+    for name in sorted(files, key=_order):
         parent, _, leaf = name.rpartition("/")
         if parent != folder:
             folder = parent
             lines.append(f"{parent}/")
         lines.append(f"{'  ' if parent else ''}{leaf:<28} {_purpose(name)}".rstrip())
     return "```\n" + "\n".join(lines) + "\n```\n"
+
+
+def _order(name: str) -> tuple[str, str]:
+    """Folder by folder, the files of the top first."""
+    folder, _, leaf = name.rpartition("/")
+    return folder, leaf
 
 
 def _is_shown(name: str) -> bool:
