@@ -177,7 +177,7 @@ def _cell(family: str, config: TrialConfig, rates: list[Rate]) -> CellEstimate:
     benchmark = resolve_benchmark(config.data.benchmark)
     shape: dict[str, Any] = {"seq_len": benchmark.side**2, "vocab_size": vocab_size(benchmark.family, benchmark.side)}
     identifiers = _identifiers(config, benchmark.family)
-    memory = cost.state_bytes(config, num_identifiers=identifiers, **shape) + cost.activation_bytes(config, **shape)
+    memory = cost.peak_bytes(config, num_identifiers=identifiers, **shape)
     batch, steps = config.train.batch_size, config.train.max_steps
     return CellEstimate(
         family=family,

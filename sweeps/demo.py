@@ -13,6 +13,8 @@ from trm_model.recipes import get_recipe
 base = configure(
     get_recipe("sudoku-mini"),
     {
+        "lr": 2e-3,
+        "ema": 0.99,
         "data.num_train": 500,  # few enough that augmentation matters
         "data.num_validation": 250,
         "data.num_test": 1000,
