@@ -18,7 +18,7 @@ base = configure(
         "data.num_train": 500,  # few enough that augmentation matters
         "data.num_validation": 250,
         "data.num_test": 1000,
-        "train.max_steps": 400,
+        "train.max_steps": 500,
         "runtime.evaluate_every": 50,
         "runtime.checkpoint_every_s": 10,
     },
@@ -34,7 +34,7 @@ sweep = Sweep(
     base=base,
     space={"T": choice(1, 2), "n": choice(1, 2, 3), "N_sup": choice(1, 2, 4), "aug": choice(0, 10, 1000)},
     trials=12,
-    stopping=Stopping(rule="halving", grace=0.5, keep=0.5),
+    stopping=Stopping(rule="halving", grace=0.6, keep=0.5),  # deep trials take off late
     confirm=Confirm(
         top=1,
         seeds=3,
