@@ -36,6 +36,8 @@ POLL_S = 0.2
 STOP_POLL_S = 2.0
 ECHO_S = 2.0
 """`timeout` and `make` pass on a signal that the terminal has sent already."""
+STOP_LIMIT_S = 45.0
+"""Longest wait for a clean stop: where Ray was ended together with the driver it never comes."""
 LOST_MACHINES = 5
 """Times that a trial may lose its machine before the sweep gives it up."""
 MAX_UNBOUNDED_SLOTS = 64
@@ -46,6 +48,8 @@ class Ending(StrEnum):
 
     COMPLETE = "complete"
     STOPPED = "stopped"
+    ABANDONED = "abandoned"
+    """Stopped, but Ray did not answer any more: the process must end without waiting for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
         if lock.took_over:
             time.sleep(3)  # a driver that was killed here may have trials that notice only now
         ending = _Driver(sweep, storage, library, planner, watcher, lock).run(options)
-        if ending is Ending.STOPPED:  # trials wrote their last words after Tune had let them go
+        if ending is not Ending.COMPLETE:  # trials wrote their last words after Tune had let them go
             planner = Planner(sweep, fingerprint, read_trials(storage, sweep.name))
         return ending, planner
 
@@ -168,6 +172,7 @@ class _Driver:
         self._watcher = watcher
         self._lock = lock
         self._stopping = threading.Event()
+        self._abandoned = False
         self._error: BaseException | None = None
 
     def run(self, options: Options) -> Ending:
@@ -177,21 +182,29 @@ class _Driver:
         try:
             slots = self._slots(options)
             self._watcher.started(self._planner, slots)
-            thread = threading.Thread(target=self._fit, args=(slots,), name="tune")
+            thread = threading.Thread(target=self._fit, args=(slots,), name="tune", daemon=True)
             with _stop_signals(self._stopping):
                 thread.start()
                 self._wait(thread)
+            if self._abandoned:
+                return Ending.ABANDONED
         finally:
-            ray.shutdown()
+            if not self._abandoned:
+                ray.shutdown()
         if self._error is not None:
             raise self._error
         return Ending.COMPLETE if self._planner.is_done else Ending.STOPPED
 
     def _wait(self, thread: threading.Thread) -> None:
         folder = sweep_folder(self._storage, self._sweep.name)
-        asked_s = time.monotonic()
+        asked_s = stopping_s = time.monotonic()
         while thread.is_alive():
             thread.join(POLL_S)
+            if not self._stopping.is_set():
+                stopping_s = time.monotonic()
+            elif time.monotonic() - stopping_s > STOP_LIMIT_S:
+                self._abandoned = True
+                return
             self._watcher.refresh(self._planner)
             if self._lock.lost.is_set() and self._error is None:
                 self._error = SweepError("another driver took this sweep over", "This one's trials were ended")

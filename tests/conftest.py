@@ -11,6 +11,14 @@ from tests.infra_fixtures import s3_bucket, s3_endpoint
 
 __all__ = ["heterogeneous_cluster", "s3_bucket", "s3_endpoint"]
 
+LONG_FIRST = ("test_sweep_run.py", "test_cluster_sweep.py", "test_cli_arc.py", "test_data_sudoku.py")
+"""Files that take longest start first, so that two workers end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG_FIRST.index(item.path.name) if item.path.name in LONG_FIRST else len(LONG_FIRST))
+
+
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 

@@ -32,7 +32,7 @@ def trm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
 
 def grid(storage: Path, *more: str, **settings: Any) -> list[str]:
     """A study of 2 x 2 tiny cells."""
-    values = {**TINY, **settings}
+    values = {**TINY, "runtime.evaluate_every": 10, **settings}
     sets = [part for path, value in values.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
     cells = ["--vary", "T=1,2", "--vary", "n=1,2"]
     return [
@@ -113,7 +113,7 @@ def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path,
     driver = subprocess.Popen([*TRM, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: any(r.result for r in records(storage).values()), "a finished trial")
     wait_for(
-        lambda: any(r.status is Status.RUNNING and r.step >= 4 for r in records(storage).values()), "a trial at work"
+        lambda: any(r.status is Status.RUNNING and r.step >= 10 for r in records(storage).values()), "a trial at work"
     )
     children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
     driver.send_signal(signal.SIGKILL)
@@ -142,12 +142,13 @@ def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp
     command = grid(storage, "--tracking", "none", **{"train.max_steps": 5000, "runtime.checkpoint_every_s": 60})
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     driver = subprocess.Popen([*TRM, *command], start_new_session=True, **pipes)
-    wait_for(lambda: any(record.step >= 4 for record in records(storage).values()), "a trial at work")
+    wait_for(lambda: any(record.step >= 10 for record in records(storage).values()), "a trial at work")
     children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
     second = trm(*command, check=False)
     assert second.returncode == 2 and f"process {driver.pid}" in second.stderr
-    os.killpg(driver.pid, number)  # a terminal's Ctrl-C reaches the whole group
-    out, err = driver.communicate(timeout=60)
+    # A terminal's Ctrl-C reaches the whole group, a SIGTERM from an init system the driver alone.
+    (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+    out, err = driver.communicate(timeout=90)
     assert driver.returncode == 3, err
     assert "trm sweep resume grid" in out and "Traceback" not in err
     wait_for(lambda: descendants_gone(children), "the end of what the driver had started")

@@ -128,7 +128,7 @@ def closing_words(sweep: Sweep, storage: Storage, ending: Ending, planner: Plann
     counts = {status: sum(state.status is status for state in states) for status in Status}
     shown = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items() if count)
     where = "" if storage.url.rstrip("/").endswith("/runs") else f" --storage {storage.url}"
-    if ending is Ending.STOPPED:
+    if ending is not Ending.COMPLETE:
         out.print(f"\nstopped: {shown}. Go on with: [bold]trm sweep resume {sweep.name}{where}[/]")
         return
     out.print(f"\nsweep [bold]{sweep.name}[/] is complete: {shown}.")

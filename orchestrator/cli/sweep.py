@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -202,4 +204,7 @@ def _drive(sweep: Sweep, url: str, address: str | None, max_concurrent: int | No
         ending, planner = run_sweep(sweep, storage, Options(address, max_concurrent), live)
         tracker.changed()
     closing_words(sweep, storage, ending, planner, tracker.uri)
+    if ending is Ending.ABANDONED:
+        sys.stdout.flush()
+        os._exit(3)  # Ray's own shutdown would wait for what is gone
     raise typer.Exit(0 if ending is Ending.COMPLETE else 3)
