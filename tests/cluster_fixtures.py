@@ -117,7 +117,7 @@ class RayCluster:
             else:
                 return
 
-    def wait_for_nodes(self, count: int, timeout_s: float = 90) -> None:
+    def wait_for_nodes(self, count: int, timeout_s: float = 180) -> None:
         """Return when exactly so many nodes, the head included, are alive."""
         command = [sys.executable, "-c", WAIT, self.address, str(count), str(timeout_s)]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)

@@ -42,7 +42,7 @@ def test_every_trial_runs_on_the_gpu_it_asks_for_with_records_on_s3(
     command = [*TRM, "sweep", "run", str(file), "--address", heterogeneous_cluster.address, "--storage", s3_bucket]
     home = {"HOME": str(tmp_path)}  # datasets are fetched from the storage into a cache of this test's own
     environment = {**heterogeneous_cluster.environment, **home}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
 
     records = read_trials(open_storage(s3_bucket), "placed")
@@ -61,7 +61,7 @@ def test_every_trial_runs_on_the_gpu_it_asks_for_with_records_on_s3(
         [*TRM, "sweep", "status", "placed", "--storage", s3_bucket, "--json"], capture_output=True, text=True
     )
     assert json.loads(status.stdout)["counts"] == {"finished": 6}
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert "complete: 6 finished" in again.stdout
 
 
@@ -85,7 +85,7 @@ def test_cluster_without_the_token_is_refused_in_one_line(heterogeneous_cluster:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {heterogeneous_cluster.address} does not answer") and "token" in done.stderr

@@ -25,7 +25,7 @@ TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 
 def trm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    done = subprocess.run([*TRM, *arguments], capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*TRM, *arguments], capture_output=True, text=True, timeout=240)
     assert not check or done.returncode == 0, done.stderr + done.stdout
     return done
 
@@ -59,7 +59,7 @@ def scores(storage: Path) -> dict[str, Any]:
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 150
     while not condition():
         assert time.monotonic() < until, f"waited in vain for {what}"
         time.sleep(0.05)
@@ -148,7 +148,7 @@ def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp
     assert second.returncode == 2 and f"process {driver.pid}" in second.stderr
     # A terminal's Ctrl-C reaches the whole group, a SIGTERM from an init system the driver alone.
     (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
-    out, err = driver.communicate(timeout=90)
+    out, err = driver.communicate(timeout=150)
     assert driver.returncode == 3, err
     assert "trm sweep resume grid" in out and "Traceback" not in err
     wait_for(lambda: descendants_gone(children), "the end of what the driver had started")
