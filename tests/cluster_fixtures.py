@@ -51,11 +51,12 @@ while True:
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node:
     """One machine of the cluster: a `ray start` in the foreground, and what it started."""
 
     process: subprocess.Popen[bytes]
+    was_killed: bool = False
 
     def processes(self) -> list[psutil.Process]:
         """The foreground process and everything below it."""
@@ -66,6 +67,7 @@ class Node:
 
     def kill(self) -> None:
         """End it as a power cut would: every process at once, by SIGKILL."""
+        self.was_killed = True
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -73,6 +75,7 @@ class Node:
 
     def stop(self) -> None:
         """End it in an orderly way; what does not go within 10 s is killed."""
+        self.was_killed = True
         processes = self.processes()
         self.process.terminate()
         _, left = psutil.wait_procs(processes, timeout=10)
@@ -120,10 +123,24 @@ class RayCluster:
     def wait_for_nodes(self, count: int, timeout_s: float = 180) -> None:
         """Return when exactly so many nodes, the head included, are alive."""
         command = [sys.executable, "-c", WAIT, self.address, str(count), str(timeout_s)]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
-        if done.returncode:
+        with subprocess.Popen(command, env=self.environment, stderr=subprocess.PIPE, text=True) as waiting:
+            while waiting.poll() is None:
+                time.sleep(0.2)
+                self._start_again()
+            assert waiting.stderr is not None
+            problem = waiting.stderr.read()
+        if waiting.returncode:
             logs = "".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
-            raise TimeoutError(f"{done.stderr.strip()}\n{logs}")
+            raise TimeoutError(f"{problem.strip()}\n{logs}")
+
+    def _start_again(self) -> None:
+        """Ray gives a node 30 s to start, too little where other tests hold the cores: try those that gave up again."""
+        for index, node in enumerate(self.nodes):
+            if node.process.poll() is not None and not node.was_killed:
+                with (self.folder / f"node-{index}-again.log").open("ab") as log:
+                    arguments: list[str] = list(node.process.args)  # type: ignore[arg-type]
+                    again = subprocess.Popen(arguments, env=self.environment, stdout=log, stderr=log)
+                self.nodes[index] = Node(again)
 
     def stop(self) -> None:
         """End all nodes, the head last."""

@@ -11,12 +11,16 @@ from tests.infra_fixtures import s3_bucket, s3_endpoint
 
 __all__ = ["heterogeneous_cluster", "s3_bucket", "s3_endpoint"]
 
-LONG_FIRST = ("test_sweep_run.py", "test_cluster_sweep.py", "test_cli_arc.py", "test_data_sudoku.py")
-"""Files that take longest start first, so that two workers end together."""
+RAY = ("test_cluster_sweep.py", "test_sweep_run.py")
+"""Files that start Ray: one after the other, since two at a time starve each other, and first, since they take longest."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG_FIRST.index(item.path.name) if item.path.name in LONG_FIRST else len(LONG_FIRST))
+    """For two workers (`-n 2 --dist loadgroup`): a file stays on one of them, so module fixtures are made once."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path.name in RAY else item.path.name))
+    items.sort(key=lambda item: item.path.name not in RAY)
 
 
 SHARED = Path(__file__).parents[1].parent / "shared"
