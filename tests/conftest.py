@@ -12,7 +12,7 @@ from tests.infra_fixtures import s3_bucket, s3_endpoint
 __all__ = ["heterogeneous_cluster", "s3_bucket", "s3_endpoint"]
 
 RAY = ("test_cluster_sweep.py", "test_sweep_run.py")
-"""Files that start Ray: one after the other, since two at a time starve each other, and first, since they take longest."""
+"""Files that start Ray: one after the other, since two at a time starve each other; first, since they take longest."""
 
 
 @pytest.hookimpl(tryfirst=True)
