@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from orchestrator.cluster.nodes import GPU_LABEL
 from orchestrator.errors import SweepError
 from orchestrator.sweep import Resources
 from trm_data.errors import nearest
 
-TYPE_LABEL = "ray.io/accelerator-type"
-"""Set by Ray on nodes with a GPU it knows; `ray start --labels` sets it elsewhere."""
 KNOWN_TYPES = ("L40S", "H100")
 
 
@@ -28,7 +27,7 @@ def bundle(resources: Resources) -> Bundle:
     types = gpu_types(resources.gpu_type)
     if not types:
         return Bundle(wanted, {})
-    return Bundle(wanted, {TYPE_LABEL: types[0] if len(types) == 1 else f"in({','.join(types)})"})
+    return Bundle(wanted, {GPU_LABEL: types[0] if len(types) == 1 else f"in({','.join(types)})"})
 
 
 def gpu_types(text: str | None) -> list[str]:

@@ -26,7 +26,6 @@ class Progress:
     value: float | None = None
     """Newest value of the sweep's metric."""
     rungs: list[Rung] = field(default_factory=list)
-    reason: str = ""
 
 
 class Planner:

@@ -95,6 +95,14 @@ class TrialRecord:
     """split, items, metrics{exact_accuracy, cell_accuracy, ...}, supervision_steps, weights, num_parameters,
     puzzles_presented, train_flops, train_s, ended_s, per_item: exact (0/1) per puzzle in order as packed hex"""
 
+    @property
+    def reason(self) -> str:
+        """Why it was stopped, or how its last attempt ended; empty where there is nothing to say."""
+        if self.status is Status.STOPPED and self.stopped:
+            return str(self.stopped["reason"])
+        end = self.attempts[-1].end if self.attempts else None
+        return str(end["reason"]) if end else ""
+
     def curve(self, metric: str, split: str = "validation") -> list[tuple[int, float]]:
         """(step, value) of one metric."""
         return [(row.step, row.metrics[metric]) for row in self.rows if row.split == split and metric in row.metrics]

@@ -16,6 +16,7 @@ from typing import Any
 
 from ray import tune
 
+from orchestrator.cluster.nodes import GPU_LABEL, MARKET_LABEL
 from orchestrator.job import Job, News, child_main
 
 HEARTBEAT_S = 2.0
@@ -149,7 +150,7 @@ def _placement() -> dict[str, Any]:
     gpus = context.get_accelerator_ids().get("GPU", [])
     return {
         "node_id": context.get_node_id(),
-        "gpu_type": labels.get("ray.io/accelerator-type") if gpus else None,
+        "gpu_type": labels.get(GPU_LABEL) if gpus else None,
         "gpu_ids": gpus,
-        "market": labels.get("ray.io/market-type"),
+        "market": labels.get(MARKET_LABEL),
     }

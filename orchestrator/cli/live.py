@@ -28,7 +28,7 @@ STYLES = {
     Status.OUT_OF_MEMORY: "red",
     Status.INTERRUPTED: "yellow",
 }
-BAD = {Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
+EXPLAINED = {Status.STOPPED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
 
 
 class Tracker(Protocol):
@@ -80,10 +80,9 @@ class Live(Watcher):
 
     def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
         state = planner.trials[record.trial_id]
-        state.reason = _reason(record)
         done = sum(s.status.is_final for s in planner.trials.values())
         style = STYLES.get(state.status, "default")
-        reason = f" ({state.reason})" if state.reason else ""
+        reason = f" ({record.reason})" if record.reason and record.status in EXPLAINED else ""
         err.print(f"{clock()} {done:3}/{planner.total} [{style}]{state.status:<11}[/] {_words(state)}{reason}")
         self._tracker.changed()
 
@@ -113,13 +112,6 @@ def _words(state: Progress) -> str:
     value = "" if state.value is None else f"  {100 * state.value:5.1f} % exact"
     steps = f"step {state.step}/{config.train.max_steps}"
     return f"{state.trial.stage:<7} {state.trial.family}  seed {config.seed}  {steps}{value}"
-
-
-def _reason(record: TrialRecord) -> str:
-    if record.status is Status.STOPPED and record.stopped:
-        return str(record.stopped["reason"])
-    end = record.attempts[-1].end if record.attempts else None
-    return str(end["reason"]) if end and record.status in BAD else ""
 
 
 def closing_words(sweep: Sweep, storage: Storage, ending: Ending, planner: Planner, tracking: str | None) -> None:

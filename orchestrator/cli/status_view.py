@@ -39,7 +39,7 @@ def _row(sweep: Sweep, record: TrialRecord, driver: dict[str, Any] | None) -> di
         "attempts": len(record.attempts),
         "host": last.start.get("host") if last else None,
         "gpu_type": last.start.get("gpu_type") if last else None,
-        "reason": _reason(record),
+        "reason": record.reason,
     }
 
 
@@ -51,13 +51,6 @@ def _shown(record: TrialRecord, driver: dict[str, Any] | None) -> Status:
 def _counts(records: list[TrialRecord], driver: dict[str, Any] | None) -> dict[Status, int]:
     shown = [_shown(record, driver) for record in records]
     return {status: shown.count(status) for status in Status}
-
-
-def _reason(record: TrialRecord) -> str:
-    if record.status is Status.STOPPED and record.stopped:
-        return str(record.stopped["reason"])
-    end = record.attempts[-1].end if record.attempts else None
-    return str(end["reason"]) if end else ""
 
 
 def show_sweep(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> None:
