@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from orchestrator import machine
+from orchestrator.checkpoints import StoredCheckpoints
 from orchestrator.datasets import ensure_local
 from orchestrator.job import Job, Listener, News
 from orchestrator.record import Row, Status, TrialWriter
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import open_storage
 from trm_data.errors import UserError
 from trm_model import events
 from trm_model.config import TrialConfig
@@ -34,7 +35,7 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
     attempt = _Attempt(job, config, writer, listen)
     try:
         dataset = ensure_local(storage, job.dataset)
-        for event in train(config, dataset, checkpoints=_Checkpoints(writer.checkpoints), should_stop=should_stop):
+        for event in train(config, dataset, checkpoints=StoredCheckpoints(writer.checkpoints), should_stop=should_stop):
             attempt.take(event)
     except MemoryError as error:
         attempt.finish(Status.OUT_OF_MEMORY, str(error) or "the machine's memory is exhausted")
@@ -47,25 +48,6 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
         )
     assert attempt.last is not None, "training ends with Finished, Diverged or Interrupted"
     return attempt.last
-
-
-class _Checkpoints:
-    """The checkpoint folder of a record, as training wants it."""
-
-    def __init__(self, folder: Storage) -> None:
-        self._folder = folder
-
-    def write(self, name: str, data: bytes) -> None:
-        self._folder.write(name, data)
-
-    def read(self, name: str) -> bytes:
-        return self._folder.read(name)
-
-    def names(self) -> list[str]:
-        return self._folder.list()
-
-    def delete(self, name: str) -> None:
-        self._folder.delete(name)
 
 
 class _Attempt:
