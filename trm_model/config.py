@@ -7,7 +7,7 @@ n is `latent_steps`, N_sup is `supervision_steps` of the model, D is `supervisio
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -187,6 +187,17 @@ class TrialConfig(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     seed: int = Field(0, ge=0)
+
+    def trajectory(self) -> dict[str, Any]:
+        """What decides the weights after any number of steps: equal for two runs of which one is only longer.
+
+        How many steps follow matters to a decaying rate and to a curriculum alone.
+        """
+        plain = self.plain()
+        found = {section: plain[section] for section in ("data", "model", "optimizer", "train", "seed")}
+        if self.optimizer.lr_min_ratio == 1 and not self.train.depth_curriculum:
+            del found["train"]["max_steps"]
+        return found
 
 
 ALIASES = {

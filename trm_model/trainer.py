@@ -294,9 +294,10 @@ class Trainer:
                 f"the checkpoint's puzzle-id map {header['id_map_hash']} is not the dataset's {own_map}",
                 "Use the dataset that it was trained on, with the same number of augmentations",
             )
-        own = self.config.plain()
-        for section in ("data", "model", "optimizer", "train", "seed"):
-            if header["config"][section] != own[section]:
+        own = self.config.trajectory()
+        theirs = TrialConfig.parse(header["config"], "checkpoint").trajectory()
+        for section in own:
+            if theirs[section] != own[section]:
                 raise CheckpointError(
                     f"the checkpoint at step {checkpoint.step} was written with another {section} configuration",
                     "Start in an empty folder, or restore the old settings",
