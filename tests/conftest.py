@@ -8,8 +8,9 @@ import pytest
 
 from tests.cluster_fixtures import heterogeneous_cluster
 from tests.infra_fixtures import s3_bucket, s3_endpoint
+from tests.tracking_fixtures import first_use, migrated
 
-__all__ = ["heterogeneous_cluster", "s3_bucket", "s3_endpoint"]
+__all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_endpoint"]
 
 RAY = ("test_cluster_sweep.py", "test_sweep_run.py")
 """Files that start Ray: one after the other, since two at a time starve each other; first, since they take longest."""

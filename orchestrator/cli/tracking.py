@@ -1,6 +1,6 @@
 """MLflow beside a running sweep: a thread that projects the records whenever they change.
 
-An outage costs only freshness: what could not be sent is sent the next time, here or in `trm sweep resume`.
+An outage costs only freshness: what could not be sent is sent the next time, here or by `trm track sync`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.console import err
+from orchestrator.projections.writer import only_writer
 from orchestrator.record import read_trials
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep import Sweep
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 5.0
 """Shortest time between two projections: a sweep of tiny trials must not spend its cores on tracking."""
+LAST_WAIT_S = 60.0
+"""At the end of a sweep, for a `trm track` that happens to be writing; before, the next time will do."""
 
 
 class Tracker:
@@ -53,7 +56,7 @@ class Tracker:
             err.print(f"[yellow]MLflow was not brought up to date[/]: {self._failed}")
 
     def _follow(self) -> None:
-        from orchestrator.projections.mlflow import MlflowProjection  # 0.9 s, spent beside the first trials
+        from orchestrator.projections.mlflow import MlflowProjection
 
         assert self.uri is not None
         projection = MlflowProjection(self.uri)
@@ -63,12 +66,13 @@ class Tracker:
             self._project(projection)
             self._end.wait(EVERY_S)
         if self._dirty.is_set():
-            self._project(projection)
+            self._project(projection, wait_s=LAST_WAIT_S)
 
-    def _project(self, projection: MlflowProjection) -> None:
+    def _project(self, projection: MlflowProjection, wait_s: float = 0.0) -> None:
         try:
-            records = read_trials(self._storage, self._sweep.name)
-            projection.sync(records, self._sweep.name, self._sweep.plain())
+            with only_writer(self._storage, self._sweep.name, projection.tracking_uri, wait_s=wait_s):
+                records = read_trials(self._storage, self._sweep.name)
+                projection.sync(records, self._sweep.name, self._sweep.plain())
             self._failed = ""
         except UserError as error:  # of the tracker or of the storage: the next time may do better
             self._failed = str(error)

@@ -2,6 +2,7 @@
 
     projection = MlflowProjection(default_uri(Path("runs")))
     projection.sync(read_trials(storage, "depth"), "depth", definition)   # as often as wanted: only new rows are sent
+    projection.verify(read_trials(storage, "depth"), "depth")             # [] where every point is there exactly once
 
 A sweep is a parent run, a trial is a child found by its tag `trial_id`. Points carry the record's own time and step.
 The tag `projected` says how many rows a run has, with their digest; it is written in the same request as the rows,
@@ -16,19 +17,18 @@ on, as SCHEDULED. The tag `status` has the exact word.
 
 from __future__ import annotations
 
-import math
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.projections import view
-from orchestrator.projections.reach import probe
+from orchestrator.projections.connection import Connection, default_uri
+from orchestrator.projections.reach import TrackingError
+from orchestrator.projections.view import Difference
 from orchestrator.record import Status, TrialRecord
-from trm_data.errors import UserError
+
+__all__ = ["Difference", "MlflowProjection", "Synced", "TrackingError", "default_uri"]
 
 STATUSES = {
     Status.PENDING: "SCHEDULED",
@@ -41,13 +41,13 @@ STATUSES = {
     Status.OUT_OF_MEMORY: "FAILED",
 }
 ENDED = {"FINISHED", "FAILED", "KILLED"}
-POINTS_PER_REQUEST = 1000
+ENTITIES_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
-"""Limits of MLflow's API."""
+"""Limits of MLflow's API. What exceeds the first (points, parameters and tags taken together) its client sends in further
+requests, the tags in the first: a server that dies in between would then claim points that it never got."""
 
-
-class TrackingError(UserError):
-    """A tracker that cannot be reached or refuses. Records lose nothing by it: synchronise again later."""
+Listener = Callable[[int, int], None]
+"""Called with (trials done, trials)."""
 
 
 class Synced(NamedTuple):
@@ -66,102 +66,80 @@ class _Run:
     tags: dict[str, str]
 
 
-def default_uri(folder: Path) -> str:
-    """An SQLite file in a folder: MLflow without a server."""
-    return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
-
-
 class MlflowProjection:
-    """One writer of one experiment. Not for use from several threads at once."""
+    """One writer of one experiment. Not for use from several threads at once.
+
+    Every method raises TrackingError where the tracker cannot be reached or refuses. What arrived stays; the next call
+    goes on there.
+    """
 
     def __init__(self, tracking_uri: str, experiment: str = "trm") -> None:
         self.tracking_uri = tracking_uri
-        self.experiment = experiment
-        self._client: Any = None
-        self._experiment_id: str | None = None
+        self._connection = Connection(tracking_uri, experiment)
         self._runs: dict[str, dict[str, _Run]] = {}
+        self._client: Any = None
 
-    def sync(self, records: Sequence[TrialRecord], sweep_name: str, definition: Mapping[str, Any]) -> Synced:
-        """Bring MLflow to what the records say, sending only what it does not have.
-
-        Raises:
-            TrackingError: the tracker cannot be reached or refuses. What arrived stays; the next call goes on there.
-        """
-        with self._session():
-            runs = self._known_runs(sweep_name)
+    def sync(
+        self,
+        records: Sequence[TrialRecord],
+        sweep_name: str,
+        definition: Mapping[str, Any],
+        listen: Listener | None = None,
+    ) -> Synced:
+        """Bring MLflow to what the records say, sending only what it does not have."""
+        with self._connection.session(self._runs.clear) as self._client:
+            if sweep_name not in self._runs:
+                self._runs[sweep_name] = self._without_doubles(self._found(sweep_name))
+            runs = self._runs[sweep_name]
             parent = self._sync_parent(runs, records, sweep_name, definition)
-            sent = [self._sync_trial(runs, record, parent) for record in records]
+            sent = [self._sync_trial(runs, record, parent) for record in _counted(records, listen)]
         return Synced(sum(points is not None for points in sent), sum(points or 0 for points in sent))
 
-    def verify(self, records: Sequence[TrialRecord], sweep_name: str) -> list[str]:
-        """Compare every point with the records: one line per difference, none if each is there exactly once.
+    def rebuild(
+        self,
+        records: Sequence[TrialRecord],
+        sweep_name: str,
+        definition: Mapping[str, Any],
+        listen: Listener | None = None,
+    ) -> Synced:
+        """Delete the runs of a sweep, if there are any, and send everything anew."""
+        with self._connection.session(self._runs.clear) as self._client:
+            self._runs.pop(sweep_name, None)
+            for run in [run for doubles in self._found(sweep_name).values() for run in doubles]:
+                self._client.delete_run(run.run_id)
+        return self.sync(records, sweep_name, definition, listen)
 
-        Raises:
-            TrackingError: the tracker cannot be reached.
-        """
-        with self._session():
-            self._runs.clear()
-            runs = self._known_runs(sweep_name)
-            differences = [line for record in records for line in self._compare(runs.get(record.trial_id), record)]
-        unknown = runs.keys() - {record.trial_id for record in records} - {view.PARENT}
-        return differences + [f"{trial_id}: a run without a record" for trial_id in sorted(unknown)]
+    def verify(
+        self, records: Sequence[TrialRecord], sweep_name: str, listen: Listener | None = None
+    ) -> list[Difference]:
+        """Compare every point with the records; nothing is left to say if each is there exactly once. Only reads."""
+        with self._connection.session(self._runs.clear) as self._client:
+            found = self._found(sweep_name)
+            differences = [
+                difference
+                for record in _counted(records, listen)
+                for difference in self._compare(found.get(record.trial_id, []), record)
+            ]
+        differences += [Difference(sweep_name, "the sweep's own run", note=n) for n in _odd(found.get(view.PARENT, []))]
+        unknown = found.keys() - {record.trial_id for record in records} - {view.PARENT}
+        return differences + [Difference(trial_id, "run", note="it has no record") for trial_id in sorted(unknown)]
 
-    @contextmanager
-    def _session(self) -> Iterator[None]:
-        """Connect; on any failure forget what was known of the other side, which may have changed meanwhile."""
-        probe(self.tracking_uri, TrackingError)
-        _load_mlflow()
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+    def _found(self, sweep_name: str) -> dict[str, list[_Run]]:
+        """The sweep's runs by trial id."""
+        runs: dict[str, list[_Run]] = defaultdict(list)
+        for found in self._connection.search(self._client, f"tags.sweep = '{sweep_name}'"):
+            run = _Run(found.info.run_id, found.info.status, dict(found.data.tags))
+            runs[run.tags.get("trial_id", view.PARENT)].append(run)
+        return dict(runs)
 
-        try:
-            if self._client is None:
-                self._connect()
-            yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            self._client, self._experiment_id = None, None
-            self._runs.clear()
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise TrackingError(
-                f"tracker {view.without_password(self.tracking_uri)}: {lines[0] if lines else type(error).__name__}",
-                "Records are complete without it; `trm sweep resume NAME` sends the rest when it works again",
-            ) from error
-
-    def _connect(self) -> None:
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=self.tracking_uri)
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
-            self._experiment_id = client.create_experiment(self.experiment, _artifact_location(self.tracking_uri))
-        else:
-            self._experiment_id = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
-        self._client = client
-
-    def _known_runs(self, sweep_name: str) -> dict[str, _Run]:
-        """The sweep's runs by trial id. A second run of a trial, left by a request without an answer, is deleted."""
-        if sweep_name not in self._runs:
-            runs: dict[str, _Run] = {}
-            for found in self._search(f"tags.sweep = '{sweep_name}'"):
-                run = _Run(found.info.run_id, found.info.status, dict(found.data.tags))
-                key = run.tags.get("trial_id", view.PARENT)
-                if key in runs:
-                    first, run = sorted((runs[key], run), key=lambda one: view.num_projected(one.tags))
-                    self._client.delete_run(first.run_id)
-                runs[key] = run
-            self._runs[sweep_name] = runs
-        return self._runs[sweep_name]
-
-    def _search(self, condition: str) -> Iterator[Any]:
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment_id], condition, max_results=1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _without_doubles(self, found: Mapping[str, list[_Run]]) -> dict[str, _Run]:
+        """A request without an answer may leave a second run of a trial: the one that has less is deleted."""
+        kept = {}
+        for key, runs in found.items():
+            *others, kept[key] = sorted(runs, key=lambda run: view.num_projected(run.tags))
+            for other in others:
+                self._client.delete_run(other.run_id)
+        return kept
 
     def _sync_parent(
         self, runs: dict[str, _Run], records: Sequence[TrialRecord], sweep_name: str, definition: Mapping[str, Any]
@@ -192,7 +170,8 @@ class MlflowProjection:
         params = [] if view.PROJECTED in run.tags else self._introduce(run, record)
         before = view.num_projected(run.tags)
         changed = run.status != status or before < len(rows) or any(run.tags.get(k) != v for k, v in tags.items())
-        for end, batch in view.batches(rows, before, POINTS_PER_REQUEST) or [(before, [])]:
+        limit = ENTITIES_PER_REQUEST - len(params) - len(tags) - 1
+        for end, batch in view.batches(rows, before, limit) or [(before, [])]:
             last = tags if end == len(rows) else {}
             self._send(run, batch, {**last, view.PROJECTED: view.mark(rows[:end])}, params)
             params = []
@@ -201,7 +180,10 @@ class MlflowProjection:
 
     def _create(self, started_s: float, tags: dict[str, str]) -> _Run:
         created = self._client.create_run(
-            self._experiment_id, start_time=round(started_s * 1000), tags=tags, run_name=tags["mlflow.runName"]
+            self._connection.experiment_id,
+            start_time=round(started_s * 1000),
+            tags=tags,
+            run_name=tags["mlflow.runName"],
         )
         return _Run(created.info.run_id, "RUNNING", dict(tags))
 
@@ -243,21 +225,24 @@ class MlflowProjection:
             self._client.update_run(run.run_id, status)
         run.status = status
 
-    def _compare(self, run: _Run | None, record: TrialRecord) -> Iterator[str]:
-        if run is None:
-            yield f"{record.trial_id}: no run"
-            return
-        expected: dict[str, list[view.Point]] = {}
+    def _compare(self, runs: Sequence[_Run], record: TrialRecord) -> Iterator[Difference]:
+        expected: dict[str, list[view.Key]] = defaultdict(list)
         for point in view.points(view.rows(record)):
-            expected.setdefault(point.name, []).append(point)
+            expected[point.name].append(view.key_of(point.step, round(point.time_s * 1000), point.value))
+        for note in _odd(runs):
+            yield Difference(record.trial_id, "run", sum(map(len, expected.values())) if not runs else 0, note=note)
+        if len(runs) != 1:
+            return
+        run = runs[0]
+        if run.status != STATUSES[record.status]:
+            yield Difference(record.trial_id, "status", note=f"{run.status} instead of {STATUSES[record.status]}")
         has = set(self._client.get_run(run.run_id).data.metrics)
         for name in sorted(has | expected.keys()):
             history = self._client.get_metric_history(run.run_id, name)
-            there = Counter((item.step, item.timestamp, _comparable(item.value)) for item in history)
-            wanted = Counter((p.step, round(p.time_s * 1000), _comparable(p.value)) for p in expected.get(name, []))
-            if there != wanted:
-                missing, surplus = (wanted - there).total(), (there - wanted).total()
-                yield f"{record.trial_id}: {name}: {missing} missing, {surplus} too many"
+            there = [view.key_of(item.step, item.timestamp, item.value) for item in history]
+            difference = view.compare(record, name, expected.get(name, []), there)
+            if difference:
+                yield difference
 
 
 def _is_settled(run: _Run, record: TrialRecord) -> bool:
@@ -266,30 +251,15 @@ def _is_settled(run: _Run, record: TrialRecord) -> bool:
     return known and record.status.is_final
 
 
-def _comparable(value: float) -> float | str:
-    """A value as MLflow keeps it: infinity becomes the largest number, and NaN has to equal itself."""
-    if math.isnan(value):
-        return "nan"
-    return math.copysign(1.7976931348623157e308, value) if math.isinf(value) else value
+def _odd(runs: Sequence[_Run]) -> list[str]:
+    """What is wrong with the number of runs of one trial; nothing if there is one."""
+    return [] if len(runs) == 1 else ["there is none"] if not runs else [f"there are {len(runs)}"]
 
 
-def _artifact_location(tracking_uri: str) -> str | None:
-    """Beside an SQLite file, where MLflow would take the current folder; a server decides for itself."""
-    _, separator, path = tracking_uri.partition("sqlite:///")
-    return (Path(path).absolute().parent / "mlflow-artifacts").as_uri() if separator else None
-
-
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # else a new database reports its migrations on the user's terminal
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7 with growing pauses, stalls for minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
-
-
-def _load_mlflow() -> None:
-    """Import MLflow (0.9 s) with settings that it takes from the environment and only at import."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
+def _counted(records: Sequence[TrialRecord], listen: Listener | None) -> Iterator[TrialRecord]:
+    for done, record in enumerate(records):
+        if listen:
+            listen(done, len(records))
+        yield record
+    if listen:
+        listen(len(records), len(records))

@@ -1,26 +1,41 @@
-"""Is a tracker's address usable, does anything listen there? Asked first, because the libraries retry for minutes."""
+"""Is a tracker's address usable, does anything listen there, is it what we take it for? Asked first, because the
+libraries retry for minutes, and because MLflow migrates a database of an older version without being asked to."""
 
 from __future__ import annotations
 
+import base64
+import importlib.metadata
+import importlib.util
 import socket
-from urllib.parse import urlsplit
+import urllib.error
+import urllib.request
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.projections.view import without_password
 from trm_data.errors import UserError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 TIMEOUT_S = 2.0
+ADDRESSES = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
 
 
-def probe(uri: str, error: type[UserError] = UserError) -> None:
-    """Raise `error` unless the address is an SQLite file or its host accepts a connection."""
-    remedy = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
+class TrackingError(UserError):
+    """A tracker that cannot be reached or refuses. Records lose nothing by it: synchronise again later."""
+
+
+def probe(uri: str, error: type[UserError] = TrackingError) -> None:
+    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Takes milliseconds."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme == "sqlite":
+        if not uri.partition("sqlite:///")[2]:
+            raise error(f"tracker {uri!r} names no file", ADDRESSES)
         return
     if scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise error(f"tracker {uri!r}: not an address that MLflow can write to", remedy)
+        raise error(f"tracker {uri!r}: not an address that MLflow can write to", ADDRESSES)
     try:
         address = (parts.hostname, parts.port or _DEFAULT_PORTS[scheme])
         socket.create_connection(address, timeout=TIMEOUT_S).close()
@@ -29,3 +44,103 @@ def probe(uri: str, error: type[UserError] = UserError) -> None:
             f"tracker {without_password(uri)}: nothing answers ({getattr(cause, 'strerror', None) or cause})",
             "Start the server or correct the address; records are complete without it",
         ) from cause
+
+
+def check(uri: str) -> None:
+    """Raise TrackingError unless what answers is an MLflow server, or a database that is empty or of our schema."""
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    else:
+        _check_database(uri)
+
+
+def _check_server(uri: str) -> None:
+    shown = without_password(uri)
+    try:
+        with urllib.request.urlopen(_version_request(uri), timeout=10) as answer:
+            version = answer.read(40).decode("ascii", "replace").strip()
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            remedy = "Write them into the address: http://USER:PASSWORD@HOST:PORT"
+            raise TrackingError(f"tracker {shown} asks for a user and a password", remedy) from error
+        version = ""
+    except (OSError, ValueError) as error:
+        raise TrackingError(f"tracker {shown}: no answer ({error})", "Look at the server's log") from error
+    if not version[:1].isdigit():
+        raise TrackingError(f"{shown} answers, but it is no MLflow server", f"{ADDRESSES}; here something else listens")
+
+
+def _version_request(uri: str) -> urllib.request.Request:
+    """GET /version, with the user and password of the address, which urllib would take for a part of the host."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/version")
+    if parts.username:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    return request
+
+
+def _check_database(uri: str) -> None:
+    shown = without_password(uri)
+    path = Path(uri.partition("sqlite:///")[2]) if uri.startswith("sqlite") else None
+    if path is not None and not path.exists():
+        return  # MLflow makes it
+    import sqlalchemy
+
+    try:
+        tables, revision = _schema(uri)
+    except ImportError as error:
+        remedy = "pip install 'trm-orchestrator[postgres]' has the one for PostgreSQL"
+        raise TrackingError(f"tracker {shown} needs the package {error.name}", remedy) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        text = str(getattr(error, "orig", None) or error).strip().splitlines()
+        raise TrackingError(f"tracker {shown}: {text[0] if text else type(error).__name__}", ADDRESSES) from error
+    if revision == _head() or not tables:
+        return
+    ours = importlib.metadata.version("mlflow")
+    if revision is None:
+        raise TrackingError(f"tracker {shown} is a database of something else, not MLflow's", "Name another one")
+    if revision in _revisions():
+        raise TrackingError(
+            f"tracker {shown} was written by an older MLflow (schema {revision}, MLflow {ours} has {_head()})",
+            "Make a copy of it, then `mlflow db upgrade ADDRESS`; or name another one",
+        )
+    raise TrackingError(
+        f"tracker {shown} was written by a newer MLflow (schema {revision}, unknown to {ours})",
+        "Install the MLflow that wrote it, or name another one",
+    )
+
+
+def _schema(uri: str) -> tuple[list[str], str | None]:
+    """The tables of a database, Alembic's own left out, and the revision of its schema."""
+    import sqlalchemy
+
+    timeout: dict[str, Any] = {"timeout": 5} if uri.startswith("sqlite") else {"connect_timeout": 5}
+    engine = sqlalchemy.create_engine(uri, connect_args=timeout, poolclass=sqlalchemy.pool.NullPool)
+    with engine.connect() as connection:
+        names = sqlalchemy.inspect(connection).get_table_names()
+        found = "alembic_version" in names
+        revision = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")) if found else None
+        return [name for name in names if not name.startswith("alembic_")], revision.scalar() if revision else None
+
+
+@cache
+def _revisions() -> frozenset[str]:
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+@cache
+def _head() -> str | None:
+    head: str | None = _scripts().get_current_head()
+    return head
+
+
+@cache
+def _scripts() -> Any:
+    from alembic.script import ScriptDirectory
+
+    package = importlib.util.find_spec("mlflow")
+    assert package is not None and package.origin is not None
+    return ScriptDirectory(str(Path(package.origin).parent / "store" / "db_migrations"))

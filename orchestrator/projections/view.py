@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,9 @@ from urllib.parse import urlsplit
 
 from orchestrator.record import Row, Status, TrialRecord
 
+MAX_VALUE = 1.7976931348623157e308
+NAMED_STEPS = 5
+"""So many steps are named where a curve differs."""
 PARENT = ""
 """In place of a trial id: the run of the sweep itself."""
 PROJECTED = "projected"
@@ -30,14 +34,34 @@ class Point(NamedTuple):
     step: int
 
 
+class Key(NamedTuple):
+    """What tells one point of a curve from another."""
+
+    step: int
+    timestamp_ms: int
+    value: float | str
+
+
 def rows(record: TrialRecord) -> list[Row]:
-    """The rows of the curves and, for a finished trial, one more with the final score."""
-    if record.result is None:
+    """The rows of the curves and, for a trial that is over, one more: its final score if it has one, and its cost."""
+    if not record.status.is_final:
         return record.rows
-    result = record.result
+    result = record.result or {}
     numbers = {name: float(result[name]) for name in RESULT_NUMBERS if isinstance(result.get(name), int | float)}
-    scores = {f"{result['split']}/{name}": float(value) for name, value in result["metrics"].items()}
-    return [*record.rows, Row(record.step, ended_s(record), "result", numbers | scores)]
+    scores = {f"{result['split']}/{name}": float(value) for name, value in result.get("metrics", {}).items()}
+    last = Row(record.step, ended_s(record), "result", numbers | scores | costs(record))
+    return [*record.rows, last] if last.metrics else record.rows
+
+
+def costs(record: TrialRecord) -> dict[str, float]:
+    """GPU-hours, dollars at catalogue price, and kWh; what is not known is left out, which on a CPU is everything."""
+    from orchestrator.leaderboard.cost import trial_cost  # scipy comes with it: 1.5 s that no other use of this needs
+
+    cost = trial_cost(record)
+    if cost is None:
+        return {}
+    named = {"cost/gpu_hours": cost.gpu_hours, "cost/usd": cost.usd, "cost/kwh_at_full_power": cost.kwh}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def points(some: Sequence[Row]) -> Iterator[Point]:
@@ -143,6 +167,41 @@ def parent_tags(sweep_name: str, definition: Mapping[str, Any], records: Sequenc
         **{f"definition.{name}": json.dumps(value) for name, value in definition.items()},
     }
     return {name: value[:MAX_TAG_LEN] for name, value in tags.items()}
+
+
+class Difference(NamedTuple):
+    """Where a tracker does not say what a record says."""
+
+    trial_id: str
+    what: str
+    """A metric's name, or which other part of the run it is."""
+    missing: int = 0
+    """Points of the record that the run does not have."""
+    surplus: int = 0
+    """Points of the run that the record does not have: another value at the same step, or a step it never took."""
+    note: str = ""
+
+    def __str__(self) -> str:
+        counts = [f"{count} {word}" for count, word in ((self.missing, "missing"), (self.surplus, "too many")) if count]
+        return f"{self.trial_id}: {self.what}: {', '.join([*counts, *filter(None, [self.note])])}"
+
+
+def compare(record: TrialRecord, name: str, expected: Sequence[Key], there: Sequence[Key]) -> Difference | None:
+    """One curve of a record beside that of its run; None if each point is there exactly once."""
+    lost, extra = Counter(expected) - Counter(there), Counter(there) - Counter(expected)
+    if not lost and not extra:
+        return None
+    steps = sorted({key.step for key in [*lost, *extra]})
+    more = " ..." if len(steps) > NAMED_STEPS else ""
+    note = f"at step {', '.join(map(str, steps[:NAMED_STEPS]))}{more}"
+    return Difference(record.trial_id, name, lost.total(), extra.total(), note)
+
+
+def key_of(step: int, timestamp_ms: int, value: float) -> Key:
+    """A point as MLflow keeps it: infinity becomes the largest number, and NaN has to equal itself."""
+    if math.isnan(value):
+        return Key(step, timestamp_ms, "nan")
+    return Key(step, timestamp_ms, math.copysign(MAX_VALUE, value) if math.isinf(value) else value)
 
 
 def without_password(uri: str) -> str:
