@@ -247,7 +247,7 @@ def compare_checkpoints(
     Raises:
         UserError: one is not finished, or they were scored on other puzzles.
     """
-    from trm_model.evaluate import unpack_items  # imports torch, which nothing else here needs
+    from trm_model.outcomes import unpack_items  # imports numba and pyarrow, which nothing else here needs
 
     results = [record.result or {} for record in (first, second)]
     for record, result in zip((first, second), results, strict=True):

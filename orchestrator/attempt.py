@@ -76,8 +76,8 @@ class _Attempt:
                 self._add(split, metrics)
                 self._writer.flush()
                 self._listen(News(event.step, metrics, "rung"))
-            case events.Finished(result=result):
-                self._writer.finish(result)
+            case events.Finished(result=result, files=files):
+                self._writer.finish(result, files)
                 self.finish(Status.FINISHED, metrics=result["metrics"])
             case events.Diverged(reason=reason):
                 self.finish(Status.DIVERGED, reason)

@@ -11,6 +11,8 @@
             attempts/001/end.json      how the attempt ended
             checkpoints/step-00000123.safetensors
             stopped.json               the driver's decision to stop it early: step, rule, reason
+            outcomes.arrow             of the final score: what happened to every item
+            gallery.json               a few of them, with the answer after every supervision step
             result.json                the final score; exists only for a finished trial
 
 Invariant: an attempt counts up to the step at which the next one took over, so no row is counted twice.
@@ -239,9 +241,11 @@ class TrialWriter:
         self.folder.write(name, dump_rows(self._pending))
         self._pending.clear()
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write the final score: from now on the trial is finished."""
+    def finish(self, result: dict[str, Any], files: dict[str, bytes]) -> None:
+        """Write the final score, after the files that belong to it: from now on the trial is finished."""
         self.flush()
+        for name, data in files.items():
+            self.folder.write(name, data)
         self.folder.write("result.json", dump(result))
 
     def end(self, end: dict[str, Any]) -> None:

@@ -17,7 +17,9 @@ from trm_data.errors import DataError
 from trm_model.artifact import load_trained
 from trm_model.checkpoint import CheckpointError, LocalCheckpoints, newest, unpack
 from trm_model.config import TrialConfig
-from trm_model.official import config_from_official, export_official, import_official, to_official
+from trm_model.official import export_official, import_official, settings_of, to_official
+from trm_model.official_config import config_from_official, config_to_official
+from trm_model.recipes import get_recipe
 from trm_model.recursion import build_model
 from trm_model.solve import solve
 
@@ -42,6 +44,11 @@ def official_yaml(golden: Golden) -> str:
     return yaml.safe_dump({"arch": arch, **optimizer})
 
 
+def official_like(**model: Any) -> TrialConfig:
+    """A small model that the official code could have trained."""
+    return tiny(model={"inner_multiple": 256, **model})
+
+
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 @pytest.mark.parametrize("name", MODELS)
 def test_official_checkpoint_is_imported_by_its_yaml(name: str, prefix: str, shared: Path, tmp_path: Path) -> None:
@@ -49,42 +56,99 @@ def test_official_checkpoint_is_imported_by_its_yaml(name: str, prefix: str, sha
     state = {prefix + key: value for key, value in to_official(golden.model()).items()}
     torch.save(state, tmp_path / "step_3")
     (tmp_path / "all_config.yaml").write_text(official_yaml(golden))
-    model, data = import_official(tmp_path / "step_3", None, seq_len=16, id_map_hash="map", step=3)
-    expected = golden.config.model_copy(update={"halting": None})
-    assert model.config.model_copy(update={"halting": None}) == expected
+    config = settings_of(tmp_path / "step_3", None)
+    assert config.model == golden.config
+    _, data = import_official(tmp_path / "step_3", config, seq_len=16, id_map_hash="map", num_ids=10, step=3)
     trained = load_trained(unpack(data))
     assert trained.step == 3
     for key, value in golden.model().state_dict().items():
         assert torch.equal(trained.model.state_dict()[key], value), key
-    export_official(trained.model, tmp_path / "again")
-    again = torch.load(tmp_path / "again", weights_only=True)
+    (tmp_path / "again").mkdir()
+    export_official(trained.model, trained.config, tmp_path / "again/step_3")
+    again = torch.load(tmp_path / "again/step_3", weights_only=True)
     assert all(torch.equal(again[key.removeprefix(prefix)], value) for key, value in state.items())
+    assert config_from_official(tmp_path / "again/all_config.yaml") == config
 
 
 def test_checkpoint_with_another_shape_or_tensor_is_refused_by_name(tmp_path: Path) -> None:
-    config = tiny()
+    config = official_like()
     model = build_model(config.model, vocab_size=6, seq_len=16, num_identifiers=1)
-    export_official(model, tmp_path / "step_1")
+    export_official(model, config, tmp_path / "step_1")
     deeper = config.model_copy(update={"model": config.model.model_copy(update={"num_layers": 3})})
     with pytest.raises(CheckpointError, match=r"has no tensor 'L_level\.layers\.2"):
-        import_official(tmp_path / "step_1", deeper, seq_len=16, id_map_hash="")
+        import_official(tmp_path / "step_1", deeper)
     with pytest.raises(CheckpointError, match="in the checkpoint and"):
-        import_official(tmp_path / "step_1", config, seq_len=25, id_map_hash="")
-    with pytest.raises(CheckpointError, match=r"no .*all_config\.yaml"):
-        import_official(tmp_path / "step_1", None, seq_len=16, id_map_hash="")
+        import_official(tmp_path / "step_1", config, seq_len=25)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
-        import_official(tmp_path / "step_2", config, seq_len=16, id_map_hash="")
+        import_official(tmp_path / "step_2", config)
+    (tmp_path / "all_config.yaml").unlink()
+    with pytest.raises(CheckpointError, match=r"no .*all_config\.yaml"):
+        settings_of(tmp_path / "step_1", None)
+
+
+def test_recipe_with_another_depth_than_the_yaml_is_refused_by_name(tmp_path: Path) -> None:
+    config = official_like()
+    export_official(build_model(config.model, vocab_size=6, seq_len=16, num_identifiers=1), config, tmp_path / "step_1")
+    assert settings_of(tmp_path / "step_1", config) == config
+    other = config.model_copy(update={"model": config.model.model_copy(update={"latent_steps": 6})})
+    with pytest.raises(CheckpointError, match=r"model\.latent_steps=6 in the recipe, but .* says 2"):
+        settings_of(tmp_path / "step_1", other)
+    with pytest.raises(CheckpointError, match="belongs to another checkpoint"):
+        export_official(
+            build_model(other.model, vocab_size=6, seq_len=16, num_identifiers=1), other, tmp_path / "step_2"
+        )
+
+
+def test_size_of_the_grid_and_owner_of_the_embeddings_must_be_known(tmp_path: Path) -> None:
+    attention = official_like(mixer="attention", positions="rotary", num_heads=1)
+    model = build_model(attention.model, vocab_size=6, seq_len=16, num_identifiers=4)
+    export_official(model, attention, tmp_path / "step_1")
+    with pytest.raises(CheckpointError, match="size of the grid"):
+        import_official(tmp_path / "step_1", attention)
+    with pytest.raises(CheckpointError, match="has 4 puzzle embeddings, and only the dataset says"):
+        import_official(tmp_path / "step_1", attention, seq_len=16)
+    with pytest.raises(CheckpointError, match="has 4 puzzle embeddings, but the dataset has 9"):
+        import_official(tmp_path / "step_1", attention, seq_len=16, id_map_hash="x", num_ids=9)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"num_latents": 3}, "num_latents=3"),
+        ({"shared_network": False}, "shared_network=False"),
+        ({"gradient": "step"}, "gradient=step"),
+        ({"inner_multiple": 32}, "inner_multiple=32"),
+        ({"recursion": "mine.py:Mine"}, "recursion=mine.py:Mine"),
+    ],
+)
+def test_model_that_the_official_code_does_not_have_is_not_exported(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(CheckpointError, match=f"the official code has no model with {named}"):
+        config_to_official(official_like(**change))
+
+
+@pytest.mark.parametrize(
+    "name", ["sudoku-mlp.paper", "maze-att.readme", "arc-agi-1.readme", "hrm.sudoku", "maze.direct"]
+)
+def test_published_recipes_survive_the_official_form(name: str, tmp_path: Path) -> None:
+    config = get_recipe(name)
+    (tmp_path / "all_config.yaml").write_bytes(config_to_official(config))
+    again = config_from_official(tmp_path / "all_config.yaml")
+    assert again.optimizer == config.optimizer
+    assert {**again.model.plain(), "halting": None} == {
+        **config.model.plain(),
+        **({"cycles": 1, "latent_steps": 1} if config.model.variant == "direct" else {}),
+    }
 
 
 def test_pickled_objects_are_never_executed(tmp_path: Path) -> None:
     torch.save({"model": Path}, tmp_path / "step_1")
     with pytest.raises(CheckpointError, match="not a plain PyTorch checkpoint"):
-        import_official(tmp_path / "step_1", tiny(), seq_len=16, id_map_hash="")
+        import_official(tmp_path / "step_1", tiny())
 
 
 def test_yaml_without_a_setting_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "all_config.yaml").write_text("arch: {name: a.trm@B}\n")
-    with pytest.raises(CheckpointError, match="pos_encodings"):
+    with pytest.raises(CheckpointError, match="puzzle_emb_ndim"):
         config_from_official(tmp_path / "all_config.yaml")
 
 

@@ -13,8 +13,8 @@ import torch
 from trm_data import Dataset, build
 from trm_model.checkpoint import CheckpointError, LocalCheckpoints, newest, read_header, unpack
 from trm_model.config import TrialConfig
-from trm_model.evaluate import unpack_items
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
+from trm_model.outcomes import unpack_items
 from trm_model.train import OutOfMemoryError, train
 from trm_model.trainer import Trainer
 

@@ -55,7 +55,7 @@ def test_attempts_fold_into_one_curve_in_which_no_step_counts_twice(storage: Sto
     attempt(storage, trial_id, 5, 7, "interrupted")
     assert read_trial(storage, "s", trial_id).status is Status.INTERRUPTED
     last = attempt(storage, trial_id, 7, 10, None)
-    last.finish({"split": "validation", "metrics": {"exact_accuracy": 0.1}})
+    last.finish({"split": "validation", "metrics": {"exact_accuracy": 0.1}}, {})
     last.end({"status": "finished", "step": 10, "train_s": 2.0})
     record = read_trial(storage, "s", trial_id)
     assert record.status is Status.FINISHED and record.step == 10

@@ -5,232 +5,147 @@ Shapes: B batch, C grid cells, N items. An item is a grid to answer: a Sudoku, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from trm_data.errors import ConfigError
-from trm_data.files import write_atomic
 from trm_data.jit import Bytes
-from trm_data.loader import EvalBatch, eval_batches
+from trm_data.loader import EvalBatch, eval_batches, num_views
 from trm_model.config import EvaluationConfig
-from trm_model.recursion import Model, States, Weights, run
+from trm_model.outcomes import Column, EvalResult
+from trm_model.recursion import Model, Weights
+from trm_model.think import Answers, Noise, cast, settle, think
 from trm_model.valid import valid
-from trm_model.vote import Votes, pass_at, submission, undo
+from trm_model.vote import Votes, places, undo
 
 if TYPE_CHECKING:
     from trm_data import Dataset
 
 PASS_AT = (1, 2, 5, 10, 100, 1000)
-Column = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+"""(forward passes done, of so many), a pass being one supervision step of one item in one view and rollout."""
 
 
-@dataclass(frozen=True, slots=True)
-class EvalResult:
-    """Scores and, per item of the split in order, what happened."""
+class _Columns:
+    """Per-item numbers that arrive batch by batch."""
 
-    split: str
-    supervision_steps: int
-    metrics: dict[str, float]
-    """exact_accuracy, cell_accuracy, halt_accuracy, halting_steps, first_step_accuracy (exact after one step),
-    valid_accuracy (Sudoku and mazes); for ARC also pass@k (per test input, averaged over tasks) and task_pass@k."""
-    columns: dict[str, Column]
-    """(N) each: exact, cell_accuracy, halt_accuracy, halting_steps, first_step_accuracy, valid_accuracy."""
-    votes: Votes | None = field(default=None, repr=False)
-    """All answers, where views, rollouts or ARC made it necessary to count them."""
-    tasks: dict[str, list[int]] = field(default_factory=dict, repr=False)
-    """ARC: the items of each task."""
+    def __init__(self) -> None:
+        self._parts: dict[str, list[NDArray[Any]]] = {}
 
-    @property
-    def exact(self) -> NDArray[np.bool_]:
-        """(N): whether the answer is the label."""
-        return self.columns["exact_accuracy"].astype(np.bool_)
+    def put(self, **columns: NDArray[Any]) -> None:
+        for name, values in columns.items():
+            self._parts.setdefault(name, []).append(values)
 
-    @property
-    def items(self) -> int:
-        return len(self.columns["exact_accuracy"])
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return np.concatenate(self._parts[name])
 
-    @property
-    def per_item(self) -> str:
-        """`exact` as a packed hexadecimal string, eight items a byte, the first in the highest bit."""
-        return np.packbits(self.exact).tobytes().hex()
-
-    def write(self, path: Path) -> None:
-        """Per-item outcomes as an Arrow IPC file."""
-        table = pa.table({"item": np.arange(self.items), **self.columns})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        write_atomic(path, sink.getvalue().to_pybytes())
-
-    def submission(self, tries: int = 2) -> dict[str, object]:
-        """ARC answers in Kaggle's form.
-
-        Raises:
-            ConfigError: the dataset is not ARC.
-        """
-        if self.votes is None or not self.tasks:
-            raise ConfigError("a submission needs an ARC dataset")
-        return dict(submission(self.votes, self.tasks, tries))
-
-
-def unpack_items(packed: str, items: int) -> NDArray[np.bool_]:
-    """The outcomes that `EvalResult.per_item` holds."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=items).astype(np.bool_)
-
-
-class Answers(NamedTuple):
-    """What the model says about a batch."""
-
-    cells_BC: Tensor
-    first_cells_BC: Tensor
-    """After one supervision step."""
-    halt_logits_B: Tensor
-    steps_B: Tensor
-    """Supervision steps behind the answer."""
-
-
-class Step(NamedTuple):
-    """One supervision step of `think`."""
-
-    cells_BC: Tensor
-    halt_logits_B: Tensor
-
-
-def think(
-    model: Model,
-    weights: Weights,
-    inputs_BC: Tensor,
-    ids_B: Tensor,
-    *,
-    dtype: torch.dtype,
-    noise: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Iterator[Step]:
-    """Supervision steps without end from fresh states; with `noise`, each starts by disturbing the latent."""
-    rows_BE = None if model.puzzle_embedding is None else model.puzzle_embedding.rows(ids_B, trained=False)
-    states = model.start(len(ids_B), dtype)
-    while True:
-        if noise:
-            states = _disturbed(states, noise, generator)
-        output = run(model, weights, states, inputs_BC, rows_BE)
-        states = output.states
-        yield Step(output.logits_BCV.argmax(-1), output.halt_logits_B)
-
-
-def _disturbed(states: States, noise: float, generator: torch.Generator | None) -> States:
-    """Gaussian noise in the latents, or in the answer where it is the only state."""
-    first = min(1, len(states) - 1)
-    shaken = [
-        state + noise * torch.randn(state.shape, generator=generator, dtype=torch.float32).to(state)
-        for state in states[first:]
-    ]
-    return (*states[:first], *shaken)
-
-
-def _answers(steps: Iterator[Step], num_steps: int, halt: bool) -> Answers:
-    """Run the steps; with `halt`, an answer stays as it was when its sequence first wanted to halt."""
-    first = next(steps)
-    cells_BC, logits_B = first
-    steps_B = torch.ones_like(logits_B)
-    done_B = logits_B > 0
-    for number in range(2, num_steps + 1):
-        if halt and bool(done_B.all()):
-            break
-        step = next(steps)
-        going_B = ~done_B if halt else torch.ones_like(done_B)
-        cells_BC = torch.where(going_B[:, None], step.cells_BC, cells_BC)
-        logits_B = torch.where(going_B, step.halt_logits_B, logits_B)
-        steps_B = torch.where(going_B, number, steps_B)
-        done_B = done_B | (step.halt_logits_B > 0)
-    return Answers(cells_BC, first.cells_BC, logits_B, steps_B)
+    def scores(self) -> dict[str, Column]:
+        """All but the answers and the numbers of the puzzles."""
+        return {name: self[name].astype(np.float64) for name in self._parts if name not in ("answers", "puzzles")}
 
 
 class _Tally:
     """Outcomes per item: of the only answer, or of the winner of a vote."""
 
-    def __init__(self, dataset: Dataset, evaluation: EvaluationConfig) -> None:
+    def __init__(self, dataset: Dataset, split: str, evaluation: EvaluationConfig, keep_votes: bool) -> None:
         self.dataset = dataset
+        self.split = split
         self.evaluation = evaluation
-        self.is_arc = dataset.augmentation == "arc"
-        counted = self.is_arc or evaluation.votes > 1 or evaluation.rollouts > 1
-        self.votes = Votes() if counted else None
-        self._columns: dict[str, list[Column]] = {}
-        self._originals: list[EvalBatch] = []
-        self._labels: dict[int, bytes] = {}
-        self._puzzles: dict[int, int] = {}
+        counted = keep_votes or _is_arc(dataset) or evaluation.votes > 1 or evaluation.rollouts > 1
+        self.votes = Votes(evaluation.choose) if counted else None
+        self.columns = _Columns()
+        self.forward_passes = 0
 
     def add(self, batch: EvalBatch, answers: Answers, *, is_first: bool) -> None:
         """Take the answers of one run over a batch; `is_first` for the run without noise."""
         cells = answers.cells_BC.to(torch.uint8).cpu().numpy()
         logits = answers.halt_logits_B.float().cpu().numpy()
-        side = self.dataset.grid_shape[0]
+        self.forward_passes += len(cells) * answers.num_steps
         if self.votes is not None:
-            self.votes.add(batch.items, undo(self.dataset.augmentation, side, cells, batch.codes), logits)
-        original = batch.codes == 0
+            self.votes.add(batch.items, _undone(self.dataset, cells, batch), logits)
+        original = batch.copies == 0
         if is_first and original.any():
-            first = answers.first_cells_BC.to(torch.uint8).cpu().numpy()
+            first = answers.first_cells_BC.to(torch.uint8).cpu().numpy()[original]
             kept = EvalBatch(*(column[original] for column in batch))
-            self._note(kept, cells[original], logits[original])
-            self._put("first_step_accuracy", _right(first[original], kept.labels).all(1))
-            self._put("halting_steps", answers.steps_B.cpu().numpy()[original])
-            if self.votes is not None:
-                self._remember(kept)
+            cells, logits = cells[original], logits[original]
+            self.columns.put(
+                halt_accuracy=(logits >= 0) == _whole(_right(cells, kept.labels)),
+                confidence=1 / (1 + np.exp(-logits.astype(np.float64))),
+                first_step_accuracy=_whole(_right(first, kept.labels)),
+                halting_steps=answers.steps_B.cpu().numpy()[original],
+            )
+            if self.votes is None:
+                self.columns.put(answers=cells, puzzles=kept.puzzles, **_judge(self.dataset, kept, cells))
 
-    def _note(self, batch: EvalBatch, cells: Bytes, logits: NDArray[np.floating]) -> None:
-        exact = _right(cells, batch.labels).all(1)
-        self._put("halt_accuracy", (logits >= 0) == exact)
-        if self.votes is None:
-            self._judge(batch, cells)
-
-    def _judge(self, batch: EvalBatch, cells: Bytes) -> None:
-        """Compare final answers with the labels."""
-        right, supervised = _right(cells, batch.labels), batch.labels != 0
-        # An ARC answer has no marked end: what lies beside the label's grid must be empty.
-        self._put("exact_accuracy", (cells == batch.labels if self.is_arc else right).all(1))
-        self._put("cell_accuracy", (right & supervised).sum(1) / np.maximum(supervised.sum(1), 1))
-        solved = valid(self.dataset.benchmark, batch.inputs, cells, batch.labels, self.dataset.grid_shape[0])
-        if solved is not None:
-            self._put("valid_accuracy", solved)
-
-    def _remember(self, batch: EvalBatch) -> None:
-        labels = undo(self.dataset.augmentation, self.dataset.grid_shape[0], batch.labels, batch.codes)
-        self._labels |= {item: row.tobytes() for item, row in zip(batch.items.tolist(), labels, strict=True)}
-        self._puzzles |= dict(zip(batch.items.tolist(), batch.puzzles.tolist(), strict=True))
-        self._originals.append(batch._replace(labels=labels))
-
-    def _put(self, name: str, values: Any) -> None:
-        self._columns.setdefault(name, []).append(np.asarray(values, np.float64))
-
-    def result(self, split: str, num_steps: int) -> EvalResult:
+    def result(self, num_steps: int) -> EvalResult:
         """Count the votes and sum up."""
-        choose = "majority" if self.is_arc else self.evaluation.choose
         if self.votes is not None:
-            for batch in self._originals:
-                winners = np.stack([self.votes.answer(item, choose) for item in batch.items.tolist()])
-                self._judge(batch, winners)
-        columns = {name: np.concatenate(parts) for name, parts in self._columns.items()}
-        metrics = {name: float(column.mean()) for name, column in columns.items()}
-        tasks: dict[str, list[int]] = {}
-        if self.is_arc and self.votes is not None:
-            for k in PASS_AT:
-                metrics[f"pass@{k}"], metrics[f"task_pass@{k}"] = pass_at(self.votes, self._labels, self._puzzles, k)
-            for item, puzzle in self._puzzles.items():
-                tasks.setdefault(self.dataset.names[puzzle], []).append(item)
-        return EvalResult(split, num_steps, metrics, columns, self.votes, tasks)
+            _judge_votes(self.votes, self.dataset, self.split, self.evaluation, self.columns)
+        return _summed(self.dataset, self.split, num_steps, self.columns, self.votes, self.forward_passes)
+
+
+def _is_arc(dataset: Dataset) -> bool:
+    return dataset.augmentation == "arc"
+
+
+def _undone(dataset: Dataset, cells: Bytes, batch: EvalBatch) -> Bytes:
+    return undo(dataset.augmentation, dataset.grid_shape[0], cells, batch.codes)
 
 
 def _right(cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
     """Cells that are right or not supervised."""
     right: NDArray[np.bool_] = (cells == labels) | (labels == 0)
     return right
+
+
+def _whole(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Items of which every cell is right."""
+    return np.asarray(right.all(1))
+
+
+def _judge(dataset: Dataset, batch: EvalBatch, cells: Bytes) -> dict[str, NDArray[Any]]:
+    """Compare final answers with the labels."""
+    right, supervised = _right(cells, batch.labels), batch.labels != 0
+    # An ARC answer has no marked end: what lies beside the label's grid must be empty.
+    exact = _whole(cells == batch.labels if _is_arc(dataset) else right)
+    found = {"exact_accuracy": exact, "cell_accuracy": (right & supervised).sum(1) / np.maximum(supervised.sum(1), 1)}
+    solved = valid(dataset.manifest.family, batch.inputs, cells, batch.labels, dataset.grid_shape[0])
+    return found if solved is None else found | {"valid_accuracy": solved}
+
+
+def _judge_votes(votes: Votes, dataset: Dataset, split: str, evaluation: EvaluationConfig, columns: _Columns) -> None:
+    """Compare the winners with the labels; for ARC, find the place that each label takes in the ranking."""
+    for batch in eval_batches(dataset, split, evaluation.batch_size, max_puzzles=evaluation.max_puzzles):
+        batch = batch._replace(labels=_undone(dataset, batch.labels, batch))
+        winners = np.stack([votes.answer(item) for item in batch.items.tolist()])
+        columns.put(answers=winners, puzzles=batch.puzzles, **_judge(dataset, batch, winners))
+        if _is_arc(dataset):
+            place = places(votes, batch.items, batch.labels)
+            columns.put(**{f"pass@{k}": place < k for k in PASS_AT})
+
+
+def _summed(
+    dataset: Dataset, split: str, num_steps: int, columns: _Columns, votes: Votes | None, forward_passes: int
+) -> EvalResult:
+    scores = columns.scores()
+    names = [dataset.names[puzzle] for puzzle in columns["puzzles"].tolist()]
+    metrics = {name: float(score.mean()) for name, score in scores.items() if not name.startswith("pass@")}
+    tasks: dict[str, list[int]] = {}
+    if _is_arc(dataset):
+        for item, name in enumerate(names):
+            tasks.setdefault(name, []).append(item)
+    result = EvalResult(split, num_steps, metrics, scores, columns["answers"], names, forward_passes, votes, tasks)
+    passed: dict[str, float] = {}
+    for k in PASS_AT if tasks else ():
+        shares = result.shares(k)
+        passed |= {f"pass@{k}": float(shares.mean()), f"task_pass@{k}": float((shares == 1).mean())}
+    return replace(result, metrics=metrics | passed)
 
 
 def check_votes(votes: int, trained_augmentations: int, dataset: Dataset) -> None:
@@ -257,29 +172,57 @@ def evaluate(
     dtype: torch.dtype = torch.float32,
     trained_augmentations: int = 0,
     seed: int = 0,
+    keep_votes: bool = False,
+    progress: Progress | None = None,
 ) -> EvalResult:
-    """Score `weights` (the model's own if None) on a split. `seed` is of the rollouts' noise.
+    """Score `weights` (the model's own if None) on a split.
+
+    Args:
+        seed: of the rollouts' noise.
+        keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
 
     Raises:
         ConfigError: the split is empty, or there are more votes than trained views.
     """
     check_votes(evaluation.votes, trained_augmentations, dataset)
     num_steps = evaluation.supervision_steps or model.config.supervision_steps
-    weights = dict(model.named_parameters()) if weights is None else weights
-    weights = {name: value.to(dtype) for name, value in weights.items()}
-    generator = torch.Generator().manual_seed(seed)
-    tally = _Tally(dataset, evaluation)
-    for batch in eval_batches(
-        dataset,
-        split,
-        evaluation.batch_size,
-        max_puzzles=evaluation.max_puzzles,
-        num_augmentations=evaluation.votes - 1,
-    ):
+    copies, limit = evaluation.votes - 1, evaluation.max_puzzles
+    weights = cast(model, weights, dtype)
+    tally = _Tally(dataset, split, evaluation, keep_votes)
+    views = num_views(dataset, split, max_puzzles=limit, num_augmentations=copies)
+    done, total = 0, views * evaluation.rollouts * num_steps
+    for batch in eval_batches(dataset, split, evaluation.batch_size, max_puzzles=limit, num_augmentations=copies):
         inputs_BC = torch.tensor(batch.inputs).to(model.device)
         ids_B = torch.tensor(batch.puzzle_ids).to(model.device)
         for rollout in range(evaluation.rollouts):
-            noise = evaluation.noise if rollout else 0.0
-            steps = think(model, weights, inputs_BC, ids_B, dtype=dtype, noise=noise, generator=generator)
-            tally.add(batch, _answers(steps, num_steps, evaluation.halt), is_first=rollout == 0)
-    return tally.result(split, num_steps)
+            noise = None
+            if rollout and evaluation.noise:
+                noise = Noise(evaluation.noise, seed, rollout, batch.items, batch.copies)
+            tick = partial(_report, progress, done, len(ids_B), total)
+            steps = think(model, weights, inputs_BC, ids_B, dtype=dtype, noise=noise)
+            tally.add(batch, settle(steps, num_steps, halt=evaluation.halt, tick=tick), is_first=rollout == 0)
+            done += len(ids_B) * num_steps
+    return tally.result(num_steps)
+
+
+def _report(progress: Progress | None, done: int, size: int, total: int, step: int) -> None:
+    if progress is not None:
+        progress(done + step * size, total)
+
+
+def ensemble(members: Sequence[EvalResult], dataset: Dataset, evaluation: EvaluationConfig) -> EvalResult:
+    """Several checkpoints voting together: another metric than the score of one, so its names start with `ensemble_`.
+
+    Raises:
+        ConfigError: a member kept no votes, or they answered other items.
+    """
+    votes = Votes(evaluation.choose)
+    for member in members:
+        if member.votes is None or member.names != members[0].names:
+            raise ConfigError("the members of an ensemble must keep their votes and answer the same items")
+        votes.take(member.votes)
+    columns = _Columns()
+    _judge_votes(votes, dataset, members[0].split, evaluation, columns)
+    passes = sum(member.forward_passes for member in members)
+    result = _summed(dataset, members[0].split, members[0].supervision_steps, columns, votes, passes)
+    return replace(result, metrics={f"ensemble_{name}": value for name, value in result.metrics.items()})

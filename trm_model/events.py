@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -47,6 +47,9 @@ class Finished:
 
     step: int
     result: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    """What belongs beside the result, by file name: `outcomes.arrow` (every item), `gallery.json` (a few to look at).
+    """
 
 
 @dataclass(frozen=True, slots=True)

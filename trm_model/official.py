@@ -19,13 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from trm_data.files import write_atomic
 from trm_model.artifact import pack_weights
 from trm_model.checkpoint import CheckpointError
 from trm_model.config import ModelConfig, TrialConfig
+from trm_model.official_config import NAME, config_from_official, config_to_official
 from trm_model.recursion import Model, build_model
 
 _OUTER = {
@@ -44,6 +44,8 @@ _BLOCK = {
     "swiglu.gate_up": "mlp.gate_up_proj.weight",
     "swiglu.down": "mlp.down_proj.weight",
 }
+SHARED = "shared"
+"""`Dataset.id_map_hash` where all puzzles share one embedding."""
 _WRAPPERS = re.compile(r"^(_orig_mod\.|model\.|inner\.)+")
 
 
@@ -121,82 +123,81 @@ def official_sizes(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[in
         raise CheckpointError(f"the checkpoint has no tensor {error}", "Is it a TRM or HRM checkpoint?") from error
 
 
-_ARCHITECTURES = {"hrm": "hrm", "transformers_baseline": "direct"}
+def official_cells(state: Mapping[str, Tensor], config: ModelConfig) -> int | None:
+    """Grid cells of an official state dict; None where no tensor tells (attention without learned positions)."""
+    named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
+    level = "H_level" if config.variant == "direct" else "L_level"
+    for name, axis in ((f"{level}.layers.0.{_BLOCK['token_mixer.gate_up']}", 1), (_OUTER["position_embedding"], 0)):
+        if name in named:
+            return named[name].shape[axis] - config.puzzle_embedding_len
+    return None
 
 
-def config_from_official(path: Path) -> TrialConfig:
-    """The settings in the `all_config.yaml` that an official run writes beside its checkpoints.
+def settings_of(path: Path, recipe: TrialConfig | None) -> TrialConfig:
+    """What an official checkpoint was trained with: the `all_config.yaml` beside it, or a recipe that agrees with it.
 
     Raises:
-        CheckpointError: the file is missing or lacks a setting.
+        CheckpointError: there is neither, or they contradict each other (another T or n would ruin the score silently).
     """
-    try:
-        facts = yaml.safe_load(path.read_text())
-        arch = facts["arch"]
-        module = str(arch["name"]).split("@")[0].rsplit(".", 1)[-1]
-        variant = _ARCHITECTURES.get(module, "trm")
-        is_mlp = bool(arch.get("mlp_t", False))
-        model = {
-            "variant": variant,
-            "mixer": "mlp" if is_mlp else "attention",
-            "positions": {"rope": "rotary", "learned": "learned"}.get(arch["pos_encodings"], "none"),
-            "hidden_size": arch["hidden_size"],
-            "num_heads": arch["num_heads"],
-            "expansion": arch["expansion"],
-            "num_layers": arch["H_layers"] if variant == "direct" else arch["L_layers"],
-            "cycles": arch["H_cycles"],
-            "latent_steps": arch.get("L_cycles", 1),
-            "num_latents": {"trm_singlez": 0, "trm_hier6": 6}.get(module, 1),
-            "supervision_steps": arch["halt_max_steps"],
-            "halt_exploration": arch["halt_exploration_prob"],
-            "puzzle_embedding_len": arch.get("puzzle_emb_len") or -(-arch["puzzle_emb_ndim"] // arch["hidden_size"]),
-            "puzzle_embedding_size": _unless(arch["puzzle_emb_ndim"], arch["hidden_size"]),
-        }
-        if variant == "trm" and not arch.get("no_ACT_continue", True):
-            model["halting"] = "continue"
-        optimizer = {
-            "lr": facts["lr"],
-            "weight_decay": facts["weight_decay"],
-            "betas": (facts["beta1"], facts["beta2"]),
-            "warmup_steps": facts["lr_warmup_steps"],
-            "lr_min_ratio": facts["lr_min_ratio"],
-            "puzzle_embedding_lr": facts["puzzle_emb_lr"],
-            "puzzle_embedding_weight_decay": facts["puzzle_emb_weight_decay"],
-            "ema_rate": facts.get("ema_rate", 0.999) if facts.get("ema") else 0.0,
-        }
-        train = {"batch_size": facts["global_batch_size"]}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
-    except (KeyError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} lacks or misspells a setting: {error}", "Give a recipe instead") from error
-    return TrialConfig.parse({"model": model, "optimizer": optimizer, "train": train}, str(path))
-
-
-def _unless(value: int, usual: int) -> int | None:
-    return None if value in (0, usual) else value
+    beside = path.with_name(NAME)
+    if recipe is None:
+        return config_from_official(beside)
+    if beside.is_file():
+        own, told = recipe.model.plain(), config_from_official(beside).model.plain()
+        for name in ("cycles", "latent_steps", "num_layers", "num_heads", "mixer", "positions", "puzzle_embedding_len"):
+            if own[name] != told[name] and recipe.model.variant != "direct":
+                raise CheckpointError(
+                    f"model.{name}={own[name]} in the recipe, but {beside} says {told[name]}",
+                    "Leave the recipe out, or give the one that it was trained with",
+                )
+    return recipe
 
 
 def import_official(
-    path: Path, config: TrialConfig | None, *, seq_len: int, id_map_hash: str, step: int = 0
+    path: Path,
+    config: TrialConfig,
+    *,
+    seq_len: int | None = None,
+    id_map_hash: str = SHARED,
+    num_ids: int = 1,
+    step: int = 0,
 ) -> tuple[Model, bytes]:
     """An official checkpoint as a model and as a weights-only checkpoint file of ours.
 
-    `config` None reads the `all_config.yaml` beside it.
+    Args:
+        config: see `settings_of`.
+        seq_len: grid cells; None where a tensor tells it.
+        id_map_hash, num_ids: `Dataset.id_map_hash` and `num_identifiers` of the dataset that gave the puzzle ids.
 
     Raises:
-        CheckpointError: unreadable, or the configuration does not fit the tensors.
+        CheckpointError: unreadable, the configuration does not fit the tensors, or the grid or the ids are unknown.
     """
-    config = config or config_from_official(path.with_name("all_config.yaml"))
     state = read_official(path)
     vocab_size, num_identifiers = official_sizes(state, config.model)
+    if seq_len is None and (seq_len := official_cells(state, config.model)) is None:
+        raise CheckpointError("no tensor of the checkpoint tells the size of the grid", "Name the dataset: --dataset")
+    if num_identifiers not in (0, num_ids):
+        given = f", but the dataset has {num_ids}" if num_ids > 1 else ", and only the dataset says which is whose"
+        raise CheckpointError(
+            f"the checkpoint has {num_identifiers} puzzle embeddings{given}",
+            "Name the dataset that it was trained on, built with ids=upstream or imported: --dataset",
+        )
     model = build_model(config.model, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=num_identifiers)
     with torch.no_grad():
         load_official(model, state)
     return model, pack_weights(model, config, step=step, id_map_hash=id_map_hash, imported_from=path.name)
 
 
-def export_official(model: Model, path: Path) -> None:
-    """Write a model as the official code would have saved it."""
+def export_official(model: Model, config: TrialConfig, path: Path) -> None:
+    """Write a model as the official code would have saved it, with the `all_config.yaml` beside it.
+
+    Raises:
+        CheckpointError: the official code has no such model, or another run's settings lie there.
+    """
+    settings, beside = config_to_official(config), path.with_name(NAME)
+    if beside.is_file() and beside.read_bytes() != settings:
+        raise CheckpointError(f"{beside} belongs to another checkpoint", "Name a file in a folder of its own")
     buffer = io.BytesIO()
     torch.save(to_official(model), buffer)
     write_atomic(path, buffer.getvalue())
+    write_atomic(beside, settings)

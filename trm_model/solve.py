@@ -9,8 +9,8 @@ import torch
 
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
-from trm_model.evaluate import Step, think
 from trm_model.recursion import Model
+from trm_model.think import Step, think
 
 
 @dataclass(frozen=True, slots=True)

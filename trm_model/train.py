@@ -16,8 +16,8 @@ from trm_data.errors import UserError
 from trm_model.checkpoint import CheckpointStore, name_of, newest, prune
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
-from trm_model.evaluate import EvalResult
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
+from trm_model.outcomes import EvalResult
 from trm_model.supervision import SUMS
 from trm_model.trainer import Trainer, resolve_device
 
@@ -137,7 +137,7 @@ def train(
             saved_at = timer()
             save_s = saved_at - started
             yield saved
-    yield Finished(trainer.step, _result(trainer, progress, clock))
+    yield Finished(trainer.step, *_result(trainer, progress, clock))
 
 
 def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
@@ -189,8 +189,8 @@ def _save(trainer: Trainer, progress: _Progress, checkpoints: CheckpointStore) -
     return Checkpointed(trainer.step, name, len(data))
 
 
-def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> dict[str, Any]:
-    """The final score, as plain data."""
+def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The final score, as plain data, and the files beside it."""
     config = trainer.config
     evaluation = config.evaluation
     score: EvalResult = trainer.score(evaluation.split, weights=evaluation.weights, max_puzzles=evaluation.max_puzzles)
@@ -200,7 +200,8 @@ def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> dict[str, An
         ).metrics["exact_accuracy"]
         for rate in config.optimizer.further_ema_rates
     }
-    return {
+    files = {"outcomes.arrow": score.arrow(), "gallery.json": trainer.gallery(score)}
+    result = {
         "split": score.split,
         "items": score.items,
         "metrics": score.metrics | further,
@@ -214,3 +215,4 @@ def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> dict[str, An
         "ended_s": clock(),
         "per_item": score.per_item,
     }
+    return result, files

@@ -23,10 +23,12 @@ from trm_model.cost import train_flops
 from trm_model.cpu import prefer_onednn
 from trm_model.distributed import Ranks
 from trm_model.ema import MovingAverage
-from trm_model.evaluate import EvalResult, evaluate
+from trm_model.evaluate import evaluate
+from trm_model.gallery import gallery
 from trm_model.halting import Carry, earliest_halt
 from trm_model.losses import as_targets
 from trm_model.optim import FlatParameters, build_optimizer, schedule
+from trm_model.outcomes import EvalResult
 from trm_model.recursion import Weights, build_model
 from trm_model.supervision import SUMS, supervise
 
@@ -238,6 +240,11 @@ class Trainer:
             trained_augmentations=self.config.data.num_augmentations,
             seed=self.config.seed,
         )
+
+    def gallery(self, scored: EvalResult) -> bytes:
+        """A few of the puzzles that were scored, see `gallery.gallery`."""
+        weights = self.weights(self.config.evaluation.weights)
+        return gallery(self.model, self.dataset, scored, weights=weights, dtype=self.dtype)
 
     def save(self, extra: dict[str, Any]) -> bytes:
         """The whole run as a checkpoint file."""

@@ -33,10 +33,10 @@ def valid_maze(inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> Outco
     )
 
 
-def valid(benchmark: str, inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> Outcomes | None:
+def valid(family: str, inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> Outcomes | None:
     """Which answers solve their puzzle; None where only the label counts (ARC)."""
-    if benchmark.startswith("sudoku"):
+    if family == "sudoku":
         return valid_sudoku(inputs, answers, side)
-    if benchmark.startswith("maze"):
+    if family == "maze":
         return valid_maze(inputs, answers, labels, side)
     return None

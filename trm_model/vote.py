@@ -23,6 +23,7 @@ from trm_data.symmetry import colour_map, dihedral_source, is_turned
 _INVERSE_TURN = np.array([0, 3, 2, 1, 4, 5, 6, 7], np.uint64)
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads item numbers over 64 bits
 Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
+Choose = Literal["majority", "halt"]
 
 
 @jit
@@ -104,15 +105,22 @@ class _Candidate:
     scores: float = 0.0
     best: float = -np.inf
 
+    def take(self, count: int, scores: float, best: float) -> None:
+        """Count further votes for this answer."""
+        self.count += count
+        self.scores += scores
+        self.best = max(self.best, best)
+
     @property
     def mean_score(self) -> float:
         return self.scores / self.count
 
 
 class Votes:
-    """The answers of one evaluation, per item."""
+    """The answers of one evaluation, per item, and the rule by which one is chosen."""
 
-    def __init__(self) -> None:
+    def __init__(self, choose: Choose = "majority") -> None:
+        self.choose = choose
         self._items: dict[int, dict[int, _Candidate]] = {}
 
     def add(self, items: Ints, answers: Bytes, halt_logits: NDArray[np.floating]) -> None:
@@ -127,41 +135,43 @@ class Votes:
         for unique in np.argsort(first).tolist():  # in the order of arrival, which decides between equals
             row = int(first[unique])
             candidates = self._items.setdefault(int(items[row]), {})
-            candidate = candidates.get(int(names[row]))
-            if candidate is None:
-                candidate = candidates[int(names[row])] = _Candidate(answers[row].tobytes())
-            candidate.count += int(counts[unique])
-            candidate.scores += float(sums[unique])
-            candidate.best = max(candidate.best, float(bests[unique]))
+            candidate = candidates.setdefault(int(names[row]), _Candidate(answers[row].tobytes()))
+            candidate.take(int(counts[unique]), float(sums[unique]), float(bests[unique]))
+
+    def take(self, other: Votes) -> None:
+        """Add all votes of another evaluation of the same items, which stays as it is."""
+        for item, theirs in other._items.items():
+            candidates = self._items.setdefault(item, {})
+            for name, one in theirs.items():
+                candidates.setdefault(name, _Candidate(one.answer)).take(one.count, one.scores, one.best)
 
     @property
     def items(self) -> list[int]:
         """The items that have votes, in order."""
         return sorted(self._items)
 
-    def ranking(self, item: int, choose: str = "majority") -> list[_Candidate]:
+    def ranking(self, item: int) -> list[_Candidate]:
         """Distinct answers, best first: by count, then mean score; or by the best score (`choose="halt"`)."""
         candidates = self._items[item].values()
-        if choose == "halt":
+        if self.choose == "halt":
             return sorted(candidates, key=lambda candidate: candidate.best, reverse=True)
         return sorted(candidates, key=lambda candidate: (candidate.count, candidate.mean_score), reverse=True)
 
-    def answer(self, item: int, choose: str = "majority") -> Bytes:
+    def answer(self, item: int) -> Bytes:
         """The winning answer, (C)."""
-        return np.frombuffer(self.ranking(item, choose)[0].answer, np.uint8)
+        return np.frombuffer(self.ranking(item)[0].answer, np.uint8)
 
 
-def pass_at(votes: Votes, labels: Mapping[int, bytes], puzzles: Mapping[int, int], k: int) -> tuple[float, float]:
-    """Share of ARC test inputs answered within k tries, averaged over tasks (official), and of tasks wholly answered.
-
-    `labels` holds undone label cells and `puzzles` the task of each item.
-    """
-    outcomes: dict[int, list[bool]] = {}
-    for item, label in labels.items():
-        tries = (candidate.answer for candidate in votes.ranking(item)[:k])
-        outcomes.setdefault(puzzles[item], []).append(label in tries)
-    shares = [float(np.mean(hits)) for hits in outcomes.values()]
-    return float(np.mean(shares)), float(np.mean([all(hits) for hits in outcomes.values()]))
+def places(votes: Votes, items: Ints, labels: Bytes) -> NDArray[np.float64]:
+    """(B): the place from 0 that each item's label (undone, (B, C)) takes among its answers; inf if none is right."""
+    found = np.full(len(items), np.inf)
+    for row, item in enumerate(items.tolist()):
+        label = labels[row].tobytes()
+        for place, candidate in enumerate(votes.ranking(item)):
+            if candidate.answer == label:
+                found[row] = place
+                break
+    return found
 
 
 def submission(votes: Votes, tasks: Mapping[str, Sequence[int]], tries: int = 2) -> dict[str, list[dict[str, Any]]]:

@@ -47,7 +47,9 @@ class EvalBatch(NamedTuple):
     puzzles: Ints
     """(B): number of the puzzle within the dataset; an ARC task may have several items."""
     codes: Words
-    """(B): the augmentation through which the row is seen; 0 is the original."""
+    """(B): the augmentation through which the row is seen; 0 is the identity."""
+    copies: Ints
+    """(B): number of the view; 0 is the original."""
 
 
 @jit
@@ -210,14 +212,31 @@ def eval_batches(
     Raises:
         ConfigError: an unknown or empty split, too many augmentations.
     """
-    rows = dataset.rows(split)
-    if max_puzzles is not None:
-        last = np.unique(dataset.puzzle[rows])[:max_puzzles][-1]
-        rows = rows[dataset.puzzle[rows] <= last]
+    rows = _first_rows(dataset, split, max_puzzles)
     turns = 1 + dataset.num_copies(num_augmentations)[dataset.puzzle[rows]]
     items = np.repeat(np.arange(len(rows)), turns)
     copies = np.arange(len(items)) - np.repeat(np.cumsum(turns) - turns, turns)
     return _eval_batches(dataset, rows, items, copies, batch_size, num_augmentations)
+
+
+def num_views(dataset: Dataset, split: str, *, max_puzzles: int | None = None, num_augmentations: int = 0) -> int:
+    """How many rows `eval_batches` gives altogether."""
+    rows = _first_rows(dataset, split, max_puzzles)
+    return int((1 + dataset.num_copies(num_augmentations)[dataset.puzzle[rows]]).sum())
+
+
+def eval_items(dataset: Dataset, split: str, items: Ints) -> EvalBatch:
+    """Some items of a split, as they are."""
+    originals = np.zeros(len(items), np.int64)
+    return next(_eval_batches(dataset, dataset.rows(split), items, originals, max(1, len(items)), 0))
+
+
+def _first_rows(dataset: Dataset, split: str, max_puzzles: int | None) -> Ints:
+    rows = dataset.rows(split)
+    if max_puzzles is None:
+        return rows
+    puzzles = dataset.puzzle[rows]  # in order
+    return rows[: np.searchsorted(puzzles, np.unique(puzzles)[:max_puzzles][-1], side="right")]
 
 
 def _eval_batches(
@@ -232,4 +251,4 @@ def _eval_batches(
         ids = np.zeros(len(puzzles), np.int32)
         if layers is not None and ranks is not None:
             ids = (layers[copies[part]] + ranks[puzzles]).astype(np.int32)
-        yield EvalBatch(inputs, labels, ids, items[part], puzzles, codes)
+        yield EvalBatch(inputs, labels, ids, items[part], puzzles, codes, copies[part])
