@@ -11,19 +11,21 @@ import os
 import random
 import socket
 import statistics
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import psutil
 
 from orchestrator import catalogue
+from orchestrator.cells import cells
+from orchestrator.domains import Choice, Uniform, Value
+from orchestrator.equal import equalise, shape_of, training_flops
+from orchestrator.naming import configure, label
 from orchestrator.placement import KNOWN_TYPES, gpu_types
 from orchestrator.record import Status, TrialRecord, read_trials
 from orchestrator.storage import LocalStorage, Storage
-from orchestrator.sweep import Choice, Resources, Sweep, Uniform, Value, cells, configure, label
+from orchestrator.sweep import Resources, Sweep
 from trm_data import find
 from trm_data.benchmarks import resolve_benchmark
-from trm_data.schema import vocab_size
 from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
@@ -134,10 +136,14 @@ Cells = list[tuple[str, TrialConfig]]
 
 def _cells(sweep: Sweep) -> tuple[Cells, Cells]:
     """(what a study runs or a search may draw from, a search's controls)."""
+
+    def configured(settings: Mapping[str, Value]) -> TrialConfig:
+        return equalise(configure(sweep.base, settings), sweep.base, sweep.equal)
+
     if sweep.kind == "study":
-        return [(family, configure(sweep.base, settings)) for family, settings in cells(sweep)], []
-    drawn = [(label(settings), configure(sweep.base, settings)) for settings in _sample(sweep)]
-    return drawn, [(v.name, configure(sweep.base, v.settings)) for v in sweep.confirm.controls]
+        return [(family, configured(settings)) for family, settings in cells(sweep)], []
+    drawn = [(label(settings), configured(settings)) for settings in _sample(sweep)]
+    return drawn, [(v.name, configured(v.settings)) for v in sweep.confirm.controls]
 
 
 def _sample(sweep: Sweep) -> list[dict[str, Value]]:
@@ -174,15 +180,13 @@ def _stages(sweep: Sweep, num_explored: int, num_controls: int) -> tuple[dict[st
 
 
 def _cell(family: str, config: TrialConfig, rates: list[Rate]) -> CellEstimate:
-    benchmark = resolve_benchmark(config.data.benchmark)
-    shape: dict[str, Any] = {"seq_len": benchmark.side**2, "vocab_size": vocab_size(benchmark.family, benchmark.side)}
-    identifiers = _identifiers(config, benchmark.family)
+    shape = shape_of(config)
+    identifiers = _identifiers(config, resolve_benchmark(config.data.benchmark).family)
     memory = cost.peak_bytes(config, num_identifiers=identifiers, **shape)
-    batch, steps = config.train.batch_size, config.train.max_steps
     return CellEstimate(
         family=family,
-        steps=steps,
-        train_flops=float(steps) * batch * cost.train_flops(config.model, **shape),
+        steps=config.train.max_steps,
+        train_flops=training_flops(config),
         evaluation_flops=_evaluation_flops(config, cost.forward_flops(config.model, **shape)),
         memory_bytes=memory,
         checkpoint_bytes=cost.checkpoint_bytes(config, num_identifiers=identifiers, **shape),

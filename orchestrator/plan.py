@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from orchestrator.cells import cells
+from orchestrator.domains import Value
+from orchestrator.equal import equalise
 from orchestrator.identity import trial_id
-from orchestrator.sweep import Resources, Sweep, Value, cells, configure
+from orchestrator.naming import configure
+from orchestrator.sweep import Resources, Sweep
 from trm_data.config import DataRequest
 from trm_data.settings import Settings
 from trm_model.config import TrialConfig
@@ -27,7 +31,8 @@ class PlannedTrial(Settings):
 
 
 def planned(sweep: Sweep, fingerprint: Fingerprint, stage: Stage, family: str, config: TrialConfig) -> PlannedTrial:
-    """With its id and its resources."""
+    """With its id, its resources, and the steps that the sweep's axis of comparison gives it."""
+    config = equalise(config, sweep.base, sweep.equal)
     return PlannedTrial(
         trial_id=trial_id(config, fingerprint(config.data.request())),
         stage=stage,

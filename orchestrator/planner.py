@@ -6,14 +6,19 @@ controls (they need no result of the search, so they fill the slots while its la
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestrator.plan import Fingerprint, PlannedTrial, Stage, confirmed, controls, study_trials
+from orchestrator import objectives
+from orchestrator.cells import drawn_settings
+from orchestrator.naming import label
+from orchestrator.plan import Fingerprint, PlannedTrial, confirmed, controls, study_trials
 from orchestrator.record import Status, TrialRecord
-from orchestrator.searcher import Explorer, final_value
+from orchestrator.searcher import NOTHING_EARLIER, make_suggester
 from orchestrator.stopping import Decision, Rung, decide
-from orchestrator.sweep import Sweep, get_setting, label
+from orchestrator.sweep import Sweep
+from orchestrator.warm_start import WarmStart
 
 
 @dataclass
@@ -31,15 +36,26 @@ class Progress:
 class Planner:
     """The state of a sweep, rebuilt from records; decides what starts next and what stops early."""
 
-    def __init__(self, sweep: Sweep, fingerprint: Fingerprint, records: Iterable[TrialRecord]) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        fingerprint: Fingerprint,
+        records: Iterable[TrialRecord],
+        earlier: WarmStart = NOTHING_EARLIER,
+    ) -> None:
         self.sweep = sweep
         self.trials: dict[str, Progress] = {}
         self.exhausted = False
         """A search's space held fewer configurations than were asked for."""
         self._fingerprint = fingerprint
         self._records: dict[str, TrialRecord] = {}
+        self._running: set[str] = set()
+        self._is_thinking = False
+        """The next configuration is being worked out."""
         known = list(records)
-        self._explorer = Explorer(sweep, fingerprint, [r for r in known if r.stage == "explore"])
+        explored = [record for record in known if record.stage == "explore"]
+        self._num_explored = len(explored)
+        self._suggester = make_suggester(sweep, fingerprint, explored, earlier)
         for record in known:
             trial = _planned_of(record, sweep)
             state = self.trials[record.trial_id] = Progress(trial, record.status, record.step, rungs=rungs_of(record))
@@ -48,72 +64,70 @@ class Planner:
             if record.status.is_final:
                 self._records[record.trial_id] = record
             elif record.stage == "explore":
-                self._explorer.adopt(trial)
-        self._queue = [state.trial for state in self.trials.values() if not state.status.is_final]
-        self._queue += self._fixed()
-
-    def _fixed(self) -> list[PlannedTrial]:
-        """What is known before anything runs, without what has a record."""
-        if self.sweep.kind == "search":
-            return []
-        return [t for t in study_trials(self.sweep, self._fingerprint) if t.trial_id not in self.trials]
+                self._suggester.adopt(trial)
+        self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
+        if sweep.kind == "study":
+            self._enqueue(study_trials(sweep, fingerprint))
 
     @property
     def total(self) -> int:
         """Trials that the sweep will have in the end."""
         if self.sweep.kind == "study":
-            return len({t.trial_id for t in self._queue} | set(self.trials))
+            return len({trial.trial_id for trial in self._queue} | set(self.trials))
         confirm = self.sweep.confirm
-        explore = len(self._stage("explore")) if self.exhausted else (self.sweep.trials or 0)
+        explore = self._num_explored if self.exhausted else (self.sweep.trials or 0)
         return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to start or to wait for."""
         self._refill()
-        return not self._queue and not self._running()
+        return not (self._queue or self._running or self._is_thinking)
 
     def next(self) -> PlannedTrial | None:
         """The trial to start now; None if there is nothing to start (yet)."""
         self._refill()
         if not self._queue:
             return None
-        trial = self._queue.pop(0)
+        trial = self._queue.popleft()
         self.trials.setdefault(trial.trial_id, Progress(trial)).status = Status.RUNNING
+        self._running.add(trial.trial_id)
         return trial
 
     def _refill(self) -> None:
         """A search decides as late as it can: only when nothing else waits."""
         if self._queue or self.sweep.kind != "search":
             return
-        if len(self._stage("explore")) < (self.sweep.trials or 0) and not self.exhausted:
-            trial = self._explorer.suggest()
+        if self._wants_more():
+            self._is_thinking = not self._suggester.is_ready()
+            if self._is_thinking:
+                return
+            trial = self._suggester.suggest()
             if trial is not None:
                 self._queue.append(trial)
+                self._num_explored += 1
+                if self._wants_more():
+                    self._suggester.is_ready()  # sets it to work, so that the next slot need not wait
                 return
             self.exhausted = True
         self._enqueue(controls(self.sweep, self._fingerprint))
-        if self._queue or self._running("explore"):
+        if self._queue or any(self.trials[running].trial.stage == "explore" for running in self._running):
             return
         for record in self.best(self.sweep.confirm.top):
-            family = f"best {label({path: get_setting(record.config, path) for path in self.sweep.space})}"
+            family = f"best {label(drawn_settings(self.sweep, record.config))}"
             self._enqueue(confirmed(self.sweep, self._fingerprint, family, record.config))
 
-    def _enqueue(self, trials: list[PlannedTrial]) -> None:
+    def _wants_more(self) -> bool:
+        return self._num_explored < (self.sweep.trials or 0) and not self.exhausted
+
+    def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
         waiting = {trial.trial_id for trial in self._queue}
         self._queue += [t for t in trials if t.trial_id not in self.trials and t.trial_id not in waiting]
 
     def best(self, count: int) -> list[TrialRecord]:
-        """The best finished explored trials; ties go to the better cell accuracy, then to the cheaper one."""
-        finished = [r for r in self._records.values() if r.stage == "explore" and r.status is Status.FINISHED]
-        metric = self.sweep.metric
-
-        def merit(record: TrialRecord) -> tuple[float, float, float, str]:
-            result = record.result or {}
-            cell = result.get("metrics", {}).get("cell_accuracy", 0.0)
-            return (-final_value(record, metric), -cell, result.get("train_flops", 0.0), record.trial_id)
-
-        return sorted(finished, key=merit)[:count]
+        """What the search has found: see `objectives.best`."""
+        explored = [record for record in self._records.values() if record.stage == "explore"]
+        return objectives.best(explored, self.sweep, count)
 
     def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
         """Take a rung in and decide whether the trial goes on. Only explored trials are ever stopped."""
@@ -133,22 +147,13 @@ class Planner:
         """A trial has ended: final or interrupted."""
         state = self.trials[record.trial_id]
         state.status, state.step = record.status, record.step
+        self._running.discard(record.trial_id)
         if record.status.is_final:
             self._records[record.trial_id] = record
             if record.stage == "explore":
-                self._explorer.tell(record)
+                self._suggester.tell(record)
         if record.result is not None:
             state.value = record.result["metrics"].get(self.sweep.metric)
-
-    def _stage(self, stage: Stage) -> list[Progress]:
-        return [state for state in self.trials.values() if state.trial.stage == stage]
-
-    def _running(self, stage: Stage | None = None) -> list[Progress]:
-        return [
-            state
-            for state in self.trials.values()
-            if state.status is Status.RUNNING and (stage is None or state.trial.stage == stage)
-        ]
 
 
 def rungs_of(record: TrialRecord) -> list[Rung]:

@@ -1,155 +1,227 @@
 """The next configuration of a search: Optuna asked and told, rebuilt from records at every start.
 
-The study lives in memory and is fed from the records: an early-stopped trial is PRUNED with its steps, a diverged one
-FAIL, so that the sampler never takes a low-fidelity value for a final one.
+The study lives in memory and is fed from the records (`optuna_trials`). `Explorer` answers at once; `Ahead` lets a
+thread of its own do the same work, for samplers that take a second per suggestion.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.errors import SweepError
+from orchestrator.cells import Cell, drawn_settings, grid, is_active, is_countable, is_forbidden, random_cell
+from orchestrator.domains import Choice, Value
+from orchestrator.naming import label
+from orchestrator.objectives import values
+from orchestrator.optuna_trials import STATES, as_optuna, create_study
 from orchestrator.plan import Fingerprint, PlannedTrial, explored
-from orchestrator.record import Status, TrialRecord
-from orchestrator.sweep import Choice, Domain, Sweep, Value, get_setting, label
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+from orchestrator.record import TrialRecord
+from orchestrator.sweep import Sweep
+from orchestrator.warm_start import WarmStart
 
 DRAWS = 50
-"""Suggestions of known cells that are thrown away before an unknown cell is drawn at random."""
+"""Suggestions of known or forbidden cells that are thrown away before an unknown one is drawn at random."""
+SLOW_SAMPLERS = {"gp"}
+"""Samplers that may not keep the scheduler waiting."""
+NOTHING_EARLIER = WarmStart()
 
-STATES = {
-    Status.FINISHED: TrialState.COMPLETE,
-    Status.STOPPED: TrialState.PRUNED,
-    Status.DIVERGED: TrialState.FAIL,
-    Status.FAILED: TrialState.FAIL,
-    Status.OUT_OF_MEMORY: TrialState.FAIL,
-}
+
+class Suggester(Protocol):
+    """Where a planner gets configurations from."""
+
+    def is_ready(self) -> bool:
+        """Whether `suggest` answers at once; asking sets to work what is not ready."""
+
+    def suggest(self) -> PlannedTrial | None:
+        """A configuration that is new to this sweep, or None if the space holds no other. Only when ready."""
+
+    def adopt(self, trial: PlannedTrial) -> None:
+        """Take up a trial that an earlier driver suggested and that goes on now."""
+
+    def tell(self, record: TrialRecord) -> None:
+        """A trial of this search has ended."""
+
+
+def make_suggester(
+    sweep: Sweep, fingerprint: Fingerprint, known: Sequence[TrialRecord], earlier: WarmStart = NOTHING_EARLIER
+) -> Suggester:
+    """The suggester that the sweep's sampler needs."""
+    explorer = Explorer(sweep, fingerprint, known, earlier)
+    return Ahead(explorer) if sweep.sampler in SLOW_SAMPLERS else explorer
 
 
 class Explorer:
     """Suggests configurations that have not been tried, and learns from those that have."""
 
-    def __init__(self, sweep: Sweep, fingerprint: Fingerprint, known: Iterable[TrialRecord]) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        fingerprint: Fingerprint,
+        known: Iterable[TrialRecord],
+        earlier: WarmStart = NOTHING_EARLIER,
+    ) -> None:
         self._sweep = sweep
         self._fingerprint = fingerprint
-        self._space = {path: distribution(domain) for path, domain in sweep.space.items()}
-        self._study = optuna.create_study(direction="maximize", sampler=_sampler(sweep))
+        records = list(known)
+        results = [as_optuna(record, sweep) for record in (*earlier.known, *records) if record.status.is_final]
+        self._study = create_study(sweep, _sampler(sweep, results))
+        self._study.add_trials(results)
         self._open: dict[str, optuna.Trial] = {}
-        self._tried: set[str] = set()
-        for record in known:
-            self._tried.add(record.trial_id)
-            if record.status.is_final:
-                self._study.add_trial(as_optuna(record, sweep))
+        self._tried = {record.trial_id for record in records}
+        self._first = list(earlier.first)
+        self._rng = random.Random(sweep.sampler_seed)
+        self._cells: list[Cell] | None = None
+
+    def is_ready(self) -> bool:
+        """Always."""
+        return True
 
     def suggest(self) -> PlannedTrial | None:
         """A configuration that is new to this sweep, or None if the space holds no other."""
-        for _ in range(DRAWS):
-            asked = self._study.ask(self._space)
-            settings: dict[str, Value] = dict(asked.params)
-            trial = explored(self._sweep, self._fingerprint, label(settings), settings)
+        while self._first:
+            trial = self._trial(self._first.pop(0))
             if trial.trial_id not in self._tried:
+                return self._take(trial)
+        for _ in range(DRAWS):
+            asked = self._study.ask()
+            settings = _draw(asked, self._sweep)
+            trial = self._trial(settings)
+            if trial.trial_id not in self._tried and not is_forbidden(self._sweep, settings):
                 self._tried.add(trial.trial_id)
                 self._open[trial.trial_id] = asked
                 return trial
-            # Told as a failure and not as a result: a duplicate has nothing new to say.
+            # Told as a failure and not as a result: it has nothing new to say.
             self._study.tell(asked, state=TrialState.FAIL)
-        return self._first_untried()
+        return self._untried()
 
-    def _first_untried(self) -> PlannedTrial | None:
-        for settings in _shuffled_cells(self._sweep):
-            trial = explored(self._sweep, self._fingerprint, label(settings), settings)
+    def _untried(self) -> PlannedTrial | None:
+        """A cell that the sampler would not come to: any of a countable space, one drawn at random from another."""
+        if is_countable(self._sweep):
+            if self._cells is None:
+                self._cells = grid(self._sweep)
+                self._rng.shuffle(self._cells)
+            found = iter(self._cells)
+        else:
+            found = iter(filter(None, [random_cell(self._sweep, self._rng) for _ in range(DRAWS)]))
+        for settings in found:
+            trial = self._trial(settings)
             if trial.trial_id not in self._tried:
-                self._tried.add(trial.trial_id)
-                self.adopt(trial)
-                return trial
+                return self._take(trial)
         return None
+
+    def _trial(self, settings: Cell) -> PlannedTrial:
+        return explored(self._sweep, self._fingerprint, label(settings), settings)
+
+    def _take(self, trial: PlannedTrial) -> PlannedTrial:
+        self._tried.add(trial.trial_id)
+        self.adopt(trial)
+        return trial
 
     def adopt(self, trial: PlannedTrial) -> None:
         """Take up a trial that an earlier driver suggested and that goes on now."""
-        settings = {path: get_setting(trial.config, path) for path in self._space}
-        self._study.enqueue_trial(settings)
-        self._open[trial.trial_id] = self._study.ask(self._space)
+        self._study.enqueue_trial(drawn_settings(self._sweep, trial.config))
+        asked = self._study.ask()
+        _draw(asked, self._sweep)
+        self._open[trial.trial_id] = asked
 
     def tell(self, record: TrialRecord) -> None:
         """A trial of this search has ended."""
         asked = self._open.pop(record.trial_id, None)
         if asked is None:
             return
-        for step, value in record.curve(self._sweep.metric):
-            asked.report(value, step)
+        if not self._sweep.minimise:  # Optuna knows no curves of several values
+            for step, value in record.curve(self._sweep.metric):
+                asked.report(value, step)
         state = STATES[record.status]
-        value = final_value(record, self._sweep.metric)
-        self._study.tell(asked, value if state is TrialState.COMPLETE else None, state=state)
+        self._study.tell(asked, values(record, self._sweep) if state is TrialState.COMPLETE else None, state=state)
 
 
-def _shuffled_cells(sweep: Sweep) -> list[dict[str, Value]]:
-    """Every cell of a space of choices in a seeded order; none where a range makes the cells uncountable."""
-    domains = sweep.space.values()
-    if not all(isinstance(domain, Choice) for domain in domains):
-        return []
-    grid = itertools.product(*(domain.values for domain in domains if isinstance(domain, Choice)))
-    found = [dict(zip(sweep.space, values, strict=True)) for values in grid]
-    random.Random(sweep.sampler_seed).shuffle(found)
+class Ahead:
+    """An explorer whose work is done by a thread of its own, one suggestion ahead, in the order of the calls."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="suggest")
+        self._next: Future[PlannedTrial | None] | None = None
+        self._told: list[Future[None]] = []
+
+    def is_ready(self) -> bool:
+        """Whether the next suggestion is made; if nobody works on it yet, somebody does from now on."""
+        while self._told and self._told[0].done():
+            self._told.pop(0).result()  # raises what the work raised
+        if self._next is None:
+            self._next = self._worker.submit(self._explorer.suggest)
+        return self._next.done()
+
+    def suggest(self) -> PlannedTrial | None:
+        """The suggestion that was prepared."""
+        assert self._next is not None, "ask is_ready first"
+        found = self._next.result()
+        self._next = None
+        return found
+
+    def adopt(self, trial: PlannedTrial) -> None:
+        """Take up a trial that an earlier driver suggested and that goes on now."""
+        self._told.append(self._worker.submit(self._explorer.adopt, trial))
+
+    def tell(self, record: TrialRecord) -> None:
+        """A trial of this search has ended."""
+        self._told.append(self._worker.submit(self._explorer.tell, record))
+
+
+def _draw(asked: optuna.Trial, sweep: Sweep) -> Cell:
+    """Let Optuna choose every axis that counts; which ones do may follow from those before."""
+    found: Cell = {}
+    for path, domain in sweep.space.items():
+        if not is_active(sweep, path, found):
+            continue
+        value: Value
+        if isinstance(domain, Choice):
+            value = asked.suggest_categorical(path, domain.values)
+        elif domain.integer:
+            value = asked.suggest_int(path, int(domain.low), int(domain.high), log=domain.log)
+        else:
+            value = asked.suggest_float(path, domain.low, domain.high, log=domain.log)
+        found[path] = value
     return found
 
 
-def final_value(record: TrialRecord, metric: str) -> float:
-    """The final score of a finished trial, else the last value of its curve (minus infinity if there is none).
-
-    Raises:
-        SweepError: a finished trial does not measure `metric`.
-    """
-    if record.result is not None:
-        metrics = record.result["metrics"]
-        if metric not in metrics:
-            raise SweepError(f"trials do not measure {metric!r}", f"Known: {', '.join(sorted(metrics))}")
-        return float(metrics[metric])
-    curve = record.curve(metric)
-    return curve[-1][1] if curve else float("-inf")
-
-
-def as_optuna(record: TrialRecord, sweep: Sweep) -> optuna.trial.FrozenTrial:
-    """A final record as a trial of an Optuna study, with the ids that join them."""
-    state = STATES[record.status]
-    return optuna.create_trial(
-        state=state,
-        value=final_value(record, sweep.metric) if state is TrialState.COMPLETE else None,
-        params={path: get_setting(record.config, path) for path in sweep.space},
-        distributions={path: distribution(domain) for path, domain in sweep.space.items()},
-        intermediate_values=dict(record.curve(sweep.metric)),
-        user_attrs={"trial_id": record.trial_id, "status": str(record.status)},
-    )
-
-
-def distribution(domain: Domain) -> BaseDistribution:
-    """A domain in Optuna's terms."""
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.values)
-    if domain.integer:
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return FloatDistribution(domain.low, domain.high, log=domain.log)
-
-
-def _sampler(sweep: Sweep) -> BaseSampler:
+def _sampler(sweep: Sweep, results: Sequence[FrozenTrial]) -> BaseSampler:
     seed = sweep.sampler_seed
-    match sweep.sampler:
-        case "random":
-            return RandomSampler(seed=seed)
-        case "qmc":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change; its points do not
+    # A third of a small search is drawn at random; Optuna's own default of 10 would leave a model no say.
+    startup = max(4, min(10, (sweep.trials or 10) // 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # interfaces may change; Optuna is pinned
+        match sweep.sampler:
+            case "random":
+                return RandomSampler(seed=seed)
+            case "qmc":
                 return QMCSampler(seed=seed, warn_independent_sampling=False)
-        case "tpe":
-            # A third of a small search is drawn at random; Optuna's own default of 10 would leave TPE no say.
-            startup = max(4, min(10, (sweep.trials or 10) // 3))
-            return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
+            case "cmaes":
+                # Its own state dies with the driver: a new one starts from what the earlier ones found.
+                complete = [trial for trial in results if trial.state is TrialState.COMPLETE]
+                return CmaEsSampler(
+                    seed=seed,
+                    n_startup_trials=startup,
+                    warn_independent_sampling=False,
+                    source_trials=complete or None,
+                )
+            case "gp":
+                return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+            case "tpe":
+                is_conditional = bool(sweep.only_if)
+                return TPESampler(
+                    seed=seed,
+                    n_startup_trials=startup,
+                    multivariate=not sweep.minimise,
+                    group=is_conditional and not sweep.minimise,
+                    constant_liar=True,
+                )

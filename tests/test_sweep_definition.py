@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cells import cells
 from orchestrator.cli.options import make_sweep
+from orchestrator.domains import Uniform
 from orchestrator.errors import SweepError
 from orchestrator.identity import trial_id
+from orchestrator.loading import load_sweep, parse_assignment
+from orchestrator.naming import get_setting
 from orchestrator.plan import study_trials
-from orchestrator.sweep import Sweep, Uniform, cells, choice, configure, get_setting, load_sweep, parse_assignment
+from orchestrator.sweep import Sweep, choice, configure
 from tests.sweep_doubles import fingerprint, search, study, tiny_config
 from trm_data.errors import ConfigError, UserError
 

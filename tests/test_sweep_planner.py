@@ -127,7 +127,7 @@ def rungs(*values: float, cell: float = 0.5) -> list[Rung]:
     return [Rung(step, value, cell) for step, value in zip(range(10, 1000, 10), values, strict=False)]
 
 
-RULE = Stopping(rule="halving", grace=0.3, keep=0.5)
+RULE = Stopping(rule="halving", grace=0.4, keep=0.5)
 
 
 def test_nothing_is_stopped_before_the_grace_period() -> None:

@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.domains import Choice, Value
 from orchestrator.errors import SweepError
+from orchestrator.loading import load_sweep, parse_assignment
+from orchestrator.naming import configure
 from orchestrator.placement import parse_gpu
-from orchestrator.sweep import Choice, Sweep, Value, configure, load_sweep, parse_assignment
+from orchestrator.sweep import Sweep
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from rich.table import Table
 
 from orchestrator.cli.console import duration, num_bytes, out
+from orchestrator.domains import Choice, Uniform
 from orchestrator.estimate import CellEstimate, Estimate
-from orchestrator.sweep import Choice, Sweep, Uniform, short_name
+from orchestrator.naming import short_name
+from orchestrator.sweep import Sweep
 
 MOST_ROWS = 16
 

@@ -1,0 +1,19 @@
+"""How many augmented copies per training puzzle? Maze-Hard, published without any; eight symmetries exist.
+
+At equal steps: each copy more is a repeat less.
+
+trm sweep plan sweeps/augmentation/maze.py
+"""
+
+from orchestrator.published import ONE_GPU
+from orchestrator.sweep import Sweep, choice
+from trm_model.recipes import get_recipe
+
+sweep = Sweep(
+    name="augmentation-maze",
+    base=get_recipe("maze-att.paper"),
+    space={"aug": choice(0, 1, 3, 7)},
+    seeds=3,
+    equal="steps",
+    resources=ONE_GPU,
+)

@@ -1,0 +1,8 @@
+"""TRM with attention on ARC-AGI-1: 44.6 % in two tries (arXiv 2510.04871, Table 5). Three seeds at equal steps.
+
+trm sweep plan sweeps/reproduce/arc_agi_1.py
+"""
+
+from orchestrator.published import reproduction
+
+sweep = reproduction("arc-agi-1.paper")

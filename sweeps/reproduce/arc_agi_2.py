@@ -1,0 +1,8 @@
+"""TRM with attention on ARC-AGI-2: 7.8 % in two tries (arXiv 2510.04871, Table 5). Three seeds at equal steps.
+
+trm sweep plan sweeps/reproduce/arc_agi_2.py
+"""
+
+from orchestrator.published import reproduction
+
+sweep = reproduction("arc-agi-2.paper")

@@ -1,0 +1,8 @@
+"""Direct prediction on ARC-AGI-1: 21.0 % in two tries (arXiv 2510.04871, Table 5). Three seeds at equal steps.
+
+trm sweep plan sweeps/reproduce/direct_arc_agi_1.py
+"""
+
+from orchestrator.published import reproduction
+
+sweep = reproduction("arc-agi-1.direct")

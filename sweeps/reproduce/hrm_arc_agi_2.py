@@ -1,0 +1,8 @@
+"""HRM on ARC-AGI-2: 5.0 % in two tries (arXiv 2506.21734). Three seeds at equal steps.
+
+trm sweep plan sweeps/reproduce/hrm_arc_agi_2.py
+"""
+
+from orchestrator.published import reproduction
+
+sweep = reproduction("hrm.arc-agi-2")

@@ -1,0 +1,8 @@
+"""TRM with attention on Maze-Hard: 85.3 % (arXiv 2510.04871, Table 4). Three seeds at equal steps.
+
+trm sweep plan sweeps/reproduce/maze_attention.py
+"""
+
+from orchestrator.published import reproduction
+
+sweep = reproduction("maze-att.paper")

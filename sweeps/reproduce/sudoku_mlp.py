@@ -1,0 +1,8 @@
+"""TRM with MLP mixing on Sudoku-Extreme: 87.4 % (arXiv 2510.04871, Table 4). Three seeds at equal steps.
+
+trm sweep plan sweeps/reproduce/sudoku_mlp.py
+"""
+
+from orchestrator.published import reproduction
+
+sweep = reproduction("sudoku-mlp.paper")

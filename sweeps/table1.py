@@ -1,0 +1,13 @@
+"""Table 1 of the TRM paper (arXiv 2510.04871): what each part of TRM contributes.
+
+Published with one run per row; here three seeds at equal steps.
+
+trm sweep plan sweeps/table1.py
+"""
+
+from orchestrator.published import ONE_GPU, table
+from orchestrator.sweep import Sweep
+from trm_model.recipes import get_recipe
+
+base = get_recipe("table1.trm")
+sweep = Sweep(name="table1", base=base, variants=table("table1", base), seeds=3, equal="steps", resources=ONE_GPU)

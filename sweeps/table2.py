@@ -1,0 +1,13 @@
+"""Table 2 of the TRM paper (arXiv 2510.04871): how many states the recursion carries.
+
+Published with one run per row; here three seeds at equal steps.
+
+trm sweep plan sweeps/table2.py
+"""
+
+from orchestrator.published import ONE_GPU, table
+from orchestrator.sweep import Sweep
+from trm_model.recipes import get_recipe
+
+base = get_recipe("table1.trm")
+sweep = Sweep(name="table2", base=base, variants=table("table2", base), seeds=3, equal="steps", resources=ONE_GPU)
