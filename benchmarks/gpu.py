@@ -75,7 +75,7 @@ class Step:
         self.flat.vector.grad = None
         (done.loss / self.config.train.batch_size).backward()
         if table is not None and rows is not None and rows.grad is not None:
-            table.update(self.carry.puzzle_ids_B, rows.grad, optimizer.puzzle_embedding_lr, 0.1)
+            table.update(self.carry.puzzle_ids_B, rows.grad, optimizer.puzzle_embedding_lr, 0.1, step=1)
         self.optimizer.step(self.flat.vector, self.flat.grad, optimizer.lr)
         self.average.update(self.flat.vector)
         self.carry = done.carry

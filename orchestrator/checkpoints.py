@@ -14,6 +14,7 @@ from trm_model.checkpoint import (
     CheckpointError,
     CheckpointStore,
     LocalCheckpoints,
+    checkpoint_names,
     name_of,
     read_header,
     step_of,
@@ -57,7 +58,7 @@ class Found:
 
     def load(self) -> Checkpoint:
         """All of it."""
-        return unpack(self.read(), self.where)
+        return unpack(self.read(), self.where, self.store)
 
 
 def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
@@ -109,7 +110,7 @@ def _trial(storage: Storage, sweep: str, start: str) -> str:
 
 
 def _choose(store: CheckpointStore, at: str, where: str) -> str:
-    names = store.names()
+    names = checkpoint_names(store)
     if not names:
         raise CheckpointError(f"{where} has no checkpoint yet", "Wait for its first one, or name another trial")
     if at == "last":

@@ -186,7 +186,9 @@ def test_three_optimizer_steps_give_the_official_weights(golden: Golden) -> None
         golden.check(f"T/step{k}/puzzle_emb_local_grad", rows.grad, 1e-6)
         if k == 1:
             check_all("T/step1/grad", flat.grad, 1e-5)
-        embedding.update(carry.puzzle_ids_B, rows.grad, settings["puzzle_emb_lr"], settings["puzzle_emb_weight_decay"])
+        embedding.update(
+            carry.puzzle_ids_B, rows.grad, settings["puzzle_emb_lr"], settings["puzzle_emb_weight_decay"], step=1
+        )
         optimizer.step(flat.vector, flat.grad, settings["lr"])
         average.update(flat.vector)
         golden.check(f"T/step{k}/loss", done.loss, 1e-5)
@@ -229,7 +231,7 @@ def test_puzzle_embedding_sums_duplicate_rows_before_the_sign(numbers: dict[str,
     case = numbers["signsgd"]
     embedding = PuzzleEmbedding(6, 3)
     embedding.weight.copy_(torch.tensor(case["weights"]))
-    embedding.update(torch.tensor(case["ids"]), torch.tensor(case["grad"]), case["lr"], case["weight_decay"])
+    embedding.update(torch.tensor(case["ids"]), torch.tensor(case["grad"]), case["lr"], case["weight_decay"], step=1)
     torch.testing.assert_close(embedding.weight, torch.tensor(case["after"]), atol=1e-6, rtol=0)
 
 

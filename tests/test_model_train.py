@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trm_data import Dataset, build
-from trm_model.checkpoint import CheckpointError, LocalCheckpoints, newest, read_header, unpack
+from trm_model.checkpoint import CheckpointError, CheckpointStore, LocalCheckpoints, newest, read_header, unpack
 from trm_model.config import TrialConfig
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
 from trm_model.outcomes import unpack_items
@@ -55,12 +55,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build(tiny().data.request(), tmp_path_factory.mktemp("data"))
 
 
-def run(config: TrialConfig, dataset: Dataset, folder: Path, stop_at: int | None = None) -> list[Event]:
-    """Train; with `stop_at`, be interrupted once that many `Trained` events have come."""
+def run(
+    config: TrialConfig, dataset: Dataset, place: Path | CheckpointStore, stop_at: int | None = None
+) -> list[Event]:
+    """Train; with `stop_at`, be interrupted at the first `Trained` event from that step on."""
     seen: list[Event] = []
-    for event in train(
-        config, dataset, checkpoints=LocalCheckpoints(folder), should_stop=lambda: stopped(seen, stop_at)
-    ):
+    store = LocalCheckpoints(place) if isinstance(place, Path) else place
+    for event in train(config, dataset, checkpoints=store, should_stop=lambda: stopped(seen, stop_at)):
         seen.append(event)
     return seen
 

@@ -147,7 +147,8 @@ def peak_bytes(
 
 
 def checkpoint_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int) -> int:
-    """One checkpoint file: the state without the gradient."""
+    """One whole checkpoint, its table included: the state without the gradient. Where the table is large, checkpoints
+    share a base and most are far smaller (`table_deltas`)."""
     parameters = num_parameters(config.model, seq_len=seq_len, vocab_size=vocab_size)
     whole = state_bytes(config, seq_len=seq_len, vocab_size=vocab_size, num_identifiers=num_identifiers)
     return whole - 4 * parameters

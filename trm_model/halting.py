@@ -52,6 +52,23 @@ class Carry:
         return cls.of({name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
 
 
+def without_halted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A carry's tensors for a checkpoint: states only of the slots that go on, since the others start anew."""
+    going_B = ~tensors["halted_B"]
+    return {name: value[going_B] if name.startswith("state_") else value for name, value in tensors.items()}
+
+
+def with_halted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse, with zeros as states of halted slots; whole tensors, as earlier versions wrote them, stay."""
+    going_B = ~tensors["halted_B"]
+    whole = dict(tensors)
+    for name, value in tensors.items():
+        if name.startswith("state_") and len(value) < len(going_B):
+            whole[name] = value.new_zeros(len(going_B), *value.shape[1:])
+            whole[name][going_B] = value
+    return whole
+
+
 def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int, exploration: float) -> np.ndarray:
     """For each slot the supervision step before which it may not halt: 0, or 2 .. N_sup with probability `exploration`.
 

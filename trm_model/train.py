@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from trm_data.errors import UserError
-from trm_model.checkpoint import CheckpointStore, name_of, newest, prune
+from trm_model.checkpoint import CheckpointStore, RunCheckpoints, name_of
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
@@ -98,7 +98,8 @@ def train(
         torch.set_num_threads(runtime.num_threads)
     trainer = Trainer(config, dataset, resolve_device(runtime.device))
     progress = _Progress()
-    found = newest(checkpoints)
+    kept = RunCheckpoints(checkpoints)
+    found = kept.newest()
     if found is not None:
         trainer.load(found)
         progress = _Progress(**found.header["progress"])
@@ -108,7 +109,7 @@ def train(
     window, saved_at, save_s = _Window(), timer(), 0.0
     while trainer.step < config.train.max_steps:
         if trainer.ranks.first_says(should_stop()):
-            yield _save(trainer, progress, checkpoints)
+            yield _save(trainer, progress, kept)
             yield Interrupted(trainer.step)
             return
         started, flops = timer(), trainer.flops
@@ -133,7 +134,7 @@ def train(
         is_due = trainer.ranks.first_says(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
         if improved or is_last or is_due:
             started = timer()
-            saved = _save(trainer, progress, checkpoints)
+            saved = _save(trainer, progress, kept)
             saved_at = timer()
             save_s = saved_at - started
             yield saved
@@ -181,12 +182,13 @@ def _curve_point(trainer: Trainer) -> dict[str, float]:
     }
 
 
-def _save(trainer: Trainer, progress: _Progress, checkpoints: CheckpointStore) -> Checkpointed:
-    name, data = name_of(trainer.step), trainer.save({"progress": asdict(progress)})
-    if trainer.ranks.rank == 0:
-        checkpoints.write(name, data)
-        prune(checkpoints, keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
-    return Checkpointed(trainer.step, name, len(data))
+def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints) -> Checkpointed:
+    state = trainer.state({"progress": asdict(progress)})  # all processes have a part in it, the first one writes
+    if trainer.ranks.rank > 0:
+        return Checkpointed(trainer.step, name_of(trainer.step), 0)
+    written = kept.write(state)
+    kept.prune(keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
+    return Checkpointed(trainer.step, written.name, written.num_bytes)
 
 
 def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> tuple[dict[str, Any], dict[str, bytes]]:

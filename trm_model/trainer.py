@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trm_data.errors import ConfigError
 from trm_data.loader import TrainLoader
-from trm_model.checkpoint import Checkpoint, CheckpointError, pack
+from trm_model.checkpoint import Checkpoint, CheckpointError
 from trm_model.config import TrialConfig
 from trm_model.cost import train_flops
 from trm_model.cpu import prefer_onednn
@@ -25,12 +25,13 @@ from trm_model.distributed import Ranks
 from trm_model.ema import MovingAverage
 from trm_model.evaluate import evaluate
 from trm_model.gallery import gallery
-from trm_model.halting import Carry, earliest_halt
+from trm_model.halting import Carry, earliest_halt, with_halted, without_halted
 from trm_model.losses import as_targets
 from trm_model.optim import FlatParameters, build_optimizer, schedule
 from trm_model.outcomes import EvalResult
 from trm_model.recursion import Weights, build_model
 from trm_model.supervision import SUMS, supervise
+from trm_model.table_deltas import CHANGED_AT
 
 if TYPE_CHECKING:
     from trm_data import Dataset
@@ -215,6 +216,7 @@ class Trainer:
                 self.ranks.gather(torch.cat(grads)),
                 self.learning_rate(settings.puzzle_embedding_lr),
                 settings.puzzle_embedding_weight_decay,
+                step=self.step + 1,
             )
         self.optimizer.step(self.flat.vector, self.ranks.sum_(self.flat.grad), self.learning_rate(settings.lr))
         for average in self.averages.values():
@@ -246,11 +248,14 @@ class Trainer:
         weights = self.weights(self.config.evaluation.weights)
         return gallery(self.model, self.dataset, scored, weights=weights, dtype=self.dtype)
 
-    def save(self, extra: dict[str, Any]) -> bytes:
-        """The whole run as a checkpoint file."""
+    def state(self, extra: dict[str, Any]) -> Checkpoint:
+        """The whole run; tensors are shared with it, so write it before the next step."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
-        tensors |= {f"carry/{name}": self.ranks.gather(value) for name, value in self.carry.tensors().items()}
+        if self.model.puzzle_embedding is not None:
+            tensors[CHANGED_AT] = self.model.puzzle_embedding.changed_at
+        carry = without_halted({name: self.ranks.gather(value) for name, value in self.carry.tensors().items()})
+        tensors |= {f"carry/{name}": value for name, value in carry.items()}
         for rate, average in self.averages.items():
             tensors |= {f"ema/{rate}/{name}": value for name, value in self.flat.views(average.vector).items()}
         header = {
@@ -268,7 +273,7 @@ class Trainer:
             "train_flops": self.flops,
             "torch": torch.__version__,
         }
-        return pack(tensors, header | extra)
+        return Checkpoint(tensors, header | extra)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same run.
@@ -279,6 +284,10 @@ class Trainer:
         self._check_same_run(checkpoint)
         # Parameters are views of the flat vector, so copying into them copies into it.
         self.model.load_state_dict(checkpoint.section("model"))
+        if self.model.puzzle_embedding is not None:
+            # Checkpoints of earlier versions do not know when each row was changed: count them all as just changed.
+            changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))
+            self.model.puzzle_embedding.changed_at.copy_(changed_at)
         self.optimizer.load(checkpoint.section("optimizer"))
         for rate, average in self.averages.items():
             saved = checkpoint.section(f"ema/{rate}")
@@ -286,7 +295,7 @@ class Trainer:
                 view.copy_(saved[name])
             average.count = int(checkpoint.header["ema_updates"][rate])
         mine = slice(self.slots.start, self.slots.stop)
-        saved = checkpoint.section("carry")
+        saved = with_halted(checkpoint.section("carry"))
         self.carry = Carry.of({name: value[mine].to(self.device) for name, value in saved.items()})
         self._halted = self.carry.halted_B.cpu().numpy()
         self.step = checkpoint.step
