@@ -31,6 +31,15 @@ def provide(storage: Storage, request: DataRequest, progress: Progress | None = 
     return dataset
 
 
+def find(storage: Storage, name: str, progress: Progress | None = None) -> Dataset:
+    """A built dataset by folder or name, else the benchmark's default one, built if need be."""
+    if (Path(name) / "manifest.json").is_file():
+        return open_dataset(Path(name))
+    if "/" not in name and storage.exists(f"datasets/{name}/manifest.json"):
+        return ensure_local(storage, name)
+    return provide(storage, DataRequest(benchmark=name), progress)
+
+
 def ensure_local(storage: Storage, name: str) -> Dataset:
     """Open the dataset `name`, fetching it from the storage first where this machine does not have it.
 

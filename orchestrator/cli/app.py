@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import checkpoint, compare, data, doctor, leaderboard, sweep, train, ui
+from orchestrator.cli import baselines, checkpoint, compare, data, doctor, leaderboard, sweep, train, ui
 
 app = typer.Typer(
     name="trm",
@@ -17,7 +17,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(checkpoint.app, name="checkpoint")
-app.add_typer(compare.baselines_app, name="baselines")
+app.add_typer(baselines.app, name="baselines")
 app.command("train")(train.train)
 app.command("recipes")(train.recipes)
 app.command("leaderboard")(leaderboard.leaderboard)

@@ -1,4 +1,4 @@
-"""`trm ablate` and `trm baselines`: what the confirmed runs of one sweep say, and the published rows beside them."""
+"""`trm ablate`: what the confirmed runs of one sweep say."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import StorageOption
-
-baselines_app = typer.Typer(help="Published results: list them, check a file of your own.", no_args_is_help=True)
 
 
 def ablate(
@@ -46,31 +44,3 @@ def ablate(
     if html is not None:
         write_report(records, html, now=datetime.now(UTC), control=control)
         out.print(f"page: [bold]{html}[/]")
-
-
-@baselines_app.command("list")
-def list_(
-    benchmark: Annotated[str | None, typer.Argument(help="One benchmark; all if left out.", show_default=False)] = None,
-) -> None:
-    """Print the published rows as CSV: a script filters them, a spreadsheet opens them.
-
-    Example: trm baselines list sudoku-extreme
-    """
-    from orchestrator.baselines import benchmarks, load_baselines, write_baselines
-    from trm_data.errors import ConfigError, nearest
-
-    if benchmark is not None and benchmark not in benchmarks():
-        raise ConfigError(f"no published rows for benchmark {benchmark!r}", nearest(benchmark, benchmarks()))
-    print(write_baselines(load_baselines(benchmark)).decode(), end="")
-
-
-@baselines_app.command()
-def check(file: Annotated[Path, typer.Argument(help="A CSV in the form of `trm baselines list`.")]) -> None:
-    """Check a file of published rows: every row needs a source, a split and a score that can be.
-
-    Example: trm baselines check my-rows.csv
-    """
-    from orchestrator.baselines import read_baselines
-    from orchestrator.cli.console import out
-
-    out.print(f"{file}: {len(read_baselines(file))} rows, all well-formed")

@@ -214,19 +214,12 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
 
 
 def _find(name: str, storage: str) -> Dataset:
-    """A built dataset by folder or name, else the benchmark's default one, built if need be."""
     from orchestrator.cli.console import BuildBar
-    from orchestrator.datasets import ensure_local, provide
+    from orchestrator.datasets import find
     from orchestrator.storage import open_storage
-    from trm_data import DataRequest, open_dataset
 
-    store = open_storage(storage)
-    if (Path(name) / "manifest.json").is_file():
-        return open_dataset(Path(name))
-    if "/" not in name and store.exists(f"datasets/{name}/manifest.json"):
-        return ensure_local(store, name)
     with BuildBar() as progress:
-        return provide(store, DataRequest(benchmark=name), progress)
+        return find(open_storage(storage), name, progress)
 
 
 def _counts(dataset: Dataset) -> str:

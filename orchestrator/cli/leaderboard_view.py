@@ -10,6 +10,7 @@ from orchestrator.baselines import load_baselines
 from orchestrator.cli.console import out
 from orchestrator.cli.single import SWEEP as SINGLE_RUNS
 from orchestrator.leaderboard import Table, build_leaderboard, refusals, select
+from orchestrator.llm.results import read_measurements
 from orchestrator.record import TrialRecord, read_trials
 from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.report.page import write_report
@@ -34,22 +35,24 @@ def show(benchmark: str | None, text_format: str, html: Path | None, url: str, s
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
     storage = open_storage(url)
     records = all_records(storage)
-    tables = build_leaderboard(benchmark, records, load_baselines())
+    measured = read_measurements(storage)
+    tables = build_leaderboard(benchmark, records, load_baselines(), measured)
     if split is not None:
         tables = select(tables, split=split)
-    own = [table for table in tables if table.has_own]
+    own = [table for table in tables if table.has_measured]
     if text_format != "table":
         print(TEXT_FORMATS[text_format](own if benchmark is None and own else tables))
         return
     path = html or _default_page(storage)
-    write_report(records, path, now=datetime.now(UTC))  # first: a reader like `head` may close the output early
+    # First, because a reader like `head` may close the output early.
+    write_report(records, path, now=datetime.now(UTC), measured=measured)
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
     if benchmark is None:
-        names = ", ".join(sorted({table.benchmark for table in tables if not table.has_own}))
+        names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
         out.print(f"every published row: trm leaderboard BENCHMARK, with {names}", style="dim")
-    if not own:
+    if not any(table.has_own for table in tables):
         out.print("no own confirmed results here yet: run a sweep, e.g. trm sweep run sweeps/demo.py\n")
     refused = refusals(records)
     if refused:
@@ -62,7 +65,7 @@ def _headlines(tables: Sequence[Table]) -> list[Table]:
     """The fullest published table of every benchmark, cut to TRM's kin and the paper's rivals."""
     fullest: dict[str, Table] = {}
     for table in tables:
-        if not table.has_own and len(table.entries) > len(getattr(fullest.get(table.benchmark), "entries", ())):
+        if not table.has_measured and len(table.entries) > len(getattr(fullest.get(table.benchmark), "entries", ())):
             fullest[table.benchmark] = table
     return [shorten(table, HEADLINE_ROWS) for table in fullest.values()]
 

@@ -10,7 +10,9 @@ from dataclasses import replace
 from orchestrator import statistics
 from orchestrator.baselines import AS_PRINTED, Baseline
 from orchestrator.leaderboard.confirmed import RANKED_METRICS, group_families, is_confirmed, label, named_entries
+from orchestrator.leaderboard.measured import measured_entries, measured_label, shortened
 from orchestrator.leaderboard.rows import PUBLISHED, Entry, Table, TableKey, item_interval
+from orchestrator.llm.results import Measured
 from orchestrator.record import TrialRecord
 from trm_data.errors import UserError, nearest
 
@@ -19,19 +21,25 @@ _TRAINED = ("trm", "hrm", "direct", "system")
 
 
 def build_leaderboard(
-    benchmark: str | None, records: Sequence[TrialRecord], baselines: Sequence[Baseline]
+    benchmark: str | None,
+    records: Sequence[TrialRecord],
+    baselines: Sequence[Baseline],
+    measured: Sequence[Measured] = (),
 ) -> list[Table]:
-    """The tables of one benchmark (or of all): those with own rows first, then by name, headline split first.
+    """The tables of one benchmark (or of all): those with rows measured here first, then by name, headline split first.
 
     Raises:
         UserError: a benchmark that is neither published nor among the records.
     """
     names = {row.benchmark for row in baselines} | {label(r) for r in records}
     names |= {str(r.dataset["benchmark"]) for r in records}
+    names |= {name for m in measured for name in (measured_label(m), m.plan.benchmark)}
     if benchmark is not None and not {benchmark, f"{benchmark}-generated"} & names:
         raise UserError(f"there is no leaderboard for benchmark {benchmark!r}", nearest(benchmark, names))
     wanted = names if benchmark is None else {benchmark, f"{benchmark}-generated"}
     chosen = [record for record in _unique(records) if label(record) in wanted and is_confirmed(record)]
+    asked = [measurement for measurement in measured if measured_label(measurement) in wanted]
+    chosen += shortened(chosen, asked)
     rows: dict[TableKey, list[Entry]] = defaultdict(list)
     scorings: Counter[TableKey] = Counter()
     for metric in RANKED_METRICS:
@@ -40,11 +48,15 @@ def build_leaderboard(
             scorings[key] += len(group)
         for key, entry in named_entries(groups, metric):
             rows[key].append(entry)
+    for key, entry in measured_entries(asked):
+        rows[key].append(entry)
     for row in baselines:
         if row.benchmark in wanted and row.role != "ablation" and row.split != AS_PRINTED:
             rows[TableKey(row.benchmark, row.split, row.metric, row.protocol, "")].append(_published_entry(row))
     tables = [_table(key, entries, scorings[key]) for key, entries in rows.items()]
-    return sorted(tables, key=lambda t: (not t.has_own, t.benchmark, t.protocol != "single", -len(t.entries), t.split))
+    return sorted(
+        tables, key=lambda t: (not t.has_measured, t.benchmark, t.protocol != "single", -len(t.entries), t.split)
+    )
 
 
 def select(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import numpy as np
 from orchestrator import statistics
 from orchestrator.identity import trial_id
 from orchestrator.leaderboard.cost import mean_cost, trial_cost
-from orchestrator.leaderboard.rows import PUBLISHED, Entry, Provenance, TableKey, item_interval
+from orchestrator.leaderboard.rows import Entry, Provenance, TableKey, item_interval, table_key, task_interval
 from orchestrator.record import Status, TrialRecord
+from orchestrator.statistics import Interval
 
 RANKED_METRICS = ("exact_accuracy", "pass@1", "pass@2")
 CONFIRMED_STAGES = ("confirm", "study")
@@ -53,15 +55,38 @@ def label(record: TrialRecord) -> str:
 _Group = tuple[TableKey, str]
 
 
-def _key(record: TrialRecord, metric: str, items: int) -> TableKey:
-    name = label(record)
-    published = PUBLISHED.get(name)
-    fingerprint = str(record.dataset["fingerprint"])
-    if published is None:
-        return TableKey(name, "test", metric, "single", fingerprint)
-    if items != published.items:
-        return TableKey(name, f"{items:,} of {published.items:,} test items", metric, "single", fingerprint)
-    return TableKey(name, published.test_split, metric, "single", "")
+def puzzles_scored(record: TrialRecord) -> int:
+    """Puzzles behind a result: an ARC task is one, however many test inputs it has."""
+    result = record.result or {}
+    per_task = result.get("per_task")
+    if per_task:
+        return len(next(iter(per_task.values())))
+    if str(record.dataset["benchmark"]).startswith("arc") and record.config.evaluation.max_puzzles is None:
+        return int(record.dataset["counts"]["test"])
+    return int(result["items"])
+
+
+def _key(record: TrialRecord, metric: str) -> TableKey:
+    total = int(record.dataset["counts"]["test"])
+    return table_key(label(record), str(record.dataset["fingerprint"]), metric, puzzles_scored(record), total)
+
+
+def first_puzzles(record: TrialRecord, puzzles: int) -> TrialRecord | None:
+    """A confirmed record as if only the first puzzles of its test set had been scored; None where these are not a part
+    of it, or it does not say how they went."""
+    from trm_model.outcomes import unpack_items
+
+    result = record.result or {}
+    if puzzles_scored(record) <= puzzles:
+        return None
+    if "per_task" in result:
+        per_task = {name: shares[:puzzles] for name, shares in result["per_task"].items()}
+        metrics = {name: float(np.mean(shares)) for name, shares in per_task.items()}
+        return replace(record, result={**result, "metrics": metrics, "per_task": per_task})
+    if "per_item" not in result or int(result["items"]) != puzzles_scored(record):
+        return None
+    exact = unpack_items(result["per_item"], int(result["items"]))[:puzzles]
+    return replace(record, result={**result, "items": puzzles, "metrics": {"exact_accuracy": float(exact.mean())}})
 
 
 def settings_of(record: TrialRecord) -> dict[str, Any]:
@@ -77,7 +102,7 @@ def group_families(records: Iterable[TrialRecord], metric: str) -> dict[_Group, 
         if metric in result["metrics"]:
             seedless = record.config.model_copy(update={"seed": 0})
             identity = trial_id(seedless, str(record.dataset["fingerprint"]))
-            groups[_key(record, metric, int(result["items"])), identity].append(record)
+            groups[_key(record, metric), identity].append(record)
     return groups
 
 
@@ -100,7 +125,7 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
     group = sorted(group, key=lambda record: record.config.seed)
     results = [record.result or {} for record in group]
     scores = tuple(100 * float(result["metrics"][metric]) for result in results)
-    items = int(results[0]["items"])
+    items = puzzles_scored(group[0])
     mean = float(np.mean(scores))
     provenance = Provenance(
         trial_ids=tuple(record.trial_id for record in group),
@@ -124,13 +149,19 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         kind=group[0].config.model.variant,
         score=mean,
         items=items,
-        item_interval=item_interval(mean, items),
+        item_interval=_interval(results, metric, mean, items),
         seeds=len(group),
         params=results[0].get("num_parameters"),
         source="this project",
         evidence="own",
         own=provenance,
     )
+
+
+def _interval(results: list[dict[str, Any]], metric: str, mean: float, items: int) -> Interval:
+    """Over puzzles, for these very checkpoints: task means are not proportions and are drawn again by task."""
+    shares = [result.get("per_task", {}).get(metric) for result in results]
+    return task_interval(np.mean(shares, axis=0).tolist()) if all(shares) else item_interval(mean, items)
 
 
 def _mean(results: list[dict[str, Any]], name: str) -> float | None:

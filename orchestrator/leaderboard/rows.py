@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -60,6 +61,10 @@ RIVALS = (
 """The language models that the TRM paper compares with, by their names on the ARC Prize leaderboard."""
 
 
+MEASURED_HERE = "measured here"
+"""Evidence of a language model that was asked by `trm baselines run-llm`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where an own row comes from: everything needed to find its records again."""
@@ -96,7 +101,7 @@ class Entry:
     score: float
     items: int | None
     item_interval: Interval | None
-    """Wilson interval over the scored puzzles; None where their number is not published."""
+    """Over the scored puzzles: Wilson's, for ARC task means a bootstrap; None where their number is not published."""
     seeds: int | None
     params: int | None
     ranks: tuple[int, int] | None = None
@@ -110,9 +115,14 @@ class Entry:
     own: Provenance | None = None
 
     @property
+    def measured_here(self) -> bool:
+        """Whether this project's code scored it: an own model, or a language model that was asked."""
+        return self.own is not None or self.evidence == MEASURED_HERE
+
+    @property
     def stands_out(self) -> bool:
-        """Whether it is shown in a shortened table too: own rows, TRM and its kin, and the paper's rivals."""
-        return self.own is not None or self.kind in ("trm", "hrm", "direct") or self.system in RIVALS
+        """Whether it is shown in a shortened table too: what was measured here, TRM and its kin, the paper's rivals."""
+        return self.measured_here or self.kind in ("trm", "hrm", "direct") or self.system in RIVALS
 
     @property
     def interval(self) -> Interval | None:
@@ -143,6 +153,11 @@ class Table:
         return any(entry.own for entry in self.entries)
 
     @property
+    def has_measured(self) -> bool:
+        """Whether a row was measured here: an own model, or a language model that was asked."""
+        return any(entry.measured_here for entry in self.entries)
+
+    @property
     def heading(self) -> str:
         """Benchmark, split, metric and protocol in words."""
         split = SPLIT_TITLES.get(self.split, self.split)
@@ -170,7 +185,27 @@ class TableKey(NamedTuple):
     fingerprint: str
 
 
+def table_key(benchmark: str, fingerprint: str, metric: str, puzzles: int, puzzles_in_split: int) -> TableKey:
+    """Where a result measured here belongs: the published split if its whole test set was scored, else a table of those
+    puzzles alone."""
+    published = PUBLISHED.get(benchmark)
+    total = published.items if published else puzzles_in_split
+    if puzzles != total:
+        return TableKey(benchmark, f"{puzzles:,} of {total:,} test items", metric, "single", fingerprint)
+    if published:
+        return TableKey(benchmark, published.test_split, metric, "single", "")
+    return TableKey(benchmark, "test", metric, "single", fingerprint)
+
+
 def item_interval(score: float, items: int) -> Interval:
     """Wilson interval over the scored puzzles."""
     low, high = statistics.wilson(score / 100, items)
+    return Interval(100 * low, 100 * high)
+
+
+def task_interval(shares: Sequence[float]) -> Interval:
+    """Bootstrap interval over ARC tasks, of which each may be solved in part; Wilson's where all are alike."""
+    if len(set(shares)) < 2:
+        return item_interval(100 * shares[0], len(shares))
+    low, high = statistics.bootstrap_mean(shares, np.random.default_rng(0))
     return Interval(100 * low, 100 * high)

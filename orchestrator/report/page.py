@@ -17,6 +17,7 @@ from orchestrator.baselines import Baseline, load_baselines
 from orchestrator.baselines.like_for_like import like_for_like
 from orchestrator.leaderboard import METRIC_TITLES, Entry, Table, build_leaderboard, refusals
 from orchestrator.leaderboard.cost import describe_cost
+from orchestrator.llm.results import Measured
 from orchestrator.record import TrialRecord
 from orchestrator.report import interval_plots, markup, scatter, trial_plots
 from orchestrator.report.importance import Importance, importances
@@ -73,14 +74,17 @@ def write_report(
     title: str = "",
     control: str | None = None,
     baselines: Sequence[Baseline] | None = None,
+    measured: Sequence[Measured] = (),
 ) -> None:
-    """Write the page to `path`, whole or not at all. With a `control`, other configurations are compared with it.
+    """Write the page to `path`, whole or not at all. With a `control`, other configurations are compared with it;
+    `measured` are language models that were asked the same puzzles.
 
     Raises:
         UserError: the page cannot be written there, or nothing is confirmed by the name of the control.
         DataError: a published result that cannot be believed.
     """
-    write_atomic(path, render_report(records, now=now, title=title, control=control, baselines=baselines).encode())
+    page = render_report(records, now=now, title=title, control=control, baselines=baselines, measured=measured)
+    write_atomic(path, page.encode())
 
 
 def render_report(
@@ -90,13 +94,16 @@ def render_report(
     title: str = "",
     control: str | None = None,
     baselines: Sequence[Baseline] | None = None,
+    measured: Sequence[Measured] = (),
 ) -> str:
     """The page as text. `now` is shown as its date; `title` defaults to the names of the sweeps."""
     published = load_baselines() if baselines is None else list(baselines)
     ablation = ablate(records, control, baselines=published) if control is not None else None
-    sections = [_section(study, published, ablation) for study in studies(records)]
+    sections = [_section(study, published, measured, ablation) for study in studies(records)]
     own = {table.benchmark for section in sections for table in section.tables}
-    others = [table for table in build_leaderboard(None, [], published) if table.benchmark not in own]
+    apart = [m for m in measured if m.plan.fingerprint not in {section.study.fingerprint for section in sections}]
+    tables = build_leaderboard(None, [], published, apart)
+    others = [table for table in tables if table.has_measured or table.benchmark not in own]
     sweeps = list(dict.fromkeys(record.sweep for record in records))
     return (
         _environment()
@@ -128,8 +135,11 @@ def _related_first(tables: list[Table], sections: Sequence[Section]) -> list[tup
     return [(title, group, group[0].benchmark.split("-")[0] in kinds) for title, group in groups.items()]
 
 
-def _section(study: Study, published: Sequence[Baseline], ablation: Ablation | None) -> Section:
-    tables = tuple(build_leaderboard(study.benchmark, study.records, published))
+def _section(
+    study: Study, published: Sequence[Baseline], measured: Sequence[Measured], ablation: Ablation | None
+) -> Section:
+    asked = [measurement for measurement in measured if measurement.plan.fingerprint == study.fingerprint]
+    tables = tuple(build_leaderboard(study.benchmark, study.records, published, asked))
     main = next((table for table in tables if table.has_own), None)
     entries = [entry for entry in main.entries if entry.own] if main else []
     compared = ablation if ablation and main and _same_puzzles(main, ablation.table) else None

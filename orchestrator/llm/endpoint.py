@@ -1,0 +1,198 @@
+"""One question over HTTP to whatever speaks OpenAI's chat protocol.
+
+The client library's own retries are off: what a try may have cost has to be known for each of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from trm_data.errors import UserError
+
+if TYPE_CHECKING:
+    import openai
+
+CONNECT_S = 20.0
+_MESSAGE_LENGTH = 200
+"""Characters of a server's own words in an error line."""
+
+
+class EndpointError(UserError):
+    """An endpoint that will not answer, however often it is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back, whatever it says."""
+
+    text: str
+    finish: str
+    """`stop`, `length` where it was cut off, or what else the endpoint calls it."""
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+    """Whether the endpoint did not count the tokens: then they are the most that they can be."""
+    model: str
+    """What the endpoint says that it ran."""
+    seconds: float
+
+
+class TryAgain(Exception):
+    """A try without a reply; the next one may have more luck."""
+
+    def __init__(self, reason: str, kind: Literal["busy", "lost", "garbage", "unreachable"], wait_s: float = 0.0):
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+        """busy: told to come back. lost: sent, and no reply. garbage: a reply that is none. unreachable: not sent."""
+        self.wait_s = wait_s
+        """The shortest wait that the endpoint asks for."""
+
+    @property
+    def may_have_cost(self) -> bool:
+        """Whether the model may have written an answer that was lost."""
+        return self.kind in ("lost", "garbage")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What shapes an answer beside the question."""
+
+    model: str
+    max_tokens: int
+    temperature: float | None = None
+    reasoning_effort: str | None = None
+
+
+class Endpoint:
+    """A chat endpoint. Safe to use from several threads."""
+
+    def __init__(self, url: str, request: Request, *, key: str | None, timeout_s: float) -> None:
+        self.url = url
+        self.request = request
+        self._openai = _library()
+        self._limit_field = "max_tokens"
+        timeout = self._openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+        # Servers of one's own want no key, but the library insists on some text.
+        self._client: openai.OpenAI = self._openai.OpenAI(
+            base_url=url, api_key=key or "none", max_retries=0, timeout=timeout
+        )
+
+    def close(self) -> None:
+        """Drop every connection, those under way too."""
+        self._client.close()
+
+    def ask(self, question: str) -> Reply:
+        """Send one question and wait for the reply.
+
+        Raises:
+            TryAgain: no reply this time.
+            EndpointError: there will never be one.
+        """
+        started = time.monotonic()
+        try:
+            body = self._post(question)
+        except self._openai.APIStatusError as error:
+            if self._limit_field == "max_tokens" and "max_completion_tokens" in error.response.text:
+                self._limit_field = "max_completion_tokens"  # the only name that newer models of OpenAI's take
+                return self.ask(question)
+            raise self._refusal(error) from None
+        except self._openai.APITimeoutError as error:
+            sent = "connect" not in type(error.__cause__).__name__.lower()
+            raise TryAgain("no reply in time", "lost" if sent else "unreachable") from None
+        except self._openai.APIConnectionError as error:
+            sent = "connect" not in type(error.__cause__).__name__.lower()
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise TryAgain(reason, "lost" if sent else "unreachable") from None
+        return self._read(body, question, time.monotonic() - started)
+
+    def _post(self, question: str) -> str:
+        options: dict[str, Any] = {self._limit_field: self.request.max_tokens}
+        if self.request.temperature is not None:
+            options["temperature"] = self.request.temperature
+        if self.request.reasoning_effort is not None:
+            options["reasoning_effort"] = self.request.reasoning_effort
+        raw = self._client.chat.completions.with_raw_response.create(
+            model=self.request.model, messages=[{"role": "user", "content": question}], **options
+        )
+        return str(raw.http_response.text)
+
+    def _refusal(self, error: openai.APIStatusError) -> Exception:
+        status, words = error.status_code, _words_of(error.response.text)
+        if status == 429 and "insufficient_quota" not in error.response.text:
+            return TryAgain(f"rate limit: {words}", "busy", _retry_after_s(error.response.headers.get("retry-after")))
+        if status in (408, 409) or status >= 500:
+            wait_s = _retry_after_s(error.response.headers.get("retry-after"))
+            return TryAgain(f"status {status}: {words}", "busy", wait_s)
+        remedy = {
+            401: "Give a valid key with --api-key-file",
+            403: "Give a key that may use this model with --api-key-file",
+            404: "Check --endpoint, which often ends in /v1, and --model",
+        }.get(status, "Check --model and the options")
+        return EndpointError(f"{self.url} refuses the question with status {status}: {words}", remedy)
+
+    def _read(self, body: str, question: str, seconds: float) -> Reply:
+        try:
+            value = json.loads(body)
+            choice = value["choices"][0]
+            text = choice["message"].get("content") or ""
+            finish = str(choice.get("finish_reason") or "unknown")
+            reported = str(value.get("model") or "")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise TryAgain(f"the reply is no chat completion: {_words_of(body)}", "garbage") from None
+        if not isinstance(text, str):
+            raise TryAgain("the reply holds no text", "garbage")
+        tokens = _counted(value.get("usage"))
+        tokens_in, tokens_out = tokens or (len(question.encode()), self.request.max_tokens)
+        return Reply(text, finish, tokens_in, tokens_out, tokens is None, reported, seconds)
+
+
+def _library() -> Any:
+    try:
+        import openai
+    except ImportError:
+        raise UserError(
+            "asking a language model needs the package openai", "Install it: pip install 'trm-orchestrator[llm]'"
+        ) from None
+    return openai
+
+
+def _counted(usage: object) -> tuple[int, int] | None:
+    """(prompt, completion) tokens; hidden thoughts, which some endpoints count in the total only, are completion."""
+    if not isinstance(usage, dict):
+        return None
+    given, made, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    if type(given) is not int or type(made) is not int or min(given, made) < 0:
+        return None
+    return given, max(made, total - given if type(total) is int else 0)
+
+
+def _words_of(body: str) -> str:
+    """What a body says, in one line."""
+    try:
+        error = json.loads(body)
+        while isinstance(error, dict) and (inner := error.get("error") or error.get("message") or error.get("detail")):
+            error = inner
+        text = error if isinstance(error, str) else body
+    except ValueError:
+        text = "an HTML page" if "<html" in body[:500].lower() or body.lstrip()[:1] == "<" else body
+    text = " ".join(text.split())
+    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}..."
+
+
+def _retry_after_s(header: str | None) -> float:
+    """Seconds of a Retry-After header, which is a number or a date; 0 without one."""
+    if not header:
+        return 0.0
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return 0.0
