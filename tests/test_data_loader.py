@@ -74,6 +74,27 @@ def test_copies_are_drawn_uniformly_and_only_from_the_prefix(mini: Dataset) -> N
     assert set(views) <= {row.tobytes() for step in range(4) for row in longer.fetch(step, np.arange(3000)).inputs}
 
 
+def test_all_views_of_a_maze_are_drawn_uniformly(tmp_path: Path) -> None:
+    maze = build(DataRequest(benchmark="maze-8x8", num_train=20, num_validation=5, num_test=5), tmp_path)
+    loader = _loader(maze, num_augmentations=7, batch_size=20)
+    views = Counter(row.tobytes() for epoch in range(800) for row in loader.fetch(epoch, np.arange(20)).inputs)
+    assert len(views) == 20 * 8
+    assert chisquare(list(views.values())).pvalue > 1e-4
+
+
+def test_copies_of_an_arc_task_are_drawn_uniformly_and_with_all_its_examples(arc: Dataset) -> None:
+    copies, epochs = 4, 300
+    rows = np.arange(_loader(arc).rows_per_epoch)
+    drawn = np.zeros(arc.num_identifiers(copies), np.int64)
+    whole = _loader(arc, num_augmentations=copies, batch_size=len(rows))
+    for epoch in range(epochs):
+        ids = np.unique(whole.fetch(epoch, rows).puzzle_ids)
+        assert len(ids) == 800
+        drawn[ids] += 1
+    assert arc.num_copies(copies).min() == copies and drawn[0] == 0
+    assert chisquare(drawn[1:]).pvalue > 1e-4
+
+
 def test_augmented_sudoku_label_still_solves_its_input(mini: Dataset) -> None:
     batch = _loader(mini, num_augmentations=1000, batch_size=200).fetch(0, np.arange(200))
     assert ((batch.inputs == 1) | (batch.inputs == batch.labels)).all()
