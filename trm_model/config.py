@@ -125,6 +125,8 @@ class TrainConfig(Settings):
 
     batch_size: int = Field(768, ge=1)
     max_steps: int = Field(65_104, ge=1)
+    max_puzzles: int | None = Field(None, ge=1)
+    """End earlier, once so many puzzles have been presented: runs that differ in N_sup are equal in data only so."""
     loss: Literal["stablemax", "softmax"] = "stablemax"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     depth_curriculum: tuple[tuple[float, int, int], ...] = ()

@@ -107,7 +107,7 @@ def train(
 
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
     window, saved_at, save_s = _Window(), timer(), 0.0
-    while trainer.step < config.train.max_steps:
+    while not trainer.is_done:
         if trainer.ranks.first_says(should_stop()):
             yield _save(trainer, progress, kept)
             yield Interrupted(trainer.step)
@@ -120,7 +120,7 @@ def train(
             return
         progress.train_s += seconds
         window.add(loss, sums, seconds, trainer.flops - flops)
-        is_last = trainer.step == config.train.max_steps
+        is_last = trainer.is_done
         if trainer.step % runtime.log_every == 0 or is_last:
             yield Trained(trainer.step, window.means(config.train.batch_size) | _position(trainer, progress))
             window = _Window()

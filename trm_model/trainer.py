@@ -169,6 +169,13 @@ class Trainer:
         )
         return loss, sums
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has had its steps or its puzzles."""
+        limits = self.config.train
+        most = math.inf if limits.max_puzzles is None else limits.max_puzzles
+        return self.step >= limits.max_steps or self.puzzles_presented >= most
+
     def _set_depth(self) -> tuple[int, int]:
         """T and n of the coming step."""
         depth = self.config.model.cycles, self.config.model.latent_steps
