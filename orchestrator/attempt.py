@@ -15,10 +15,11 @@ from orchestrator import machine
 from orchestrator.checkpoints import StoredCheckpoints
 from orchestrator.datasets import ensure_local
 from orchestrator.job import Job, Listener, News
-from orchestrator.record import Row, Status, TrialWriter
-from orchestrator.storage import open_storage
+from orchestrator.record import Row, Status, TrialWriter, read_trial
+from orchestrator.storage import Storage, open_storage
 from trm_data.errors import UserError
 from trm_model import events
+from trm_model.checkpoint import step_of
 from trm_model.config import TrialConfig
 from trm_model.train import train
 from trm_model.trainer import resolve_device
@@ -35,6 +36,8 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
     attempt = _Attempt(job, config, writer, listen)
     try:
         dataset = ensure_local(storage, job.dataset)
+        if job.continues is not None:
+            inherit(storage, job.sweep, job.continues, writer, config.train.max_steps)
         for event in train(config, dataset, checkpoints=StoredCheckpoints(writer.checkpoints), should_stop=should_stop):
             attempt.take(event)
     except MemoryError as error:
@@ -48,6 +51,19 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
         )
     assert attempt.last is not None, "training ends with Finished, Diverged or Interrupted"
     return attempt.last
+
+
+def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max_steps: int) -> None:
+    """Let a trial that has no checkpoint yet begin with the last one of a shorter trial, and with its curve so far."""
+    if writer.checkpoints.list():
+        return
+    theirs = storage.sub(f"sweeps/{sweep}/trials/{shorter}/checkpoints")
+    names = [name for name in theirs.list() if step_of(name) <= max_steps]
+    if not names:
+        return
+    rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= step_of(names[-1])]
+    writer.inherit(rows)
+    writer.checkpoints.write(names[-1], theirs.read(names[-1]))
 
 
 class _Attempt:

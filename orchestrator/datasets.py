@@ -82,3 +82,18 @@ def _download(storage: Storage, name: str, path: Path) -> None:
             # another trial on this machine was faster: its copy is as good
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+class Library:
+    """The datasets of a sweep, provided once each."""
+
+    def __init__(self, storage: Storage, progress: Progress | None = None) -> None:
+        self._storage = storage
+        self._progress = progress
+        self._datasets: dict[DataRequest, Dataset] = {}
+
+    def get(self, request: DataRequest) -> Dataset:
+        """Build or find."""
+        if request not in self._datasets:
+            self._datasets[request] = provide(self._storage, request, self._progress)
+        return self._datasets[request]

@@ -2,6 +2,7 @@
 
     <storage>/sweeps/<sweep>/
         sweep.json                     the definition, as data
+        history/001.json               the definition before the first extension
         plan.jsonl                     one line per planned trial (study) or per fixed trial (search)
         lock.json                      the driver that owns the sweep, with a heartbeat
         trials/<trial id>/
@@ -36,7 +37,7 @@ class Status(StrEnum):
 
     PENDING = "pending"  # trial.json only
     RUNNING = "running"  # the last attempt has no end
-    INTERRUPTED = "interrupted"  # the last attempt ended by a signal; goes on from its checkpoint
+    INTERRUPTED = "interrupted"  # ended by a signal, or given another chance; goes on from its checkpoint
     STOPPED = "stopped"  # stopped early by a rule; can be continued
     FINISHED = "finished"  # result.json
     FAILED = "failed"  # its own error: not tried again by itself
@@ -92,10 +93,20 @@ class TrialRecord:
     rows: list[Row] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     stopped: dict[str, Any] | None = None
-    """step, rule, reason: the driver's decision"""
+    """step, rule, reason: the driver's decision, unless it was taken back"""
     result: dict[str, Any] | None = None
     """split, items, metrics{exact_accuracy, cell_accuracy, ...}, supervision_steps, weights, num_parameters,
     puzzles_presented, train_flops, train_s, ended_s, per_item: exact (0/1) per puzzle in order as packed hex"""
+    origin: dict[str, Any] | None = None
+    """Where its first steps come from: kind `continued` (a shorter trial of this sweep) or `reused` (the same trial of
+    another sweep), trial_id, sweep"""
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    """was, reason, after_attempt, requested_s: each another chance that the user gave it"""
+
+    @property
+    def is_exempt(self) -> bool:
+        """Whether no rule stops it any more: it was stopped, and the user had it go on."""
+        return any(retry["was"] == Status.STOPPED for retry in self.retries)
 
     @property
     def reason(self) -> str:
@@ -164,6 +175,10 @@ class _Folder:
                 found.append(Attempt(number, start, self.json(f"attempts/{number:03d}/end.json")))
         return found
 
+    def retries(self) -> list[dict[str, Any]]:
+        found = (self.json(name) for name in sorted(self.names) if name.startswith("retries/"))
+        return [retry for retry in found if retry is not None]
+
     def rows(self, attempt: int) -> list[Row]:
         prefix = f"attempts/{attempt:03d}/rows-"
         lines = [
@@ -184,7 +199,9 @@ def _fold(sweep: str, trial_id: str, folder: _Folder) -> TrialRecord:
         # What the next attempt did again counts once: its rows replace those after its first step.
         until = attempts[index + 1].start["from_step"] if index + 1 < len(attempts) else None
         rows += [row for row in folder.rows(attempt.number) if until is None or row.step <= until]
-    result, stopped = folder.json("result.json"), folder.json("stopped.json")
+    result, stopped, retries = folder.json("result.json"), folder.json("stopped.json"), folder.retries()
+    if any(retry["was"] == Status.STOPPED for retry in retries):
+        stopped = None
     last_step = max([row.step for row in rows], default=attempts[-1].start["from_step"] if attempts else 0)
     return TrialRecord(
         trial_id=trial_id,
@@ -193,16 +210,21 @@ def _fold(sweep: str, trial_id: str, folder: _Folder) -> TrialRecord:
         family=head["family"],
         config=TrialConfig.parse(head["config"], where=f"{folder.storage.url}/trial.json"),
         dataset=head["dataset"],
-        status=_status(attempts, result, stopped),
+        status=_status(attempts, result, stopped, max((retry["after_attempt"] for retry in retries), default=0)),
         step=last_step,
         rows=rows,
         attempts=attempts,
         result=result,
         stopped=stopped,
+        origin=head.get("origin"),
+        retries=retries,
     )
 
 
-def _status(attempts: list[Attempt], result: dict[str, Any] | None, stopped: dict[str, Any] | None) -> Status:
+def _status(
+    attempts: list[Attempt], result: dict[str, Any] | None, stopped: dict[str, Any] | None, forgiven: int
+) -> Status:
+    """`forgiven`: the last attempt whose end does not count any more."""
     if result is not None:
         return Status.FINISHED
     if stopped is not None:
@@ -210,7 +232,9 @@ def _status(attempts: list[Attempt], result: dict[str, Any] | None, stopped: dic
     if not attempts:
         return Status.PENDING
     end = attempts[-1].end
-    return Status.RUNNING if end is None else Status(end["status"])
+    if end is None:
+        return Status.RUNNING
+    return Status.INTERRUPTED if attempts[-1].number <= forgiven else Status(end["status"])
 
 
 class TrialWriter:
@@ -227,6 +251,10 @@ class TrialWriter:
     def start(self, start: dict[str, Any]) -> None:
         """Announce the attempt."""
         self.folder.write(f"attempts/{self.attempt:03d}/start.json", dump(start))
+
+    def inherit(self, rows: list[Row]) -> None:
+        """Take over the curve of the trial whose checkpoint this attempt will begin with: to be written before it."""
+        self.folder.write(f"attempts/{self.attempt:03d}/rows-000000.jsonl", dump_rows(rows))
 
     def add(self, row: Row) -> None:
         """Keep a row for the next segment."""

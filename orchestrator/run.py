@@ -1,115 +1,25 @@
-"""The driver: Ray Tune executes, records decide.
-
-Tune places trials and brings back rungs. Everything else is ours: the planner says which trial starts, the records say
-what happened, and each start of the driver is a new Tuner that goes on from the records.
-"""
+"""Run a sweep to its end, or go on with it where it was left."""
 
 from __future__ import annotations
 
-import json
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from types import FrameType
-from typing import Any
 
-from orchestrator.cluster.connect import check_cluster, connect
-from orchestrator.datasets import provide
-from orchestrator.errors import ClusterError, SweepError
-from orchestrator.job import Job
-from orchestrator.lock import DriverLock, stop_requested
-from orchestrator.placement import bundle, fits
-from orchestrator.plan import PlannedTrial
+from orchestrator.cluster.connect import check_cluster
+from orchestrator.datasets import Library
+from orchestrator.driver import Driver, Ending, Options
+from orchestrator.errors import SweepError
+from orchestrator.lifecycle import current, extension_between
+from orchestrator.lock import DriverLock
 from orchestrator.planner import Planner
-from orchestrator.record import Status, TrialRecord, dump, read_trial, read_trials
-from orchestrator.stopping import Rung
+from orchestrator.record import dump, read_trials
+from orchestrator.recorded import differences, find_definition, sweep_folder
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
-from trm_data import DataRequest, Dataset, fingerprint
-from trm_data.errors import UserError, nearest
+from orchestrator.warm_start import warm_start
+from orchestrator.watcher import Watcher
+from trm_data import fingerprint
 
-POLL_S = 0.2
-STOP_POLL_S = 2.0
-ECHO_S = 2.0
-"""`timeout` and `make` pass on a signal that the terminal has sent already."""
-STOP_LIMIT_S = 45.0
-"""Longest wait for a clean stop: where Ray was ended together with the driver it never comes."""
-LOST_MACHINES = 5
-"""Times that a trial may lose its machine before the sweep gives it up."""
-MAX_UNBOUNDED_SLOTS = 64
-
-
-class Ending(StrEnum):
-    """How a driver ended."""
-
-    COMPLETE = "complete"
-    STOPPED = "stopped"
-    ABANDONED = "abandoned"
-    """Stopped, but Ray did not answer any more: the process must end without waiting for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Where and how to run: nothing here changes a result."""
-
-    address: str | None = None
-    max_concurrent: int | None = None
-
-
-class Watcher:
-    """What a driver tells its surroundings. The default says nothing."""
-
-    def building(self, stage: str, done: int, total: int) -> None:
-        """A dataset is being built."""
-
-    def started(self, planner: Planner, slots: int) -> None:
-        """Trials are about to start."""
-
-    def refresh(self, planner: Planner) -> None:
-        """Called a few times a second from the main thread."""
-
-    def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
-        """A trial has ended. Called from the driver's own thread."""
-
-
-class Library:
-    """The datasets of a sweep, provided once each."""
-
-    def __init__(self, storage: Storage, watcher: Watcher) -> None:
-        self._storage = storage
-        self._watcher = watcher
-        self._datasets: dict[DataRequest, Dataset] = {}
-
-    def get(self, request: DataRequest) -> Dataset:
-        """Build or find."""
-        if request not in self._datasets:
-            self._datasets[request] = provide(self._storage, request, self._watcher.building)
-        return self._datasets[request]
-
-
-def sweep_folder(storage: Storage, name: str) -> Storage:
-    """The folder of a sweep."""
-    return storage.sub(f"sweeps/{name}")
-
-
-def load_definition(storage: Storage, name: str) -> Sweep:
-    """The recorded definition of a sweep. Raises SweepError if there is none, with the nearest known name."""
-    try:
-        return Sweep.parse(json.loads(sweep_folder(storage, name).read("sweep.json")))
-    except KeyError:
-        raise SweepError(
-            f"no sweep {name!r} in {storage.url}", nearest(name, sweep_names(storage)) or "No sweep was run there yet"
-        ) from None
-
-
-def sweep_names(storage: Storage) -> list[str]:
-    """Names of all sweeps of a storage."""
-    keys = (key.split("/") for key in storage.list("sweeps"))
-    return sorted({parts[1] for parts in keys if len(parts) == 3 and parts[2] == "sweep.json"})
+__all__ = ["Ending", "Options", "run_sweep"]
 
 
 def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher) -> tuple[Ending, Planner]:
@@ -120,247 +30,39 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
         ClusterError: the cluster cannot be joined or cannot hold a trial.
     """
     folder = sweep_folder(storage, sweep.name)
-    _agree(folder, sweep)
+    _agree(find_definition(storage, sweep.name), sweep)
     if options.address is not None:
         check_cluster(options.address)
     with DriverLock(folder, sweep.name) as lock:
         folder.write("sweep.json", dump(sweep.plain()))
-        library = Library(storage, watcher)
+        library = Library(storage, watcher.building)
         library.get(sweep.base.data.request())
-        planner = Planner(sweep, fingerprint, read_trials(storage, sweep.name))
+        records = read_trials(storage, sweep.name)
+        others = warm_start(sweep, storage, fingerprint)
+        planner = Planner(sweep, fingerprint, current(sweep, records), others)
         if planner.is_done:
             return Ending.COMPLETE, planner
         if lock.took_over:
             time.sleep(3)  # a driver that was killed here may have trials that notice only now
-        ending = _Driver(sweep, storage, library, planner, watcher, lock).run(options)
+        ending = Driver(sweep, storage, library, planner, records, watcher, lock).run(options)
         if ending is not Ending.COMPLETE:  # trials wrote their last words after Tune had let them go
-            planner = Planner(sweep, fingerprint, read_trials(storage, sweep.name))
+            planner = Planner(sweep, fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
         return ending, planner
 
 
-def _agree(folder: Storage, sweep: Sweep) -> None:
+def _agree(recorded: Sweep | None, sweep: Sweep) -> None:
     """A name stands for one definition."""
-    try:
-        recorded = Sweep.parse(json.loads(folder.read("sweep.json"))).definition()
-    except KeyError:
+    if recorded is None:
         return
-    changed = _differences(recorded, sweep.definition())
-    if changed:
-        raise SweepError(
-            f"sweep {sweep.name!r} exists with another definition ({', '.join(changed[:4])})",
-            f"Give this one another --name, or go on with the recorded one: trm sweep resume {sweep.name}",
-        )
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
-
-
-class _Driver:
-    """Tune's three seams (search, schedule, stop) on one planner. Tune calls them from one thread, one at a time."""
-
-    def __init__(
-        self, sweep: Sweep, storage: Storage, library: Library, planner: Planner, watcher: Watcher, lock: DriverLock
-    ) -> None:
-        self._sweep = sweep
-        self._storage = storage
-        self._library = library
-        self._planner = planner
-        self._watcher = watcher
-        self._lock = lock
-        self._stopping = threading.Event()
-        self._abandoned = False
-        self._error: BaseException | None = None
-
-    def run(self, options: Options) -> Ending:
-        connect(options.address)
-        import ray
-
-        try:
-            slots = self._slots(options)
-            self._watcher.started(self._planner, slots)
-            thread = threading.Thread(target=self._fit, args=(slots,), name="tune", daemon=True)
-            with _stop_signals(self._stopping):
-                thread.start()
-                self._wait(thread)
-            if self._abandoned:
-                return Ending.ABANDONED
-        finally:
-            if not self._abandoned:
-                ray.shutdown()
-        if self._error is not None:
-            raise self._error
-        return Ending.COMPLETE if self._planner.is_done else Ending.STOPPED
-
-    def _wait(self, thread: threading.Thread) -> None:
-        folder = sweep_folder(self._storage, self._sweep.name)
-        asked_s = stopping_s = time.monotonic()
-        while thread.is_alive():
-            thread.join(POLL_S)
-            if not self._stopping.is_set():
-                stopping_s = time.monotonic()
-            elif time.monotonic() - stopping_s > STOP_LIMIT_S:
-                self._abandoned = True
-                return
-            self._watcher.refresh(self._planner)
-            if self._lock.lost.is_set() and self._error is None:
-                self._error = SweepError("another driver took this sweep over", "This one's trials were ended")
-                self._stopping.set()
-            if time.monotonic() - asked_s > STOP_POLL_S:
-                asked_s = time.monotonic()
-                if stop_requested(folder):
-                    self._stopping.set()
-
-    def _slots(self, options: Options) -> int:
-        """Trials at once. Raises ClusterError where a fixed set of nodes can hold none."""
-        import ray
-
-        nodes = ray.nodes()
-        demand = bundle(self._sweep.resources)
-        total = ray.cluster_resources()
-        room = min(int(total.get(name, 0) // amount) for name, amount in demand.resources.items())
-        if options.address is None and not fits(demand, nodes):
-            raise ClusterError(
-                f"this machine cannot hold one trial ({_words(demand.resources, demand.labels)})",
-                "Ask for less with --cpus / --gpu, or name a cluster with --address",
-            )
-        wanted = options.max_concurrent or self._sweep.max_concurrent
-        return min(wanted, MAX_UNBOUNDED_SLOTS) if wanted else max(1, min(room or 8, MAX_UNBOUNDED_SLOTS))
-
-    def _fit(self, slots: int) -> None:
-        try:
-            from orchestrator.tuning import fit
-
-            fit(self, slots, LOST_MACHINES)
-        except BaseException as error:  # handed to the main thread, which raises it
-            self._error = self._error or error
-
-    # what orchestrator.tuning calls
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """What the user can mend (a full disk, a lost storage) ends the sweep cleanly and is raised at its end."""
-        try:
-            yield
-        except UserError as error:
-            self._error = self._error or error
-            self._stopping.set()
-
-    def suggest(self) -> dict[str, Any] | None:
-        """Tune's configuration of the next trial, its trial.json written first; None if none can start now."""
-        if self._stopping.is_set():
-            return None
-        with self._guarded():
-            trial = self._planner.next()
-            return self._announce(trial) if trial else None
-        return None
-
-    def _announce(self, trial: PlannedTrial) -> dict[str, Any]:
-        dataset = self._library.get(trial.config.data.request())
-        folder = trial_folder(self._storage, self._sweep.name, trial.trial_id)
-        folder.create("trial.json", dump(head_of(trial, dataset)))
-        runtime = trial.config.runtime
-        threads = runtime.num_threads or max(1, int(trial.resources.cpus))
-        runtime = runtime.model_copy(update={"num_threads": threads})
-        job = Job(
-            storage_url=self._storage.url,
-            sweep=self._sweep.name,
-            trial_id=trial.trial_id,
-            config=trial.config.model_copy(update={"runtime": runtime}).plain(),
-            dataset=dataset.path.name,
-            placement={"gpu_count": trial.resources.gpus, "cpu_count": trial.resources.cpus},
-        )
-        return {"trial_id": trial.trial_id, "job": asdict(job), "resources": trial.resources.plain()}
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing more is to be started."""
-        return self._stopping.is_set() or self._planner.is_done
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether somebody asked to stop."""
-        return self._stopping.is_set()
-
-    def result(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """A rung or progress. Returns whether the trial goes on."""
-        metrics: dict[str, float] = dict(result["metrics"])
-        state = self._planner.trials[trial_id]
-        if result.get("trial_step") is not None:
-            state.step = result["trial_step"]
-        if result["kind"] != "rung":
-            return True
-        rung = Rung(state.step, metrics["exact_accuracy"], metrics.get("raw_cell_accuracy", 0.0))
-        decision = self._planner.rung(trial_id, rung, metrics.get(self._sweep.metric))
-        if decision.stop:
-            stopped = {"step": state.step, "rule": self._sweep.stopping.rule, "reason": decision.reason}
-            with self._guarded():
-                trial_folder(self._storage, self._sweep.name, trial_id).write("stopped.json", dump(stopped))
-        return not decision.stop
-
-    def ended(self, trial_id: str, lost: bool) -> None:
-        """A trial is over: by itself, stopped, interrupted, or (`lost`) its machine failed it too often."""
-        with self._guarded():
-            record = read_trial(self._storage, self._sweep.name, trial_id)
-            if not record.status.is_final and not self._stopping.is_set():
-                times = f" {LOST_MACHINES + 1} times" if lost else ""
-                self._give_up(record, f"its machine or process was lost{times}")
-                record = read_trial(self._storage, self._sweep.name, trial_id)
-            if record.status is not Status.RUNNING:  # else interrupted without a word: it goes on in the next run
-                self._planner.ended(record)
-                self._watcher.trial_ended(self._planner, record)
-
-    def _give_up(self, record: TrialRecord, reason: str) -> None:
-        folder = trial_folder(self._storage, self._sweep.name, record.trial_id)
-        number = record.attempts[-1].number if record.attempts else 1
-        if not record.attempts:
-            folder.write(f"attempts/{number:03d}/start.json", dump({"from_step": 0, "started_s": time.time()}))
-        end = {"status": "failed", "step": record.step, "ended_s": time.time(), "train_s": 0.0}
-        folder.write(f"attempts/{number:03d}/end.json", dump({**end, "reason": reason, "traceback": ""}))
-
-
-def head_of(trial: PlannedTrial, dataset: Dataset) -> dict[str, Any]:
-    """The content of `trial.json`."""
-    return {
-        "stage": trial.stage,
-        "family": trial.family,
-        "config": trial.config.plain(),
-        "dataset": {**dataset.describe(), "name": dataset.path.name},
-    }
-
-
-def trial_folder(storage: Storage, sweep: str, trial_id: str) -> Storage:
-    """The folder of a trial."""
-    return sweep_folder(storage, sweep).sub(f"trials/{trial_id}")
-
-
-def _words(resources: dict[str, float], labels: dict[str, str]) -> str:
-    parts = [f"{amount:g} {name}" for name, amount in resources.items()]
-    return ", ".join([*parts, *(f"{key}={value}" for key, value in labels.items())])
-
-
-@contextmanager
-def _stop_signals(stopping: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for a clean stop; one that comes later than an echo of the first ends at once."""
-    first_s = 0.0
-
-    def handle(number: int, _: FrameType | None) -> None:
-        nonlocal first_s
-        if stopping.is_set() and time.monotonic() - first_s > ECHO_S:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        first_s = first_s or time.monotonic()
-        stopping.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    changed = differences(recorded.definition(), sweep.definition())
+    if not changed:
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    more = extension_between(recorded, sweep)
+    what = f"sweep {sweep.name!r} exists with another definition ({', '.join(changed[:4])})"
+    if more:
+        raise SweepError(what, f"Take the change over: trm sweep extend {sweep.name} {more}")
+    raise SweepError(
+        what,
+        f"Give this one another --name, go on with the recorded one: trm sweep resume {sweep.name}, or add to it: "
+        f"trm sweep extend {sweep.name} --help",
+    )

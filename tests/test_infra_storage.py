@@ -51,6 +51,12 @@ class TestContract:
         assert storage.list("run") == ["run/1/x", "run/2"]
         assert storage.list("absent") == []
 
+    def test_sizes_are_of_the_same_keys_as_the_list(self, storage: Storage) -> None:
+        for key, data in (("run/2", b"12"), ("run/1/x", b""), ("runner/1", b"12345")):
+            storage.write(key, data)
+        assert storage.sizes("run") == {"run/1/x": 0, "run/2": 2}
+        assert sorted(storage.sizes()) == storage.list()
+
     def test_sub_is_the_same_storage_seen_from_below(self, storage: Storage) -> None:
         below = storage.sub("sweeps").sub("depth")
         below.write("plan.jsonl", b"{}")

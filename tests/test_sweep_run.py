@@ -136,6 +136,45 @@ def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path,
     assert scores(storage) == scores(undisturbed)
 
 
+def test_extended_study_runs_only_what_is_new_and_longer_trials_go_on_as_if_never_cut(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    storage = tmp_path / "runs"
+    where = ["--storage", str(storage), "--tracking", "none"]
+    short = [
+        part if part != "n=1,2" else "n=1" for part in grid(storage, "--tracking", "none", **{"train.max_steps": 30})
+    ]
+    trm(*short)
+    before = records(storage)
+    changed = trm(*grid(storage, **{"train.max_steps": 60}), check=False)
+    assert changed.returncode == 2 and "trm sweep extend grid --max-steps 60 --vary n=2" in changed.stderr
+    trm("sweep", "extend", "grid", "--max-steps", "60", "--vary", "n=2", "--storage", str(storage))
+    done = trm("sweep", "resume", "grid", *where)
+    assert "complete: 4 finished" in done.stdout
+
+    after = records(storage)
+    assert len(before) == 2 and all(after[key] == record for key, record in before.items())
+    new = {key: record for key, record in after.items() if key not in before}
+    longer = [record for record in new.values() if record.origin]
+    assert [record.attempts[0].start["from_step"] for record in longer] == [30, 30]
+    for record in longer:
+        assert record.origin and before[record.origin["trial_id"]].config.train.max_steps == 30
+        assert [row.step for row in record.rows if row.split == "validation"] == [10, 20, 30, 40, 50, 60]
+    # At 30 steps the short trial had an evaluation and a checkpoint of its own; nothing of that changes a weight.
+    assert {key: scores(storage)[key] for key in new} == scores(undisturbed)
+    assert "complete: 4 finished" in trm(*grid(storage, "--tracking", "none", **{"train.max_steps": 60})).stdout
+
+
+def test_trial_is_shown_and_reproduced_to_the_last_bit(undisturbed: Path) -> None:
+    where = ["--storage", str(undisturbed)]
+    trial_id = next(iter(records(undisturbed)))
+    shown = json.loads(trm("trial", "show", trial_id[:8], *where, "--json").stdout)
+    assert shown["status"] == "finished" and len(shown["curve"]) == 6 and len(shown["attempts"]) == 1
+    again = trm("trial", "reproduce", f"grid/{trial_id}", *where)
+    assert "the same, to the last bit" in again.stdout
+    assert len(records(undisturbed)) == 4, "a reproduction lies outside the sweep"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
@@ -177,3 +216,9 @@ def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
     statuses = {record.config.optimizer.lr: record.status for record in records(storage).values()}
     assert statuses[1e-3] is Status.FINISHED and statuses[1e30] is Status.DIVERGED
     assert "not finite" in done.stderr
+    assert "not finite" in trm("sweep", "logs", "grid", "--storage", str(storage)).stdout
+
+    assert "1 trials go again" in trm("sweep", "retry", "grid", "--storage", str(storage)).stdout
+    trm("sweep", "resume", "grid", "--storage", str(storage), "--tracking", "none")
+    tries = {record.config.optimizer.lr: len(record.attempts) for record in records(storage).values()}
+    assert tries == {1e-3: 1, 1e30: 2}

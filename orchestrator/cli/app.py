@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import baselines, checkpoint, compare, data, doctor, leaderboard, sweep, train, ui
+from orchestrator.cli import baselines, checkpoint, compare, data, doctor, leaderboard, sweep, train, trial, ui
 
 app = typer.Typer(
     name="trm",
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(sweep.app, name="sweep")
+app.add_typer(trial.app, name="trial")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(baselines.app, name="baselines")
 app.command("train")(train.train)

@@ -26,9 +26,9 @@ def ablate(
     from orchestrator.baselines import load_baselines
     from orchestrator.cli.console import out
     from orchestrator.record import read_trials
+    from orchestrator.recorded import load_definition
     from orchestrator.report.formats import ablation_to_markdown, ablation_to_rich
     from orchestrator.report.page import write_report
-    from orchestrator.run import load_definition
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)

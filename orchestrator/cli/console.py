@@ -79,6 +79,11 @@ def num_bytes(count: float) -> str:
     raise AssertionError
 
 
+def clock_of(time_s: float) -> str:
+    """A moment, as date and time of day."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
+
+
 def clock() -> str:
     """The time of day, for plain lines."""
     return time.strftime("%H:%M:%S")

@@ -12,9 +12,9 @@ from orchestrator.cli.single import SWEEP as SINGLE_RUNS
 from orchestrator.leaderboard import Table, build_leaderboard, refusals, select
 from orchestrator.llm.results import read_measurements
 from orchestrator.record import TrialRecord, read_trials
+from orchestrator.recorded import sweep_names
 from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.report.page import write_report
-from orchestrator.run import sweep_names
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from trm_data.errors import ConfigError, nearest
 

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.console import BuildBar, clock, duration, err, out
+from orchestrator.driver import Ending
 from orchestrator.planner import Planner, Progress
 from orchestrator.record import Status, TrialRecord
-from orchestrator.run import Ending, Watcher
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
+from orchestrator.watcher import Watcher
 
 PLAIN_EVERY_S = 15.0
 STYLES = {

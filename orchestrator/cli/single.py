@@ -16,7 +16,7 @@ from orchestrator.job import Job, News
 from orchestrator.lock import DriverLock
 from orchestrator.plan import PlannedTrial
 from orchestrator.record import Status, dump, read_trial
-from orchestrator.run import head_of, trial_folder
+from orchestrator.recorded import head_of, trial_folder
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import Resources
 from trm_model.config import TrialConfig
@@ -43,7 +43,7 @@ def train_here(config: TrialConfig, url: str, as_json: bool) -> int:
     if not folder.exists("result.json"):
         with DriverLock(folder, f"train/{identity}"):
             job = Job(storage.url, SWEEP, identity, config.plain(), dataset.path.name)
-            news = _train(job, config.train.max_steps)
+            news = run_job(job, config.train.max_steps)
         if news.status != Status.FINISHED:
             word = "go on with the same command" if news.status == Status.INTERRUPTED else news.reason
             err.print(f"[yellow]{news.status}[/] at step {news.step}: {word}")
@@ -52,7 +52,8 @@ def train_here(config: TrialConfig, url: str, as_json: bool) -> int:
     return 0
 
 
-def _train(job: Job, max_steps: int) -> News:
+def run_job(job: Job, max_steps: int) -> News:
+    """One attempt in this process, with a progress bar; SIGINT and SIGTERM end it with a checkpoint."""
     stop = threading.Event()
 
     def handle(number: int, _: FrameType | None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.cli.console import duration, out
 from orchestrator.record import Status, TrialRecord
@@ -55,25 +57,35 @@ def _counts(records: list[TrialRecord], driver: dict[str, Any] | None) -> dict[S
 
 def show_sweep(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> None:
     """One sweep: a row per trial, the best first."""
+    out.print(sweep_view(sweep, records, driver))
+
+
+def sweep_view(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> RenderableType:
+    """Who runs it, a row per trial, and the counts."""
     where = f"runs as process {driver['pid']} on {driver['host']}" if driver else "is not running"
-    out.print(f"[bold]{sweep.name}[/] ({sweep.kind}) {where}")
+    spent = sum(float(a.end["train_s"]) for r in records for a in r.attempts[-1:] if a.end)
+    counts = ", ".join(f"{count} {status}" for status, count in _counts(records, driver).items() if count)
+    return Group(
+        Text.from_markup(f"[bold]{sweep.name}[/] ({sweep.kind}) {where}"),
+        _table(sweep, records, driver),
+        Text(f"{counts or 'no trials yet'}; {duration(spent)} of training"),
+    )
+
+
+def _table(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> Table:
     rows = [_row(sweep, record, driver) for record in records]
     rows.sort(key=lambda row: (row["stage"], -(row[sweep.metric] if row[sweep.metric] is not None else -1)))
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("trial", "stage", "configuration", "seed", "status", "step", sweep.metric.replace("_", " "), "on"):
-        table.add_column(
-            name, justify="right" if name in ("seed", "step") or name.startswith(sweep.metric[:5]) else "left"
-        )
+    right = {"seed", "step", sweep.metric}
+    for name in ("trial", "stage", "configuration", "seed", "status", "step", sweep.metric, "on"):
+        table.add_column(name.replace("_", " "), justify="right" if name in right else "left")
     for row in rows:
         value = "-" if row[sweep.metric] is None else f"{100 * row[sweep.metric]:.1f} %"
         table.add_row(
             row["trial_id"], row["stage"], row["family"], str(row["seed"]), row["status"],
             f"{row['step']}/{row['max_steps']}", value, row["split"] if row[sweep.metric] is not None else "",
         )  # fmt: skip
-    out.print(table)
-    spent = sum(float(a.end["train_s"]) for r in records for a in r.attempts[-1:] if a.end)
-    counts = ", ".join(f"{count} {status}" for status, count in _counts(records, driver).items() if count)
-    out.print(f"{counts or 'no trials yet'}; {duration(spent)} of training")
+    return table
 
 
 def show_sweeps(found: list[dict[str, Any]], url: str) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli import lifecycle
+from orchestrator.cli.lifecycle import NameArgument
 from orchestrator.cli.options import (
     CpusOption,
     FileArgument,
@@ -28,7 +30,7 @@ from orchestrator.cli.options import (
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep
 
-app = typer.Typer(help="Plan, run, resume, watch and stop sweeps.", no_args_is_help=True)
+app = typer.Typer(help="Plan, run, watch, stop, resume, extend and tidy up sweeps.", no_args_is_help=True)
 
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="HOST:PORT of a running Ray cluster; this machine if left out.")
@@ -40,7 +42,6 @@ TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking", help="MLflow tracking URI, or 'none'. SQLite in the storage folder if left out."),
 ]
-NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
 
 
 @app.command()
@@ -128,7 +129,7 @@ def resume(
 
     Example: trm sweep resume demo
     """
-    from orchestrator.run import load_definition
+    from orchestrator.recorded import load_definition
     from orchestrator.storage import open_storage
 
     _drive(load_definition(open_storage(storage), name), storage, address, max_concurrent, tracking)
@@ -151,7 +152,7 @@ def status(
     from orchestrator.cli.status_view import show_sweep, show_sweeps, summary
     from orchestrator.lock import driver_of
     from orchestrator.record import read_trials
-    from orchestrator.run import load_definition, sweep_folder, sweep_names
+    from orchestrator.recorded import load_definition, sweep_folder, sweep_names
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
@@ -179,7 +180,7 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
     from orchestrator.cli.console import out
     from orchestrator.errors import SweepError
     from orchestrator.lock import driver_of, request_stop
-    from orchestrator.run import load_definition, sweep_folder
+    from orchestrator.recorded import load_definition, sweep_folder
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
@@ -208,3 +209,7 @@ def _drive(sweep: Sweep, url: str, address: str | None, max_concurrent: int | No
         sys.stdout.flush()
         os._exit(3)  # Ray's own shutdown would wait for what is gone
     raise typer.Exit(0 if ending is Ending.COMPLETE else 3)
+
+
+for command in (lifecycle.extend, lifecycle.retry, lifecycle.watch, lifecycle.logs, lifecycle.prune):
+    app.command()(command)

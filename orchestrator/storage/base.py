@@ -49,6 +49,9 @@ class Storage(Protocol):
     def list(self, folder: str = "") -> list[str]:
         """All keys below `folder`, recursively, sorted, each as `read` takes it."""
 
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Bytes of every key below `folder`, in one listing."""
+
     def delete(self, key: str) -> None:
         """Remove the key; no error if it does not exist."""
 

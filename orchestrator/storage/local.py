@@ -9,7 +9,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,13 @@ class LocalStorage:
         top = self._path(folder) if folder else self.root
         with _local_errors("list", top):
             return sorted(path.relative_to(self.root).as_posix() for path in _files(top))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        found = {}
+        for key in self.list(folder):
+            with suppress(FileNotFoundError):  # it has just been deleted
+                found[key] = self._path(key).stat().st_size
+        return found
 
     def delete(self, key: str) -> None:
         path = self._path(key)

@@ -60,15 +60,18 @@ class S3Storage:
         return True
 
     def list(self, folder: str = "") -> list[str]:
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
         top = self._key(folder) if folder else self.prefix
         cut = len(self.prefix) + 1 if self.prefix else 0
 
-        def pages() -> list[str]:
+        def pages() -> dict[str, int]:
             pager = self._client.get_paginator("list_objects_v2")
             found = pager.paginate(Bucket=self.bucket, Prefix=f"{top}/" if top else "")
-            return [item["Key"][cut:] for page in found for item in page.get("Contents", [])]
+            return {item["Key"][cut:]: int(item["Size"]) for page in found for item in page.get("Contents", [])}
 
-        return sorted(self._call(pages))
+        return self._call(pages)
 
     def delete(self, key: str) -> None:
         self._call(lambda: self._client.delete_object(**self._at(key)))

@@ -1,0 +1,37 @@
+"""SIGINT and SIGTERM as a request to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ECHO_S = 2.0
+"""`timeout` and `make` pass on a signal that the terminal has sent already."""
+
+
+@contextmanager
+def stop_signals(stopping: threading.Event) -> Iterator[None]:
+    """Both signals set `stopping`; one that comes later than an echo of the first ends the process at once."""
+    first_s = 0.0
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal first_s
+        if stopping.is_set() and time.monotonic() - first_s > ECHO_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        first_s = first_s or time.monotonic()
+        stopping.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
