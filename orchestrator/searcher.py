@@ -29,6 +29,8 @@ from orchestrator.warm_start import WarmStart
 
 DRAWS = 50
 """Suggestions of known or forbidden cells that are thrown away before an unknown one is drawn at random."""
+FEWEST_SOURCES = 10
+"""CMA-ES takes its first mean from the best tenth of what it is given, which must hold one."""
 SLOW_SAMPLERS = {"gp"}
 """Samplers that may not keep the scheduler waiting."""
 NOTHING_EARLIER = WarmStart()
@@ -212,7 +214,7 @@ def _sampler(sweep: Sweep, results: Sequence[FrozenTrial]) -> BaseSampler:
                     seed=seed,
                     n_startup_trials=startup,
                     warn_independent_sampling=False,
-                    source_trials=complete or None,
+                    source_trials=complete if len(complete) >= FEWEST_SOURCES and not sweep.only_if else None,
                 )
             case "gp":
                 return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)

@@ -103,7 +103,8 @@ def make_sweep(
     else:
         assert recipe is not None
         values = {"name": "unnamed", "base": base_config(recipe, settings, max_steps).plain()}
-    space = {path: Choice(values=tuple(found)) for path, found in assignments(vary, "--vary").items()}
+    axes = assignments(vary, "--vary").items()
+    space = {path: Choice.parse({"values": tuple(found)}, where=f"--vary {path}") for path, found in axes}
     if space:
         values["space"] = {path: domain.plain() for path, domain in space.items()}
     if trials is not None:
