@@ -25,7 +25,7 @@ from orchestrator.llm.score import summarise
 from orchestrator.lock import DriverLock
 from orchestrator.record import dump
 from orchestrator.report.markup import dollars
-from orchestrator.run import _stop_signals as stop_signals
+from orchestrator.signals import stop_signals
 from orchestrator.statistics import wilson
 from orchestrator.storage import Storage, open_storage
 from trm_data import Dataset
