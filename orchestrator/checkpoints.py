@@ -16,9 +16,9 @@ from trm_model.checkpoint import (
     LocalCheckpoints,
     checkpoint_names,
     name_of,
+    read,
     read_header,
     step_of,
-    unpack,
 )
 
 
@@ -52,13 +52,9 @@ class Found:
     dataset: str | None
     """Folder name of the dataset in the storage that the trial was trained on; None for a file."""
 
-    def read(self) -> bytes:
-        """Its bytes."""
-        return self.store.read(self.name)
-
     def load(self) -> Checkpoint:
         """All of it."""
-        return unpack(self.read(), self.where, self.store)
+        return read(self.store, self.name)
 
 
 def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
@@ -95,7 +91,7 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
 
 def _trial(storage: Storage, sweep: str, start: str) -> str:
     """The id of the one trial that starts so."""
-    if storage.exists(f"sweeps/{sweep}/trials/{start}/trial.json"):
+    if start and storage.exists(f"sweeps/{sweep}/trials/{start}/trial.json"):
         return start
     keys = (key.split("/") for key in storage.list(f"sweeps/{sweep}/trials"))
     trials = sorted({parts[3] for parts in keys if parts[-1] == "trial.json"})

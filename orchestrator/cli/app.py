@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import baselines, checkpoint, compare, data, doctor, leaderboard, sweep, train, trial, ui
+from orchestrator.cli import baselines, checkpoint, compare, data, doctor, evaluate, leaderboard, sweep, train, trial, ui
 
 app = typer.Typer(
     name="trm",
@@ -20,6 +20,7 @@ app.add_typer(trial.app, name="trial")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(baselines.app, name="baselines")
 app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
 app.command("recipes")(train.recipes)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("ablate")(compare.ablate)

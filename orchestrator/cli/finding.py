@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from orchestrator.checkpoints import Found
     from orchestrator.storage import Storage
-    from trm_data import DataRequest, Dataset
+    from trm_data import Dataset
     from trm_model.config import TrialConfig
 
 CheckpointArgument = Annotated[
@@ -29,30 +28,21 @@ DatasetOption = Annotated[
 
 def open_by_name(name: str, storage: Storage) -> Dataset:
     """A built dataset by folder or name, else the benchmark's default one, built if need be."""
-    from orchestrator.datasets import ensure_local
-    from trm_data import DataRequest, open_dataset
+    from orchestrator.cli.console import BuildBar
+    from orchestrator.datasets import find
 
-    if (Path(name) / "manifest.json").is_file():
-        return open_dataset(Path(name))
-    if "/" not in name and storage.exists(f"datasets/{name}/manifest.json"):
-        return ensure_local(storage, name)
-    return _provide(DataRequest(benchmark=name), storage)
+    with BuildBar() as progress:
+        return find(storage, name, progress)
 
 
 def dataset_for(found: Found, config: TrialConfig, name: str | None, storage: Storage) -> Dataset:
     """The dataset that is asked for by name, or the one that the checkpoint was trained on."""
-    from orchestrator.datasets import ensure_local
+    from orchestrator.cli.console import BuildBar
+    from orchestrator.datasets import ensure_local, provide
 
     if name is not None:
         return open_by_name(name, storage)
     if found.dataset is not None:
         return ensure_local(storage, found.dataset)
-    return _provide(config.data.request(), storage)
-
-
-def _provide(request: DataRequest, storage: Storage) -> Dataset:
-    from orchestrator.cli.console import BuildBar
-    from orchestrator.datasets import provide
-
     with BuildBar() as progress:
-        return provide(storage, request, progress)
+        return provide(storage, config.data.request(), progress)
