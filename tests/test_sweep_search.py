@@ -156,7 +156,7 @@ def test_search_finds_every_allowed_cell_and_no_other(sampler: str) -> None:
 @given(seed=st.integers(0, 10_000))
 def test_search_over_ranges_keeps_its_conditions(seed: int) -> None:
     sweep = search(
-        space={"model.mixer": choice("mlp", "attention"), "model.num_heads": choice(1, 2), "lr": log_uniform(1e-4, 0.1)},
+        space={"model.mixer": choice("mlp", "attention"), "model.num_heads": choice(1, 2), "lr": log_uniform(0.01, 1)},
         only_if={"model.num_heads": {"model.mixer": "attention"}},
         forbidden=({"model.mixer": "attention", "model.num_heads": 1},),
         base=tiny_config(**{"model.positions": "none"}), sampler_seed=seed, trials=10, confirm=Confirm(top=0, seeds=1),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import lifecycle
+from orchestrator.cli.export import export
 from orchestrator.cli.lifecycle import NameArgument
 from orchestrator.cli.options import (
     CpusOption,
@@ -211,5 +212,5 @@ def _drive(sweep: Sweep, url: str, address: str | None, max_concurrent: int | No
     raise typer.Exit(0 if ending is Ending.COMPLETE else 3)
 
 
-for command in (lifecycle.extend, lifecycle.retry, lifecycle.watch, lifecycle.logs, lifecycle.prune):
+for command in (lifecycle.extend, lifecycle.retry, lifecycle.watch, lifecycle.logs, lifecycle.prune, export):
     app.command()(command)
