@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+DIFF_LEN = 32_000
+"""Characters of a diff that a record keeps: it is in the record of every attempt."""
 PACKAGES = ("trm-orchestrator", "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow")
 
 
@@ -28,7 +30,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """commit and dirty of the checkout that this code runs from; empty for an installed wheel."""
+    """commit and dirty of the checkout that this code runs from, and the diff if dirty; empty for an installed wheel."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -41,7 +43,9 @@ def git_state() -> dict[str, Any]:
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return {}
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    if not git("status", "--porcelain", "--untracked-files=no"):
+        return {"commit": commit, "dirty": False}
+    return {"commit": commit, "dirty": True, "diff": (git("diff", "HEAD") or "")[:DIFF_LEN]}
 
 
 @cache

@@ -106,6 +106,7 @@ def _compared(projection: MlflowProjection, sweep: Sweep, records: list[TrialRec
 def _each(names: list[str] | None, url: str, tracking: str | None, verb: str, work: Work) -> dict[str, Any]:
     """Do `work` for every sweep, one writer at a time."""
     from orchestrator.cli.console import bar
+    from orchestrator.cli.tracking import artifact_location
     from orchestrator.projections.mlflow import MlflowProjection
     from orchestrator.projections.writer import only_writer
     from orchestrator.record import read_trials
@@ -115,7 +116,7 @@ def _each(names: list[str] | None, url: str, tracking: str | None, verb: str, wo
     storage = open_storage(url)
     uri = _address(storage, tracking)
     definitions = [load_definition(storage, name) for name in names or sweep_names(storage)]
-    projection = MlflowProjection(uri)
+    projection = MlflowProjection(uri, artifacts=artifact_location(storage))
     results = []
     with bar() as progress:
         for sweep in definitions:

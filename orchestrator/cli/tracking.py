@@ -59,7 +59,7 @@ class Tracker:
         from orchestrator.projections.mlflow import MlflowProjection
 
         assert self.uri is not None
-        projection = MlflowProjection(self.uri)
+        projection = MlflowProjection(self.uri, artifacts=artifact_location(self._storage))
         while not self._end.is_set():
             self._dirty.wait()
             self._dirty.clear()
@@ -95,3 +95,10 @@ def resolve_uri(storage: Storage, uri: str | None) -> str | None:
     if uri is not None:
         return uri
     return f"sqlite:///{storage.root.resolve()}/mlflow.db" if isinstance(storage, LocalStorage) else None
+
+
+def artifact_location(storage: Storage) -> str:
+    """Where files go if the tracker is a database without a place for them: beside the records."""
+    if isinstance(storage, LocalStorage):
+        return (storage.root.resolve() / "mlflow-artifacts").as_uri()
+    return f"{storage.url.partition('?')[0].rstrip('/')}/mlflow-artifacts"

@@ -47,10 +47,11 @@ def load_mlflow() -> Any:
 class Connection:
     """Connects at first use; after any failure it forgets what it knew of the other side and connects anew."""
 
-    def __init__(self, tracking_uri: str, experiment: str) -> None:
+    def __init__(self, tracking_uri: str, experiment: str, artifacts: str | None = None) -> None:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.experiment_id = ""
+        self._artifacts = artifacts
         self._client: Any = None
 
     @contextmanager
@@ -73,7 +74,7 @@ class Connection:
         except BaseException as error:
             self._client = None
             forget()
-            if not isinstance(error, MlflowException | SQLAlchemyError | sqlite3.Error | OSError):
+            if not isinstance(error, (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, *_file_errors())):
                 raise
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise TrackingError(
@@ -88,12 +89,19 @@ class Connection:
         client = MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            self.experiment_id = client.create_experiment(self.experiment, _artifact_location(self.tracking_uri))
+            self.experiment_id = client.create_experiment(self.experiment, self._artifact_location())
         else:
             self.experiment_id = found.experiment_id
             if found.lifecycle_stage == "deleted":
                 client.restore_experiment(found.experiment_id)
         return client
+
+    def _artifact_location(self) -> str | None:
+        """Beside an SQLite file, where MLflow would take the current folder; a server decides for itself."""
+        path = _sqlite_path(self.tracking_uri)
+        if path is not None:
+            return (path.absolute().parent / "mlflow-artifacts").as_uri()
+        return None if self.tracking_uri.startswith("http") else self._artifacts
 
     def search(self, client: Any, condition: str) -> Iterator[Any]:
         """Every run of the experiment that meets a condition."""
@@ -106,6 +114,14 @@ class Connection:
                 return
 
 
+def _file_errors() -> tuple[type[Exception], ...]:
+    """What a store of files on S3 raises where MLflow writes to it by itself, without a server between."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return Boto3Error, BotoCoreError, ClientError
+
+
 def _write_ahead(tracking_uri: str) -> None:
     """Let an SQLite file keep a write-ahead log: readers (`trm ui`) and the writer do not wait for each other, and a
     commit is one flush of the disk instead of three. The file remembers it."""
@@ -114,12 +130,6 @@ def _write_ahead(tracking_uri: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=20)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _artifact_location(tracking_uri: str) -> str | None:
-    """Beside an SQLite file, where MLflow would take the current folder; a server decides for itself."""
-    path = _sqlite_path(tracking_uri)
-    return (path.absolute().parent / "mlflow-artifacts").as_uri() if path is not None else None
 
 
 def _sqlite_path(tracking_uri: str) -> Path | None:

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from orchestrator.projections import view
+from orchestrator.projections.compare import Difference, Key, compare, key_of
 from orchestrator.projections.connection import Connection, default_uri
 from orchestrator.projections.reach import TrackingError
-from orchestrator.projections.view import Difference
 from orchestrator.record import Status, TrialRecord
 
 __all__ = ["Difference", "MlflowProjection", "Synced", "TrackingError", "default_uri"]
@@ -41,9 +41,11 @@ STATUSES = {
     Status.OUT_OF_MEMORY: "FAILED",
 }
 ENDED = {"FINISHED", "FAILED", "KILLED"}
+FILES = "files"
+"""Tag with the digest of the files that were sent."""
 ENTITIES_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
-"""Limits of MLflow's API. What exceeds the first (points, parameters and tags taken together) its client sends in further
+"""Limits of MLflow's API. What exceeds the first (points, parameters and tags together) its client sends in further
 requests, the tags in the first: a server that dies in between would then claim points that it never got."""
 
 Listener = Callable[[int, int], None]
@@ -73,9 +75,11 @@ class MlflowProjection:
     goes on there.
     """
 
-    def __init__(self, tracking_uri: str, experiment: str = "trm") -> None:
+    def __init__(self, tracking_uri: str, experiment: str = "trm", artifacts: str | None = None) -> None:
+        """`artifacts`: where a new experiment keeps files if `tracking_uri` is a database other than SQLite, which has
+        no place of its own as SQLite (beside its file) and servers have."""
         self.tracking_uri = tracking_uri
-        self._connection = Connection(tracking_uri, experiment)
+        self._connection = Connection(tracking_uri, experiment, artifacts)
         self._runs: dict[str, dict[str, _Run]] = {}
         self._client: Any = None
 
@@ -93,6 +97,7 @@ class MlflowProjection:
             runs = self._runs[sweep_name]
             parent = self._sync_parent(runs, records, sweep_name, definition)
             sent = [self._sync_trial(runs, record, parent) for record in _counted(records, listen)]
+            self._sync_files(runs[view.PARENT], view.parent_files(definition, records))
         return Synced(sum(points is not None for points in sent), sum(points or 0 for points in sent))
 
     def rebuild(
@@ -124,6 +129,12 @@ class MlflowProjection:
         unknown = found.keys() - {record.trial_id for record in records} - {view.PARENT}
         return differences + [Difference(trial_id, "run", note="it has no record") for trial_id in sorted(unknown)]
 
+    def run_ids(self, sweep_name: str) -> dict[str, str]:
+        """MLflow's run of every trial that has one, by trial id: what `projections.optuna.sync` shows beside it."""
+        with self._connection.session(self._runs.clear) as self._client:
+            found = self._found(sweep_name)
+        return {trial_id: runs[-1].run_id for trial_id, runs in found.items() if trial_id != view.PARENT}
+
     def _found(self, sweep_name: str) -> dict[str, list[_Run]]:
         """The sweep's runs by trial id."""
         runs: dict[str, list[_Run]] = defaultdict(list)
@@ -153,6 +164,14 @@ class MlflowProjection:
         ended = all(record.status.is_final for record in records)
         self._set_status(run, "FINISHED" if ended else "RUNNING", max(map(view.ended_s, records), default=0.0))
         return run.run_id
+
+    def _sync_files(self, run: _Run, files: Mapping[str, str]) -> None:
+        """Last: a store of files that is away keeps no curve from being sent."""
+        tag = {FILES: view.digest_of(files)}
+        if run.tags.get(FILES) != tag[FILES]:
+            for name, text in files.items():
+                self._client.log_text(run.run_id, text, name)
+            self._send(run, [], tag)
 
     def _sync_trial(self, runs: dict[str, _Run], record: TrialRecord, parent_id: str) -> int | None:
         """The number of points sent; None if there was nothing to do."""
@@ -226,9 +245,9 @@ class MlflowProjection:
         run.status = status
 
     def _compare(self, runs: Sequence[_Run], record: TrialRecord) -> Iterator[Difference]:
-        expected: dict[str, list[view.Key]] = defaultdict(list)
+        expected: dict[str, list[Key]] = defaultdict(list)
         for point in view.points(view.rows(record)):
-            expected[point.name].append(view.key_of(point.step, round(point.time_s * 1000), point.value))
+            expected[point.name].append(key_of(point.step, round(point.time_s * 1000), point.value))
         for note in _odd(runs):
             yield Difference(record.trial_id, "run", sum(map(len, expected.values())) if not runs else 0, note=note)
         if len(runs) != 1:
@@ -239,8 +258,8 @@ class MlflowProjection:
         has = set(self._client.get_run(run.run_id).data.metrics)
         for name in sorted(has | expected.keys()):
             history = self._client.get_metric_history(run.run_id, name)
-            there = [view.key_of(item.step, item.timestamp, item.value) for item in history]
-            difference = view.compare(record, name, expected.get(name, []), there)
+            there = [key_of(item.step, item.timestamp, item.value) for item in history]
+            difference = compare(record.trial_id, name, expected.get(name, []), there)
             if difference:
                 yield difference
 

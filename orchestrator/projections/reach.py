@@ -19,6 +19,8 @@ from trm_data.errors import UserError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 TIMEOUT_S = 2.0
+ANSWER_S = 10.0
+"""A server with a busy database takes a while; one that says nothing for longer is as good as away."""
 ADDRESSES = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
 
 
@@ -58,7 +60,7 @@ def check(uri: str) -> None:
 def _check_server(uri: str) -> None:
     shown = without_password(uri)
     try:
-        with urllib.request.urlopen(_version_request(uri), timeout=10) as answer:
+        with urllib.request.urlopen(_version_request(uri), timeout=ANSWER_S) as answer:
             version = answer.read(40).decode("ascii", "replace").strip()
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,9 +11,6 @@ from urllib.parse import urlsplit
 
 from orchestrator.record import Row, Status, TrialRecord
 
-MAX_VALUE = 1.7976931348623157e308
-NAMED_STEPS = 5
-"""So many steps are named where a curve differs."""
 PARENT = ""
 """In place of a trial id: the run of the sweep itself."""
 PROJECTED = "projected"
@@ -22,6 +18,7 @@ PROJECTED = "projected"
 DIGEST_LEN = 36
 """MLflow's limit for the digest of a dataset."""
 MAX_TAG_LEN = 5000
+HARDWARE = ("host", "node_id", "device", "processor", "cpu_count", "gpu_type", "gpu_name", "gpu_count", "market")
 RESULT_NUMBERS = ("num_parameters", "train_flops", "train_s", "puzzles_presented", "items")
 
 
@@ -32,14 +29,6 @@ class Point(NamedTuple):
     value: float
     time_s: float
     step: int
-
-
-class Key(NamedTuple):
-    """What tells one point of a curve from another."""
-
-    step: int
-    timestamp_ms: int
-    value: float | str
 
 
 def rows(record: TrialRecord) -> list[Row]:
@@ -150,9 +139,15 @@ def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
 
 def _attempt_tags(start: Mapping[str, Any]) -> dict[str, Any]:
     git = start.get("git") or {}
-    tags = {name: start.get(name) for name in ("host", "node_id", "device", "gpu_type", "gpu_count", "processor")}
+    tags = {name: start.get(name) for name in HARDWARE}
     versions = {f"version.{name}": version for name, version in (start.get("versions") or {}).items()}
-    return tags | versions | {"mlflow.source.git.commit": git.get("commit"), "git.dirty": git.get("dirty")}
+    code = {"mlflow.source.git.commit": git.get("commit"), "git.dirty": git.get("dirty")}
+    return tags | versions | code | {"git.diff": _diff_name(git["diff"]) if git.get("diff") else None}
+
+
+def _diff_name(diff: str) -> str:
+    """Where the sweep's own run keeps a diff: trials that ran the same code share one."""
+    return f"code/{hashlib.sha256(diff.encode()).hexdigest()[:12]}.diff"
 
 
 def parent_tags(sweep_name: str, definition: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, str]:
@@ -169,39 +164,17 @@ def parent_tags(sweep_name: str, definition: Mapping[str, Any], records: Sequenc
     return {name: value[:MAX_TAG_LEN] for name, value in tags.items()}
 
 
-class Difference(NamedTuple):
-    """Where a tracker does not say what a record says."""
-
-    trial_id: str
-    what: str
-    """A metric's name, or which other part of the run it is."""
-    missing: int = 0
-    """Points of the record that the run does not have."""
-    surplus: int = 0
-    """Points of the run that the record does not have: another value at the same step, or a step it never took."""
-    note: str = ""
-
-    def __str__(self) -> str:
-        counts = [f"{count} {word}" for count, word in ((self.missing, "missing"), (self.surplus, "too many")) if count]
-        return f"{self.trial_id}: {self.what}: {', '.join([*counts, *filter(None, [self.note])])}"
+def parent_files(definition: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, str]:
+    """Texts beside the sweep's own run: its definition, and every change to the code that a trial ran with."""
+    starts = [attempt.start for record in records for attempt in record.attempts]
+    diffs = {start["git"]["diff"] for start in starts if (start.get("git") or {}).get("diff")}
+    sweep = json.dumps(definition, indent=1, sort_keys=True)
+    return {"sweep.json": f"{sweep}\n", **{_diff_name(diff): f"{diff}\n" for diff in sorted(diffs)}}
 
 
-def compare(record: TrialRecord, name: str, expected: Sequence[Key], there: Sequence[Key]) -> Difference | None:
-    """One curve of a record beside that of its run; None if each point is there exactly once."""
-    lost, extra = Counter(expected) - Counter(there), Counter(there) - Counter(expected)
-    if not lost and not extra:
-        return None
-    steps = sorted({key.step for key in [*lost, *extra]})
-    more = " ..." if len(steps) > NAMED_STEPS else ""
-    note = f"at step {', '.join(map(str, steps[:NAMED_STEPS]))}{more}"
-    return Difference(record.trial_id, name, lost.total(), extra.total(), note)
-
-
-def key_of(step: int, timestamp_ms: int, value: float) -> Key:
-    """A point as MLflow keeps it: infinity becomes the largest number, and NaN has to equal itself."""
-    if math.isnan(value):
-        return Key(step, timestamp_ms, "nan")
-    return Key(step, timestamp_ms, math.copysign(MAX_VALUE, value) if math.isinf(value) else value)
+def digest_of(files: Mapping[str, str]) -> str:
+    """Of names and contents."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def without_password(uri: str) -> str:

@@ -1,0 +1,219 @@
+"""Points per second into MLflow: this project's projection, MLflow's own call per point, and Ray's MLflow callback.
+
+    python benchmarks/tracking.py [--trials N] [--points N ...] [--rounds N] [--stores sqlite server] [--json FILE]
+
+Every side writes runs with the same points, parameters and final state, by turns, into stores of the same kind; ours
+writes the origin of each trial and its dataset besides. A figure is the median over rounds; a ratio is taken round by
+round. A call for each point is so slow that the others get `--others` trials instead of all. CPU time is that of the
+writing process: it says what is left of the rate on a machine that is shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.machine import processor
+from orchestrator.projections import view
+from orchestrator.projections.connection import load_mlflow
+from orchestrator.projections.mlflow import MlflowProjection
+from orchestrator.record import Attempt, Row, Status, TrialRecord
+from trm_data.config import DataConfig
+from trm_data.settings import digest
+from trm_model.config import TrialConfig
+
+START_S = 1_790_000_000.0
+METRICS = ("loss", "exact_accuracy", "cell_accuracy", "halting_steps")
+
+
+class Measured(NamedTuple):
+    """One side in one round."""
+
+    points_per_s: float
+    points_per_cpu_s: float
+
+
+def made_record(seed: int, points: int) -> TrialRecord:
+    """A finished trial with about `points` points."""
+    config = TrialConfig(recipe="sudoku-mini", data=DataConfig(), seed=seed)
+    rows = [
+        Row(step, START_S + step, "train", {name: 1 / (step + seed + index) for index, name in enumerate(METRICS, 1)})
+        for step in range(1, points // len(METRICS) + 1)
+    ]
+    end_s = START_S + len(rows)
+    start = {"host": "node-1", "started_s": START_S, "versions": {"torch": "2.13.0"}, "git": {"commit": "abc"}}
+    return TrialRecord(
+        trial_id=digest([seed, points]),
+        sweep="benchmark",
+        stage="study",
+        family="T=1 n=2",
+        config=config,
+        dataset={"benchmark": "sudoku-6x6-generated", "fingerprint": "f" * 64, "source": "generator"},
+        status=Status.FINISHED,
+        step=len(rows),
+        rows=rows,
+        attempts=[Attempt(1, start, {"status": "finished", "step": len(rows), "ended_s": end_s, "train_s": 1.0})],
+        result={"split": "test", "metrics": {"exact_accuracy": 0.9}, "ended_s": end_s},
+    )
+
+
+def ours(uri: str, records: Sequence[TrialRecord]) -> None:
+    """One synchronisation."""
+    MlflowProjection(uri).sync(records, "benchmark", {"name": "benchmark"})
+
+
+def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
+    """As a training script does it: a call for every parameter and every point."""
+    mlflow = load_mlflow()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("per-call")
+    for record in records:
+        with mlflow.start_run():
+            for name, value in view.flatten(record.config.plain()).items():
+                mlflow.log_param(name, value)
+            for row in view.rows(record):
+                for name, value in row.metrics.items():
+                    mlflow.log_metric(name, value, step=row.step)
+
+
+class _Trial:
+    """What Ray's callback wants of a trial of Tune's."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+
+def ray_callback(uri: str, records: Sequence[TrialRecord]) -> None:
+    """`MLflowLoggerCallback`, called as Tune calls it."""
+    load_mlflow()
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    callback = MLflowLoggerCallback(tracking_uri=uri, experiment_name="callback")
+    callback.setup()
+    for record in records:
+        trial = _Trial(record.config.plain())
+        callback.log_trial_start(trial)  # type: ignore[arg-type]
+        for row in view.rows(record):
+            callback.log_trial_result(row.step, trial, {**row.metrics, "training_iteration": row.step})  # type: ignore[arg-type]
+        callback.log_trial_end(trial)  # type: ignore[arg-type]
+
+
+SIDES: dict[str, Callable[[str, Sequence[TrialRecord]], None]] = {
+    "projection": ours,
+    "call per point": per_call,
+    "Ray's callback": ray_callback,
+}
+
+
+@contextmanager
+def sqlite_store(folder: Path) -> Iterator[str]:
+    """An empty database, its migrations done."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowProjection(uri).sync([], "none", {})
+    yield uri
+
+
+@contextmanager
+def server_store(folder: Path) -> Iterator[str]:
+    """`mlflow server` on an SQLite database."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=folder
+    )
+    try:
+        _wait(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"the server ended with {process.returncode}")
+
+
+STORES = {"sqlite": sqlite_store, "server": server_store}
+
+
+def measure(side: str, uri: str, records: Sequence[TrialRecord]) -> Measured:
+    """Write the records once."""
+    points = sum(len(row.metrics) for record in records for row in view.rows(record))
+    began, cpu = time.perf_counter(), time.process_time()
+    SIDES[side](uri, records)
+    return Measured(points / (time.perf_counter() - began), points / (time.process_time() - cpu))
+
+
+def compare(store: str, trials: int, points: int, others: int, rounds: int) -> dict[str, Any]:
+    """All sides by turns into one kind of store; prints a line per side."""
+    found: dict[str, list[Measured]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as place, STORES[store](Path(place)) as uri:
+        for side in SIDES:  # connections, imports
+            measure(side, uri, [made_record(10**6, 8)])
+        for number in range(rounds):
+            for side in SIDES:
+                count = trials if side == "projection" else others
+                records = [made_record(1000 * number + index, points) for index in range(count)]
+                found[side].append(measure(side, uri, records))
+    print(f"{store}: {trials} trials of {points} points")
+    results = {}
+    for side, measured in found.items():
+        ratios = [
+            own.points_per_s / other.points_per_s for own, other in zip(found["projection"], measured, strict=True)
+        ]
+        results[side] = {
+            "points_per_s": statistics.median(one.points_per_s for one in measured),
+            "points_per_cpu_s": statistics.median(one.points_per_cpu_s for one in measured),
+            "projection_is_faster_by": statistics.median(ratios),
+        }
+        rate, cpu_rate, ratio = results[side].values()
+        print(f"  {side:<16} {rate:>9,.0f} points/s  {cpu_rate:>9,.0f} per CPU second", end="")
+        print("" if side == "projection" else f"   projection {ratio:,.0f} x", flush=True)
+    return results
+
+
+def main() -> None:
+    """Parse, measure, print, and write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--points", type=int, nargs="+", default=[200, 2000], help="points of a trial")
+    parser.add_argument("--others", type=int, default=1, help="trials for the two others")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    print(f"{processor()}, {os.cpu_count()} cores; load before: {os.getloadavg()[0]:.1f}")
+    results = {
+        f"{store} {points}": compare(store, options.trials, points, options.others, options.rounds)
+        for store in options.stores
+        for points in options.points
+    }
+    print(f"load after: {os.getloadavg()[0]:.1f}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

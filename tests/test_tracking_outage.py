@@ -1,0 +1,206 @@
+"""A tracker that goes away in the middle: the sweep does not care, and afterwards every point is there exactly once.
+
+Real `mlflow server` processes, ended by SIGKILL; on SQLite, and on PostgreSQL with artifacts on S3 (moto).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.tracking import Tracker
+from orchestrator.projections import reach
+from orchestrator.projections.mlflow import MlflowProjection, TrackingError
+from orchestrator.record import TrialRecord, read_trials
+from orchestrator.storage import open_storage
+from tests.sweep_doubles import TINY, study
+from tests.tracking_fixtures import DEFINITION, MlflowServer, contents, finished, postgres_cluster, record, write_record
+
+TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+TRIALS = 12
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it reports every refused connection
+
+
+@pytest.mark.timeout(400)  # the server starts twice, for a quarter of a minute each on a quiet machine
+def test_server_killed_for_the_middle_third_of_twelve_trials_loses_nothing(migrated: Path, tmp_path: Path) -> None:
+    shutil.copy(migrated, tmp_path / "server.db")
+    shutil.copy(migrated, tmp_path / "empty.db")
+    server = MlflowServer(f"sqlite:///{tmp_path}/server.db", str(tmp_path / "artifacts"))
+    projection = MlflowProjection(server.url)
+    trials: dict[str, TrialRecord] = {}
+    outages = 0
+    with server:
+        for number in range(TRIALS):
+            if number == 4:
+                server.kill()
+            if number == 8:
+                server.start()
+            for new in (record(number, steps=3), finished(number)):
+                trials[new.trial_id] = new
+                try:
+                    projection.sync(list(trials.values()), "depth", DEFINITION)
+                except TrackingError:
+                    outages += 1
+        assert outages == 8
+        assert projection.verify(list(trials.values()), "depth") == []
+        other = MlflowProjection(f"sqlite:///{tmp_path}/empty.db")
+        other.rebuild(list(trials.values()), "depth", DEFINITION)
+        assert contents(other.tracking_uri) == contents(server.url)
+
+
+def test_server_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "ANSWER_S", 1.0)
+    storage = open_storage(str(tmp_path))
+    write_record(storage, finished())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracker = Tracker(study(name="depth"), storage, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        for _ in range(100):
+            tracker.changed()
+        assert time.monotonic() - began < 0.5
+        tracker.close()
+        assert time.monotonic() - began < 20
+
+
+def sweep_command(storage: Path, tracking: str) -> list[str]:
+    """Twelve trials, one after the other, of some seconds each."""
+    settings = {**TINY, "train.max_steps": 300, "runtime.evaluate_every": 20, "data.num_train": 64}
+    sets = [part for path, value in settings.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
+    cells = ["--vary", "T=1,2", "--vary", "n=1,2,3", "--seeds", "2", "--max-concurrent", "1"]
+    where = ["--name", "outage", "--storage", str(storage), "--tracking", tracking]
+    return [*TRM, "sweep", "run", "--recipe", "sudoku-mini", *cells, *sets, *where]
+
+
+def final(storage: Path) -> int:
+    """How many trials are over."""
+    return sum(1 for _ in storage.glob("sweeps/outage/trials/*/result.json"))
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = 900) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, "the sweep ended before its time"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def track(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run([*TRM, "track", *arguments, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (found,) = json.loads(done.stdout)["sweeps"]
+    return dict(found)
+
+
+def run_through_an_outage(storage: Path, server: MlflowServer) -> None:
+    """Kill the server after a third of the trials, start it again after two thirds; the sweep must end normally."""
+    server.start()
+    process = subprocess.Popen(
+        sweep_command(storage, server.url), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    output: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda stream: output.extend(stream), args=(process.stdout,), daemon=True)
+    reader.start()
+    try:
+        wait_until(lambda: final(storage) >= TRIALS // 3, process)
+        server.kill()
+        wait_until(lambda: final(storage) >= 2 * TRIALS // 3, process)
+        server.start()
+        assert process.wait(900) == 0, "".join(output)
+    finally:
+        process.kill()
+        reader.join(10)
+    text = "".join(output)
+    assert "is complete: 12 finished" in text and "Traceback" not in text, text
+    if "MLflow was not brought up to date" in text:  # the trials were quicker than the server's second start
+        track("sync", "outage", "--storage", str(storage), "--tracking", server.url)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_sweep_with_the_server_killed_for_its_middle_third_ends_normally(migrated: Path, tmp_path: Path) -> None:
+    for name in ("server.db", "empty.db"):
+        shutil.copy(migrated, tmp_path / name)
+    runs = tmp_path / "runs"
+    with MlflowServer(f"sqlite:///{tmp_path}/server.db", str(tmp_path / "artifacts")) as server:
+        server.kill()
+        run_through_an_outage(runs, server)
+        check_tracker(runs, server.url)
+        with MlflowServer(f"sqlite:///{tmp_path}/empty.db", str(tmp_path / "other")) as empty:
+            track("rebuild", "outage", "--storage", str(runs), "--tracking", empty.url)
+            assert contents(empty.url) == contents(server.url)
+
+
+def check_tracker(runs: Path, url: str) -> None:
+    """`trm track verify` finds each point of twelve trials exactly once, and there are many."""
+    found = track("verify", "outage", "--storage", str(runs), "--tracking", url)
+    assert (found["trials"], found["differences"]) == (TRIALS, [])
+    records = read_trials(open_storage(str(runs)), "outage")
+    assert found["points"] > sum(len(row.metrics) for one in records for row in one.rows) > 1000
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_cluster() as uri:
+        yield uri
+
+
+def on_s3(postgres: str, bucket: str, name: str) -> MlflowServer:
+    """A server with a PostgreSQL database of its own and artifacts on S3."""
+    import psycopg
+
+    with psycopg.connect(postgres.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload, unused-ignore]
+    address, _, query = bucket.partition("?endpoint_override=")
+    environment = {"MLFLOW_S3_ENDPOINT_URL": query}
+    return MlflowServer(postgres.rpartition("/")[0] + f"/{name}", f"{address}/{name}", environment)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sweep_through_an_outage_on_postgresql_with_artifacts_on_s3(
+    postgres: str, s3_bucket: str, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    server, empty = on_s3(postgres, s3_bucket, "tracking"), on_s3(postgres, s3_bucket, "empty")
+    try:
+        run_through_an_outage(runs, server)
+        check_tracker(runs, server.url)
+        empty.start()
+        track("rebuild", "outage", "--storage", str(runs), "--tracking", empty.url)
+        assert contents(empty.url) == contents(server.url)
+        endpoint = s3_bucket.partition("?endpoint_override=")[2]
+        bucket = s3_bucket.removeprefix("s3://").partition("?")[0]
+        with urllib.request.urlopen(f"{endpoint}/{bucket}?list-type=2") as answer:
+            listing = answer.read().decode()
+        assert "tracking/" in listing and "sweep.json" in listing
+    finally:
+        server.kill()
+        empty.kill()
+
+
+def test_postgresql_without_a_server_takes_every_point_once(postgres: str, tmp_path: Path) -> None:
+    """And what is wrong with the address or the account is one line."""
+    projection = MlflowProjection(postgres, artifacts=tmp_path.as_uri())
+    trials = [finished(0), finished(1), record(2)]
+    for _ in range(2):
+        projection.sync(trials, "depth", DEFINITION)
+    assert projection.verify(trials, "depth") == []
+    with pytest.raises(TrackingError, match='database "nowhere" does not exist'):
+        MlflowProjection(postgres.replace("/postgres", "/nowhere")).sync(trials, "depth", DEFINITION)
