@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """commit and dirty of the checkout that this code runs from, and the diff if dirty; empty for an installed wheel."""
+    """commit and dirty of this code's checkout, and the diff if dirty; empty for an installed wheel."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

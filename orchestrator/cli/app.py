@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import baselines, checkpoint, compare, data, doctor, evaluate, leaderboard, sweep, train, trial, ui
+from orchestrator.cli import (
+    baselines,
+    checkpoint,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    leaderboard,
+    sweep,
+    track,
+    train,
+    trial,
+    ui,
+)
 
 app = typer.Typer(
     name="trm",
@@ -24,5 +37,6 @@ app.command("eval")(evaluate.evaluate)
 app.command("recipes")(train.recipes)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("ablate")(compare.ablate)
+app.add_typer(track.app, name="track")
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
