@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +62,11 @@ class Baseline(Settings):
             raise ValueError("names no source")
         return source
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes two rows the same result."""
+        return self.benchmark, self.system, self.split, self.metric, self.protocol, self.source, self.detail
+
 
 _COLUMNS = [name for name in Baseline.model_fields if name != "benchmark"]
 _OPTIONAL = {name for name, field in Baseline.model_fields.items() if not field.is_required()}
@@ -72,25 +77,28 @@ def benchmarks() -> list[str]:
     return sorted(path.stem for path in _DATA.glob("*.csv"))
 
 
-def load_baselines(benchmark: str | None = None, extra: Sequence[Path] = ()) -> list[Baseline]:
-    """The packaged results of one benchmark, or of all, with those of the user's own files.
-
-    A file is named after its benchmark (`maze-hard.csv`), which may be a new one; its row replaces the packaged row of
-    the same system, split, metric, protocol, source and detail.
+def load_baselines(benchmark: str | None = None, own: Sequence[Baseline] = ()) -> list[Baseline]:
+    """The packaged results of one benchmark, or of all, with rows of the user's own: these may belong to a benchmark of
+    their own, and replace a packaged row with the same key.
 
     Raises:
         DataError: no such benchmark, or a row that cannot be believed.
     """
-    paths = [*sorted(_DATA.glob("*.csv")), *extra]
-    names = sorted({path.stem for path in paths})
+    names = sorted({*benchmarks(), *(row.benchmark for row in own)})
     if benchmark is not None and benchmark not in names:
         raise DataError(f"there are no published results for benchmark {benchmark!r}", nearest(benchmark, names))
-    rows = (row for path in paths if benchmark in (None, path.stem) for row in read_baselines(path))
-    return list({(row.benchmark, *_key(row)): row for row in rows}.values())
+    packaged = (_DATA / f"{name}.csv" for name in benchmarks() if benchmark in (None, name))
+    rows = [row for path in packaged for row in read_baselines(path)]
+    return merge(rows, [row for row in own if benchmark in (None, row.benchmark)])
+
+
+def merge(rows: Iterable[Baseline], later: Iterable[Baseline]) -> list[Baseline]:
+    """Both, a later row in the place of an earlier one with the same key."""
+    return list({row.key: row for row in (*rows, *later)}.values())
 
 
 def read_baselines(path: Path) -> list[Baseline]:
-    """The results in a CSV file that is named after its benchmark.
+    """The results in a CSV file, which names their benchmark in a column or in its own name (`maze-hard.csv`).
 
     Raises:
         DataError: naming the file, the line and the column.
@@ -99,52 +107,58 @@ def read_baselines(path: Path) -> list[Baseline]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read baselines {path}: {error}", "Name a CSV file in UTF-8") from error
+    return parse_baselines(text, path.name)
+
+
+def parse_baselines(text: str, name: str) -> list[Baseline]:
+    """The results in the text of the file `name`; see `read_baselines`."""
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
-    _check_columns(path, list(reader.fieldnames or []))
-    return list(_parse_rows(path, reader))
+    columns = list(reader.fieldnames or [])
+    _check_columns(name, columns)
+    benchmark = {} if "benchmark" in columns else {"benchmark": name.removesuffix(".csv")}
+    return list(_parse_rows(name, len(columns), benchmark, reader))
 
 
-def write_baselines(rows: list[Baseline]) -> bytes:
-    """The CSV text of the results of one benchmark; `read_baselines` gives them back."""
+def write_baselines(rows: Sequence[Baseline], stem: str | None = None) -> bytes:
+    """The CSV text of results, for `read_baselines`. Their benchmark has a column, unless all are of the one by which
+    the file is called (`stem`; any one if None)."""
+    names = {row.benchmark for row in rows}
+    columns = _COLUMNS if len(names) == 1 and stem in (None, *names) else ["benchmark", *_COLUMNS]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         values = row.plain()
-        writer.writerow({name: "" if values[name] is None else values[name] for name in _COLUMNS})
+        writer.writerow({name: "" if values[name] is None else values[name] for name in columns})
     return text.getvalue().encode()
 
 
-def _parse_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Baseline]:
+def _parse_rows(
+    name: str, num_columns: int, benchmark: dict[str, str], reader: csv.DictReader[str]
+) -> Iterator[Baseline]:
     seen: dict[tuple[str, ...], int] = {}
     for values in reader:
-        where = f"{path.name}, line {reader.line_num}"
+        where = f"{name}, line {reader.line_num}"
         if "" in values or None in values.values():
-            raise DataError(f"{where}: has not {len(_COLUMNS)} columns", "Quote a value that contains a comma")
-        filled = {name: value for name, value in values.items() if value != "" or name not in _OPTIONAL}
+            raise DataError(f"{where}: has not {num_columns} columns", "Quote a value that contains a comma")
+        filled = {column: value for column, value in values.items() if value != "" or column not in _OPTIONAL}
         try:
-            row = Baseline.model_validate({**filled, "benchmark": path.stem})
+            row = Baseline.model_validate(benchmark | filled)
         except ValidationError as error:
             raise DataError(f"{where}: {_explain(error)}", "Every row needs a source and a score in per cent") from None
-        key = _key(row)
-        if key in seen:
-            raise DataError(f"{where}: repeats line {seen[key]} ({row.system!r})", "Remove one of them")
-        seen[key] = reader.line_num
+        if row.key in seen:
+            raise DataError(f"{where}: repeats line {seen[row.key]} ({row.system!r})", "Remove one of them")
+        seen[row.key] = reader.line_num
         yield row
 
 
-def _key(row: Baseline) -> tuple[str, ...]:
-    """What makes two rows the same result."""
-    return row.system, row.split, row.metric, row.protocol, row.source, row.detail
-
-
-def _check_columns(path: Path, names: list[str]) -> None:
-    unknown = [name for name in names if name not in _COLUMNS]
-    missing = [name for name in _COLUMNS if name not in names and name not in _OPTIONAL]
+def _check_columns(name: str, columns: list[str]) -> None:
+    unknown = [column for column in columns if column not in Baseline.model_fields]
+    missing = [column for column in _COLUMNS if column not in columns and column not in _OPTIONAL]
     if unknown:
-        raise DataError(f"{path.name}, line 1: unknown column {unknown[0]!r}", nearest(unknown[0], _COLUMNS))
+        raise DataError(f"{name}, line 1: unknown column {unknown[0]!r}", nearest(unknown[0], _COLUMNS))
     if missing:
-        raise DataError(f"{path.name}, line 1: no column {missing[0]!r}", f"Columns: {', '.join(_COLUMNS)}")
+        raise DataError(f"{name}, line 1: no column {missing[0]!r}", f"Columns: {', '.join(_COLUMNS)}")
 
 
 def _explain(error: ValidationError) -> str:
@@ -161,6 +175,8 @@ __all__ = [
     "Protocol",
     "benchmarks",
     "load_baselines",
+    "merge",
+    "parse_baselines",
     "read_baselines",
     "write_baselines",
 ]

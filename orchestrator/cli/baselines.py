@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, StorageOption
+from orchestrator.cli.options import BaselinesOption, JsonOption, StorageOption
 
 app = typer.Typer(help="Published results and language models beside your own runs.", no_args_is_help=True)
 
@@ -86,17 +86,19 @@ def run_llm(
 @app.command("list")
 def list_(
     benchmark: Annotated[str | None, typer.Argument(help="One benchmark; all if left out.", show_default=False)] = None,
+    baselines: BaselinesOption = None,
+    storage: StorageOption = "runs",
 ) -> None:
-    """Print the published rows as CSV: a script filters them, a spreadsheet opens them.
+    """Print the published rows and your own as CSV: a script filters them, a spreadsheet opens them.
 
     Example: trm baselines list sudoku-extreme
     """
-    from orchestrator.baselines import benchmarks, load_baselines, write_baselines
-    from trm_data.errors import ConfigError, nearest
+    from orchestrator.baselines import load_baselines, write_baselines
+    from orchestrator.baselines.own import OwnBaselines
+    from orchestrator.storage import open_storage
 
-    if benchmark is not None and benchmark not in benchmarks():
-        raise ConfigError(f"no published rows for benchmark {benchmark!r}", nearest(benchmark, benchmarks()))
-    print(write_baselines(load_baselines(benchmark)).decode(), end="")
+    own = OwnBaselines(open_storage(storage), baselines).read()
+    print(write_baselines(load_baselines(benchmark, own)).decode(), end="")
 
 
 @app.command()
@@ -109,3 +111,74 @@ def check(file: Annotated[Path, typer.Argument(help="A CSV in the form of `trm b
     from orchestrator.cli.console import out
 
     out.print(f"{file}: {len(read_baselines(file))} rows, all well-formed")
+
+
+@app.command()
+def add(
+    benchmark: Annotated[str, typer.Option("--benchmark", help="What was scored: see `trm data list`.")],
+    system: Annotated[str, typer.Option("--system", help="Name of the row.")],
+    score: Annotated[float, typer.Option("--score", help="Per cent.")],
+    source: Annotated[str, typer.Option("--source", help="Where the score was read.")],
+    date: Annotated[str, typer.Option("--date", help="Of the source: 2026, 2026-11 or 2026-11-22.")],
+    kind: Annotated[str, typer.Option("--kind", help="trm, hrm, direct, llm, system or human.")],
+    split: Annotated[str, typer.Option("--split", help="test, public-eval, semi-private, ...")],
+    metric: Annotated[str, typer.Option("--metric", help="exact_accuracy, pass@1 or pass@2.")],
+    items: Annotated[int | None, typer.Option("--items", help="Puzzles scored, if the source says.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Seeds averaged, if the source says.")] = None,
+    params: Annotated[int | None, typer.Option("--params", help="Parameters of the model.")] = None,
+    usd_per_task: Annotated[float | None, typer.Option("--usd-per-task", help="Cost of a puzzle.")] = None,
+    protocol: Annotated[str, typer.Option("--protocol", help="single or ensemble.")] = "single",
+    role: Annotated[str, typer.Option("--role", help="headline, reproduction or ablation.")] = "headline",
+    evidence: Annotated[str, typer.Option("--evidence", help="verified, claimed or quoted.")] = "claimed",
+    detail: Annotated[str, typer.Option("--detail", help="What to know about it.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the same row.")] = False,
+    baselines: BaselinesOption = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Add a published result of your own; `trm leaderboard` ranks it where it can be compared.
+
+    Example: trm baselines add --benchmark maze-hard --system "Our TRM" --kind trm --split test --metric exact_accuracy
+    --score 88.1 --items 1000 --source "arXiv 2601.00001" --date 2026-01
+    """
+    from orchestrator.baselines import Baseline, load_baselines
+    from orchestrator.baselines.own import OwnBaselines, check_benchmark
+    from orchestrator.cli.console import out
+    from orchestrator.storage import open_storage
+    from trm_data.errors import ConfigError
+
+    check_benchmark(benchmark)
+    values = {"benchmark": benchmark, "system": system, "score": score, "source": source, "date": date, "kind": kind}
+    values |= {"split": split, "metric": metric, "items": items, "seeds": seeds, "params": params, "role": role}
+    values |= {"cost_per_task_usd": usd_per_task, "protocol": protocol, "evidence": evidence, "detail": detail}
+    row = Baseline.parse(values)
+    own = OwnBaselines(open_storage(storage), baselines)
+    if not replace and row.key in {known.key for known in load_baselines(None, own.read())}:
+        raise ConfigError(f"{system!r} has this row of {benchmark} already", "Say --replace to change its figures")
+    own.put([row])
+    out.print(f"{row.system}, {row.benchmark}, {row.split}, {row.metric}: {row.score:g} % in {own.where}")
+
+
+@app.command()
+def update(
+    file: Annotated[Path, typer.Argument(help="The ARC Prize leaderboard's evaluations.json.", show_default=False)],
+    date: Annotated[str, typer.Option("--date", help="Day of the export, e.g. 2026-11-22.")],
+    write: Annotated[bool, typer.Option("--write", help="Write new and changed rows to your own baselines.")] = False,
+    baselines: BaselinesOption = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a newer export of the ARC Prize leaderboard adds, changes and drops; with --write, take it over.
+
+    Example: trm baselines update evaluations.json --date 2026-11-22
+    """
+    from orchestrator.baselines import load_baselines
+    from orchestrator.baselines.arc_prize import compare, read_export
+    from orchestrator.baselines.own import OwnBaselines
+    from orchestrator.cli.baselines_view import show_update
+    from orchestrator.storage import open_storage
+
+    own = OwnBaselines(open_storage(storage), baselines)
+    found = compare(*read_export(file), load_baselines(None, own.read()), date)
+    if write and found.rows:
+        own.put(found.rows)
+    show_update(found, own.where if write and found.rows else "", as_json)

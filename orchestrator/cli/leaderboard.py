@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import StorageOption
+from orchestrator.cli.options import BaselinesOption, StorageOption
 
 
 def leaderboard(
@@ -19,6 +19,7 @@ def leaderboard(
         Path | None, typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.")
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
+    baselines: BaselinesOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Show own confirmed results beside published HRM, TRM and LLM results, one table per benchmark and split.
@@ -31,4 +32,4 @@ def leaderboard(
     """
     from orchestrator.cli.leaderboard_view import show
 
-    show(benchmark, format_, html, storage, split)
+    show(benchmark, format_, html, storage, split, baselines)

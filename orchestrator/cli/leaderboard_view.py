@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.baselines import load_baselines
+from orchestrator.baselines.own import OwnBaselines
 from orchestrator.cli.console import out
 from orchestrator.cli.single import SWEEP as SINGLE_RUNS
 from orchestrator.leaderboard import Table, build_leaderboard, refusals, select
@@ -29,14 +30,17 @@ TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 HEADLINE_ROWS = 8
 
 
-def show(benchmark: str | None, text_format: str, html: Path | None, url: str, split: str | None) -> None:
+def show(
+    benchmark: str | None, text_format: str, html: Path | None, url: str, split: str | None, own_rows: Path | None
+) -> None:
     """Tables on standard output, and the page as a file."""
     if text_format not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
     storage = open_storage(url)
     records = all_records(storage)
     measured = read_measurements(storage)
-    tables = build_leaderboard(benchmark, records, load_baselines(), measured)
+    baselines = load_baselines(None, OwnBaselines(storage, own_rows).read())
+    tables = build_leaderboard(benchmark, records, baselines, measured)
     if split is not None:
         tables = select(tables, split=split)
     own = [table for table in tables if table.has_measured]
@@ -45,7 +49,7 @@ def show(benchmark: str | None, text_format: str, html: Path | None, url: str, s
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    write_report(records, path, now=datetime.now(UTC), measured=measured)
+    write_report(records, path, now=datetime.now(UTC), baselines=baselines, measured=measured)
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()

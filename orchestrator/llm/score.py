@@ -88,7 +88,7 @@ def _task_shares(questions: Sequence[Question], right: NDArray[np.bool_]) -> dic
     shares = {}
     for k in range(1, len(right) + 1):
         outcomes: dict[int, list[bool]] = {}
-        hits: NDArray[np.bool_] = right[:k].any(axis=0)
+        hits: NDArray[np.bool_] = np.logical_or.reduce(right[:k])
         for question, hit in zip(questions, hits, strict=True):
             outcomes.setdefault(question.puzzle, []).append(bool(hit))
         shares[f"pass@{k}"] = [float(np.mean(found)) for found in outcomes.values()]
