@@ -15,6 +15,7 @@ from orchestrator import machine
 from orchestrator.checkpoints import StoredCheckpoints
 from orchestrator.datasets import ensure_local
 from orchestrator.job import Job, Listener, News
+from orchestrator.monitor import SPLIT, Monitor, gpus_of
 from orchestrator.record import Row, Status, TrialWriter, read_trial
 from orchestrator.storage import Storage, open_storage
 from trm_data.errors import UserError
@@ -79,6 +80,8 @@ class _Attempt:
         self._step = 0
         self._train_s = 0.0
         self._announced = False
+        device = resolve_device(config.runtime.device).type
+        self._monitor = Monitor(gpus_of(device), float(job.placement.get("gpu_count") or 1))
 
     def take(self, event: events.Event) -> None:
         self._step = event.step
@@ -87,12 +90,14 @@ class _Attempt:
                 self._announce(event.step)
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
+                self._note(self._monitor.due())
                 self._listen(News(event.step, metrics, "progress"))
             case events.Evaluated(metrics=metrics, split=split):
                 self._add(split, metrics)
                 self._writer.flush()
                 self._listen(News(event.step, metrics, "rung"))
             case events.Finished(result=result, files=files):
+                self._note(self._monitor.last())
                 self._writer.finish(result, files)
                 self.finish(Status.FINISHED, metrics=result["metrics"])
             case events.Diverged(reason=reason):
@@ -106,6 +111,7 @@ class _Attempt:
         self._announce(self._step)
         end = {"status": str(status), "step": self._step, "ended_s": time.time(), "train_s": self._train_s}
         with suppress(UserError):  # a full disk: the driver, which reads the record, is the one to say so
+            self._note(self._monitor.last())
             self._writer.end({**end, "reason": reason, "traceback": trace})
         self.last = News(self._step, metrics or {}, "end", str(status), reason)
         self._listen(self.last)
@@ -117,6 +123,10 @@ class _Attempt:
         start = machine.describe(resolve_device(self._config.runtime.device).type)
         start |= {**self._job.placement, "started_s": time.time(), "from_step": step}
         self._writer.start({**start, "num_threads": self._config.runtime.num_threads})
+
+    def _note(self, sample: dict[str, float]) -> None:
+        if sample:
+            self._add(SPLIT, sample)
 
     def _add(self, split: str, metrics: dict[str, float]) -> None:
         self._train_s = metrics.get("train_s", self._train_s)

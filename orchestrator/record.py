@@ -55,7 +55,7 @@ _FINAL = {Status.STOPPED, Status.FINISHED, Status.FAILED, Status.DIVERGED, Statu
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Metrics at one step. `time_s` is seconds since the epoch; `split` is train or validation."""
+    """Metrics at one step. `time_s` is seconds since the epoch; `split` is train, validation or system."""
 
     step: int
     time_s: float

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from orchestrator.monitor import measured_kwh
 from orchestrator.record import Row, Status, TrialRecord
 
 PARENT = ""
@@ -49,8 +50,9 @@ def costs(record: TrialRecord) -> dict[str, float]:
     cost = trial_cost(record)
     if cost is None:
         return {}
-    named = {"cost/gpu_hours": cost.gpu_hours, "cost/usd": cost.usd, "cost/kwh_at_full_power": cost.kwh}
-    return {name: value for name, value in named.items() if value is not None}
+    named = {"gpu_hours": cost.gpu_hours, "usd": cost.usd, "kwh_at_full_power": cost.kwh}
+    named["kwh_measured"] = measured_kwh(record)
+    return {f"cost/{name}": value for name, value in named.items() if value is not None}
 
 
 def points(some: Sequence[Row]) -> Iterator[Point]:
