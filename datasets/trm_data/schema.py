@@ -27,7 +27,7 @@ Family = Literal["sudoku", "maze", "arc"]
 Ids = Literal["shared", "native", "upstream"]
 """How embedding rows are numbered; `shared` where all puzzles have row 0."""
 SPLITS = ("train", "validation", "test")
-BUILDER_VERSION = 3
+BUILDER_VERSION = 4
 """Raised whenever the same request would give other bytes."""
 
 

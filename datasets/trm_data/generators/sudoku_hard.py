@@ -40,20 +40,28 @@ def _minimize(state: Words, puzzle: Bytes, units: Ints) -> None:
 
 @jit
 def _change(state: Words, puzzle: Bytes, units: Ints, first: Bytes, second: Bytes) -> None:
-    """Remove one or two clues and add clues until the solution is unique again."""
+    """Remove one or two clues and add others until the solution is unique again.
+
+    What was removed comes back only where nothing else helps: else half of the children would be their own parents.
+    """
+    gone = np.zeros(puzzle.size, np.bool_)
     for _ in range(2 if below(state, 8) == 0 else 1):  # the closer the relative, the more often it is hard too
         cell = below(state, puzzle.size)
         while puzzle[cell] == 0:
             cell = below(state, puzzle.size)
         puzzle[cell] = 0
+        gone[cell] = True
     order = np.arange(puzzle.size)
     while sudoku.solve_two(puzzle, units, first, second) == 2:
         shuffle(state, order)
+        added = i64(-1)
         for place in range(puzzle.size):
             cell = i64(order[place])
             if first[cell] != second[cell]:
-                puzzle[cell] = first[cell] if below(state, 2) else second[cell]
-                break
+                added = cell
+                if not gone[cell]:
+                    break
+        puzzle[added] = first[added] if below(state, 2) else second[added]
 
 
 @jit
@@ -77,15 +85,16 @@ def _island(seed: int, number: int, want: int, rating: int, units: Ints, puzzles
             continue  # minimizing costs twenty searches and rarely doubles a rating
         _minimize(state, child, units)
         guesses = sudoku.solve(child, 1, units, first)[1]
+        known = False
+        for i in range(found if guesses >= rating else 0):
+            known |= np.array_equal(puzzles[i], child)
+        if known:  # it would only bring the population back to where it has been
+            continue
         if min(guesses, most) >= rated[place]:
             members[place], rated[place] = child, min(guesses, most)
         if guesses >= rating:
-            known = False
-            for i in range(found):
-                known |= np.array_equal(puzzles[i], child)
-            if not known:
-                puzzles[found], ratings[found] = child, guesses
-                found += 1
+            puzzles[found], ratings[found] = child, guesses
+            found += 1
 
 
 def _isomorphs(puzzles: Bytes, shape: sudoku.Shape, seed: int) -> Bytes:
