@@ -37,7 +37,7 @@ def _quiet() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it reports every refused connection
 
 
-@pytest.mark.timeout(400)  # the server starts twice, for a quarter of a minute each on a quiet machine
+@pytest.mark.timeout(900)  # the server starts twice: seconds on a quiet machine, minutes on a crowded one
 def test_server_killed_for_the_middle_third_of_twelve_trials_loses_nothing(migrated: Path, tmp_path: Path) -> None:
     shutil.copy(migrated, tmp_path / "server.db")
     shutil.copy(migrated, tmp_path / "empty.db")
@@ -92,7 +92,7 @@ def final(storage: Path) -> int:
     return sum(1 for _ in storage.glob("sweeps/outage/trials/*/result.json"))
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = 900) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = 1800) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert process.poll() is None, "the sweep ended before its time"
@@ -122,7 +122,7 @@ def run_through_an_outage(storage: Path, server: MlflowServer) -> None:
         server.kill()
         wait_until(lambda: final(storage) >= 2 * TRIALS // 3, process)
         server.start()
-        assert process.wait(900) == 0, "".join(output)
+        assert process.wait(1800) == 0, "".join(output)
     finally:
         process.kill()
         reader.join(10)
@@ -133,7 +133,7 @@ def run_through_an_outage(storage: Path, server: MlflowServer) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(5000)
 def test_sweep_with_the_server_killed_for_its_middle_third_ends_normally(migrated: Path, tmp_path: Path) -> None:
     for name in ("server.db", "empty.db"):
         shutil.copy(migrated, tmp_path / name)
@@ -173,7 +173,7 @@ def on_s3(postgres: str, bucket: str, name: str) -> MlflowServer:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(5000)
 def test_sweep_through_an_outage_on_postgresql_with_artifacts_on_s3(
     postgres: str, s3_bucket: str, tmp_path: Path
 ) -> None:

@@ -77,6 +77,10 @@ def finished(seed: int = 0, steps: int = 5) -> TrialRecord:
     return dataclasses.replace(before, status=Status.FINISHED, attempts=attempts, result=result)
 
 
+START_LIMIT_S = 600
+"""A server starts in a few seconds, and in minutes where ten others share its core."""
+
+
 class FirstUse(NamedTuple):
     """What the first use of a new folder left behind."""
 
@@ -124,7 +128,11 @@ class MlflowServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_for_http(f"{self.url}/health", self._process, timeout_s=120)
+        try:
+            wait_for_http(f"{self.url}/health", self._process, timeout_s=START_LIMIT_S)
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """SIGKILL to the server and its workers."""
