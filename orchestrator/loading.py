@@ -8,16 +8,21 @@ from pathlib import Path
 from orchestrator.domains import Value
 from orchestrator.errors import SweepError
 from orchestrator.naming import check_path
+from orchestrator.plan_file import SUFFIX, load_plan
 from orchestrator.sweep import Sweep
 from trm_data.errors import ConfigError, nearest
 
 
 def load_sweep(path: Path) -> Sweep:
-    """The `sweep` that a Python file defines.
+    """The `sweep` that a Python file defines, or the one that a plan file (`.jsonl`) holds.
 
     Raises:
         SweepError: no such file, the file fails, or it defines no Sweep named `sweep`.
     """
+    if path.suffix == SUFFIX:
+        from trm_data import fingerprint
+
+        return load_plan(path, fingerprint)
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("sweeps")
         known = [str(p) for p in folder.glob("**/*.py")]

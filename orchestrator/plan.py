@@ -47,7 +47,9 @@ def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
     for seed in range(sweep.seeds):
         for family, settings in cells(sweep):
             config = _scored_on_test(configure(sweep.base, settings), sweep.base.seed + seed)
-            yield planned(sweep, fingerprint, "study", family, config)
+            trial = planned(sweep, fingerprint, "study", family, config)
+            if sweep.only is None or trial.trial_id in sweep.only:
+                yield trial
 
 
 def explored(sweep: Sweep, fingerprint: Fingerprint, family: str, settings: dict[str, Value]) -> PlannedTrial:

@@ -101,6 +101,8 @@ class Sweep(Settings):
     """Study: named cells beside (or instead of) the grid over `space`."""
     seeds: int = Field(1, ge=1)
     """Study: seeds per cell."""
+    only: tuple[str, ...] | None = None
+    """Study: ids of the trials to run, as a plan file lists them; None means all."""
     trials: int | None = Field(None, ge=1)
     """Search: number of explored configurations."""
     sampler: Literal["tpe", "random", "qmc", "cmaes", "gp"] = "tpe"

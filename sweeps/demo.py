@@ -1,7 +1,8 @@
 """The whole loop in minutes on a laptop: which recursion depth and how much augmentation does a small Sudoku need?
 
 A search over T, n, N_sup and the augmentation count on generated 6x6 Sudoku with few training puzzles, then the best
-configuration, direct prediction and an HRM of like size, three fresh seeds each, scored once on held-out puzzles.
+configuration, direct prediction and an HRM of like size, three fresh seeds each, scored once on held-out puzzles. All
+at equal steps.
 
     trm sweep plan sweeps/demo.py
     trm sweep run sweeps/demo.py

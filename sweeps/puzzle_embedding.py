@@ -5,13 +5,12 @@ The rate counts for nothing without an embedding, so that cell exists once. Equa
     trm sweep plan sweeps/puzzle_embedding.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.published import ONE_GPU, fitted
 from orchestrator.sweep import Sweep, choice
-from trm_model.recipes import get_recipe
 
 sweep = Sweep(
     name="puzzle-embedding",
-    base=get_recipe("arc-agi-1.readme"),
+    base=fitted("arc-agi-1.readme"),
     space={
         "model.puzzle_embedding_len": choice(0, 1, 4, 16),
         "optimizer.puzzle_embedding_lr": choice(1e-4, 1e-3, 1e-2),

@@ -12,6 +12,7 @@ from orchestrator.errors import SweepError
 from orchestrator.loading import load_sweep, parse_assignment
 from orchestrator.naming import configure
 from orchestrator.placement import parse_gpu
+from orchestrator.plan_file import SUFFIX
 from orchestrator.sweep import Sweep
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
@@ -31,7 +32,9 @@ VaryOption = Annotated[
     list[str] | None,
     typer.Option("--vary", help="Values to compare: --vary T=1,2 --vary n=2,4 (repeatable).", metavar="NAME=V,V..."),
 ]
-FileArgument = Annotated[Path | None, typer.Argument(help="A sweep file, e.g. sweeps/demo.py.", show_default=False)]
+FileArgument = Annotated[
+    Path | None, typer.Argument(help="A sweep file or a plan, e.g. sweeps/demo.py.", show_default=False)
+]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the sweep; made from its definition if left out.")
@@ -98,6 +101,8 @@ def make_sweep(
         raise SweepError("nothing to run", "Name a sweep file, or --recipe NAME with --vary (see `trm recipes`)")
     if file is not None and recipe is not None:
         raise SweepError("both a sweep file and --recipe are given", "Name one of them")
+    if file is not None and file.suffix == SUFFIX and (vary or settings or seeds or trials or max_steps):
+        raise SweepError(f"{file} is a plan: it is run as it is", "Leave the options out, or plan again with them")
     if file is not None:
         values = load_sweep(file).plain()
         base = configure(TrialConfig.parse(values["base"]), single_values(settings))

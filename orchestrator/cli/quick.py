@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 from orchestrator.domains import Value
-from orchestrator.estimate import ASSUMED_CORE_FLOPS
 from orchestrator.naming import configure
+from orchestrator.speed import ASSUMED_CORE_FLOPS
 from trm_data import Dataset
 from trm_model import cost
 from trm_model.config import TrialConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,7 +59,12 @@ def plan(
     gpu: GpuOption = None,
     cpus: CpusOption = None,
     storage: StorageOption = "runs",
+    address: AddressOption = None,
+    region: Annotated[
+        str | None, typer.Option("--region", help="AWS region whose quotas are asked, e.g. us-east-1.")
+    ] = None,
     max_concurrent: ConcurrentOption = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a sweep would do and cost. Starts nothing.
@@ -68,20 +74,37 @@ def plan(
     trm sweep plan sweeps/demo.py
 
     trm sweep plan --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 3
+
+    trm sweep plan sweeps/table1.py --out plan.jsonl --region us-east-1
+
+    trm sweep run plan.jsonl
     """
     from orchestrator.cli.plan_view import show_plan
-    from orchestrator.estimate import estimate
+    from orchestrator.cluster.aws import shortfalls
+    from orchestrator.cluster.connect import check_cluster
+    from orchestrator.cluster.nodes import describe_cluster
+    from orchestrator.estimate import estimate, machines_needed
+    from orchestrator.plan_file import dump_plan
     from orchestrator.storage import open_storage
+    from trm_data import fingerprint
+    from trm_data.files import write_atomic
 
     sweep = make_sweep(
         file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
         gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    found = estimate(sweep, open_storage(storage), max_concurrent)
+    nodes = None
+    if address is not None:
+        check_cluster(address)
+        nodes = describe_cluster(address).nodes
+    found = estimate(sweep, open_storage(storage), max_concurrent, nodes)
+    lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
+    if to is not None:
+        write_atomic(to, dump_plan(sweep, fingerprint))
     if as_json:
-        print(json.dumps(found.plain(), indent=1))
+        print(json.dumps({**found.plain(), "lacking_quotas": lacking}, indent=1))
     else:
-        show_plan(sweep, found)
+        show_plan(sweep, found, lacking)
 
 
 @app.command()

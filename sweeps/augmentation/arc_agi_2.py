@@ -5,13 +5,12 @@ At equal steps: each copy more is a repeat less.
 trm sweep plan sweeps/augmentation/arc_agi_2.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.published import ONE_GPU, fitted
 from orchestrator.sweep import Sweep, choice
-from trm_model.recipes import get_recipe
 
 sweep = Sweep(
     name="augmentation-arc-agi-2",
-    base=get_recipe("arc-agi-2.readme"),
+    base=fitted("arc-agi-2.readme"),
     space={"aug": choice(0, 10, 100, 300, 1000)},
     seeds=3,
     equal="steps",

@@ -5,13 +5,12 @@ At equal steps: each copy more is a repeat less.
 trm sweep plan sweeps/augmentation/maze.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.published import ONE_GPU, fitted
 from orchestrator.sweep import Sweep, choice
-from trm_model.recipes import get_recipe
 
 sweep = Sweep(
     name="augmentation-maze",
-    base=get_recipe("maze-att.paper"),
+    base=fitted("maze-att.paper"),
     space={"aug": choice(0, 1, 3, 7)},
     seeds=3,
     equal="steps",

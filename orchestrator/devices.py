@@ -1,0 +1,112 @@
+"""Where the trials of a sweep may run: this machine and GPU types, how fast each is, how many trials it holds."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection, Iterator, Sequence
+
+import psutil
+
+from orchestrator import catalogue
+from orchestrator.catalogue import CatalogueError
+from orchestrator.cluster.nodes import Node
+from orchestrator.placement import KNOWN_TYPES, gpu_types
+from orchestrator.record import TrialRecord, read_trials
+from orchestrator.speed import Speed, assumed_cpu, assumed_gpu, fit, observations
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.sweep import Resources, Sweep
+from trm_data.settings import Settings
+
+HERE = "this machine"
+
+
+class Device(Settings):
+    """Where trials may run."""
+
+    name: str
+    speed: Speed | None
+    """None: a GPU that the catalogue does not know and on which nothing has run."""
+    memory_bytes: int | None
+    usd_per_hour: float | None = None
+    """Of what one trial occupies."""
+
+
+def devices_of(sweep: Sweep, storage: Storage) -> list[Device]:
+    """This machine first, then the GPUs that the sweep may use."""
+    records = list(_recorded(storage))
+    here = _here(sweep, records)
+    return [here, *(_gpu(name, sweep, records) for name in gpu_types(sweep.resources.gpu_type) or KNOWN_TYPES)]
+
+
+def _recorded(storage: Storage) -> Iterator[TrialRecord]:
+    """Records of a local storage; a remote one is not read through for an estimate."""
+    if isinstance(storage, LocalStorage):
+        for name in sorted({key.split("/")[1] for key in storage.list("sweeps") if key.endswith("/trial.json")}):
+            yield from read_trials(storage, name)
+
+
+def _here(sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
+    threads = sweep.base.runtime.num_threads or max(1, int(sweep.resources.cpus))
+    found = observations(records, sweep.base, gpu_type=None, share=0, host=socket.gethostname(), threads=threads)
+    memory = psutil.virtual_memory().total // _local_slots(sweep.resources)
+    return Device(name=HERE, speed=fit(found) if found else assumed_cpu(sweep.resources.cpus), memory_bytes=memory)
+
+
+def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
+    share = sweep.resources.gpus or 1
+    found = observations(records, sweep.base, gpu_type=name, share=share, host="", threads=0)
+    try:
+        memory = int(catalogue.gpu(name).memory_bytes * min(1.0, share))
+        usd = catalogue.usd_per_gpu_hour(name) * share
+    except CatalogueError:
+        memory, usd = None, None
+    return Device(
+        name=name, speed=fit(found) if found else assumed_gpu(name, share), memory_bytes=memory, usd_per_hour=usd
+    )
+
+
+def _local_slots(resources: Resources) -> int:
+    return max(1, int((os.cpu_count() or 1) // resources.cpus))
+
+
+def slots_of(
+    sweep: Sweep,
+    devices: Sequence[Device],
+    too_small: Collection[str],
+    most: int | None,
+    nodes: Sequence[Node] | None,
+) -> dict[str, int]:
+    """Trials at once by device: on a cluster's nodes, else on this machine, else on GPUs of one type.
+
+    That is the cheapest one that holds every cell; `too_small` names those that do not.
+    """
+    if nodes is not None:
+        found = _cluster_slots(sweep.resources, nodes)
+    elif not sweep.resources.gpus:
+        found = {HERE: _local_slots(sweep.resources)}
+    else:
+        best = min(devices[1:], key=lambda device: (device.name in too_small, device.usd_per_hour or float("inf")))
+        found = {best.name: most or 1}
+    left = most or sum(found.values())
+    limited = {}
+    for name, count in found.items():
+        limited[name] = min(count, left)
+        left -= limited[name]
+    return {name: count for name, count in limited.items() if count}
+
+
+def _cluster_slots(resources: Resources, nodes: Sequence[Node]) -> dict[str, int]:
+    """How many trials the empty nodes hold. A node of CPUs counts as a machine like this one."""
+    wanted = gpu_types(resources.gpu_type)
+    found: dict[str, int] = {}
+    for node in nodes:
+        if wanted and node.gpu_type not in wanted:
+            continue
+        room = int(node.num_cpus // resources.cpus)
+        if resources.gpus:
+            room = min(room, int(node.num_gpus // resources.gpus))
+        name = (node.gpu_type or "GPU") if resources.gpus else HERE
+        if room:
+            found[name] = found.get(name, 0) + room
+    return found
