@@ -51,7 +51,8 @@ def values(record: TrialRecord, sweep: Sweep) -> list[float]:
 
 def directions(sweep: Sweep) -> list[Literal["minimize", "maximize"]]:
     """Optuna's word for each of `values`."""
-    return ["maximize", *("minimize" for _ in sweep.minimise)]
+    costs: list[Literal["minimize", "maximize"]] = ["minimize" for _ in sweep.minimise]
+    return ["maximize", *costs]
 
 
 def best(records: Sequence[TrialRecord], sweep: Sweep, count: int) -> list[TrialRecord]:
