@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from orchestrator.statistics import wilson
 from orchestrator.storage import open_storage
 from tests.test_cli import call
 from trm_data.errors import ConfigError
+from trm_model.artifact import load_trained
 from trm_model.checkpoint import CheckpointError
 from trm_model.config import EvaluationConfig, ModelConfig
+from trm_model.solve import solve
 
 SETTINGS = {
     "data.benchmark": "sudoku-4x4",
@@ -220,3 +223,43 @@ def test_dataset_of_another_grid_is_refused_by_name(
     built = told(capsys, "data", "build", "sudoku-6x6", *sizes)["name"]
     code, out, err = call(capsys, "eval", trials[0], "--dataset", built, "--storage", str(runs))
     assert code == 2 and out == "" and "vocabulary size is 8, the checkpoint was trained with 6" in err
+
+
+EASY = "1.3434.22.434.2."
+
+
+def test_puzzle_is_solved_from_the_command_line_a_file_and_standard_input(
+    runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = ["--storage", str(runs)]
+    code, out, _ = call(capsys, "solve", trials[0], EASY, "--steps", *storage)
+    assert out.count("halting score") == len(out.splitlines()) // 5 >= 1
+    assert code == (1 if "not valid" in out else 0)
+    (tmp_path / "two.txt").write_text(f"{EASY}\n{EASY}\n")
+    _, from_file, _ = call(capsys, "solve", trials[0], str(tmp_path / "two.txt"), "--json", *storage)
+    told = json.loads(from_file)
+    assert len(told) == 2 and told[0] == told[1] and "steps" not in told[0]
+    monkeypatch.setattr("sys.stdin", io.StringIO(EASY))
+    _, from_pipe, _ = call(capsys, "solve", trials[0], "-", "--json", "--out", str(tmp_path / "a.gif"), *storage)
+    assert json.loads(from_pipe) == told[:1]
+    assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF89a")
+    code, out, err = call(capsys, "solve", trials[0], "12", *storage)
+    assert code == 2 and out == "" and "'12' is no 4x4 Sudoku" in err
+
+
+def test_exported_program_answers_as_the_model_does(
+    runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(runs)]
+    file = tmp_path / "loop.pt2"
+    command = ["export", trials[0], "--format", "torch", "--steps", "2", "-o", str(file), *storage]
+    code, out, err = call(capsys, *command)
+    assert code == 0 and "2 supervision steps" in out, err
+    program = torch.export.load(file).module()
+    inputs = torch.tensor([[1 if letter == "." else 1 + int(letter) for letter in EASY]] * 3)
+    cells, _, _ = program(inputs, torch.zeros(3, dtype=torch.int64))
+    model = load_trained(find_checkpoint(trials[0], open_storage(str(runs))).load()).model
+    answers = solve(model, inputs[0].numpy().astype("uint8"), steps=2, halt=False).answers
+    assert cells.tolist() == [answers[-1].tolist()] * 3
+    code, _, err = call(capsys, "export", trials[0], "--format", "onxx", "-o", str(file), *storage)
+    assert code == 2 and "Did you mean 'onnx'" in err

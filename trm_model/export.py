@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trm_data.errors import UserError
+from trm_data.errors import UserError, nearest
 from trm_data.files import write_atomic
 from trm_model.recursion import Model
 
@@ -26,6 +26,17 @@ _TOLERANCE = 0.02
 
 class ExportError(UserError):
     """A model that cannot be exported here, or whose export does not compute what the model computes."""
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of program that a user names.
+
+    Raises:
+        ExportError: there is none such.
+    """
+    if name not in get_args(Kind):
+        raise ExportError(f"unknown format {name!r}", nearest(name, get_args(Kind)))
+    return cast("Kind", name)
 
 
 class OneStep(nn.Module):

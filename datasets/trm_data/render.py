@@ -6,6 +6,7 @@ ARC cells have the colours of arcprize.org, Sudoku givens are bold on grey, maze
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from trm_data.dataset import Dataset
 from trm_data.errors import ConfigError
 from trm_data.files import write_atomic
 from trm_data.jit import Bytes
+from trm_data.schema import Family
 
 Colour = str
 ARC_COLOURS = (
@@ -36,6 +38,7 @@ _MAZE_COLOURS = {1: "#2B3440", 2: "#F4F1EA", 3: "#2E9E5B", 4: "#D6453D", 5: "#F2
 _PAPER, _INK, _MUTED, _LINE = "#FFFFFF", "#1B1F24", "#6B7280", "#C9CED6"
 _GIVEN, _FILLED, _WRONG, _RIGHT = "#EEF1F5", "#1D4ED8", "#FBD5D5", "#DDF3E4"
 _PANEL, _GAP, _TITLE = 320, 24, 26
+_FRAME_MS = 400
 Panel = Callable[[ImageDraw.ImageDraw, int, int], None]
 
 
@@ -181,3 +184,46 @@ def save_png(image: Image.Image, path: Path) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     write_atomic(path, buffer.getvalue())
+
+
+def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Path) -> None:
+    """Draw a puzzle beside its answer after each supervision step: `.png` the last one, `.gif` all of them in turn.
+
+    Args:
+        question: (L); answers: (L) each.
+
+    Raises:
+        ConfigError: another kind of file.
+        UserError: the disk is full or the folder cannot be written.
+    """
+    if path.suffix not in (".png", ".gif"):
+        raise ConfigError(f"{path} is no picture that can be drawn", "Name it .png or .gif")
+    side = math.isqrt(question.size)
+    frames = [_beside(family, side, question, answer, number) for number, answer in enumerate(answers, 1)]
+    if path.suffix == ".png":
+        save_png(frames[-1], path)
+        return
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
+    write_atomic(path, buffer.getvalue())
+
+
+def _panel(family: Family, side: int, question: Bytes, cells: Bytes) -> Panel:
+    """The cells of a puzzle or of an answer to it."""
+    if family == "arc":
+        return _arc_panel(cells)
+    grid = cells.reshape(side, side)
+    return _maze_panel(grid) if family == "maze" else _sudoku_panel(grid, question.reshape(side, side), None)
+
+
+def _beside(family: Family, side: int, question: Bytes, answer: Bytes, number: int) -> Image.Image:
+    """Two panels: the puzzle, and the answer after so many steps."""
+    shown = (("puzzle", question), (f"step {number}", answer))
+    image = Image.new("RGB", (2 * _PANEL + 3 * _GAP, _PANEL + _TITLE + 2 * _GAP), _PAPER)
+    pen = ImageDraw.Draw(image)
+    panels = [(name, _panel(family, side, question, cells)) for name, cells in shown]
+    for column, (name, paint) in enumerate(panels):
+        left = _GAP + column * (_PANEL + _GAP)
+        pen.text((left, _GAP - 4), name, _MUTED, _font(13))
+        paint(pen, left, _GAP + _TITLE)
+    return image

@@ -12,6 +12,7 @@ from orchestrator.cli import (
     doctor,
     evaluate,
     leaderboard,
+    solve,
     sweep,
     track,
     train,
@@ -34,6 +35,8 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(baselines.app, name="baselines")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("solve")(solve.solve)
+app.command("export")(solve.export)
 app.command("recipes")(train.recipes)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("ablate")(compare.ablate)
