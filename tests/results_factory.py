@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -199,3 +200,53 @@ def ablation_records() -> list[TrialRecord]:
             config = base.model_copy(update={**updated, "seed": seed})
             records.append(make_record(config, score=score, stage="study", family=family, sweep="ablation"))
     return records
+
+
+def demo_gallery(record: TrialRecord) -> bytes:
+    """Eight 6x6 Sudoku, four of them solved: wrong cells become fewer from step to step."""
+    solution = np.array([[(3 * (r % 2) + r // 2 + c) % 6 + 2 for c in range(6)] for r in range(6)]).reshape(-1)
+    return made_gallery(record, solution, (6, 6), lambda rng, label: np.where(rng.random(label.size) < 0.5, 1, label))
+
+
+def maze_gallery(record: TrialRecord) -> bytes:
+    """8x8 mazes with a path along two sides."""
+    label = np.where(np.random.default_rng(4).random((8, 8)) < 0.3, 1, 2)
+    label[0, :], label[:, 7] = 5, 5
+    label[0, 0], label[7, 7] = 3, 4
+    return made_gallery(record, label.reshape(-1), (8, 8), lambda _, cells: np.where(cells == 5, 2, cells), "maze-8x8")
+
+
+def arc_gallery(record: TrialRecord) -> bytes:
+    """ARC grids of 5 x 7 in their frame."""
+    label = np.zeros((30, 30), int)
+    label[:5, :7] = np.random.default_rng(5).integers(2, 12, (5, 7))
+    label[5, :7], label[:5, 7] = 1, 1
+    return made_gallery(record, label.reshape(-1), (30, 30), lambda _, cells: cells, "arc-agi-1")
+
+
+def made_gallery(
+    record: TrialRecord,
+    label: np.ndarray,
+    shape: tuple[int, int],
+    ask: Callable[[np.random.Generator, np.ndarray], np.ndarray],
+    benchmark: str = "sudoku-6x6-generated",
+) -> bytes:
+    """`gallery.json` with eight puzzles of one solution, every other one solved at the end."""
+    rng = np.random.default_rng(record.config.seed)
+    steps = record.config.model.supervision_steps
+    puzzles = []
+    for item in range(8):
+        given, exact = ask(rng, label), item % 2 == 0
+        order = rng.permutation(
+            np.flatnonzero((label > 1) & (given != label)) if (given != label).any() else label.size
+        )
+        answers = []
+        for step in range(1, steps + 1):
+            left = order[round(len(order) * min(1.0, step / (0.6 * steps))) if exact else len(order) * 2 // 3 :]
+            answer = label.copy()
+            answer[left] = rng.integers(2, max(3, label.max() + 1), len(left))
+            answers.append(answer.tolist())
+        halt = [round(float((0.97 if exact else 0.3) * step / steps), 4) for step in range(1, steps + 1)]
+        puzzle = {"item": 50 * item, "input": given.tolist(), "label": label.tolist(), "answers": answers}
+        puzzles.append({**puzzle, "halt": halt, "exact": exact})
+    return json.dumps({"benchmark": benchmark, "grid_shape": shape, "puzzles": puzzles}).encode()

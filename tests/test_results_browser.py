@@ -18,10 +18,20 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from results_factory import ablation_records, demo_records, large_records, make_config, make_record
+from results_factory import (
+    ablation_records,
+    arc_gallery,
+    demo_gallery,
+    demo_records,
+    large_records,
+    make_config,
+    make_record,
+    maze_gallery,
+)
 
 from orchestrator.record import TrialRecord
 from orchestrator.report import render_report
+from orchestrator.report.gallery import GallerySource
 
 pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
@@ -223,6 +233,28 @@ def test_browser_page_fits_a_phone(probe: Probe, records: list[TrialRecord]) -> 
       return {{ width: frame.contentDocument.documentElement.scrollWidth, wide }};"""
     seen = probe("<!DOCTYPE html><html><head></head><body></body></html>", script)
     assert seen == {"width": 390, "wide": []}
+
+
+@pytest.mark.parametrize("make", [demo_gallery, maze_gallery, arc_gallery], ids=["sudoku", "maze", "arc"])
+def test_browser_gallery_is_drawn_and_steps_by_key(probe: Probe, make: GallerySource) -> None:
+    """Alternative texts say what is drawn; an answer of another step is another picture."""
+    script = """
+      const card = document.querySelectorAll(".card")[1], slider = card.querySelector("input");
+      const canvas = (name) => card.querySelector(`canvas[data-grid="${name}"]`);
+      const inks = (name) => new Set(canvas(name).getContext("2d")
+        .getImageData(0, 0, canvas(name).width, canvas(name).height).data).size;
+      const look = () => ({ words: card.querySelector(".step-words").innerText, alt: canvas("answer").ariaLabel,
+        picture: canvas("answer").toDataURL(), value: slider.ariaValueText });
+      const drawn = ["input", "answer", "label"].map(inks);
+      const last = look(); slider.value = 1; slider.dispatchEvent(new Event("input")); const first = look();
+      return {
+        drawn, last, first, focusable: slider.tabIndex >= 0, label: slider.labels[0].innerText };"""
+    seen = probe(render_report(demo_records(), now=NOW, gallery=make), script)
+    assert min(seen["drawn"]) > 2 and seen["focusable"] and "Supervision step of test puzzle" in seen["label"]
+    first, last = seen["first"], seen["last"]
+    assert first["picture"] != last["picture"]
+    assert first["alt"].startswith("Answer after supervision step 1: ") and "Step 8 of 8" in last["words"]
+    assert first["value"] == first["alt"].split("supervision ")[1].split(";")[0]
 
 
 def test_browser_large_page_is_usable_within_two_seconds(probe: Probe) -> None:

@@ -28,6 +28,7 @@ def ablate(
     from orchestrator.record import read_trials
     from orchestrator.recorded import load_definition
     from orchestrator.report.formats import ablation_to_markdown, ablation_to_rich
+    from orchestrator.report.gallery import stored_galleries
     from orchestrator.report.page import write_report
     from orchestrator.storage import open_storage
 
@@ -42,5 +43,6 @@ def ablate(
         for effect in found.effects:
             out.print(effect.verdict)
     if html is not None:
-        write_report(records, html, now=datetime.now(UTC), control=control)
+        gallery = stored_galleries(store)
+        write_report(records, html, now=datetime.now(UTC), control=control, gallery=gallery)
         out.print(f"page: [bold]{html}[/]")

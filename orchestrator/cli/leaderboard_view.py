@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.baselines import load_baselines
+from orchestrator.baselines import Baseline, load_baselines
 from orchestrator.baselines.own import OwnBaselines
 from orchestrator.cli.console import out
 from orchestrator.cli.single import SWEEP as SINGLE_RUNS
 from orchestrator.leaderboard import Table, build_leaderboard, refusals, select
-from orchestrator.llm.results import read_measurements
+from orchestrator.llm.results import Measured, read_measurements
 from orchestrator.record import TrialRecord, read_trials
 from orchestrator.recorded import sweep_names
 from orchestrator.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
+from orchestrator.report.gallery import stored_galleries
 from orchestrator.report.page import write_report
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from trm_data.errors import ConfigError, nearest
@@ -49,7 +50,7 @@ def show(
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    write_report(records, path, now=datetime.now(UTC), baselines=baselines, measured=measured)
+    _write(storage, path, records, baselines, measured)
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
@@ -72,6 +73,23 @@ def _headlines(tables: Sequence[Table]) -> list[Table]:
         if not table.has_measured and len(table.entries) > len(getattr(fullest.get(table.benchmark), "entries", ())):
             fullest[table.benchmark] = table
     return [shorten(table, HEADLINE_ROWS) for table in fullest.values()]
+
+
+def write_page(storage: Storage, path: Path) -> None:
+    """The page of everything in a storage: trials, language models, rows of one's own, puzzles to look at."""
+    baselines = load_baselines(None, OwnBaselines(storage).read())
+    _write(storage, path, all_records(storage), baselines, read_measurements(storage))
+
+
+def _write(
+    storage: Storage,
+    path: Path,
+    records: Sequence[TrialRecord],
+    baselines: Sequence[Baseline],
+    measured: Sequence[Measured],
+) -> None:
+    gallery = stored_galleries(storage)
+    write_report(records, path, now=datetime.now(UTC), baselines=baselines, measured=measured, gallery=gallery)
 
 
 def all_records(storage: Storage) -> list[TrialRecord]:

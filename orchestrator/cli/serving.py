@@ -10,15 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from orchestrator.cli.console import out
-from orchestrator.cli.leaderboard_view import all_records
+from orchestrator.cli.leaderboard_view import write_page
 from orchestrator.cli.tracking import resolve_uri
 from orchestrator.errors import SweepError
-from orchestrator.report.page import write_report
 from orchestrator.storage import LocalStorage, open_storage
 from trm_data.errors import UserError
 
@@ -44,7 +42,7 @@ def serve(url: str, port: int) -> None:
         raise SweepError(f"trm ui shows local results, {url} is remote", "Name a folder with --storage")
     for each in (port, port + 1):
         check_port(each)
-    write_report(all_records(storage), storage.root / "leaderboard.html", now=datetime.now(UTC))
+    write_page(storage, storage.root / "leaderboard.html")
     ended = threading.Event()
 
     def stop(number: int, _: FrameType | None) -> None:

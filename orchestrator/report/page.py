@@ -20,6 +20,7 @@ from orchestrator.leaderboard.cost import describe_cost
 from orchestrator.llm.results import Measured
 from orchestrator.record import TrialRecord
 from orchestrator.report import interval_plots, markup, scatter, trial_plots
+from orchestrator.report.gallery import Gallery, GallerySource, galleries, no_gallery
 from orchestrator.report.importance import Importance, importances
 from orchestrator.report.summary import summarise
 from orchestrator.report.views import Study, studies
@@ -63,6 +64,7 @@ class Section:
     dots: Figure
     ablation: Figure | None
     figures: tuple[Figure, ...]
+    galleries: tuple[Gallery, ...]
     refused: dict[str, int]
 
 
@@ -75,15 +77,18 @@ def write_report(
     control: str | None = None,
     baselines: Sequence[Baseline] | None = None,
     measured: Sequence[Measured] = (),
+    gallery: GallerySource = no_gallery,
 ) -> None:
     """Write the page to `path`, whole or not at all. With a `control`, other configurations are compared with it;
-    `measured` are language models that were asked the same puzzles.
+    `measured` are language models that were asked the same puzzles, and `gallery` gives puzzles to look at.
 
     Raises:
         UserError: the page cannot be written there, or nothing is confirmed by the name of the control.
         DataError: a published result that cannot be believed.
     """
-    page = render_report(records, now=now, title=title, control=control, baselines=baselines, measured=measured)
+    page = render_report(
+        records, now=now, title=title, control=control, baselines=baselines, measured=measured, gallery=gallery
+    )
     write_atomic(path, page.encode())
 
 
@@ -95,11 +100,12 @@ def render_report(
     control: str | None = None,
     baselines: Sequence[Baseline] | None = None,
     measured: Sequence[Measured] = (),
+    gallery: GallerySource = no_gallery,
 ) -> str:
     """The page as text. `now` is shown as its date; `title` defaults to the names of the sweeps."""
     published = load_baselines() if baselines is None else list(baselines)
     ablation = ablate(records, control, baselines=published) if control is not None else None
-    sections = [_section(study, published, measured, ablation) for study in studies(records)]
+    sections = [_section(study, published, measured, ablation, gallery) for study in studies(records)]
     own = {table.benchmark for section in sections for table in section.tables}
     apart = [m for m in measured if m.plan.fingerprint not in {section.study.fingerprint for section in sections}]
     tables = build_leaderboard(None, [], published, apart)
@@ -136,7 +142,11 @@ def _related_first(tables: list[Table], sections: Sequence[Section]) -> list[tup
 
 
 def _section(
-    study: Study, published: Sequence[Baseline], measured: Sequence[Measured], ablation: Ablation | None
+    study: Study,
+    published: Sequence[Baseline],
+    measured: Sequence[Measured],
+    ablation: Ablation | None,
+    gallery: GallerySource,
 ) -> Section:
     asked = [measurement for measurement in measured if measurement.plan.fingerprint == study.fingerprint]
     tables = tuple(build_leaderboard(study.benchmark, study.records, published, asked))
@@ -151,6 +161,7 @@ def _section(
         dots=_dots_figure(entries),
         ablation=_ablation_figure(compared) if compared else None,
         figures=_laid_out([figure for figure in _figures(study, entries, importance) if figure.body]),
+        galleries=tuple(galleries(entries, study.records, gallery)),
         refused=refusals(study.records),
     )
 
