@@ -26,12 +26,14 @@ CURVES = Path(__file__).parent / "curves"
 RULES = {
     "none": Stopping(rule="none"),
     "halving": Stopping(rule="halving"),
-    "halving, grace 0.6": Stopping(rule="halving", grace=0.6),
+    "halving, grace 0.5, keep 0.75": Stopping(rule="halving", grace=0.5, keep=0.75),
+    "halving, grace 0.4": Stopping(rule="halving", grace=0.4),
     "halving, grace 0.1": Stopping(rule="halving", grace=0.1),
-    "median": Stopping(rule="median"),
+    "median": Stopping(rule="median", grace=0.4),
     "patience": Stopping(rule="patience"),
+    "patience, a tenth of the run": Stopping(rule="patience", grace=0.4, patience=0.1),
 }
-"""The defaults, a late and an early first rung."""
+"""The defaults (grace 0.6, keep 0.5), and how much earlier one may judge."""
 
 
 def judge(curves: list[Curve], rule: Stopping, slots: int, repeats: int) -> dict[str, Any]:
