@@ -114,11 +114,16 @@ def driver_of(folder: Storage) -> dict[str, Any] | None:
     return holder if holder and _is_alive(holder) else None
 
 
-def request_stop(folder: Storage) -> None:
+def request_stop(folder: Storage, reason: str = "") -> None:
     """Ask the driver, wherever it is, to stop cleanly."""
-    folder.write("stop.json", dump({"requested_s": time.time()}))
+    folder.write("stop.json", dump({"requested_s": time.time(), "reason": reason}))
 
 
 def stop_requested(folder: Storage) -> bool:
     """Whether somebody asked."""
     return folder.exists("stop.json")
+
+
+def stop_reason(folder: Storage) -> str:
+    """Why somebody asked; empty if nobody did or said why."""
+    return str((_read(folder, "stop.json") or {}).get("reason", ""))

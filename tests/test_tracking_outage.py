@@ -30,6 +30,7 @@ from tests.tracking_fixtures import DEFINITION, MlflowServer, contents, finished
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 TRIALS = 12
+LIMIT_S = 1800
 
 
 @pytest.fixture(autouse=True)
@@ -92,11 +93,11 @@ def final(storage: Path) -> int:
     return sum(1 for _ in storage.glob("sweeps/outage/trials/*/result.json"))
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = 1800) -> None:
-    deadline = time.monotonic() + limit_s
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], output: list[str]) -> None:
+    deadline = time.monotonic() + LIMIT_S
     while not condition():
-        assert process.poll() is None, "the sweep ended before its time"
-        assert time.monotonic() < deadline
+        assert process.poll() is None, f"the sweep ended before its time:\n{''.join(output)}"
+        assert time.monotonic() < deadline, "".join(output)
         time.sleep(0.1)
 
 
@@ -118,11 +119,11 @@ def run_through_an_outage(storage: Path, server: MlflowServer) -> None:
     reader = threading.Thread(target=lambda stream: output.extend(stream), args=(process.stdout,), daemon=True)
     reader.start()
     try:
-        wait_until(lambda: final(storage) >= TRIALS // 3, process)
+        wait_until(lambda: final(storage) >= TRIALS // 3, process, output)
         server.kill()
-        wait_until(lambda: final(storage) >= 2 * TRIALS // 3, process)
+        wait_until(lambda: final(storage) >= 2 * TRIALS // 3, process, output)
         server.start()
-        assert process.wait(1800) == 0, "".join(output)
+        assert process.wait(LIMIT_S) == 0, "".join(output)
     finally:
         process.kill()
         reader.join(10)

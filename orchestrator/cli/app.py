@@ -12,6 +12,7 @@ from orchestrator.cli import (
     doctor,
     evaluate,
     leaderboard,
+    notify,
     solve,
     sweep,
     track,
@@ -42,4 +43,5 @@ app.command("leaderboard")(leaderboard.leaderboard)
 app.command("ablate")(compare.ablate)
 app.add_typer(track.app, name="track")
 app.command("ui")(ui.ui)
+app.command("notify")(notify.notify)
 app.command("doctor")(doctor.doctor)

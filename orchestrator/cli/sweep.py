@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli import lifecycle
 from orchestrator.cli.export import export
 from orchestrator.cli.lifecycle import NameArgument
+from orchestrator.cli.notify import TargetsOption, notified
 from orchestrator.cli.options import (
     CpusOption,
     FileArgument,
@@ -123,6 +124,7 @@ def run(
     address: AddressOption = None,
     max_concurrent: ConcurrentOption = None,
     tracking: TrackingOption = None,
+    notify: TargetsOption = None,
 ) -> None:
     """Run a sweep, or go on with it: the same command twice runs nothing twice.
 
@@ -138,7 +140,7 @@ def run(
         file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
         gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    _drive(sweep, storage, address, max_concurrent, tracking)
+    _drive(sweep, storage, address, max_concurrent, tracking, notify)
 
 
 @app.command()
@@ -148,6 +150,7 @@ def resume(
     address: AddressOption = None,
     max_concurrent: ConcurrentOption = None,
     tracking: TrackingOption = None,
+    notify: TargetsOption = None,
 ) -> None:
     """Go on with a sweep from its records: finished trials stay, unfinished ones go on from their checkpoints.
 
@@ -156,7 +159,7 @@ def resume(
     from orchestrator.recorded import load_definition
     from orchestrator.storage import open_storage
 
-    _drive(load_definition(open_storage(storage), name), storage, address, max_concurrent, tracking)
+    _drive(load_definition(open_storage(storage), name), storage, address, max_concurrent, tracking, notify)
 
 
 @app.command()
@@ -217,7 +220,14 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
     out.print(f"asked process {driver['pid']} on {driver['host']} to stop; its trials write a last checkpoint")
 
 
-def _drive(sweep: Sweep, url: str, address: str | None, max_concurrent: int | None, tracking: str | None) -> None:
+def _drive(
+    sweep: Sweep,
+    url: str,
+    address: str | None,
+    max_concurrent: int | None,
+    tracking: str | None,
+    notify: list[str] | None,
+) -> None:
     """Run, show, track; exit code 0 when complete, 3 when stopped before."""
     from orchestrator.cli.live import Live, closing_words
     from orchestrator.cli.tracking import tracked
@@ -225,8 +235,9 @@ def _drive(sweep: Sweep, url: str, address: str | None, max_concurrent: int | No
     from orchestrator.storage import open_storage
 
     storage = open_storage(url)
-    with tracked(sweep, storage, tracking) as tracker, Live(sweep, tracker) as live:
-        ending, planner = run_sweep(sweep, storage, Options(address, max_concurrent), live)
+    with notified(storage, sweep.name, notify), tracked(sweep, storage, tracking) as tracker:
+        with Live(sweep, tracker) as live:
+            ending, planner = run_sweep(sweep, storage, Options(address, max_concurrent), live)
         tracker.changed()
     closing_words(sweep, storage, ending, planner, tracker.uri)
     if ending is Ending.ABANDONED:

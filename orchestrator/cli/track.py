@@ -83,6 +83,49 @@ def verify(
     raise typer.Exit(1 if any(sweep["differences"] for sweep in found["sweeps"]) else 0)
 
 
+@app.command()
+def register(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)],
+    storage: StorageOption = "runs",
+    tracking: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the sweep's confirmed winner into MLflow's model registry, ready for `mlflow.pyfunc.load_model`.
+
+    The configuration with the highest mean over at least three seeds on the test split, with its lowest seed's weights.
+
+    Example: trm track register demo
+    """
+    from orchestrator.checkpoints import find_checkpoint
+    from orchestrator.cli.console import out
+    from orchestrator.cli.tracking import artifact_location
+    from orchestrator.projections.mlflow import MlflowProjection
+    from orchestrator.projections.registry import winner
+    from orchestrator.projections.writer import only_writer
+    from orchestrator.record import read_trials
+    from orchestrator.recorded import load_definition
+    from orchestrator.storage import open_storage
+    from trm_model.artifact import load_trained
+
+    store = open_storage(storage)
+    uri = _address(store, tracking)
+    definition = load_definition(store, sweep)
+    records = read_trials(store, sweep)
+    won = winner(records, sweep)
+    trial = won.record
+    trained = load_trained(find_checkpoint(f"{sweep}/{trial.trial_id}", store).load(), (trial.result or {})["weights"])
+    projection = MlflowProjection(uri, artifacts=artifact_location(store))
+    with only_writer(store, sweep, uri, wait_s=WAIT_S):
+        projection.sync(records, sweep, definition.plain())
+        name, version, is_new = projection.register(won, trained)
+    if as_json:
+        print(json.dumps({"name": name, "version": version, "new": is_new, "trial_id": trial.trial_id}, indent=1))
+        return
+    seeds = f"mean {100 * won.mean:.1f} % over {len(won.scores)} seeds"
+    out.print(f"{'registered' if is_new else 'already registered'}: {name} version {version}: {trial.family}, {seeds}")
+    out.print(f'mlflow.set_tracking_uri("{_shown(uri)}"); mlflow.pyfunc.load_model("models:/{name}/{version}")')
+
+
 Found = dict[str, Any]
 """One sweep in the answer, as --json prints it."""
 Work = Callable[["MlflowProjection", "Sweep", "list[TrialRecord]", "Listener"], Found]

@@ -56,17 +56,17 @@ class Watchdog:
                 records = self.read()
                 reason = exceeded(spending(records, self.clock()), self.budget)
                 if reason:
-                    return f"{reason}: {self.stop()}"
+                    return f"{reason}: {self.stop(reason)}"
                 if records and all(record.status.is_final for record in records) and driver_of(self.folder) is None:
                     return "the sweep is complete"
             self.sleep(self.poll_s)
 
-    def stop(self) -> str:
+    def stop(self, reason: str = "") -> str:
         """Ask, then insist, then cut the power; says what it took."""
         driver = driver_of(self.folder)
         if driver is None:
             return self._cut("the driver is gone")
-        request_stop(self.folder)
+        request_stop(self.folder, reason)
         if self._gone_within(self.grace_s):
             return "the driver stopped cleanly"
         if driver["host"] != socket.gethostname():

@@ -20,13 +20,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.projections import view
 from orchestrator.projections.compare import Difference, Key, compare, key_of
 from orchestrator.projections.connection import Connection, default_uri
 from orchestrator.projections.reach import TrackingError
 from orchestrator.record import Status, TrialRecord
+
+if TYPE_CHECKING:
+    from orchestrator.projections.registry import Winner
+    from trm_model.artifact import Trained
 
 __all__ = ["Difference", "MlflowProjection", "Synced", "TrackingError", "default_uri"]
 
@@ -129,11 +133,13 @@ class MlflowProjection:
         unknown = found.keys() - {record.trial_id for record in records} - {view.PARENT}
         return differences + [Difference(trial_id, "run", note="it has no record") for trial_id in sorted(unknown)]
 
-    def run_ids(self, sweep_name: str) -> dict[str, str]:
-        """MLflow's run of every trial that has one, by trial id: what `projections.optuna.sync` shows beside it."""
+    def register(self, won: Winner, trained: Trained) -> tuple[str, int, bool]:
+        """Put a winner into the model registry, its files beside its run; see `registry.register`."""
+        from orchestrator.projections.registry import register
+
         with self._connection.session(self._runs.clear) as self._client:
-            found = self._found(sweep_name)
-        return {trial_id: runs[-1].run_id for trial_id, runs in found.items() if trial_id != view.PARENT}
+            (run,) = self._found(won.record.sweep)[won.record.trial_id]
+            return register(self._client, run.run_id, won, trained)
 
     def _found(self, sweep_name: str) -> dict[str, list[_Run]]:
         """The sweep's runs by trial id."""
