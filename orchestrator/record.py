@@ -96,7 +96,8 @@ class TrialRecord:
     """step, rule, reason: the driver's decision, unless it was taken back"""
     result: dict[str, Any] | None = None
     """split, items, metrics{exact_accuracy, cell_accuracy, ...}, supervision_steps, weights, num_parameters,
-    puzzles_presented, train_flops, train_s, ended_s, per_item: exact (0/1) per puzzle in order as packed hex"""
+    puzzles_presented, train_flops, train_s, ended_s, per_item: exact (0/1) per item in order as packed hex; ARC:
+    per_task: share of each task's test inputs answered, for pass@1 and pass@2"""
     origin: dict[str, Any] | None = None
     """Where its first steps come from: kind `continued` (a shorter trial of this sweep) or `reused` (the same trial of
     another sweep), trial_id, sweep"""

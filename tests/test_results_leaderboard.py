@@ -6,16 +6,19 @@ import csv
 import io
 import json
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from results_factory import DATASET, demo_records, make_config, make_record
 from rich.console import Console
 
 from orchestrator.baselines import load_baselines
 from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals, select
-from orchestrator.leaderboard.cost import describe_cost, trial_cost
+from orchestrator.leaderboard.cost import WORLD_GRID, Grid, describe_cost, trial_cost
 from orchestrator.record import Attempt, Row, Status, TrialRecord
 from orchestrator.report.formats import curves_to_csv, shorten, to_csv, to_json, to_latex, to_markdown, to_rich
+from orchestrator.statistics import wilson
 from trm_data.errors import UserError
 
 SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}
@@ -229,6 +232,25 @@ def test_cost_is_unknown_on_cpu_and_unpriced_on_an_unknown_gpu() -> None:
     assert cost is not None and cost.usd is None and describe_cost(cost) == "1 GPU-hours"
 
 
+def test_co2_follows_from_energy_and_a_named_grid_only() -> None:
+    cost = trial_cost(on_gpus(confirmed(), ("NVIDIA L40S", 1.0, 2.0, True)))  # 350 W for two hours: 0.7 kWh
+    assert describe_cost(cost) == "2 GPU-hours, at most $3.72 and 0.7 kWh"
+    words = describe_cost(cost, WORLD_GRID)
+    assert words.endswith(
+        "at most 0.31 kg CO2 at 436 g/kWh (world average of 2022, Ember, Global Electricity Review 2023)"
+    )
+    assert "0.014 kg CO2 at 20 g/kWh (as given)" in describe_cost(cost, Grid(20.0, "as given"))
+    unknown = trial_cost(on_gpus(confirmed(), ("Imaginary 9000", 1.0, 1.0, True)))
+    assert "CO2" not in describe_cost(unknown, WORLD_GRID) and "CO2" not in describe_cost(None, WORLD_GRID)
+
+
+def test_measured_energy_takes_the_place_of_the_power_limit() -> None:
+    record = on_gpus(confirmed(), ("NVIDIA L40S", 1.0, 2.0, True))
+    sample = Row(1, 1_000.0 + 3600, "system", {"gpu_energy_joules": 0.2 * 3.6e6})
+    words = describe_cost(trial_cost(replace(record, rows=[*record.rows, sample])), WORLD_GRID)
+    assert words.startswith("2 GPU-hours, at most $3.72, 0.2 kWh measured, about 0.087 kg CO2 at 436 g/kWh")
+
+
 def test_query_names_one_split_and_never_mixes_two() -> None:
     tables = build_leaderboard("arc-agi-1", [], load_baselines())
     chosen = select(tables, split="semi-private", metric="pass@2", protocol="single")
@@ -288,3 +310,46 @@ def test_curves_hold_every_point() -> None:
 
 def test_csv_of_no_tables_has_a_header_only() -> None:
     assert to_csv([]) == "benchmark\n" and json.loads(to_json([])) == []
+
+
+def arc_record(shares: list[float], seed: int = 0, **changes: Any) -> TrialRecord:
+    """A confirmed run on ARC-AGI-2 with these shares of each task's test inputs."""
+    mean = sum(shares) / len(shares)
+    dataset = {
+        "benchmark": "arc-agi-2",
+        "fingerprint": "arc2",
+        "generated": False,
+        "counts": {"test": 120},
+        "source": "",
+    }
+    record = confirmed(seed=seed, dataset=dataset, items=172, metrics={"pass@2": mean, "exact_accuracy": mean})
+    assert record.result is not None
+    return replace(record, result={**record.result, "per_task": {"pass@2": shares}, **changes})
+
+
+def test_own_run_on_all_public_arc_tasks_is_ranked_by_task_with_a_bootstrap_interval() -> None:
+    """172 test inputs are 120 tasks; the mean of tasks is no proportion, so Wilson's interval would be another."""
+    shares = [1.0] * 4 + [0.5] * 16 + [0.0] * 100
+    records = [arc_record(shares, seed) for seed in range(3)]
+    tables = build_leaderboard("arc-agi-2", records, load_baselines())
+    table = only(tables, split="public-eval", metric="pass@2", protocol="single")
+    own = next(entry for entry in table.entries if entry.own)
+    assert own.items == 120 and own.score == pytest.approx(10.0) and "TRM-Att" in {e.system for e in table.entries}
+    error = 100 * float(np.std(shares, ddof=1)) / 120**0.5
+    assert own.item_interval == pytest.approx((10 - 1.96 * error, 10 + 1.96 * error), abs=0.6)
+    assert own.item_interval is not None and own.item_interval.high < 100 * wilson(0.1, 120).high - 0.5
+
+
+def test_arc_run_on_some_tasks_has_a_table_of_its_own() -> None:
+    table = build_leaderboard("arc-agi-2", [arc_record([1.0, 0.0, 0.5])], load_baselines())[0]
+    assert table.split == "3 of 120 test items" and len(table.entries) == 1
+
+
+def test_run_with_another_metric_never_enters_a_table_of_the_first() -> None:
+    other = confirmed(dataset=SUDOKU_EXTREME, items=422_786, metrics={"pass@2": 0.99})
+    tables = build_leaderboard("sudoku-extreme", [other], load_baselines())
+    own = only(tables, has_own=True)
+    assert own.metric == "pass@2" and len(own.entries) == 1
+    assert "best" not in {
+        entry.system for table in tables if table.metric == "exact_accuracy" for entry in table.entries
+    }

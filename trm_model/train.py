@@ -217,4 +217,6 @@ def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> tuple[dict[s
         "ended_s": clock(),
         "per_item": score.per_item,
     }
+    if score.tasks:
+        result["per_task"] = {f"pass@{k}": score.shares(k).tolist() for k in (1, 2)}
     return result, files

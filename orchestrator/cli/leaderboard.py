@@ -19,6 +19,10 @@ def leaderboard(
         Path | None, typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.")
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
+    gco2_per_kwh: Annotated[
+        float | None,
+        typer.Option("--gco2-per-kwh", min=0, help="CO2 of your electricity; the world's if left out."),
+    ] = None,
     baselines: BaselinesOption = None,
     storage: StorageOption = "runs",
 ) -> None:
@@ -32,4 +36,4 @@ def leaderboard(
     """
     from orchestrator.cli.leaderboard_view import show
 
-    show(benchmark, format_, html, storage, split, baselines)
+    show(benchmark, format_, html, storage, split, baselines, gco2_per_kwh)

@@ -11,6 +11,7 @@ from orchestrator.baselines.own import OwnBaselines
 from orchestrator.cli.console import out
 from orchestrator.cli.single import SWEEP as SINGLE_RUNS
 from orchestrator.leaderboard import Table, build_leaderboard, refusals, select
+from orchestrator.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.llm.results import Measured, read_measurements
 from orchestrator.record import TrialRecord, read_trials
 from orchestrator.recorded import sweep_names
@@ -32,7 +33,13 @@ HEADLINE_ROWS = 8
 
 
 def show(
-    benchmark: str | None, text_format: str, html: Path | None, url: str, split: str | None, own_rows: Path | None
+    benchmark: str | None,
+    text_format: str,
+    html: Path | None,
+    url: str,
+    split: str | None,
+    own_rows: Path | None,
+    gco2_per_kwh: float | None,
 ) -> None:
     """Tables on standard output, and the page as a file."""
     if text_format not in ("table", *TEXT_FORMATS):
@@ -50,7 +57,7 @@ def show(
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    _write(storage, path, records, baselines, measured)
+    _write(storage, path, records, baselines, measured, _grid(gco2_per_kwh))
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
@@ -87,9 +94,24 @@ def _write(
     records: Sequence[TrialRecord],
     baselines: Sequence[Baseline],
     measured: Sequence[Measured],
+    grid: Grid | None = WORLD_GRID,
 ) -> None:
-    gallery = stored_galleries(storage)
-    write_report(records, path, now=datetime.now(UTC), baselines=baselines, measured=measured, gallery=gallery)
+    write_report(
+        records,
+        path,
+        now=datetime.now(UTC),
+        baselines=baselines,
+        measured=measured,
+        gallery=stored_galleries(storage),
+        grid=grid,
+    )
+
+
+def _grid(gco2_per_kwh: float | None) -> Grid | None:
+    """The user's own figure, the world's, or none for 0."""
+    if gco2_per_kwh is None:
+        return WORLD_GRID
+    return Grid(gco2_per_kwh, "as given") if gco2_per_kwh else None
 
 
 def all_records(storage: Storage) -> list[TrialRecord]:

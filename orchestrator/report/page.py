@@ -16,7 +16,7 @@ from orchestrator.ablation import Ablation, ablate
 from orchestrator.baselines import Baseline, load_baselines
 from orchestrator.baselines.like_for_like import like_for_like
 from orchestrator.leaderboard import METRIC_TITLES, Entry, Table, build_leaderboard, refusals
-from orchestrator.leaderboard.cost import describe_cost
+from orchestrator.leaderboard.cost import WORLD_GRID, Grid, describe_cost
 from orchestrator.llm.results import Measured
 from orchestrator.record import TrialRecord
 from orchestrator.report import interval_plots, markup, scatter, trial_plots
@@ -78,16 +78,25 @@ def write_report(
     baselines: Sequence[Baseline] | None = None,
     measured: Sequence[Measured] = (),
     gallery: GallerySource = no_gallery,
+    grid: Grid | None = WORLD_GRID,
 ) -> None:
     """Write the page to `path`, whole or not at all. With a `control`, other configurations are compared with it;
-    `measured` are language models that were asked the same puzzles, and `gallery` gives puzzles to look at.
+    `measured` are language models that were asked the same puzzles, `gallery` gives puzzles to look at, and
+    `grid` turns energy into CO2.
 
     Raises:
         UserError: the page cannot be written there, or nothing is confirmed by the name of the control.
         DataError: a published result that cannot be believed.
     """
     page = render_report(
-        records, now=now, title=title, control=control, baselines=baselines, measured=measured, gallery=gallery
+        records,
+        now=now,
+        title=title,
+        control=control,
+        baselines=baselines,
+        measured=measured,
+        gallery=gallery,
+        grid=grid,
     )
     write_atomic(path, page.encode())
 
@@ -101,6 +110,7 @@ def render_report(
     baselines: Sequence[Baseline] | None = None,
     measured: Sequence[Measured] = (),
     gallery: GallerySource = no_gallery,
+    grid: Grid | None = WORLD_GRID,
 ) -> str:
     """The page as text. `now` is shown as its date; `title` defaults to the names of the sweeps."""
     published = load_baselines() if baselines is None else list(baselines)
@@ -119,6 +129,7 @@ def render_report(
             sections=sections,
             published=_related_first(others, sections),
             baselines=published,
+            grid=grid,
             generated=now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             num_trials=len(records),
             sweeps=sweeps,
@@ -278,7 +289,7 @@ def remark(detail: str) -> str:
     return "; ".join(part for part in detail.split("; ") if not part.startswith("id "))
 
 
-def provenance_rows(entry: Entry, study: Study) -> list[tuple[str, Any]]:
+def provenance_rows(entry: Entry, study: Study, grid: Grid | None = None) -> list[tuple[str, Any]]:
     """(what, value) of everything needed to find an own result again."""
     own = entry.own
     if own is None:
@@ -292,7 +303,7 @@ def provenance_rows(entry: Entry, study: Study) -> list[tuple[str, Any]]:
         ("Commit", ", ".join(own.commits) or "not recorded"),
         ("Machine", ", ".join(own.machines) or "not recorded"),
         ("Training", f"{markup.duration(own.train_s)}, {markup.flops(own.train_flops)} per run"),
-        ("Cost per run", describe_cost(own.cost)),
+        ("Cost per run", describe_cost(own.cost, grid)),
         ("Puzzles presented", markup.compact(own.puzzles_presented)),
     ]
 
