@@ -6,6 +6,7 @@ raised, so that whatever does raise is the machine's failure and not the trial's
 
 from __future__ import annotations
 
+import resource
 import time
 import traceback
 from collections.abc import Callable
@@ -110,6 +111,7 @@ class _Attempt:
     ) -> None:
         self._announce(self._step)
         end = {"status": str(status), "step": self._step, "ended_s": time.time(), "train_s": self._train_s}
+        end["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with suppress(UserError):  # a full disk: the driver, which reads the record, is the one to say so
             self._note(self._monitor.last())
             self._writer.end({**end, "reason": reason, "traceback": trace})
