@@ -1,0 +1,100 @@
+"""How well a plan predicts: calibrated on half of the cells of a small CPU sweep, compared on the other half.
+
+    python benchmarks/prediction.py                        # runs 16 short trials, a few minutes
+    python benchmarks/prediction.py --storage runs --sweep demo   # on the finished trials of a sweep
+
+Time is what a trial takes from its start to its score, evaluation included; memory is the peak of its process. The
+halves are drawn at random from the cells, `--draws` times; figures are medians over the draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import tempfile
+from typing import Any
+
+from orchestrator.estimate import memory_bytes
+from orchestrator.record import Status, TrialRecord, read_trials
+from orchestrator.run import Options, run_sweep
+from orchestrator.speed import Observation, fit, work_of
+from orchestrator.storage import open_storage
+from orchestrator.sweep import Sweep, choice, configure
+from orchestrator.watcher import Watcher
+from trm_model.recipes import get_recipe
+
+SMALL = {"data.num_train": 500, "data.num_validation": 100, "data.num_test": 200, "runtime.num_threads": 1}
+
+
+def sweep_of(steps: int) -> Sweep:
+    """Shapes that differ in depth, batch and width by factors of 2 to 4."""
+    space = {
+        "T": choice(1, 2),
+        "n": choice(1, 3),
+        "train.batch_size": choice(32, 128),
+        "model.hidden_size": choice(32, 96),
+    }
+    base = configure(get_recipe("sudoku-mini"), {**SMALL, "train.max_steps": steps})
+    return Sweep(name="prediction", base=base, space=space, equal="steps")
+
+
+def seconds_of(record: TrialRecord) -> float:
+    """From start to score."""
+    assert record.result is not None
+    return float(record.result["ended_s"]) - float(record.attempts[0].start["started_s"])
+
+
+def judge(records: list[TrialRecord], seed: int) -> dict[str, float]:
+    """Errors on the half that was not calibrated on."""
+    shuffled = list(records)
+    random.Random(seed).shuffle(shuffled)
+    half = len(shuffled) // 2
+    seen, unseen = shuffled[:half], shuffled[half:]
+    speed = fit([Observation(work_of(record.config), seconds_of(record)) for record in seen])
+    predicted = [speed.seconds(work_of(record.config)) for record in unseen]
+    measured = [seconds_of(record) for record in unseen]
+    each = [abs(a / b - 1) for a, b in zip(predicted, measured, strict=True)]
+    return {"total": sum(predicted) / sum(measured) - 1, "cell_median": statistics.median(each), "said": speed.spread}
+
+
+def memory_errors(records: list[TrialRecord]) -> list[float]:
+    """Predicted over measured peak, minus one."""
+    peaks = [(record, (record.attempts[0].end or {}).get("peak_bytes")) for record in records]
+    return [memory_bytes(record.config, "cpu") / peak - 1 for record, peak in peaks if peak]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--storage")
+    parser.add_argument("--sweep", default="prediction")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--draws", type=int, default=21)
+    options = parser.parse_args()
+    load_before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        storage = open_storage(options.storage or folder)
+        if options.storage is None:
+            run_sweep(sweep_of(options.steps), storage, Options(max_concurrent=1), Watcher())
+        found = [record for record in read_trials(storage, options.sweep) if record.status is Status.FINISHED]
+    whole = [record for record in found if len(record.attempts) == 1]
+    draws = [judge(whole, seed) for seed in range(options.draws)]
+    memory = memory_errors(whole)
+    result: dict[str, Any] = {
+        "trials": len(whole),
+        "seconds": [round(seconds_of(record), 1) for record in whole],
+        "time_total_error_median": round(statistics.median(abs(draw["total"]) for draw in draws), 3),
+        "time_total_error_worst": round(max(abs(draw["total"]) for draw in draws), 3),
+        "time_cell_error_median": round(statistics.median(draw["cell_median"] for draw in draws), 3),
+        "spread_said_median": round(statistics.median(draw["said"] for draw in draws), 3),
+        "memory_error_worst": round(max(map(abs, memory)), 3) if memory else None,
+        "memory_error_mean": round(statistics.fmean(memory), 3) if memory else None,
+        "load": [round(load_before, 1), round(os.getloadavg()[0], 1)],
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
