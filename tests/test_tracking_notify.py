@@ -1,4 +1,4 @@
-"""Word of a sweep's end, failure or budget: a webhook on a local server, a command, and what happens if nobody listens."""
+"""Word of a sweep's end, failure or budget: to a webhook on a local server, to a command, and to nobody."""
 
 from __future__ import annotations
 
@@ -172,9 +172,7 @@ class TestWatching:
         assert [event.event for event in news(gone, looks(finished(), record(1)), set())] == ["stopped"]
         assert news(gone, None, set()) == [] and news(gone, gone, set()) == []
 
-    def test_command_watches_until_the_end(
-        self, storage: Storage, hook: Hook, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_command_watches_until_the_end(self, storage: Storage, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("orchestrator.cli.notify.POLL_S", 0.05)
         write_record(storage, record(1))
         thread = threading.Thread(

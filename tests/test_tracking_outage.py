@@ -81,7 +81,7 @@ def test_server_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.Mon
 
 def sweep_command(storage: Path, tracking: str) -> list[str]:
     """Twelve trials, one after the other, of some seconds each."""
-    settings = {**TINY, "train.max_steps": 300, "runtime.evaluate_every": 20, "data.num_train": 64}
+    settings = {**TINY, "train.max_steps": 100, "runtime.evaluate_every": 10, "data.num_train": 64}
     sets = [part for path, value in settings.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
     cells = ["--vary", "T=1,2", "--vary", "n=1,2,3", "--seeds", "2", "--max-concurrent", "1"]
     where = ["--name", "outage", "--storage", str(storage), "--tracking", tracking]

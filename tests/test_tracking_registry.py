@@ -30,8 +30,7 @@ def confirmed(family: str, seed: int, score: float, **changes: Any) -> TrialReco
     config = tiny_config(**{"model.latent_steps": 1 + (family == "good")}).model_copy(update={"seed": seed})
     record = finished(seed, steps=2)
     result = {**(record.result or {}), "metrics": {"exact_accuracy": score}, "weights": "raw"}
-    dataset = {**record.dataset, "generated": True}
-    values = {"trial_id": f"{family}-{seed}", "family": family, "config": config, "result": result, "dataset": dataset}
+    values = {"trial_id": f"{family}-{seed}", "family": family, "config": config, "result": result}
     return dataclasses.replace(record, **{**values, **changes})
 
 
@@ -78,6 +77,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.timeout(900)  # two imports of everything, in minutes where ten others share the core
 def test_registered_winner_predicts_in_a_fresh_process(
     migrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

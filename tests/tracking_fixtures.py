@@ -52,6 +52,7 @@ def record(seed: int = 0, steps: int = 5, **changes: Any) -> TrialRecord:
             "benchmark": "sudoku-6x6-generated",
             "fingerprint": "f" * 64,
             "source": "generator",
+            "generated": True,
             "counts": {"train": 400},
         },
         status=Status.RUNNING,

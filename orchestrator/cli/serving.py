@@ -1,4 +1,4 @@
-"""The body of `trm ui`: two local servers that end together."""
+"""The body of `trm ui`: local servers that start together and end together."""
 
 from __future__ import annotations
 
@@ -10,64 +10,101 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.cli.console import out
+from orchestrator.cli.console import err, out
 from orchestrator.cli.leaderboard_view import write_page
 from orchestrator.cli.tracking import resolve_uri
 from orchestrator.errors import SweepError
-from orchestrator.storage import LocalStorage, open_storage
+from orchestrator.recorded import load_definition, sweep_names
+from orchestrator.storage import LocalStorage, Storage, open_storage
 from trm_data.errors import UserError
 
 HOST = "127.0.0.1"
-"""Never another interface: neither server asks who is there."""
+"""Never another interface: none of the servers asks who is there."""
 POLL_S = 0.3
 END_S = 10.0
+PAGE = "leaderboard.html"
 
 
-class _Page(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet: what is asked for is no news to the one who asks."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server in a process of its own; its output goes to a file."""
+
+    name: str
+    port: int
+    command: Sequence[str]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
 
 
 def serve(url: str, port: int) -> None:
-    """Serve until a signal.
+    """Serve until a signal, or until one of the servers ends.
 
     Raises:
-        UserError: a port is in use, or the storage holds nothing that could be shown.
+        UserError: a port is in use, the storage is remote, a database is of another version, a server ended by itself.
     """
     storage = open_storage(url)
     if not isinstance(storage, LocalStorage):
         raise SweepError(f"trm ui shows local results, {url} is remote", "Name a folder with --storage")
-    for each in (port, port + 1):
+    for each in range(port, port + 3):
         check_port(each)
-    write_page(storage, storage.root / "leaderboard.html")
-    ended = threading.Event()
+    uri = resolve_uri(storage, None) or ""
+    _check(uri)
+    write_page(storage, storage.root / PAGE)
+    servers = [_mlflow(uri, port, storage.root)]
+    optuna = _with_searches(storage)
+    if optuna is not None:
+        servers.append(_dashboard(optuna, port + 2, storage.root))
+    with _until_signal() as ended, _page(storage.root, port + 1), _running(servers) as processes:
+        out.print(f"leaderboard: [bold]http://{HOST}:{port + 1}/{PAGE}[/]")
+        for server in servers:
+            out.print(f"{server.name + ':':<12} [bold]{server.url}[/]")
+        out.print("MLflow answers in about 15 s. Ctrl-C ends everything.")
+        _wait(ended, servers, processes)
 
-    def stop(number: int, _: FrameType | None) -> None:
-        ended.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    mlflow = _start_mlflow(resolve_uri(storage, None) or "", port, storage.root)
-    handler = functools.partial(_Page, directory=str(storage.root))
-    page = http.server.ThreadingHTTPServer((HOST, port + 1), handler)
-    threading.Thread(target=page.serve_forever, name="page", daemon=True).start()
-    out.print(f"leaderboard: [bold]http://{HOST}:{port + 1}/leaderboard.html[/]")
-    out.print(f"MLflow:      [bold]http://{HOST}:{port}[/] (answers in about 15 s)")
-    out.print("Ctrl-C ends both.")
+def _check(uri: str) -> None:
+    from orchestrator.projections.reach import check
+
+    check(uri)
+
+
+def _with_searches(storage: Storage) -> str | None:
+    """Bring Optuna's view of the searches up to date: its address, or None if there is no search."""
+    names = [name for name in sweep_names(storage) if load_definition(storage, name).kind == "search"]
+    if not names:
+        return None
+    from orchestrator.projections.optuna import default_url, sync
+
+    url = default_url(storage)
     try:
-        while mlflow.poll() is None and not ended.wait(POLL_S):
-            pass
-        if not ended.is_set():
-            raise UserError(
-                f"MLflow ended by itself (exit code {mlflow.returncode})", f"See {storage.root}/mlflow-ui.log"
-            )
-    finally:
-        page.shutdown()
-        _end(mlflow)
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
+        for name in names:
+            sync(storage, name, url)
+    except UserError as error:
+        err.print(f"[yellow]Optuna's dashboard is left out[/]: {error}")
+        return None
+    return url
+
+
+def _mlflow(uri: str, port: int, folder: Path) -> Server:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "mlflow-artifacts")]
+    return Server("MLflow", port, command, folder / "mlflow-ui.log")
+
+
+def _dashboard(url: str, port: int, folder: Path) -> Server:
+    program = "from optuna_dashboard._cli import main; main()"
+    command = [sys.executable, "-c", program, url, "--host", HOST, "--port", str(port), "--server", "wsgiref"]
+    return Server("Optuna", port, command, folder / "optuna-ui.log")
 
 
 def check_port(port: int) -> None:
@@ -80,29 +117,73 @@ def check_port(port: int) -> None:
             raise UserError(f"port {port} is in use", f"Name another: --port {port + 10}") from error
 
 
-def _start_mlflow(uri: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--backend-store-uri",
-        uri,
-    ]
-    with (folder / "mlflow-ui.log").open("wb") as log:
-        return subprocess.Popen([*command, "--workers", "1"], stdout=log, stderr=log, start_new_session=True)
+@contextmanager
+def _until_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    ended = threading.Event()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        ended.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """MLflow runs workers of its own: end the whole group."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                continue
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet: what is asked for is no news to the one who asks."""
+
+
+@contextmanager
+def _page(folder: Path, port: int) -> Iterator[None]:
+    """The folder's files, from a thread."""
+    server = http.server.ThreadingHTTPServer((HOST, port), functools.partial(_Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, name="page", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def _running(servers: Sequence[Server]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes of the servers, each the head of a group that is ended with it."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for server in servers:
+            processes.append(_start(server))
+        yield processes
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+            deadline = time.monotonic() + END_S
+            for process in processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.1, deadline - time.monotonic()))
+
+
+def _start(server: Server) -> subprocess.Popen[bytes]:
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }  # nothing here uses jobs
+    with server.log.open("wb") as log:
+        return subprocess.Popen(
+            server.command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **quiet}
+        )
+
+
+def _wait(ended: threading.Event, servers: Sequence[Server], processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    while not ended.wait(POLL_S):
+        for server, process in zip(servers, processes, strict=True):
+            if process.poll() is not None:
+                raise UserError(f"{server.name} ended by itself (exit code {process.returncode})", f"See {server.log}")

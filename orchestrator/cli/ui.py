@@ -1,4 +1,4 @@
-"""`trm ui`: the MLflow interface and the leaderboard page on this machine, until Ctrl-C."""
+"""`trm ui`: MLflow, Optuna's dashboard and the leaderboard page on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from orchestrator.cli.options import StorageOption
 def ui(
     storage: StorageOption = "runs",
     port: Annotated[
-        int, typer.Option("--port", min=1, max=65534, help="Port of MLflow; the page gets the next.")
+        int,
+        typer.Option(
+            "--port", min=1, max=65533, help="Port of MLflow; the page and Optuna's dashboard get the next two."
+        ),
     ] = 5000,
 ) -> None:
-    """Serve MLflow's interface and the leaderboard page on localhost until Ctrl-C.
+    """Serve MLflow, the leaderboard page and, where there are searches, Optuna's dashboard until Ctrl-C.
+
+    All on localhost only: none of them asks for a password.
 
     Examples:
 
