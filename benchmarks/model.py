@@ -4,7 +4,9 @@
 
 The plain implementation is what one writes first: eager modules, the default matrix library, weights cast at every use,
 operations one by one. Both sides take the same steps by turns; a figure is the median over rounds, and the ratio is
-taken round by round. Efficiency is the share of the rate at which the step's own matrix shapes run alone.
+taken round by round. With one thread seconds are those of the processor, so that other work on the machine does not
+count; with several they are wall time. Efficiency is the share of the step that its matrix products take when they run
+alone, one after the other, in the same shapes and layouts; the breakdown says where the rest is.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ import json
 import platform
 import resource
 import statistics
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -23,24 +28,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from trm_data import build
 from trm_data.arc import grid_hash
+from trm_data.config import DataRequest
+from trm_data.loader import TrainLoader
 from trm_data.symmetry import arc_colours, dihedral
 from trm_model import cost
 from trm_model.config import ModelConfig
-from trm_model.cpu import prefer_onednn
 from trm_model.ema import MovingAverage
 from trm_model.halting import Carry
-from trm_model.layers import inner_size
 from trm_model.optim import AdamAtan2, FlatParameters
+from trm_model.products import choose_products
 from trm_model.recursion import Model, build_model
 from trm_model.supervision import supervise
+from trm_model.trainer import DTYPES
 from trm_model.vote import Votes, undo
 
 CASES: dict[str, tuple[dict[str, Any], str, int]] = {
-    "mlp-512-float32": ({"mixer": "mlp", "positions": "none"}, "float32", 8),
+    "mlp-512-float32": ({"mixer": "mlp", "positions": "none"}, "float32", 4),
+    "mlp-512-float32-fast": ({"mixer": "mlp", "positions": "none"}, "float32-fast", 4),
     "mlp-512-bfloat16": ({"mixer": "mlp", "positions": "none"}, "bfloat16", 8),
-    "attention-512-float32": ({}, "float32", 8),
+    "attention-512-float32": ({}, "float32", 4),
+    "attention-512-float32-fast": ({}, "float32-fast", 4),
     "attention-512-bfloat16": ({}, "bfloat16", 8),
     "attention-128-bfloat16": ({"hidden_size": 128, "num_heads": 4}, "bfloat16", 32),
     "mlp-64-bfloat16": (
@@ -163,36 +174,92 @@ class OurStep:
         self.average = MovingAverage(self.flat.vector, 0.999)
         self.earliest = torch.zeros(len(carry.steps_B))
 
-    def __call__(self) -> None:
+    def __call__(self, after: Callable[[str], None] = lambda phase: None) -> None:
         assert self.model.puzzle_embedding is not None
         rows = self.model.puzzle_embedding.rows(self.carry.puzzle_ids_B, trained=True)
         done = supervise(self.model, self.flat.weights(self.dtype), self.carry, rows, self.earliest, "stablemax")
+        after("forward")
         self.flat.vector.grad = None
         done.loss.backward()
+        after("backward")
         self.optimizer.step(self.flat.vector, self.flat.grad, 1e-4)
         self.average.update(self.flat.vector)
+        after("update")
 
 
-def timed(step: Callable[[], None]) -> float:
-    started = time.perf_counter()
+def now() -> float:
+    """Seconds of the processor with one thread, which other work does not change; else of the clock on the wall."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def timed(step: Callable[[], Any]) -> float:
+    started = now()
     step()
-    return time.perf_counter() - started
+    return now() - started
 
 
-def product_rate(config: ModelConfig, dtype: torch.dtype, batch: int) -> float:
-    """FLOP/s of the channel SwiGLU's two products alone, the shapes that dominate a step."""
-    rows, width, inner = batch * (CELLS + config.puzzle_embedding_len), config.hidden_size, 0
-    inner = inner_size(width, config)
-    x, up = torch.randn(rows, width).to(dtype), torch.randn(2 * inner, width).to(dtype)
-    hidden, down = torch.randn(rows, inner).to(dtype), torch.randn(width, inner).to(dtype)
-    best = min(timed(lambda: (F.linear(x, up), F.linear(hidden, down))) for _ in range(30))  # type: ignore[func-returns-value]
-    return 6 * rows * width * inner / best
+class Products(TorchDispatchMode):
+    """The matrix products of a step: which, in what shapes and layouts, how often in each phase."""
+
+    KINDS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now: Counter[Any] = Counter()
+        self.phases: dict[str, Counter[Any]] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in self.KINDS:
+            self._now[function, tuple((tuple(arg.shape), arg.stride(), arg.dtype) for arg in args)] += 1
+        return function(*args, **(kwargs or {}))
+
+    def after(self, phase: str) -> None:
+        self.phases[phase], self._now = self._now, Counter()
+
+    def seconds(self, phase: str) -> float:
+        """Those of a phase one after the other, each as fast as it goes."""
+        total = 0.0
+        for (function, layouts), count in self.phases[phase].items():
+            operands = [torch.empty_strided(size, stride, dtype=dtype).normal_() for size, stride, dtype in layouts]
+            total += count * min(timed(lambda: function(*operands)) for _ in range(5))  # noqa: B023
+        return total
+
+
+def breakdown(step: OurStep, rounds: int) -> dict[str, float]:
+    """Shares of a step: its matrix products alone, the rest of the forward and the backward pass, the update."""
+    products = Products()
+    with products:
+        step(products.after)
+    spent: dict[str, list[float]] = {"forward": [], "backward": [], "update": []}
+    for _ in range(rounds):
+        last = now()
+
+        def after(phase: str) -> None:
+            nonlocal last
+            spent[phase].append(now() - last)
+            last = now()
+
+        step(after)
+    seconds = {phase: statistics.median(values) for phase, values in spent.items()}
+    alone = {phase: products.seconds(phase) for phase in ("forward", "backward")}
+    whole = sum(seconds.values())
+    shares = {"products": sum(alone.values()), "update": seconds["update"]}
+    shares |= {f"rest_of_{phase}": seconds[phase] - alone[phase] for phase in alone}
+    return {name: round(value / whole, 3) for name, value in shares.items()}
+
+
+def fetch_seconds(batch: int) -> float:
+    """Fetching a whole batch of 9x9 Sudoku, every slot new."""
+    with tempfile.TemporaryDirectory() as folder:
+        request = DataRequest(benchmark="sudoku-9x9", num_train=64, num_validation=0, num_test=1)
+        loader = TrainLoader(build(request, Path(folder)), batch_size=batch, num_augmentations=1000, seed=0)
+        return min(timed(lambda: loader.fetch(step, np.arange(batch))) for step in range(10))  # noqa: B023
 
 
 def compare(name: str, rounds: int) -> dict[str, Any]:
-    """Median seconds of both sides, the median ratio, and the efficiency of ours."""
+    """Median seconds of both sides, the median ratio, and where ours go."""
     settings, kind, batch = CASES[name]
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[kind]
+    dtype, cpu = DTYPES[kind], torch.device("cpu")
     config = ModelConfig.parse(settings)
     model = build_model(config, vocab_size=VOCAB, seq_len=CELLS, num_identifiers=1)
     generator = torch.Generator().manual_seed(0)
@@ -207,9 +274,9 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
     plain, ours = PlainStep(model, carry, dtype), OurStep(model, carry, dtype)
     seconds: list[tuple[float, float]] = []
     for number in range(rounds + 1):
-        torch.backends.mkldnn.matmul.fp32_precision = "none"
+        torch.backends.mkldnn.matmul.fp32_precision = "none"  # as PyTorch comes
         one = timed(plain)
-        prefer_onednn()
+        choose_products(cpu, rounded=kind == "float32-fast")
         two = timed(ours)
         if number:  # the first round warms up
             seconds.append((one, two))
@@ -222,7 +289,7 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
         "ours_s": round(ours_s, 4),
         "ratio": round(statistics.median(one / two for one, two in seconds), 2),
         "gflops": round(flops / ours_s / 1e9, 1),
-        "efficiency": round(flops / ours_s / product_rate(config, dtype, batch), 2),
+        "shares": breakdown(ours, rounds) | {"fetch": round(fetch_seconds(batch) / ours_s, 4)},
     }
 
 

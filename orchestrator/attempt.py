@@ -21,9 +21,9 @@ from orchestrator.record import Row, Status, TrialWriter, read_trial
 from orchestrator.storage import Storage, open_storage
 from trm_data.errors import UserError
 from trm_model import events
-from trm_model.checkpoint import step_of
+from trm_model.checkpoint import checkpoint_names, copy, step_of
 from trm_model.config import TrialConfig
-from trm_model.train import train
+from trm_model.launch import ProcessLostError, train_in_processes
 from trm_model.trainer import resolve_device
 
 FLUSH_S = 2.0
@@ -40,8 +40,16 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:
             inherit(storage, job.sweep, job.continues, writer, config.train.max_steps)
-        for event in train(config, dataset, checkpoints=StoredCheckpoints(writer.checkpoints), should_stop=should_stop):
+        for event in train_in_processes(
+            config,
+            dataset,
+            processes=job.processes,
+            checkpoints=StoredCheckpoints(writer.checkpoints),
+            should_stop=should_stop,
+        ):
             attempt.take(event)
+    except ProcessLostError:
+        raise  # the machine's doing, not the trial's
     except MemoryError as error:
         attempt.finish(Status.OUT_OF_MEMORY, str(error) or "the machine's memory is exhausted")
     except Exception as error:
@@ -60,12 +68,12 @@ def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max
     if writer.checkpoints.list():
         return
     theirs = storage.sub(f"sweeps/{sweep}/trials/{shorter}/checkpoints")
-    names = [name for name in theirs.list() if step_of(name) <= max_steps]
+    names = [name for name in checkpoint_names(StoredCheckpoints(theirs)) if step_of(name) <= max_steps]
     if not names:
         return
     rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= step_of(names[-1])]
     writer.inherit(rows)
-    writer.checkpoints.write(names[-1], theirs.read(names[-1]))
+    copy(StoredCheckpoints(theirs), names[-1], StoredCheckpoints(writer.checkpoints))
 
 
 class _Attempt:
@@ -124,7 +132,7 @@ class _Attempt:
         self._announced = True
         start = machine.describe(resolve_device(self._config.runtime.device).type)
         start |= {**self._job.placement, "started_s": time.time(), "from_step": step}
-        self._writer.start({**start, "num_threads": self._config.runtime.num_threads})
+        self._writer.start({**start, "num_threads": self._config.runtime.num_threads, "processes": self._job.processes})
 
     def _note(self, sample: dict[str, float]) -> None:
         if sample:

@@ -19,9 +19,9 @@ from trm_model.artifact import Trained, load_trained
 from trm_model.checkpoint import Checkpoint
 from trm_model.config import ALIASES, EvaluationConfig, ModelConfig
 from trm_model.cost import forward_flops
-from trm_model.cpu import prefer_onednn
 from trm_model.evaluate import ensemble, evaluate
 from trm_model.outcomes import EvalResult
+from trm_model.products import choose_products
 from trm_model.recursion import Model
 from trm_model.trainer import DTYPES, resolve_device
 
@@ -205,8 +205,7 @@ def _ready(trained: Trained, dataset: Dataset, device: str) -> Model:
     copies, runtime = trained.config.data.num_augmentations, trained.config.runtime
     trained.check_dataset(dataset.id_map_hash(copies), dataset.vocab_size, dataset.seq_len)
     where = resolve_device(device)
-    if where.type == "cpu":
-        prefer_onednn()
-        if runtime.num_threads:
-            torch.set_num_threads(runtime.num_threads)
+    choose_products(where, rounded=trained.config.train.dtype == "float32-fast")
+    if where.type == "cpu" and runtime.num_threads:
+        torch.set_num_threads(runtime.num_threads)
     return trained.model.to(where)

@@ -24,6 +24,8 @@ class Job:
     """Folder name of the dataset below `datasets/` of the storage."""
     placement: dict[str, Any] = field(default_factory=dict)
     """node_id, gpu_type, gpu_count: where it was put."""
+    processes: int = 1
+    """That share every batch: one per GPU."""
     continues: str | None = None
     """A shorter trial of the sweep whose first steps are this one's: its last checkpoint is where a first attempt
     begins."""

@@ -131,8 +131,9 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         """Nothing: an attempt finds its newest checkpoint in the record."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        job = dict(config["job"])
-        job["placement"] = {**job["placement"], **_placement()}
+        job, placement = dict(config["job"]), _placement()
+        job["placement"] = {**job["placement"], **placement}
+        job["processes"] = max(1, len(placement["gpu_ids"]))
         self._process = TrialProcess(self._context, Job(**job))
 
     def _end(self, graceful: bool) -> None:

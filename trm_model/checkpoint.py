@@ -193,6 +193,15 @@ def read(store: CheckpointStore, name: str) -> Checkpoint:
     return unpack(data, name, store)
 
 
+def copy(source: CheckpointStore, name: str, target: CheckpointStore) -> None:
+    """Copy a checkpoint, its base first."""
+    data = source.read(name)
+    told = read_header(data, name).get("table")
+    if told is not None and told["base"]["name"]:
+        target.write(told["base"]["name"], source.read(told["base"]["name"]))
+    target.write(name, data)
+
+
 def checkpoint_names(store: CheckpointStore) -> list[str]:
     """The checkpoints in a store, the newest last."""
     return [name for name in store.names() if name.startswith("step-")]

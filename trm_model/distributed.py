@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,21 @@ class Ranks:
         parts = [torch.empty_like(raw) for _ in range(self.world_size)]
         dist.all_gather(parts, raw)
         return torch.cat(parts).view(tensor.dtype)
+
+    def spread(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+        """Every item with its result, in order and in all processes; the processes take turns to do the work.
+
+        A result must survive pickling and lie in the CPU's memory.
+        """
+        if self.world_size == 1:
+            yield from ((item, work(item)) for item in items)
+            return
+        remaining = iter(items)
+        while turn := list(islice(remaining, self.world_size)):
+            mine = work(turn[self.rank]) if self.rank < len(turn) else None
+            results: list[Result] = [None] * self.world_size  # type: ignore[list-item]
+            dist.all_gather_object(results, mine)
+            yield from zip(turn, results, strict=False)
 
     def first_says(self, flag: bool) -> bool:
         """The flag of rank 0, for decisions that hang on a clock or a signal."""

@@ -18,6 +18,7 @@ from trm_data.errors import ConfigError
 from trm_data.jit import Bytes
 from trm_data.loader import EvalBatch, eval_batches, num_views
 from trm_model.config import EvaluationConfig
+from trm_model.distributed import Ranks
 from trm_model.outcomes import Column, EvalResult
 from trm_model.recursion import Model, Weights
 from trm_model.think import Answers, Noise, cast, settle, think
@@ -174,12 +175,14 @@ def evaluate(
     seed: int = 0,
     keep_votes: bool = False,
     progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> EvalResult:
     """Score `weights` (the model's own if None) on a split.
 
     Args:
         seed: of the rollouts' noise.
         keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
+        ranks: processes that share the batches; the result is that of one process, in each of them.
 
     Raises:
         ConfigError: the split is empty, or there are more votes than trained views.
@@ -191,17 +194,24 @@ def evaluate(
     tally = _Tally(dataset, split, evaluation, keep_votes)
     views = num_views(dataset, split, max_puzzles=limit, num_augmentations=copies)
     done, total = 0, views * evaluation.rollouts * num_steps
-    for batch in eval_batches(dataset, split, evaluation.batch_size, max_puzzles=limit, num_augmentations=copies):
+
+    def answer(run: tuple[EvalBatch, int]) -> Answers:
+        nonlocal done
+        batch, rollout = run
         inputs_BC = torch.tensor(batch.inputs).to(model.device)
         ids_B = torch.tensor(batch.puzzle_ids).to(model.device)
-        for rollout in range(evaluation.rollouts):
-            noise = None
-            if rollout and evaluation.noise:
-                noise = Noise(evaluation.noise, seed, rollout, batch.items, batch.copies)
-            tick = partial(_report, progress, done, len(ids_B), total)
-            steps = think(model, weights, inputs_BC, ids_B, dtype=dtype, noise=noise)
-            tally.add(batch, settle(steps, num_steps, halt=evaluation.halt, tick=tick), is_first=rollout == 0)
-            done += len(ids_B) * num_steps
+        noise = None
+        if rollout and evaluation.noise:
+            noise = Noise(evaluation.noise, seed, rollout, batch.items, batch.copies)
+        tick = partial(_report, progress, done, len(ids_B), total)
+        steps = think(model, weights, inputs_BC, ids_B, dtype=dtype, noise=noise)
+        done += len(ids_B) * num_steps
+        return settle(steps, num_steps, halt=evaluation.halt, tick=tick).cpu()
+
+    batches = eval_batches(dataset, split, evaluation.batch_size, max_puzzles=limit, num_augmentations=copies)
+    runs = ((batch, rollout) for batch in batches for rollout in range(evaluation.rollouts))
+    for (batch, rollout), answers in (ranks or Ranks()).spread(runs, answer):
+        tally.add(batch, answers, is_first=rollout == 0)
     return tally.result(num_steps)
 
 

@@ -38,6 +38,11 @@ class Answers(NamedTuple):
     num_steps: int
     """Supervision steps that were run, for the whole batch."""
 
+    def cpu(self) -> Answers:
+        """The same in the CPU's memory."""
+        cells_BC, first_cells_BC, halt_logits_B, steps_B, num_steps = self
+        return Answers(cells_BC.cpu(), first_cells_BC.cpu(), halt_logits_B.cpu(), steps_B.cpu(), num_steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Noise:

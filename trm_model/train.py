@@ -161,11 +161,17 @@ def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
 
 
 def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:
-    return {
+    position = {
         "lr": trainer.learning_rate(trainer.config.optimizer.lr),
         "puzzles_presented": float(trainer.puzzles_presented),
         "train_s": progress.train_s,
     }
+    return position | _energy(trainer)
+
+
+def _energy(trainer: Trainer) -> dict[str, float]:
+    joules = trainer.energy_j()
+    return {} if joules is None else {"energy_j": joules}
 
 
 def _curve_point(trainer: Trainer) -> dict[str, float]:
@@ -216,6 +222,7 @@ def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> tuple[dict[s
         "train_s": progress.train_s,
         "ended_s": clock(),
         "per_item": score.per_item,
+        **_energy(trainer),
     }
     if score.tasks:
         result["per_task"] = {f"pass@{k}": score.shares(k).tolist() for k in (1, 2)}

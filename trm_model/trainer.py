@@ -20,15 +20,16 @@ from trm_data.loader import TrainLoader
 from trm_model.checkpoint import Checkpoint, CheckpointError
 from trm_model.config import TrialConfig
 from trm_model.cost import train_flops
-from trm_model.cpu import prefer_onednn
 from trm_model.distributed import Ranks
 from trm_model.ema import MovingAverage
+from trm_model.energy import EnergyMeter, gpu_uuid
 from trm_model.evaluate import evaluate
 from trm_model.gallery import gallery
 from trm_model.halting import Carry, earliest_halt, with_halted, without_halted
 from trm_model.losses import as_targets
 from trm_model.optim import FlatParameters, build_optimizer, schedule
 from trm_model.outcomes import EvalResult
+from trm_model.products import choose_products
 from trm_model.recursion import Weights, build_model
 from trm_model.supervision import SUMS, supervise
 from trm_model.table_deltas import CHANGED_AT
@@ -36,7 +37,7 @@ from trm_model.table_deltas import CHANGED_AT
 if TYPE_CHECKING:
     from trm_data import Dataset
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float32-fast": torch.float32}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -67,8 +68,7 @@ class Trainer:
         self.dataset = dataset
         self.device = device
         self.dtype = DTYPES[config.train.dtype]
-        if device.type == "cpu":
-            prefer_onednn()
+        choose_products(device, rounded=config.train.dtype == "float32-fast")
         self.num_identifiers = dataset.num_identifiers(config.data.num_augmentations)
         self.model = build_model(
             config.model,
@@ -99,6 +99,8 @@ class Trainer:
         self.step = 0
         self.puzzles_presented = 0
         self.flops = 0.0
+        self._meter = EnergyMeter(gpu_uuid(device))
+        self._earlier_energy_j = 0.0
         self.carry = self._empty_carry()
         self._halted = np.ones(len(self.slots), np.bool_)
 
@@ -229,6 +231,16 @@ class Trainer:
         for average in self.averages.values():
             average.update(self.flat.vector)
 
+    def energy_j(self) -> float | None:
+        """Joules that the GPUs of all processes have used, earlier attempts included; None where one does not tell.
+
+        All processes must ask at once.
+        """
+        own = self._meter.joules()
+        total = torch.tensor([math.nan if own is None else own], dtype=torch.float64, device=self.device)
+        self.ranks.sum_(total)
+        return None if total.isnan() else self._earlier_energy_j + float(total)
+
     def weights(self, kind: str) -> Weights:
         """By name: `raw`, `ema` (the main average), or a further average by its rate."""
         rate = str(self.config.optimizer.ema_rate) if kind == "ema" else kind
@@ -248,6 +260,7 @@ class Trainer:
             dtype=self.dtype,
             trained_augmentations=self.config.data.num_augmentations,
             seed=self.config.seed,
+            ranks=self.ranks,
         )
 
     def gallery(self, scored: EvalResult) -> bytes:
@@ -278,6 +291,7 @@ class Trainer:
             "ema_updates": {rate: average.count for rate, average in self.averages.items()},
             "puzzles_presented": self.puzzles_presented,
             "train_flops": self.flops,
+            "energy_j": self.energy_j(),
             "torch": torch.__version__,
         }
         return Checkpoint(tensors, header | extra)
@@ -308,6 +322,7 @@ class Trainer:
         self.step = checkpoint.step
         self.puzzles_presented = int(checkpoint.header["puzzles_presented"])
         self.flops = float(checkpoint.header["train_flops"])
+        self._earlier_energy_j = float(checkpoint.header.get("energy_j") or 0.0)
 
     def _check_same_run(self, checkpoint: Checkpoint) -> None:
         header = checkpoint.header

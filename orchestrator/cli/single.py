@@ -26,7 +26,7 @@ SWEEP = "train"
 """Where the records of single runs lie: beside the sweeps, never on a leaderboard."""
 
 
-def train_here(config: TrialConfig, url: str, as_json: bool) -> int:
+def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1) -> int:
     """Train, show, record. Returns the exit code: 0 finished, 1 failed, 3 interrupted."""
     storage = open_storage(url)
     with BuildBar() as progress:
@@ -42,7 +42,7 @@ def train_here(config: TrialConfig, url: str, as_json: bool) -> int:
     folder.create("trial.json", dump(head_of(trial, dataset)))
     if not folder.exists("result.json"):
         with DriverLock(folder, f"train/{identity}"):
-            job = Job(storage.url, SWEEP, identity, config.plain(), dataset.path.name)
+            job = Job(storage.url, SWEEP, identity, config.plain(), dataset.path.name, processes=processes)
             news = run_job(job, config.train.max_steps)
         if news.status != Status.FINISHED:
             word = "go on with the same command" if news.status == Status.INTERRUPTED else news.reason

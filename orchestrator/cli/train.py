@@ -18,6 +18,7 @@ def train(
     set_: SetOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
     max_steps: MaxStepsOption = None,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="That share every batch: one per GPU.")] = 1,
     storage: StorageOption = "runs",
     show_config: ShowOption = False,
     as_json: JsonOption = False,
@@ -29,6 +30,8 @@ def train(
     trm train --recipe sudoku-mini
 
     trm train --recipe arc-agi-1 --set train.batch_size=2 --set train.max_steps=2
+
+    trm train --recipe sudoku-9x9-mini --processes 2
     """
     from orchestrator.cli.options import base_config
 
@@ -40,7 +43,7 @@ def train(
         return
     from orchestrator.cli.single import train_here
 
-    raise typer.Exit(train_here(config, storage, as_json))
+    raise typer.Exit(train_here(config, storage, as_json, processes))
 
 
 def recipes(as_json: JsonOption = False) -> None:

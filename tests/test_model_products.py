@@ -1,4 +1,4 @@
-"""The choice of the float32 matrix library, and the fused kernels against plain operations."""
+"""How float32 products are computed, and the fused kernels against plain operations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trm_model.cpu import is_amd, prefer_onednn, product_error
 from trm_model.fused import residual_norm, swiglu
+from trm_model.products import choose_products, is_amd, prefer_onednn, product_error
 
 
 def test_products_stay_float32_whatever_is_chosen(tmp_path: Path) -> None:
@@ -22,6 +22,16 @@ def test_products_stay_float32_whatever_is_chosen(tmp_path: Path) -> None:
         assert product_error() < 1e-5
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+def test_rounded_products_are_rounded_and_exact_ones_exact_again_afterwards() -> None:
+    cpu = torch.device("cpu")
+    try:
+        choose_products(cpu, rounded=True)
+        assert product_error() < 5e-3  # on a chip without bfloat16 instructions it stays float32's
+    finally:
+        choose_products(cpu, rounded=False)
+    assert product_error() < 1e-5
 
 
 @pytest.mark.parametrize("threads", [1, 8])

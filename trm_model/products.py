@@ -1,4 +1,4 @@
-"""The matrix library for float32 on a CPU.
+"""How float32 matrices are multiplied: exactly or with rounded factors, and on a CPU with which library.
 
 PyTorch sends float32 products to MKL, which is slow on AMD: oneDNN takes half the time there at hidden size 512, with
 the same accuracy. PyTorch has no switch for that alone, but allowing oneDNN to use bfloat16 re-routes float32
@@ -30,6 +30,21 @@ def product_error() -> float:
     a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
     exact = a.double() @ b.double()
     return float((torch.nn.functional.linear(a, b.t()).double() - exact).norm() / exact.norm())
+
+
+def choose_products(device: torch.device, *, rounded: bool) -> None:
+    """Multiply float32 matrices exactly, or `rounded`: with factors in bfloat16 (CPU) or TF32 (CUDA), sums in float32.
+
+    For the whole process. A chip without instructions for the rounded kind multiplies exactly.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if rounded else "ieee"
+        return
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    if settings is not None:
+        settings.fp32_precision = "bf16" if rounded else "none"
+    if not rounded:
+        prefer_onednn()
 
 
 def prefer_onednn(*, amd: bool | None = None) -> bool:
