@@ -174,3 +174,17 @@ def test_rank_ranges_hold_the_true_rank_at_least_as_often_as_promised() -> None:
         ranges = statistics.rank_ranges(scores.tolist(), [0.02] * len(truth))
         held += [low <= rank <= high for rank, (low, high) in enumerate(ranges, 1)]
     assert (held / 2_000 >= 0.95).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tasks", "shares"), [(120, (0.85, 0.1, 0.05)), (120, (0.5, 0.2, 0.3)), (400, (0.5, 0.1, 0.4))]
+)
+def test_bootstrap_over_tasks_coverage_is_near_its_promise(tasks: int, shares: tuple[float, float, float]) -> None:
+    """Tasks of which none, half or all test inputs are solved, as many as the ARC evaluation sets have."""
+    rng = np.random.default_rng(tasks)
+    truth, held, rounds = 0.5 * shares[1] + shares[2], 0, 1_500
+    for _ in range(rounds):
+        low, high = statistics.bootstrap_mean(rng.choice([0.0, 0.5, 1.0], tasks, p=shares), rng, resamples=600)
+        held += low <= truth <= high
+    assert 0.93 <= held / rounds <= 0.97

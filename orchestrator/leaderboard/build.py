@@ -54,9 +54,14 @@ def build_leaderboard(
         if row.benchmark in wanted and row.role != "ablation" and row.split != AS_PRINTED:
             rows[TableKey(row.benchmark, row.split, row.metric, row.protocol, "")].append(_published_entry(row))
     tables = [_table(key, entries, scorings[key]) for key, entries in rows.items()]
-    return sorted(
-        tables, key=lambda t: (not t.has_measured, t.benchmark, t.protocol != "single", -len(t.entries), t.split)
-    )
+    return sorted(tables, key=_order)
+
+
+def _order(table: Table) -> tuple[bool, str, bool, int, int, str]:
+    """Measured here first, of these the one of most puzzles; then the fullest."""
+    puzzles = (table.items or 0) if table.has_measured else 0
+    ensembles = table.protocol != "single"
+    return not table.has_measured, table.benchmark, ensembles, -puzzles, -len(table.entries), table.split
 
 
 def select(

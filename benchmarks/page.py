@@ -1,0 +1,101 @@
+"""The leaderboard of 1,000 runs with 200 points each: seconds to build it and its page, bytes, and the browser's time.
+
+    python benchmarks/page.py [--runs 1000] [--points 200] [--profile]
+
+The browser's time is that of its own clock from navigation until the scripts have run, from file://, three times; then
+a sort and a filter of the list of all trials, each with the layout that follows. Needs Chromium for that part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import html
+import json
+import os
+import pstats
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from results_factory import large_records
+
+from orchestrator.baselines import load_baselines
+from orchestrator.leaderboard import build_leaderboard
+from orchestrator.report import render_report
+
+T = TypeVar("T")
+PROBE = """<script>addEventListener("load", () => {
+  const timed = (act) => { const start = performance.now(); act(); document.body.offsetHeight;
+    return performance.now() - start; };
+  const ready = performance.now(), list = document.getElementById("trials-1");
+  list.closest("details").open = true;
+  const open = timed(() => {});
+  const sort = timed(() => list.querySelectorAll("button.sort")[3].click());
+  const input = document.querySelector('[data-filter="trials-1"]');
+  const filter = timed(() => { input.value = "confirm"; input.dispatchEvent(new Event("input")); });
+  const out = document.createElement("pre"); out.id = "seen";
+  out.textContent = JSON.stringify({ ready, open, sort, filter }); document.body.append(out); });</script></body>"""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1_000)
+    parser.add_argument("--points", type=int, default=200)
+    parser.add_argument("--profile", action="store_true", help="print where the time of the page goes")
+    options = parser.parse_args()
+    records = large_records(options.runs, options.points)
+    baselines = load_baselines()
+    print(f"{options.runs:,} runs of {options.points} points; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    timed("leaderboard", lambda: build_leaderboard(None, records, baselines))
+    profile = cProfile.Profile() if options.profile else None
+    page = timed("page", lambda: render(records, baselines, profile))
+    print(f"size           {len(page.encode()) / 1e6:6.2f} MB")
+    if profile is not None:
+        pstats.Stats(profile).sort_stats("cumulative").print_stats(25)
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    for _ in range(3 if chromium else 0):
+        seen = browse(str(chromium), page)
+        print("browser, ms    " + "  ".join(f"{name} {value:.0f}" for name, value in seen.items()))
+
+
+def render(records: list, baselines: list, profile: cProfile.Profile | None) -> str:
+    """The page, under the profiler if there is one."""
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    if profile is None:
+        return render_report(records, now=now, baselines=baselines)
+    return profile.runcall(render_report, records, now=now, baselines=baselines)
+
+
+def timed(name: str, work: Callable[[], T]) -> T:
+    """Run it, print wall and processor seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    done = work()
+    print(f"{name:14} {time.perf_counter() - wall:6.2f} s, {time.process_time() - cpu:6.2f} s of a processor")
+    return done
+
+
+def browse(chromium: str, page: str) -> dict[str, float]:
+    """Milliseconds in a fresh browser."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "page.html")
+        path.write_text(page.replace("</body>", PROBE))
+        quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+        command = [chromium, *quiet, f"--user-data-dir={folder}/profile", "--dump-dom", path.as_uri()]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = re.search(r'<pre id="seen">(.*?)</pre>', printed)
+    assert found is not None, "the page's script failed"
+    return dict(json.loads(html.unescape(found[1])))
+
+
+if __name__ == "__main__":
+    main()
