@@ -1,6 +1,6 @@
 """Energy by the GPU's own meter (NVML). A device that does not report it gives no number; none is estimated.
 
-Needs `nvidia-ml-py`, the extra `gpu`. The meter counts all that the GPU does: on a shared one, others too.
+Needs `nvidia-ml-py`. The meter counts all that the GPU does: on a shared one, others too.
 """
 
 from __future__ import annotations
