@@ -39,8 +39,8 @@ def _dot_row(entry: Entry, scale: Scale) -> Markup:
     marks = [tag("line", x1="0", x2="100%", y1="50%", y2="50%", class_="grid")]
     if entry.item_interval:
         marks.append(_bar(entry.item_interval, scale, "hair"))
-    if own.seed_interval:
-        marks.append(_bar(own.seed_interval, scale, "thick"))
+    if own.seed_interval and entry.interval:
+        marks.append(_bar(entry.interval, scale, "thick"))  # which ends at 100, as a score does
     marks += [tag("circle", cx=percent(scale.at(score)), cy="50%", r="3.2", class_="seed") for score in own.scores]
     marks.append(tag("circle", cx=percent(scale.at(entry.score)), cy="50%", r="5.5", class_="mean"))
     label = f"{entry.system}: {describe(entry)}"
