@@ -239,6 +239,11 @@ def test_arc_evaluation_votes_scores_tasks_and_writes_a_submission(arc: Dataset)
     assert result.metrics["pass@2"] == np.mean([np.mean(hits) for hits in by_task])
     assert result.metrics["task_pass@2"] == np.mean([all(hits) for hits in by_task])
     assert all(attempts[0].keys() == {"attempt_1", "attempt_2"} for attempts in result.submission().values())  # type: ignore[index]
+    confident = evaluate(model, arc, "test", evaluation.model_copy(update={"choose": "halt"}), trained_augmentations=2)
+    assert confident.votes is not None
+    for item in confident.votes.items:
+        best = max(confident.votes.ranking(item), key=lambda candidate: candidate.best)
+        assert confident.answers[item].tobytes() == best.answer
     with pytest.raises(ConfigError, match="only 1 views"):
         evaluate(model, arc, "test", evaluation, trained_augmentations=0)
 

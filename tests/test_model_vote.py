@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_data.arc import crop, frame, grid_hash
+from trm_data.augment import dihedral_rows
 from trm_data.symmetry import arc_code, arc_colours, dihedral, parse_augmentation
 from trm_model.vote import Votes, places, submission, undo
 
@@ -97,6 +98,15 @@ def test_undo_inverts_every_arc_augmentation(grid: np.ndarray, turn: int, order:
     seen = frame(arc_colours(code)[dihedral(grid, turn)])
     undone = undo("arc", 30, seen[None], np.array([code], np.uint64))[0]
     np.testing.assert_array_equal(crop(undone), grid)
+
+
+@settings(max_examples=30, deadline=None)
+@given(turn=st.integers(0, 7), cells=st.lists(st.integers(1, 5), min_size=64, max_size=64))
+def test_undo_inverts_every_turn_of_a_maze(turn: int, cells: list[int]) -> None:
+    original, codes = np.array([cells], np.uint8), np.array([turn], np.uint64)
+    seen = np.empty_like(original)
+    dihedral_rows(original, codes, 8, seen)
+    np.testing.assert_array_equal(undo("dihedral", 8, seen, codes), original)
 
 
 def test_majority_prefers_the_frequent_answer_and_halt_the_confident_one() -> None:
