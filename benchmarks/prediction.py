@@ -4,26 +4,32 @@
     python benchmarks/prediction.py --storage runs --sweep demo   # on the finished trials of a sweep
 
 Time is what a trial takes from its start to its score, evaluation included; memory is the peak of its process. The
-halves are drawn at random from the cells, `--draws` times; figures are medians over the draws.
+halves are drawn at random from the cells, `--draws` times; figures are medians over the draws. On a machine that others
+use, `--cpu-time` takes the CPU seconds of a trial's process instead of the clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import statistics
 import tempfile
+import time
 from typing import Any
 
+from orchestrator.datasets import provide
 from orchestrator.estimate import memory_bytes
-from orchestrator.record import Status, TrialRecord, read_trials
-from orchestrator.run import Options, run_sweep
+from orchestrator.job import Job
+from orchestrator.plan import study_trials
+from orchestrator.record import Status, TrialRecord, dump, read_trials
+from orchestrator.recorded import head_of, trial_folder
 from orchestrator.speed import Observation, fit, work_of
-from orchestrator.storage import open_storage
+from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import Sweep, choice, configure
-from orchestrator.watcher import Watcher
+from trm_data import fingerprint
 from trm_model.recipes import get_recipe
 
 SMALL = {"data.num_train": 500, "data.num_validation": 100, "data.num_test": 200, "runtime.num_threads": 1}
@@ -41,21 +47,46 @@ def sweep_of(steps: int) -> Sweep:
     return Sweep(name="prediction", base=base, space=space, equal="steps")
 
 
-def seconds_of(record: TrialRecord) -> float:
-    """From start to score."""
+def attempt(job: Job) -> None:
+    """The body of a trial's process."""
+    from orchestrator.attempt import run_attempt
+
+    started = time.process_time()
+    run_attempt(job, lambda news: None, lambda: False)
+    spent = {"cpu_s": time.process_time() - started}
+    trial_folder(open_storage(job.storage_url), job.sweep, job.trial_id).write("cpu.json", dump(spent))
+
+
+def run_cells(sweep: Sweep, storage: Storage) -> None:
+    """One trial after the other, each in a fresh process with torch imported, as a slot runs them; without Ray."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["orchestrator.attempt"])
+    for trial in study_trials(sweep, fingerprint):
+        dataset = provide(storage, trial.config.data.request())
+        trial_folder(storage, sweep.name, trial.trial_id).write("trial.json", dump(head_of(trial, dataset)))
+        job = Job(storage.url, sweep.name, trial.trial_id, trial.config.plain(), dataset.path.name)
+        process = context.Process(target=attempt, args=(job,))
+        process.start()
+        process.join()
+
+
+def seconds_of(record: TrialRecord, cpu_of: Storage | None = None) -> float:
+    """From start to score, by the clock or (`cpu_of`: where the records are) by the CPU."""
     assert record.result is not None
+    if cpu_of is not None:
+        return float(json.loads(trial_folder(cpu_of, record.sweep, record.trial_id).read("cpu.json"))["cpu_s"])
     return float(record.result["ended_s"]) - float(record.attempts[0].start["started_s"])
 
 
-def judge(records: list[TrialRecord], seed: int) -> dict[str, float]:
+def judge(observations: list[Observation], seed: int) -> dict[str, float]:
     """Errors on the half that was not calibrated on."""
-    shuffled = list(records)
+    shuffled = list(observations)
     random.Random(seed).shuffle(shuffled)
     half = len(shuffled) // 2
     seen, unseen = shuffled[:half], shuffled[half:]
-    speed = fit([Observation(work_of(record.config), seconds_of(record)) for record in seen])
-    predicted = [speed.seconds(work_of(record.config)) for record in unseen]
-    measured = [seconds_of(record) for record in unseen]
+    speed = fit(seen)
+    predicted = [speed.seconds(each.work) for each in unseen]
+    measured = [each.seconds for each in unseen]
     each = [abs(a / b - 1) for a, b in zip(predicted, measured, strict=True)]
     return {"total": sum(predicted) / sum(measured) - 1, "cell_median": statistics.median(each), "said": speed.spread}
 
@@ -72,19 +103,22 @@ def main() -> None:
     parser.add_argument("--sweep", default="prediction")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--draws", type=int, default=21)
+    parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         storage = open_storage(options.storage or folder)
         if options.storage is None:
-            run_sweep(sweep_of(options.steps), storage, Options(max_concurrent=1), Watcher())
+            run_cells(sweep_of(options.steps), storage)
         found = [record for record in read_trials(storage, options.sweep) if record.status is Status.FINISHED]
-    whole = [record for record in found if len(record.attempts) == 1]
-    draws = [judge(whole, seed) for seed in range(options.draws)]
+        whole = [record for record in found if len(record.attempts) == 1]
+        clock = storage if options.cpu_time else None
+        observed = [Observation(work_of(record.config), seconds_of(record, clock)) for record in whole]
+    draws = [judge(observed, seed) for seed in range(options.draws)]
     memory = memory_errors(whole)
     result: dict[str, Any] = {
         "trials": len(whole),
-        "seconds": [round(seconds_of(record), 1) for record in whole],
+        "seconds": [round(each.seconds, 1) for each in observed],
         "time_total_error_median": round(statistics.median(abs(draw["total"]) for draw in draws), 3),
         "time_total_error_worst": round(max(abs(draw["total"]) for draw in draws), 3),
         "time_cell_error_median": round(statistics.median(draw["cell_median"] for draw in draws), 3),

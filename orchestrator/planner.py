@@ -48,7 +48,8 @@ class Planner:
         self.exhausted = False
         """A search's space held fewer configurations than were asked for."""
         self._fingerprint = fingerprint
-        self._records: dict[str, TrialRecord] = {}
+        self._ended: list[TrialRecord] = []
+        """Explored trials: what is not chosen among need not be kept."""
         self._running: set[str] = set()
         self._is_thinking = False
         """The next configuration is being worked out."""
@@ -61,19 +62,20 @@ class Planner:
             state = self.trials[record.trial_id] = Progress(trial, record.status, record.step, rungs=rungs_of(record))
             curve = record.curve(sweep.metric)
             state.value = curve[-1][1] if curve else None
-            if record.status.is_final:
-                self._records[record.trial_id] = record
+            if record.stage == "explore" and record.status.is_final:
+                self._ended.append(record)
             elif record.stage == "explore":
                 self._suggester.adopt(trial)
         self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
         if sweep.kind == "study":
             self._enqueue(study_trials(sweep, fingerprint))
+        self._size_of_study = len({trial.trial_id for trial in self._queue} | set(self.trials))
 
     @property
     def total(self) -> int:
         """Trials that the sweep will have in the end."""
         if self.sweep.kind == "study":
-            return len({trial.trial_id for trial in self._queue} | set(self.trials))
+            return self._size_of_study
         confirm = self.sweep.confirm
         explore = self._num_explored if self.exhausted else (self.sweep.trials or 0)
         return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
@@ -126,8 +128,7 @@ class Planner:
 
     def best(self, count: int) -> list[TrialRecord]:
         """What the search has found: see `objectives.best`."""
-        explored = [record for record in self._records.values() if record.stage == "explore"]
-        return objectives.best(explored, self.sweep, count)
+        return objectives.best(self._ended, self.sweep, count)
 
     def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
         """Take a rung in and decide whether the trial goes on. Only explored trials are ever stopped."""
@@ -148,10 +149,9 @@ class Planner:
         state = self.trials[record.trial_id]
         state.status, state.step = record.status, record.step
         self._running.discard(record.trial_id)
-        if record.status.is_final:
-            self._records[record.trial_id] = record
-            if record.stage == "explore":
-                self._suggester.tell(record)
+        if record.status.is_final and record.stage == "explore":
+            self._ended.append(record)
+            self._suggester.tell(record)
         if record.result is not None:
             state.value = record.result["metrics"].get(self.sweep.metric)
 
