@@ -38,19 +38,16 @@ def _quiet() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it reports every refused connection
 
 
-@pytest.mark.timeout(900)  # the server starts twice: seconds on a quiet machine, minutes on a crowded one
-def test_server_killed_for_the_middle_third_of_twelve_trials_loses_nothing(migrated: Path, tmp_path: Path) -> None:
-    shutil.copy(migrated, tmp_path / "server.db")
-    shutil.copy(migrated, tmp_path / "empty.db")
-    server = MlflowServer(f"sqlite:///{tmp_path}/server.db", str(tmp_path / "artifacts"))
+def check_made_up_trials(server: MlflowServer, empty: str) -> None:
+    """Twelve trials, each told of while it runs and at its end; the server is away for the middle four."""
     projection = MlflowProjection(server.url)
     trials: dict[str, TrialRecord] = {}
     outages = 0
     with server:
         for number in range(TRIALS):
-            if number == 4:
+            if number == TRIALS // 3:
                 server.kill()
-            if number == 8:
+            if number == 2 * TRIALS // 3:
                 server.start()
             for new in (record(number, steps=3), finished(number)):
                 trials[new.trial_id] = new
@@ -58,11 +55,19 @@ def test_server_killed_for_the_middle_third_of_twelve_trials_loses_nothing(migra
                     projection.sync(list(trials.values()), "depth", DEFINITION)
                 except TrackingError:
                     outages += 1
-        assert outages == 8
+        assert outages == 2 * TRIALS // 3
         assert projection.verify(list(trials.values()), "depth") == []
-        other = MlflowProjection(f"sqlite:///{tmp_path}/empty.db")
+        other = MlflowProjection(empty)
         other.rebuild(list(trials.values()), "depth", DEFINITION)
-        assert contents(other.tracking_uri) == contents(server.url)
+        assert contents(empty) == contents(server.url)
+
+
+@pytest.mark.timeout(900)  # the server starts twice: seconds on a quiet machine, minutes on a crowded one
+def test_server_killed_for_the_middle_third_of_twelve_trials_loses_nothing(migrated: Path, tmp_path: Path) -> None:
+    for name in ("server.db", "empty.db"):
+        shutil.copy(migrated, tmp_path / name)
+    server = MlflowServer(f"sqlite:///{tmp_path}/server.db", str(tmp_path / "artifacts"))
+    check_made_up_trials(server, f"sqlite:///{tmp_path}/empty.db")
 
 
 def test_server_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +178,13 @@ def on_s3(postgres: str, bucket: str, name: str) -> MlflowServer:
     return MlflowServer(postgres.rpartition("/")[0] + f"/{name}", f"{address}/{name}", environment)
 
 
+def listing(bucket: str) -> str:
+    """The keys of a bucket, as XML."""
+    name, _, endpoint = bucket.removeprefix("s3://").partition("?endpoint_override=")
+    with urllib.request.urlopen(f"{endpoint}/{name}?list-type=2") as answer:
+        return str(answer.read().decode())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(5000)
 def test_sweep_through_an_outage_on_postgresql_with_artifacts_on_s3(
@@ -186,14 +198,20 @@ def test_sweep_through_an_outage_on_postgresql_with_artifacts_on_s3(
         empty.start()
         track("rebuild", "outage", "--storage", str(runs), "--tracking", empty.url)
         assert contents(empty.url) == contents(server.url)
-        endpoint = s3_bucket.partition("?endpoint_override=")[2]
-        bucket = s3_bucket.removeprefix("s3://").partition("?")[0]
-        with urllib.request.urlopen(f"{endpoint}/{bucket}?list-type=2") as answer:
-            listing = answer.read().decode()
-        assert "tracking/" in listing and "sweep.json" in listing
+        assert "tracking/" in listing(s3_bucket) and "sweep.json" in listing(s3_bucket)
     finally:
         server.kill()
         empty.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_server_on_postgresql_with_files_on_s3_killed_for_the_middle_third_loses_nothing(
+    postgres: str, s3_bucket: str, migrated: Path, tmp_path: Path
+) -> None:
+    shutil.copy(migrated, tmp_path / "empty.db")
+    check_made_up_trials(on_s3(postgres, s3_bucket, "made_up"), f"sqlite:///{tmp_path}/empty.db")
+    assert "sweep.json" in listing(s3_bucket)
 
 
 def test_postgresql_without_a_server_takes_every_point_once(postgres: str, tmp_path: Path) -> None:

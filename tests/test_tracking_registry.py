@@ -59,6 +59,12 @@ def test_what_no_leaderboard_takes_does_not_count(change: dict[str, Any]) -> Non
         winner([dataclasses.replace(GOOD[0], **change), *GOOD[1:]], "depth")
 
 
+def test_scores_on_different_puzzles_have_no_winner() -> None:
+    other = [dataclasses.replace(record, dataset={**record.dataset, "fingerprint": "0" * 64}) for record in POOR]
+    with pytest.raises(RegistryError, match="compares datasets"):
+        winner([*GOOD, *other], "depth")
+
+
 LOAD = """
 import json, sys
 import numpy as np

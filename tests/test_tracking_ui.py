@@ -20,15 +20,17 @@ from orchestrator.cli import main
 from orchestrator.record import dump
 from orchestrator.storage import Storage, open_storage
 from tests.infra_fixtures import free_port
+from tests.results_factory import make_config, make_record
 from tests.sweep_doubles import search
-from tests.tracking_fixtures import START_LIMIT_S, finished, write_record
+from tests.tracking_fixtures import START_LIMIT_S, write_record
 
 
 @pytest.fixture
 def storage(tmp_path: Path, migrated: Path) -> Storage:
     place = open_storage(str(tmp_path / "runs"))
     place.write("sweeps/depth/sweep.json", dump(search(name="depth").plain()))
-    write_record(place, finished())
+    for seed in range(2):
+        write_record(place, make_record(make_config(cycles=2, latent=2, seed=seed), score=0.9, sweep="depth"))
     shutil.copy(migrated, tmp_path / "runs" / "mlflow.db")
     return place
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
 import tempfile
 import warnings
 from collections import defaultdict
@@ -60,7 +61,7 @@ def winner(records: Sequence[TrialRecord], sweep_name: str) -> Winner:
     """The best confirmed configuration of a sweep.
 
     Raises:
-        RegistryError: no configuration is confirmed with `MIN_SEEDS` seeds; says what there is instead.
+        RegistryError: no configuration is confirmed with `MIN_SEEDS` seeds, or they were scored on different puzzles.
     """
     families: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
@@ -72,6 +73,11 @@ def winner(records: Sequence[TrialRecord], sweep_name: str) -> Winner:
         raise RegistryError(
             f"sweep {sweep_name!r} has no winner: {most} confirmed seeds of one configuration at most, not {MIN_SEEDS}",
             "Only the confirm stage of a search and the cells of a study count, finished and scored on test",
+        )
+    if len({record.dataset["fingerprint"] for group in enough.values() for record in group}) > 1:
+        raise RegistryError(
+            f"sweep {sweep_name!r} compares datasets: its scores are of different puzzles, and none of them wins",
+            "Run a sweep on one of the datasets",
         )
     first = next(iter(enough.values()))[0]
     metric = next(name for name in RANKED_METRICS if name in (first.result or {})["metrics"])
@@ -103,9 +109,7 @@ def packed(trained: Trained, won: Winner) -> Iterator[Path]:
             warnings.simplefilter("ignore")  # MLflow complains of annotations in its own code
             _save(Path(place, "model"), checkpoint, trained.model.num_cells, _facts(won))
         for cache in list(Path(place, "model").rglob("__pycache__")):
-            for file in cache.iterdir():
-                file.unlink()
-            cache.rmdir()
+            shutil.rmtree(cache)
         yield Path(place, "model")
 
 
