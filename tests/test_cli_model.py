@@ -263,3 +263,42 @@ def test_exported_program_answers_as_the_model_does(
     assert cells.tolist() == [answers[-1].tolist()] * 3
     code, _, err = call(capsys, "export", trials[0], "--format", "onxx", "-o", str(file), *storage)
     assert code == 2 and "Did you mean 'onnx'" in err
+
+
+def test_arc_checkpoint_is_scored_by_votes_and_writes_its_submission(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, subset in enumerate(("training", "training", "evaluation"), 1):
+        grids = [[[number, other, 0], [0, number, other]] for other in (4, 5, 6, 7)]
+        pairs = [{"input": grid, "output": [row[::-1] for row in grid]} for grid in grids]
+        (tmp_path / subset).mkdir(exist_ok=True)
+        (tmp_path / subset / f"task{number}.json").write_text(json.dumps({"train": pairs[:3], "test": pairs[2:]}))
+    settings = {
+        "data.source": tmp_path,
+        "data.num_validation": 0,
+        "data.num_augmentations": 2,
+        "model.hidden_size": 16,
+        "model.num_heads": 1,
+        "T": 1,
+        "n": 1,
+        "N_sup": 1,
+        "train.batch_size": 2,
+        "train.dtype": "float32",
+        "runtime.num_threads": 1,
+        "evaluation.votes": 1,
+    }
+    storage = ["--storage", str(tmp_path / "runs")]
+    options = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    trained = told(capsys, "train", "--recipe", "arc-agi-1", *options, "--max-steps", "1", *storage)
+    address = f"train/{trained['trial_id']}"
+    rows = told(capsys, "eval", address, "--vary", "votes=1,3", "--out", str(tmp_path / "out"), *storage)
+    assert rows[0]["metrics"]["pass@1"] == trained["metrics"]["pass@1"]
+    for row in rows:
+        assert {"pass@1", "pass@2", "task_pass@2"} <= row["metrics"].keys() & row["intervals"].keys()
+        written = json.loads((tmp_path / "out" / f"{row['cell']}.submission.json").read_bytes())
+        assert written.keys() == {"task3"} and len(written["task3"]) == 2
+        assert all(answer.keys() == {"attempt_1", "attempt_2"} for answer in written["task3"])
+    code, out, err = call(capsys, "eval", address, "--vary", "votes=4", *storage)
+    assert code == 2 and out == "" and "only 3 views of each task were trained" in err
+    code, out, _ = call(capsys, "eval", address, *storage)
+    assert code == 0 and "pass@2 %" in out and "whole tasks @2 %" in out
