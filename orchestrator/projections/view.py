@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from orchestrator.monitor import measured_kwh
 from orchestrator.record import Row, Status, TrialRecord
 
 PARENT = ""
@@ -50,8 +49,8 @@ def costs(record: TrialRecord) -> dict[str, float]:
     cost = trial_cost(record)
     if cost is None:
         return {}
-    named = {"gpu_hours": cost.gpu_hours, "usd": cost.usd, "kwh_at_full_power": cost.kwh}
-    named["kwh_measured"] = measured_kwh(record)
+    kwh = "kwh_measured" if cost.is_measured else "kwh_at_full_power"
+    named = {"gpu_hours": cost.gpu_hours, "usd": cost.usd, kwh: cost.kwh}
     return {f"cost/{name}": value for name, value in named.items() if value is not None}
 
 
