@@ -27,6 +27,7 @@ def test_torch_program_equals_the_model(variant: str, steps: int | None, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the exporter takes 40 s of CPU, ten minutes on a crowded machine
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("steps", [None, 2])
 @pytest.mark.parametrize("variant", VARIANTS)
