@@ -1,4 +1,4 @@
-"""Step time, memory against prediction, compile on and off and share of peak on a GPU, for published configurations.
+"""Step time, memory against prediction, compile on and off, share of peak and energy on a GPU, for published recipes.
 
     python benchmarks/gpu.py [--recipe NAME ...] [--batch N] [--steps N] [--no-compile] [--device cuda|cpu]
 
@@ -20,11 +20,14 @@ import torch
 from trm_model import cost
 from trm_model.config import TrialConfig
 from trm_model.ema import MovingAverage
+from trm_model.energy import EnergyMeter, gpu_uuid
 from trm_model.halting import Carry
 from trm_model.optim import FlatParameters, build_optimizer
+from trm_model.products import choose_products
 from trm_model.recipes import get_recipe
 from trm_model.recursion import build_model
 from trm_model.supervision import supervise
+from trm_model.trainer import DTYPES
 
 RECIPES = [
     "sudoku-mlp.readme",
@@ -38,7 +41,6 @@ SHAPES = {"sudoku-6x6": (36, 8), "sudoku": (81, 11), "maze": (900, 6), "arc": (9
 """Cells and symbols by the beginning of a benchmark's name; the longest that fits counts."""
 PEAK_TFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "L40S": 362, "A100": 312, "L4": 121, "4090": 165}
 """Dense bfloat16 by part of the device name, from the vendors' data sheets."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Step:
@@ -90,6 +92,7 @@ def measure(name: str, options: argparse.Namespace, *, compiled: bool) -> dict[s
     cells, vocab = SHAPES[max((key for key in SHAPES if benchmark.startswith(key)), key=len)]
     shape = {"seq_len": cells, "vocab_size": vocab}
     device = torch.device(options.device)
+    choose_products(device, rounded=config.train.dtype == "float32-fast")
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
@@ -98,17 +101,16 @@ def measure(name: str, options: argparse.Namespace, *, compiled: bool) -> dict[s
     step = Step(config, cells, vocab, device, compiled=compiled)
     step()
     warm_s = time.perf_counter() - started
-    seconds = []
+    seconds, meter = [], EnergyMeter(gpu_uuid(device))
     for _ in range(options.steps):
         started = time.perf_counter()
         step()
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    step_s = statistics.median(seconds)
+    step_s, joules = statistics.median(seconds), meter.joules()
     rate = config.train.batch_size * cost.train_flops(config.model, **shape) / step_s
-    predicted = cost.state_bytes(config, num_identifiers=1024, **shape)
-    predicted += cost.activation_bytes(config, device=device.type, **shape)
+    predicted = cost.peak_bytes(config, num_identifiers=1024, device=device.type, **shape)
     title = torch.cuda.get_device_name() if on_gpu else "cpu"
     peak = next((tflops for part, tflops in PEAK_TFLOPS.items() if part in title), None)
     measured = torch.cuda.max_memory_allocated() if on_gpu else None
@@ -122,6 +124,7 @@ def measure(name: str, options: argparse.Namespace, *, compiled: bool) -> dict[s
         "examples_per_s": round(config.train.batch_size / step_s, 1),
         "tflops": round(rate / 1e12, 2),
         "share_of_peak": None if peak is None else round(rate / 1e12 / peak, 3),
+        "joules_per_step": None if joules is None else round(joules / options.steps, 2),
         "predicted_gib": round(predicted / 2**30, 3),
         "peak_gib": None if measured is None else round(measured / 2**30, 3),
     }

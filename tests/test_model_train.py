@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,18 +163,48 @@ def test_non_finite_loss_ends_as_diverged_before_the_weights_are_spoilt(dataset:
     config = tiny(optimizer={"lr": 1e30, "warmup_steps": 0})
     events = run(config, dataset, tmp_path)
     assert isinstance(events[-1], Diverged)
-    assert "not finite" in events[-1].reason
+    saved = [event.name for event in events if isinstance(event, Checkpointed)]
+    assert not saved
+    assert f"step {events[-1].step + 1} is not finite; there is no checkpoint before it" in events[-1].reason
 
 
-def test_out_of_memory_tells_what_was_predicted_and_the_remedy(
+def test_diverged_run_names_its_last_good_checkpoint(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    step = Trainer.train_step
+
+    def spoilt(self: Trainer) -> Any:
+        loss, sums = step(self)
+        return (float("nan"), sums) if self.step == 5 else (loss, sums)
+
+    monkeypatch.setattr(Trainer, "train_step", spoilt)
+    end = run(tiny(runtime={"checkpoint_every_s": 1e-9}), dataset, tmp_path)[-1]
+    assert isinstance(end, Diverged)
+    last = LocalCheckpoints(tmp_path).names()[-1]
+    assert end.reason.endswith(f"the last good checkpoint is {last}")
+    assert unpack((tmp_path / last).read_bytes()).step < 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_tells_what_was_predicted_what_was_held_and_the_remedy(
+    error: Exception, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def exhausted(self: Trainer) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(Trainer, "train_step", exhausted)
-    with pytest.raises(OutOfMemoryError, match=r"step 1: 0\.\d+ GiB predicted, .* Set runtime\.micro_batch_size"):
+    words = r"step 1: 0\.\d+ GiB predicted, (\d+\.\d+) GiB held before\. Set runtime\.micro_batch_size"
+    with pytest.raises(OutOfMemoryError, match=words) as told:
         run(tiny(), dataset, tmp_path)
+    held = re.search(words, str(told.value))
+    assert held is not None and float(held[1]) > 0.1
 
 
 def test_checkpoints_keep_the_best_and_the_last(dataset: Dataset, tmp_path: Path) -> None:

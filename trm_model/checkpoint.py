@@ -256,6 +256,11 @@ class RunCheckpoints:
         self._store.write(name, data)
         return Written(name, base_bytes + len(data))
 
+    def last_words(self) -> str:
+        """For people: where a run that ends here can be gone on from."""
+        names = checkpoint_names(self._store)
+        return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
+
     def prune(self, *, keep: int, best_step: int | None) -> None:
         """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; and unused bases."""
         names = checkpoint_names(self._store)

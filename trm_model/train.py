@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def train(
         loss, sums = _step(trainer)
         seconds = timer() - started
         if not math.isfinite(loss):
-            yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite")
+            yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.last_words()}")
             return
         progress.train_s += seconds
         window.add(loss, sums, seconds, trainer.flops - flops)
@@ -144,7 +145,9 @@ def train(
 def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
     try:
         return trainer.train_step()
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+            raise
         predicted = peak_bytes(
             trainer.config,
             seq_len=trainer.dataset.seq_len,
@@ -152,11 +155,13 @@ def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
             num_identifiers=trainer.num_identifiers,
             device=trainer.device.type,
         )
-        held = torch.cuda.max_memory_allocated() if trainer.device.type == "cuda" else 0
+        on_gpu = trainer.device.type == "cuda"
+        held = torch.cuda.max_memory_allocated() if on_gpu else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
         raise OutOfMemoryError(
             f"out of memory at step {trainer.step + 1}: {predicted / 2**30:.2f} GiB predicted, "
-            f"{held / 2**30:.2f} GiB held",
-            "Set runtime.micro_batch_size to a part of the batch (the result stays the same), or take a larger GPU",
+            f"{held / 2**30:.2f} GiB held before",
+            "Set runtime.micro_batch_size to a part of the batch (the result stays the same), or take a larger "
+            + ("GPU" if on_gpu else "machine"),
         ) from error
 
 
