@@ -24,6 +24,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.lifecycle import current
 from orchestrator.lock import driver_of
 from orchestrator.optuna_trials import as_optuna, create_study
 from orchestrator.projections.reach import probe
@@ -74,7 +75,7 @@ def sync(storage: Storage, sweep_name: str, url: str, mlflow_runs: Mapping[str, 
     if sweep.kind != "search":
         return Synced(0, 0)
     is_driven = driver_of(sweep_folder(storage, sweep_name)) is not None
-    records = [record for record in read_trials(storage, sweep_name) if record.stage == "explore"]
+    records = [r for r in current(sweep, read_trials(storage, sweep_name)) if r.stage == "explore"]
     records.sort(key=lambda record: (not record.attempts, started_s(record), record.trial_id))
     wanted = [_shown(record, sweep, is_driven, (mlflow_runs or {}).get(record.trial_id)) for record in records]
     with _opened(url) as database:
