@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from results_factory import DATASET, demo_records, make_config, make_record
 from rich.console import Console
 
 from orchestrator.baselines import load_baselines
+from orchestrator.cli.leaderboard_view import all_records, write_page
 from orchestrator.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.leaderboard.cost import WORLD_GRID, Grid, describe_cost, trial_cost
+from orchestrator.llm.results import read_measurements
 from orchestrator.record import Attempt, Row, Status, TrialRecord
 from orchestrator.report.formats import curves_to_csv, shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.statistics import wilson
+from orchestrator.storage import LocalStorage
 from trm_data.errors import UserError
 
 SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}
@@ -353,3 +357,14 @@ def test_run_with_another_metric_never_enters_a_table_of_the_first() -> None:
     assert "best" not in {
         entry.system for table in tables if table.metric == "exact_accuracy" for entry in table.entries
     }
+
+
+def test_empty_storage_and_a_run_without_a_record_have_no_rows_and_do_no_harm(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "runs")
+    assert all_records(storage) == [] and read_measurements(storage) == []
+    storage.write("sweeps/lost/sweep.json", b"{}")
+    storage.write("sweeps/lost/trials/abc/attempts/001/start.json", b"{}")
+    storage.write("llm/asked-only/measurement.json", b"{}")
+    assert all_records(storage) == [] and read_measurements(storage) == []
+    write_page(storage, tmp_path / "page.html")
+    assert "Published results" in (tmp_path / "page.html").read_text()
