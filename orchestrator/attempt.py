@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+import torch
+
 from orchestrator import machine
 from orchestrator.checkpoints import StoredCheckpoints
 from orchestrator.datasets import ensure_local
@@ -37,6 +39,7 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
     writer = TrialWriter(storage, job.sweep, job.trial_id)
     attempt = _Attempt(job, config, writer, listen)
     try:
+        cap_memory(job.placement.get("memory_share"))
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:
             inherit(storage, job.sweep, job.continues, writer, config.train.max_steps)
@@ -61,6 +64,12 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
         )
     assert attempt.last is not None, "training ends with Finished, Diverged or Interrupted"
     return attempt.last
+
+
+def cap_memory(share: float | None) -> None:
+    """A trial that shares a GPU takes its part of the memory and no more: what it lacks then is its own failure."""
+    if share is not None and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max_steps: int) -> None:

@@ -1,34 +1,42 @@
 """The driver: Ray Tune executes, records decide.
 
-Tune places trials and brings back rungs. Everything else is ours: the planner says which trial starts, the records say
-what happened, and each start of the driver is a new Tuner that goes on from the records.
+Tune runs trials and brings back rungs. Everything else is ours: `Starts` says which trial starts where, the records say
+what happened, and each start of the driver is a new Tuner that goes on from the records. A trial that comes back
+unfinished, because its machine was lost, taken away or never free, stands in line again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from typing import Any
 
+from orchestrator.announcer import Announcer
 from orchestrator.cluster.connect import connect
+from orchestrator.cluster.nodes import scales
+from orchestrator.cluster.spending import Budget
 from orchestrator.datasets import Library
+from orchestrator.dispatch import Dispatcher, Machine
 from orchestrator.errors import ClusterError, SweepError
-from orchestrator.job import Job
-from orchestrator.lifecycle import Shorter
+from orchestrator.estimate import memory_bytes
 from orchestrator.lock import DriverLock, stop_requested
-from orchestrator.placement import bundle, fits
+from orchestrator.options import Ending, Options
+from orchestrator.pace import Pace
+from orchestrator.placement import Candidate, bundle, candidates, fits, words
 from orchestrator.plan import PlannedTrial
 from orchestrator.planner import Planner
 from orchestrator.record import Status, TrialRecord, dump, read_trial
-from orchestrator.recorded import head_of, sweep_folder, trial_folder
+from orchestrator.recorded import sweep_folder, trial_folder
 from orchestrator.signals import stop_signals
+from orchestrator.starts import Start, Starts
 from orchestrator.stopping import Rung
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
+from orchestrator.treasury import Treasury
 from orchestrator.watcher import Watcher
 from trm_data.errors import UserError
 
@@ -38,24 +46,12 @@ STOP_LIMIT_S = 45.0
 """Longest wait for a clean stop: where Ray was ended together with the driver it never comes."""
 LOST_MACHINES = 5
 """Times that a trial may lose its machine before the sweep gives it up."""
+NEVER_BEGAN = 20
+"""Times that it may be sent off in vain, because its machine was about to go."""
 MAX_UNBOUNDED_SLOTS = 64
-
-
-class Ending(StrEnum):
-    """How a driver ended."""
-
-    COMPLETE = "complete"
-    STOPPED = "stopped"
-    ABANDONED = "abandoned"
-    """Stopped, but Ray did not answer any more: the process must end without waiting for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Where and how to run: nothing here changes a result."""
-
-    address: str | None = None
-    max_concurrent: int | None = None
+CANARY_STEPS = 50
+MACHINES_S = 1.0
+"""How long an answer of Ray about its machines is used."""
 
 
 class Driver:
@@ -70,25 +66,47 @@ class Driver:
         records: Sequence[TrialRecord],
         watcher: Watcher,
         lock: DriverLock,
+        options: Options,
     ) -> None:
+        self.refused = ""
+        """Which limit of the budget ended the sweep."""
         self._sweep = sweep
         self._storage = storage
         self._library = library
         self._planner = planner
         self._watcher = watcher
         self._lock = lock
-        self._shorter = Shorter(records)
+        self._options = options
+        self._announcer = Announcer(sweep.name, storage, library, records, reuse=options.reuse)
         self._exempt = {record.trial_id for record in records if record.is_exempt}
+        self._treasury = Treasury(options.budget, records, time.time) if options.budget != Budget() else None
+        self._pace = Pace(records if sweep.resources.gpus or self._treasury else ())
+        canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
+        self._seats = Dispatcher(max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if canary else 0)
+        self._starts = Starts(planner, self._seats, self._machines, self._find, self._pace, self._treasury, time.time)
+        self._attempts = Counter({record.trial_id: len(record.attempts) for record in records})
+        """That a trial had made when it was sent off."""
+        self._has_sent = False
+        self._lost: Counter[str] = Counter()
+        self._vain: Counter[str] = Counter()
+        self._known_machines: tuple[float, list[Machine]] = (0.0, [])
         self._stopping = threading.Event()
         self._abandoned = False
         self._error: BaseException | None = None
 
-    def run(self, options: Options) -> Ending:
-        connect(options.address)
+    def run(self) -> Ending:
+        """To the end, or until somebody or the budget stops it.
+
+        Raises:
+            ClusterError: the cluster cannot be joined or cannot hold a trial.
+            SweepError: another driver took over, the budget is too small for the next trial, or a canary failed.
+        """
+        connect(self._options.address)
         import ray
 
         try:
-            slots = self._slots(options)
+            self._seats.scales = self._options.address is not None and scales()
+            slots = self._slots()
             self._watcher.started(self._planner, slots)
             thread = threading.Thread(target=self._fit, args=(slots,), name="tune", daemon=True)
             with stop_signals(self._stopping):
@@ -99,12 +117,21 @@ class Driver:
         finally:
             if not self._abandoned:
                 ray.shutdown()
+        return self._ending()
+
+    def _ending(self) -> Ending:
         if self._error is not None:
             raise self._error
-        return Ending.COMPLETE if self._planner.is_done else Ending.STOPPED
+        self.refused = self.refused or self._starts.refused
+        if self._planner.is_done:
+            return Ending.COMPLETE
+        if not self.refused:
+            return Ending.STOPPED
+        if not self._has_sent:
+            raise SweepError(f"the budget is too small for the next trial: {self.refused}", "Raise the limit")
+        return Ending.OUT_OF_BUDGET
 
     def _wait(self, thread: threading.Thread) -> None:
-        folder = sweep_folder(self._storage, self._sweep.name)
         asked_s = stopping_s = time.monotonic()
         while thread.is_alive():
             thread.join(POLL_S)
@@ -115,36 +142,70 @@ class Driver:
                 return
             self._watcher.refresh(self._planner)
             if self._lock.lost.is_set() and self._error is None:
-                self._error = SweepError("another driver took this sweep over", "This one's trials were ended")
-                self._stopping.set()
+                self._fail(SweepError("another driver took this sweep over", "This one's trials were ended"))
             if time.monotonic() - asked_s > STOP_POLL_S:
                 asked_s = time.monotonic()
-                if stop_requested(folder):
-                    self._stopping.set()
+                self._look_around()
 
-    def _slots(self, options: Options) -> int:
-        """Trials at once. Raises ClusterError where a fixed set of nodes can hold none."""
+    def _look_around(self) -> None:
+        """Has somebody asked to stop? Has the budget been passed, because the estimate was wrong?"""
+        if stop_requested(sweep_folder(self._storage, self._sweep.name)):
+            self._stopping.set()
+        if self._treasury and (reason := self._treasury.passed()) and not self._stopping.is_set():
+            self.refused = reason
+            self._stopping.set()
+
+    def _slots(self) -> int:
+        """Trials at once. Raises ClusterError where this machine can hold none."""
         import ray
 
-        nodes = ray.nodes()
         demand = bundle(self._sweep.resources)
         total = ray.cluster_resources()
         room = min(int(total.get(name, 0) // amount) for name, amount in demand.resources.items())
-        if options.address is None and not fits(demand, nodes):
+        if self._options.address is None and not fits(demand, ray.nodes()):
             raise ClusterError(
-                f"this machine cannot hold one trial ({_words(demand.resources, demand.labels)})",
+                f"this machine cannot hold one trial ({words(demand)})",
                 "Ask for less with --cpus / --gpu, or name a cluster with --address",
             )
-        wanted = options.max_concurrent or self._sweep.max_concurrent
-        return min(wanted, MAX_UNBOUNDED_SLOTS) if wanted else max(1, min(room or 8, MAX_UNBOUNDED_SLOTS))
+        wanted = self._options.max_concurrent or self._sweep.max_concurrent
+        if wanted or self._sweep.resources.gpus or self._sweep.resource_rules:
+            return min(wanted or MAX_UNBOUNDED_SLOTS, MAX_UNBOUNDED_SLOTS)
+        return max(1, min(room or 8, MAX_UNBOUNDED_SLOTS))
+
+    def _machines(self) -> list[Machine]:
+        import ray
+
+        asked_s, found = self._known_machines
+        if time.monotonic() - asked_s > MACHINES_S:
+            found = Machine.of_ray(ray.nodes())
+            self._known_machines = time.monotonic(), found
+        return found
+
+    def _find(self, trial: PlannedTrial) -> list[Candidate]:
+        """Where a trial may run."""
+        if not trial.resources.gpus:
+            return candidates(trial.resources, ())
+        return candidates(
+            trial.resources,
+            [machine.gpu_type for machine in self._machines() if machine.gpu_type],
+            need_bytes=memory_bytes(trial.config, "cuda"),
+            is_shared=self._options.share_gpus,
+            prefer=self._options.prefer,
+            speed=self._pace.speed_of(trial.config),
+        )
 
     def _fit(self, slots: int) -> None:
         try:
             from orchestrator.tuning import fit
 
-            fit(self, slots, LOST_MACHINES)
+            fit(self, slots)
         except BaseException as error:  # handed to the main thread, which raises it
             self._error = self._error or error
+
+    def _fail(self, error: BaseException) -> None:
+        """End cleanly, and raise this at the end."""
+        self._error = self._error or error
+        self._stopping.set()
 
     # what orchestrator.tuning calls
 
@@ -154,41 +215,34 @@ class Driver:
         try:
             yield
         except UserError as error:
-            self._error = self._error or error
-            self._stopping.set()
+            self._fail(error)
 
     def suggest(self) -> dict[str, Any] | None:
         """Tune's configuration of the next trial, its trial.json written first; None if none can start now."""
-        if self._stopping.is_set():
-            return None
         with self._guarded():
-            trial = self._planner.next()
-            return self._announce(trial) if trial else None
+            while not self._stopping.is_set() and (start := self._starts.next()) is not None:
+                if (config := self._send(start)) is not None:
+                    return config
         return None
 
-    def _announce(self, trial: PlannedTrial) -> dict[str, Any]:
-        dataset = self._library.get(trial.config.data.request())
-        folder = trial_folder(self._storage, self._sweep.name, trial.trial_id)
-        shorter = self._shorter.of(trial.config)
-        origin = {"kind": "continued", "trial_id": shorter.trial_id} if shorter else None
-        folder.create("trial.json", dump(head_of(trial, dataset, origin)))
-        runtime = trial.config.runtime
-        threads = runtime.num_threads or max(1, int(trial.resources.cpus))
-        runtime = runtime.model_copy(update={"num_threads": threads})
-        job = Job(
-            storage_url=self._storage.url,
-            sweep=self._sweep.name,
-            trial_id=trial.trial_id,
-            config=trial.config.model_copy(update={"runtime": runtime}).plain(),
-            dataset=dataset.path.name,
-            placement={"gpu_count": trial.resources.gpus, "cpu_count": trial.resources.cpus},
-            continues=shorter.trial_id if shorter else None,
-        )
-        return {"trial_id": trial.trial_id, "job": asdict(job), "resources": trial.resources.plain()}
+    def _send(self, start: Start) -> dict[str, Any] | None:
+        """Announce a trial; None where it need not, or cannot, run."""
+        record = self._announcer.settled(start)
+        if record is not None:
+            if record.origin and record.origin["kind"] == "reused":
+                where = f"taken over from sweep {record.origin['sweep']}, not run again"
+                self._watcher.remark(f"{record.family} seed {record.config.seed}: {where}")
+            self._end(record)
+            return None
+        self._has_sent = True
+        job = self._announcer.announce(start)
+        return {"trial_id": job.trial_id, "job": asdict(job), "bundle": start.candidate.bundle._asdict()}
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing more is to be started."""
+        if self._starts.is_over:
+            return not self._seats.seats
         return self._stopping.is_set() or self._planner.is_done
 
     @property
@@ -196,12 +250,18 @@ class Driver:
         """Whether somebody asked to stop."""
         return self._stopping.is_set()
 
+    def is_overdue(self, trial_id: str) -> bool:
+        """Whether a trial has waited for its seat in vain and should be placed anew."""
+        return self._seats.overdue(trial_id, time.time())
+
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         """A rung or progress. Returns whether the trial goes on."""
         metrics: dict[str, float] = dict(result["metrics"])
         state = self._planner.trials[trial_id]
         if result.get("trial_step") is not None:
             state.step = result["trial_step"]
+        steps = state.trial.config.train.max_steps
+        self._seats.seen(trial_id, result["node_id"], result["gpu_type"], state.step, steps)
         if result["kind"] != "rung":
             return True
         rung = Rung(state.step, metrics["exact_accuracy"], metrics.get("raw_cell_accuracy", 0.0))
@@ -216,26 +276,41 @@ class Driver:
         return not decision.stop
 
     def ended(self, trial_id: str, lost: bool) -> None:
-        """A trial is over: by itself, stopped, interrupted, or (`lost`) its machine failed it too often."""
+        """A trial is over, or comes back: stopped by somebody, without a seat, or its machine was lost or goes."""
         with self._guarded():
             record = read_trial(self._storage, self._sweep.name, trial_id)
             if not record.status.is_final and not self._stopping.is_set():
-                times = f" {LOST_MACHINES + 1} times" if lost else ""
-                self._give_up(record, f"its machine or process was lost{times}")
+                if self._may_go_again(record, lost):
+                    self._starts.give_back(trial_id)
+                    return
+                times = f" {self._lost[trial_id]} times" if lost else ""
+                self._announcer.give_up(record, Status.FAILED, f"its machine or process was lost{times}")
                 record = read_trial(self._storage, self._sweep.name, trial_id)
             if record.status is not Status.RUNNING:  # else interrupted without a word: it goes on in the next run
-                self._planner.ended(record)
-                self._watcher.trial_ended(self._planner, record)
+                self._end(record)
 
-    def _give_up(self, record: TrialRecord, reason: str) -> None:
-        folder = trial_folder(self._storage, self._sweep.name, record.trial_id)
-        number = record.attempts[-1].number if record.attempts else 1
-        if not record.attempts:
-            folder.write(f"attempts/{number:03d}/start.json", dump({"from_step": 0, "started_s": time.time()}))
-        end = {"status": "failed", "step": record.step, "ended_s": time.time(), "train_s": 0.0}
-        folder.write(f"attempts/{number:03d}/end.json", dump({**end, "reason": reason, "traceback": ""}))
+    def _may_go_again(self, record: TrialRecord, lost: bool) -> bool:
+        """Whether it stands in line once more. Only a machine that was lost at work counts against a trial."""
+        trial_id = record.trial_id
+        has_begun = len(record.attempts) > self._attempts[trial_id]
+        self._attempts[trial_id] = len(record.attempts)
+        if record.status is Status.INTERRUPTED and has_begun and not lost:
+            return True  # its machine was announced to go
+        self._lost[trial_id] += has_begun
+        self._vain[trial_id] += not has_begun
+        return self._lost[trial_id] <= LOST_MACHINES and self._vain[trial_id] <= NEVER_BEGAN
 
-
-def _words(resources: dict[str, float], labels: dict[str, str]) -> str:
-    parts = [f"{amount:g} {name}" for name, amount in resources.items()]
-    return ", ".join([*parts, *(f"{key}={value}" for key, value in labels.items())])
+    def _end(self, record: TrialRecord) -> None:
+        if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._seats.is_canary(record.trial_id):
+            kind = record.attempts[-1].start.get("gpu_type") or "this kind of GPU"
+            self._fail(
+                SweepError(
+                    f"the first trial on {kind} failed within {CANARY_STEPS} steps, the sweep stops: {record.reason}",
+                    f"Mend it, then trm sweep retry {self._sweep.name} and resume; --no-canary goes on regardless",
+                )
+            )
+        elif record.status.is_final and (seat := self._seats.seats.get(record.trial_id)):
+            self._seats.passed.add(seat.gpu_type)
+        self._starts.ended(record)
+        self._planner.ended(record)
+        self._watcher.trial_ended(self._planner, record)

@@ -77,11 +77,11 @@ def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alo
 
 
 def _checkpoints(storage: Storage, name: str) -> dict[str, list[Stored]]:
-    """By trial, the oldest first."""
+    """By trial, the oldest first. What several of them share (the base of a large table) is not counted and stays."""
     found: dict[str, list[Stored]] = {}
     for key, num_bytes in sorted(storage.sizes(f"sweeps/{name}/trials").items()):
         parts = key.split("/")
-        if len(parts) == 6 and parts[4] == "checkpoints":
+        if len(parts) == 6 and parts[4] == "checkpoints" and parts[5].startswith("step-"):
             found.setdefault(parts[3], []).append(Stored(key, num_bytes))
     return found
 

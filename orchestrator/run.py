@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 from orchestrator.cluster.connect import check_cluster
 from orchestrator.datasets import Library
-from orchestrator.driver import Driver, Ending, Options
+from orchestrator.driver import Driver
 from orchestrator.errors import SweepError
 from orchestrator.lifecycle import current, extension_between
 from orchestrator.lock import DriverLock
+from orchestrator.options import Ending, Options
 from orchestrator.planner import Planner
 from orchestrator.record import dump, read_trials
 from orchestrator.recorded import differences, find_definition, sweep_folder
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
+from orchestrator.treasury import require_budget_for_one
 from orchestrator.warm_start import warm_start
 from orchestrator.watcher import Watcher
 from trm_data import fingerprint
@@ -22,15 +25,26 @@ from trm_data import fingerprint
 __all__ = ["Ending", "Options", "run_sweep"]
 
 
-def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher) -> tuple[Ending, Planner]:
+class Outcome(NamedTuple):
+    """How far a driver got."""
+
+    ending: Ending
+    planner: Planner
+    why: str = ""
+    """Which limit of the budget ended it."""
+
+
+def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher) -> Outcome:
     """Run a sweep to its end, or go on with it where it was left.
 
     Raises:
-        SweepError: another definition has this name, or another driver runs it.
+        SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
     """
     folder = sweep_folder(storage, sweep.name)
-    _agree(find_definition(storage, sweep.name), sweep)
+    recorded = find_definition(storage, sweep.name)
+    _agree(recorded, sweep)
+    require_budget_for_one(sweep, options.budget, read_trials(storage, sweep.name) if recorded else [])
     if options.address is not None:
         check_cluster(options.address)
     with DriverLock(folder, sweep.name) as lock:
@@ -41,13 +55,14 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
         others = warm_start(sweep, storage, fingerprint)
         planner = Planner(sweep, fingerprint, current(sweep, records), others)
         if planner.is_done:
-            return Ending.COMPLETE, planner
+            return Outcome(Ending.COMPLETE, planner)
         if lock.took_over:
             time.sleep(3)  # a driver that was killed here may have trials that notice only now
-        ending = Driver(sweep, storage, library, planner, records, watcher, lock).run(options)
+        driver = Driver(sweep, storage, library, planner, records, watcher, lock, options)
+        ending = driver.run()
         if ending is not Ending.COMPLETE:  # trials wrote their last words after Tune had let them go
             planner = Planner(sweep, fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
-        return ending, planner
+        return Outcome(ending, planner, driver.refused)
 
 
 def _agree(recorded: Sweep | None, sweep: Sweep) -> None:

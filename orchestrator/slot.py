@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.cluster.nodes import GPU_LABEL, MARKET_LABEL
+from orchestrator.cluster.spot import is_leaving
 from orchestrator.job import Job, News, child_main
 
 HEARTBEAT_S = 2.0
@@ -93,6 +94,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called once per actor: starts the forkserver and the first trial."""
+        self._where = _placement()
         self._context = forkserver()
         self._process: TrialProcess | None = None
         self._begin(config)
@@ -100,18 +102,25 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for every further trial. What still runs was stopped early: it is ended at once."""
         self._end(graceful=False)
+        if self._is_leaving():
+            raise RuntimeError("the machine is about to be taken away")  # the trial is placed anew, on another
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Until the next rung or end, or for `HEARTBEAT_S`."""
         assert self._process is not None
+        seat = {"node_id": self._where["node_id"], "gpu_type": self._where["gpu_type"]}
+        if self._is_leaving():
+            self._end(graceful=True)  # a last checkpoint; the trial goes on elsewhere
+            return {**seat, "kind": "end", "trial_step": None, "metrics": (), "done": True}
         news = self._process.wait(HEARTBEAT_S)
         if news is None:
-            return {"kind": "progress", "trial_step": None, "metrics": (), "done": False}
+            return {**seat, "kind": "progress", "trial_step": None, "metrics": (), "done": False}
         if news.kind == "end":
             self._end(graceful=True)
         return {
+            **seat,
             "kind": news.kind,
             "trial_step": news.step,
             "metrics": tuple(news.metrics.items()),  # Tune would flatten a dict
@@ -131,10 +140,13 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         """Nothing: an attempt finds its newest checkpoint in the record."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        job, placement = dict(config["job"]), _placement()
-        job["placement"] = {**job["placement"], **placement}
-        job["processes"] = max(1, len(placement["gpu_ids"]))
+        job = dict(config["job"])
+        job["placement"] = {**job["placement"], **self._where}
+        job["processes"] = max(1, len(self._where["gpu_ids"]))
         self._process = TrialProcess(self._context, Job(**job))
+
+    def _is_leaving(self) -> bool:
+        return is_leaving(self._where["node_id"])
 
     def _end(self, graceful: bool) -> None:
         if self._process is not None:

@@ -7,12 +7,12 @@ import tempfile
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.placement import bundle
+from orchestrator.placement import Bundle
 from orchestrator.slot import Slot
-from orchestrator.sweep import Resources
 
 
 class Driver(Protocol):
@@ -24,6 +24,7 @@ class Driver(Protocol):
     def is_stopping(self) -> bool: ...
     def suggest(self) -> dict[str, Any] | None: ...
     def result(self, trial_id: str, result: dict[str, Any]) -> bool: ...
+    def is_overdue(self, trial_id: str) -> bool: ...
     def ended(self, trial_id: str, lost: bool) -> None: ...
 
 
@@ -60,7 +61,7 @@ class _Search(Searcher):  # type: ignore[misc]
         return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        # With an error Tune has used up `max_failures`: the machine, not the trial, failed each time.
+        # An error is the machine's: what a trial does wrong is a result. The driver decides whether it goes again.
         self._link.get().ended(self._ids.pop(trial_id), lost=error)
 
     def save(self, checkpoint_path: str) -> None:
@@ -74,6 +75,14 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, link: _Link) -> None:
         super().__init__()
         self._link = link
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Called in every round of Tune's: here a trial that waits in vain for its seat is taken back."""
+        for trial in list(tune_controller.get_live_trials()):
+            if trial.status == Trial.PENDING and self._link.get().is_overdue(trial.config["trial_id"]):
+                tune_controller.stop_trial(trial)
+                _unstage(tune_controller, trial)
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         goes_on = self._link.get().result(trial.config["trial_id"], result)
@@ -91,15 +100,22 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
         return self._link.driver is not None and self._link.driver.is_stopping
 
 
+def _unstage(tune_controller: Any, trial: Any) -> None:
+    """Tune forgets to: it would keep an actor, and its GPU, for a trial that was stopped before it began."""
+    controller = tune_controller._tune_controller
+    if trial in controller._staged_trials:
+        controller._unstage_trial_with_resources(trial)
+
+
 def placement(config: dict[str, Any]) -> Any:
     """The placement group of one trial."""
-    wanted = bundle(Resources.parse(config["resources"]))
+    wanted = Bundle(**config["bundle"])
     return tune.PlacementGroupFactory(
         [wanted.resources], bundle_label_selector=[wanted.labels] if wanted.labels else None
     )
 
 
-def fit(driver: Driver, slots: int, max_failures: int) -> None:
+def fit(driver: Driver, slots: int) -> None:
     """Let Tune run trials until the driver is finished."""
     link = _Link(driver)
     scratch = tempfile.mkdtemp(prefix="trm-tune-")
@@ -118,7 +134,7 @@ def fit(driver: Driver, slots: int, max_failures: int) -> None:
             storage_path=scratch,
             verbose=0,
             stop=_Stop(link),
-            failure_config=tune.FailureConfig(max_failures=max_failures),
+            failure_config=tune.FailureConfig(max_failures=0),  # a lost trial is placed anew, by the driver
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

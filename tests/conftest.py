@@ -12,7 +12,7 @@ from tests.tracking_fixtures import first_use, migrated
 
 __all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_endpoint"]
 
-RAY = ("test_cluster_sweep.py", "test_sweep_run.py")
+RAY = ("test_cluster_placement.py", "test_cluster_sweep.py", "test_sweep_chaos.py", "test_sweep_run.py")
 """Files that start Ray: one after the other, since two at a time starve each other; first, since they take longest."""
 
 

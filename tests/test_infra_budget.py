@@ -17,10 +17,14 @@ from botocore.stub import Stubber
 from orchestrator.catalogue import CatalogueError
 from orchestrator.cluster.aws import AwsError, Need, quota_of, shortfalls, terminate_workers
 from orchestrator.cluster.spending import SILENT_S, Budget, exceeded, spending
-from orchestrator.cluster.watchdog import Watchdog, main
+from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.lock import driver_of
-from orchestrator.record import Attempt, Row, Status, TrialRecord
+from orchestrator.plan import study_trials
+from orchestrator.record import Attempt, Row, Status, TrialRecord, dump
 from orchestrator.storage import Storage, StorageError, open_storage
+from tests.sweep_doubles import fingerprint, study
+from tests.test_cli import call
+from tests.test_sweep_lifecycle import ran
 from trm_data.config import DataConfig
 from trm_data.errors import ConfigError
 from trm_model.config import TrialConfig
@@ -247,9 +251,15 @@ class TestWatchdog:
         assert len(looks) == 4
 
     def test_a_limit_and_an_existing_sweep_are_needed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for arguments, words in ((["demo"], "give a limit"), (["demo", "--usd", "5"], "no sweep 'demo' in")):
-            with pytest.raises(SystemExit) as caught:
-                main([*arguments, "--storage", str(tmp_path)])
-            assert caught.value.code == 2
-            assert words in capsys.readouterr().err
+        for arguments, words in (([], "needs a limit"), (["--max-usd", "5"], "no sweep 'demo' in")):
+            code, _, err = call(capsys, "sweep", "watchdog", "demo", *arguments, "--storage", str(tmp_path))
+            assert code == 2 and words in err and err.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
+
+    def test_the_command_ends_with_the_sweep(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        storage = open_storage(str(tmp_path))
+        storage.write("sweeps/study/sweep.json", dump(study().plain()))
+        planned = next(iter(study_trials(study(), fingerprint)))
+        ran(storage, study(), planned, Status.FINISHED)
+        code, out, _ = call(capsys, "sweep", "watchdog", "study", "--max-usd", "5", "--storage", str(tmp_path))
+        assert code == 0 and out == "the sweep is complete\n"

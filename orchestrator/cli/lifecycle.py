@@ -1,4 +1,4 @@
-"""`trm sweep extend|retry|watch|logs|prune`: what a sweep that exists can be told, and asked."""
+"""`trm sweep extend|retry|watch|logs|prune|watchdog`: what a sweep that exists can be told, and asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.driving import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption
 from orchestrator.cli.options import JsonOption, SeedsOption, StorageOption, VaryOption, assignments
+from orchestrator.cluster.spending import Budget
 from orchestrator.errors import SweepError
 
 NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
@@ -150,7 +152,38 @@ def prune(
         out.print(f"more than {num_bytes(keep)}: the rest is needed to go on, or belongs to a running sweep")
 
 
+def watchdog(
+    name: NameArgument,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
+    max_usd: MaxUsdOption = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", min=0, help="Budget: hours from the start of the first trial.")
+    ] = None,
+    terminate: Annotated[
+        str | None, typer.Option("--terminate", help="End the AWS workers of this Ray cluster if need be.")
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region", help="AWS region of the cluster.")] = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """End a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
+
+    It only reads records, so it runs anywhere that sees the storage. It asks for a clean stop first, then signals a
+    driver on this machine, and ends machines only if their cluster is named.
+
+    Example: trm sweep watchdog demo --storage s3://bucket/trm --max-usd 50 --terminate trm-sweeps
+    """
+    from orchestrator.cli.console import out
+    from orchestrator.cluster.watchdog import guard
+
+    limits = {"trials": max_trials, "gpu_hours": max_gpu_hours, "usd": max_usd, "wall_hours": max_hours}
+    out.print(guard(storage, name, Budget.parse(limits, "budget"), terminate, region))
+
+
 def resume_words(name: str, url: str) -> str:
     """The command that goes on with a sweep."""
     where = "" if url.rstrip("/").endswith("/runs") else f" --storage {url}"
     return f"trm sweep resume {name}{where}"
+
+
+COMMANDS = (extend, retry, watch, logs, prune, watchdog)

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.console import BuildBar, clock, duration, err, out
-from orchestrator.driver import Ending
+from orchestrator.options import Ending
 from orchestrator.planner import Planner, Progress
 from orchestrator.record import Status, TrialRecord
+from orchestrator.run import Outcome
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
 from orchestrator.watcher import Watcher
@@ -87,6 +88,9 @@ class Live(Watcher):
         err.print(f"{clock()} {done:3}/{planner.total} [{style}]{state.status:<11}[/] {_words(state)}{reason}")
         self._tracker.changed()
 
+    def remark(self, text: str) -> None:
+        err.print(f"{clock()} {text}")
+
     def _table(self, planner: Planner) -> RenderableType:
         table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
         for name, justify in (("stage", "left"), ("trial", "left"), ("step", "right"), ("", "left")):
@@ -115,14 +119,21 @@ def _words(state: Progress) -> str:
     return f"{state.trial.stage:<7} {state.trial.family}  seed {config.seed}  {steps}{value}"
 
 
-def closing_words(sweep: Sweep, storage: Storage, ending: Ending, planner: Planner, tracking: str | None) -> None:
+def closing_words(sweep: Sweep, storage: Storage, ran: Outcome, tracking: str | None) -> None:
     """What came out, and what to do next."""
+    planner = ran.planner
     states = list(planner.trials.values())
     counts = {status: sum(state.status is status for state in states) for status in Status}
     shown = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items() if count)
     where = "" if storage.url.rstrip("/").endswith("/runs") else f" --storage {storage.url}"
-    if ending is not Ending.COMPLETE:
-        out.print(f"\nstopped: {shown}. Go on with: [bold]trm sweep resume {sweep.name}{where}[/]")
+    resume = f"[bold]trm sweep resume {sweep.name}{where}[/]"
+    if ran.ending is Ending.OUT_OF_BUDGET:
+        left = planner.total - sum(state.status.is_final for state in states)
+        out.print(f"\nout of budget: {ran.why}.\n{shown}; {left} of {planner.total} trials are left.")
+        out.print(f"Go on with a larger limit: {resume} --max-...")
+        return
+    if ran.ending is not Ending.COMPLETE:
+        out.print(f"\nstopped: {shown}. Go on with: {resume}")
         return
     out.print(f"\nsweep [bold]{sweep.name}[/] is complete: {shown}.")
     if planner.exhausted:

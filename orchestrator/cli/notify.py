@@ -39,7 +39,7 @@ def notify(
 ) -> None:
     """Watch a sweep from any machine and tell its first failed trial, a budget that is used up, and its end.
 
-    Also when its driver dies. Nothing is stopped by a budget here: `python -m orchestrator.cluster.watchdog` does that.
+    Also when its driver dies. Nothing is stopped by a budget here: `trm sweep watchdog` does that.
 
     Examples:
 

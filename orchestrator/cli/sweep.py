@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from orchestrator.cli import lifecycle
+from orchestrator.cli.driving import (
+    AddressOption,
+    CanaryOption,
+    ConcurrentOption,
+    MaxGpuHoursOption,
+    MaxGpusOption,
+    MaxHoursOption,
+    MaxTrialsOption,
+    MaxUsdOption,
+    PreferOption,
+    ReuseOption,
+    ShareOption,
+    TrackingOption,
+    drive,
+    run_options,
+)
 from orchestrator.cli.export import export
 from orchestrator.cli.lifecycle import NameArgument
-from orchestrator.cli.notify import TargetsOption, notified
+from orchestrator.cli.notify import TargetsOption
 from orchestrator.cli.options import (
     CpusOption,
     FileArgument,
@@ -30,21 +44,7 @@ from orchestrator.cli.options import (
     make_sweep,
 )
 
-if TYPE_CHECKING:
-    from orchestrator.sweep import Sweep
-
 app = typer.Typer(help="Plan, run, watch, stop, resume, extend and tidy up sweeps.", no_args_is_help=True)
-
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="HOST:PORT of a running Ray cluster; this machine if left out.")
-]
-ConcurrentOption = Annotated[
-    int | None, typer.Option("--max-concurrent", min=1, help="Trials at once; as many as fit if left out.")
-]
-TrackingOption = Annotated[
-    str | None,
-    typer.Option("--tracking", help="MLflow tracking URI, or 'none'. SQLite in the storage folder if left out."),
-]
 
 
 @app.command()
@@ -123,6 +123,15 @@ def run(
     storage: StorageOption = "runs",
     address: AddressOption = None,
     max_concurrent: ConcurrentOption = None,
+    max_gpus: MaxGpusOption = None,
+    prefer: PreferOption = "cost",
+    share_gpus: ShareOption = False,
+    canary: CanaryOption = None,
+    reuse: ReuseOption = False,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
+    max_usd: MaxUsdOption = None,
+    max_hours: MaxHoursOption = None,
     tracking: TrackingOption = None,
     notify: TargetsOption = None,
 ) -> None:
@@ -134,13 +143,17 @@ def run(
 
     trm sweep run --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 2 --max-steps 50
 
-    trm sweep run sweeps/demo.py --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100'
+    trm sweep run sweeps/demo.py --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100' --max-usd 50
     """
     sweep = make_sweep(
         file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
         gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    _drive(sweep, storage, address, max_concurrent, tracking, notify)
+    options = run_options(
+        address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
+        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+    )  # fmt: skip
+    drive(sweep, storage, tracking, notify, options)
 
 
 @app.command()
@@ -149,17 +162,34 @@ def resume(
     storage: StorageOption = "runs",
     address: AddressOption = None,
     max_concurrent: ConcurrentOption = None,
+    max_gpus: MaxGpusOption = None,
+    prefer: PreferOption = "cost",
+    share_gpus: ShareOption = False,
+    canary: CanaryOption = None,
+    reuse: ReuseOption = False,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
+    max_usd: MaxUsdOption = None,
+    max_hours: MaxHoursOption = None,
     tracking: TrackingOption = None,
     notify: TargetsOption = None,
 ) -> None:
     """Go on with a sweep from its records: finished trials stay, unfinished ones go on from their checkpoints.
 
-    Example: trm sweep resume demo
+    Examples:
+
+    trm sweep resume demo
+
+    trm sweep resume demo --max-trials 40 --max-hours 2
     """
     from orchestrator.recorded import load_definition
     from orchestrator.storage import open_storage
 
-    _drive(load_definition(open_storage(storage), name), storage, address, max_concurrent, tracking, notify)
+    options = run_options(
+        address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
+        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+    )  # fmt: skip
+    drive(load_definition(open_storage(storage), name), storage, tracking, notify, options)
 
 
 @app.command()
@@ -220,31 +250,5 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
     out.print(f"asked process {driver['pid']} on {driver['host']} to stop; its trials write a last checkpoint")
 
 
-def _drive(
-    sweep: Sweep,
-    url: str,
-    address: str | None,
-    max_concurrent: int | None,
-    tracking: str | None,
-    notify: list[str] | None,
-) -> None:
-    """Run, show, track; exit code 0 when complete, 3 when stopped before."""
-    from orchestrator.cli.live import Live, closing_words
-    from orchestrator.cli.tracking import tracked
-    from orchestrator.run import Ending, Options, run_sweep
-    from orchestrator.storage import open_storage
-
-    storage = open_storage(url)
-    with notified(storage, sweep.name, notify), tracked(sweep, storage, tracking) as tracker:
-        with Live(sweep, tracker) as live:
-            ending, planner = run_sweep(sweep, storage, Options(address, max_concurrent), live)
-        tracker.changed()
-    closing_words(sweep, storage, ending, planner, tracker.uri)
-    if ending is Ending.ABANDONED:
-        sys.stdout.flush()
-        os._exit(3)  # Ray's own shutdown would wait for what is gone
-    raise typer.Exit(0 if ending is Ending.COMPLETE else 3)
-
-
-for command in (lifecycle.extend, lifecycle.retry, lifecycle.watch, lifecycle.logs, lifecycle.prune, export):
+for command in (*lifecycle.COMMANDS, export):
     app.command()(command)

@@ -12,9 +12,11 @@ from orchestrator.errors import ClusterError
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are the truth: no CSV, JSON or TensorBoard beside them
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's own snapshots cost O(trials) each and are never read
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost machine is no news: the driver places its trial anew
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops by itself, on SIGTERM too
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_enable_worker_prestart": "0",  # a process per core that no slot would use, at the busiest moment
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it turns SIGTERM into an abort
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -42,13 +44,20 @@ def connect(address: str | None) -> None:
 def _start_local() -> None:
     import ray
 
-    ray.init(
-        "local",  # never an address that another Ray left behind on this machine
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
+    try:
+        ray.init(
+            "local",  # never an address that another Ray left behind on this machine
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+    except Exception as error:  # a bare Exception, where the machine is too busy for the 30 s that Ray gives itself
+        if "timed out" not in str(error):
+            raise
+        raise ClusterError(
+            f"Ray does not start on this machine: {_first_line(error)}", "Try again when it has less to do"
+        ) from error
 
 
 def check_cluster(address: str) -> None:

@@ -78,6 +78,17 @@ def require_answer(address: str, timeout_s: float = 2.0) -> None:
         ) from error
 
 
+def scales() -> bool:
+    """Whether the cluster that this process has joined starts machines by itself: an autoscaler reports to its head."""
+    import ray
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    client = GcsClient(address=ray.get_runtime_context().gcs_address)
+    reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=5))
+    return bool(reply.HasField("autoscaling_state"))
+
+
 @contextmanager
 def _silent_core() -> Iterator[None]:
     """Ray's core writes warnings past Python, straight to the terminal, before any setting of its log level holds."""

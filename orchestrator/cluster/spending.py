@@ -48,7 +48,11 @@ SILENT_S = 900.0
 
 
 def spending(records: Sequence[TrialRecord], now_s: float) -> Spent:
-    """Add up all attempts. One without an end lasts until its successor starts, or until now unless it fell silent."""
+    """Add up all attempts. One without an end lasts until its successor starts, or until now unless it fell silent.
+
+    Trials that were taken over from another sweep cost this one nothing.
+    """
+    records = [record for record in records if (record.origin or {}).get("kind") != "reused"]
     uses = [use for record in records for use in _uses(record, now_s)]
     starts = [_started_s(record.attempts[0]) for record in records if record.attempts]
     return Spent(
@@ -84,11 +88,11 @@ def _use(attempt: Attempt, until_s: float) -> _Use:
     hours = count * max(0.0, until_s - _started_s(attempt)) / 3600
     if not hours:
         return _Use(0.0, 0.0)
-    price = _price(attempt.start.get("gpu_type"), attempt.start.get("market"))
+    price = market_price(attempt.start.get("gpu_type"), attempt.start.get("market"))
     return _Use(hours, None if price is None else hours * price)
 
 
-def _price(gpu_type: str | None, market: str | None) -> float | None:
+def market_price(gpu_type: str | None, market: str | None) -> float | None:
     """USD per GPU-hour; a market without a price of its own costs as much as on-demand. None if unknown."""
     tried: list[Market] = ["spot", "on-demand"] if market == "spot" else ["on-demand"]
     for name in tried if gpu_type else []:

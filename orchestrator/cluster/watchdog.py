@@ -1,6 +1,6 @@
 """Ends a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
 
-    python -m orchestrator.cluster.watchdog demo --storage s3://bucket/trm --usd 50 --terminate trm-sweeps
+    trm sweep watchdog demo --storage s3://bucket/trm --max-usd 50 --terminate trm-sweeps
 
 It only reads records, so it may run anywhere that sees the storage. At the limit it asks for a clean stop first
 (checkpoints are written); a driver that does not listen is ended by signals if it is on this machine; and only if that
@@ -9,7 +9,6 @@ was not enough, and only if named, the cluster's worker machines are ended. A sw
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -23,8 +22,8 @@ from orchestrator.cluster.spending import Budget, exceeded, spending
 from orchestrator.errors import SweepError
 from orchestrator.lock import driver_of, request_stop
 from orchestrator.record import TrialRecord, read_trials
+from orchestrator.recorded import load_definition, sweep_folder
 from orchestrator.storage import Storage, StorageError, open_storage
-from trm_data.errors import UserError
 
 POLL_S = 60.0
 """A limit is overrun by at most this, the time to write checkpoints, and the idle time of machines."""
@@ -96,38 +95,20 @@ class Watchdog:
         return f"{found}; {len(self.end_machines())} worker machines ended"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of the watchdog."""
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.cluster.watchdog", description=__doc__.split("\n\n")[0]
+def guard(url: str, sweep: str, budget: Budget, cluster: str | None = None, region: str | None = None) -> str:
+    """Watch a sweep of a storage until it is over or was ended; says how.
+
+    Raises:
+        UserError: no limit, no such sweep, or machines of `cluster` could not be ended.
+    """
+    if budget == Budget():
+        raise SweepError("a watchdog needs a limit", "Give --max-trials, --max-gpu-hours, --max-usd or --max-hours")
+    storage = open_storage(url)
+    load_definition(storage, sweep)
+    watchdog = Watchdog(
+        sweep_folder(storage, sweep),
+        budget,
+        read=lambda: read_trials(storage, sweep),
+        end_machines=(lambda: terminate_workers(cluster, region)) if cluster else None,
     )
-    parser.add_argument("sweep", help="name of the sweep")
-    parser.add_argument("--storage", default="runs", help="folder or s3://bucket/prefix (default: %(default)s)")
-    parser.add_argument("--trials", type=int, help="trials that may start")
-    parser.add_argument("--gpu-hours", type=float)
-    parser.add_argument("--usd", type=float, help="at the prices of the catalogue")
-    parser.add_argument("--wall-hours", type=float, help="from the start of the first trial")
-    parser.add_argument("--terminate", metavar="CLUSTER", help="end the AWS workers of this Ray cluster if need be")
-    parser.add_argument("--region", help="AWS region of the cluster")
-    options = parser.parse_args(arguments)
-    limits = {name: getattr(options, name) for name in Budget.model_fields}
-    if not any(limits.values()):
-        parser.error("give a limit: --trials, --gpu-hours, --usd or --wall-hours")
-    try:
-        storage = open_storage(options.storage)
-        folder = storage.sub(f"sweeps/{options.sweep}")
-        if not folder.exists("sweep.json"):
-            raise SweepError(f"no sweep {options.sweep!r} in {storage.url}", "Start it first, or correct --storage")
-        watchdog = Watchdog(
-            folder,
-            Budget.parse(limits),
-            read=lambda: read_trials(storage, options.sweep),
-            end_machines=(lambda: terminate_workers(options.terminate, options.region)) if options.terminate else None,
-        )
-        print(watchdog.run(), flush=True)
-    except UserError as error:
-        parser.exit(2, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()
+    return watchdog.run()
