@@ -24,6 +24,7 @@ from trm_model.checkpoint import (
     CheckpointStore,
     LocalCheckpoints,
     RunCheckpoints,
+    copy,
     newest,
     pack,
     read,
@@ -140,6 +141,17 @@ def test_unfinished_base_of_a_lost_attempt_is_not_taken_for_another_and_goes_awa
     again.save()
     assert torch.equal(read(store, names_of(store)[-1]).tensors[TABLE], again.table)
     assert bases(store) == ["base-00000001.safetensors"]
+
+
+def test_copied_checkpoint_takes_its_base_along() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    running = Run(source)
+    for rows in (ROWS, 7):
+        running.change(rows)
+        running.save()
+    copy(source, names_of(source)[-1], target)
+    assert target.names() == ["base-00000001.safetensors", "step-00000002.safetensors"]
+    assert torch.equal(Run(target).table, running.table)
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "cut"])
