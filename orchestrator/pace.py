@@ -13,6 +13,8 @@ from orchestrator.speed import Observation, Speed, assumed_cpu, assumed_gpu, fit
 from trm_model.config import TrialConfig
 
 CPU = "cpu"
+RECENT = 50
+"""Trials of a kind of device that an estimate follows."""
 
 
 class Need(NamedTuple):
@@ -59,7 +61,7 @@ class Pace:
     def _speed(self, device: str, gpus: float, cpus: float) -> Speed:
         if self._seen[device]:
             if device not in self._fitted:
-                self._fitted[device] = fit(self._seen[device])
+                self._fitted[device] = fit(self._seen[device][-RECENT:])
             return self._fitted[device]
         if device == CPU:
             return assumed_cpu(cpus)

@@ -112,11 +112,11 @@ class Starts:
         candidate = self._dispatcher.place(found, machines)
         if candidate is None:
             return None
-        need = self._need(trial, candidate)
-        if self._treasury and (reason := self._treasury.refusal(trial.trial_id, need)):
-            self.refused = reason
-            return None
         if self._treasury:
+            need = self._need(trial, candidate)
+            if reason := self._treasury.refusal(trial.trial_id, need):
+                self.refused = reason
+                return None
             self._treasury.started(trial.trial_id, need)
         self._dispatcher.take(trial.trial_id, candidate, machines, self._clock())
         self._planner.trials[trial.trial_id].status = Status.RUNNING
