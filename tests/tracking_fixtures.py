@@ -207,7 +207,8 @@ def contents(uri: str, experiment: str = "trm") -> list[dict[str, Any]]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=5000)
+    place = client.get_experiment_by_name(experiment).experiment_id
+    runs = client.search_runs([place], "tags.sweep != 'none'", max_results=5000)  # `none` made the empty database
     return sorted((_content(client, run) for run in runs), key=lambda run: str(run["tags"].get("trial_id", "")))
 
 
