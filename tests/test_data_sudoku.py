@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trm_data import sudoku, symmetry
+from trm_data import sudoku, sudoku_forms, symmetry
 from trm_data.augment import sudoku_rows
 from trm_data.errors import DataError
 from trm_data.generators.sudoku import Distinct, Made, generate
@@ -62,8 +62,8 @@ def test_sudoku_canonical_form_is_the_same_for_equivalent_puzzles(case: tuple[in
     shape = sudoku.shape(side)[:3]
     puzzle, solution = MADE[side].puzzles[index], MADE[side].solutions[index]
     moved = _through(side, puzzle, code), _through(side, solution, code)
-    assert (sudoku.canonical(puzzle, solution, *shape) == sudoku.canonical(*moved, *shape)).all()
-    assert sudoku.invariant(puzzle, *shape) == sudoku.invariant(moved[0], *shape)
+    assert (sudoku_forms.canonical(puzzle, solution, *shape) == sudoku_forms.canonical(*moved, *shape)).all()
+    assert sudoku_forms.invariant(puzzle, *shape) == sudoku_forms.invariant(moved[0], *shape)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -99,7 +99,7 @@ def test_generated_sudoku_has_exact_blanks_one_solution_and_no_two_alike(side: i
         assert sudoku.solve(puzzle, 2, shape.units, found)[0] == 1
         assert (found == solution).all() and _is_valid(side, solution)
         assert ((puzzle == 0) | (puzzle == solution)).all()
-        forms.add(sudoku.canonical(puzzle, solution, *shape[:3]).tobytes())
+        forms.add(sudoku_forms.canonical(puzzle, solution, *shape[:3]).tobytes())
     assert len(forms) == len(made.puzzles)
 
 
@@ -140,7 +140,7 @@ def _check_hard(sizes: list[int], rating: int) -> list[Made]:
     assert sudoku.ambiguous(puzzles, shape.units) == -1
     assert min(part.ratings.min() for part in parts) >= rating
     distinct = Distinct(shape)
-    names = sudoku.invariants(puzzles, *shape[:3]).tolist()
+    names = sudoku_forms.invariants(puzzles, *shape[:3]).tolist()
     assert all(distinct.is_new(*case) for case in zip(puzzles, solutions, names, strict=True))
     return parts
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from trm_data import maze, sudoku
+from trm_data import maze, sudoku, sudoku_forms
 from trm_data.arc import frame, pair_keys
 from trm_data.dataset import Dataset
 from trm_data.schema import SPLITS
@@ -101,11 +101,11 @@ def _sudoku_leaks(dataset: Dataset) -> Iterator[str]:
     """Only puzzles with equal invariants can be equivalent; of these the canonical forms decide."""
     shape = sudoku.shape(dataset.grid_shape[0])[:3]
     puzzles, solutions = dataset.inputs - np.uint8(1), dataset.labels - np.uint8(1)
-    invariants = sudoku.invariants(puzzles, *shape)
+    invariants = sudoku_forms.invariants(puzzles, *shape)
     _, group, sizes = np.unique(invariants, return_inverse=True, return_counts=True)
     names: list[bytes] = [value.tobytes() for value in invariants]
     for row in np.flatnonzero(sizes[group] > 1):
-        names[row] = sudoku.canonical(puzzles[row], solutions[row], *shape).tobytes()
+        names[row] = sudoku_forms.canonical(puzzles[row], solutions[row], *shape).tobytes()
     return _across_splits(dataset, names)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trm_data import sudoku
+from trm_data import sudoku, sudoku_forms
 from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, Words, jit, shuffle, stream
 
@@ -102,7 +102,7 @@ class Distinct:
         self._seen: dict[int, list[tuple[Bytes, Bytes, bytes | None]]] = {}
 
     def _canonical(self, puzzle: Bytes, solution: Bytes) -> bytes:
-        return sudoku.canonical(puzzle, solution, *self._shape[:3]).tobytes()
+        return sudoku_forms.canonical(puzzle, solution, *self._shape[:3]).tobytes()
 
     def is_new(self, puzzle: Bytes, solution: Bytes, invariant: int) -> bool:
         """Whether no equivalent puzzle came before; if so, remember this one."""
@@ -135,7 +135,7 @@ def generate(
     barren = 0
     for chunk in _candidates(shape, blanks, seed):
         before = len(kept)
-        names = sudoku.invariants(chunk.puzzles, *shape[:3]).tolist()
+        names = sudoku_forms.invariants(chunk.puzzles, *shape[:3]).tolist()
         for puzzle, solution, rating, name in zip(*chunk, names, strict=True):
             if len(kept) < count and distinct.is_new(puzzle, solution, name):
                 kept.append((puzzle, solution, int(rating)))

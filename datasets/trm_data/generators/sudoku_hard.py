@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trm_data import sudoku
+from trm_data import sudoku, sudoku_forms
 from trm_data.augment import sudoku_rows
 from trm_data.generators.sudoku import Distinct, Made, random_grid
 from trm_data.jit import Bytes, Ints, Words, below, i64, jit, shuffle, stream
@@ -139,7 +139,7 @@ def _select(islands: list[tuple[Bytes, Ints]], size: int, shape: sudoku.Shape, d
     ratings = np.concatenate([r for _, r in islands] or [np.zeros(0, np.int64)])
     puzzles = _isomorphs(puzzles, shape, seed)
     solutions, _, _ = sudoku.solve_all(puzzles, shape.units)
-    names = sudoku.invariants(puzzles, *shape[:3]).tolist()
+    names = sudoku_forms.invariants(puzzles, *shape[:3]).tolist()
     turn = np.argsort(np.concatenate([np.arange(len(p)) for p, _ in islands] or [np.zeros(0, np.int64)]), kind="stable")
     kept = [i for i in turn.tolist() if distinct.is_new(puzzles[i], solutions[i], names[i])][:size]
     return Made(puzzles[kept], solutions[kept], ratings[kept])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data import sudoku
+from trm_data import sudoku, sudoku_forms
 from trm_data.config import DataRequest
 from trm_data.errors import DataError
 from trm_data.generators.sudoku import Distinct, Made, generate
@@ -187,7 +187,7 @@ def check_solutions(puzzles: Bytes, solutions: Bytes, rows: Ints, side: int, whe
 def inequivalent(listed: Listed, side: int) -> Ints:
     """The rows of a list, of equivalent puzzles only the first."""
     shape = sudoku.shape(side)
-    names = sudoku.invariants(listed.puzzles, *shape[:3]).tolist()
+    names = sudoku_forms.invariants(listed.puzzles, *shape[:3]).tolist()
     distinct = Distinct(shape)
     return np.array(
         [i for i, name in enumerate(names) if distinct.is_new(listed.puzzles[i], listed.solutions[i], name)], np.int64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trm_data import sudoku
+from trm_data import sudoku, sudoku_forms
 from trm_data.config import DataRequest
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
@@ -36,7 +36,7 @@ def _check(table: Table, side: int, where: Address) -> tuple[Bytes, Bytes]:
 def _check_leaks(listed: Listed, splits: Bytes, side: int, where: Address) -> None:
     """Refuse puzzles that are equivalent across splits; canonical forms are needed only where invariants meet."""
     shape = sudoku.shape(side)[:3]
-    invariants = sudoku.invariants(listed.puzzles, *shape)
+    invariants = sudoku_forms.invariants(listed.puzzles, *shape)
     order = np.argsort(invariants, kind="stable")
     starts = np.flatnonzero(np.diff(invariants[order], prepend=invariants[order[0]] + np.uint64(1)))
     for group in np.split(order, starts[1:]):
@@ -44,7 +44,7 @@ def _check_leaks(listed: Listed, splits: Bytes, side: int, where: Address) -> No
             continue
         forms: dict[bytes, int] = {}
         for i in group.tolist():
-            form = sudoku.canonical(listed.puzzles[i], listed.solutions[i], *shape).tobytes()
+            form = sudoku_forms.canonical(listed.puzzles[i], listed.solutions[i], *shape).tobytes()
             other = forms.setdefault(form, i)
             if splits[other] != splits[i]:
                 raise DataError(f"{where} leaks: puzzles {other} and {i} of different splits are equivalent")
