@@ -1,7 +1,7 @@
 """On which axis the trials of a sweep are equal, and what follows for each.
 
-At equal steps a deep recursion costs more than a shallow one, and one that keeps its puzzles for N_sup steps sees fewer of
-them. So every comparison names its axis, and the number of steps follows from it:
+At equal steps a deep recursion costs more than a shallow one, and one that keeps its puzzles for N_sup steps sees
+fewer of them. So every comparison names its axis, and the number of steps follows from it:
 
 - `steps`: as the configuration says.
 - `puzzles`: until `train.max_puzzles` have been presented, at most `train.max_steps` steps.
@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from trm_data.benchmarks import resolve_benchmark
 from trm_data.errors import ConfigError
-from trm_data.schema import vocab_size
-from trm_model import cost
 from trm_model.config import TrialConfig
 
 Axis = Literal["steps", "puzzles", "flops"]
@@ -23,12 +20,17 @@ Axis = Literal["steps", "puzzles", "flops"]
 
 def shape_of(config: TrialConfig) -> dict[str, int]:
     """`seq_len` and `vocab_size` of the configuration's benchmark, as the cost functions take them."""
+    from trm_data.benchmarks import resolve_benchmark  # here, so that reading a sweep loads neither pyarrow nor torch
+    from trm_data.schema import vocab_size
+
     benchmark = resolve_benchmark(config.data.benchmark)
     return {"seq_len": benchmark.side**2, "vocab_size": vocab_size(benchmark.family, benchmark.side)}
 
 
 def training_flops(config: TrialConfig, steps: int | None = None) -> float:
     """FLOPs of training, forward and backward, in `steps` (default: all) steps of a run of `train.max_steps`."""
+    from trm_model import cost
+
     train, shape = config.train, shape_of(config)
     count = train.max_steps if steps is None else steps
     # The curriculum changes the depth at shares of the run; each stretch counts with its own.
