@@ -93,27 +93,31 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     """One place where trials run one after the other. `config["job"]` is a `Job` as a dict."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Called once per actor: starts the forkserver and the first trial."""
+        """Called once per actor.
+
+        The trial begins with the first step and not here: Tune may ask for an actor, give the trial another one that
+        has become free, and then take the asked-for one for a later trial, which it tells by `reset_config`.
+        """
         self._where = _placement()
         self._context = forkserver()
         self._process: TrialProcess | None = None
-        self._begin(config)
+        self._config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for every further trial. What still runs was stopped early: it is ended at once."""
         self._end(graceful=False)
         if self._is_leaving():
             raise RuntimeError("the machine is about to be taken away")  # the trial is placed anew, on another
-        self._begin(new_config)
+        self._config = new_config
         return True
 
     def step(self) -> dict[str, Any]:
         """Until the next rung or end, or for `HEARTBEAT_S`."""
-        assert self._process is not None
         seat = {"node_id": self._where["node_id"], "gpu_type": self._where["gpu_type"]}
         if self._is_leaving():
             self._end(graceful=True)  # a last checkpoint; the trial goes on elsewhere
             return {**seat, "kind": "end", "trial_step": None, "metrics": (), "done": True}
+        self._process = self._process or self._begin()
         news = self._process.wait(HEARTBEAT_S)
         if news is None:
             return {**seat, "kind": "progress", "trial_step": None, "metrics": (), "done": False}
@@ -139,11 +143,11 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: an attempt finds its newest checkpoint in the record."""
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        job = dict(config["job"])
+    def _begin(self) -> TrialProcess:
+        job = dict(self._config["job"])
         job["placement"] = {**job["placement"], **self._where}
         job["processes"] = max(1, len(self._where["gpu_ids"]))
-        self._process = TrialProcess(self._context, Job(**job))
+        return TrialProcess(self._context, Job(**job))
 
     def _is_leaving(self) -> bool:
         return is_leaving(self._where["node_id"])
