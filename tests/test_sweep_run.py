@@ -104,7 +104,8 @@ def test_mlflow_on_sqlite_has_one_run_per_trial_with_parameters_curves_and_prove
 def test_another_definition_under_the_same_name_is_refused_in_one_line(undisturbed: Path) -> None:
     done = trm(*grid(undisturbed, **{"train.max_steps": 61}), check=False)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "train.max_steps: 60 -> 61" in done.stderr and "extend grid --max-steps 61" in done.stderr
+    assert done.stderr.count("\n") == 1 and "train.max_steps: 60 -> 61" in done.stderr
+    assert "trm sweep extend grid --max-steps 61" in done.stderr
 
 
 def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path, tmp_path: Path) -> None:
