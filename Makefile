@@ -29,7 +29,7 @@ demo: $(STAMP)
 	$(BIN)/trm leaderboard --storage $(STORAGE)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow
