@@ -124,7 +124,7 @@ class Dispatcher:
 
     def _overlaps(self, seat: Seat, types: set[str | None]) -> bool:
         """Whether a canary may be running on one of these types."""
-        there = {seat.gpu_type} if seat.node_id else set(seat.candidate.gpu_types) or {None}
+        there: set[str | None] = {seat.gpu_type} if seat.node_id else {*seat.candidate.gpu_types} or {None}
         return bool((there & types) - self.passed)
 
     def _room(self, machines: Sequence[Machine]) -> list[tuple[Machine, dict[str, float]]]:

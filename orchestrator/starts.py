@@ -69,9 +69,9 @@ class Starts:
         if self.is_over:
             return None
         machines = self._machines()
-        for trial in list(self._line):
-            if (start := self._seated(trial, machines)) is not None:
-                self._line.remove(trial)
+        for waiting in list(self._line):
+            if (start := self._seated(waiting, machines)) is not None:
+                self._line.remove(waiting)
                 return start
         while len(self._line) < (MOST_AHEAD if self._is_mixed else 1) and not self.is_over:
             if not self._is_mixed and self._dispatcher.place(self._usual, machines) is None:
