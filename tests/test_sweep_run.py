@@ -137,6 +137,7 @@ def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path,
     assert scores(storage) == scores(undisturbed)
 
 
+@pytest.mark.slow
 def test_extended_study_runs_only_what_is_new_and_longer_trials_go_on_as_if_never_cut(
     undisturbed: Path, tmp_path: Path
 ) -> None:
