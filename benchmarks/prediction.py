@@ -15,14 +15,15 @@ import json
 import multiprocessing
 import os
 import random
+import socket
 import statistics
 import tempfile
 import time
 from typing import Any
 
 from orchestrator.datasets import provide
-from orchestrator.estimate import memory_bytes
 from orchestrator.job import Job
+from orchestrator.memory import measured_besides, memory_bytes
 from orchestrator.plan import study_trials
 from orchestrator.record import Status, TrialRecord, dump, read_trials
 from orchestrator.recorded import head_of, trial_folder
@@ -91,10 +92,14 @@ def judge(observations: list[Observation], seed: int) -> dict[str, float]:
     return {"total": sum(predicted) / sum(measured) - 1, "cell_median": statistics.median(each), "said": speed.spread}
 
 
-def memory_errors(records: list[TrialRecord]) -> list[float]:
-    """Predicted over measured peak, minus one."""
-    peaks = [(record, (record.attempts[0].end or {}).get("peak_bytes")) for record in records]
-    return [memory_bytes(record.config, "cpu") / peak - 1 for record, peak in peaks if peak]
+def memory_errors(records: list[TrialRecord], seed: int) -> list[float]:
+    """Predicted over measured peak, minus one, on the half that was not calibrated on."""
+    shuffled = list(records)
+    random.Random(seed).shuffle(shuffled)
+    half = len(shuffled) // 2
+    besides = measured_besides(shuffled[:half], "cpu", socket.gethostname())
+    peaks = [(record, (record.attempts[0].end or {}).get("peak_bytes")) for record in shuffled[half:]]
+    return [memory_bytes(record.config, "cpu", besides) / peak - 1 for record, peak in peaks if peak]
 
 
 def main() -> None:
@@ -115,7 +120,7 @@ def main() -> None:
         clock = storage if options.cpu_time else None
         observed = [Observation(work_of(record.config), seconds_of(record, clock)) for record in whole]
     draws = [judge(observed, seed) for seed in range(options.draws)]
-    memory = memory_errors(whole)
+    memory = [error for seed in range(options.draws) for error in memory_errors(whole, seed)]
     result: dict[str, Any] = {
         "trials": len(whole),
         "seconds": [round(each.seconds, 1) for each in observed],

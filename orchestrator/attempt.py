@@ -129,6 +129,8 @@ class _Attempt:
         self._announce(self._step)
         end = {"status": str(status), "step": self._step, "ended_s": time.time(), "train_s": self._train_s}
         end["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if torch.cuda.is_available():
+            end["gpu_peak_bytes"] = torch.cuda.max_memory_reserved()
         with suppress(UserError):  # a full disk: the driver, which reads the record, is the one to say so
             self._note(self._monitor.last())
             self._writer.end({**end, "reason": reason, "traceback": trace})

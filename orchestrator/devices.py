@@ -11,6 +11,7 @@ import psutil
 from orchestrator import catalogue
 from orchestrator.catalogue import CatalogueError
 from orchestrator.cluster.nodes import Node
+from orchestrator.memory import measured_besides
 from orchestrator.placement import KNOWN_TYPES, gpu_types
 from orchestrator.record import TrialRecord, read_trials
 from orchestrator.speed import Speed, assumed_cpu, assumed_gpu, fit, observations
@@ -30,6 +31,13 @@ class Device(Settings):
     memory_bytes: int | None
     usd_per_hour: float | None = None
     """Of what one trial occupies."""
+    besides_bytes: int | None = None
+    """Measured there: what a trial takes besides its training."""
+
+    @property
+    def kind(self) -> str:
+        """As torch calls it."""
+        return "cpu" if self.name == HERE else "cuda"
 
 
 def devices_of(sweep: Sweep, storage: Storage) -> list[Device]:
@@ -48,9 +56,14 @@ def _recorded(storage: Storage) -> Iterator[TrialRecord]:
 
 def _here(sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
     threads = sweep.base.runtime.num_threads or max(1, int(sweep.resources.cpus))
-    found = observations(records, sweep.base, gpu_type=None, share=0, host=socket.gethostname(), threads=threads)
-    memory = psutil.virtual_memory().total // _local_slots(sweep.resources)
-    return Device(name=HERE, speed=fit(found) if found else assumed_cpu(sweep.resources.cpus), memory_bytes=memory)
+    host = socket.gethostname()
+    found = observations(records, sweep.base, gpu_type=None, share=0, host=host, threads=threads)
+    return Device(
+        name=HERE,
+        speed=fit(found) if found else assumed_cpu(sweep.resources.cpus),
+        memory_bytes=psutil.virtual_memory().total // _local_slots(sweep.resources),
+        besides_bytes=measured_besides(records, "cpu", host),
+    )
 
 
 def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
@@ -62,7 +75,11 @@ def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
     except CatalogueError:
         memory, usd = None, None
     return Device(
-        name=name, speed=fit(found) if found else assumed_gpu(name, share), memory_bytes=memory, usd_per_hour=usd
+        name=name,
+        speed=fit(found) if found else assumed_gpu(name, share),
+        memory_bytes=memory,
+        usd_per_hour=usd,
+        besides_bytes=measured_besides(records, "cuda", name),
     )
 
 

@@ -22,8 +22,8 @@ from orchestrator.cluster.spending import Budget
 from orchestrator.datasets import Library
 from orchestrator.dispatch import Dispatcher, Machine
 from orchestrator.errors import ClusterError, SweepError
-from orchestrator.estimate import memory_bytes
 from orchestrator.lock import DriverLock, stop_requested
+from orchestrator.memory import memory_bytes
 from orchestrator.options import Ending, Options
 from orchestrator.pace import Pace
 from orchestrator.placement import Candidate, bundle, candidates, fits, words

@@ -18,12 +18,12 @@ from orchestrator.cluster.nodes import Node
 from orchestrator.devices import HERE, Device, devices_of, slots_of
 from orchestrator.domains import Value
 from orchestrator.equal import equalise, shape_of
+from orchestrator.memory import memory_bytes, num_identifiers
 from orchestrator.naming import configure, label
 from orchestrator.speed import work_of
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep import Sweep
 from trm_data import find
-from trm_data.benchmarks import resolve_benchmark
 from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
@@ -169,8 +169,7 @@ def _stages(sweep: Sweep, num_explored: int, num_controls: int) -> tuple[dict[st
 
 def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sweep) -> CellEstimate:
     work = work_of(config)
-    memory = {device.name: memory_bytes(config, "cpu" if device.name == HERE else "cuda") for device in devices}
-    shape, identifiers = shape_of(config), _identifiers(config)
+    memory = {device.name: memory_bytes(config, device.kind, device.besides_bytes) for device in devices}
     asked = devices[0].name if not sweep.resources.gpus else devices[-1].name
     return CellEstimate(
         family=family,
@@ -178,30 +177,10 @@ def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sw
         train_flops=work.train_flops,
         evaluation_flops=work.evaluation_flops,
         memory_bytes=memory[asked],
-        checkpoint_bytes=cost.checkpoint_bytes(
-            config, seq_len=shape["seq_len"], vocab_size=shape["vocab_size"], num_identifiers=identifiers
-        ),
+        checkpoint_bytes=cost.checkpoint_bytes(config, num_identifiers=num_identifiers(config), **shape_of(config)),
         does_not_fit=tuple(d.name for d in devices if d.memory_bytes and memory[d.name] > d.memory_bytes),
         seconds={device.name: device.speed.seconds(work) for device in devices if device.speed},
     )
-
-
-def memory_bytes(config: TrialConfig, device: str) -> int:
-    """Most memory of one trial: of the GPU (`cuda`), or of its process (`cpu`)."""
-    shape = shape_of(config)
-    return cost.peak_bytes(
-        config,
-        seq_len=shape["seq_len"],
-        vocab_size=shape["vocab_size"],
-        num_identifiers=_identifiers(config),
-        device=device,
-    )
-
-
-def _identifiers(config: TrialConfig) -> int:
-    """Rows of the puzzle-embedding table; ARC has one per augmented task, about 960 tasks."""
-    is_arc = resolve_benchmark(config.data.benchmark).family == "arc"
-    return 960 * (1 + config.data.num_augmentations) if is_arc else 1
 
 
 def _datasets(configs: Sequence[TrialConfig], storage: Storage) -> tuple[DatasetNeed, ...]:

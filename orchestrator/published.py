@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator import catalogue
 from orchestrator.domains import Value
-from orchestrator.estimate import memory_bytes
+from orchestrator.memory import memory_bytes
 from orchestrator.naming import configure
 from orchestrator.sweep import Resources, Sweep, Variant
 from trm_model.config import TrialConfig

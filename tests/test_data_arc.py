@@ -116,13 +116,13 @@ def test_overlaps_published_within_arc_agi_1_are_noted(tmp_path: Path) -> None:
     assert {"40853293": "070dd51e", "caa06a1f": "50a16a69"}.items() <= noted.items() and len(noted) == 9
 
 
+def _plain(pairs: list[Any]) -> list[dict[str, Any]]:
+    return [{"input": pair.question.tolist(), "output": pair.answer.tolist()} for pair in pairs]
+
+
 def _as_kaggle(tasks: list[Task], folder: Path) -> None:
     folder.mkdir()
-
-    def plain(pairs: list[Any]) -> list[dict[str, Any]]:
-        return [{"input": pair.question.tolist(), "output": pair.answer.tolist()} for pair in pairs]
-
-    challenges = {task.name: {"train": plain(task.demonstrations), "test": plain(task.tests)} for task in tasks}
+    challenges = {task.name: {"train": _plain(task.demonstrations), "test": _plain(task.tests)} for task in tasks}
     (folder / "arc2_challenges.json").write_text(json.dumps(challenges))
 
 
@@ -133,6 +133,34 @@ def test_training_on_arc_agi_2_and_testing_on_arc_agi_1_is_refused(tmp_path: Pat
         build(request, tmp_path / "data")
     allowed = build(request.model_copy(update={"allow_overlaps": ("all",)}), tmp_path / "data")
     assert len(allowed.manifest.facts["allowed_overlaps"]) > 370
+
+
+def test_only_the_published_test_tasks_go_by_their_name(tmp_path: Path) -> None:
+    tasks = packaged_tasks("arc-agi-2")
+    for name in ("copy", "mine"):
+        for subset in ("training", "evaluation"):
+            chosen = [task for task in tasks if task.subset == subset][: 5 if subset == "training" else None]
+            _as_files(chosen, tmp_path / name / subset)
+    changed = next((tmp_path / "mine" / "evaluation").iterdir())
+    task = json.loads(changed.read_text())
+    task["test"][0]["output"][0][0] = (task["test"][0]["output"][0][0] + 1) % 10
+    changed.write_text(json.dumps(task))
+    named = {
+        name: build(
+            DataRequest(benchmark="arc-agi-2", source=str(tmp_path / name), num_validation=0), tmp_path / "data"
+        )
+        for name in ("copy", "mine")
+    }
+    assert {dataset.counts["test"] for dataset in named.values()} == {120}
+    assert named["copy"].benchmark == "arc-agi-2" and named["mine"].benchmark == "arc-agi-2-mine"
+
+
+def _as_files(tasks: list[Task], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for task in tasks:
+        (folder / f"{task.name}.json").write_text(
+            json.dumps({"train": _plain(task.demonstrations), "test": _plain(task.tests)})
+        )
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from orchestrator.cluster.nodes import Node
 from orchestrator.devices import HERE
 from orchestrator.estimate import estimate, machines_needed
 from orchestrator.loading import load_sweep
+from orchestrator.memory import memory_bytes
 from orchestrator.plan import explored, study_trials
 from orchestrator.record import Attempt, Status, TrialRecord, dump
 from orchestrator.recorded import trial_folder
@@ -22,6 +23,7 @@ from orchestrator.speed import Observation, Work, fit, observations, work_of
 from orchestrator.storage import open_storage
 from orchestrator.sweep import Resources, Sweep, choice
 from tests.sweep_doubles import fingerprint, record_of, search, study, tiny_config
+from trm_model.cost import process_bytes
 from trm_model.recipes import get_recipe
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("**/*.py"))
@@ -113,6 +115,20 @@ def test_gpu_that_the_catalogue_does_not_know_is_calibrated_by_its_first_trial(t
     write(tmp_path, finished(GRID, device="cuda", gpu_type="Z9000", gpu_count=1.0)[:1])
     plan = estimate(sweep, open_storage(str(tmp_path)))
     assert plan.wall_s and plan.costs[-1].device == "Z9000" and "measured on 1" in plan.costs[-1].basis
+
+
+def test_memory_is_corrected_by_what_finished_trials_took_besides_their_training(tmp_path: Path) -> None:
+    assumed = estimate(GRID, open_storage(str(tmp_path)))
+    records = finished(GRID)
+    for record in records:
+        assert record.attempts[0].end is not None
+        record.attempts[0].end["peak_bytes"] = memory_bytes(record.config, "cpu", besides=400_000_000)
+    write(tmp_path, records)
+    plan = estimate(GRID, open_storage(str(tmp_path)))
+    taken = {record.family: (record.attempts[0].end or {})["peak_bytes"] for record in records}
+    assert {cell.family: cell.memory_bytes for cell in plan.cells} == taken
+    less = {a.memory_bytes - b.memory_bytes for a, b in zip(assumed.cells, plan.cells, strict=True)}
+    assert less == {process_bytes("cpu") - 400_000_000}
 
 
 def test_trials_that_share_a_gpu_are_slower_each_and_cost_the_same_together(tmp_path: Path) -> None:

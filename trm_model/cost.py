@@ -142,8 +142,12 @@ def peak_bytes(
         inner = max(inner, width * inner_size(tokens, model))
     examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
     kept = state_bytes(config, num_identifiers=num_identifiers, **shape)
-    process = _PROCESS_BYTES if device == "cpu" else 0
-    return process + kept + activation_bytes(config, device=device, **shape) + 4 * inner * size * examples
+    return process_bytes(device) + kept + activation_bytes(config, device=device, **shape) + 4 * inner * size * examples
+
+
+def process_bytes(device: str) -> int:
+    """What a process takes besides its training, on the machine where that was measured; a GPU holds none of it."""
+    return _PROCESS_BYTES if device == "cpu" else 0
 
 
 def checkpoint_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int) -> int:

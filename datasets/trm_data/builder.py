@@ -67,6 +67,13 @@ def _name(request: DataRequest, benchmark: Benchmark) -> str:
     return f"{benchmark.name}-generated" if benchmark.generated else benchmark.name
 
 
+def _ranked_name(puzzles: Puzzles, request: DataRequest, benchmark: Benchmark) -> str:
+    """`_name`, unless the source's test split is not the published one, where that is known by its content."""
+    if request.source is None or not benchmark.test_digests or puzzles.digest_of("test") in benchmark.test_digests:
+        return _name(request, benchmark)
+    return f"{benchmark.name}-{parse_address(request.source).stem.lower()}"
+
+
 def fingerprint(request: DataRequest) -> str:
     """sha256 of what decides a dataset's bytes: the completed request, the source's content, the builder version.
 
@@ -160,7 +167,7 @@ def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> 
     members = [puzzles.split == index for index in range(len(SPLITS))]
     return Manifest(
         builder_version=BUILDER_VERSION,
-        benchmark=_name(request, benchmark),
+        benchmark=_ranked_name(puzzles, request, benchmark),
         generated=benchmark.generated and request.source is None,
         family=puzzles.family,
         fingerprint=fingerprint(request),

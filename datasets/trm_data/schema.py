@@ -86,6 +86,12 @@ class Puzzles:
             hashes[puzzle].update(self.inputs[row].tobytes() + self.labels[row].tobytes())
         return np.array([int.from_bytes(h.digest()[:8], "little") for h in hashes], np.uint64)
 
+    def digest_of(self, split: str) -> str:
+        """sha256 of the (input, label) pairs of a split, whatever their order and their names."""
+        rows = np.flatnonzero(self.split == SPLITS.index(split))
+        pairs = sorted(hashlib.sha256(self.inputs[row].tobytes() + self.labels[row].tobytes()).digest() for row in rows)
+        return hashlib.sha256(b"".join(pairs)).hexdigest()
+
 
 def _rows(cells: Bytes) -> pa.Array:
     flat = pa.array(np.ascontiguousarray(cells).reshape(-1))

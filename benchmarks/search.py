@@ -1,0 +1,125 @@
+"""What parallel trials and early stopping each buy: the same 12 configurations, run three ways in one go.
+
+    python benchmarks/search.py            # about ten minutes on two cores
+
+one by one: every configuration to its end, one after the other, each in a fresh process of the same trainer; no Ray.
+together: a search over the same configurations, as many at once as there are slots, to their ends.
+stopped: the same search with the default early stopping.
+
+Each way chooses the configuration that is best on validation. A search then runs it once more with a fresh seed, scored
+on the test split; the grid was scored there as it went. `train_s` is the sum over trials; `wall_s` counts from the
+first start to the last end, without building the dataset (which all share) and without that last run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prediction import run_cells
+
+from orchestrator.datasets import provide
+from orchestrator.record import Status, TrialRecord, read_trials
+from orchestrator.run import Options, run_sweep
+from orchestrator.storage import LocalStorage
+from orchestrator.sweep import Confirm, Stopping, Sweep, choice, configure
+from orchestrator.watcher import Watcher
+from trm_model.recipes import get_recipe
+
+SMALL = {
+    "lr": 2e-3, "ema": 0.99, "aug": 1000, "data.num_train": 500, "data.num_validation": 500, "data.num_test": 500,
+    "runtime.num_threads": 1,
+}  # fmt: skip
+SPACE = {"T": choice(1, 2), "n": choice(1, 2, 3), "N_sup": choice(2, 4)}
+
+
+def search_of(steps: int, rule: str) -> Sweep:
+    """All 12 configurations, in the sampler's order; then the best one again."""
+    base = configure(
+        get_recipe("sudoku-mini"), {**SMALL, "train.max_steps": steps, "runtime.evaluate_every": steps // 10}
+    )
+    return Sweep(
+        name=rule, kind="search", base=base, space=SPACE, trials=12, sampler="random",
+        stopping=Stopping(rule=rule), confirm=Confirm(top=1, seeds=1),
+    )  # fmt: skip
+
+
+def final(record: TrialRecord) -> float:
+    """Validation exact accuracy at the end of the curve."""
+    return record.curve("exact_accuracy")[-1][1]
+
+
+def summary(records: Sequence[TrialRecord], slots: int) -> dict[str, Any]:
+    """Of the trials that a choice was made from."""
+    finished = [record for record in records if record.status is Status.FINISHED]
+    best = max(finished, key=final)
+    starts = [float(attempt.start["started_s"]) for record in records for attempt in record.attempts]
+    ends = [float((attempt.end or {})["ended_s"]) for record in records for attempt in record.attempts]
+    steps = sum(record.step for record in records)
+    return {
+        "slots": slots,
+        "trials": len(records),
+        "stopped": len(records) - len(finished),
+        "wall_s": round(max(ends) - min(starts), 1),
+        "train_s": round(sum(float((a.end or {})["train_s"]) for r in records for a in r.attempts), 1),
+        "steps": steps,
+        "chosen": best.family,
+        "validation": round(100 * final(best), 1),
+    }
+
+
+def one_by_one(steps: int, storage: LocalStorage) -> dict[str, Any]:
+    """The grid in a loop."""
+    base = search_of(steps, "none").base
+    sweep = Sweep(name="one by one", base=base, space=SPACE, seeds=1)
+    run_cells(sweep, storage)
+    records = read_trials(storage, sweep.name)
+    best = max(records, key=final).result or {}
+    return {**summary(records, 1), "test": round(100 * float(best["metrics"]["exact_accuracy"]), 1)}
+
+
+def searched(steps: int, rule: str, storage: LocalStorage) -> dict[str, Any]:
+    """The same cells under the orchestrator."""
+    sweep = search_of(steps, rule)
+    run_sweep(sweep, storage, Options(), Watcher())
+    records = read_trials(storage, sweep.name)
+    found = summary([record for record in records if record.stage == "explore"], os.cpu_count() or 1)
+    confirmed = [record.result or {} for record in records if record.stage == "confirm"]
+    return {**found, "test": round(100 * float(confirmed[0]["metrics"]["exact_accuracy"]), 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=300)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        provide(storage, search_of(options.steps, "none").base.data.request())
+        found = {}
+        for name, run in (
+            ("one by one", lambda: one_by_one(options.steps, storage)),
+            ("together", lambda: searched(options.steps, "none", storage)),
+            ("stopped", lambda: searched(options.steps, "halving", storage)),
+        ):
+            started = time.perf_counter()
+            found[name] = run()
+            print(
+                json.dumps({"way": name, **found[name], "all_s": round(time.perf_counter() - started, 1)}), flush=True
+            )
+    wall = {name: each["wall_s"] for name, each in found.items()}
+    print(json.dumps({
+        "gain_of_parallelism": round(wall["one by one"] / wall["together"], 2),
+        "gain_of_stopping": round(wall["together"] / wall["stopped"], 2),
+        "training_saved": round(1 - found["stopped"]["train_s"] / found["together"]["train_s"], 3),
+        "load": round(os.getloadavg()[0], 1),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
