@@ -40,7 +40,7 @@ def empty_trial(job: Any, pipe: Any) -> None:
     writer = TrialWriter(open_storage(job.storage_url), job.sweep, job.trial_id)
     writer.start({"from_step": 0, "started_s": time.time(), "pid": os.getpid()})
     metrics = {"exact_accuracy": float(torch.zeros(1)), "cell_accuracy": 0.0}
-    writer.finish({"split": "test", "items": 1, "metrics": metrics, "train_flops": 0.0, "train_s": 0.0})
+    writer.finish({"split": "test", "items": 1, "metrics": metrics, "train_flops": 0.0, "train_s": 0.0}, {})
     writer.end({"status": "finished", "step": 1, "ended_s": time.time(), "train_s": 0.0, "reason": ""})
     pipe.send(News(1, metrics, "end", "finished"))
     pipe.close()
@@ -82,10 +82,19 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
     sweep = Sweep(name="empty", base=base, seeds=trials, resources=resources, max_concurrent=slots)
     storage = open_storage(str(folder))
     run_sweep(sweep, storage, Options(), Watcher())
-    seconds = time.perf_counter() - started
+    ended_at = time.time()
+    seconds, started_at = time.perf_counter() - started, ended_at - (time.perf_counter() - started)
     records = read_trials(storage, sweep.name)
     assert [str(record.status) for record in records] == ["finished"] * trials
-    return {"seconds": seconds, "processes": len({record.attempts[0].start["pid"] for record in records})}
+    attempts = [record.attempts[0] for record in records]
+    begun = sorted(float(attempt.start["started_s"]) for attempt in attempts)
+    last = max(float((attempt.end or {})["ended_s"]) for attempt in attempts)
+    return {
+        "seconds": seconds,
+        "processes": len({attempt.start["pid"] for attempt in attempts}),
+        "until_first_s": round(begun[0] - started_at, 2),
+        "after_last_s": round(ended_at - last, 2),
+    }
 
 
 def run_tune(trials: int, slots: int, gpus: bool, folder: Path, reuse: bool = False) -> dict[str, Any]:
@@ -119,6 +128,7 @@ def run_tune(trials: int, slots: int, gpus: bool, folder: Path, reuse: bool = Fa
         tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=slots, reuse_actors=reuse),
         run_config=tune.RunConfig(name="empty", storage_path=str(folder), verbose=0),
     ).fit()
+    ray.shutdown()
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "processes": len({result.metrics["pid"] for result in found})}
 
@@ -140,7 +150,8 @@ def _machine(slots: int, gpus: bool) -> dict[str, Any]:
 
 
 def measure(system: str, trials: int, slots: int, gpus: bool) -> dict[str, Any]:
-    """One system in this process. `trials_per_s` counts from a running Ray to the end, the start of actors included."""
+    """One system in this process. `trials_per_s` counts from a running Ray until it is shut down, the start of actors
+    included; ours also says what passed before its first trial and after its last."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if system == "ours":
@@ -158,6 +169,7 @@ def measure(system: str, trials: int, slots: int, gpus: bool) -> dict[str, Any]:
         "trials_per_s": round(trials / found["seconds"], 3),
         "processes": found["processes"],
         "driver_mib": round(peak),
+        **{name: found[name] for name in ("until_first_s", "after_last_s") if name in found},
         "load": os.getloadavg()[0],
     }
 

@@ -255,6 +255,18 @@ def test_measured_energy_takes_the_place_of_the_power_limit() -> None:
     assert words.startswith("2 GPU-hours, at most $3.72, 0.2 kWh measured, about 0.087 kg CO2 at 436 g/kWh")
 
 
+def test_cost_stands_in_every_format_per_run_and_per_solved_puzzle() -> None:
+    """0.7 kWh and $3.72 for 90 of 100 puzzles: 7.8 Wh, 3.4 g CO2 and 4 cents each; nothing where nothing was spent."""
+    record = confirmed(metrics={"exact_accuracy": 0.9}, items=100)
+    tables = build_leaderboard(None, [on_gpus(record, ("NVIDIA L40S", 1.0, 2.0, True))], [])
+    for text in (to_markdown(tables), to_latex(tables).replace("\\$", "$")):
+        assert "$3.72, 700 Wh, 305 g CO2" in text
+        assert "$0.041, 7.8 Wh, 3.4 g CO2" in text
+    row = next(csv.DictReader(io.StringIO(to_csv(tables))))
+    assert float(row["puzzles_solved"]) == 90 and float(row["kwh_at_most"]) == pytest.approx(0.7)
+    assert "Per run" not in to_markdown(build_leaderboard(None, [record], []))
+
+
 def test_query_names_one_split_and_never_mixes_two() -> None:
     tables = build_leaderboard("arc-agi-1", [], load_baselines())
     chosen = select(tables, split="semi-private", metric="pass@2", protocol="single")

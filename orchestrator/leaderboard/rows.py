@@ -120,6 +120,11 @@ class Entry:
         return self.own is not None or self.evidence == MEASURED_HERE
 
     @property
+    def solved(self) -> float:
+        """Puzzles solved by a run, on average."""
+        return self.score / 100 * (self.items or 0)
+
+    @property
     def stands_out(self) -> bool:
         """Whether it is shown in a shortened table too: what was measured here, TRM and its kin, the paper's rivals."""
         return self.measured_here or self.kind in ("trm", "hrm", "direct") or self.system in RIVALS

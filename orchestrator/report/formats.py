@@ -14,12 +14,16 @@ from rich.table import Table as RichTable
 
 from orchestrator.ablation import Ablation, Effect, show_p
 from orchestrator.leaderboard import Entry, Table
+from orchestrator.leaderboard.cost import amounts
 from orchestrator.record import TrialRecord
 from orchestrator.report.markup import compact, dollars, duration, flops, points
 from orchestrator.statistics import Interval
 
-COLUMNS = ("Rank", "System", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training", "Source")
-_RIGHT = {"Rank", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training"}
+COLUMNS = (
+    "Rank", "System", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training", "Per run",
+    "Per solved", "Source",
+)  # fmt: skip
+_RIGHT = set(COLUMNS) - {"System", "Source"}
 EFFECT_COLUMNS = ("Change", "Points", "95 % seeds", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
 _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
 
@@ -31,8 +35,6 @@ def cells(entry: Entry) -> list[str]:
     if own and own.spread is not None:
         seeds += f" (sd {own.spread:.1f})"
     training = f"{duration(own.train_s)}, {flops(own.train_flops)}" if own and own.train_s is not None else ""
-    if own and own.cost and own.cost.usd is not None:
-        training += f", {dollars(own.cost.usd)}"
     return [
         _rank(entry.ranks),
         entry.system,
@@ -43,6 +45,8 @@ def cells(entry: Entry) -> list[str]:
         "" if entry.params is None else compact(entry.params),
         "" if entry.cost_per_task_usd is None else dollars(entry.cost_per_task_usd),
         training,
+        amounts(own.cost if own else None),
+        amounts(own.cost if own else None, solved=entry.solved),
         f"{entry.source} ({entry.date}, {entry.evidence})" if entry.date else entry.source,
     ]
 
@@ -190,6 +194,7 @@ def _plain_row(entry: Entry) -> dict[str, Any]:
         "gpu_hours": own.cost.gpu_hours if own and own.cost else None,
         "usd_at_most": own.cost.usd if own and own.cost else None,
         "kwh_at_most": own.cost.kwh if own and own.cost else None,
+        "puzzles_solved": round(entry.solved, 1) if own else None,
         "source": entry.source,
         "detail": entry.detail,
         "date": entry.date,

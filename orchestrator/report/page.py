@@ -16,7 +16,7 @@ from orchestrator.ablation import Ablation, ablate
 from orchestrator.baselines import Baseline, load_baselines
 from orchestrator.baselines.like_for_like import like_for_like
 from orchestrator.leaderboard import METRIC_TITLES, Entry, Table, build_leaderboard, refusals
-from orchestrator.leaderboard.cost import WORLD_GRID, Grid, describe_cost
+from orchestrator.leaderboard.cost import WORLD_GRID, Grid, amounts, describe_cost
 from orchestrator.llm.results import Measured
 from orchestrator.record import TrialRecord
 from orchestrator.report import interval_plots, markup, scatter, trial_plots
@@ -326,6 +326,7 @@ def _environment() -> jinja2.Environment:
         "pretty_json": lambda value: json.dumps(value, indent=1, sort_keys=True),
     }
     environment.globals |= {
+        "amounts": amounts,
         "interval_cell": interval_cell,
         "like_for_like": like_for_like,
         "kind_class": markup.kind_class,
