@@ -22,10 +22,15 @@ _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 class Stored(NamedTuple):
-    """A checkpoint of a trial: its key in the storage and its size."""
+    """A checkpoint of a trial: its key in the storage and its size.
+
+    The newest one stands for what all of a trial's checkpoints share (the bases of a large table) as well: within a trial
+    it is the last to go, and nothing needs them then.
+    """
 
     key: str
     num_bytes: int
+    shared: tuple[str, ...] = ()
 
 
 class Pruning(NamedTuple):
@@ -58,7 +63,8 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
         mine = {(name, trial): stored for name in free for trial, stored in sizes[name].items()}
         done = least_useful(records, mine, keep - others)
         for one in done.deleted if not dry_run else []:
-            storage.delete(one.key)
+            for key in (one.key, *one.shared):
+                storage.delete(key)
     return Pruning(done.deleted, done.kept_bytes + others)
 
 
@@ -77,12 +83,19 @@ def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alo
 
 
 def _checkpoints(storage: Storage, name: str) -> dict[str, list[Stored]]:
-    """By trial, the oldest first. What several of them share (the base of a large table) is not counted and stays."""
+    """By trial, the oldest first."""
     found: dict[str, list[Stored]] = {}
+    shared: dict[str, list[Stored]] = {}
     for key, num_bytes in sorted(storage.sizes(f"sweeps/{name}/trials").items()):
         parts = key.split("/")
-        if len(parts) == 6 and parts[4] == "checkpoints" and parts[5].startswith("step-"):
-            found.setdefault(parts[3], []).append(Stored(key, num_bytes))
+        if len(parts) == 6 and parts[4] == "checkpoints":
+            kind = found if parts[5].startswith("step-") else shared if parts[5].startswith("base-") else None
+            if kind is not None:
+                kind.setdefault(parts[3], []).append(Stored(key, num_bytes))
+    for trial, stored in found.items():
+        bases = shared.get(trial, [])
+        num_bytes = stored[-1].num_bytes + sum(base.num_bytes for base in bases)
+        stored[-1] = Stored(stored[-1].key, num_bytes, tuple(base.key for base in bases))
     return found
 
 

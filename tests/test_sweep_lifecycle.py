@@ -235,6 +235,16 @@ class TestPrune:
         )
         assert read_trials(storage, "study") == before
 
+    def test_the_base_of_a_large_table_counts_and_goes_with_the_last_that_needs_it(self, storage: Storage) -> None:
+        done, running = recorded_study(storage, Status.FINISHED, Status.RUNNING)
+        bases = [f"sweeps/study/trials/{trial}/checkpoints/base-00000002.safetensors" for trial in (done, running)]
+        for key in bases:
+            storage.write(key, bytes(1000))
+        assert prune_sweeps(storage, ["study"], 2300).kept_bytes == 2300
+        assert [key for key in bases if storage.exists(key)] == bases
+        assert prune_sweeps(storage, ["study"], 0).kept_bytes == 1100
+        assert [key for key in bases if storage.exists(key)] == bases[1:]
+
     @settings(max_examples=50, deadline=None)
     @given(data=st.data(), keep=st.integers(0, 2000))
     def test_never_more_goes_than_must_and_unfinished_trials_can_go_on(self, data: st.DataObject, keep: int) -> None:
