@@ -10,7 +10,7 @@ STORAGE ?= runs
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
-	@echo "make test       the tests, about five minutes on two cores"
+	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
 	@echo "make lint       ruff, mypy, import rules"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"

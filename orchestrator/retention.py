@@ -24,8 +24,8 @@ _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 class Stored(NamedTuple):
     """A checkpoint of a trial: its key in the storage and its size.
 
-    The newest one stands for what all of a trial's checkpoints share (the bases of a large table) as well: within a trial
-    it is the last to go, and nothing needs them then.
+    The newest one stands for what all of a trial's checkpoints share (the bases of a large table) as well: within a
+    trial it is the last to go, and nothing needs them then.
     """
 
     key: str

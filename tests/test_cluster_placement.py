@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,21 @@ sweep = Sweep(
 ALLOWED = {(1, 1): {"H100"}, (1, 2): {"H100"}, (2, 1): {"L40S"}, (2, 2): {"L40S"}}
 
 
-def start(cluster: RayCluster, folder: Path, steps: int, *options: str) -> subprocess.Popen[str]:
+@contextmanager
+def driven(cluster: RayCluster, folder: Path, steps: int, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A driver of the sweep, from its start until the block is left."""
     file = folder / "placed.py"
     file.write_text(SWEEP_FILE.replace("STEPS", str(steps)))
     command = [*TRM, "sweep", "run", str(file), "--address", cluster.address, "--storage", str(folder / "runs")]
-    log = (folder / "driver.log").open("w")
-    return subprocess.Popen(
-        [*command, "--tracking", "none", *options], env=cluster.environment, stdout=log, stderr=log, text=True
-    )
+    with (folder / "driver.log").open("w") as log:
+        driver = subprocess.Popen(
+            [*command, "--tracking", "none", *options], env=cluster.environment, stdout=log, stderr=log, text=True
+        )
+        try:
+            yield driver
+        finally:
+            driver.kill()
+            driver.wait()
 
 
 def records(folder: Path) -> list[TrialRecord]:
@@ -60,9 +68,10 @@ def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str], folde
         time.sleep(0.1)
 
 
-def at_work(found: list[TrialRecord], gpu_type: str) -> list[TrialRecord]:
-    running = [record for record in found if record.status is Status.RUNNING and record.step > 0]
-    return [record for record in running if record.attempts[-1].start["gpu_type"] == gpu_type]
+def nodes_at_work(found: list[TrialRecord], gpu_type: str) -> set[str]:
+    """The nodes of a type that run a trial now."""
+    starts = [record.attempts[-1].start for record in found if record.status is Status.RUNNING]
+    return {str(start["node_id"]) for start in starts if start["gpu_type"] == gpu_type}
 
 
 def check(found: list[TrialRecord]) -> list[dict[str, Any]]:
@@ -86,11 +95,11 @@ def test_trials_run_where_they_may_while_a_node_is_killed_and_another_joins(tmp_
     with ray_cluster({"L40S": 2, "H100": 1}) as cluster:
         cluster.add_node("L40S", num_gpus=2)
         cluster.wait_for_nodes(4)
-        driver = start(cluster, tmp_path, 2000)
-        wait_for(lambda: len(at_work(records(tmp_path), "L40S")) >= 3, driver, tmp_path)
-        cluster.nodes[1].kill()  # of two L40S nodes; with three trials there it has at least one
-        cluster.add_node("L40S", num_gpus=2)
-        assert driver.wait(timeout=900) == 0, (tmp_path / "driver.log").read_text()[-3000:]
+        with driven(cluster, tmp_path, 800) as driver:
+            wait_for(lambda: len(nodes_at_work(records(tmp_path), "L40S")) == 2, driver, tmp_path)
+            cluster.nodes[1].kill()  # one of the two
+            cluster.add_node("L40S", num_gpus=2)
+            assert driver.wait(timeout=900) == 0, (tmp_path / "driver.log").read_text()[-3000:]
         starts = check(records(tmp_path))
         assert len(starts) > 12, "no trial was lost with its node"
         assert len({one["node_id"] for one in starts if one["gpu_type"] == "L40S"}) >= 2
@@ -100,8 +109,8 @@ def test_trials_run_where_they_may_while_a_node_is_killed_and_another_joins(tmp_
 @pytest.mark.timeout(1500)
 def test_machines_come_from_zero_and_no_l40s_idles_because_a_trial_waits_for_an_h100(tmp_path: Path) -> None:
     with autoscaling_cluster({"L40S": 2, "H100": 1}, max_nodes=1) as cluster:
-        driver = start(cluster, tmp_path, 400, "--no-canary")
-        assert driver.wait(timeout=1200) == 0, (tmp_path / "driver.log").read_text()[-3000:]
+        with driven(cluster, tmp_path, 400, "--no-canary") as driver:
+            assert driver.wait(timeout=1200) == 0, (tmp_path / "driver.log").read_text()[-3000:]
         starts = check(records(tmp_path))
         begun = {kind: [one["started_s"] for one in starts if one["gpu_type"] == kind] for kind in ("L40S", "H100")}
         assert len(begun["H100"]) >= 4

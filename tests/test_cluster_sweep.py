@@ -91,3 +91,17 @@ def test_cluster_without_the_token_is_refused_in_one_line(heterogeneous_cluster:
     assert done.stderr.startswith(f"error: {heterogeneous_cluster.address} does not answer") and "token" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists(), "nothing is built for a cluster that refuses"
+
+
+def test_sweep_without_an_address_starts_a_ray_of_its_own_beside_one_that_runs(
+    heterogeneous_cluster: RayCluster, tmp_path: Path
+) -> None:
+    sets = [part for path, value in TINY.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
+    where = ["--storage", str(tmp_path / "runs"), "--tracking", "none", "--name", "private"]
+    environment = {**heterogeneous_cluster.environment, "RAY_ADDRESS": heterogeneous_cluster.address}
+    command = [*TRM, "sweep", "run", "--recipe", "sudoku-mini", "--vary", "T=1", "--seeds", "1", *sets, *where]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (record,) = read_trials(open_storage(str(tmp_path / "runs")), "private")
+    assert record.status is Status.FINISHED and record.attempts[0].start["gpu_type"] is None
+    heterogeneous_cluster.wait_for_nodes(3)

@@ -97,6 +97,15 @@ class TestContent:
         run = only_trial(uri)
         assert (run.info.status, run.data.tags["status"]) == (expected, status)
 
+    def test_a_trial_has_a_run_from_its_first_start_on(self, projection: MlflowProjection, uri: str) -> None:
+        """Whenever it was first seen: the time of a start cannot be changed in MLflow."""
+        waiting = dataclasses.replace(record(status=Status.PENDING), attempts=[])
+        assert projection.sync([waiting], "depth", DEFINITION) == Synced(0, 0) and runs_of(uri) == []
+        assert projection.verify([waiting], "depth") == []
+        projection.sync([finished()], "depth", DEFINITION)
+        assert {run.info.start_time for run in runs_of(uri)} == {round(START_S * 1000)}
+        assert projection.verify([finished()], "depth") == []
+
     def test_values_that_are_no_numbers_arrive_and_are_not_repeated(
         self, projection: MlflowProjection, uri: str
     ) -> None:

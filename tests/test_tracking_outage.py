@@ -131,7 +131,9 @@ def run_through_an_outage(storage: Path, server: MlflowServer) -> None:
         assert process.wait(LIMIT_S) == 0, "".join(output)
     finally:
         process.kill()
+        process.wait()
         reader.join(10)
+        process.stdout.close()
     text = "".join(output)
     assert "is complete: 12 finished" in text and "Traceback" not in text, text
     if "MLflow was not brought up to date" in text:  # the trials were quicker than the server's second start

@@ -12,7 +12,7 @@ cannot delete points.
 
 MLflow knows five states, a trial has eight. FINISHED is kept for trials with a final score, so that a search for it
 gives comparable runs: stopped early is KILLED; failed, diverged and out of memory are FAILED; interrupted waits to go
-on, as SCHEDULED. The tag `status` has the exact word.
+on, as SCHEDULED. The tag `status` has the exact word. A trial that waits for its first start has no run yet.
 """
 
 from __future__ import annotations
@@ -99,8 +99,11 @@ class MlflowProjection:
             if sweep_name not in self._runs:
                 self._runs[sweep_name] = self._without_doubles(self._found(sweep_name))
             runs = self._runs[sweep_name]
+            begun = [record for record in records if _has_begun(record)]
+            if not begun:
+                return Synced(0, 0)
             parent = self._sync_parent(runs, records, sweep_name, definition)
-            sent = [self._sync_trial(runs, record, parent) for record in _counted(records, listen)]
+            sent = [self._sync_trial(runs, record, parent) for record in _counted(begun, listen)]
             self._sync_files(runs[view.PARENT], view.parent_files(definition, records))
         return Synced(sum(points is not None for points in sent), sum(points or 0 for points in sent))
 
@@ -126,10 +129,12 @@ class MlflowProjection:
             found = self._found(sweep_name)
             differences = [
                 difference
-                for record in _counted(records, listen)
+                for record in _counted([record for record in records if _has_begun(record)], listen)
                 for difference in self._compare(found.get(record.trial_id, []), record)
             ]
-        differences += [Difference(sweep_name, "the sweep's own run", note=n) for n in _odd(found.get(view.PARENT, []))]
+        if any(map(_has_begun, records)):
+            odd = _odd(found.get(view.PARENT, []))
+            differences += [Difference(sweep_name, "the sweep's own run", note=note) for note in odd]
         unknown = found.keys() - {record.trial_id for record in records} - {view.PARENT}
         return differences + [Difference(trial_id, "run", note="it has no record") for trial_id in sorted(unknown)]
 
@@ -163,7 +168,7 @@ class MlflowProjection:
     ) -> str:
         tags = view.parent_tags(sweep_name, definition, records)
         if view.PARENT not in runs:
-            started_s = min((view.started_s(record) for record in records), default=0.0)
+            started_s = min((view.started_s(record) for record in records if record.attempts), default=0.0)
             runs[view.PARENT] = self._create(started_s, tags)
         run = runs[view.PARENT]
         self._send(run, [], tags)
@@ -268,6 +273,11 @@ class MlflowProjection:
             difference = compare(record.trial_id, name, expected.get(name, []), there)
             if difference:
                 yield difference
+
+
+def _has_begun(record: TrialRecord) -> bool:
+    """Whether it has a run: MLflow takes the time of a start with the run and never again."""
+    return bool(record.attempts) or record.status.is_final
 
 
 def _is_settled(run: _Run, record: TrialRecord) -> bool:
