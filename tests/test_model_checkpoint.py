@@ -197,7 +197,7 @@ def arc_trial(folder: Path, **sections: Any) -> TrialConfig:
         data={"benchmark": "arc-agi-1", "source": str(folder), "num_augmentations": 100, "num_validation": 1}
         | {"blanks": None, "num_train": None, "num_test": None},
         model=model | {"puzzle_embedding_len": 16, "puzzle_embedding_size": 256},
-        train={"batch_size": 2, "max_steps": 12, "dtype": "bfloat16"},
+        train={"batch_size": 2, "max_steps": 12, "dtype": "float32"},
         evaluation={"max_puzzles": 1},
         **{"runtime": {"evaluate_every": 100, "checkpoint_every_s": 1e-9}, **sections},
     )
