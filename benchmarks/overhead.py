@@ -83,16 +83,16 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
     storage = open_storage(str(folder))
     run_sweep(sweep, storage, Options(), Watcher())
     ended_at = time.time()
-    seconds, started_at = time.perf_counter() - started, ended_at - (time.perf_counter() - started)
+    seconds = time.perf_counter() - started
     records = read_trials(storage, sweep.name)
     assert [str(record.status) for record in records] == ["finished"] * trials
     attempts = [record.attempts[0] for record in records]
-    begun = sorted(float(attempt.start["started_s"]) for attempt in attempts)
+    first = min(float(attempt.start["started_s"]) for attempt in attempts)
     last = max(float((attempt.end or {})["ended_s"]) for attempt in attempts)
     return {
         "seconds": seconds,
         "processes": len({attempt.start["pid"] for attempt in attempts}),
-        "until_first_s": round(begun[0] - started_at, 2),
+        "until_first_s": round(first - (ended_at - seconds), 2),
         "after_last_s": round(ended_at - last, 2),
     }
 

@@ -19,7 +19,7 @@ import socket
 import statistics
 import tempfile
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.datasets import provide
 from orchestrator.job import Job
@@ -33,6 +33,7 @@ from orchestrator.sweep import Sweep, choice, configure
 from trm_data import fingerprint
 from trm_model.recipes import get_recipe
 
+Item = TypeVar("Item")
 SMALL = {"data.num_train": 500, "data.num_validation": 100, "data.num_test": 200, "runtime.num_threads": 1}
 
 
@@ -79,12 +80,17 @@ def seconds_of(record: TrialRecord, cpu_of: Storage | None = None) -> float:
     return float(record.result["ended_s"]) - float(record.attempts[0].start["started_s"])
 
 
-def judge(observations: list[Observation], seed: int) -> dict[str, float]:
-    """Errors on the half that was not calibrated on."""
-    shuffled = list(observations)
+def halves(items: list[Item], seed: int) -> tuple[list[Item], list[Item]]:
+    """To calibrate on and to predict, drawn at random."""
+    shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
     half = len(shuffled) // 2
-    seen, unseen = shuffled[:half], shuffled[half:]
+    return shuffled[:half], shuffled[half:]
+
+
+def judge(observations: list[Observation], seed: int) -> dict[str, float]:
+    """Errors on the half that was not calibrated on."""
+    seen, unseen = halves(observations, seed)
     speed = fit(seen)
     predicted = [speed.seconds(each.work) for each in unseen]
     measured = [each.seconds for each in unseen]
@@ -94,11 +100,9 @@ def judge(observations: list[Observation], seed: int) -> dict[str, float]:
 
 def memory_errors(records: list[TrialRecord], seed: int) -> list[float]:
     """Predicted over measured peak, minus one, on the half that was not calibrated on."""
-    shuffled = list(records)
-    random.Random(seed).shuffle(shuffled)
-    half = len(shuffled) // 2
-    besides = measured_besides(shuffled[:half], "cpu", socket.gethostname())
-    peaks = [(record, (record.attempts[0].end or {}).get("peak_bytes")) for record in shuffled[half:]]
+    seen, unseen = halves(records, seed)
+    besides = measured_besides(seen, "cpu", socket.gethostname())
+    peaks = [(record, (record.attempts[0].end or {}).get("peak_bytes")) for record in unseen]
     return [memory_bytes(record.config, "cpu", besides) / peak - 1 for record, peak in peaks if peak]
 
 

@@ -24,10 +24,9 @@ def memory_bytes(config: TrialConfig, device: str, besides: int | None = None) -
 
     `besides` is what was measured to be taken whatever is trained (`measured_besides`).
     """
-    found = cost.peak_bytes(config, num_identifiers=num_identifiers(config), device=device, **shape_of(config))
-    if besides is None:
-        return found
-    return found - cost.process_bytes(device) + besides
+    taken = cost.process_bytes(device) if besides is None else besides
+    shape = shape_of(config)
+    return taken + cost.training_bytes(config, num_identifiers=num_identifiers(config), device=device, **shape)
 
 
 def measured_besides(records: Iterable[TrialRecord], device: str, where: str) -> int | None:

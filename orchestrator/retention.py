@@ -86,12 +86,11 @@ def _checkpoints(storage: Storage, name: str) -> dict[str, list[Stored]]:
     """By trial, the oldest first."""
     found: dict[str, list[Stored]] = {}
     shared: dict[str, list[Stored]] = {}
+    kinds = {"step": found, "base": shared}
     for key, num_bytes in sorted(storage.sizes(f"sweeps/{name}/trials").items()):
         parts = key.split("/")
-        if len(parts) == 6 and parts[4] == "checkpoints":
-            kind = found if parts[5].startswith("step-") else shared if parts[5].startswith("base-") else None
-            if kind is not None:
-                kind.setdefault(parts[3], []).append(Stored(key, num_bytes))
+        if len(parts) == 6 and parts[4] == "checkpoints" and (kind := parts[5].partition("-")[0]) in kinds:
+            kinds[kind].setdefault(parts[3], []).append(Stored(key, num_bytes))
     for trial, stored in found.items():
         bases = shared.get(trial, [])
         num_bytes = stored[-1].num_bytes + sum(base.num_bytes for base in bases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.plan import PlannedTrial
@@ -27,6 +28,12 @@ TINY: dict[str, Any] = {
     "runtime.evaluate_every": 4,
     "runtime.checkpoint_every_s": 0.2,
 }
+
+
+def set_options(settings: Mapping[str, Any], *left_out: str) -> list[str]:
+    """`--set path=value` for each but those."""
+    kept = {path: value for path, value in settings.items() if path not in left_out}
+    return [part for path, value in kept.items() for part in ("--set", f"{path}={value}")]
 
 
 def tiny_config(**settings: Any) -> TrialConfig:

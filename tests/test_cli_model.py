@@ -16,6 +16,7 @@ from orchestrator.cli import main
 from orchestrator.evaluation import expand, parse_vary
 from orchestrator.statistics import wilson
 from orchestrator.storage import open_storage
+from tests.sweep_doubles import set_options
 from tests.test_cli import call
 from trm_data.errors import ConfigError
 from trm_model.artifact import load_trained
@@ -43,7 +44,7 @@ SETTINGS = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with two trained models, which differ by their seed."""
     folder = tmp_path_factory.mktemp("model") / "runs"
-    options = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+    options = set_options(SETTINGS)
     for seed in ("0", "1"):
         with pytest.raises(SystemExit) as ended:
             main(["train", *options, "--max-steps", "10", "--seed", seed, "--storage", str(folder)])
@@ -288,7 +289,7 @@ def test_arc_checkpoint_is_scored_by_votes_and_writes_its_submission(
         "evaluation.votes": 1,
     }
     storage = ["--storage", str(tmp_path / "runs")]
-    options = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    options = set_options(settings)
     trained = told(capsys, "train", "--recipe", "arc-agi-1", *options, "--max-steps", "1", *storage)
     address = f"train/{trained['trial_id']}"
     rows = told(capsys, "eval", address, "--vary", "votes=1,3", "--out", str(tmp_path / "out"), *storage)

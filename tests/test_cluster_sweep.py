@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.record import Status, read_trials
 from orchestrator.storage import open_storage
 from tests.cluster_fixtures import RayCluster
-from tests.sweep_doubles import TINY
+from tests.sweep_doubles import TINY, set_options
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 SWEEP_FILE = """
@@ -77,7 +77,7 @@ def test_cluster_without_the_token_is_refused_in_one_line(heterogeneous_cluster:
         "--address",
         heterogeneous_cluster.address,
     ]
-    sets = [part for path, value in TINY.items() for part in ("--set", f"{path}={value}")]
+    sets = set_options(TINY)
     environment = {k: v for k, v in heterogeneous_cluster.environment.items() if not k.startswith("RAY_AUTH")}
     environment["HOME"] = str(tmp_path)
     done = subprocess.run(
@@ -96,7 +96,7 @@ def test_cluster_without_the_token_is_refused_in_one_line(heterogeneous_cluster:
 def test_sweep_without_an_address_starts_a_ray_of_its_own_beside_one_that_runs(
     heterogeneous_cluster: RayCluster, tmp_path: Path
 ) -> None:
-    sets = [part for path, value in TINY.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
+    sets = set_options(TINY, "model.cycles")
     where = ["--storage", str(tmp_path / "runs"), "--tracking", "none", "--name", "private"]
     environment = {**heterogeneous_cluster.environment, "RAY_ADDRESS": heterogeneous_cluster.address}
     command = [*TRM, "sweep", "run", "--recipe", "sudoku-mini", "--vary", "T=1", "--seeds", "1", *sets, *where]

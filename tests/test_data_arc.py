@@ -116,13 +116,18 @@ def test_overlaps_published_within_arc_agi_1_are_noted(tmp_path: Path) -> None:
     assert {"40853293": "070dd51e", "caa06a1f": "50a16a69"}.items() <= noted.items() and len(noted) == 9
 
 
-def _plain(pairs: list[Any]) -> list[dict[str, Any]]:
-    return [{"input": pair.question.tolist(), "output": pair.answer.tolist()} for pair in pairs]
+def _plain(task: Task) -> dict[str, Any]:
+    """As in the files of the benchmark."""
+    parts = {"train": task.demonstrations, "test": task.tests}
+    return {
+        name: [{"input": pair.question.tolist(), "output": pair.answer.tolist()} for pair in pairs]
+        for name, pairs in parts.items()
+    }
 
 
 def _as_kaggle(tasks: list[Task], folder: Path) -> None:
     folder.mkdir()
-    challenges = {task.name: {"train": _plain(task.demonstrations), "test": _plain(task.tests)} for task in tasks}
+    challenges = {task.name: _plain(task) for task in tasks}
     (folder / "arc2_challenges.json").write_text(json.dumps(challenges))
 
 
@@ -158,9 +163,7 @@ def test_only_the_published_test_tasks_go_by_their_name(tmp_path: Path) -> None:
 def _as_files(tasks: list[Task], folder: Path) -> None:
     folder.mkdir(parents=True)
     for task in tasks:
-        (folder / f"{task.name}.json").write_text(
-            json.dumps({"train": _plain(task.demonstrations), "test": _plain(task.tests)})
-        )
+        (folder / f"{task.name}.json").write_text(json.dumps(_plain(task)))
 
 
 @pytest.fixture(scope="module")

@@ -232,7 +232,7 @@ def test_checkpoint_of_an_earlier_version_with_its_table_and_carry_whole_is_gone
     run(config, arc, straight)
     run(config, arc, old, stop_at=4)
     found = newest(old)
-    assert found is not None
+    assert found is not None and found.step == 4
     tensors = {name: value for name, value in found.tensors.items() if name != CHANGED_AT}
     slots = len(tensors["carry/halted_B"])
     for name in [name for name in tensors if name.startswith("carry/state_")]:
@@ -244,12 +244,7 @@ def test_checkpoint_of_an_earlier_version_with_its_table_and_carry_whole_is_gone
         old.delete(name)
     old.write("step-00000004.safetensors", pack(tensors, header))
     run(config, arc, old)
-    # The states of the carry differ in some repetitions, of this old layout only: docs/model.md.
-    one, two = (
-        {name: value for name, value in whole_state(store).items() if not name.startswith("carry/state_")}
-        for store in (straight, old)
-    )
-    assert_same(one, two)
+    assert_same(whole_state(straight), whole_state(old))
 
 
 @settings(max_examples=50, deadline=None)

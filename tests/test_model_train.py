@@ -70,7 +70,8 @@ def run(
 
 
 def stopped(seen: list[Event], stop_at: int | None) -> bool:
-    return stop_at is not None and seen[-1].step >= stop_at and isinstance(seen[-1], Trained)
+    # Whatever followed it: whether a checkpoint did depends on how long the last one took.
+    return stop_at is not None and any(isinstance(event, Trained) and event.step >= stop_at for event in seen)
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from orchestrator.cluster.connect import check_cluster
 from orchestrator.errors import ClusterError
 from orchestrator.storage import StorageError
 from orchestrator.storage.mounts import file_system, refuse_network_database
-from tests.sweep_doubles import TINY
+from tests.sweep_doubles import TINY, set_options
 from tests.test_cli import call
 
 MOUNTS = """
@@ -53,7 +53,7 @@ def test_a_sweep_whose_tracker_would_lie_on_nfs_is_refused_before_anything_is_wr
     mounts = tmp_path / "mounts"
     mounts.write_text(f"server:/export {tmp_path} nfs4 rw 0 0\n")
     monkeypatch.setattr("orchestrator.storage.mounts.MOUNTS", mounts)
-    sets = [part for path, value in TINY.items() for part in ("--set", f"{path}={value}")]
+    sets = set_options(TINY)
     command = ["sweep", "run", "--recipe", "sudoku-mini", "--vary", "T=1", *sets, "--storage", str(tmp_path / "runs")]
     code, _, err = call(capsys, *command)
     assert code == 2 and "network file system" in err and err.count("\n") == 1
@@ -89,7 +89,7 @@ def test_a_sweep_that_cannot_run_here_says_why_in_one_line(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "testing")
     where = [] if "--storage" in options else ["--storage", str(tmp_path / "runs")]
-    sets = [part for path, value in TINY.items() for part in ("--set", f"{path}={value}")]
+    sets = set_options(TINY)
     code, _, err = call(
         capsys,
         "sweep",

@@ -12,7 +12,7 @@ from orchestrator.errors import SweepError
 from orchestrator.plan import study_trials
 from orchestrator.plan_file import dump_plan, load_plan
 from orchestrator.planner import Planner
-from tests.sweep_doubles import TINY, fingerprint, search, study
+from tests.sweep_doubles import TINY, fingerprint, search, set_options, study
 
 
 def call(*arguments: str) -> int:
@@ -76,7 +76,7 @@ def test_command_line_writes_a_plan_that_the_command_line_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "plan.jsonl"
-    sets = [part for path, value in TINY.items() for part in ("--set", f"{path}={value}")]
+    sets = set_options(TINY)
     assert call("sweep", "plan", "--recipe", "sudoku-mini", *sets, "--vary", "n=1,2", "--name", "p", "--out", f"{file}",
                 "--storage", f"{tmp_path}/runs") == 0  # fmt: skip
     capsys.readouterr()

@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.record import Status, TrialRecord, read_trials
 from orchestrator.storage import open_storage
-from tests.sweep_doubles import TINY
+from tests.sweep_doubles import TINY, set_options
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 
@@ -33,7 +33,7 @@ def trm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
 def grid(storage: Path, *more: str, **settings: Any) -> list[str]:
     """A study of 2 x 2 tiny cells."""
     values = {**TINY, "runtime.evaluate_every": 10, **settings}
-    sets = [part for path, value in values.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
+    sets = set_options(values, "model.cycles")
     cells = ["--vary", "T=1,2", "--vary", "n=1,2"]
     return [
         "sweep",
@@ -202,7 +202,7 @@ def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp
 def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     # A rate of 1e30 overflows within a few steps: the trial diverges, its neighbour does not.
-    sets = [part for path, value in TINY.items() if path != "optimizer.lr" for part in ("--set", f"{path}={value}")]
+    sets = set_options(TINY, "optimizer.lr")
     command = [
         "sweep",
         "run",

@@ -25,7 +25,7 @@ from orchestrator.projections import reach
 from orchestrator.projections.mlflow import MlflowProjection, TrackingError
 from orchestrator.record import TrialRecord, read_trials
 from orchestrator.storage import open_storage
-from tests.sweep_doubles import TINY, study
+from tests.sweep_doubles import TINY, set_options, study
 from tests.tracking_fixtures import DEFINITION, MlflowServer, contents, finished, postgres_cluster, record, write_record
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
@@ -87,7 +87,7 @@ def test_server_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.Mon
 def sweep_command(storage: Path, tracking: str) -> list[str]:
     """Twelve trials, one after the other, of some seconds each."""
     settings = {**TINY, "train.max_steps": 100, "runtime.evaluate_every": 10, "data.num_train": 64}
-    sets = [part for path, value in settings.items() if path != "model.cycles" for part in ("--set", f"{path}={value}")]
+    sets = set_options(settings, "model.cycles")
     cells = ["--vary", "T=1,2", "--vary", "n=1,2,3", "--seeds", "2", "--max-concurrent", "1"]
     where = ["--name", "outage", "--storage", str(storage), "--tracking", tracking]
     return [*TRM, "sweep", "run", "--recipe", "sudoku-mini", *cells, *sets, *where]

@@ -130,7 +130,15 @@ def _carry_bytes(config: TrialConfig, seq_len: int) -> int:
 def peak_bytes(
     config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int, device: str = "cuda"
 ) -> int:
-    """Most memory in use during training: on the GPU, or of the whole process where that runs on the CPU.
+    """Most memory in use during training: on the GPU, or of the whole process where that runs on the CPU."""
+    shape = {"seq_len": seq_len, "vocab_size": vocab_size, "num_identifiers": num_identifiers}
+    return process_bytes(device) + training_bytes(config, device=device, **shape)
+
+
+def training_bytes(
+    config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int, device: str = "cuda"
+) -> int:
+    """`peak_bytes` without what a process takes besides its training.
 
     State, activations, and the largest moment of the backward pass: the gradients inside one SwiGLU.
     """
@@ -142,7 +150,7 @@ def peak_bytes(
         inner = max(inner, width * inner_size(tokens, model))
     examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
     kept = state_bytes(config, num_identifiers=num_identifiers, **shape)
-    return process_bytes(device) + kept + activation_bytes(config, device=device, **shape) + 4 * inner * size * examples
+    return kept + activation_bytes(config, device=device, **shape) + 4 * inner * size * examples
 
 
 def process_bytes(device: str) -> int:

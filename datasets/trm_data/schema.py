@@ -83,14 +83,18 @@ class Puzzles:
         """(P): 64 bits of the content of every puzzle, the same in any dataset that holds it."""
         hashes = [hashlib.sha256() for _ in self.names]
         for row, puzzle in enumerate(self.puzzle):
-            hashes[puzzle].update(self.inputs[row].tobytes() + self.labels[row].tobytes())
+            hashes[puzzle].update(self._pair(row))
         return np.array([int.from_bytes(h.digest()[:8], "little") for h in hashes], np.uint64)
 
     def digest_of(self, split: str) -> str:
         """sha256 of the (input, label) pairs of a split, whatever their order and their names."""
         rows = np.flatnonzero(self.split == SPLITS.index(split))
-        pairs = sorted(hashlib.sha256(self.inputs[row].tobytes() + self.labels[row].tobytes()).digest() for row in rows)
+        pairs = sorted(hashlib.sha256(self._pair(row)).digest() for row in rows.tolist())
         return hashlib.sha256(b"".join(pairs)).hexdigest()
+
+    def _pair(self, row: int) -> bytes:
+        pair: bytes = self.inputs[row].tobytes() + self.labels[row].tobytes()
+        return pair
 
 
 def _rows(cells: Bytes) -> pa.Array:

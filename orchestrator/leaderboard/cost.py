@@ -79,23 +79,6 @@ def describe_cost(cost: Cost | None, grid: Grid | None = None) -> str:
     return words
 
 
-def amounts(cost: Cost | None, grid: Grid | None = WORLD_GRID, solved: float = 1.0) -> str:
-    """`$0.44, 80 Wh, 35 g CO2`: of a run, or of each of the puzzles that it solved; empty where nothing is known."""
-    if cost is None or solved <= 0:
-        return ""
-    usd = "" if cost.usd is None else f"${cost.usd / solved:{'.2f' if cost.usd / solved >= 0.1 else '.2g'}}"
-    if cost.kwh is None:
-        return usd
-    energy = _metric(1000 * cost.kwh / solved, "Wh", "kWh")
-    co2 = "" if grid is None else _metric(cost.kwh * grid.g_per_kwh / solved, "g CO2", "kg CO2")
-    return ", ".join(filter(None, [usd, energy, co2]))
-
-
-def _metric(value: float, unit: str, thousand: str) -> str:
-    number, name = (value / 1000, thousand) if value >= 1000 else (value, unit)
-    return f"{number:.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
-
-
 def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
     """The mean of trials that ran alike; None unless each has a cost."""
     known = [cost for cost in costs if cost is not None]

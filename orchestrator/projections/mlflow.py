@@ -127,12 +127,13 @@ class MlflowProjection:
         """Compare every point with the records; nothing is left to say if each is there exactly once. Only reads."""
         with self._connection.session(self._runs.clear) as self._client:
             found = self._found(sweep_name)
+            begun = [record for record in records if _has_begun(record)]
             differences = [
                 difference
-                for record in _counted([record for record in records if _has_begun(record)], listen)
+                for record in _counted(begun, listen)
                 for difference in self._compare(found.get(record.trial_id, []), record)
             ]
-        if any(map(_has_begun, records)):
+        if begun:
             odd = _odd(found.get(view.PARENT, []))
             differences += [Difference(sweep_name, "the sweep's own run", note=note) for note in odd]
         unknown = found.keys() - {record.trial_id for record in records} - {view.PARENT}

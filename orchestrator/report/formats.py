@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from orchestrator.ablation import Ablation, Effect, show_p
 from orchestrator.leaderboard import Entry, Table
-from orchestrator.leaderboard.cost import amounts
+from orchestrator.leaderboard.cost import WORLD_GRID, Cost, Grid
 from orchestrator.record import TrialRecord
 from orchestrator.report.markup import compact, dollars, duration, flops, points
 from orchestrator.statistics import Interval
@@ -26,6 +26,23 @@ COLUMNS = (
 _RIGHT = set(COLUMNS) - {"System", "Source"}
 EFFECT_COLUMNS = ("Change", "Points", "95 % seeds", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
 _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
+
+
+def amounts(cost: Cost | None, grid: Grid | None = WORLD_GRID, solved: float = 1.0) -> str:
+    """`$0.44, 80 Wh, 35 g CO2`: of a run, or of each of the puzzles that it solved; empty where nothing is known."""
+    if cost is None or solved <= 0:
+        return ""
+    texts = [] if cost.usd is None else [dollars(cost.usd / solved)]
+    if cost.kwh is not None:
+        texts.append(_metric(1000 * cost.kwh / solved, "Wh", "kWh"))
+        if grid is not None:
+            texts.append(_metric(cost.kwh * grid.g_per_kwh / solved, "g CO2", "kg CO2"))
+    return ", ".join(texts)
+
+
+def _metric(value: float, unit: str, thousand: str) -> str:
+    number, name = (value / 1000, thousand) if value >= 1000 else (value, unit)
+    return f"{number:.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
 
 
 def cells(entry: Entry) -> list[str]:

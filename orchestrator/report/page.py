@@ -16,10 +16,11 @@ from orchestrator.ablation import Ablation, ablate
 from orchestrator.baselines import Baseline, load_baselines
 from orchestrator.baselines.like_for_like import like_for_like
 from orchestrator.leaderboard import METRIC_TITLES, Entry, Table, build_leaderboard, refusals
-from orchestrator.leaderboard.cost import WORLD_GRID, Grid, amounts, describe_cost
+from orchestrator.leaderboard.cost import WORLD_GRID, Grid, describe_cost
 from orchestrator.llm.results import Measured
 from orchestrator.record import TrialRecord
 from orchestrator.report import interval_plots, markup, scatter, trial_plots
+from orchestrator.report.formats import amounts
 from orchestrator.report.gallery import Gallery, GallerySource, galleries, no_gallery
 from orchestrator.report.importance import Importance, importances
 from orchestrator.report.summary import summarise
