@@ -15,6 +15,7 @@ from results_factory import demo_records, large_records, make_config, make_recor
 
 from orchestrator.baselines import load_baselines
 from orchestrator.leaderboard import build_leaderboard
+from orchestrator.naming import configure
 from orchestrator.record import Row, Status
 from orchestrator.report import render_report, write_report
 from orchestrator.report.importance import importances
@@ -189,6 +190,25 @@ def test_study_names_varied_settings_by_letter_and_leaves_controls_out() -> None
     study = studies(demo_records())[0]
     assert study.varied == ("T", "n", "N_sup", "aug")
     assert {trial.variant for trial in study.compared} == {"trm"} and len(study.compared) == 12
+
+
+def test_study_takes_a_default_for_the_value_that_it_stands_for() -> None:
+    kept, said, changed = (
+        configure(make_config(seed=seed), {"model.shared_network": value})
+        for seed, value in enumerate((None, True, False))
+    )
+    records = [make_record(config, score=0.5, stage="study", split="test") for config in (kept, said, changed)]
+    (study,) = studies(records)
+    assert study.varied == ("model.shared_network",)
+    assert [trial.settings["model.shared_network"] for trial in study.trials] == [True, True, False]
+    (study,) = studies(records[:2])
+    assert study.varied == ()
+
+
+def test_study_of_variants_leaves_out_what_follows_from_the_variant() -> None:
+    configs = [make_config(variant=variant) for variant in ("trm", "hrm")]
+    (study,) = studies([make_record(config, score=0.5, stage="study", split="test") for config in configs])
+    assert study.varied == ("model.variant",)
 
 
 def test_study_never_compares_validation_scores_with_test_scores() -> None:

@@ -84,6 +84,17 @@ class ModelConfig(Settings):
         """Whether the continue logit has a loss, which needs a look at the next step."""
         return self.halting_rule == "continue"
 
+    def resolved(self) -> Self:
+        """The same model with every default written out that follows from another setting."""
+        return self.model_copy(
+            update={
+                "shared_network": self.shares_network,
+                "gradient": "step" if self.one_step_gradient else "cycle",
+                "halting": self.halting_rule,
+                "puzzle_embedding_size": self.puzzle_embedding_width or None,
+            }
+        )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.num_latents == 0 and not self.shares_network:

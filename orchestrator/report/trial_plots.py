@@ -161,9 +161,11 @@ def parallel(trials: Sequence[TrialView], names: Sequence[str]) -> Markup:
         class_ = f"curve k-trm lead{faint}" if trial.trial_id in best else f"curve{faint}"
         line = polyline(path, class_ if trial.complete else f"{class_} cut")
         lines.append(tag("g", tag("title", _trial_words(trial)), line))
-    for name, values in columns.items():
-        marks.append(_parallel_axis(places[name], name, [(_place(v, values), _plain(v)) for v in _few(values)]))
-    marks.append(_parallel_axis(100.0, "score, %", [(tick, f"{tick:g}") for tick in Scale(0, 100).ticks()]))
+    for row, (name, values) in enumerate(columns.items()):
+        ticks = [(_place(v, values), _plain(v)) for v in _few(values)]
+        marks.append(_parallel_axis(places[name], name, ticks, lowered=row % 2 == 1))
+    ticks = [(tick, f"{tick:g}") for tick in Scale(0, 100).ticks()]
+    marks.append(_parallel_axis(100.0, "score, %", ticks, lowered=len(names) % 2 == 1))
     label = f"Settings and scores of {len(drawn)} trials; the best quarter is in colour."
     return plot(stretched(*lines) + Markup("").join(marks), label=label, height=260)
 
@@ -185,10 +187,13 @@ def _few(values: list[Value], most: int = 7) -> list[Value]:
     return values if len(values) <= most else [values[0], values[len(values) // 2], values[-1]]
 
 
-def _parallel_axis(at: float, name: str, ticks: Sequence[tuple[float, str]]) -> Markup:
-    x = percent(at)
+def _parallel_axis(at: float, name: str, ticks: Sequence[tuple[float, str]], *, lowered: bool) -> Markup:
+    """Names by turns on two lines, without the section of the setting: neighbours would touch."""
+    x, drop = percent(at), "3.1em" if lowered else "1.7em"
     parts = [tag("line", x1=x, x2=x, y1="0", y2="100%", class_="base")]
-    parts.append(tag("text", name, x=x, y="100%", dy="1.7em", class_="axis-title middle"))
+    parts.append(
+        tag("text", tag("title", name), name.rpartition(".")[2], x=x, y="100%", dy=drop, class_="axis-title middle")
+    )
     for height, text in ticks:
         parts.append(tag("text", text, x=x, y=percent(100 - height), dx="-7", dy="0.32em", class_="tick end halo"))
     return Markup("").join(parts)
@@ -212,4 +217,4 @@ def importance_bars(importance: Importance | None) -> Markup:
 
 
 def _plain(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
