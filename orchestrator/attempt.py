@@ -72,6 +72,14 @@ def cap_memory(share: float | None) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
+def _device_of(config: TrialConfig) -> str:
+    """What it runs on, or what it asks for in vain: that has to be told, too."""
+    try:
+        return resolve_device(config.runtime.device).type
+    except UserError:
+        return config.runtime.device
+
+
 def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max_steps: int) -> None:
     """Let a trial that has no checkpoint yet begin with the last one of a shorter trial, and with its curve so far."""
     if writer.checkpoints.list():
@@ -91,15 +99,15 @@ class _Attempt:
     def __init__(self, job: Job, config: TrialConfig, writer: TrialWriter, listen: Listener) -> None:
         self.last: News | None = None
         self._job = job
-        self._config = config
+        self._num_threads = config.runtime.num_threads
         self._writer = writer
         self._listen = listen
         self._flushed_s = time.monotonic()
         self._step = 0
         self._train_s = 0.0
         self._announced = False
-        device = resolve_device(config.runtime.device).type
-        self._monitor = Monitor(gpus_of(device), float(job.placement.get("gpu_count") or 1))
+        self._device = _device_of(config)
+        self._monitor = Monitor(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
     def take(self, event: events.Event) -> None:
         self._step = event.step
@@ -141,9 +149,9 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
-        start = machine.describe(resolve_device(self._config.runtime.device).type)
+        start = machine.describe(self._device)
         start |= {**self._job.placement, "started_s": time.time(), "from_step": step}
-        self._writer.start({**start, "num_threads": self._config.runtime.num_threads, "processes": self._job.processes})
+        self._writer.start({**start, "num_threads": self._num_threads, "processes": self._job.processes})
 
     def _note(self, sample: dict[str, float]) -> None:
         if sample:

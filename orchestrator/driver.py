@@ -275,16 +275,17 @@ class Driver:
                 trial_folder(self._storage, self._sweep.name, trial_id).write("stopped.json", dump(stopped))
         return not decision.stop
 
-    def ended(self, trial_id: str, lost: bool) -> None:
-        """A trial is over, or comes back: stopped by somebody, without a seat, or its machine was lost or goes."""
+    def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
+        """A trial is over, or comes back: stopped by somebody, without a seat, its machine lost (`why`) or going."""
         with self._guarded():
             record = read_trial(self._storage, self._sweep.name, trial_id)
             if not record.status.is_final and not self._stopping.is_set():
                 if self._may_go_again(record, lost):
                     self._starts.give_back(trial_id)
                     return
-                times = f" {self._lost[trial_id]} times" if lost else ""
-                self._announcer.give_up(record, Status.FAILED, f"its machine or process was lost{times}")
+                times = self._lost[trial_id] + self._vain[trial_id]
+                reason = f"its machine or process was lost {times} times" + (f", at last: {why}" if why else "")
+                self._announcer.give_up(record, Status.FAILED, reason)
                 record = read_trial(self._storage, self._sweep.name, trial_id)
             if record.status is not Status.RUNNING:  # else interrupted without a word: it goes on in the next run
                 self._end(record)
@@ -302,7 +303,8 @@ class Driver:
 
     def _end(self, record: TrialRecord) -> None:
         if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._seats.is_canary(record.trial_id):
-            kind = record.attempts[-1].start.get("gpu_type") or "this kind of GPU"
+            asked = " or ".join(self._seats.seats[record.trial_id].candidate.gpu_types)
+            kind = record.attempts[-1].start.get("gpu_type") or asked or "this kind of GPU"
             self._fail(
                 SweepError(
                     f"the first trial on {kind} failed within {CANARY_STEPS} steps, the sweep stops: {record.reason}",

@@ -72,6 +72,8 @@ def describe(device: str) -> dict[str, Any]:
     if device == "cuda":
         import torch
 
+        if not torch.cuda.is_available():
+            return found
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu_name": properties.name, "gpu_memory_bytes": properties.total_memory}
     return found

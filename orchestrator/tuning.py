@@ -7,6 +7,7 @@ import tempfile
 from typing import Any, Protocol
 
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -25,7 +26,7 @@ class Driver(Protocol):
     def suggest(self) -> dict[str, Any] | None: ...
     def result(self, trial_id: str, result: dict[str, Any]) -> bool: ...
     def is_overdue(self, trial_id: str) -> bool: ...
-    def ended(self, trial_id: str, lost: bool) -> None: ...
+    def ended(self, trial_id: str, lost: bool, why: str = "") -> None: ...
 
 
 class _Link:
@@ -33,6 +34,8 @@ class _Link:
 
     def __init__(self, driver: Driver | None = None) -> None:
         self.driver = driver
+        self.errors: dict[str, str] = {}
+        """By Tune's id of the trial: why its actor failed."""
 
     def __reduce__(self) -> tuple[type[_Link], tuple[()]]:
         return type(self), ()
@@ -62,7 +65,7 @@ class _Search(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         # An error is the machine's: what a trial does wrong is a result. The driver decides whether it goes again.
-        self._link.get().ended(self._ids.pop(trial_id), lost=error)
+        self._link.get().ended(self._ids.pop(trial_id), lost=error, why=self._link.errors.pop(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: records are the truth."""
@@ -88,6 +91,10 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
         goes_on = self._link.get().result(trial.config["trial_id"], result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_error(tune_controller, trial)
+        self._link.errors[trial.trial_id] = _words(trial.get_pickled_error())
+
 
 class _Stop(tune.Stopper):  # type: ignore[misc]
     def __init__(self, link: _Link) -> None:
@@ -98,6 +105,12 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self._link.driver is not None and self._link.driver.is_stopping
+
+
+def _words(error: Exception | None) -> str:
+    """An error in one line: the last one of a task's traceback, the first one of what is said of a lost actor."""
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1 if isinstance(error, RayTaskError) else 0] if lines else ""
 
 
 def _unstage(tune_controller: Any, trial: Any) -> None:

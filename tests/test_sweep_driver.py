@@ -70,7 +70,7 @@ class StandIn:
         where = {"node_id": seat[0], "gpu_type": seat[1]}
         del self.seats[job.trial_id]
         if deed == "vanish":  # its machine was gone before it began
-            driver.ended(job.trial_id, lost=True)
+            driver.ended(job.trial_id, lost=True, why="RuntimeError: exit code 1")
             return
         start = {"from_step": 0, "started_s": 1000.0, "gpu_type": seat[1], "gpu_count": job.placement["gpu_count"]}
         writer.start({**start, "device": "cpu"})
@@ -202,6 +202,12 @@ class TestPlacement:
         assert [record.status for record in records(storage)] == [Status.FAILED]
         ran, tune, _ = run(sweep, canary=True)
         assert ran.ending is Ending.COMPLETE and len(tune.order) == 7
+
+    def test_a_canary_whose_process_dies_again_and_again_says_of_what(self, run: Any) -> None:
+        with pytest.raises(
+            SweepError, match=r"first trial on L40S failed.*lost 21 times, at last: RuntimeError: exit code 1"
+        ):
+            run(study(resources=on("L40S")), lambda *_: "vanish", canary=True)
 
     def test_without_a_canary_a_failure_is_one_result_among_others(self, run: Any, storage: Storage) -> None:
         ran, _, _ = run(study(resources=on("L40S")), lambda *_: "fail")

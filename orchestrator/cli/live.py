@@ -47,7 +47,6 @@ class Live(Watcher):
         self._tracker = tracker
         self._started_s = time.monotonic()
         self._plain_s = 0.0
-        self._slots = 0
         self._stack = contextlib.ExitStack()
         self._build: BuildBar | None = None
         self._live: RichLive | None = None
@@ -66,8 +65,7 @@ class Live(Watcher):
 
     def started(self, planner: Planner, slots: int) -> None:
         self._stack.close()  # the build is over
-        self._slots = slots
-        at_once = f"{slots} at once" if slots > 1 else "one at a time"
+        at_once = f"up to {min(slots, planner.total)} at once" if slots > 1 else "one at a time"
         err.print(f"sweep [bold]{self._sweep.name}[/]: {planner.total} trials, {at_once}. Ctrl-C stops cleanly.")
         if err.is_terminal:
             self._live = self._stack.enter_context(RichLive(console=err, refresh_per_second=4, transient=True))
