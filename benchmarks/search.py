@@ -18,13 +18,15 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prediction import run_cells
 
 from orchestrator.datasets import provide
+from orchestrator.projections.view import ended_s
 from orchestrator.record import Status, TrialRecord, read_trials
 from orchestrator.run import Options, run_sweep
 from orchestrator.storage import LocalStorage
@@ -60,14 +62,14 @@ def summary(records: Sequence[TrialRecord], slots: int) -> dict[str, Any]:
     finished = [record for record in records if record.status is Status.FINISHED]
     best = max(finished, key=final)
     starts = [float(attempt.start["started_s"]) for record in records for attempt in record.attempts]
-    ends = [float((attempt.end or {})["ended_s"]) for record in records for attempt in record.attempts]
+    ends = [ended_s(record) for record in records]
     steps = sum(record.step for record in records)
     return {
         "slots": slots,
         "trials": len(records),
         "stopped": len(records) - len(finished),
         "wall_s": round(max(ends) - min(starts), 1),
-        "train_s": round(sum(float((a.end or {})["train_s"]) for r in records for a in r.attempts), 1),
+        "train_s": round(sum(record.curve("train_s", "train")[-1][1] for record in records), 1),
         "steps": steps,
         "chosen": best.family,
         "validation": round(100 * final(best), 1),
@@ -77,14 +79,14 @@ def summary(records: Sequence[TrialRecord], slots: int) -> dict[str, Any]:
 def one_by_one(steps: int, storage: LocalStorage) -> dict[str, Any]:
     """The grid in a loop."""
     base = search_of(steps, "none").base
-    sweep = Sweep(name="one by one", base=base, space=SPACE, seeds=1)
+    sweep = Sweep(name="one-by-one", base=base, space=SPACE, seeds=1)
     run_cells(sweep, storage)
     records = read_trials(storage, sweep.name)
     best = max(records, key=final).result or {}
     return {**summary(records, 1), "test": round(100 * float(best["metrics"]["exact_accuracy"]), 1)}
 
 
-def searched(steps: int, rule: str, storage: LocalStorage) -> dict[str, Any]:
+def searched(rule: str, steps: int, storage: LocalStorage) -> dict[str, Any]:
     """The same cells under the orchestrator."""
     sweep = search_of(steps, rule)
     run_sweep(sweep, storage, Options(), Watcher())
@@ -94,24 +96,33 @@ def searched(steps: int, rule: str, storage: LocalStorage) -> dict[str, Any]:
     return {**found, "test": round(100 * float(confirmed[0]["metrics"]["exact_accuracy"]), 1)}
 
 
+WAYS: dict[str, Callable[[int, LocalStorage], dict[str, Any]]] = {
+    "one by one": one_by_one,
+    "together": partial(searched, "none"),
+    "stopped": partial(searched, "halving"),
+}
+
+
+def measured(way: str, steps: int, storage: LocalStorage) -> dict[str, Any]:
+    """One way, with a line printed."""
+    started = time.perf_counter()
+    found = WAYS[way](steps, storage)
+    print(json.dumps({"way": way, **found, "all_s": round(time.perf_counter() - started, 1)}), flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="fewer than all give no gains")
+    parser.add_argument("--storage", type=Path, help="keep the records here, for benchmarks/stopping.py say")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        storage = LocalStorage(Path(folder))
+        storage = LocalStorage(options.storage or Path(folder))
         provide(storage, search_of(options.steps, "none").base.data.request())
-        found = {}
-        for name, run in (
-            ("one by one", lambda: one_by_one(options.steps, storage)),
-            ("together", lambda: searched(options.steps, "none", storage)),
-            ("stopped", lambda: searched(options.steps, "halving", storage)),
-        ):
-            started = time.perf_counter()
-            found[name] = run()
-            print(
-                json.dumps({"way": name, **found[name], "all_s": round(time.perf_counter() - started, 1)}), flush=True
-            )
+        found = {way: measured(way, options.steps, storage) for way in options.ways}
+    if len(found) < len(WAYS):
+        return
     wall = {name: each["wall_s"] for name, each in found.items()}
     print(json.dumps({
         "gain_of_parallelism": round(wall["one by one"] / wall["together"], 2),

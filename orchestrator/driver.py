@@ -28,12 +28,11 @@ from orchestrator.options import Ending, Options
 from orchestrator.pace import Pace
 from orchestrator.placement import Candidate, bundle, candidates, fits, words
 from orchestrator.plan import PlannedTrial
-from orchestrator.planner import Planner
+from orchestrator.planner import Planner, rung_of
 from orchestrator.record import Status, TrialRecord, dump, read_trial
 from orchestrator.recorded import sweep_folder, trial_folder
 from orchestrator.signals import stop_signals
 from orchestrator.starts import Start, Starts
-from orchestrator.stopping import Rung
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
 from orchestrator.treasury import Treasury
@@ -264,7 +263,7 @@ class Driver:
         self._seats.seen(trial_id, result["node_id"], result["gpu_type"], state.step, steps)
         if result["kind"] != "rung":
             return True
-        rung = Rung(state.step, metrics["exact_accuracy"], metrics.get("raw_cell_accuracy", 0.0))
+        rung = rung_of(state.step, metrics)
         decision = self._planner.rung(trial_id, rung, metrics.get(self._sweep.metric))
         if trial_id in self._exempt:
             return True

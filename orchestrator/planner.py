@@ -7,7 +7,7 @@ controls (they need no result of the search, so they fill the slots while its la
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator import objectives
@@ -156,10 +156,16 @@ class Planner:
             state.value = record.result["metrics"].get(self.sweep.metric)
 
 
+def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:
+    """What stopping looks at in one evaluation."""
+    cell, items = metrics.get("raw_cell_accuracy", 0.0), metrics.get("items", 0)
+    return Rung(step, metrics["exact_accuracy"], cell, int(items))
+
+
 def rungs_of(record: TrialRecord) -> list[Rung]:
     """The evaluations of a record."""
     return [
-        Rung(row.step, row.metrics["exact_accuracy"], row.metrics.get("raw_cell_accuracy", 0.0))
+        rung_of(row.step, row.metrics)
         for row in record.rows
         if row.split == "validation" and "exact_accuracy" in row.metrics
     ]

@@ -5,6 +5,8 @@ where fewer than half of the trials solve anything, cell accuracy with raw weigh
 and the averaged weights lag at the start. `benchmarks/stopping.py` says what each rule saves and loses on real curves.
 
 halving: of those seen at a rung, the better share `keep` goes on; the rungs lie at grace, grace / keep, grace / keep^2.
+Only who is better by more than the chance of a few hundred puzzles counts as better: in the jump, where every trial is
+on its way up, ranks are noise.
 median: who never was better than half of the others were on average up to here is stopped.
 patience: who did not improve for a share of the run is stopped; compares a trial with itself alone.
 """
@@ -25,6 +27,8 @@ class Rung(NamedTuple):
     step: int
     exact_accuracy: float
     raw_cell_accuracy: float
+    items: int = 0
+    """Puzzles that were scored; 0 where it is not known, and the accuracies count as exact."""
 
 
 class Decision(NamedTuple):
@@ -42,6 +46,7 @@ MIN_PEERS = 4
 """Trials that must have reached a rung before anybody is judged there."""
 SOLVING = 0.01
 """Exact accuracy from which a trial counts as solving something."""
+Z_95 = 1.96
 IMPROVEMENT = 0.002
 """Smallest gain in exact accuracy that counts, below the noise of a few hundred puzzles."""
 
@@ -71,11 +76,23 @@ def _halving(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, 
         return GO_ON
     metric = _judged([*peers, here])
     mine = getattr(here, metric)
-    rank = 1 + sum(getattr(rung, metric) > mine for rung in peers)
+    rank = 1 + sum(_is_better(rung, here, metric) for rung in peers)
     allowed = math.ceil(rule.keep * (len(peers) + 1))
     if rank <= allowed:
         return GO_ON
-    return Decision(True, f"rank {rank} of {len(peers) + 1} by {_said(metric, mine, here)}; {allowed} go on")
+    worse = f"{rank - 1} of {len(peers)} others are better by {_said(metric, mine, here)}"
+    return Decision(True, f"{worse}; {allowed} of {len(peers) + 1} go on")
+
+
+def _is_better(one: Rung, other: Rung, metric: Metric) -> bool:
+    """Whether a score exceeds another beyond the 95 % interval of their difference (Agresti and Caffo 2000: a success
+    and a failure added to each). Cells of one puzzle hang together, so that for them, too, puzzles are counted."""
+    a, b = getattr(one, metric), getattr(other, metric)
+    if not (one.items and other.items):
+        return bool(a > b)
+    p, q = ((rate * n + 1) / (n + 2) for rate, n in ((a, one.items), (b, other.items)))
+    variance = p * (1 - p) / (one.items + 2) + q * (1 - q) / (other.items + 2)
+    return bool(p - q > Z_95 * math.sqrt(variance))
 
 
 def _is_rung(rule: Stopping, max_steps: int, trial: Curve) -> bool:

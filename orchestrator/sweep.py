@@ -64,7 +64,7 @@ class Stopping(Settings):
     rule: Literal["none", "halving", "median", "patience"] = "halving"
     grace: float = Field(0.6, ge=0, lt=1)
     """Share of a trial's steps before which nothing is stopped: exact accuracy stays near 0 for long, then jumps, and
-    the deepest take off last. On recorded curves 0.4 lost the best in three of four orders (docs/sweeps.md)."""
+    the deepest take off last. On recorded curves 0.4 lost the best in two of five orders (docs/sweeps.md)."""
     keep: float = Field(0.5, gt=0, le=1)
     """halving: share of the trials seen at a rung that go on. The next rung lies 1 / keep times as far."""
     patience: float = Field(0.25, gt=0, le=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from typing import Any, Protocol
@@ -130,6 +131,7 @@ def placement(config: dict[str, Any]) -> Any:
 
 def fit(driver: Driver, slots: int) -> None:
     """Let Tune run trials until the driver is finished."""
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it names slots; what failed is in the records
     link = _Link(driver)
     scratch = tempfile.mkdtemp(prefix="trm-tune-")
     tuner = tune.Tuner(

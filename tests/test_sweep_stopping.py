@@ -38,6 +38,35 @@ def test_halving_judges_at_the_first_evaluation_after_each_rung_and_nowhere_else
     assert judged == [2, 4, 8]
 
 
+def test_halving_takes_chance_for_no_difference() -> None:
+    """In the jump trials differ by a few puzzles of 200: such ranks once lost the best of a search."""
+    rule = Stopping(rule="halving", grace=0.6)
+
+    def at_the_rung(solved: int, items: int) -> list[Rung]:
+        return [Rung(60, solved / items, 0.9, items)]
+
+    others = {str(k): at_the_rung(k, 200) for k in (12, 14, 11, 13, 4)}
+    assert not decide(rule, 100, at_the_rung(6, 200), others).stop
+    decision = decide(rule, 100, at_the_rung(1, 200), others)
+    assert decision.stop and "4 of 5 others are better" in decision.reason
+    many = {str(k): at_the_rung(100 * k, 20_000) for k in (12, 14, 11, 13, 4)}
+    assert decide(rule, 100, at_the_rung(600, 20_000), many).stop, "the same shares of more puzzles are a difference"
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 400), st.integers(0, 400))
+def test_no_two_scores_are_each_better_than_the_other_and_none_without_being_higher(
+    n: int, m: int, a: int, b: int
+) -> None:
+    one, other = Rung(60, min(a, n) / n, 0.5, n), Rung(60, min(b, m) / m, 0.5, m)
+    rule = Stopping(rule="halving", grace=0.6, keep=0.01)
+    beats = {  # three twins of the other: with keep=0.01 a single better one suffices to be stopped
+        (x, y): decide(rule, 100, [y], {key: [x] for key in "abc"}).stop for x, y in ((one, other), (other, one))
+    }
+    assert not (beats[one, other] and beats[other, one])
+    if n == m and one.exact_accuracy <= other.exact_accuracy:
+        assert not beats[one, other]
+
+
 def test_median_stops_who_never_was_better_than_half_of_the_others_on_average() -> None:
     rule = Stopping(rule="median", grace=0.3)
     others = {str(k): rungs(*[0.1 * k] * 10) for k in range(1, 6)}
@@ -117,8 +146,10 @@ def test_some_recorded_curves_are_committed() -> None:
 @pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
 def test_default_rule_never_loses_the_best_recorded_configuration_and_saves_time(file: Path) -> None:
     curves = parse_curves(file.read_text())
+    found = []
     for seed in range(5):
         order = list(curves)
         random.Random(seed).shuffle(order)
-        found = replay(order, Stopping(), slots=2)
-        assert found.regret == 0 and found.saved > 0.03
+        found.append(replay(order, Stopping(), slots=2))
+    assert all(each.regret == 0 for each in found)
+    assert sum(each.saved for each in found) / len(found) > 0.03

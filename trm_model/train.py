@@ -190,6 +190,7 @@ def _curve_point(trainer: Trainer) -> dict[str, float]:
     return chosen.metrics | {
         "raw_exact_accuracy": raw.metrics["exact_accuracy"],
         "raw_cell_accuracy": raw.metrics["cell_accuracy"],
+        "items": float(chosen.items),
     }
 
 

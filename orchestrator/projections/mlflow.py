@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from orchestrator.projections import view
 from orchestrator.projections.compare import Difference, Key, compare, key_of
@@ -52,6 +54,10 @@ PARAMS_PER_REQUEST = 100
 """Limits of MLflow's API. What exceeds the first (points, parameters and tags together) its client sends in further
 requests, the tags in the first: a server that dies in between would then claim points that it never got."""
 
+TRIALS_AT_ONCE = 4
+"""MLflow's server has four workers unless told otherwise."""
+
+Item = TypeVar("Item")
 Listener = Callable[[int, int], None]
 """Called with (trials done, trials)."""
 
@@ -103,7 +109,7 @@ class MlflowProjection:
             if not begun:
                 return Synced(0, 0)
             parent = self._sync_parent(runs, records, sweep_name, definition)
-            sent = [self._sync_trial(runs, record, parent) for record in _counted(begun, listen)]
+            sent = list(_counted(self._sync_trials(runs, begun, parent), len(begun), listen))
             self._sync_files(runs[view.PARENT], view.parent_files(definition, records))
         return Synced(sum(points is not None for points in sent), sum(points or 0 for points in sent))
 
@@ -130,7 +136,7 @@ class MlflowProjection:
             begun = [record for record in records if _has_begun(record)]
             differences = [
                 difference
-                for record in _counted(begun, listen)
+                for record in _counted(begun, len(begun), listen)
                 for difference in self._compare(found.get(record.trial_id, []), record)
             ]
         if begun:
@@ -184,6 +190,17 @@ class MlflowProjection:
             for name, text in files.items():
                 self._client.log_text(run.run_id, text, name)
             self._send(run, [], tag)
+
+    def _sync_trials(
+        self, runs: dict[str, _Run], records: Sequence[TrialRecord], parent_id: str
+    ) -> Iterator[int | None]:
+        """Several at once where each waits for answers of a server; each trial's own requests stay in order."""
+        send = partial(self._sync_trial, runs, parent_id=parent_id)
+        if not self.tracking_uri.startswith("http"):
+            yield from map(send, records)
+            return
+        with ThreadPoolExecutor(TRIALS_AT_ONCE, "mlflow") as pool:
+            yield from pool.map(send, records)
 
     def _sync_trial(self, runs: dict[str, _Run], record: TrialRecord, parent_id: str) -> int | None:
         """The number of points sent; None if there was nothing to do."""
@@ -292,10 +309,9 @@ def _odd(runs: Sequence[_Run]) -> list[str]:
     return [] if len(runs) == 1 else ["there is none"] if not runs else [f"there are {len(runs)}"]
 
 
-def _counted(records: Sequence[TrialRecord], listen: Listener | None) -> Iterator[TrialRecord]:
-    for done, record in enumerate(records):
-        if listen:
-            listen(done, len(records))
-        yield record
-    if listen:
-        listen(len(records), len(records))
+def _counted(items: Iterable[Item], total: int, listen: Listener | None) -> Iterator[Item]:
+    tell = listen or (lambda done, total: None)
+    tell(0, total)
+    for done, item in enumerate(items, 1):
+        yield item
+        tell(done, total)
