@@ -17,9 +17,9 @@ from orchestrator.recorded import trial_folder
 from orchestrator.storage import LocalStorage
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
-def test_missing_gpu_is_a_result_and_says_so(tmp_path: Path) -> None:
+def test_missing_gpu_is_a_result_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It once killed the trial's process without a word: 21 times, then 'its machine was lost'."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = tiny_config(**{"runtime.device": "cuda"})
     storage = LocalStorage(tmp_path)
     dataset = provide(storage, config.data.request())
