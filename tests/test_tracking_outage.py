@@ -14,14 +14,18 @@ import sys
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestrator.cli.tracking import Tracker
 from orchestrator.projections import reach
+from orchestrator.projections.connection import Connection
 from orchestrator.projections.mlflow import MlflowProjection, TrackingError
 from orchestrator.record import TrialRecord, read_trials
 from orchestrator.storage import open_storage
@@ -82,6 +86,41 @@ def test_server_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.Mon
         assert time.monotonic() - began < 0.5
         tracker.close()
         assert time.monotonic() - began < 20
+
+
+class CountingClient:
+    """Answers as a server does, slowly enough for requests to meet; knows how many named a dataset at once."""
+
+    def __init__(self) -> None:
+        self.at_once: dict[str, list[int]] = {"log_inputs": [0, 0], "create_run": [0, 0]}
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def request(*arguments: Any, **options: Any) -> Any:
+            now = self.at_once.setdefault(name, [0, 0])
+            with self._lock:
+                now[0] += 1
+                now[1] = max(now)
+            time.sleep(0.05)
+            with self._lock:
+                now[0] -= 1
+            return SimpleNamespace(info=SimpleNamespace(run_id=uuid.uuid4().hex))
+
+        return request
+
+
+def test_trials_are_sent_together_but_a_new_dataset_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow refuses one of two requests that name the same new dataset: a rebuild once failed of it."""
+    client = CountingClient()
+    monkeypatch.setattr(Connection, "session", lambda self, forget: nullcontext(client))
+    monkeypatch.setattr(Connection, "search", lambda self, client, condition: iter(()))
+    projection = MlflowProjection("http://127.0.0.1:1")
+    assert projection.sync([finished(seed) for seed in range(12)], "depth", DEFINITION).trials == 12
+    assert client.at_once["create_run"][1] > 1, "several trials at a time"
+    calm = CountingClient()
+    monkeypatch.setattr(Connection, "session", lambda self, forget: nullcontext(calm))
+    MlflowProjection("http://127.0.0.1:1").sync([finished(seed) for seed in range(4)], "depth", DEFINITION)
+    assert calm.at_once["log_inputs"][1] == 1, "all four waited for the first"
 
 
 def sweep_command(storage: Path, tracking: str) -> list[str]:

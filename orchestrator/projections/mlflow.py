@@ -17,9 +17,11 @@ on, as SCHEDULED. The tag `status` has the exact word. A trial that waits for it
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -92,6 +94,9 @@ class MlflowProjection:
         self._connection = Connection(tracking_uri, experiment, artifacts)
         self._runs: dict[str, dict[str, _Run]] = {}
         self._client: Any = None
+        self._datasets: set[str] = set()
+        self._first_of_dataset = threading.Lock()
+        """MLflow refuses one of two requests that name the same new dataset at once."""
 
     def sync(
         self,
@@ -101,7 +106,7 @@ class MlflowProjection:
         listen: Listener | None = None,
     ) -> Synced:
         """Bring MLflow to what the records say, sending only what it does not have."""
-        with self._connection.session(self._runs.clear) as self._client:
+        with self._connection.session(self._forget) as self._client:
             if sweep_name not in self._runs:
                 self._runs[sweep_name] = self._without_doubles(self._found(sweep_name))
             runs = self._runs[sweep_name]
@@ -121,7 +126,7 @@ class MlflowProjection:
         listen: Listener | None = None,
     ) -> Synced:
         """Delete the runs of a sweep, if there are any, and send everything anew."""
-        with self._connection.session(self._runs.clear) as self._client:
+        with self._connection.session(self._forget) as self._client:
             self._runs.pop(sweep_name, None)
             for run in [run for doubles in self._found(sweep_name).values() for run in doubles]:
                 self._client.delete_run(run.run_id)
@@ -131,7 +136,7 @@ class MlflowProjection:
         self, records: Sequence[TrialRecord], sweep_name: str, listen: Listener | None = None
     ) -> list[Difference]:
         """Compare every point with the records; nothing is left to say if each is there exactly once. Only reads."""
-        with self._connection.session(self._runs.clear) as self._client:
+        with self._connection.session(self._forget) as self._client:
             found = self._found(sweep_name)
             begun = [record for record in records if _has_begun(record)]
             differences = [
@@ -149,9 +154,13 @@ class MlflowProjection:
         """Put a winner into the model registry, its files beside its run; see `registry.register`."""
         from orchestrator.projections.registry import register
 
-        with self._connection.session(self._runs.clear) as self._client:
+        with self._connection.session(self._forget) as self._client:
             (run,) = self._found(won.record.sweep)[won.record.trial_id]
             return register(self._client, run.run_id, won, trained)
+
+    def _forget(self) -> None:
+        self._runs.clear()
+        self._datasets.clear()
 
     def _found(self, sweep_name: str) -> dict[str, list[_Run]]:
         """The sweep's runs by trial id."""
@@ -245,7 +254,10 @@ class MlflowProjection:
         source = CodeDatasetSource({"source": str(facts.get("source", "")), "counts": str(facts.get("counts", {}))})
         dataset = MetaDataset(source, name=str(facts["benchmark"]), digest=str(facts["fingerprint"])[: view.DIGEST_LEN])
         context = InputTag("mlflow.data.context", "training")
-        self._client.log_inputs(run.run_id, [DatasetInput(dataset._to_mlflow_entity(), [context])])
+        inputs = [DatasetInput(dataset._to_mlflow_entity(), [context])]
+        with nullcontext() if dataset.digest in self._datasets else self._first_of_dataset:
+            self._client.log_inputs(run.run_id, inputs)
+            self._datasets.add(dataset.digest)
         params = [Param(name, value) for name, value in view.flatten(record.config.plain()).items()]
         while len(params) > PARAMS_PER_REQUEST:
             self._client.log_batch(run.run_id, params=params[:PARAMS_PER_REQUEST])
