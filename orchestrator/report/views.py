@@ -77,19 +77,19 @@ def studies(records: Sequence[TrialRecord]) -> list[Study]:
 
 
 def _study(benchmark: str, fingerprint: str, records: list[TrialRecord]) -> Study:
-    flat = {record.trial_id: _settings(record) for record in records}
-    compared = [record for record in records if record.stage in ("explore", "study")]
-    said = _varied([flatten(settings_of(record)) for record in compared])  # not what only follows from the variant
-    differing = _varied([flat[record.trial_id] for record in compared])
-    varied = [path for path in differing if path in said]
+    raw = {record.trial_id: settings_of(record) for record in records}
+    flat = {record.trial_id: _written_out(raw[record.trial_id], record) for record in records}
+    compared = [record.trial_id for record in records if record.stage in ("explore", "study")]
+    said = _varied([flatten(raw[trial_id]) for trial_id in compared])  # not what only follows from the variant
+    varied = [path for path in _varied([flat[trial_id] for trial_id in compared]) if path in said]
     names = {path: LETTERS.get(path, path) for path in varied}
     trials = [_view(record, {names[path]: flat[record.trial_id].get(path) for path in varied}) for record in records]
     return Study(benchmark, fingerprint, tuple(records), tuple(trials), tuple(names.values()))
 
 
-def _settings(record: TrialRecord) -> dict[str, Value]:
+def _written_out(settings: dict[str, Any], record: TrialRecord) -> dict[str, Value]:
     """By path, a model's defaults written out: whether a value was said or left to the default, it is the same."""
-    return flatten(settings_of(record) | {"model": record.config.model.resolved().plain()})
+    return flatten(settings | {"model": record.config.model.resolved().plain()})
 
 
 def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
