@@ -66,6 +66,7 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
             import overhead
 
             orchestrator.slot.child_main = overhead.empty_trial
+            orchestrator.slot.PRELOAD.append("overhead")  # as what it replaces is
             super().setup(config)
 
     started = time.perf_counter()

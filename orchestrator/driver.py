@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from orchestrator.announcer import Announcer
@@ -235,7 +234,7 @@ class Driver:
             return None
         self._has_sent = True
         job = self._announcer.announce(start)
-        return {"trial_id": job.trial_id, "job": asdict(job), "bundle": start.candidate.bundle._asdict()}
+        return {"trial_id": job.trial_id, "job": job.to_json(), "bundle": start.candidate.bundle._asdict()}
 
     @property
     def is_finished(self) -> bool:

@@ -5,10 +5,11 @@ Imports neither torch nor Ray: the driver and its slots stay light, only trial p
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -29,6 +30,15 @@ class Job:
     continues: str | None = None
     """A shorter trial of the sweep whose first steps are this one's: its last checkpoint is where a first attempt
     begins."""
+
+    def to_json(self) -> str:
+        """As one string, which Tune passes on as it is: a nested configuration it copies and searches a dozen times."""
+        return json.dumps({item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """What `to_json` was given."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)

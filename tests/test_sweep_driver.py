@@ -44,7 +44,7 @@ class StandIn:
         rng, running = random.Random(0), []
         for _ in range(2000):
             while len(running) < slots and (config := driver.suggest()) is not None:
-                running.append((Job(**config["job"]), self._sit(config)))
+                running.append((Job.from_json(config["job"]), self._sit(config)))
             if not running:
                 if driver.is_finished or driver.is_stopping:
                     return
