@@ -164,6 +164,14 @@ class TestIncrements:
         assert counts == {"finished": "1", "running": "1", "failed": "0"}
         assert parent.data.tags["definition.seeds"] == "[0, 1, 2]"
 
+
+class TestRequests:
+    """What is written by requests to MLflow, as to a server, and cut between two of them."""
+
+    @pytest.fixture
+    def projection(self, uri: str) -> MlflowProjection:
+        return MlflowProjection(uri, through_api=True)
+
     @pytest.mark.parametrize("nth", [2, 3])
     def test_a_curve_that_was_cut_between_requests_is_completed(
         self, projection: MlflowProjection, monkeypatch: pytest.MonkeyPatch, nth: int

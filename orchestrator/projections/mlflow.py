@@ -5,10 +5,10 @@
     projection.verify(read_trials(storage, "depth"), "depth")             # [] where every point is there exactly once
 
 A sweep is a parent run, a trial is a child found by its tag `trial_id`. Points carry the record's own time and step.
-The tag `projected` says how many rows a run has, with their digest; it is written in the same request as the rows,
-after them, and MLflow ignores a point that it has: a request that is repeated changes nothing. Where a record has taken
-back rows (a lost attempt had gone further than its last checkpoint), the run is deleted and sent anew, because MLflow
-cannot delete points.
+The tag `projected` says how many rows a run has, with their digest; it is written together with the rows: in one
+transaction where we open the database ourselves (`bulk`), else in one request (`api`). Where a record has taken back
+rows (a lost attempt had gone further than its last checkpoint), the run is deleted and sent anew, because MLflow cannot
+delete points.
 
 MLflow knows five states, a trial has eight. FINISHED is kept for trials with a final score, so that a search for it
 gives comparable runs: stopped early is KILLED; failed, diverged and out of memory are FAILED; interrupted waits to go
@@ -17,19 +17,18 @@ on, as SCHEDULED. The tag `status` has the exact word. A trial that waits for it
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from orchestrator.projections import view
+from orchestrator.projections import bulk, view
+from orchestrator.projections.api import ApiWriter
 from orchestrator.projections.compare import Difference, Key, compare, key_of
 from orchestrator.projections.connection import Connection, default_uri
 from orchestrator.projections.reach import TrackingError
+from orchestrator.projections.runs import Run, Update, Writer
 from orchestrator.record import Status, TrialRecord
 
 if TYPE_CHECKING:
@@ -48,14 +47,8 @@ STATUSES = {
     Status.DIVERGED: "FAILED",
     Status.OUT_OF_MEMORY: "FAILED",
 }
-ENDED = {"FINISHED", "FAILED", "KILLED"}
 FILES = "files"
 """Tag with the digest of the files that were sent."""
-ENTITIES_PER_REQUEST = 1000
-PARAMS_PER_REQUEST = 100
-"""Limits of MLflow's API. What exceeds the first (points, parameters and tags together) its client sends in further
-requests, the tags in the first: a server that dies in between would then claim points that it never got."""
-
 TRIALS_AT_ONCE = 4
 """MLflow's server has four workers unless told otherwise."""
 
@@ -71,15 +64,6 @@ class Synced(NamedTuple):
     points: int
 
 
-@dataclass(slots=True)
-class _Run:
-    """A run as MLflow has it."""
-
-    run_id: str
-    status: str
-    tags: dict[str, str]
-
-
 class MlflowProjection:
     """One writer of one experiment. Not for use from several threads at once.
 
@@ -87,16 +71,24 @@ class MlflowProjection:
     goes on there.
     """
 
-    def __init__(self, tracking_uri: str, experiment: str = "trm", artifacts: str | None = None) -> None:
-        """`artifacts`: where a new experiment keeps files if `tracking_uri` is a database other than SQLite, which has
-        no place of its own as SQLite (beside its file) and servers have."""
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str = "trm",
+        artifacts: str | None = None,
+        *,
+        through_api: bool = False,
+    ) -> None:
+        """Args:
+        artifacts: where a new experiment keeps files if `tracking_uri` is a database other than SQLite, which has no
+            place of its own as SQLite (beside its file) and servers have.
+        through_api: write by MLflow's client also where the tables can be written to.
+        """
         self.tracking_uri = tracking_uri
+        self._through_api = through_api
         self._connection = Connection(tracking_uri, experiment, artifacts)
-        self._runs: dict[str, dict[str, _Run]] = {}
+        self._runs: dict[str, dict[str, Run]] = {}
         self._client: Any = None
-        self._datasets: set[str] = set()
-        self._first_of_dataset = threading.Lock()
-        """MLflow refuses one of two requests that name the same new dataset at once."""
 
     def sync(
         self,
@@ -107,15 +99,18 @@ class MlflowProjection:
     ) -> Synced:
         """Bring MLflow to what the records say, sending only what it does not have."""
         with self._connection.session(self._forget) as self._client:
+            store = self._store()
             if sweep_name not in self._runs:
-                self._runs[sweep_name] = self._without_doubles(self._found(sweep_name))
+                self._runs[sweep_name] = self._without_doubles(self._found(sweep_name, store))
             runs = self._runs[sweep_name]
             begun = [record for record in records if _has_begun(record)]
             if not begun:
                 return Synced(0, 0)
-            parent = self._sync_parent(runs, records, sweep_name, definition)
-            sent = list(_counted(self._sync_trials(runs, begun, parent), len(begun), listen))
-            self._sync_files(runs[view.PARENT], view.parent_files(definition, records))
+            requests = ApiWriter(self._client, self._connection.experiment_id)
+            parent = self._sync_parent(requests, runs, records, sweep_name, definition)
+            writer = requests if store is None else bulk.BulkWriter(store, self._connection.experiment_id)
+            sent = list(_counted(self._sync_trials(writer, runs, begun, parent), len(begun), listen))
+            self._sync_files(requests, runs[view.PARENT], view.parent_files(definition, records))
         return Synced(sum(points is not None for points in sent), sum(points or 0 for points in sent))
 
     def rebuild(
@@ -160,17 +155,28 @@ class MlflowProjection:
 
     def _forget(self) -> None:
         self._runs.clear()
-        self._datasets.clear()
 
-    def _found(self, sweep_name: str) -> dict[str, list[_Run]]:
-        """The sweep's runs by trial id."""
-        runs: dict[str, list[_Run]] = defaultdict(list)
-        for found in self._connection.search(self._client, f"tags.sweep = '{sweep_name}'"):
-            run = _Run(found.info.run_id, found.info.status, dict(found.data.tags))
+    @property
+    def _is_server(self) -> bool:
+        return self.tracking_uri.startswith("http")
+
+    def _store(self) -> Any | None:
+        """The store whose tables can be written to; None for a server and for what `bulk` does not know."""
+        return None if self._is_server or self._through_api else bulk.store_of(self._client)
+
+    def _found(self, sweep_name: str, store: Any | None = None) -> dict[str, list[Run]]:
+        """The sweep's runs by trial id, as the client says or, which is quicker, as the tables do."""
+        if store is not None:
+            found = bulk.runs_of(store, self._connection.experiment_id, sweep_name)
+        else:
+            search = self._connection.search(self._client, f"tags.sweep = '{sweep_name}'")
+            found = [Run(run.info.run_id, run.info.status, dict(run.data.tags)) for run in search]
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for run in found:
             runs[run.tags.get("trial_id", view.PARENT)].append(run)
         return dict(runs)
 
-    def _without_doubles(self, found: Mapping[str, list[_Run]]) -> dict[str, _Run]:
+    def _without_doubles(self, found: Mapping[str, list[Run]]) -> dict[str, Run]:
         """A request without an answer may leave a second run of a trial: the one that has less is deleted."""
         kept = {}
         for key, runs in found.items():
@@ -180,112 +186,59 @@ class MlflowProjection:
         return kept
 
     def _sync_parent(
-        self, runs: dict[str, _Run], records: Sequence[TrialRecord], sweep_name: str, definition: Mapping[str, Any]
+        self,
+        requests: ApiWriter,
+        runs: dict[str, Run],
+        records: Sequence[TrialRecord],
+        sweep_name: str,
+        definition: Mapping[str, Any],
     ) -> str:
         tags = view.parent_tags(sweep_name, definition, records)
         if view.PARENT not in runs:
             started_s = min((view.started_s(record) for record in records if record.attempts), default=0.0)
-            runs[view.PARENT] = self._create(started_s, tags)
+            runs[view.PARENT] = requests.create(started_s, tags)
         run = runs[view.PARENT]
-        self._send(run, [], tags)
+        requests.send(run, [], tags)
         ended = all(record.status.is_final for record in records)
-        self._set_status(run, "FINISHED" if ended else "RUNNING", max(map(view.ended_s, records), default=0.0))
+        requests.set_status(run, "FINISHED" if ended else "RUNNING", max(map(view.ended_s, records), default=0.0))
         return run.run_id
 
-    def _sync_files(self, run: _Run, files: Mapping[str, str]) -> None:
+    def _sync_files(self, requests: ApiWriter, run: Run, files: Mapping[str, str]) -> None:
         """Last: a store of files that is away keeps no curve from being sent."""
         tag = {FILES: view.digest_of(files)}
         if run.tags.get(FILES) != tag[FILES]:
             for name, text in files.items():
                 self._client.log_text(run.run_id, text, name)
-            self._send(run, [], tag)
+            requests.send(run, [], tag)
 
     def _sync_trials(
-        self, runs: dict[str, _Run], records: Sequence[TrialRecord], parent_id: str
+        self, writer: Writer, runs: dict[str, Run], records: Sequence[TrialRecord], parent_id: str
     ) -> Iterator[int | None]:
         """Several at once where each waits for answers of a server; each trial's own requests stay in order."""
-        send = partial(self._sync_trial, runs, parent_id=parent_id)
-        if not self.tracking_uri.startswith("http"):
+        send = partial(self._sync_trial, runs, parent_id=parent_id, writer=writer)
+        if not self._is_server:
             yield from map(send, records)
             return
         with ThreadPoolExecutor(TRIALS_AT_ONCE, "mlflow") as pool:
             yield from pool.map(send, records)
 
-    def _sync_trial(self, runs: dict[str, _Run], record: TrialRecord, parent_id: str) -> int | None:
+    def _sync_trial(self, runs: dict[str, Run], record: TrialRecord, parent_id: str, writer: Writer) -> int | None:
         """The number of points sent; None if there was nothing to do."""
         run = runs.get(record.trial_id)
         rows = view.rows(record)
-        status = STATUSES[record.status]
         if run and _is_settled(run, record) and view.num_projected(run.tags) == len(rows):
             return None
         if run and not view.continues(run.tags, rows):
             self._client.delete_run(run.run_id)
             run = None
-        tags = view.trial_tags(record, parent_id)
-        if run is None:
-            run = runs[record.trial_id] = self._create(view.started_s(record), tags)
-        params = [] if view.PROJECTED in run.tags else self._introduce(run, record)
-        before = view.num_projected(run.tags)
-        changed = run.status != status or before < len(rows) or any(run.tags.get(k) != v for k, v in tags.items())
-        limit = ENTITIES_PER_REQUEST - len(params) - len(tags) - 1
-        for end, batch in view.batches(rows, before, limit) or [(before, [])]:
-            last = tags if end == len(rows) else {}
-            self._send(run, batch, {**last, view.PROJECTED: view.mark(rows[:end])}, params)
-            params = []
-        self._set_status(run, status, view.ended_s(record))
-        return sum(len(row.metrics) for row in rows[before:]) if changed else None
+        update = Update(record, rows, STATUSES[record.status], view.trial_tags(record, parent_id))
+        if not update.changes(run):
+            return None
+        before = view.num_projected(run.tags) if run else 0
+        runs[record.trial_id] = writer.write(run, update)
+        return sum(len(row.metrics) for row in rows[before:])
 
-    def _create(self, started_s: float, tags: dict[str, str]) -> _Run:
-        created = self._client.create_run(
-            self._connection.experiment_id,
-            start_time=round(started_s * 1000),
-            tags=tags,
-            run_name=tags["mlflow.runName"],
-        )
-        return _Run(created.info.run_id, "RUNNING", dict(tags))
-
-    def _introduce(self, run: _Run, record: TrialRecord) -> list[Any]:
-        """Send the dataset and all but the last parameters, which are returned: they go along with the first points."""
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.entities import DatasetInput, InputTag, Param
-
-        facts = record.dataset
-        source = CodeDatasetSource({"source": str(facts.get("source", "")), "counts": str(facts.get("counts", {}))})
-        dataset = MetaDataset(source, name=str(facts["benchmark"]), digest=str(facts["fingerprint"])[: view.DIGEST_LEN])
-        context = InputTag("mlflow.data.context", "training")
-        inputs = [DatasetInput(dataset._to_mlflow_entity(), [context])]
-        with nullcontext() if dataset.digest in self._datasets else self._first_of_dataset:
-            self._client.log_inputs(run.run_id, inputs)
-            self._datasets.add(dataset.digest)
-        params = [Param(name, value) for name, value in view.flatten(record.config.plain()).items()]
-        while len(params) > PARAMS_PER_REQUEST:
-            self._client.log_batch(run.run_id, params=params[:PARAMS_PER_REQUEST])
-            params = params[PARAMS_PER_REQUEST:]
-        return params
-
-    def _send(
-        self, run: _Run, points: Iterable[view.Point], tags: Mapping[str, str], params: Sequence[Any] = ()
-    ) -> None:
-        """One request. MLflow writes its tags last, and only those that differ are in it."""
-        from mlflow.entities import Metric, RunTag
-
-        new = {name: value for name, value in tags.items() if run.tags.get(name) != value}
-        metrics = [Metric(point.name, point.value, round(point.time_s * 1000), point.step) for point in points]
-        if metrics or new or params:
-            self._client.log_batch(run.run_id, metrics, params, [RunTag(*item) for item in new.items()])
-            run.tags.update(new)
-
-    def _set_status(self, run: _Run, status: str, ended_s: float) -> None:
-        if run.status == status:
-            return
-        if status in ENDED:
-            self._client.set_terminated(run.run_id, status, round(ended_s * 1000))
-        else:
-            self._client.update_run(run.run_id, status)
-        run.status = status
-
-    def _compare(self, runs: Sequence[_Run], record: TrialRecord) -> Iterator[Difference]:
+    def _compare(self, runs: Sequence[Run], record: TrialRecord) -> Iterator[Difference]:
         expected: dict[str, list[Key]] = defaultdict(list)
         for point in view.points(view.rows(record)):
             expected[point.name].append(key_of(point.step, round(point.time_s * 1000), point.value))
@@ -310,13 +263,13 @@ def _has_begun(record: TrialRecord) -> bool:
     return bool(record.attempts) or record.status.is_final
 
 
-def _is_settled(run: _Run, record: TrialRecord) -> bool:
+def _is_settled(run: Run, record: TrialRecord) -> bool:
     """Whether the run knows that the trial is done: spares digests of long curves at every synchronisation."""
     known = run.tags.get("status") == record.status and run.status == STATUSES[record.status]
     return known and record.status.is_final
 
 
-def _odd(runs: Sequence[_Run]) -> list[str]:
+def _odd(runs: Sequence[Run]) -> list[str]:
     """What is wrong with the number of runs of one trial; nothing if there is one."""
     return [] if len(runs) == 1 else ["there is none"] if not runs else [f"there are {len(runs)}"]
 
