@@ -26,8 +26,8 @@ HEARTBEAT_S = 2.0
 """Longest time that a step of the actor takes, so that a stop is heard soon."""
 GRACE_S = 20.0
 """Time that a trial gets to write its last checkpoint."""
-PRELOAD = ["orchestrator.attempt"]
-"""Imports torch and numpy but touches no device: a CUDA context does not survive a fork."""
+PRELOAD = ["orchestrator.preload"]
+"""Imports torch and numpy, once for all trials of a slot."""
 
 
 def forkserver() -> Any:
