@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from trm_data.errors import first_line
 
 GOLDEN = Path(__file__).parent / "golden"
 GOOD_6X6 = "123456456123231564564231312645645312"
@@ -122,6 +123,12 @@ def test_full_disk_is_one_line_and_leaves_no_half_dataset(full_disk: Path, capsy
     code, _, err = call(capsys, "data", "build", "sudoku-6x6", "--num-train", "2000", "--storage", str(full_disk))
     assert code == 2 and err.count("\n") == 1 and "No space left" in err
     assert not list(full_disk.glob("datasets/*/manifest.json"))
+
+
+def test_reason_of_a_foreign_error_is_one_line_even_where_it_says_nothing() -> None:
+    assert first_line(OSError("\n  disk full \nlong story")) == "disk full"
+    assert first_line(EOFError()) == "EOFError"
+    assert first_line(ValueError(" \n ")) == "ValueError"
 
 
 def test_help_has_examples_and_imports_nothing_heavy() -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trm_data.errors import first_line
 from trm_data.files import write_atomic
 from trm_model.artifact import pack_weights
 from trm_model.checkpoint import CheckpointError
@@ -107,7 +108,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}", "Name the file step_<number> of an official run") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a plain PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} is not a plain PyTorch checkpoint: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} does not hold a state dict", "Name the file step_<number> of an official run")
     return state

@@ -36,6 +36,11 @@ class DataError(UserError):
     """A puzzle source or a dataset that cannot be used as it is."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign error says first, or its type if it says nothing: for the reason in a line of ours."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean X?`, or the list of known names where nothing is near."""
     names = sorted(known)

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trm_data.errors import DataError
+from trm_data.errors import DataError, first_line
 from trm_data.jit import Bytes
 
 Family = Literal["sudoku", "maze", "arc"]
@@ -150,9 +150,8 @@ def read_table(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise DataError(f"{path} is missing", "Delete the dataset's folder and build it again") from None
     except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path} is damaged or truncated ({reason})", "Delete the dataset's folder and build it again"
+            f"{path} is damaged or truncated ({first_line(error)})", "Delete the dataset's folder and build it again"
         ) from None
 
 

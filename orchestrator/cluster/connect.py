@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 from orchestrator.errors import ClusterError
+from trm_data.errors import first_line
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are the truth: no CSV, JSON or TensorBoard beside them
@@ -56,7 +57,7 @@ def _start_local() -> None:
         if "timed out" not in str(error):
             raise
         raise ClusterError(
-            f"Ray does not start on this machine: {_first_line(error)}", "Try again when it has less to do"
+            f"Ray does not start on this machine: {first_line(error)}", "Try again when it has less to do"
         ) from error
 
 
@@ -90,7 +91,7 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises many types here, each for something that only the user can mend
         raise ClusterError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}", "Look at `trm doctor --address`"
+            f"cannot join the Ray cluster at {address}: {first_line(error)}", "Look at `trm doctor --address`"
         ) from error
 
 
@@ -105,7 +106,3 @@ def parse_address(address: str) -> tuple[str, int]:
 def _has_token() -> bool:
     named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
     return named or (Path.home() / ".ray" / "auth_token").is_file()
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from trm_data.errors import UserError
+from trm_data.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import openai
@@ -106,8 +106,7 @@ class Endpoint:
             raise TryAgain("no reply in time", "lost" if sent else "unreachable") from None
         except self._openai.APIConnectionError as error:
             sent = "connect" not in type(error.__cause__).__name__.lower()
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise TryAgain(reason, "lost" if sent else "unreachable") from None
+            raise TryAgain(first_line(error.__cause__ or error), "lost" if sent else "unreachable") from None
         return self._read(body, question, time.monotonic() - started)
 
     def _post(self, question: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from orchestrator.projections.reach import TrackingError, check, probe
 from orchestrator.projections.view import without_password
+from trm_data.errors import first_line
 
 PAGE = 1000
 _ENVIRONMENT = {
@@ -76,9 +77,8 @@ class Connection:
             forget()
             if not isinstance(error, (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, *_file_errors())):
                 raise
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise TrackingError(
-                f"tracker {without_password(self.tracking_uri)}: {lines[0] if lines else type(error).__name__}",
+                f"tracker {without_password(self.tracking_uri)}: {first_line(error)}",
                 "Records are complete without it; `trm track sync NAME` sends the rest when it works again",
             ) from error
 

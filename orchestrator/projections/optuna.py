@@ -33,7 +33,7 @@ from orchestrator.record import Status, TrialRecord, read_trials
 from orchestrator.recorded import load_definition, sweep_folder
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep import Sweep
-from trm_data.errors import UserError
+from trm_data.errors import UserError, first_line
 from trm_data.settings import digest
 
 BUSY_TIMEOUT_S = 30
@@ -120,9 +120,8 @@ def _opened(url: str) -> Iterator[RDBStorage]:
         database = RDBStorage(url, engine_kwargs=options)
         yield database
     except (optuna.exceptions.OptunaError, SQLAlchemyError, OSError) as error:
-        reason = next(filter(None, (str(error.__cause__ or error)).splitlines()), type(error).__name__)
         raise OptunaError(
-            f"Optuna's database {without_password(url)}: {reason}",
+            f"Optuna's database {without_password(url)}: {first_line(error.__cause__ or error)}",
             "Records are complete without it; delete or mend it and synchronise again",
         ) from error
     finally:

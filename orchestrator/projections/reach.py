@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.projections.view import without_password
-from trm_data.errors import UserError
+from trm_data.errors import UserError, first_line
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 TIMEOUT_S = 2.0
@@ -97,8 +97,8 @@ def _check_database(uri: str) -> None:
         remedy = "pip install 'trm-orchestrator[postgres]' has the one for PostgreSQL"
         raise TrackingError(f"tracker {shown} needs the package {error.name}", remedy) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        text = str(getattr(error, "orig", None) or error).strip().splitlines()
-        raise TrackingError(f"tracker {shown}: {text[0] if text else type(error).__name__}", ADDRESSES) from error
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise TrackingError(f"tracker {shown}: {reason}", ADDRESSES) from error
     if revision == _head() or not tables:
         return
     ours = importlib.metadata.version("mlflow")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as compute
 from numpy.typing import NDArray
 
-from trm_data.errors import DataError
+from trm_data.errors import DataError, first_line
 from trm_data.jit import Bytes, Ints
 from trm_data.sources import files
 from trm_data.sources.files import Address
@@ -42,7 +42,7 @@ def _blocks(address: Address) -> Iterator[pa.RecordBatch]:
             yield from csv.open_csv(stream, read_options=options, convert_options=convert)
     except pa.ArrowInvalid as error:
         raise DataError(
-            f"{address}: {str(error).splitlines()[0]}", "A row is source,question,answer,rating after one header line"
+            f"{address}: {first_line(error)}", "A row is source,question,answer,rating after one header line"
         ) from None
 
 
