@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server that was started ends too
     print(f"{processor()}, {os.cpu_count()} cores; load before: {os.getloadavg()[0]:.1f}")
     results = {
         f"{store} {points}": compare(store, options.trials, points, options.others, options.rounds)
