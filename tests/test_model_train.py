@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_resumed_run_equals_straight_run_bit_for_bit(
     ends = [events[-1] for events in (straight, second)]
     assert all(isinstance(end, Finished) for end in ends)
     assert ends[0].result["per_item"] == ends[1].result["per_item"]  # type: ignore[union-attr]
+
+
+def test_means_over_steps_that_were_cut_in_two_are_those_of_a_straight_run(dataset: Dataset, tmp_path: Path) -> None:
+    def curve(*runs: list[Event]) -> list[tuple[int, dict[str, float]]]:
+        timed = ("examples_per_s", "flops_per_s", "train_s")
+        return [
+            (event.step, {name: value for name, value in event.metrics.items() if name not in timed})
+            for events in runs
+            for event in events
+            if isinstance(event, Trained)
+        ]
+
+    config = tiny(runtime={"log_every": 4})
+    straight = run(config, dataset, tmp_path / "straight")
+    asked = count()
+    store = LocalCheckpoints(tmp_path / "resumed")
+    first = list(train(config, dataset, checkpoints=store, should_stop=lambda: next(asked) >= 5))
+    assert first[-1] == Interrupted(5), "in the midst of what is averaged"
+    assert curve(first, run(config, dataset, tmp_path / "resumed")) == curve(straight)
 
 
 def test_run_resumed_in_a_new_process_equals_straight_run(dataset: Dataset, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, Any
 
@@ -30,34 +30,26 @@ _LOSSES = {"answer_loss", "halt_loss", "continue_loss"}
 
 
 @dataclass(slots=True)
-class _Progress:
-    """What outlives an attempt beside the trainer's own state."""
-
-    train_s: float = 0.0
-    best_step: int | None = None
-    best_score: float = -1.0
-
-
 class _Window:
-    """Sums over the steps since the last `Trained` event."""
+    """Sums over the steps since the last `Trained` event. Saved too: a mean over steps that were cut in two is the
+    same as over steps in one piece."""
 
-    def __init__(self) -> None:
-        self.steps = 0
-        self.seconds = 0.0
-        self.loss = 0.0
-        self.flops = 0.0
-        self.sums = np.zeros(len(SUMS))
+    steps: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    flops: float = 0.0
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(SUMS))
 
-    def add(self, loss: float, sums: np.ndarray, seconds: float, flops: float) -> None:
+    def add(self, loss: float, sums: NDArray[np.float64], seconds: float, flops: float) -> None:
         self.steps += 1
         self.seconds += seconds
         self.loss += loss
         self.flops += flops
-        self.sums += sums
+        self.sums = [before + new for before, new in zip(self.sums, sums.tolist(), strict=True)]
 
     def means(self, batch_size: int) -> dict[str, float]:
         """Losses per example; the rest per sequence that halted (absent where none did)."""
-        sums = dict(zip(SUMS, self.sums.tolist(), strict=True))
+        sums = dict(zip(SUMS, self.sums, strict=True))
         halted = sums.pop("count")
         metrics = {"loss": self.loss / self.steps}
         for name, value in sums.items():
@@ -67,6 +59,21 @@ class _Window:
                 metrics[name] = value / halted
         seconds = max(self.seconds, 1e-9)
         return metrics | {"examples_per_s": self.steps * batch_size / seconds, "flops_per_s": self.flops / seconds}
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What outlives an attempt beside the trainer's own state."""
+
+    train_s: float = 0.0
+    best_step: int | None = None
+    best_score: float = -1.0
+    window: _Window = field(default_factory=_Window)
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> _Progress:
+        """From a checkpoint; those of earlier versions hold no window."""
+        return cls(**{**saved, "window": _Window(**saved.get("window", {}))})
 
 
 class OutOfMemoryError(UserError):
@@ -103,11 +110,11 @@ def train(
     found = kept.newest()
     if found is not None:
         trainer.load(found)
-        progress = _Progress(**found.header["progress"])
+        progress = _Progress.of(found.header["progress"])
     yield Started(trainer.step, trainer.flat.num_parameters, found is not None)
 
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
-    window, saved_at, save_s = _Window(), timer(), 0.0
+    saved_at, save_s = timer(), 0.0
     while not trainer.is_done:
         if trainer.ranks.first_says(should_stop()):
             yield _save(trainer, progress, kept)
@@ -120,11 +127,11 @@ def train(
             yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.last_words()}")
             return
         progress.train_s += seconds
-        window.add(loss, sums, seconds, trainer.flops - flops)
+        progress.window.add(loss, sums, seconds, trainer.flops - flops)
         is_last = trainer.is_done
         if trainer.step % runtime.log_every == 0 or is_last:
-            yield Trained(trainer.step, window.means(config.train.batch_size) | _position(trainer, progress))
-            window = _Window()
+            yield Trained(trainer.step, progress.window.means(config.train.batch_size) | _position(trainer, progress))
+            progress.window = _Window()
         improved = False
         if (trainer.step % evaluate_every == 0 or is_last) and dataset.counts.get("validation", 0):
             metrics = _curve_point(trainer)
