@@ -34,7 +34,7 @@ def forkserver() -> Any:
     """A forkserver context whose children do not import Ray's worker main again (0.3 s each).
 
     Its memory is in huge pages where Linux has them: a fork copies 46,000 fewer entries (5 instead of 10 ms, and the
-    same again at the end), and training meets a fifth of the page faults.
+    same again at the end), and training meets a quarter of the page faults.
     """
     main = sys.modules["__main__"]
     main.__spec__ = None
@@ -54,9 +54,8 @@ class TrialProcess:
         self._process: BaseProcess = context.Process(target=child_main, args=(job, theirs), daemon=True)
         self._process.start()
         theirs.close()
-        self._at_rung = False
-        self.has_ended = False
-        """Whether it has told its end, and only has to leave."""
+        self._told = ""
+        """`rung` while it waits for a word, `end` when it only has to leave."""
 
     def wait(self, timeout_s: float) -> News | None:
         """Let a waiting trial go on; the next rung or end, or the newest progress, or None if there is no news.
@@ -64,9 +63,9 @@ class TrialProcess:
         Raises:
             RuntimeError: the process died without a word: killed, or out of the machine's memory.
         """
-        if self._at_rung:
+        if self._told == "rung":
             self._pipe.send("go")
-            self._at_rung = False
+            self._told = ""
         latest: News | None = None
         until = time.monotonic() + timeout_s
         while (left := until - time.monotonic()) > 0:
@@ -74,8 +73,7 @@ class TrialProcess:
                 break
             latest = self._receive()
             if latest.kind != "progress":
-                self._at_rung = latest.kind == "rung"
-                self.has_ended = latest.kind == "end"
+                self._told = latest.kind
                 break
         return latest
 
@@ -89,7 +87,7 @@ class TrialProcess:
 
     def end(self, graceful: bool) -> None:
         """Stop it if it still runs: gracefully with a last checkpoint, else at once unless it has ended by itself."""
-        if (graceful or self.has_ended) and self._process.is_alive():
+        if (graceful or self._told == "end") and self._process.is_alive():
             with contextlib.suppress(OSError):  # it has just ended
                 self._pipe.send("stop")
             self._process.join(GRACE_S)

@@ -28,7 +28,7 @@ from orchestrator.projections.api import ApiWriter
 from orchestrator.projections.compare import Difference, Key, compare, key_of
 from orchestrator.projections.connection import Connection, default_uri
 from orchestrator.projections.reach import TrackingError
-from orchestrator.projections.runs import Run, Update, Writer
+from orchestrator.projections.runs import Run, Update, Writer, milliseconds
 from orchestrator.record import Status, TrialRecord
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class MlflowProjection:
     def _compare(self, runs: Sequence[Run], record: TrialRecord) -> Iterator[Difference]:
         expected: dict[str, list[Key]] = defaultdict(list)
         for point in view.points(view.rows(record)):
-            expected[point.name].append(key_of(point.step, round(point.time_s * 1000), point.value))
+            expected[point.name].append(key_of(point.step, milliseconds(point.time_s), point.value))
         for note in _odd(runs):
             yield Difference(record.trial_id, "run", sum(map(len, expected.values())) if not runs else 0, note=note)
         if len(runs) != 1:
