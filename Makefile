@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORAGE ?= runs
 
-.PHONY: help demo test test-slow lint install clean
+.PHONY: help demo test test-slow test-gpu lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
 	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
+	@echo "make test-gpu   those that need a CUDA device"
 	@echo "make lint       ruff, mypy, import rules"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
 
@@ -33,6 +34,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m gpu -W default
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -41,6 +41,8 @@ SHAPES = {"sudoku-6x6": (36, 8), "sudoku": (81, 11), "maze": (900, 6), "arc": (9
 """Cells and symbols by the beginning of a benchmark's name; the longest that fits counts."""
 PEAK_TFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "L40S": 362, "A100": 312, "L4": 121, "4090": 165}
 """Dense bfloat16 by part of the device name, from the vendors' data sheets."""
+ROOM = 0.9
+"""Of a GPU's memory: the rest is the allocator's and the driver's."""
 
 
 class Step:
@@ -83,17 +85,33 @@ class Step:
         self.carry = done.carry
 
 
+def fitted(
+    config: TrialConfig, batch: int | None, shape: dict[str, int], device: torch.device, *, compiled: bool
+) -> TrialConfig:
+    """With a batch that the device holds: the recipe's own, halved until it does. Published runs of mazes and ARC had
+    four or eight GPUs for a batch that one cannot hold; training takes such a part as `runtime.micro_batch_size`."""
+    size = batch or config.train.batch_size
+    room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**62
+    while True:
+        train = config.train.model_copy(update={"batch_size": size})
+        runtime = config.runtime.model_copy(update={"compile": compiled})
+        config = config.model_copy(update={"train": train, "runtime": runtime})
+        if batch or cost.peak_bytes(config, num_identifiers=1024, device=device.type, **shape) < ROOM * room:
+            return config
+        size //= 2
+
+
 def measure(name: str, options: argparse.Namespace, *, compiled: bool) -> dict[str, Any]:
     """Seconds per step, peak bytes and predicted bytes, FLOP/s and the share of peak of one recipe."""
     config = get_recipe(name)
-    if options.batch:
-        config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": options.batch})})
     benchmark = config.data.benchmark
     cells, vocab = SHAPES[max((key for key in SHAPES if benchmark.startswith(key)), key=len)]
     shape = {"seq_len": cells, "vocab_size": vocab}
     device = torch.device(options.device)
+    config = fitted(config, options.batch, shape, device, compiled=compiled)
     choose_products(device, rounded=config.train.dtype == "float32-fast")
     on_gpu = device.type == "cuda"
+    torch.compiler.reset()  # what other recipes compiled counts against this one
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

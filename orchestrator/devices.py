@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import psutil
 
@@ -12,7 +12,7 @@ from orchestrator import catalogue
 from orchestrator.catalogue import CatalogueError
 from orchestrator.cluster.nodes import Node
 from orchestrator.memory import measured_besides
-from orchestrator.placement import KNOWN_TYPES, gpu_types
+from orchestrator.placement import KNOWN_TYPES, gpu_types, gpus_of
 from orchestrator.record import TrialRecord, read_trials
 from orchestrator.speed import Speed, assumed_cpu, assumed_gpu, fit, observations
 from orchestrator.storage import LocalStorage, Storage
@@ -31,6 +31,8 @@ class Device(Settings):
     memory_bytes: int | None
     usd_per_hour: float | None = None
     """Of what one trial occupies."""
+    gpus: float = 0
+    """That one trial occupies: a share of one below 1."""
     besides_bytes: int | None = None
     """Measured there: what a trial takes besides its training."""
 
@@ -40,11 +42,12 @@ class Device(Settings):
         return "cpu" if self.name == HERE else "cuda"
 
 
-def devices_of(sweep: Sweep, storage: Storage) -> list[Device]:
-    """This machine first, then the GPUs that the sweep may use."""
+def devices_of(sweep: Sweep, storage: Storage, shared_bytes: int | None = None) -> list[Device]:
+    """This machine first, then the GPUs that the sweep may use; of each, what holds `shared_bytes` if that is given."""
     records = list(_recorded(storage))
     here = _here(sweep, records)
-    return [here, *(_gpu(name, sweep, records) for name in gpu_types(sweep.resources.gpu_type) or KNOWN_TYPES)]
+    types = gpu_types(sweep.resources.gpu_type) or KNOWN_TYPES
+    return [here, *(_gpu(name, sweep, records, shared_bytes) for name in types)]
 
 
 def _recorded(storage: Storage) -> Iterator[TrialRecord]:
@@ -66,8 +69,8 @@ def _here(sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
     )
 
 
-def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
-    share = sweep.resources.gpus or 1
+def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord], shared_bytes: int | None) -> Device:
+    share = gpus_of(sweep.resources, name, shared_bytes, shared_bytes is not None) or 1
     found = observations(records, sweep.base, gpu_type=name, share=share, host="", threads=0)
     try:
         memory = int(catalogue.gpu(name).memory_bytes * min(1.0, share))
@@ -76,9 +79,10 @@ def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
         memory, usd = None, None
     return Device(
         name=name,
-        speed=fit(found) if found else assumed_gpu(name, share),
+        speed=fit(found) if found else assumed_gpu(name, share, sweep.base.runtime.compile),
         memory_bytes=memory,
         usd_per_hour=usd,
+        gpus=share,
         besides_bytes=measured_besides(records, "cuda", name),
     )
 
@@ -99,12 +103,12 @@ def slots_of(
     That is the cheapest one that holds every cell; `too_small` names those that do not.
     """
     if nodes is not None:
-        found = _cluster_slots(sweep.resources, nodes)
+        found = _cluster_slots(sweep.resources, nodes, {device.name: device.gpus for device in devices})
     elif not sweep.resources.gpus:
         found = {HERE: _local_slots(sweep.resources)}
     else:
         best = min(devices[1:], key=lambda device: (device.name in too_small, device.usd_per_hour or float("inf")))
-        found = {best.name: most or 1}
+        found = {best.name: most or max(1, int(1 / best.gpus + 1e-9))}
     left = most or sum(found.values())
     limited = {}
     for name, count in found.items():
@@ -113,7 +117,7 @@ def slots_of(
     return {name: count for name, count in limited.items() if count}
 
 
-def _cluster_slots(resources: Resources, nodes: Sequence[Node]) -> dict[str, int]:
+def _cluster_slots(resources: Resources, nodes: Sequence[Node], gpus: Mapping[str, float]) -> dict[str, int]:
     """How many trials the empty nodes hold. A node of CPUs counts as a machine like this one."""
     wanted = gpu_types(resources.gpu_type)
     found: dict[str, int] = {}
@@ -121,9 +125,9 @@ def _cluster_slots(resources: Resources, nodes: Sequence[Node]) -> dict[str, int
         if wanted and node.gpu_type not in wanted:
             continue
         room = int(node.num_cpus // resources.cpus)
-        if resources.gpus:
-            room = min(room, int(node.num_gpus // resources.gpus))
         name = (node.gpu_type or "GPU") if resources.gpus else HERE
+        if resources.gpus:
+            room = min(room, int(node.num_gpus / gpus.get(name, resources.gpus)))
         if room:
             found[name] = found.get(name, 0) + room
     return found

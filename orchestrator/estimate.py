@@ -94,10 +94,17 @@ def estimate(
     storage: Storage,
     max_concurrent: int | None = None,
     nodes: Sequence[Node] | None = None,
+    share_gpus: bool = False,
 ) -> Estimate:
-    """Expand and predict. Builds nothing, starts nothing. `nodes`: those of the cluster to run on."""
+    """Expand and predict. Builds nothing, starts nothing.
+
+    Args:
+        nodes: those of the cluster to run on.
+        share_gpus: trials get parts of a GPU; all are taken to need as large a part as the largest.
+    """
     explored, controls = _configured(sweep)
-    devices = devices_of(sweep, storage)
+    largest = max(memory_bytes(config, "cuda") for _, config in (*explored, *controls)) if share_gpus else None
+    devices = devices_of(sweep, storage, largest)
     costed = [_cell(family, config, devices, sweep) for family, config in (*explored, *controls)]
     stages, weights = _stages(sweep, len(explored), len(controls))
     too_small = {name for cell in costed for name in cell.does_not_fit}
@@ -227,11 +234,9 @@ def machines_needed(plan: Estimate, sweep: Sweep) -> list[Need]:
     Raises:
         CatalogueError: a GPU that no AWS machine of the catalogue has.
     """
-    needs = []
+    needs, gpus = [], {device.name: device.gpus for device in plan.devices}
     for name, count in plan.slots.items():
         if sweep.resources.gpus and name != HERE:
             machine = catalogue.instances_for(name)[0]
-            needs.append(
-                Need(machine.instance, "on-demand", math.ceil(count * sweep.resources.gpus / machine.num_gpus))
-            )
+            needs.append(Need(machine.instance, "on-demand", math.ceil(count * gpus[name] / machine.num_gpus)))
     return needs

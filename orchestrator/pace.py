@@ -49,21 +49,21 @@ class Pace:
     def speed_of(self, config: TrialConfig) -> SpeedOf:
         """FLOP/s of a trial by GPU type."""
         work = work_of(config)
-        return lambda gpu_type: work.flops / self._speed(gpu_type, 1.0, 1.0).seconds(work)
+        return lambda gpu_type: work.flops / self._speed(gpu_type, config, 1.0, 1.0).seconds(work)
 
     def need(self, config: TrialConfig, device: str, *, gpus: float, cpus: float, step: int = 0) -> Need:
         """What a trial will still take from a step on."""
-        seconds = self._speed(device, gpus, cpus).seconds(work_of(config))
+        seconds = self._speed(device, config, gpus, cpus).seconds(work_of(config))
         hours = seconds * max(0.0, 1 - step / config.train.max_steps) / 3600
         price = market_price(device, None) if gpus else 0.0
         return Need(hours, hours * gpus, hours * gpus * (price or 0.0))
 
-    def _speed(self, device: str, gpus: float, cpus: float) -> Speed:
+    def _speed(self, device: str, config: TrialConfig, gpus: float, cpus: float) -> Speed:
         if self._seen[device]:
             if device not in self._fitted:
                 self._fitted[device] = fit(self._seen[device][-RECENT:])
             return self._fitted[device]
         if device == CPU:
             return assumed_cpu(cpus)
-        known = assumed_gpu(device, gpus)
+        known = assumed_gpu(device, gpus, config.runtime.compile)
         return known or Speed(flop_s=1 / peak_speed(device), basis="assumed", spread=1.0)

@@ -19,11 +19,12 @@ ONE_GPU = Resources(cpus=4, gpus=1, gpu_type="L40S|H100")
 
 
 def fitted(recipe: str, gpu_type: str = "L40S") -> TrialConfig:
-    """A recipe on one GPU: with the largest micro-batch whose memory it holds. The result stays the same.
+    """A recipe on one GPU: compiled, with the largest micro-batch whose memory it holds. The result stays the same.
 
-    Published runs of mazes and ARC had four or eight GPUs for a batch that one cannot hold.
+    Compiling takes half a minute and more than halves the time of a step (docs/model.md). Published runs of mazes and
+    ARC had four or eight GPUs for a batch that one cannot hold.
     """
-    config = get_recipe(recipe)
+    config = configure(get_recipe(recipe), {"runtime.compile": True})
     room = ROOM * catalogue.gpu(gpu_type).memory_bytes
     size = config.train.batch_size
     while memory_bytes(config, "cuda") > room and size > 1:

@@ -21,8 +21,9 @@ from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
 
-ASSUMED_SHARE_OF_PEAK = 0.15
-"""Of a GPU's dense bf16 peak. The TRM paper's stated run times are about this share (ARC-1 on four H100)."""
+ASSUMED_SHARE_OF_PEAK = {False: 0.08, True: 0.18}
+"""Of a GPU's dense bf16 peak, without and with `runtime.compile`: an H100 gave published shapes 7 to 10 and 17 to 20 %.
+The TRM paper's stated run times are about 15 % (ARC-1 on four H100)."""
 ASSUMED_CORE_FLOPS = 40e9
 """Per CPU core, for models as small as the quick start's."""
 ASSUMED_SPREAD = 2.0
@@ -138,7 +139,8 @@ def _spread(observations: Sequence[Observation]) -> float:
 def observations(
     records: Iterable[TrialRecord], like: TrialConfig, *, gpu_type: str | None, share: float, host: str, threads: int
 ) -> list[Observation]:
-    """Finished trials on a GPU type, or on this host's CPU: of the same width and mixer where there are enough."""
+    """Finished trials on a GPU type, or on this host's CPU: of the same width and mixer, compiled alike, where there
+    are enough."""
     found = []
     for record in records:
         where = record.attempts[-1].start if len(record.attempts) == 1 else {}
@@ -147,11 +149,15 @@ def observations(
         seconds = float(record.result.get("ended_s", 0)) - float(where.get("started_s", 0))
         if seconds <= 0 or not _ran_there(where, gpu_type, share, host, threads):
             continue
-        model = record.config.model
-        alike = (model.hidden_size, model.mixer) == (like.model.hidden_size, like.model.mixer)
+        alike = _shape(record.config) == _shape(like)
         found.append((alike, Observation(work_of(record.config), seconds)))
     close = [observation for alike, observation in found if alike]
     return close if len(close) >= ENOUGH or len(close) == len(found) else [observation for _, observation in found]
+
+
+def _shape(config: TrialConfig) -> tuple[int, str, bool]:
+    """What the speed of a FLOP hangs on most."""
+    return config.model.hidden_size, config.model.mixer, config.runtime.compile
 
 
 def _ran_there(where: dict[str, object], gpu_type: str | None, share: float, host: str, threads: int) -> bool:
@@ -176,7 +182,7 @@ def assumed_cpu(cpus: float) -> Speed:
     return Speed(flop_s=1 / (ASSUMED_CORE_FLOPS * max(1.0, cpus)), basis=basis, spread=ASSUMED_SPREAD)
 
 
-def assumed_gpu(name: str, share: float) -> Speed | None:
+def assumed_gpu(name: str, share: float, compiled: bool) -> Speed | None:
     """Of a type on which nothing has run; None where the catalogue does not know it: its first trial tells.
 
     Trials that share a GPU take turns: k of them are k times slower at worst, and together as fast as one.
@@ -185,10 +191,11 @@ def assumed_gpu(name: str, share: float) -> Speed | None:
         peak = gpu(name).bf16_tflops * 1e12
     except CatalogueError:
         return None
-    basis = f"assumed {100 * ASSUMED_SHARE_OF_PEAK:.0f} % of peak"
+    share_of_peak = ASSUMED_SHARE_OF_PEAK[compiled]
+    basis = f"assumed {100 * share_of_peak:.0f} % of peak"
     slower = 1.0
     if 0 < share < 1:
         slower = 1 / share
         basis += f", {slower:.3g} times slower where {slower:.3g} share a GPU"
-    rate = ASSUMED_SHARE_OF_PEAK * peak * max(1.0, share)
+    rate = share_of_peak * peak * max(1.0, share)
     return Speed(flop_s=slower / rate, basis=basis, spread=ASSUMED_SPREAD)

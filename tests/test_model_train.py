@@ -19,7 +19,7 @@ from trm_model.config import TrialConfig
 from trm_model.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
 from trm_model.outcomes import unpack_items
 from trm_model.products import product_error
-from trm_model.train import OutOfMemoryError, train
+from trm_model.train import CompileError, OutOfMemoryError, train
 from trm_model.trainer import Trainer
 
 TINY: dict[str, Any] = {
@@ -226,6 +226,28 @@ def test_out_of_memory_tells_what_was_predicted_what_was_held_and_the_remedy(
         run(tiny(), dataset, tmp_path)
     held = re.search(words, str(told.value))
     assert held is not None and float(held[1]) > 0.1
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, while it traces
+def test_compiler_that_is_not_there_is_named_with_the_remedy(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere/c++",))
+    with pytest.raises(CompileError, match=r"torch\.compile fails on this machine: .*c\+\+") as found:
+        run(tiny(runtime={"compile": True}), dataset, tmp_path)
+    assert "runtime.compile=false" in str(found.value)
+
+
+def test_error_that_is_no_lack_of_memory_is_not_called_one(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(trainer: Trainer) -> None:
+        raise NotImplementedError("not on this device")  # a RuntimeError, as those of a lost GPU or of NCCL are
+
+    monkeypatch.setattr(Trainer, "train_step", fail)
+    with pytest.raises(NotImplementedError, match="not on this device"):
+        run(tiny(), dataset, tmp_path)
 
 
 def test_checkpoints_keep_the_best_and_the_last(dataset: Dataset, tmp_path: Path) -> None:

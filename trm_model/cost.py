@@ -71,16 +71,24 @@ def activation_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, devi
     model, dtype = config.model, config.train.dtype
     examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
     cast = 2 * num_parameters(model, seq_len=seq_len, vocab_size=vocab_size) if dtype == "bfloat16" else 0
-    each = example_activation_bytes(model, seq_len=seq_len, vocab_size=vocab_size, dtype=dtype, device=device)
-    return examples * each + cast
+    compiled = config.runtime.compile
+    shape = {"seq_len": seq_len, "vocab_size": vocab_size}
+    return examples * example_activation_bytes(model, dtype=dtype, device=device, compiled=compiled, **shape) + cast
 
 
 def example_activation_bytes(
-    config: ModelConfig, *, seq_len: int, vocab_size: int, dtype: str = "bfloat16", device: str = "cuda"
+    config: ModelConfig,
+    *,
+    seq_len: int,
+    vocab_size: int,
+    dtype: str = "bfloat16",
+    device: str = "cuda",
+    compiled: bool = False,
 ) -> int:
     """What one example keeps for the backward pass (with the memory-saving attention kernels, not the plain one).
 
-    On a CPU, attention under bfloat16 runs in float32 (`layers.Attention`), which is counted.
+    On a CPU, attention under bfloat16 runs in float32 (`layers.Attention`), which is counted. A compiled network keeps
+    the gated values of each SwiGLU, too, but no transposed copy of the norm of a token mixer.
     """
     tokens, width, size = _tokens(config, seq_len), config.hidden_size, _BYTES[dtype]
     state = tokens * width * size
@@ -94,6 +102,9 @@ def example_activation_bytes(
         if config.positions == "rotary":
             attention += 2 * tokens * width * (4 if wide else size)
         mix = attention + (state if wide else 0) + state + 4 * tokens * (config.num_heads + 1)
+    if compiled:
+        channel += tokens * inner_size(width, config) * size
+        mix += width * inner_size(tokens, config) * size - 2 * state if config.mixer == "mlp" else 0
     blocks = config.num_layers * (mix + channel + state)
     graded = _applications(config)[1]
     # The head's input without the puzzle tokens; the loss in float64: logits, branch taken, reciprocal, three numbers

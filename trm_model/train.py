@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trm_data.errors import UserError
+from trm_data.errors import UserError, first_line
 from trm_model.checkpoint import CheckpointStore, RunCheckpoints, name_of
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 Clock = Callable[[], float]
+_COMPILER = ("torch._inductor", "torch._dynamo")
 _LOSSES = {"answer_loss", "halt_loss", "continue_loss"}
 
 
@@ -78,6 +79,10 @@ class _Progress:
 
 class OutOfMemoryError(UserError):
     """The device's memory does not hold the run."""
+
+
+class CompileError(UserError):
+    """`torch.compile` lacks something on this machine."""
 
 
 def never() -> bool:
@@ -152,8 +157,13 @@ def train(
 def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
     try:
         return trainer.train_step()
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if type(error).__module__.startswith(_COMPILER):
+            raise CompileError(
+                f"torch.compile fails on this machine: {first_line(error)}",
+                "Install a C++ compiler and Python's headers (apt: g++ python3-dev), or set runtime.compile=false",
+            ) from error
+        if not _lacks_memory(error):
             raise
         predicted = peak_bytes(
             trainer.config,
@@ -170,6 +180,12 @@ def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
             "Set runtime.micro_batch_size to a part of the batch (the result stays the same), or take a larger "
             + ("GPU" if on_gpu else "machine"),
         ) from error
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    )
 
 
 def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:

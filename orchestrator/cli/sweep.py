@@ -65,6 +65,7 @@ def plan(
         str | None, typer.Option("--region", help="AWS region whose quotas are asked, e.g. us-east-1.")
     ] = None,
     max_concurrent: ConcurrentOption = None,
+    share_gpus: ShareOption = False,
     to: Annotated[Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,7 +99,7 @@ def plan(
     if address is not None:
         check_cluster(address)
         nodes = describe_cluster(address).nodes
-    found = estimate(sweep, open_storage(storage), max_concurrent, nodes)
+    found = estimate(sweep, open_storage(storage), max_concurrent, nodes, share_gpus)
     lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
     if to is not None:
         write_atomic(to, dump_plan(sweep, fingerprint))
