@@ -50,7 +50,7 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
     import ray
 
     import orchestrator.slot
-    from orchestrator import tuning
+    from orchestrator import tuning, zygote
     from orchestrator.cluster import connect
     from orchestrator.record import read_trials
     from orchestrator.run import Options, run_sweep
@@ -66,9 +66,9 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
             import overhead
 
             orchestrator.slot.child_main = overhead.empty_trial
-            orchestrator.slot.PRELOAD.append("overhead")  # as what it replaces is
             super().setup(config)
 
+    zygote.PRELOAD.append("overhead")  # as what it replaces is
     started = time.perf_counter()
 
     def start_ray() -> None:

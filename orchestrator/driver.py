@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
 from orchestrator.announcer import Announcer
@@ -36,6 +36,7 @@ from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
 from orchestrator.treasury import Treasury
 from orchestrator.watcher import Watcher
+from orchestrator.zygote import next_process
 from trm_data.errors import UserError
 
 POLL_S = 0.2
@@ -194,11 +195,16 @@ class Driver:
 
     def _fit(self, slots: int) -> None:
         try:
-            from orchestrator.tuning import fit
+            with self._warm():
+                from orchestrator.tuning import fit
 
-            fit(self, slots)
+                fit(self, slots)
         except BaseException as error:  # handed to the main thread, which raises it
             self._error = self._error or error
+
+    def _warm(self) -> AbstractContextManager[Any]:
+        """On this machine alone, torch is imported for all trials while Ray starts its first workers."""
+        return closing(next_process(is_quiet=True)) if self._options.address is None else nullcontext()
 
     def _fail(self, error: BaseException) -> None:
         """End cleanly, and raise this at the end."""

@@ -79,7 +79,7 @@ def child_main(job: Job, pipe: Any) -> None:
         if news.kind == "rung" and not stop.is_set():
             go.wait()
 
-    from orchestrator.attempt import run_attempt  # the forkserver has it already
+    from orchestrator.attempt import run_attempt  # the zygote has it already
 
     run_attempt(job, listen, stop.is_set)
     pipe.close()

@@ -1,19 +1,15 @@
 """A reused Ray Tune actor that runs each trial in a fresh process.
 
-The actor keeps a forkserver that has already imported torch, so a trial starts in milliseconds, and yet in a process of
-its own: it can be killed, its memory (the GPU's too) comes back, and no global leaks from one trial into the next.
+The slots of a machine share a zygote that has already imported torch, so a trial starts in milliseconds, and yet in a
+process of its own: it can be killed, its memory (the GPU's too) comes back, and no global leaks from one trial into the
+next. The process of the next trial always waits already.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import sys
 import time
 from dataclasses import replace
-from multiprocessing.forkserver import ensure_running
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ray import tune
@@ -21,39 +17,21 @@ from ray import tune
 from orchestrator.cluster.nodes import GPU_LABEL, MARKET_LABEL
 from orchestrator.cluster.spot import is_leaving
 from orchestrator.job import Job, News, child_main
+from orchestrator.zygote import Child, next_process
 
 HEARTBEAT_S = 2.0
 """Longest time that a step of the actor takes, so that a stop is heard soon."""
 GRACE_S = 20.0
 """Time that a trial gets to write its last checkpoint."""
-PRELOAD = ["orchestrator.preload"]
-"""Imports torch and numpy, once for all trials of a slot."""
-
-
-def forkserver() -> Any:
-    """A forkserver context whose children do not import Ray's worker main again (0.3 s each).
-
-    Its memory is in huge pages where Linux has them: a fork copies 46,000 fewer entries (5 instead of 10 ms, and the
-    same again at the end), and training meets a quarter of the page faults.
-    """
-    main = sys.modules["__main__"]
-    main.__spec__ = None
-    main.__file__ = None
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # spinning threads cost 10x when another process takes a core
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return context
 
 
 class TrialProcess:
     """The process of one attempt, seen from its slot."""
 
-    def __init__(self, context: Any, job: Job) -> None:
-        self._pipe, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=child_main, args=(job, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
+    def __init__(self, child: Child, job: Job) -> None:
+        """Give a process that waits its work. Raises OSError if it has died meanwhile."""
+        self._child = child
+        child.run(child_main, job)
         self._told = ""
         """`rung` while it waits for a word, `end` when it only has to leave."""
 
@@ -64,12 +42,12 @@ class TrialProcess:
             RuntimeError: the process died without a word: killed, or out of the machine's memory.
         """
         if self._told == "rung":
-            self._pipe.send("go")
+            self._child.send("go")
             self._told = ""
         latest: News | None = None
         until = time.monotonic() + timeout_s
         while (left := until - time.monotonic()) > 0:
-            if not self._pipe.poll(left):
+            if not self._child.poll(left):
                 break
             latest = self._receive()
             if latest.kind != "progress":
@@ -79,22 +57,20 @@ class TrialProcess:
 
     def _receive(self) -> News:
         try:
-            news: News = self._pipe.recv()
-        except (EOFError, OSError):
-            self._process.join(GRACE_S)
-            raise RuntimeError(f"the trial's process died with exit code {self._process.exitcode}") from None
+            news: News = self._child.receive()
+        except ChildProcessError as error:
+            raise RuntimeError(f"the trial's process {error}") from None
         return news
 
     def end(self, graceful: bool) -> None:
         """Stop it if it still runs: gracefully with a last checkpoint, else at once unless it has ended by itself."""
-        if (graceful or self._told == "end") and self._process.is_alive():
+        if graceful or self._told == "end":
             with contextlib.suppress(OSError):  # it has just ended
-                self._pipe.send("stop")
-            self._process.join(GRACE_S)
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join()
-        self._pipe.close()
+                self._child.send("stop")
+            self._child.join(GRACE_S)
+        self._child.kill()
+        self._child.join()
+        self._child.close()
 
 
 class Slot(tune.Trainable):  # type: ignore[misc]
@@ -107,8 +83,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         that has become free, and then take the asked-for one for a later trial, which it tells by `reset_config`.
         """
         self._where = _placement()
-        self._context = forkserver()
-        ensure_running()  # torch is imported while Tune brings the first trial
+        self._next = next_process()  # torch is imported while Tune brings the first trial
         self._process: TrialProcess | None = None
         self._config = config
 
@@ -147,6 +122,7 @@ class Slot(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """The sweep stops or the actor is not needed any more."""
         self._end(graceful=True)
+        self._next.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the record holds the checkpoints."""
@@ -158,7 +134,13 @@ class Slot(tune.Trainable):  # type: ignore[misc]
         job = Job.from_json(self._config["job"])
         processes = max(1, len(self._where["gpu_ids"]))
         job = replace(job, placement={**job.placement, **self._where}, processes=processes)
-        return TrialProcess(self._context, job)
+        try:
+            process = TrialProcess(self._next, job)
+        except OSError:  # the zygote was killed
+            self._next.close()
+            process = TrialProcess(next_process(), job)
+        self._next = next_process()
+        return process
 
     def _is_leaving(self) -> bool:
         return is_leaving(self._where["node_id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,3 +28,20 @@ def never_ends(job: Job, pipe: Any) -> None:
 def dies(job: Job, pipe: Any) -> None:
     """Killed by the machine."""
     os.kill(os.getpid(), 9)
+
+
+def ends(pipe: Any) -> None:
+    """Nothing to do."""
+
+
+def tells_about_itself(pipe: Any) -> None:
+    """What a process of a zygote must have, and what of its slot's."""
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    facts = {"pid": os.getpid(), "parent": os.getppid(), "gpu": gpu, "folder": str(Path.cwd())}
+    pipe.send(facts | {"preloaded": "json.tool" in sys.modules})
+    pipe.poll(0.5)  # stays for a while, unless it is let go
+
+
+def fails(pipe: Any) -> None:
+    """With an error of its own."""
+    raise ValueError("no number")

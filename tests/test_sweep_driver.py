@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import sys
 import types
@@ -113,6 +114,7 @@ def run(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16, "GPU": 3})
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(driver_module, "connect", lambda address: None)
+    monkeypatch.setattr(driver_module, "next_process", lambda is_quiet: io.BytesIO())  # something to close
 
     def go(sweep: Sweep, script: Script = lambda *_: "finish", **options: Any) -> tuple[Outcome, StandIn, Remarks]:
         tune, remarks = StandIn(script), Remarks()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +11,45 @@ from slot_children import dies, ends_and_tidies_up, never_ends
 
 from orchestrator import slot
 from orchestrator.job import Job, News
+from orchestrator.zygote import Child
+
+PRELOAD = ["orchestrator.job"]
 
 
-def begin(child: Any, left: Path, monkeypatch: pytest.MonkeyPatch) -> slot.TrialProcess:
+@pytest.fixture
+def name() -> str:
+    """A zygote of this test's own."""
+    return f"trm-test-{uuid.uuid4()}"
+
+
+def begin(child: Any, left: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> slot.TrialProcess:
     """A process for a job whose storage is the file that it leaves."""
-    main = sys.modules["__main__"]
-    for name in ("__spec__", "__file__"):  # what a slot changes in its process is put back
-        monkeypatch.setattr(main, name, getattr(main, name, None), raising=False)
-    for name in ("OMP_WAIT_POLICY", "GLIBC_TUNABLES"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setattr(slot, "child_main", child)
-    monkeypatch.setattr(slot, "PRELOAD", ["orchestrator.job"])
     job = Job(storage_url=str(left), sweep="s", trial_id="t", config={"seed": 1}, dataset="d")
-    return slot.TrialProcess(slot.forkserver(), Job.from_json(job.to_json()))
+    return slot.TrialProcess(Child(name, PRELOAD), Job.from_json(job.to_json()))
 
 
-def test_a_trial_that_told_its_end_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = begin(ends_and_tidies_up, tmp_path / "left", monkeypatch)
+def test_a_trial_that_told_its_end_is_waited_for(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = begin(ends_and_tidies_up, tmp_path / "left", monkeypatch, name)
     assert process.wait(30) == News(7, {"exact_accuracy": 0.5}, "end", "finished")
     process.end(graceful=False)
     assert (tmp_path / "left").read_text() == "tidy"
 
 
-def test_a_trial_that_was_stopped_early_is_killed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = begin(never_ends, tmp_path / "left", monkeypatch)
+def test_a_trial_that_was_stopped_early_is_killed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    process = begin(never_ends, tmp_path / "left", monkeypatch, name)
     news = process.wait(2)
     assert news is not None and (news.step, news.kind) == (3, "progress")
     process.end(graceful=False)
     assert not (tmp_path / "left").exists()
 
 
-def test_a_process_that_dies_without_a_word_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = begin(dies, tmp_path / "left", monkeypatch)
+def test_a_process_that_dies_without_a_word_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    process = begin(dies, tmp_path / "left", monkeypatch, name)
     with pytest.raises(RuntimeError, match="exit code -9"):
         process.wait(30)
     process.end(graceful=False)
