@@ -92,10 +92,9 @@ def fitted(
     four or eight GPUs for a batch that one cannot hold; training takes such a part as `runtime.micro_batch_size`."""
     size = batch or config.train.batch_size
     room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**62
+    config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"compile": compiled})})
     while True:
-        train = config.train.model_copy(update={"batch_size": size})
-        runtime = config.runtime.model_copy(update={"compile": compiled})
-        config = config.model_copy(update={"train": train, "runtime": runtime})
+        config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
         if batch or cost.peak_bytes(config, num_identifiers=1024, device=device.type, **shape) < ROOM * room:
             return config
         size //= 2

@@ -70,7 +70,7 @@ def _here(sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
 
 
 def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord], shared_bytes: int | None) -> Device:
-    share = gpus_of(sweep.resources, name, shared_bytes, shared_bytes is not None) or 1
+    share = gpus_of(sweep.resources, name, shared_bytes, is_shared=True) or 1
     found = observations(records, sweep.base, gpu_type=name, share=share, host="", threads=0)
     try:
         memory = int(catalogue.gpu(name).memory_bytes * min(1.0, share))
@@ -108,13 +108,18 @@ def slots_of(
         found = {HERE: _local_slots(sweep.resources)}
     else:
         best = min(devices[1:], key=lambda device: (device.name in too_small, device.usd_per_hour or float("inf")))
-        found = {best.name: most or max(1, int(1 / best.gpus + 1e-9))}
+        found = {best.name: most or max(1, _held(1, best.gpus))}
     left = most or sum(found.values())
     limited = {}
     for name, count in found.items():
         limited[name] = min(count, left)
         left -= limited[name]
     return {name: count for name, count in limited.items() if count}
+
+
+def _held(gpus: float, each: float) -> int:
+    """How many trials so many GPUs hold; twenty, if each takes 0.05 of one."""
+    return int(gpus / each + 1e-9)
 
 
 def _cluster_slots(resources: Resources, nodes: Sequence[Node], gpus: Mapping[str, float]) -> dict[str, int]:
@@ -127,7 +132,7 @@ def _cluster_slots(resources: Resources, nodes: Sequence[Node], gpus: Mapping[st
         room = int(node.num_cpus // resources.cpus)
         name = (node.gpu_type or "GPU") if resources.gpus else HERE
         if resources.gpus:
-            room = min(room, int(node.num_gpus / gpus.get(name, resources.gpus)))
+            room = min(room, _held(node.num_gpus, gpus.get(name, resources.gpus)))
         if room:
             found[name] = found.get(name, 0) + room
     return found

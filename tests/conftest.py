@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture
+def zygote_name() -> str:
+    """A zygote of this test's own."""
+    return f"trm-test-{uuid.uuid4()}"
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.datasets import provide
+from orchestrator.identity import trial_id
+from orchestrator.job import Job, Listener
 from orchestrator.plan import PlannedTrial
-from orchestrator.record import Attempt, Row, Status, TrialRecord
+from orchestrator.record import Attempt, Row, Status, TrialRecord, dump, read_trial
+from orchestrator.recorded import trial_folder
+from orchestrator.storage import Storage
 from orchestrator.sweep import Confirm, Stopping, Sweep, Variant, choice, configure
 from trm_data.config import DataRequest
 from trm_model.config import TrialConfig
@@ -98,3 +103,22 @@ def record_of(trial: PlannedTrial, status: Status, value: float = 0.5, step: int
         stopped={"step": last, "reason": "rank"} if status is Status.STOPPED else None,
         result=result if status is Status.FINISHED else None,
     )
+
+
+def attempted(
+    storage: Storage, config: TrialConfig, placement: dict[str, Any], listen: Listener = lambda news: None
+) -> TrialRecord:
+    """The record of one attempt at a trial, made in this process."""
+    from orchestrator.attempt import run_attempt  # imports torch
+
+    dataset = provide(storage, config.data.request())
+    name = trial_id(config, dataset.fingerprint)
+    planned = {
+        "stage": "study",
+        "family": "",
+        "config": config.plain(),
+        "dataset": {"fingerprint": dataset.fingerprint},
+    }
+    trial_folder(storage, "s", name).create("trial.json", dump(planned))
+    run_attempt(Job(storage.url, "s", name, config.plain(), dataset.path.name, placement), listen, lambda: False)
+    return read_trial(storage, "s", name)

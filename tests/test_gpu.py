@@ -142,31 +142,16 @@ def test_lack_of_memory_names_both_figures_and_the_remedy(dataset: Dataset, tmp_
 
 @pytest.mark.usefixtures("whole_gpu")
 def test_trial_that_needs_more_than_its_share_is_out_of_memory(tmp_path: Path) -> None:
-    from orchestrator.attempt import run_attempt
-    from orchestrator.datasets import provide
-    from orchestrator.identity import trial_id
-    from orchestrator.job import Job
-    from orchestrator.record import Status, dump, read_trial
-    from orchestrator.recorded import trial_folder
+    from sweep_doubles import attempted
+
+    from orchestrator.record import Status
     from orchestrator.storage import LocalStorage
 
     storage = LocalStorage(tmp_path)
     found = {}
     for share, batch_size in ((0.01, 8192), (0.05, 64)):
-        config = large("mlp", "float32", batch_size)
-        dataset = provide(storage, config.data.request())
-        name = trial_id(config, dataset.fingerprint)
-        planned = {
-            "stage": "study",
-            "family": "",
-            "config": config.plain(),
-            "dataset": {"fingerprint": dataset.fingerprint},
-        }
-        trial_folder(storage, "s", name).create("trial.json", dump(planned))
         where = {"gpu_type": "H100", "gpu_count": share, "memory_share": share}
-        job = Job(storage.url, "s", name, config.plain(), dataset.path.name, where)
-        run_attempt(job, lambda news: None, lambda: False)
-        found[share] = read_trial(storage, "s", name)
+        found[share] = attempted(storage, large("mlp", "float32", batch_size), where)
     assert found[0.01].status is Status.OUT_OF_MEMORY and "GiB predicted" in found[0.01].reason
     assert found[0.05].status is Status.FINISHED
     attempt = found[0.05].attempts[0]

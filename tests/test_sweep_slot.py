@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,26 @@ from orchestrator.zygote import Child
 PRELOAD = ["orchestrator.job"]
 
 
-@pytest.fixture
-def name() -> str:
-    """A zygote of this test's own."""
-    return f"trm-test-{uuid.uuid4()}"
-
-
-def begin(child: Any, left: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> slot.TrialProcess:
+def begin(child: Any, left: Path, monkeypatch: pytest.MonkeyPatch, zygote_name: str) -> slot.TrialProcess:
     """A process for a job whose storage is the file that it leaves."""
     monkeypatch.setattr(slot, "child_main", child)
     job = Job(storage_url=str(left), sweep="s", trial_id="t", config={"seed": 1}, dataset="d")
-    return slot.TrialProcess(Child(name, PRELOAD), Job.from_json(job.to_json()))
+    return slot.TrialProcess(Child(zygote_name, PRELOAD), Job.from_json(job.to_json()))
 
 
-def test_a_trial_that_told_its_end_is_waited_for(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = begin(ends_and_tidies_up, tmp_path / "left", monkeypatch, name)
+def test_a_trial_that_told_its_end_is_waited_for(
+    tmp_path: Path, zygote_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = begin(ends_and_tidies_up, tmp_path / "left", monkeypatch, zygote_name)
     assert process.wait(30) == News(7, {"exact_accuracy": 0.5}, "end", "finished")
     process.end(graceful=False)
     assert (tmp_path / "left").read_text() == "tidy"
 
 
 def test_a_trial_that_was_stopped_early_is_killed_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zygote_name: str
 ) -> None:
-    process = begin(never_ends, tmp_path / "left", monkeypatch, name)
+    process = begin(never_ends, tmp_path / "left", monkeypatch, zygote_name)
     news = process.wait(2)
     assert news is not None and (news.step, news.kind) == (3, "progress")
     process.end(graceful=False)
@@ -47,9 +42,9 @@ def test_a_trial_that_was_stopped_early_is_killed_at_once(
 
 
 def test_a_process_that_dies_without_a_word_says_how(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zygote_name: str
 ) -> None:
-    process = begin(dies, tmp_path / "left", monkeypatch, name)
+    process = begin(dies, tmp_path / "left", monkeypatch, zygote_name)
     with pytest.raises(RuntimeError, match="exit code -9"):
         process.wait(30)
     process.end(graceful=False)

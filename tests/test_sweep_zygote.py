@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,12 +18,6 @@ from orchestrator import zygote
 from orchestrator.zygote import Child
 
 PRELOAD = ["orchestrator.job", "json.tool"]
-
-
-@pytest.fixture
-def name() -> str:
-    """A zygote of this test's own."""
-    return f"trm-test-{uuid.uuid4()}"
 
 
 def told(child: Child) -> dict[str, object]:
@@ -41,8 +34,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_children_of_one_zygote_are_processes_of_their_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    children = [Child(name, PRELOAD) for _ in range(3)]
+def test_children_of_one_zygote_are_processes_of_their_own(zygote_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    children = [Child(zygote_name, PRELOAD) for _ in range(3)]
     facts = []
     for number, child in enumerate(children):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", str(number))
@@ -58,22 +51,22 @@ def test_children_of_one_zygote_are_processes_of_their_own(name: str, monkeypatc
         child.close()
 
 
-def test_zygote_leaves_when_its_last_process_has_ended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    spare = Child(name, PRELOAD)
-    first = Child(name, PRELOAD)
+def test_zygote_leaves_when_its_last_process_has_ended(zygote_name: str) -> None:
+    spare = Child(zygote_name, PRELOAD)
+    first = Child(zygote_name, PRELOAD)
     parent = psutil.Process(int(str(told(first)["parent"])))
     first.close()
     time.sleep(0.2)
     assert parent.is_running() and len(parent.children()) == 1  # the one that waits for work
     spare.close()
     wait_for(lambda: not parent.is_running())
-    second = Child(name, PRELOAD)  # the name is free again
+    second = Child(zygote_name, PRELOAD)  # the name is free again
     assert told(second)["parent"] != parent.pid
     second.close()
 
 
-def test_killed_zygote_is_told_and_followed_by_another(name: str) -> None:
-    first, spare = Child(name, PRELOAD), Child(name, PRELOAD)
+def test_killed_zygote_is_told_and_followed_by_another(zygote_name: str) -> None:
+    first, spare = Child(zygote_name, PRELOAD), Child(zygote_name, PRELOAD)
     parent = int(str(told(first)["parent"]))
     assert len(psutil.Process(parent).children()) == 2
     for process in [*psutil.Process(parent).children(), psutil.Process(parent)]:
@@ -87,13 +80,13 @@ def test_killed_zygote_is_told_and_followed_by_another(name: str) -> None:
     assert spare.join(1)
     for child in (first, spare):
         child.close()
-    other = Child(name, PRELOAD)
+    other = Child(zygote_name, PRELOAD)
     assert told(other)["parent"] != parent
     other.close()
 
 
-def test_process_that_raises_says_what_and_by_its_exit_code_that_it_failed(name: str) -> None:
-    child = Child(name, PRELOAD)
+def test_process_that_raises_says_what_and_by_its_exit_code_that_it_failed(zygote_name: str) -> None:
+    child = Child(zygote_name, PRELOAD)
     child.run(fails)
     with pytest.raises(ChildProcessError, match="failed: ValueError: no number"):
         child.receive()
@@ -102,8 +95,8 @@ def test_process_that_raises_says_what_and_by_its_exit_code_that_it_failed(name:
     child.close()
 
 
-def test_imports_that_fail_are_told_to_every_slot(name: str) -> None:
-    children = [Child(name, ["orchestrator.nowhere"], is_quiet=True) for _ in range(2)]
+def test_imports_that_fail_are_told_to_every_slot(zygote_name: str) -> None:
+    children = [Child(zygote_name, ["orchestrator.nowhere"], is_quiet=True) for _ in range(2)]
     for child in children:
         with suppress(OSError):
             child.run(ends)
@@ -113,8 +106,8 @@ def test_imports_that_fail_are_told_to_every_slot(name: str) -> None:
         child.close()
 
 
-def test_process_is_killed_at_once_and_the_others_live(name: str) -> None:
-    victim, other = Child(name, PRELOAD), Child(name, PRELOAD)
+def test_process_is_killed_at_once_and_the_others_live(zygote_name: str) -> None:
+    victim, other = Child(zygote_name, PRELOAD), Child(zygote_name, PRELOAD)
     told(victim)
     victim.kill()
     assert victim.join(10)
@@ -123,10 +116,10 @@ def test_process_is_killed_at_once_and_the_others_live(name: str) -> None:
         child.close()
 
 
-def test_another_user_is_not_listened_to(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_user_is_not_listened_to(zygote_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as theirs:
-        theirs.bind(f"\0{name}")
+        theirs.bind(f"\0{zygote_name}")
         theirs.listen()
         monkeypatch.setattr(zygote.os, "getuid", lambda: 12345)
         with pytest.raises(PermissionError, match="another user"):
-            Child(name, PRELOAD)
+            Child(zygote_name, PRELOAD)

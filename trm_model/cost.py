@@ -104,7 +104,8 @@ def example_activation_bytes(
         mix = attention + (state if wide else 0) + state + 4 * tokens * (config.num_heads + 1)
     if compiled:
         channel += tokens * inner_size(width, config) * size
-        mix += width * inner_size(tokens, config) * size - 2 * state if config.mixer == "mlp" else 0
+        if config.mixer == "mlp":
+            mix += width * inner_size(tokens, config) * size - 2 * state
     blocks = config.num_layers * (mix + channel + state)
     graded = _applications(config)[1]
     # The head's input without the puzzle tokens; the loss in float64: logits, branch taken, reciprocal, three numbers
