@@ -81,22 +81,19 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
         self._link = link
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Called in every round of Tune's: the first waiting trial, to which it gives a free actor if there is one.
+        """Called in every round of Tune's: the first trial that waits for a seat; it gets a free actor if there is one.
 
         Not one whose own actor is coming up: Tune would throw that away, and ask for another for the next trial, which
         the next free actor would take again. Where trials are shorter than the start of an actor, one actor ran them
-        all while others started for nothing. A trial that waits for its seat in vain is taken back.
+        all while others started for nothing. A trial that waits in vain is taken back.
         """
-        pending = {trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING}
-        for trial in list(pending):
+        waiting = {trial for trial in tune_controller.get_live_trials() if _waits_for_seat(tune_controller, trial)}
+        for trial in list(waiting):
             if self._link.get().is_overdue(trial.config["trial_id"]):
                 tune_controller.stop_trial(trial)
                 _unstage(tune_controller, trial)
-                pending.remove(trial)
-        if not pending:
-            return None
-        waiting = (trial for trial in tune_controller.get_trials() if trial in pending)
-        return next((trial for trial in waiting if not _is_coming_up(tune_controller, trial)), None)
+                waiting.remove(trial)
+        return next((trial for trial in tune_controller.get_trials() if trial in waiting), None) if waiting else None
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         goes_on = self._link.get().result(trial.config["trial_id"], result)
@@ -124,11 +121,12 @@ def _words(error: Exception | None) -> str:
     return lines[-1 if isinstance(error, RayTaskError) else 0] if lines else ""
 
 
-def _is_coming_up(tune_controller: Any, trial: Any) -> bool:
-    """Whether a trial's actor has its seat and is only importing."""
+def _waits_for_seat(tune_controller: Any, trial: Any) -> bool:
+    """Whether a trial has no actor yet, or one to which Ray has not given its resources yet."""
     controller = tune_controller._tune_controller
     actor = controller._trial_to_actor.get(trial)
-    return actor is not None and controller._actor_manager.is_actor_started(actor)
+    is_coming_up = actor is not None and controller._actor_manager.is_actor_started(actor)
+    return trial.status == Trial.PENDING and not is_coming_up
 
 
 def _unstage(tune_controller: Any, trial: Any) -> None:

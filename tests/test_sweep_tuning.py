@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray import tune
@@ -87,3 +88,16 @@ def test_an_actor_that_comes_up_late_is_waited_for(tmp_path: Path, monkeypatch: 
     assert sorted(driver.over) == sorted(f"t{number}" for number in range(TRIALS))
     assert len(list(tmp_path.glob("trial-*"))) == TRIALS
     assert len(list(tmp_path.glob("actor-*"))) == 2
+
+
+def test_a_private_ray_leaves_out_what_only_scales_a_cluster() -> None:
+    """Its autoscaler would keep `ray.shutdown` waiting; all else of Ray works without it."""
+    connect(None)
+    try:
+        living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+        commands = [" ".join(child.cmdline()) for child in living]
+        assert any("raylet" in command for command in commands)
+        assert not any("ray/autoscaler" in command for command in commands)
+        assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    finally:
+        ray.shutdown()

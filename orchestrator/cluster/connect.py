@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from orchestrator.errors import ClusterError
 from trm_data.errors import first_line
@@ -18,14 +22,20 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_enable_worker_prestart": "0",  # a process per core that no slot would use, at the busiest moment
+    "RAY_prestart_worker_first_driver": "0",  # the same once more
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it turns SIGTERM into an abort
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 """Read by Ray when it starts in this process; set here because it has no other interface for them."""
 
-OBJECT_STORE_BYTES = 128 * 2**20
-"""Trials hand over small dictionaries only; Ray's default takes a third of the memory."""
+LOCAL: dict[str, Any] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+    "object_store_memory": 128 * 2**20,  # trials hand over small dictionaries; Ray's default is a third of the memory
+}
+"""Of `ray.init`, for a private Ray."""
 
 
 def connect(address: str | None) -> None:
@@ -46,19 +56,23 @@ def _start_local() -> None:
     import ray
 
     try:
-        ray.init(
-            "local",  # never an address that another Ray left behind on this machine
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
+        ray.init("local", **LOCAL)  # never an address that another Ray left behind on this machine
     except Exception as error:  # a bare Exception, where the machine is too busy for the 30 s that Ray gives itself
         if "timed out" not in str(error):
             raise
         raise ClusterError(
             f"Ray does not start on this machine: {first_line(error)}", "Try again when it has less to do"
         ) from error
+    _end_autoscaler()
+
+
+def _end_autoscaler() -> None:
+    """A private Ray has nothing to scale, and `ray.shutdown` waits for that process for a second in vain: it is asked
+    to end when what it wants to tell its end has gone already."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any("ray/autoscaler/" in part and part.endswith("monitor.py") for part in child.cmdline()):
+                child.kill()
 
 
 def check_cluster(address: str) -> None:
