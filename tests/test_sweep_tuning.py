@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +49,20 @@ class Handout:
         self.over.append(trial_id)
 
 
-def test_an_actor_that_comes_up_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else Tune gives its trial to the actor that is there, and starts one more for every trial that follows."""
+def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Ray reads its settings once per process, and other tests have made some here."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_a_new_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+
+
+def fit_with_an_actor_that_comes_up_late(folder: Path) -> list[str]:
+    """The ids of the trials that have ended; `folder` has a file per trial and per actor."""
 
     class Slot(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
@@ -78,26 +93,37 @@ def test_an_actor_that_comes_up_late_is_waited_for(tmp_path: Path, monkeypatch: 
         def load_checkpoint(self, checkpoint: Any) -> None:
             return None
 
-    monkeypatch.setattr(tuning, "Slot", Slot)
-    driver = Handout(tmp_path)
+    tuning.Slot = Slot  # type: ignore[misc]
+    driver = Handout(folder)
     connect(None)
     try:
         tuning.fit(driver, slots=2)
     finally:
         ray.shutdown()
-    assert sorted(driver.over) == sorted(f"t{number}" for number in range(TRIALS))
+    return driver.over
+
+
+def test_an_actor_that_comes_up_late_is_waited_for(tmp_path: Path) -> None:
+    """Else Tune gives its trial to the actor that is there, and starts one more for every trial that follows."""
+    over = in_a_fresh_process(fit_with_an_actor_that_comes_up_late, tmp_path)
+    assert sorted(over) == sorted(f"t{number}" for number in range(TRIALS))
     assert len(list(tmp_path.glob("trial-*"))) == TRIALS
     assert len(list(tmp_path.glob("actor-*"))) == 2
 
 
-def test_a_private_ray_leaves_out_what_only_scales_a_cluster() -> None:
-    """Its autoscaler would keep `ray.shutdown` waiting; all else of Ray works without it."""
+def commands_of_a_private_ray() -> list[str]:
+    """Of its living processes, once it has run a task."""
     connect(None)
     try:
-        living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-        commands = [" ".join(child.cmdline()) for child in living]
-        assert any("raylet" in command for command in commands)
-        assert not any("ray/autoscaler" in command for command in commands)
         assert ray.get(ray.remote(lambda: 7).remote()) == 7
+        living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+        return [" ".join(child.cmdline()) for child in living]
     finally:
         ray.shutdown()
+
+
+def test_a_private_ray_leaves_out_what_only_scales_a_cluster() -> None:
+    """Its autoscaler would keep `ray.shutdown` waiting; all else of Ray works without it."""
+    commands = in_a_fresh_process(commands_of_a_private_ray)
+    assert any("raylet" in command for command in commands)
+    assert not any("ray/autoscaler" in command for command in commands)
