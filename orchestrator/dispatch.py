@@ -16,8 +16,8 @@ from orchestrator.cluster.nodes import GPU_LABEL
 from orchestrator.placement import Bundle, Candidate, any_of, holds
 
 PATIENCE_S = 60.0
-"""A trial whose seat was free when it got it, and that has not begun so much later, is placed anew: somebody else sits
-there, or the machine went."""
+"""A trial whose seat was free when it got it, and to which Ray has not given it so much later, is placed anew: somebody
+else sits there, or the machine went. One that has it and only imports is left alone (`orchestrator.tuning`)."""
 BOOT_S = 900.0
 """The same where a machine has to be started first."""
 MOST_WAITING = 8
