@@ -64,8 +64,8 @@ def reference_arc(extra: str | None, augmentations: int, folder: Path) -> dict[s
     """Every augmented example as an array of its own, then one stack."""
     import hashlib
 
+    from trm_data.puzzles.symmetry import dihedral
     from trm_data.sources.arc import load
-    from trm_data.symmetry import dihedral
 
     rng = np.random.RandomState(42)
     rows: list[np.ndarray] = []

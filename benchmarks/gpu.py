@@ -19,15 +19,15 @@ import torch
 
 from trm_model import cost
 from trm_model.config import TrialConfig
-from trm_model.ema import MovingAverage
-from trm_model.energy import EnergyMeter, gpu_uuid
-from trm_model.halting import Carry
-from trm_model.optim import FlatParameters, build_optimizer
-from trm_model.products import choose_products
+from trm_model.device import DTYPES
+from trm_model.model.halting import Carry
+from trm_model.model.precision import choose_products
+from trm_model.model.recursion import build_model
 from trm_model.recipes import get_recipe
-from trm_model.recursion import build_model
-from trm_model.supervision import supervise
-from trm_model.trainer import DTYPES
+from trm_model.training.ema import MovingAverage
+from trm_model.training.energy import EnergyMeter, gpu_uuid
+from trm_model.training.optim import FlatParameters, build_optimizer
+from trm_model.training.supervision import supervise
 
 RECIPES = [
     "sudoku-mlp.readme",

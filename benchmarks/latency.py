@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from trm_model.export import ExportError, WholeLoop, export
+from trm_model.checkpoints.export import ExportError, WholeLoop, export
+from trm_model.model.recursion import build_model
 from trm_model.recipes import get_recipe
-from trm_model.recursion import build_model
 
 
 def milliseconds(call: Callable[[], object], rounds: int) -> float:

@@ -31,20 +31,20 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trm_data import build
-from trm_data.arc import grid_hash
 from trm_data.config import DataRequest
-from trm_data.loader import TrainLoader
-from trm_data.symmetry import arc_colours, dihedral
+from trm_data.dataset.loader import TrainLoader
+from trm_data.puzzles.arc import grid_hash
+from trm_data.puzzles.symmetry import arc_colours, dihedral
 from trm_model import cost
 from trm_model.config import ModelConfig
-from trm_model.ema import MovingAverage
-from trm_model.halting import Carry
-from trm_model.optim import AdamAtan2, FlatParameters
-from trm_model.products import choose_products
-from trm_model.recursion import Model, build_model
-from trm_model.supervision import supervise
-from trm_model.trainer import DTYPES
-from trm_model.vote import Votes, undo
+from trm_model.device import DTYPES
+from trm_model.evaluation.voting import Votes, undo
+from trm_model.model.halting import Carry
+from trm_model.model.precision import choose_products
+from trm_model.model.recursion import Model, build_model
+from trm_model.training.ema import MovingAverage
+from trm_model.training.optim import AdamAtan2, FlatParameters
+from trm_model.training.supervision import supervise
 
 CASES: dict[str, tuple[dict[str, Any], str, int]] = {
     "mlp-512-float32": ({"mixer": "mlp", "positions": "none"}, "float32", 4),

@@ -31,12 +31,12 @@ SYSTEMS = ("ours", "tune", "tune_reuse", "optuna")
 
 
 def empty_trial(job: Any, pipe: Any) -> None:
-    """In place of `orchestrator.job.child_main`: writes a record as a trial does, and trains nothing."""
+    """In place of `orchestrator.worker.job.child_main`: writes a record as a trial does, and trains nothing."""
     import torch
 
-    from orchestrator.job import News
-    from orchestrator.record import TrialWriter
+    from orchestrator.records.writer import TrialWriter
     from orchestrator.storage import open_storage
+    from orchestrator.worker.job import News
 
     writer = TrialWriter(open_storage(job.storage_url), job.sweep, job.trial_id)
     writer.start({"from_step": 0, "started_s": time.time(), "pid": os.getpid()})
@@ -48,35 +48,35 @@ def empty_trial(job: Any, pipe: Any) -> None:
 
 
 def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any]:
-    import orchestrator.slot
-    from orchestrator import tuning, zygote
-    from orchestrator.cluster import connect
-    from orchestrator.record import read_trials
-    from orchestrator.run import Options, run_sweep
+    import orchestrator.worker.trial_actor
+    from orchestrator.execution import ray_cluster, tune
+    from orchestrator.execution.options import Watcher
+    from orchestrator.execution.run import Options, run_sweep
+    from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
     from orchestrator.sweep import Resources, Sweep, configure
-    from orchestrator.watcher import Watcher
+    from orchestrator.worker import fork_server
     from trm_model.recipes import get_recipe
 
-    class EmptySlot(orchestrator.slot.Slot):
+    class EmptySlot(orchestrator.worker.trial_actor.Slot):
         """The real slot; only what its child runs is replaced."""
 
         def setup(self, config: dict[str, Any]) -> None:
             import overhead
 
-            orchestrator.slot.child_main = overhead.empty_trial
+            orchestrator.worker.trial_actor.child_main = overhead.empty_trial
             super().setup(config)
 
-    zygote.PRELOAD.append("overhead")  # as what it replaces is
-    started, start_ray = 0.0, connect._start_local
+    fork_server.PRELOAD.append("overhead")  # as what it replaces is
+    started, start_ray = 0.0, ray_cluster._start_local
 
     def start_ray_first() -> None:
         nonlocal started
         start_ray()
         started = time.perf_counter()
 
-    tuning.Slot, connect._start_local = EmptySlot, start_ray_first  # type: ignore[misc]
-    connect.LOCAL.update(_machine(slots, gpus))
+    tune.Slot, ray_cluster._start_local = EmptySlot, start_ray_first  # type: ignore[misc]
+    ray_cluster.LOCAL.update(_machine(slots, gpus))
     small = {"data.benchmark": "sudoku-4x4", "data.num_train": 32, "data.num_validation": 0, "data.num_test": 16}
     resources = Resources(cpus=0.01, gpus=1) if gpus else Resources()
     base = configure(get_recipe("sudoku-mini"), {**small, "data.blanks": 6, "train.max_steps": 1})

@@ -28,9 +28,9 @@ from typing import TypeVar
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from results_factory import large_records
 
-from orchestrator.baselines import load_baselines
-from orchestrator.leaderboard import build_leaderboard
-from orchestrator.report import render_report
+from orchestrator.results.baselines import load_baselines
+from orchestrator.results.leaderboard import build_leaderboard
+from orchestrator.results.report import render_report
 
 T = TypeVar("T")
 PROBE = """<script>addEventListener("load", () => {

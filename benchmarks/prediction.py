@@ -21,15 +21,17 @@ import tempfile
 import time
 from typing import Any, TypeVar
 
-from orchestrator.datasets import provide
-from orchestrator.job import Job
-from orchestrator.memory import measured_besides, memory_bytes
-from orchestrator.plan import study_trials
-from orchestrator.record import Status, TrialRecord, dump, read_trials
-from orchestrator.recorded import head_of, trial_folder
-from orchestrator.speed import Observation, fit, work_of
+from orchestrator.records.datasets import provide
+from orchestrator.records.index import head_of, trial_folder
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.resources.memory import measured_besides, memory_bytes
+from orchestrator.resources.runtime import Observation, fit, work_of
 from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import dump
 from orchestrator.sweep import Sweep, choice, configure
+from orchestrator.sweep.trials import study_trials
+from orchestrator.worker.job import Job
 from trm_data import fingerprint
 from trm_model.recipes import get_recipe
 
@@ -51,7 +53,7 @@ def sweep_of(steps: int) -> Sweep:
 
 def attempt(job: Job) -> None:
     """The body of a trial's process."""
-    from orchestrator.attempt import run_attempt
+    from orchestrator.worker.attempt import run_attempt
 
     started = time.process_time()
     run_attempt(job, lambda news: None, lambda: False)
@@ -62,7 +64,7 @@ def attempt(job: Job) -> None:
 def run_cells(sweep: Sweep, storage: Storage) -> None:
     """One trial after the other, each in a fresh process with torch imported, as a slot runs them; without Ray."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["orchestrator.attempt"])
+    context.set_forkserver_preload(["orchestrator.worker.attempt"])
     for trial in study_trials(sweep, fingerprint):
         dataset = provide(storage, trial.config.data.request())
         trial_folder(storage, sweep.name, trial.trial_id).write("trial.json", dump(head_of(trial, dataset)))

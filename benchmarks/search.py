@@ -25,13 +25,14 @@ from typing import Any
 
 from prediction import run_cells
 
-from orchestrator.datasets import provide
-from orchestrator.projections.view import ended_s
-from orchestrator.record import Status, TrialRecord, read_trials
-from orchestrator.run import Options, run_sweep
+from orchestrator.execution.options import Watcher
+from orchestrator.execution.run import Options, run_sweep
+from orchestrator.records.datasets import provide
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import LocalStorage
 from orchestrator.sweep import Confirm, Stopping, Sweep, choice, configure
-from orchestrator.watcher import Watcher
+from orchestrator.tracking.mlflow_view import ended_s
 from trm_model.recipes import get_recipe
 
 SMALL = {

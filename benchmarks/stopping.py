@@ -17,8 +17,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from orchestrator.record import read_trials
-from orchestrator.simulator import Curve, dump_curves, parse_curves, recorded, replay
+from orchestrator.records.reader import read_trials
+from orchestrator.search.replay import Curve, dump_curves, parse_curves, recorded, replay
 from orchestrator.storage import open_storage
 from orchestrator.sweep import Stopping
 

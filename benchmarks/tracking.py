@@ -29,11 +29,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.machine import processor
-from orchestrator.projections import view
-from orchestrator.projections.connection import load_mlflow
-from orchestrator.projections.mlflow import MlflowProjection
-from orchestrator.record import Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.tracking import mlflow_view
+from orchestrator.tracking.mlflow import MlflowProjection
+from orchestrator.tracking.mlflow_connection import load_mlflow
+from orchestrator.worker.provenance import processor
 from trm_data.config import DataConfig
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
@@ -90,9 +90,9 @@ def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
     mlflow.set_experiment("per-call")
     for record in records:
         with mlflow.start_run():
-            for name, value in view.flatten(record.config.plain()).items():
+            for name, value in mlflow_view.flatten(record.config.plain()).items():
                 mlflow.log_param(name, value)
-            for row in view.rows(record):
+            for row in mlflow_view.rows(record):
                 for name, value in row.metrics.items():
                     mlflow.log_metric(name, value, step=row.step)
 
@@ -114,7 +114,7 @@ def ray_callback(uri: str, records: Sequence[TrialRecord]) -> None:
     for record in records:
         trial = _Trial(record.config.plain())
         callback.log_trial_start(trial)  # type: ignore[arg-type]
-        for row in view.rows(record):
+        for row in mlflow_view.rows(record):
             callback.log_trial_result(row.step, trial, {**row.metrics, "training_iteration": row.step})  # type: ignore[arg-type]
         callback.log_trial_end(trial)  # type: ignore[arg-type]
 
@@ -128,7 +128,7 @@ def batches_alone(uri: str, records: Sequence[TrialRecord]) -> None:
     points = [
         mlflow.entities.Metric(f"{index}/{point.name}", point.value, round(1000 * point.time_s), point.step)
         for index, record in enumerate(records)  # a point that is there already is slow to refuse
-        for point in view.points(view.rows(record))
+        for point in mlflow_view.points(mlflow_view.rows(record))
     ]
     for start in range(0, len(points), 1000):
         client.log_batch(run.info.run_id, points[start : start + 1000])
@@ -186,7 +186,7 @@ STORES = {"sqlite": sqlite_store, "server": server_store}
 
 def measure(side: str, uri: str, records: Sequence[TrialRecord]) -> Measured:
     """Write the records once."""
-    points = sum(len(row.metrics) for record in records for row in view.rows(record))
+    points = sum(len(row.metrics) for record in records for row in mlflow_view.rows(record))
     gc.collect()  # what the side before left is not this one's to collect
     began, cpu = time.perf_counter(), time.process_time()
     SIDES[side](uri, records)

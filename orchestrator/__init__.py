@@ -15,7 +15,7 @@ __all__ = ["load_results"]
 
 
 def load_results(storage: Storage | str | Path = "runs", sweep: str | None = None) -> pd.DataFrame:
-    """Every trial of a sweep, or of all sweeps of a storage, as a table: see `orchestrator.results`."""
-    from orchestrator import results  # what only commands need is not imported with the package
+    """Every trial of a sweep, or of all sweeps of a storage, as a table: see `orchestrator.results.dataframe`."""
+    from orchestrator.results import dataframe  # what only commands need is not imported with the package
 
-    return results.load_results(storage, sweep)
+    return dataframe.load_results(storage, sweep)

@@ -5,7 +5,7 @@ Early stopping compares equal steps, so every trial runs to its end.
     trm sweep plan sweeps/batch_rate.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Confirm, Stopping, Sweep, choice, configure, log_uniform
 from trm_model.recipes import get_recipe
 

@@ -4,7 +4,7 @@ so every run keeps all of them and scores each (`exact_accuracy@ema=0.99` and so
     trm sweep plan sweeps/ema_rate.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep
 from trm_model.recipes import get_recipe
 

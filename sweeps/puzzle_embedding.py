@@ -5,7 +5,7 @@ The rate counts for nothing without an embedding, so that cell exists once. Equa
     trm sweep plan sweeps/puzzle_embedding.py
 """
 
-from orchestrator.published import ONE_GPU, fitted
+from orchestrator.resources.published import ONE_GPU, fitted
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(

@@ -6,7 +6,7 @@ also means more compute.
     trm sweep plan sweeps/recursion_depth.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice
 from trm_model.recipes import get_recipe
 

@@ -5,7 +5,7 @@ At equal steps a run with N_sup = 16 would see up to sixteen times fewer puzzles
     trm sweep plan sweeps/supervision_steps.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice, configure
 from trm_model.recipes import get_recipe
 

@@ -5,7 +5,7 @@ Published with one run per row; here three seeds at equal steps.
 trm sweep plan sweeps/table3.py
 """
 
-from orchestrator.published import ONE_GPU, table
+from orchestrator.resources.published import ONE_GPU, table
 from orchestrator.sweep import Sweep
 from trm_model.recipes import get_recipe
 

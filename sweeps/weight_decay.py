@@ -3,7 +3,7 @@
 trm sweep plan sweeps/weight_decay.py
 """
 
-from orchestrator.published import ONE_GPU
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice
 from trm_model.recipes import get_recipe
 

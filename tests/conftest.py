@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_fixtures import heterogeneous_cluster
-from tests.infra_fixtures import s3_bucket, s3_endpoint
-from tests.tracking_fixtures import first_use, migrated
+from tests.support.cluster import heterogeneous_cluster
+from tests.support.infra import s3_bucket, s3_endpoint
+from tests.support.tracking import first_use, migrated
 
 __all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_endpoint"]
 

@@ -227,3 +227,8 @@ ALIASES = {
     "wd": "optimizer.weight_decay",
 }
 """The short names that `--vary` and `--set` take for the most used settings."""
+
+
+def inner_size(width: int, config: ModelConfig) -> int:
+    """Inner width of a SwiGLU: 2/3 * expansion * width, rounded up to `inner_multiple`."""
+    return -(round(config.expansion * width * 2 / 3) // -config.inner_multiple) * config.inner_multiple

@@ -6,8 +6,7 @@ per example (one sequence, one supervision step) unless named otherwise. L token
 
 from __future__ import annotations
 
-from trm_model.config import ModelConfig, TrialConfig
-from trm_model.layers import inner_size
+from trm_model.config import ModelConfig, TrialConfig, inner_size
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float32-fast": 4}
 _PROCESS_BYTES = 620_000_000  # Python, torch, numba and their pools on a CPU, measured with torch 2.13

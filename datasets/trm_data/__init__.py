@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trm_data.benchmarks import Benchmark, list_benchmarks, resolve_benchmark
-    from trm_data.builder import build, find, fingerprint, import_official, open_dataset
+    from trm_data.building.build import build, find, fingerprint, import_official, open_dataset
+    from trm_data.building.official_export import export
     from trm_data.config import DataConfig, DataRequest
-    from trm_data.dataset import Dataset
-    from trm_data.loader import Batch, EvalBatch, TrainLoader, eval_batches
-    from trm_data.official_export import export
-    from trm_data.prefetch import Prefetcher
-    from trm_data.render import draw, save_png
-    from trm_data.verification import verify
+    from trm_data.dataset.loader import Batch, EvalBatch, TrainLoader, eval_batches
+    from trm_data.dataset.prefetch import Prefetcher
+    from trm_data.dataset.reader import Dataset
+    from trm_data.dataset.render import draw, save_png
+    from trm_data.dataset.verification import verify
 
 _HOMES = {
     "benchmarks": ("Benchmark", "list_benchmarks", "resolve_benchmark"),
-    "builder": ("build", "find", "fingerprint", "import_official", "open_dataset"),
+    "building.build": ("build", "find", "fingerprint", "import_official", "open_dataset"),
     "config": ("DataConfig", "DataRequest"),
-    "dataset": ("Dataset",),
-    "loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
-    "official_export": ("export",),
-    "prefetch": ("Prefetcher",),
-    "render": ("draw", "save_png"),
-    "verification": ("verify",),
+    "dataset.reader": ("Dataset",),
+    "dataset.loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
+    "building.official_export": ("export",),
+    "dataset.prefetch": ("Prefetcher",),
+    "dataset.render": ("draw", "save_png"),
+    "dataset.verification": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

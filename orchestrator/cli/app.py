@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import (
+from orchestrator.cli.commands import (
     baselines,
     checkpoint,
     compare,

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.domains import Choice, Value
 from orchestrator.errors import SweepError
-from orchestrator.loading import load_sweep, parse_assignment
-from orchestrator.naming import configure
-from orchestrator.placement import parse_gpu
-from orchestrator.plan_file import SUFFIX
-from orchestrator.sweep import Sweep
+from orchestrator.resources.placement import parse_gpu
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.domains import Choice, Value
+from orchestrator.sweep.loader import load_sweep, parse_assignment
+from orchestrator.sweep.plan_file import SUFFIX
+from orchestrator.sweep.settings import configure
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from trm_data.errors import UserError
+
+if TYPE_CHECKING:
+    from orchestrator.storage import Storage
 
 
 class StorageError(UserError):
@@ -71,3 +75,8 @@ def checked_key(key: str) -> str:
     if not key.isprintable() or any(not part or part.startswith(".") for part in key.split("/")):
         raise StorageError(f"{key!r} is not a key", "Use a relative path of printable parts that start with no dot")
     return key
+
+
+def dump(value: dict[str, Any]) -> bytes:
+    """A small JSON file, readable by people."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

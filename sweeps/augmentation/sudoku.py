@@ -5,7 +5,7 @@ At equal steps: each copy more is a repeat less.
 trm sweep plan sweeps/augmentation/sudoku.py
 """
 
-from orchestrator.published import ONE_GPU, fitted
+from orchestrator.resources.published import ONE_GPU, fitted
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(

@@ -4,6 +4,6 @@ at equal steps.
 trm sweep plan sweeps/reproduce/cgar_depth.py
 """
 
-from orchestrator.published import reproduction
+from orchestrator.resources.published import reproduction
 
 sweep = reproduction("cgar-depth")

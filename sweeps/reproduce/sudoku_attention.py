@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/sudoku_attention.py
 """
 
-from orchestrator.published import reproduction
+from orchestrator.resources.published import reproduction
 
 sweep = reproduction("sudoku-att.paper")

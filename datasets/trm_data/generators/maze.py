@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data import maze
 from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, below, jit, stream
+from trm_data.puzzles import maze
 
 _PAIRS = 100
 _CHUNK = 2048

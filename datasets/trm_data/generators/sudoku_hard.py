@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trm_data import sudoku, sudoku_forms
-from trm_data.augment import sudoku_rows
 from trm_data.generators.sudoku import Distinct, Made, random_grid
 from trm_data.jit import Bytes, Ints, Words, below, i64, jit, shuffle, stream
-from trm_data.symmetry import sudoku_order
+from trm_data.puzzles import sudoku, sudoku_forms
+from trm_data.puzzles.augment import sudoku_rows
+from trm_data.puzzles.symmetry import sudoku_order
 
 _SHARE = 1250  # puzzles that one island gives off; the climb costs as much as some 400
 _POPULATION = 48

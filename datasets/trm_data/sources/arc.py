@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trm_data.arc import SIDE
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
+from trm_data.puzzles.arc import as_grid
 from trm_data.sources import files
 from trm_data.sources.files import Address, parse_address
 
@@ -46,25 +46,6 @@ class Task(NamedTuple):
     def pairs(self) -> list[Pair]:
         """All examples in the order of the source."""
         return self.tests + self.demonstrations if self.tests_first else self.demonstrations + self.tests
-
-
-def as_grid(value: Any, where: str) -> Bytes:
-    """A checked grid.
-
-    Raises:
-        DataError: ragged, empty, above 30x30, or colours outside 0-9.
-    """
-    try:
-        grid = np.array(value)
-    except ValueError:
-        raise DataError(f"{where}: the grid is ragged", "Every row needs as many cells as the first") from None
-    if grid.ndim != 2 or grid.size == 0 or grid.dtype.kind not in "iu":
-        raise DataError(f"{where}: the grid is ragged, empty or holds something else than whole numbers")
-    if max(grid.shape) > SIDE:
-        raise DataError(f"{where}: the grid is {grid.shape[0]}x{grid.shape[1]}, the largest is {SIDE}x{SIDE}")
-    if grid.min() < 0 or grid.max() > 9:
-        raise DataError(f"{where}: colour {grid.min() if grid.min() < 0 else grid.max()} is outside 0-9")
-    return grid.astype(np.uint8)
 
 
 def packaged_tasks(benchmark: str) -> list[Task]:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data import maze
 from trm_data.config import DataRequest
+from trm_data.dataset.schema import Puzzles
 from trm_data.errors import DataError
 from trm_data.generators.maze import generate
 from trm_data.jit import Bytes
-from trm_data.schema import Puzzles
+from trm_data.puzzles import maze
 from trm_data.sources.files import Address
 from trm_data.sources.published import draw_pair
 from trm_data.sources.tables import Table

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data import sudoku, sudoku_forms
 from trm_data.config import DataRequest
+from trm_data.dataset.schema import Puzzles
 from trm_data.errors import DataError
 from trm_data.generators.sudoku import Distinct, Made, generate
 from trm_data.generators.sudoku_hard import generate_hard
 from trm_data.jit import Bytes, Ints
-from trm_data.schema import Puzzles
+from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.sources import files
 from trm_data.sources.files import Address
 

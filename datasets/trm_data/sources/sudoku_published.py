@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from trm_data import sudoku, sudoku_forms
 from trm_data.config import DataRequest
+from trm_data.dataset.schema import Puzzles
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
-from trm_data.schema import Puzzles
+from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.sources.files import Address
 from trm_data.sources.published import draw_pair
 from trm_data.sources.sudoku import Listed, as_puzzles, check_solutions

@@ -1,0 +1,1 @@
+"""Build datasets from sources; read and write the official layout."""

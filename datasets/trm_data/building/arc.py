@@ -1,0 +1,160 @@
+"""ARC tasks as puzzles of a dataset: who trains on what, which augmentations, in which order, what must not leak."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trm_data.building import official_random
+from trm_data.config import DataRequest
+from trm_data.dataset.schema import Puzzles
+from trm_data.errors import ConfigError, DataError
+from trm_data.jit import Words
+from trm_data.puzzles.arc import distinct_codes, frame, pair_keys
+from trm_data.sources.arc import Task
+from trm_data.sources.files import parse_address
+
+Progress = Callable[[str, int, int], None]
+
+
+def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:
+    """Tasks -> puzzles with their splits and augmentations.
+
+    Every demonstration trains, and so do the test pairs of training tasks but those lent to validation; the test pairs
+    of evaluation tasks are the test split. A task that is only tested would have no trained embedding.
+
+    Raises:
+        DataError: an extra task holds a test pair of the benchmark and is not named in `allow_overlaps`.
+    """
+    if request.ids == "upstream":
+        return _upstream(tasks, request, facts, progress)
+    puzzles = _with_pairs(_without_repeats(tasks, facts), _lenders(tasks, request), facts)
+    _check_leaks(puzzles, request)
+    bounds = puzzles.bounds()
+    codes = []
+    for p, key in enumerate(puzzles.keys().tolist()):
+        rows = slice(bounds[p], bounds[p + 1])
+        codes.append(distinct_codes(puzzles.inputs[rows], puzzles.labels[rows], puzzles.shapes[rows], key))
+        progress("listing augmentations", p + 1, len(puzzles.names))
+    return _with_codes(puzzles, codes)
+
+
+def _lenders(tasks: Sequence[Task], request: DataRequest) -> set[str]:
+    """Seeded training tasks whose test pairs are withheld for validation."""
+    training = sorted(task.name for task in tasks if task.subset == "training")
+    wanted = request.num_validation or 0
+    if wanted > len(training):
+        raise ConfigError(f"num_validation={wanted}, but there are only {len(training)} training tasks")
+    rng = np.random.Generator(np.random.Philox(request.build_seed))
+    return set(rng.permutation(training)[:wanted].tolist())
+
+
+def _with_pairs(tasks: Sequence[Task], lenders: set[str], facts: dict[str, object]) -> Puzzles:
+    pairs = [pair for task in tasks for pair in task.pairs]
+    split: list[int] = []
+    for task in tasks:
+        test_split = 2 if task.subset == "evaluation" else 1 if task.name in lenders else 0
+        demonstrations, tests = [0] * len(task.demonstrations), [test_split] * len(task.tests)
+        split += tests + demonstrations if task.tests_first else demonstrations + tests
+    return Puzzles(
+        family="arc",
+        ids="native",
+        names=[task.name for task in tasks],
+        sources=[task.subset for task in tasks],
+        ratings=np.full(len(tasks), np.nan, np.float32),
+        puzzle=np.repeat(np.arange(len(tasks), dtype=np.int32), [len(task.pairs) for task in tasks]),
+        split=np.array(split, np.uint8),
+        inputs=np.stack([frame(pair.question) for pair in pairs]),
+        labels=np.stack([frame(pair.answer) for pair in pairs]),
+        shapes=np.array([pair.question.shape + pair.answer.shape for pair in pairs], np.uint8),
+        facts=facts,
+    )
+
+
+def _with_codes(puzzles: Puzzles, codes: list[Words]) -> Puzzles:
+    counts = np.array([len(listed) for listed in codes], np.int32)
+    return dataclasses.replace(puzzles, codes=np.concatenate(codes), num_codes=counts)
+
+
+def _without_repeats(tasks: Sequence[Task], facts: dict[str, object]) -> list[Task]:
+    """Drop extra tasks that a training task repeats pair for pair; rename those that only share a name."""
+    seen = {_content(task) for task in tasks if task.subset == "training"}
+    taken = {task.name for task in tasks if task.subset != "extra"}
+    kept = [task for task in tasks if task.subset != "extra" or _content(task) not in seen]
+    facts["repeated_tasks_dropped"] = len(tasks) - len(kept)
+    return [
+        task._replace(name=f"{task.name}#extra") if task.subset == "extra" and task.name in taken else task
+        for task in kept
+    ]
+
+
+def _content(task: Task) -> frozenset[bytes]:
+    return frozenset(b"".join(bytes(grid.shape) + grid.tobytes() for grid in pair) for pair in task.pairs)
+
+
+def overlaps(puzzles: Puzzles) -> dict[str, str]:
+    """Training tasks that hold a test pair, up to dihedral transforms and colours -> a task that is tested with it."""
+    keys = pair_keys(puzzles.inputs, puzzles.labels, puzzles.shapes)
+    tested = {key: puzzles.puzzle[row] for row, key in enumerate(keys.tolist()) if puzzles.split[row] == 2}
+    return {
+        puzzles.names[puzzles.puzzle[row]]: puzzles.names[tested[key]]
+        for row, key in enumerate(keys.tolist())
+        if puzzles.split[row] != 2 and key in tested
+    }
+
+
+def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
+    """Refuse extra tasks that hold test pairs; what the benchmark's own tasks share is as published, and only noted."""
+    shared = overlaps(puzzles)
+    extra = {name for name, source in zip(puzzles.names, puzzles.sources, strict=True) if source == "extra"}
+    puzzles.facts["published_overlaps"] = {name: other for name, other in shared.items() if name not in extra}
+    leaks = sorted(name for name in shared if name in extra)
+    named = set(request.allow_overlaps)
+    refused = [] if "all" in named else [name for name in leaks if name not in named]
+    puzzles.facts["allowed_overlaps"] = [name for name in leaks if name not in refused]
+    if refused:
+        extra_address = parse_address(request.extra_training or "")
+        raise DataError(
+            f"{len(refused)} tasks of {extra_address} hold test pairs of {request.benchmark}: "
+            f"{', '.join(refused[:6])}{' ...' if len(refused) > 6 else ''}",
+            "Remove them, or name them (or 'all') in allow_overlaps",
+        )
+
+
+def _upstream(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:
+    """The official builder's order, augmentations and translations. It holds nothing out for validation."""
+    if request.num_validation:
+        raise ConfigError("ids=upstream holds nothing out", "Set num_validation to 0")
+    assert request.upstream_augmentations is not None
+    state = official_random.seeded()
+    ordered: list[Task] = []
+    codes: list[Words] = []
+    for subset in ("training", "evaluation", "extra"):
+        members = [task for task in tasks if task.subset == subset]
+        order = np.arange(len(members))
+        official_random.shuffle(state, order)
+        members = [members[i] for i in order]
+        ordered += members
+        part = _with_pairs(members, set(), {}) if members else None
+        bounds = part.bounds() if part is not None else np.zeros(1, np.int64)
+        for p in range(len(members)):
+            assert part is not None
+            rows = slice(bounds[p], bounds[p + 1])
+            pairs = part.inputs[rows], part.labels[rows], part.shapes[rows]
+            codes.append(official_random.draw_codes(state, *pairs, request.upstream_augmentations))
+            progress("drawing augmentations", len(codes), len(tasks))
+    puzzles = _with_codes(_with_pairs(ordered, set(), facts), codes)
+    _check_leaks(puzzles, request)
+    return dataclasses.replace(puzzles, ids="upstream", places=_upstream_places(state, puzzles))
+
+
+def _upstream_places(state: official_random.State, puzzles: Puzzles) -> NDArray[np.uint16]:
+    trained = puzzles.split == 0
+    sizes = np.bincount(puzzles.puzzle[trained], minlength=len(puzzles.names))
+    assert puzzles.codes is not None and puzzles.num_codes is not None
+    return official_random.draw_places(
+        state, puzzles.shapes[trained], sizes, puzzles.num_codes.astype(np.int64), puzzles.codes
+    )

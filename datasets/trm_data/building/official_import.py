@@ -1,0 +1,310 @@
+"""Datasets that the official builders wrote.
+
+    <folder>/{train,test}/all__{inputs,labels,puzzle_identifiers,puzzle_indices,group_indices}.npy and dataset.json
+    <folder>/identifiers.json, and test_puzzles.json for ARC
+
+They hold every augmented copy. An import keeps the first copy of every group and finds the augmentation and translation
+that make each other copy of it, row by row; it refuses a folder of which it cannot make every row again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trm_data.building.arc import overlaps
+from trm_data.dataset.schema import Family, Puzzles, vocab_size
+from trm_data.dataset.view import place_words
+from trm_data.errors import DataError
+from trm_data.jit import Bytes, Ints, Words, jit
+from trm_data.puzzles import sudoku
+from trm_data.puzzles.arc import SIDE, frame
+from trm_data.puzzles.augment import arc_rows, dihedral_rows
+from trm_data.puzzles.symmetry import parse_augmentation, recover_sudoku
+
+Progress = Callable[[str, int, int], None]
+FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+_CHUNK = 16_384
+
+
+class Split(NamedTuple):
+    """The arrays of one official split; groups of augmented puzzles of examples."""
+
+    inputs: Bytes
+    labels: Bytes
+    puzzle_identifiers: NDArray[np.int32]
+    puzzle_indices: NDArray[np.int32]
+    group_indices: NDArray[np.int32]
+    metadata: dict[str, Any]
+
+    def first_examples(self) -> Ints:
+        """The examples of the first puzzle of every group."""
+        puzzles = self.group_indices[:-1]
+        ranges = zip(self.puzzle_indices[puzzles], self.puzzle_indices[puzzles + 1], strict=True)
+        return np.concatenate([np.arange(a, b) for a, b in ranges] or [np.zeros(0, np.int64)])
+
+    def sizes(self) -> Ints:
+        """Examples of the first puzzle of every group."""
+        return np.diff(self.puzzle_indices)[self.group_indices[:-1]].astype(np.int64)
+
+
+def is_official(folder: Path) -> bool:
+    """Whether a folder has the official layout."""
+    return (folder / "train" / "dataset.json").is_file()
+
+
+def _load(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", "Name a folder that an official builder wrote") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is damaged or truncated ({error})", "Build it again") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", "Name a folder that an official builder wrote") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON or is truncated ({error})", "Build it again") from None
+
+
+def read_split(folder: Path, split: str) -> Split:
+    """Map the arrays of a split.
+
+    Raises:
+        DataError: a file is missing or damaged, or the arrays do not fit together.
+    """
+    arrays = {field: _load(folder / split / f"all__{field}.npy") for field in FIELDS}
+    found = Split(**arrays, metadata=_read_json(folder / split / "dataset.json"))
+    fits = (
+        len(found.inputs) == len(found.labels) == found.puzzle_indices[-1]
+        and len(found.puzzle_identifiers) == len(found.puzzle_indices) - 1 == found.group_indices[-1]
+    )
+    if not fits:
+        raise DataError(f"the arrays of {folder / split} do not fit together", "Build it again")
+    return found
+
+
+def _family(split: Split, where: Path) -> tuple[Family, int]:
+    vocabulary, side = split.metadata.get("vocab_size"), math.isqrt(split.inputs.shape[1])
+    families: tuple[Family, ...] = ("arc", "sudoku", "maze")
+    for family in families:
+        sides = {"arc": {SIDE}, "sudoku": set(sudoku.BOXES), "maze": set(range(2, 256))}[family]
+        if side in sides and vocabulary == vocab_size(family, side):
+            return family, side
+    raise DataError(f"{where} holds no Sudoku, maze or ARC puzzles: vocabulary {vocabulary}, {side}x{side} cells")
+
+
+def load(folder: Path, progress: Progress) -> Puzzles:
+    """An official folder -> puzzles with listed augmentations (and translations).
+
+    Raises:
+        DataError: no official dataset, damaged, or rows that no augmentation makes.
+    """
+    train, test = read_split(folder, "train"), read_split(folder, "test")
+    family, side = _family(train, folder)
+    content = {f"{s}/all__{f}.npy": _sha256(folder / s / f"all__{f}.npy") for s in ("train", "test") for f in FIELDS}
+    facts: dict[str, object] = {"files": content}
+    if family == "arc":
+        identifiers, tasks = (_read_json(folder / name) for name in ("identifiers.json", "test_puzzles.json"))
+        return _load_arc(train, test, identifiers, tasks, facts, folder, progress)
+    return _load_shared(train, test, family, side, facts, folder, progress)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@jit
+def _sudoku_codes(labels: Bytes, inputs: Bytes, base: Ints, box_rows: int, box_cols: int) -> Ints:
+    codes = np.empty(len(base), np.int64)
+    one = np.uint8(1)
+    for i in range(len(base)):
+        b = base[i]
+        codes[i] = recover_sudoku(
+            labels[b] - one, inputs[b] - one, labels[i] - one, inputs[i] - one, box_rows, box_cols
+        )
+    return codes
+
+
+def _dihedral_codes(labels: Bytes, inputs: Bytes, base: Ints, side: int) -> Ints:
+    codes = np.full(len(base), -1, np.int64)
+    for turn in range(7, -1, -1):
+        same = np.ones(len(base), bool)
+        for cells in (labels, inputs):
+            turned = np.empty_like(cells)
+            dihedral_rows(np.asarray(cells)[base], np.full(len(base), turn, np.uint64), side, turned)
+            same &= (turned == cells).all(1)
+        codes[same] = turn
+    return codes
+
+
+def _load_shared(
+    train: Split, test: Split, family: Family, side: int, facts: dict[str, object], folder: Path, progress: Progress
+) -> Puzzles:
+    copies, firsts = np.diff(train.group_indices), train.group_indices[:-1]
+    codes = np.empty(len(train.inputs), np.int64)
+    step = max(1, _CHUNK // int(copies.max(initial=1)))
+    for group in range(0, len(firsts), step):  # whole groups at a time: a copy is compared with the first of its group
+        bounds = train.group_indices[group : group + step + 1].astype(np.int64)
+        part = slice(bounds[0], bounds[-1])
+        labels, inputs = (np.asarray(cells[part], np.uint8) for cells in (train.labels, train.inputs))
+        base = np.repeat(bounds[:-1] - bounds[0], np.diff(bounds))
+        if family == "sudoku":
+            codes[part] = _sudoku_codes(labels, inputs, base, *sudoku.BOXES[side])
+        else:
+            codes[part] = _dihedral_codes(labels, inputs, base, side)
+        progress("finding augmentations", part.stop, len(codes))
+    if (codes < 0).any():
+        row = int(np.flatnonzero(codes < 0)[0])
+        raise DataError(f"{folder}/train, row {row}: no symmetry makes it from the first copy of its group")
+    count = len(firsts) + len(test.inputs)
+    augmented = np.ones(len(codes), bool)
+    augmented[firsts] = False
+    return Puzzles(
+        family=family,
+        names=[f"p{i:06d}" for i in range(count)],
+        sources=["train"] * len(firsts) + ["test"] * len(test.inputs),
+        ratings=np.full(count, np.nan, np.float32),
+        puzzle=np.arange(count, dtype=np.int32),
+        split=np.repeat(np.array([0, 2], np.uint8), [len(firsts), len(test.inputs)]),
+        inputs=np.concatenate([train.inputs[firsts], test.inputs]).astype(np.uint8),
+        labels=np.concatenate([train.labels[firsts], test.labels]).astype(np.uint8),
+        shapes=np.full((count, 4), side, np.uint8),
+        codes=codes[augmented].astype(np.uint64),
+        num_codes=np.concatenate([copies - 1, np.zeros(len(test.inputs))]).astype(np.int32),
+        facts=facts,
+    )
+
+
+def _corners(cells: Bytes) -> NDArray[np.uint16]:
+    """32 * top + left of framed grids; their first cell that is not padding is their corner."""
+    corners = np.empty(len(cells), np.uint16)
+    for start in range(0, len(cells), _CHUNK):
+        place = (np.asarray(cells[start : start + _CHUNK]) > 0).argmax(1)
+        corners[start : start + _CHUNK] = place // SIDE * 32 + place % SIDE
+    return corners
+
+
+def _uncorner(cells: Bytes, corners: NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
+    """Rows moved back to the corner, and their (height, width)."""
+    moved = np.zeros_like(cells)
+    shapes = np.empty((len(cells), 2), np.uint8)
+    for i, corner in enumerate(corners.tolist()):
+        top, left = divmod(corner, 32)
+        grid = cells[i].reshape(SIDE, SIDE)[top:, left:]
+        colours = np.pad(grid > 1, ((0, 1), (0, 1)))
+        height, width = shapes[i] = colours[:, 0].argmin(), colours[0].argmin()
+        moved[i] = frame(grid[:height, :width] - np.uint8(2))  # anew: at the edge of the frame there are no end markers
+    return moved, shapes
+
+
+class Base(NamedTuple):
+    """Examples moved back to the corner of the frame."""
+
+    inputs: Bytes
+    labels: Bytes
+    shapes: Bytes
+
+
+def _base_examples(split: Split) -> Base:
+    chosen = split.first_examples()
+    inputs, labels = (np.asarray(cells[chosen], np.uint8) for cells in (split.inputs, split.labels))
+    corners = _corners(inputs)
+    moved, sizes = zip(*(_uncorner(cells, corners) for cells in (inputs, labels)), strict=True)
+    return Base(moved[0], moved[1], np.concatenate(sizes, axis=1))
+
+
+def _load_arc(
+    train: Split,
+    test: Split,
+    identifiers: list[str],
+    tasks: dict[str, Any],
+    facts: dict[str, object],
+    folder: Path,
+    progress: Progress,
+) -> Puzzles:
+    parsed = _parse_identifiers(identifiers, train, folder)
+    names = [parsed[i][0] for i in train.group_indices[:-1]]
+    place = {name: index for index, name in enumerate(names)}
+    tested = []
+    for group in test.group_indices[:-1]:
+        identifier = identifiers[test.puzzle_identifiers[group]]
+        if identifier not in place:
+            raise DataError(f"{folder}/test: {identifier} has no group in train", "Build it again")
+        tested.append(place[identifier])
+    parts = [_base_examples(split) for split in (train, test)]
+    owner = np.concatenate([np.repeat(np.arange(len(names)), train.sizes()), np.repeat(tested, test.sizes())])
+    split = np.repeat(np.array([0, 2], np.uint8), [len(part.inputs) for part in parts])
+    tests_first = {name for name, task in tasks.items() if list(task)[:1] == ["test"]}
+    turned = np.isin(np.array(names)[owner], list(tests_first))
+    order = np.lexsort((np.where(turned, -split.astype(np.int64), split), owner))
+    copies = np.diff(train.group_indices)
+    codes = np.array([code for _, code in parsed], np.uint64)
+    augmented = np.ones(len(codes), bool)
+    augmented[train.group_indices[:-1]] = False
+    puzzles = Puzzles(
+        family="arc",
+        ids="upstream",
+        names=names,
+        sources=["evaluation" if i in set(tested) else "training" for i in range(len(names))],
+        ratings=np.full(len(names), np.nan, np.float32),
+        puzzle=owner[order].astype(np.int32),
+        split=split[order],
+        inputs=np.concatenate([part.inputs for part in parts])[order],
+        labels=np.concatenate([part.labels for part in parts])[order],
+        shapes=np.concatenate([part.shapes for part in parts])[order],
+        codes=codes[augmented],
+        num_codes=(copies - 1).astype(np.int32),
+        places=_corners(train.inputs),
+        facts=facts,
+    )
+    _check_rows(puzzles, train, codes, folder, progress)
+    facts["published_overlaps"] = overlaps(puzzles)
+    return puzzles
+
+
+def _parse_identifiers(identifiers: list[str], train: Split, folder: Path) -> list[tuple[str, int]]:
+    """(task, code) of every puzzle of train, which must be numbered in order from 1."""
+    count = len(train.puzzle_identifiers)
+    if len(identifiers) != count + 1 or (train.puzzle_identifiers != np.arange(1, count + 1)).any():
+        raise DataError(f"{folder}/identifiers.json does not number the puzzles of train in order from 1")
+    try:
+        return [parse_augmentation(name) for name in identifiers[1:]]
+    except ValueError as error:
+        raise DataError(f"{folder}/identifiers.json: {error} is no identifier of an ARC task") from None
+
+
+def _check_rows(puzzles: Puzzles, train: Split, codes: Words, folder: Path, progress: Progress) -> None:
+    """Make every augmented training row again and compare."""
+    trained = np.flatnonzero(puzzles.split == 0)
+    first = np.concatenate([np.zeros(1, np.int64), np.cumsum(train.sizes())])
+    sizes = np.diff(train.puzzle_indices)
+    groups = np.repeat(np.arange(len(first) - 1), np.diff(train.group_indices))
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    nth = np.arange(len(owners)) - np.repeat(train.puzzle_indices[:-1], sizes)
+    assert puzzles.places is not None
+    if (sizes != train.sizes()[groups]).any():
+        raise DataError(f"{folder}/train: augmented copies of a task have different numbers of examples")
+    for start in range(0, len(owners), _CHUNK):
+        part = slice(start, min(start + _CHUNK, len(owners)))
+        rows = trained[first[groups[owners[part]]] + nth[part]]
+        made = np.empty((2, len(rows), SIDE * SIDE), np.uint8)
+        places = place_words(puzzles.places[part])
+        arc_rows(puzzles.inputs, puzzles.labels, puzzles.shapes, rows, codes[owners[part]], places, made[0], made[1])
+        wrong = (made[0] != train.inputs[part]).any(1) | (made[1] != train.labels[part]).any(1)
+        if wrong.any():
+            row = start + int(np.flatnonzero(wrong)[0])
+            raise DataError(f"{folder}/train, row {row}: its identifier's augmentation does not make it")
+        progress("checking rows", part.stop, len(owners))

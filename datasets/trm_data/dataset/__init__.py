@@ -1,0 +1,1 @@
+"""A built dataset: schema, manifest, batches, pictures, verification."""

@@ -1,0 +1,88 @@
+"""Examples of a dataset seen through augmentations: the one place where stored rows become rows for a model."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trm_data.dataset.reader import Dataset
+from trm_data.jit import Bytes, Ints, Words, jit, mix
+from trm_data.puzzles import sudoku
+from trm_data.puzzles.augment import arc_rows, dihedral_rows, sudoku_pairs
+from trm_data.puzzles.symmetry import sudoku_order
+
+_PLACE = np.uint64(3)
+
+
+@jit
+def place_word(key: np.uint64, copy: int, example: int, size: int) -> np.uint64:
+    """The random word of an example's place in the frame; 0 keeps it in the corner, as one of `size` examples is."""
+    word = mix(mix(key, _PLACE), np.uint64(copy))
+    if example == word % np.uint64(size):
+        return np.uint64(0)
+    return mix(word, np.uint64(example)) | np.uint64(1)
+
+
+@jit
+def _derive(keys: Words, puzzles: Ints, copies: Ints, order: np.uint64, codes: Words) -> None:
+    for b in range(puzzles.size):
+        codes[b] = mix(keys[puzzles[b]], np.uint64(copies[b])) % order if copies[b] else np.uint64(0)
+
+
+def place_words(places: NDArray[np.uint16]) -> Words:
+    """Listed places, 32 * top + left, as the words that `arc_rows` takes."""
+    wide = places.astype(np.uint64)
+    return (wide >> np.uint64(5)) << np.uint64(32) | wide & np.uint64(31)
+
+
+@jit
+def _hashed_places(keys: Words, puzzles: Ints, copies: Ints, examples: Ints, sizes: Ints) -> Words:
+    words = np.empty(puzzles.size, np.uint64)
+    for b in range(puzzles.size):
+        words[b] = place_word(keys[puzzles[b]], copies[b], examples[b], sizes[b])
+    return words
+
+
+def fixed_places(dataset: Dataset, puzzles: Ints, copies: Ints, examples: Ints, sizes: Ints) -> Words:
+    """(B): where training examples lie that are translated as published, once per augmented example.
+
+    Args:
+        puzzles, copies, examples: (B), which example of which copy of which puzzle.
+        sizes: (B), how many training examples the puzzle has.
+    """
+    if dataset.places is None:
+        return _hashed_places(dataset.keys, puzzles, copies, examples, sizes)
+    return place_words(dataset.places[dataset.place_starts[puzzles] + copies * sizes + examples])
+
+
+def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
+    """(B): the augmentation of copy `copies[b]` of puzzle `puzzles[b]`; copy 0 is the identity.
+
+    Listed codes are looked up; Sudoku codes are a hash of (puzzle, copy); a dihedral code is the copy's number.
+    """
+    if dataset.is_listed:
+        listed, bounds = dataset.codes
+        codes = np.zeros(puzzles.size, np.uint64)
+        augmented = copies > 0
+        codes[augmented] = listed[bounds[puzzles[augmented]] + copies[augmented] - 1]
+        return codes
+    if dataset.augmentation == "dihedral":
+        return copies.astype(np.uint64)
+    codes = np.empty(puzzles.size, np.uint64)
+    side = dataset.grid_shape[0]
+    _derive(dataset.keys, puzzles, copies, np.uint64(sudoku_order(side, *sudoku.BOXES[side])), codes)
+    return codes
+
+
+def view(dataset: Dataset, rows: Ints, codes: Words, places: Words) -> tuple[Bytes, Bytes]:
+    """(inputs, labels) of examples `rows` seen through `codes`, each (B, L); `places` matters to ARC only."""
+    inputs, labels = np.empty((2, rows.size, dataset.seq_len), np.uint8)
+    side = dataset.grid_shape[0]
+    if dataset.augmentation == "arc":
+        arc_rows(dataset.inputs, dataset.labels, dataset.shapes, rows, codes, places, inputs, labels)
+    elif dataset.augmentation == "dihedral":
+        dihedral_rows(dataset.inputs[rows], codes, side, inputs)
+        dihedral_rows(dataset.labels[rows], codes, side, labels)
+    else:
+        sudoku_pairs(dataset.inputs, dataset.labels, rows, codes, side, *sudoku.BOXES[side], inputs, labels)
+    return inputs, labels

@@ -1,0 +1,1 @@
+"""Puzzles without files: rules, symmetries, text forms."""

@@ -1,0 +1,1 @@
+"""The Python API: plan, run and train, with progress and tracking."""

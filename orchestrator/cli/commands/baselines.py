@@ -1,0 +1,184 @@
+"""`trm baselines`: published results, rows of your own, and language models measured on the same puzzles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import BaselinesOption, JsonOption, StorageOption
+
+app = typer.Typer(help="Published results and language models beside your own runs.", no_args_is_help=True)
+
+
+@app.command("run-llm")
+def run_llm(
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", help="Address of an OpenAI-compatible endpoint, e.g. http://localhost:8000/v1.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="The model's name at that endpoint.")],
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", help="A built dataset's name or folder, or a benchmark: see `trm data list`.")
+    ],
+    max_usd: Annotated[float, typer.Option("--max-usd", min=0, help="Dollars that are never exceeded.")],
+    usd_in: Annotated[
+        float | None, typer.Option("--usd-per-mtok-in", min=0, help="Price of a million prompt tokens.")
+    ] = None,
+    usd_out: Annotated[
+        float | None, typer.Option("--usd-per-mtok-out", min=0, help="Price of a million tokens of the answer.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Puzzles: the first so many of the split.")] = 50,
+    attempts: Annotated[int, typer.Option("--attempts", min=1, max=2, help="Attempts at each puzzle.")] = 2,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Questions at a time.")] = 4,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=16, help="Longest answer, thoughts included.")
+    ] = 16_000,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0, help="The endpoint's own if left out.")
+    ] = None,
+    reasoning_effort: Annotated[
+        str | None, typer.Option("--reasoning-effort", help="low, medium or high, where the model takes it.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds to wait for an answer.")] = 600.0,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries at a question.")] = 6,
+    api_key_file: Annotated[
+        Path | None, typer.Option("--api-key-file", help="File with the key; OPENAI_API_KEY if left out.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a language model the puzzles that your own models are scored on, and rank it beside them.
+
+    Every answer is stored: the same command goes on where it was left, and pays for nothing twice.
+
+    Examples:
+
+    trm baselines run-llm --endpoint http://localhost:8000/v1 --model qwen3 --benchmark sudoku-6x6 --limit 100
+    --max-usd 0 --usd-per-mtok-in 0 --usd-per-mtok-out 0
+
+    trm baselines run-llm --endpoint https://api.openai.com/v1 --model gpt-5-mini --benchmark arc-agi-1 --limit 20
+    --max-usd 5 --usd-per-mtok-in 0.25 --usd-per-mtok-out 2 --api-key-file key.txt
+    """
+    from orchestrator.cli.run_llm import Asked, ask_all
+    from orchestrator.evaluation.llm.measure import Effort
+
+    asked = Asked(
+        endpoint=endpoint,
+        model=model,
+        benchmark=benchmark,
+        split=split,
+        limit=limit,
+        max_usd=max_usd,
+        usd_in=usd_in,
+        usd_out=usd_out,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        reasoning_effort=reasoning_effort,
+        timeout_s=timeout_s,
+        api_key_file=api_key_file,
+        effort=Effort(attempts=attempts, concurrency=concurrency, retries=retries),
+    )
+    raise typer.Exit(ask_all(asked, storage, as_json))
+
+
+@app.command("list")
+def list_(
+    benchmark: Annotated[str | None, typer.Argument(help="One benchmark; all if left out.", show_default=False)] = None,
+    baselines: BaselinesOption = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Print the published rows and your own as CSV: a script filters them, a spreadsheet opens them.
+
+    Example: trm baselines list sudoku-extreme
+    """
+    from orchestrator.results.baselines import load_baselines, write_baselines
+    from orchestrator.results.baselines.own import OwnBaselines
+    from orchestrator.storage import open_storage
+
+    own = OwnBaselines(open_storage(storage), baselines).read()
+    print(write_baselines(load_baselines(benchmark, own)).decode(), end="")
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="A CSV in the form of `trm baselines list`.")]) -> None:
+    """Check a file of published rows: every row needs a source, a split and a score that can be.
+
+    Example: trm baselines check my-rows.csv
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.results.baselines import read_baselines
+
+    out.print(f"{file}: {len(read_baselines(file))} rows, all well-formed")
+
+
+@app.command()
+def add(
+    benchmark: Annotated[str, typer.Option("--benchmark", help="What was scored: see `trm data list`.")],
+    system: Annotated[str, typer.Option("--system", help="Name of the row.")],
+    score: Annotated[float, typer.Option("--score", help="Per cent.")],
+    source: Annotated[str, typer.Option("--source", help="Where the score was read.")],
+    date: Annotated[str, typer.Option("--date", help="Of the source: 2026, 2026-11 or 2026-11-22.")],
+    kind: Annotated[str, typer.Option("--kind", help="trm, hrm, direct, llm, system or human.")],
+    split: Annotated[str, typer.Option("--split", help="test, public-eval, semi-private, ...")],
+    metric: Annotated[str, typer.Option("--metric", help="exact_accuracy, pass@1 or pass@2.")],
+    items: Annotated[int | None, typer.Option("--items", help="Puzzles scored, if the source says.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Seeds averaged, if the source says.")] = None,
+    params: Annotated[int | None, typer.Option("--params", help="Parameters of the model.")] = None,
+    usd_per_task: Annotated[float | None, typer.Option("--usd-per-task", help="Cost of a puzzle.")] = None,
+    protocol: Annotated[str, typer.Option("--protocol", help="single or ensemble.")] = "single",
+    role: Annotated[str, typer.Option("--role", help="headline, reproduction or ablation.")] = "headline",
+    evidence: Annotated[str, typer.Option("--evidence", help="verified, claimed or quoted.")] = "claimed",
+    detail: Annotated[str, typer.Option("--detail", help="What to know about it.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the same row.")] = False,
+    baselines: BaselinesOption = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Add a published result of your own; `trm leaderboard` ranks it where it can be compared.
+
+    Example: trm baselines add --benchmark maze-hard --system "Our TRM" --kind trm --split test --metric exact_accuracy
+    --score 88.1 --items 1000 --source "arXiv 2601.00001" --date 2026-01
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.results.baselines import Baseline, load_baselines
+    from orchestrator.results.baselines.own import OwnBaselines, check_benchmark
+    from orchestrator.storage import open_storage
+    from trm_data.errors import ConfigError
+
+    check_benchmark(benchmark)
+    values = {"benchmark": benchmark, "system": system, "score": score, "source": source, "date": date, "kind": kind}
+    values |= {"split": split, "metric": metric, "items": items, "seeds": seeds, "params": params, "role": role}
+    values |= {"cost_per_task_usd": usd_per_task, "protocol": protocol, "evidence": evidence, "detail": detail}
+    row = Baseline.parse(values)
+    own = OwnBaselines(open_storage(storage), baselines)
+    if not replace and row.key in {known.key for known in load_baselines(None, own.read())}:
+        raise ConfigError(f"{system!r} has this row of {benchmark} already", "Say --replace to change its figures")
+    own.put([row])
+    out.print(f"{row.system}, {row.benchmark}, {row.split}, {row.metric}: {row.score:g} % in {own.where}")
+
+
+@app.command()
+def update(
+    file: Annotated[Path, typer.Argument(help="The ARC Prize leaderboard's evaluations.json.", show_default=False)],
+    date: Annotated[str, typer.Option("--date", help="Day of the export, e.g. 2026-11-22.")],
+    write: Annotated[bool, typer.Option("--write", help="Write new and changed rows to your own baselines.")] = False,
+    baselines: BaselinesOption = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a newer export of the ARC Prize leaderboard adds, changes and drops; with --write, take it over.
+
+    Example: trm baselines update evaluations.json --date 2026-11-22
+    """
+    from orchestrator.cli.views.baselines import show_update
+    from orchestrator.results.baselines import load_baselines
+    from orchestrator.results.baselines.arc_prize import compare, read_export
+    from orchestrator.results.baselines.own import OwnBaselines
+    from orchestrator.storage import open_storage
+
+    own = OwnBaselines(open_storage(storage), baselines)
+    found = compare(*read_export(file), load_baselines(None, own.read()), date)
+    if write and found.rows:
+        own.put(found.rows)
+    show_update(found, own.where if write and found.rows else "", as_json)

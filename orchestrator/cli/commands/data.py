@@ -1,0 +1,230 @@
+"""`trm data`: what puzzles there are, building them, looking at them, checking them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.options import JsonOption, StorageOption
+
+if TYPE_CHECKING:
+    from trm_data import DataRequest, Dataset
+
+app = typer.Typer(help="List, build, look at and check puzzle datasets.", no_args_is_help=True)
+
+BenchmarkArgument = Annotated[str, typer.Argument(help="A benchmark: see `trm data list`.", show_default=False)]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A built dataset's name or folder, or a benchmark with its defaults.", show_default=False)
+]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to write.")]
+
+
+@app.command("list")
+def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+    """List the benchmarks that can be built, and the datasets that are.
+
+    Example: trm data list
+    """
+    from rich.table import Table
+
+    from orchestrator.cli.views.console import out
+    from orchestrator.records.datasets import local_root
+    from orchestrator.storage import open_storage
+    from trm_data import list_benchmarks, open_dataset
+
+    root = local_root(open_storage(storage))
+    built = [open_dataset(manifest.parent) for manifest in sorted(root.glob("[!.]*/manifest.json"))]
+    if as_json:
+        rows = [{"name": b.name, "description": b.description, "source": b.source} for b in list_benchmarks()]
+        print(json.dumps({"benchmarks": rows, "built": [_row(dataset) for dataset in built]}, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("benchmark", "what it is", "source", "licence"):
+        table.add_column(name, no_wrap=name == "benchmark")
+    for benchmark in list_benchmarks():
+        table.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
+    out.print(table)
+    if built:
+        out.print(f"\nbuilt in {root}:")
+    for dataset in built:
+        out.print(f"  {dataset.path.name}  {_counts(dataset)}")
+
+
+@app.command()
+def build(
+    benchmark: BenchmarkArgument,
+    source: Annotated[
+        str | None, typer.Option("--source", help="A puzzle list, folder or address, instead of the benchmark's own.")
+    ] = None,
+    blanks: Annotated[int | None, typer.Option("--blanks", min=1, help="Empty cells of a generated Sudoku.")] = None,
+    num_train: Annotated[int | None, typer.Option("--num-train", min=1, help="Training puzzles.")] = None,
+    num_validation: Annotated[int | None, typer.Option("--num-validation", min=0, help="Validation puzzles.")] = None,
+    num_test: Annotated[int | None, typer.Option("--num-test", min=0, help="Test puzzles.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the generator, the draw and the split.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting: --set ids=upstream (repeatable).", metavar="NAME=VALUE"),
+    ] = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Build a dataset, or find it: the same request is never built twice.
+
+    Examples:
+
+    trm data build arc-agi-1
+
+    trm data build sudoku-9x9 --source my-puzzles.txt --num-train 800 --num-test 200
+
+    trm data build arc-agi-2 --set ids=upstream --set upstream_augmentations=1000
+    """
+    from trm_data import DataRequest
+
+    given = {"benchmark": benchmark, "source": source, "blanks": blanks, "num_train": num_train}
+    given |= {"num_validation": num_validation, "num_test": num_test, "build_seed": seed}
+    request = DataRequest.parse({k: v for k, v in given.items() if v is not None} | _settings(set_))
+    _build(request, storage, as_json)
+
+
+@app.command("import-official")
+def import_official(
+    folder: Annotated[Path, typer.Argument(help="A folder that an official TRM or HRM builder wrote.")],
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Take over a dataset of the official builders (.npy files and dataset.json).
+
+    Example: trm data import-official data/sudoku-extreme-1k-aug-1000
+    """
+    from trm_data import DataRequest
+
+    _build(DataRequest(benchmark="official", source=str(folder)), storage, as_json)
+
+
+@app.command()
+def show(
+    dataset: DatasetArgument,
+    puzzle: Annotated[str, typer.Option("--puzzle", help="Number or name of the puzzle, e.g. an ARC task id.")] = "0",
+    output: OutOption = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Draw a puzzle as PNG: its input and its label, every example of an ARC task.
+
+    Examples:
+
+    trm data show arc-agi-1 --puzzle 007bbfb7
+
+    trm data show sudoku-9x9 --puzzle 3 --out puzzle.png
+    """
+    from orchestrator.cli.views.console import out
+    from trm_data import draw, save_png
+
+    found = _find(dataset, storage)
+    index = found.puzzle_index(puzzle)
+    path = output or Path(f"{found.benchmark}-{found.names[index]}.png")
+    save_png(draw(found, index), path)
+    out.print(f"{found.title(index)}\n{path}")
+
+
+@app.command()
+def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
+    """Check a dataset again: hashes, counts, every puzzle and label, leaks between splits. Exit code 1 if it is wrong.
+
+    Example: trm data verify arc-agi-1
+    """
+    from orchestrator.cli.views.console import BuildBar, out
+    from trm_data import verify as check
+
+    found = _find(dataset, storage)
+    with BuildBar() as progress:
+        problems = check(found, progress)
+    for problem in problems:
+        out.print(f"[red]wrong[/] {problem}")
+    if problems:
+        raise typer.Exit(1)
+    out.print(f"{found.path.name}: nothing wrong; {_counts(found)}")
+
+
+@app.command()
+def fingerprint(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
+    """Print the identity of a dataset: a hash of its request, its source and the builder's version.
+
+    Example: trm data fingerprint arc-agi-1
+    """
+    print(_find(dataset, storage).fingerprint)
+
+
+@app.command()
+def export(
+    dataset: DatasetArgument,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    augmentations: Annotated[int, typer.Option("--augmentations", min=0, help="Augmented copies per puzzle.")] = 0,
+    storage: StorageOption = "runs",
+) -> None:
+    """Write a dataset as the official builders would (.npy files and dataset.json).
+
+    Example: trm data export arc-agi-1 exported --augmentations 10
+    """
+    from orchestrator.cli.views.console import BuildBar, out
+    from trm_data import export as write
+
+    found = _find(dataset, storage)
+    with BuildBar() as progress:
+        write(found, folder, augmentations, progress)
+    out.print(f"{found.path.name} with {augmentations} augmentations: {folder}")
+
+
+def _settings(texts: list[str] | None) -> dict[str, Any]:
+    """`["ids=upstream", "allow_overlaps=a,b"]` as values of a request."""
+    from orchestrator.sweep.loader import parse_value
+    from trm_data import DataRequest
+    from trm_data.errors import ConfigError, nearest
+
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {text!r} is not of the form NAME=VALUE", "Example: --set ids=upstream")
+        if name not in DataRequest.model_fields:
+            raise ConfigError(f"unknown setting {name!r}", nearest(name, DataRequest.model_fields))
+        found[name] = value.split(",") if name == "allow_overlaps" else parse_value(value)
+    return found
+
+
+def _build(request: DataRequest, storage: str, as_json: bool) -> None:
+    from orchestrator.cli.views.console import BuildBar, duration, num_bytes, out
+    from orchestrator.records.datasets import provide
+    from orchestrator.storage import open_storage
+
+    started = time.monotonic()
+    with BuildBar() as progress:
+        dataset = provide(open_storage(storage), request, progress)
+    spent = time.monotonic() - started
+    if as_json:
+        print(json.dumps(_row(dataset), indent=1))
+        return
+    size = sum(file.stat().st_size for file in dataset.path.iterdir())
+    out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
+    where = "" if storage == "runs" else f" --storage {storage}"
+    out.print(f"look at one: trm data show {dataset.path.name}{where}")
+
+
+def _find(name: str, storage: str) -> Dataset:
+    from orchestrator.cli.views.console import BuildBar
+    from orchestrator.records.datasets import find
+    from orchestrator.storage import open_storage
+
+    with BuildBar() as progress:
+        return find(open_storage(storage), name, progress)
+
+
+def _counts(dataset: Dataset) -> str:
+    return ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count) + " puzzles"
+
+
+def _row(dataset: Dataset) -> dict[str, object]:
+    return {"path": str(dataset.path), "name": dataset.path.name, **dataset.describe()}

@@ -1,0 +1,86 @@
+"""`trm eval`: score checkpoints in several ways, without training them again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.lookup import AtOption, DatasetOption
+from orchestrator.cli.options import JsonOption, StorageOption
+
+if TYPE_CHECKING:
+    from orchestrator.evaluation.checkpoints import Scored
+
+CheckpointsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="CHECKPOINT...", help="Files, or SWEEP/TRIAL of the storage.", show_default=False),
+]
+VaryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="NAME=V,V...",
+        help="D (steps), votes, K (rollouts), noise, choose, halt, weights: --vary D=16,64 (repeatable).",
+    ),
+]
+SplitOption = Annotated[str | None, typer.Option("--split", help="train, validation or test; as trained if left out.")]
+
+
+def evaluate(
+    checkpoints: CheckpointsArgument,
+    vary: VaryOption = None,
+    dataset: DatasetOption = None,
+    split: SplitOption = None,
+    max_puzzles: Annotated[int | None, typer.Option("--max-puzzles", min=1, help="Score only the first ones.")] = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="ema, raw, or the rate of an average.")] = None,
+    at: AtOption = "last",
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Puzzles per forward pass.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of the noise; the trial's own if left out.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    output: Annotated[Path | None, typer.Option("--out", help="Folder for per-item outcomes and submissions.")] = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Score checkpoints: every combination of the values, a row each. Several checkpoints also vote together.
+
+    Examples:
+
+    trm eval demo/3f2a91 --split test --vary D=4,16,64 --vary votes=1,10
+
+    trm eval model.safetensors --dataset sudoku-9x9 --vary K=1,10,100 --vary noise=0.1,0.3 --vary choose=halt,majority
+
+    trm eval arc/9c01d2 --vary votes=1,10,100 --out answers
+
+    trm eval demo/3f2a91 demo/77b0c3 demo/e91f00
+    """
+    from orchestrator.cli.lookup import dataset_for
+    from orchestrator.cli.views.evaluate import Bar, show, write_files
+    from orchestrator.evaluation.checkpoints import expand, parse_vary, score
+    from orchestrator.records.checkpoints import find_checkpoint
+    from orchestrator.storage import open_storage
+    from trm_model.config import TrialConfig
+
+    store = open_storage(storage)
+    found = [find_checkpoint(address, store, at) for address in checkpoints]
+    loaded = {one.where: one.load() for one in found}
+    configs = [TrialConfig.parse(one.header["config"], where) for where, one in loaded.items()]
+    given = {"max_puzzles": max_puzzles, "batch_size": batch_size}
+    base = configs[0].evaluation.model_copy(update={name: value for name, value in given.items() if value is not None})
+    values = parse_vary(vary)
+    cells = expand(base, weights or base.weights, [config.model for config in configs], values)
+    data = dataset_for(found[0], configs[0], dataset, store)
+    rows: list[Scored] = []
+    with Bar(len(cells) * len(loaded)) as bar:
+        for row in score(cells, loaded, data, split or base.split, device=device, seed=seed, progress=bar.update):
+            rows.append(row)
+            if output is not None:
+                write_files(rows, output, len(loaded) > 1)
+    if as_json:
+        print(json.dumps([row.plain() for row in rows], indent=1))
+    else:
+        show(rows, data)

@@ -1,0 +1,39 @@
+"""`trm leaderboard`: own confirmed results beside published ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import BaselinesOption, StorageOption
+
+
+def leaderboard(
+    benchmark: Annotated[
+        str | None, typer.Argument(help="One benchmark; all with own results if left out.", show_default=False)
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
+    gco2_per_kwh: Annotated[
+        float | None,
+        typer.Option("--gco2-per-kwh", min=0, help="CO2 of your electricity; the world's if left out."),
+    ] = None,
+    baselines: BaselinesOption = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Show own confirmed results beside published HRM, TRM and LLM results, one table per benchmark and split.
+
+    Examples:
+
+    trm leaderboard
+
+    trm leaderboard arc-agi-1 --format markdown
+    """
+    from orchestrator.cli.views.leaderboard import show
+
+    show(benchmark, format_, html, storage, split, baselines, gco2_per_kwh)

@@ -1,0 +1,129 @@
+"""`trm solve` and `trm export`: a trained model at work on a puzzle, and as a program for elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.lookup import AtOption, CheckpointArgument, WeightsOption
+from orchestrator.cli.options import JsonOption, StorageOption
+
+if TYPE_CHECKING:
+    from trm_model.evaluation.solving import Solved
+
+_LONGEST_NAME = 255
+
+
+def solve(
+    checkpoint: CheckpointArgument,
+    puzzle: Annotated[
+        str, typer.Argument(help="The puzzle itself, a file, or - for standard input.", show_default=False)
+    ],
+    depth: Annotated[int | None, typer.Option("--depth", min=1, help="D: supervision steps at most.")] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Also show the answer after each supervision step.")] = False,
+    picture: Annotated[Path | None, typer.Option("--out", "-o", help="Draw it: .png, or .gif with every step.")] = None,
+    at: AtOption = "last",
+    weights: WeightsOption = "ema",
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Solve Sudoku, mazes or ARC tasks. Exit code 1 if an answer is known to be wrong.
+
+    A Sudoku is a line of digits with . or 0 for blanks (in a file, one a line), a maze a text of # for walls, S and G,
+    an ARC task its JSON; it must be a task whose examples the model was trained with.
+
+    Examples:
+
+    trm solve demo/3f2a91 1..4.2..3..1 --steps
+
+    trm solve maze.safetensors maze.txt --out path.gif
+
+    trm solve arc/9c01d2 007bbfb7.json --json
+    """
+    from orchestrator.cli.lookup import dataset_for
+    from orchestrator.records.checkpoints import find_checkpoint
+    from orchestrator.storage import open_storage
+    from trm_data.dataset.render import save_answers
+    from trm_model.checkpoints.trained import load_trained
+    from trm_model.evaluation.solving import solve_text
+
+    store = open_storage(storage)
+    found = find_checkpoint(checkpoint, store, at)
+    trained = load_trained(found.load(), weights)
+    solved = solve_text(trained, _text(puzzle), lambda: dataset_for(found, trained.config, None, store), depth)
+    if picture is not None:
+        first = solved[0]
+        save_answers(first.family, first.question.cells, first.solution.answers, picture)
+    if as_json:
+        print(json.dumps([one.plain(steps) for one in solved], indent=1))
+    else:
+        for one in solved:
+            _show(one, steps)
+    raise typer.Exit(1 if any(one.is_valid is False for one in solved) else 0)
+
+
+def _text(puzzle: str) -> str:
+    if puzzle == "-":
+        return sys.stdin.read()
+    is_name = len(puzzle) <= _LONGEST_NAME and "\n" not in puzzle
+    return Path(puzzle).read_text() if is_name and Path(puzzle).is_file() else puzzle
+
+
+def _show(one: Solved, steps: bool) -> None:
+    from orchestrator.cli.views.console import out
+
+    verdicts = {True: "[green]valid[/]", False: "[red]not valid[/]", None: "cannot be checked"}
+    solution = one.solution
+    if steps:
+        for number, (answer, sure) in enumerate(zip(solution.answers, solution.confidences, strict=True), 1):
+            out.print(f"[dim]step {number}, halting score {sure:.3f}[/]")
+            print("\n".join(one.rows(answer)))
+    word = "step" if len(solution.answers) == 1 else "steps"
+    out.print(
+        f"{verdicts[one.is_valid]} after {len(solution.answers)} supervision {word}, "
+        f"confidence {solution.confidence:.3f}"
+    )
+    if not steps:
+        print("\n".join(one.rows(solution.answer)))
+
+
+def export(
+    checkpoint: CheckpointArgument,
+    output: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    format_: Annotated[str, typer.Option("--format", help="onnx, or torch (a torch.export program).")] = "onnx",
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="D: a loop of so many supervision steps; one step if left out.")
+    ] = None,
+    at: AtOption = "last",
+    weights: WeightsOption = "ema",
+    storage: StorageOption = "runs",
+) -> None:
+    """Write a trained model as a program for other runtimes, checked against PyTorch before it is handed over.
+
+    One supervision step takes and gives the states; a loop of D steps gives the answer. The batch size is free.
+
+    Examples:
+
+    trm export demo/3f2a91 --format onnx --steps 16 -o sudoku.onnx
+
+    trm export model.safetensors --format torch -o step.pt2
+    """
+    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.records.checkpoints import find_checkpoint
+    from orchestrator.storage import open_storage
+    from trm_model.checkpoints.export import export as write
+    from trm_model.checkpoints.export import kind_of
+    from trm_model.checkpoints.trained import load_trained
+
+    kind = kind_of(format_)
+    trained = load_trained(find_checkpoint(checkpoint, open_storage(storage), at).load(), weights)
+    written = write(trained.model, output, kind=kind, steps=steps)
+    what = "one supervision step" if steps is None else f"{steps} supervision steps"
+    out.print(
+        f"{output}: {what}, {num_bytes(written.num_bytes)}, "
+        f"largest difference from PyTorch {written.largest_difference:.1g}"
+    )

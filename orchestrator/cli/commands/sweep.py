@@ -1,0 +1,255 @@
+"""`trm sweep`: plan, run, resume, watch and stop sweeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.commands import sweep_lifecycle
+from orchestrator.cli.commands.notify import TargetsOption
+from orchestrator.cli.commands.sweep_export import export
+from orchestrator.cli.commands.sweep_lifecycle import NameArgument
+from orchestrator.cli.options import (
+    CpusOption,
+    FileArgument,
+    GpuOption,
+    JsonOption,
+    MaxStepsOption,
+    NameOption,
+    RecipeOption,
+    SeedsOption,
+    SetOption,
+    StorageOption,
+    TrialsOption,
+    VaryOption,
+    make_sweep,
+)
+from orchestrator.cli.run_options import (
+    AddressOption,
+    CanaryOption,
+    ConcurrentOption,
+    MaxGpuHoursOption,
+    MaxGpusOption,
+    MaxHoursOption,
+    MaxTrialsOption,
+    MaxUsdOption,
+    PreferOption,
+    ReuseOption,
+    ShareOption,
+    TrackingOption,
+    drive,
+    run_options,
+)
+
+app = typer.Typer(help="Plan, run, watch, stop, resume, extend and tidy up sweeps.", no_args_is_help=True)
+
+
+@app.command()
+def plan(
+    file: FileArgument = None,
+    recipe: RecipeOption = None,
+    vary: VaryOption = None,
+    set_: SetOption = None,
+    seeds: SeedsOption = None,
+    trials: TrialsOption = None,
+    max_steps: MaxStepsOption = None,
+    name: NameOption = None,
+    gpu: GpuOption = None,
+    cpus: CpusOption = None,
+    storage: StorageOption = "runs",
+    address: AddressOption = None,
+    region: Annotated[
+        str | None, typer.Option("--region", help="AWS region whose quotas are asked, e.g. us-east-1.")
+    ] = None,
+    max_concurrent: ConcurrentOption = None,
+    share_gpus: ShareOption = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a sweep would do and cost. Starts nothing.
+
+    Examples:
+
+    trm sweep plan sweeps/demo.py
+
+    trm sweep plan --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 3
+
+    trm sweep plan sweeps/table1.py --out plan.jsonl --region us-east-1
+
+    trm sweep run plan.jsonl
+    """
+    from orchestrator.cli.views.plan import show_plan
+    from orchestrator.execution.ray_cluster import check_cluster
+    from orchestrator.resources.aws import shortfalls
+    from orchestrator.resources.estimate import estimate, machines_needed
+    from orchestrator.resources.nodes import describe_cluster
+    from orchestrator.storage import open_storage
+    from orchestrator.sweep.plan_file import dump_plan
+    from trm_data import fingerprint
+    from trm_data.files import write_atomic
+
+    sweep = make_sweep(
+        file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
+        gpu=gpu, cpus=cpus,
+    )  # fmt: skip
+    nodes = None
+    if address is not None:
+        check_cluster(address)
+        nodes = describe_cluster(address).nodes
+    found = estimate(sweep, open_storage(storage), max_concurrent, nodes, share_gpus)
+    lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
+    if to is not None:
+        write_atomic(to, dump_plan(sweep, fingerprint))
+    if as_json:
+        print(json.dumps({**found.plain(), "lacking_quotas": lacking}, indent=1))
+    else:
+        show_plan(sweep, found, lacking)
+
+
+@app.command()
+def run(
+    file: FileArgument = None,
+    recipe: RecipeOption = None,
+    vary: VaryOption = None,
+    set_: SetOption = None,
+    seeds: SeedsOption = None,
+    trials: TrialsOption = None,
+    max_steps: MaxStepsOption = None,
+    name: NameOption = None,
+    gpu: GpuOption = None,
+    cpus: CpusOption = None,
+    storage: StorageOption = "runs",
+    address: AddressOption = None,
+    max_concurrent: ConcurrentOption = None,
+    max_gpus: MaxGpusOption = None,
+    prefer: PreferOption = "cost",
+    share_gpus: ShareOption = False,
+    canary: CanaryOption = None,
+    reuse: ReuseOption = False,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
+    max_usd: MaxUsdOption = None,
+    max_hours: MaxHoursOption = None,
+    tracking: TrackingOption = None,
+    notify: TargetsOption = None,
+) -> None:
+    """Run a sweep, or go on with it: the same command twice runs nothing twice.
+
+    Examples:
+
+    trm sweep run sweeps/demo.py
+
+    trm sweep run --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 2 --max-steps 50
+
+    trm sweep run sweeps/demo.py --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100' --max-usd 50
+    """
+    sweep = make_sweep(
+        file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
+        gpu=gpu, cpus=cpus,
+    )  # fmt: skip
+    options = run_options(
+        address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
+        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+    )  # fmt: skip
+    drive(sweep, storage, tracking, notify, options)
+
+
+@app.command()
+def resume(
+    name: NameArgument,
+    storage: StorageOption = "runs",
+    address: AddressOption = None,
+    max_concurrent: ConcurrentOption = None,
+    max_gpus: MaxGpusOption = None,
+    prefer: PreferOption = "cost",
+    share_gpus: ShareOption = False,
+    canary: CanaryOption = None,
+    reuse: ReuseOption = False,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
+    max_usd: MaxUsdOption = None,
+    max_hours: MaxHoursOption = None,
+    tracking: TrackingOption = None,
+    notify: TargetsOption = None,
+) -> None:
+    """Go on with a sweep from its records: finished trials stay, unfinished ones go on from their checkpoints.
+
+    Examples:
+
+    trm sweep resume demo
+
+    trm sweep resume demo --max-trials 40 --max-hours 2
+    """
+    from orchestrator.records.index import load_definition
+    from orchestrator.storage import open_storage
+
+    options = run_options(
+        address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
+        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+    )  # fmt: skip
+    drive(load_definition(open_storage(storage), name), storage, tracking, notify, options)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="A sweep; all of them if left out.", show_default=False)] = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a sweep is, from its records: on any machine, whether or not it runs.
+
+    Examples:
+
+    trm sweep status
+
+    trm sweep status demo --json
+    """
+    from orchestrator.cli.views.status import show_sweep, show_sweeps, summary
+    from orchestrator.records.index import load_definition, sweep_folder, sweep_names
+    from orchestrator.records.reader import read_trials
+    from orchestrator.storage import open_storage
+    from orchestrator.storage.lease import driver_of
+
+    store = open_storage(storage)
+    names = [name] if name is not None else sweep_names(store)
+    found: list[dict[str, Any]] = []
+    for each in names:
+        definition = load_definition(store, each)
+        records = read_trials(store, each)
+        driver = driver_of(sweep_folder(store, each))
+        found.append(summary(definition, records, driver))
+        if name is not None and not as_json:
+            show_sweep(definition, records, driver)
+    if as_json:
+        print(json.dumps(found[0] if name is not None else found, indent=1))
+    elif name is None:
+        show_sweeps(found, store.url)
+
+
+@app.command()
+def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
+    """Ask a running sweep to stop cleanly, wherever its driver is; `trm sweep resume` goes on.
+
+    Example: trm sweep stop demo
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.errors import SweepError
+    from orchestrator.records.index import load_definition, request_stop, sweep_folder
+    from orchestrator.storage import open_storage
+    from orchestrator.storage.lease import driver_of
+
+    store = open_storage(storage)
+    load_definition(store, name)
+    folder = sweep_folder(store, name)
+    driver = driver_of(folder)
+    if driver is None:
+        raise SweepError(f"sweep {name!r} is not running", f"See it with `trm sweep status {name}`")
+    request_stop(folder)
+    out.print(f"asked process {driver['pid']} on {driver['host']} to stop; its trials write a last checkpoint")
+
+
+for command in (*sweep_lifecycle.COMMANDS, export):
+    app.command()(command)

@@ -1,0 +1,50 @@
+"""`trm sweep export`: results as a file."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.commands.sweep_lifecycle import NameArgument
+from orchestrator.cli.options import StorageOption
+from orchestrator.errors import SweepError
+from trm_data.errors import nearest
+
+
+def export(
+    name: NameArgument,
+    kind: Annotated[str, typer.Option("--format", help="csv, json, latex or parquet.")] = "csv",
+    to: Annotated[Path | None, typer.Option("--out", help="File to write; standard output if left out.")] = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Write the trials of a sweep as a table: CSV, JSON and Parquet with every setting, LaTeX with one row per family.
+
+    Examples:
+
+    trm sweep export demo --out demo.csv
+
+    trm sweep export demo --format latex
+
+    trm sweep export demo --format parquet --out demo.parquet
+    """
+    from orchestrator.results.dataframe import FORMATS, as_text, load_results
+    from trm_data.files import write_atomic
+
+    if kind not in FORMATS:
+        raise SweepError(f"unknown format {kind!r}", nearest(kind, FORMATS))
+    if kind == "parquet" and to is None:
+        raise SweepError("parquet is no text", "Name a file with --out")
+    frame = load_results(storage, name)
+    if kind == "parquet":
+        assert to is not None
+        held = io.BytesIO()
+        frame.to_parquet(held, index=False)
+        write_atomic(to, held.getvalue())
+    elif to is None:
+        sys.stdout.write(as_text(frame, kind))
+    else:
+        write_atomic(to, as_text(frame, kind).encode())

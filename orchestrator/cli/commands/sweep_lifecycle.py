@@ -1,0 +1,189 @@
+"""`trm sweep extend|retry|watch|logs|prune|watchdog`: what a sweep that exists can be told, and asked."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import JsonOption, SeedsOption, StorageOption, VaryOption, assignments
+from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption
+from orchestrator.errors import SweepError
+from orchestrator.resources.usage import Budget
+
+NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
+TrialsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Trial ids, or how they begin.", metavar="[TRIAL]...", show_default=False)
+]
+
+
+def extend(
+    name: NameArgument,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="New total of explored trials.")] = None,
+    seeds: SeedsOption = None,
+    vary: VaryOption = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="New number of steps per trial.")] = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Give a sweep more trials, seeds, values or steps. What is recorded stays; `trm sweep resume` runs what is new.
+
+    Longer trials go on from the last checkpoints of the shorter ones where the learning rate does not depend on the
+    number of steps, and equal runs from scratch.
+
+    Examples:
+
+    trm sweep extend demo --trials 20
+
+    trm sweep extend depth --vary T=4 --seeds 5
+
+    trm sweep extend depth --max-steps 4000
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.records.extend import Extension
+    from orchestrator.records.extend import extend as extend_sweep
+    from orchestrator.storage import open_storage
+
+    values = {path: tuple(found) for path, found in assignments(vary, "--vary").items()}
+    store = open_storage(storage)
+    extend_sweep(store, name, Extension(trials=trials, seeds=seeds, max_steps=max_steps, vary=values))
+    out.print(f"sweep [bold]{name}[/] is extended. Run what is new: [bold]{resume_words(name, store.url)}[/]")
+
+
+def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOption = "runs") -> None:
+    """Give failed trials another chance; `trm sweep resume` runs them, from their last checkpoints.
+
+    Without ids: all that failed, diverged or ran out of memory. A trial that was stopped early goes on if it is named,
+    and is not stopped again.
+
+    Examples:
+
+    trm sweep retry demo
+
+    trm sweep retry demo 3f9a0c1b2d4e
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.records.extend import retry as retry_trials
+    from orchestrator.storage import open_storage
+
+    store = open_storage(storage)
+    chosen = retry_trials(store, name, trials or [])
+    for record in chosen:
+        out.print(f"{record.trial_id} {record.family} seed {record.config.seed}: was {record.status}, {record.reason}")
+    if not chosen:
+        out.print(f"no trial of {name} has failed. A stopped one goes on if it is named")
+        return
+    out.print(f"{len(chosen)} trials go again. Run them: [bold]{resume_words(name, store.url)}[/]")
+
+
+def watch(name: NameArgument, storage: StorageOption = "runs") -> None:
+    """Watch a sweep that runs elsewhere, from its records, until it is over; Ctrl-C ends only the watching.
+
+    Example: trm sweep watch demo --storage s3://bucket/trm
+    """
+    from orchestrator.cli.views.history import watch as watch_sweep
+    from orchestrator.storage import open_storage
+
+    watch_sweep(open_storage(storage), name)
+
+
+def logs(
+    name: NameArgument,
+    trials: TrialsArgument = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the sweep is over.")] = False,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what happened, in order: starts, evaluations, stops and why, ends, tracebacks.
+
+    Examples:
+
+    trm sweep logs demo
+
+    trm sweep logs demo 3f9a --follow
+    """
+    from orchestrator.cli.views import history
+    from orchestrator.records.index import load_definition
+    from orchestrator.storage import open_storage
+
+    store = open_storage(storage)
+    load_definition(store, name)
+    (history.follow if follow else history.show_log)(store, name, trials or [], as_json)
+
+
+def prune(
+    name: Annotated[str | None, typer.Argument(help="Name of a sweep.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="All sweeps of the storage together.")] = False,
+    keep_bytes: Annotated[str, typer.Option("--keep-bytes", help="Checkpoints that may stay: 2GB, 500MB.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Delete the least useful checkpoints until the rest fits. Results and records stay; a running sweep is left alone.
+
+    Examples:
+
+    trm sweep prune demo --keep-bytes 500MB
+
+    trm sweep prune --all --keep-bytes 2GB --dry-run
+    """
+    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.records.index import load_definition, sweep_names
+    from orchestrator.records.retention import parse_bytes, prune_sweeps
+    from orchestrator.storage import open_storage
+
+    if (name is None) != every:
+        raise SweepError("which checkpoints?", "Name a sweep, or give --all")
+    if not keep_bytes:
+        raise SweepError("how much may stay?", "Give --keep-bytes, for example --keep-bytes 2GB")
+    store, keep = open_storage(storage), parse_bytes(keep_bytes)
+    if name is not None:
+        load_definition(store, name)
+    done = prune_sweeps(store, sweep_names(store) if name is None else [name], keep, dry_run=dry_run)
+    freed = sum(one.num_bytes for one in done.deleted)
+    if as_json:
+        print(json.dumps({"deleted": [one.key for one in done.deleted], "freed": freed, "kept": done.kept_bytes}))
+        return
+    for one in done.deleted:
+        out.print(f"{num_bytes(one.num_bytes):>9}  {one.key}", soft_wrap=True)
+    verb = "would be freed" if dry_run else "freed"
+    out.print(f"{num_bytes(freed)} {verb} in {len(done.deleted)} checkpoints, {num_bytes(done.kept_bytes)} stay")
+    if done.kept_bytes > keep:
+        out.print(f"more than {num_bytes(keep)}: the rest is needed to go on, or belongs to a running sweep")
+
+
+def watchdog(
+    name: NameArgument,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
+    max_usd: MaxUsdOption = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", min=0, help="Budget: hours from the start of the first trial.")
+    ] = None,
+    terminate: Annotated[
+        str | None, typer.Option("--terminate", help="End the AWS workers of this Ray cluster if need be.")
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region", help="AWS region of the cluster.")] = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """End a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
+
+    It only reads records, so it runs anywhere that sees the storage. It asks for a clean stop first, then signals a
+    driver on this machine, and ends machines only if their cluster is named.
+
+    Example: trm sweep watchdog demo --storage s3://bucket/trm --max-usd 50 --terminate trm-sweeps
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.execution.watchdog import guard
+
+    limits = {"trials": max_trials, "gpu_hours": max_gpu_hours, "usd": max_usd, "wall_hours": max_hours}
+    out.print(guard(storage, name, Budget.parse(limits, "budget"), terminate, region))
+
+
+def resume_words(name: str, url: str) -> str:
+    """The command that goes on with a sweep."""
+    where = "" if url.rstrip("/").endswith("/runs") else f" --storage {url}"
+    return f"trm sweep resume {name}{where}"
+
+
+COMMANDS = (extend, retry, watch, logs, prune, watchdog)

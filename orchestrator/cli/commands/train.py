@@ -1,0 +1,70 @@
+"""`trm train`: one configuration on this machine; `trm recipes`: what there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import JsonOption, MaxStepsOption, SetOption, StorageOption
+
+RequiredRecipe = Annotated[str, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
+ShowOption = Annotated[bool, typer.Option("--show-config", help="Print the complete configuration and stop.")]
+
+
+def train(
+    recipe: RequiredRecipe = "sudoku-mini",
+    set_: SetOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    max_steps: MaxStepsOption = None,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="That share every batch: one per GPU.")] = 1,
+    storage: StorageOption = "runs",
+    show_config: ShowOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one configuration here and score it; the same command again goes on from the last checkpoint.
+
+    Examples:
+
+    trm train --recipe sudoku-mini
+
+    trm train --recipe arc-agi-1 --set train.batch_size=2 --set train.max_steps=2
+
+    trm train --recipe sudoku-9x9-mini --processes 2
+    """
+    from orchestrator.cli.options import base_config
+
+    config = base_config(recipe, set_, max_steps)
+    if seed is not None:
+        config = config.model_copy(update={"seed": seed})
+    if show_config:
+        print(json.dumps(config.plain(), indent=1))
+        return
+    from orchestrator.api.train import train_here
+
+    raise typer.Exit(train_here(config, storage, as_json, processes))
+
+
+def recipes(as_json: JsonOption = False) -> None:
+    """List the named configurations.
+
+    Example: trm recipes
+    """
+    from rich.table import Table
+
+    from orchestrator.cli.views.console import out
+    from trm_model.recipes import RECIPES
+
+    described = {
+        name: (make.__doc__ or "").strip().splitlines()[0] if make.__doc__ else "" for name, make in RECIPES.items()
+    }
+    if as_json:
+        print(json.dumps(described, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("recipe")
+    table.add_column("what it is")
+    for name, text in described.items():
+        table.add_row(name, text)
+    out.print(table)

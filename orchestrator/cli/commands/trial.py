@@ -1,0 +1,56 @@
+"""`trm trial`: one trial, from its record."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import JsonOption, StorageOption
+
+app = typer.Typer(help="Look at one trial, or run it again.", no_args_is_help=True)
+
+TrialArgument = Annotated[
+    str, typer.Argument(help="A trial's id, how it begins, or SWEEP/TRIAL.", metavar="ID", show_default=False)
+]
+
+
+@app.command()
+def show(trial: TrialArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+    """Say what a trial is, where it ran, how it went and what came out.
+
+    Examples:
+
+    trm trial show 3f9a0c1b2d4e
+
+    trm trial show demo/3f9a --json
+    """
+    from orchestrator.cli.views.trial import show_trial
+    from orchestrator.storage import open_storage
+
+    show_trial(open_storage(storage), trial, as_json)
+
+
+@app.command()
+def reproduce(
+    trial: TrialArgument,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Largest difference of a metric that counts as the same.")
+    ] = 0.0,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a finished trial again on this machine, outside its sweep, and compare. Exit code 1 if it differs.
+
+    On a CPU with the same number of threads and the same versions the result is the same to the last bit.
+
+    Examples:
+
+    trm trial reproduce 3f9a0c1b2d4e
+
+    trm trial reproduce demo/3f9a --tolerance 0.01
+    """
+    from orchestrator.cli.reproduce import reproduce_trial
+    from orchestrator.storage import open_storage
+
+    raise typer.Exit(reproduce_trial(open_storage(storage), trial, tolerance, as_json))

@@ -1,0 +1,33 @@
+"""`trm ui`: MLflow, Optuna's dashboard and the leaderboard page on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import StorageOption
+
+
+def ui(
+    storage: StorageOption = "runs",
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", min=1, max=65533, help="Port of MLflow; the page and Optuna's dashboard get the next two."
+        ),
+    ] = 5000,
+) -> None:
+    """Serve MLflow, the leaderboard page and, where there are searches, Optuna's dashboard until Ctrl-C.
+
+    All on localhost only: none of them asks for a password.
+
+    Examples:
+
+    trm ui
+
+    trm ui --port 5050
+    """
+    from orchestrator.web.server import serve
+
+    serve(storage, port)

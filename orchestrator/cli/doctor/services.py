@@ -1,0 +1,160 @@
+"""What a sweep talks to: storage, tracker, cluster, the data hub; and what an earlier Ray left behind."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import socket
+import sqlite3
+import urllib.request
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.cli.doctor.check import Check
+from trm_data.errors import UserError
+
+TIMEOUT_S = 2.0
+HUB = ("huggingface.co", 443)
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "beegfs", "ceph"}
+
+
+def storage(url: str) -> list[Check]:
+    """Write, read and delete a probe, and see that an exclusive creation is exclusive."""
+    from orchestrator.storage import LocalStorage, open_storage
+
+    key = f"doctor-{uuid.uuid4().hex}"
+    try:
+        place = open_storage(url, attempts=1)
+        new_folder = isinstance(place, LocalStorage) and not place.root.exists()
+        try:
+            exclusive = place.create(key, b"probe") and not place.create(key, b"second")
+            whole = place.read(key) == b"probe"
+        finally:
+            with suppress(UserError, OSError):
+                place.delete(key)
+                if new_folder and isinstance(place, LocalStorage):
+                    place.root.rmdir()
+    except UserError as error:
+        return [Check("storage", "fail", error.what, error.remedy)]
+    if not exclusive or not whole:
+        remedy = "Use a server with conditional writes (AWS S3, MinIO from 2024-11 on) or a folder"
+        return [
+            Check("storage", "fail", f"{place.url}: ignores If-None-Match: two drivers could run one sweep", remedy)
+        ]
+    return [Check("storage", "ok", f"{place.url}: can be read and written")]
+
+
+def tracker(uri: str) -> list[Check]:
+    """Whether MLflow can write there: a database on a local disk, or a server that answers with its version."""
+    from orchestrator.tracking.mlflow_connection import probe
+
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    try:
+        probe(uri)
+        if scheme == "sqlite":
+            return [_sqlite(Path(uri.partition("sqlite:///")[2]))]
+        if scheme in ("http", "https"):
+            return [_server(uri)]
+    except UserError as error:
+        return [Check("tracker", "fail", error.what, error.remedy)]
+    return [Check("tracker", "ok", f"{urlsplit(uri).hostname} accepts connections")]
+
+
+def _sqlite(path: Path) -> Check:
+    kind = file_system(path.absolute().parent)
+    if kind in NETWORK_FILE_SYSTEMS:
+        return Check("tracker", "warn", f"{path} is SQLite on {kind}", "Locks fail there: use a local disk or a server")
+    if not path.exists():
+        return Check("tracker", "ok", f"{path} will be made")
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=TIMEOUT_S)
+        try:
+            runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return Check("tracker", "fail", f"{path}: {error}", "Name another file, or `mlflow db upgrade` it")
+    return Check("tracker", "ok", f"{path}: {runs} runs")
+
+
+def _server(uri: str) -> Check:
+    ours = importlib.metadata.version("mlflow")
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=TIMEOUT_S) as answer:
+            theirs = answer.read(40).decode("ascii", "replace").strip()
+    except OSError as error:
+        remedy = "See that it is an MLflow server, and give its user and password if it asks for them"
+        return Check("tracker", "fail", f"{uri}: {error}", remedy)
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        return Check("tracker", "warn", f"{uri}: MLflow {theirs}, here {ours}", "Use the same minor version")
+    return Check("tracker", "ok", f"{uri}: MLflow {theirs}")
+
+
+def cluster(address: str) -> list[Check]:
+    """Whether a head answers, whom it has, and whether a driver from here may join."""
+    from orchestrator.resources.nodes import describe_cluster
+
+    try:
+        found = describe_cluster(address, TIMEOUT_S)
+    except UserError as error:
+        return [Check("cluster", "fail", error.what, error.remedy)]
+    here = {"Ray": importlib.metadata.version("ray"), "Python": platform.python_version()}
+    there = {"Ray": found.ray_version, "Python": found.python_version}
+    for name in here:
+        if here[name] != there[name]:
+            remedy = f"Install {name} {there[name]} here: a driver must match its cluster"
+            return [Check("cluster", "fail", f"{address}: {name} {there[name]}, here {here[name]}", remedy)]
+    return [Check("cluster", "ok", f"{address}: {found.summary()}")]
+
+
+def ray_leftovers(temp: Path = Path("/tmp/ray")) -> list[Check]:
+    """A note of a head that is gone, which confuses `ray` and `ray.init`, and Ray processes without a parent."""
+    checks: list[Check] = []
+    note = temp / "ray_current_cluster"
+    with suppress(OSError, ValueError):
+        address = note.read_text().strip()
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
+        except OSError:
+            checks.append(Check("Ray note", "warn", f"{note} names {address}, where nothing answers", f"rm {note}"))
+    orphans = _orphaned_raylets()
+    if orphans:
+        pids = " ".join(str(pid) for pid in orphans)
+        remedy = f"If none is wanted: kill {pids} (`ray stop` would end every Ray of this machine)"
+        checks.append(Check("Ray processes", "warn", f"left without a parent: {pids}", remedy))
+    return checks or [Check("Ray processes", "ok", "nothing left behind")]
+
+
+def _orphaned_raylets() -> list[int]:
+    """Raylets and heads whose starter has ended; a wanted `ray start` without --block looks the same."""
+    import psutil
+
+    found = psutil.process_iter(["pid", "name", "ppid"])
+    return sorted(
+        one.info["pid"] for one in found if one.info["name"] in ("raylet", "gcs_server") and one.info["ppid"] == 1
+    )
+
+
+def hub() -> list[Check]:
+    """The source of Sudoku-Extreme and Maze-Hard. ARC comes from a package and generated puzzles from nowhere."""
+    try:
+        socket.create_connection(HUB, timeout=TIMEOUT_S).close()
+    except OSError as error:
+        remedy = "Sudoku-Extreme and Maze-Hard need --source FILE; ARC and generated puzzles work without"
+        return [Check("data hub", "warn", f"{HUB[0]}: {error.strerror or error}", remedy)]
+    return [Check("data hub", "ok", f"{HUB[0]} answers")]
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that holds a path; empty if unknown."""
+    best, kind = "", ""
+    with suppress(OSError):
+        for line in Path("/proc/mounts").read_text().splitlines():
+            _, where, found, *_ = line.split()
+            where = where.replace("\\040", " ")
+            if len(where) > len(best) and path.is_relative_to(where):
+                best, kind = where, found
+    return kind

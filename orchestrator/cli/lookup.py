@@ -1,0 +1,48 @@
+"""What the model commands are given by name: a checkpoint, and the dataset that belongs to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.records.checkpoints import Found
+    from orchestrator.storage import Storage
+    from trm_data import Dataset
+    from trm_model.config import TrialConfig
+
+CheckpointArgument = Annotated[
+    str,
+    typer.Argument(metavar="CHECKPOINT", help="A checkpoint file, or SWEEP/TRIAL of the storage.", show_default=False),
+]
+AtOption = Annotated[str, typer.Option("--at", help="Of a trial: last, best, or a step.", metavar="last|best|STEP")]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", help="ema (the main average), raw, or the rate of a further average.")
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="A built dataset's name or folder, or a benchmark; by default the one trained on."),
+]
+
+
+def open_by_name(name: str, storage: Storage) -> Dataset:
+    """A built dataset by folder or name, else the benchmark's default one, built if need be."""
+    from orchestrator.cli.views.console import BuildBar
+    from orchestrator.records.datasets import find
+
+    with BuildBar() as progress:
+        return find(storage, name, progress)
+
+
+def dataset_for(found: Found, config: TrialConfig, name: str | None, storage: Storage) -> Dataset:
+    """The dataset that is asked for by name, or the one that the checkpoint was trained on."""
+    from orchestrator.cli.views.console import BuildBar
+    from orchestrator.records.datasets import ensure_local, provide
+
+    if name is not None:
+        return open_by_name(name, storage)
+    if found.dataset is not None:
+        return ensure_local(storage, found.dataset)
+    with BuildBar() as progress:
+        return provide(storage, config.data.request(), progress)

@@ -1,0 +1,215 @@
+"""The body of `trm baselines run-llm`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.cli.views.console import BuildBar, bar, err, out
+from orchestrator.errors import SweepError
+from orchestrator.evaluation.llm.answers import Answers
+from orchestrator.evaluation.llm.endpoint import Endpoint
+from orchestrator.evaluation.llm.ledger import Ledger, Prices
+from orchestrator.evaluation.llm.measure import Effort, Ending, Interview, Progress, most_usd
+from orchestrator.evaluation.llm.questions import Question, load_questions
+from orchestrator.evaluation.llm.score import summarise
+from orchestrator.execution.signals import stop_signals
+from orchestrator.records.datasets import find
+from orchestrator.results.llm_results import Measured, Plan, measurement_folder, store
+from orchestrator.results.report.markup import dollars
+from orchestrator.results.stats import wilson
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import dump
+from orchestrator.storage.lease import DriverLock
+from trm_data import Dataset
+from trm_data.errors import ConfigError, UserError
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+_EXIT_CODES = {Ending.COMPLETE: 0, Ending.BUDGET: 4, Ending.UNANSWERED: 1, Ending.INTERRUPTED: 130}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line asks for."""
+
+    endpoint: str
+    model: str
+    benchmark: str
+    split: str
+    limit: int
+    max_usd: float
+    usd_in: float | None
+    usd_out: float | None
+    max_tokens: int
+    temperature: float | None
+    reasoning_effort: str | None
+    timeout_s: float
+    api_key_file: Path | None
+    effort: Effort
+
+
+def ask_all(asked: Asked, url: str, as_json: bool) -> int:
+    """Ask, show, store. Returns the exit code: 0 complete, 1 some unanswered, 4 limit reached, 130 interrupted."""
+    prices, key = _prices(asked), api_key(asked.endpoint, asked.api_key_file)
+    storage = open_storage(url)
+    with BuildBar() as progress:
+        dataset = find(storage, asked.benchmark, progress)
+    questions = load_questions(dataset, asked.split, asked.limit)
+    _check_affordable(questions[0], asked, prices)
+    plan = Plan(
+        benchmark=dataset.benchmark,
+        fingerprint=dataset.fingerprint,
+        split=asked.split,
+        endpoint=asked.endpoint.rstrip("/"),
+        model=asked.model,
+        max_tokens=asked.max_tokens,
+        temperature=asked.temperature,
+        reasoning_effort=asked.reasoning_effort,
+    )
+    folder = measurement_folder(storage, plan)
+    endpoint = Endpoint(plan.endpoint, plan.request, key=key, timeout_s=asked.timeout_s)
+    try:
+        with _alone(folder, plan):
+            folder.create("measurement.json", dump(plan.plain()))
+            answers = Answers(folder)
+            ledger = Ledger(asked.max_usd, answers.spent_usd + answers.lost_usd)
+            ending = _interview(asked, dataset, questions, endpoint, answers, ledger, prices)
+            measured = None
+            if ending is Ending.COMPLETE:
+                measured = summarise(plan, dataset, questions, answers, asked.effort.attempts)
+                store(folder, measured)
+    finally:
+        endpoint.close()
+    _tell_ending(ending, ledger, answers, questions)
+    if measured is not None:
+        _show(measured, storage, as_json)
+    return _EXIT_CODES[ending]
+
+
+def _prices(asked: Asked) -> Prices:
+    if asked.usd_in is None or asked.usd_out is None:
+        raise ConfigError(
+            "--max-usd needs prices to keep",
+            "Give --usd-per-mtok-in and --usd-per-mtok-out; 0 for a server of your own",
+        )
+    return Prices(asked.usd_in, asked.usd_out)
+
+
+def _check_affordable(question: Question, asked: Asked, prices: Prices) -> None:
+    most = most_usd(question, prices, asked.max_tokens)
+    if most > asked.max_usd:
+        raise ConfigError(
+            f"one answer can cost {dollars(most)}, more than --max-usd {dollars(asked.max_usd)} leaves",
+            "Raise --max-usd or lower --max-tokens",
+        )
+
+
+def api_key(endpoint: str, file: Path | None) -> str | None:
+    """The key from a file, or from the environment where it does not leave this machine in the clear.
+
+    Raises:
+        ConfigError: the endpoint is no address, or the file holds no key.
+    """
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"--endpoint {endpoint!r} is no address", "Example: https://api.openai.com/v1")
+    if file is None:
+        return os.environ.get(KEY_VARIABLE) if parts.scheme == "https" or _is_here(parts.hostname) else None
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the key in {file}: {error}") from None
+    if not key or not key.isascii() or any(character.isspace() for character in key):
+        raise ConfigError(f"{file} holds no key", "It should hold one line with the key alone")
+    return key
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _alone(folder: Storage, plan: Plan) -> Iterator[None]:
+    """One process per measurement: two would pay twice."""
+    try:
+        lock = DriverLock(folder, plan.name).__enter__()
+    except SweepError:
+        raise UserError(
+            f"{plan.model} is being asked by another process already", "Wait for it, or end it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _interview(
+    asked: Asked,
+    dataset: Dataset,
+    questions: list[Question],
+    endpoint: Endpoint,
+    answers: Answers,
+    ledger: Ledger,
+    prices: Prices,
+) -> Ending:
+    stop = threading.Event()
+    threading.Thread(target=_announce, args=(stop,), daemon=True).start()
+    with stop_signals(stop), bar() as progress:
+        task = progress.add_task(asked.model, total=len(questions), note="")
+
+        def tell(done: Progress) -> None:
+            note = f"{done.solved} solved, {dollars(done.usd)} of {dollars(asked.max_usd)}"
+            progress.update(task, completed=done.items, note=note)
+
+        interview = Interview(
+            dataset, endpoint, answers, ledger, prices, asked.effort, stop=stop, tell=tell, rng=random.Random(0)
+        )
+        return interview.run(questions)
+
+
+def _announce(stop: threading.Event) -> None:
+    stop.wait()
+    err.print("finishing the questions under way, which cost money; Ctrl-C again leaves them")
+
+
+def _tell_ending(ending: Ending, ledger: Ledger, answers: Answers, questions: list[Question]) -> None:
+    spent = f"{dollars(ledger.spent_usd)} spent"
+    if answers.lost:
+        spent += f", of it at most {dollars(answers.lost_usd)} on {answers.lost} questions without an answer"
+    open_items = sum(answers.get(question.item, 1) is None for question in questions)
+    words = {
+        Ending.COMPLETE: "complete",
+        Ending.BUDGET: f"stopped before --max-usd {dollars(ledger.limit_usd)} could be exceeded; raise it to go on",
+        Ending.UNANSWERED: "some questions got no answer; the same command asks them again",
+        Ending.INTERRUPTED: "stopped; the same command goes on",
+    }
+    err.print(f"{words[ending]}: {len(questions) - open_items} of {len(questions)} asked, {spent}")
+
+
+def _show(measured: Measured, storage: Storage, as_json: bool) -> None:
+    if as_json:
+        print(dump(measured.plain()).decode(), end="")
+        return
+    name = "pass@2" if "pass@2" in measured.metrics else "pass@1" if "pass@1" in measured.metrics else "exact_accuracy"
+    first = measured.metrics.get("pass@1", measured.metrics["exact_accuracy"])
+    low, high = wilson(first, measured.puzzles)
+    out.print(
+        f"{measured.plan.model}: {100 * first:.1f} % of the first {measured.puzzles:,} {measured.plan.benchmark} "
+        f"{measured.plan.split} puzzles at the first attempt (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    )
+    if name == "pass@2":
+        out.print(f"{100 * measured.metrics['pass@2']:.1f} % within two attempts")
+    if measured.truncated or measured.unreadable:
+        out.print(f"{measured.truncated} cut off at the token limit, {measured.unreadable} without a whole grid")
+    out.print(f"{dollars(measured.usd / measured.puzzles)} per puzzle; {storage.url}/llm/{measured.name}")
+    out.print(f"beside everything else: trm leaderboard {measured.plan.benchmark}")

@@ -1,0 +1,99 @@
+"""What `trm sweep run` and `resume` share: where to run, within which budget, and the run itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.errors import SweepError
+from orchestrator.resources.usage import Budget
+from trm_data.errors import nearest
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.definition import Sweep
+
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="HOST:PORT of a running Ray cluster; this machine if left out.")
+]
+ConcurrentOption = Annotated[
+    int | None, typer.Option("--max-concurrent", min=1, help="Trials at once; as many as fit if left out.")
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking", help="MLflow tracking URI, or 'none'. SQLite in the storage folder if left out."),
+]
+MaxGpusOption = Annotated[float | None, typer.Option("--max-gpus", min=0.1, help="GPUs in use at once.")]
+PreferOption = Annotated[
+    str, typer.Option("--prefer", help="Which GPU type first, where several will do.", metavar="cost|time")
+]
+ShareOption = Annotated[
+    bool, typer.Option("--share-gpus", help="Trials that need less than a GPU's memory share one, each with its part.")
+]
+CanaryOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--canary/--no-canary",
+        help="The first trial on a GPU type makes 50 steps alone. On by default on clusters with GPUs.",
+        show_default=False,
+    ),
+]
+ReuseOption = Annotated[
+    bool, typer.Option("--reuse", help="Take over trials that other sweeps of the storage have finished.")
+]
+MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: trials that may start.")]
+MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Budget: GPU-hours.")]
+MaxUsdOption = Annotated[
+    float | None, typer.Option("--max-usd", min=0, help="Budget: dollars, by the catalogue's prices.")
+]
+MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help="Budget: hours from now.")]
+
+
+def run_options(
+    *,
+    address: str | None,
+    max_concurrent: int | None,
+    max_gpus: float | None,
+    prefer: str,
+    share_gpus: bool,
+    canary: bool | None,
+    reuse: bool,
+    **limits: float | None,
+) -> dict[str, Any]:
+    """The arguments of `orchestrator.execution.run.Options`. Raises UserError for a limit of nothing or an unknown preference."""
+    if prefer not in ("cost", "time"):
+        raise SweepError(f"--prefer {prefer!r} is neither cost nor time", nearest(prefer, ["cost", "time"]))
+    return {
+        "address": address,
+        "max_concurrent": max_concurrent,
+        "max_gpus": max_gpus,
+        "prefer": prefer,
+        "share_gpus": share_gpus,
+        "canary": canary,
+        "reuse": reuse,
+        "budget": Budget.parse(limits, "budget"),
+    }
+
+
+def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None, options: dict[str, Any]) -> None:
+    """Run, show, track; exit code 0 when complete, 3 when stopped before."""
+    from orchestrator.cli.commands.notify import notified
+    from orchestrator.cli.views.live import Live, closing_words
+    from orchestrator.execution.run import Ending, Options, run_sweep
+    from orchestrator.storage import open_storage
+    from orchestrator.storage.mounts import refuse_network_database
+    from orchestrator.tracking.live import resolve_uri, tracked
+
+    storage = open_storage(url)
+    refuse_network_database(resolve_uri(storage, tracking) or "http://")
+    with notified(storage, sweep.name, notify), tracked(sweep, storage, tracking) as tracker:
+        with Live(sweep, tracker) as live:
+            ran = run_sweep(sweep, storage, Options(**options), live)
+        tracker.changed()
+    closing_words(sweep, storage, ran, tracker.uri)
+    if ran.ending is Ending.ABANDONED:
+        sys.stdout.flush()
+        os._exit(3)  # Ray's own shutdown would wait for what is gone
+    raise typer.Exit(0 if ran.ending is Ending.COMPLETE else 3)

@@ -1,0 +1,124 @@
+"""The body of `trm leaderboard`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.api.train import SWEEP as SINGLE_RUNS
+from orchestrator.cli.views.console import out
+from orchestrator.records.index import sweep_names
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import TrialRecord
+from orchestrator.results.baselines import Baseline, load_baselines
+from orchestrator.results.baselines.own import OwnBaselines
+from orchestrator.results.leaderboard import Table, build_leaderboard, refusals, select
+from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
+from orchestrator.results.llm_results import Measured, read_measurements
+from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
+from orchestrator.results.report.gallery import stored_galleries
+from orchestrator.results.report.page import write_report
+from orchestrator.storage import LocalStorage, Storage, open_storage
+from trm_data.errors import ConfigError, nearest
+
+TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "markdown": to_markdown,
+    "csv": to_csv,
+    "json": to_json,
+    "latex": to_latex,
+}
+
+
+HEADLINE_ROWS = 8
+
+
+def show(
+    benchmark: str | None,
+    text_format: str,
+    html: Path | None,
+    url: str,
+    split: str | None,
+    own_rows: Path | None,
+    gco2_per_kwh: float | None,
+) -> None:
+    """Tables on standard output, and the page as a file."""
+    if text_format not in ("table", *TEXT_FORMATS):
+        raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
+    storage = open_storage(url)
+    records = all_records(storage)
+    measured = read_measurements(storage)
+    baselines = load_baselines(None, OwnBaselines(storage, own_rows).read())
+    tables = build_leaderboard(benchmark, records, baselines, measured)
+    if split is not None:
+        tables = select(tables, split=split)
+    own = [table for table in tables if table.has_measured]
+    if text_format != "table":
+        print(TEXT_FORMATS[text_format](own if benchmark is None and own else tables))
+        return
+    path = html or _default_page(storage)
+    # First, because a reader like `head` may close the output early.
+    _write(storage, path, records, baselines, measured, _grid(gco2_per_kwh))
+    for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
+        out.print(to_rich(table))
+        out.print()
+    if benchmark is None:
+        names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
+        out.print(f"every published row: trm leaderboard BENCHMARK, with {names}", style="dim")
+    if not any(table.has_own for table in tables):
+        out.print("no own confirmed results here yet: run a sweep, e.g. trm sweep run sweeps/demo.py\n")
+    refused = refusals(records)
+    if refused:
+        words = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+        out.print(f"not ranked: {words}", style="dim")
+    out.print(f"page: [bold]{path}[/]")
+
+
+def _headlines(tables: Sequence[Table]) -> list[Table]:
+    """The fullest published table of every benchmark, cut to TRM's kin and the paper's rivals."""
+    fullest: dict[str, Table] = {}
+    for table in tables:
+        if not table.has_measured and len(table.entries) > len(getattr(fullest.get(table.benchmark), "entries", ())):
+            fullest[table.benchmark] = table
+    return [shorten(table, HEADLINE_ROWS) for table in fullest.values()]
+
+
+def write_page(storage: Storage, path: Path) -> None:
+    """The page of everything in a storage: trials, language models, rows of one's own, puzzles to look at."""
+    baselines = load_baselines(None, OwnBaselines(storage).read())
+    _write(storage, path, all_records(storage), baselines, read_measurements(storage))
+
+
+def _write(
+    storage: Storage,
+    path: Path,
+    records: Sequence[TrialRecord],
+    baselines: Sequence[Baseline],
+    measured: Sequence[Measured],
+    grid: Grid | None = WORLD_GRID,
+) -> None:
+    write_report(
+        records,
+        path,
+        now=datetime.now(UTC),
+        baselines=baselines,
+        measured=measured,
+        gallery=stored_galleries(storage),
+        grid=grid,
+    )
+
+
+def _grid(gco2_per_kwh: float | None) -> Grid | None:
+    """The user's own figure, the world's, or none for 0."""
+    if gco2_per_kwh is None:
+        return WORLD_GRID
+    return Grid(gco2_per_kwh, "as given") if gco2_per_kwh else None
+
+
+def all_records(storage: Storage) -> list[TrialRecord]:
+    """Every trial of every sweep; single runs have no sweep and are never ranked."""
+    return [record for name in sweep_names(storage) if name != SINGLE_RUNS for record in read_trials(storage, name)]
+
+
+def _default_page(storage: Storage) -> Path:
+    return storage.root / "leaderboard.html" if isinstance(storage, LocalStorage) else Path("leaderboard.html")

@@ -1,0 +1,105 @@
+"""A plan, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from orchestrator.cli.views.console import duration, num_bytes, out
+from orchestrator.resources.estimate import CellEstimate, Estimate
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.domains import Choice, Uniform
+from orchestrator.sweep.settings import short_name
+
+MOST_ROWS = 16
+
+
+def show_plan(sweep: Sweep, plan: Estimate, lacking: Sequence[str] = ()) -> None:
+    """Cells, seeds, steps, time, money, what would not fit, what has to be built, and what the cloud lacks."""
+    stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
+    out.print(f"[bold]{plan.name}[/] ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}")
+    _show_datasets(plan)
+    if sweep.kind == "search":
+        out.print(f"space: {'; '.join(_axis(path, domain) for path, domain in sweep.space.items())}")
+    out.print()
+    _show_cells(sweep, plan)
+    out.print(f"\nwould not fit: {_misfits(plan)}")
+    out.print(
+        f"{plan.total_steps:,} steps, {plan.total_flops / 1e15:.3g} PFLOP, "
+        f"{num_bytes(plan.checkpoint_bytes)} of checkpoints"
+    )
+    _show_time(plan)
+    for line in lacking:
+        out.print(f"[yellow]quota[/] {line}")
+    out.print(f"\nnothing was started. Run it: trm sweep run ... (then `trm sweep status {plan.name}`)")
+
+
+def _show_datasets(plan: Estimate) -> None:
+    missing = [dataset.benchmark for dataset in plan.datasets if not dataset.is_built]
+    names = ", ".join(dict.fromkeys(dataset.benchmark for dataset in plan.datasets))
+    state = f"to build: {len(missing)} of {len(plan.datasets)}" if missing else "built"
+    at_once = " + ".join(f"{count} on {name}" for name, count in plan.slots.items()) or "none"
+    out.print(f"dataset {names} ({state}); trials at once: {at_once}")
+
+
+def _show_cells(sweep: Sweep, plan: Estimate) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("cell", no_wrap=True)
+    for name in ("seeds", "steps", "PFLOP", "memory", "checkpoint"):
+        table.add_column(name, justify="right")
+    table.add_column("does not fit")
+    for cell in plan.cells[:MOST_ROWS]:
+        table.add_row(*_row(sweep, cell))
+    out.print(table)
+    if len(plan.cells) > MOST_ROWS:
+        out.print(f"... and {len(plan.cells) - MOST_ROWS} more cells (all of them: --json)", style="dim")
+
+
+def _show_time(plan: Estimate) -> None:
+    most = "at most " if plan.is_upper_bound else ""
+    if plan.wall_s is None:
+        out.print("estimated time: not known before the first trial")
+    else:
+        out.print(f"estimated time: [bold]{most}{duration(plan.wall_s)}[/], {_sure(plan.wall_spread)}")
+    for cost in plan.costs:
+        hours = "" if cost.device_hours is None else f"{cost.device_hours:.3g} device hours, "
+        usd = "" if cost.usd is None else f"${cost.usd:,.2f} on demand, "
+        out.print(f"  {cost.device}: {hours}{usd}{cost.basis}", style="dim")
+
+
+def _sure(spread: float) -> str:
+    return f"give or take {100 * spread:.0f} %" if spread < 1 else f"or {1 + spread:.0f} times less or more"
+
+
+def _row(sweep: Sweep, cell: CellEstimate) -> list[str]:
+    seeds = sweep.seeds if sweep.kind == "study" else 1
+    return [
+        cell.family,
+        str(seeds),
+        f"{cell.steps:,}",
+        f"{cell.train_flops / 1e15:.3g}",
+        num_bytes(cell.memory_bytes),
+        num_bytes(cell.checkpoint_bytes),
+        ", ".join(cell.does_not_fit) or "-",
+    ]
+
+
+def _axis(path: str, domain: Choice | Uniform) -> str:
+    if isinstance(domain, Choice):
+        return f"{short_name(path)} in {', '.join(map(str, domain.values))}"
+    return f"{short_name(path)} from {domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
+
+
+def _misfits(plan: Estimate) -> str:
+    """Each cell with what it needs, and what the devices have."""
+    found = [cell for cell in plan.cells if cell.does_not_fit]
+    if not found:
+        return "nothing"
+    has = {device.name: num_bytes(device.memory_bytes or 0) for device in plan.devices}
+    lines = [
+        f"{cell.family} needs {num_bytes(cell.memory_bytes)}, "
+        + ", ".join(f"{name} has {has[name]}" for name in cell.does_not_fit)
+        for cell in found[:MOST_ROWS]
+    ]
+    return "; ".join(lines) + ". Set runtime.micro_batch_size to a part of the batch: the result stays the same"

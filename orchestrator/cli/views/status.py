@@ -1,0 +1,102 @@
+"""Sweeps at rest, from their records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.views.console import duration, out
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.sweep.definition import Sweep
+
+
+def summary(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> dict[str, Any]:
+    """For a script: counts by status, the driver, and a row per trial."""
+    return {
+        "name": sweep.name,
+        "kind": sweep.kind,
+        "driver": driver,
+        "counts": {str(status): count for status, count in _counts(records, driver).items() if count},
+        "trials": [_row(sweep, record, driver) for record in records],
+    }
+
+
+def _row(sweep: Sweep, record: TrialRecord, driver: dict[str, Any] | None) -> dict[str, Any]:
+    curve = record.curve(sweep.metric)
+    value = record.result["metrics"].get(sweep.metric) if record.result else curve[-1][1] if curve else None
+    last = record.attempts[-1] if record.attempts else None
+    return {
+        "trial_id": record.trial_id,
+        "stage": record.stage,
+        "family": record.family,
+        "seed": record.config.seed,
+        "status": str(_shown(record, driver)),
+        "step": record.step,
+        "max_steps": record.config.train.max_steps,
+        sweep.metric: value,
+        "split": record.result["split"] if record.result else "validation",
+        "attempts": len(record.attempts),
+        "host": last.start.get("host") if last else None,
+        "gpu_type": last.start.get("gpu_type") if last else None,
+        "reason": record.reason,
+    }
+
+
+def _shown(record: TrialRecord, driver: dict[str, Any] | None) -> Status:
+    """Without a living driver nothing runs: an attempt without an end was cut off."""
+    return Status.INTERRUPTED if record.status is Status.RUNNING and driver is None else record.status
+
+
+def _counts(records: list[TrialRecord], driver: dict[str, Any] | None) -> dict[Status, int]:
+    shown = [_shown(record, driver) for record in records]
+    return {status: shown.count(status) for status in Status}
+
+
+def show_sweep(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> None:
+    """One sweep: a row per trial, the best first."""
+    out.print(sweep_view(sweep, records, driver))
+
+
+def sweep_view(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> RenderableType:
+    """Who runs it, a row per trial, and the counts."""
+    where = f"runs as process {driver['pid']} on {driver['host']}" if driver else "is not running"
+    spent = sum(float(a.end["train_s"]) for r in records for a in r.attempts[-1:] if a.end)
+    counts = ", ".join(f"{count} {status}" for status, count in _counts(records, driver).items() if count)
+    return Group(
+        Text.from_markup(f"[bold]{sweep.name}[/] ({sweep.kind}) {where}"),
+        _table(sweep, records, driver),
+        Text(f"{counts or 'no trials yet'}; {duration(spent)} of training"),
+    )
+
+
+def _table(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> Table:
+    rows = [_row(sweep, record, driver) for record in records]
+    rows.sort(key=lambda row: (row["stage"], -(row[sweep.metric] if row[sweep.metric] is not None else -1)))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    right = {"seed", "step", sweep.metric}
+    for name in ("trial", "stage", "configuration", "seed", "status", "step", sweep.metric, "on"):
+        table.add_column(name.replace("_", " "), justify="right" if name in right else "left")
+    for row in rows:
+        value = "-" if row[sweep.metric] is None else f"{100 * row[sweep.metric]:.1f} %"
+        table.add_row(
+            row["trial_id"], row["stage"], row["family"], str(row["seed"]), row["status"],
+            f"{row['step']}/{row['max_steps']}", value, row["split"] if row[sweep.metric] is not None else "",
+        )  # fmt: skip
+    return table
+
+
+def show_sweeps(found: list[dict[str, Any]], url: str) -> None:
+    """All sweeps of a storage, a line each."""
+    if not found:
+        out.print(f"no sweeps in {url} yet. Start one: trm sweep run --recipe sudoku-mini --vary T=1,2 --max-steps 50")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("sweep", "kind", "state", "trials"):
+        table.add_column(name)
+    for each in found:
+        counts = ", ".join(f"{count} {status}" for status, count in each["counts"].items())
+        table.add_row(each["name"], each["kind"], "running" if each["driver"] else "at rest", counts or "none")
+    out.print(table)

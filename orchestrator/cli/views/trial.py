@@ -1,0 +1,104 @@
+"""The body of `trm trial show`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.views.console import clock_of, duration, out
+from orchestrator.records.events import happenings
+from orchestrator.records.index import differences, find_definition, find_trial
+from orchestrator.records.schema import TrialRecord
+from orchestrator.storage import Storage
+from orchestrator.sweep.definition import Sweep
+
+BLOCKS = [chr(0x2581 + level) for level in range(8)]
+WIDTH = 40
+"""Characters of a curve."""
+
+
+def show_trial(storage: Storage, address: str, as_json: bool) -> None:
+    """Print one trial. Raises SweepError if there is none, or several that begin so."""
+    record = find_trial(storage, address)
+    sweep = find_definition(storage, record.sweep)
+    found = described(record, sweep)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _lines(record, found):
+        table.add_row(name, escape(text))
+    out.print(table)
+    for event in happenings([record]):
+        out.print(f"{clock_of(event.time_s)} {escape(event.text)}", soft_wrap=True)
+        if event.detail:
+            out.print(escape(event.detail.rstrip()), style="dim", soft_wrap=True)
+
+
+def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
+    """For a script: identity, state, differences from the sweep's base, curve, attempts, result."""
+    result = record.result and {key: value for key, value in record.result.items() if key != "per_item"}
+    return {
+        "trial_id": record.trial_id,
+        "sweep": record.sweep,
+        "stage": record.stage,
+        "family": record.family,
+        "seed": record.config.seed,
+        "status": str(record.status),
+        "reason": record.reason,
+        "step": record.step,
+        "max_steps": record.config.train.max_steps,
+        "dataset": record.dataset,
+        "origin": record.origin,
+        "differs_from_base": differences(sweep.base.plain(), record.config.plain()) if sweep else [],
+        "curve": record.curve("exact_accuracy"),
+        "attempts": [{"number": a.number, "start": a.start, "end": a.end} for a in record.attempts],
+        "retries": record.retries,
+        "result": result,
+    }
+
+
+def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        ("trial", f"{record.trial_id} of {record.sweep} ({record.stage})"),
+        ("what", f"{record.family}, seed {record.config.seed}, {record.dataset.get('benchmark', '')}"),
+        ("status", f"{record.status} at step {record.step}/{record.config.train.max_steps}"),
+    ]
+    if record.reason:
+        lines.append(("why", record.reason))
+    if record.origin:
+        lines.append(("origin", _origin_words(record.origin)))
+    lines += [("" if index else "differs from base", text) for index, text in enumerate(found["differs_from_base"])]
+    for split in ("train", "validation"):
+        curve = record.curve("exact_accuracy", split)
+        if curve:
+            lines.append((f"exact on {split}", f"{sparkline([v for _, v in curve])} {100 * curve[-1][1]:.1f} %"))
+    if record.result is not None:
+        metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in record.result["metrics"].items())
+        lines.append(("result", f"{metrics} on {record.result['items']} {record.result['split']} puzzles"))
+        lines.append(("training", duration(record.result["train_s"])))
+    return lines
+
+
+def _origin_words(origin: dict[str, Any]) -> str:
+    if origin["kind"] == "reused":
+        return f"taken over from sweep {origin['sweep']}: nothing was run again"
+    return f"goes on from trial {origin['trial_id']}, which had fewer steps"
+
+
+def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
+    """A curve in one line, from its lowest to its highest value; a longer one is thinned out."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return ""
+    if len(finite) > width:
+        finite = [finite[round(index * (len(finite) - 1) / (width - 1))] for index in range(width)]
+    low, span = min(finite), max(finite) - min(finite)
+    return "".join(BLOCKS[round(7 * (value - low) / span) if span else 0] for value in finite)

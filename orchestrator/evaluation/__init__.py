@@ -1,0 +1,1 @@
+"""Run trained models and language models on puzzles."""

@@ -1,0 +1,211 @@
+"""Trained checkpoints scored in several ways, without training them again: depth, votes, rollouts, ensembles."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from orchestrator.results.stats import Interval, bootstrap_mean, wilson
+from trm_data import Dataset
+from trm_data.errors import ConfigError, nearest
+from trm_model.checkpoints.store import Checkpoint
+from trm_model.checkpoints.trained import Trained, load_trained
+from trm_model.config import ALIASES, EvaluationConfig, ModelConfig
+from trm_model.cost import forward_flops
+from trm_model.device import DTYPES, resolve_device
+from trm_model.evaluation.evaluate import ensemble, evaluate
+from trm_model.evaluation.outcomes import EvalResult
+from trm_model.model.precision import choose_products
+from trm_model.model.recursion import Model
+
+SHORT = {"D": "supervision_steps", "K": "rollouts", "sigma": "noise"}
+"""Short names of what can be varied."""
+VARIABLE = ("supervision_steps", "votes", "rollouts", "noise", "choose", "halt", "weights")
+_SHOWN = {"supervision_steps": "D", "rollouts": "K"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One way to score."""
+
+    label: str
+    evaluation: EvaluationConfig
+    weights: str
+    """ema, raw, or the rate of a further average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One checkpoint, or several that voted together, scored in one way."""
+
+    cell: Cell
+    checkpoint: str
+    """Where it lies; `ensemble of N` for several."""
+    result: EvalResult
+    seconds: float
+    flops: float
+
+    @property
+    def prefix(self) -> str:
+        """In front of the names of an ensemble's metrics."""
+        return "" if "exact_accuracy" in self.result.metrics else "ensemble_"
+
+    def metric(self, name: str) -> float | None:
+        """A metric by its plain name; None where this evaluation has none such."""
+        return self.result.metrics.get(self.prefix + name)
+
+    def interval(self, name: str) -> Interval | None:
+        """95 %: over items for what is right or wrong of each (Wilson), over tasks for ARC's pass@k."""
+        value, result = self.metric(name), self.result
+        if value is None:
+            return None
+        if name.startswith("task_pass@"):
+            return wilson(value, len(result.tasks))
+        if name.startswith("pass@"):
+            return bootstrap_mean(result.shares(int(name.removeprefix("pass@"))), np.random.default_rng(0))
+        return wilson(value, result.items)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        passed = (name.removeprefix(self.prefix) for name in self.result.metrics if "pass@" in name)
+        names = ("exact_accuracy", "valid_accuracy", *passed)
+        return {
+            "checkpoint": self.checkpoint,
+            "cell": self.cell.label,
+            "evaluation": {**self.cell.evaluation.plain(), "weights": self.cell.weights},
+            "supervision_steps": self.result.supervision_steps,
+            "split": self.result.split,
+            "items": self.result.items,
+            "metrics": self.result.metrics,
+            "intervals": {self.prefix + name: list(found) for name in names if (found := self.interval(name))},
+            "seconds": self.seconds,
+            "flops": self.flops,
+        }
+
+
+def parse_vary(texts: Sequence[str] | None) -> dict[str, list[str]]:
+    """`["D=16,64", "votes=1,10"]` -> {"D": ["16", "64"], "votes": ["1", "10"]}.
+
+    Raises:
+        ConfigError: one is not of that form, or a name comes twice.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts or []:
+        name, sign, values = text.partition("=")
+        if not sign or not name or not all(value.strip() for value in values.split(",")):
+            raise ConfigError(f"--vary {text!r} is not of the form NAME=VALUE[,VALUE...]", "Example: --vary D=16,64")
+        if name in found:
+            raise ConfigError(f"--vary names {name!r} twice", f"Give all values at once: --vary {name}=1,2,3")
+        found[name] = [value.strip() for value in values.split(",")]
+    return found
+
+
+def expand(
+    base: EvaluationConfig, weights: str, models: Sequence[ModelConfig], vary: Mapping[str, Sequence[str]]
+) -> list[Cell]:
+    """Every combination of the values, each once: rollouts differ by their noise alone, so K = 1 has none.
+
+    Raises:
+        ConfigError: a setting that cannot be varied at evaluation, or a value that it does not take.
+    """
+    settings = {name: values for name, values in vary.items() if not _is_trained(name, values, models)}
+    cells: dict[tuple[EvaluationConfig, str], Cell] = {}
+    for values in itertools.product(*settings.values()):
+        chosen = dict(zip((SHORT.get(name, name) for name in settings), values, strict=True))
+        kept = chosen.pop("weights", weights)
+        evaluation = EvaluationConfig.parse({**base.plain(), **chosen})
+        if evaluation.rollouts == 1 or evaluation.noise == 0:
+            evaluation = evaluation.model_copy(update={"rollouts": 1, "noise": 0.0})
+            chosen = {name: value for name, value in chosen.items() if name not in ("rollouts", "noise")}
+        shown = {**chosen, **({"weights": kept} if "weights" in settings else {})}
+        label = " ".join(f"{_SHOWN.get(name, name)}={value}" for name, value in shown.items())
+        cells.setdefault((evaluation, kept), Cell(label or "one answer", evaluation, kept))
+    if {"K", "rollouts", "noise", "sigma"} & settings.keys() and all(e.rollouts == 1 for e, _ in cells):
+        raise ConfigError("rollouts differ by their noise alone", "Give both: --vary K=1,10 --vary noise=0.3")
+    return list(cells.values())
+
+
+def _is_trained(name: str, values: Sequence[str], models: Sequence[ModelConfig]) -> bool:
+    """Whether `name` is a setting of the models, with the value that they were trained with.
+
+    Raises:
+        ConfigError: it has another value, or nothing has this name.
+    """
+    if SHORT.get(name, name) in VARIABLE:
+        return False
+    path = ALIASES.get(name, name)
+    field = path.removeprefix("model.")
+    if not path.startswith("model.") or field not in ModelConfig.model_fields:
+        raise ConfigError(f"--vary {name!r} is no setting of an evaluation", nearest(name, {*VARIABLE, *SHORT}))
+    for model, value in itertools.product(models, values):
+        own = model.plain()
+        if ModelConfig.parse({**own, field: value}).plain()[field] != own[field]:
+            raise ConfigError(
+                f"{name}={value}, but the checkpoint was trained with {name}={own[field]}",
+                "Another depth of the network ruins the score silently; D, votes, K and noise can be varied",
+            )
+    return True
+
+
+def score(
+    cells: Sequence[Cell],
+    checkpoints: Mapping[str, Checkpoint],
+    dataset: Dataset,
+    split: str,
+    *,
+    device: str,
+    seed: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    timer: Callable[[], float] = time.perf_counter,
+) -> Iterator[Scored]:
+    """Every checkpoint in every way and, where there are several, all of them voting together.
+
+    Args:
+        seed: of the noise; None takes each checkpoint's own.
+        progress: told what is being scored, and how many forward passes of how many are done.
+
+    Raises:
+        UserError: a checkpoint of another dataset, more votes than trained views, no such weights.
+    """
+    for cell in cells:
+        members: list[Scored] = []
+        for where, checkpoint in checkpoints.items():
+            trained = load_trained(checkpoint, cell.weights)
+            started = timer()
+            result = evaluate(
+                _ready(trained, dataset, device),
+                dataset,
+                split,
+                cell.evaluation,
+                dtype=DTYPES[trained.config.train.dtype],
+                trained_augmentations=trained.config.data.num_augmentations,
+                seed=trained.config.seed if seed is None else seed,
+                keep_votes=len(checkpoints) > 1,
+                progress=partial(progress, cell.label),
+            )
+            shape = {"seq_len": dataset.seq_len, "vocab_size": dataset.vocab_size}
+            flops = float(result.forward_passes * forward_flops(trained.config.model, **shape))
+            members.append(Scored(cell, where, result, timer() - started, flops))
+            yield members[-1]
+        if len(members) > 1:
+            together = ensemble([member.result for member in members], dataset, cell.evaluation)
+            seconds, flops = sum(member.seconds for member in members), sum(member.flops for member in members)
+            yield Scored(cell, f"ensemble of {len(members)}", together, seconds, flops)
+
+
+def _ready(trained: Trained, dataset: Dataset, device: str) -> Model:
+    """The model where it is to run. Raises CheckpointError if the dataset means something else than in training."""
+    copies, runtime = trained.config.data.num_augmentations, trained.config.runtime
+    trained.check_dataset(dataset.id_map_hash(copies), dataset.vocab_size, dataset.seq_len)
+    where = resolve_device(device)
+    choose_products(where, rounded=trained.config.train.dtype == "float32-fast")
+    if where.type == "cpu" and runtime.num_threads:
+        torch.set_num_threads(runtime.num_threads)
+    return trained.model.to(where)

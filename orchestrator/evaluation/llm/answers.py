@@ -1,0 +1,107 @@
+"""Every reply on disk, and every question that may have cost money without one.
+
+asked/000012-1-03.json     try 3 of attempt 1 at item 12: the most that it can cost, written before it is sent
+answers/000012-1.json      the reply, written whole; from then on its `asked` file counts no more
+"""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator.evaluation.llm.endpoint import Reply
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from trm_data.settings import Settings
+
+
+class Answer(Settings):
+    """A stored reply."""
+
+    item: int
+    attempt: int
+    """1 or 2."""
+    asked: str
+    """The try that it answers: a name in `asked/`."""
+    text: str
+    finish: str
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+    model: str
+    seconds: float
+    usd: float
+    answered_s: float
+
+    @classmethod
+    def of(cls, reply: Reply, *, item: int, attempt: int, asked: str, usd: float, now_s: float) -> Answer:
+        """A reply with what it answers and what it cost."""
+        return cls(
+            item=item,
+            attempt=attempt,
+            asked=asked,
+            text=reply.text,
+            finish=reply.finish,
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            estimated=reply.estimated,
+            model=reply.model,
+            seconds=reply.seconds,
+            usd=usd,
+            answered_s=now_s,
+        )
+
+
+class Answers:
+    """The answers of one measurement. Items are written by one thread each."""
+
+    def __init__(self, folder: Storage) -> None:
+        self._folder = folder
+        self._answers: dict[tuple[int, int], Answer] = {}
+        for key in folder.list("answers"):
+            answer = Answer.parse(json.loads(folder.read(key)), where=key)
+            self._answers[answer.item, answer.attempt] = answer
+        answered = {answer.asked for answer in self._answers.values()}
+        self._open = {
+            name: float(json.loads(folder.read(key))["usd_at_most"])
+            for key in folder.list("asked")
+            if (name := key.removeprefix("asked/").removesuffix(".json")) not in answered
+        }
+
+    @property
+    def spent_usd(self) -> float:
+        """Of the answers."""
+        return sum(answer.usd for answer in self._answers.values())
+
+    @property
+    def lost_usd(self) -> float:
+        """The most that questions without an answer can have cost."""
+        return sum(self._open.values())
+
+    @property
+    def lost(self) -> int:
+        """Questions that were sent and never answered."""
+        return len(self._open)
+
+    def get(self, item: int, attempt: int) -> Answer | None:
+        """A stored answer."""
+        return self._answers.get((item, attempt))
+
+    def announce(self, item: int, attempt: int, usd_at_most: float) -> str:
+        """Put on record that a question is about to be sent; returns the name of the try."""
+        prefix = f"{item:06d}-{attempt}-"
+        tried = [int(name.removeprefix(prefix)) for name in list(self._open) if name.startswith(prefix)]
+        name = f"{prefix}{max(tried, default=0) + 1:02d}"
+        self._folder.write(f"asked/{name}.json", dump({"usd_at_most": usd_at_most}))
+        self._open[name] = usd_at_most
+        return name
+
+    def withdraw(self, name: str) -> None:
+        """The question was not answered and cannot have cost anything."""
+        self._folder.delete(f"asked/{name}.json")
+        self._open.pop(name, None)
+
+    def keep(self, answer: Answer) -> None:
+        """Store an answer; its try is settled."""
+        self._folder.write(f"answers/{answer.item:06d}-{answer.attempt}.json", dump(answer.plain()))
+        self._answers[answer.item, answer.attempt] = answer
+        self.withdraw(answer.asked)

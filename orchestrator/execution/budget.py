@@ -1,0 +1,114 @@
+"""What a sweep may still start: its budget, less what is spent and what the running trials will still take.
+
+Near a limit no trial starts that would not finish by the estimate; those that run end by themselves, or, where the
+estimate was wrong and a limit is passed, are stopped with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from orchestrator.errors import SweepError
+from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
+from orchestrator.resources.runtime import CPU, Need, Pace
+from orchestrator.resources.usage import Budget, Spent, exceeded, spending
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import configure
+from orchestrator.sweep.space import cells
+
+UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
+
+
+class Treasury:
+    """Admits trials to a sweep with a budget. `wall_hours` counts from this start of the driver."""
+
+    def __init__(self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float]) -> None:
+        self.budget = budget
+        self._records = {record.trial_id: record for record in records}
+        self._running: dict[str, tuple[Need, float]] = {}
+        self._clock = clock
+        self._begun_s = clock()
+
+    def refusal(self, trial_id: str, need: Need) -> str | None:
+        """Why a trial must not start, in words; None if it may."""
+        spent = self._spent()
+        running = [one for one, _ in self._running.values()]
+        asked = {
+            "trials": float(self._is_new(trial_id)),
+            "gpu_hours": need.gpu_hours,
+            "usd": need.usd,
+            "wall_hours": need.hours,
+        }
+        taken = {
+            "trials": spent.trials + sum(map(self._is_new, self._running)),
+            "gpu_hours": spent.gpu_hours + sum(one.gpu_hours for one in running),
+            "usd": spent.usd + sum(one.usd for one in running),
+            "wall_hours": self._hours_since(self._begun_s),
+        }
+        for name, unit in UNITS.items():
+            limit = getattr(self.budget, name)
+            if limit is not None and taken[name] + asked[name] > limit * (1 + 1e-9):
+                return f"{taken[name]:.3g} of {limit:.4g} {unit} taken, and the next trial needs {asked[name]:.3g}"
+        return None
+
+    def started(self, trial_id: str, need: Need) -> None:
+        """A trial was sent off."""
+        self._running[trial_id] = need, self._clock()
+
+    def taken_back(self, trial_id: str) -> None:
+        """A trial that was sent off has not begun."""
+        self._running.pop(trial_id, None)
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has ended, or was interrupted."""
+        self._running.pop(record.trial_id, None)
+        self._records[record.trial_id] = record
+
+    def passed(self) -> str | None:
+        """The limit that is passed by now, by running trials too; their number is no reason to stop them."""
+        spent = self._spent()
+        # What a running trial has used up: of its need the share of its hours that have gone by.
+        running = self._running.values()
+        shares = [(need, self._hours_since(start_s) / max(need.hours, 1e-12)) for need, start_s in running]
+        now = Spent(
+            trials=0,
+            gpu_hours=spent.gpu_hours + sum(need.gpu_hours * share for need, share in shares),
+            usd=spent.usd + sum(need.usd * share for need, share in shares),
+            unpriced_gpu_hours=0.0,
+            wall_hours=self._hours_since(self._begun_s),
+        )
+        return exceeded(now, self.budget)
+
+    def _is_new(self, trial_id: str) -> bool:
+        known = self._records.get(trial_id)
+        return known is None or not known.attempts
+
+    def _spent(self) -> Spent:
+        return spending([r for key, r in self._records.items() if key not in self._running], self._clock())
+
+    def _hours_since(self, then_s: float) -> float:
+        return (self._clock() - then_s) / 3600
+
+
+def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[TrialRecord]) -> None:
+    """Refuse a budget that does not even pay for the cheapest trial, before anything is built or started.
+
+    Raises:
+        SweepError: names the limit, what is taken of it, and what a trial needs.
+    """
+    if budget == Budget():
+        return
+    pace, treasury = Pace(records), Treasury(budget, records, time.time)
+    settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
+    needs = [
+        pace.need(config, device, gpus=resources.gpus, cpus=resources.cpus)
+        for config in (configure(sweep.base, cell) for cell in settings)
+        for resources in [sweep.resources_of(config)]
+        for device in (gpu_types(resources.gpu_type) or KNOWN_TYPES if resources.gpus else [CPU])
+    ]
+    unfinished = next((record.trial_id for record in records if record.attempts and not record.status.is_final), "")
+    reasons = [treasury.refusal(unfinished, need) for need in sorted(needs)]
+    if all(reasons):
+        raise SweepError(f"the budget is too small for one trial: {reasons[0]}", "Raise the limit")

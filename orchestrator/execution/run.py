@@ -1,0 +1,83 @@
+"""Run a sweep to its end, or go on with it where it was left."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from orchestrator.errors import SweepError
+from orchestrator.execution.budget import require_budget_for_one
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.options import Ending, Options, Watcher
+from orchestrator.execution.ray_cluster import check_cluster
+from orchestrator.records.datasets import Library
+from orchestrator.records.extend import current, extension_between
+from orchestrator.records.index import differences, find_definition, sweep_folder
+from orchestrator.records.reader import read_trials
+from orchestrator.search.planner import Planner
+from orchestrator.search.warm_start import warm_start
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from orchestrator.storage.lease import DriverLock
+from orchestrator.sweep.definition import Sweep
+from trm_data import fingerprint
+
+__all__ = ["Ending", "Options", "run_sweep"]
+
+
+class Outcome(NamedTuple):
+    """How far a driver got."""
+
+    ending: Ending
+    planner: Planner
+    why: str = ""
+    """Which limit of the budget ended it."""
+
+
+def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher) -> Outcome:
+    """Run a sweep to its end, or go on with it where it was left.
+
+    Raises:
+        SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
+        ClusterError: the cluster cannot be joined or cannot hold a trial.
+    """
+    folder = sweep_folder(storage, sweep.name)
+    recorded = find_definition(storage, sweep.name)
+    _agree(recorded, sweep)
+    require_budget_for_one(sweep, options.budget, read_trials(storage, sweep.name) if recorded else [])
+    if options.address is not None:
+        check_cluster(options.address)
+    with DriverLock(folder, sweep.name) as lock:
+        folder.write("sweep.json", dump(sweep.plain()))
+        library = Library(storage, watcher.building)
+        library.get(sweep.base.data.request())
+        records = read_trials(storage, sweep.name)
+        others = warm_start(sweep, storage, fingerprint)
+        planner = Planner(sweep, fingerprint, current(sweep, records), others)
+        if planner.is_done:
+            return Outcome(Ending.COMPLETE, planner)
+        if lock.took_over:
+            time.sleep(3)  # a driver that was killed here may have trials that notice only now
+        driver = Driver(sweep, storage, library, planner, records, watcher, lock, options)
+        ending = driver.run()
+        if ending is not Ending.COMPLETE:  # trials wrote their last words after Tune had let them go
+            planner = Planner(sweep, fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
+        return Outcome(ending, planner, driver.refused)
+
+
+def _agree(recorded: Sweep | None, sweep: Sweep) -> None:
+    """A name stands for one definition."""
+    if recorded is None:
+        return
+    changed = differences(recorded.definition(), sweep.definition())
+    if not changed:
+        return
+    more = extension_between(recorded, sweep)
+    what = f"sweep {sweep.name!r} exists with another definition ({', '.join(changed[:4])})"
+    if more:
+        raise SweepError(what, f"Take the change over: trm sweep extend {sweep.name} {more}")
+    raise SweepError(
+        what,
+        f"Give this one another --name, go on with the recorded one: trm sweep resume {sweep.name}, or add to it: "
+        f"trm sweep extend {sweep.name} --help",
+    )

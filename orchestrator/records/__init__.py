@@ -1,0 +1,1 @@
+"""Records of sweeps and trials, the source of truth."""

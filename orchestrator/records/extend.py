@@ -1,0 +1,203 @@
+"""A sweep that has been run can be given more, and trials of it another chance. Nothing recorded is lost.
+
+An extension replaces the recorded definition (the former one stays as `history/001.json`): more explored trials, more
+seeds, more values, more steps. A trial with more steps is another trial, with an id of its own; where nothing in the
+first steps depends on how many follow, it goes on from the shorter one's checkpoint, and equals a run from scratch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import Field
+
+from orchestrator.errors import SweepError
+from orchestrator.records.index import load_definition, sweep_folder, trial_folder
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from orchestrator.storage.lease import DriverLock
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.domains import Choice, Value
+from orchestrator.sweep.settings import configure, get_setting, short_name
+from orchestrator.sweep.space import drawn_settings
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, explored, planned
+from trm_data.errors import nearest
+from trm_data.settings import Settings, digest
+from trm_model.config import ALIASES, TrialConfig
+
+AGAIN = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
+"""Ends that `retry` without names gives another chance."""
+
+
+class Extension(Settings):
+    """What a sweep gets more of: new totals, and values to add."""
+
+    trials: int | None = None
+    seeds: int | None = None
+    max_steps: int | None = None
+    vary: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+
+    def options(self) -> str:
+        """As `trm sweep extend` takes it."""
+        numbers = {"--trials": self.trials, "--seeds": self.seeds, "--max-steps": self.max_steps}
+        words = [f"{name} {value}" for name, value in numbers.items() if value is not None]
+        words += [f"--vary {short_name(path)}={','.join(map(str, values))}" for path, values in self.vary.items()]
+        return " ".join(words)
+
+
+def extended(sweep: Sweep, more: Extension) -> Sweep:
+    """The definition with more of everything that is named.
+
+    Raises:
+        SweepError: nothing is named, or it would become less, or the sweep has no such thing.
+    """
+    if more == Extension():
+        raise SweepError("nothing to extend by", "Name --trials, --seeds, --vary or --max-steps")
+    values = sweep.plain()
+    if more.trials is not None:
+        if sweep.kind != "search":
+            raise SweepError(f"{sweep.name!r} is a study: it runs every cell", "Give it more cells with --vary")
+        values["trials"] = _larger("--trials", sweep.trials or 0, more.trials)
+    if more.seeds is not None:
+        before = sweep.confirm.seeds if sweep.kind == "search" else sweep.seeds
+        values["seeds"] = values["confirm"]["seeds"] = _larger("--seeds", before, more.seeds)
+    if more.max_steps is not None:
+        values["base"]["train"]["max_steps"] = _larger("--max-steps", sweep.base.train.max_steps, more.max_steps)
+    for path, new in more.vary.items():
+        values["space"][ALIASES.get(path, path)] = _wider(sweep, ALIASES.get(path, path), new).plain()
+    return Sweep.parse(values)
+
+
+def _larger(option: str, before: int, after: int) -> int:
+    if after <= before:
+        raise SweepError(f"{option} {after} is no more than the {before} that are recorded", "It is the new total")
+    return after
+
+
+def _wider(sweep: Sweep, path: str, new: Sequence[Value]) -> Choice:
+    """The axis with further values; a new axis starts with the base's value, which the recorded trials have."""
+    domain = sweep.space.get(path, Choice(values=(get_setting(sweep.base, path),)))
+    if not isinstance(domain, Choice):
+        raise SweepError(f"{path} is searched over a range", "A range cannot be extended: start another sweep")
+    return Choice(values=tuple(dict.fromkeys((*domain.values, *new))))
+
+
+def extension_between(old: Sweep, new: Sweep) -> str:
+    """The options of `trm sweep extend` that lead from one definition to another; empty where none do."""
+    vary: dict[str, tuple[Value, ...]] = {}
+    for path, domain in new.space.items():
+        before = old.space.get(path)
+        if isinstance(domain, Choice) and domain != before:
+            known = before.values if isinstance(before, Choice) else (get_setting(old.base, path),)
+            vary[path] = tuple(value for value in domain.values if value not in known)
+    seeds = (old.confirm.seeds, new.confirm.seeds) if old.kind == "search" else (old.seeds, new.seeds)
+    steps = (old.base.train.max_steps, new.base.train.max_steps)
+    more = Extension(
+        trials=new.trials if new.trials != old.trials else None,
+        seeds=seeds[1] if seeds[0] != seeds[1] else None,
+        max_steps=steps[1] if steps[0] != steps[1] else None,
+        vary=vary,
+    )
+    try:
+        leads_there = extended(old, more).definition() == new.definition()
+    except SweepError:
+        return ""
+    return more.options() if leads_there else ""
+
+
+def extend(storage: Storage, name: str, more: Extension) -> Sweep:
+    """Replace the recorded definition of a sweep that does not run. Returns the new one.
+
+    Raises:
+        SweepError: there is no such sweep, it runs, or it cannot be extended so.
+    """
+    sweep = load_definition(storage, name)
+    wider = extended(sweep, more)
+    folder = sweep_folder(storage, name)
+    with DriverLock(folder, name):
+        number = 1 + len(folder.list("history"))
+        folder.write(f"history/{number:03d}.json", dump({**sweep.plain(), "replaced_s": time.time()}))
+        for trial, shorter in _longer_searches(wider, read_trials(storage, name)):
+            head = {"stage": trial.stage, "family": trial.family, "config": trial.config.plain()}
+            origin = {"kind": "continued", "trial_id": shorter.trial_id}
+            trial_folder(storage, name, trial.trial_id).create(
+                "trial.json", dump({**head, "dataset": shorter.dataset, "origin": origin})
+            )
+        folder.write("sweep.json", dump(wider.plain()))
+    return wider
+
+
+def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[tuple[PlannedTrial, TrialRecord]]:
+    """What a search has explored goes on under the new number of steps; a study's cells follow from its definition."""
+    for record in records:
+        if record.stage != "explore" or record.status in AGAIN or is_current(sweep, record):
+            continue
+        yield explored(sweep, _fingerprint_of(record), record.family, drawn_settings(sweep, record.config)), record
+
+
+def _fingerprint_of(record: TrialRecord) -> Fingerprint:
+    return lambda _: str(record.dataset["fingerprint"])
+
+
+def is_current(sweep: Sweep, record: TrialRecord) -> bool:
+    """Whether a recorded trial has the steps that the definition gives it now: a longer one may have replaced it."""
+    chosen = {
+        ALIASES.get(path, path) for variant in (*sweep.variants, *sweep.confirm.controls) for path in variant.settings
+    }
+    if "train.max_steps" in chosen | set(sweep.space):
+        return True
+    asked = configure(record.config, {"train.max_steps": sweep.base.train.max_steps})
+    now = planned(sweep, _fingerprint_of(record), record.stage, record.family, asked)
+    return now.config.train.max_steps == record.config.train.max_steps
+
+
+def current(sweep: Sweep, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The records that the definition still asks for. The others stay on the disk, and in reports."""
+    return [record for record in records if is_current(sweep, record)]
+
+
+def _path(config: TrialConfig) -> str:
+    """Equal for two configurations whose weights are the same after every step that both take."""
+    return digest(config.trajectory())
+
+
+def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[TrialRecord]:
+    """Give trials of a sweep that does not run another chance; a stopped one, if named, is not stopped again.
+
+    Returns the trials as they were. What was recorded of them stays.
+
+    Raises:
+        SweepError: no such sweep, it runs, no such trial, or one that does not need it.
+    """
+    load_definition(storage, name)
+    folder = sweep_folder(storage, name)
+    with DriverLock(folder, name):
+        known = {record.trial_id: record for record in read_trials(storage, name)}
+        chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status in AGAIN]
+        for record in chosen:
+            again = {
+                "was": str(record.status),
+                "reason": record.reason,
+                "after_attempt": record.attempts[-1].number if record.attempts else 0,
+                "requested_s": time.time(),
+            }
+            key = f"retries/{1 + len(record.retries):03d}.json"
+            trial_folder(storage, name, record.trial_id).write(key, dump(again))
+    return chosen
+
+
+def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialRecord:
+    found = [record for trial_id, record in known.items() if trial_id.startswith(text)]
+    if len(found) != 1:
+        hint = f"{len(found)} trials begin so: give more digits" if found else nearest(text, known)
+        raise SweepError(f"sweep {sweep!r} has no trial {text!r}", hint or f"See `trm sweep status {sweep}`")
+    record = found[0]
+    if record.status not in (*AGAIN, Status.STOPPED):
+        raise SweepError(
+            f"trial {record.trial_id} is {record.status}",
+            "Only failed, diverged, out-of-memory and stopped ones go again",
+        )
+    return record

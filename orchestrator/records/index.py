@@ -1,0 +1,104 @@
+"""Sweeps that a storage holds: their names, folders and definitions."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from orchestrator.errors import SweepError
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import TrialRecord
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from orchestrator.storage.lease import _read
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.trials import PlannedTrial
+from trm_data import Dataset
+from trm_data.errors import nearest
+
+
+def sweep_folder(storage: Storage, name: str) -> Storage:
+    """The folder of a sweep."""
+    return storage.sub(f"sweeps/{name}")
+
+
+def trial_folder(storage: Storage, sweep: str, trial_id: str) -> Storage:
+    """The folder of a trial."""
+    return sweep_folder(storage, sweep).sub(f"trials/{trial_id}")
+
+
+def load_definition(storage: Storage, name: str) -> Sweep:
+    """The recorded definition of a sweep. Raises SweepError if there is none, with the nearest known name."""
+    found = find_definition(storage, name)
+    if found is None:
+        hint = nearest(name, sweep_names(storage)) or "No sweep was run there yet"
+        raise SweepError(f"no sweep {name!r} in {storage.url}", hint)
+    return found
+
+
+def find_definition(storage: Storage, name: str) -> Sweep | None:
+    """The recorded definition of a sweep, if there is one."""
+    try:
+        return Sweep.parse(json.loads(sweep_folder(storage, name).read("sweep.json")))
+    except KeyError:
+        return None
+
+
+def sweep_names(storage: Storage) -> list[str]:
+    """Names of all sweeps of a storage."""
+    keys = (key.split("/") for key in storage.list("sweeps"))
+    return sorted({parts[1] for parts in keys if len(parts) == 3 and parts[2] == "sweep.json"})
+
+
+def find_trial(storage: Storage, address: str) -> TrialRecord:
+    """The trial that a user names by its id, or how that begins, alone or as `SWEEP/ID`.
+
+    Raises:
+        SweepError: there is none, or several that begin so.
+    """
+    sweep, _, start = address.rpartition("/")
+    names = [sweep] if sweep else sweep_names(storage)
+    keys = [key.split("/") for name in names for key in storage.list(f"sweeps/{name}/trials")]
+    known = sorted({(parts[1], parts[3]) for parts in keys if parts[4:] == ["trial.json"]})
+    found = [(name, trial_id) for name, trial_id in known if trial_id.startswith(start)]
+    if len({trial_id for _, trial_id in found}) == 1:
+        return read_trial(storage, *found[0])
+    if found:
+        raise SweepError(f"{len(found)} trials begin with {start!r}", "Give more digits")
+    hint = nearest(start, [trial_id for _, trial_id in known]) or "No trial is recorded there"
+    raise SweepError(f"no trial {address!r} in {storage.url}", hint)
+
+
+def head_of(trial: PlannedTrial, dataset: Dataset, origin: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The content of `trial.json`. `origin`: see `TrialRecord.origin`."""
+    head = {
+        "stage": trial.stage,
+        "family": trial.family,
+        "config": trial.config.plain(),
+        "dataset": {**dataset.describe(), "name": dataset.path.name},
+    }
+    return head | ({"origin": origin} if origin else {})
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """`base.train.max_steps: 60 -> 61` for every leaf of two nested definitions that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
+    return [] if old == new else [f"{path}: {old} -> {new}"]
+
+
+def request_stop(folder: Storage, reason: str = "") -> None:
+    """Ask the driver, wherever it is, to stop cleanly."""
+    folder.write("stop.json", dump({"requested_s": time.time(), "reason": reason}))
+
+
+def stop_requested(folder: Storage) -> bool:
+    """Whether somebody asked."""
+    return folder.exists("stop.json")
+
+
+def stop_reason(folder: Storage) -> str:
+    """Why somebody asked; empty if nobody did or said why."""
+    return str((_read(folder, "stop.json") or {}).get("reason", ""))

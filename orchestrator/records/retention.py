@@ -1,0 +1,145 @@
+"""Which checkpoints to give up when space is short. Results and records always stay.
+
+The order is by use: what failed, older copies, what was stopped, what was explored and is worse, and last what was
+confirmed. A trial that has not ended keeps its newest checkpoint, for it goes on from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from orchestrator.errors import SweepError
+from orchestrator.records.index import sweep_folder
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.storage import Storage
+from orchestrator.storage.lease import DriverLock, driver_of
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+class Stored(NamedTuple):
+    """A checkpoint of a trial: its key in the storage and its size.
+
+    The newest one stands for what all of a trial's checkpoints share (the bases of a large table) as well: within a
+    trial it is the last to go, and nothing needs them then.
+    """
+
+    key: str
+    num_bytes: int
+    shared: tuple[str, ...] = ()
+
+
+class Pruning(NamedTuple):
+    """What goes, and what stays."""
+
+    deleted: list[Stored]
+    kept_bytes: int
+
+
+def parse_bytes(text: str) -> int:
+    """`2GB`, `500 MiB`, `1000`. Raises SweepError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    units = {unit.lower(): factor for unit, factor in _UNITS.items()}
+    if not found or found[2].lower() not in units:
+        raise SweepError(f"{text!r} is no amount of bytes", "Write for example 2GB, 500MB or 1.5GiB")
+    return int(float(found[1]) * units[found[2].lower()])
+
+
+def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: bool = False) -> Pruning:
+    """Delete the least useful checkpoints of all these sweeps together; one that runs is counted and left alone.
+
+    Raises:
+        SweepError: the only sweep named is running.
+    """
+    sizes = {name: _checkpoints(storage, name) for name in names}
+    with ExitStack() as held:
+        free = [name for name in names if _is_free(held, storage, name, dry_run=dry_run, alone=len(names) == 1)]
+        records = [record for name in free for record in read_trials(storage, name)]
+        others = sum(one.num_bytes for name in names if name not in free for s in sizes[name].values() for one in s)
+        mine = {(name, trial): stored for name in free for trial, stored in sizes[name].items()}
+        done = least_useful(records, mine, keep - others)
+        for one in done.deleted if not dry_run else []:
+            for key in (one.key, *one.shared):
+                storage.delete(key)
+    return Pruning(done.deleted, done.kept_bytes + others)
+
+
+def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:
+    """Whether no driver runs the sweep; unless it is only asked, drivers are kept away until `held` is closed."""
+    folder = sweep_folder(storage, name)
+    if dry_run:
+        return driver_of(folder) is None
+    try:
+        held.enter_context(DriverLock(folder, name))
+    except SweepError:
+        if alone:
+            raise
+        return False
+    return True
+
+
+def _checkpoints(storage: Storage, name: str) -> dict[str, list[Stored]]:
+    """By trial, the oldest first."""
+    found: dict[str, list[Stored]] = {}
+    shared: dict[str, list[Stored]] = {}
+    kinds = {"step": found, "base": shared}
+    for key, num_bytes in sorted(storage.sizes(f"sweeps/{name}/trials").items()):
+        parts = key.split("/")
+        if len(parts) == 6 and parts[4] == "checkpoints" and (kind := parts[5].partition("-")[0]) in kinds:
+            kinds[kind].setdefault(parts[3], []).append(Stored(key, num_bytes))
+    for trial, stored in found.items():
+        bases = shared.get(trial, [])
+        num_bytes = stored[-1].num_bytes + sum(base.num_bytes for base in bases)
+        stored[-1] = Stored(stored[-1].key, num_bytes, tuple(base.key for base in bases))
+    return found
+
+
+def least_useful(
+    records: Iterable[TrialRecord], checkpoints: Mapping[tuple[str, str], list[Stored]], keep: int
+) -> Pruning:
+    """The least useful checkpoints, so many that at most `keep` bytes stay, as far as they may be given up.
+
+    Args:
+        checkpoints: of every (sweep, trial id), the oldest first.
+    """
+    ranked: list[tuple[tuple[float, ...], Stored]] = []
+    total = 0
+    for record in records:
+        stored = checkpoints.get((record.sweep, record.trial_id), [])
+        total += sum(one.num_bytes for one in stored)
+        for index, one in enumerate(stored):
+            rank = _use(record, is_newest=index == len(stored) - 1)
+            if rank is not None:
+                ranked.append((rank, one))
+    deleted: list[Stored] = []
+    for _, one in sorted(ranked, key=lambda pair: (pair[0], pair[1].key)):
+        if total <= keep:
+            break
+        deleted.append(one)
+        total -= one.num_bytes
+    return Pruning(deleted, total)
+
+
+def _use(record: TrialRecord, is_newest: bool) -> tuple[float, ...] | None:
+    """Small for what is useless, None for what must stay."""
+    if record.status in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY):
+        return (0.0,)
+    if not is_newest:
+        return (1.0, _score(record))
+    if record.status is Status.STOPPED:
+        return (2.0, _score(record))
+    if record.status is not Status.FINISHED:
+        return None
+    return (3.0 if record.stage == "explore" else 4.0, _score(record))
+
+
+def _score(record: TrialRecord) -> float:
+    curve = record.curve("exact_accuracy")
+    if record.result is not None:
+        return float(record.result["metrics"]["exact_accuracy"])
+    return curve[-1][1] if curve else 0.0

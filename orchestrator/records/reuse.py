@@ -1,0 +1,64 @@
+"""Finished trials of earlier sweeps: the same identity is the same result, which need not be computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orchestrator.records.extend import _path
+from orchestrator.records.index import sweep_names, trial_folder
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import TrialRecord
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from orchestrator.sweep.trials import PlannedTrial
+from trm_model.config import TrialConfig
+
+LEFT_OUT = ("trial.json", "stopped.json", "checkpoints", "retries")
+"""The head is written anew, checkpoints stay where they are."""
+
+
+class Earlier:
+    """Which trials other sweeps of a storage have finished: one listing, made once."""
+
+    def __init__(self, storage: Storage, sweep: str) -> None:
+        self._storage = storage
+        self._sweep = sweep
+        known = set(sweep_names(storage)) - {sweep}
+        keys = (key.split("/") for key in storage.list("sweeps"))
+        self._found = {parts[3]: parts[1] for parts in keys if parts[4:] == ["result.json"] and parts[1] in known}
+
+    def take_over(self, trial: PlannedTrial, head: Mapping[str, Any]) -> TrialRecord | None:
+        """Copy the record of the same trial into this sweep; None where no other sweep has finished it."""
+        source = self._found.get(trial.trial_id)
+        if source is None:
+            return None
+        theirs = trial_folder(self._storage, source, trial.trial_id)
+        ours = trial_folder(self._storage, self._sweep, trial.trial_id)
+        origin = {"kind": "reused", "sweep": source, "trial_id": trial.trial_id}
+        ours.write("trial.json", dump({**head, "origin": origin}))
+        keys = [key for key in theirs.list() if key.split("/")[0] not in LEFT_OUT]
+        for key in sorted(keys, key=_order):
+            ours.write(key, theirs.read(key))
+        return read_trial(self._storage, self._sweep, trial.trial_id)
+
+
+def _order(key: str) -> int:
+    """What makes a trial count as finished goes last: a copy that was cut short is made again."""
+    return 2 if key.endswith("/end.json") else int(key == "result.json")
+
+
+class Shorter:
+    """The trials from whose checkpoints longer ones may go on."""
+
+    def __init__(self, records: Iterable[TrialRecord]) -> None:
+        self._by_path: dict[str, list[TrialRecord]] = {}
+        for record in records:
+            if record.attempts:
+                self._by_path.setdefault(_path(record.config), []).append(record)
+
+    def of(self, config: TrialConfig) -> TrialRecord | None:
+        """The longest of the shorter trials that took the same first steps."""
+        steps = config.train.max_steps
+        found = [r for r in self._by_path.get(_path(config), []) if r.config.train.max_steps < steps]
+        return max(found, key=lambda record: record.config.train.max_steps, default=None)

@@ -1,0 +1,1 @@
+"""Hardware: what there is, what a trial needs, what it costs."""

@@ -1,0 +1,132 @@
+"""What a running Ray cluster consists of, asked of its head directly, without joining it as a driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from orchestrator.errors import ClusterError
+
+GPU_LABEL = "ray.io/accelerator-type"
+MARKET_LABEL = "ray.io/market-type"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One living machine of a cluster."""
+
+    node_id: str
+    host: str
+    is_head: bool
+    num_cpus: float
+    num_gpus: float
+    gpu_type: str | None
+    """Its label `ray.io/accelerator-type`, which Ray sets by itself where it finds a known GPU."""
+    market: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The nodes that are alive, the head first, and the versions that a driver must share."""
+
+    nodes: list[Node]
+    ray_version: str
+    python_version: str
+
+    def summary(self) -> str:
+        """`3 nodes, 8 CPUs, 4 L40S, 2 H100`."""
+        gpus: dict[str, float] = {}
+        for node in self.nodes:
+            if node.num_gpus:
+                kind = node.gpu_type or "GPUs without a type label"
+                gpus[kind] = gpus.get(kind, 0) + node.num_gpus
+        parts = [f"{len(self.nodes)} node{'s' * (len(self.nodes) != 1)}"]
+        parts += [f"{sum(node.num_cpus for node in self.nodes):g} CPUs"]
+        return ", ".join(parts + [f"{count:g} {kind}" for kind, count in sorted(gpus.items())])
+
+
+def describe_cluster(address: str, timeout_s: float = 2.0) -> Cluster:
+    """The cluster whose head answers at HOST:PORT. The token comes from where Ray looks for it.
+
+    Raises:
+        ClusterError: nothing answers, or it refuses (token, another version of Ray).
+    """
+    require_answer(address, timeout_s)
+    try:
+        with _silent_core():
+            return _ask(address, timeout_s)
+    except Exception as error:  # Ray's core raises RuntimeError, ValueError, KeyError and its own errors here
+        text = " ".join(str(error).split())
+        remedy = "Give this process the cluster's token: RAY_AUTH_MODE=token and ~/.ray/auth_token"
+        raise ClusterError(f"{address} does not answer as a Ray head: {text[:200]}", remedy) from error
+
+
+def require_answer(address: str, timeout_s: float = 2.0) -> None:
+    """Raise ClusterError unless something listens at HOST:PORT. Ray's own client would try for 40 s."""
+    try:
+        socket.create_connection(parse_address(address), timeout=timeout_s).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error.strerror or error})",
+            "Start one with `ray start --head --port 6379`, or leave --address out to run on this machine",
+        ) from error
+
+
+def scales() -> bool:
+    """Whether the cluster that this process has joined starts machines by itself: an autoscaler reports to its head."""
+    import ray
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    client = GcsClient(address=ray.get_runtime_context().gcs_address)
+    reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=5))
+    return bool(reply.HasField("autoscaling_state"))
+
+
+@contextmanager
+def _silent_core() -> Iterator[None]:
+    """Ray's core writes warnings past Python, straight to the terminal, before any setting of its log level holds."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _ask(address: str, timeout_s: float) -> Cluster:
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
+
+    client = GcsClient(address=address)
+    alive = [info for info in client.get_all_node_info(timeout=timeout_s).values() if info.state == 0]
+    metadata = json.loads(client.internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=timeout_s) or b"{}")
+    nodes = [
+        Node(
+            node_id=info.node_id.hex(),
+            host=info.node_manager_address,
+            is_head=info.is_head_node,
+            num_cpus=info.resources_total.get("CPU", 0.0),
+            num_gpus=info.resources_total.get("GPU", 0.0),
+            gpu_type=info.labels.get(GPU_LABEL),
+            market=info.labels.get(MARKET_LABEL),
+        )
+        for info in alive
+    ]
+    nodes.sort(key=lambda node: (not node.is_head, node.node_id))
+    return Cluster(nodes, metadata.get("ray_version", ""), metadata.get("python_version", ""))
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """HOST:PORT. Raises ClusterError if it is not of that form."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ClusterError(f"--address {address!r} is not HOST:PORT", "Example: --address 10.0.0.5:6379")
+    return host, int(port)

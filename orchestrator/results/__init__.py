@@ -1,0 +1,1 @@
+"""Read results from records: tables, statistics, leaderboards, reports."""

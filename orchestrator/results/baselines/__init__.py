@@ -1,0 +1,182 @@
+"""Published results as validated data: one CSV file per benchmark in `data/`, a line per result, each with its source.
+
+Scores are percentages. A split says which puzzles were scored, a protocol how: rows that differ in split, metric or
+protocol are never ranked together (see `orchestrator.results.leaderboard`). `docs/leaderboard.md` says how to add a row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from trm_data.errors import DataError, nearest
+from trm_data.settings import Settings
+
+Kind = Literal["trm", "hrm", "direct", "llm", "system", "human"]
+Metric = Literal["exact_accuracy", "pass@1", "pass@2", "peak_exact_accuracy"]
+Protocol = Literal["single", "ensemble"]
+
+AS_PRINTED = "as-printed"
+"""The split of rows whose table mixes evaluation sets; they are shown, with what they really are, but never ranked."""
+
+_DATA = Path(__file__).parent / "data"
+
+
+class Baseline(Settings):
+    """One published result."""
+
+    benchmark: str
+    system: str = Field(min_length=1)
+    kind: Kind
+    """trm, hrm, direct: that architecture and its near relatives. system: anything built from several parts."""
+    role: Literal["headline", "reproduction", "ablation"]
+    """headline: a system's own figure. reproduction: a rerun by others. ablation: a variant, for published deltas."""
+    params: int | None = Field(None, ge=1)
+    split: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    metric: Metric
+    protocol: Protocol
+    """single: one checkpoint, with the benchmark's usual vote over augmented views. ensemble: several checkpoints,
+    random rollouts or model calls combined into one answer."""
+    score: float = Field(ge=0, le=100)
+    """Per cent."""
+    items: int | None = Field(None, ge=1)
+    """Puzzles or tasks scored; None where the source does not say."""
+    seeds: int | None = Field(None, ge=1)
+    cost_per_task_usd: float | None = Field(None, ge=0)
+    source: str = Field(min_length=3)
+    detail: str = ""
+    date: str = Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")
+    """Of the source, as exactly as it is known: year, month or day."""
+    evidence: Literal["verified", "claimed", "quoted"]
+    """verified: scored by the benchmark's owner. claimed: by whoever ran it. quoted: read second-hand only."""
+
+    @field_validator("source")
+    @classmethod
+    def _names_something(cls, source: str) -> str:
+        if not any(character.isalnum() for character in source):
+            raise ValueError("names no source")
+        return source
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes two rows the same result."""
+        return self.benchmark, self.system, self.split, self.metric, self.protocol, self.source, self.detail
+
+
+_COLUMNS = [name for name in Baseline.model_fields if name != "benchmark"]
+_OPTIONAL = {name for name, field in Baseline.model_fields.items() if not field.is_required()}
+
+
+def benchmarks() -> list[str]:
+    """Names of the benchmarks that have published results."""
+    return sorted(path.stem for path in _DATA.glob("*.csv"))
+
+
+def load_baselines(benchmark: str | None = None, own: Sequence[Baseline] = ()) -> list[Baseline]:
+    """The packaged results of one benchmark, or of all, with rows of the user's own: these may belong to a benchmark of
+    their own, and replace a packaged row with the same key.
+
+    Raises:
+        DataError: no such benchmark, or a row that cannot be believed.
+    """
+    names = sorted({*benchmarks(), *(row.benchmark for row in own)})
+    if benchmark is not None and benchmark not in names:
+        raise DataError(f"there are no published results for benchmark {benchmark!r}", nearest(benchmark, names))
+    packaged = (_DATA / f"{name}.csv" for name in benchmarks() if benchmark in (None, name))
+    rows = [row for path in packaged for row in read_baselines(path)]
+    return merge(rows, [row for row in own if benchmark in (None, row.benchmark)])
+
+
+def merge(rows: Iterable[Baseline], later: Iterable[Baseline]) -> list[Baseline]:
+    """Both, a later row in the place of an earlier one with the same key."""
+    return list({row.key: row for row in (*rows, *later)}.values())
+
+
+def read_baselines(path: Path) -> list[Baseline]:
+    """The results in a CSV file, which names their benchmark in a column or in its own name (`maze-hard.csv`).
+
+    Raises:
+        DataError: naming the file, the line and the column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read baselines {path}: {error}", "Name a CSV file in UTF-8") from error
+    return parse_baselines(text, path.name)
+
+
+def parse_baselines(text: str, name: str) -> list[Baseline]:
+    """The results in the text of the file `name`; see `read_baselines`."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
+    columns = list(reader.fieldnames or [])
+    _check_columns(name, columns)
+    benchmark = {} if "benchmark" in columns else {"benchmark": name.removesuffix(".csv")}
+    return list(_parse_rows(name, len(columns), benchmark, reader))
+
+
+def write_baselines(rows: Sequence[Baseline], stem: str | None = None) -> bytes:
+    """The CSV text of results, for `read_baselines`. Their benchmark has a column, unless all are of the one by which
+    the file is called (`stem`; any one if None)."""
+    names = {row.benchmark for row in rows}
+    columns = _COLUMNS if len(names) == 1 and stem in (None, *names) else ["benchmark", *_COLUMNS]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        values = row.plain()
+        writer.writerow({name: "" if values[name] is None else values[name] for name in columns})
+    return text.getvalue().encode()
+
+
+def _parse_rows(
+    name: str, num_columns: int, benchmark: dict[str, str], reader: csv.DictReader[str]
+) -> Iterator[Baseline]:
+    seen: dict[tuple[str, ...], int] = {}
+    for values in reader:
+        where = f"{name}, line {reader.line_num}"
+        if "" in values or None in values.values():
+            raise DataError(f"{where}: has not {num_columns} columns", "Quote a value that contains a comma")
+        filled = {column: value for column, value in values.items() if value != "" or column not in _OPTIONAL}
+        try:
+            row = Baseline.model_validate(benchmark | filled)
+        except ValidationError as error:
+            raise DataError(f"{where}: {_explain(error)}", "Every row needs a source and a score in per cent") from None
+        if row.key in seen:
+            raise DataError(f"{where}: repeats line {seen[row.key]} ({row.system!r})", "Remove one of them")
+        seen[row.key] = reader.line_num
+        yield row
+
+
+def _check_columns(name: str, columns: list[str]) -> None:
+    unknown = [column for column in columns if column not in Baseline.model_fields]
+    missing = [column for column in _COLUMNS if column not in columns and column not in _OPTIONAL]
+    if unknown:
+        raise DataError(f"{name}, line 1: unknown column {unknown[0]!r}", nearest(unknown[0], _COLUMNS))
+    if missing:
+        raise DataError(f"{name}, line 1: no column {missing[0]!r}", f"Columns: {', '.join(_COLUMNS)}")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{first['loc'][0]}={first['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+__all__ = [
+    "AS_PRINTED",
+    "Baseline",
+    "Kind",
+    "Metric",
+    "Protocol",
+    "benchmarks",
+    "load_baselines",
+    "merge",
+    "parse_baselines",
+    "read_baselines",
+    "write_baselines",
+]

@@ -1,0 +1,109 @@
+"""Results as a table: one row per trial, one column per setting and per measurement, for a notebook or a paper.
+
+import orchestrator
+frame = orchestrator.load_results("runs", "demo")
+frame[frame.stage == "confirm"].groupby("family").exact_accuracy.agg(["mean", "std", "count"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.records.index import load_definition, sweep_names
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.usage import spending
+from orchestrator.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("csv", "json", "latex", "parquet")
+RESULT_COLUMNS = ("split", "items", "supervision_steps", "weights", "num_parameters", "train_flops", "train_s")
+
+
+def load_results(storage: Storage | str | Path = "runs", sweep: str | None = None) -> pd.DataFrame:
+    """Every trial of a sweep, or of all sweeps of a storage, ended or not.
+
+    Columns: sweep, trial_id, stage, family, status, reason, step, seed, benchmark, fingerprint; the final metrics
+    (`exact_accuracy` between 0 and 1, ...) and what they took; attempts, started_s, gpu_type, gpu_hours, usd; then
+    every setting by its path. What a trial does not have is missing (NaN or None).
+
+    Raises:
+        SweepError: no such sweep.
+        StorageError: the storage cannot be reached.
+    """
+    store = open_storage(str(storage)) if isinstance(storage, str | Path) else storage
+    if sweep is not None:
+        load_definition(store, sweep)
+    names = [sweep] if sweep is not None else sweep_names(store)
+    return frame_of(record for name in names for record in read_trials(store, name))
+
+
+def frame_of(records: Iterable[TrialRecord]) -> pd.DataFrame:
+    """One row per record: see `load_results`."""
+    import pandas as pd
+
+    return pd.DataFrame([_row(record) for record in records])
+
+
+def _row(record: TrialRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "sweep": record.sweep,
+        "trial_id": record.trial_id,
+        "stage": record.stage,
+        "family": record.family,
+        "status": str(record.status),
+        "reason": record.reason,
+        "step": record.step,
+        "seed": record.config.seed,
+        "benchmark": record.dataset.get("benchmark"),
+        "fingerprint": record.dataset.get("fingerprint"),
+    }
+    if record.result is not None:
+        row |= record.result["metrics"]
+        row |= {name: record.result.get(name) for name in (*RESULT_COLUMNS, "puzzles_presented")}
+    row["attempts"] = len(record.attempts)
+    if record.attempts and "started_s" in record.attempts[0].start:
+        start = record.attempts[-1].start
+        last_s = float(record.result["ended_s"]) if record.result and "ended_s" in record.result else 0.0
+        spent = spending([record], last_s or record.attempts[0].start["started_s"])
+        row |= {"started_s": record.attempts[0].start["started_s"], "device": start.get("device")}
+        row |= {"gpu_type": start.get("gpu_type"), "gpu_hours": spent.gpu_hours, "usd": spent.usd}
+    return row | dict(_flat(record.config.plain()))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Settings by path; of a sequence its text, which every format can hold."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif name != "seed" or prefix:
+            yield f"{prefix}{name}", str(value) if isinstance(value, list | tuple) else value
+
+
+def summary(frame: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame:
+    """One row per family: how many seeds finished, mean and standard deviation of a metric in percent, best first.
+
+    Where anything was scored on the test split, only that counts: what was explored is not a result.
+    """
+    if metric not in frame:
+        return frame.iloc[:0].reindex(columns=["family", "seeds", "mean, %", "sd, %"])
+    done = frame[frame[metric].notna()]
+    done = done[done.split == "test"] if (done.split == "test").any() else done
+    by_family = done.groupby("family", sort=False)[metric]
+    table = by_family.agg(["count", "mean", "std"]).sort_values("mean", ascending=False).reset_index()
+    table[["mean", "std"]] = (100 * table[["mean", "std"]]).round(2)
+    return table.rename(columns={"count": "seeds", "mean": "mean, %", "std": "sd, %"})
+
+
+def as_text(frame: pd.DataFrame, kind: str) -> str:
+    """CSV and JSON with every row and column, LaTeX (booktabs) with the summary."""
+    if kind == "csv":
+        return str(frame.to_csv(index=False))
+    if kind == "json":
+        return str(frame.to_json(orient="records", indent=1)) + "\n"
+    assert kind == "latex", f"parquet is no text, and {kind} unknown"
+    return str(summary(frame).to_latex(index=False, escape=True, float_format="%.2f", na_rep="-"))

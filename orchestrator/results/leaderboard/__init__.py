@@ -1,0 +1,28 @@
+"""Own results and published ones side by side, one table per set of scored puzzles, metric and protocol.
+
+Invariants. Rows of one table were scored on the same puzzles with the same metric. Only confirmed results enter: the
+confirm stage of a search or any cell of a study, finished, scored on the test split. Results on generated puzzles, or
+on a part of a published test set, have a table of their own.
+"""
+
+from __future__ import annotations
+
+from orchestrator.results.leaderboard.build import build_leaderboard, select
+from orchestrator.results.leaderboard.confirmed import is_confirmed, label, refusal, refusals, settings_of
+from orchestrator.results.leaderboard.rows import METRIC_TITLES, PUBLISHED, SPLIT_TITLES, Entry, Provenance, Table
+
+__all__ = [
+    "METRIC_TITLES",
+    "PUBLISHED",
+    "SPLIT_TITLES",
+    "Entry",
+    "Provenance",
+    "Table",
+    "build_leaderboard",
+    "is_confirmed",
+    "label",
+    "refusal",
+    "refusals",
+    "select",
+    "settings_of",
+]

@@ -1,0 +1,156 @@
+"""Tables from records and published results."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.records.schema import TrialRecord
+from orchestrator.results import stats
+from orchestrator.results.baselines import AS_PRINTED, Baseline
+from orchestrator.results.leaderboard.confirmed import (
+    RANKED_METRICS,
+    group_families,
+    is_confirmed,
+    label,
+    named_entries,
+)
+from orchestrator.results.leaderboard.measured import measured_entries, measured_label, shortened
+from orchestrator.results.leaderboard.rows import PUBLISHED, Entry, Table, TableKey, item_interval
+from orchestrator.results.llm_results import Measured
+from trm_data.errors import UserError, nearest
+
+_TRAINED = ("trm", "hrm", "direct", "system")
+"""Kinds whose score depends on the seed of a training run."""
+
+
+def build_leaderboard(
+    benchmark: str | None,
+    records: Sequence[TrialRecord],
+    baselines: Sequence[Baseline],
+    measured: Sequence[Measured] = (),
+) -> list[Table]:
+    """The tables of one benchmark (or of all): those with rows measured here first, then by name, headline split first.
+
+    Raises:
+        UserError: a benchmark that is neither published nor among the records.
+    """
+    names = {row.benchmark for row in baselines} | {label(r) for r in records}
+    names |= {str(r.dataset["benchmark"]) for r in records}
+    names |= {name for m in measured for name in (measured_label(m), m.plan.benchmark)}
+    if benchmark is not None and not {benchmark, f"{benchmark}-generated"} & names:
+        raise UserError(f"there is no leaderboard for benchmark {benchmark!r}", nearest(benchmark, names))
+    wanted = names if benchmark is None else {benchmark, f"{benchmark}-generated"}
+    chosen = [record for record in _unique(records) if label(record) in wanted and is_confirmed(record)]
+    asked = [measurement for measurement in measured if measured_label(measurement) in wanted]
+    chosen += shortened(chosen, asked)
+    rows: dict[TableKey, list[Entry]] = defaultdict(list)
+    scorings: Counter[TableKey] = Counter()
+    for metric in RANKED_METRICS:
+        groups = group_families(chosen, metric)
+        for (key, _), group in groups.items():
+            scorings[key] += len(group)
+        for key, entry in named_entries(groups, metric):
+            rows[key].append(entry)
+    for key, entry in measured_entries(asked):
+        rows[key].append(entry)
+    for row in baselines:
+        if row.benchmark in wanted and row.role != "ablation" and row.split != AS_PRINTED:
+            rows[TableKey(row.benchmark, row.split, row.metric, row.protocol, "")].append(_published_entry(row))
+    tables = [_table(key, entries, scorings[key]) for key, entries in rows.items()]
+    return sorted(tables, key=_order)
+
+
+def _order(table: Table) -> tuple[bool, str, bool, int, int, str]:
+    """Measured here first, of these the one of most puzzles; then the fullest."""
+    puzzles = (table.items or 0) if table.has_measured else 0
+    ensembles = table.protocol != "single"
+    return not table.has_measured, table.benchmark, ensembles, -puzzles, -len(table.entries), table.split
+
+
+def select(
+    tables: Sequence[Table], *, split: str | None = None, metric: str | None = None, protocol: str | None = None
+) -> list[Table]:
+    """The tables with this split, metric and protocol. A query names one of each: nothing is ranked across them.
+
+    Raises:
+        UserError: no table has the value, which is also the answer to several values in one.
+    """
+    chosen = list(tables)
+    for name, value in (("split", split), ("metric", metric), ("protocol", protocol)):
+        if value is None:
+            continue
+        known = sorted({str(getattr(table, name)) for table in chosen})
+        if value not in known:
+            raise UserError(f"no table has {name} {value!r}; a query names one", nearest(value, known))
+        chosen = [table for table in chosen if getattr(table, name) == value]
+    return chosen
+
+
+def _published_entry(row: Baseline) -> Entry:
+    return Entry(
+        system=row.system,
+        kind=row.kind,
+        score=row.score,
+        items=row.items,
+        item_interval=item_interval(row.score, row.items) if row.items else None,
+        seeds=row.seeds,
+        params=row.params,
+        role=row.role,
+        cost_per_task_usd=row.cost_per_task_usd,
+        source=row.source,
+        detail=row.detail,
+        date=row.date,
+        evidence=row.evidence,
+    )
+
+
+def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
+    ordered = sorted(entries, key=lambda entry: (-entry.score, entry.system))
+    published = PUBLISHED.get(key.benchmark)
+    assumed = published.seed_spread if published else 0.0
+    comparable = [index for index, entry in enumerate(ordered) if _has_error(entry, assumed)]
+    errors, degrees = _errors([ordered[index] for index in comparable], assumed)
+    ranges = stats.rank_ranges([ordered[index].score / 100 for index in comparable], errors, degrees)
+    for index, ranks in zip(comparable, ranges, strict=True):
+        ordered[index] = replace(ordered[index], ranks=ranks)
+    sizes = {entry.items for entry in ordered if entry.items}
+    return Table(
+        benchmark=key.benchmark,
+        title=published.title if published else key.benchmark,
+        split=key.split,
+        metric=key.metric,
+        protocol=key.protocol,
+        items=sizes.pop() if len(sizes) == 1 else None,
+        entries=tuple(ordered),
+        fingerprint=key.fingerprint,
+        test_scorings=scorings,
+    )
+
+
+def _has_error(entry: Entry, assumed_spread: float) -> bool:
+    """Whether a row can be ranked: its puzzles are counted and, for an own row, something is known of its seeds."""
+    return bool(entry.items) and (entry.own is None or entry.own.spread is not None or assumed_spread > 0)
+
+
+def _errors(entries: list[Entry], assumed_spread: float) -> tuple[list[float], list[float]]:
+    """Standard errors and degrees of freedom: the items' share and that of the seeds, measured or else assumed."""
+    errors, degrees = [], []
+    for entry in entries:
+        item_variance = stats.proportion_error(entry.score / 100, entry.items or 1) ** 2
+        seed_variance, freedom = 0.0, math.inf
+        if entry.own and entry.own.spread:
+            seed_variance = (entry.own.spread / 100) ** 2 / len(entry.own.scores)
+            freedom = (item_variance + seed_variance) ** 2 / (seed_variance**2 / (len(entry.own.scores) - 1))
+        elif entry.kind in _TRAINED:
+            seed_variance = (assumed_spread / 100) ** 2 / (entry.seeds or 1)
+        errors.append(math.sqrt(item_variance + seed_variance))
+        degrees.append(freedom)
+    return errors, degrees
+
+
+def _unique(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """A trial that several sweeps share counts once."""
+    return list({record.trial_id: record for record in records}.values())

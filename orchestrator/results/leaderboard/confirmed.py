@@ -1,0 +1,190 @@
+"""Own results as rows: which records may enter, and how the runs of one configuration become one row.
+
+Only confirmed results enter: the confirm stage of a search or any cell of a study, finished, scored on the test split.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.results import stats
+from orchestrator.results.leaderboard.cost import mean_cost, trial_cost
+from orchestrator.results.leaderboard.rows import Entry, Provenance, TableKey, item_interval, table_key, task_interval
+from orchestrator.results.stats import Interval
+from orchestrator.sweep.trials import trial_id
+
+RANKED_METRICS = ("exact_accuracy", "pass@1", "pass@2")
+CONFIRMED_STAGES = ("confirm", "study")
+
+
+def is_confirmed(record: TrialRecord) -> bool:
+    """Whether a result may be compared in public: chosen before it was scored, finished, and on the test split."""
+    return refusal(record) is None
+
+
+def refusal(record: TrialRecord) -> str | None:
+    """Why a record cannot enter a leaderboard; None if it can."""
+    if record.stage not in CONFIRMED_STAGES:
+        return "search stage"
+    if record.status is not Status.FINISHED or record.result is None:
+        return f"not finished ({record.status})"
+    if record.result["split"] != "test":
+        return f"scored on {record.result['split']}"
+    if not any(metric in record.result["metrics"] for metric in RANKED_METRICS):
+        return "no ranked metric"
+    return None
+
+
+def refusals(records: Iterable[TrialRecord]) -> dict[str, int]:
+    """How many records cannot enter, by reason."""
+    return dict(Counter(reason for reason in map(refusal, records) if reason))
+
+
+def label(record: TrialRecord) -> str:
+    """The benchmark's name in tables: generated puzzles never go by the name of a published set."""
+    name = str(record.dataset["benchmark"])
+    return f"{name}-generated" if record.dataset["generated"] and not name.endswith("-generated") else name
+
+
+_Group = tuple[TableKey, str]
+
+
+def puzzles_scored(record: TrialRecord) -> int:
+    """Puzzles behind a result: an ARC task is one, however many test inputs it has."""
+    result = record.result or {}
+    per_task = result.get("per_task")
+    if per_task:
+        return len(next(iter(per_task.values())))
+    if str(record.dataset["benchmark"]).startswith("arc") and record.config.evaluation.max_puzzles is None:
+        return int(record.dataset["counts"]["test"])
+    return int(result["items"])
+
+
+def _key(record: TrialRecord, metric: str) -> TableKey:
+    total = int(record.dataset["counts"]["test"])
+    return table_key(label(record), str(record.dataset["fingerprint"]), metric, puzzles_scored(record), total)
+
+
+def first_puzzles(record: TrialRecord, puzzles: int) -> TrialRecord | None:
+    """A confirmed record as if only the first puzzles of its test set had been scored; None where these are not a part
+    of it, or it does not say how they went."""
+    from trm_model.evaluation.outcomes import unpack_items
+
+    result = record.result or {}
+    if puzzles_scored(record) <= puzzles:
+        return None
+    if "per_task" in result:
+        per_task = {name: shares[:puzzles] for name, shares in result["per_task"].items()}
+        metrics = {name: float(np.mean(shares)) for name, shares in per_task.items()}
+        return replace(record, result={**result, "metrics": metrics, "per_task": per_task})
+    if "per_item" not in result or int(result["items"]) != puzzles_scored(record):
+        return None
+    exact = unpack_items(result["per_item"], int(result["items"]))[:puzzles]
+    return replace(record, result={**result, "items": puzzles, "metrics": {"exact_accuracy": float(exact.mean())}})
+
+
+def settings_of(record: TrialRecord) -> dict[str, Any]:
+    """The configuration without what differs between the runs of one family: seed, label, runtime."""
+    return {name: value for name, value in record.config.plain().items() if name not in ("seed", "recipe", "runtime")}
+
+
+def group_families(records: Iterable[TrialRecord], metric: str) -> dict[_Group, list[TrialRecord]]:
+    """The runs of each configuration (a trial without its seed), by the table that they belong to."""
+    groups: dict[_Group, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        result = record.result or {}
+        if metric in result["metrics"]:
+            seedless = record.config.model_copy(update={"seed": 0})
+            identity = trial_id(seedless, str(record.dataset["fingerprint"]))
+            groups[_key(record, metric), identity].append(record)
+    return groups
+
+
+def named_entries(groups: dict[_Group, list[TrialRecord]], metric: str) -> list[tuple[TableKey, Entry]]:
+    """Entries of own results, each under a name of its own: a family's, with its sweep or hash where two share it."""
+    uses = Counter((key, group[0].family) for (key, _), group in groups.items())
+    sweeps = Counter((key, group[0].family, group[0].sweep) for (key, _), group in groups.items())
+    entries = []
+    for (key, identity), group in groups.items():
+        first = group[0]
+        name = first.family
+        if uses[key, name] > 1:
+            alone = sweeps[key, name, first.sweep] == 1
+            name = f"{name} ({first.sweep if alone else identity[:6]})"
+        entries.append((key, _own_entry(name, group, metric)))
+    return entries
+
+
+def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
+    group = sorted(group, key=lambda record: record.config.seed)
+    results = [record.result or {} for record in group]
+    scores = tuple(100 * float(result["metrics"][metric]) for result in results)
+    items = puzzles_scored(group[0])
+    mean = float(np.mean(scores))
+    provenance = Provenance(
+        trial_ids=tuple(record.trial_id for record in group),
+        seeds=tuple(record.config.seed for record in group),
+        scores=scores,
+        sweeps=_distinct(record.sweep for record in group),
+        stages=_distinct(record.stage for record in group),
+        settings=settings_of(group[0]),
+        fingerprint=str(group[0].dataset["fingerprint"]),
+        commits=_distinct(commit for record in group for commit in _commits(record)),
+        machines=_distinct(machine for record in group for machine in _machines(record)),
+        spread=stats.spread(scores),
+        seed_interval=stats.mean_interval(scores, resolution=100 / items),
+        train_flops=_mean(results, "train_flops"),
+        train_s=_mean(results, "train_s"),
+        puzzles_presented=_mean(results, "puzzles_presented"),
+        cost=mean_cost([trial_cost(record) for record in group]),
+    )
+    return Entry(
+        system=name,
+        kind=group[0].config.model.variant,
+        score=mean,
+        items=items,
+        item_interval=_interval(results, metric, mean, items),
+        seeds=len(group),
+        params=results[0].get("num_parameters"),
+        source="this project",
+        evidence="own",
+        own=provenance,
+    )
+
+
+def _interval(results: list[dict[str, Any]], metric: str, mean: float, items: int) -> Interval:
+    """Over puzzles, for these very checkpoints: task means are not proportions and are drawn again by task."""
+    shares = [result.get("per_task", {}).get(metric) for result in results]
+    return task_interval(np.mean(shares, axis=0).tolist()) if all(shares) else item_interval(mean, items)
+
+
+def _mean(results: list[dict[str, Any]], name: str) -> float | None:
+    values = [float(result[name]) for result in results if result.get(name) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _commits(record: TrialRecord) -> list[str]:
+    """The code of each attempt: the commit of a checkout, else the version of the installed package."""
+    found = []
+    for attempt in record.attempts:
+        git, versions = attempt.start.get("git") or {}, attempt.start.get("versions") or {}
+        if git.get("commit"):
+            found.append(f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}")
+        elif "trm-orchestrator" in versions:
+            found.append(f"version {versions['trm-orchestrator']}")
+    return found
+
+
+def _machines(record: TrialRecord) -> list[str]:
+    starts = [attempt.start for attempt in record.attempts]
+    return [f"{s.get('host', '?')} ({s.get('gpu_name') or s.get('processor') or s.get('device', '?')})" for s in starts]

@@ -1,0 +1,97 @@
+"""What a measurement is and what it found: `result.json` beside the answers is all that a leaderboard reads.
+
+<storage>/llm/<measurement>/
+    measurement.json     what was asked of whom (`Plan`), written before the first question
+    asked/ answers/      see `answers.py`
+    result.json          the scores of the largest part that was answered to its end
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from orchestrator.evaluation.llm.endpoint import Request
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from trm_data.settings import Settings, digest
+
+FOLDER = "llm"
+PROMPT_VERSION = 1
+"""Raised whenever a question is worded differently: its answers are another measurement."""
+
+
+class Plan(Settings):
+    """What makes a measurement: change any of it and the answers are another measurement's."""
+
+    benchmark: str
+    fingerprint: str
+    split: str
+    endpoint: str
+    model: str
+    max_tokens: int
+    temperature: float | None = None
+    reasoning_effort: str | None = None
+    prompt_version: int = PROMPT_VERSION
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-") or "model"
+        return f"{slug[:40]}-{digest(self.plain(), 10)}"
+
+    @property
+    def request(self) -> Request:
+        """What the endpoint is told beside the question."""
+        return Request(self.model, self.max_tokens, self.temperature, self.reasoning_effort)
+
+
+class Measured(Settings):
+    """A language model on the first puzzles of a dataset's split."""
+
+    name: str
+    plan: Plan
+    generated: bool
+    puzzles: int
+    """Scored: the first so many of the split. An ARC task is one puzzle."""
+    puzzles_in_split: int
+    items: int
+    """Grids to answer: as many as puzzles, or the test inputs of the ARC tasks."""
+    attempts: int
+    metrics: dict[str, float]
+    per_item: str
+    """Whether the first attempt is exact, packed as in a trial's record."""
+    per_task: dict[str, list[float]]
+    usd: float
+    """Of the answers scored."""
+    answers: int
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+    """Whether some tokens were not counted by the endpoint."""
+    truncated: int
+    """First attempts cut off at the token limit."""
+    unreadable: int
+    """First attempts that end by themselves and hold no whole grid."""
+    ended_s: float
+
+
+def measurement_folder(storage: Storage, plan: Plan) -> Storage:
+    """Where a measurement lies."""
+    return storage.sub(f"{FOLDER}/{plan.name}")
+
+
+def store(folder: Storage, measured: Measured) -> None:
+    """Write `result.json`, unless one of more puzzles is there."""
+    if folder.exists("result.json"):
+        before: dict[str, Any] = json.loads(folder.read("result.json"))
+        if before["puzzles"] > measured.puzzles:
+            return
+    folder.write("result.json", dump(measured.plain()))
+
+
+def read_measurements(storage: Storage) -> list[Measured]:
+    """Every measurement with a result."""
+    keys = [key for key in storage.list(FOLDER) if key.count("/") == 2 and key.endswith("/result.json")]
+    return [Measured.parse(json.loads(storage.read(key)), where=key) for key in keys]

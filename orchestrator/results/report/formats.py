@@ -1,0 +1,253 @@
+"""Leaderboard tables for the terminal, Markdown, CSV, JSON and LaTeX. All show the same columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from orchestrator.records.schema import TrialRecord
+from orchestrator.results.ablation import Ablation, Effect, show_p
+from orchestrator.results.leaderboard import Entry, Table
+from orchestrator.results.leaderboard.cost import WORLD_GRID, Cost, Grid
+from orchestrator.results.report.markup import compact, dollars, duration, flops, points
+from orchestrator.results.stats import Interval
+
+COLUMNS = (
+    "Rank", "System", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training", "Per run",
+    "Per solved", "Source",
+)  # fmt: skip
+_RIGHT = set(COLUMNS) - {"System", "Source"}
+EFFECT_COLUMNS = ("Change", "Points", "95 % seeds", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
+_STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
+
+
+def amounts(cost: Cost | None, grid: Grid | None = WORLD_GRID, solved: float = 1.0) -> str:
+    """`$0.44, 80 Wh, 35 g CO2`: of a run, or of each of the puzzles that it solved; empty where nothing is known."""
+    if cost is None or solved <= 0:
+        return ""
+    texts = [] if cost.usd is None else [dollars(cost.usd / solved)]
+    if cost.kwh is not None:
+        texts.append(_metric(1000 * cost.kwh / solved, "Wh", "kWh"))
+        if grid is not None:
+            texts.append(_metric(cost.kwh * grid.g_per_kwh / solved, "g CO2", "kg CO2"))
+    return ", ".join(texts)
+
+
+def _metric(value: float, unit: str, thousand: str) -> str:
+    number, name = (value / 1000, thousand) if value >= 1000 else (value, unit)
+    return f"{number:.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
+
+
+def cells(entry: Entry) -> list[str]:
+    """The texts of one row, in the order of `COLUMNS`; empty where nothing is known."""
+    own = entry.own
+    seeds = "" if entry.seeds is None else str(entry.seeds)
+    if own and own.spread is not None:
+        seeds += f" (sd {own.spread:.1f})"
+    training = f"{duration(own.train_s)}, {flops(own.train_flops)}" if own and own.train_s is not None else ""
+    return [
+        _rank(entry.ranks),
+        entry.system,
+        f"{entry.score:.1f}" if own else points(entry.score),
+        _interval(entry.item_interval),
+        _interval(own.seed_interval if own else None),
+        seeds,
+        "" if entry.params is None else compact(entry.params),
+        "" if entry.cost_per_task_usd is None else dollars(entry.cost_per_task_usd),
+        training,
+        amounts(own.cost if own else None),
+        amounts(own.cost if own else None, solved=entry.solved),
+        f"{entry.source} ({entry.date}, {entry.evidence})" if entry.date else entry.source,
+    ]
+
+
+def shorten(table: Table, most: int) -> Table:
+    """The best `most` rows and those that stand out (own, TRM and its kin, rivals); ranks stay those of the whole."""
+    kept = [entry for index, entry in enumerate(table.entries) if index < most or entry.stands_out]
+    return replace(table, entries=tuple(kept))
+
+
+def to_rich(table: Table) -> RichTable:
+    """A table for the terminal; columns that hold nothing are left out."""
+    used = _used(table)
+    caption = table.power
+    if table.test_scorings:
+        caption += f" Own trials looked at this test set {table.test_scorings} times."
+    drawn = RichTable(title=table.heading, caption=caption or None, title_justify="left", caption_justify="left")
+    for name in used:
+        right = name in _RIGHT
+        drawn.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for entry in table.entries:
+        row = [escape(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
+        drawn.add_row(*row, style=f"bold {_STYLES.get(entry.kind, '')}".strip() if entry.own else None)
+    return drawn
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Pipe tables under headings."""
+    return "\n".join(_markdown(table) for table in tables)
+
+
+def _markdown(table: Table) -> str:
+    used = _used(table)
+    lines = [f"### {table.heading}", "", _pipe(used), _pipe(["---:" if name in _RIGHT else ":---" for name in used])]
+    for entry in table.entries:
+        texts = [text.replace("|", "\\|") for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
+        lines.append(_pipe([f"**{text}**" if entry.own and text else text for text in texts]))
+    return "\n".join([*lines, "", table.power, ""])
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """One line per row of every table, with plain numbers."""
+    text = io.StringIO(newline="")
+    rows = [row for table in tables for row in _flat(table)]
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["benchmark"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def curves_to_csv(records: Sequence[TrialRecord]) -> str:
+    """Every point of every curve, one line per trial, split, step and metric: what the page shows thinned out."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sweep", "trial_id", "stage", "family", "seed", "split", "step", "metric", "value"])
+    for record in records:
+        head = [record.sweep, record.trial_id, record.stage, record.family, record.config.seed]
+        for row in record.rows:
+            writer.writerows([*head, row.split, row.step, name, value] for name, value in row.metrics.items())
+    return text.getvalue()
+
+
+def to_json(tables: Sequence[Table]) -> str:
+    """Everything that the tables hold, provenance included."""
+    return json.dumps([asdict(table) | {"power": table.power} for table in tables], indent=2) + "\n"
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    r"""`tabular` environments for the booktabs package."""
+    return "\n".join(_latex(table) for table in tables)
+
+
+def _latex(table: Table) -> str:
+    used = [name for name in _used(table) if name != "Source"]
+    layout = "".join("r" if name in _RIGHT else "l" for name in used)
+    lines = [f"% {table.heading}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule", _ampersands(used), r"\midrule"]
+    for entry in table.entries:
+        texts = [text for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
+        lines.append(_ampersands(texts))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def ablation_to_rich(ablation: Ablation) -> RichTable:
+    """Effects of changes for the terminal."""
+    control = ablation.control
+    drawn = RichTable(title=f"Against {control.system} ({control.score:.1f} %)", title_justify="left")
+    for name in EFFECT_COLUMNS:
+        drawn.add_column(name, justify="left" if name in ("Change", "Verdict") else "right")
+    for effect in ablation.effects:
+        drawn.add_row(*map(escape, _effect_cells(effect)), style="bold" if effect.is_separated else None)
+    return drawn
+
+
+def ablation_to_markdown(ablation: Ablation) -> str:
+    """Effects of changes as a pipe table."""
+    control = ablation.control
+    lines = [f"Against {control.system} ({control.score:.1f} %), points of {ablation.table.metric}.", ""]
+    lines += [_pipe(EFFECT_COLUMNS), _pipe([":---", *["---:"] * 6, ":---"])]
+    return "\n".join([*lines, *(_pipe(_effect_cells(effect)) for effect in ablation.effects), ""])
+
+
+def _effect_cells(effect: Effect) -> list[str]:
+    low, high = effect.interval or (None, None)
+    saved = effect.compute_saved
+    return [
+        effect.name,
+        f"{effect.difference:+.1f}",
+        "" if low is None or high is None else f"{low:+.1f} to {high:+.1f}",
+        f"{effect.seeds[0]} / {effect.seeds[1]}",
+        "" if effect.p_adjusted is None else show_p(effect.p_adjusted),
+        "" if saved is None else f"{-100 * saved:+.0f} %",
+        "" if effect.published is None else f"{effect.published.difference:+.1f}",
+        effect.verdict,
+    ]
+
+
+def _flat(table: Table) -> list[dict[str, Any]]:
+    shared = {name: getattr(table, name) for name in ("benchmark", "split", "metric", "protocol", "fingerprint")}
+    return [shared | _plain_row(entry) for entry in table.entries]
+
+
+def _plain_row(entry: Entry) -> dict[str, Any]:
+    own = entry.own
+    item_low, item_high = entry.item_interval or (None, None)
+    seed_low, seed_high = (own and own.seed_interval) or (None, None)
+    first, last = entry.ranks or (None, None)
+    return {
+        "rank_first": first,
+        "rank_last": last,
+        "system": entry.system,
+        "kind": entry.kind,
+        "role": entry.role,
+        "score": round(entry.score, 4),
+        "items": entry.items,
+        "items_low": _rounded(item_low),
+        "items_high": _rounded(item_high),
+        "seeds": entry.seeds,
+        "seeds_sd": _rounded(own.spread if own else None),
+        "seeds_low": _rounded(seed_low),
+        "seeds_high": _rounded(seed_high),
+        "params": entry.params,
+        "cost_per_task_usd": entry.cost_per_task_usd,
+        "train_flops": own.train_flops if own else None,
+        "train_s": own.train_s if own else None,
+        "gpu_hours": own.cost.gpu_hours if own and own.cost else None,
+        "usd_at_most": own.cost.usd if own and own.cost else None,
+        "kwh_at_most": own.cost.kwh if own and own.cost else None,
+        "puzzles_solved": round(entry.solved, 1) if own else None,
+        "source": entry.source,
+        "detail": entry.detail,
+        "date": entry.date,
+        "evidence": entry.evidence,
+        "trial_ids": " ".join(own.trial_ids) if own else "",
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _used(table: Table) -> list[str]:
+    rows = [cells(entry) for entry in table.entries]
+    return [name for index, name in enumerate(COLUMNS) if any(row[index] for row in rows)]
+
+
+def _rank(ranks: tuple[int, int] | None) -> str:
+    if ranks is None:
+        return ""
+    return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]}-{ranks[1]}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{max(0.0, interval.low):.1f}-{min(100.0, interval.high):.1f}"
+
+
+def _pipe(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _ampersands(texts: Sequence[str]) -> str:
+    return " & ".join(_latex_text(text) for text in texts) + r" \\"
+
+
+def _latex_text(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in text)

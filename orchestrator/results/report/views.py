@@ -1,0 +1,175 @@
+"""What the plots show, as plain data taken from records: no markup here."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.results.leaderboard import label, settings_of
+from trm_model.config import ALIASES
+
+MAX_CURVE_POINTS = 64
+LETTERS = {path: letter for letter, path in ALIASES.items()}
+"""The paper's letter of a setting: `model.cycles` is T."""
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """One trial as the plots and the list of trials show it."""
+
+    trial_id: str
+    stage: str
+    family: str
+    variant: str
+    seed: int
+    settings: dict[str, Value]
+    """Only the settings that differ inside the study, by letter or path."""
+    score: float | None
+    """Exact accuracy in per cent: the final score, else the last validation score; None if it was never evaluated."""
+    split: str
+    status: Status
+    step: int
+    curve: tuple[tuple[float, float], ...]
+    """(step, exact accuracy in per cent) on validation, at most 64 points."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the score is that of a whole run."""
+        return self.status is Status.FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """All trials on one dataset."""
+
+    benchmark: str
+    fingerprint: str
+    records: tuple[TrialRecord, ...]
+    trials: tuple[TrialView, ...]
+    varied: tuple[str, ...]
+    """Settings with more than one value among the explored trials or cells, the paper's letters first."""
+
+    @property
+    def compared(self) -> tuple[TrialView, ...]:
+        """Trials whose settings were varied on purpose: the explored ones or the cells of a study, whichever are more.
+
+        Never both, because they are scored on different splits; and without the confirmed controls.
+        """
+        explored, cells = ([trial for trial in self.trials if trial.stage == stage] for stage in ("explore", "study"))
+        return tuple(explored if len(explored) >= len(cells) else cells)
+
+
+def studies(records: Sequence[TrialRecord]) -> list[Study]:
+    """One study per dataset, the largest first."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        groups[label(record), str(record.dataset["fingerprint"])].append(record)
+    found = [_study(name, fingerprint, group) for (name, fingerprint), group in groups.items()]
+    return sorted(found, key=lambda study: (-len(study.trials), study.benchmark))
+
+
+def _study(benchmark: str, fingerprint: str, records: list[TrialRecord]) -> Study:
+    raw = {record.trial_id: settings_of(record) for record in records}
+    flat = {record.trial_id: _written_out(raw[record.trial_id], record) for record in records}
+    compared = [record.trial_id for record in records if record.stage in ("explore", "study")]
+    said = _varied([flatten(raw[trial_id]) for trial_id in compared])  # not what only follows from the variant
+    varied = [path for path in _varied([flat[trial_id] for trial_id in compared]) if path in said]
+    names = {path: LETTERS.get(path, path) for path in varied}
+    trials = [_view(record, {names[path]: flat[record.trial_id].get(path) for path in varied}) for record in records]
+    return Study(benchmark, fingerprint, tuple(records), tuple(trials), tuple(names.values()))
+
+
+def _written_out(settings: dict[str, Any], record: TrialRecord) -> dict[str, Value]:
+    """By path, a model's defaults written out: whether a value was said or left to the default, it is the same."""
+    return flatten(settings | {"model": record.config.model.resolved().plain()})
+
+
+def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
+    curve = record.curve("exact_accuracy")
+    result = record.result or {}
+    final = result.get("metrics", {}).get("exact_accuracy")
+    score = final if final is not None else curve[-1][1] if curve else None
+    return TrialView(
+        trial_id=record.trial_id,
+        stage=record.stage,
+        family=record.family,
+        variant=record.config.model.variant,
+        seed=record.config.seed,
+        settings=settings,
+        score=None if score is None or not math.isfinite(score) else 100 * score,
+        split=result.get("split", "validation"),
+        status=record.status,
+        step=record.step,
+        curve=tuple((step, 100 * value) for step, value in thin(curve) if math.isfinite(value)),
+    )
+
+
+def thin(curve: Sequence[tuple[int, float]], most: int = MAX_CURVE_POINTS) -> list[tuple[int, float]]:
+    """At most `most` points of a curve, evenly spaced, the first and last kept."""
+    if len(curve) <= most:
+        return list(curve)
+    return [curve[index] for index in np.linspace(0, len(curve) - 1, most).round().astype(int)]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
+    """Nested settings by dotted path; a tuple is written as text."""
+    flat: dict[str, Value] = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return flat
+
+
+def _varied(settings: list[dict[str, Value]]) -> list[str]:
+    """Paths with more than one value, those that have a letter first and in the order of the paper."""
+    values: dict[str, set[Value]] = defaultdict(set)
+    for flat in settings:
+        for path, value in flat.items():
+            values[path].add(value)
+    varied = [path for path, seen in values.items() if len(seen) > 1]
+    order = list(LETTERS)
+    return sorted(varied, key=lambda path: (order.index(path) if path in order else len(order), path))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Trials that share a value of one setting, or of two."""
+
+    trials: tuple[TrialView, ...]
+    """Those with a score."""
+
+    @property
+    def complete(self) -> int:
+        """How many ran to their end."""
+        return sum(trial.complete for trial in self.trials)
+
+    @property
+    def mean(self) -> float:
+        """Mean score of the complete trials; of the others only where there is no complete one."""
+        chosen = [trial for trial in self.trials if trial.complete] or self.trials
+        return float(np.mean([trial.score for trial in chosen if trial.score is not None]))
+
+
+def grouped(trials: Sequence[TrialView], *names: str) -> dict[tuple[Value, ...], Group]:
+    """Scored trials by their values of the named settings."""
+    groups: dict[tuple[Value, ...], list[TrialView]] = defaultdict(list)
+    for trial in trials:
+        if trial.score is not None:
+            groups[tuple(trial.settings[name] for name in names)].append(trial)
+    return {key: Group(tuple(group)) for key, group in groups.items()}
+
+
+def sort_values(values: set[Value]) -> list[Value]:
+    """Numbers by size, then everything else by name."""
+    return sorted(values, key=lambda v: (0, float(v), "") if isinstance(v, int | float) else (1, 0.0, str(v)))

@@ -1,0 +1,1 @@
+"""Decide what to try next and what to stop."""

@@ -1,0 +1,181 @@
+"""Which trial starts next: pure bookkeeping over records, so that a new driver goes on where the last one died.
+
+Order: what an earlier driver left unfinished; then a study's cells, or a search's explored configurations; then the
+controls (they need no result of the search, so they fill the slots while its last trials end); then the best.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.search import objectives
+from orchestrator.search.early_stopping import Decision, Rung, decide
+from orchestrator.search.sampler import NOTHING_EARLIER, make_suggester
+from orchestrator.search.warm_start import WarmStart
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import label
+from orchestrator.sweep.space import drawn_settings
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirmed, controls, study_trials
+
+
+@dataclass
+class Progress:
+    """One trial as the driver sees it."""
+
+    trial: PlannedTrial
+    status: Status = Status.PENDING
+    step: int = 0
+    value: float | None = None
+    """Newest value of the sweep's metric."""
+    rungs: list[Rung] = field(default_factory=list)
+
+
+class Planner:
+    """The state of a sweep, rebuilt from records; decides what starts next and what stops early."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        fingerprint: Fingerprint,
+        records: Iterable[TrialRecord],
+        earlier: WarmStart = NOTHING_EARLIER,
+    ) -> None:
+        self.sweep = sweep
+        self.trials: dict[str, Progress] = {}
+        self.exhausted = False
+        """A search's space held fewer configurations than were asked for."""
+        self._fingerprint = fingerprint
+        self._ended: list[TrialRecord] = []
+        """Explored trials: what is not chosen among need not be kept."""
+        self._running: set[str] = set()
+        self._is_thinking = False
+        """The next configuration is being worked out."""
+        known = list(records)
+        explored = [record for record in known if record.stage == "explore"]
+        self._num_explored = len(explored)
+        self._suggester = make_suggester(sweep, fingerprint, explored, earlier)
+        for record in known:
+            trial = _planned_of(record, sweep)
+            state = self.trials[record.trial_id] = Progress(trial, record.status, record.step, rungs=rungs_of(record))
+            curve = record.curve(sweep.metric)
+            state.value = curve[-1][1] if curve else None
+            if record.stage == "explore" and record.status.is_final:
+                self._ended.append(record)
+            elif record.stage == "explore":
+                self._suggester.adopt(trial)
+        self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
+        if sweep.kind == "study":
+            self._enqueue(study_trials(sweep, fingerprint))
+        self._size_of_study = len({trial.trial_id for trial in self._queue} | set(self.trials))
+
+    @property
+    def total(self) -> int:
+        """Trials that the sweep will have in the end."""
+        if self.sweep.kind == "study":
+            return self._size_of_study
+        confirm = self.sweep.confirm
+        explore = self._num_explored if self.exhausted else (self.sweep.trials or 0)
+        return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to start or to wait for."""
+        self._refill()
+        return not (self._queue or self._running or self._is_thinking)
+
+    def next(self) -> PlannedTrial | None:
+        """The trial to start now; None if there is nothing to start (yet)."""
+        self._refill()
+        if not self._queue:
+            return None
+        trial = self._queue.popleft()
+        self.trials.setdefault(trial.trial_id, Progress(trial)).status = Status.RUNNING
+        self._running.add(trial.trial_id)
+        return trial
+
+    def _refill(self) -> None:
+        """A search decides as late as it can: only when nothing else waits."""
+        if self._queue or self.sweep.kind != "search":
+            return
+        if self._wants_more():
+            self._is_thinking = not self._suggester.is_ready()
+            if self._is_thinking:
+                return
+            trial = self._suggester.suggest()
+            if trial is not None:
+                self._queue.append(trial)
+                self._num_explored += 1
+                if self._wants_more():
+                    self._suggester.is_ready()  # sets it to work, so that the next slot need not wait
+                return
+            self.exhausted = True
+        self._enqueue(controls(self.sweep, self._fingerprint))
+        if self._queue or any(self.trials[running].trial.stage == "explore" for running in self._running):
+            return
+        for record in self.best(self.sweep.confirm.top):
+            family = f"best {label(drawn_settings(self.sweep, record.config))}"
+            self._enqueue(confirmed(self.sweep, self._fingerprint, family, record.config))
+
+    def _wants_more(self) -> bool:
+        return self._num_explored < (self.sweep.trials or 0) and not self.exhausted
+
+    def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
+        waiting = {trial.trial_id for trial in self._queue}
+        self._queue += [t for t in trials if t.trial_id not in self.trials and t.trial_id not in waiting]
+
+    def best(self, count: int) -> list[TrialRecord]:
+        """What the search has found: see `objectives.best`."""
+        return objectives.best(self._ended, self.sweep, count)
+
+    def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
+        """Take a rung in and decide whether the trial goes on. Only explored trials are ever stopped."""
+        state = self.trials[trial_id]
+        state.step, state.value = rung.step, value
+        state.rungs = [r for r in state.rungs if r.step < rung.step] + [rung]
+        if state.trial.stage != "explore":
+            return Decision(False)
+        others = {
+            other: progress.rungs
+            for other, progress in self.trials.items()
+            if other != trial_id and progress.trial.stage == "explore"
+        }
+        return decide(self.sweep.stopping, state.trial.config.train.max_steps, state.rungs, others)
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has ended: final or interrupted."""
+        state = self.trials[record.trial_id]
+        state.status, state.step = record.status, record.step
+        self._running.discard(record.trial_id)
+        if record.status.is_final and record.stage == "explore":
+            self._ended.append(record)
+            self._suggester.tell(record)
+        if record.result is not None:
+            state.value = record.result["metrics"].get(self.sweep.metric)
+
+
+def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:
+    """What stopping looks at in one evaluation."""
+    cell, items = metrics.get("raw_cell_accuracy", 0.0), metrics.get("items", 0)
+    return Rung(step, metrics["exact_accuracy"], cell, int(items))
+
+
+def rungs_of(record: TrialRecord) -> list[Rung]:
+    """The evaluations of a record."""
+    return [
+        rung_of(row.step, row.metrics)
+        for row in record.rows
+        if row.split == "validation" and "exact_accuracy" in row.metrics
+    ]
+
+
+def _planned_of(record: TrialRecord, sweep: Sweep) -> PlannedTrial:
+    return PlannedTrial(
+        trial_id=record.trial_id,
+        stage=record.stage,
+        family=record.family,
+        config=record.config,
+        resources=sweep.resources_of(record.config),
+    )

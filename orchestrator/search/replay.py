@@ -1,0 +1,118 @@
+"""What a stopping rule would have saved and lost on curves that were recorded to their end, in seconds.
+
+    curves = list(recorded(read_trials(storage, "demo")))
+    replay(curves, Stopping(rule="halving", grace=0.4), slots=2).regret
+
+The trials are started in the order given, `slots` at once, and take the time that they took. At each of its evaluations
+a trial is judged against what the others have shown until then, by the function that judges real trials.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.search.early_stopping import Rung, decide
+from orchestrator.search.planner import rungs_of
+from orchestrator.sweep.definition import Stopping
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A trial that ran to its end."""
+
+    name: str
+    max_steps: int
+    rungs: tuple[Rung, ...]
+    seconds: tuple[float, ...]
+    """Training time until each rung."""
+    final: float
+    """The final score."""
+
+
+class Replay(NamedTuple):
+    """The outcome of one rule on one order of trials."""
+
+    regret: float
+    """Final score of the best trial minus that of the best one that was not stopped."""
+    saved: float
+    """Share of the training time that was not spent."""
+    saved_s: float
+    stopped: tuple[str, ...]
+
+
+def recorded(records: Iterable[TrialRecord], metric: str = "exact_accuracy") -> Iterator[Curve]:
+    """The curves of the finished trials among these."""
+    for record in records:
+        rungs = rungs_of(record)
+        times = dict(record.curve("train_s"))
+        if record.status is Status.FINISHED and record.result and rungs and all(rung.step in times for rung in rungs):
+            yield Curve(
+                name=f"{record.family} seed={record.config.seed}",
+                max_steps=record.config.train.max_steps,
+                rungs=tuple(rungs),
+                seconds=tuple(times[rung.step] for rung in rungs),
+                final=float(record.result["metrics"][metric]),
+            )
+
+
+def dump_curves(curves: Iterable[Curve]) -> str:
+    """A JSON line per curve."""
+    return "".join(json.dumps(asdict(curve)) + "\n" for curve in curves)
+
+
+def parse_curves(text: str) -> list[Curve]:
+    """What `dump_curves` wrote."""
+    found = []
+    for line in text.splitlines():
+        values = json.loads(line)
+        values["rungs"] = tuple(Rung(*rung) for rung in values["rungs"])
+        values["seconds"] = tuple(values["seconds"])
+        found.append(Curve(**values))
+    return found
+
+
+def replay(curves: Sequence[Curve], rule: Stopping, slots: int) -> Replay:
+    """Run the trials again under a rule, in the order given. Raises ValueError without curves."""
+    if not curves:
+        raise ValueError("nothing to replay")
+    seen: dict[int, list[Rung]] = {}
+    stopped: set[int] = set()
+    saved_s = 0.0
+    waiting = iter(range(len(curves)))
+    running: list[tuple[float, int, int]] = []  # (time of the next rung, trial, rung): ties go to the earlier trial
+
+    def start(now_s: float) -> None:
+        index = next(waiting, None)
+        if index is not None:
+            heapq.heappush(running, (now_s + curves[index].seconds[0], index, 0))
+
+    for _ in range(slots):
+        start(0.0)
+    while running:
+        now_s, index, position = heapq.heappop(running)
+        curve = curves[index]
+        seen.setdefault(index, []).append(curve.rungs[position])
+        others = {str(other): rungs for other, rungs in seen.items() if other != index}
+        if decide(rule, curve.max_steps, seen[index], others).stop:
+            stopped.add(index)
+            saved_s += curve.seconds[-1] - curve.seconds[position]
+            start(now_s)
+        elif position + 1 == len(curve.rungs):
+            start(now_s)
+        else:
+            step_s = curve.seconds[position + 1] - curve.seconds[position]
+            heapq.heappush(running, (now_s + step_s, index, position + 1))
+    kept = [curve.final for index, curve in enumerate(curves) if index not in stopped]
+    total_s = sum(curve.seconds[-1] for curve in curves)
+    best = max(curve.final for curve in curves)
+    return Replay(
+        regret=best - max(kept, default=0.0),
+        saved=saved_s / total_s,
+        saved_s=saved_s,
+        stopped=tuple(curves[index].name for index in sorted(stopped)),
+    )

@@ -1,0 +1,105 @@
+"""What earlier sweeps and published results tell a new search.
+
+A trial of an earlier sweep that this search could run itself, to the letter, is a result to it. Anything else (other
+seeds, other puzzles, another number of steps) has a score on another scale: of that only the best cells are taken, to
+be tried first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import SweepError
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.search.objectives import best
+from orchestrator.storage import Storage
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.space import Cell, active, drawn_settings, is_forbidden
+from orchestrator.sweep.trials import Fingerprint, explored
+from trm_model.recipes import CATALOGUE
+
+PUBLISHED = "published"
+"""Instead of a sweep's name: the T x n grid of the TRM paper (Table 3, one run per cell, Sudoku-Extreme)."""
+SHARE = 4
+"""At most one in so many trials of a search goes to what was best elsewhere."""
+CYCLES, LATENT_STEPS = "model.cycles", "model.latent_steps"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """What is known before the first trial."""
+
+    known: tuple[TrialRecord, ...] = ()
+    """Ended trials that this search could run itself."""
+    first: tuple[Cell, ...] = ()
+    """Cells to try before the sampler is asked."""
+
+
+def warm_start(sweep: Sweep, storage: Storage, fingerprint: Fingerprint) -> WarmStart:
+    """Look at everything that `sweep.warm_start` names.
+
+    Raises:
+        SweepError: no such sweep in the storage.
+    """
+    known: dict[str, TrialRecord] = {}
+    first: list[Cell] = []
+    for name in sweep.warm_start:
+        if name == PUBLISHED:
+            first += published_cells(sweep)
+            continue
+        records = [record for record in read_trials(storage, name) if record.status.is_final]
+        if not records:
+            raise SweepError(f"warm start: no ended trials of a sweep {name!r} in {storage.url}")
+        same = {record.trial_id for record in records if _is_own(record, sweep, fingerprint)}
+        known |= {record.trial_id: record for record in records if record.trial_id in same}
+        first += _best_cells([record for record in records if record.trial_id not in same], sweep)
+    most = max(1, (sweep.trials or 0) // SHARE)
+    return WarmStart(tuple(known.values()), tuple(first[:most]))
+
+
+def published_cells(sweep: Sweep) -> list[Cell]:
+    """Cells of the published grid that lie in the space, the best first."""
+    table = [
+        (recipe.expected, recipe.config.model)
+        for name, recipe in CATALOGUE.items()
+        if name.startswith("table3.") and recipe.expected is not None
+    ]
+    rows = [(score, model) for score, model in table if model.variant == sweep.base.model.variant]
+    found = []
+    for _, model in sorted(rows, key=lambda row: -row[0]):
+        wanted: Cell = {CYCLES: model.cycles, LATENT_STEPS: model.latent_steps}
+        if set(wanted) <= set(sweep.space):
+            found += list(_fitted(sweep, wanted))
+    return found
+
+
+def _is_own(record: TrialRecord, sweep: Sweep, fingerprint: Fingerprint) -> bool:
+    cell = drawn_settings(sweep, record.config)
+    if not all(sweep.space[path].holds(value) for path, value in cell.items()):
+        return False
+    return record.trial_id == explored(sweep, fingerprint, record.family, cell).trial_id
+
+
+def _best_cells(records: Sequence[TrialRecord], sweep: Sweep) -> list[Cell]:
+    finished = [record for record in records if record.status is Status.FINISHED]
+    cells = [
+        cell
+        for record in best(finished, sweep, len(finished))
+        for cell in _fitted(sweep, drawn_settings(sweep, record.config))
+    ]
+    return list({repr(cell): cell for cell in cells}.values())
+
+
+def _fitted(sweep: Sweep, wanted: Cell) -> Iterator[Cell]:
+    """The cell with these values, on the other axes the base's or the middle; nothing where a value lies outside."""
+    full: Cell = {}
+    for path, domain in sweep.space.items():
+        of_base = drawn_settings(sweep, sweep.base).get(path)
+        spread = domain.spread()
+        full[path] = wanted.get(path, of_base if domain.holds(of_base) else spread[len(spread) // 2])
+    if all(sweep.space[path].holds(value) for path, value in full.items()):
+        cell = active(sweep, full)
+        if not is_forbidden(sweep, cell):
+            yield cell

@@ -1,0 +1,63 @@
+"""The expanded plan as a file: JSON lines, the definition first, then every trial that is known beforehand.
+
+`trm sweep run plan.jsonl` runs exactly what it lists: a line that is deleted is not run, and where the data, the code
+or the settings would make another trial of a line, nothing is run at all. A search lists its controls; what it explores
+and confirms is decided while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.errors import SweepError
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, controls, study_trials
+from trm_data.errors import ConfigError
+from trm_data.settings import canonical_json
+
+SUFFIX = ".jsonl"
+
+
+def known_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
+    """The trials that are known before anything runs."""
+    yield from study_trials(sweep, fingerprint) if sweep.kind == "study" else controls(sweep, fingerprint)
+
+
+def dump_plan(sweep: Sweep, fingerprint: Fingerprint) -> bytes:
+    """The file's content."""
+    lines = [{"sweep": sweep.plain()}, *(trial.plain() for trial in known_trials(sweep, fingerprint))]
+    return "".join(canonical_json(line) + "\n" for line in lines).encode()
+
+
+def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
+    """The sweep that runs what the file lists and nothing else.
+
+    Raises:
+        SweepError: it cannot be read, or a line would be another trial now.
+    """
+    try:
+        head, *rest = map(json.loads, path.read_text().splitlines())
+        sweep = Sweep.parse(head["sweep"], where=str(path))
+        listed = [PlannedTrial.parse(line, where=str(path)) for line in rest]
+    except OSError as error:
+        raise SweepError(f"no plan {str(path)!r}", "Write it: trm sweep plan FILE --out plan.jsonl") from error
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise SweepError(f"{path} is no plan that this version can read: {error}", "Plan again") from error
+    known = {trial.trial_id: trial for trial in known_trials(sweep, fingerprint)}
+    for trial in listed:
+        if known.get(trial.trial_id) != trial:
+            named = f"{trial.family!r} seed {trial.config.seed}"
+            raise SweepError(
+                f"{path} lists {named} as {trial.trial_id}, which it would not be now",
+                "The line, the puzzles or this program changed since: plan again",
+            )
+    ids = tuple(trial.trial_id for trial in listed)
+    if set(ids) == set(known):
+        return sweep
+    if sweep.kind == "search":
+        raise SweepError(f"{path} lists {len(ids)} of {len(known)} controls", "A search runs all of them: plan again")
+    if not ids:
+        raise SweepError(f"{path} lists no trial", "Plan again")
+    return sweep.model_copy(update={"only": ids})

@@ -1,0 +1,97 @@
+"""From a sweep to trials: what is known before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from orchestrator.sweep.definition import Resources, Sweep
+from orchestrator.sweep.domains import Value
+from orchestrator.sweep.matching import equalise
+from orchestrator.sweep.settings import configure
+from orchestrator.sweep.space import cells
+from trm_data.config import DataRequest
+from trm_data.settings import Settings, digest
+from trm_model.config import TrialConfig
+
+Fingerprint = Callable[[DataRequest], str]
+"""The identity of the dataset that a request builds."""
+Stage = Literal["explore", "confirm", "study"]
+
+
+class PlannedTrial(Settings):
+    """One trial: who it is, what it is for, and what it may occupy."""
+
+    trial_id: str
+    stage: Stage
+    family: str
+    config: TrialConfig
+    resources: Resources
+
+
+def planned(sweep: Sweep, fingerprint: Fingerprint, stage: Stage, family: str, config: TrialConfig) -> PlannedTrial:
+    """With its id, its resources, and the steps that the sweep's axis of comparison gives it."""
+    config = equalise(config, sweep.base, sweep.equal)
+    return PlannedTrial(
+        trial_id=trial_id(config, fingerprint(config.data.request())),
+        stage=stage,
+        family=family,
+        config=config,
+        resources=sweep.resources_of(config),
+    )
+
+
+def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
+    """Every cell with every seed, seed by seed, so that an interrupted study has compared every cell."""
+    for seed in range(sweep.seeds):
+        for family, settings in cells(sweep):
+            config = _scored_on_test(configure(sweep.base, settings), sweep.base.seed + seed)
+            trial = planned(sweep, fingerprint, "study", family, config)
+            if sweep.only is None or trial.trial_id in sweep.only:
+                yield trial
+
+
+def explored(sweep: Sweep, fingerprint: Fingerprint, family: str, settings: dict[str, Value]) -> PlannedTrial:
+    """A configuration that a search tries: one seed, scored on the validation split."""
+    config = configure(sweep.base, {**settings, "evaluation.split": "validation"})
+    return planned(sweep, fingerprint, "explore", family, config)
+
+
+def confirmed(sweep: Sweep, fingerprint: Fingerprint, family: str, config: TrialConfig) -> list[PlannedTrial]:
+    """A configuration with every seed of the confirm stage, scored once on the test split.
+
+    The seeds are others than the search's own: the one that made a configuration look best does not speak for it again.
+    """
+    data = config.data.model_copy(update={"train_splits": sweep.confirm.train_splits})
+    config = config.model_copy(update={"data": data})
+    return [
+        planned(sweep, fingerprint, "confirm", family, _scored_on_test(config, sweep.base.seed + seed))
+        for seed in range(1, sweep.confirm.seeds + 1)
+    ]
+
+
+def controls(sweep: Sweep, fingerprint: Fingerprint) -> list[PlannedTrial]:
+    """The named rivals of a search."""
+    return [
+        trial
+        for variant in sweep.confirm.controls
+        for trial in confirmed(sweep, fingerprint, variant.name, configure(sweep.base, variant.settings))
+    ]
+
+
+def _scored_on_test(config: TrialConfig, seed: int) -> TrialConfig:
+    evaluation = config.evaluation.model_copy(update={"split": "test"})
+    return config.model_copy(update={"evaluation": evaluation, "seed": seed})
+
+
+IDENTITY_VERSION = 1
+"""Raised when the code comes to mean something else by the same configuration."""
+
+
+def trial_id(config: TrialConfig, fingerprint: str) -> str:
+    """12 hexadecimal digits. The dataset enters by its fingerprint, so a request's spelling does not matter."""
+    plain = config.plain()
+    del plain["runtime"], plain["recipe"]
+    plain["data"] = {name: value for name, value in plain["data"].items() if name not in DataRequest.model_fields}
+    del plain["evaluation"]["batch_size"]
+    return digest({"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}, length=12)

@@ -1,0 +1,45 @@
+"""A model of the registry, as the code that MLflow runs where it is loaded: models-from-code, no pickle.
+
+It comes with copies of `trm_model` and `trm_data` and needs nothing of the orchestrator. MLflow executes this file.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+
+from trm_model.checkpoints.store import unpack
+from trm_model.checkpoints.trained import load_trained
+from trm_model.evaluation.inference import think
+
+
+class TrmModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """Grids in, grids out: (N, H, W) cells, encoded as in the dataset."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the safetensors file."""
+        path = Path(context.artifacts["checkpoint"])
+        self.model = load_trained(unpack(path.read_bytes(), path.name), "raw").model.eval()
+
+    @torch.no_grad()
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Answers (N, H, W) after `supervision_steps` steps (0: as many as in training).
+
+        Without annotations: MLflow would take them for a signature of its own.
+        """
+        grids = np.asarray(model_input)
+        cells_NC = torch.tensor(grids.reshape(len(grids), -1).astype(np.uint8))
+        settings = params or {}
+        ids_N = torch.full((len(grids),), int(settings.get("puzzle_id", 0)))
+        steps = int(settings.get("supervision_steps", 0)) or self.model.config.supervision_steps
+        thoughts = think(self.model, dict(self.model.named_parameters()), cells_NC, ids_N, dtype=torch.float32)
+        *_, last = islice(thoughts, steps)
+        return last.cells_BC.numpy().astype(np.int64).reshape(grids.shape)
+
+
+mlflow.models.set_model(TrmModel())

@@ -1,0 +1,1 @@
+"""Serve the results pages, MLflow and Optuna's dashboard."""

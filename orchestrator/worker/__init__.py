@@ -1,0 +1,1 @@
+"""The machine's side of a trial: actor, fork server, attempt, telemetry."""

@@ -1,0 +1,180 @@
+"""Hear of a spot machine's end two minutes ahead, and tell Ray and the trials on it.
+
+    python -m orchestrator.worker.spot 10.0.0.5:6379        # on every worker; ends by itself where there is no EC2
+
+AWS announces it on the machine only. Draining the node makes Ray place nothing more there and count what is lost as
+preempted instead of failed. A file tells the trials of this node (`is_leaving`), so that they write a last checkpoint
+and go on elsewhere at once instead of after the loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from orchestrator.errors import ClusterError
+from orchestrator.resources.nodes import describe_cluster, parse_address, require_answer
+from trm_data.files import write_atomic
+
+METADATA_URL = "http://169.254.169.254"
+POLL_S = 5.0
+"""AWS recommends every 5 s; the notice comes 120 s ahead."""
+TOKEN_S = 21600
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What AWS will do to this machine, and when (seconds since the epoch)."""
+
+    action: str
+    at_s: float
+
+
+@dataclass(slots=True)
+class Metadata:
+    """The instance metadata service, version 2: every question carries a token that is asked for first."""
+
+    url: str = METADATA_URL
+    timeout_s: float = 2.0
+    _token: str = field(default="", repr=False)
+
+    def notice(self) -> Notice | None:
+        """The announced end of this machine, if there is one.
+
+        Raises:
+            OSError: the service does not answer: not on EC2, or a moment's trouble.
+        """
+        try:
+            found = json.loads(self._get("/latest/meta-data/spot/instance-action"))
+        except urllib.error.HTTPError as error:
+            if error.code == 401:
+                self._token = ""  # expired: the next question asks for a new one
+            elif error.code != 404:
+                raise
+            return None
+        at = datetime.fromisoformat(found["time"].replace("Z", "+00:00"))
+        return Notice(found["action"], at.timestamp())
+
+    def _get(self, path: str) -> bytes:
+        if not self._token:
+            lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_S)}
+            request = urllib.request.Request(f"{self.url}/latest/api/token", method="PUT", headers=lifetime)
+            self._token = self._read(request).decode()
+        return self._read(urllib.request.Request(self.url + path, headers={"X-aws-ec2-metadata-token": self._token}))
+
+    def _read(self, request: urllib.request.Request) -> bytes:
+        with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
+            data: bytes = answer.read()
+            return data
+
+
+def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[float], None] = time.sleep) -> Notice:
+    """Ask until a notice comes, then call `leave` until it works, and return the notice.
+
+    Raises:
+        OSError: the service never answered: this is no EC2 machine.
+    """
+    heard = False
+    while True:
+        try:
+            notice = metadata.notice()
+            heard = True
+        except OSError:
+            if not heard:
+                raise
+            notice = None
+        if notice:
+            break
+        sleep(POLL_S)
+    while True:
+        try:
+            leave(notice)
+        except (ClusterError, OSError):
+            sleep(1.0)  # the head may be busy: two minutes are many tries
+        else:
+            return notice
+
+
+def leave_node(address: str, node_id: str, notice: Notice) -> None:
+    """Tell the trials of a node, then Ray, that the machine goes.
+
+    Raises:
+        ClusterError: the head does not answer, or refuses.
+    """
+    write_atomic(_leaving_file(node_id), json.dumps({"action": notice.action, "at_s": notice.at_s}).encode())
+    drain(address, node_id, f"spot {notice.action}", notice.at_s)
+
+
+def is_leaving(node_id: str) -> bool:
+    """Whether the machine of this node, which must be the caller's own, is about to be taken away."""
+    return _leaving_file(node_id).exists()
+
+
+def drain(address: str, node_id: str, reason: str, deadline_s: float) -> None:
+    """Have Ray place nothing more on a node and count its loss as a preemption. Running work goes on.
+
+    Raises:
+        ClusterError: the head does not answer, or refuses.
+    """
+    require_answer(address)
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
+    from ray.core.generated import autoscaler_pb2
+
+    preemption = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    try:
+        client = GcsClient(address=address)
+        accepted, why_not = client.drain_node(node_id, preemption, reason, round(deadline_s * 1000))
+    except Exception as error:  # Ray's core raises RuntimeError, its own errors and ValueError here
+        raise ClusterError(f"cannot drain node {node_id[:8]} at {address}: {' '.join(str(error).split())}") from error
+    if not accepted:
+        raise ClusterError(f"the cluster refuses to drain node {node_id[:8]}: {why_not}")
+
+
+def own_node(address: str) -> str:
+    """The id of the worker node on this machine.
+
+    Raises:
+        ClusterError: there is none, or more than one.
+    """
+    with socket.create_connection(parse_address(address), timeout=5) as connection:
+        host = connection.getsockname()[0]
+    found = [node for node in describe_cluster(address).nodes if node.host == host and not node.is_head]
+    if len(found) != 1:
+        raise ClusterError(f"{len(found)} worker nodes of {address} are on this machine ({host})", "Give --node-id")
+    return found[0].node_id
+
+
+def _leaving_file(node_id: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"trm-leaving-{node_id}.json"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the watcher."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.worker.spot", description=__doc__.split("\n\n")[0])
+    parser.add_argument("address", help="HOST:PORT of the Ray head")
+    parser.add_argument("--node-id", help="the node that goes with this machine; found by its address if left out")
+    parser.add_argument(
+        "--metadata-url", default=METADATA_URL, help="where EC2 announces the end (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        node_id = options.node_id or own_node(options.address)
+        notice = watch(Metadata(options.metadata_url), lambda notice: leave_node(options.address, node_id, notice))
+    except ClusterError as error:
+        parser.exit(2, f"{error}\n")
+    except OSError as error:
+        parser.exit(0, f"no EC2 metadata service here ({error}): nothing to watch\n")
+    print(f"{notice.action} announced: node {node_id[:8]} is drained and its trials are told", flush=True)
+
+
+if __name__ == "__main__":
+    main()

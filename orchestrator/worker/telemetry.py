@@ -1,0 +1,113 @@
+"""What a trial takes of its machine, sampled beside training: rows of the split `system` in its record.
+
+Names are those of MLflow's own system metrics, so that its page shows them in their place. Energy is the counter of the
+GPU itself (NVML, Volta and newer) since the attempt began; a trial on a share of a GPU is charged that share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import psutil
+
+EVERY_S = 10.0
+"""As MLflow's default. A sample takes a millisecond."""
+LAST_S = 1.0
+"""A sample at the end is spared if there was one so shortly before."""
+SPLIT = "system"
+ENERGY = "gpu_energy_joules"
+MIB = 2**20
+
+
+class Gpus(Protocol):
+    """The GPUs that a process may use."""
+
+    def sample(self) -> dict[str, float]:
+        """Utilization, memory and power of each."""
+
+    def energy_j(self) -> float | None:
+        """Of all together since some moment in the past; None where they do not count it."""
+
+
+class Monitor:
+    """Samples at most every `EVERY_S`; `gpu_share` is the part of a GPU that the trial was given, or 1 and more."""
+
+    def __init__(self, gpus: Gpus | None, gpu_share: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._gpus = gpus
+        self._share = min(1.0, gpu_share or 1.0)
+        self._clock = clock
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first answer is 0: it counts from here
+        psutil.cpu_percent()
+        self._sampled_s = clock()
+        self._energy_before_j = gpus.energy_j() if gpus else None
+
+    def due(self) -> dict[str, float]:
+        """A sample, or nothing if the last one is young."""
+        return self.sample() if self._clock() - self._sampled_s >= EVERY_S else {}
+
+    def last(self) -> dict[str, float]:
+        """A sample at the end of a trial on GPUs, whose energy is then known to the end; else nothing."""
+        is_new = self._clock() - self._sampled_s > LAST_S
+        return self.sample() if is_new and self._energy_before_j is not None else {}
+
+    def sample(self) -> dict[str, float]:
+        """Of the process, its machine and its GPUs."""
+        self._sampled_s = self._clock()
+        found = {
+            "process_cpu_percentage": self._process.cpu_percent(),
+            "process_memory_usage_megabytes": self._process.memory_info().rss / MIB,
+            "cpu_utilization_percentage": psutil.cpu_percent(),
+            "system_memory_usage_percentage": psutil.virtual_memory().percent,
+        }
+        if self._gpus is not None:
+            found |= self._gpus.sample()
+            energy_j = self._gpus.energy_j()
+            if energy_j is not None and self._energy_before_j is not None:
+                found[ENERGY] = (energy_j - self._energy_before_j) * self._share
+        return found
+
+
+class NvmlGpus:
+    """NVIDIA's management library, on the devices that torch sees here."""
+
+    def __init__(self, nvml: Any, uuids: Sequence[str]) -> None:
+        """Raises `nvml.NVMLError` where the library or a device cannot be used."""
+        self._nvml = nvml
+        nvml.nvmlInit()
+        self._handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
+
+    def sample(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for index, handle in enumerate(self._handles):
+            with suppress(self._nvml.NVMLError):  # not every card answers every question
+                memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+                found[f"gpu_{index}_memory_usage_megabytes"] = memory.used / MIB
+                found[f"gpu_{index}_memory_usage_percentage"] = 100 * memory.used / memory.total
+                used = self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                found[f"gpu_{index}_utilization_percentage"] = float(used)
+                found[f"gpu_{index}_power_usage_watts"] = self._nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        return found
+
+    def energy_j(self) -> float | None:
+        try:
+            return float(sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles))) / 1000
+        except self._nvml.NVMLError:
+            return None
+
+
+def gpus_of(device: str) -> Gpus | None:
+    """The GPUs of a process that trains on `device`; None on a CPU, and where NVML cannot be used."""
+    if device != "cuda":
+        return None
+    import pynvml
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    try:
+        return NvmlGpus(pynvml, [f"GPU-{torch.cuda.get_device_properties(index).uuid}" for index in devices])
+    except pynvml.NVMLError:
+        return None

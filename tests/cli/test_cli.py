@@ -1,0 +1,218 @@
+"""The command line as a newcomer meets it: what there is, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from trm_data.errors import first_line
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+GOOD_6X6 = "123456456123231564564231312645645312"
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of one command."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    captured = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, captured.out, captured.err
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    """Puzzle lists with one mistake each."""
+    (tmp_path / "short.txt").write_text("." * 81 + "\n" + "." * 80 + "\n")
+    (tmp_path / "letters.txt").write_text("x" * 81 + "\n")
+    return tmp_path
+
+
+MISTAKES = [
+    ("swep", "sweep"),
+    ("sweep rum", "run"),
+    ("sweep run --recpie sudoku-mini", "--recipe"),
+    ("sweep run", "--recipe"),
+    ("sweep run {tmp}/nowhere.py", "no sweep file"),
+    ("sweep run --recipe sudoku-mni --vary T=1,2", "'sudoku-mini'"),
+    ("sweep run --recipe sudoku-mini --vary Nsup=1,2", "'N_sup'"),
+    ("sweep run --recipe sudoku-mini --vary T=1,x", "model.cycles='x'"),
+    ("sweep run --recipe sudoku-mini --vary T", "--vary T=1,2"),
+    ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40", "'L40S'"),
+    ("sweep run --recipe sudoku-mini --vary T=1 --seeds 0", "--seeds"),
+    ("sweep run --recipe sudoku-mini --vary T=1 --address 127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
+    ("sweep run --recipe sudoku-mini --vary T=1 --address nowhere", "not HOST:PORT"),
+    ("sweep plan --recipe sudoku-mini --vary model.cycels=1", "'model.cycles'"),
+    ("sweep resume nowhere", "no sweep 'nowhere'"),
+    ("sweep status nowhere", "no sweep 'nowhere'"),
+    ("sweep stop nowhere", "no sweep 'nowhere'"),
+    ("train --recipe sudoku-min", "'sudoku-mini'"),
+    ("train --set train.max_step=3", "'train.max_steps'"),
+    ("train --set train.batch_size=0", "train.batch_size=0"),
+    ("data build sudoku-66", "'sudoku-6x6'"),
+    ("data build sudoku-9x9 --source {tmp}/nowhere.txt", "nowhere.txt"),
+    ("data build sudoku-9x9 --source {tmp}/short.txt", "2"),
+    ("data build sudoku-9x9 --source {tmp}/letters.txt", "letters.txt"),
+    ("data show sudoku-4x4 --puzzle 9999", "9999"),
+    ("data build arc-agi-1 --set idz=upstream", "'ids'"),
+    ("data verify sudoku-44", "'sudoku-4x4'"),
+    ("leaderboard arc-agi1", "'arc-agi-1'"),
+    ("leaderboard --format htlm", "'htlm'"),
+    ("leaderboard arc-agi-2 --split public", "'public-eval'"),
+    ("ablate nowhere --control T=1", "no sweep 'nowhere'"),
+]
+
+
+@pytest.mark.parametrize(("line", "hint"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_mistake_is_one_line_with_the_remedy_and_exit_code_2(
+    line: str, hint: str, lists: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = line.format(tmp=lists).split()
+    if arguments[:1] not in (["swep"], ["train"]) and arguments[:2] not in (["sweep", "rum"],):
+        arguments += ["--storage", str(lists / "runs")] if "--recpie" not in arguments else []
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert hint in err
+    assert not list((lists / "runs").glob("sweeps/*")), "a refused command leaves nothing behind"
+
+
+def test_published_rows_are_listed_and_a_bad_file_is_named_with_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "baselines", "list", "sudoku-extreme")
+    assert code == 0 and "TRM-MLP" in out and "87.4" in out
+    rows = out.splitlines()
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("\n".join(rows[:3]) + "\n")
+    bad.write_text("\n".join([*rows[:2], rows[2].replace(",0.0,", ",101.0,")]) + "\n")
+    assert call(capsys, "baselines", "check", str(good))[0] == 0
+    code, _, err = call(capsys, "baselines", "check", str(bad))
+    assert code == 2 and "bad.csv" in err and "101" in err and err.count("\n") == 1
+
+
+def test_port_in_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = call(capsys, "ui", "--port", str(port), "--storage", str(tmp_path))
+    assert code == 2 and err == f"error: port {port} is in use. Name another: --port {port + 10}\n"
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Path:
+    """A file system of 64 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder  # type: ignore[misc]
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_full_disk_is_one_line_and_leaves_no_half_dataset(full_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "data", "build", "sudoku-6x6", "--num-train", "2000", "--storage", str(full_disk))
+    assert code == 2 and err.count("\n") == 1 and "No space left" in err
+    assert not list(full_disk.glob("datasets/*/manifest.json"))
+
+
+def test_reason_of_a_foreign_error_is_one_line_even_where_it_says_nothing() -> None:
+    assert first_line(OSError("\n  disk full \nlong story")) == "disk full"
+    assert first_line(EOFError()) == "EOFError"
+    assert first_line(ValueError(" \n ")) == "ValueError"
+
+
+def test_help_has_examples_and_imports_nothing_heavy() -> None:
+    code = "import sys\nfrom orchestrator.cli import main\n"
+    code += "try: main(['sweep', 'run', '--help'])\nexcept SystemExit: pass\n"
+    code += "print('HEAVY', sorted({'torch', 'ray', 'mlflow', 'optuna', 'numba', 'pyarrow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "trm sweep run sweeps/demo.py" in done.stdout
+    assert "HEAVY []" in done.stdout, "help must not import heavy libraries"
+
+
+def test_data_builds_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = ["--storage", str(tmp_path)]
+    sizes = ["--num-train", "20", "--num-validation", "4", "--num-test", "4"]
+    code, out, _ = call(capsys, "data", "build", "sudoku-4x4", *sizes, *storage, "--json")
+    assert code == 0 and json.loads(out)["counts"] == {"train": 20, "validation": 4, "test": 4}
+    code, out, _ = call(capsys, "data", "list", *storage, "--json")
+    built = json.loads(out)["built"]
+    assert code == 0 and [row["benchmark"] for row in built] == ["sudoku-4x4-generated"]
+    name, picture = built[0]["name"], tmp_path / "puzzle.png"
+    code, _, _ = call(capsys, "data", "show", name, *storage, "--out", str(picture))
+    assert code == 0 and picture.read_bytes().startswith(b"\x89PNG")
+    assert call(capsys, "data", "fingerprint", name, *storage)[1].strip() == built[0]["fingerprint"]
+
+
+def test_exported_dataset_is_imported_as_the_same_puzzles_and_damage_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(tmp_path / "runs")]
+    sizes = ["--num-train", "20", "--num-validation", "0", "--num-test", "4"]
+    built = json.loads(call(capsys, "data", "build", "sudoku-4x4", *sizes, *storage, "--json")[1])
+    assert call(capsys, "data", "verify", built["name"], *storage)[0] == 0
+    folder = str(tmp_path / "official")
+    assert call(capsys, "data", "export", built["name"], folder, "--augmentations", "2", *storage)[0] == 0
+    code, out, err = call(capsys, "data", "import-official", folder, *storage, "--json")
+    assert code == 0, err
+    assert json.loads(out)["counts"]["train"] == 20
+    examples = tmp_path / "runs" / "datasets" / built["name"] / "examples.arrow"
+    content = bytearray(examples.read_bytes())
+    content[len(content) // 2] ^= 1
+    examples.chmod(0o644)
+    examples.write_bytes(content)
+    code, out, _ = call(capsys, "data", "verify", built["name"], *storage)
+    assert code == 1 and "content has changed" in out
+
+
+def test_plan_prints_cells_seeds_steps_and_time_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--recipe", "sudoku-mini", "--vary", "T=1,2", "--vary", "n=2,4", "--seeds", "3", "--max-steps", "50"]
+    code, out, _ = call(capsys, "sweep", "plan", *options, "--storage", str(tmp_path))
+    assert code == 0 and "12 trials" in out and "T=2 n=4" in out and "estimated time" in out and "would not fit" in out
+    assert not list(tmp_path.iterdir())
+    code, out, _ = call(capsys, "sweep", "plan", *options, "--storage", str(tmp_path), "--json")
+    plan = json.loads(out)
+    assert plan["num_trials"] == 12 and plan["total_steps"] == 600
+    flops = {cell["family"]: cell["train_flops"] for cell in plan["cells"]}
+    assert flops["T=1 n=2"] < flops["T=2 n=2"] < flops["T=2 n=4"]
+
+
+def test_plan_names_the_cells_that_fit_no_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--recipe", "arc-agi-1", "--vary", "n=4,40", "--gpu", "L40S", "--storage", str(tmp_path), "--json"]
+    _, out, _ = call(capsys, "sweep", "plan", *options)
+    misfits = {cell["family"]: cell["does_not_fit"] for cell in json.loads(out)["cells"]}
+    assert "L40S" in misfits["n=40"]
+
+
+def test_surface_is_the_recorded_one() -> None:
+    """Growing the command line is a decision: change tests/golden/cli.txt with it."""
+    import typer.main
+
+    from orchestrator.cli.app import app
+
+    lines = []
+    for name, command in _walk(typer.main.get_command(app), "trm"):
+        options = sorted(option for parameter in command.params for option in parameter.opts if option.startswith("--"))
+        lines.append(" ".join([name, *options]))
+    assert "\n".join(lines) + "\n" == (GOLDEN / "cli.txt").read_text()
+
+
+def _walk(command: object, name: str):  # type: ignore[no-untyped-def]
+    children = getattr(command, "commands", None)
+    if not children:
+        yield name, command
+        return
+    for child in sorted(children):
+        yield from _walk(children[child], f"{name} {child}")

@@ -1,0 +1,108 @@
+"""What lies outside and does not answer, or is another than it should be: one line each."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ClusterError
+from orchestrator.execution.ray_cluster import check_cluster
+from orchestrator.resources import nodes
+from orchestrator.storage import StorageError
+from orchestrator.storage.mounts import file_system, refuse_network_database
+from tests.cli.test_cli import call
+from tests.support.sweeps import TINY, set_options
+
+MOUNTS = """
+/dev/sda1 / ext4 rw 0 0
+server:/export /shared nfs4 rw 0 0
+server:/with\\040space /shared/my\\040data nfs rw 0 0
+/dev/sdb1 /shared/scratch xfs rw 0 0
+tmpfs /dev/shm tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/home/me", "ext4"), ("/shared/runs/new", "nfs4"), ("/shared/scratch/x", "xfs"), ("/shared/my data/x", "nfs")],
+)
+def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(path: str, kind: str) -> None:
+    assert file_system(Path(path), MOUNTS) == kind
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////shared/runs/mlflow.db", "journal:////shared/study.log", "/shared/study.log"]
+)
+def test_a_database_file_on_nfs_is_refused(uri: str) -> None:
+    with pytest.raises(StorageError, match=r"lies on a network file system \(nfs4\).*--tracking"):
+        refuse_network_database(uri, MOUNTS)
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////shared/scratch/mlflow.db", "http://tracker:5000", "postgresql://h/shared", "sqlite:///here.db"]
+)
+def test_a_local_file_and_a_server_are_not(uri: str) -> None:
+    refuse_network_database(uri, MOUNTS)
+
+
+def test_a_sweep_whose_tracker_would_lie_on_nfs_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"server:/export {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setattr("orchestrator.storage.mounts.MOUNTS", mounts)
+    sets = set_options(TINY)
+    command = ["sweep", "run", "--recipe", "sudoku-mini", "--vary", "T=1", *sets, "--storage", str(tmp_path / "runs")]
+    code, _, err = call(capsys, *command)
+    assert code == 2 and "network file system" in err and err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("ray", "python"), [("2.50.0", platform.python_version()), ("", "3.8.1")])
+def test_another_version_on_the_cluster_is_named_with_both_and_the_remedy(
+    ray: str, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "describe_cluster", lambda address: nodes.Cluster([], ray, python))
+    with pytest.raises(ClusterError, match=r"at h:1 runs (Ray 2\.50\.0|Python 3\.8\.1), this machine .*Install"):
+        check_cluster("h:1")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--storage", "s3://bucket/x?endpoint_override=http://127.0.0.1:1"], "cannot be reached"),
+        (["--max-usd", "0"], "usd"),
+        (["--max-trials", "0"], "max-trials"),
+        (["--prefer", "speed"], "neither cost nor time"),
+        (["--max-hours", "1e-12"], "too small for one trial"),
+    ],
+)
+def test_a_sweep_that_cannot_run_here_says_why_in_one_line(
+    options: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "testing")
+    where = [] if "--storage" in options else ["--storage", str(tmp_path / "runs")]
+    sets = set_options(TINY)
+    code, _, err = call(
+        capsys,
+        "sweep",
+        "run",
+        "--recipe",
+        "sudoku-mini",
+        "--vary",
+        "T=1",
+        *sets,
+        "--tracking",
+        "none",
+        *where,
+        *options,
+    )
+    assert code == 2 and words in err and err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,227 @@
+"""Real sweeps on a private Ray of this machine, as a user starts them: run, run again, kill, stop, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.storage import open_storage
+from tests.support.sweeps import TINY, set_options
+
+TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+
+
+def trm(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    done = subprocess.run([*TRM, *arguments], capture_output=True, text=True, timeout=240)
+    assert not check or done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
+def grid(storage: Path, *more: str, **settings: Any) -> list[str]:
+    """A study of 2 x 2 tiny cells."""
+    values = {**TINY, "runtime.evaluate_every": 10, **settings}
+    sets = set_options(values, "model.cycles")
+    cells = ["--vary", "T=1,2", "--vary", "n=1,2"]
+    return [
+        "sweep",
+        "run",
+        "--recipe",
+        "sudoku-mini",
+        *cells,
+        *sets,
+        "--name",
+        "grid",
+        "--storage",
+        str(storage),
+        *more,
+    ]
+
+
+def records(storage: Path) -> dict[str, TrialRecord]:
+    return {record.trial_id: record for record in read_trials(open_storage(str(storage)), "grid")}
+
+
+def scores(storage: Path) -> dict[str, Any]:
+    return {key: r.result and (r.result["metrics"], r.result["per_item"]) for key, r in records(storage).items()}
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 150
+    while not condition():
+        assert time.monotonic() < until, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def descendants_gone(pids: list[int]) -> bool:
+    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    storage = tmp_path_factory.mktemp("undisturbed") / "runs"
+    trm(*grid(storage, **{"train.max_steps": 60}))
+    return storage
+
+
+def test_study_runs_every_cell_and_the_same_command_again_runs_nothing(undisturbed: Path) -> None:
+    before = records(undisturbed)
+    assert [record.status for record in before.values()] == [Status.FINISHED] * 4
+    assert {record.attempts[0].start["num_threads"] for record in before.values()} == {1}
+    again = trm(*grid(undisturbed, **{"train.max_steps": 60}))
+    assert "complete: 4 finished" in again.stdout
+    assert records(undisturbed) == before
+
+
+def test_mlflow_on_sqlite_has_one_run_per_trial_with_parameters_curves_and_provenance(undisturbed: Path) -> None:
+    found = records(undisturbed)  # the sweep has been run twice by now: nothing was added
+    client = mlflow.MlflowClient(f"sqlite:///{undisturbed}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    children = {run.data.tags["trial_id"]: run for run in runs if "trial_id" in run.data.tags}
+    assert set(children) == set(found) and len(runs) == 1 + len(found)
+    for trial_id, record in found.items():
+        run = children[trial_id]
+        assert run.info.status == "FINISHED"
+        assert run.data.params["model.cycles"] == str(record.config.model.cycles)
+        curve = client.get_metric_history(run.info.run_id, "validation/exact_accuracy")
+        assert [(point.step, point.value) for point in curve] == record.curve("exact_accuracy")
+        assert run.inputs.dataset_inputs[0].dataset.digest in record.dataset["fingerprint"]
+        assert any("commit" in tag for tag in run.data.tags) and any("host" in tag for tag in run.data.tags)
+
+
+def test_another_definition_under_the_same_name_is_refused_in_one_line(undisturbed: Path) -> None:
+    done = trm(*grid(undisturbed, **{"train.max_steps": 61}), check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "train.max_steps: 60 -> 61" in done.stderr
+    assert "trm sweep extend grid --max-steps 61" in done.stderr
+
+
+def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    command = grid(storage, "--tracking", "none", **{"train.max_steps": 60, "runtime.checkpoint_every_s": 0.05})
+    driver = subprocess.Popen([*TRM, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(r.result for r in records(storage).values()), "a finished trial")
+    wait_for(
+        lambda: any(r.status is Status.RUNNING and r.step >= 10 for r in records(storage).values()), "a trial at work"
+    )
+    children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: descendants_gone(children), "the end of what the driver had started")
+    cut = records(storage)
+    finished = {key for key, record in cut.items() if record.status is Status.FINISHED}
+    assert 0 < len(finished) < 4
+    status = json.loads(trm("sweep", "status", "grid", "--storage", str(storage), "--json").stdout)
+    assert status["driver"] is None and "interrupted" in status["counts"]
+
+    trm("sweep", "resume", "grid", "--storage", str(storage), "--tracking", "none")
+    after = records(storage)
+    assert len(after) == 4 and all(record.status is Status.FINISHED for record in after.values())
+    assert {key for key, record in after.items() if record.attempts == cut.get(key, record).attempts} >= finished
+    assert any(r.attempts[1].start["from_step"] > 0 for r in after.values() if len(r.attempts) > 1)
+    for record in after.values():
+        steps = [row.step for row in record.rows if row.split == "validation"]
+        assert steps == sorted(set(steps)), "an evaluation is counted twice"
+    assert scores(storage) == scores(undisturbed)
+
+
+@pytest.mark.slow
+def test_extended_study_runs_only_what_is_new_and_longer_trials_go_on_as_if_never_cut(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    storage = tmp_path / "runs"
+    where = ["--storage", str(storage), "--tracking", "none"]
+    short = [
+        part if part != "n=1,2" else "n=1" for part in grid(storage, "--tracking", "none", **{"train.max_steps": 30})
+    ]
+    trm(*short)
+    before = records(storage)
+    changed = trm(*grid(storage, **{"train.max_steps": 60}), check=False)
+    assert changed.returncode == 2 and "trm sweep extend grid --max-steps 60 --vary n=2" in changed.stderr
+    trm("sweep", "extend", "grid", "--max-steps", "60", "--vary", "n=2", "--storage", str(storage))
+    done = trm("sweep", "resume", "grid", *where)
+    assert "complete: 4 finished" in done.stdout
+
+    after = records(storage)
+    assert len(before) == 2 and all(after[key] == record for key, record in before.items())
+    new = {key: record for key, record in after.items() if key not in before}
+    longer = [record for record in new.values() if record.origin]
+    assert [record.attempts[0].start["from_step"] for record in longer] == [30, 30]
+    for record in longer:
+        assert record.origin and before[record.origin["trial_id"]].config.train.max_steps == 30
+        assert [row.step for row in record.rows if row.split == "validation"] == [10, 20, 30, 40, 50, 60]
+    # At 30 steps the short trial had an evaluation and a checkpoint of its own; nothing of that changes a weight.
+    assert {key: scores(storage)[key] for key in new} == scores(undisturbed)
+    assert "complete: 4 finished" in trm(*grid(storage, "--tracking", "none", **{"train.max_steps": 60})).stdout
+
+
+def test_trial_is_shown_and_reproduced_to_the_last_bit(undisturbed: Path) -> None:
+    where = ["--storage", str(undisturbed)]
+    trial_id = next(iter(records(undisturbed)))
+    shown = json.loads(trm("trial", "show", trial_id[:8], *where, "--json").stdout)
+    assert shown["status"] == "finished" and len(shown["curve"]) == 6 and len(shown["attempts"]) == 1
+    again = trm("trial", "reproduce", f"grid/{trial_id}", *where)
+    assert "the same, to the last bit" in again.stdout
+    assert len(records(undisturbed)) == 4, "a reproduction lies outside the sweep"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    command = grid(storage, "--tracking", "none", **{"train.max_steps": 5000, "runtime.checkpoint_every_s": 60})
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    driver = subprocess.Popen([*TRM, *command], start_new_session=True, **pipes)
+    wait_for(lambda: any(record.step >= 10 for record in records(storage).values()), "a trial at work")
+    children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
+    second = trm(*command, check=False)
+    assert second.returncode == 2 and f"process {driver.pid}" in second.stderr
+    # A terminal's Ctrl-C reaches the whole group, a SIGTERM from an init system the driver alone.
+    (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+    out, err = driver.communicate(timeout=150)
+    assert driver.returncode == 3, err
+    assert "trm sweep resume grid" in out and "Traceback" not in err
+    wait_for(lambda: descendants_gone(children), "the end of what the driver had started")
+    stopped = records(storage)
+    assert {record.status for record in stopped.values()} <= {Status.INTERRUPTED, Status.PENDING}
+    saved = list((storage / "sweeps" / "grid" / "trials").glob("*/checkpoints/*.safetensors"))
+    assert saved, "a clean stop writes a last checkpoint"
+
+
+def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    # A rate of 1e30 overflows within a few steps: the trial diverges, its neighbour does not.
+    sets = set_options(TINY, "optimizer.lr")
+    command = [
+        "sweep",
+        "run",
+        "--recipe",
+        "sudoku-mini",
+        "--vary",
+        "lr=1e-3,1e30",
+        *sets,
+        "--set",
+        "optimizer.warmup_steps=0",
+    ]
+    done = trm(*command, "--name", "grid", "--storage", str(storage), "--tracking", "none")
+    statuses = {record.config.optimizer.lr: record.status for record in records(storage).values()}
+    assert statuses[1e-3] is Status.FINISHED and statuses[1e30] is Status.DIVERGED
+    assert "not finite" in done.stderr
+    assert "not finite" in trm("sweep", "logs", "grid", "--storage", str(storage)).stdout
+
+    assert "1 trials go again" in trm("sweep", "retry", "grid", "--storage", str(storage)).stdout
+    trm("sweep", "resume", "grid", "--storage", str(storage), "--tracking", "none")
+    tries = {record.config.optimizer.lr: len(record.attempts) for record in records(storage).values()}
+    assert tries == {1e-3: 1, 1e30: 2}

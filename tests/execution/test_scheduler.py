@@ -1,0 +1,354 @@
+"""Who starts where, and what the budget lets start: pure decisions. No Ray here."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.errors import SweepError
+from orchestrator.execution.budget import Treasury, require_budget_for_one
+from orchestrator.execution.scheduler import BOOT_S, NOWHERE, PATIENCE_S, Dispatcher, Machine, Starts
+from orchestrator.records.schema import Attempt, Status, TrialRecord
+from orchestrator.resources.placement import Candidate, any_of, candidates, holds, memory_bytes
+from orchestrator.resources.runtime import CPU, Need, Pace
+from orchestrator.resources.usage import Budget
+from orchestrator.search.planner import Planner
+from orchestrator.sweep import ResourceRule, Resources, Sweep
+from orchestrator.worker.attempt import cap_memory
+from tests.support.sweeps import fingerprint, record_of, study
+
+GB = 10**9
+FLEET = [
+    Machine("a", "L40S", {"CPU": 4, "GPU": 2}),
+    Machine("b", "L40S", {"CPU": 4, "GPU": 2}),
+    Machine("c", "H100", {"CPU": 4, "GPU": 1}),
+]
+
+
+def on(gpu_type: str | None, gpus: float = 1, cpus: float = 1) -> Resources:
+    return Resources(cpus=cpus, gpus=gpus, gpu_type=gpu_type)
+
+
+def types(found: list[Candidate]) -> list[str]:
+    return [name for one in found for name in one.gpu_types]
+
+
+class TestCandidates:
+    def test_cheapest_or_fastest_first_and_only_where_it_fits(self) -> None:
+        either = on("L40S|H100")
+        assert types(candidates(either, ())) == ["H100", "L40S"] or types(candidates(either, ())) == ["L40S", "H100"]
+        assert types(candidates(either, (), prefer="time")) == ["H100", "L40S"]
+        assert types(candidates(either, (), need_bytes=60 * GB)) == ["H100"]
+        assert candidates(either, (), need_bytes=100 * GB) == []
+
+    def test_measured_speed_decides_over_the_data_sheet(self) -> None:
+        slow_h100 = {"L40S": 1e12, "H100": 1.1e12}
+        quick_h100 = {"L40S": 1e12, "H100": 9e12}
+        for speed, first in ((slow_h100, "L40S"), (quick_h100, "H100")):
+            assert types(candidates(on("L40S|H100"), (), speed=speed.__getitem__))[0] == first
+
+    def test_any_means_what_the_cluster_has_and_a_cpu_trial_goes_anywhere(self) -> None:
+        assert sorted(types(candidates(on("any"), ["H100", "A10G"]))) == ["A10G", "H100"]
+        (anywhere,) = candidates(on("any"), ())
+        assert anywhere.bundle.labels == {} and anywhere.bundle.gpus == 1
+        (cpu,) = candidates(Resources(cpus=3), ["H100"])
+        assert cpu.bundle.resources == {"CPU": 3} and cpu.gpu_types == ()
+
+    @settings(max_examples=60, deadline=None)
+    @given(need=st.integers(1, 90 * GB))
+    def test_shares_hold_the_memory_and_any_of_takes_the_largest(self, need: int) -> None:
+        found = candidates(on("L40S|H100"), (), need_bytes=need, is_shared=True)
+        for one in found:
+            total = memory_bytes(one.gpu_types[0])
+            assert total and 0 < one.bundle.gpus <= 1 and one.bundle.gpus * total >= min(need, total)
+        if len(found) == 2:
+            assert any_of(found).bundle.gpus == max(one.bundle.gpus for one in found)
+            assert any_of(found).bundle.labels["ray.io/accelerator-type"].startswith("in(")
+
+    def test_only_who_asks_for_one_gpu_shares_it(self) -> None:
+        for asked in (0.5, 2):
+            (one,) = candidates(on("H100", gpus=asked), (), need_bytes=GB, is_shared=True)
+            assert one.bundle.gpus == asked
+
+    def test_a_share_caps_the_memory_of_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        caps: list[float] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", caps.append)
+        cap_memory(None)
+        cap_memory(0.25)
+        assert caps == [0.25]
+
+
+class TestDispatch:
+    @settings(max_examples=60, deadline=None)
+    @given(seed=st.integers(0, 10_000))
+    def test_no_machine_ever_holds_more_than_it_has(self, seed: int) -> None:
+        rng = random.Random(seed)
+        dispatcher = Dispatcher()
+        left = {machine.node_id: dict(machine.resources) for machine in FLEET}
+        sits: dict[str, tuple[str, Candidate]] = {}
+        for number in range(40):
+            kind = rng.choice(["L40S", "H100", "L40S|H100"])
+            wanted = candidates(on(kind, gpus=rng.choice([0.25, 0.5, 1, 1 if kind == "H100" else 2])), ())
+            seat = dispatcher.place(wanted, FLEET)
+            if seat is not None:
+                dispatcher.take(str(number), seat, FLEET, 0.0)
+                home = next(m for m in FLEET if holds(left[m.node_id], m.gpu_type, seat.bundle))
+                dispatcher.seen(str(number), home.node_id, home.gpu_type, 1, 10)
+                sits[str(number)] = home.node_id, seat
+                for name, amount in seat.bundle.resources.items():
+                    left[home.node_id][name] -= amount
+                    assert left[home.node_id][name] >= -1e-6
+            elif sits:
+                gone = rng.choice(list(sits))
+                node_id, seat = sits.pop(gone)
+                dispatcher.leave(gone)
+                for name, amount in seat.bundle.resources.items():
+                    left[node_id][name] += amount
+
+    def test_who_waits_for_an_h100_leaves_the_l40s_to_others(self) -> None:
+        dispatcher = Dispatcher()
+        h100, either = candidates(on("H100"), ()), candidates(on("L40S|H100"), ())
+        first = dispatcher.place(h100, FLEET)
+        assert first
+        dispatcher.take("first", first, FLEET, 0.0)
+        assert dispatcher.place(h100, FLEET) is None
+        for number in range(4):
+            seat = dispatcher.place(either, FLEET)
+            assert seat and seat.gpu_types == ("L40S",)
+            dispatcher.take(str(number), seat, FLEET, 0.0)
+        assert dispatcher.place(either, FLEET) is None
+        dispatcher.leave("first")
+        assert dispatcher.place(h100, FLEET) is not None
+
+    def test_two_gpus_must_be_in_one_machine(self) -> None:
+        dispatcher = Dispatcher()
+        for number in range(2):
+            (half,) = candidates(on("L40S"), ())
+            dispatcher.take(str(number), half, FLEET, 0.0)
+            dispatcher.seen(str(number), "ab"[number], "L40S", 1, 10)
+        assert dispatcher.place(candidates(on("L40S", gpus=2), ()), FLEET) is None
+
+    def test_machines_on_demand_are_asked_for_by_any_of_and_not_without_end(self) -> None:
+        dispatcher = Dispatcher(scales=True)
+        asked = 0
+        while (seat := dispatcher.place(candidates(on("L40S|H100"), ()), [])) is not None:
+            assert set(seat.gpu_types) == {"L40S", "H100"}
+            dispatcher.take(str(asked), seat, [], 0.0)
+            asked += 1
+        assert 0 < asked < 20
+
+    def test_what_no_machine_can_hold_waits_with_ray_for_one_that_joins(self) -> None:
+        dispatcher = Dispatcher(scales=False)
+        only_l40s = [machine for machine in FLEET if machine.gpu_type == "L40S"]
+        seat = dispatcher.place(candidates(on("H100"), ()), only_l40s)
+        assert seat
+        dispatcher.take("waits", seat, only_l40s, 0.0)
+        assert dispatcher.seats["waits"].is_waiting
+        for number in range(4):
+            busy = dispatcher.place(candidates(on("L40S"), ()), only_l40s)
+            assert busy
+            dispatcher.take(str(number), busy, only_l40s, 0.0)
+        assert dispatcher.place(candidates(on("L40S"), ()), only_l40s) is None, "they are only busy"
+
+    def test_no_more_gpus_than_allowed_are_in_use(self) -> None:
+        dispatcher = Dispatcher(max_gpus=2)
+        for number in range(2):
+            seat = dispatcher.place(candidates(on("L40S"), ()), FLEET)
+            assert seat
+            dispatcher.take(str(number), seat, FLEET, 0.0)
+        assert dispatcher.place(candidates(on("H100"), ()), FLEET) is None
+        assert dispatcher.place(candidates(Resources(), ()), FLEET) is not None
+
+    def test_a_canary_goes_alone_on_its_type_until_it_has_made_its_steps(self) -> None:
+        dispatcher = Dispatcher(canary_steps=50)
+        l40s, h100 = candidates(on("L40S"), ()), candidates(on("H100"), ())
+        dispatcher.take("canary", l40s[0], FLEET, 0.0)
+        assert dispatcher.place(l40s, FLEET) is None
+        assert dispatcher.place(h100, FLEET) is not None, "the other type has its own canary"
+        dispatcher.seen("canary", "a", "L40S", 49, 100)
+        assert dispatcher.place(l40s, FLEET) is None and dispatcher.is_canary("canary")
+        dispatcher.seen("canary", "a", "L40S", 50, 100)
+        assert dispatcher.place(l40s, FLEET) is not None and not dispatcher.is_canary("canary")
+        assert dispatcher.place(candidates(Resources(), ()), FLEET) is not None
+
+    def test_a_canary_that_may_land_on_either_type_holds_both_until_it_is_seen(self) -> None:
+        dispatcher = Dispatcher(scales=True, canary_steps=5)
+        either = candidates(on("L40S|H100"), ())
+        seat = dispatcher.place(either, [])
+        assert seat
+        dispatcher.take("canary", seat, [], 0.0)
+        assert dispatcher.place(either, []) is None
+        dispatcher.seen("canary", "a", "L40S", 0, 10)
+        assert types([dispatcher.place(either, FLEET)]) == ["H100"]  # type: ignore[list-item]
+
+    def test_a_seat_that_stays_empty_is_given_up_sooner_where_no_machine_has_to_boot(self) -> None:
+        dispatcher = Dispatcher(scales=True)
+        (seat,) = candidates(on("L40S"), ())
+        dispatcher.take("sits", seat, FLEET, 0.0)
+        dispatcher.take("boots", seat, [], 0.0)
+        assert not dispatcher.overdue("sits", PATIENCE_S - 1) and dispatcher.overdue("sits", PATIENCE_S + 1)
+        assert not dispatcher.overdue("boots", PATIENCE_S + 1) and dispatcher.overdue("boots", BOOT_S + 1)
+        dispatcher.seen("sits", "a", "L40S", 0, 10)
+        assert not dispatcher.overdue("sits", 10 * BOOT_S)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def ran(record: TrialRecord, hours: float, gpu_type: str | None = "L40S", start_h: float = 0.0) -> TrialRecord:
+    """The record with one attempt of so many hours."""
+    start = {"from_step": 0, "started_s": start_h * 3600, "gpu_type": gpu_type, "gpu_count": 1.0, "device": "cuda"}
+    end = {"status": "finished", "ended_s": (start_h + hours) * 3600, "reason": "", "step": record.step}
+    return TrialRecord(**{**{f: getattr(record, f) for f in record.__slots__}, "attempts": [Attempt(1, start, end)]})
+
+
+def starts(sweep: Sweep, *, budget: Budget | None = None, fleet: list[Machine] = FLEET, **options: Any) -> Starts:
+    planner = Planner(sweep, fingerprint, [])
+    clock = Clock()
+    treasury = Treasury(budget, [], clock) if budget else None
+    find = options.pop("find", lambda trial: candidates(trial.resources, ()))
+    pace = options.pop("pace", Pace())
+    return Starts(planner, Dispatcher(**options), lambda: fleet, find, pace, treasury, clock)
+
+
+class TestStarts:
+    def mixed(self) -> Sweep:
+        """T=1 must have an H100 and comes first; T=2 must have an L40S."""
+        rules = (ResourceRule(when={"T": 1}, resources=on("H100")), ResourceRule(when={"T": 2}, resources=on("L40S")))
+        return study(resource_rules=rules)
+
+    def test_no_l40s_idles_because_a_trial_waits_for_an_h100(self) -> None:
+        line = starts(self.mixed())
+        begun = []
+        while (start := line.next()) is not None:
+            begun.append(start)
+        assert sorted(types([start.candidate for start in begun])) == ["H100"] + 4 * ["L40S"]
+
+    def test_who_comes_back_is_first_in_line_and_every_trial_ends_once(self) -> None:
+        rng = random.Random(0)
+        line = starts(self.mixed())
+        planner = line._planner
+        running, done = [], []
+        while not planner.is_done:
+            while (start := line.next()) is not None:
+                running.append(start.trial)
+            trial = running.pop(rng.randrange(len(running)))
+            if rng.random() < 0.3:
+                line.give_back(trial.trial_id)
+                continue
+            record = record_of(trial, Status.FINISHED)
+            line.ended(record)
+            planner.ended(record)
+            done.append(trial.trial_id)
+        assert len(done) == len(set(done)) == 8
+
+    def test_a_trial_that_fits_nowhere_is_handed_out_to_be_given_up(self) -> None:
+        start = starts(study(resources=on("L40S")), find=lambda _: []).next()
+        assert start and start.candidate is NOWHERE
+
+    def test_on_equal_machines_a_search_decides_as_late_as_it_can(self) -> None:
+        line = starts(study(), fleet=[Machine("a", None, {"CPU": 2})])
+        assert line.next() and line.next() and line.next() is None
+        assert sum(state.status is Status.RUNNING for state in line._planner.trials.values()) == 2
+        assert len(line._planner.trials) == 2
+
+
+class TestBudget:
+    def test_near_a_limit_nothing_starts_that_cannot_finish(self) -> None:
+        clock = Clock()
+        (first, second, *_) = (record_of(t, Status.FINISHED) for t in _trials())
+        treasury = Treasury(Budget(gpu_hours=10), [ran(first, 4.0)], clock)
+        assert treasury.refusal("new", Need(5, 5, 0)) is None
+        treasury.started("new", Need(5, 5, 0))
+        reason = treasury.refusal("other", Need(2, 2, 0))
+        assert reason == "9 of 10 GPU-hours taken, and the next trial needs 2"
+        assert treasury.refusal("other", Need(1, 1, 0)) is None
+        treasury.taken_back("new")
+        assert treasury.refusal("other", Need(2, 2, 0)) is None
+        treasury.ended(ran(second, 5.5))
+        assert treasury.refusal("other", Need(2, 2, 0)) is not None
+
+    def test_dollars_trials_and_hours_are_limits_too(self) -> None:
+        clock = Clock()
+        (known, *_) = (record_of(t, Status.INTERRUPTED) for t in _trials())
+        known = ran(known, 1.0)
+        assert "of 1 trials taken" in str(Treasury(Budget(trials=1), [known], clock).refusal("new", Need(0, 0, 0)))
+        assert Treasury(Budget(trials=1), [known], clock).refusal(known.trial_id, Need(0, 0, 0)) is None
+        assert "USD" in str(Treasury(Budget(usd=2), [known], clock).refusal("new", Need(1, 1, 0.5)))
+        treasury = Treasury(Budget(wall_hours=3), [known], clock)
+        clock.now_s = 2 * 3600
+        assert treasury.refusal("new", Need(0.9, 0, 0)) is None
+        assert "2 of 3 hours taken" in str(treasury.refusal("new", Need(1.1, 0, 0)))
+
+    def test_a_wrong_estimate_ends_in_a_stop(self) -> None:
+        clock = Clock()
+        treasury = Treasury(Budget(gpu_hours=2), [], clock)
+        treasury.started("new", Need(1, 1, 0))
+        clock.now_s = 1.5 * 3600
+        assert treasury.passed() is None
+        clock.now_s = 2.1 * 3600
+        assert treasury.passed() == "2.1 of 2 GPU-hours used"
+
+    @settings(max_examples=40, deadline=None)
+    @given(seed=st.integers(0, 1000), limit=st.integers(1, 9))
+    def test_so_many_trials_start_as_the_budget_allows_and_the_line_says_why(self, seed: int, limit: int) -> None:
+        rng = random.Random(seed)
+        line = starts(study(resources=on("L40S")), budget=Budget(trials=limit))
+        running, begun = [], 0
+        while True:
+            while (start := line.next()) is not None:
+                running.append(start.trial)
+                begun += 1
+            if not running:
+                break
+            record = ran(record_of(running.pop(rng.randrange(len(running))), Status.FINISHED), 1.0)
+            line.ended(record)
+            line._planner.ended(record)
+        assert begun == min(limit, 8)
+        assert line.is_over == (limit < 8) and ("trials taken" in line.refused) == (limit < 8)
+
+    def test_a_budget_too_small_for_one_trial_is_refused_at_once(self) -> None:
+        require_budget_for_one(study(), Budget(), [])
+        require_budget_for_one(study(), Budget(wall_hours=1), [])
+        with pytest.raises(SweepError, match=r"too small for one trial: .* of 1e-09 hours taken, .* Raise the limit"):
+            require_budget_for_one(study(), Budget(wall_hours=1e-9), [])
+        with pytest.raises(SweepError, match="GPU-hours"):
+            require_budget_for_one(study(resources=on("H100")), Budget(gpu_hours=1e-12), [])
+        (known, *_) = (ran(record_of(t, Status.FINISHED), 1.0) for t in _trials())
+        with pytest.raises(SweepError, match="1 of 1 trials taken"):
+            require_budget_for_one(study(), Budget(trials=1), [known])
+
+
+class TestPace:
+    def test_measured_trials_replace_the_assumption_for_their_device_alone(self) -> None:
+        (first, *_) = (record_of(t, Status.FINISHED) for t in _trials())
+        pace = Pace()
+        before = pace.need(first.config, "L40S", gpus=1, cpus=1), pace.need(first.config, "H100", gpus=1, cpus=1)
+        pace.learn(ran(first, 3.0))
+        after = pace.need(first.config, "L40S", gpus=0.5, cpus=1)
+        assert after.hours == pytest.approx(3.0) and after.gpu_hours == pytest.approx(1.5) and after.usd > 0
+        assert pace.need(first.config, "H100", gpus=1, cpus=1) == before[1] != before[0]
+        assert pace.need(first.config, "L40S", gpus=1, cpus=1, step=6).hours == pytest.approx(1.5)
+        assert pace.speed_of(first.config)("H100") > pace.speed_of(first.config)("L40S") > 0
+        assert pace.need(first.config, CPU, gpus=0, cpus=2).usd == 0
+
+    def test_a_trial_without_an_end_teaches_nothing(self) -> None:
+        (first, *_) = (record_of(t, Status.RUNNING) for t in _trials())
+        pace = Pace([first])
+        assert pace.need(first.config, CPU, gpus=0, cpus=1) == Pace().need(first.config, CPU, gpus=0, cpus=1)
+
+
+def _trials() -> list[Any]:
+    planner = Planner(study(), fingerprint, [])
+    return [planner.next() for _ in range(4)]

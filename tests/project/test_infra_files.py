@@ -1,0 +1,288 @@
+"""The files that start machines: AWS, Kubernetes, Slurm and the MLflow server, checked without any of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.resources import catalogue
+
+INFRA = Path(__file__).parents[2] / "infra"
+CLUSTER: dict[str, Any] = yaml.safe_load((INFRA / "aws" / "ray-cluster.yaml").read_text())
+WORKERS = {name: kind for name, kind in CLUSTER["available_node_types"].items() if name != CLUSTER["head_node_type"]}
+
+
+def validate(cluster: dict[str, Any]) -> dict[str, Any]:
+    """Ray's own preparation and check of a cluster file, as `ray up` does them."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared: dict[str, Any] = prepare_config(copy.deepcopy(cluster))
+    validate_config(prepared)
+    return prepared
+
+
+class TestAws:
+    def test_ray_accepts_the_cluster_file(self) -> None:
+        prepared = validate(CLUSTER)
+        assert set(prepared["available_node_types"]) == {"head", *WORKERS}
+        assert all(kind["min_workers"] == 0 for kind in prepared["available_node_types"].values())
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda cluster: cluster.update(idle_timeout=5),
+            lambda cluster: cluster["available_node_types"]["l40s-spot"].update(label={}),
+            lambda cluster: cluster["available_node_types"]["l40s-spot"].pop("resources"),
+            lambda cluster: cluster.update(head_node_type="master"),
+        ],
+    )
+    def test_ray_would_refuse_a_mistake(self, spoil: Callable[[dict[str, Any]], object]) -> None:
+        cluster = copy.deepcopy(CLUSTER)
+        spoil(cluster)
+        with pytest.raises(Exception, match=r"."):  # Ray raises jsonschema's, its own and click's errors here
+            validate(cluster)
+
+    def test_every_worker_is_labelled_and_sized_as_the_catalogue_says(self) -> None:
+        machines = {price.instance: price for price in catalogue.prices() if price.provider == "aws"}
+        for name, kind in WORKERS.items():
+            machine = machines[kind["node_config"]["InstanceType"]]
+            assert kind["resources"] == {"CPU": machine.num_vcpus, "GPU": machine.num_gpus}, name
+            assert kind["labels"]["ray.io/accelerator-type"] == catalogue.gpu(machine.gpu).ray_type, name
+
+    def test_both_gpu_types_come_as_spot_first_with_an_on_demand_twin(self) -> None:
+        for gpu in ("L40S", "H100"):
+            kinds = [kind for kind in WORKERS.values() if kind["labels"]["ray.io/accelerator-type"] == gpu]
+            spot = [kind for kind in kinds if kind["labels"]["ray.io/market-type"] == "spot"]
+            assert spot
+            for kind in spot:
+                assert kind["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+                twins = [other for other in kinds if other not in spot and other["resources"] == kind["resources"]]
+                assert twins and all(twin.get("priority", 0) < kind["priority"] for twin in twins)
+                assert not any("InstanceMarketOptions" in twin["node_config"] for twin in twins)
+
+    def test_the_cluster_asks_for_its_token_and_scales_by_label(self) -> None:
+        for command in CLUSTER["head_start_ray_commands"][1:] + CLUSTER["worker_start_ray_commands"][1:]:
+            assert "RAY_AUTH_MODE=token" in command
+        assert "RAY_enable_autoscaler_v2=1" in CLUSTER["head_start_ray_commands"][-1]
+        assert "--dashboard-host=127.0.0.1" in CLUSTER["head_start_ray_commands"][-1]
+
+    def test_machines_refuse_old_metadata_requests_and_delete_their_disks(self) -> None:
+        for kind in CLUSTER["available_node_types"].values():
+            assert kind["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
+            assert all(disk["Ebs"]["DeleteOnTermination"] for disk in kind["node_config"]["BlockDeviceMappings"])
+
+    def test_policies_are_json_and_bound_to_this_cluster(self) -> None:
+        for name in ("head", "worker"):
+            policy = json.loads((INFRA / "aws" / f"iam-{name}.json").read_text())
+            assert policy["Version"] == "2012-10-17"
+            actions = [action for statement in policy["Statement"] for action in _listed(statement["Action"])]
+            assert not any("*" in action for action in actions), name
+            assert {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"} <= set(actions)
+            tag = {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": CLUSTER["cluster_name"]}}
+            ending = [item for item in policy["Statement"] if "ec2:TerminateInstances" in _listed(item["Action"])]
+            assert all(statement["Condition"] == tag for statement in ending)
+            assert bool(ending) == (name == "head")
+
+    def test_every_kind_of_machine_starts_on_a_simulated_aws(
+        self, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        import boto3
+        from ray.autoscaler._private.aws.config import bootstrap_aws
+        from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+        monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes an SSH key there
+        iam = boto3.client("iam")
+        for name in ("trm-sweeps-head", "trm-sweeps-worker"):
+            iam.create_instance_profile(InstanceProfileName=name)
+        cluster = bootstrap_aws(validate(CLUSTER))
+        provider = AWSNodeProvider(cluster["provider"], cluster["cluster_name"])
+        for name, kind in cluster["available_node_types"].items():
+            provider.create_node(kind["node_config"], {"ray-user-node-type": name, "ray-node-type": "worker"}, 1)
+        found = [
+            machine
+            for reservation in boto3.client("ec2").describe_instances()["Reservations"]
+            for machine in reservation["Instances"]
+        ]
+        started = {
+            next(tag["Value"] for tag in machine["Tags"] if tag["Key"] == "ray-user-node-type"): (
+                machine["InstanceType"],
+                machine.get("InstanceLifecycle"),
+                machine["IamInstanceProfile"]["Arn"].rpartition("/")[2],
+            )
+            for machine in found
+        }
+        assert started == {
+            "head": ("m7i.xlarge", None, "trm-sweeps-head"),
+            "l40s-on-demand": ("g6e.2xlarge", None, "trm-sweeps-worker"),
+            "l40s-spot": ("g6e.2xlarge", "spot", "trm-sweeps-worker"),
+            "h100-on-demand": ("p5.4xlarge", None, "trm-sweeps-worker"),
+            "h100-spot": ("p5.4xlarge", "spot", "trm-sweeps-worker"),
+            "h100x8-on-demand": ("p5.48xlarge", None, "trm-sweeps-worker"),
+        }
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def strict(schema: Any) -> Any:
+    """A Kubernetes structural schema as JSON Schema: unknown fields are errors, int-or-string is either."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    closed = {key: strict(value) for key, value in schema.items()}
+    keeps_unknown = schema.get("x-kubernetes-preserve-unknown-fields", False)
+    if isinstance(schema.get("properties"), dict) and not keeps_unknown and "type" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+class TestKubernetes:
+    JOB: dict[str, Any] = yaml.safe_load((INFRA / "kubernetes" / "rayjob.yaml").read_text())
+
+    @pytest.fixture
+    def schema(self, shared: Path) -> dict[str, Any]:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        crd = yaml.load((shared / "schemas" / "ray.io_rayjobs.yaml").read_text(), Loader=loader)
+        version = next(item for item in crd["spec"]["versions"] if item["name"] == "v1")
+        spec: dict[str, Any] = strict(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+        return spec
+
+    def test_the_operator_knows_every_field_of_the_job(self, schema: dict[str, Any]) -> None:
+        import jsonschema
+
+        validator = jsonschema.Draft202012Validator(schema)
+        validator.validate(self.JOB["spec"])
+        spoilt = copy.deepcopy(self.JOB["spec"])
+        spoilt["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplicaz"] = 1
+        with pytest.raises(jsonschema.ValidationError, match="maxReplicaz"):
+            validator.validate(spoilt)
+
+    def test_the_cluster_scales_from_zero_by_label_with_a_token(self) -> None:
+        cluster = self.JOB["spec"]["rayClusterSpec"]
+        assert cluster["authOptions"] == {"mode": "token"}
+        assert cluster["enableInTreeAutoscaling"] and cluster["autoscalerOptions"]["version"] == "v2"
+        groups = {group["labels"]["ray.io/accelerator-type"]: group for group in cluster["workerGroupSpecs"]}
+        assert set(groups) == {"L40S", "H100"}
+        assert all(group["minReplicas"] == 0 and group["replicas"] == 0 for group in groups.values())
+
+
+class TestMlflowServer:
+    COMPOSE: dict[str, Any] = yaml.safe_load((INFRA / "mlflow" / "compose.yaml").read_text())
+
+    def test_it_follows_the_compose_specification(self, shared: Path) -> None:
+        import jsonschema
+
+        schema = json.loads((shared / "schemas" / "compose-spec.json").read_text())
+        jsonschema.Draft7Validator(schema).validate(self.COMPOSE)
+
+    def test_it_listens_on_this_machine_only_and_runs_the_pinned_version(self) -> None:
+        server = self.COMPOSE["services"]["mlflow"]
+        assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+        assert "ports" not in self.COMPOSE["services"]["database"]
+        pinned = re.search(r"^mlflow==(.+)$", (INFRA.parent / "constraints.txt").read_text(), re.MULTILINE)
+        assert pinned and f"mlflow=={pinned[1]} " in server["build"]["dockerfile_inline"]
+
+
+@pytest.mark.parametrize("path", sorted(INFRA.rglob("*.*")), ids=lambda path: path.name)
+def test_no_secret_is_written_down(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|hf_[A-Za-z0-9]{20}", text)
+    for value in re.findall(r"(?:password|token|secret)\w*\s*[:=]\s*['\"]?([\w/+=-]{12,})", text, re.IGNORECASE):
+        assert value.startswith(("$", "write")), value
+
+
+LISTEN = "import socket, sys, time; s = socket.create_server((sys.argv[1], int(sys.argv[2]))); time.sleep(60)"
+FAKES = {
+    "scontrol": 'printf "node1\\nnode2\\n"',
+    "hostname": "echo 127.0.0.1",
+    "srun": 'while [[ "$1" == -* ]]; do [ "$1" = -w ] && shift; shift; done; exec "$@"',
+    "ray": f"""echo "ray token=$(wc -c < "$RAY_AUTH_TOKEN_PATH") $*" >> "$LOG"
+        [ "$2" = --head ] && exec python3 -c '{LISTEN}' "${{3#*=}}" "${{4#*=}}" """,
+    "trm": """echo "trm $*" >> "$LOG"
+        until [ "$(grep -c '^ray' "$LOG")" = 2 ]; do sleep 0.05; done
+        trap 'echo stopped >> "$LOG"; exit 3' TERM
+        [ -n "$LONG" ] && { sleep 60 & wait $!; }
+        exit 0""",
+}
+
+
+class TestSlurm:
+    """The batch script against a Slurm made of shell stubs that note how they are called."""
+
+    @pytest.fixture
+    def job(self, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+        programs = tmp_path / "bin"
+        (tmp_path / ".venv" / "bin").mkdir(parents=True)
+        (tmp_path / ".venv" / "bin" / "activate").write_text("")
+        programs.mkdir()
+        for name, body in FAKES.items():
+            (programs / name).write_text(f"#!/bin/bash\n{body}\n")
+            (programs / name).chmod(0o755)
+
+        def submit(*arguments: str, long: bool) -> subprocess.Popen[str]:
+            environment = {
+                "PATH": f"{programs}:{os.environ['PATH']}",
+                "HOME": str(tmp_path),
+                "LOG": str(tmp_path / "log"),
+                "LONG": "yes" if long else "",
+                "SLURM_JOB_ID": str(os.getpid()),
+                "SLURM_JOB_NODELIST": "node[1-2]",
+                "SLURM_CPUS_PER_TASK": "8",
+                "TRM_STORAGE": "s3://bucket/it's",
+            }
+            script = str(INFRA / "slurm" / "sweep.sbatch")
+            return subprocess.Popen(
+                ["bash", script, *arguments], cwd=tmp_path, env=environment, text=True, start_new_session=True
+            )
+
+        return submit
+
+    def test_the_sweep_is_run_on_a_cluster_with_a_secret_token(
+        self, job: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    ) -> None:
+        process = job("sweeps/demo.py", "--gpu", "any", long=False)
+        try:
+            assert process.wait(timeout=20) == 0
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
+            process.wait()
+        log = (tmp_path / "log").read_text()
+        address = re.search(r"ray token=64 start --address=(\S+) --block --num-cpus=8", log)
+        assert address and f"--port={address[1].partition(':')[2]}" in log
+        where = f"--storage s3://bucket/it's --address {address[1]}"
+        assert f"trm sweep run sweeps/demo.py --gpu any {where}\n" in log
+        assert not list(tmp_path.glob(".trm-ray-token*"))
+
+    def test_the_warning_before_the_time_limit_reaches_the_driver(
+        self, job: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    ) -> None:
+        process = job("sweeps/demo.py", long=True)
+        log = tmp_path / "log"
+        try:
+            deadline = time.monotonic() + 20
+            while "trm sweep run" not in (log.read_text() if log.exists() else ""):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            time.sleep(0.2)  # until the driver's own handler is set
+            process.terminate()
+            assert process.wait(timeout=20) == 3
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
+            process.wait()
+        assert "stopped" in log.read_text()

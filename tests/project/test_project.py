@@ -1,0 +1,86 @@
+"""The repository itself: layout, README, packaging, and that every claim names a test that runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "infra").glob("**/*.md"))]
+
+
+@pytest.mark.parametrize("folder", ["datasets", "sweeps", "infra"])
+def test_folders_that_carry_another_librarys_name_are_no_packages(folder: str) -> None:
+    assert (ROOT / folder).is_dir() and not (ROOT / folder / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_every_page_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    broken = [t for t in targets if not t.startswith(("http://", "https://")) and not (page.parent / t).exists()]
+    assert not broken
+
+
+def test_commands_of_the_readme_exist_with_their_options() -> None:
+    surface = {line.split(" --")[0]: line for line in (ROOT / "tests/golden/cli.txt").read_text().splitlines()}
+    commands = re.findall(r"^(trm .*?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert len(commands) > 8
+    for command in commands:
+        known = [name for name in surface if f"{command} ".startswith(f"{name} ")]
+        assert known, command
+        options = re.findall(r"--[a-z-]+", command)
+        assert set(options) <= set(re.findall(r"--[a-z-]+", surface[max(known, key=len)])), command
+    for target in re.findall(r"^make (\S+)", README, re.MULTILINE):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+
+
+def test_tree_of_the_readme_names_every_file() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import tree
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+    assert tree.updated(README) == README, "run: python docs/tree.py"
+
+
+def test_every_recipe_constructs_and_says_what_it_is() -> None:
+    from trm_model.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        assert recipe().recipe in ("", name)
+        assert recipe.__doc__, name
+
+
+def test_every_claim_names_tests_that_exist_and_run() -> None:
+    claims = (ROOT / "docs" / "claims.md").read_text()
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", claims)
+    assert named
+    for file, function in named:
+        nodes = {
+            node.name: node
+            for node in ast.walk(ast.parse((ROOT / file).read_text()))
+            if isinstance(node, ast.FunctionDef)
+        }
+        assert function in nodes, f"{file}::{function}"
+        marks = [ast.unparse(decorator) for decorator in nodes[function].decorator_list]
+        assert not any("skip" in mark or "xfail" in mark for mark in marks), f"{file}::{function} is skipped"
+    for record in re.findall(r"`(benchmarks/[\w./-]+|docs/results/[\w./-]+)`", claims):
+        assert (ROOT / record).exists(), record
+
+
+def test_wheel_holds_the_packages_with_their_facts_and_templates(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"orchestrator", "trm_model", "trm_data"}
+    assert "orchestrator/_catalogue/gpus.csv" in names
+    assert any(name.startswith("orchestrator/report/templates/") for name in names)
+    assert any(name.startswith("orchestrator/baselines/data/") for name in names)

@@ -1,0 +1,148 @@
+"""Records: what is written once is read once, on a disk and on S3; one driver per sweep."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import SweepError
+from orchestrator.records.index import request_stop, stop_requested
+from orchestrator.records.reader import read_trial, read_trials
+from orchestrator.records.schema import Row, Status
+from orchestrator.records.writer import TrialWriter
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import dump
+from orchestrator.storage.lease import LEASE_S, DriverLock, driver_of
+from orchestrator.sweep.trials import explored
+from tests.support.sweeps import fingerprint, search
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_bucket"))
+
+
+def announce(storage: Storage) -> str:
+    trial = explored(search(), fingerprint, "T=1", {"T": 1})
+    head = {"stage": "explore", "family": "T=1", "config": trial.config.plain(), "dataset": {"benchmark": "b"}}
+    storage.write(f"sweeps/s/trials/{trial.trial_id}/trial.json", dump(head))
+    return trial.trial_id
+
+
+def attempt(storage: Storage, trial_id: str, first: int, last: int, status: str | None) -> TrialWriter:
+    """An attempt that took over at `first` and wrote a row per step up to `last`, in segments of three."""
+    writer = TrialWriter(storage, "s", trial_id)
+    writer.start({"from_step": first})
+    for step in range(first + 1, last + 1):
+        writer.add(Row(step, 1000.0 + step, "validation", {"exact_accuracy": step / 100}))
+        if step % 3 == 0:
+            writer.flush()
+    writer.flush()
+    if status is not None:
+        writer.end({"status": status, "step": last, "train_s": 1.0, "ended_s": 0.0, "reason": ""})
+    return writer
+
+
+def test_attempts_fold_into_one_curve_in_which_no_step_counts_twice(storage: Storage) -> None:
+    trial_id = announce(storage)
+    assert read_trial(storage, "s", trial_id).status is Status.PENDING
+    attempt(storage, trial_id, 0, 8, None)
+    assert read_trial(storage, "s", trial_id).status is Status.RUNNING
+    attempt(storage, trial_id, 5, 7, "interrupted")
+    assert read_trial(storage, "s", trial_id).status is Status.INTERRUPTED
+    last = attempt(storage, trial_id, 7, 10, None)
+    last.finish({"split": "validation", "metrics": {"exact_accuracy": 0.1}}, {})
+    last.end({"status": "finished", "step": 10, "train_s": 2.0})
+    record = read_trial(storage, "s", trial_id)
+    assert record.status is Status.FINISHED and record.step == 10
+    assert [step for step, _ in record.curve("exact_accuracy")] == list(range(1, 11))
+    assert [a.number for a in record.attempts] == [1, 2, 3]
+    assert record.result and record.result["metrics"]["exact_accuracy"] == 0.1
+    assert read_trials(storage, "s") == [record]
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY])
+def test_an_end_decides_the_status_and_a_stop_decision_wins_over_it(status: Status, tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    trial_id = announce(storage)
+    attempt(storage, trial_id, 0, 3, str(status))
+    assert read_trial(storage, "s", trial_id).status is status
+    storage.write(f"sweeps/s/trials/{trial_id}/stopped.json", dump({"step": 3, "reason": "rank"}))
+    assert read_trial(storage, "s", trial_id).status is Status.STOPPED
+
+
+def test_unknown_trial_is_a_key_error_and_an_unknown_sweep_is_empty(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    assert read_trials(storage, "s") == []
+    with pytest.raises(KeyError):
+        read_trial(storage, "s", "nobody")
+
+
+def _claim(url: str, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    try:
+        with DriverLock(open_storage(url), "s"):
+            results.put("owner")
+            barrier.wait()
+    except SweepError:
+        results.put("refused")
+        barrier.wait()
+
+
+def test_of_several_drivers_exactly_one_gets_the_sweep(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(4), context.Queue()
+    drivers = [context.Process(target=_claim, args=(str(tmp_path), barrier, results)) for _ in range(4)]
+    for driver in drivers:
+        driver.start()
+    said = sorted(results.get(timeout=60) for _ in drivers)
+    for driver in drivers:
+        driver.join(30)
+    assert said == ["owner", "refused", "refused", "refused"]
+
+
+def test_a_dead_drivers_sweep_is_taken_over_and_a_living_ones_is_not(storage: Storage) -> None:
+    gone = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    gone.start()
+    gone.join()
+    here: dict[str, Any] = {"host": socket.gethostname(), "started_s": 0.0, "beat_s": time.time()}
+    storage.write("lock.json", dump({**here, "pid": gone.pid}))
+    with DriverLock(storage, "s") as lock:
+        assert lock.took_over
+        assert driver_of(storage) is not None
+        with pytest.raises(SweepError, match="is being run by process"), DriverLock(storage, "s"):
+            raise AssertionError("two drivers")
+    assert driver_of(storage) is None
+
+    elsewhere = {**here, "host": "another-machine", "pid": 1}
+    storage.write("lock.json", dump(elsewhere))
+    assert driver_of(storage) is not None
+    storage.write("lock.json", dump({**elsewhere, "beat_s": time.time() - LEASE_S - 1}))
+    assert driver_of(storage) is None
+
+
+def test_a_driver_that_was_taken_over_notices(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.05)
+    with DriverLock(storage, "s") as lock:
+        other = {"host": "another-machine", "pid": 1, "started_s": 0.0, "beat_s": time.time()}
+        storage.write("lock.json", dump(other))
+        assert lock.lost.wait(10)
+    assert json.loads(storage.read("lock.json"))["host"] == "another-machine", "it is not this driver's to delete"
+
+
+def test_a_request_to_stop_reaches_the_driver_and_not_the_next_one(storage: Storage) -> None:
+    with DriverLock(storage, "s"):
+        assert not stop_requested(storage)
+        threading.Thread(target=request_stop, args=(storage,)).run()
+        assert stop_requested(storage)
+    with DriverLock(storage, "s"):
+        assert not stop_requested(storage)
+        assert json.loads(storage.read("lock.json"))["pid"] == os.getpid()

@@ -1,0 +1,65 @@
+"""Trials that another sweep of the storage has finished are taken over. No Ray here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.records.reader import read_trial, read_trials
+from orchestrator.records.reuse import Earlier
+from orchestrator.records.schema import Status
+from orchestrator.resources.usage import spending
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import dump
+from orchestrator.sweep.trials import PlannedTrial, study_trials
+from tests.records.test_extend import ran
+from tests.support.sweeps import fingerprint, study
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path))
+
+
+def planned(number: int = 0) -> PlannedTrial:
+    return list(study_trials(study(), fingerprint))[number]
+
+
+def head(trial: PlannedTrial) -> dict[str, object]:
+    dataset = {"benchmark": "sudoku-4x4", "fingerprint": "f"}
+    return {"stage": trial.stage, "family": "under another name", "config": trial.config.plain(), "dataset": dataset}
+
+
+def test_a_finished_trial_of_another_sweep_is_taken_over_with_its_curve_and_says_so(storage: Storage) -> None:
+    storage.write("sweeps/study/sweep.json", dump(study().plain()))
+    ran(storage, study(), planned(0), Status.FINISHED)
+    ran(storage, study(), planned(1), Status.FAILED)
+    earlier = Earlier(storage, "mine")
+    assert earlier.take_over(planned(1), head(planned(1))) is None
+    assert earlier.take_over(planned(2), head(planned(2))) is None
+    taken = earlier.take_over(planned(0), head(planned(0)))
+    original = read_trial(storage, "study", planned(0).trial_id)
+    assert taken and taken.status is Status.FINISHED and taken.family == "under another name"
+    assert taken.origin == {"kind": "reused", "sweep": "study", "trial_id": planned(0).trial_id}
+    assert (taken.result, taken.rows, taken.attempts) == (original.result, original.rows, original.attempts)
+    assert not [key for key in storage.list("sweeps/mine") if "checkpoints" in key], "they stay where they are"
+    assert spending(read_trials(storage, "mine"), 2000.0).trials == 0, "it costs this sweep nothing"
+
+
+def test_a_sweep_does_not_take_from_itself_nor_from_what_is_no_sweep(storage: Storage) -> None:
+    storage.write("sweeps/study/sweep.json", dump(study().plain()))
+    ran(storage, study(), planned(0), Status.FINISHED)
+    ran(storage, study(name="train"), planned(1), Status.FINISHED)
+    assert Earlier(storage, "study").take_over(planned(0), head(planned(0))) is None
+    assert Earlier(storage, "mine").take_over(planned(1), head(planned(1))) is None
+
+
+def test_a_copy_that_was_cut_short_is_made_again(storage: Storage) -> None:
+    storage.write("sweeps/study/sweep.json", dump(study().plain()))
+    ran(storage, study(), planned(0), Status.FINISHED)
+    whole = Earlier(storage, "mine").take_over(planned(0), head(planned(0)))
+    for key in ("result.json", "attempts/001/end.json"):
+        storage.delete(f"sweeps/mine/trials/{planned(0).trial_id}/{key}")
+    assert not read_trial(storage, "mine", planned(0).trial_id).status.is_final
+    assert Earlier(storage, "mine").take_over(planned(0), head(planned(0))) == whole

@@ -1,0 +1,87 @@
+"""GPU facts and prices."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from pathlib import Path
+
+import pytest
+
+from orchestrator.resources import catalogue
+from orchestrator.resources.catalogue import CatalogueError
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("L40S", "L40S"),
+        ("NVIDIA L40S", "L40S"),
+        ("H100", "H100-SXM"),
+        ("h100 pcie", "H100-PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100-SXM"),
+        ("NVIDIA H100 NVL", "H100-NVL"),
+    ],
+)
+def test_a_gpu_is_found_by_any_of_its_names(name: str, expected: str) -> None:
+    assert catalogue.gpu(name).name == expected
+
+
+@pytest.mark.parametrize(("name", "near"), [("L40", "L40S"), ("H100-SMX", "H100-SXM"), ("TPU", "Known: H100-NVL")])
+def test_an_unknown_gpu_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(CatalogueError, match=f"unknown GPU '{name}'.*{near}"):
+        catalogue.gpu(name)
+
+
+def test_the_facts_are_those_of_the_data_sheets() -> None:
+    l40s, h100 = catalogue.gpu("L40S"), catalogue.gpu("H100")
+    assert (l40s.bf16_tflops, l40s.bandwidth_gb_per_s, l40s.power_w) == (362, 864, 350)
+    assert (h100.bf16_tflops, h100.bandwidth_gb_per_s, h100.power_w) == (989, 3350, 700)
+    assert (l40s.memory_bytes, h100.memory_bytes) == (45_776 << 20, 81_920 << 20)
+
+
+def test_no_two_gpus_share_a_name() -> None:
+    names = [name.casefold() for known in catalogue.gpus() for name in {known.name, *known.aliases.split("|")} if name]
+    assert len(names) == len(set(names))
+
+
+def test_prices_are_per_gpu_and_the_cheapest_comes_first() -> None:
+    assert catalogue.usd_per_gpu_hour("L40S") == 1.861
+    assert catalogue.usd_per_gpu_hour("H100") == 6.88
+    assert catalogue.usd_per_gpu_hour("H100", "spot") == 2.54
+    assert catalogue.usd_per_gpu_hour("NVIDIA H100 PCIe", provider="lambda") == 3.29
+    shares = [price.usd_per_gpu_hour for price in catalogue.prices_for("H100")]
+    assert shares == sorted(shares) and min(shares) == 1.25
+
+
+def test_instances_are_the_on_demand_machines_of_aws() -> None:
+    assert [machine.instance for machine in catalogue.instances_for("H100")] == ["p5.4xlarge", "p5.48xlarge"]
+    first = catalogue.instances_for("L40S")[0]
+    assert (first.instance, first.num_vcpus, first.memory_gib, first.num_gpus) == ("g6e.xlarge", 4, 32, 1)
+
+
+def test_a_missing_market_lists_the_known_ones() -> None:
+    with pytest.raises(CatalogueError, match=r"no spot price for H100-NVL at aws\. Known: runpod on-demand"):
+        catalogue.usd_per_gpu_hour("H100-NVL", "spot")
+
+
+def test_every_price_names_a_known_gpu_and_says_where_it_is_from() -> None:
+    for price in catalogue.prices():
+        assert catalogue.gpu(price.gpu).name == price.gpu
+        assert price.source
+        assert 0.5 < price.usd_per_gpu_hour < 15
+
+
+def test_every_aws_family_has_a_quota_in_both_markets() -> None:
+    families = {price.instance[0] for price in catalogue.prices() if price.provider == "aws"}
+    expected = set(itertools.product(families, ("on-demand", "spot")))
+    assert {(quota.family, quota.market) for quota in catalogue.quotas()} == expected
+    assert len({quota.code for quota in catalogue.quotas()}) == len(catalogue.quotas())
+
+
+def test_aws_prices_equal_the_reference_table(shared: Path) -> None:
+    with (shared / "research" / "hardware.csv").open(newline="") as file:
+        expected = {row["item"]: row["usd_per_hour_on_demand_us_east_1"] for row in csv.DictReader(file)}
+    for price in catalogue.prices():
+        if (price.provider, price.market) == ("aws", "on-demand"):
+            assert float(expected[price.instance]) == price.usd_per_hour

@@ -1,0 +1,281 @@
+"""The page: complete, self-contained, well-formed, honest in words, and written whole or not at all."""
+
+from __future__ import annotations
+
+import re
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from results_factory import demo_records, large_records, make_config, make_record
+
+from orchestrator.records.schema import Row, Status
+from orchestrator.results.baselines import load_baselines
+from orchestrator.results.leaderboard import build_leaderboard
+from orchestrator.results.report import render_report, write_report
+from orchestrator.results.report.importance import importances
+from orchestrator.results.report.markup import Scale, compact, dollars, duration, flops, points, tag
+from orchestrator.results.report.scatter import pareto
+from orchestrator.results.report.summary import summarise
+from orchestrator.results.report.trial_plots import effect
+from orchestrator.results.report.views import studies, thin
+from orchestrator.sweep.settings import configure
+from trm_data.errors import UserError
+
+NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
+VOID = {"meta", "link", "input", "br"}
+
+
+class Checker(HTMLParser):
+    """Balances the tags and collects what the tests ask about."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.references: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if name not in VOID:
+            self.open.append(name)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        if values.get("role") == "img":
+            self.images.append(values)
+        self.references += [str(values[key]) for key in ("src", "href") if values.get(key)]
+
+    def handle_endtag(self, name: str) -> None:
+        assert self.open.pop() == name
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_report(demo_records(), now=NOW)
+
+
+@pytest.fixture(scope="module")
+def checked(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    return checker
+
+
+def test_page_is_well_formed_and_every_id_is_its_own(checked: Checker) -> None:
+    assert checked.open == []
+    assert len(checked.ids) == len(set(checked.ids)) > 5
+
+
+def test_page_loads_nothing_from_anywhere(page: str, checked: Checker) -> None:
+    fetched = [
+        r
+        for r in checked.references
+        if not r.startswith(("#", "data:", "https://arxiv.org/", "https://github.com/", "https://arcprize.org/"))
+    ]
+    assert fetched == [] and "@import" not in page and "url(" not in page and "<script src" not in page
+    assert all(f'id="{r[1:]}"' in page for r in checked.references if r.startswith("#"))
+
+
+def test_page_says_what_was_found_with_its_interval(checked: Checker) -> None:
+    text = re.sub(r"\s+", " ", " ".join(checked.text))  # \s matches the no-break space too
+    assert "solves 96.3 % of 500 held-out puzzles (mean of 3 seeds; 95 % interval over seeds 93.8 to 98.8)" in text
+    assert "The data separate it from hrm (86.8 %) and direct (31.9 %)." in text
+    assert "The search explored 12 trials on validation puzzles and stopped 2 of them early." in text
+    assert "12 trials (search stage)" in text and "2026-11-21 22:00 UTC" in text
+
+
+def test_page_shows_every_row_its_provenance_and_every_baseline(checked: Checker) -> None:
+    text = " ".join(checked.text)
+    assert all(record.trial_id in text for record in demo_records() if record.stage == "confirm")
+    assert "3f9c2a71d0b84e55a6c1" in text and "748ea00c55aa" in text and "node-7 (cpu)" in text
+    assert '"hidden_size": 64' in text
+    shown = [row for row in load_baselines() if row.role != "ablation" and row.split != "as-printed"]
+    assert all(row.system in text for row in shown)
+
+
+def test_page_plots_have_words_for_a_screen_reader(checked: Checker) -> None:
+    labels = [str(image.get("aria-label")) for image in checked.images]
+    assert len(labels) >= 7 and all(len(label) > 20 for label in labels)
+    assert any("validation over training steps for 21 trials" in label for label in labels)
+
+
+def test_page_plots_are_well_formed_xml(page: str) -> None:
+    drawings = re.findall(r"<svg(?:(?!<svg).)*?role=\"img\".*?</svg>(?=</div>)", page, flags=re.DOTALL)
+    assert len(drawings) >= 7
+    for drawing in drawings:
+        ET.fromstring(drawing)
+
+
+def test_page_escapes_what_users_write() -> None:
+    record = replace(
+        make_record(make_config(), score=0.5, stage="confirm"), family="<script>alert(1)</script>&", sweep="<b>"
+    )
+    page = render_report([record], now=NOW, baselines=[])
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in page and "<b>" not in page
+
+
+def test_page_without_records_shows_the_published_results() -> None:
+    page = render_report([], now=NOW)
+    assert "Published results" in page and "TRM-MLP" in page and "All trials" not in page
+
+
+def test_page_of_a_young_sweep_claims_nothing() -> None:
+    young = [
+        replace(r, status=Status.RUNNING, result=None, rows=r.rows[:1]) for r in demo_records() if r.stage == "explore"
+    ]
+    page = render_report(young, now=NOW, baselines=[])
+    assert "No result is confirmed yet" in page and "Confirmed results" not in page
+
+
+def test_page_survives_a_trial_without_any_row() -> None:
+    bare = replace(demo_records()[0], status=Status.PENDING, result=None, rows=[], attempts=[])
+    assert "pending" in render_report([bare], now=NOW, baselines=[])
+
+
+def test_page_ignores_a_non_finite_score() -> None:
+    record = demo_records()[0]
+    broken = replace(
+        record, status=Status.DIVERGED, result=None, rows=[Row(1, 0.0, "validation", {"exact_accuracy": float("nan")})]
+    )
+    page = render_report([broken], now=NOW, baselines=[])
+    assert "1 trial failed, diverged or ran out of memory." in page and ">nan<" not in page
+
+
+def test_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "report.html"
+    write_report(demo_records(), target, now=NOW, baselines=[])
+    assert target.read_text().endswith("</html>") and list(target.parent.iterdir()) == [target]
+    with pytest.raises(UserError, match="cannot write"):
+        write_report([], target.parent, now=NOW, baselines=[])
+    assert list(tmp_path.iterdir()) == [target.parent]
+
+
+def test_summary_does_not_claim_what_seeds_cannot_show() -> None:
+    def run(family: str, cycles: int, scores: tuple[float, ...]) -> list:
+        configs = [make_config(cycles=cycles, seed=seed) for seed in range(len(scores))]
+        return [make_record(c, score=s, stage="study", family=family) for c, s in zip(configs, scores, strict=True)]
+
+    records = run("deep", 3, (0.95, 0.85, 0.91)) + run("shallow", 1, (0.90, 0.82, 0.87))
+    table = build_leaderboard(None, records, [])[0]
+    words = summarise(studies(records)[0], table).replace("\N{NO-BREAK SPACE}", " ")
+    assert "cannot separate it from shallow (86.3 %)" in words
+    assert "ran 2 configurations in 6 trials" in words
+    single = run("deep", 3, (0.95,))
+    assert "one seed: that says nothing yet" in summarise(studies(single)[0], build_leaderboard(None, single, [])[0])
+
+
+def test_importance_needs_enough_complete_trials_and_finds_the_cause() -> None:
+    few = studies(demo_records()[:6])[0]
+    assert importances(few.compared, few.varied) is None
+    configs = [make_config(cycles=c, latent=n) for c in (1, 2, 3, 4) for n in (2, 3, 4, 6)]
+    records = [make_record(config, score=0.2 * config.model.cycles) for config in configs]
+    study = studies(records)[0]
+    found = importances(study.compared, study.varied)
+    assert found is not None and found.evaluator == "fANOVA (Optuna)" and found.trials == 16
+    assert next(iter(found.shares)) == "T" and found.shares["T"] > 0.9
+    assert sum(found.shares.values()) == pytest.approx(1)
+
+
+def test_study_names_varied_settings_by_letter_and_leaves_controls_out() -> None:
+    study = studies(demo_records())[0]
+    assert study.varied == ("T", "n", "N_sup", "aug")
+    assert {trial.variant for trial in study.compared} == {"trm"} and len(study.compared) == 12
+
+
+def test_study_takes_a_default_for_the_value_that_it_stands_for() -> None:
+    kept, said, changed = (
+        configure(make_config(seed=seed), {"model.shared_network": value})
+        for seed, value in enumerate((None, True, False))
+    )
+    records = [make_record(config, score=0.5, stage="study", split="test") for config in (kept, said, changed)]
+    (study,) = studies(records)
+    assert study.varied == ("model.shared_network",)
+    assert [trial.settings["model.shared_network"] for trial in study.trials] == [True, True, False]
+    (study,) = studies(records[:2])
+    assert study.varied == ()
+
+
+def test_study_of_variants_leaves_out_what_follows_from_the_variant() -> None:
+    configs = [make_config(variant=variant) for variant in ("trm", "hrm")]
+    (study,) = studies([make_record(config, score=0.5, stage="study", split="test") for config in configs])
+    assert study.varied == ("model.variant",)
+
+
+def test_study_never_compares_validation_scores_with_test_scores() -> None:
+    cells = [make_record(make_config(cycles=cycles), score=0.5, stage="study") for cycles in (1, 2, 3)]
+    few = studies([*demo_records(), *cells])[0].compared
+    many = studies([*demo_records()[:2], *cells])[0].compared
+    assert {trial.split for trial in few} == {"validation"} and {trial.split for trial in many} == {"test"}
+
+
+def test_setting_with_many_values_gets_a_numeric_axis() -> None:
+    base = make_config()
+    rates = [1e-4 * 1.4**index for index in range(12)]
+    configs = [base.model_copy(update={"optimizer": base.optimizer.model_copy(update={"lr": lr})}) for lr in rates]
+    records = [make_record(config, score=0.4 + index / 40) for index, config in enumerate(configs)]
+    study = studies(records)[0]
+    drawing = effect(study.compared, "lr", "lr, learning rate")
+    assert study.varied == ("lr",) and drawing.count("<circle") == 12
+    assert ">0.0001<" in drawing and ">0.001<" in drawing and "mean-bar" not in drawing
+    assert "Learning rate" in render_report(records, now=NOW, baselines=[])
+
+
+def test_thin_keeps_ends_and_length() -> None:
+    curve = [(step, step / 500) for step in range(500)]
+    thinned = thin(curve)
+    assert len(thinned) == 64 and thinned[0] == curve[0] and thinned[-1] == curve[-1]
+    assert thin(curve[:5]) == curve[:5]
+
+
+def test_pareto_keeps_only_what_nothing_beats() -> None:
+    assert pareto([(1, 10), (2, 5), (3, 30), (3, 20), (4, 30)]) == [(1, 10), (3, 30)]
+    assert pareto([]) == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "ticks"),
+    [
+        (Scale(0, 100), [0, 20, 40, 60, 80, 100]),
+        (Scale(0, 1200), [0, 250, 500, 750, 1000]),
+        (Scale(1e12, 1e15, log=True), [1e12, 1e13, 1e14, 1e15]),
+        (Scale.over([5.0]), [4.6, 4.8, 5.0, 5.2, 5.4]),
+    ],
+)
+def test_scale_has_round_ticks_inside(scale: Scale, ticks: list[float]) -> None:
+    assert scale.ticks() == pytest.approx(ticks)
+    assert all(0 <= scale.at(tick) <= 100 for tick in ticks)
+
+
+def test_numbers_are_written_as_people_read_them() -> None:
+    assert [compact(v) for v in (148_000, 7e6, 1.7e12, 12, None)] == ["148 K", "7 M", "1.7 T", "12", "\u2013"]
+    assert [flops(v) for v in (1.512e14, 0, 2e21)] == ["151 TFLOP", "0 FLOP", "2 ZFLOP"]
+    assert [duration(v) for v in (10.08, 200, 18_400, None)] == ["10.1 s", "3.33 min", "5.11 h", "\u2013"]
+    assert [dollars(v) for v in (0.39465, 0.0036, 17)] == ["$0.39", "$0.0036", "$17.00"]
+    assert [points(v) for v in (87.4, 46.58, 0.0)] == ["87.4", "46.58", "0.0"]
+
+
+def test_tag_escapes_text_and_attributes_but_not_markup() -> None:
+    assert (
+        tag("a", "<", tag("b", "x"), href='"&', aria_label="l")
+        == '<a href="&quot;&amp;" aria-label="l">&lt;<b>x</b></a>'
+    )
+
+
+@pytest.mark.slow
+def test_thousand_trials_of_two_hundred_points_take_five_seconds_and_six_megabytes() -> None:
+    records = large_records(1_000, 200)
+    before = time.process_time()
+    build_leaderboard(None, records, load_baselines())
+    page = render_report(records, now=NOW)
+    assert time.process_time() - before <= 5.0
+    assert len(page.encode()) <= 6_000_000

@@ -1,0 +1,190 @@
+"""Statistics against published worked examples and a second library; the source of each value is named in its test."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.proportion import proportion_confint
+
+from orchestrator.results import stats
+
+# Student's sleep data as shipped with R (`datasets::sleep`): extra hours of ten patients under two drugs.
+SLEEP_1 = (0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0)
+SLEEP_2 = (1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4)
+
+
+@pytest.mark.parametrize(
+    ("solved", "items", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_equals_the_table_of_newcombe_1998(solved: int, items: int, low: float, high: float) -> None:
+    """R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
+    interval = stats.wilson(solved / items, items)
+    assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
+
+
+@given(st.integers(1, 5_000), st.floats(0, 1))
+def test_wilson_equals_statsmodels_and_stays_inside(items: int, share: float) -> None:
+    solved = round(share * items)
+    interval = stats.wilson(solved / items, items)
+    assert interval == pytest.approx(proportion_confint(solved, items, method="wilson"), abs=1e-9)
+    assert 0 <= interval.low <= solved / items + 1e-12 and solved / items - 1e-12 <= interval.high <= 1
+
+
+def test_wilson_refuses_what_is_no_proportion() -> None:
+    with pytest.raises(ValueError, match=r"proportion=87.4 must be in 0..1"):
+        stats.wilson(87.4, 100)
+
+
+def test_welch_equals_r_on_the_sleep_data() -> None:
+    """R: t.test(extra ~ group, data = sleep): t = -1.8608, df = 17.776, p = 0.07939, -3.3654832 to 0.2054832."""
+    result = stats.welch(SLEEP_1, SLEEP_2)
+    assert result.difference == pytest.approx(-1.58)
+    assert result.degrees == pytest.approx(17.776, abs=5e-4)
+    assert result.p_value == pytest.approx(0.07939, abs=5e-6)
+    assert result.interval == pytest.approx((-3.3654832, 0.2054832), abs=5e-8)
+
+
+def test_paired_and_mean_interval_equal_r_on_the_sleep_data() -> None:
+    """R: t.test(..., paired = TRUE): df = 9, p = 0.002833, -2.4598858 to -0.7001142."""
+    result = stats.paired(SLEEP_1, SLEEP_2)
+    assert result.p_value == pytest.approx(0.002833, abs=5e-7)
+    assert result.interval == pytest.approx((-2.4598858, -0.7001142), abs=5e-8)
+    differences = [a - b for a, b in zip(SLEEP_1, SLEEP_2, strict=True)]
+    assert stats.mean_interval(differences) == pytest.approx(result.interval)
+
+
+def test_one_seed_has_neither_spread_nor_interval() -> None:
+    assert stats.spread([0.9]) is None and stats.mean_interval([0.9]) is None
+    with pytest.raises(ValueError, match="at least two values"):
+        stats.welch([0.9], [0.8, 0.7])
+
+
+def test_mcnemar_equals_statsmodels_and_needs_discordant_items() -> None:
+    """Counts of A. Agresti, Categorical Data Analysis, table 10.1: 794, 150, 86, 570."""
+    first = np.repeat([1, 1, 0, 0], [794, 150, 86, 570])
+    second = np.repeat([1, 0, 1, 0], [794, 150, 86, 570])
+    expected = statsmodels_mcnemar([[794, 150], [86, 570]], exact=True).pvalue
+    assert stats.mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+    assert stats.mcnemar(first, first) == 1.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_holm_equals_statsmodels(count: int) -> None:
+    p_values = np.random.default_rng(count).beta(0.3, 1, count).tolist()
+    assert stats.holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+
+
+def test_holm_of_ties_and_of_nothing() -> None:
+    assert stats.holm([0.02, 0.02, 1.0]) == [0.06, 0.06, 1.0] and stats.holm([]) == []
+
+
+def test_bootstrap_agrees_with_the_t_interval_where_both_hold() -> None:
+    rng = np.random.default_rng(1)
+    sample = rng.normal(0.5, 0.1, 400)
+    bootstrap, student = stats.bootstrap_mean(sample, rng), stats.mean_interval(list(sample))
+    assert student is not None
+    assert bootstrap == pytest.approx(student, abs=0.001)
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 394), (0.5, 64), (0.8, 26)])
+def test_seeds_needed_equals_cohens_classes(effect: float, seeds: int) -> None:
+    """G*Power 3.1, two-sided t test, alpha 0.05, power 0.80: 394, 64, 26 per group for Cohen's small, medium, large."""
+    assert stats.seeds_needed(effect, 1.0) == seeds
+    assert stats.detectable_effect(1.0, seeds) == pytest.approx(effect, rel=0.02)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 10])
+def test_detectable_effect_equals_statsmodels(seeds: int) -> None:
+    power = TTestIndPower().power(stats.detectable_effect(1.0, seeds), nobs1=seeds, alpha=0.05)
+    assert power == pytest.approx(0.80, abs=1e-6)
+
+
+def test_seeds_needed_at_the_edges() -> None:
+    assert stats.seeds_needed(1.0, 0.0) == 2
+    assert stats.seeds_needed(0.0, 1.0) is None
+    assert math.isinf(stats.detectable_effect(1.0, 1))
+
+
+@pytest.mark.parametrize(("share", "items", "gap"), [(0.05, 120, 7.9), (0.4, 400, 9.7), (0.85, 1000, 4.5)])
+def test_detectable_gap_of_the_public_test_sets(share: float, items: int, gap: float) -> None:
+    assert 100 * stats.detectable_gap(share, items) == pytest.approx(gap, abs=0.05)
+
+
+def test_rank_ranges_separate_only_what_the_errors_allow() -> None:
+    assert stats.rank_ranges([0.9, 0.5, 0.49], [0.01, 0.01, 0.01]) == [(1, 1), (2, 3), (2, 3)]
+    assert stats.rank_ranges([0.9, 0.5], [0.5, 0.5]) == [(1, 2), (1, 2)]
+    assert stats.rank_ranges([0.7], [0.1]) == [(1, 1)]
+    assert stats.rank_ranges([], []) == []
+
+
+def test_rank_ranges_widen_with_few_seeds() -> None:
+    scores, errors = [0.8, 0.7], [0.03, 0.03]
+    assert stats.rank_ranges(scores, errors, [30.0, 30.0]) == [(1, 1), (2, 2)]
+    assert stats.rank_ranges(scores, errors, [2.0, 2.0]) == [(1, 2), (1, 2)]
+
+
+def test_welch_with_a_resolution_is_not_certain_about_equal_runs() -> None:
+    assert stats.welch([0.5, 0.5], [0.4, 0.4]).p_value == 0.0
+    careful = stats.welch([0.5, 0.5], [0.4, 0.4], resolution=0.05)
+    assert careful.p_value > 0.05 and careful.interval.low < 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("items", [50, 100, 120, 400, 500, 1_000])
+def test_wilson_coverage_is_near_its_promise(items: int) -> None:
+    """Exact, not simulated: the binomial probability of the counts whose interval holds the truth, n*p and n*q >= 5.
+
+    A binomial count is discrete, so the coverage saws up and down; below 120 items a few teeth pass the band by 0.2 %.
+    """
+    counts = np.arange(items + 1)
+    low, high = np.array([stats.wilson(count / items, items) for count in counts]).T
+    shares = np.linspace(5 / items, 1 - 5 / items, 401)
+    coverage = [binom.pmf(counts, items, share)[(low <= share) & (share <= high)].sum() for share in shares]
+    inside = [0.93 <= value <= 0.97 for value in coverage]
+    assert np.mean(inside) >= (1.0 if items >= 120 else 0.99)
+    assert np.mean(coverage) == pytest.approx(0.95, abs=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_seed_interval_coverage_is_near_its_promise(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    runs = rng.normal(0.87, 0.013, (20_000, seeds))
+    intervals = (stats.mean_interval(row) for row in runs.tolist())
+    held = np.mean([interval is not None and interval.low <= 0.87 <= interval.high for interval in intervals])
+    assert 0.93 <= held <= 0.97
+
+
+@pytest.mark.slow
+def test_rank_ranges_hold_the_true_rank_at_least_as_often_as_promised() -> None:
+    rng = np.random.default_rng(5)
+    truth = np.array([0.9, 0.86, 0.85, 0.8, 0.6, 0.59])
+    held = np.zeros(len(truth))
+    for _ in range(2_000):
+        scores = rng.normal(truth, 0.02)
+        ranges = stats.rank_ranges(scores.tolist(), [0.02] * len(truth))
+        held += [low <= rank <= high for rank, (low, high) in enumerate(ranges, 1)]
+    assert (held / 2_000 >= 0.95).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tasks", "shares"), [(120, (0.85, 0.1, 0.05)), (120, (0.5, 0.2, 0.3)), (400, (0.5, 0.1, 0.4))]
+)
+def test_bootstrap_over_tasks_coverage_is_near_its_promise(tasks: int, shares: tuple[float, float, float]) -> None:
+    """Tasks of which none, half or all test inputs are solved, as many as the ARC evaluation sets have."""
+    rng = np.random.default_rng(tasks)
+    truth, held, rounds = 0.5 * shares[1] + shares[2], 0, 1_500
+    for _ in range(rounds):
+        low, high = stats.bootstrap_mean(rng.choice([0.0, 0.5, 1.0], tasks, p=shares), rng, resamples=600)
+        held += low <= truth <= high
+    assert 0.93 <= held / rounds <= 0.97

@@ -1,0 +1,173 @@
+"""What starts next, what stops early, and that nothing is run twice or forgotten."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.search.early_stopping import Rung, decide
+from orchestrator.search.planner import Planner
+from orchestrator.sweep import Confirm, Stopping, Sweep, choice
+from orchestrator.sweep.trials import PlannedTrial
+from tests.support.sweeps import fingerprint, record_of, search, study
+
+ENDINGS = [Status.FINISHED, Status.FINISHED, Status.FINISHED, Status.STOPPED, Status.DIVERGED, Status.FAILED]
+
+
+def play(planner: Planner, rng: random.Random, slots: int, records: dict[str, TrialRecord], until: int) -> None:
+    """Run up to `until` trials with `slots` at once; what is still running then stays RUNNING on the record."""
+    running: list[PlannedTrial] = []
+    ended = 0
+    while not planner.is_done and ended < until:
+        while len(running) < slots and (trial := planner.next()) is not None:
+            records[trial.trial_id] = record_of(trial, Status.RUNNING, step=4)
+            running.append(trial)
+        trial = running.pop(rng.randrange(len(running)))
+        status = rng.choice(ENDINGS) if trial.stage == "explore" else Status.FINISHED
+        record = record_of(trial, status, value=rng.random())
+        records[trial.trial_id] = record
+        planner.ended(record)
+        ended += 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), slots=st.integers(1, 4), cuts=st.lists(st.integers(0, 6), max_size=3))
+def test_search_runs_exactly_what_was_asked_for_however_often_it_is_killed(
+    seed: int, slots: int, cuts: list[int]
+) -> None:
+    rng = random.Random(seed)
+    records: dict[str, TrialRecord] = {}
+    for until in [*cuts, 1000]:
+        play(Planner(search(), fingerprint, list(records.values())), rng, slots, records, until)
+    stages = [record.stage for record in records.values()]
+    assert stages.count("explore") == 5
+    finished = any(r.stage == "explore" and r.status is Status.FINISHED for r in records.values())
+    assert stages.count("confirm") == 2 + (2 if finished else 0)
+    assert all(record.status.is_final for record in records.values())
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 6), max_size=3))
+def test_study_runs_every_cell_and_seed_once_however_often_it_is_killed(seed: int, cuts: list[int]) -> None:
+    rng = random.Random(seed)
+    records: dict[str, TrialRecord] = {}
+    started: list[str] = []
+    for until in [*cuts, 1000]:
+        planner = Planner(study(), fingerprint, list(records.values()))
+        done = {key for key, record in records.items() if record.status.is_final}
+        play(planner, rng, 2, records, until)
+        started += [key for key, record in records.items() if record.status.is_final and key not in done]
+    assert sorted(started) == sorted(set(started)) == sorted(records)
+    assert len(records) == 8
+
+
+def test_unfinished_trials_of_an_earlier_driver_come_first() -> None:
+    first = Planner(search(), fingerprint, [])
+    trials = [first.next() for _ in range(3)]
+    assert all(trials)
+    records = [
+        record_of(t, s, step=4)
+        for t, s in zip(trials, [Status.FINISHED, Status.INTERRUPTED, Status.RUNNING], strict=True)
+        if t
+    ]
+    again = Planner(search(), fingerprint, records)
+    resumed = {again.next(), again.next()}
+    assert {t.trial_id for t in resumed if t} == {records[1].trial_id, records[2].trial_id}
+
+
+def test_best_is_confirmed_with_fresh_seeds_on_test_and_controls_fill_the_wait() -> None:
+    planner = Planner(search(trials=2), fingerprint, [])
+    first, second = planner.next(), planner.next()
+    assert first and second
+    third = planner.next()
+    assert third and third.family == "direct" and third.stage == "confirm"
+    planner.ended(record_of(first, Status.FINISHED, value=0.9))
+    planner.ended(record_of(second, Status.FINISHED, value=0.2))
+    rest = list(iter(planner.next, None))
+    best = [trial for trial in rest if trial.family.startswith("best")]
+    assert [trial.config.seed for trial in best] == [1, 2]
+    assert {trial.config.model.cycles for trial in best} == {first.config.model.cycles}
+    assert {trial.config.evaluation.split for trial in best} == {"test"}
+
+
+def test_a_stopped_or_diverged_trial_is_never_the_best() -> None:
+    planner = Planner(search(trials=2), fingerprint, [])
+    first, second = planner.next(), planner.next()
+    assert first and second
+    planner.ended(record_of(first, Status.STOPPED, value=0.99))
+    planner.ended(record_of(second, Status.FINISHED, value=0.1))
+    assert [record.trial_id for record in planner.best(3)] == [second.trial_id]
+
+
+def test_small_space_is_exhausted_without_duplicates_or_a_hang() -> None:
+    sweep = search(space={"T": choice(1, 2)}, trials=10, confirm=Confirm(top=0, seeds=1))
+    planner = Planner(sweep, fingerprint, [])
+    trials = list(iter(planner.next, None))
+    assert sorted(t.config.model.cycles for t in trials) == [1, 2]
+    assert planner.exhausted
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_every_sampler_suggests_distinct_cells(sampler: str) -> None:
+    planner = Planner(search(sampler=sampler, trials=9), fingerprint, [])
+    trials = []
+    for _ in range(9):
+        trial = planner.next()
+        assert trial is not None and trial.stage == "explore"
+        planner.ended(record_of(trial, Status.FINISHED, value=trial.config.model.cycles / 10))
+        trials.append(trial)
+    assert len({trial.trial_id for trial in trials}) == 9
+
+
+def rungs(*values: float, cell: float = 0.5) -> list[Rung]:
+    return [Rung(step, value, cell) for step, value in zip(range(10, 1000, 10), values, strict=False)]
+
+
+RULE = Stopping(rule="halving", grace=0.4, keep=0.5)
+
+
+def test_nothing_is_stopped_before_the_grace_period() -> None:
+    others = {str(k): rungs(0.9, 0.9) for k in range(6)}
+    assert not decide(RULE, 100, rungs(0.0, 0.0), others).stop
+
+
+def test_the_worse_half_is_stopped_after_it_and_the_better_goes_on() -> None:
+    others = {str(k): rungs(0, 0, 0, 0.2 * k) for k in range(5)}
+    assert decide(RULE, 100, rungs(0, 0, 0, 0.1), others).stop
+    assert not decide(RULE, 100, rungs(0, 0, 0, 0.7), others).stop
+
+
+def test_while_nobody_solves_anything_cell_accuracy_decides() -> None:
+    others = {str(k): rungs(0, 0, 0, 0, cell=0.5 + 0.01 * k) for k in range(5)}
+    assert not decide(RULE, 100, rungs(0, 0, 0, 0, cell=0.9), others).stop
+    decision = decide(RULE, 100, rungs(0, 0, 0, 0, cell=0.1), others)
+    assert decision.stop and "raw cell accuracy" in decision.reason
+
+
+def test_few_peers_or_equal_peers_stop_nobody() -> None:
+    assert not decide(RULE, 100, rungs(0, 0, 0, 0), {"a": rungs(1, 1, 1, 1), "b": rungs(1, 1, 1, 1)}).stop
+    same = {str(k): rungs(0, 0, 0, 0.5) for k in range(8)}
+    assert not decide(RULE, 100, rungs(0, 0, 0, 0.5), same).stop
+
+
+def test_confirmed_trials_are_never_stopped() -> None:
+    sweep = search(trials=1, stopping=Stopping(rule="halving", grace=0.0, keep=0.1), confirm=Confirm(seeds=8))
+    planner = Planner(sweep, fingerprint, [])
+    first = planner.next()
+    assert first
+    planner.ended(record_of(first, Status.FINISHED))
+    confirmed = list(iter(planner.next, None))
+    decisions = [planner.rung(t.trial_id, Rung(4, k / 10, k / 10), k / 10) for k, t in enumerate(confirmed)]
+    assert len(decisions) == 8 and not any(decision.stop for decision in decisions)
+
+
+def test_total_counts_what_a_sweep_will_have() -> None:
+    def total(sweep: Sweep) -> int:
+        return Planner(sweep, fingerprint, []).total
+
+    assert total(search()) == 5 + 2 * (1 + 1)
+    assert total(study()) == 8

@@ -1,0 +1,273 @@
+"""What a search tries: every sampler, conditions, several aims, and what earlier sweeps taught it."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.errors import SweepError
+from orchestrator.records.index import trial_folder
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.search import objectives
+from orchestrator.search.planner import Planner
+from orchestrator.search.sampler import Ahead, Explorer, make_suggester
+from orchestrator.search.warm_start import WarmStart, published_cells, warm_start
+from orchestrator.storage import open_storage
+from orchestrator.storage.base import dump
+from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, integers, log_uniform, uniform
+from orchestrator.sweep.settings import get_setting
+from orchestrator.sweep.space import Cell, cells, drawn_settings, grid
+from orchestrator.sweep.trials import PlannedTrial, explored
+from tests.support.results import make_record
+from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
+
+ENDINGS = [Status.FINISHED, Status.FINISHED, Status.FINISHED, Status.STOPPED, Status.DIVERGED, Status.FAILED]
+RANGES: dict[str, Any] = {"lr": log_uniform(1e-4, 1e-1), "wd": uniform(0.0, 1.0), "n": integers(1, 4)}
+
+
+def play(planner: Planner, rng: random.Random, records: dict[str, TrialRecord], until: int) -> None:
+    """Run up to `until` trials, two at once; what is still running then stays RUNNING on the record."""
+    running: list[PlannedTrial] = []
+    ended = 0
+    while not planner.is_done and ended < until:
+        while len(running) < 2 and (trial := planner.next()) is not None:
+            assert trial.trial_id not in records or not records[trial.trial_id].status.is_final, "run twice"
+            records[trial.trial_id] = record_of(trial, Status.RUNNING, step=4)
+            running.append(trial)
+        if not running:
+            time.sleep(0.002)  # the next configuration is being worked out
+            continue
+        trial = running.pop(rng.randrange(len(running)))
+        status = rng.choice(ENDINGS) if trial.stage == "explore" else Status.FINISHED
+        records[trial.trial_id] = record_of(trial, status, value=rng.random())
+        planner.ended(records[trial.trial_id])
+        ended += 1
+
+
+def play_with_kills(sweep: Sweep, seed: int, cuts: list[int]) -> dict[str, TrialRecord]:
+    rng = random.Random(seed)
+    records: dict[str, TrialRecord] = {}
+    for until in [*cuts, 1000]:
+        play(Planner(sweep, fingerprint, list(records.values())), rng, records, until)
+    return records
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes"])
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 6), max_size=3))
+def test_every_sampler_runs_exactly_what_was_asked_for_however_often_it_is_killed(
+    sampler: str, seed: int, cuts: list[int]
+) -> None:
+    sweep = search(sampler=sampler, space=RANGES, trials=8, confirm=Confirm(seeds=1))
+    _assert_exact(play_with_kills(sweep, seed, cuts), 8)
+
+
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 10_000))
+def test_gaussian_process_runs_exactly_what_was_asked_for_though_killed(seed: int) -> None:
+    sweep = search(sampler="gp", space=RANGES, trials=6, confirm=Confirm(seeds=1))
+    _assert_exact(play_with_kills(sweep, seed, [5]), 6)
+
+
+def _assert_exact(records: dict[str, TrialRecord], trials: int) -> None:
+    stages = [record.stage for record in records.values()]
+    finished = any(record.stage == "explore" and record.status is Status.FINISHED for record in records.values())
+    assert (stages.count("explore"), stages.count("confirm")) == (trials, int(finished))
+    assert all(record.status.is_final for record in records.values())
+
+
+class Slow(Explorer):
+    """An explorer that thinks until it is told to stop thinking."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.thought = threading.Event()
+
+    def suggest(self) -> PlannedTrial | None:
+        assert self.thought.wait(30)
+        return super().suggest()
+
+
+def test_slow_sampler_never_keeps_the_scheduler_waiting() -> None:
+    explorer = Slow(search(), fingerprint, [])
+    ahead = Ahead(explorer)
+    assert not ahead.is_ready() and not ahead.is_ready()
+    explorer.thought.set()
+    while not ahead.is_ready():
+        time.sleep(0.001)
+    first = ahead.suggest()
+    while not ahead.is_ready():
+        time.sleep(0.001)
+    second = ahead.suggest()
+    assert first and second and first.trial_id != second.trial_id
+
+
+def test_what_goes_wrong_in_the_sampler_s_thread_is_raised_in_the_scheduler_s() -> None:
+    sweep = search(minimise=("usd",), resources=Resources(gpus=1))
+    ahead = Ahead(Explorer(sweep, fingerprint, []))
+    trial = explored(sweep, fingerprint, "T=1 n=1", {"model.cycles": 1, "model.latent_steps": 1})
+    ahead.adopt(trial)
+    ahead.tell(dataclasses.replace(make_record(trial.config, score=0.5), trial_id=trial.trial_id))  # it ran on a CPU
+    with pytest.raises(SweepError, match="no price"):
+        while True:
+            ahead.is_ready()
+
+
+def test_planner_is_not_done_while_a_configuration_is_worked_out() -> None:
+    planner = Planner(search(sampler="gp", trials=5), fingerprint, [])
+    slow = Slow(planner.sweep, fingerprint, [])
+    planner._suggester = Ahead(slow)
+    assert planner.next() is None and not planner.is_done
+    slow.thought.set()
+    while (trial := planner.next()) is None:
+        assert not planner.is_done
+    assert trial.stage == "explore"
+
+
+CONDITIONAL: dict[str, Any] = {
+    "space": {"model.variant": choice("trm", "direct"), "T": choice(1, 2, 3), "n": choice(1, 2)},
+    "only_if": {"T": {"model.variant": "trm"}, "n": {"model.variant": "trm"}},
+    "forbidden": ({"T": 3, "n": (2, 4)},),
+}
+
+
+def test_study_has_a_cell_once_where_an_axis_counts_for_nothing_and_none_that_is_forbidden() -> None:
+    found = [name for name, _ in cells(study(**CONDITIONAL))]
+    assert found == ["variant=trm T=1 n=1", "variant=trm T=1 n=2", "variant=trm T=2 n=1", "variant=trm T=2 n=2",
+                     "variant=trm T=3 n=1", "variant=direct"]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_search_finds_every_allowed_cell_and_no_other(sampler: str) -> None:
+    sweep = search(**CONDITIONAL, sampler=sampler, trials=20, confirm=Confirm(top=0, seeds=1))
+    records = play_with_kills(sweep, 3, [2, 3])
+    found = [drawn_settings(sweep, record.config) for record in records.values()]
+    assert len(found) == 6 and all(cell in found for cell in grid(sweep))
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_search_over_ranges_keeps_its_conditions(seed: int) -> None:
+    sweep = search(
+        space={"model.mixer": choice("mlp", "attention"), "model.num_heads": choice(1, 2), "lr": log_uniform(0.01, 1)},
+        only_if={"model.num_heads": {"model.mixer": "attention"}},
+        forbidden=({"model.mixer": "attention", "model.num_heads": 1},),
+        base=tiny_config(**{"model.positions": "none"}), sampler_seed=seed, trials=10, confirm=Confirm(top=0, seeds=1),
+    )  # fmt: skip
+    for record in play_with_kills(sweep, seed, [3]).values():
+        heads = record.config.model.num_heads
+        assert heads == 2, "attention with one head is forbidden, and an MLP mixer keeps the base's two"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"forbidden": ({"T": (1, 2, 3)},)}, "every cell is forbidden"),
+        ({"only_if": {"lr": {"T": 1}}}, "no axis of the space"),
+        ({"only_if": {"T": {"n": 1}}}, "put that axis before it"),
+        ({"forbidden": ({"model.cycels": 1},)}, "'model.cycles'"),
+        ({"sampler": "cmaes"}, "two or more ranges"),
+        ({"minimise": ("train_flops",), "stopping": Stopping(rule="median")}, "Pareto"),
+        ({"minimise": ("usd",)}, "GPUs"),
+        ({"space": {"T": {"kind": "choice", "values": [1, 2, 1]}}}, "given twice"),
+        ({"space": {"T": choice(1, 2), "model.puzzle_embedding_size": choice(16, 64)}}, "puzzle_embedding_size=64"),
+        ({"space": {"n": {"kind": "uniform", "low": 1.5, "high": 3, "integer": True}}}, "whole numbers"),
+        ({"space": {"T": choice("one", 2)}}, "model.cycles='one'"),
+        ({"space": {"T": {"kind": "uniform", "low": "a", "high": 3}}}, "low"),
+    ],
+)
+def test_space_that_cannot_be_searched_is_refused_when_it_is_made(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, Exception)) as caught:
+        search(**changes)
+    assert message in str(caught.value)
+
+
+def scored(sweep: Sweep, cycles: int, latent: int, value: float, flops: float) -> TrialRecord:
+    trial = explored(
+        sweep, fingerprint, f"T={cycles} n={latent}", {"model.cycles": cycles, "model.latent_steps": latent}
+    )
+    record = record_of(trial, Status.FINISHED, value=value)
+    cast(dict[str, Any], record.result)["train_flops"] = flops
+    return record
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=9))
+def test_pareto_front_holds_what_nothing_beats_and_beats_all_others(points: list[tuple[int, int]]) -> None:
+    sweep = search(minimise=("train_flops",))
+    places = [(cycles, latent) for cycles in (1, 2, 3) for latent in (1, 2, 3)]
+    records = [scored(sweep, *place, *point) for place, point in zip(places, points, strict=False)]
+    front = objectives.pareto_front(records, sweep)
+
+    def beats(one: TrialRecord, other: TrialRecord) -> bool:
+        (a, cost_a), (b, cost_b) = objectives.values(one, sweep), objectives.values(other, sweep)
+        return a >= b and cost_a <= cost_b and (a, cost_a) != (b, cost_b)
+
+    assert front and not any(beats(one, other) for one in front for other in front)
+    assert all(any(beats(one, other) for one in front) for other in records if other not in front)
+
+
+def test_search_with_two_aims_confirms_its_pareto_front_thinned_evenly() -> None:
+    sweep = search(minimise=("train_flops",), trials=5, confirm=Confirm(top=3, seeds=1))
+    points = [(1, 1, 0.2, 1e9), (1, 2, 0.5, 2e9), (2, 1, 0.4, 3e9), (2, 2, 0.7, 4e9), (3, 3, 0.9, 9e9)]
+    records = [scored(sweep, *point) for point in points]
+    confirmed = list(iter(Planner(sweep, fingerprint, records).next, None))
+    assert [trial.family for trial in confirmed] == ["best T=3 n=3", "best T=1 n=2", "best T=1 n=1"]
+
+
+def test_sampler_learns_from_both_aims_without_complaint() -> None:
+    sweep = search(minimise=("train_flops", "num_parameters"), sampler="tpe", trials=9, confirm=Confirm(top=0, seeds=1))
+    suggester = make_suggester(sweep, fingerprint, [])
+    for index in range(9):
+        trial = suggester.suggest()
+        assert trial is not None
+        record = record_of(trial, Status.FINISHED, value=index / 9)
+        cast(dict[str, Any], record.result)["num_parameters"] = index
+        suggester.tell(record)
+
+
+def test_earlier_trials_of_the_same_question_are_results_and_others_are_tried_first(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep = search(warm_start=("same", "other"), trials=8)
+    longer = search(base=tiny_config(**{"train.max_steps": 24}))
+    for name, asked, cycles, value in [("same", sweep, 1, 0.3), ("other", longer, 2, 0.4), ("other", longer, 3, 0.9)]:
+        record = scored(asked, cycles, 1, value, 1e9)
+        folder = trial_folder(storage, name, record.trial_id)
+        head = {"stage": "explore", "family": record.family, "config": record.config.plain(), "dataset": {}}
+        folder.write("trial.json", dump(head))
+        folder.write("result.json", dump(cast(dict[str, Any], record.result)))
+    earlier = warm_start(sweep, storage, fingerprint)
+    assert [record.config.model.cycles for record in earlier.known] == [1]
+    assert [cell["model.cycles"] for cell in earlier.first] == [3, 2]
+    planner = Planner(sweep, fingerprint, [], earlier)
+    tried = [planner.next() for _ in range(2)]
+    assert [trial.config.model.cycles for trial in tried if trial] == [3, 2]
+
+
+def test_warm_start_from_a_sweep_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="'nowhere'"):
+        warm_start(search(warm_start=("nowhere",)), open_storage(str(tmp_path)), fingerprint)
+
+
+def test_published_grid_names_its_best_cells_inside_the_space() -> None:
+    sweep = search(space={"T": choice(1, 2, 3, 4), "n": choice(2, 4, 6)}, warm_start=("published",))
+    found = published_cells(sweep)
+    assert found[0] == {"model.cycles": 3, "model.latent_steps": 6}  # 87.4 %, Table 3
+    assert [(cell["model.cycles"], cell["model.latent_steps"]) for cell in found] == [(3, 6), (2, 4), (1, 2)]
+
+
+def test_restarted_driver_tries_no_warm_start_twice() -> None:
+    first: Cell = {"model.cycles": 3, "model.latent_steps": 2}
+    sweep = search()
+    trial = Planner(sweep, fingerprint, [], WarmStart(first=(first,))).next()
+    assert trial and get_setting(trial.config, "T") == 3
+    record = record_of(trial, Status.FINISHED)
+    again = Planner(sweep, fingerprint, [record], WarmStart(first=(first,))).next()
+    assert again and again.trial_id != trial.trial_id

@@ -1,0 +1,125 @@
+"""Small sweeps and records for the tests of the orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.records.datasets import provide
+from orchestrator.records.index import trial_folder
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from orchestrator.sweep import Confirm, Stopping, Sweep, Variant, choice, configure
+from orchestrator.sweep.trials import PlannedTrial, trial_id
+from orchestrator.worker.job import Job, Listener
+from trm_data.config import DataRequest
+from trm_model.config import TrialConfig
+from trm_model.recipes import get_recipe
+
+TINY: dict[str, Any] = {
+    "data.benchmark": "sudoku-4x4",
+    "data.blanks": 6,
+    "data.num_train": 32,
+    "data.num_validation": 16,
+    "data.num_test": 16,
+    "model.hidden_size": 16,
+    "model.num_heads": 2,
+    "model.cycles": 1,
+    "model.latent_steps": 1,
+    "train.batch_size": 8,
+    "train.max_steps": 12,
+    "train.dtype": "float32",
+    "runtime.evaluate_every": 4,
+    "runtime.checkpoint_every_s": 0.2,
+}
+
+
+def set_options(settings: Mapping[str, Any], *left_out: str) -> list[str]:
+    """`--set path=value` for each but those."""
+    kept = {path: value for path, value in settings.items() if path not in left_out}
+    return [part for path, value in kept.items() for part in ("--set", f"{path}={value}")]
+
+
+def tiny_config(**settings: Any) -> TrialConfig:
+    """A run of a fraction of a second."""
+    return configure(get_recipe("sudoku-mini"), {**TINY, **settings})
+
+
+def fingerprint(request: DataRequest) -> str:
+    """An identity for a dataset that nobody builds."""
+    return f"dataset of {request.num_train}"
+
+
+def search(**changes: Any) -> Sweep:
+    """A search over 3 x 3 cells with two confirmed seeds."""
+    values: dict[str, Any] = {
+        "name": "search",
+        "kind": "search",
+        "base": tiny_config(),
+        "space": {"T": choice(1, 2, 3), "n": choice(1, 2, 3)},
+        "trials": 5,
+        "sampler": "random",
+        "stopping": Stopping(rule="none"),
+        "confirm": Confirm(seeds=2, controls=(Variant(name="direct", settings={"model.variant": "direct"}),)),
+    }
+    return Sweep(**{**values, **changes})
+
+
+def study(**changes: Any) -> Sweep:
+    """A study of 2 x 2 cells with two seeds."""
+    values: dict[str, Any] = {
+        "name": "study",
+        "base": tiny_config(),
+        "space": {"T": choice(1, 2), "n": choice(1, 2)},
+        "seeds": 2,
+    }
+    return Sweep(**{**values, **changes})
+
+
+def record_of(trial: PlannedTrial, status: Status, value: float = 0.5, step: int | None = None) -> TrialRecord:
+    """A record as if the trial had run."""
+    last = trial.config.train.max_steps if step is None else step
+    metrics = {"exact_accuracy": value, "cell_accuracy": value, "raw_cell_accuracy": value}
+    result = {
+        "split": trial.config.evaluation.split,
+        "items": 16,
+        "metrics": metrics,
+        "train_flops": 1e9,
+        "train_s": 1.0,
+    }
+    end = None if status is Status.RUNNING else {"status": str(status), "step": last, "train_s": 1.0, "reason": ""}
+    return TrialRecord(
+        trial_id=trial.trial_id,
+        sweep="sweep",
+        stage=trial.stage,
+        family=trial.family,
+        config=trial.config,
+        dataset={"benchmark": "sudoku-4x4-generated", "fingerprint": "f", "generated": True},
+        status=status,
+        step=last,
+        rows=[Row(s, float(s), "validation", metrics) for s in range(4, last + 1, 4)],
+        attempts=[] if status is Status.PENDING else [Attempt(1, {"from_step": 0}, end)],
+        stopped={"step": last, "reason": "rank"} if status is Status.STOPPED else None,
+        result=result if status is Status.FINISHED else None,
+    )
+
+
+def attempted(
+    storage: Storage, config: TrialConfig, placement: dict[str, Any], listen: Listener = lambda news: None
+) -> TrialRecord:
+    """The record of one attempt at a trial, made in this process."""
+    from orchestrator.worker.attempt import run_attempt  # imports torch
+
+    dataset = provide(storage, config.data.request())
+    name = trial_id(config, dataset.fingerprint)
+    planned = {
+        "stage": "study",
+        "family": "",
+        "config": config.plain(),
+        "dataset": {"fingerprint": dataset.fingerprint},
+    }
+    trial_folder(storage, "s", name).create("trial.json", dump(planned))
+    run_attempt(Job(storage.url, "s", name, config.plain(), dataset.path.name, placement), listen, lambda: False)
+    return read_trial(storage, "s", name)

@@ -1,0 +1,238 @@
+"""What tests of tracking stand on: real MLflow servers, a PostgreSQL cluster of their own, and what a tracker has."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.writer import dump_rows
+from orchestrator.storage import Storage
+from orchestrator.storage.base import dump
+from tests.support.infra import free_port, wait_for_http
+from trm_data.config import DataConfig
+from trm_data.settings import digest
+from trm_model.config import TrialConfig
+
+DEFINITION = {"name": "depth", "kind": "study", "space": {"model.cycles": [1, 2]}, "seeds": [0, 1]}
+START_S = 1_790_000_000.0
+
+
+def record(seed: int = 0, steps: int = 5, **changes: Any) -> TrialRecord:
+    """A running trial with `steps` rows of training and validation."""
+    config = TrialConfig(recipe="sudoku-mini", data=DataConfig(), seed=seed)
+    rows = [
+        Row(step, START_S + step, split, {"loss": 1 / (step + seed + 1), "exact_accuracy": step / 100})
+        for step in range(10, 10 * steps + 1, 10)
+        for split in ("train", "validation")
+    ]
+    start = {
+        "host": "node-1",
+        "gpu_type": "L40S",
+        "started_s": START_S,
+        "versions": {"torch": "2.13.0"},
+        "git": {"commit": "abc123", "dirty": False},
+    }
+    made = TrialRecord(
+        trial_id=digest(config.plain()),
+        sweep="depth",
+        stage="study",
+        family="T=1 n=2",
+        config=config,
+        dataset={
+            "benchmark": "sudoku-6x6-generated",
+            "fingerprint": "f" * 64,
+            "source": "generator",
+            "generated": True,
+            "counts": {"train": 400},
+        },
+        status=Status.RUNNING,
+        step=10 * steps,
+        rows=rows,
+        attempts=[Attempt(1, start, None)],
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def finished(seed: int = 0, steps: int = 5) -> TrialRecord:
+    """The same trial at its end, with a final score."""
+    before = record(seed, steps)
+    end = {"status": "finished", "step": before.step, "ended_s": START_S + 99, "train_s": 80.0}
+    result = {
+        "split": "test",
+        "items": 500,
+        "metrics": {"exact_accuracy": 0.91},
+        "num_parameters": 1234,
+        "ended_s": START_S + 99,
+    }
+    attempts = [Attempt(1, before.attempts[0].start, end)]
+    return dataclasses.replace(before, status=Status.FINISHED, attempts=attempts, result=result)
+
+
+START_LIMIT_S = 600
+"""A server starts in a few seconds, and in minutes where ten others share its core."""
+
+
+class FirstUse(NamedTuple):
+    """What the first use of a new folder left behind."""
+
+    done: subprocess.CompletedProcess[str]
+    current_folder: Path
+    database: Path
+
+
+@pytest.fixture(scope="session")
+def first_use(tmp_path_factory: pytest.TempPathFactory) -> FirstUse:
+    """A process that makes a new database: two seconds of migrations, which is why all tests copy this one."""
+    here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from orchestrator.tracking.mlflow import MlflowProjection, default_uri\n"
+        "assert 'mlflow' not in sys.modules\n"
+        "MlflowProjection(default_uri(Path(sys.argv[1]))).sync([], 'none', {})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(there)], cwd=here, capture_output=True, text=True)
+    return FirstUse(done, here, there / "mlflow.db")
+
+
+@pytest.fixture
+def migrated(first_use: FirstUse) -> Path:
+    return first_use.database
+
+
+class MlflowServer:
+    """`mlflow server` as a process that can be killed and started again at the same address."""
+
+    def __init__(self, backend: str, artifacts: str, environment: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        self._command += ["--workers", "1", "--backend-store-uri", backend, "--artifacts-destination", artifacts]
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._environment = {**os.environ, **quiet, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_for_http(f"{self.url}/health", self._process, timeout_s=START_LIMIT_S)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its workers."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> MlflowServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def _postgres_binaries() -> Path | None:
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).parent
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+@contextmanager
+def postgres_cluster() -> Iterator[str]:
+    """A PostgreSQL cluster on a free port, as an unprivileged user; yields the address of its empty database."""
+    binaries = _postgres_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed (pip install 'psycopg[binary]')")
+    account: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="trm-postgres-"))
+    if account:
+        shutil.chown(folder, account["user"], account["group"])
+    data, port = folder / "data", free_port()
+
+    def call(program: str, *arguments: str) -> None:
+        command = [str(binaries / program), "-D", str(data), *arguments]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **account)
+
+    try:
+        call("initdb", "-U", "mlflow", "-A", "trust", "-E", "UTF8", "--no-sync")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        call("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://mlflow@127.0.0.1:{port}/postgres"
+        finally:
+            call("pg_ctl", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_record(storage: Storage, record: TrialRecord, segment: int = 1, rows_from: int = 0) -> None:
+    """Write a made-up record, or what is new of it, as a trial process would."""
+    folder = storage.sub(f"sweeps/{record.sweep}/trials/{record.trial_id}")
+    head = {"stage": record.stage, "family": record.family, "config": record.config.plain(), "dataset": record.dataset}
+    folder.write("trial.json", dump(head))
+    for attempt in record.attempts:
+        prefix = f"attempts/{attempt.number:03d}"
+        folder.write(f"{prefix}/start.json", dump({"from_step": 0, **attempt.start}))
+        folder.write(f"{prefix}/rows-{segment:06d}.jsonl", dump_rows(record.rows[rows_from:]))
+        if attempt.end:
+            folder.write(f"{prefix}/end.json", dump(attempt.end))
+    if record.result:
+        folder.write("result.json", dump(record.result))
+
+
+def contents(uri: str, experiment: str = "trm") -> list[dict[str, Any]]:
+    """Everything that a tracker has of an experiment, without the ids that it gave: equal where two say the same."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    place = client.get_experiment_by_name(experiment).experiment_id
+    runs = client.search_runs([place], "tags.sweep != 'none'", max_results=5000)  # `none` made the empty database
+    return sorted((_content(client, run) for run in runs), key=lambda run: str(run["tags"].get("trial_id", "")))
+
+
+def _content(client: Any, run: Any) -> dict[str, Any]:
+    passing = {"mlflow.parentRunId", "mlflow.user", "mlflow.artifacts"}
+    return {
+        "tags": {name: value for name, value in run.data.tags.items() if name not in passing},
+        "params": run.data.params,
+        "curves": {
+            name: sorted((point.step, point.timestamp, str(point.value)) for point in history)
+            for name in run.data.metrics
+            for history in [client.get_metric_history(run.info.run_id, name)]
+        },
+        "datasets": [(data.dataset.name, data.dataset.digest) for data in run.inputs.dataset_inputs],
+        "times": (run.info.start_time, run.info.end_time, run.info.status),
+        "files": sorted(_files(client, run.info.run_id, "")),
+    }
+
+
+def _files(client: Any, run_id: str, folder: str) -> Iterator[str]:
+    for entry in client.list_artifacts(run_id, folder or None):
+        if entry.is_dir:
+            yield from _files(client, run_id, entry.path)
+        else:
+            yield entry.path

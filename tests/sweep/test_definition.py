@@ -1,0 +1,167 @@
+"""Sweeps from Python and from the command line: expansion, identity, and errors that name their remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.cli.options import make_sweep
+from orchestrator.errors import SweepError
+from orchestrator.sweep import Sweep, choice, configure
+from orchestrator.sweep.domains import Uniform
+from orchestrator.sweep.loader import load_sweep, parse_assignment
+from orchestrator.sweep.settings import get_setting
+from orchestrator.sweep.space import cells
+from orchestrator.sweep.trials import study_trials, trial_id
+from tests.support.sweeps import fingerprint, search, study, tiny_config
+from trm_data.errors import ConfigError, UserError
+
+NO_OPTIONS = {
+    "recipe": None, "vary": None, "settings": None, "seeds": None, "trials": None, "max_steps": None, "name": None,
+    "gpu": None, "cpus": None,
+}  # fmt: skip
+
+
+def test_study_expands_to_every_cell_and_seed_with_distinct_ids() -> None:
+    trials = list(study_trials(study(), fingerprint))
+    assert len({trial.trial_id for trial in trials}) == len(trials) == 8
+    assert [trial.family for trial in trials[:4]] == ["T=1 n=1", "T=1 n=2", "T=2 n=1", "T=2 n=2"]
+    assert {trial.config.evaluation.split for trial in trials} == {"test"}
+
+
+def test_command_line_and_file_build_the_same_trials(tmp_path: Path) -> None:
+    file = tmp_path / "grid.py"
+    file.write_text(
+        "from orchestrator.sweep import Sweep, choice\n"
+        "from trm_model.recipes import get_recipe\n"
+        "sweep = Sweep(name='grid', base=get_recipe('sudoku-mini'), space={'T': choice(1, 2), 'n': choice(2, 4)})\n"
+    )
+    options = {**NO_OPTIONS, "recipe": "sudoku-mini", "vary": ["T=1,2", "n=2,4"], "name": "grid"}
+    from_file = make_sweep(file, **NO_OPTIONS)
+    from_options = make_sweep(None, **options)  # type: ignore[arg-type]
+    assert list(study_trials(from_file, fingerprint)) == list(study_trials(from_options, fingerprint))
+
+
+def test_same_options_make_the_same_name_and_other_options_another() -> None:
+    def name(**options: object) -> str:
+        return make_sweep(None, **{**NO_OPTIONS, "recipe": "sudoku-mini", "vary": ["T=1,2"], **options}).name  # type: ignore[arg-type]
+
+    assert name() == name() == name(cpus=2.0)
+    assert len({name(), name(seeds=2), name(max_steps=7), name(vary=["T=1,3"])}) == 4
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "model.cycles": st.integers(1, 6),
+            "optimizer.lr": st.floats(1e-5, 1e-1),
+            "train.dtype": st.sampled_from(["float32", "bfloat16"]),
+            "data.num_augmentations": st.integers(0, 1000),
+        }
+    )
+)
+def test_configure_sets_what_it_is_told_and_nothing_else(settings: dict[str, object]) -> None:
+    base = tiny_config()
+    config = configure(base, settings)  # type: ignore[arg-type]
+    assert {path: get_setting(config, path) for path in settings} == settings
+    restored = configure(config, {path: get_setting(base, path) for path in settings})
+    assert restored == base
+
+
+def test_trial_id_ignores_what_cannot_change_a_result() -> None:
+    config = tiny_config()
+    same = configure(config, {"runtime.num_threads": 7, "runtime.checkpoint_every_s": 99.0, "recipe": "other"})
+    same = configure(same, {"evaluation.batch_size": 3})
+    assert trial_id(same, "data") == trial_id(config, "data")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": 5},
+        {"T": 2},
+        {"aug": 3},
+        {"train.max_steps": 5},
+        {"evaluation.split": "test"},
+        {"data.train_splits": ["train", "validation"]},
+    ],
+)
+def test_trial_id_tells_apart_what_can(settings: dict[str, object]) -> None:
+    config = tiny_config()
+    assert trial_id(configure(config, settings), "data") != trial_id(config, "data")  # type: ignore[arg-type]
+    assert trial_id(config, "data") != trial_id(config, "other data")
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("model.cycels", "'model.cycles'"),
+        ("modle.cycles", "'model.cycles'"),
+        ("cycles", "'model.cycles'"),
+        ("Nsup", "'N_sup'"),
+        ("model", "is a group"),
+    ],
+)
+def test_misspelt_setting_names_the_nearest(path: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configure(tiny_config(), {path: 1})
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["T", "T=", "=3", ""])
+def test_assignment_of_another_form_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match="--vary T=1,2"):
+        parse_assignment(text, "--vary")
+
+
+def test_values_are_typed_by_their_looks() -> None:
+    assert parse_assignment("lr=1e-4,2", "--vary")[1] == [1e-4, 2]
+    assert parse_assignment("D=null", "--vary")[1] == [None]
+    assert parse_assignment("train.dtype=float32", "--vary")[1] == ["float32"]
+
+
+def test_value_of_a_wrong_type_is_refused_when_the_sweep_is_made() -> None:
+    with pytest.raises(ConfigError, match=r"model\.cycles='x'"):
+        study(space={"T": choice(1, "x")})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = 1", "defines no sweep"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("import nowhere_at_all", "nowhere_at_all"),
+        ("from orchestrator.sweep import *\nsweep = Sweep(name='a b', base={})", "name='a b'"),
+        ("from orchestrator.sweep import *\nsweep = Sweep(name='a', base={}, spaces={})", "spaces"),
+    ],
+)
+def test_broken_sweep_file_is_one_line(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(content)
+    with pytest.raises(UserError) as caught:
+        load_sweep(file)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_sweep_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "depth.py").touch()
+    with pytest.raises(SweepError, match=r"depth\.py"):
+        load_sweep(tmp_path / "dept.py")
+
+
+def test_search_without_space_and_study_with_a_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="a search needs"):
+        search(space={})
+    with pytest.raises(ValueError, match="a study runs every cell"):
+        study(space={"lr": Uniform(low=1e-4, high=1e-2, log=True)})
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parents[2].glob("sweeps/**/*.py")), ids=lambda f: f.stem)
+def test_every_sweep_file_expands_and_survives_as_data(file: Path) -> None:
+    sweep = load_sweep(file)
+    assert Sweep.parse(sweep.plain()) == sweep
+    if sweep.kind == "study":
+        assert list(cells(sweep))

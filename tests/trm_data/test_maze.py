@@ -1,0 +1,123 @@
+"""Mazes: shortest paths, generator, augmentation, published files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trm_data import DataRequest, TrainLoader, build
+from trm_data.errors import ConfigError, DataError
+from trm_data.generators.maze import generate
+from trm_data.puzzles import maze
+from trm_data.puzzles.augment import dihedral_rows
+from trm_data.puzzles.symmetry import DIHEDRAL_INVERSE
+from trm_data.sources.files import parse_address
+from trm_data.sources.maze import published
+
+MADE = generate(8, 20, 10, 0)
+
+
+def _cells(*lines: str) -> np.ndarray:
+    return np.array([maze.CHARACTERS.index(c) + 1 for c in "".join(lines)], np.uint8)
+
+
+def _text(cells: np.ndarray) -> str:
+    return "".join(maze.CHARACTERS[value - 1] for value in cells)
+
+
+def _turned(cells: np.ndarray, number: int) -> np.ndarray:
+    out = np.empty((1, cells.size), np.uint8)
+    dihedral_rows(cells[None], np.array([number], np.uint64), 8, out)
+    return out[0]
+
+
+def _write_pair(folder: Path, train: list[str], test: list[str], header: str = "source,question,answer,rating") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", train), ("test", test)):
+        (folder / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def _row(index: int, answer: str | None = None) -> str:
+    return f"gen,{_text(MADE.mazes[index])},{answer or _text(MADE.labels[index])},{MADE.lengths[index]}"
+
+
+def test_solved_maze_takes_the_stated_one_of_equally_short_paths() -> None:
+    label = np.empty(9, np.uint8)
+    edges, ways = maze.solve(_cells("S  ", "   ", "  G"), 3, label)
+    assert (edges, ways) == (4, 6.0)
+    assert _text(label) == "S  " + "o  " + "ooG"  # down before right
+
+
+@pytest.mark.parametrize("lines", [("S#G", "###", "   "), ("S  ", "   ", "   "), ("S  ", " S ", "  G")])
+def test_maze_without_a_way_from_one_start_to_one_goal_is_unsolvable(lines: tuple[str, ...]) -> None:
+    assert maze.solve(_cells(*lines), 3, np.empty(9, np.uint8)) == (-1, 0.0)
+
+
+def test_path_with_a_detour_or_a_stray_mark_is_not_the_shortest() -> None:
+    assert maze.path_length(_cells("S#G", "ooo", "   "), 3) == 4
+    assert maze.path_length(_cells("S#G", "o#o", "ooo"), 3) == 6
+    assert maze.path_length(_cells("S#G", "ooo", "o  "), 3) == -1
+    assert maze.path_length(_cells("S#G", "o o", "   "), 3) == -1
+
+
+def test_generated_mazes_are_solved_long_enough_and_all_different() -> None:
+    assert (MADE.lengths >= 10).all() and (MADE.ways >= 1).all()
+    for cells, label, length in zip(MADE.mazes, MADE.labels, MADE.lengths, strict=True):
+        assert maze.path_length(label, 8) == length
+        assert 64 * 3 // 10 <= (cells == maze.WALL).sum() <= 32
+        assert (np.where(label == maze.PATH, maze.SPACE, label) == cells).all()
+    assert len({maze.canonical(cells.reshape(8, 8)) for cells in MADE.mazes}) == 20
+    assert (generate(8, 5, 10, 0).mazes == MADE.mazes[:5]).all()
+
+
+def test_generator_gives_up_on_impossible_paths() -> None:
+    with pytest.raises(DataError, match="found only 0 of 1 mazes 5x5 with a shortest path of 24 edges"):
+        generate(5, 1, 24, 0)
+
+
+@given(st.integers(0, 19), st.integers(0, 7))
+@settings(max_examples=60, deadline=None)
+def test_maze_augmentation_inverts_and_keeps_the_path_shortest(index: int, number: int) -> None:
+    cells, label = _turned(MADE.mazes[index], number), _turned(MADE.labels[index], number)
+    assert maze.path_length(label, 8) == MADE.lengths[index] == maze.solve(cells, 8, np.empty(64, np.uint8))[0]
+    assert (_turned(cells, DIHEDRAL_INVERSE[number]) == MADE.mazes[index]).all()
+
+
+def test_maze_dataset_serves_all_eight_views_and_no_more(tmp_path: Path) -> None:
+    dataset = build(DataRequest(benchmark="maze-8x8", num_train=3, num_validation=0, num_test=2), tmp_path)
+    assert (dataset.benchmark, dataset.vocab_size, dataset.num_identifiers(7)) == ("maze-8x8-generated", 6, 1)
+    loader = TrainLoader(dataset, batch_size=600, num_augmentations=7, seed=0)
+    views = {row.tobytes() for row in loader.fetch(0, np.arange(600)).inputs}
+    turned = {_turned(cells, n).tobytes() for cells in dataset.inputs[:3] for n in range(8)}
+    assert views == turned
+    with pytest.raises(ConfigError, match=r"num_augmentations=8 is not possible .* Take 0 to 7"):
+        TrainLoader(dataset, batch_size=1, num_augmentations=8, seed=0)
+
+
+def test_published_mazes_are_checked_row_by_row(tmp_path: Path) -> None:
+    def read(train: list[str], test: list[str]) -> Any:
+        folder = _write_pair(tmp_path / "in", train, test)
+        return published(parse_address(str(folder)), DataRequest(num_validation=1), 8)
+
+    good = read([_row(0), _row(1), _row(2)], [_row(3)])
+    assert sorted(good.split.tolist()) == [0, 0, 1, 2]
+    assert set(good.num_solutions) == set(MADE.ways[:4])
+    cut = _text(MADE.mazes[1])
+    bad = {
+        "row 3: the answer is no shortest path": [_row(0), _row(1, cut), _row(2)],
+        "row 2: the answer is of another maze": [_row(0, _text(MADE.labels[1])), _row(1), _row(2)],
+        "row 4: question has 63 characters instead of 64": [_row(0), _row(1), f"gen,{cut[1:]},{cut},1"],
+        "row 4: character 'x' at place 1": [_row(0), _row(1), f"gen,x{cut[1:]},{cut},1"],
+    }
+    for message, train in bad.items():
+        with pytest.raises(DataError, match=message):
+            read(train, [_row(3)])
+    with pytest.raises(DataError, match="leaks"):
+        turned = f"gen,{_text(_turned(MADE.mazes[0], 3))},{_text(_turned(MADE.labels[0], 3))},1"
+        read([_row(0), _row(1)], [turned])

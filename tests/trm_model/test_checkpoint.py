@@ -1,0 +1,263 @@
+"""Checkpoints of large tables: row deltas over a base, complete, atomic, shared by all that need it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_model_train import assert_same, run, tiny
+
+from orchestrator.records.checkpoints import StoredCheckpoints
+from orchestrator.storage import open_storage
+from trm_data import Dataset, build
+from trm_model.checkpoints.store import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointStore,
+    LocalCheckpoints,
+    RunCheckpoints,
+    copy,
+    newest,
+    pack,
+    read,
+    unpack,
+)
+from trm_model.checkpoints.store import checkpoint_names as names_of
+from trm_model.checkpoints.table_deltas import CHANGED_AT, TABLE
+from trm_model.checkpoints.trained import load_trained
+from trm_model.config import TrialConfig
+from trm_model.training.events import Checkpointed
+
+ROWS, WIDTH = 2048, 256  # two megabytes, twice what is worth a base
+
+
+class MemoryStore:
+    """Files in a dict."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def write(self, name: str, data: bytes) -> None:
+        self.files[name] = data
+
+    def read(self, name: str) -> bytes:
+        return self.files[name]
+
+    def names(self) -> list[str]:
+        return sorted(self.files)
+
+    def delete(self, name: str) -> None:
+        del self.files[name]
+
+
+class Run:
+    """A run whose only state is a table, of which every step changes some rows."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self.kept = RunCheckpoints(store)
+        self.step = 0
+        self.table, self.changed_at = torch.zeros(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int32)
+        found = self.kept.newest()
+        if found is not None:
+            self.step = found.step
+            self.table, self.changed_at = found.tensors[TABLE], found.tensors[CHANGED_AT]
+
+    def change(self, rows: int) -> None:
+        self.step += 1
+        chosen = np.random.default_rng(self.step).permutation(ROWS)[:rows]
+        self.table[chosen] += self.step
+        self.changed_at[chosen] = self.step
+
+    def save(self, keep: int = 2, best_step: int | None = None) -> int:
+        state = Checkpoint({TABLE: self.table, CHANGED_AT: self.changed_at}, {"step": self.step})
+        written = self.kept.write(state)
+        self.kept.prune(keep=keep, best_step=best_step)
+        return written.num_bytes
+
+
+def bases(store: CheckpointStore) -> list[str]:
+    return [name for name in store.names() if name.startswith("base-")]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.sampled_from([0, 1, 40, 600, ROWS]), st.booleans(), st.booleans()), max_size=12),
+    keep=st.integers(1, 3),
+)
+def test_every_kept_checkpoint_is_whole_whatever_was_changed_resumed_and_deleted(
+    changes: list[tuple[int, bool, bool]], keep: int
+) -> None:
+    store = MemoryStore()
+    running, tables, best = Run(store), {}, None
+    for rows, is_best, resumes in changes:
+        if resumes:
+            running = Run(store)
+        running.change(rows)
+        best = running.step if is_best else best
+        running.save(keep, best)
+        tables[running.step] = running.table.clone()
+        kept = [read(store, name) for name in names_of(store)]
+        assert kept[-1].step == running.step
+        assert len(kept) <= keep
+        if best is not None and keep > 1:
+            assert best in {checkpoint.step for checkpoint in kept}
+        for checkpoint in kept:
+            assert torch.equal(checkpoint.tensors[TABLE], tables[checkpoint.step])
+        assert len(bases(store)) <= len(kept)
+
+
+def test_checkpoints_are_small_while_few_rows_change_and_bytes_stay_near_the_least_possible() -> None:
+    store = MemoryStore()
+    running = Run(store)
+    written = []
+    for _ in range(200):
+        running.change(ROWS // 100)
+        written.append(running.save())
+    whole = running.table.nbytes
+    assert written[0] < 0.02 * whole
+    # Deltas of 1 %, 2 %, ... over a base: the best is a base every sqrt(2 / 1 %) = 14 steps, 14 % of the table a step.
+    assert sum(written) / len(written) < 1.25 * 0.14 * whole
+    assert len(bases(store)) == 1
+
+
+def test_unfinished_base_of_a_lost_attempt_is_not_taken_for_another_and_goes_away() -> None:
+    store = MemoryStore()
+    running = Run(store)
+    running.change(ROWS)
+    running.save()
+    running.change(ROWS)
+    running.kept.write(Checkpoint({TABLE: running.table, CHANGED_AT: running.changed_at}, {"step": 2}))
+    store.delete("step-00000002.safetensors")  # killed after the base and before the checkpoint
+    again = Run(store)
+    assert again.step == 1
+    again.change(5)
+    again.save()
+    assert torch.equal(read(store, names_of(store)[-1]).tensors[TABLE], again.table)
+    assert bases(store) == ["base-00000001.safetensors"]
+
+
+def test_copied_checkpoint_takes_its_base_along() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    running = Run(source)
+    for rows in (ROWS, 7):
+        running.change(rows)
+        running.save()
+    copy(source, names_of(source)[-1], target)
+    assert target.names() == ["base-00000001.safetensors", "step-00000002.safetensors"]
+    assert torch.equal(Run(target).table, running.table)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "cut"])
+def test_missing_or_damaged_base_is_one_clear_line(damage: str, tmp_path: Path) -> None:
+    store = LocalCheckpoints(tmp_path)
+    running = Run(store)
+    running.change(ROWS)
+    running.save()
+    base = tmp_path / "base-00000001.safetensors"
+    data = bytearray(base.read_bytes())
+    data[-5] ^= 1
+    base.write_bytes(data if damage == "changed" else data[:-7])
+    words = r"base-00000001\.safetensors is damaged, and step-00000001\.safetensors needs it"
+    if damage == "missing":
+        base.unlink()
+        words = r"step-00000001\.safetensors needs base-00000001\.safetensors, which is not beside it"
+    with pytest.raises(CheckpointError, match=words) as told:
+        newest(store)
+    assert "\n" not in str(told.value)
+    with pytest.raises(CheckpointError, match="is not beside it"):
+        unpack((tmp_path / "step-00000001.safetensors").read_bytes(), "step-00000001.safetensors")
+
+
+@pytest.fixture(scope="module")
+def arc(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Twelve made-up tasks; with 100 augmentations each, 1,213 rows of embeddings."""
+    folder, rng = tmp_path_factory.mktemp("arc"), np.random.default_rng(0)
+
+    def pairs(count: int) -> list[dict[str, Any]]:
+        grids = rng.integers(0, 10, (count, 2, 4, 5)).tolist()
+        return [{"input": question, "output": answer} for question, answer in grids]
+
+    for subset in ("training", "evaluation"):
+        (folder / subset).mkdir()
+        for number in range(6):
+            (folder / subset / f"{subset}{number}.json").write_text(json.dumps({"train": pairs(2), "test": pairs(1)}))
+    return build(arc_trial(folder).data.request(), folder / "data")
+
+
+def arc_trial(folder: Path, **sections: Any) -> TrialConfig:
+    model = {"mixer": "attention", "positions": "rotary", "cycles": 1, "latent_steps": 1, "num_layers": 1}
+    return tiny(
+        data={"benchmark": "arc-agi-1", "source": str(folder), "num_augmentations": 100, "num_validation": 1}
+        | {"blanks": None, "num_train": None, "num_test": None},
+        model=model | {"puzzle_embedding_len": 16, "puzzle_embedding_size": 256},
+        train={"batch_size": 2, "max_steps": 12, "dtype": "bfloat16"},
+        evaluation={"max_puzzles": 1},
+        **{"runtime": {"evaluate_every": 100, "checkpoint_every_s": 1e-9}, **sections},
+    )
+
+
+def whole_state(store: CheckpointStore) -> dict[str, torch.Tensor]:
+    found = newest(store)
+    assert found is not None
+    assert found.tensors[TABLE].count_nonzero()
+    return {name: value for name, value in found.tensors.items() if name != CHANGED_AT}
+
+
+def test_run_with_row_deltas_resumes_bit_for_bit_here_and_on_s3(arc: Dataset, s3_bucket: str, tmp_path: Path) -> None:
+    config = arc_trial(tmp_path)
+    straight, remote = LocalCheckpoints(tmp_path / "straight"), StoredCheckpoints(open_storage(s3_bucket).sub("run"))
+    events = run(config, arc, straight)
+    table_bytes = newest(straight).tensors[TABLE].nbytes  # type: ignore[union-attr]
+    sizes = [event.num_bytes for event in events if isinstance(event, Checkpointed)]
+    assert max(sizes) < table_bytes, sizes
+    run(config, arc, remote, stop_at=4)
+    run(config, arc, remote)
+    assert_same(whole_state(straight), whole_state(remote))
+    trained = load_trained(newest(remote))  # type: ignore[arg-type]
+    assert trained.model.puzzle_embedding is not None
+    assert torch.equal(trained.model.puzzle_embedding.weight, whole_state(straight)[TABLE])
+
+
+def test_checkpoint_of_an_earlier_version_with_its_table_and_carry_whole_is_gone_on_from(
+    arc: Dataset, tmp_path: Path
+) -> None:
+    config, (straight, old) = arc_trial(tmp_path), (LocalCheckpoints(tmp_path / name) for name in ("straight", "old"))
+    run(config, arc, straight)
+    run(config, arc, old, stop_at=4)
+    found = newest(old)
+    assert found is not None and found.step == 4
+    tensors = {name: value for name, value in found.tensors.items() if name != CHANGED_AT}
+    slots = len(tensors["carry/halted_B"])
+    for name in [name for name in tensors if name.startswith("carry/state_")]:
+        whole = torch.zeros(slots, *tensors[name].shape[1:], dtype=tensors[name].dtype)
+        whole[~tensors["carry/halted_B"]] = tensors[name]
+        tensors[name] = whole
+    header = {name: value for name, value in found.header.items() if name != "table"}
+    for name in old.names():
+        old.delete(name)
+    old.write("step-00000004.safetensors", pack(tensors, header))
+    run(config, arc, old)
+    assert_same(whole_state(straight), whole_state(old))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shapes=st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=6),
+    dtypes=st.lists(st.sampled_from(["float64", "float32", "bfloat16", "int64", "int32", "int16", "uint8", "bool"])),
+)
+def test_file_is_read_by_the_safetensors_library_as_it_was_written(shapes: list[list[int]], dtypes: list[str]) -> None:
+    pairs = enumerate(zip(shapes, dtypes, strict=False))
+    tensors = {f"x{i}": (10 * torch.rand(shape)).to(getattr(torch, dtype)) for i, (shape, dtype) in pairs}
+    tensors |= {f"{name}/turned": value.T for name, value in tensors.items() if value.ndim == 2}
+    data = pack(tensors, {"step": 3})
+    read_back = safetensors.torch.load(data)
+    assert read_back.keys() == tensors.keys()
+    assert all(torch.equal(value, tensors[name]) for name, value in read_back.items())
+    assert unpack(data).step == 3

@@ -1,0 +1,95 @@
+"""Two processes with half the batch each follow one process with the whole batch, as micro-batches do.
+
+Both add up the same gradients in another order, so that they differ by rounding, which the recursion amplifies from
+step to step: by as much as if one weight had been changed in its last bit, which is the measure here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_model_train import TINY, crew_of, final_tensors, run, tiny
+
+from trm_data import Dataset, build
+from trm_model.checkpoints.store import LocalCheckpoints
+from trm_model.config import TrialConfig
+from trm_model.training.events import Checkpointed, Event, Finished, Interrupted, Started, Trained
+from trm_model.training.launch import train_in_processes
+from trm_model.training.loop import train
+from trm_model.training.trainer import Trainer
+
+STEPS = 20
+
+
+def slow_learner(**sections: Any) -> TrialConfig:
+    fixed = {"train": {"max_steps": STEPS}, "optimizer": {"lr": 5e-4}, "evaluation": {"batch_size": 3}}
+    return tiny(**fixed, runtime={"evaluate_every": STEPS, **sections})
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return build(tiny().data.request(), tmp_path_factory.mktemp("data"))
+
+
+def distance(one: torch.Tensor, two: torch.Tensor) -> float:
+    return float((two.double() - one.double()).norm() / one.double().norm().clamp_min(1e-12))
+
+
+def test_micro_batches_follow_the_whole_batch_as_closely_as_a_run_changed_in_one_bit(dataset: Dataset) -> None:
+    cpu = torch.device("cpu")
+    whole, parts, nudged = (
+        Trainer(config, dataset, cpu) for config in (slow_learner(), slow_learner(micro_batch_size=3), slow_learner())
+    )
+    weight = nudged.flat.vector.data[100:101]
+    weight.copy_(torch.nextafter(weight, torch.tensor(torch.inf)))
+    for step in range(1, STEPS + 1):
+        for trainer in (whole, parts, nudged):
+            trainer.train_step()
+        measures = [
+            (distance(whole.flat.grad, other.flat.grad), distance(whole.flat.vector.data, other.flat.vector.data))
+            for other in (parts, nudged)
+        ]
+        for found, allowed in zip(*measures, strict=True):
+            assert found < 10 * allowed + 1e-6, f"step {step}: {measures}"
+        assert torch.equal(whole.carry.halted_B, parts.carry.halted_B)
+        assert torch.equal(whole.carry.inputs_BC, parts.carry.inputs_BC)
+    assert distance(whole.flat.vector.data, parts.flat.vector.data) < 1e-4
+
+
+def test_two_processes_follow_one_over_twenty_steps_stop_at_one_step_and_share_the_evaluation(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config, store = slow_learner(), LocalCheckpoints(tmp_path / "two")
+    seen: list[Event] = []
+
+    def stop() -> bool:
+        return bool(seen) and seen[-1].step >= 4
+
+    for event in train_in_processes(config, dataset, processes=2, checkpoints=store, should_stop=stop):
+        seen.append(event)
+    assert [type(event) for event in seen] == [Started, Trained, Trained, Checkpointed, Interrupted]
+    assert {event.step for event in seen[2:]} == {4}
+    seen = list(train_in_processes(config, dataset, processes=2, checkpoints=store))
+    assert isinstance(seen[0], Started) and seen[0].resumed and seen[0].step == 4
+    assert not crew_of()
+
+    run(config, dataset, tmp_path / "one")
+    one, two = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "two")
+    assert one["carry/halted_B"].shape == (TINY["train"]["batch_size"],)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        tolerance = 1e-4 if name.startswith(("model/", "ema/")) else 1e-2
+        assert distance(value, two[name]) < tolerance, name
+    for name in ("halted_B", "steps_B", "inputs_BC", "labels_BC"):
+        assert torch.equal(one[f"carry/{name}"], two[f"carry/{name}"])
+
+    # Their last checkpoint, scored by one process alone, has the scores that the two took together.
+    (alone,) = [event for event in train(config, dataset, checkpoints=store) if isinstance(event, Finished)]
+    together = seen[-1]
+    assert isinstance(together, Finished)
+    assert alone.result["items"] == 10
+    for name in ("metrics", "per_item"):
+        assert alone.result[name] == together.result[name]

@@ -1,0 +1,38 @@
+"""Exported programs compute what the model computes, for any batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trm_model.checkpoints.export import export
+from trm_model.config import ModelConfig
+from trm_model.model.recursion import build_model
+
+VARIANTS = {
+    "mlp": ModelConfig(mixer="mlp", positions="none", hidden_size=16, num_heads=2, cycles=1, latent_steps=2),
+    "attention": ModelConfig(hidden_size=16, num_heads=2, cycles=2, latent_steps=1),
+}
+
+
+@pytest.mark.parametrize(("variant", "steps"), [("attention", None), ("mlp", 2)])
+def test_torch_program_equals_the_model(variant: str, steps: int | None, tmp_path: Path) -> None:
+    model = build_model(VARIANTS[variant], vocab_size=6, seq_len=16, num_identifiers=1)
+    exported = export(model, tmp_path / "model.pt2", kind="torch", steps=steps)
+    assert exported.largest_difference < 1e-4
+    assert exported.num_bytes == (tmp_path / "model.pt2").stat().st_size
+    torch.export.load(tmp_path / "model.pt2")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # the exporter takes 40 s of CPU, ten minutes on a crowded machine
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("steps", [None, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_onnx_program_equals_the_model(variant: str, steps: int | None, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = build_model(VARIANTS[variant], vocab_size=6, seq_len=16, num_identifiers=1)
+    assert export(model, tmp_path / "model.onnx", kind="onnx", steps=steps).largest_difference < 1e-4

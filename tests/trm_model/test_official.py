@@ -1,0 +1,194 @@
+"""Official checkpoints in and out, models out of checkpoints, and solving one puzzle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_model_parity import MODELS, Golden
+from test_model_train import run, tiny
+
+from trm_data import build
+from trm_data.errors import DataError
+from trm_model.checkpoints.official import export_official, import_official, settings_of, to_official
+from trm_model.checkpoints.official_config import config_from_official, config_to_official
+from trm_model.checkpoints.store import CheckpointError, LocalCheckpoints, newest, unpack
+from trm_model.checkpoints.trained import load_trained
+from trm_model.config import TrialConfig
+from trm_model.evaluation.solve import solve
+from trm_model.model.recursion import build_model
+from trm_model.recipes import get_recipe
+
+
+def official_yaml(golden: Golden) -> str:
+    """What an official run writes beside its checkpoints."""
+    module = golden.facts["official_module"].removeprefix("models.")
+    arch = {"name": f"{module}@{golden.facts['cls']}", **golden.facts["config"]}
+    optimizer = {
+        "global_batch_size": 4,
+        "lr": 1e-3,
+        "lr_min_ratio": 1.0,
+        "lr_warmup_steps": 2000,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "weight_decay": 0.1,
+        "puzzle_emb_lr": 1e-2,
+        "puzzle_emb_weight_decay": 0.1,
+        "ema": True,
+        "ema_rate": 0.999,
+    }
+    return yaml.safe_dump({"arch": arch, **optimizer})
+
+
+def official_like(**model: Any) -> TrialConfig:
+    """A small model that the official code could have trained."""
+    return tiny(model={"inner_multiple": 256, **model})
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+@pytest.mark.parametrize("name", MODELS)
+def test_official_checkpoint_is_imported_by_its_yaml(name: str, prefix: str, shared: Path, tmp_path: Path) -> None:
+    golden = Golden(shared / "golden", name)
+    state = {prefix + key: value for key, value in to_official(golden.model()).items()}
+    torch.save(state, tmp_path / "step_3")
+    (tmp_path / "all_config.yaml").write_text(official_yaml(golden))
+    config = settings_of(tmp_path / "step_3", None)
+    assert config.model == golden.config
+    _, data = import_official(tmp_path / "step_3", config, seq_len=16, id_map_hash="map", num_ids=10, step=3)
+    trained = load_trained(unpack(data))
+    assert trained.step == 3
+    for key, value in golden.model().state_dict().items():
+        assert torch.equal(trained.model.state_dict()[key], value), key
+    (tmp_path / "again").mkdir()
+    export_official(trained.model, trained.config, tmp_path / "again/step_3")
+    again = torch.load(tmp_path / "again/step_3", weights_only=True)
+    assert all(torch.equal(again[key.removeprefix(prefix)], value) for key, value in state.items())
+    assert config_from_official(tmp_path / "again/all_config.yaml") == config
+
+
+def test_checkpoint_with_another_shape_or_tensor_is_refused_by_name(tmp_path: Path) -> None:
+    config = official_like()
+    model = build_model(config.model, vocab_size=6, seq_len=16, num_identifiers=1)
+    export_official(model, config, tmp_path / "step_1")
+    deeper = config.model_copy(update={"model": config.model.model_copy(update={"num_layers": 3})})
+    with pytest.raises(CheckpointError, match=r"has no tensor 'L_level\.layers\.2"):
+        import_official(tmp_path / "step_1", deeper)
+    with pytest.raises(CheckpointError, match="in the checkpoint and"):
+        import_official(tmp_path / "step_1", config, seq_len=25)
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        import_official(tmp_path / "step_2", config)
+    (tmp_path / "all_config.yaml").unlink()
+    with pytest.raises(CheckpointError, match=r"no .*all_config\.yaml"):
+        settings_of(tmp_path / "step_1", None)
+
+
+def test_recipe_with_another_depth_than_the_yaml_is_refused_by_name(tmp_path: Path) -> None:
+    config = official_like()
+    export_official(build_model(config.model, vocab_size=6, seq_len=16, num_identifiers=1), config, tmp_path / "step_1")
+    assert settings_of(tmp_path / "step_1", config) == config
+    other = config.model_copy(update={"model": config.model.model_copy(update={"latent_steps": 6})})
+    with pytest.raises(CheckpointError, match=r"model\.latent_steps=6 in the recipe, but .* says 2"):
+        settings_of(tmp_path / "step_1", other)
+    with pytest.raises(CheckpointError, match="belongs to another checkpoint"):
+        export_official(
+            build_model(other.model, vocab_size=6, seq_len=16, num_identifiers=1), other, tmp_path / "step_2"
+        )
+
+
+def test_size_of_the_grid_and_owner_of_the_embeddings_must_be_known(tmp_path: Path) -> None:
+    attention = official_like(mixer="attention", positions="rotary", num_heads=1)
+    model = build_model(attention.model, vocab_size=6, seq_len=16, num_identifiers=4)
+    export_official(model, attention, tmp_path / "step_1")
+    with pytest.raises(CheckpointError, match="size of the grid"):
+        import_official(tmp_path / "step_1", attention)
+    with pytest.raises(CheckpointError, match="has 4 puzzle embeddings, and only the dataset says"):
+        import_official(tmp_path / "step_1", attention, seq_len=16)
+    with pytest.raises(CheckpointError, match="has 4 puzzle embeddings, but the dataset has 9"):
+        import_official(tmp_path / "step_1", attention, seq_len=16, id_map_hash="x", num_ids=9)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"num_latents": 3}, "num_latents=3"),
+        ({"shared_network": False}, "shared_network=False"),
+        ({"gradient": "step"}, "gradient=step"),
+        ({"inner_multiple": 32}, "inner_multiple=32"),
+        ({"recursion": "mine.py:Mine"}, "recursion=mine.py:Mine"),
+    ],
+)
+def test_model_that_the_official_code_does_not_have_is_not_exported(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(CheckpointError, match=f"the official code has no model with {named}"):
+        config_to_official(official_like(**change))
+
+
+@pytest.mark.parametrize(
+    "name", ["sudoku-mlp.paper", "maze-att.readme", "arc-agi-1.readme", "hrm.sudoku", "maze.direct"]
+)
+def test_published_recipes_survive_the_official_form(name: str, tmp_path: Path) -> None:
+    config = get_recipe(name)
+    (tmp_path / "all_config.yaml").write_bytes(config_to_official(config))
+    again = config_from_official(tmp_path / "all_config.yaml")
+    assert again.optimizer == config.optimizer
+    assert {**again.model.plain(), "halting": None} == {
+        **config.model.plain(),
+        **({"cycles": 1, "latent_steps": 1} if config.model.variant == "direct" else {}),
+    }
+
+
+def test_pickled_objects_are_never_executed(tmp_path: Path) -> None:
+    torch.save({"model": Path}, tmp_path / "step_1")
+    with pytest.raises(CheckpointError, match="not a plain PyTorch checkpoint"):
+        import_official(tmp_path / "step_1", tiny())
+
+
+def test_yaml_without_a_setting_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "all_config.yaml").write_text("arch: {name: a.trm@B}\n")
+    with pytest.raises(CheckpointError, match="puzzle_emb_ndim"):
+        config_from_official(tmp_path / "all_config.yaml")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("trained")
+    config = tiny(optimizer={"further_ema_rates": [0.5]})
+    dataset = build(config.data.request(), folder / "data")
+    run(config, dataset, folder / "run")
+    return dataset, newest(LocalCheckpoints(folder / "run"))
+
+
+def test_each_set_of_weights_can_be_loaded(trained: Any) -> None:
+    _, checkpoint = trained
+    vectors = [load_trained(checkpoint, weights).model.answer_head for weights in ("raw", "ema", "0.5")]
+    assert not torch.equal(vectors[0], vectors[1])
+    assert not torch.equal(vectors[1], vectors[2])
+    with pytest.raises(CheckpointError, match=r"no average '0\.7'"):
+        load_trained(checkpoint, "0.7")
+
+
+def test_another_depth_or_dataset_is_refused_by_name(trained: Any) -> None:
+    _, checkpoint = trained
+    one = load_trained(checkpoint)
+    with pytest.raises(CheckpointError, match="latent_steps=6, but the checkpoint was trained with 2"):
+        one.check_model(one.config.model.model_copy(update={"latent_steps": 6}))
+    with pytest.raises(CheckpointError, match="puzzle-id map is other"):
+        one.check_dataset("other", one.model.vocab_size, one.model.num_cells)
+    one.check_dataset(one.id_map_hash, one.model.vocab_size, one.model.num_cells)
+    assert TrialConfig.parse(checkpoint.header["config"]) == one.config
+
+
+def test_solving_gives_an_answer_and_a_confidence_per_step(trained: Any) -> None:
+    dataset, checkpoint = trained
+    model = load_trained(checkpoint).model
+    solution = solve(model, dataset.inputs[0], steps=4, halt=False)
+    assert len(solution.answers) == len(solution.confidences) == 4
+    assert solution.answer.shape == (16,)
+    assert 0 <= solution.confidence <= 1
+    with pytest.raises(DataError, match="has 9 cells, the model solves puzzles of 16"):
+        solve(model, np.ones(9, np.uint8))
+    with pytest.raises(DataError, match="beyond the model's 6 symbols"):
+        solve(model, np.full(16, 9, np.uint8))

@@ -1,0 +1,104 @@
+"""`trm ui`: three servers on localhost, and nothing left of them after a signal."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import dump
+from tests.support.infra import free_port
+from tests.support.results import make_config, make_record
+from tests.support.sweeps import search
+from tests.support.tracking import START_LIMIT_S, write_record
+
+
+@pytest.fixture
+def storage(tmp_path: Path, migrated: Path) -> Storage:
+    place = open_storage(str(tmp_path / "runs"))
+    place.write("sweeps/depth/sweep.json", dump(search(name="depth").plain()))
+    for seed in range(2):
+        write_record(place, make_record(make_config(cycles=2, latent=2, seed=seed), score=0.9, sweep="depth"))
+    shutil.copy(migrated, tmp_path / "runs" / "mlflow.db")
+    return place
+
+
+def three_free_ports() -> int:
+    """The first of three neighbours."""
+    while True:
+        port = free_port()
+        taken = {connection.laddr.port for connection in psutil.net_connections("tcp") if connection.laddr}
+        if port < 65000 and not taken & {port + 1, port + 2}:
+            return port
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.timeout(1000)
+def test_three_servers_answer_on_localhost_and_end_without_a_trace(storage: Storage) -> None:
+    port = three_free_ports()
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "ui"]
+    process = subprocess.Popen(
+        [*command, "--storage", storage.url, "--port", str(port)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda stream: lines.extend(stream), args=(process.stdout,), daemon=True)
+    reader.start()
+    family: list[psutil.Process] = []
+    try:
+        urls = [
+            f"http://127.0.0.1:{port + 1}/leaderboard.html",
+            f"http://127.0.0.1:{port}/",
+            f"http://127.0.0.1:{port + 2}/",
+        ]
+        deadline = time.monotonic() + START_LIMIT_S
+        while not all(map(answers, urls)):
+            assert process.poll() is None and time.monotonic() < deadline, "".join(lines)
+            time.sleep(0.2)
+        family = psutil.Process(process.pid).children(recursive=True)
+        listening = [
+            connection.laddr.ip
+            for member in [psutil.Process(process.pid), *family]
+            for connection in member.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(10)
+        process.stdout.close()
+    text = "".join(lines)
+    assert f"http://127.0.0.1:{port}" in text and f":{port + 1}/leaderboard.html" in text and f":{port + 2}" in text
+    assert len(family) >= 2
+    assert not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_database_of_another_version_is_one_line(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(Path(storage.url) / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'fffffffffff1'")
+    with pytest.raises(SystemExit) as ended:
+        main(["ui", "--storage", storage.url, "--port", str(three_free_ports())])
+    captured = capsys.readouterr()
+    assert ended.value.code == 2 and "newer MLflow" in captured.err and captured.err.count("\n") == 1

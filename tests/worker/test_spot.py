@@ -1,0 +1,134 @@
+"""The end of a spot machine, announced by a stand-in for EC2's metadata service."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ClusterError
+from orchestrator.worker import spot
+from orchestrator.worker.spot import Metadata, Notice
+
+AT_S = 1795335720.0
+AT = "2026-11-22T08:22:00Z"
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    """Version 2 of the service: no answer without a token. `script` says what the next questions get."""
+
+    script: list[int]
+    tokens: int
+    time: str
+
+    def do_PUT(self) -> None:
+        if not self.headers["X-aws-ec2-metadata-token-ttl-seconds"]:
+            return self._answer(400)
+        type(self).tokens += 1
+        return self._answer(200, f"token-{self.tokens}")
+
+    def do_GET(self) -> None:
+        if self.headers["X-aws-ec2-metadata-token"] != f"token-{self.tokens}":
+            return self._answer(401)
+        code = self.script.pop(0) if self.script else 200
+        return self._answer(code, json.dumps({"action": "terminate", "time": self.time}) if code == 200 else "")
+
+    def _answer(self, code: int, text: str = "") -> None:
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(*script: int, at: str = AT) -> Iterator[http.server.HTTPServer]:
+    """A service that answers the first questions with these codes and all further ones with a notice."""
+    handler = type("Scripted", (Service,), {"script": list(script), "tokens": 0, "time": at})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def announcing() -> Iterator[str]:
+    """The address of a service that announces the end in two minutes."""
+    with serving(at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 120))) as server:
+        yield url_of(server)
+
+
+def url_of(server: http.server.HTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_no_notice_is_the_usual_answer() -> None:
+    with serving(404, 404) as server:
+        metadata = Metadata(url_of(server))
+        assert metadata.notice() is None and metadata.notice() is None
+        assert server.RequestHandlerClass.tokens == 1  # type: ignore[attr-defined]
+
+
+def test_a_notice_says_what_happens_and_when() -> None:
+    with serving() as server:
+        assert Metadata(url_of(server)).notice() == Notice("terminate", AT_S)
+
+
+def test_an_expired_token_is_renewed() -> None:
+    with serving() as server:
+        metadata = Metadata(url_of(server), _token="old")
+        assert metadata.notice() is None
+        assert metadata.notice() == Notice("terminate", AT_S)
+
+
+def test_the_watch_survives_trouble_and_leaves_once_the_head_listens() -> None:
+    pauses: list[float] = []
+    tries: list[Notice] = []
+
+    def leave(notice: Notice) -> None:
+        tries.append(notice)
+        if len(tries) < 3:
+            raise ClusterError("the head does not answer")
+
+    with serving(404, 500, 503, 404) as server:
+        assert spot.watch(Metadata(url_of(server)), leave, pauses.append) == Notice("terminate", AT_S)
+    assert tries == [Notice("terminate", AT_S)] * 3
+    assert pauses == [spot.POLL_S] * 4 + [1.0, 1.0]
+
+
+def test_a_machine_outside_ec2_ends_the_watch_in_one_line() -> None:
+    command = [sys.executable, "-m", "orchestrator.worker.spot", "127.0.0.1:1", "--node-id", "ab"]
+    done = subprocess.run([*command, "--metadata-url", "http://127.0.0.1:1"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.startswith("no EC2 metadata service here") and done.stderr.count("\n") == 1
+
+
+def test_a_node_that_leaves_tells_its_trials_before_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spot.tempfile, "gettempdir", lambda: str(tmp_path))
+    known: list[bool] = []
+    monkeypatch.setattr(spot, "drain", lambda *arguments: known.append(spot.is_leaving("node-a")))
+    assert not spot.is_leaving("node-a")
+    spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
+    assert known == [True]
+    assert not spot.is_leaving("node-b")
+
+
+def test_draining_needs_a_head_that_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        spot.drain(f"127.0.0.1:{port}", "ab" * 28, "spot terminate", time.time() + 120)

@@ -1,0 +1,129 @@
+"""A trained model as ONNX or a `torch.export` program: one supervision step, or the whole loop of D steps.
+
+Shapes: B batch (free in the exported program), C grid cells, L tokens, D width, V vocabulary. Puzzle embeddings are
+looked up inside, by id. Every export is run and compared with PyTorch before it is handed over.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trm_data.errors import UserError, nearest
+from trm_data.files import write_atomic
+from trm_model.model.recursion import Model
+
+Kind = Literal["onnx", "torch"]
+_TOLERANCE = 0.02
+"""In logits. Deep recursion amplifies rounding: four steps of random weights made 1e-3 of differences of 1e-6."""
+
+
+class ExportError(UserError):
+    """A model that cannot be exported here, or whose export does not compute what the model computes."""
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of program that a user names.
+
+    Raises:
+        ExportError: there is none such.
+    """
+    if name not in get_args(Kind):
+        raise ExportError(f"unknown format {name!r}", nearest(name, get_args(Kind)))
+    return cast("Kind", name)
+
+
+class OneStep(nn.Module):
+    """(inputs (B, C), ids (B), states (B, L, D) ...) -> (logits (B, C, V), halt logits (B), new states ...)."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs_BC: Tensor, ids_B: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        table = self.model.puzzle_embedding
+        output = self.model(states, inputs_BC, None if table is None else table.weight[ids_B])
+        return output.logits_BCV, output.halt_logits_B, *output.states
+
+
+class WholeLoop(nn.Module):
+    """(inputs (B, C), ids (B)) -> (cells (B, C), halt logits (B), logits (B, C, V)) after a fixed number of steps."""
+
+    def __init__(self, model: Model, steps: int) -> None:
+        super().__init__()
+        self.one = OneStep(model)
+        self.steps = steps
+
+    def forward(self, inputs_BC: Tensor, ids_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states = self.one.model.start(inputs_BC.shape[0], torch.float32)
+        for _ in range(self.steps):
+            logits_BCV, halt_logits_B, *states = self.one(inputs_BC, ids_B, *states)
+        return logits_BCV.argmax(-1), halt_logits_B, logits_BCV
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and how far its numbers are from PyTorch's."""
+
+    path: Path
+    num_bytes: int
+    largest_difference: float
+
+
+def export(model: Model, path: Path, *, kind: Kind, steps: int | None = None) -> Exported:
+    """Write one supervision step (`steps` None) or a loop of `steps`, and check it against PyTorch on another batch.
+
+    Raises:
+        ExportError: ONNX is asked for and not installed, or the results differ.
+    """
+    module = (OneStep(model) if steps is None else WholeLoop(model, steps)).eval()
+    example, other = _arguments(model, steps, 2), _arguments(model, steps, 3)
+    free = {0: torch.export.Dim("batch")}
+    shapes = (free, free) if steps is not None else (free, free, tuple(free for _ in example[2:]))
+    with torch.no_grad():
+        program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+        expected = [value.numpy() for value in module(*other)]
+        if kind == "onnx":
+            data, found = _as_onnx(program, other)
+        else:
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer)
+            data, found = buffer.getvalue(), [value.numpy() for value in program.module()(*other)]
+    # Cells follow from the logits, and flip where two are equal but for rounding.
+    floats = [(a, b) for a, b in zip(expected, found, strict=True) if a.dtype == np.float32]
+    difference = max(float(np.abs(a - b).max()) for a, b in floats)
+    if difference > _TOLERANCE:
+        raise ExportError(f"the exported program differs from PyTorch by {difference:.2g}", "Report this as a defect")
+    write_atomic(path, data)
+    return Exported(path, len(data), difference)
+
+
+def _arguments(model: Model, steps: int | None, batch_size: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(batch_size)
+    inputs_BC = torch.randint(0, model.vocab_size, (batch_size, model.num_cells), generator=generator)
+    ids_B = torch.zeros(batch_size, dtype=torch.int64)
+    if steps is not None:
+        return inputs_BC, ids_B
+    states = [state.contiguous() for state in model.start(batch_size, torch.float32)]
+    return inputs_BC, ids_B, *states
+
+
+def _as_onnx(program: torch.export.ExportedProgram, arguments: tuple[Tensor, ...]) -> tuple[bytes, list[Any]]:
+    try:
+        import onnxruntime  # type: ignore[import-untyped,unused-ignore]
+        import onnxscript  # noqa: F401  (the exporter needs it)
+    except ImportError as error:
+        raise ExportError(f"ONNX needs the package {error.name}", "pip install onnx onnxscript onnxruntime") from error
+    converted = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert converted is not None
+    data = converted.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    values = dict(zip(names, (argument.numpy() for argument in arguments), strict=True))
+    return data, session.run(None, values)

@@ -1,0 +1,204 @@
+"""Official TRM / HRM checkpoints in and out, by renaming tensors.
+
+    official                         here
+    z_H, H_init, H_level             answer: start_0, recursion.answer_network
+    z_L, L_init, L_level             latent: start_1, recursion.latent_network
+    embed_tokens, lm_head, q_head    token_embedding, answer_head, halt_head
+    puzzle_emb                       puzzle_embedding
+
+Official names may start with `_orig_mod.` (a compiled model) and `model.` (inside its loss head); both are optional
+here.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trm_data.errors import first_line
+from trm_data.files import write_atomic
+from trm_model.checkpoints.official_config import NAME, config_from_official, config_to_official
+from trm_model.checkpoints.store import CheckpointError
+from trm_model.checkpoints.trained import pack_weights
+from trm_model.config import ModelConfig, TrialConfig
+from trm_model.model.recursion import Model, build_model
+
+_OUTER = {
+    "token_embedding": "embed_tokens.embedding_weight",
+    "position_embedding": "embed_pos.embedding_weight",
+    "answer_head": "lm_head.weight",
+    "halt_head": "q_head.weight",
+    "halt_bias": "q_head.bias",
+    "puzzle_embedding.weight": "puzzle_emb.weights",
+}
+_BLOCK = {
+    "attention.qkv": "self_attn.qkv_proj.weight",
+    "attention.out": "self_attn.o_proj.weight",
+    "token_mixer.gate_up": "mlp_t.gate_up_proj.weight",
+    "token_mixer.down": "mlp_t.down_proj.weight",
+    "swiglu.gate_up": "mlp.gate_up_proj.weight",
+    "swiglu.down": "mlp.down_proj.weight",
+}
+SHARED = "shared"
+"""`Dataset.id_map_hash` where all puzzles share one embedding."""
+_WRAPPERS = re.compile(r"^(_orig_mod\.|model\.|inner\.)+")
+
+
+def official_name(name: str, config: ModelConfig) -> str:
+    """The official name, below `inner`, of one of our tensors."""
+    if name in _OUTER:
+        return _OUTER[name]
+    if name.startswith("start_"):
+        return f"{_official_state(int(name.removeprefix('start_')), config)}_init"
+    _, network, _, index, *rest = name.split(".")
+    level = "H_level" if network == "answer_network" or config.variant == "direct" else "L_level"
+    return f"{level}.layers.{index}.{_BLOCK['.'.join(rest)]}"
+
+
+def _official_state(index: int, config: ModelConfig) -> str:
+    if config.num_latents == 0 and config.variant != "direct":
+        return "L"  # the single-latent model has no z_H
+    if index == 0:
+        return "H"
+    return "L" if config.num_latents == 1 else f"L{index}"
+
+
+def load_official(model: Model, state: Mapping[str, Tensor]) -> None:
+    """Copy an official state dict into a model.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or of another shape: the checkpoint has another configuration.
+    """
+    theirs = {_WRAPPERS.sub("", name): value for name, value in state.items()}
+    ours = {official_name(name, model.config): value for name, value in model.state_dict().items()}
+    for name in sorted(theirs.keys() ^ ours.keys()):
+        side = "has no" if name in ours else "has an unknown"
+        raise CheckpointError(f"the checkpoint {side} tensor {name!r}", "Give the recipe that it was trained with")
+    for name, value in ours.items():
+        if value.shape != theirs[name].shape:
+            raise CheckpointError(
+                f"{name} is {tuple(theirs[name].shape)} in the checkpoint and {tuple(value.shape)} in the model",
+                "Give the recipe and dataset that it was trained with",
+            )
+        value.copy_(theirs[name])
+
+
+def to_official(model: Model) -> dict[str, Tensor]:
+    """The model's tensors under official names, as the official loss head saves them."""
+    return {
+        f"model.inner.{official_name(name, model.config)}": value.detach().clone()
+        for name, value in model.state_dict().items()
+    }
+
+
+def read_official(path: Path) -> dict[str, Tensor]:
+    """The tensors of an official checkpoint file. Nothing in it is executed.
+
+    Raises:
+        CheckpointError: no such file, or it holds something else than tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}", "Name the file step_<number> of an official run") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a plain PyTorch checkpoint: {first_line(error)}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} does not hold a state dict", "Name the file step_<number> of an official run")
+    return state
+
+
+def official_sizes(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[int, int]:
+    """(vocabulary, rows of the puzzle-embedding table) of an official state dict."""
+    named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
+    try:
+        table = named["puzzle_emb.weights"] if config.puzzle_embedding_len else None
+        return named["embed_tokens.embedding_weight"].shape[0], 0 if table is None else table.shape[0]
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint has no tensor {error}", "Is it a TRM or HRM checkpoint?") from error
+
+
+def official_cells(state: Mapping[str, Tensor], config: ModelConfig) -> int | None:
+    """Grid cells of an official state dict; None where no tensor tells (attention without learned positions)."""
+    named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
+    level = "H_level" if config.variant == "direct" else "L_level"
+    for name, axis in ((f"{level}.layers.0.{_BLOCK['token_mixer.gate_up']}", 1), (_OUTER["position_embedding"], 0)):
+        if name in named:
+            return named[name].shape[axis] - config.puzzle_embedding_len
+    return None
+
+
+def settings_of(path: Path, recipe: TrialConfig | None) -> TrialConfig:
+    """What an official checkpoint was trained with: the `all_config.yaml` beside it, or a recipe that agrees with it.
+
+    Raises:
+        CheckpointError: there is neither, or they contradict each other (another T or n would ruin the score silently).
+    """
+    beside = path.with_name(NAME)
+    if recipe is None:
+        return config_from_official(beside)
+    if beside.is_file():
+        own, told = recipe.model.plain(), config_from_official(beside).model.plain()
+        for name in ("cycles", "latent_steps", "num_layers", "num_heads", "mixer", "positions", "puzzle_embedding_len"):
+            if own[name] != told[name] and recipe.model.variant != "direct":
+                raise CheckpointError(
+                    f"model.{name}={own[name]} in the recipe, but {beside} says {told[name]}",
+                    "Leave the recipe out, or give the one that it was trained with",
+                )
+    return recipe
+
+
+def import_official(
+    path: Path,
+    config: TrialConfig,
+    *,
+    seq_len: int | None = None,
+    id_map_hash: str = SHARED,
+    num_ids: int = 1,
+    step: int = 0,
+) -> tuple[Model, bytes]:
+    """An official checkpoint as a model and as a weights-only checkpoint file of ours.
+
+    Args:
+        config: see `settings_of`.
+        seq_len: grid cells; None where a tensor tells it.
+        id_map_hash, num_ids: `Dataset.id_map_hash` and `num_identifiers` of the dataset that gave the puzzle ids.
+
+    Raises:
+        CheckpointError: unreadable, the configuration does not fit the tensors, or the grid or the ids are unknown.
+    """
+    state = read_official(path)
+    vocab_size, num_identifiers = official_sizes(state, config.model)
+    if seq_len is None and (seq_len := official_cells(state, config.model)) is None:
+        raise CheckpointError("no tensor of the checkpoint tells the size of the grid", "Name the dataset: --dataset")
+    if num_identifiers not in (0, num_ids):
+        given = f", but the dataset has {num_ids}" if num_ids > 1 else ", and only the dataset says which is whose"
+        raise CheckpointError(
+            f"the checkpoint has {num_identifiers} puzzle embeddings{given}",
+            "Name the dataset that it was trained on, built with ids=upstream or imported: --dataset",
+        )
+    model = build_model(config.model, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=num_identifiers)
+    with torch.no_grad():
+        load_official(model, state)
+    return model, pack_weights(model, config, step=step, id_map_hash=id_map_hash, imported_from=path.name)
+
+
+def export_official(model: Model, config: TrialConfig, path: Path) -> None:
+    """Write a model as the official code would have saved it, with the `all_config.yaml` beside it.
+
+    Raises:
+        CheckpointError: the official code has no such model, or another run's settings lie there.
+    """
+    settings, beside = config_to_official(config), path.with_name(NAME)
+    if beside.is_file() and beside.read_bytes() != settings:
+        raise CheckpointError(f"{beside} belongs to another checkpoint", "Name a file in a folder of its own")
+    buffer = io.BytesIO()
+    torch.save(to_official(model), buffer)
+    write_atomic(path, buffer.getvalue())
+    write_atomic(beside, settings)

@@ -1,0 +1,277 @@
+"""A checkpoint is one safetensors file: tensors in the body, everything else as JSON in the header.
+
+One file is atomic wherever it lands: a rename on a disk, a single PUT on S3. Names sort by step, so the newest is the
+last. A large table of puzzle embeddings lies in a file of its own, the base, that several checkpoints share
+(`table_deltas.py`): it is written before the first that needs it and deleted after the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from trm_data.errors import UserError
+from trm_data.files import write_atomic
+from trm_model.checkpoints.table_deltas import Base, join, split
+
+_KEY = "trm"
+_FORMAT = 1
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be read, or that belongs to another run."""
+
+
+class CheckpointStore(Protocol):
+    """Where checkpoints live. `write` is atomic: a reader sees nothing or the whole."""
+
+    def write(self, name: str, data: bytes) -> None: ...
+
+    def read(self, name: str) -> bytes:
+        """The file. Raises KeyError if there is none."""
+        ...
+
+    def names(self) -> list[str]:
+        """Of all files, sorted."""
+        ...
+
+    def delete(self, name: str) -> None: ...
+
+
+class LocalCheckpoints:
+    """Checkpoints in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def write(self, name: str, data: bytes) -> None:
+        write_atomic(self.path / name, data)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(name) from None
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.path.glob("[!.]*.safetensors"))
+
+    def delete(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A run at one step. Tensor names: `model/*`, `ema/<rate>/*`, `optimizer/*`, `carry/*`."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+    """step, config, id_map_hash, fingerprint, sizes, rng, data position, counters: plain JSON values."""
+
+    @property
+    def step(self) -> int:
+        return int(self.header["step"])
+
+    def section(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors below `prefix/`, without it."""
+        start = f"{prefix}/"
+        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
+
+
+def name_of(step: int) -> str:
+    """File name of the checkpoint at a step."""
+    return f"step-{step:08d}.safetensors"
+
+
+def step_of(name: str) -> int:
+    """The step in a checkpoint's file name."""
+    return int(name.removeprefix("step-").removesuffix(".safetensors"))
+
+
+def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    """The bytes of a checkpoint file.
+
+    Written out because the library's own function copies all tensors twice, seconds and gigabytes for a large table.
+    """
+    # Wide types first, as the format asks for: every tensor then begins at a multiple of its item size.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    layout: dict[str, Any] = {"__metadata__": {_KEY: json.dumps({"format": _FORMAT, **header}, sort_keys=True)}}
+    parts, end = [], 0
+    for name, value in ordered:
+        begin, end = end, end + value.nbytes
+        layout[name] = {"dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
+        parts.append(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    head = json.dumps(layout).encode()
+    head += b" " * (-len(head) % 8)
+    return b"".join([len(head).to_bytes(8, "little"), head, *parts])
+
+
+def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
+    """The JSON part of a checkpoint file.
+
+    Raises:
+        CheckpointError: it is not one of ours, or is damaged.
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{where} is not a checkpoint of this program", "Delete it, or name another") from error
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
+    return dict(header)
+
+
+def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None = None) -> Checkpoint:
+    """Read a checkpoint file. `store` holds the base of its table, if it has one.
+
+    Raises:
+        CheckpointError: it is not one of ours, or it or its base is damaged or missing.
+    """
+    header = read_header(data, where)
+    told = header.get("table")
+    tensors = _tensors(data, where)
+    if told is not None:
+        tensors = join(tensors, _table(told, where, store), int(header["step"]))
+    return Checkpoint(tensors, header)
+
+
+def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{where} is damaged: {error}", "Delete it; the one before it will be used") from error
+
+
+def _table(told: Mapping[str, Any], where: str, store: CheckpointStore | None) -> Tensor:
+    """The table that the header of a checkpoint speaks of, as it was in its base."""
+    base = Base(**told["base"])
+    if not base.name:
+        return torch.zeros(told["shape"])
+    try:
+        if store is None:
+            raise KeyError(base.name)
+        data = store.read(base.name)
+    except KeyError:
+        what = f"{where} needs {base.name}, which is not beside it"
+        raise CheckpointError(what, "Copy both, or take another checkpoint") from None
+    if hashlib.sha256(data).hexdigest() != base.sha256:
+        what = f"{base.name} is damaged, and {where} needs it"
+        raise CheckpointError(what, "Restore it from a copy, or delete both and go on from an older checkpoint")
+    return _tensors(data, base.name)["table"]
+
+
+def read(store: CheckpointStore, name: str) -> Checkpoint:
+    """A checkpoint with everything that belongs to it.
+
+    Raises:
+        CheckpointError: there is none of that name, or it or its base is damaged or missing.
+    """
+    try:
+        data = store.read(name)
+    except KeyError:
+        raise CheckpointError(f"there is no checkpoint {name}") from None
+    return unpack(data, name, store)
+
+
+def copy(source: CheckpointStore, name: str, target: CheckpointStore) -> None:
+    """Copy a checkpoint, its base first."""
+    data = source.read(name)
+    told = read_header(data, name).get("table")
+    if told is not None and told["base"]["name"]:
+        target.write(told["base"]["name"], source.read(told["base"]["name"]))
+    target.write(name, data)
+
+
+def checkpoint_names(store: CheckpointStore) -> list[str]:
+    """The checkpoints in a store, the newest last."""
+    return [name for name in store.names() if name.startswith("step-")]
+
+
+def newest(store: CheckpointStore) -> Checkpoint | None:
+    """The last checkpoint in a store, or None."""
+    names = checkpoint_names(store)
+    return read(store, names[-1]) if names else None
+
+
+class Written(NamedTuple):
+    """A checkpoint that has been written."""
+
+    name: str
+    num_bytes: int
+    """A base that was written with it included."""
+
+
+class RunCheckpoints:
+    """The checkpoints of one run: found, written, and all but the newest and the best deleted."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+        self._base = Base()
+        self._bases: dict[str, str] = {}
+        """The base that each checkpoint needs."""
+
+    def newest(self) -> Checkpoint | None:
+        """The last one, to go on from."""
+        found = newest(self._store)
+        told = None if found is None else found.header.get("table")
+        if told is not None:
+            self._base, self._bases = Base(**told["base"]), dict(told["needed"])
+        return found
+
+    def write(self, checkpoint: Checkpoint) -> Written:
+        """Write a checkpoint, and before it the base of its table where a new one is due."""
+        name, header, tensors, base_bytes = name_of(checkpoint.step), checkpoint.header, checkpoint.tensors, 0
+        parts = split(tensors, self._base, checkpoint.step)
+        if parts is not None:
+            base, tensors = parts.base, parts.tensors
+            if parts.whole is not None:
+                data = pack({"table": parts.whole}, {"step": checkpoint.step})
+                base = replace(base, name=f"base-{base.step:08d}.safetensors", sha256=hashlib.sha256(data).hexdigest())
+                self._store.write(base.name, data)
+                base_bytes = len(data)
+            self._base = base
+            self._bases[name] = base.name
+            header = header | {"table": {"base": asdict(base), "shape": parts.shape, "needed": self._bases}}
+        data = pack(tensors, header)
+        self._store.write(name, data)
+        return Written(name, base_bytes + len(data))
+
+    def last_words(self) -> str:
+        """For people: where a run that ends here can be gone on from."""
+        names = checkpoint_names(self._store)
+        return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
+
+    def prune(self, *, keep: int, best_step: int | None) -> None:
+        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; and unused bases."""
+        names = checkpoint_names(self._store)
+        kept = set(names[-keep:])
+        best = name_of(best_step) if best_step is not None else None
+        if best in names and best not in kept and keep > 1:
+            kept = {best, *names[-(keep - 1) :]}
+        self._bases = {name: base for name, base in self._bases.items() if name in kept}
+        for name in names:
+            if name not in kept:
+                self._store.delete(name)
+        for name in self._store.names():
+            if name.startswith("base-") and name not in self._bases.values():
+                self._store.delete(name)

@@ -1,0 +1,1 @@
+"""Run, score and vote with trained models."""

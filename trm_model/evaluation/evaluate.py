@@ -1,0 +1,238 @@
+"""Scores of a model on a split, one outcome per item. Independent of training: D supervision steps, views, rollouts.
+
+Shapes: B batch, C grid cells, N items. An item is a grid to answer: a Sudoku, a maze, a test input of an ARC task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trm_data.dataset.loader import EvalBatch, eval_batches, num_views
+from trm_data.errors import ConfigError
+from trm_data.jit import Bytes
+from trm_model.config import EvaluationConfig
+from trm_model.distributed import Ranks
+from trm_model.evaluation.inference import Answers, Noise, cast, settle, think
+from trm_model.evaluation.outcomes import Column, EvalResult
+from trm_model.evaluation.validity import valid
+from trm_model.evaluation.voting import Votes, places, undo
+from trm_model.model.recursion import Model, Weights
+
+if TYPE_CHECKING:
+    from trm_data import Dataset
+
+PASS_AT = (1, 2, 5, 10, 100, 1000)
+Progress = Callable[[int, int], None]
+"""(forward passes done, of so many), a pass being one supervision step of one item in one view and rollout."""
+
+
+class _Columns:
+    """Per-item numbers that arrive batch by batch."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+
+    def put(self, **columns: NDArray[Any]) -> None:
+        for name, values in columns.items():
+            self._parts.setdefault(name, []).append(values)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return np.concatenate(self._parts[name])
+
+    def scores(self) -> dict[str, Column]:
+        """All but the answers and the numbers of the puzzles."""
+        return {name: self[name].astype(np.float64) for name in self._parts if name not in ("answers", "puzzles")}
+
+
+class _Tally:
+    """Outcomes per item: of the only answer, or of the winner of a vote."""
+
+    def __init__(self, dataset: Dataset, split: str, evaluation: EvaluationConfig, keep_votes: bool) -> None:
+        self.dataset = dataset
+        self.split = split
+        self.evaluation = evaluation
+        counted = keep_votes or _is_arc(dataset) or evaluation.votes > 1 or evaluation.rollouts > 1
+        self.votes = Votes(evaluation.choose) if counted else None
+        self.columns = _Columns()
+        self.forward_passes = 0
+
+    def add(self, batch: EvalBatch, answers: Answers, *, is_first: bool) -> None:
+        """Take the answers of one run over a batch; `is_first` for the run without noise."""
+        cells = answers.cells_BC.to(torch.uint8).cpu().numpy()
+        logits = answers.halt_logits_B.float().cpu().numpy()
+        self.forward_passes += len(cells) * answers.num_steps
+        if self.votes is not None:
+            self.votes.add(batch.items, _undone(self.dataset, cells, batch), logits)
+        original = batch.copies == 0
+        if is_first and original.any():
+            first = answers.first_cells_BC.to(torch.uint8).cpu().numpy()[original]
+            kept = EvalBatch(*(column[original] for column in batch))
+            cells, logits = cells[original], logits[original]
+            self.columns.put(
+                halt_accuracy=(logits >= 0) == _whole(_right(cells, kept.labels)),
+                confidence=1 / (1 + np.exp(-logits.astype(np.float64))),
+                first_step_accuracy=_whole(_right(first, kept.labels)),
+                halting_steps=answers.steps_B.cpu().numpy()[original],
+            )
+            if self.votes is None:
+                self.columns.put(answers=cells, puzzles=kept.puzzles, **_judge(self.dataset, kept, cells))
+
+    def result(self, num_steps: int) -> EvalResult:
+        """Count the votes and sum up."""
+        if self.votes is not None:
+            _judge_votes(self.votes, self.dataset, self.split, self.evaluation, self.columns)
+        return _summed(self.dataset, self.split, num_steps, self.columns, self.votes, self.forward_passes)
+
+
+def _is_arc(dataset: Dataset) -> bool:
+    return dataset.augmentation == "arc"
+
+
+def _undone(dataset: Dataset, cells: Bytes, batch: EvalBatch) -> Bytes:
+    return undo(dataset.augmentation, dataset.grid_shape[0], cells, batch.codes)
+
+
+def _right(cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
+    """Cells that are right or not supervised."""
+    right: NDArray[np.bool_] = (cells == labels) | (labels == 0)
+    return right
+
+
+def _whole(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Items of which every cell is right."""
+    return np.asarray(right.all(1))
+
+
+def _judge(dataset: Dataset, batch: EvalBatch, cells: Bytes) -> dict[str, NDArray[Any]]:
+    """Compare final answers with the labels."""
+    right, supervised = _right(cells, batch.labels), batch.labels != 0
+    # An ARC answer has no marked end: what lies beside the label's grid must be empty.
+    exact = _whole(cells == batch.labels if _is_arc(dataset) else right)
+    found = {"exact_accuracy": exact, "cell_accuracy": (right & supervised).sum(1) / np.maximum(supervised.sum(1), 1)}
+    solved = valid(dataset.manifest.family, batch.inputs, cells, batch.labels, dataset.grid_shape[0])
+    return found if solved is None else found | {"valid_accuracy": solved}
+
+
+def _judge_votes(votes: Votes, dataset: Dataset, split: str, evaluation: EvaluationConfig, columns: _Columns) -> None:
+    """Compare the winners with the labels; for ARC, find the place that each label takes in the ranking."""
+    for batch in eval_batches(dataset, split, evaluation.batch_size, max_puzzles=evaluation.max_puzzles):
+        batch = batch._replace(labels=_undone(dataset, batch.labels, batch))
+        winners = np.stack([votes.answer(item) for item in batch.items.tolist()])
+        columns.put(answers=winners, puzzles=batch.puzzles, **_judge(dataset, batch, winners))
+        if _is_arc(dataset):
+            place = places(votes, batch.items, batch.labels)
+            columns.put(**{f"pass@{k}": place < k for k in PASS_AT})
+
+
+def _summed(
+    dataset: Dataset, split: str, num_steps: int, columns: _Columns, votes: Votes | None, forward_passes: int
+) -> EvalResult:
+    scores = columns.scores()
+    names = [dataset.names[puzzle] for puzzle in columns["puzzles"].tolist()]
+    metrics = {name: float(score.mean()) for name, score in scores.items() if not name.startswith("pass@")}
+    tasks: dict[str, list[int]] = {}
+    if _is_arc(dataset):
+        for item, name in enumerate(names):
+            tasks.setdefault(name, []).append(item)
+    result = EvalResult(split, num_steps, metrics, scores, columns["answers"], names, forward_passes, votes, tasks)
+    passed: dict[str, float] = {}
+    for k in PASS_AT if tasks else ():
+        shares = result.shares(k)
+        passed |= {f"pass@{k}": float(shares.mean()), f"task_pass@{k}": float((shares == 1).mean())}
+    return replace(result, metrics=metrics | passed)
+
+
+def check_votes(votes: int, trained_augmentations: int, dataset: Dataset) -> None:
+    """Refuse views that a model with embeddings per puzzle has never seen.
+
+    Raises:
+        ConfigError: more votes than trained identifiers.
+    """
+    if dataset.has_identifiers and votes > trained_augmentations + 1:
+        raise ConfigError(
+            f"votes={votes}, but only {trained_augmentations + 1} views of each task were trained",
+            f"Take at most {trained_augmentations + 1}",
+        )
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    split: str,
+    evaluation: EvaluationConfig,
+    *,
+    weights: Weights | None = None,
+    dtype: torch.dtype = torch.float32,
+    trained_augmentations: int = 0,
+    seed: int = 0,
+    keep_votes: bool = False,
+    progress: Progress | None = None,
+    ranks: Ranks | None = None,
+) -> EvalResult:
+    """Score `weights` (the model's own if None) on a split.
+
+    Args:
+        seed: of the rollouts' noise.
+        keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
+        ranks: processes that share the batches; the result is that of one process, in each of them.
+
+    Raises:
+        ConfigError: the split is empty, or there are more votes than trained views.
+    """
+    check_votes(evaluation.votes, trained_augmentations, dataset)
+    num_steps = evaluation.supervision_steps or model.config.supervision_steps
+    copies, limit = evaluation.votes - 1, evaluation.max_puzzles
+    weights = cast(model, weights, dtype)
+    tally = _Tally(dataset, split, evaluation, keep_votes)
+    views = num_views(dataset, split, max_puzzles=limit, num_augmentations=copies)
+    done, total = 0, views * evaluation.rollouts * num_steps
+
+    def answer(run: tuple[EvalBatch, int]) -> Answers:
+        nonlocal done
+        batch, rollout = run
+        inputs_BC = torch.tensor(batch.inputs).to(model.device)
+        ids_B = torch.tensor(batch.puzzle_ids).to(model.device)
+        noise = None
+        if rollout and evaluation.noise:
+            noise = Noise(evaluation.noise, seed, rollout, batch.items, batch.copies)
+        tick = partial(_report, progress, done, len(ids_B), total)
+        steps = think(model, weights, inputs_BC, ids_B, dtype=dtype, noise=noise)
+        done += len(ids_B) * num_steps
+        return settle(steps, num_steps, halt=evaluation.halt, tick=tick).cpu()
+
+    batches = eval_batches(dataset, split, evaluation.batch_size, max_puzzles=limit, num_augmentations=copies)
+    runs = ((batch, rollout) for batch in batches for rollout in range(evaluation.rollouts))
+    for (batch, rollout), answers in (ranks or Ranks()).spread(runs, answer):
+        tally.add(batch, answers, is_first=rollout == 0)
+    return tally.result(num_steps)
+
+
+def _report(progress: Progress | None, done: int, size: int, total: int, step: int) -> None:
+    if progress is not None:
+        progress(done + step * size, total)
+
+
+def ensemble(members: Sequence[EvalResult], dataset: Dataset, evaluation: EvaluationConfig) -> EvalResult:
+    """Several checkpoints voting together: another metric than the score of one, so its names start with `ensemble_`.
+
+    Raises:
+        ConfigError: a member kept no votes, or they answered other items.
+    """
+    votes = Votes(evaluation.choose)
+    for member in members:
+        if member.votes is None or member.names != members[0].names:
+            raise ConfigError("the members of an ensemble must keep their votes and answer the same items")
+        votes.take(member.votes)
+    columns = _Columns()
+    _judge_votes(votes, dataset, members[0].split, evaluation, columns)
+    passes = sum(member.forward_passes for member in members)
+    result = _summed(dataset, members[0].split, members[0].supervision_steps, columns, votes, passes)
+    return replace(result, metrics={f"ensemble_{name}": value for name, value in result.metrics.items()})

@@ -1,0 +1,97 @@
+"""What an evaluation found: scores, and per item of the split in order what happened. N items, C grid cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from trm_data.errors import ConfigError
+from trm_data.files import write_atomic
+from trm_data.jit import Bytes
+from trm_model.evaluation.voting import Votes, submission
+
+Column = NDArray[np.float64]
+_TRUTHS = ("exact_accuracy", "valid_accuracy", "halt_accuracy", "first_step_accuracy", "pass@")
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """Scores and outcomes of one checkpoint, or, with metrics that say so, of several that voted together."""
+
+    split: str
+    supervision_steps: int
+    metrics: dict[str, float]
+    """exact_accuracy, cell_accuracy, halt_accuracy, halting_steps, first_step_accuracy (exact after one step),
+    confidence (sigmoid of the halt logit), valid_accuracy (Sudoku and mazes); for ARC also pass@k (per test input,
+    averaged over tasks) and task_pass@k. An ensemble's are all named `ensemble_...`."""
+    columns: dict[str, Column]
+    """(N) each: the metrics per item, under the same names without `ensemble_`."""
+    answers: Bytes = field(repr=False)
+    """(N, C): the answers that count, as for the original puzzles; ARC answers are cropped to their grid."""
+    names: list[str] = field(repr=False)
+    """(N): the puzzle of each item."""
+    forward_passes: int
+    """Supervision steps that were run, over all items, views and rollouts."""
+    votes: Votes | None = field(default=None, repr=False)
+    """All answers, where views, rollouts or ARC made it necessary to count them."""
+    tasks: dict[str, list[int]] = field(default_factory=dict, repr=False)
+    """ARC: the items of each task."""
+
+    @property
+    def exact(self) -> NDArray[np.bool_]:
+        """(N): whether the answer is the label."""
+        return self.columns["exact_accuracy"].astype(np.bool_)
+
+    @property
+    def items(self) -> int:
+        return len(self.columns["exact_accuracy"])
+
+    @property
+    def per_item(self) -> str:
+        """`exact` as a packed hexadecimal string, eight items a byte, the first in the highest bit."""
+        return np.packbits(self.exact).tobytes().hex()
+
+    def shares(self, k: int) -> Column:
+        """ARC: per task, the share of its test inputs that were answered within k tries."""
+        hits = self.columns[f"pass@{k}"]
+        return np.array([hits[items].mean() for items in self.tasks.values()])
+
+    def arrow(self) -> bytes:
+        """Per-item outcomes as an Arrow IPC file: item, puzzle, the columns, and the answer cells."""
+        columns = {name: pa.array(_narrow(name, values)) for name, values in self.columns.items()}
+        cells = pa.FixedSizeListArray.from_arrays(pa.array(self.answers.reshape(-1)), self.answers.shape[1])
+        table = pa.table({"item": np.arange(self.items), "puzzle": self.names, **columns, "answer": cells})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        content: bytes = sink.getvalue().to_pybytes()
+        return content
+
+    def write(self, path: Path) -> None:
+        """Write `arrow()` to a file."""
+        write_atomic(path, self.arrow())
+
+    def submission(self, tries: int = 2) -> dict[str, object]:
+        """ARC answers in Kaggle's form.
+
+        Raises:
+            ConfigError: the dataset is not ARC.
+        """
+        if self.votes is None or not self.tasks:
+            raise ConfigError("a submission needs an ARC dataset")
+        return dict(submission(self.votes, self.tasks, tries))
+
+
+def _narrow(name: str, values: Column) -> NDArray[np.generic]:
+    if name.startswith(_TRUTHS):
+        return values.astype(np.bool_)
+    return values.astype(np.int32 if name == "halting_steps" else np.float32)
+
+
+def unpack_items(packed: str, items: int) -> NDArray[np.bool_]:
+    """The outcomes that `EvalResult.per_item` holds."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=items).astype(np.bool_)

@@ -1,0 +1,94 @@
+"""The carry that lives from one supervision step to the next, and when a sequence leaves it.
+
+A batch has fixed slots. Each optimizer step is one supervision step of every slot's sequence; where a sequence has
+halted, the slot takes a new puzzle and fresh states. Shapes: B batch, C grid cells, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_model.model.recursion import States
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """The sequences in the slots. `halted_B` means that the slot wants a new puzzle before the next step."""
+
+    states: States
+    steps_B: Tensor
+    halted_B: Tensor
+    inputs_BC: Tensor
+    labels_BC: Tensor
+    puzzle_ids_B: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name; each has the slots as its first axis."""
+        named = {f"state_{index}": state for index, state in enumerate(self.states)}
+        names = ("steps_B", "halted_B", "inputs_BC", "labels_BC", "puzzle_ids_B")
+        return named | {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Carry:
+        """The inverse of `tensors`."""
+        count = sum(name.startswith("state_") for name in tensors)
+        states = tuple(tensors[f"state_{index}"] for index in range(count))
+        return cls(states, **{name: value for name, value in tensors.items() if not name.startswith("state_")})
+
+    def rows(self, part: slice) -> Carry:
+        """Some of the slots."""
+        return Carry.of({name: value[part] for name, value in self.tensors().items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Carry]) -> Carry:
+        """Slots side by side again."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls.of({name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
+
+
+def without_halted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A carry's tensors for a checkpoint: states only of the slots that go on, since the others start anew."""
+    going_B = ~tensors["halted_B"]
+    return {name: value[going_B] if name.startswith("state_") else value for name, value in tensors.items()}
+
+
+def with_halted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse, with zeros as states of halted slots; whole tensors, as earlier versions wrote them, stay."""
+    going_B = ~tensors["halted_B"]
+    whole = dict(tensors)
+    for name, value in tensors.items():
+        if name.startswith("state_") and len(value) < len(going_B):
+            whole[name] = value.new_zeros(len(going_B), *value.shape[1:])
+            whole[name][going_B] = value
+    return whole
+
+
+def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int, exploration: float) -> np.ndarray:
+    """For each slot the supervision step before which it may not halt: 0, or 2 .. N_sup with probability `exploration`.
+
+    A pure function of (seed, step, slot): a resumed run and a run on several processes draw the same numbers.
+    """
+    generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, step, 0, 0]))
+    explores, later = generator.random((2, slots.stop))[:, slots.start :]
+    last = max(supervision_steps, 2)
+    return np.where(explores < exploration, 2 + (later * (last - 1)).astype(np.int64), 0)
+
+
+def halts(
+    halt_logits_B: Tensor,
+    continue_logits_B: Tensor | None,
+    steps_B: Tensor,
+    earliest_B: Tensor,
+    supervision_steps: int,
+) -> Tensor:
+    """Which sequences leave after this step: those that want to and may, and all at their last step."""
+    wants_B = halt_logits_B > (0 if continue_logits_B is None else continue_logits_B)
+    if supervision_steps == 1:
+        return torch.ones_like(wants_B)
+    return ((steps_B >= supervision_steps) | wants_B) & (steps_B >= earliest_B)

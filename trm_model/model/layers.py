@@ -1,0 +1,126 @@
+"""Building blocks: truncated-normal linear maps, RMS norm, SwiGLU, attention, token mixing, and the stack of blocks.
+
+Shapes: B batch, L tokens (puzzle-embedding tokens, then grid cells), D width, H heads, N width per head, I inner width.
+Post-norm throughout: a block is `x = norm(x + mix(x)); x = norm(x + swiglu(x))`, and the norm has no learned scale.
+Weights are created in float32; a module computes in the dtype of the weights that it is called with.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trm_model.config import ModelConfig, inner_size
+from trm_model.model.fused import residual_norm, swiglu
+
+_STD_AFTER_TRUNCATION = 0.8796256610342398  # of a unit normal cut at +-2
+
+
+class Rotary(NamedTuple):
+    """Angles of the rotary positions."""
+
+    cos_LN: Tensor
+    sin_LN: Tensor
+
+
+def truncated_normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
+    """Normal numbers cut at two standard deviations, rescaled so that `std` holds after the cut."""
+    bound = math.erf(math.sqrt(2.0))
+    uniform = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return uniform.erfinv_().mul_(math.sqrt(2.0)).clamp_(-2.0, 2.0).mul_(std / _STD_AFTER_TRUNCATION)
+
+
+def linear_weight(outputs: int, inputs: int, generator: torch.Generator) -> nn.Parameter:
+    """An (outputs, inputs) weight with variance 1 / inputs."""
+    return nn.Parameter(truncated_normal((outputs, inputs), inputs**-0.5, generator))
+
+
+class SwiGLU(nn.Module):
+    """`down(silu(gate(x)) * up(x))` along the last axis."""
+
+    def __init__(self, width: int, config: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        inner = inner_size(width, config)
+        self.gate_up = linear_weight(2 * inner, width, generator)
+        self.down = linear_weight(width, inner, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return swiglu(x, self.gate_up, self.down)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens, without a mask."""
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = linear_weight(3 * config.hidden_size, config.hidden_size, generator)
+        self.out = linear_weight(config.hidden_size, config.hidden_size, generator)
+
+    def forward(self, x_BLD: Tensor, rotary: Rotary | None) -> Tensor:
+        dtype = x_BLD.dtype
+        qkv_BLHN = F.linear(x_BLD, self.qkv).view(*x_BLD.shape[:2], 3 * self.num_heads, -1)
+        if dtype == torch.bfloat16 and x_BLD.device.type == "cpu":
+            qkv_BLHN = qkv_BLHN.float()  # the CPU kernel's bfloat16 backward is about five times slower than float32
+        q_BLHN, k_BLHN, v_BLHN = qkv_BLHN.chunk(3, dim=2)
+        if rotary is not None:
+            q_BLHN, k_BLHN = rotate(q_BLHN, rotary), rotate(k_BLHN, rotary)
+        mixed_BHLN = F.scaled_dot_product_attention(
+            q_BLHN.transpose(1, 2), k_BLHN.transpose(1, 2), v_BLHN.transpose(1, 2)
+        )
+        return F.linear(mixed_BHLN.transpose(1, 2).flatten(2).to(dtype), self.out)
+
+
+def rotary_table(num_tokens: int, head_size: int, theta: float) -> Rotary:
+    """Angles for positions 0 .. num_tokens - 1."""
+    frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
+    angles_LN = torch.outer(torch.arange(num_tokens, dtype=torch.float32), frequencies).repeat(1, 2)
+    return Rotary(angles_LN.cos(), angles_LN.sin())
+
+
+def rotate(x_BLHN: Tensor, rotary: Rotary) -> Tensor:
+    """Rotate each pair (i, i + N/2) of a head by its position's angle."""
+    first, second = x_BLHN.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (x_BLHN * rotary.cos_LN[:, None] + turned * rotary.sin_LN[:, None]).to(x_BLHN.dtype)
+
+
+class Block(nn.Module):
+    """Mix the tokens, then the channels."""
+
+    def __init__(self, num_tokens: int, config: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.epsilon = config.norm_epsilon
+        self.attention: Attention | None = None
+        self.token_mixer: SwiGLU | None = None
+        if config.mixer == "attention":
+            self.attention = Attention(config, generator)
+        else:
+            self.token_mixer = SwiGLU(num_tokens, config, generator)
+        self.swiglu = SwiGLU(config.hidden_size, config, generator)
+
+    def forward(self, x_BLD: Tensor, rotary: Rotary | None) -> Tensor:
+        if self.token_mixer is not None:
+            # The norm after token mixing runs along the tokens, as in the official model.
+            x_BDL = x_BLD.transpose(1, 2).contiguous()
+            x_BLD = residual_norm(x_BDL, self.token_mixer(x_BDL), self.epsilon).transpose(1, 2).contiguous()
+        elif self.attention is not None:
+            x_BLD = residual_norm(x_BLD, self.attention(x_BLD, rotary), self.epsilon)
+        return residual_norm(x_BLD, self.swiglu(x_BLD), self.epsilon)
+
+
+class Network(nn.Module):
+    """A stack of blocks: one application is one step of the recursion."""
+
+    def __init__(self, num_tokens: int, config: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(num_tokens, config, generator) for _ in range(config.num_layers))
+
+    def forward(self, x_BLD: Tensor, rotary: Rotary | None) -> Tensor:
+        for block in self.blocks:
+            x_BLD = block(x_BLD, rotary)
+        return x_BLD

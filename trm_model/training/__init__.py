@@ -1,0 +1,1 @@
+"""Loss, optimizer, trainer and training loop, in one or several processes."""

@@ -1,0 +1,288 @@
+"""One run in several processes of this machine, seen by its caller as one: the events of the first process, in order.
+
+The processes are children of the caller, which has no part in the computation: whatever they wait for, it can end them.
+If one of them fails or dies, all end. If the caller dies, however, their pipes close and they end at once.
+
+    caller -> process    its `Task`, then GO after every event; STOP asks for a last checkpoint
+    process -> caller    events (the first process only), then `_Ended` or `_Failed`
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import torch.distributed as dist
+
+from trm_data import open_dataset
+from trm_data.errors import ConfigError, UserError
+from trm_model.checkpoints.store import CheckpointStore
+from trm_model.config import TrialConfig
+from trm_model.device import resolve_device
+from trm_model.training.events import Event
+from trm_model.training.loop import never, train
+
+if TYPE_CHECKING:
+    from trm_data import Dataset
+
+GO, STOP = "go", "stop"
+_HOST = "127.0.0.1"
+_POLL_S = 0.2
+"""How soon a stop that is asked for between two events is heard."""
+_LAST_WORDS_S = 2.0
+"""How long, once a process is in trouble, the others may say what is the matter with them."""
+_EXIT_S = 30.0
+
+
+class ProcessLostError(UserError):
+    """A process of the run died without a word: killed, or out of the machine's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """All that a process needs to know."""
+
+    config: TrialConfig
+    dataset: Path
+    checkpoints: CheckpointStore
+    rank: int
+    world_size: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Nothing more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A process raised `error`."""
+
+    error: Exception
+    at_s: float
+
+
+def train_in_processes(
+    config: TrialConfig,
+    dataset: Dataset,
+    *,
+    processes: int,
+    checkpoints: CheckpointStore,
+    should_stop: Callable[[], bool] = never,
+) -> Iterator[Event]:
+    """`train` in `processes` processes, each with its share of every batch and on CUDA with a GPU of its own.
+
+    The run waits while an event is looked at, as it does with `train`. `checkpoints` must survive pickling.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly, or there are too few GPUs.
+        ProcessLostError: a process was killed. Started again, the run goes on from its last checkpoint.
+        Exception: what a process raised, with its traceback as a note.
+    """
+    if processes == 1:
+        yield from train(config, dataset, checkpoints=checkpoints, should_stop=should_stop)
+        return
+    _check(config, processes)
+    with _Crew(config, dataset.path, checkpoints, processes) as crew:
+        yield from crew.events(should_stop)
+
+
+def _check(config: TrialConfig, processes: int) -> None:
+    if config.train.batch_size % processes:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} cannot be shared evenly by {processes} processes",
+            "Take a number of processes that divides it",
+        )
+    if resolve_device(config.runtime.device).type == "cuda" and torch.cuda.device_count() < processes:
+        raise ConfigError(
+            f"{processes} processes need as many GPUs, {torch.cuda.device_count()} are there",
+            "Take fewer processes, or set runtime.device to cpu",
+        )
+
+
+class _Crew:
+    """The processes of a run. Leaving the context ends those that still run."""
+
+    def __init__(self, config: TrialConfig, dataset: Path, checkpoints: CheckpointStore, processes: int) -> None:
+        # The caller keeps the address book by which the processes find each other, so that no port is guessed.
+        self._book = dist.TCPStore(  # type: ignore[attr-defined]
+            _HOST, 0, processes, is_master=True, wait_for_workers=False
+        )
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._pipes: list[Connection] = []
+        self._is_stopping = False
+        for rank in range(processes):
+            self._start(Task(config, dataset, checkpoints, rank, processes, self._book.port))
+
+    def _start(self, task: Task) -> None:
+        ours, theirs = Pipe()
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "GLOO_SOCKET_IFNAME": "lo",  # all on this machine: a name that does not resolve is no obstacle
+        }
+        program = f"from trm_model.training.launch import rank_main; rank_main({theirs.fileno()})"
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, pass_fds=[theirs.fileno()])
+        self._processes.append(process)
+        self._pipes.append(ours)
+        theirs.close()
+        ours.send(task)
+
+    def events(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
+        """What the first process tells, until all have ended."""
+        first, running = self._pipes[0], set(self._pipes)
+        while running:
+            self._pass_on(should_stop)
+            for pipe in wait(list(running), _POLL_S):
+                assert isinstance(pipe, Connection)
+                word = _heard(pipe)
+                if word is None or isinstance(word, _Failed):
+                    raise self._cause(pipe, word)
+                if isinstance(word, _Ended):
+                    running.remove(pipe)
+                    continue
+                yield word
+                self._pass_on(should_stop)
+                _say(first, GO)
+
+    def _pass_on(self, should_stop: Callable[[], bool]) -> None:
+        """Tell the first process to stop, once; the others hear it from there, all before the same step."""
+        if not self._is_stopping and should_stop():
+            self._is_stopping = True
+            _say(self._pipes[0], STOP)
+
+    def _cause(self, pipe: Connection, word: _Failed | None) -> Exception:
+        """Why a process is in trouble: the death of one of them, or whatever failed first."""
+        words = {pipe: word}
+        until = time.monotonic() + _LAST_WORDS_S
+        while (left := until - time.monotonic()) > 0 and len(words) < len(self._pipes):
+            for other in wait([pipe for pipe in self._pipes if pipe not in words], left):
+                assert isinstance(other, Connection)
+                heard = _heard(other)
+                if not isinstance(heard, Event):
+                    words[other] = heard if isinstance(heard, _Failed) else None
+        silent = [rank for rank, pipe in enumerate(self._pipes) if pipe in words and words[pipe] is None]
+        for rank in silent:
+            if (code := self._processes[rank].wait(_EXIT_S)) != 0:
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                what = f"process {rank} of {len(self._processes)} died with {how}"
+                return ProcessLostError(what, "Start the run again: it goes on from its last checkpoint")
+        return min((failed for failed in words.values() if failed is not None), key=lambda failed: failed.at_s).error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for process in self._processes:
+            if kind is not None:
+                process.kill()
+            try:
+                process.wait(_EXIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pipe in self._pipes:
+            pipe.close()
+
+
+def _say(pipe: Connection, word: str) -> None:
+    with suppress(OSError):  # a process that has died is noticed by the silence of its pipe
+        pipe.send(word)
+
+
+def _heard(pipe: Connection) -> Any:
+    """The next word, or None if its process is gone."""
+    with suppress(EOFError, OSError):
+        return pipe.recv()
+    return None
+
+
+class _Caller:
+    """The caller, seen from a process. A thread listens, so that its death is noticed during the longest step."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._go = threading.Semaphore(0)
+        self._stop = threading.Event()
+        threading.Thread(target=self._listen, name="caller", daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                word = self._pipe.recv()
+            except (EOFError, OSError):
+                os._exit(1)
+            self._stop.set() if word == STOP else self._go.release()
+
+    def tell(self, event: Event) -> None:
+        """Report an event and wait until it has been looked at."""
+        self._pipe.send(event)
+        self._go.acquire()
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+
+def rank_main(descriptor: int) -> None:
+    """The body of a process of the run; `descriptor` is its end of the pipe."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal tells all processes, and the caller decides
+    pipe = Connection(descriptor)
+    task: Task = pipe.recv()
+    caller = _Caller(pipe)
+    try:
+        _train(task, caller)
+        pipe.send(_Ended())
+    except Exception as error:
+        pipe.send(_Failed(_portable(error), time.monotonic()))
+    # Without the usual end of the interpreter: if another process failed, tearing down the group could wait for it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _train(task: Task, caller: _Caller) -> None:
+    config = task.config
+    device = resolve_device(config.runtime.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(task.rank)
+    elif config.runtime.num_threads is None:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // task.world_size))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.TCPStore(_HOST, task.port, task.world_size, is_master=False),  # type: ignore[attr-defined]
+        rank=task.rank,
+        world_size=task.world_size,
+    )
+    events = train(config, open_dataset(task.dataset), checkpoints=task.checkpoints, should_stop=caller.should_stop)
+    for event in events:
+        if task.rank == 0:
+            caller.tell(event)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception with its traceback as a note, or one of the same text where it cannot cross to another process."""
+    note = traceback.format_exc()
+    try:
+        found: Exception = pickle.loads(pickle.dumps(error))
+    except Exception:
+        found = RuntimeError(f"{type(error).__name__}: {error}")
+    found.add_note(note)
+    return found

@@ -1,0 +1,329 @@
+"""The state of a training run and one step of it.
+
+One optimizer step is one supervision step of every slot of the batch. All randomness is a pure function of the seed
+and the step, so a checkpoint needs no generator state, and 10 steps straight equal 5, a resume and 5 more, bit for
+bit on one CPU with the same number of threads. Shapes: B batch (slots), C grid cells, E puzzle embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trm_data.dataset.loader import TrainLoader
+from trm_model.checkpoints.store import Checkpoint, CheckpointError
+from trm_model.checkpoints.table_deltas import CHANGED_AT
+from trm_model.config import TrialConfig
+from trm_model.cost import train_flops
+from trm_model.device import DTYPES
+from trm_model.distributed import Ranks
+from trm_model.evaluation.evaluate import evaluate
+from trm_model.evaluation.gallery import gallery
+from trm_model.evaluation.outcomes import EvalResult
+from trm_model.model.halting import Carry, earliest_halt, with_halted, without_halted
+from trm_model.model.precision import choose_products
+from trm_model.model.recursion import Weights, build_model
+from trm_model.training.ema import MovingAverage
+from trm_model.training.energy import EnergyMeter, gpu_uuid
+from trm_model.training.losses import as_targets
+from trm_model.training.optim import FlatParameters, build_optimizer, schedule
+from trm_model.training.supervision import SUMS, supervise
+
+if TYPE_CHECKING:
+    from trm_data import Dataset
+
+
+class _Part(NamedTuple):
+    """What a micro-batch gives."""
+
+    loss: Tensor
+    sums: Tensor
+    carry: Carry
+    row_grads_BE: Tensor | None
+
+
+class Trainer:
+    """Everything that a run changes from step to step, and how one step changes it."""
+
+    def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.device = device
+        self.dtype = DTYPES[config.train.dtype]
+        choose_products(device, rounded=config.train.dtype == "float32-fast")
+        self.num_identifiers = dataset.num_identifiers(config.data.num_augmentations)
+        self.model = build_model(
+            config.model,
+            vocab_size=dataset.vocab_size,
+            seq_len=dataset.seq_len,
+            num_identifiers=self.num_identifiers,
+            seed=config.seed,
+        ).to(device)
+        if config.runtime.compile:
+            for network in self.model.recursion.networks():
+                network.compile()
+        self.flat = FlatParameters(self.model)
+        self.optimizer = build_optimizer(config.optimizer, self.flat)
+        rates = (config.optimizer.ema_rate, *config.optimizer.further_ema_rates)
+        self.averages = {str(rate): MovingAverage(self.flat.vector, rate) for rate in rates if rate}
+        self.ranks = Ranks.current()
+        self.slots = self.ranks.share(config.train.batch_size)
+        self.loader = TrainLoader(
+            dataset,
+            splits=config.data.train_splits,
+            batch_size=config.train.batch_size,
+            num_augmentations=config.data.num_augmentations,
+            seed=config.seed,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            translation=config.data.translation,
+        )
+        self.step = 0
+        self.puzzles_presented = 0
+        self.flops = 0.0
+        self._meter = EnergyMeter(gpu_uuid(device))
+        self._earlier_energy_j = 0.0
+        self.carry = self._empty_carry()
+        self._halted = np.ones(len(self.slots), np.bool_)
+
+    def _empty_carry(self) -> Carry:
+        size, device = len(self.slots), self.device
+        cells = torch.zeros(size, self.dataset.seq_len, dtype=torch.uint8, device=device)
+        return Carry(
+            states=self.model.start(size, self.dtype),
+            steps_B=torch.zeros(size, dtype=torch.int32, device=device),
+            halted_B=torch.ones(size, dtype=torch.bool, device=device),
+            inputs_BC=cells,
+            labels_BC=cells.short(),
+            puzzle_ids_B=torch.zeros(size, dtype=torch.int32, device=device),
+        )
+
+    def _refill(self) -> None:
+        """Fetch new puzzles for the slots whose sequence has halted, and only for them."""
+        slots = np.flatnonzero(self._halted)
+        if not len(slots):
+            return
+        batch = self.loader.fetch(self.step, slots)
+        place = torch.from_numpy(slots).to(self.device)
+        for target, rows in (
+            (self.carry.inputs_BC, torch.tensor(batch.inputs)),
+            (self.carry.labels_BC, as_targets(torch.tensor(batch.labels))),
+            (self.carry.puzzle_ids_B, torch.tensor(batch.puzzle_ids)),
+        ):
+            target.index_copy_(0, place, rows.to(self.device))
+
+    def learning_rate(self, peak: float) -> float:
+        """The rate of the coming update."""
+        settings = self.config.optimizer
+        return peak * schedule(
+            self.step + 1,
+            warmup_steps=settings.warmup_steps,
+            max_steps=self.config.train.max_steps,
+            min_ratio=settings.lr_min_ratio,
+        )
+
+    def train_step(self) -> tuple[float, NDArray[np.float64]]:
+        """One optimizer step: the mean loss and the sums in the order of `SUMS`, over all processes.
+
+        A loss that is not finite changes nothing.
+        """
+        config, size = self.config, self.config.train.batch_size
+        depth = self._set_depth()
+        fetched = int(self._halted.sum())
+        self._refill()
+        self.flat.vector.grad = None
+        parts = [self._accumulate(part) for part in self._micro_batches()]
+        # One transfer tells the host all it needs: how many were fetched, the loss, the metrics, who has halted.
+        totals = torch.stack([torch.cat([part.loss.detach().double().view(1), part.sums]) for part in parts]).sum(0)
+        totals = self.ranks.sum_(torch.cat([totals, totals.new_tensor([fetched])]))
+        carry = Carry.join([part.carry for part in parts])
+        told = torch.cat([totals, carry.halted_B.double()]).cpu().numpy()
+        loss, sums, fetched = float(told[0]) / size, told[1 : 1 + len(SUMS)], int(told[1 + len(SUMS)])
+        if not math.isfinite(loss):
+            return math.nan, sums
+        self._update([part.row_grads_BE for part in parts])
+        self.carry = carry
+        self._halted = told[2 + len(SUMS) :] > 0
+        self.step += 1
+        self.puzzles_presented += fetched
+        self.flops += size * train_flops(
+            config.model.model_copy(update={"cycles": depth[0], "latent_steps": depth[1]}),
+            seq_len=self.dataset.seq_len,
+            vocab_size=self.dataset.vocab_size,
+        )
+        return loss, sums
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has had its steps or its puzzles."""
+        limits = self.config.train
+        most = math.inf if limits.max_puzzles is None else limits.max_puzzles
+        return self.step >= limits.max_steps or self.puzzles_presented >= most
+
+    def _set_depth(self) -> tuple[int, int]:
+        """T and n of the coming step."""
+        depth = self.config.model.cycles, self.config.model.latent_steps
+        for share, cycles, latent_steps in self.config.train.depth_curriculum:
+            if self.step >= share * self.config.train.max_steps:
+                depth = cycles, latent_steps
+        self.model.recursion.set_depth(*depth)
+        return depth
+
+    def _micro_batches(self) -> list[slice]:
+        count = len(self.slots)
+        size = self.config.runtime.micro_batch_size or count
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def _accumulate(self, part: slice) -> _Part:
+        """Forward and backward of some slots; the gradient of the whole batch's mean loss grows in the flat vector."""
+        config, carry, embedding = self.config, self.carry.rows(part), self.model.puzzle_embedding
+        slots = self.slots[part]
+        earliest = earliest_halt(
+            config.seed,
+            self.step,
+            slots,
+            supervision_steps=config.model.supervision_steps,
+            exploration=config.model.halt_exploration,
+        )
+        rows_BE = None if embedding is None else embedding.rows(carry.puzzle_ids_B, trained=True)
+        done = supervise(
+            self.model,
+            self.flat.weights(self.dtype),
+            carry,
+            rows_BE,
+            torch.from_numpy(earliest).to(self.device),
+            config.train.loss,
+        )
+        torch.autograd.backward(done.loss / config.train.batch_size)
+        return _Part(done.loss, done.sums, done.carry, None if rows_BE is None else rows_BE.grad)
+
+    def _update(self, row_grads: list[Tensor | None]) -> None:
+        """Apply the gradients of the whole batch: embeddings first, then weights and averages."""
+        settings, embedding = self.config.optimizer, self.model.puzzle_embedding
+        grads = [grad for grad in row_grads if grad is not None]
+        if embedding is not None and grads:
+            embedding.update(
+                self.ranks.gather(self.carry.puzzle_ids_B),
+                self.ranks.gather(torch.cat(grads)),
+                self.learning_rate(settings.puzzle_embedding_lr),
+                settings.puzzle_embedding_weight_decay,
+                step=self.step + 1,
+            )
+        self.optimizer.step(self.flat.vector, self.ranks.sum_(self.flat.grad), self.learning_rate(settings.lr))
+        for average in self.averages.values():
+            average.update(self.flat.vector)
+
+    def energy_j(self) -> float | None:
+        """Joules that the GPUs of all processes have used, earlier attempts included; None where one does not tell.
+
+        All processes must ask at once.
+        """
+        own = self._meter.joules()
+        total = torch.tensor([math.nan if own is None else own], dtype=torch.float64, device=self.device)
+        self.ranks.sum_(total)
+        return None if total.isnan() else self._earlier_energy_j + float(total)
+
+    def weights(self, kind: str) -> Weights:
+        """By name: `raw`, `ema` (the main average), or a further average by its rate."""
+        rate = str(self.config.optimizer.ema_rate) if kind == "ema" else kind
+        average = self.averages.get(rate)
+        return self.flat.views(self.flat.vector.detach() if average is None else average.vector)
+
+    def score(self, split: str, *, weights: str, max_puzzles: int | None) -> EvalResult:
+        """Evaluate as the configuration says, at the model's own depth."""
+        self.model.recursion.set_depth(self.config.model.cycles, self.config.model.latent_steps)
+        evaluation = self.config.evaluation.model_copy(update={"max_puzzles": max_puzzles})
+        return evaluate(
+            self.model,
+            self.dataset,
+            split,
+            evaluation,
+            weights=self.weights(weights),
+            dtype=self.dtype,
+            trained_augmentations=self.config.data.num_augmentations,
+            seed=self.config.seed,
+            ranks=self.ranks,
+        )
+
+    def gallery(self, scored: EvalResult) -> bytes:
+        """A few of the puzzles that were scored, see `gallery.gallery`."""
+        weights = self.weights(self.config.evaluation.weights)
+        return gallery(self.model, self.dataset, scored, weights=weights, dtype=self.dtype)
+
+    def state(self, extra: dict[str, Any]) -> Checkpoint:
+        """The whole run; tensors are shared with it, so write it before the next step."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        if self.model.puzzle_embedding is not None:
+            tensors[CHANGED_AT] = self.model.puzzle_embedding.changed_at
+        carry = without_halted({name: self.ranks.gather(value) for name, value in self.carry.tensors().items()})
+        tensors |= {f"carry/{name}": value for name, value in carry.items()}
+        for rate, average in self.averages.items():
+            tensors |= {f"ema/{rate}/{name}": value for name, value in self.flat.views(average.vector).items()}
+        header = {
+            "step": self.step,
+            "config": self.config.plain(),
+            "fingerprint": self.dataset.fingerprint,
+            "id_map_hash": self.dataset.id_map_hash(self.config.data.num_augmentations),
+            "vocab_size": self.dataset.vocab_size,
+            "seq_len": self.dataset.seq_len,
+            "num_identifiers": self.num_identifiers,
+            "rng": {"kind": "counter", "seed": self.config.seed, "step": self.step},
+            "data_position": {"step": self.step, "batch_size": self.config.train.batch_size},
+            "ema_updates": {rate: average.count for rate, average in self.averages.items()},
+            "puzzles_presented": self.puzzles_presented,
+            "train_flops": self.flops,
+            "energy_j": self.energy_j(),
+            "torch": torch.__version__,
+        }
+        return Checkpoint(tensors, header | extra)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same run.
+
+        Raises:
+            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids.
+        """
+        self._check_same_run(checkpoint)
+        # Parameters are views of the flat vector, so copying into them copies into it.
+        self.model.load_state_dict(checkpoint.section("model"))
+        if self.model.puzzle_embedding is not None:
+            # Checkpoints of earlier versions do not know when each row was changed: count them all as just changed.
+            changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))
+            self.model.puzzle_embedding.changed_at.copy_(changed_at)
+        self.optimizer.load(checkpoint.section("optimizer"))
+        for rate, average in self.averages.items():
+            saved = checkpoint.section(f"ema/{rate}")
+            for name, view in self.flat.views(average.vector).items():
+                view.copy_(saved[name])
+            average.count = int(checkpoint.header["ema_updates"][rate])
+        mine = slice(self.slots.start, self.slots.stop)
+        saved = with_halted(checkpoint.section("carry"))
+        self.carry = Carry.of({name: value[mine].to(self.device) for name, value in saved.items()})
+        self._halted = self.carry.halted_B.cpu().numpy()
+        self.step = checkpoint.step
+        self.puzzles_presented = int(checkpoint.header["puzzles_presented"])
+        self.flops = float(checkpoint.header["train_flops"])
+        self._earlier_energy_j = float(checkpoint.header.get("energy_j") or 0.0)
+
+    def _check_same_run(self, checkpoint: Checkpoint) -> None:
+        header = checkpoint.header
+        own_map = self.dataset.id_map_hash(self.config.data.num_augmentations)
+        if header["id_map_hash"] != own_map:
+            raise CheckpointError(
+                f"the checkpoint's puzzle-id map {header['id_map_hash']} is not the dataset's {own_map}",
+                "Use the dataset that it was trained on, with the same number of augmentations",
+            )
+        own = self.config.trajectory()
+        theirs = TrialConfig.parse(header["config"], "checkpoint").trajectory()
+        for section in own:
+            if theirs[section] != own[section]:
+                raise CheckpointError(
+                    f"the checkpoint at step {checkpoint.step} was written with another {section} configuration",
+                    "Start in an empty folder, or restore the old settings",
+                )
