@@ -25,12 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from results_factory import large_records
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import render_report
+from tests.support.results import large_records
 
 T = TypeVar("T")
 PROBE = """<script>addEventListener("load", () => {

@@ -3,11 +3,10 @@
     python benchmarks/tracking.py [--trials N] [--points N ...] [--rounds N] [--stores sqlite server] [--json FILE]
 
 Every side writes runs with the same points, parameters and final state, by turns, into stores of the same kind; ours
-writes the origin of each trial and its dataset besides: into the tables of a database, by requests to a server.
-"Through the API" is ours by requests to the database, "full batches" what MLflow's client can do: points alone, 1,000
-to a request, no runs. A call for each point is so slow that those sides get `--others` trials instead of all. A figure
-is the median over rounds; a ratio is taken round by round. CPU time is that of the writing process: it says what is
-left of the rate on a machine that is shared.
+writes the origin of each trial and its dataset besides. "Full batches" is what MLflow's client can do: points alone,
+1,000 to a request, no runs. A call for each point is so slow that those sides get `--others` trials instead of all. A
+figure is the median over rounds; a ratio is taken round by round. CPU time is that of the writing process: it says what
+is left of the rate on a machine that is shared.
 """
 
 from __future__ import annotations
@@ -78,11 +77,6 @@ def ours(uri: str, records: Sequence[TrialRecord]) -> None:
     MlflowProjection(uri).sync(records, "benchmark", {"name": "benchmark"})
 
 
-def through_api(uri: str, records: Sequence[TrialRecord]) -> None:
-    """The same by MLflow's client, as a server gets it."""
-    MlflowProjection(uri, through_api=True).sync(records, "through the API", {"name": "through the API"})
-
-
 def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
     """As a training script does it: a call for every parameter and every point."""
     mlflow = load_mlflow()
@@ -136,12 +130,11 @@ def batches_alone(uri: str, records: Sequence[TrialRecord]) -> None:
 
 SIDES: dict[str, Callable[[str, Sequence[TrialRecord]], None]] = {
     "projection": ours,
-    "through the API": through_api,
     "full batches": batches_alone,
     "call per point": per_call,
     "Ray's callback": ray_callback,
 }
-IN_BATCHES = ("projection", "through the API", "full batches")
+IN_BATCHES = ("projection", "full batches")
 
 
 @contextmanager

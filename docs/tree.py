@@ -1,4 +1,4 @@
-"""Writes the tree of the README: a line per file, from the first line of its docstring.
+"""Write the list of files in docs/development/layout.md: one line per file, from the first line of its docstring.
 
 python docs/tree.py
 """
@@ -72,13 +72,13 @@ def _purpose(name: str) -> str:
     return next((line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# ")), "")
 
 
-def updated(readme: str) -> str:
-    """The README with its tree made anew."""
-    before, _, rest = readme.partition(BEGIN)
+def updated(page: str) -> str:
+    """Return the page with a new list of files."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + tree() + END + after
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
+    path = ROOT / "docs/development/layout.md"
     path.write_text(updated(path.read_text()))

@@ -13,7 +13,7 @@ from tests.support.tracking import first_use, migrated
 
 __all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_endpoint"]
 
-LONGEST = ("test_sweep_chaos.py", "test_cluster_placement.py", "test_sweep_run.py", "test_cluster_sweep.py")
+LONGEST = ("test_chaos.py", "test_cluster_placement.py", "test_run.py", "test_cluster_sweep.py")
 """Files that start Ray."""
 
 

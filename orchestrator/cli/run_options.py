@@ -62,7 +62,7 @@ def run_options(
     reuse: bool,
     **limits: float | None,
 ) -> dict[str, Any]:
-    """The arguments of `orchestrator.execution.run.Options`. Raises UserError for a limit of nothing or an unknown preference."""
+    """Build the arguments of `Options`. Raises UserError for an empty limit or an unknown preference."""
     if prefer not in ("cost", "time"):
         raise SweepError(f"--prefer {prefer!r} is neither cost nor time", nearest(prefer, ["cost", "time"]))
     return {

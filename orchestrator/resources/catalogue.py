@@ -164,5 +164,5 @@ def _load(name: str, kind: type[Row]) -> tuple[Row, ...]:
 
 def _folder() -> Path:
     """The facts as the wheel packs them, or as they lie in the repository."""
-    packed = Path(__file__).with_name("_catalogue")
-    return packed if packed.is_dir() else Path(__file__).parents[1] / "infra" / "catalogue"
+    packed = Path(__file__).parents[1] / "_catalogue"
+    return packed if packed.is_dir() else Path(__file__).parents[2] / "infra" / "catalogue"

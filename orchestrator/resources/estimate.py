@@ -1,7 +1,7 @@
 """What a sweep will do and cost, before anything starts.
 
-Work and memory follow from the configurations alone; how long the work takes is `orchestrator.resources.runtime`'s matter, which
-says where its figures come from and how far they may be off.
+Work and memory follow from the configurations alone; `orchestrator.resources.runtime` predicts
+how long the work takes and says where its figures come from and how far they may be off.
 """
 
 from __future__ import annotations

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from trm_data.errors import UserError
-
-if TYPE_CHECKING:
-    from orchestrator.storage import Storage
 
 
 class StorageError(UserError):

@@ -5,10 +5,9 @@
     projection.verify(read_trials(storage, "depth"), "depth")             # [] where every point is there exactly once
 
 A sweep is a parent run, a trial is a child found by its tag `trial_id`. Points carry the record's own time and step.
-The tag `projected` says how many rows a run has, with their digest; it is written together with the rows: in one
-transaction where we open the database ourselves (`bulk`), else in one request (`api`). Where a record has taken back
-rows (a lost attempt had gone further than its last checkpoint), the run is deleted and sent anew, because MLflow cannot
-delete points.
+The tag `projected` says how many rows a run has, with their digest; it is written in the same request as the rows.
+Where a record has taken back rows (a lost attempt had gone further than its last checkpoint), the run is deleted and
+sent again, because MLflow cannot delete points.
 
 MLflow knows five states, a trial has eight. FINISHED is kept for trials with a final score, so that a search for it
 gives comparable runs: stopped early is KILLED; failed, diverged and out of memory are FAILED; interrupted waits to go
@@ -25,10 +24,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.tracking import bulk, mlflow_view
+from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow_api import ApiWriter
 from orchestrator.tracking.mlflow_connection import Connection, TrackingError, default_uri
-from orchestrator.tracking.mlflow_view import Run, Update, Writer, milliseconds
+from orchestrator.tracking.mlflow_view import Run, Update, milliseconds
 
 if TYPE_CHECKING:
     from orchestrator.tracking.registry import Winner
@@ -70,21 +69,12 @@ class MlflowProjection:
     goes on there.
     """
 
-    def __init__(
-        self,
-        tracking_uri: str,
-        experiment: str = "trm",
-        artifacts: str | None = None,
-        *,
-        through_api: bool = False,
-    ) -> None:
+    def __init__(self, tracking_uri: str, experiment: str = "trm", artifacts: str | None = None) -> None:
         """Args:
         artifacts: where a new experiment keeps files if `tracking_uri` is a database other than SQLite, which has no
             place of its own as SQLite (beside its file) and servers have.
-        through_api: write by MLflow's client also where the tables can be written to.
         """
         self.tracking_uri = tracking_uri
-        self._through_api = through_api
         self._connection = Connection(tracking_uri, experiment, artifacts)
         self._runs: dict[str, dict[str, Run]] = {}
         self._client: Any = None
@@ -98,17 +88,15 @@ class MlflowProjection:
     ) -> Synced:
         """Bring MLflow to what the records say, sending only what it does not have."""
         with self._connection.session(self._forget) as self._client:
-            store = self._store()
             if sweep_name not in self._runs:
-                self._runs[sweep_name] = self._without_doubles(self._found(sweep_name, store))
+                self._runs[sweep_name] = self._without_doubles(self._found(sweep_name))
             runs = self._runs[sweep_name]
             begun = [record for record in records if _has_begun(record)]
             if not begun:
                 return Synced(0, 0)
             requests = ApiWriter(self._client, self._connection.experiment_id)
             parent = self._sync_parent(requests, runs, records, sweep_name, definition)
-            writer = requests if store is None else bulk.BulkWriter(store, self._connection.experiment_id)
-            sent = list(_counted(self._sync_trials(writer, runs, begun, parent), len(begun), listen))
+            sent = list(_counted(self._sync_trials(requests, runs, begun, parent), len(begun), listen))
             self._sync_files(requests, runs[mlflow_view.PARENT], mlflow_view.parent_files(definition, records))
         return Synced(sum(points is not None for points in sent), sum(points or 0 for points in sent))
 
@@ -159,19 +147,11 @@ class MlflowProjection:
     def _is_server(self) -> bool:
         return self.tracking_uri.startswith("http")
 
-    def _store(self) -> Any | None:
-        """The store whose tables can be written to; None for a server and for what `bulk` does not know."""
-        return None if self._is_server or self._through_api else bulk.store_of(self._client)
-
-    def _found(self, sweep_name: str, store: Any | None = None) -> dict[str, list[Run]]:
-        """The sweep's runs by trial id, as the client says or, which is quicker, as the tables do."""
-        if store is not None:
-            found = bulk.runs_of(store, self._connection.experiment_id, sweep_name)
-        else:
-            search = self._connection.search(self._client, f"tags.sweep = '{sweep_name}'")
-            found = [Run(run.info.run_id, run.info.status, dict(run.data.tags)) for run in search]
+    def _found(self, sweep_name: str) -> dict[str, list[Run]]:
+        """The sweep's runs by trial id."""
+        search = self._connection.search(self._client, f"tags.sweep = '{sweep_name}'")
         runs: dict[str, list[Run]] = defaultdict(list)
-        for run in found:
+        for run in (Run(run.info.run_id, run.info.status, dict(run.data.tags)) for run in search):
             runs[run.tags.get("trial_id", mlflow_view.PARENT)].append(run)
         return dict(runs)
 
@@ -213,7 +193,7 @@ class MlflowProjection:
             requests.send(run, [], tag)
 
     def _sync_trials(
-        self, writer: Writer, runs: dict[str, Run], records: Sequence[TrialRecord], parent_id: str
+        self, writer: ApiWriter, runs: dict[str, Run], records: Sequence[TrialRecord], parent_id: str
     ) -> Iterator[int | None]:
         """Several at once where each waits for answers of a server; each trial's own requests stay in order."""
         send = partial(self._sync_trial, runs, parent_id=parent_id, writer=writer)
@@ -223,7 +203,7 @@ class MlflowProjection:
         with ThreadPoolExecutor(TRIALS_AT_ONCE, "mlflow") as pool:
             yield from pool.map(send, records)
 
-    def _sync_trial(self, runs: dict[str, Run], record: TrialRecord, parent_id: str, writer: Writer) -> int | None:
+    def _sync_trial(self, runs: dict[str, Run], record: TrialRecord, parent_id: str, writer: ApiWriter) -> int | None:
         """The number of points sent; None if there was nothing to do."""
         run = runs.get(record.trial_id)
         rows = mlflow_view.rows(record)

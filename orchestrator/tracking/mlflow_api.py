@@ -1,4 +1,4 @@
-"""Runs written through MLflow's client: the way for servers, and for every database that `bulk` does not know.
+"""Write MLflow runs through MLflow's client.
 
 What one request brings is there or not, but a trial is several requests. So the tag `projected` travels with the rows
 that it counts, in the same request; MLflow writes tags last and ignores a point that it has. A request that is repeated

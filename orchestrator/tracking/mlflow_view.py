@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from orchestrator.records.schema import Row, Status, TrialRecord
@@ -215,13 +215,6 @@ class Update(NamedTuple):
         if run is None or PROJECTED not in run.tags or run.status != self.status:
             return True
         return num_projected(run.tags) < len(self.rows) or any(run.tags.get(k) != v for k, v in self.tags.items())
-
-
-class Writer(Protocol):
-    """Writes trials into one experiment."""
-
-    def write(self, run: Run | None, update: Update) -> Run:
-        """Bring a trial's run up to date, or make one. An update that was cut short may be written again."""
 
 
 def dataset_input(record: TrialRecord) -> Any:

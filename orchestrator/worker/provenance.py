@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 @cache
 def git_state() -> dict[str, Any]:
     """commit and dirty of this code's checkout, and the diff if dirty; empty for an installed wheel."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str | None:
         try:

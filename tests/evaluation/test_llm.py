@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from results_factory import make_config, make_record
 
 from orchestrator.cli import main
 from orchestrator.cli.run_llm import api_key
@@ -34,6 +33,7 @@ from orchestrator.results.llm_results import Measured, Plan, read_measurements
 from orchestrator.results.stats import wilson
 from orchestrator.storage import LocalStorage
 from tests.support.llm_server import ChatServer, Say, chat_server
+from tests.support.results import make_config, make_record
 from trm_data import DataRequest, Dataset, build
 from trm_data.puzzles.arc import crop, frame
 

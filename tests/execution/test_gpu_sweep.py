@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from sweep_doubles import set_options
-from test_sweep_run import TRM, trm, wait_for
 
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources import catalogue
 from orchestrator.storage import open_storage
 from orchestrator.worker.telemetry import ENERGY, SPLIT
+from tests.execution.test_run import TRM, trm, wait_for
+from tests.support.sweeps import set_options
 
 pytestmark = pytest.mark.gpu
 

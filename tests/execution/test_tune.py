@@ -15,7 +15,7 @@ import pytest
 import ray
 from ray import tune
 
-from orchestrator.execution import tune
+from orchestrator.execution import tune as ray_tune
 from orchestrator.execution.ray_cluster import connect
 from orchestrator.resources.placement import Bundle
 
@@ -93,11 +93,11 @@ def fit_with_an_actor_that_comes_up_late(folder: Path) -> list[str]:
         def load_checkpoint(self, checkpoint: Any) -> None:
             return None
 
-    tune.Slot = Slot  # type: ignore[misc]
+    ray_tune.Slot = Slot  # type: ignore[misc]
     driver = Handout(folder)
     connect(None)
     try:
-        tune.fit(driver, slots=2)
+        ray_tune.fit(driver, slots=2)
     finally:
         ray.shutdown()
     return driver.over

@@ -41,13 +41,14 @@ def test_commands_of_the_readme_exist_with_their_options() -> None:
         assert f"\n{target}:" in (ROOT / "Makefile").read_text()
 
 
-def test_tree_of_the_readme_names_every_file() -> None:
+def test_layout_page_names_every_file() -> None:
     sys.path.insert(0, str(ROOT / "docs"))
     try:
         import tree
     finally:
         sys.path.remove(str(ROOT / "docs"))
-    assert tree.updated(README) == README, "run: python docs/tree.py"
+    page = (ROOT / "docs/development/layout.md").read_text()
+    assert tree.updated(page) == page, "run: python docs/tree.py"
 
 
 def test_every_recipe_constructs_and_says_what_it_is() -> None:
@@ -59,8 +60,8 @@ def test_every_recipe_constructs_and_says_what_it_is() -> None:
 
 
 def test_every_claim_names_tests_that_exist_and_run() -> None:
-    claims = (ROOT / "docs" / "claims.md").read_text()
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", claims)
+    claims = (ROOT / "docs" / "development" / "claims.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", claims)
     assert named
     for file, function in named:
         nodes = {
@@ -82,5 +83,5 @@ def test_wheel_holds_the_packages_with_their_facts_and_templates(tmp_path: Path)
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"orchestrator", "trm_model", "trm_data"}
     assert "orchestrator/_catalogue/gpus.csv" in names
-    assert any(name.startswith("orchestrator/report/templates/") for name in names)
-    assert any(name.startswith("orchestrator/baselines/data/") for name in names)
+    assert any(name.startswith("orchestrator/results/report/templates/") for name in names)
+    assert any(name.startswith("orchestrator/results/baselines/data/") for name in names)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results_factory import DATASET, ablation_records, make_config, make_record
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
@@ -14,6 +13,7 @@ from orchestrator.results.ablation import Effect, ablate, compare_checkpoints, p
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.report import render_report
 from orchestrator.results.report.formats import ablation_to_markdown
+from tests.support.results import DATASET, ablation_records, make_config, make_record
 from trm_data.errors import UserError
 
 

@@ -18,7 +18,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from results_factory import (
+
+from orchestrator.records.schema import TrialRecord
+from orchestrator.results.report import render_report
+from orchestrator.results.report.gallery import GallerySource
+from tests.support.results import (
     ablation_records,
     arc_gallery,
     demo_gallery,
@@ -28,10 +32,6 @@ from results_factory import (
     make_record,
     maze_gallery,
 )
-
-from orchestrator.records.schema import TrialRecord
-from orchestrator.results.report import render_report
-from orchestrator.results.report.gallery import GallerySource
 
 pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)

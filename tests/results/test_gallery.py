@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results_factory import arc_gallery, demo_gallery, demo_records, maze_gallery
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import render_report
 from orchestrator.results.report.gallery import Gallery, GallerySource, galleries, stored_galleries
 from orchestrator.storage import LocalStorage
+from tests.support.results import arc_gallery, demo_gallery, demo_records, maze_gallery
 
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
 RECORDS = demo_records()

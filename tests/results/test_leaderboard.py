@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from results_factory import DATASET, demo_records, make_config, make_record
 from rich.console import Console
 
 from orchestrator.cli.views.leaderboard import all_records, write_page
@@ -23,6 +22,7 @@ from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import curves_to_csv, shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.results.stats import wilson
 from orchestrator.storage import LocalStorage
+from tests.support.results import DATASET, demo_records, make_config, make_record
 from trm_data.errors import UserError
 
 SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}

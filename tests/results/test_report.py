@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from results_factory import demo_records, large_records, make_config, make_record
 
 from orchestrator.records.schema import Row, Status
 from orchestrator.results.baselines import load_baselines
@@ -24,6 +23,7 @@ from orchestrator.results.report.summary import summarise
 from orchestrator.results.report.trial_plots import effect
 from orchestrator.results.report.views import studies, thin
 from orchestrator.sweep.settings import configure
+from tests.support.results import demo_records, large_records, make_config, make_record
 from trm_data.errors import UserError
 
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What runs in a trial process in place of `orchestrator.worker.job.child_main`. A light module: each process imports it."""
+"""Run in a trial process instead of `orchestrator.worker.job.child_main`. A light module: each process imports it."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class TestRequests:
 
     @pytest.fixture
     def projection(self, uri: str) -> MlflowProjection:
-        return MlflowProjection(uri, through_api=True)
+        return MlflowProjection(uri)
 
     @pytest.mark.parametrize("nth", [2, 3])
     def test_a_curve_that_was_cut_between_requests_is_completed(

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_model_train import assert_same, run, tiny
 
 from orchestrator.records.checkpoints import StoredCheckpoints
 from orchestrator.storage import open_storage
+from tests.trm_model.test_train import assert_same, run, tiny
 from trm_data import Dataset, build
 from trm_model.checkpoints.store import (
     Checkpoint,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_model_train import TINY, crew_of, final_tensors, run, tiny
 
+from tests.trm_model.test_train import TINY, crew_of, final_tensors, run, tiny
 from trm_data import Dataset, build
 from trm_model.checkpoints.store import LocalCheckpoints
 from trm_model.config import TrialConfig

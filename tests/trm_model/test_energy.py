@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_model_train import run, tiny
 
+from tests.trm_model.test_train import run, tiny
 from trm_data import build
 from trm_model.training.energy import EnergyMeter, gpu_uuid
 from trm_model.training.events import Evaluated, Finished, Trained

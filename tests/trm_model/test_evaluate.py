@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_model_train import tiny
 
+from tests.trm_model.test_train import tiny
 from trm_data import Dataset, build
 from trm_data.config import DataRequest
 from trm_data.dataset.loader import eval_batches

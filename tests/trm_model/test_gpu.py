@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_model_train import assert_same, final_tensors, run, tiny
 
+from tests.trm_model.test_train import assert_same, final_tensors, run, tiny
 from trm_data import Dataset, build
 from trm_model import cost
 from trm_model.checkpoints.store import LocalCheckpoints, newest
@@ -142,10 +142,9 @@ def test_lack_of_memory_names_both_figures_and_the_remedy(dataset: Dataset, tmp_
 
 @pytest.mark.usefixtures("whole_gpu")
 def test_trial_that_needs_more_than_its_share_is_out_of_memory(tmp_path: Path) -> None:
-    from sweep_doubles import attempted
-
     from orchestrator.records.schema import Status
     from orchestrator.storage import LocalStorage
+    from tests.support.sweeps import attempted
 
     storage = LocalStorage(tmp_path)
     found = {}

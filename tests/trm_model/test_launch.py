@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_model_train import crew_of, tiny
 
+from tests.trm_model.test_train import crew_of, tiny
 from trm_data import Dataset, build
 from trm_data.errors import ConfigError, UserError
 from trm_model.checkpoints.store import LocalCheckpoints

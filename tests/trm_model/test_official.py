@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_model_parity import MODELS, Golden
-from test_model_train import run, tiny
 
+from tests.trm_model.test_parity import MODELS, Golden
+from tests.trm_model.test_train import run, tiny
 from trm_data import build
 from trm_data.errors import DataError
 from trm_model.checkpoints.official import export_official, import_official, settings_of, to_official

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweep_doubles import attempted, tiny_config
 
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage
 from orchestrator.worker.job import News
+from tests.support.sweeps import attempted, tiny_config
 
 
 def test_missing_gpu_is_a_result_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from slot_children import ends, fails, tells_about_itself
 
 from orchestrator.worker import fork_server
 from orchestrator.worker.fork_server import Child
+from tests.support.trial_processes import ends, fails, tells_about_itself
 
 PRELOAD = ["orchestrator.worker.job", "json.tool"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slot_children import dies, ends_and_tidies_up, never_ends
 
 from orchestrator.worker import trial_actor
 from orchestrator.worker.fork_server import Child
 from orchestrator.worker.job import Job, News
+from tests.support.trial_processes import dies, ends_and_tidies_up, never_ends
 
 PRELOAD = ["orchestrator.worker.job"]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from trm_data.benchmarks import Benchmark, complete, resolve_benchmark
-from trm_data.building import arc, official_import
+from trm_data.building import arc as arc_puzzles
+from trm_data.building import official_import
 from trm_data.config import DataRequest
 from trm_data.dataset.manifest import MANIFEST, Augmentation, Manifest
 from trm_data.dataset.reader import Dataset
@@ -142,7 +143,7 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
     if benchmark.family == "arc":
         content: dict[str, str] = {}
         tasks = arc.load(benchmark.name, request.source, request.extra_training, content)
-        return arc.as_puzzles(tasks, request, {"files": content}, progress)
+        return arc_puzzles.as_puzzles(tasks, request, {"files": content}, progress)
     if request.source is None:
         made = maze.generated if benchmark.family == "maze" else sudoku.generated
         return made(request, benchmark.side, progress)

@@ -1,7 +1,8 @@
 """Published results as validated data: one CSV file per benchmark in `data/`, a line per result, each with its source.
 
 Scores are percentages. A split says which puzzles were scored, a protocol how: rows that differ in split, metric or
-protocol are never ranked together (see `orchestrator.results.leaderboard`). `docs/leaderboard.md` says how to add a row.
+protocol are never ranked together (see `orchestrator.results.leaderboard`).
+`docs/leaderboard.md` says how to add a row.
 """
 
 from __future__ import annotations
