@@ -36,29 +36,29 @@ def empty_trial(job: Any, pipe: Any) -> None:
 
     from orchestrator.records.writer import TrialWriter
     from orchestrator.storage import open_storage
-    from orchestrator.worker.job import News
+    from orchestrator.worker.job import TrialReport
 
     writer = TrialWriter(open_storage(job.storage_url), job.sweep, job.trial_id)
     writer.start({"from_step": 0, "started_s": time.time(), "pid": os.getpid()})
     metrics = {"exact_accuracy": float(torch.zeros(1)), "cell_accuracy": 0.0}
     writer.finish({"split": "test", "items": 1, "metrics": metrics, "train_flops": 0.0, "train_s": 0.0}, {})
     writer.end({"status": "finished", "step": 1, "ended_s": time.time(), "train_s": 0.0, "reason": ""})
-    pipe.send(News(1, metrics, "end", "finished"))
+    pipe.send(TrialReport(1, metrics, "end", "finished"))
     pipe.close()
 
 
 def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any]:
     import orchestrator.worker.trial_actor
     from orchestrator.execution import ray_cluster, tune
-    from orchestrator.execution.options import Watcher
-    from orchestrator.execution.run import Options, run_sweep
+    from orchestrator.execution.options import Callback
+    from orchestrator.execution.run import RunOptions, run_sweep
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
     from orchestrator.sweep import Resources, Sweep, configure
     from orchestrator.worker import fork_server
     from trm_model.recipes import get_recipe
 
-    class EmptySlot(orchestrator.worker.trial_actor.Slot):
+    class EmptySlot(orchestrator.worker.trial_actor.TrialActor):
         """The real slot; only what its child runs is replaced."""
 
         def setup(self, config: dict[str, Any]) -> None:
@@ -75,14 +75,14 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
         start_ray()
         started = time.perf_counter()
 
-    tune.Slot, ray_cluster._start_local = EmptySlot, start_ray_first  # type: ignore[misc]
+    tune.TrialActor, ray_cluster._start_local = EmptySlot, start_ray_first  # type: ignore[misc]
     ray_cluster.LOCAL.update(_machine(slots, gpus))
     small = {"data.benchmark": "sudoku-4x4", "data.num_train": 32, "data.num_validation": 0, "data.num_test": 16}
     resources = Resources(cpus=0.01, gpus=1) if gpus else Resources()
     base = configure(get_recipe("sudoku-mini"), {**small, "data.blanks": 6, "train.max_steps": 1})
     sweep = Sweep(name="empty", base=base, seeds=trials, resources=resources, max_concurrent=slots)
     storage = open_storage(str(folder))
-    run_sweep(sweep, storage, Options(), Watcher())
+    run_sweep(sweep, storage, RunOptions(), Callback())
     ended_at = time.time()
     seconds = time.perf_counter() - started
     records = read_trials(storage, sweep.name)

@@ -25,10 +25,10 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import head_of, trial_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.resources.memory import measured_besides, memory_bytes
+from orchestrator.resources.memory import measured_overhead_bytes, memory_bytes
 from orchestrator.resources.runtime import Observation, fit, work_of
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Sweep, choice, configure
 from orchestrator.sweep.trials import study_trials
 from orchestrator.worker.job import Job
@@ -58,7 +58,7 @@ def attempt(job: Job) -> None:
     started = time.process_time()
     run_attempt(job, lambda news: None, lambda: False)
     spent = {"cpu_s": time.process_time() - started}
-    trial_folder(open_storage(job.storage_url), job.sweep, job.trial_id).write("cpu.json", dump(spent))
+    trial_folder(open_storage(job.storage_url), job.sweep, job.trial_id).write("cpu.json", to_json_bytes(spent))
 
 
 def run_cells(sweep: Sweep, storage: Storage) -> None:
@@ -67,7 +67,7 @@ def run_cells(sweep: Sweep, storage: Storage) -> None:
     context.set_forkserver_preload(["orchestrator.worker.attempt"])
     for trial in study_trials(sweep, fingerprint):
         dataset = provide(storage, trial.config.data.request())
-        trial_folder(storage, sweep.name, trial.trial_id).write("trial.json", dump(head_of(trial, dataset)))
+        trial_folder(storage, sweep.name, trial.trial_id).write("trial.json", to_json_bytes(head_of(trial, dataset)))
         job = Job(storage.url, sweep.name, trial.trial_id, trial.config.plain(), dataset.path.name)
         process = context.Process(target=attempt, args=(job,))
         process.start()
@@ -103,9 +103,9 @@ def judge(observations: list[Observation], seed: int) -> dict[str, float]:
 def memory_errors(records: list[TrialRecord], seed: int) -> list[float]:
     """Predicted over measured peak, minus one, on the half that was not calibrated on."""
     seen, unseen = halves(records, seed)
-    besides = measured_besides(seen, "cpu", socket.gethostname())
+    overhead_bytes = measured_overhead_bytes(seen, "cpu", socket.gethostname())
     peaks = [(record, (record.attempts[0].end or {}).get("peak_bytes")) for record in unseen]
-    return [memory_bytes(record.config, "cpu", besides) / peak - 1 for record, peak in peaks if peak]
+    return [memory_bytes(record.config, "cpu", overhead_bytes) / peak - 1 for record, peak in peaks if peak]
 
 
 def main() -> None:

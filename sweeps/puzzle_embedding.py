@@ -5,12 +5,12 @@ The rate counts for nothing without an embedding, so that cell exists once. Equa
     trm sweep plan sweeps/puzzle_embedding.py
 """
 
-from orchestrator.resources.published import ONE_GPU, fitted
+from orchestrator.resources.published import ONE_GPU, recipe_for_gpu
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(
     name="puzzle-embedding",
-    base=fitted("arc-agi-1.readme"),
+    base=recipe_for_gpu("arc-agi-1.readme"),
     space={
         "model.puzzle_embedding_len": choice(0, 1, 4, 16),
         "optimizer.puzzle_embedding_lr": choice(1e-4, 1e-3, 1e-2),

@@ -5,9 +5,11 @@ Published with one run per row; here three seeds at equal steps.
 trm sweep plan sweeps/table2.py
 """
 
-from orchestrator.resources.published import ONE_GPU, table
+from orchestrator.resources.published import ONE_GPU, table_variants
 from orchestrator.sweep import Sweep
 from trm_model.recipes import get_recipe
 
 base = get_recipe("table1.trm")
-sweep = Sweep(name="table2", base=base, variants=table("table2", base), seeds=3, equal="steps", resources=ONE_GPU)
+sweep = Sweep(
+    name="table2", base=base, variants=table_variants("table2", base), seeds=3, equal="steps", resources=ONE_GPU
+)

@@ -26,7 +26,7 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 
 
 @pytest.fixture
-def zygote_name() -> str:
+def fork_server_name() -> str:
     """A zygote of this test's own."""
     return f"trm-test-{uuid.uuid4()}"
 

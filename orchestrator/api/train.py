@@ -14,12 +14,12 @@ from orchestrator.records.index import head_of, trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import DriverLock
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.attempt import run_attempt
-from orchestrator.worker.job import Job, News
+from orchestrator.worker.job import Job, TrialReport
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 
@@ -40,9 +40,9 @@ def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1)
     folder = trial_folder(storage, SWEEP, identity)
     family = config.recipe or "train"
     trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
-    folder.create("trial.json", dump(head_of(trial, dataset)))
+    folder.create("trial.json", to_json_bytes(head_of(trial, dataset)))
     if not folder.exists("result.json"):
-        with DriverLock(folder, f"train/{identity}"):
+        with Lease(folder, f"train/{identity}"):
             job = Job(storage.url, SWEEP, identity, config.plain(), dataset.path.name, processes=processes)
             news = run_job(job, config.train.max_steps)
         if news.status != Status.FINISHED:
@@ -53,7 +53,7 @@ def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1)
     return 0
 
 
-def run_job(job: Job, max_steps: int) -> News:
+def run_job(job: Job, max_steps: int) -> TrialReport:
     """One attempt in this process, with a progress bar; SIGINT and SIGTERM end it with a checkpoint."""
     stop = threading.Event()
 
@@ -65,7 +65,7 @@ def run_job(job: Job, max_steps: int) -> News:
         with bar() as progress:
             task = progress.add_task("training", total=max_steps, note="")
 
-            def listen(news: News) -> None:
+            def listen(news: TrialReport) -> None:
                 shown = {key: news.metrics[key] for key in ("loss", "exact_accuracy") if key in news.metrics}
                 note = "  ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in shown.items())
                 progress.update(task, completed=news.step)

@@ -13,7 +13,7 @@ from orchestrator.records.index import find_trial, trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.settings import configure
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import provenance
@@ -50,7 +50,9 @@ def reproduce_trial(storage: Storage, address: str, tolerance: float, as_json: b
             folder.delete(key)
     folder.create(
         "trial.json",
-        dump({"stage": record.stage, "family": record.family, "config": config.plain(), "dataset": record.dataset}),
+        to_json_bytes(
+            {"stage": record.stage, "family": record.family, "config": config.plain(), "dataset": record.dataset}
+        ),
     )
     news = run_job(Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name), config.train.max_steps)
     if news.status == Status.INTERRUPTED:

@@ -26,8 +26,8 @@ from orchestrator.results.llm_results import Measured, Plan, measurement_folder,
 from orchestrator.results.report.markup import dollars
 from orchestrator.results.stats import wilson
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import DriverLock
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from trm_data import Dataset
 from trm_data.errors import ConfigError, UserError
 
@@ -77,7 +77,7 @@ def ask_all(asked: Asked, url: str, as_json: bool) -> int:
     endpoint = Endpoint(plan.endpoint, plan.request, key=key, timeout_s=asked.timeout_s)
     try:
         with _alone(folder, plan):
-            folder.create("measurement.json", dump(plan.plain()))
+            folder.create("measurement.json", to_json_bytes(plan.plain()))
             answers = Answers(folder)
             ledger = Ledger(asked.max_usd, answers.spent_usd + answers.lost_usd)
             ending = _interview(asked, dataset, questions, endpoint, answers, ledger, prices)
@@ -142,7 +142,7 @@ def _is_here(host: str) -> bool:
 def _alone(folder: Storage, plan: Plan) -> Iterator[None]:
     """One process per measurement: two would pay twice."""
     try:
-        lock = DriverLock(folder, plan.name).__enter__()
+        lock = Lease(folder, plan.name).__enter__()
     except SweepError:
         raise UserError(
             f"{plan.model} is being asked by another process already", "Wait for it, or end it first"
@@ -198,7 +198,7 @@ def _tell_ending(ending: Ending, ledger: Ledger, answers: Answers, questions: li
 
 def _show(measured: Measured, storage: Storage, as_json: bool) -> None:
     if as_json:
-        print(dump(measured.plain()).decode(), end="")
+        print(to_json_bytes(measured.plain()).decode(), end="")
         return
     name = "pass@2" if "pass@2" in measured.metrics else "pass@1" if "pass@1" in measured.metrics else "exact_accuracy"
     first = measured.metrics.get("pass@1", measured.metrics["exact_accuracy"])

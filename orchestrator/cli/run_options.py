@@ -62,7 +62,7 @@ def run_options(
     reuse: bool,
     **limits: float | None,
 ) -> dict[str, Any]:
-    """Build the arguments of `Options`. Raises UserError for an empty limit or an unknown preference."""
+    """Build the arguments of `RunOptions`. Raises UserError for an empty limit or an unknown preference."""
     if prefer not in ("cost", "time"):
         raise SweepError(f"--prefer {prefer!r} is neither cost nor time", nearest(prefer, ["cost", "time"]))
     return {
@@ -81,7 +81,7 @@ def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None
     """Run, show, track; exit code 0 when complete, 3 when stopped before."""
     from orchestrator.cli.commands.notify import notified
     from orchestrator.cli.views.live import Live, closing_words
-    from orchestrator.execution.run import Ending, Options, run_sweep
+    from orchestrator.execution.run import RunOptions, SweepStatus, run_sweep
     from orchestrator.storage import open_storage
     from orchestrator.storage.mounts import refuse_network_database
     from orchestrator.tracking.live import resolve_uri, tracked
@@ -90,10 +90,10 @@ def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None
     refuse_network_database(resolve_uri(storage, tracking) or "http://")
     with notified(storage, sweep.name, notify), tracked(sweep, storage, tracking) as tracker:
         with Live(sweep, tracker) as live:
-            ran = run_sweep(sweep, storage, Options(**options), live)
+            ran = run_sweep(sweep, storage, RunOptions(**options), live)
         tracker.changed()
     closing_words(sweep, storage, ran, tracker.uri)
-    if ran.ending is Ending.ABANDONED:
+    if ran.ending is SweepStatus.ABANDONED:
         sys.stdout.flush()
         os._exit(3)  # Ray's own shutdown would wait for what is gone
-    raise typer.Exit(0 if ran.ending is Ending.COMPLETE else 3)
+    raise typer.Exit(0 if ran.ending is SweepStatus.COMPLETE else 3)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from orchestrator.errors import SweepError
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
-from orchestrator.resources.runtime import CPU, Need, Pace
+from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
 from orchestrator.resources.usage import Budget, Spent, exceeded, spending
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure
@@ -21,17 +21,17 @@ from orchestrator.sweep.space import cells
 UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
 
 
-class Treasury:
+class BudgetTracker:
     """Admits trials to a sweep with a budget. `wall_hours` counts from this start of the driver."""
 
     def __init__(self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float]) -> None:
         self.budget = budget
         self._records = {record.trial_id: record for record in records}
-        self._running: dict[str, tuple[Need, float]] = {}
+        self._running: dict[str, tuple[TrialCost, float]] = {}
         self._clock = clock
         self._begun_s = clock()
 
-    def refusal(self, trial_id: str, need: Need) -> str | None:
+    def check(self, trial_id: str, need: TrialCost) -> str | None:
         """Why a trial must not start, in words; None if it may."""
         spent = self._spent()
         running = [one for one, _ in self._running.values()]
@@ -53,11 +53,11 @@ class Treasury:
                 return f"{taken[name]:.3g} of {limit:.4g} {unit} taken, and the next trial needs {asked[name]:.3g}"
         return None
 
-    def started(self, trial_id: str, need: Need) -> None:
+    def started(self, trial_id: str, need: TrialCost) -> None:
         """A trial was sent off."""
         self._running[trial_id] = need, self._clock()
 
-    def taken_back(self, trial_id: str) -> None:
+    def release(self, trial_id: str) -> None:
         """A trial that was sent off has not begun."""
         self._running.pop(trial_id, None)
 
@@ -66,7 +66,7 @@ class Treasury:
         self._running.pop(record.trial_id, None)
         self._records[record.trial_id] = record
 
-    def passed(self) -> str | None:
+    def exceeded(self) -> str | None:
         """The limit that is passed by now, by running trials too; their number is no reason to stop them."""
         spent = self._spent()
         # What a running trial has used up: of its need the share of its hours that have gone by.
@@ -100,7 +100,7 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     """
     if budget == Budget():
         return
-    pace, treasury = Pace(records), Treasury(budget, records, time.time)
+    pace, budget_tracker = TrialCostModel(records), BudgetTracker(budget, records, time.time)
     settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
     needs = [
         pace.need(config, device, gpus=resources.gpus, cpus=resources.cpus)
@@ -109,6 +109,6 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
         for device in (gpu_types(resources.gpu_type) or KNOWN_TYPES if resources.gpus else [CPU])
     ]
     unfinished = next((record.trial_id for record in records if record.attempts and not record.status.is_final), "")
-    reasons = [treasury.refusal(unfinished, need) for need in sorted(needs)]
+    reasons = [budget_tracker.check(unfinished, need) for need in sorted(needs)]
     if all(reasons):
         raise SweepError(f"the budget is too small for one trial: {reasons[0]}", "Raise the limit")

@@ -1,8 +1,8 @@
-"""The driver: Ray Tune executes, records decide.
+"""Run a sweep: Ray Tune executes the trials, the records decide.
 
-Tune runs trials and brings back rungs. Everything else is ours: `Starts` says which trial starts where, the records say
-what happened, and each start of the driver is a new Tuner that goes on from the records. A trial that comes back
-unfinished, because its machine was lost, taken away or never free, stands in line again.
+Tune runs trials and reports rungs. Everything else is ours: `TrialScheduler` picks the next trial and its resources,
+the records say what happened, and each start of the driver is a new Tuner that continues from them. A trial that
+comes back unfinished is requeued if its node was lost or preempted, or its resources were never granted.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from typing import Any
 
 from orchestrator.errors import ClusterError, SweepError
-from orchestrator.execution.budget import Treasury
-from orchestrator.execution.options import Ending, Options, Watcher
+from orchestrator.execution.budget import BudgetTracker
+from orchestrator.execution.options import Callback, RunOptions, SweepStatus
 from orchestrator.execution.ray_cluster import connect
-from orchestrator.execution.scheduler import Dispatcher, Machine, Start, Starts
+from orchestrator.execution.scheduler import Allocator, Machine, Start, TrialScheduler
 from orchestrator.execution.signals import stop_signals
-from orchestrator.execution.submission import Announcer
+from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.index import stop_requested, sweep_folder, trial_folder
 from orchestrator.records.reader import read_trial
@@ -28,12 +28,12 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import scales
 from orchestrator.resources.placement import Candidate, bundle, candidates, fits, words
-from orchestrator.resources.runtime import Pace
+from orchestrator.resources.runtime import TrialCostModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import DriverLock
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
 from orchestrator.worker.fork_server import next_process
@@ -63,9 +63,9 @@ class Driver:
         library: Library,
         planner: Planner,
         records: Sequence[TrialRecord],
-        watcher: Watcher,
-        lock: DriverLock,
-        options: Options,
+        watcher: Callback,
+        lock: Lease,
+        options: RunOptions,
     ) -> None:
         self.refused = ""
         """Which limit of the budget ended the sweep."""
@@ -76,13 +76,15 @@ class Driver:
         self._watcher = watcher
         self._lock = lock
         self._options = options
-        self._announcer = Announcer(sweep.name, storage, library, records, reuse=options.reuse)
+        self._submitter = TrialSubmitter(sweep.name, storage, library, records, reuse=options.reuse)
         self._exempt = {record.trial_id for record in records if record.is_exempt}
-        self._treasury = Treasury(options.budget, records, time.time) if options.budget != Budget() else None
-        self._pace = Pace(records if sweep.resources.gpus or self._treasury else ())
+        self._budget_tracker = BudgetTracker(options.budget, records, time.time) if options.budget != Budget() else None
+        self._pace = TrialCostModel(records if sweep.resources.gpus or self._budget_tracker else ())
         canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
-        self._seats = Dispatcher(max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if canary else 0)
-        self._starts = Starts(planner, self._seats, self._machines, self._find, self._pace, self._treasury, time.time)
+        self._allocator = Allocator(max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if canary else 0)
+        self._scheduler = TrialScheduler(
+            planner, self._allocator, self._machines, self._find, self._pace, self._budget_tracker, time.time
+        )
         self._attempts = Counter({record.trial_id: len(record.attempts) for record in records})
         """That a trial had made when it was sent off."""
         self._has_sent = False
@@ -93,7 +95,7 @@ class Driver:
         self._abandoned = False
         self._error: BaseException | None = None
 
-    def run(self) -> Ending:
+    def run(self) -> SweepStatus:
         """To the end, or until somebody or the budget stops it.
 
         Raises:
@@ -104,7 +106,7 @@ class Driver:
         import ray
 
         try:
-            self._seats.scales = self._options.address is not None and scales()
+            self._allocator.scales = self._options.address is not None and scales()
             slots = self._slots()
             self._watcher.started(self._planner, slots)
             thread = threading.Thread(target=self._fit, args=(slots,), name="tune", daemon=True)
@@ -112,23 +114,23 @@ class Driver:
                 thread.start()
                 self._wait(thread)
             if self._abandoned:
-                return Ending.ABANDONED
+                return SweepStatus.ABANDONED
         finally:
             if not self._abandoned:
                 ray.shutdown()
         return self._ending()
 
-    def _ending(self) -> Ending:
+    def _ending(self) -> SweepStatus:
         if self._error is not None:
             raise self._error
-        self.refused = self.refused or self._starts.refused
+        self.refused = self.refused or self._scheduler.refused
         if self._planner.is_done:
-            return Ending.COMPLETE
+            return SweepStatus.COMPLETE
         if not self.refused:
-            return Ending.STOPPED
+            return SweepStatus.STOPPED
         if not self._has_sent:
             raise SweepError(f"the budget is too small for the next trial: {self.refused}", "Raise the limit")
-        return Ending.OUT_OF_BUDGET
+        return SweepStatus.OUT_OF_BUDGET
 
     def _wait(self, thread: threading.Thread) -> None:
         asked_s = stopping_s = time.monotonic()
@@ -150,7 +152,7 @@ class Driver:
         """Has somebody asked to stop? Has the budget been passed, because the estimate was wrong?"""
         if stop_requested(sweep_folder(self._storage, self._sweep.name)):
             self._stopping.set()
-        if self._treasury and (reason := self._treasury.passed()) and not self._stopping.is_set():
+        if self._budget_tracker and (reason := self._budget_tracker.exceeded()) and not self._stopping.is_set():
             self.refused = reason
             self._stopping.set()
 
@@ -224,14 +226,14 @@ class Driver:
     def suggest(self) -> dict[str, Any] | None:
         """Tune's configuration of the next trial, its trial.json written first; None if none can start now."""
         with self._guarded():
-            while not self._stopping.is_set() and (start := self._starts.next()) is not None:
+            while not self._stopping.is_set() and (start := self._scheduler.next()) is not None:
                 if (config := self._send(start)) is not None:
                     return config
         return None
 
     def _send(self, start: Start) -> dict[str, Any] | None:
         """Announce a trial; None where it need not, or cannot, run."""
-        record = self._announcer.settled(start)
+        record = self._submitter.already_settled(start)
         if record is not None:
             if record.origin and record.origin["kind"] == "reused":
                 where = f"taken over from sweep {record.origin['sweep']}, not run again"
@@ -239,14 +241,14 @@ class Driver:
             self._end(record)
             return None
         self._has_sent = True
-        job = self._announcer.announce(start)
+        job = self._submitter.submit(start)
         return {"trial_id": job.trial_id, "job": job.to_json(), "bundle": start.candidate.bundle._asdict()}
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing more is to be started."""
-        if self._starts.is_over:
-            return not self._seats.seats
+        if self._scheduler.is_exhausted:
+            return not self._allocator.allocations
         return self._stopping.is_set() or self._planner.is_done
 
     @property
@@ -256,7 +258,7 @@ class Driver:
 
     def is_overdue(self, trial_id: str) -> bool:
         """Whether a trial has waited for its seat in vain and should be placed anew."""
-        return self._seats.overdue(trial_id, time.time())
+        return self._allocator.overdue(trial_id, time.time())
 
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         """A rung or progress. Returns whether the trial goes on."""
@@ -265,7 +267,7 @@ class Driver:
         if result.get("trial_step") is not None:
             state.step = result["trial_step"]
         steps = state.trial.config.train.max_steps
-        self._seats.seen(trial_id, result["node_id"], result["gpu_type"], state.step, steps)
+        self._allocator.report(trial_id, result["node_id"], result["gpu_type"], state.step, steps)
         if result["kind"] != "rung":
             return True
         rung = rung_of(state.step, metrics)
@@ -276,7 +278,7 @@ class Driver:
             rule, now_s = self._sweep.stopping.rule, time.time()
             stopped = {"step": state.step, "rule": rule, "reason": decision.reason, "decided_s": now_s}
             with self._guarded():
-                trial_folder(self._storage, self._sweep.name, trial_id).write("stopped.json", dump(stopped))
+                trial_folder(self._storage, self._sweep.name, trial_id).write("stopped.json", to_json_bytes(stopped))
         return not decision.stop
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
@@ -285,11 +287,11 @@ class Driver:
             record = read_trial(self._storage, self._sweep.name, trial_id)
             if not record.status.is_final and not self._stopping.is_set():
                 if self._may_go_again(record, lost):
-                    self._starts.give_back(trial_id)
+                    self._scheduler.give_back(trial_id)
                     return
                 times = self._lost[trial_id] + self._vain[trial_id]
                 reason = f"its machine or process was lost {times} times" + (f", at last: {why}" if why else "")
-                self._announcer.give_up(record, Status.FAILED, reason)
+                self._submitter.mark_failed(record, Status.FAILED, reason)
                 record = read_trial(self._storage, self._sweep.name, trial_id)
             if record.status is not Status.RUNNING:  # else interrupted without a word: it goes on in the next run
                 self._end(record)
@@ -306,8 +308,8 @@ class Driver:
         return self._lost[trial_id] <= LOST_MACHINES and self._vain[trial_id] <= NEVER_BEGAN
 
     def _end(self, record: TrialRecord) -> None:
-        if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._seats.is_canary(record.trial_id):
-            asked = " or ".join(self._seats.seats[record.trial_id].candidate.gpu_types)
+        if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
+            asked = " or ".join(self._allocator.allocations[record.trial_id].candidate.gpu_types)
             kind = record.attempts[-1].start.get("gpu_type") or asked or "this kind of GPU"
             self._fail(
                 SweepError(
@@ -315,8 +317,8 @@ class Driver:
                     f"Mend it, then trm sweep retry {self._sweep.name} and resume; --no-canary goes on regardless",
                 )
             )
-        elif record.status.is_final and (seat := self._seats.seats.get(record.trial_id)):
-            self._seats.passed.add(seat.gpu_type)
-        self._starts.ended(record)
+        elif record.status.is_final and (seat := self._allocator.allocations.get(record.trial_id)):
+            self._allocator.passed.add(seat.gpu_type)
+        self._scheduler.ended(record)
         self._planner.ended(record)
         self._watcher.trial_ended(self._planner, record)

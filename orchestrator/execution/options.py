@@ -11,7 +11,7 @@ from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
 
 
-class Ending(StrEnum):
+class SweepStatus(StrEnum):
     """How a driver ended."""
 
     COMPLETE = "complete"
@@ -22,7 +22,7 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RunOptions:
     """Where and how to run: nothing here changes a result."""
 
     address: str | None = None
@@ -38,7 +38,7 @@ class Options:
     """Take over what other sweeps of the storage have finished."""
 
 
-class Watcher:
+class Callback:
     """Hears how a sweep gets on. This one says nothing."""
 
     def building(self, stage: str, done: int, total: int) -> None:

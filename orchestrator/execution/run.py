@@ -8,7 +8,7 @@ from typing import NamedTuple
 from orchestrator.errors import SweepError
 from orchestrator.execution.budget import require_budget_for_one
 from orchestrator.execution.driver import Driver
-from orchestrator.execution.options import Ending, Options, Watcher
+from orchestrator.execution.options import Callback, RunOptions, SweepStatus
 from orchestrator.execution.ray_cluster import check_cluster
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
@@ -17,24 +17,24 @@ from orchestrator.records.reader import read_trials
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import DriverLock
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from trm_data import fingerprint
 
-__all__ = ["Ending", "Options", "run_sweep"]
+__all__ = ["RunOptions", "SweepStatus", "run_sweep"]
 
 
-class Outcome(NamedTuple):
+class SweepOutcome(NamedTuple):
     """How far a driver got."""
 
-    ending: Ending
+    ending: SweepStatus
     planner: Planner
     why: str = ""
     """Which limit of the budget ended it."""
 
 
-def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher) -> Outcome:
+def run_sweep(sweep: Sweep, storage: Storage, options: RunOptions, watcher: Callback) -> SweepOutcome:
     """Run a sweep to its end, or go on with it where it was left.
 
     Raises:
@@ -47,22 +47,22 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
     require_budget_for_one(sweep, options.budget, read_trials(storage, sweep.name) if recorded else [])
     if options.address is not None:
         check_cluster(options.address)
-    with DriverLock(folder, sweep.name) as lock:
-        folder.write("sweep.json", dump(sweep.plain()))
+    with Lease(folder, sweep.name) as lock:
+        folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, watcher.building)
         library.get(sweep.base.data.request())
         records = read_trials(storage, sweep.name)
         others = warm_start(sweep, storage, fingerprint)
         planner = Planner(sweep, fingerprint, current(sweep, records), others)
         if planner.is_done:
-            return Outcome(Ending.COMPLETE, planner)
+            return SweepOutcome(SweepStatus.COMPLETE, planner)
         if lock.took_over:
             time.sleep(3)  # a driver that was killed here may have trials that notice only now
         driver = Driver(sweep, storage, library, planner, records, watcher, lock, options)
         ending = driver.run()
-        if ending is not Ending.COMPLETE:  # trials wrote their last words after Tune had let them go
+        if ending is not SweepStatus.COMPLETE:  # trials wrote their last words after Tune had let them go
             planner = Planner(sweep, fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
-        return Outcome(ending, planner, driver.refused)
+        return SweepOutcome(ending, planner, driver.refused)
 
 
 def _agree(recorded: Sweep | None, sweep: Sweep) -> None:

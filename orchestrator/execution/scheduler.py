@@ -1,4 +1,4 @@
-"""What starts next, and where: the planner says what, the dispatcher where, the treasury whether."""
+"""What starts next, and where: the planner says what, the dispatcher where, the budget_tracker whether."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestrator.execution.budget import Treasury
+from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.nodes import GPU_LABEL
 from orchestrator.resources.placement import Bundle, Candidate, any_of, candidates, holds
-from orchestrator.resources.runtime import CPU, Need, Pace
+from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
 from orchestrator.search.planner import Planner
 from orchestrator.sweep.trials import PlannedTrial
 
@@ -32,27 +32,27 @@ Finder = Callable[[PlannedTrial], list[Candidate]]
 """Where a trial may run, the preferred place first; nowhere, if it fits no GPU."""
 
 
-class Starts:
+class TrialScheduler:
     """The line of trials before the machines."""
 
     def __init__(
         self,
         planner: Planner,
-        dispatcher: Dispatcher,
+        dispatcher: Allocator,
         machines: Callable[[], list[Machine]],
         find: Finder,
-        pace: Pace,
-        treasury: Treasury | None,
+        pace: TrialCostModel,
+        budget_tracker: BudgetTracker | None,
         clock: Callable[[], float],
     ) -> None:
         self.refused = ""
         """Why the budget lets nothing more start."""
         self._planner = planner
-        self._dispatcher = dispatcher
+        self._allocator = dispatcher
         self._machines = machines
         self._find = find
         self._pace = pace
-        self._treasury = treasury
+        self._budget_tracker = budget_tracker
         self._clock = clock
         self._line: deque[PlannedTrial] = deque()
         resources = planner.sweep.resources
@@ -61,21 +61,21 @@ class Starts:
         self._usual = candidates(resources, ())
 
     @property
-    def is_over(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether the budget lets nothing more start."""
         return bool(self.refused)
 
     def next(self) -> Start | None:
         """The first trial in line that finds room now and can be paid for. The seat is taken with it."""
-        if self.is_over:
+        if self.is_exhausted:
             return None
         machines = self._machines()
         for waiting in list(self._line):
             if (start := self._seated(waiting, machines)) is not None:
                 self._line.remove(waiting)
                 return start
-        while len(self._line) < (MOST_AHEAD if self._is_mixed else 1) and not self.is_over:
-            if not self._is_mixed and self._dispatcher.place(self._usual, machines) is None:
+        while len(self._line) < (MOST_AHEAD if self._is_mixed else 1) and not self.is_exhausted:
+            if not self._is_mixed and self._allocator.place(self._usual, machines) is None:
                 return None  # a search decides as late as it can
             trial = self._planner.next()
             if trial is None:
@@ -87,20 +87,20 @@ class Starts:
 
     def give_back(self, trial_id: str) -> None:
         """A trial that was sent off comes back unfinished: it is the first in line."""
-        self._dispatcher.leave(trial_id)
-        if self._treasury:
-            self._treasury.taken_back(trial_id)
+        self._allocator.release(trial_id)
+        if self._budget_tracker:
+            self._budget_tracker.release(trial_id)
         state = self._planner.trials[trial_id]
         state.status = Status.PENDING
         self._line.appendleft(state.trial)
 
     def ended(self, record: TrialRecord) -> None:
         """A trial has left its seat for good."""
-        self._dispatcher.leave(record.trial_id)
+        self._allocator.release(record.trial_id)
         if record.status.is_final:
             self._pace.learn(record)
-        if self._treasury:
-            self._treasury.ended(record)
+        if self._budget_tracker:
+            self._budget_tracker.ended(record)
 
     def _wait(self, trial: PlannedTrial) -> None:
         self._planner.trials[trial.trial_id].status = Status.PENDING
@@ -110,20 +110,20 @@ class Starts:
         found = self._find(trial)
         if not found:
             return Start(trial, NOWHERE)
-        candidate = self._dispatcher.place(found, machines)
+        candidate = self._allocator.place(found, machines)
         if candidate is None:
             return None
-        if self._treasury:
+        if self._budget_tracker:
             need = self._need(trial, candidate)
-            if reason := self._treasury.refusal(trial.trial_id, need):
+            if reason := self._budget_tracker.check(trial.trial_id, need):
                 self.refused = reason
                 return None
-            self._treasury.started(trial.trial_id, need)
-        self._dispatcher.take(trial.trial_id, candidate, machines, self._clock())
+            self._budget_tracker.started(trial.trial_id, need)
+        self._allocator.take(trial.trial_id, candidate, machines, self._clock())
         self._planner.trials[trial.trial_id].status = Status.RUNNING
         return Start(trial, candidate)
 
-    def _need(self, trial: PlannedTrial, candidate: Candidate) -> Need:
+    def _need(self, trial: PlannedTrial, candidate: Candidate) -> TrialCost:
         device = candidate.gpu_types[0] if candidate.gpu_types else CPU
         cpus, step = candidate.bundle.resources["CPU"], self._planner.trials[trial.trial_id].step
         return self._pace.need(trial.config, device, gpus=candidate.bundle.gpus, cpus=cpus, step=step)
@@ -160,7 +160,7 @@ class Machine(NamedTuple):
 
 
 @dataclass(slots=True)
-class Seat:
+class Allocation:
     """What one trial that was sent off takes. `node_id` and `gpu_type` are known once it has begun."""
 
     candidate: Candidate
@@ -172,7 +172,7 @@ class Seat:
 
 
 @dataclass(slots=True)
-class Dispatcher:
+class Allocator:
     """The seats that are taken, and who may have the next."""
 
     scales: bool = False
@@ -180,7 +180,7 @@ class Dispatcher:
     max_gpus: float | None = None
     canary_steps: int = 0
     """Steps that the first trial on a GPU type makes alone; 0 for no canary."""
-    seats: dict[str, Seat] = field(default_factory=dict)
+    allocations: dict[str, Allocation] = field(default_factory=dict)
     passed: set[str | None] = field(default_factory=set)
     """GPU types whose canary is through."""
 
@@ -198,49 +198,49 @@ class Dispatcher:
         )
         if is_there and not self.scales:
             return None  # it is only busy
-        if sum(seat.is_waiting for seat in self.seats.values()) >= MOST_WAITING:
+        if sum(seat.is_waiting for seat in self.allocations.values()) >= MOST_WAITING:
             return None
         return any_of(allowed) if allowed[0].gpu_types else allowed[0]
 
     def take(self, trial_id: str, candidate: Candidate, machines: Sequence[Machine], now_s: float) -> None:
         """A trial is sent to its seat."""
         is_free = any(holds(left, machine.gpu_type, candidate.bundle) for machine, left in self._room(machines))
-        self.seats[trial_id] = Seat(candidate, now_s, is_waiting=not is_free)
+        self.allocations[trial_id] = Allocation(candidate, now_s, is_waiting=not is_free)
 
-    def seen(self, trial_id: str, node_id: str | None, gpu_type: str | None, step: int, max_steps: int) -> None:
+    def report(self, trial_id: str, node_id: str | None, gpu_type: str | None, step: int, max_steps: int) -> None:
         """A trial tells where it sits and how far it is."""
-        seat = self.seats[trial_id]
+        seat = self.allocations[trial_id]
         seat.node_id, seat.gpu_type, seat.is_waiting = node_id, gpu_type, False
         if step >= min(self.canary_steps, max_steps):
             self.passed.add(gpu_type)
 
-    def leave(self, trial_id: str) -> Seat | None:
+    def release(self, trial_id: str) -> Allocation | None:
         """A trial has left its seat, if it had one."""
-        return self.seats.pop(trial_id, None)
+        return self.allocations.pop(trial_id, None)
 
     def is_canary(self, trial_id: str) -> bool:
         """Whether the GPU type of a trial has not proved itself yet."""
-        seat = self.seats.get(trial_id)
+        seat = self.allocations.get(trial_id)
         return bool(seat and self.canary_steps and seat.candidate.bundle.gpus and seat.gpu_type not in self.passed)
 
     def overdue(self, trial_id: str, now_s: float) -> bool:
         """Whether a trial has waited for its seat in vain for so long that it should be placed anew."""
-        seat = self.seats.get(trial_id)
+        seat = self.allocations.get(trial_id)
         if seat is None or seat.node_id is not None:
             return False
         return now_s - seat.since_s > (BOOT_S if seat.is_waiting else PATIENCE_S)
 
     def _is_allowed(self, candidate: Candidate) -> bool:
         gpus = candidate.bundle.gpus
-        used = sum(seat.candidate.bundle.gpus for seat in self.seats.values())
+        used = sum(seat.candidate.bundle.gpus for seat in self.allocations.values())
         if self.max_gpus is not None and gpus and used + gpus > self.max_gpus + 1e-6:
             return False
         if not self.canary_steps or not gpus:
             return True
         types: set[str | None] = set(candidate.gpu_types) or {None}
-        return types <= self.passed or not any(self._overlaps(seat, types) for seat in self.seats.values())
+        return types <= self.passed or not any(self._overlaps(seat, types) for seat in self.allocations.values())
 
-    def _overlaps(self, seat: Seat, types: set[str | None]) -> bool:
+    def _overlaps(self, seat: Allocation, types: set[str | None]) -> bool:
         """Whether a canary may be running on one of these types."""
         there: set[str | None] = {seat.gpu_type} if seat.node_id else {*seat.candidate.gpu_types} or {None}
         return bool((there & types) - self.passed)
@@ -249,7 +249,7 @@ class Dispatcher:
         """What every machine has left. A trial that has not begun is taken to sit on the first one that holds it."""
         left = {machine.node_id: dict(machine.resources) for machine in machines}
         kinds = {machine.node_id: machine.gpu_type for machine in machines}
-        for seat in sorted(self.seats.values(), key=lambda seat: seat.node_id is None):
+        for seat in sorted(self.allocations.values(), key=lambda seat: seat.node_id is None):
             bundle = seat.candidate.bundle
             node_id = seat.node_id or next((n for n in left if holds(left[n], kinds[n], bundle)), None)
             if node_id in left:

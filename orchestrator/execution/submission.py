@@ -10,14 +10,14 @@ from orchestrator.execution.scheduler import NOWHERE, Start
 from orchestrator.records.datasets import Library
 from orchestrator.records.index import head_of, trial_folder
 from orchestrator.records.reader import read_trial
-from orchestrator.records.reuse import Earlier, Shorter
+from orchestrator.records.reuse import FinishedTrials, ShorterTrials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.worker.job import Job
 
 
-class Announcer:
+class TrialSubmitter:
     """Writes the head of a trial's record, and the end of one that its machines failed."""
 
     def __init__(
@@ -26,10 +26,10 @@ class Announcer:
         self._sweep = sweep
         self._storage = storage
         self._library = library
-        self._shorter = Shorter(records)
-        self._earlier = Earlier(storage, sweep) if reuse else None
+        self._shorter = ShorterTrials(records)
+        self._earlier = FinishedTrials(storage, sweep) if reuse else None
 
-    def settled(self, start: Start) -> TrialRecord | None:
+    def already_settled(self, start: Start) -> TrialRecord | None:
         """The record of a trial that is not to be run: another sweep has finished it, or it fits on no GPU."""
         trial = start.trial
         head = head_of(trial, self._library.get(trial.config.data.request()))
@@ -37,19 +37,19 @@ class Announcer:
             return taken
         if start.candidate != NOWHERE:
             return None
-        trial_folder(self._storage, self._sweep, trial.trial_id).create("trial.json", dump(head))
+        trial_folder(self._storage, self._sweep, trial.trial_id).create("trial.json", to_json_bytes(head))
         record = read_trial(self._storage, self._sweep, trial.trial_id)
-        self.give_up(record, Status.OUT_OF_MEMORY, "its predicted memory fits on none of the GPUs that it may use")
+        self.mark_failed(record, Status.OUT_OF_MEMORY, "its predicted memory fits on none of the GPUs that it may use")
         return read_trial(self._storage, self._sweep, trial.trial_id)
 
-    def announce(self, start: Start) -> Job:
+    def submit(self, start: Start) -> Job:
         """Write `trial.json`; the job for the slot."""
         trial, demand = start.trial, start.candidate.bundle
         dataset = self._library.get(trial.config.data.request())
         shorter = self._shorter.of(trial.config)
         origin = {"kind": "continued", "trial_id": shorter.trial_id} if shorter else None
         folder = trial_folder(self._storage, self._sweep, trial.trial_id)
-        folder.create("trial.json", dump(head_of(trial, dataset, origin)))
+        folder.create("trial.json", to_json_bytes(head_of(trial, dataset, origin)))
         cpus = demand.resources["CPU"]
         threads = trial.config.runtime.num_threads or max(1, int(cpus))
         runtime = trial.config.runtime.model_copy(update={"num_threads": threads})
@@ -64,11 +64,11 @@ class Announcer:
             continues=shorter.trial_id if shorter else None,
         )
 
-    def give_up(self, record: TrialRecord, status: Status, reason: str) -> None:
+    def mark_failed(self, record: TrialRecord, status: Status, reason: str) -> None:
         """End a trial that cannot end itself."""
         folder = trial_folder(self._storage, self._sweep, record.trial_id)
         number = record.attempts[-1].number if record.attempts else 1
         if not record.attempts:
-            folder.write(f"attempts/{number:03d}/start.json", dump({"from_step": 0, "started_s": time.time()}))
+            folder.write(f"attempts/{number:03d}/start.json", to_json_bytes({"from_step": 0, "started_s": time.time()}))
         end = {"status": str(status), "step": record.step, "ended_s": time.time(), "train_s": 0.0}
-        folder.write(f"attempts/{number:03d}/end.json", dump({**end, "reason": reason, "traceback": ""}))
+        folder.write(f"attempts/{number:03d}/end.json", to_json_bytes({**end, "reason": reason, "traceback": ""}))

@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.resources.placement import Bundle
-from orchestrator.worker.trial_actor import Slot
+from orchestrator.worker.trial_actor import TrialActor
 
 
 class Driver(Protocol):
@@ -150,7 +150,7 @@ def fit(driver: Driver, slots: int) -> None:
     link = _Link(driver)
     scratch = tempfile.mkdtemp(prefix="trm-tune-")
     tuner = tune.Tuner(
-        tune.with_resources(Slot, placement),
+        tune.with_resources(TrialActor, placement),
         tune_config=tune.TuneConfig(
             search_alg=_Search(link),
             scheduler=_Schedule(link),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from orchestrator.records.schema import Attempt, Status, TrialRecord
 
 
-class Happening(NamedTuple):
+class TrialEvent(NamedTuple):
     """Something that happened to a trial."""
 
     time_s: float
@@ -20,15 +20,15 @@ class Happening(NamedTuple):
     """A traceback."""
 
 
-def happenings(records: Iterable[TrialRecord], rows: bool = False) -> list[Happening]:
+def trial_events(records: Iterable[TrialRecord], rows: bool = False) -> list[TrialEvent]:
     """Everything that the records tell, oldest first; with `rows` every evaluation too."""
     found = [event for record in records for event in _of_trial(record, rows)]
     return sorted(found, key=lambda event: event.time_s)
 
 
-def _of_trial(record: TrialRecord, rows: bool) -> list[Happening]:
-    def event(time_s: float, kind: str, text: str, detail: str = "") -> Happening:
-        return Happening(float(time_s), record.trial_id, kind, text, detail)
+def _of_trial(record: TrialRecord, rows: bool) -> list[TrialEvent]:
+    def event(time_s: float, kind: str, text: str, detail: str = "") -> TrialEvent:
+        return TrialEvent(float(time_s), record.trial_id, kind, text, detail)
 
     found = []
     for attempt in record.attempts:

@@ -17,13 +17,13 @@ from orchestrator.records.index import load_definition, sweep_folder, trial_fold
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import DriverLock
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Value
 from orchestrator.sweep.settings import configure, get_setting, short_name
 from orchestrator.sweep.space import drawn_settings
-from orchestrator.sweep.trials import Fingerprint, PlannedTrial, explored, planned
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, planned, search_trial
 from trm_data.errors import nearest
 from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
@@ -117,16 +117,16 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
     sweep = load_definition(storage, name)
     wider = extended(sweep, more)
     folder = sweep_folder(storage, name)
-    with DriverLock(folder, name):
+    with Lease(folder, name):
         number = 1 + len(folder.list("history"))
-        folder.write(f"history/{number:03d}.json", dump({**sweep.plain(), "replaced_s": time.time()}))
+        folder.write(f"history/{number:03d}.json", to_json_bytes({**sweep.plain(), "replaced_s": time.time()}))
         for trial, shorter in _longer_searches(wider, read_trials(storage, name)):
             head = {"stage": trial.stage, "family": trial.family, "config": trial.config.plain()}
             origin = {"kind": "continued", "trial_id": shorter.trial_id}
             trial_folder(storage, name, trial.trial_id).create(
-                "trial.json", dump({**head, "dataset": shorter.dataset, "origin": origin})
+                "trial.json", to_json_bytes({**head, "dataset": shorter.dataset, "origin": origin})
             )
-        folder.write("sweep.json", dump(wider.plain()))
+        folder.write("sweep.json", to_json_bytes(wider.plain()))
     return wider
 
 
@@ -135,7 +135,7 @@ def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[t
     for record in records:
         if record.stage != "explore" or record.status in AGAIN or is_current(sweep, record):
             continue
-        yield explored(sweep, _fingerprint_of(record), record.family, drawn_settings(sweep, record.config)), record
+        yield search_trial(sweep, _fingerprint_of(record), record.family, drawn_settings(sweep, record.config)), record
 
 
 def _fingerprint_of(record: TrialRecord) -> Fingerprint:
@@ -174,7 +174,7 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
     """
     load_definition(storage, name)
     folder = sweep_folder(storage, name)
-    with DriverLock(folder, name):
+    with Lease(folder, name):
         known = {record.trial_id: record for record in read_trials(storage, name)}
         chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status in AGAIN]
         for record in chosen:
@@ -185,7 +185,7 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
                 "requested_s": time.time(),
             }
             key = f"retries/{1 + len(record.retries):03d}.json"
-            trial_folder(storage, name, record.trial_id).write(key, dump(again))
+            trial_folder(storage, name, record.trial_id).write(key, to_json_bytes(again))
     return chosen
 
 

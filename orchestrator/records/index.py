@@ -10,7 +10,7 @@ from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import _read
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
@@ -91,7 +91,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 def request_stop(folder: Storage, reason: str = "") -> None:
     """Ask the driver, wherever it is, to stop cleanly."""
-    folder.write("stop.json", dump({"requested_s": time.time(), "reason": reason}))
+    folder.write("stop.json", to_json_bytes({"requested_s": time.time(), "reason": reason}))
 
 
 def stop_requested(folder: Storage) -> bool:

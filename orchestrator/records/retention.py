@@ -16,7 +16,7 @@ from orchestrator.records.index import sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.lease import DriverLock, driver_of
+from orchestrator.storage.lease import Lease, driver_of
 
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -75,7 +75,7 @@ def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alo
     if dry_run:
         return driver_of(folder) is None
     try:
-        held.enter_context(DriverLock(folder, name))
+        held.enter_context(Lease(folder, name))
     except SweepError:
         if alone:
             raise

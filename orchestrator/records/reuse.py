@@ -10,7 +10,7 @@ from orchestrator.records.index import sweep_names, trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import PlannedTrial
 from trm_model.config import TrialConfig
 
@@ -18,7 +18,7 @@ LEFT_OUT = ("trial.json", "stopped.json", "checkpoints", "retries")
 """The head is written anew, checkpoints stay where they are."""
 
 
-class Earlier:
+class FinishedTrials:
     """Which trials other sweeps of a storage have finished: one listing, made once."""
 
     def __init__(self, storage: Storage, sweep: str) -> None:
@@ -36,7 +36,7 @@ class Earlier:
         theirs = trial_folder(self._storage, source, trial.trial_id)
         ours = trial_folder(self._storage, self._sweep, trial.trial_id)
         origin = {"kind": "reused", "sweep": source, "trial_id": trial.trial_id}
-        ours.write("trial.json", dump({**head, "origin": origin}))
+        ours.write("trial.json", to_json_bytes({**head, "origin": origin}))
         keys = [key for key in theirs.list() if key.split("/")[0] not in LEFT_OUT]
         for key in sorted(keys, key=_order):
             ours.write(key, theirs.read(key))
@@ -48,7 +48,7 @@ def _order(key: str) -> int:
     return 2 if key.endswith("/end.json") else int(key == "result.json")
 
 
-class Shorter:
+class ShorterTrials:
     """The trials from whose checkpoints longer ones may go on."""
 
     def __init__(self, records: Iterable[TrialRecord]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.storage import Storage
 from orchestrator.records.schema import Row
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 
 
 def dump_rows(rows: list[Row]) -> bytes:
@@ -30,7 +30,7 @@ class TrialWriter:
 
     def start(self, start: dict[str, Any]) -> None:
         """Announce the attempt."""
-        self.folder.write(f"attempts/{self.attempt:03d}/start.json", dump(start))
+        self.folder.write(f"attempts/{self.attempt:03d}/start.json", to_json_bytes(start))
 
     def inherit(self, rows: list[Row]) -> None:
         """Take over the curve of the trial whose checkpoint this attempt will begin with: to be written before it."""
@@ -54,9 +54,9 @@ class TrialWriter:
         self.flush()
         for name, data in files.items():
             self.folder.write(name, data)
-        self.folder.write("result.json", dump(result))
+        self.folder.write("result.json", to_json_bytes(result))
 
     def end(self, end: dict[str, Any]) -> None:
         """Say how the attempt ended."""
         self.flush()
-        self.folder.write(f"attempts/{self.attempt:03d}/end.json", dump(end))
+        self.folder.write(f"attempts/{self.attempt:03d}/end.json", to_json_bytes(end))

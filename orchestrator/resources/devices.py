@@ -12,10 +12,10 @@ from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources import catalogue
 from orchestrator.resources.catalogue import CatalogueError
-from orchestrator.resources.memory import measured_besides
+from orchestrator.resources.memory import measured_overhead_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types, gpus_of
-from orchestrator.resources.runtime import Speed, assumed_cpu, assumed_gpu, fit, observations
+from orchestrator.resources.runtime import RuntimeModel, assumed_cpu, assumed_gpu, fit, observations
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Resources, Sweep
 from trm_data.settings import Settings
@@ -27,7 +27,7 @@ class Device(Settings):
     """Where trials may run."""
 
     name: str
-    speed: Speed | None
+    speed: RuntimeModel | None
     """None: a GPU that the catalogue does not know and on which nothing has run."""
     memory_bytes: int | None
     usd_per_hour: float | None = None
@@ -66,7 +66,7 @@ def _here(sweep: Sweep, records: Sequence[TrialRecord]) -> Device:
         name=HERE,
         speed=fit(found) if found else assumed_cpu(sweep.resources.cpus),
         memory_bytes=psutil.virtual_memory().total // _local_slots(sweep.resources),
-        besides_bytes=measured_besides(records, "cpu", host),
+        besides_bytes=measured_overhead_bytes(records, "cpu", host),
     )
 
 
@@ -84,7 +84,7 @@ def _gpu(name: str, sweep: Sweep, records: Sequence[TrialRecord], shared_bytes: 
         memory_bytes=memory,
         usd_per_hour=usd,
         gpus=share,
-        besides_bytes=measured_besides(records, "cuda", name),
+        besides_bytes=measured_overhead_bytes(records, "cuda", name),
     )
 
 

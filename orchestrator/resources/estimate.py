@@ -20,7 +20,7 @@ from orchestrator.resources.runtime import work_of
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Value
-from orchestrator.sweep.matching import equalise, shape_of
+from orchestrator.sweep.matching import match_axis, shape_of
 from orchestrator.sweep.settings import configure, label
 from orchestrator.sweep.space import cells, grid, is_countable
 from trm_data import find
@@ -151,7 +151,7 @@ def _configured(sweep: Sweep) -> tuple[Configured, Configured]:
     """(what a study runs or a search may draw from, a search's controls)."""
 
     def configured(settings: Mapping[str, Value]) -> TrialConfig:
-        return equalise(configure(sweep.base, settings), sweep.base, sweep.equal)
+        return match_axis(configure(sweep.base, settings), sweep.base, sweep.equal)
 
     if sweep.kind == "study":
         return [(family, configured(settings)) for family, settings in cells(sweep)], []

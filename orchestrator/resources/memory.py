@@ -19,17 +19,17 @@ ARC_TASKS = 960
 """With ConceptARC; the table of puzzle embeddings has a row for each of their augmented copies."""
 
 
-def memory_bytes(config: TrialConfig, device: str, besides: int | None = None) -> int:
+def memory_bytes(config: TrialConfig, device: str, overhead_bytes: int | None = None) -> int:
     """Most memory of one trial: of the GPU (`cuda`), or of its process (`cpu`).
 
-    `besides` is what was measured to be taken whatever is trained (`measured_besides`).
+    `overhead_bytes` is what was measured to be taken whatever is trained (`measured_overhead_bytes`).
     """
-    taken = cost.process_bytes(device) if besides is None else besides
+    taken = cost.process_bytes(device) if overhead_bytes is None else overhead_bytes
     shape = shape_of(config)
     return taken + cost.training_bytes(config, num_identifiers=num_identifiers(config), device=device, **shape)
 
 
-def measured_besides(records: Iterable[TrialRecord], device: str, where: str) -> int | None:
+def measured_overhead_bytes(records: Iterable[TrialRecord], device: str, where: str) -> int | None:
     """What finished trials took besides the prediction for their training; None where none has told.
 
     `where` is a host (`cpu`) or a GPU type (`cuda`): the median over the trials that ran there from start to end.
@@ -41,7 +41,7 @@ def measured_besides(records: Iterable[TrialRecord], device: str, where: str) ->
         start, peak = record.attempts[0].start, _peak(record, device)
         ran_there = start.get("host") if device == "cpu" else start.get("gpu_type")
         if peak and start.get("device") == device and ran_there == where:
-            found.append(peak - memory_bytes(record.config, device, besides=0))
+            found.append(peak - memory_bytes(record.config, device, overhead_bytes=0))
     return int(statistics.median(found)) if found else None
 
 

@@ -18,7 +18,7 @@ ROOM = 0.9
 ONE_GPU = Resources(cpus=4, gpus=1, gpu_type="L40S|H100")
 
 
-def fitted(recipe: str, gpu_type: str = "L40S") -> TrialConfig:
+def recipe_for_gpu(recipe: str, gpu_type: str = "L40S") -> TrialConfig:
     """A recipe on one GPU: compiled, with the largest micro-batch whose memory it holds. The result stays the same.
 
     Compiling takes half a minute and more than halves the time of a step (docs/model.md). Published runs of mazes and
@@ -33,12 +33,12 @@ def fitted(recipe: str, gpu_type: str = "L40S") -> TrialConfig:
     return config
 
 
-def reproduction(recipe: str, seeds: int = 3) -> Sweep:
+def reproduction_sweep(recipe: str, seeds: int = 3) -> Sweep:
     """A published number again: its recipe, unchanged, with some seeds, each scored once on the test split."""
-    return Sweep(name=f"reproduce-{recipe}", base=fitted(recipe), seeds=seeds, equal="steps", resources=ONE_GPU)
+    return Sweep(name=f"reproduce-{recipe}", base=recipe_for_gpu(recipe), seeds=seeds, equal="steps", resources=ONE_GPU)
 
 
-def table(prefix: str, base: TrialConfig) -> tuple[Variant, ...]:
+def table_variants(prefix: str, base: TrialConfig) -> tuple[Variant, ...]:
     """The rows of a published table, `table1` for instance, as variants of a base."""
     names = [name for name in CATALOGUE if name.startswith(f"{prefix}.")]
     return tuple(Variant(name=name, settings=changes(base, get_recipe(name))) for name in names)

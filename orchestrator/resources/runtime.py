@@ -56,7 +56,7 @@ class Observation(NamedTuple):
     seconds: float
 
 
-class Speed(Settings):
+class RuntimeModel(Settings):
     """What a device takes for a start, a call and a FLOP, and where the figures come from."""
 
     start_s: float = 0.0
@@ -101,16 +101,16 @@ def _count(asked: int | None, usual: int | None) -> int:
     return asked if asked is not None else (usual if usual is not None else 1000)
 
 
-def fit(observations: Sequence[Observation]) -> Speed:
+def fit(observations: Sequence[Observation]) -> RuntimeModel:
     """The constants that predict finished trials best, relative errors counting alike. Needs at least one."""
     constants = _constants(observations)
     return _speed(constants, observations).model_copy(update={"spread": _spread(observations)})
 
 
-def _speed(constants: tuple[float, float, float], observations: Sequence[Observation]) -> Speed:
+def _speed(constants: tuple[float, float, float], observations: Sequence[Observation]) -> RuntimeModel:
     start_s, call_s, flop_s = constants
     basis = f"measured on {len(observations)} trials"
-    return Speed(start_s=start_s, call_s=call_s, flop_s=flop_s, basis=basis, spread=0.0, is_measured=True)
+    return RuntimeModel(start_s=start_s, call_s=call_s, flop_s=flop_s, basis=basis, spread=0.0, is_measured=True)
 
 
 def _constants(observations: Sequence[Observation]) -> tuple[float, float, float]:
@@ -179,13 +179,13 @@ def _catalogued(name: str) -> str:
         return name
 
 
-def assumed_cpu(cpus: float) -> Speed:
+def assumed_cpu(cpus: float) -> RuntimeModel:
     """Of a machine where nothing has run."""
     basis = "assumed, no trial has run here yet"
-    return Speed(flop_s=1 / (ASSUMED_CORE_FLOPS * max(1.0, cpus)), basis=basis, spread=ASSUMED_SPREAD)
+    return RuntimeModel(flop_s=1 / (ASSUMED_CORE_FLOPS * max(1.0, cpus)), basis=basis, spread=ASSUMED_SPREAD)
 
 
-def assumed_gpu(name: str, share: float, compiled: bool) -> Speed | None:
+def assumed_gpu(name: str, share: float, compiled: bool) -> RuntimeModel | None:
     """Of a type on which nothing has run; None where the catalogue does not know it: its first trial tells.
 
     Trials that share a GPU take turns: k of them are k times slower at worst, and together as fast as one.
@@ -201,7 +201,7 @@ def assumed_gpu(name: str, share: float, compiled: bool) -> Speed | None:
         slower = 1 / share
         basis += f", {slower:.3g} times slower where {slower:.3g} share a GPU"
     rate = share_of_peak * peak * max(1.0, share)
-    return Speed(flop_s=slower / rate, basis=basis, spread=ASSUMED_SPREAD)
+    return RuntimeModel(flop_s=slower / rate, basis=basis, spread=ASSUMED_SPREAD)
 
 
 CPU = "cpu"
@@ -211,7 +211,7 @@ RECENT = 50
 """Trials of a kind of device that an estimate follows."""
 
 
-class Need(NamedTuple):
+class TrialCost(NamedTuple):
     """What a trial will take."""
 
     hours: float
@@ -220,12 +220,12 @@ class Need(NamedTuple):
     """0 where the catalogue has no price."""
 
 
-class Pace:
+class TrialCostModel:
     """Durations of trials, learned while a sweep runs."""
 
     def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
         self._seen: dict[str, list[Observation]] = defaultdict(list)
-        self._fitted: dict[str, Speed] = {}
+        self._fitted: dict[str, RuntimeModel] = {}
         for record in records:
             self.learn(record)
 
@@ -245,14 +245,14 @@ class Pace:
         work = work_of(config)
         return lambda gpu_type: work.flops / self._speed(gpu_type, config, 1.0, 1.0).seconds(work)
 
-    def need(self, config: TrialConfig, device: str, *, gpus: float, cpus: float, step: int = 0) -> Need:
+    def need(self, config: TrialConfig, device: str, *, gpus: float, cpus: float, step: int = 0) -> TrialCost:
         """What a trial will still take from a step on."""
         seconds = self._speed(device, config, gpus, cpus).seconds(work_of(config))
         hours = seconds * max(0.0, 1 - step / config.train.max_steps) / 3600
         price = market_price(device, None) if gpus else 0.0
-        return Need(hours, hours * gpus, hours * gpus * (price or 0.0))
+        return TrialCost(hours, hours * gpus, hours * gpus * (price or 0.0))
 
-    def _speed(self, device: str, config: TrialConfig, gpus: float, cpus: float) -> Speed:
+    def _speed(self, device: str, config: TrialConfig, gpus: float, cpus: float) -> RuntimeModel:
         if self._seen[device]:
             if device not in self._fitted:
                 self._fitted[device] = fit(self._seen[device][-RECENT:])
@@ -260,4 +260,4 @@ class Pace:
         if device == CPU:
             return assumed_cpu(cpus)
         known = assumed_gpu(device, gpus, config.runtime.compile)
-        return known or Speed(flop_s=1 / peak_speed(device), basis="assumed", spread=1.0)
+        return known or RuntimeModel(flop_s=1 / peak_speed(device), basis="assumed", spread=1.0)

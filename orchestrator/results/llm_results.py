@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.evaluation.llm.endpoint import Request
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from trm_data.settings import Settings, digest
 
 FOLDER = "llm"
@@ -88,7 +88,7 @@ def store(folder: Storage, measured: Measured) -> None:
         before: dict[str, Any] = json.loads(folder.read("result.json"))
         if before["puzzles"] > measured.puzzles:
             return
-    folder.write("result.json", dump(measured.plain()))
+    folder.write("result.json", to_json_bytes(measured.plain()))
 
 
 def read_measurements(storage: Storage) -> list[Measured]:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
 from orchestrator.search.early_stopping import Decision, Rung, decide
-from orchestrator.search.sampler import NOTHING_EARLIER, make_suggester
+from orchestrator.search.sampler import NOTHING_EARLIER, make_sampler
 from orchestrator.search.warm_start import WarmStart
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import label
 from orchestrator.sweep.space import drawn_settings
-from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirmed, controls, study_trials
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials, control_trials, study_trials
 
 
 @dataclass
-class Progress:
+class TrialState:
     """One trial as the driver sees it."""
 
     trial: PlannedTrial
@@ -44,7 +44,7 @@ class Planner:
         earlier: WarmStart = NOTHING_EARLIER,
     ) -> None:
         self.sweep = sweep
-        self.trials: dict[str, Progress] = {}
+        self.trials: dict[str, TrialState] = {}
         self.exhausted = False
         """A search's space held fewer configurations than were asked for."""
         self._fingerprint = fingerprint
@@ -56,16 +56,16 @@ class Planner:
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
         self._num_explored = len(explored)
-        self._suggester = make_suggester(sweep, fingerprint, explored, earlier)
+        self._sampler = make_sampler(sweep, fingerprint, explored, earlier)
         for record in known:
             trial = _planned_of(record, sweep)
-            state = self.trials[record.trial_id] = Progress(trial, record.status, record.step, rungs=rungs_of(record))
+            state = self.trials[record.trial_id] = TrialState(trial, record.status, record.step, rungs=rungs_of(record))
             curve = record.curve(sweep.metric)
             state.value = curve[-1][1] if curve else None
             if record.stage == "explore" and record.status.is_final:
                 self._ended.append(record)
             elif record.stage == "explore":
-                self._suggester.adopt(trial)
+                self._sampler.adopt(trial)
         self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
         if sweep.kind == "study":
             self._enqueue(study_trials(sweep, fingerprint))
@@ -92,7 +92,7 @@ class Planner:
         if not self._queue:
             return None
         trial = self._queue.popleft()
-        self.trials.setdefault(trial.trial_id, Progress(trial)).status = Status.RUNNING
+        self.trials.setdefault(trial.trial_id, TrialState(trial)).status = Status.RUNNING
         self._running.add(trial.trial_id)
         return trial
 
@@ -101,23 +101,23 @@ class Planner:
         if self._queue or self.sweep.kind != "search":
             return
         if self._wants_more():
-            self._is_thinking = not self._suggester.is_ready()
+            self._is_thinking = not self._sampler.is_ready()
             if self._is_thinking:
                 return
-            trial = self._suggester.suggest()
+            trial = self._sampler.suggest()
             if trial is not None:
                 self._queue.append(trial)
                 self._num_explored += 1
                 if self._wants_more():
-                    self._suggester.is_ready()  # sets it to work, so that the next slot need not wait
+                    self._sampler.is_ready()  # sets it to work, so that the next slot need not wait
                 return
             self.exhausted = True
-        self._enqueue(controls(self.sweep, self._fingerprint))
+        self._enqueue(control_trials(self.sweep, self._fingerprint))
         if self._queue or any(self.trials[running].trial.stage == "explore" for running in self._running):
             return
         for record in self.best(self.sweep.confirm.top):
             family = f"best {label(drawn_settings(self.sweep, record.config))}"
-            self._enqueue(confirmed(self.sweep, self._fingerprint, family, record.config))
+            self._enqueue(confirm_trials(self.sweep, self._fingerprint, family, record.config))
 
     def _wants_more(self) -> bool:
         return self._num_explored < (self.sweep.trials or 0) and not self.exhausted
@@ -151,7 +151,7 @@ class Planner:
         self._running.discard(record.trial_id)
         if record.status.is_final and record.stage == "explore":
             self._ended.append(record)
-            self._suggester.tell(record)
+            self._sampler.tell(record)
         if record.result is not None:
             state.value = record.result["metrics"].get(self.sweep.metric)
 

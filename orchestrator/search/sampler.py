@@ -25,7 +25,7 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Value
 from orchestrator.sweep.settings import label
 from orchestrator.sweep.space import Cell, drawn_settings, grid, is_active, is_countable, is_forbidden, random_cell
-from orchestrator.sweep.trials import Fingerprint, PlannedTrial, explored
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
 
 DRAWS = 50
 """Suggestions of known or forbidden cells that are thrown away before an unknown one is drawn at random."""
@@ -36,7 +36,7 @@ SLOW_SAMPLERS = {"gp"}
 NOTHING_EARLIER = WarmStart()
 
 
-class Suggester(Protocol):
+class Sampler(Protocol):
     """Where a planner gets configurations from."""
 
     def is_ready(self) -> bool:
@@ -52,9 +52,9 @@ class Suggester(Protocol):
         """A trial of this search has ended."""
 
 
-def make_suggester(
+def make_sampler(
     sweep: Sweep, fingerprint: Fingerprint, known: Sequence[TrialRecord], earlier: WarmStart = NOTHING_EARLIER
-) -> Suggester:
+) -> Sampler:
     """The suggester that the sweep's sampler needs."""
     explorer = Explorer(sweep, fingerprint, known, earlier)
     return Ahead(explorer) if sweep.sampler in SLOW_SAMPLERS else explorer
@@ -120,7 +120,7 @@ class Explorer:
         return None
 
     def _trial(self, settings: Cell) -> PlannedTrial:
-        return explored(self._sweep, self._fingerprint, label(settings), settings)
+        return search_trial(self._sweep, self._fingerprint, label(settings), settings)
 
     def _take(self, trial: PlannedTrial) -> PlannedTrial:
         self._tried.add(trial.trial_id)

@@ -17,7 +17,7 @@ from orchestrator.search.objectives import best
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.space import Cell, active, drawn_settings, is_forbidden
-from orchestrator.sweep.trials import Fingerprint, explored
+from orchestrator.sweep.trials import Fingerprint, search_trial
 from trm_model.recipes import CATALOGUE
 
 PUBLISHED = "published"
@@ -79,7 +79,7 @@ def _is_own(record: TrialRecord, sweep: Sweep, fingerprint: Fingerprint) -> bool
     cell = drawn_settings(sweep, record.config)
     if not all(sweep.space[path].holds(value) for path, value in cell.items()):
         return False
-    return record.trial_id == explored(sweep, fingerprint, record.family, cell).trial_id
+    return record.trial_id == search_trial(sweep, fingerprint, record.family, cell).trial_id
 
 
 def _best_cells(records: Sequence[TrialRecord], sweep: Sweep) -> list[Cell]:

@@ -74,6 +74,6 @@ def checked_key(key: str) -> str:
     return key
 
 
-def dump(value: dict[str, Any]) -> bytes:
+def to_json_bytes(value: dict[str, Any]) -> bytes:
     """A small JSON file, readable by people."""
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

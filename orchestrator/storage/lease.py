@@ -11,15 +11,15 @@ from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.storage import Storage
-from orchestrator.storage.base import StorageError, dump
+from orchestrator.storage.base import StorageError, to_json_bytes
 
 HEARTBEAT_S = 5.0
 LEASE_S = 30.0
 """Survives five missed beats on slow storage; after it the next driver takes the sweep over."""
 
 
-class DriverLock:
-    """`with DriverLock(storage, sweep):` owns the sweep.
+class Lease:
+    """`with Lease(storage, sweep):` owns the sweep.
 
     Raises:
         SweepError: another driver that is alive owns it.
@@ -37,7 +37,7 @@ class DriverLock:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="sweep-lock", daemon=True)
 
-    def __enter__(self) -> DriverLock:
+    def __enter__(self) -> Lease:
         if self._folder.create("lock.json", self._claim()):
             self._version = self._folder.read_tagged("lock.json").etag
         else:
@@ -71,7 +71,7 @@ class DriverLock:
             self._folder.delete("lock.json")
 
     def _claim(self) -> bytes:
-        return dump({**self._owner, "beat_s": time.time()})
+        return to_json_bytes({**self._owner, "beat_s": time.time()})
 
     def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_S):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.sweep.domains import Condition, Domain, Uniform, Value, choice, integers, log_uniform, uniform
-from orchestrator.sweep.matching import Axis, equalise
+from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.settings import check_path, configure, get_setting
 from orchestrator.sweep.space import grid, is_countable
 from trm_data.settings import Settings
@@ -144,7 +144,7 @@ class Sweep(Settings):
             for path in rule.when:
                 check_path(path)
         for variant in (*self.variants, *self.confirm.controls):
-            equalise(configure(self.base, variant.settings), self.base, self.equal)
+            match_axis(configure(self.base, variant.settings), self.base, self.equal)
         self._check_axis()
         self._check_kind()
         return self
@@ -190,7 +190,7 @@ class Sweep(Settings):
     def _check_axis(self) -> None:
         if self.equal == "steps":
             return
-        equalise(self.base, self.base, self.equal)
+        match_axis(self.base, self.base, self.equal)
         chosen = {ALIASES.get(path, path) for path in self.space}
         chosen |= {ALIASES.get(path, path) for v in (*self.variants, *self.confirm.controls) for path in v.settings}
         if taken := chosen & {"train.max_steps", "train.max_puzzles"}:

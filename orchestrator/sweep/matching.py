@@ -44,7 +44,7 @@ def training_flops(config: TrialConfig, steps: int | None = None) -> float:
     return train.batch_size * total
 
 
-def equalise(config: TrialConfig, base: TrialConfig, axis: Axis) -> TrialConfig:
+def match_axis(config: TrialConfig, base: TrialConfig, axis: Axis) -> TrialConfig:
     """The configuration with the steps that make it equal to the base on an axis.
 
     Raises:

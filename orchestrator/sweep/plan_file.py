@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.errors import SweepError
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.trials import Fingerprint, PlannedTrial, controls, study_trials
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, control_trials, study_trials
 from trm_data.errors import ConfigError
 from trm_data.settings import canonical_json
 
@@ -22,7 +22,7 @@ SUFFIX = ".jsonl"
 
 def known_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
     """The trials that are known before anything runs."""
-    yield from study_trials(sweep, fingerprint) if sweep.kind == "study" else controls(sweep, fingerprint)
+    yield from study_trials(sweep, fingerprint) if sweep.kind == "study" else control_trials(sweep, fingerprint)
 
 
 def dump_plan(sweep: Sweep, fingerprint: Fingerprint) -> bytes:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from orchestrator.sweep.definition import Resources, Sweep
 from orchestrator.sweep.domains import Value
-from orchestrator.sweep.matching import equalise
+from orchestrator.sweep.matching import match_axis
 from orchestrator.sweep.settings import configure
 from orchestrator.sweep.space import cells
 from trm_data.config import DataRequest
@@ -31,7 +31,7 @@ class PlannedTrial(Settings):
 
 def planned(sweep: Sweep, fingerprint: Fingerprint, stage: Stage, family: str, config: TrialConfig) -> PlannedTrial:
     """With its id, its resources, and the steps that the sweep's axis of comparison gives it."""
-    config = equalise(config, sweep.base, sweep.equal)
+    config = match_axis(config, sweep.base, sweep.equal)
     return PlannedTrial(
         trial_id=trial_id(config, fingerprint(config.data.request())),
         stage=stage,
@@ -51,13 +51,13 @@ def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
                 yield trial
 
 
-def explored(sweep: Sweep, fingerprint: Fingerprint, family: str, settings: dict[str, Value]) -> PlannedTrial:
+def search_trial(sweep: Sweep, fingerprint: Fingerprint, family: str, settings: dict[str, Value]) -> PlannedTrial:
     """A configuration that a search tries: one seed, scored on the validation split."""
     config = configure(sweep.base, {**settings, "evaluation.split": "validation"})
     return planned(sweep, fingerprint, "explore", family, config)
 
 
-def confirmed(sweep: Sweep, fingerprint: Fingerprint, family: str, config: TrialConfig) -> list[PlannedTrial]:
+def confirm_trials(sweep: Sweep, fingerprint: Fingerprint, family: str, config: TrialConfig) -> list[PlannedTrial]:
     """A configuration with every seed of the confirm stage, scored once on the test split.
 
     The seeds are others than the search's own: the one that made a configuration look best does not speak for it again.
@@ -70,12 +70,12 @@ def confirmed(sweep: Sweep, fingerprint: Fingerprint, family: str, config: Trial
     ]
 
 
-def controls(sweep: Sweep, fingerprint: Fingerprint) -> list[PlannedTrial]:
+def control_trials(sweep: Sweep, fingerprint: Fingerprint) -> list[PlannedTrial]:
     """The named rivals of a search."""
     return [
         trial
         for variant in sweep.confirm.controls
-        for trial in confirmed(sweep, fingerprint, variant.name, configure(sweep.base, variant.settings))
+        for trial in confirm_trials(sweep, fingerprint, variant.name, configure(sweep.base, variant.settings))
     ]
 
 

@@ -13,7 +13,7 @@ from orchestrator.cli.views.console import err
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trials
 from orchestrator.storage import LocalStorage, Storage
-from orchestrator.storage.lease import DriverLock, driver_of
+from orchestrator.storage.lease import Lease, driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow_connection import TrackingError
 from trm_data.errors import UserError
@@ -36,7 +36,7 @@ def only_writer(storage: Storage, sweep_name: str, uri: str, *, wait_s: float) -
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(DriverLock(folder, sweep_name))
+                stack.enter_context(Lease(folder, sweep_name))
                 break
             except SweepError as error:
                 if time.monotonic() > deadline:

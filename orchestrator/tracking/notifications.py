@@ -129,7 +129,7 @@ def words_of(counts: dict[str, int]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """A sweep at one moment, from its records: from any machine, whether or not its driver lives."""
 
     sweep: str
@@ -138,7 +138,7 @@ class Look:
     over_budget: str | None = None
 
 
-def news(look: Look, before: Look | None, told: set[Kind]) -> list[Event]:
+def news(look: Snapshot, before: Snapshot | None, told: set[Kind]) -> list[Event]:
     """What has happened since the look `before`, each kind once (`told`); an end is always the last."""
     counts = counts_of(look.records)
     found: list[tuple[Kind, str]] = []

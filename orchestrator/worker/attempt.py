@@ -21,8 +21,8 @@ from orchestrator.records.schema import Row, Status
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import Storage, open_storage
 from orchestrator.worker import provenance
-from orchestrator.worker.job import Job, Listener, News
-from orchestrator.worker.telemetry import SPLIT, Monitor, gpus_of
+from orchestrator.worker.job import Job, Listener, TrialReport
+from orchestrator.worker.telemetry import SPLIT, SystemMetrics, gpus_of
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
 from trm_model.config import TrialConfig
@@ -34,7 +34,7 @@ FLUSH_S = 2.0
 """Longest time that a row of a curve waits before others can see it."""
 
 
-def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> News:
+def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> TrialReport:
     """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Returns the news of the end."""
     storage = open_storage(job.storage_url)
     config = TrialConfig.parse(job.config)
@@ -99,7 +99,7 @@ class _Attempt:
     """Turns events into rows, files and news."""
 
     def __init__(self, job: Job, config: TrialConfig, writer: TrialWriter, listen: Listener) -> None:
-        self.last: News | None = None
+        self.last: TrialReport | None = None
         self._job = job
         self._num_threads = config.runtime.num_threads
         self._writer = writer
@@ -109,7 +109,7 @@ class _Attempt:
         self._train_s = 0.0
         self._announced = False
         self._device = _device_of(config)
-        self._monitor = Monitor(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
+        self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
     def take(self, event: events.Event) -> None:
         self._step = event.step
@@ -119,11 +119,11 @@ class _Attempt:
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
                 self._note(self._monitor.due())
-                self._listen(News(event.step, metrics, "progress"))
+                self._listen(TrialReport(event.step, metrics, "progress"))
             case events.Evaluated(metrics=metrics, split=split):
                 self._add(split, metrics)
                 self._writer.flush()
-                self._listen(News(event.step, metrics, "rung"))
+                self._listen(TrialReport(event.step, metrics, "rung"))
             case events.Finished(result=result, files=files):
                 self._note(self._monitor.last())
                 self._writer.finish(result, files)
@@ -144,7 +144,7 @@ class _Attempt:
         with suppress(UserError):  # a full disk: the driver, which reads the record, is the one to say so
             self._note(self._monitor.last())
             self._writer.end({**end, "reason": reason, "traceback": trace})
-        self.last = News(self._step, metrics or {}, "end", str(status), reason)
+        self.last = TrialReport(self._step, metrics or {}, "end", str(status), reason)
         self._listen(self.last)
 
     def _announce(self, step: int) -> None:

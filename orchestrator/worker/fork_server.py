@@ -65,15 +65,15 @@ class Exited:
     code: int
 
 
-def next_process(*, is_quiet: bool = False) -> Child:
-    """A process for the next trial of this driver's sweep on this machine. `is_quiet`: see `Child`."""
+def next_process(*, is_quiet: bool = False) -> ForkedProcess:
+    """A process for the next trial of this driver's sweep on this machine. `is_quiet`: see `ForkedProcess`."""
     import ray
 
     context = ray.get_runtime_context()
-    return Child(f"trm-{context.get_node_id()}-{context.get_job_id()}", PRELOAD, is_quiet=is_quiet)
+    return ForkedProcess(f"trm-{context.get_node_id()}-{context.get_job_id()}", PRELOAD, is_quiet=is_quiet)
 
 
-class Child:
+class ForkedProcess:
     """A process that waits for its work, seen from the slot that asked for it."""
 
     def __init__(self, name: str, preload: Sequence[str], *, is_quiet: bool = False) -> None:

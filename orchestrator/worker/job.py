@@ -42,7 +42,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class TrialReport:
     """What an attempt tells whoever started it."""
 
     step: int
@@ -53,7 +53,7 @@ class News:
     reason: str = ""
 
 
-Listener = Callable[[News], None]
+Listener = Callable[[TrialReport], None]
 """Called for every piece of news. A rung's listener may block until it is known whether the trial goes on."""
 
 
@@ -73,7 +73,7 @@ def child_main(job: Job, pipe: Any) -> None:
 
     threading.Thread(target=hear, name="slot-words", daemon=True).start()
 
-    def listen(news: News) -> None:
+    def listen(news: TrialReport) -> None:
         go.clear()
         pipe.send(news)
         if news.kind == "rung" and not stop.is_set():

@@ -32,7 +32,7 @@ class Gpus(Protocol):
         """Of all together since some moment in the past; None where they do not count it."""
 
 
-class Monitor:
+class SystemMetrics:
     """Samples at most every `EVERY_S`; `gpu_share` is the part of a GPU that the trial was given, or 1 and more."""
 
     def __init__(self, gpus: Gpus | None, gpu_share: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from ray import tune
 
 from orchestrator.resources.nodes import GPU_LABEL, MARKET_LABEL
-from orchestrator.worker.fork_server import Child, next_process
-from orchestrator.worker.job import Job, News, child_main
+from orchestrator.worker.fork_server import ForkedProcess, next_process
+from orchestrator.worker.job import Job, TrialReport, child_main
 from orchestrator.worker.spot import is_leaving
 
 HEARTBEAT_S = 2.0
@@ -28,14 +28,14 @@ GRACE_S = 20.0
 class TrialProcess:
     """The process of one attempt, seen from its slot."""
 
-    def __init__(self, child: Child, job: Job) -> None:
+    def __init__(self, child: ForkedProcess, job: Job) -> None:
         """Give a process that waits its work. Raises OSError if it has died meanwhile."""
         self._child = child
         child.run(child_main, job)
         self._told = ""
         """`rung` while it waits for a word, `end` when it only has to leave."""
 
-    def wait(self, timeout_s: float) -> News | None:
+    def wait(self, timeout_s: float) -> TrialReport | None:
         """Let a waiting trial go on; the next rung or end, or the newest progress, or None if there is no news.
 
         Raises:
@@ -44,7 +44,7 @@ class TrialProcess:
         if self._told == "rung":
             self._child.send("go")
             self._told = ""
-        latest: News | None = None
+        latest: TrialReport | None = None
         until = time.monotonic() + timeout_s
         while (left := until - time.monotonic()) > 0:
             if not self._child.poll(left):
@@ -55,9 +55,9 @@ class TrialProcess:
                 break
         return latest
 
-    def _receive(self) -> News:
+    def _receive(self) -> TrialReport:
         try:
-            news: News = self._child.receive()
+            news: TrialReport = self._child.receive()
         except ChildProcessError as error:
             raise RuntimeError(f"the trial's process {error}") from None
         return news
@@ -73,7 +73,7 @@ class TrialProcess:
         self._child.close()
 
 
-class Slot(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):  # type: ignore[misc]
     """One place where trials run one after the other. `config["job"]` is a `Job` as JSON."""
 
     def setup(self, config: dict[str, Any]) -> None:

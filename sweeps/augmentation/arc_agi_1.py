@@ -5,12 +5,12 @@ At equal steps: each copy more is a repeat less.
 trm sweep plan sweeps/augmentation/arc_agi_1.py
 """
 
-from orchestrator.resources.published import ONE_GPU, fitted
+from orchestrator.resources.published import ONE_GPU, recipe_for_gpu
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(
     name="augmentation-arc-agi-1",
-    base=fitted("arc-agi-1.readme"),
+    base=recipe_for_gpu("arc-agi-1.readme"),
     space={"aug": choice(0, 10, 100, 300, 1000)},
     seeds=3,
     equal="steps",

@@ -5,12 +5,12 @@ At equal steps: each copy more is a repeat less.
 trm sweep plan sweeps/augmentation/maze.py
 """
 
-from orchestrator.resources.published import ONE_GPU, fitted
+from orchestrator.resources.published import ONE_GPU, recipe_for_gpu
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(
     name="augmentation-maze",
-    base=fitted("maze-att.paper"),
+    base=recipe_for_gpu("maze-att.paper"),
     space={"aug": choice(0, 1, 3, 7)},
     seeds=3,
     equal="steps",

@@ -5,12 +5,12 @@ At equal steps: each copy more is a repeat less.
 trm sweep plan sweeps/augmentation/sudoku.py
 """
 
-from orchestrator.resources.published import ONE_GPU, fitted
+from orchestrator.resources.published import ONE_GPU, recipe_for_gpu
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(
     name="augmentation-sudoku",
-    base=fitted("sudoku-mlp.paper"),
+    base=recipe_for_gpu("sudoku-mlp.paper"),
     space={"aug": choice(0, 1, 10, 100, 1000)},
     seeds=3,
     equal="steps",

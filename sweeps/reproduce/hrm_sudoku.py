@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/hrm_sudoku.py
 """
 
-from orchestrator.resources.published import reproduction
+from orchestrator.resources.published import reproduction_sweep
 
-sweep = reproduction("hrm.sudoku")
+sweep = reproduction_sweep("hrm.sudoku")

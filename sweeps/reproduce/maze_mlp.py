@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/maze_mlp.py
 """
 
-from orchestrator.resources.published import reproduction
+from orchestrator.resources.published import reproduction_sweep
 
-sweep = reproduction("maze-mlp.paper")
+sweep = reproduction_sweep("maze-mlp.paper")

@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/sudoku_attention.py
 """
 
-from orchestrator.resources.published import reproduction
+from orchestrator.resources.published import reproduction_sweep
 
-sweep = reproduction("sudoku-att.paper")
+sweep = reproduction_sweep("sudoku-att.paper")

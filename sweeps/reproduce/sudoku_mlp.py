@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/sudoku_mlp.py
 """
 
-from orchestrator.resources.published import reproduction
+from orchestrator.resources.published import reproduction_sweep
 
-sweep = reproduction("sudoku-mlp.paper")
+sweep = reproduction_sweep("sudoku-mlp.paper")

@@ -20,7 +20,7 @@ from orchestrator.resources.aws import AwsError, Need, quota_of, shortfalls, ter
 from orchestrator.resources.catalogue import CatalogueError
 from orchestrator.resources.usage import SILENT_S, Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.trials import study_trials
 from tests.cli.test_cli import call
@@ -167,12 +167,12 @@ def test_only_the_workers_of_the_named_cluster_are_ended(s3_endpoint: str) -> No
 
 DRIVER = """
 import signal, sys, time
-from orchestrator.lock import DriverLock, stop_requested
+from orchestrator.lock import Lease, stop_requested
 from orchestrator.storage import open_storage
 folder, manners = open_storage(sys.argv[1]), sys.argv[2]
 if manners != "obeys signals":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-with DriverLock(folder, "demo"):
+with Lease(folder, "demo"):
     print("running", flush=True)
     while not (manners == "obeys requests" and stop_requested(folder)):
         time.sleep(0.05)
@@ -259,7 +259,7 @@ class TestWatchdog:
 
     def test_the_command_ends_with_the_sweep(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         storage = open_storage(str(tmp_path))
-        storage.write("sweeps/study/sweep.json", dump(study().plain()))
+        storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
         planned = next(iter(study_trials(study(), fingerprint)))
         ran(storage, study(), planned, Status.FINISHED)
         code, out, _ = call(capsys, "sweep", "watchdog", "study", "--max-usd", "5", "--storage", str(tmp_path))

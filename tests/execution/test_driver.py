@@ -16,8 +16,8 @@ import ray
 
 from orchestrator.errors import SweepError
 from orchestrator.execution import driver as driver_module
-from orchestrator.execution.options import Ending, Options, Watcher
-from orchestrator.execution.run import Outcome, run_sweep
+from orchestrator.execution.options import Callback, RunOptions, SweepStatus
+from orchestrator.execution.run import SweepOutcome, run_sweep
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Row, Status, TrialRecord
 from orchestrator.records.writer import TrialWriter
@@ -37,7 +37,7 @@ class StandIn:
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.seats: dict[str, str] = {}
+        self.allocations: dict[str, str] = {}
         self.most: dict[str, int] = {}
         self.order: list[tuple[str, str]] = []
         self.starts: Counter[str] = Counter()
@@ -60,8 +60,8 @@ class StandIn:
         rule = config["bundle"]["labels"].get("ray.io/accelerator-type", "")
         node = next((n for n, kind, _ in NODES if kind in rule or not rule), "a")
         kind = {n: k for n, k, _ in NODES}[node] if config["bundle"]["resources"].get("GPU") else None
-        self.seats[config["trial_id"]] = node
-        self.most[node] = max(self.most.get(node, 0), list(self.seats.values()).count(node))
+        self.allocations[config["trial_id"]] = node
+        self.most[node] = max(self.most.get(node, 0), list(self.allocations.values()).count(node))
         self.order.append((config["trial_id"], node))
         return node, kind
 
@@ -70,7 +70,7 @@ class StandIn:
         self.starts[job.trial_id] += 1
         deed = self.script(job.trial_id, self.starts[job.trial_id])
         where = {"node_id": seat[0], "gpu_type": seat[1]}
-        del self.seats[job.trial_id]
+        del self.allocations[job.trial_id]
         if deed == "vanish":  # its machine was gone before it began
             driver.ended(job.trial_id, lost=True, why="RuntimeError: exit code 1")
             return
@@ -92,7 +92,7 @@ class StandIn:
         driver.ended(job.trial_id, lost=deed == "lose")
 
 
-class Remarks(Watcher):
+class Remarks(Callback):
     def __init__(self) -> None:
         self.heard: list[str] = []
 
@@ -106,7 +106,9 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def run(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Outcome, StandIn, Remarks]]]:
+def run(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[SweepOutcome, StandIn, Remarks]]]:
     nodes = [
         {"NodeID": n, "Alive": True, "Labels": {"ray.io/accelerator-type": kind}, "Resources": {"CPU": 8, "GPU": count}}
         for n, kind, count in NODES
@@ -117,12 +119,12 @@ def run(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(driver_module, "connect", lambda address: None)
     monkeypatch.setattr(driver_module, "next_process", lambda is_quiet: io.BytesIO())  # something to close
 
-    def go(sweep: Sweep, script: Script = lambda *_: "finish", **options: Any) -> tuple[Outcome, StandIn, Remarks]:
+    def go(sweep: Sweep, script: Script = lambda *_: "finish", **options: Any) -> tuple[SweepOutcome, StandIn, Remarks]:
         tune, remarks = StandIn(script), Remarks()
         module = types.ModuleType("orchestrator.execution.tune")
         module.fit = tune.fit  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "orchestrator.execution.tune", module)
-        return run_sweep(sweep, storage, Options(**options), remarks), tune, remarks
+        return run_sweep(sweep, storage, RunOptions(**options), remarks), tune, remarks
 
     yield go
 
@@ -139,7 +141,7 @@ class TestLostMachines:
     def test_a_lost_trial_goes_again_and_ends_once(self, run: Any, storage: Storage) -> None:
         deeds = {1: "vanish", 2: "lose", 3: "vanish", 4: "leave"}
         ran, _, _ = run(study(resources=on("L40S|H100")), lambda trial, start: deeds.get(start, "finish"))
-        assert ran.ending is Ending.COMPLETE
+        assert ran.ending is SweepStatus.COMPLETE
         found = records(storage)
         assert len(found) == 8 and all(record.status is Status.FINISHED for record in found)
 
@@ -153,17 +155,17 @@ class TestLostMachines:
 
         ran, _, _ = run(study(), script)
         (lost,) = [record for record in records(storage) if record.status is Status.FAILED]
-        assert ran.ending is Ending.COMPLETE
+        assert ran.ending is SweepStatus.COMPLETE
         assert lost.trial_id in unlucky and len(lost.attempts) == 6 and "lost 6 times" in lost.reason
 
     def test_a_machine_that_was_announced_to_go_counts_against_nobody(self, run: Any, storage: Storage) -> None:
         ran, _, _ = run(study(), lambda trial, start: "leave" if start < 10 else "finish")
-        assert ran.ending is Ending.COMPLETE
+        assert ran.ending is SweepStatus.COMPLETE
         assert all(record.status is Status.FINISHED and len(record.attempts) == 10 for record in records(storage))
 
     def test_a_trial_that_never_begins_is_given_up_in_the_end(self, run: Any, storage: Storage) -> None:
         ran, _, _ = run(study(), lambda *_: "vanish")
-        assert ran.ending is Ending.COMPLETE
+        assert ran.ending is SweepStatus.COMPLETE
         assert all(record.status is Status.FAILED for record in records(storage))
 
 
@@ -171,7 +173,7 @@ class TestPlacement:
     def test_no_machine_gets_more_than_it_holds_and_each_kind_its_own(self, run: Any, storage: Storage) -> None:
         rules = (ResourceRule(when={"T": 1}, resources=on("H100")), ResourceRule(when={"T": 2}, resources=on("L40S")))
         ran, tune, _ = run(study(resource_rules=rules))
-        assert ran.ending is Ending.COMPLETE
+        assert ran.ending is SweepStatus.COMPLETE
         assert tune.most == {"a": 2, "b": 1}
         kinds = {(record.config.model.cycles, record.attempts[0].start["gpu_type"]) for record in records(storage)}
         assert kinds == {(1, "H100"), (2, "L40S")}
@@ -185,7 +187,7 @@ class TestPlacement:
         )
         ran, tune, _ = run(study(resources=on("L40S|H100")))
         statuses = {(record.config.model.cycles, record.status) for record in records(storage)}
-        assert ran.ending is Ending.COMPLETE and len(tune.order) == 4
+        assert ran.ending is SweepStatus.COMPLETE and len(tune.order) == 4
         assert statuses == {(1, Status.FINISHED), (2, Status.OUT_OF_MEMORY)}
 
     def test_a_share_follows_from_memory_and_is_told_to_the_trial(self, run: Any, storage: Storage) -> None:
@@ -204,7 +206,7 @@ class TestPlacement:
             run(sweep, lambda *_: "fail", canary=True)
         assert [record.status for record in records(storage)] == [Status.FAILED]
         ran, tune, _ = run(sweep, canary=True)
-        assert ran.ending is Ending.COMPLETE and len(tune.order) == 7
+        assert ran.ending is SweepStatus.COMPLETE and len(tune.order) == 7
 
     def test_a_canary_whose_process_dies_again_and_again_says_of_what(self, run: Any) -> None:
         with pytest.raises(
@@ -214,22 +216,22 @@ class TestPlacement:
 
     def test_without_a_canary_a_failure_is_one_result_among_others(self, run: Any, storage: Storage) -> None:
         ran, _, _ = run(study(resources=on("L40S")), lambda *_: "fail")
-        assert ran.ending is Ending.COMPLETE and len(records(storage)) == 8
+        assert ran.ending is SweepStatus.COMPLETE and len(records(storage)) == 8
 
 
 class TestBudget:
     def test_a_sweep_ends_cleanly_at_its_limit_and_goes_on_with_a_larger_one(self, run: Any, storage: Storage) -> None:
         ran, tune, _ = run(study(), budget=Budget(trials=3))
-        assert ran.ending is Ending.OUT_OF_BUDGET and ran.why.startswith("3 of 3 trials taken")
+        assert ran.ending is SweepStatus.OUT_OF_BUDGET and ran.why.startswith("3 of 3 trials taken")
         assert len(tune.order) == 3 and all(record.status is Status.FINISHED for record in records(storage))
         with pytest.raises(SweepError, match="too small for one trial: 3 of 3 trials taken"):
             run(study(), budget=Budget(trials=3))
-        assert run(study(), budget=Budget(trials=8))[0].ending is Ending.COMPLETE
+        assert run(study(), budget=Budget(trials=8))[0].ending is SweepStatus.COMPLETE
 
     def test_measured_trials_correct_the_estimate(self, run: Any, storage: Storage) -> None:
         """Each trial of the stand-in takes an hour; the data sheet says seconds."""
         ran, tune, _ = run(study(resources=on("L40S")), budget=Budget(gpu_hours=4.5))
-        assert ran.ending is Ending.OUT_OF_BUDGET and "GPU-hours taken" in ran.why
+        assert ran.ending is SweepStatus.OUT_OF_BUDGET and "GPU-hours taken" in ran.why
         assert 4 <= len(tune.order) <= 5  # two ran before the first had been measured
 
     def test_nothing_is_written_for_a_budget_too_small_for_one_trial(self, run: Any, storage: Storage) -> None:
@@ -243,7 +245,7 @@ class TestReuse:
         run(study(name="first", space={"T": study().space["model.cycles"]}, base=tiny_config()))
         ran, tune, remarks = run(study(), reuse=True)
         taken = [record for record in records(storage) if record.origin]
-        assert ran.ending is Ending.COMPLETE and len(taken) == 4 and len(tune.order) == 4
+        assert ran.ending is SweepStatus.COMPLETE and len(taken) == 4 and len(tune.order) == 4
         assert len(remarks.heard) == 4 and all("taken over from sweep first" in text for text in remarks.heard)
         assert len(records(storage)) == 8
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import SweepError
-from orchestrator.execution.budget import Treasury, require_budget_for_one
-from orchestrator.execution.scheduler import BOOT_S, NOWHERE, PATIENCE_S, Dispatcher, Machine, Starts
+from orchestrator.execution.budget import BudgetTracker, require_budget_for_one
+from orchestrator.execution.scheduler import BOOT_S, NOWHERE, PATIENCE_S, Allocator, Machine, TrialScheduler
 from orchestrator.records.schema import Attempt, Status, TrialRecord
 from orchestrator.resources.placement import Candidate, any_of, candidates, holds, memory_bytes
-from orchestrator.resources.runtime import CPU, Need, Pace
+from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
 from orchestrator.sweep import ResourceRule, Resources, Sweep
@@ -89,17 +89,17 @@ class TestDispatch:
     @given(seed=st.integers(0, 10_000))
     def test_no_machine_ever_holds_more_than_it_has(self, seed: int) -> None:
         rng = random.Random(seed)
-        dispatcher = Dispatcher()
+        allocator = Allocator()
         left = {machine.node_id: dict(machine.resources) for machine in FLEET}
         sits: dict[str, tuple[str, Candidate]] = {}
         for number in range(40):
             kind = rng.choice(["L40S", "H100", "L40S|H100"])
             wanted = candidates(on(kind, gpus=rng.choice([0.25, 0.5, 1, 1 if kind == "H100" else 2])), ())
-            seat = dispatcher.place(wanted, FLEET)
+            seat = allocator.place(wanted, FLEET)
             if seat is not None:
-                dispatcher.take(str(number), seat, FLEET, 0.0)
+                allocator.take(str(number), seat, FLEET, 0.0)
                 home = next(m for m in FLEET if holds(left[m.node_id], m.gpu_type, seat.bundle))
-                dispatcher.seen(str(number), home.node_id, home.gpu_type, 1, 10)
+                allocator.report(str(number), home.node_id, home.gpu_type, 1, 10)
                 sits[str(number)] = home.node_id, seat
                 for name, amount in seat.bundle.resources.items():
                     left[home.node_id][name] -= amount
@@ -107,95 +107,95 @@ class TestDispatch:
             elif sits:
                 gone = rng.choice(list(sits))
                 node_id, seat = sits.pop(gone)
-                dispatcher.leave(gone)
+                allocator.release(gone)
                 for name, amount in seat.bundle.resources.items():
                     left[node_id][name] += amount
 
     def test_who_waits_for_an_h100_leaves_the_l40s_to_others(self) -> None:
-        dispatcher = Dispatcher()
+        allocator = Allocator()
         h100, either = candidates(on("H100"), ()), candidates(on("L40S|H100"), ())
-        first = dispatcher.place(h100, FLEET)
+        first = allocator.place(h100, FLEET)
         assert first
-        dispatcher.take("first", first, FLEET, 0.0)
-        assert dispatcher.place(h100, FLEET) is None
+        allocator.take("first", first, FLEET, 0.0)
+        assert allocator.place(h100, FLEET) is None
         for number in range(4):
-            seat = dispatcher.place(either, FLEET)
+            seat = allocator.place(either, FLEET)
             assert seat and seat.gpu_types == ("L40S",)
-            dispatcher.take(str(number), seat, FLEET, 0.0)
-        assert dispatcher.place(either, FLEET) is None
-        dispatcher.leave("first")
-        assert dispatcher.place(h100, FLEET) is not None
+            allocator.take(str(number), seat, FLEET, 0.0)
+        assert allocator.place(either, FLEET) is None
+        allocator.release("first")
+        assert allocator.place(h100, FLEET) is not None
 
     def test_two_gpus_must_be_in_one_machine(self) -> None:
-        dispatcher = Dispatcher()
+        allocator = Allocator()
         for number in range(2):
             (half,) = candidates(on("L40S"), ())
-            dispatcher.take(str(number), half, FLEET, 0.0)
-            dispatcher.seen(str(number), "ab"[number], "L40S", 1, 10)
-        assert dispatcher.place(candidates(on("L40S", gpus=2), ()), FLEET) is None
+            allocator.take(str(number), half, FLEET, 0.0)
+            allocator.report(str(number), "ab"[number], "L40S", 1, 10)
+        assert allocator.place(candidates(on("L40S", gpus=2), ()), FLEET) is None
 
     def test_machines_on_demand_are_asked_for_by_any_of_and_not_without_end(self) -> None:
-        dispatcher = Dispatcher(scales=True)
+        allocator = Allocator(scales=True)
         asked = 0
-        while (seat := dispatcher.place(candidates(on("L40S|H100"), ()), [])) is not None:
+        while (seat := allocator.place(candidates(on("L40S|H100"), ()), [])) is not None:
             assert set(seat.gpu_types) == {"L40S", "H100"}
-            dispatcher.take(str(asked), seat, [], 0.0)
+            allocator.take(str(asked), seat, [], 0.0)
             asked += 1
         assert 0 < asked < 20
 
     def test_what_no_machine_can_hold_waits_with_ray_for_one_that_joins(self) -> None:
-        dispatcher = Dispatcher(scales=False)
+        allocator = Allocator(scales=False)
         only_l40s = [machine for machine in FLEET if machine.gpu_type == "L40S"]
-        seat = dispatcher.place(candidates(on("H100"), ()), only_l40s)
+        seat = allocator.place(candidates(on("H100"), ()), only_l40s)
         assert seat
-        dispatcher.take("waits", seat, only_l40s, 0.0)
-        assert dispatcher.seats["waits"].is_waiting
+        allocator.take("waits", seat, only_l40s, 0.0)
+        assert allocator.allocations["waits"].is_waiting
         for number in range(4):
-            busy = dispatcher.place(candidates(on("L40S"), ()), only_l40s)
+            busy = allocator.place(candidates(on("L40S"), ()), only_l40s)
             assert busy
-            dispatcher.take(str(number), busy, only_l40s, 0.0)
-        assert dispatcher.place(candidates(on("L40S"), ()), only_l40s) is None, "they are only busy"
+            allocator.take(str(number), busy, only_l40s, 0.0)
+        assert allocator.place(candidates(on("L40S"), ()), only_l40s) is None, "they are only busy"
 
     def test_no_more_gpus_than_allowed_are_in_use(self) -> None:
-        dispatcher = Dispatcher(max_gpus=2)
+        allocator = Allocator(max_gpus=2)
         for number in range(2):
-            seat = dispatcher.place(candidates(on("L40S"), ()), FLEET)
+            seat = allocator.place(candidates(on("L40S"), ()), FLEET)
             assert seat
-            dispatcher.take(str(number), seat, FLEET, 0.0)
-        assert dispatcher.place(candidates(on("H100"), ()), FLEET) is None
-        assert dispatcher.place(candidates(Resources(), ()), FLEET) is not None
+            allocator.take(str(number), seat, FLEET, 0.0)
+        assert allocator.place(candidates(on("H100"), ()), FLEET) is None
+        assert allocator.place(candidates(Resources(), ()), FLEET) is not None
 
     def test_a_canary_goes_alone_on_its_type_until_it_has_made_its_steps(self) -> None:
-        dispatcher = Dispatcher(canary_steps=50)
+        allocator = Allocator(canary_steps=50)
         l40s, h100 = candidates(on("L40S"), ()), candidates(on("H100"), ())
-        dispatcher.take("canary", l40s[0], FLEET, 0.0)
-        assert dispatcher.place(l40s, FLEET) is None
-        assert dispatcher.place(h100, FLEET) is not None, "the other type has its own canary"
-        dispatcher.seen("canary", "a", "L40S", 49, 100)
-        assert dispatcher.place(l40s, FLEET) is None and dispatcher.is_canary("canary")
-        dispatcher.seen("canary", "a", "L40S", 50, 100)
-        assert dispatcher.place(l40s, FLEET) is not None and not dispatcher.is_canary("canary")
-        assert dispatcher.place(candidates(Resources(), ()), FLEET) is not None
+        allocator.take("canary", l40s[0], FLEET, 0.0)
+        assert allocator.place(l40s, FLEET) is None
+        assert allocator.place(h100, FLEET) is not None, "the other type has its own canary"
+        allocator.report("canary", "a", "L40S", 49, 100)
+        assert allocator.place(l40s, FLEET) is None and allocator.is_canary("canary")
+        allocator.report("canary", "a", "L40S", 50, 100)
+        assert allocator.place(l40s, FLEET) is not None and not allocator.is_canary("canary")
+        assert allocator.place(candidates(Resources(), ()), FLEET) is not None
 
     def test_a_canary_that_may_land_on_either_type_holds_both_until_it_is_seen(self) -> None:
-        dispatcher = Dispatcher(scales=True, canary_steps=5)
+        allocator = Allocator(scales=True, canary_steps=5)
         either = candidates(on("L40S|H100"), ())
-        seat = dispatcher.place(either, [])
+        seat = allocator.place(either, [])
         assert seat
-        dispatcher.take("canary", seat, [], 0.0)
-        assert dispatcher.place(either, []) is None
-        dispatcher.seen("canary", "a", "L40S", 0, 10)
-        assert types([dispatcher.place(either, FLEET)]) == ["H100"]  # type: ignore[list-item]
+        allocator.take("canary", seat, [], 0.0)
+        assert allocator.place(either, []) is None
+        allocator.report("canary", "a", "L40S", 0, 10)
+        assert types([allocator.place(either, FLEET)]) == ["H100"]  # type: ignore[list-item]
 
     def test_a_seat_that_stays_empty_is_given_up_sooner_where_no_machine_has_to_boot(self) -> None:
-        dispatcher = Dispatcher(scales=True)
+        allocator = Allocator(scales=True)
         (seat,) = candidates(on("L40S"), ())
-        dispatcher.take("sits", seat, FLEET, 0.0)
-        dispatcher.take("boots", seat, [], 0.0)
-        assert not dispatcher.overdue("sits", PATIENCE_S - 1) and dispatcher.overdue("sits", PATIENCE_S + 1)
-        assert not dispatcher.overdue("boots", PATIENCE_S + 1) and dispatcher.overdue("boots", BOOT_S + 1)
-        dispatcher.seen("sits", "a", "L40S", 0, 10)
-        assert not dispatcher.overdue("sits", 10 * BOOT_S)
+        allocator.take("sits", seat, FLEET, 0.0)
+        allocator.take("boots", seat, [], 0.0)
+        assert not allocator.overdue("sits", PATIENCE_S - 1) and allocator.overdue("sits", PATIENCE_S + 1)
+        assert not allocator.overdue("boots", PATIENCE_S + 1) and allocator.overdue("boots", BOOT_S + 1)
+        allocator.report("sits", "a", "L40S", 0, 10)
+        assert not allocator.overdue("sits", 10 * BOOT_S)
 
 
 class Clock:
@@ -213,13 +213,15 @@ def ran(record: TrialRecord, hours: float, gpu_type: str | None = "L40S", start_
     return TrialRecord(**{**{f: getattr(record, f) for f in record.__slots__}, "attempts": [Attempt(1, start, end)]})
 
 
-def starts(sweep: Sweep, *, budget: Budget | None = None, fleet: list[Machine] = FLEET, **options: Any) -> Starts:
+def starts(
+    sweep: Sweep, *, budget: Budget | None = None, fleet: list[Machine] = FLEET, **options: Any
+) -> TrialScheduler:
     planner = Planner(sweep, fingerprint, [])
     clock = Clock()
-    treasury = Treasury(budget, [], clock) if budget else None
+    budget_tracker = BudgetTracker(budget, [], clock) if budget else None
     find = options.pop("find", lambda trial: candidates(trial.resources, ()))
-    pace = options.pop("pace", Pace())
-    return Starts(planner, Dispatcher(**options), lambda: fleet, find, pace, treasury, clock)
+    pace = options.pop("pace", TrialCostModel())
+    return TrialScheduler(planner, Allocator(**options), lambda: fleet, find, pace, budget_tracker, clock)
 
 
 class TestStarts:
@@ -268,37 +270,39 @@ class TestBudget:
     def test_near_a_limit_nothing_starts_that_cannot_finish(self) -> None:
         clock = Clock()
         (first, second, *_) = (record_of(t, Status.FINISHED) for t in _trials())
-        treasury = Treasury(Budget(gpu_hours=10), [ran(first, 4.0)], clock)
-        assert treasury.refusal("new", Need(5, 5, 0)) is None
-        treasury.started("new", Need(5, 5, 0))
-        reason = treasury.refusal("other", Need(2, 2, 0))
+        budget_tracker = BudgetTracker(Budget(gpu_hours=10), [ran(first, 4.0)], clock)
+        assert budget_tracker.check("new", TrialCost(5, 5, 0)) is None
+        budget_tracker.started("new", TrialCost(5, 5, 0))
+        reason = budget_tracker.check("other", TrialCost(2, 2, 0))
         assert reason == "9 of 10 GPU-hours taken, and the next trial needs 2"
-        assert treasury.refusal("other", Need(1, 1, 0)) is None
-        treasury.taken_back("new")
-        assert treasury.refusal("other", Need(2, 2, 0)) is None
-        treasury.ended(ran(second, 5.5))
-        assert treasury.refusal("other", Need(2, 2, 0)) is not None
+        assert budget_tracker.check("other", TrialCost(1, 1, 0)) is None
+        budget_tracker.release("new")
+        assert budget_tracker.check("other", TrialCost(2, 2, 0)) is None
+        budget_tracker.ended(ran(second, 5.5))
+        assert budget_tracker.check("other", TrialCost(2, 2, 0)) is not None
 
     def test_dollars_trials_and_hours_are_limits_too(self) -> None:
         clock = Clock()
         (known, *_) = (record_of(t, Status.INTERRUPTED) for t in _trials())
         known = ran(known, 1.0)
-        assert "of 1 trials taken" in str(Treasury(Budget(trials=1), [known], clock).refusal("new", Need(0, 0, 0)))
-        assert Treasury(Budget(trials=1), [known], clock).refusal(known.trial_id, Need(0, 0, 0)) is None
-        assert "USD" in str(Treasury(Budget(usd=2), [known], clock).refusal("new", Need(1, 1, 0.5)))
-        treasury = Treasury(Budget(wall_hours=3), [known], clock)
+        assert "of 1 trials taken" in str(
+            BudgetTracker(Budget(trials=1), [known], clock).check("new", TrialCost(0, 0, 0))
+        )
+        assert BudgetTracker(Budget(trials=1), [known], clock).check(known.trial_id, TrialCost(0, 0, 0)) is None
+        assert "USD" in str(BudgetTracker(Budget(usd=2), [known], clock).check("new", TrialCost(1, 1, 0.5)))
+        budget_tracker = BudgetTracker(Budget(wall_hours=3), [known], clock)
         clock.now_s = 2 * 3600
-        assert treasury.refusal("new", Need(0.9, 0, 0)) is None
-        assert "2 of 3 hours taken" in str(treasury.refusal("new", Need(1.1, 0, 0)))
+        assert budget_tracker.check("new", TrialCost(0.9, 0, 0)) is None
+        assert "2 of 3 hours taken" in str(budget_tracker.check("new", TrialCost(1.1, 0, 0)))
 
     def test_a_wrong_estimate_ends_in_a_stop(self) -> None:
         clock = Clock()
-        treasury = Treasury(Budget(gpu_hours=2), [], clock)
-        treasury.started("new", Need(1, 1, 0))
+        budget_tracker = BudgetTracker(Budget(gpu_hours=2), [], clock)
+        budget_tracker.started("new", TrialCost(1, 1, 0))
         clock.now_s = 1.5 * 3600
-        assert treasury.passed() is None
+        assert budget_tracker.exceeded() is None
         clock.now_s = 2.1 * 3600
-        assert treasury.passed() == "2.1 of 2 GPU-hours used"
+        assert budget_tracker.exceeded() == "2.1 of 2 GPU-hours used"
 
     @settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 1000), limit=st.integers(1, 9))
@@ -316,7 +320,7 @@ class TestBudget:
             line.ended(record)
             line._planner.ended(record)
         assert begun == min(limit, 8)
-        assert line.is_over == (limit < 8) and ("trials taken" in line.refused) == (limit < 8)
+        assert line.is_exhausted == (limit < 8) and ("trials taken" in line.refused) == (limit < 8)
 
     def test_a_budget_too_small_for_one_trial_is_refused_at_once(self) -> None:
         require_budget_for_one(study(), Budget(), [])
@@ -333,7 +337,7 @@ class TestBudget:
 class TestPace:
     def test_measured_trials_replace_the_assumption_for_their_device_alone(self) -> None:
         (first, *_) = (record_of(t, Status.FINISHED) for t in _trials())
-        pace = Pace()
+        pace = TrialCostModel()
         before = pace.need(first.config, "L40S", gpus=1, cpus=1), pace.need(first.config, "H100", gpus=1, cpus=1)
         pace.learn(ran(first, 3.0))
         after = pace.need(first.config, "L40S", gpus=0.5, cpus=1)
@@ -345,8 +349,8 @@ class TestPace:
 
     def test_a_trial_without_an_end_teaches_nothing(self) -> None:
         (first, *_) = (record_of(t, Status.RUNNING) for t in _trials())
-        pace = Pace([first])
-        assert pace.need(first.config, CPU, gpus=0, cpus=1) == Pace().need(first.config, CPU, gpus=0, cpus=1)
+        pace = TrialCostModel([first])
+        assert pace.need(first.config, CPU, gpus=0, cpus=1) == TrialCostModel().need(first.config, CPU, gpus=0, cpus=1)
 
 
 def _trials() -> list[Any]:

@@ -14,21 +14,21 @@ from orchestrator.cli.reproduce import comparison
 from orchestrator.cli.views import history
 from orchestrator.cli.views.trial import sparkline
 from orchestrator.errors import SweepError
-from orchestrator.records.events import happenings
+from orchestrator.records.events import trial_events
 from orchestrator.records.extend import Extension, current, extend, extended, extension_between, retry
 from orchestrator.records.index import find_trial, load_definition
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.retention import Stored, least_useful, parse_bytes, prune_sweeps
-from orchestrator.records.reuse import Shorter
+from orchestrator.records.reuse import ShorterTrials
 from orchestrator.records.schema import Row, Status
 from orchestrator.records.writer import TrialWriter
 from orchestrator.search.planner import Planner
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import DriverLock
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep import Sweep
 from orchestrator.sweep.domains import Uniform
-from orchestrator.sweep.trials import PlannedTrial, explored, study_trials
+from orchestrator.sweep.trials import PlannedTrial, search_trial, study_trials
 from tests.cli.test_cli import call
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
 
@@ -36,7 +36,9 @@ from tests.support.sweeps import fingerprint, record_of, search, study, tiny_con
 def announce(storage: Storage, sweep: Sweep, trial: PlannedTrial) -> None:
     head = {"stage": trial.stage, "family": trial.family, "config": trial.config.plain()}
     dataset = {"benchmark": "sudoku-4x4", "fingerprint": fingerprint(trial.config.data.request())}
-    storage.write(f"sweeps/{sweep.name}/trials/{trial.trial_id}/trial.json", dump({**head, "dataset": dataset}))
+    storage.write(
+        f"sweeps/{sweep.name}/trials/{trial.trial_id}/trial.json", to_json_bytes({**head, "dataset": dataset})
+    )
 
 
 def ran(storage: Storage, sweep: Sweep, trial: PlannedTrial, status: Status, value: float = 0.5) -> None:
@@ -53,7 +55,7 @@ def ran(storage: Storage, sweep: Sweep, trial: PlannedTrial, status: Status, val
         result = {"split": "validation", "items": 16, "metrics": metrics, "train_s": 1.0, "ended_s": 1020.0}
         writer.finish({**result, "train_flops": 1.0, "per_item": "ff"}, {})
     if status is Status.STOPPED:
-        writer.folder.write("stopped.json", dump({"step": 4, "rule": "halving", "reason": "rank 4 of 4"}))
+        writer.folder.write("stopped.json", to_json_bytes({"step": 4, "rule": "halving", "reason": "rank 4 of 4"}))
     elif status is not Status.RUNNING:
         trace = "Traceback: boom" if status is Status.FAILED else ""
         writer.end(
@@ -69,7 +71,7 @@ def storage(tmp_path: Path) -> Storage:
 def recorded_study(storage: Storage, *statuses: Status) -> list[str]:
     """A study's first trials with these ends; their ids in that order."""
     sweep = study()
-    storage.write("sweeps/study/sweep.json", dump(sweep.plain()))
+    storage.write("sweeps/study/sweep.json", to_json_bytes(sweep.plain()))
     trials = list(study_trials(sweep, fingerprint))[: len(statuses)]
     for number, (trial, status) in enumerate(zip(trials, statuses, strict=True)):
         ran(storage, sweep, trial, status, value=number / 10)
@@ -126,7 +128,7 @@ class TestExtend:
 
     def test_a_longer_search_goes_on_with_what_it_explored_and_keeps_the_rest_apart(self, storage: Storage) -> None:
         sweep = search()
-        storage.write("sweeps/search/sweep.json", dump(sweep.plain()))
+        storage.write("sweeps/search/sweep.json", to_json_bytes(sweep.plain()))
         first = Planner(sweep, fingerprint, [])
         for status in (Status.FINISHED, Status.STOPPED, Status.DIVERGED):
             trial = first.next()
@@ -140,7 +142,7 @@ class TestExtend:
         now = current(wider, records)
         assert len(records) == 5 and len(now) == 2, "the diverged one is not lengthened"
         assert {record.status for record in now} == {Status.PENDING}
-        shorter = Shorter(records)
+        shorter = ShorterTrials(records)
         for record in now:
             found = shorter.of(record.config)
             assert record.origin and found and found.trial_id == record.origin["trial_id"]
@@ -155,16 +157,16 @@ class TestExtend:
     def test_only_steps_that_do_not_depend_on_the_length_are_taken_over(
         self, setting: dict[str, Any], goes_on: bool
     ) -> None:
-        short = explored(search(base=tiny_config(**setting)), fingerprint, "a", {"T": 1})
-        long = explored(search(base=tiny_config(**setting, **{"train.max_steps": 24})), fingerprint, "a", {"T": 1})
-        other = explored(search(base=tiny_config(**setting, **{"train.max_steps": 24})), fingerprint, "a", {"T": 2})
-        shorter = Shorter([record_of(short, Status.FINISHED)])
+        short = search_trial(search(base=tiny_config(**setting)), fingerprint, "a", {"T": 1})
+        long = search_trial(search(base=tiny_config(**setting, **{"train.max_steps": 24})), fingerprint, "a", {"T": 1})
+        other = search_trial(search(base=tiny_config(**setting, **{"train.max_steps": 24})), fingerprint, "a", {"T": 2})
+        shorter = ShorterTrials([record_of(short, Status.FINISHED)])
         assert (shorter.of(long.config) is not None) == goes_on
         assert shorter.of(other.config) is None and shorter.of(short.config) is None
 
     def test_a_running_sweep_is_left_alone(self, storage: Storage) -> None:
         recorded_study(storage)
-        with DriverLock(storage.sub("sweeps/study"), "study"):
+        with Lease(storage.sub("sweeps/study"), "study"):
             for change in (lambda: extend(storage, "study", Extension(seeds=3)), lambda: retry(storage, "study")):
                 with pytest.raises(SweepError, match="is being run by process"):
                     change()
@@ -273,8 +275,8 @@ class TestPrune:
 
     def test_a_running_sweep_keeps_everything(self, storage: Storage) -> None:
         recorded_study(storage, Status.FINISHED)
-        storage.write("sweeps/other/sweep.json", dump(study(name="other").plain()))
-        with DriverLock(storage.sub("sweeps/study"), "study"):
+        storage.write("sweeps/other/sweep.json", to_json_bytes(study(name="other").plain()))
+        with Lease(storage.sub("sweeps/study"), "study"):
             with pytest.raises(SweepError, match="is being run"):
                 prune_sweeps(storage, ["study"], 0)
             for dry_run in (True, False):
@@ -284,7 +286,7 @@ class TestPrune:
 class TestLogs:
     def test_everything_is_told_in_order_with_reasons_and_tracebacks(self, storage: Storage) -> None:
         failed, _, stopped = recorded_study(storage, Status.FAILED, Status.FINISHED, Status.STOPPED)
-        events = happenings(read_trials(storage, "study"), rows=True)
+        events = trial_events(read_trials(storage, "study"), rows=True)
         assert [event.time_s for event in events] == sorted(event.time_s for event in events)
         by_kind = {(event.trial_id, event.kind): event for event in events}
         assert by_kind[failed, "ended"].detail == "Traceback: boom"
@@ -296,7 +298,7 @@ class TestLogs:
         sweep = study()
         recorded_study(storage, Status.FINISHED)
         later = list(study_trials(sweep, fingerprint))[1]
-        lock = DriverLock(storage.sub("sweeps/study"), "study")
+        lock = Lease(storage.sub("sweeps/study"), "study")
         lock.__enter__()
         looks = iter(range(10))
 

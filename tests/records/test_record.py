@@ -19,9 +19,9 @@ from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import Row, Status
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import LEASE_S, DriverLock, driver_of
-from orchestrator.sweep.trials import explored
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import LEASE_S, Lease, driver_of
+from orchestrator.sweep.trials import search_trial
 from tests.support.sweeps import fingerprint, search
 
 
@@ -31,9 +31,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 
 def announce(storage: Storage) -> str:
-    trial = explored(search(), fingerprint, "T=1", {"T": 1})
+    trial = search_trial(search(), fingerprint, "T=1", {"T": 1})
     head = {"stage": "explore", "family": "T=1", "config": trial.config.plain(), "dataset": {"benchmark": "b"}}
-    storage.write(f"sweeps/s/trials/{trial.trial_id}/trial.json", dump(head))
+    storage.write(f"sweeps/s/trials/{trial.trial_id}/trial.json", to_json_bytes(head))
     return trial.trial_id
 
 
@@ -75,7 +75,7 @@ def test_an_end_decides_the_status_and_a_stop_decision_wins_over_it(status: Stat
     trial_id = announce(storage)
     attempt(storage, trial_id, 0, 3, str(status))
     assert read_trial(storage, "s", trial_id).status is status
-    storage.write(f"sweeps/s/trials/{trial_id}/stopped.json", dump({"step": 3, "reason": "rank"}))
+    storage.write(f"sweeps/s/trials/{trial_id}/stopped.json", to_json_bytes({"step": 3, "reason": "rank"}))
     assert read_trial(storage, "s", trial_id).status is Status.STOPPED
 
 
@@ -89,7 +89,7 @@ def test_unknown_trial_is_a_key_error_and_an_unknown_sweep_is_empty(tmp_path: Pa
 def _claim(url: str, barrier: Any, results: Any) -> None:
     barrier.wait()
     try:
-        with DriverLock(open_storage(url), "s"):
+        with Lease(open_storage(url), "s"):
             results.put("owner")
             barrier.wait()
     except SweepError:
@@ -114,35 +114,35 @@ def test_a_dead_drivers_sweep_is_taken_over_and_a_living_ones_is_not(storage: St
     gone.start()
     gone.join()
     here: dict[str, Any] = {"host": socket.gethostname(), "started_s": 0.0, "beat_s": time.time()}
-    storage.write("lock.json", dump({**here, "pid": gone.pid}))
-    with DriverLock(storage, "s") as lock:
+    storage.write("lock.json", to_json_bytes({**here, "pid": gone.pid}))
+    with Lease(storage, "s") as lock:
         assert lock.took_over
         assert driver_of(storage) is not None
-        with pytest.raises(SweepError, match="is being run by process"), DriverLock(storage, "s"):
+        with pytest.raises(SweepError, match="is being run by process"), Lease(storage, "s"):
             raise AssertionError("two drivers")
     assert driver_of(storage) is None
 
     elsewhere = {**here, "host": "another-machine", "pid": 1}
-    storage.write("lock.json", dump(elsewhere))
+    storage.write("lock.json", to_json_bytes(elsewhere))
     assert driver_of(storage) is not None
-    storage.write("lock.json", dump({**elsewhere, "beat_s": time.time() - LEASE_S - 1}))
+    storage.write("lock.json", to_json_bytes({**elsewhere, "beat_s": time.time() - LEASE_S - 1}))
     assert driver_of(storage) is None
 
 
 def test_a_driver_that_was_taken_over_notices(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.05)
-    with DriverLock(storage, "s") as lock:
+    with Lease(storage, "s") as lock:
         other = {"host": "another-machine", "pid": 1, "started_s": 0.0, "beat_s": time.time()}
-        storage.write("lock.json", dump(other))
+        storage.write("lock.json", to_json_bytes(other))
         assert lock.lost.wait(10)
     assert json.loads(storage.read("lock.json"))["host"] == "another-machine", "it is not this driver's to delete"
 
 
 def test_a_request_to_stop_reaches_the_driver_and_not_the_next_one(storage: Storage) -> None:
-    with DriverLock(storage, "s"):
+    with Lease(storage, "s"):
         assert not stop_requested(storage)
         threading.Thread(target=request_stop, args=(storage,)).run()
         assert stop_requested(storage)
-    with DriverLock(storage, "s"):
+    with Lease(storage, "s"):
         assert not stop_requested(storage)
         assert json.loads(storage.read("lock.json"))["pid"] == os.getpid()

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.records.reader import read_trial, read_trials
-from orchestrator.records.reuse import Earlier
+from orchestrator.records.reuse import FinishedTrials
 from orchestrator.records.schema import Status
 from orchestrator.resources.usage import spending
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import PlannedTrial, study_trials
 from tests.records.test_extend import ran
 from tests.support.sweeps import fingerprint, study
@@ -32,10 +32,10 @@ def head(trial: PlannedTrial) -> dict[str, object]:
 
 
 def test_a_finished_trial_of_another_sweep_is_taken_over_with_its_curve_and_says_so(storage: Storage) -> None:
-    storage.write("sweeps/study/sweep.json", dump(study().plain()))
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
     ran(storage, study(), planned(0), Status.FINISHED)
     ran(storage, study(), planned(1), Status.FAILED)
-    earlier = Earlier(storage, "mine")
+    earlier = FinishedTrials(storage, "mine")
     assert earlier.take_over(planned(1), head(planned(1))) is None
     assert earlier.take_over(planned(2), head(planned(2))) is None
     taken = earlier.take_over(planned(0), head(planned(0)))
@@ -48,18 +48,18 @@ def test_a_finished_trial_of_another_sweep_is_taken_over_with_its_curve_and_says
 
 
 def test_a_sweep_does_not_take_from_itself_nor_from_what_is_no_sweep(storage: Storage) -> None:
-    storage.write("sweeps/study/sweep.json", dump(study().plain()))
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
     ran(storage, study(), planned(0), Status.FINISHED)
     ran(storage, study(name="train"), planned(1), Status.FINISHED)
-    assert Earlier(storage, "study").take_over(planned(0), head(planned(0))) is None
-    assert Earlier(storage, "mine").take_over(planned(1), head(planned(1))) is None
+    assert FinishedTrials(storage, "study").take_over(planned(0), head(planned(0))) is None
+    assert FinishedTrials(storage, "mine").take_over(planned(1), head(planned(1))) is None
 
 
 def test_a_copy_that_was_cut_short_is_made_again(storage: Storage) -> None:
-    storage.write("sweeps/study/sweep.json", dump(study().plain()))
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
     ran(storage, study(), planned(0), Status.FINISHED)
-    whole = Earlier(storage, "mine").take_over(planned(0), head(planned(0)))
+    whole = FinishedTrials(storage, "mine").take_over(planned(0), head(planned(0)))
     for key in ("result.json", "attempts/001/end.json"):
         storage.delete(f"sweeps/mine/trials/{planned(0).trial_id}/{key}")
     assert not read_trial(storage, "mine", planned(0).trial_id).status.is_final
-    assert Earlier(storage, "mine").take_over(planned(0), head(planned(0))) == whole
+    assert FinishedTrials(storage, "mine").take_over(planned(0), head(planned(0))) == whole

@@ -19,10 +19,10 @@ from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.runtime import Observation, Work, fit, observations, work_of
 from orchestrator.storage import open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Resources, Sweep, choice, configure
 from orchestrator.sweep.loader import load_sweep
-from orchestrator.sweep.trials import explored, study_trials
+from orchestrator.sweep.trials import search_trial, study_trials
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
 from trm_model.cost import process_bytes
 from trm_model.recipes import get_recipe
@@ -89,10 +89,10 @@ def write(folder: Path, records: list[TrialRecord]) -> None:
     for record in records:
         target = trial_folder(open_storage(str(folder)), "earlier", record.trial_id)
         head = {"stage": record.stage, "family": record.family, "config": record.config.plain()}
-        target.write("trial.json", dump({**head, "dataset": record.dataset}))
-        target.write("attempts/001/start.json", dump(record.attempts[0].start))
-        target.write("attempts/001/end.json", dump(cast(dict[str, Any], record.attempts[0].end)))
-        target.write("result.json", dump(cast(dict[str, Any], record.result)))
+        target.write("trial.json", to_json_bytes({**head, "dataset": record.dataset}))
+        target.write("attempts/001/start.json", to_json_bytes(record.attempts[0].start))
+        target.write("attempts/001/end.json", to_json_bytes(cast(dict[str, Any], record.attempts[0].end)))
+        target.write("result.json", to_json_bytes(cast(dict[str, Any], record.result)))
 
 
 def test_plan_of_measured_trials_is_measured_and_its_wall_time_is_that_of_its_slots(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_memory_is_corrected_by_what_finished_trials_took_besides_their_training
     records = finished(GRID)
     for record in records:
         assert record.attempts[0].end is not None
-        record.attempts[0].end["peak_bytes"] = memory_bytes(record.config, "cpu", besides=400_000_000)
+        record.attempts[0].end["peak_bytes"] = memory_bytes(record.config, "cpu", overhead_bytes=400_000_000)
     write(tmp_path, records)
     plan = estimate(GRID, open_storage(str(tmp_path)))
     taken = {record.family: (record.attempts[0].end or {})["peak_bytes"] for record in records}
@@ -189,7 +189,7 @@ def test_search_is_priced_at_its_average_cell(tmp_path: Path) -> None:
     sweep = search()
     plan = estimate(sweep, open_storage(str(tmp_path)), max_concurrent=1)
     assert plan.num_trials == 5 + 2 * 2
-    trial = explored(sweep, fingerprint, "", {"model.cycles": 2, "model.latent_steps": 2})
+    trial = search_trial(sweep, fingerprint, "", {"model.cycles": 2, "model.latent_steps": 2})
     assert plan.wall_s is not None and plan.wall_s > 0 and trial.config.model.cycles == 2
 
 

@@ -15,28 +15,28 @@ from orchestrator.records.index import sweep_folder, trial_folder
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.results.dataframe import frame_of, summary
 from orchestrator.storage import open_storage
-from orchestrator.storage.base import dump
-from orchestrator.sweep.trials import explored, study_trials
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep.trials import search_trial, study_trials
 from tests.support.results import ablation_records, demo_records
 from tests.support.sweeps import fingerprint, record_of, search, study
 
 
 def write(folder: Path, sweep: str, records: list[TrialRecord]) -> None:
     storage = open_storage(str(folder))
-    sweep_folder(storage, sweep).write("sweep.json", dump(study(name=sweep).plain()))
+    sweep_folder(storage, sweep).write("sweep.json", to_json_bytes(study(name=sweep).plain()))
     for record in records:
         trial = trial_folder(storage, sweep, record.trial_id)
         head = {"stage": record.stage, "family": record.family, "config": record.config.plain()}
-        trial.write("trial.json", dump({**head, "dataset": record.dataset}))
+        trial.write("trial.json", to_json_bytes({**head, "dataset": record.dataset}))
         if record.result is not None:
-            trial.write("result.json", dump({**record.result, "ended_s": 9.0}))
+            trial.write("result.json", to_json_bytes({**record.result, "ended_s": 9.0}))
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     trials = list(study_trials(study(), fingerprint))
     records = [record_of(trial, Status.FINISHED, value=index / 10) for index, trial in enumerate(trials)]
-    unfinished = explored(search(), fingerprint, "T=3", {"model.cycles": 3})
+    unfinished = search_trial(search(), fingerprint, "T=3", {"model.cycles": 3})
     write(tmp_path / "runs", "grid", records)
     write(tmp_path / "runs", "other", [record_of(unfinished, Status.PENDING)])
     return tmp_path / "runs"

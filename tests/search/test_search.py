@@ -18,14 +18,14 @@ from orchestrator.records.index import trial_folder
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
 from orchestrator.search.planner import Planner
-from orchestrator.search.sampler import Ahead, Explorer, make_suggester
+from orchestrator.search.sampler import Ahead, Explorer, make_sampler
 from orchestrator.search.warm_start import WarmStart, published_cells, warm_start
 from orchestrator.storage import open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, integers, log_uniform, uniform
 from orchestrator.sweep.settings import get_setting
 from orchestrator.sweep.space import Cell, cells, drawn_settings, grid
-from orchestrator.sweep.trials import PlannedTrial, explored
+from orchestrator.sweep.trials import PlannedTrial, search_trial
 from tests.support.results import make_record
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
 
@@ -113,7 +113,7 @@ def test_slow_sampler_never_keeps_the_scheduler_waiting() -> None:
 def test_what_goes_wrong_in_the_sampler_s_thread_is_raised_in_the_scheduler_s() -> None:
     sweep = search(minimise=("usd",), resources=Resources(gpus=1))
     ahead = Ahead(Explorer(sweep, fingerprint, []))
-    trial = explored(sweep, fingerprint, "T=1 n=1", {"model.cycles": 1, "model.latent_steps": 1})
+    trial = search_trial(sweep, fingerprint, "T=1 n=1", {"model.cycles": 1, "model.latent_steps": 1})
     ahead.adopt(trial)
     ahead.tell(dataclasses.replace(make_record(trial.config, score=0.5), trial_id=trial.trial_id))  # it ran on a CPU
     with pytest.raises(SweepError, match="no price"):
@@ -124,7 +124,7 @@ def test_what_goes_wrong_in_the_sampler_s_thread_is_raised_in_the_scheduler_s() 
 def test_planner_is_not_done_while_a_configuration_is_worked_out() -> None:
     planner = Planner(search(sampler="gp", trials=5), fingerprint, [])
     slow = Slow(planner.sweep, fingerprint, [])
-    planner._suggester = Ahead(slow)
+    planner._sampler = Ahead(slow)
     assert planner.next() is None and not planner.is_done
     slow.thought.set()
     while (trial := planner.next()) is None:
@@ -191,7 +191,7 @@ def test_space_that_cannot_be_searched_is_refused_when_it_is_made(changes: dict[
 
 
 def scored(sweep: Sweep, cycles: int, latent: int, value: float, flops: float) -> TrialRecord:
-    trial = explored(
+    trial = search_trial(
         sweep, fingerprint, f"T={cycles} n={latent}", {"model.cycles": cycles, "model.latent_steps": latent}
     )
     record = record_of(trial, Status.FINISHED, value=value)
@@ -224,7 +224,7 @@ def test_search_with_two_aims_confirms_its_pareto_front_thinned_evenly() -> None
 
 def test_sampler_learns_from_both_aims_without_complaint() -> None:
     sweep = search(minimise=("train_flops", "num_parameters"), sampler="tpe", trials=9, confirm=Confirm(top=0, seeds=1))
-    suggester = make_suggester(sweep, fingerprint, [])
+    suggester = make_sampler(sweep, fingerprint, [])
     for index in range(9):
         trial = suggester.suggest()
         assert trial is not None
@@ -241,8 +241,8 @@ def test_earlier_trials_of_the_same_question_are_results_and_others_are_tried_fi
         record = scored(asked, cycles, 1, value, 1e9)
         folder = trial_folder(storage, name, record.trial_id)
         head = {"stage": "explore", "family": record.family, "config": record.config.plain(), "dataset": {}}
-        folder.write("trial.json", dump(head))
-        folder.write("result.json", dump(cast(dict[str, Any], record.result)))
+        folder.write("trial.json", to_json_bytes(head))
+        folder.write("result.json", to_json_bytes(cast(dict[str, Any], record.result)))
     earlier = warm_start(sweep, storage, fingerprint)
     assert [record.config.model.cycles for record in earlier.known] == [1]
     assert [cell["model.cycles"] for cell in earlier.first] == [3, 2]

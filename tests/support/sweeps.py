@@ -10,7 +10,7 @@ from orchestrator.records.index import trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Confirm, Stopping, Sweep, Variant, choice, configure
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.job import Job, Listener
@@ -120,6 +120,6 @@ def attempted(
         "config": config.plain(),
         "dataset": {"fingerprint": dataset.fingerprint},
     }
-    trial_folder(storage, "s", name).create("trial.json", dump(planned))
+    trial_folder(storage, "s", name).create("trial.json", to_json_bytes(planned))
     run_attempt(Job(storage.url, "s", name, config.plain(), dataset.path.name, placement), listen, lambda: False)
     return read_trial(storage, "s", name)

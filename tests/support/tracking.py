@@ -19,7 +19,7 @@ import pytest
 from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
 from orchestrator.records.writer import dump_rows
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from tests.support.infra import free_port, wait_for_http
 from trm_data.config import DataConfig
 from trm_data.settings import digest
@@ -193,15 +193,15 @@ def write_record(storage: Storage, record: TrialRecord, segment: int = 1, rows_f
     """Write a made-up record, or what is new of it, as a trial process would."""
     folder = storage.sub(f"sweeps/{record.sweep}/trials/{record.trial_id}")
     head = {"stage": record.stage, "family": record.family, "config": record.config.plain(), "dataset": record.dataset}
-    folder.write("trial.json", dump(head))
+    folder.write("trial.json", to_json_bytes(head))
     for attempt in record.attempts:
         prefix = f"attempts/{attempt.number:03d}"
-        folder.write(f"{prefix}/start.json", dump({"from_step": 0, **attempt.start}))
+        folder.write(f"{prefix}/start.json", to_json_bytes({"from_step": 0, **attempt.start}))
         folder.write(f"{prefix}/rows-{segment:06d}.jsonl", dump_rows(record.rows[rows_from:]))
         if attempt.end:
-            folder.write(f"{prefix}/end.json", dump(attempt.end))
+            folder.write(f"{prefix}/end.json", to_json_bytes(attempt.end))
     if record.result:
-        folder.write("result.json", dump(record.result))
+        folder.write("result.json", to_json_bytes(record.result))
 
 
 def contents(uri: str, experiment: str = "trm") -> list[dict[str, Any]]:

@@ -8,19 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.worker.job import Job, News
+from orchestrator.worker.job import Job, TrialReport
 
 
 def ends_and_tidies_up(job: Job, pipe: Any) -> None:
     """Something is left to be done after the end was told."""
-    pipe.send(News(7, {"exact_accuracy": 0.5}, "end", "finished"))
+    pipe.send(TrialReport(7, {"exact_accuracy": 0.5}, "end", "finished"))
     time.sleep(0.5)
     Path(job.storage_url).write_text("tidy")
 
 
 def never_ends(job: Job, pipe: Any) -> None:
     """A trial in the midst of its steps, which would write a last checkpoint if it were asked to stop."""
-    pipe.send(News(3, {}, "progress"))
+    pipe.send(TrialReport(3, {}, "progress"))
     pipe.poll(60)
     Path(job.storage_url).write_text("checkpoint")
 

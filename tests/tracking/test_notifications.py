@@ -20,8 +20,8 @@ from orchestrator.errors import SweepError
 from orchestrator.records.index import request_stop
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
-from orchestrator.tracking.notifications import Event, Look, NotifyError, news, parse_targets, send
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.tracking.notifications import Event, NotifyError, Snapshot, news, parse_targets, send
 from tests.support.sweeps import study
 from tests.support.tracking import finished, record, write_record
 
@@ -62,7 +62,7 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     place = open_storage(str(tmp_path))
-    place.write("sweeps/depth/sweep.json", dump(study(name="depth").plain()))
+    place.write("sweeps/depth/sweep.json", to_json_bytes(study(name="depth").plain()))
     write_record(place, finished())
     return place
 
@@ -155,8 +155,8 @@ class TestSweeps:
         assert ended.value.code == 2 and not (tmp_path / "runs").exists()
 
 
-def looks(*records: TrialRecord, is_driven: bool = True, over_budget: str | None = None) -> Look:
-    return Look("depth", records, is_driven, over_budget)
+def looks(*records: TrialRecord, is_driven: bool = True, over_budget: str | None = None) -> Snapshot:
+    return Snapshot("depth", records, is_driven, over_budget)
 
 
 class TestWatching:

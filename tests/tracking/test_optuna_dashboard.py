@@ -16,10 +16,10 @@ from orchestrator.records.schema import Row, Status
 from orchestrator.records.writer import TrialWriter
 from orchestrator.search.optuna_trials import STATES
 from orchestrator.storage import open_storage
-from orchestrator.storage.base import dump
-from orchestrator.storage.lease import DriverLock
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep import Sweep
-from orchestrator.sweep.trials import PlannedTrial, explored
+from orchestrator.sweep.trials import PlannedTrial, search_trial
 from orchestrator.tracking.optuna_dashboard import OptunaError, Synced, default_url, sync
 from tests.support.sweeps import fingerprint, search, study
 
@@ -33,16 +33,16 @@ class Recorder:
         self.storage = open_storage(str(folder))
         self.sweep = sweep
         self.url = default_url(self.storage)
-        sweep_folder(self.storage, sweep.name).write("sweep.json", dump(sweep.plain()))
+        sweep_folder(self.storage, sweep.name).write("sweep.json", to_json_bytes(sweep.plain()))
 
     def sync(self, **runs: str) -> Synced:
         return sync(self.storage, self.sweep.name, self.url, runs or None)
 
     def announce(self, cycles: int, latent: int) -> PlannedTrial:
         settings: dict[str, Any] = {"model.cycles": cycles, "model.latent_steps": latent}
-        trial = explored(self.sweep, fingerprint, f"T={cycles} n={latent}", settings)
+        trial = search_trial(self.sweep, fingerprint, f"T={cycles} n={latent}", settings)
         head = {"stage": "explore", "family": trial.family, "config": trial.config.plain(), "dataset": DATASET}
-        trial_folder(self.storage, self.sweep.name, trial.trial_id).write("trial.json", dump(head))
+        trial_folder(self.storage, self.sweep.name, trial.trial_id).write("trial.json", to_json_bytes(head))
         return trial
 
     def run(self, trial: PlannedTrial, until: int, started_s: float = 100.0, from_step: int = 0) -> TrialWriter:
@@ -58,10 +58,10 @@ class Recorder:
         if status is Status.FINISHED:
             metrics = {"exact_accuracy": 0.75, "cell_accuracy": 0.9}
             result = {"split": "validation", "metrics": metrics, "train_flops": 1e9, "ended_s": 200.0}
-            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("result.json", dump(result))
+            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("result.json", to_json_bytes(result))
         if status is Status.STOPPED:
             stopped = {"step": step, "rule": "halving", "reason": "rank 3 of 4"}
-            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("stopped.json", dump(stopped))
+            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("stopped.json", to_json_bytes(stopped))
         writer.end({"status": str(status), "step": step, "ended_s": 150.0, "train_s": 1.0, "reason": "why"})
 
     def study(self) -> list[optuna.trial.FrozenTrial]:
@@ -117,7 +117,7 @@ def test_running_is_shown_only_while_a_driver_lives(recorder: Recorder) -> None:
     recorder.run(trial, until=4)
     recorder.sync()
     assert recorder.study()[0].state is TrialState.WAITING
-    with DriverLock(sweep_folder(recorder.storage, recorder.sweep.name), recorder.sweep.name):
+    with Lease(sweep_folder(recorder.storage, recorder.sweep.name), recorder.sweep.name):
         recorder.sync()
         assert recorder.study()[0].state is TrialState.RUNNING
     recorder.sync()

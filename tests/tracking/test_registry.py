@@ -17,7 +17,7 @@ import torch
 from orchestrator.cli import main
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.tracking.registry import MIN_SEEDS, RegistryError, name_of, winner
 from tests.support.sweeps import study, tiny_config
 from tests.support.tracking import finished, write_record
@@ -89,7 +89,7 @@ def test_registered_winner_predicts_in_a_fresh_process(
     migrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage = open_storage(str(tmp_path / "runs"))
-    storage.write("sweeps/depth/sweep.json", dump(study(name="depth").plain()))
+    storage.write("sweeps/depth/sweep.json", to_json_bytes(study(name="depth").plain()))
     shutil.copy(migrated, tmp_path / "runs" / "mlflow.db")
     for record in [*GOOD, *POOR]:
         write_record(storage, record)

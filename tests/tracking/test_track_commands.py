@@ -18,7 +18,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.cli.commands import track
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from tests.support.sweeps import study
 from tests.support.tracking import contents, finished, record, write_record
 
@@ -36,7 +36,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 def storage(tmp_path: Path, migrated: Path) -> Storage:
     """Three trials of the sweep `depth`, one of which still runs, and an empty tracker beside them."""
     place = open_storage(str(tmp_path / "runs"))
-    place.write("sweeps/depth/sweep.json", dump(study(name="depth").plain()))
+    place.write("sweeps/depth/sweep.json", to_json_bytes(study(name="depth").plain()))
     for each in (finished(0), finished(1), record(2, steps=3)):
         write_record(place, each)
     (tmp_path / "runs" / "mlflow.db").write_bytes(migrated.read_bytes())

@@ -161,12 +161,12 @@ def test_trial_that_needs_more_than_its_share_is_out_of_memory(tmp_path: Path) -
 
 def test_gpu_is_one_of_the_catalogue_and_its_meters_answer() -> None:
     from orchestrator.resources import catalogue
-    from orchestrator.worker.telemetry import ENERGY, Monitor, gpus_of
+    from orchestrator.worker.telemetry import ENERGY, SystemMetrics, gpus_of
 
     assert catalogue.gpu(torch.cuda.get_device_name()).memory_bytes == pytest.approx(
         torch.cuda.get_device_properties(0).total_memory, rel=0.1
     )
-    monitor = Monitor(gpus_of("cuda"), 0.5)
+    monitor = SystemMetrics(gpus_of("cuda"), 0.5)
     whole = EnergyMeter(gpu_uuid(CUDA))
     square = torch.randn(4096, 4096, device=CUDA)
     until = time.monotonic() + 2

@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from tests.support.infra import free_port
 from tests.support.results import make_config, make_record
 from tests.support.sweeps import search
@@ -28,7 +28,7 @@ from tests.support.tracking import START_LIMIT_S, write_record
 @pytest.fixture
 def storage(tmp_path: Path, migrated: Path) -> Storage:
     place = open_storage(str(tmp_path / "runs"))
-    place.write("sweeps/depth/sweep.json", dump(search(name="depth").plain()))
+    place.write("sweeps/depth/sweep.json", to_json_bytes(search(name="depth").plain()))
     for seed in range(2):
         write_record(place, make_record(make_config(cycles=2, latent=2, seed=seed), score=0.9, sweep="depth"))
     shutil.copy(migrated, tmp_path / "runs" / "mlflow.db")

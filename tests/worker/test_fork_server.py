@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from orchestrator.worker import fork_server
-from orchestrator.worker.fork_server import Child
+from orchestrator.worker.fork_server import ForkedProcess
 from tests.support.trial_processes import ends, fails, tells_about_itself
 
 PRELOAD = ["orchestrator.worker.job", "json.tool"]
 
 
-def told(child: Child) -> dict[str, object]:
+def told(child: ForkedProcess) -> dict[str, object]:
     child.run(tells_about_itself)
     assert child.poll(30)
     found: dict[str, object] = child.receive()
@@ -34,8 +34,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_children_of_one_zygote_are_processes_of_their_own(zygote_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    children = [Child(zygote_name, PRELOAD) for _ in range(3)]
+def test_children_of_one_zygote_are_processes_of_their_own(
+    fork_server_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = [ForkedProcess(fork_server_name, PRELOAD) for _ in range(3)]
     facts = []
     for number, child in enumerate(children):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", str(number))
@@ -51,22 +53,22 @@ def test_children_of_one_zygote_are_processes_of_their_own(zygote_name: str, mon
         child.close()
 
 
-def test_zygote_leaves_when_its_last_process_has_ended(zygote_name: str) -> None:
-    spare = Child(zygote_name, PRELOAD)
-    first = Child(zygote_name, PRELOAD)
+def test_zygote_leaves_when_its_last_process_has_ended(fork_server_name: str) -> None:
+    spare = ForkedProcess(fork_server_name, PRELOAD)
+    first = ForkedProcess(fork_server_name, PRELOAD)
     parent = psutil.Process(int(str(told(first)["parent"])))
     first.close()
     time.sleep(0.2)
     assert parent.is_running() and len(parent.children()) == 1  # the one that waits for work
     spare.close()
     wait_for(lambda: not parent.is_running())
-    second = Child(zygote_name, PRELOAD)  # the name is free again
+    second = ForkedProcess(fork_server_name, PRELOAD)  # the name is free again
     assert told(second)["parent"] != parent.pid
     second.close()
 
 
-def test_killed_zygote_is_told_and_followed_by_another(zygote_name: str) -> None:
-    first, spare = Child(zygote_name, PRELOAD), Child(zygote_name, PRELOAD)
+def test_killed_zygote_is_told_and_followed_by_another(fork_server_name: str) -> None:
+    first, spare = ForkedProcess(fork_server_name, PRELOAD), ForkedProcess(fork_server_name, PRELOAD)
     parent = int(str(told(first)["parent"]))
     assert len(psutil.Process(parent).children()) == 2
     for process in [*psutil.Process(parent).children(), psutil.Process(parent)]:
@@ -80,13 +82,13 @@ def test_killed_zygote_is_told_and_followed_by_another(zygote_name: str) -> None
     assert spare.join(1)
     for child in (first, spare):
         child.close()
-    other = Child(zygote_name, PRELOAD)
+    other = ForkedProcess(fork_server_name, PRELOAD)
     assert told(other)["parent"] != parent
     other.close()
 
 
-def test_process_that_raises_says_what_and_by_its_exit_code_that_it_failed(zygote_name: str) -> None:
-    child = Child(zygote_name, PRELOAD)
+def test_process_that_raises_says_what_and_by_its_exit_code_that_it_failed(fork_server_name: str) -> None:
+    child = ForkedProcess(fork_server_name, PRELOAD)
     child.run(fails)
     with pytest.raises(ChildProcessError, match="failed: ValueError: no number"):
         child.receive()
@@ -95,8 +97,8 @@ def test_process_that_raises_says_what_and_by_its_exit_code_that_it_failed(zygot
     child.close()
 
 
-def test_imports_that_fail_are_told_to_every_slot(zygote_name: str) -> None:
-    children = [Child(zygote_name, ["orchestrator.nowhere"], is_quiet=True) for _ in range(2)]
+def test_imports_that_fail_are_told_to_every_slot(fork_server_name: str) -> None:
+    children = [ForkedProcess(fork_server_name, ["orchestrator.nowhere"], is_quiet=True) for _ in range(2)]
     for child in children:
         with suppress(OSError):
             child.run(ends)
@@ -106,8 +108,8 @@ def test_imports_that_fail_are_told_to_every_slot(zygote_name: str) -> None:
         child.close()
 
 
-def test_process_is_killed_at_once_and_the_others_live(zygote_name: str) -> None:
-    victim, other = Child(zygote_name, PRELOAD), Child(zygote_name, PRELOAD)
+def test_process_is_killed_at_once_and_the_others_live(fork_server_name: str) -> None:
+    victim, other = ForkedProcess(fork_server_name, PRELOAD), ForkedProcess(fork_server_name, PRELOAD)
     told(victim)
     victim.kill()
     assert victim.join(10)
@@ -116,10 +118,10 @@ def test_process_is_killed_at_once_and_the_others_live(zygote_name: str) -> None
         child.close()
 
 
-def test_another_user_is_not_listened_to(zygote_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_user_is_not_listened_to(fork_server_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as theirs:
-        theirs.bind(f"\0{zygote_name}")
+        theirs.bind(f"\0{fork_server_name}")
         theirs.listen()
         monkeypatch.setattr(fork_server.os, "getuid", lambda: 12345)
         with pytest.raises(PermissionError, match="another user"):
-            Child(zygote_name, PRELOAD)
+            ForkedProcess(fork_server_name, PRELOAD)

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.records.schema import Attempt, Row
 from orchestrator.resources.usage import measured_kwh
 from orchestrator.tracking import mlflow_view
-from orchestrator.worker.telemetry import ENERGY, EVERY_S, Monitor, NvmlGpus
+from orchestrator.worker.telemetry import ENERGY, EVERY_S, NvmlGpus, SystemMetrics
 from tests.support.tracking import START_S, finished
 
 
@@ -35,7 +35,7 @@ class Meter:
 
 def test_samples_come_at_their_interval_and_name_process_and_machine() -> None:
     clock = Clock()
-    monitor = Monitor(None, 1.0, clock)
+    monitor = SystemMetrics(None, 1.0, clock)
     assert monitor.due() == {}
     clock.now += EVERY_S
     sample = monitor.due()
@@ -46,7 +46,7 @@ def test_samples_come_at_their_interval_and_name_process_and_machine() -> None:
 @pytest.mark.parametrize(("share", "charged"), [(1.0, 1.0), (0.25, 0.25), (2.0, 1.0)])
 def test_energy_counts_from_the_start_and_by_the_share_of_the_gpu(share: float, charged: float) -> None:
     clock = Clock()
-    monitor = Monitor(Meter(clock), share, clock)
+    monitor = SystemMetrics(Meter(clock), share, clock)
     clock.now += 60
     assert monitor.last()[ENERGY] == pytest.approx(60 * 200 * charged)
     assert monitor.last() == {}, "the end comes once"

@@ -8,33 +8,33 @@ from typing import Any
 import pytest
 
 from orchestrator.worker import trial_actor
-from orchestrator.worker.fork_server import Child
-from orchestrator.worker.job import Job, News
+from orchestrator.worker.fork_server import ForkedProcess
+from orchestrator.worker.job import Job, TrialReport
 from tests.support.trial_processes import dies, ends_and_tidies_up, never_ends
 
 PRELOAD = ["orchestrator.worker.job"]
 
 
-def begin(child: Any, left: Path, monkeypatch: pytest.MonkeyPatch, zygote_name: str) -> trial_actor.TrialProcess:
+def begin(child: Any, left: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str) -> trial_actor.TrialProcess:
     """A process for a job whose storage is the file that it leaves."""
     monkeypatch.setattr(trial_actor, "child_main", child)
     job = Job(storage_url=str(left), sweep="s", trial_id="t", config={"seed": 1}, dataset="d")
-    return trial_actor.TrialProcess(Child(zygote_name, PRELOAD), Job.from_json(job.to_json()))
+    return trial_actor.TrialProcess(ForkedProcess(fork_server_name, PRELOAD), Job.from_json(job.to_json()))
 
 
 def test_a_trial_that_told_its_end_is_waited_for(
-    tmp_path: Path, zygote_name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fork_server_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = begin(ends_and_tidies_up, tmp_path / "left", monkeypatch, zygote_name)
-    assert process.wait(30) == News(7, {"exact_accuracy": 0.5}, "end", "finished")
+    process = begin(ends_and_tidies_up, tmp_path / "left", monkeypatch, fork_server_name)
+    assert process.wait(30) == TrialReport(7, {"exact_accuracy": 0.5}, "end", "finished")
     process.end(graceful=False)
     assert (tmp_path / "left").read_text() == "tidy"
 
 
 def test_a_trial_that_was_stopped_early_is_killed_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zygote_name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
 ) -> None:
-    process = begin(never_ends, tmp_path / "left", monkeypatch, zygote_name)
+    process = begin(never_ends, tmp_path / "left", monkeypatch, fork_server_name)
     news = process.wait(2)
     assert news is not None and (news.step, news.kind) == (3, "progress")
     process.end(graceful=False)
@@ -42,9 +42,9 @@ def test_a_trial_that_was_stopped_early_is_killed_at_once(
 
 
 def test_a_process_that_dies_without_a_word_says_how(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zygote_name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
 ) -> None:
-    process = begin(dies, tmp_path / "left", monkeypatch, zygote_name)
+    process = begin(dies, tmp_path / "left", monkeypatch, fork_server_name)
     with pytest.raises(RuntimeError, match="exit code -9"):
         process.wait(30)
     process.end(graceful=False)

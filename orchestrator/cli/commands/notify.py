@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.records.schema import TrialRecord
     from orchestrator.resources.usage import Budget
     from orchestrator.storage import Storage
-    from orchestrator.tracking.notifications import Event, Kind, Look, Target
+    from orchestrator.tracking.notifications import Event, Kind, Snapshot, Target
 
 POLL_S = 10.0
 TargetsOption = Annotated[
@@ -63,12 +63,12 @@ def notify(
         _watch(lambda: _look(store, sweep, budget), targets)
 
 
-def _watch(look: Callable[[], Look], targets: Sequence[Target]) -> None:
+def _watch(look: Callable[[], Snapshot], targets: Sequence[Target]) -> None:
     """Tell what is new until the sweep is over."""
     from orchestrator.storage import StorageError
     from orchestrator.tracking.notifications import news
 
-    before: Look | None = None
+    before: Snapshot | None = None
     told: set[Kind] = set()
     while not told & {"complete", "stopped"}:
         with suppress(StorageError):  # an outage of the storage: the next look will tell
@@ -81,16 +81,16 @@ def _watch(look: Callable[[], Look], targets: Sequence[Target]) -> None:
             time.sleep(POLL_S)
 
 
-def _look(storage: Storage, sweep: str, budget: Budget) -> Look:
+def _look(storage: Storage, sweep: str, budget: Budget) -> Snapshot:
     from orchestrator.records.index import sweep_folder
     from orchestrator.records.reader import read_trials
     from orchestrator.resources.usage import exceeded, spending
     from orchestrator.storage.lease import driver_of
-    from orchestrator.tracking.notifications import Look
+    from orchestrator.tracking.notifications import Snapshot
 
     is_driven = driver_of(sweep_folder(storage, sweep)) is not None  # first: records are complete when it has ended
     records = read_trials(storage, sweep)
-    return Look(sweep, records, is_driven, exceeded(spending(records, time.time()), budget))
+    return Snapshot(sweep, records, is_driven, exceeded(spending(records, time.time()), budget))
 
 
 def tell(targets: Sequence[Target], event: Event) -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from orchestrator.cli.views.console import clock_of, err, out
 from orchestrator.cli.views.status import show_sweep, sweep_view
-from orchestrator.records.events import Happening, happenings
+from orchestrator.records.events import TrialEvent, trial_events
 from orchestrator.records.index import load_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
@@ -42,7 +42,7 @@ def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
 
 def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> None:
     """Everything that has happened so far."""
-    for event in happenings(_chosen(storage, name, trials), rows=True):
+    for event in trial_events(_chosen(storage, name, trials), rows=True):
         _print(event, as_json)
 
 
@@ -53,13 +53,13 @@ def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep:
             _print(event, as_json)
 
 
-def news(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterator[Happening]:
+def news(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterator[TrialEvent]:
     """Every event once. The records are read once more after the driver has gone: it writes until it goes."""
-    seen: set[Happening] = set()
+    seen: set[TrialEvent] = set()
     while True:
         runs = driver_of(sweep_folder(storage, name)) is not None
         with suppress(StorageError):
-            for event in happenings(_chosen(storage, name, trials), rows=True):
+            for event in trial_events(_chosen(storage, name, trials), rows=True):
                 if event not in seen:
                     seen.add(event)
                     yield event
@@ -73,7 +73,7 @@ def _chosen(storage: Storage, name: str, trials: list[str]) -> list[TrialRecord]
     return [r for r in records if not trials or any(r.trial_id.startswith(text) for text in trials)]
 
 
-def _print(event: Happening, as_json: bool) -> None:
+def _print(event: TrialEvent, as_json: bool) -> None:
     if as_json:
         print(json.dumps(event._asdict()), flush=True)
         return

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.views.console import BuildBar, clock, duration, err, out
-from orchestrator.execution.options import Ending, Watcher
-from orchestrator.execution.run import Outcome
+from orchestrator.execution.options import Callback, SweepStatus
+from orchestrator.execution.run import SweepOutcome
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.search.planner import Planner, Progress
+from orchestrator.search.planner import Planner, TrialState
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 
@@ -38,7 +38,7 @@ class Tracker(Protocol):
     def changed(self) -> None: ...
 
 
-class Live(Watcher):
+class Live(Callback):
     """Shows a running sweep and tells the tracker of every trial that ends."""
 
     def __init__(self, sweep: Sweep, tracker: Tracker) -> None:
@@ -105,18 +105,18 @@ class Live(Watcher):
         return Group(table, Text(f"{done} of {planner.total} trials done, {duration(spent)}", style="dim"))
 
 
-def _running(planner: Planner) -> list[Progress]:
+def _running(planner: Planner) -> list[TrialState]:
     return [state for state in list(planner.trials.values()) if state.status is Status.RUNNING]
 
 
-def _words(state: Progress) -> str:
+def _words(state: TrialState) -> str:
     config = state.trial.config
     value = "" if state.value is None else f"  {100 * state.value:5.1f} % exact"
     steps = f"step {state.step}/{config.train.max_steps}"
     return f"{state.trial.stage:<7} {state.trial.family}  seed {config.seed}  {steps}{value}"
 
 
-def closing_words(sweep: Sweep, storage: Storage, ran: Outcome, tracking: str | None) -> None:
+def closing_words(sweep: Sweep, storage: Storage, ran: SweepOutcome, tracking: str | None) -> None:
     """What came out, and what to do next."""
     planner = ran.planner
     states = list(planner.trials.values())
@@ -124,12 +124,12 @@ def closing_words(sweep: Sweep, storage: Storage, ran: Outcome, tracking: str | 
     shown = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items() if count)
     where = "" if storage.url.rstrip("/").endswith("/runs") else f" --storage {storage.url}"
     resume = f"[bold]trm sweep resume {sweep.name}{where}[/]"
-    if ran.ending is Ending.OUT_OF_BUDGET:
+    if ran.ending is SweepStatus.OUT_OF_BUDGET:
         left = planner.total - sum(state.status.is_final for state in states)
         out.print(f"\nout of budget: {ran.why}.\n{shown}; {left} of {planner.total} trials are left.")
         out.print(f"Go on with a larger limit: {resume} --max-...")
         return
-    if ran.ending is not Ending.COMPLETE:
+    if ran.ending is not SweepStatus.COMPLETE:
         out.print(f"\nstopped: {shown}. Go on with: {resume}")
         return
     out.print(f"\nsweep [bold]{sweep.name}[/] is complete: {shown}.")

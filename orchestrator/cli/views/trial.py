@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.views.console import clock_of, duration, out
-from orchestrator.records.events import happenings
+from orchestrator.records.events import trial_events
 from orchestrator.records.index import differences, find_definition, find_trial
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage
@@ -36,7 +36,7 @@ def show_trial(storage: Storage, address: str, as_json: bool) -> None:
     for name, text in _lines(record, found):
         table.add_row(name, escape(text))
     out.print(table)
-    for event in happenings([record]):
+    for event in trial_events([record]):
         out.print(f"{clock_of(event.time_s)} {escape(event.text)}", soft_wrap=True)
         if event.detail:
             out.print(escape(event.detail.rstrip()), style="dim", soft_wrap=True)

@@ -10,7 +10,7 @@ import json
 
 from orchestrator.evaluation.llm.endpoint import Reply
 from orchestrator.storage import Storage
-from orchestrator.storage.base import dump
+from orchestrator.storage.base import to_json_bytes
 from trm_data.settings import Settings
 
 
@@ -91,7 +91,7 @@ class Answers:
         prefix = f"{item:06d}-{attempt}-"
         tried = [int(name.removeprefix(prefix)) for name in list(self._open) if name.startswith(prefix)]
         name = f"{prefix}{max(tried, default=0) + 1:02d}"
-        self._folder.write(f"asked/{name}.json", dump({"usd_at_most": usd_at_most}))
+        self._folder.write(f"asked/{name}.json", to_json_bytes({"usd_at_most": usd_at_most}))
         self._open[name] = usd_at_most
         return name
 
@@ -102,6 +102,6 @@ class Answers:
 
     def keep(self, answer: Answer) -> None:
         """Store an answer; its try is settled."""
-        self._folder.write(f"answers/{answer.item:06d}-{answer.attempt}.json", dump(answer.plain()))
+        self._folder.write(f"answers/{answer.item:06d}-{answer.attempt}.json", to_json_bytes(answer.plain()))
         self._answers[answer.item, answer.attempt] = answer
         self.withdraw(answer.asked)
