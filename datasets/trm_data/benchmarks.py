@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from trm_data.config import DataRequest
+from trm_data.config import DataRequest, Family
 from trm_data.errors import ConfigError, nearest
-
-Family = Literal["sudoku", "maze", "arc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

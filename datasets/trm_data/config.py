@@ -8,6 +8,9 @@ from pydantic import Field
 
 from trm_data.settings import Settings
 
+Family = Literal["sudoku", "maze", "arc"]
+"""The kind of a puzzle."""
+
 
 class DataRequest(Settings):
     """What to build. Its canonical JSON, the source bytes and the builder version make a dataset's fingerprint."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from orchestrator.api.train import run_job
+from orchestrator.cli.train_here import run_job
 from orchestrator.cli.views.console import err, out
 from orchestrator.errors import SweepError
 from orchestrator.records.datasets import Library

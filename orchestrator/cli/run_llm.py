@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from orchestrator.cli.views.console import BuildBar, bar, err, out
 from orchestrator.errors import SweepError
 from orchestrator.evaluation.llm.answers import Answers
-from orchestrator.evaluation.llm.endpoint import Endpoint
+from orchestrator.evaluation.llm.endpoint import Endpoint, Request
 from orchestrator.evaluation.llm.ledger import Ledger, Prices
 from orchestrator.evaluation.llm.measure import Effort, Ending, Interview, Progress, most_usd
 from orchestrator.evaluation.llm.questions import Question, load_questions
@@ -74,7 +74,8 @@ def ask_all(asked: Asked, url: str, as_json: bool) -> int:
         reasoning_effort=asked.reasoning_effort,
     )
     folder = measurement_folder(storage, plan)
-    endpoint = Endpoint(plan.endpoint, plan.request, key=key, timeout_s=asked.timeout_s)
+    request = Request(plan.model, plan.max_tokens, plan.temperature, plan.reasoning_effort)
+    endpoint = Endpoint(plan.endpoint, request, key=key, timeout_s=asked.timeout_s)
     try:
         with _alone(folder, plan):
             folder.create("measurement.json", to_json_bytes(plan.plain()))

@@ -88,7 +88,7 @@ def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None
 
     storage = open_storage(url)
     refuse_network_database(resolve_uri(storage, tracking) or "http://")
-    with notified(storage, sweep.name, notify), tracked(sweep, storage, tracking) as tracker:
+    with notified(storage, sweep.name, notify), tracked(sweep, storage, tracking, _warn) as tracker:
         with Live(sweep, tracker) as live:
             ran = run_sweep(sweep, storage, RunOptions(**options), live)
         tracker.changed()
@@ -97,3 +97,9 @@ def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None
         sys.stdout.flush()
         os._exit(3)  # Ray's own shutdown would wait for what is gone
     raise typer.Exit(0 if ran.ending is SweepStatus.COMPLETE else 3)
+
+
+def _warn(text: str) -> None:
+    from orchestrator.cli.views.console import err
+
+    err.print(text, style="yellow", markup=False)

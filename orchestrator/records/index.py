@@ -17,6 +17,9 @@ from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
 from trm_data.errors import nearest
 
+SINGLE_RUNS = "train"
+"""Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
+
 
 def sweep_folder(storage: Storage, name: str) -> Storage:
     """The folder of a sweep."""

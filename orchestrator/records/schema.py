@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     pass
 
 
+SYSTEM_SPLIT = "system"
+"""Split of the rows that hold samples of the machine."""
+GPU_ENERGY = "gpu_energy_joules"
+"""Metric of those rows: energy of the trial's GPUs since its attempt began, in joules."""
+
+
 class Status(StrEnum):
     """State of a trial, computed from its record and never stored."""
 

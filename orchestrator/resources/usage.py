@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from orchestrator.records.schema import Attempt, Status, TrialRecord
+from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, Status, TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, Market, usd_per_gpu_hour
-from orchestrator.worker.telemetry import ENERGY, SPLIT
 from trm_data.settings import Settings
 
 
@@ -122,7 +121,11 @@ def measured_kwh(record: TrialRecord) -> float | None:
     starts = [float(attempt.start.get("started_s", 0.0)) for attempt in record.attempts]
     total_j = 0.0
     for begin, end in zip(starts, [*starts[1:], float("inf")], strict=True):
-        samples = [row.metrics.get(ENERGY) for row in record.rows if row.split == SPLIT and begin <= row.time_s < end]
+        samples = [
+            row.metrics.get(GPU_ENERGY)
+            for row in record.rows
+            if row.split == SYSTEM_SPLIT and begin <= row.time_s < end
+        ]
         known = [sample for sample in samples if sample is not None]
         if not known:
             return None

@@ -12,7 +12,6 @@ import json
 import re
 from typing import Any
 
-from orchestrator.evaluation.llm.endpoint import Request
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from trm_data.settings import Settings, digest
@@ -40,11 +39,6 @@ class Plan(Settings):
         """The name of its folder."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-") or "model"
         return f"{slug[:40]}-{digest(self.plain(), 10)}"
-
-    @property
-    def request(self) -> Request:
-        """What the endpoint is told beside the question."""
-        return Request(self.model, self.max_tokens, self.temperature, self.reasoning_effort)
 
 
 class Measured(Settings):

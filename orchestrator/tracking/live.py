@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.views.console import err
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trials
 from orchestrator.storage import LocalStorage, Storage
@@ -20,6 +20,8 @@ from trm_data.errors import UserError
 
 if TYPE_CHECKING:
     from orchestrator.tracking.mlflow import MlflowProjection
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 
@@ -60,11 +62,12 @@ LAST_WAIT_S = 60.0
 
 
 class Tracker:
-    """Projects one sweep until it is closed; says once if the tracker cannot be reached."""
+    """Syncs one sweep to MLflow from a thread until it is closed; reports once if the tracker cannot be reached."""
 
-    def __init__(self, sweep: Sweep, storage: Storage, uri: str | None) -> None:
+    def __init__(self, sweep: Sweep, storage: Storage, uri: str | None, warn: Callable[[str], None]) -> None:
         self.uri = uri
         self._sweep = sweep
+        self._warn = warn
         self._storage = storage
         self._dirty = threading.Event()
         self._end = threading.Event()
@@ -86,7 +89,7 @@ class Tracker:
         if self._thread.is_alive():
             self._thread.join()
         if self._failed:
-            err.print(f"[yellow]MLflow was not brought up to date[/]: {self._failed}")
+            self._warn(f"MLflow was not brought up to date: {self._failed}")
 
     def _follow(self) -> None:
         from orchestrator.tracking.mlflow import MlflowProjection
@@ -112,9 +115,11 @@ class Tracker:
 
 
 @contextmanager
-def tracked(sweep: Sweep, storage: Storage, uri: str | None) -> Iterator[Tracker]:
+def tracked(
+    sweep: Sweep, storage: Storage, uri: str | None, warn: Callable[[str], None] = logger.warning
+) -> Iterator[Tracker]:
     """A tracker for the duration of a run."""
-    tracker = Tracker(sweep, storage, resolve_uri(storage, uri))
+    tracker = Tracker(sweep, storage, resolve_uri(storage, uri), warn)
     try:
         yield tracker
     finally:

@@ -11,16 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.cli.views.console import err, out
-from orchestrator.cli.views.leaderboard import write_page
 from orchestrator.errors import SweepError
 from orchestrator.records.index import load_definition, sweep_names
+from orchestrator.results.report.storage_page import write_storage_page
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.tracking.live import resolve_uri
 from trm_data.errors import UserError
@@ -46,7 +45,7 @@ class Server:
         return f"http://{HOST}:{self.port}"
 
 
-def serve(url: str, port: int) -> None:
+def serve(url: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until a signal, or until one of the servers ends.
 
     Raises:
@@ -59,16 +58,16 @@ def serve(url: str, port: int) -> None:
         check_port(each)
     uri = resolve_uri(storage, None) or ""
     _check(uri)
-    write_page(storage, storage.root / PAGE)
+    write_storage_page(storage, storage.root / PAGE)
     servers = [_mlflow(uri, port, storage.root)]
-    optuna = _with_searches(storage)
+    optuna = _with_searches(storage, say)
     if optuna is not None:
         servers.append(_dashboard(optuna, port + 2, storage.root))
     with _until_signal() as ended, _page(storage.root, port + 1), _running(servers) as processes:
-        out.print(f"leaderboard: [bold]http://{HOST}:{port + 1}/{PAGE}[/]")
+        say(f"leaderboard: http://{HOST}:{port + 1}/{PAGE}")
         for server in servers:
-            out.print(f"{server.name + ':':<12} [bold]{server.url}[/]")
-        out.print("MLflow answers in about 15 s. Ctrl-C ends everything.")
+            say(f"{server.name + ':':<12} {server.url}")
+        say("MLflow answers in about 15 s. Ctrl-C ends everything.")
         _wait(ended, servers, processes)
 
 
@@ -78,7 +77,7 @@ def _check(uri: str) -> None:
     check(uri)
 
 
-def _with_searches(storage: Storage) -> str | None:
+def _with_searches(storage: Storage, say: Callable[[str], None]) -> str | None:
     """Bring Optuna's view of the searches up to date: its address, or None if there is no search."""
     names = [name for name in sweep_names(storage) if load_definition(storage, name).kind == "search"]
     if not names:
@@ -90,7 +89,7 @@ def _with_searches(storage: Storage) -> str | None:
         for name in names:
             sync(storage, name, url)
     except UserError as error:
-        err.print(f"[yellow]Optuna's dashboard is left out[/]: {error}")
+        say(f"Optuna's dashboard is left out: {error}")
         return None
     return url
 

@@ -17,12 +17,12 @@ import torch
 from orchestrator.records.checkpoints import StoredCheckpoints
 from orchestrator.records.datasets import ensure_local
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import Row, Status
+from orchestrator.records.schema import SYSTEM_SPLIT, Row, Status
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import Storage, open_storage
 from orchestrator.worker import provenance
 from orchestrator.worker.job import Job, Listener, TrialReport
-from orchestrator.worker.telemetry import SPLIT, SystemMetrics, gpus_of
+from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
 from trm_model.config import TrialConfig
@@ -157,7 +157,7 @@ class _Attempt:
 
     def _note(self, sample: dict[str, float]) -> None:
         if sample:
-            self._add(SPLIT, sample)
+            self._add(SYSTEM_SPLIT, sample)
 
     def _add(self, split: str, metrics: dict[str, float]) -> None:
         self._train_s = metrics.get("train_s", self._train_s)

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import psutil
 
+from orchestrator.records.schema import GPU_ENERGY
+
 EVERY_S = 10.0
 """As MLflow's default. A sample takes a millisecond."""
 LAST_S = 1.0
 """A sample at the end is spared if there was one so shortly before."""
-SPLIT = "system"
-ENERGY = "gpu_energy_joules"
 MIB = 2**20
 
 
@@ -67,7 +67,7 @@ class SystemMetrics:
             found |= self._gpus.sample()
             energy_j = self._gpus.energy_j()
             if energy_j is not None and self._energy_before_j is not None:
-                found[ENERGY] = (energy_j - self._energy_before_j) * self._share
+                found[GPU_ENERGY] = (energy_j - self._energy_before_j) * self._share
         return found
 
 

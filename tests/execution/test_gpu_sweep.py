@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Status, TrialRecord
 from orchestrator.resources import catalogue
 from orchestrator.storage import open_storage
-from orchestrator.worker.telemetry import ENERGY, SPLIT
 from tests.execution.test_run import TRM, trm, wait_for
 from tests.support.sweeps import set_options
 
@@ -76,7 +75,9 @@ def test_trials_share_a_real_gpu_each_within_its_part_of_the_memory(shared_gpu: 
 
 def test_energy_of_a_trial_is_its_part_of_the_gpus(shared_gpu: Path) -> None:
     for record in records(shared_gpu):
-        used = [row.metrics[ENERGY] for row in record.rows if row.split == SPLIT and ENERGY in row.metrics]
+        used = [
+            row.metrics[GPU_ENERGY] for row in record.rows if row.split == SYSTEM_SPLIT and GPU_ENERGY in row.metrics
+        ]
         assert used and used == sorted(used) and used[-1] > 0
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.cli.views.leaderboard import all_records, write_page
 from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost, trial_cost
 from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import curves_to_csv, shorten, to_csv, to_json, to_latex, to_markdown, to_rich
+from orchestrator.results.report.storage_page import read_sweep_trials, write_storage_page
 from orchestrator.results.stats import wilson
 from orchestrator.storage import LocalStorage
 from tests.support.results import DATASET, demo_records, make_config, make_record
@@ -373,10 +373,10 @@ def test_run_with_another_metric_never_enters_a_table_of_the_first() -> None:
 
 def test_empty_storage_and_a_run_without_a_record_have_no_rows_and_do_no_harm(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "runs")
-    assert all_records(storage) == [] and read_measurements(storage) == []
+    assert read_sweep_trials(storage) == [] and read_measurements(storage) == []
     storage.write("sweeps/lost/sweep.json", b"{}")
     storage.write("sweeps/lost/trials/abc/attempts/001/start.json", b"{}")
     storage.write("llm/asked-only/measurement.json", b"{}")
-    assert all_records(storage) == [] and read_measurements(storage) == []
-    write_page(storage, tmp_path / "page.html")
+    assert read_sweep_trials(storage) == [] and read_measurements(storage) == []
+    write_storage_page(storage, tmp_path / "page.html")
     assert "Published results" in (tmp_path / "page.html").read_text()

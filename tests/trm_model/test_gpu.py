@@ -160,8 +160,9 @@ def test_trial_that_needs_more_than_its_share_is_out_of_memory(tmp_path: Path) -
 
 
 def test_gpu_is_one_of_the_catalogue_and_its_meters_answer() -> None:
+    from orchestrator.records.schema import GPU_ENERGY
     from orchestrator.resources import catalogue
-    from orchestrator.worker.telemetry import ENERGY, SystemMetrics, gpus_of
+    from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 
     assert catalogue.gpu(torch.cuda.get_device_name()).memory_bytes == pytest.approx(
         torch.cuda.get_device_properties(0).total_memory, rel=0.1
@@ -175,7 +176,7 @@ def test_gpu_is_one_of_the_catalogue_and_its_meters_answer() -> None:
         torch.cuda.synchronize()
     sample, joules = monitor.sample(), whole.joules()
     assert joules is not None and joules > 100
-    assert sample[ENERGY] == pytest.approx(joules / 2, rel=0.2)
+    assert sample[GPU_ENERGY] == pytest.approx(joules / 2, rel=0.2)
     assert sample["gpu_0_power_usage_watts"] > 50 and sample["gpu_0_utilization_percentage"] > 10
 
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from orchestrator.records.schema import Attempt, Row
+from orchestrator.records.schema import GPU_ENERGY, Attempt, Row
 from orchestrator.resources.usage import measured_kwh
 from orchestrator.tracking import mlflow_view
-from orchestrator.worker.telemetry import ENERGY, EVERY_S, NvmlGpus, SystemMetrics
+from orchestrator.worker.telemetry import EVERY_S, NvmlGpus, SystemMetrics
 from tests.support.tracking import START_S, finished
 
 
@@ -48,7 +48,7 @@ def test_energy_counts_from_the_start_and_by_the_share_of_the_gpu(share: float, 
     clock = Clock()
     monitor = SystemMetrics(Meter(clock), share, clock)
     clock.now += 60
-    assert monitor.last()[ENERGY] == pytest.approx(60 * 200 * charged)
+    assert monitor.last()[GPU_ENERGY] == pytest.approx(60 * 200 * charged)
     assert monitor.last() == {}, "the end comes once"
 
 
@@ -91,9 +91,9 @@ def test_energy_of_a_trial_is_that_of_all_its_attempts() -> None:
     trial = finished()
     starts = [{**trial.attempts[0].start, "started_s": START_S + offset} for offset in (0, 100)]
     rows = [
-        Row(10, START_S + 10, "system", {ENERGY: 1.0e6}),
-        Row(20, START_S + 20, "system", {ENERGY: 1.8e6}),
-        Row(30, START_S + 130, "system", {ENERGY: 1.8e6}),
+        Row(10, START_S + 10, "system", {GPU_ENERGY: 1.0e6}),
+        Row(20, START_S + 20, "system", {GPU_ENERGY: 1.8e6}),
+        Row(30, START_S + 130, "system", {GPU_ENERGY: 1.8e6}),
     ]
     twice = dataclasses.replace(trial, rows=rows, attempts=[Attempt(1, starts[0], None), Attempt(2, starts[1], None)])
     assert measured_kwh(twice) == pytest.approx(1.0)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from trm_data import Dataset
+from trm_data.config import Family
 from trm_data.dataset.loader import eval_items
-from trm_data.dataset.schema import Family
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
 from trm_data.puzzles.arc import crop

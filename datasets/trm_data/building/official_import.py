@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_data.building.arc import overlaps
-from trm_data.dataset.schema import Family, Puzzles, vocab_size
+from trm_data.config import Family
+from trm_data.dataset.schema import Puzzles, vocab_size
 from trm_data.dataset.view import place_words
 from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, Words, jit

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from trm_data.config import DataRequest
-from trm_data.dataset.schema import Family, Ids
+from trm_data.config import DataRequest, Family
+from trm_data.dataset.schema import Ids
 from trm_data.errors import DataError
 from trm_data.files import write_atomic
 from trm_data.settings import Settings

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from trm_data.config import Family
 from trm_data.dataset.reader import Dataset
-from trm_data.dataset.schema import Family
 from trm_data.errors import ConfigError
 from trm_data.files import write_atomic
 from trm_data.jit import Bytes

@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from trm_data.config import Family
 from trm_data.errors import DataError, first_line
 from trm_data.jit import Bytes
 
-Family = Literal["sudoku", "maze", "arc"]
 Ids = Literal["shared", "native", "upstream"]
 """How embedding rows are numbered; `shared` where all puzzles have row 0."""
 SPLITS = ("train", "validation", "test")

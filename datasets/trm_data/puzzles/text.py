@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trm_data.dataset.schema import Family
+from trm_data.config import Family
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
 from trm_data.puzzles import maze, sudoku

@@ -41,7 +41,7 @@ def train(
     if show_config:
         print(json.dumps(config.plain(), indent=1))
         return
-    from orchestrator.api.train import train_here
+    from orchestrator.cli.train_here import train_here
 
     raise typer.Exit(train_here(config, storage, as_json, processes))
 

@@ -28,6 +28,7 @@ def ui(
 
     trm ui --port 5050
     """
+    from orchestrator.cli.views.console import out
     from orchestrator.web.server import serve
 
-    serve(storage, port)
+    serve(storage, port, lambda line: out.print(line, markup=False))

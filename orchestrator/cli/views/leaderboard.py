@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.api.train import SWEEP as SINGLE_RUNS
 from orchestrator.cli.views.console import out
-from orchestrator.records.index import sweep_names
-from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import TrialRecord
-from orchestrator.results.baselines import Baseline, load_baselines
+from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusals, select
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
-from orchestrator.results.llm_results import Measured, read_measurements
+from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
-from orchestrator.results.report.gallery import stored_galleries
-from orchestrator.results.report.page import write_report
+from orchestrator.results.report.storage_page import read_sweep_trials, write_storage_page
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from trm_data.errors import ConfigError, nearest
 
@@ -46,7 +40,7 @@ def show(
     if text_format not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
     storage = open_storage(url)
-    records = all_records(storage)
+    records = read_sweep_trials(storage)
     measured = read_measurements(storage)
     baselines = load_baselines(None, OwnBaselines(storage, own_rows).read())
     tables = build_leaderboard(benchmark, records, baselines, measured)
@@ -58,7 +52,7 @@ def show(
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    _write(storage, path, records, baselines, measured, _grid(gco2_per_kwh))
+    write_storage_page(storage, path, records=records, baselines=baselines, measured=measured, grid=_grid(gco2_per_kwh))
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
@@ -83,41 +77,11 @@ def _headlines(tables: Sequence[Table]) -> list[Table]:
     return [shorten(table, HEADLINE_ROWS) for table in fullest.values()]
 
 
-def write_page(storage: Storage, path: Path) -> None:
-    """The page of everything in a storage: trials, language models, rows of one's own, puzzles to look at."""
-    baselines = load_baselines(None, OwnBaselines(storage).read())
-    _write(storage, path, all_records(storage), baselines, read_measurements(storage))
-
-
-def _write(
-    storage: Storage,
-    path: Path,
-    records: Sequence[TrialRecord],
-    baselines: Sequence[Baseline],
-    measured: Sequence[Measured],
-    grid: Grid | None = WORLD_GRID,
-) -> None:
-    write_report(
-        records,
-        path,
-        now=datetime.now(UTC),
-        baselines=baselines,
-        measured=measured,
-        gallery=stored_galleries(storage),
-        grid=grid,
-    )
-
-
 def _grid(gco2_per_kwh: float | None) -> Grid | None:
     """The user's own figure, the world's, or none for 0."""
     if gco2_per_kwh is None:
         return WORLD_GRID
     return Grid(gco2_per_kwh, "as given") if gco2_per_kwh else None
-
-
-def all_records(storage: Storage) -> list[TrialRecord]:
-    """Every trial of every sweep; single runs have no sweep and are never ranked."""
-    return [record for name in sweep_names(storage) if name != SINGLE_RUNS for record in read_trials(storage, name)]
 
 
 def _default_page(storage: Storage) -> Path:

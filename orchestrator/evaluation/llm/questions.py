@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_data import Dataset
+from trm_data.config import Family
 from trm_data.dataset.loader import eval_batches
-from trm_data.dataset.schema import Family
 from trm_data.jit import Bytes
 from trm_data.puzzles.arc import SIDE, crop, frame
 from trm_data.puzzles.sudoku import BOXES

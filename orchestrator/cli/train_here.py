@@ -10,7 +10,7 @@ from types import FrameType
 from orchestrator.cli.quick_eval import in_proportion
 from orchestrator.cli.views.console import BuildBar, bar, err, out
 from orchestrator.records.datasets import provide
-from orchestrator.records.index import head_of, trial_folder
+from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, open_storage
@@ -23,9 +23,6 @@ from orchestrator.worker.job import Job, TrialReport
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 
-SWEEP = "train"
-"""Where the records of single runs lie: beside the sweeps, never on a leaderboard."""
-
 
 def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1) -> int:
     """Train, show, record. Returns the exit code: 0 finished, 1 failed, 3 interrupted."""
@@ -37,13 +34,13 @@ def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1)
         if words:
             err.print(words)
     identity = trial_id(config, dataset.fingerprint)
-    folder = trial_folder(storage, SWEEP, identity)
+    folder = trial_folder(storage, SINGLE_RUNS, identity)
     family = config.recipe or "train"
     trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
     folder.create("trial.json", to_json_bytes(head_of(trial, dataset)))
     if not folder.exists("result.json"):
         with Lease(folder, f"train/{identity}"):
-            job = Job(storage.url, SWEEP, identity, config.plain(), dataset.path.name, processes=processes)
+            job = Job(storage.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
             news = run_job(job, config.train.max_steps)
         if news.status != Status.FINISHED:
             word = "go on with the same command" if news.status == Status.INTERRUPTED else news.reason
@@ -81,7 +78,7 @@ def run_job(job: Job, max_steps: int) -> TrialReport:
 
 
 def _show(storage: Storage, identity: str, as_json: bool) -> None:
-    record = read_trial(storage, SWEEP, identity)
+    record = read_trial(storage, SINGLE_RUNS, identity)
     assert record.result is not None
     if as_json:
         shown = {key: value for key, value in record.result.items() if key != "per_item"}
@@ -91,4 +88,4 @@ def _show(storage: Storage, identity: str, as_json: bool) -> None:
     exact, cell = 100 * metrics["exact_accuracy"], 100 * metrics["cell_accuracy"]
     items = record.result["items"]
     out.print(f"{exact:.1f} % of {items} {record.result['split']} puzzles solved, {cell:.1f} % of cells right")
-    out.print(f"record: {storage.url}/sweeps/{SWEEP}/trials/{identity}")
+    out.print(f"record: {storage.url}/sweeps/{SINGLE_RUNS}/trials/{identity}")

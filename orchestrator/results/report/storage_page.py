@@ -1,0 +1,48 @@
+"""Write the results page of everything in a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.records.index import SINGLE_RUNS, sweep_names
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import TrialRecord
+from orchestrator.results.baselines import Baseline, load_baselines
+from orchestrator.results.baselines.own import OwnBaselines
+from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
+from orchestrator.results.llm_results import Measured, read_measurements
+from orchestrator.results.report.gallery import stored_galleries
+from orchestrator.results.report.page import write_report
+from orchestrator.storage import Storage
+
+
+def read_sweep_trials(storage: Storage) -> list[TrialRecord]:
+    """Read every trial of every sweep. Single runs (`trm train`) belong to no sweep and are never ranked."""
+    return [record for name in sweep_names(storage) if name != SINGLE_RUNS for record in read_trials(storage, name)]
+
+
+def write_storage_page(
+    storage: Storage,
+    path: Path,
+    *,
+    records: Sequence[TrialRecord] | None = None,
+    baselines: Sequence[Baseline] | None = None,
+    measured: Sequence[Measured] | None = None,
+    grid: Grid | None = WORLD_GRID,
+) -> None:
+    """Write the page of a storage's trials, language models and own rows; what the caller has read is not read again.
+
+    Raises:
+        UserError: the page cannot be written to `path`.
+    """
+    write_report(
+        read_sweep_trials(storage) if records is None else records,
+        path,
+        now=datetime.now(UTC),
+        baselines=load_baselines(None, OwnBaselines(storage).read()) if baselines is None else baselines,
+        measured=read_measurements(storage) if measured is None else measured,
+        gallery=stored_galleries(storage),
+        grid=grid,
+    )
