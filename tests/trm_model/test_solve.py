@@ -21,8 +21,7 @@ from trm_data.puzzles.text import family_of, read_questions, write_rows
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import Trained
 from trm_model.config import TrialConfig
-from trm_model.evaluation.solve import Solution, solve
-from trm_model.evaluation.solving import Solved, solve_text
+from trm_model.evaluation.solve import Solution, Solved, solve, solve_text
 from trm_model.model.recursion import build_model
 
 EASY = "1.3434.22.434.2."

@@ -13,7 +13,7 @@ from orchestrator.cli.lookup import AtOption, CheckpointArgument, WeightsOption
 from orchestrator.cli.options import JsonOption, StorageOption
 
 if TYPE_CHECKING:
-    from trm_model.evaluation.solving import Solved
+    from trm_model.evaluation.solve import Solved
 
 _LONGEST_NAME = 255
 
@@ -49,7 +49,7 @@ def solve(
     from orchestrator.storage import open_storage
     from trm_data.dataset.render import save_answers
     from trm_model.checkpoints.trained import load_trained
-    from trm_model.evaluation.solving import solve_text
+    from trm_model.evaluation.solve import solve_text
 
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
