@@ -1,4 +1,4 @@
-"""Solve single puzzles with a trained model: the answer, its confidence, and the answer after every supervision step."""
+"""Solve single puzzles with a trained model: the answer, its confidence, and the answer after every step."""
 
 from __future__ import annotations
 

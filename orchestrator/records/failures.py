@@ -1,0 +1,94 @@
+"""Classify failures: does a failure belong to the trial, the machine, the storage or the user?
+
+| kind | examples | what follows |
+|---|---|---|
+| trial | an exception of the training code, a non-finite loss, too little memory | its result; the sweep continues |
+| machine | a killed process, a lost node, a preemption, a dead raylet | requeued, resumes from its checkpoint |
+| storage | an unreachable bucket, a refused write, a full disk | retried; a full disk stops the sweep |
+| user | a wrong value, a missing file, Ctrl-C | one line and exit code 2, nothing is recorded |
+
+Attempts, driver, `trm train`, tracker, watchdog, notifications and exit codes decide by this module alone.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import StrEnum
+
+from orchestrator.storage.base import StorageError
+from trm_data.errors import UserError, first_line
+
+
+class FailureKind(StrEnum):
+    """To whom a failure belongs."""
+
+    TRIAL = "trial"
+    MACHINE = "machine"
+    STORAGE = "storage"
+    USER = "user"
+
+
+class ExitCode:
+    """Exit codes of `trm` commands that run trials."""
+
+    COMPLETE = 0
+    """Every planned trial has a result."""
+    FAILED = 1
+    """Complete, or stopped by `--max-failures`, with trials that failed by themselves."""
+    USER = 2
+    """Wrong input."""
+    STOPPED = 3
+    """Stopped before the end, by the user, the budget, the storage or lost machines; the same command resumes."""
+
+
+MACHINE_ERRORS = ("ProcessLostError", "ActorDiedError", "RayActorError", "NodeDiedError", "WorkerCrashedError")
+"""By name, so that neither torch nor Ray is imported to classify a failure."""
+OUT_OF_MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
+OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+"""torch raises a plain RuntimeError with these words where a CPU allocation fails."""
+STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT}
+OUT_OF_SPACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+
+
+def classify(error: BaseException) -> FailureKind:
+    """Return to whom a failure belongs; what is not known otherwise is the trial's own."""
+    if isinstance(error, StorageError) or _errno(error) in STORAGE_ERRNOS:
+        return FailureKind.STORAGE
+    if is_out_of_memory(error):
+        return FailureKind.TRIAL
+    if any(kind.__name__ in MACHINE_ERRORS for kind in type(error).__mro__):
+        return FailureKind.MACHINE
+    if isinstance(error, UserError | KeyboardInterrupt):
+        return FailureKind.USER
+    return FailureKind.TRIAL
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory was lacking, on the device or on the machine."""
+    if any(kind.__name__ in OUT_OF_MEMORY_ERRORS for kind in type(error).__mro__) or _errno(error) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Return whether a disk or a quota is full: waiting does not help, freeing space does."""
+    return any(_errno(each) in OUT_OF_SPACE_ERRNOS for each in _chain(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return one line: the error's type and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and those it was raised from."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
