@@ -27,8 +27,8 @@ from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import scales
-from orchestrator.resources.placement import Candidate, bundle, candidates, fits, words
-from orchestrator.resources.runtime import TrialCostModel
+from orchestrator.resources.placement import Candidate, bundle, candidates, describe_bundle, fits
+from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
@@ -79,7 +79,7 @@ class Driver:
         self._submitter = TrialSubmitter(sweep.name, storage, library, records, reuse=options.reuse)
         self._exempt = {record.trial_id for record in records if record.is_exempt}
         self._budget_tracker = BudgetTracker(options.budget, records, time.time) if options.budget != Budget() else None
-        self._pace = TrialCostModel(records if sweep.resources.gpus or self._budget_tracker else ())
+        self._pace = RuntimeModel(records if sweep.resources.gpus or self._budget_tracker else ())
         canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
         self._allocator = Allocator(max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if canary else 0)
         self._scheduler = TrialScheduler(
@@ -165,7 +165,7 @@ class Driver:
         room = min(int(total.get(name, 0) // amount) for name, amount in demand.resources.items())
         if self._options.address is None and not fits(demand, ray.nodes()):
             raise ClusterError(
-                f"this machine cannot hold one trial ({words(demand)})",
+                f"this machine cannot hold one trial ({describe_bundle(demand)})",
                 "Ask for less with --cpus / --gpu, or name a cluster with --address",
             )
         wanted = self._options.max_concurrent or self._sweep.max_concurrent

@@ -12,7 +12,7 @@ from orchestrator.execution.options import Callback, RunOptions, SweepStatus
 from orchestrator.execution.ray_cluster import check_cluster
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
-from orchestrator.records.index import differences, find_definition, sweep_folder
+from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
@@ -20,6 +20,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import describe_differences
 from trm_data import fingerprint
 
 __all__ = ["RunOptions", "SweepStatus", "run_sweep"]
@@ -69,7 +70,7 @@ def _agree(recorded: Sweep | None, sweep: Sweep) -> None:
     """A name stands for one definition."""
     if recorded is None:
         return
-    changed = differences(recorded.definition(), sweep.definition())
+    changed = describe_differences(recorded.definition(), sweep.definition())
     if not changed:
         return
     more = extension_between(recorded, sweep)
@@ -78,6 +79,6 @@ def _agree(recorded: Sweep | None, sweep: Sweep) -> None:
         raise SweepError(what, f"Take the change over: trm sweep extend {sweep.name} {more}")
     raise SweepError(
         what,
-        f"Give this one another --name, go on with the recorded one: trm sweep resume {sweep.name}, or add to it: "
-        f"trm sweep extend {sweep.name} --help",
+        f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "
+        f"trm sweep resume {sweep.name}, or add to it: trm sweep extend {sweep.name} --help",
     )

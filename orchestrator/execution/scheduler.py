@@ -11,7 +11,7 @@ from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.nodes import GPU_LABEL
 from orchestrator.resources.placement import Bundle, Candidate, any_of, candidates, holds
-from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
+from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
 from orchestrator.search.planner import Planner
 from orchestrator.sweep.trials import PlannedTrial
 
@@ -41,7 +41,7 @@ class TrialScheduler:
         dispatcher: Allocator,
         machines: Callable[[], list[Machine]],
         find: Finder,
-        pace: TrialCostModel,
+        pace: RuntimeModel,
         budget_tracker: BudgetTracker | None,
         clock: Callable[[], float],
     ) -> None:

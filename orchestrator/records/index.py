@@ -43,7 +43,7 @@ def load_definition(storage: Storage, name: str) -> Sweep:
 def find_definition(storage: Storage, name: str) -> Sweep | None:
     """The recorded definition of a sweep, if there is one."""
     try:
-        return Sweep.parse(json.loads(sweep_folder(storage, name).read("sweep.json")))
+        return Sweep.from_record(json.loads(sweep_folder(storage, name).read("sweep.json")))
     except KeyError:
         return None
 
@@ -82,14 +82,6 @@ def head_of(trial: PlannedTrial, dataset: Dataset, origin: dict[str, Any] | None
         "dataset": {**dataset.describe(), "name": dataset.path.name},
     }
     return head | ({"origin": origin} if origin else {})
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`base.train.max_steps: 60 -> 61` for every leaf of two nested definitions that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
 
 
 def request_stop(folder: Storage, reason: str = "") -> None:

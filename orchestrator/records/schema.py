@@ -77,7 +77,8 @@ class Attempt:
     """host, node_id, device, gpu_type, gpu_count, pid, started_s, from_step, num_threads, versions, git{commit, dirty}
     """
     end: dict[str, Any] | None
-    """status, step, ended_s, train_s (training alone, evaluation apart), reason; None while it runs or if lost"""
+    """status, step, ended_s, elapsed_s (since its start, by a monotonic clock), train_s (training alone), reason;
+    None while it runs or if lost"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,28 @@
-"""Which trial starts next: pure bookkeeping over records, so that a new driver goes on where the last one died.
+"""Decide which trial starts next, from records alone, so that a new driver continues where the last one ended.
 
-Order: what an earlier driver left unfinished; then a study's cells, or a search's explored configurations; then the
-controls (they need no result of the search, so they fill the slots while its last trials end); then the best.
+Order: trials that an earlier driver left unfinished; then a study's cells, or a search's explored configurations; then
+the controls (they need no result of the search, so they fill the slots while its last trials end); then the best.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
 from orchestrator.search.early_stopping import Decision, Rung, decide
-from orchestrator.search.sampler import NOTHING_EARLIER, make_sampler
+from orchestrator.search.sampler import NO_WARM_START, Sampler
 from orchestrator.search.warm_start import WarmStart
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import label
-from orchestrator.sweep.space import drawn_settings
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials, control_trials, study_trials
 
 
 @dataclass
 class TrialState:
-    """One trial as the driver sees it."""
+    """One trial as the driver knows it."""
 
     trial: PlannedTrial
     status: Status = Status.PENDING
@@ -34,29 +33,27 @@ class TrialState:
 
 
 class Planner:
-    """The state of a sweep, rebuilt from records; decides what starts next and what stops early."""
+    """The state of a sweep, rebuilt from records. Decides what starts next and what stops early."""
 
     def __init__(
         self,
         sweep: Sweep,
         fingerprint: Fingerprint,
         records: Iterable[TrialRecord],
-        earlier: WarmStart = NOTHING_EARLIER,
+        earlier: WarmStart = NO_WARM_START,
     ) -> None:
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
-        self.exhausted = False
-        """A search's space held fewer configurations than were asked for."""
+        self._found_nothing = False
+        """Whether the sampler has looked for another configuration and found none."""
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
-        """Explored trials: what is not chosen among need not be kept."""
+        """Ended trials of the explore stage, among which the best are chosen."""
         self._running: set[str] = set()
-        self._is_thinking = False
-        """The next configuration is being worked out."""
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
         self._num_explored = len(explored)
-        self._sampler = make_sampler(sweep, fingerprint, explored, earlier)
+        self._sampler = Sampler(sweep, fingerprint, explored, earlier)
         for record in known:
             trial = _planned_of(record, sweep)
             state = self.trials[record.trial_id] = TrialState(trial, record.status, record.step, rungs=rungs_of(record))
@@ -69,11 +66,11 @@ class Planner:
         self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
         if sweep.kind == "study":
             self._enqueue(study_trials(sweep, fingerprint))
-        self._size_of_study = len({trial.trial_id for trial in self._queue} | set(self.trials))
+        self._size_of_study = len(self._queue) + sum(state.status.is_final for state in self.trials.values())
 
     @property
     def total(self) -> int:
-        """Trials that the sweep will have in the end."""
+        """Number of trials that the sweep will have in the end."""
         if self.sweep.kind == "study":
             return self._size_of_study
         confirm = self.sweep.confirm
@@ -81,13 +78,21 @@ class Planner:
         return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
 
     @property
+    def exhausted(self) -> bool:
+        """Whether the space of a search holds no further configuration."""
+        return self._found_nothing or (self.sweep.kind == "search" and self._sampler.is_exhausted)
+
+    @property
     def is_done(self) -> bool:
-        """Whether nothing is left to start or to wait for."""
-        self._refill()
-        return not (self._queue or self._running or self._is_thinking)
+        """Whether nothing is left to start or to wait for. Reading it suggests and queues nothing."""
+        if self._queue or self._running:
+            return False
+        if self.sweep.kind == "study":
+            return True
+        return not (self._wants_more() or any(True for _ in self._unplanned_confirmations()))
 
     def next(self) -> PlannedTrial | None:
-        """The trial to start now; None if there is nothing to start (yet)."""
+        """Return the trial to start now; None if there is nothing to start (yet)."""
         self._refill()
         if not self._queue:
             return None
@@ -97,41 +102,46 @@ class Planner:
         return trial
 
     def _refill(self) -> None:
-        """A search decides as late as it can: only when nothing else waits."""
+        """Queue the next trial of a search as late as possible, when every earlier result is known to the sampler."""
         if self._queue or self.sweep.kind != "search":
             return
         if self._wants_more():
-            self._is_thinking = not self._sampler.is_ready()
-            if self._is_thinking:
-                return
             trial = self._sampler.suggest()
             if trial is not None:
                 self._queue.append(trial)
                 self._num_explored += 1
-                if self._wants_more():
-                    self._sampler.is_ready()  # sets it to work, so that the next slot need not wait
                 return
-            self.exhausted = True
-        self._enqueue(control_trials(self.sweep, self._fingerprint))
-        if self._queue or any(self.trials[running].trial.stage == "explore" for running in self._running):
+            self._found_nothing = True
+        self._enqueue(self._unplanned_confirmations())
+
+    def _unplanned_confirmations(self) -> Iterator[PlannedTrial]:
+        """Yield the controls and, once nothing is explored any more, the best, as far as they have not been planned."""
+        fresh = [t for t in control_trials(self.sweep, self._fingerprint) if t.trial_id not in self.trials]
+        yield from fresh
+        if fresh or any(self.trials[running].trial.stage == "explore" for running in self._running):
             return
         for record in self.best(self.sweep.confirm.top):
-            family = f"best {label(drawn_settings(self.sweep, record.config))}"
-            self._enqueue(confirm_trials(self.sweep, self._fingerprint, family, record.config))
+            family = f"best {label(self.sweep.search_space.cell_of(record.config))}"
+            for trial in confirm_trials(self.sweep, self._fingerprint, family, record.config):
+                if trial.trial_id not in self.trials:
+                    yield trial
 
     def _wants_more(self) -> bool:
         return self._num_explored < (self.sweep.trials or 0) and not self.exhausted
 
     def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
         waiting = {trial.trial_id for trial in self._queue}
-        self._queue += [t for t in trials if t.trial_id not in self.trials and t.trial_id not in waiting]
+        for trial in trials:
+            if trial.trial_id not in self.trials and trial.trial_id not in waiting:
+                waiting.add(trial.trial_id)
+                self._queue.append(trial)
 
     def best(self, count: int) -> list[TrialRecord]:
-        """What the search has found: see `objectives.best`."""
+        """Return the best explored trials: see `objectives.best`."""
         return objectives.best(self._ended, self.sweep, count)
 
     def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
-        """Take a rung in and decide whether the trial goes on. Only explored trials are ever stopped."""
+        """Take in an evaluation and decide whether the trial is stopped. Only explored trials ever are."""
         state = self.trials[trial_id]
         state.step, state.value = rung.step, value
         state.rungs = [r for r in state.rungs if r.step < rung.step] + [rung]
@@ -145,7 +155,7 @@ class Planner:
         return decide(self.sweep.stopping, state.trial.config.train.max_steps, state.rungs, others)
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial has ended: final or interrupted."""
+        """Take in the record of a trial that has ended or was interrupted."""
         state = self.trials[record.trial_id]
         state.status, state.step = record.status, record.step
         self._running.discard(record.trial_id)
@@ -157,13 +167,13 @@ class Planner:
 
 
 def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:
-    """What stopping looks at in one evaluation."""
+    """Return what early stopping looks at in the metrics of one evaluation."""
     cell, items = metrics.get("raw_cell_accuracy", 0.0), metrics.get("items", 0)
     return Rung(step, metrics["exact_accuracy"], cell, int(items))
 
 
 def rungs_of(record: TrialRecord) -> list[Rung]:
-    """The evaluations of a record."""
+    """Return the evaluations of a record."""
     return [
         rung_of(row.step, row.metrics)
         for row in record.rows

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from orchestrator.records.schema import Row, Status, TrialRecord
+from orchestrator.resources.usage import trial_cost
+from orchestrator.sweep.settings import flatten
 
 PARENT = ""
 """In place of a trial id: the run of the sweep itself."""
@@ -45,10 +47,6 @@ def rows(record: TrialRecord) -> list[Row]:
 
 def costs(record: TrialRecord) -> dict[str, float]:
     """GPU-hours, dollars at catalogue price, and kWh; what is not known is left out, which on a CPU is everything."""
-    from orchestrator.results.leaderboard.cost import (
-        trial_cost,  # scipy comes with it: 1.5 s that no other use of this needs
-    )
-
     cost = trial_cost(record)
     if cost is None:
         return {}
@@ -105,17 +103,6 @@ def ended_s(record: TrialRecord) -> float:
     times += [float(attempt.end.get("ended_s", 0.0)) for attempt in record.attempts if attempt.end]
     times += [float(record.result.get("ended_s", 0.0))] if record.result else []
     return max(times, default=started_s(record))
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted name; lists as JSON."""
-    flat: dict[str, str] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= flatten(item, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = json.dumps(item) if isinstance(item, list | tuple) else str(item)
-    return flat
 
 
 def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
@@ -233,7 +220,8 @@ def params(record: TrialRecord) -> list[Any]:
     """Every setting of a trial, as entities of MLflow's."""
     from mlflow.entities import Param
 
-    return [Param(name, value) for name, value in flatten(record.config.plain()).items()]
+    flat = flatten(record.config.plain())
+    return [Param(n, json.dumps(v) if isinstance(v, list) else str(v)) for n, v in flat.items()]
 
 
 def milliseconds(time_s: float) -> int:

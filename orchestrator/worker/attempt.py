@@ -108,6 +108,7 @@ class _Attempt:
         self._step = 0
         self._train_s = 0.0
         self._announced = False
+        self._started_s = time.monotonic()
         self._device = _device_of(config)
         self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
@@ -138,6 +139,7 @@ class _Attempt:
     ) -> None:
         self._announce(self._step)
         end = {"status": str(status), "step": self._step, "ended_s": time.time(), "train_s": self._train_s}
+        end["elapsed_s"] = time.monotonic() - self._started_s  # the wall clock may step
         end["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if torch.cuda.is_available():
             end["gpu_peak_bytes"] = torch.cuda.max_memory_reserved()
@@ -151,6 +153,7 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
+        self._started_s = time.monotonic()
         start = provenance.describe(self._device)
         start |= {**self._job.placement, "started_s": time.time(), "from_step": step}
         self._writer.start({**start, "num_threads": self._num_threads, "processes": self._job.processes})
