@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting
 from orchestrator.sweep.settings import get_setting
@@ -56,10 +56,9 @@ class Space:
             yield from self._expand(rest, {**cell, path: value})
 
     def size(self) -> int:
-        """Return the number of cells of the grid."""
-        if not self.only_if and not self.forbidden:
-            return math.prod(len(domain.spread()) for domain in self.axes.values())
-        return sum(1 for _ in self.grid())
+        """Return the number of cells of the grid, without visiting them where no condition decides about them."""
+        bound, free = self._split()
+        return sum(1 for _ in bound.grid()) * math.prod(len(free.axes[path].spread()) for path in free.axes)
 
     def max_cells(self) -> int | None:
         """Return an upper bound of the number of cells, exact without ranges; None if it is infinite."""
@@ -69,18 +68,31 @@ class Space:
         return None if None in counts else math.prod(count for count in counts if count is not None)
 
     def sample(self, count: int, seed: int = 0) -> list[Cell]:
-        """Return at most `count` cells of the grid, drawn evenly and in the order of the grid."""
+        """Return at most `count` different cells of the grid, every cell with the same chance."""
         size = self.size()
         if size <= count:
             return list(self.grid())
-        chosen = sorted(random.Random(seed).sample(range(size), count))
-        if not self.only_if and not self.forbidden:
-            return [self._cell_at(index) for index in chosen]
-        wanted = set(chosen)
-        return [cell for index, cell in enumerate(self.grid()) if index in wanted]
+        bound, free = self._split()
+        num_free = math.prod(len(domain.spread()) for domain in free.axes.values())
+        chosen = iter(sorted(random.Random(seed).sample(range(size), count)))
+        cells: list[Cell] = []
+        index: int | None = next(chosen)
+        for number, cell in enumerate(bound.grid()):
+            while index is not None and index < (number + 1) * num_free:
+                whole = cell | free._cell_at(index % num_free)
+                cells.append({path: whole[path] for path in self.axes if path in whole})
+                index = next(chosen, None)
+        return cells
+
+    def _split(self) -> tuple[Space, Space]:
+        """Return the space of the axes that conditions name and the space of all others: every pair is a cell."""
+        named = {path for condition in (*self.only_if.values(), *self.forbidden) for path in condition}
+        bound = {path: domain for path, domain in self.axes.items() if path in named or path in self.only_if}
+        free = {path: domain for path, domain in self.axes.items() if path not in bound}
+        return replace(self, axes=bound), Space(self.base, free)
 
     def _cell_at(self, index: int) -> Cell:
-        """Return a cell of an unconditional grid by its position."""
+        """Return a cell of a space without conditions by its position in the grid."""
         values: list[tuple[str, Setting]] = []
         for path, domain in reversed(list(self.axes.items())):
             index, position = divmod(index, len(spread := domain.spread()))
