@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from orchestrator.storage import LocalStorage, Storage
 from trm_data import DataRequest, Dataset, build, open_dataset
+from trm_data import find as find_built
+from trm_data.errors import DataError
+from trm_data.manifest import MANIFEST, Manifest
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,40 +44,56 @@ def find(storage: Storage, name: str, progress: Progress | None = None) -> Datas
     return provide(storage, DataRequest(benchmark=name), progress)
 
 
+def locate(storage: Storage, name: str, progress: Progress | None = None) -> Path:
+    """The folder of a dataset, found as by `find`, but not opened: it may be damaged."""
+    if (Path(name) / MANIFEST).is_file():
+        return Path(name)
+    if "/" not in name and storage.exists(f"datasets/{name}/{MANIFEST}"):
+        return _local_folder(storage, name)
+    built = find_built(DataRequest(benchmark=name), local_root(storage))
+    return provide(storage, DataRequest(benchmark=name), progress).path if built is None else built
+
+
 def ensure_local(storage: Storage, name: str) -> Dataset:
     """Open the dataset `name`, fetching it from the storage first where this machine does not have it.
 
     Raises:
         KeyError: the storage does not hold it.
+        DataError: it is damaged.
     """
+    return open_dataset(_local_folder(storage, name))
+
+
+def _local_folder(storage: Storage, name: str) -> Path:
     path = local_root(storage) / name
     if not path.is_dir() and not isinstance(storage, LocalStorage):
         _download(storage, name, path)
-    return open_dataset(path)
+    return path
 
 
 def _upload(storage: Storage, path: Path) -> None:
-    """The manifest goes last: whoever sees it sees the whole dataset."""
+    """The manifest goes last: whoever sees it sees the whole dataset. What else is in the folder stays here."""
     prefix = f"datasets/{path.name}"
-    if storage.exists(f"{prefix}/manifest.json"):
+    if storage.exists(f"{prefix}/{MANIFEST}"):
         return
-    files = sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.name == "manifest.json")
-    for file in files:
-        storage.write(f"{prefix}/{file.relative_to(path).as_posix()}", file.read_bytes())
+    for name in [*sorted(Manifest.read(path).files), MANIFEST]:
+        storage.write(f"{prefix}/{name}", (path / name).read_bytes())
 
 
 def _download(storage: Storage, name: str, path: Path) -> None:
-    prefix = f"datasets/{name}/"
-    keys = storage.list(prefix.rstrip("/"))
-    if f"{prefix}manifest.json" not in keys:
-        raise KeyError(f"{prefix}manifest.json")
+    """Fetch the files that the manifest names, and only these.
+
+    Raises:
+        KeyError: the storage does not hold the dataset.
+        DataError: a file is missing or is not the one that the manifest names.
+    """
+    prefix = f"datasets/{name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{name}."))
     try:
-        for key in keys:
-            target = aside / key.removeprefix(prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(storage.read(key))
+        (aside / MANIFEST).write_bytes(storage.read(f"{prefix}/{MANIFEST}"))
+        for file, wanted in Manifest.read(aside).files.items():
+            (aside / file).write_bytes(_fetched(storage, f"{prefix}/{file}", wanted))
         try:
             aside.rename(path)
         except OSError:
@@ -82,6 +102,17 @@ def _download(storage: Storage, name: str, path: Path) -> None:
             # another trial on this machine was faster: its copy is as good
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fetched(storage: Storage, key: str, wanted: str) -> bytes:
+    remedy = f"Delete {key.rsplit('/', 1)[0]} from the storage and build the dataset again"
+    try:
+        content = storage.read(key)
+    except KeyError:
+        raise DataError(f"{key} is missing in the storage", remedy) from None
+    if hashlib.sha256(content).hexdigest() != wanted:
+        raise DataError(f"{key}: its content has changed since it was built", remedy)
+    return content
 
 
 class Library:

@@ -25,6 +25,7 @@ from trm_model.table_deltas import Base, join, split
 
 _KEY = "trm"
 _FORMAT = 1
+_OLDER = "Delete it; the one before it will be used"
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -151,7 +152,10 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
     told = header.get("table")
     tensors = _tensors(data, where)
     if told is not None:
-        tensors = join(tensors, _table(told, where, store), int(header["step"]))
+        try:
+            tensors = join(tensors, _table(told, where, store), int(header["step"]))
+        except ValueError as error:
+            raise CheckpointError(f"{where} is damaged: {error}", _OLDER) from None
     return Checkpoint(tensors, header)
 
 
@@ -159,7 +163,7 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{where} is damaged: {error}", "Delete it; the one before it will be used") from error
+        raise CheckpointError(f"{where} is damaged: {error}", _OLDER) from error
 
 
 def _table(told: Mapping[str, Any], where: str, store: CheckpointStore | None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trm_data.errors import ConfigError
+from trm_data.errors import ConfigError, first_line
 from trm_data.loader import TrainLoader
 from trm_model.checkpoint import Checkpoint, CheckpointError
 from trm_model.config import TrialConfig
@@ -25,7 +25,7 @@ from trm_model.ema import MovingAverage
 from trm_model.energy import EnergyMeter, gpu_uuid
 from trm_model.evaluate import evaluate
 from trm_model.gallery import gallery
-from trm_model.halting import Carry, earliest_halt, with_halted, without_halted
+from trm_model.halting import Carry, carry_fault, earliest_halt, with_halted, without_halted
 from trm_model.losses import as_targets
 from trm_model.optim import FlatParameters, build_optimizer, schedule
 from trm_model.outcomes import EvalResult
@@ -49,6 +49,12 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device='cuda', but this machine has no usable CUDA device", "Set it to auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _damaged(checkpoint: Checkpoint, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint at step {checkpoint.step} is damaged: {what}", "Delete it; the one before it will be used"
+    )
 
 
 class _Part(NamedTuple):
@@ -300,11 +306,24 @@ class Trainer:
         """Go on from a checkpoint of the same run.
 
         Raises:
-            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids.
+            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids, or is damaged.
         """
         self._check_same_run(checkpoint)
-        # Parameters are views of the flat vector, so copying into them copies into it.
-        self.model.load_state_dict(checkpoint.section("model"))
+        fault = carry_fault(
+            checkpoint.section("carry"),
+            self.carry,
+            slots=self.config.train.batch_size,
+            vocab_size=self.dataset.vocab_size,
+            num_identifiers=self.num_identifiers,
+            supervision_steps=self.config.model.supervision_steps,
+        )
+        if fault is not None:
+            raise _damaged(checkpoint, fault)
+        try:
+            # Parameters are views of the flat vector, so copying into them copies into it.
+            self.model.load_state_dict(checkpoint.section("model"))
+        except RuntimeError as error:
+            raise _damaged(checkpoint, first_line(error)) from None
         if self.model.puzzle_embedding is not None:
             # Checkpoints of earlier versions do not know when each row was changed: count them all as just changed.
             changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))

@@ -105,7 +105,7 @@ def open_dataset(path: Path) -> Dataset:
     """Map a built dataset into memory.
 
     Raises:
-        DataError: the folder is no dataset, is damaged, or was made by a newer version.
+        DataError: the folder is no dataset, is damaged or changed, or was made by a newer version.
     """
     return Dataset(Path(path))
 

@@ -11,14 +11,18 @@ from pydantic import ValidationError
 from trm_data.config import DataRequest
 from trm_data.errors import DataError
 from trm_data.files import write_atomic
-from trm_data.schema import Family, Ids
+from trm_data.schema import SPLITS, Family, Ids, vocab_size
 from trm_data.settings import Settings
+from trm_data.sudoku import BOXES
 
 MANIFEST = "manifest.json"
+PUZZLES, EXAMPLES = "puzzles.arrow", "examples.arrow"
+AUGMENTATIONS, PLACES = "augmentations.arrow", "places.arrow"
 FORMAT = 1
 """Version of the folder layout. A newer one is refused."""
 
 Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
+_SYMMETRIES: dict[Family, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 
 
 class Manifest(Settings):
@@ -72,8 +76,28 @@ class Manifest(Settings):
         if isinstance(version, int) and version > FORMAT:
             raise DataError(f"{path} has format {version}, this version reads {FORMAT}", "Upgrade, or build it again")
         try:
-            return cls.model_validate(values)
+            manifest = cls.model_validate(values)
+            contradiction = manifest._contradiction()
         except ValidationError as error:
-            raise DataError(
-                f"{path} is damaged: {error.errors()[0]['msg']}", "Delete the dataset's folder and build it again"
-            ) from None
+            contradiction = str(error.errors()[0]["msg"])
+        if contradiction is not None:
+            raise DataError(f"{path} is damaged: {contradiction}", "Delete the dataset's folder and build it again")
+        return manifest
+
+    def _contradiction(self) -> str | None:
+        """What cannot be true of a built dataset, or None. The kernels rely on all of it."""
+        (height, width), arc = self.grid_shape, self.family == "arc"
+        sides = {"sudoku": set(BOXES), "maze": set(range(2, 256)), "arc": {30}}[self.family]
+        if height != width or height not in sides:
+            return f"there is no {self.family} of {height}x{width} cells"
+        if self.vocab_size != vocab_size(self.family, height):
+            return f"vocab_size={self.vocab_size} is not that of {self.family} {height}x{height}"
+        if self.augmentation != _SYMMETRIES[self.family] or (self.ids != "shared") != arc:
+            return f"augmentation {self.augmentation} and ids {self.ids} do not fit {self.family}"
+        if any(set(numbers) != set(SPLITS) or min(numbers.values()) < 0 for numbers in (self.counts, self.examples)):
+            return f"counts and examples need a number for each of {', '.join(SPLITS)}"
+        needed = {PUZZLES, EXAMPLES} | ({AUGMENTATIONS} if arc else set())
+        possible = {PUZZLES, EXAMPLES, AUGMENTATIONS} | ({PLACES} if self.ids == "upstream" else set())
+        if not needed <= set(self.files) <= possible:
+            return f"its files are {', '.join(sorted(self.files))}, not {', '.join(sorted(needed))}"
+        return None
