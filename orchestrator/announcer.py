@@ -10,7 +10,7 @@ from orchestrator.datasets import Library
 from orchestrator.job import Job
 from orchestrator.lifecycle import Shorter
 from orchestrator.record import Status, TrialRecord, dump, read_trial
-from orchestrator.recorded import head_of, trial_folder
+from orchestrator.recorded import head_of, trial_folder, write_head
 from orchestrator.reuse import Earlier
 from orchestrator.starts import NOWHERE, Start
 from orchestrator.storage import Storage
@@ -48,7 +48,7 @@ class Announcer:
         shorter = self._shorter.of(trial.config)
         origin = {"kind": "continued", "trial_id": shorter.trial_id} if shorter else None
         folder = trial_folder(self._storage, self._sweep, trial.trial_id)
-        folder.create("trial.json", dump(head_of(trial, dataset, origin)))
+        source = write_head(folder, trial.config, head_of(trial, dataset, origin))
         cpus = demand.resources["CPU"]
         threads = trial.config.runtime.num_threads or max(1, int(cpus))
         runtime = trial.config.runtime.model_copy(update={"num_threads": threads})
@@ -61,6 +61,7 @@ class Announcer:
             dataset=dataset.path.name,
             placement=placement | ({"memory_share": demand.gpus} if 0 < demand.gpus < 1 else {}),
             continues=shorter.trial_id if shorter else None,
+            recursion=source,
         )
 
     def give_up(self, record: TrialRecord, status: Status, reason: str) -> None:

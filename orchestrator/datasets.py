@@ -59,12 +59,14 @@ def ensure_local(storage: Storage, name: str) -> Dataset:
 
     Raises:
         KeyError: the storage does not hold it.
-        DataError: it is damaged.
+        DataError: the name leads out of the folder of datasets, or the storage's copy is damaged.
     """
     return open_dataset(_local_folder(storage, name))
 
 
 def _local_folder(storage: Storage, name: str) -> Path:
+    if name != Path(name).name or name.startswith("."):  # may come from a record that somebody else wrote
+        raise DataError(f"{name!r} is no name of a dataset in {storage.url}", "Name a built dataset with --dataset")
     path = local_root(storage) / name
     if not path.is_dir() and not isinstance(storage, LocalStorage):
         _download(storage, name, path)

@@ -7,11 +7,13 @@ from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.plan import PlannedTrial
-from orchestrator.record import TrialRecord, read_trial
+from orchestrator.record import TrialRecord, dump, read_trial
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
 from trm_data import Dataset
 from trm_data.errors import nearest
+from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 
 def sweep_folder(storage: Storage, name: str) -> Storage:
@@ -75,6 +77,20 @@ def head_of(trial: PlannedTrial, dataset: Dataset, origin: dict[str, Any] | None
         "dataset": {**dataset.describe(), "name": dataset.path.name},
     }
     return head | ({"origin": origin} if origin else {})
+
+
+def write_head(folder: Storage, config: TrialConfig, head: dict[str, Any]) -> str | None:
+    """Write `trial.json` unless it is there, before it the source of the trial's own recursion, which is returned.
+
+    Raises:
+        ConfigError: this process does not trust the recursion file that the configuration names.
+    """
+    address = config.model.recursion
+    source = None if address is None else trusted_source(address).text
+    if source is not None:
+        folder.create("recursion.py", source.encode())
+    folder.create("trial.json", dump(head))
+    return source
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

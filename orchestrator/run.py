@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from orchestrator.cluster.connect import check_cluster
@@ -13,7 +14,7 @@ from orchestrator.lifecycle import current, extension_between
 from orchestrator.lock import DriverLock
 from orchestrator.options import Ending, Options
 from orchestrator.planner import Planner
-from orchestrator.record import dump, read_trials
+from orchestrator.record import TrialRecord, dump, read_trials
 from orchestrator.recorded import differences, find_definition, sweep_folder
 from orchestrator.storage import Storage
 from orchestrator.sweep import Sweep
@@ -21,6 +22,7 @@ from orchestrator.treasury import require_budget_for_one
 from orchestrator.warm_start import warm_start
 from orchestrator.watcher import Watcher
 from trm_data import fingerprint
+from trm_model.recursion_file import replace_in, trusted_source
 
 __all__ = ["Ending", "Options", "run_sweep"]
 
@@ -40,11 +42,14 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
     Raises:
         SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
+        ConfigError: a recursion file that nothing in this command names.
     """
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
     _agree(recorded, sweep)
-    require_budget_for_one(sweep, options.budget, read_trials(storage, sweep.name) if recorded else [])
+    earlier = read_trials(storage, sweep.name) if recorded else []
+    _require_trust(sweep, earlier)
+    require_budget_for_one(sweep, options.budget, earlier)
     if options.address is not None:
         check_cluster(options.address)
     with DriverLock(folder, sweep.name) as lock:
@@ -63,6 +68,12 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
         if ending is not Ending.COMPLETE:  # trials wrote their last words after Tune had let them go
             planner = Planner(sweep, fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
         return Outcome(ending, planner, driver.refused)
+
+
+def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
+    """Raises ConfigError if a trial would need the code of a file that this command does not name."""
+    unfinished = [record.config.plain() for record in records if not record.status.is_final]
+    replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
 
 
 def _agree(recorded: Sweep | None, sweep: Sweep) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from trm_data.config import DataRequest
 from trm_data.errors import DataError
@@ -48,9 +49,17 @@ class Manifest(Settings):
     examples: dict[str, int]
     """(input, label) pairs per split."""
     files: dict[str, str]
-    """sha256 of every Arrow file."""
+    """sha256 of every Arrow file, by its name in the folder."""
     facts: dict[str, Any]
     """What the source had to say: hashes, rows dropped, options of the build."""
+
+    @field_validator("files")
+    @classmethod
+    def _check_files(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if not re.fullmatch(r"[a-z_]+\.arrow", name):
+                raise ValueError(f"{name!r} is no name of a dataset's file")
+        return files
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""

@@ -13,10 +13,11 @@ from orchestrator.errors import SweepError
 from orchestrator.identity import trial_id
 from orchestrator.job import Job
 from orchestrator.naming import configure
-from orchestrator.record import Status, TrialRecord, dump, read_trial
-from orchestrator.recorded import find_trial, trial_folder
+from orchestrator.record import Status, TrialRecord, read_trial
+from orchestrator.recorded import find_trial, trial_folder, write_head
 from orchestrator.storage import Storage
 from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 FOLDER = "reproduced"
 """Beside the sweeps, without a definition of its own: on no leaderboard."""
@@ -32,6 +33,8 @@ def reproduce_trial(storage: Storage, address: str, tolerance: float, as_json: b
     if record.result is None:
         raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
     config = _as_it_ran(record)
+    if config.model.recursion is not None:
+        trusted_source(config.model.recursion)
     dataset = Library(storage).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(
@@ -46,10 +49,8 @@ def reproduce_trial(storage: Storage, address: str, tolerance: float, as_json: b
     if folder.exists("result.json"):  # of an earlier reproduction
         for key in folder.list():
             folder.delete(key)
-    folder.create(
-        "trial.json",
-        dump({"stage": record.stage, "family": record.family, "config": config.plain(), "dataset": record.dataset}),
-    )
+    head = {"stage": record.stage, "family": record.family, "config": config.plain(), "dataset": record.dataset}
+    write_head(folder, config, head)
     news = run_job(Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name), config.train.max_steps)
     if news.status == Status.INTERRUPTED:
         err.print("interrupted: go on with the same command")

@@ -15,8 +15,8 @@ from orchestrator.identity import trial_id
 from orchestrator.job import Job, News
 from orchestrator.lock import DriverLock
 from orchestrator.plan import PlannedTrial
-from orchestrator.record import Status, dump, read_trial
-from orchestrator.recorded import head_of, trial_folder
+from orchestrator.record import Status, read_trial
+from orchestrator.recorded import head_of, trial_folder, write_head
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import Resources
 from trm_model.config import TrialConfig
@@ -39,7 +39,7 @@ def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1)
     folder = trial_folder(storage, SWEEP, identity)
     family = config.recipe or "train"
     trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
-    folder.create("trial.json", dump(head_of(trial, dataset)))
+    write_head(folder, config, head_of(trial, dataset))
     if not folder.exists("result.json"):
         with DriverLock(folder, f"train/{identity}"):
             job = Job(storage.url, SWEEP, identity, config.plain(), dataset.path.name, processes=processes)
