@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from pathlib import Path
 from orchestrator.storage import LocalStorage, Storage
 from trm_data import DataRequest, Dataset, build, open_dataset
 from trm_data import find as find_built
+from trm_data.builder import public_request
 from trm_data.errors import DataError
 from trm_data.manifest import MANIFEST, Manifest
+from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,12 +68,34 @@ def ensure_local(storage: Storage, name: str) -> Dataset:
 
 
 def _local_folder(storage: Storage, name: str) -> Path:
-    if name != Path(name).name or name.startswith("."):  # may come from a record that somebody else wrote
+    if not name or name != Path(name).name or name.startswith("."):  # may come from a record that somebody else wrote
         raise DataError(f"{name!r} is no name of a dataset in {storage.url}", "Name a built dataset with --dataset")
     path = local_root(storage) / name
     if not path.is_dir() and not isinstance(storage, LocalStorage):
         _download(storage, name, path)
     return path
+
+
+def provide_stored(storage: Storage, request: DataRequest, progress: Progress | None = None) -> Dataset:
+    """What a stored request asks for: generated anew if need be, but of puzzles from a source only what is built.
+
+    A source is a file or address of whoever wrote the record; to read it here could reach what only the reader may see.
+
+    Raises:
+        DataError: the storage holds no dataset that was built from this source.
+    """
+    sources = [source for source in (request.source, request.extra_training) if source is not None]
+    if not sources:
+        return provide(storage, request, progress)
+    wanted = public_request(request)
+    for key in sorted(storage.list("datasets")):
+        _, name, *rest = key.split("/")
+        if rest == [MANIFEST] and json.loads(storage.read(key)).get("request") == wanted.plain():
+            return ensure_local(storage, name)
+    raise DataError(
+        f"{storage.url} holds no dataset built from {parse_address(sources[0])}, which only a record names",
+        "Build it with `trm data build`, or name the sweep's own file: trm sweep run FILE",
+    )
 
 
 def _upload(storage: Storage, path: Path) -> None:
@@ -120,13 +145,22 @@ def _fetched(storage: Storage, key: str, wanted: str) -> bytes:
 class Library:
     """The datasets of a sweep, provided once each."""
 
-    def __init__(self, storage: Storage, progress: Progress | None = None) -> None:
+    def __init__(self, storage: Storage, progress: Progress | None = None, *, is_stored: bool = False) -> None:
+        """`is_stored`: the requests come from a record, so that no source is opened (`provide_stored`)."""
         self._storage = storage
+        self._provide = provide_stored if is_stored else provide
         self._progress = progress
         self._datasets: dict[DataRequest, Dataset] = {}
 
     def get(self, request: DataRequest) -> Dataset:
         """Build or find."""
         if request not in self._datasets:
-            self._datasets[request] = provide(self._storage, request, self._progress)
+            self._datasets[request] = self._provide(self._storage, request, self._progress)
         return self._datasets[request]
+
+    def fingerprint(self, request: DataRequest) -> str:
+        """The identity of the dataset that `get` gives; nothing is generated for it."""
+        has_source = request.source is not None or request.extra_training is not None
+        if has_source and self._provide is provide_stored:
+            return self.get(request).fingerprint
+        return fingerprint(request)

@@ -21,7 +21,6 @@ from orchestrator.sweep import Sweep
 from orchestrator.treasury import require_budget_for_one
 from orchestrator.warm_start import warm_start
 from orchestrator.watcher import Watcher
-from trm_data import fingerprint
 from trm_model.recursion_file import replace_in, trusted_source
 
 __all__ = ["Ending", "Options", "run_sweep"]
@@ -54,11 +53,11 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
         check_cluster(options.address)
     with DriverLock(folder, sweep.name) as lock:
         folder.write("sweep.json", dump(sweep.plain()))
-        library = Library(storage, watcher.building)
+        library = Library(storage, watcher.building, is_stored=options.is_stored)
         library.get(sweep.base.data.request())
         records = read_trials(storage, sweep.name)
-        others = warm_start(sweep, storage, fingerprint)
-        planner = Planner(sweep, fingerprint, current(sweep, records), others)
+        others = warm_start(sweep, storage, library.fingerprint)
+        planner = Planner(sweep, library.fingerprint, current(sweep, records), others)
         if planner.is_done:
             return Outcome(Ending.COMPLETE, planner)
         if lock.took_over:
@@ -66,7 +65,7 @@ def run_sweep(sweep: Sweep, storage: Storage, options: Options, watcher: Watcher
         driver = Driver(sweep, storage, library, planner, records, watcher, lock, options)
         ending = driver.run()
         if ending is not Ending.COMPLETE:  # trials wrote their last words after Tune had let them go
-            planner = Planner(sweep, fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
+            planner = Planner(sweep, library.fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
         return Outcome(ending, planner, driver.refused)
 
 

@@ -155,6 +155,25 @@ def test_copied_checkpoint_takes_its_base_along() -> None:
     assert torch.equal(Run(target).table, running.table)
 
 
+def test_base_outside_the_folder_is_not_opened(tmp_path: Path) -> None:
+    """A checkpoint from somebody else may name any file of the reader's."""
+    store = LocalCheckpoints(tmp_path / "checkpoints")
+    running = Run(store)
+    running.change(ROWS)
+    running.save()
+    name = names_of(store)[-1]
+    (store.path / "base-00000001.safetensors").rename(tmp_path / "base-00000001.safetensors")
+    data = store.read(name)
+    header = read_header(data)
+    header["table"]["base"]["name"] = "../base-00000001.safetensors"
+    store.write(name, pack(safetensors.torch.load(data), header))
+    target = MemoryStore()
+    for act in (lambda: read(store, name), lambda: Run(store), lambda: copy(store, name, target)):
+        with pytest.raises(CheckpointError, match="is no name of a base"):
+            act()
+    assert target.names() == []
+
+
 @pytest.mark.parametrize("damage", ["missing", "changed", "cut"])
 def test_missing_or_damaged_base_is_one_clear_line(damage: str, tmp_path: Path) -> None:
     store = LocalCheckpoints(tmp_path)

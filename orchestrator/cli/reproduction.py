@@ -35,7 +35,7 @@ def reproduce_trial(storage: Storage, address: str, tolerance: float, as_json: b
     config = _as_it_ran(record)
     if config.model.recursion is not None:
         trusted_source(config.model.recursion)
-    dataset = Library(storage).get(config.data.request())
+    dataset = Library(storage, is_stored=True).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(
             f"trial {record.trial_id} cannot be made again here: its dataset {record.dataset['fingerprint']} is now "

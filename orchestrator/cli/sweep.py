@@ -196,7 +196,8 @@ def resume(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
         canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
-    drive(load_definition(open_storage(storage), name), storage, tracking, notify, options)
+    sweep = load_definition(open_storage(storage), name)
+    drive(sweep, storage, tracking, notify, {**options, "is_stored": True})
 
 
 @app.command()
