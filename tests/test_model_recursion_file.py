@@ -47,10 +47,10 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def train(capsys: pytest.CaptureFixture[str], storage: Path, recursion: str) -> dict[str, Any]:
+def train(capsys: pytest.CaptureFixture[str], storage: Path, recursion: str, *more: str) -> dict[str, Any]:
     """The result of `trm train` with a recursion of its own."""
     options = [*set_options(TINY), "--set", f"model.recursion={recursion}", "--storage", str(storage), "--json"]
-    code, out, err = call(capsys, "train", *options)
+    code, out, err = call(capsys, "train", *options, *more)
     assert code == 0, err
     return json.loads(out)
 
@@ -188,6 +188,19 @@ def test_bad_recursion_is_refused_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("class Mine:\n    pass\n", "defines no Recursion named 'Mine'"), ("class Mine(X): ...", "NameError")],
+)
+def test_file_that_fails_is_one_line(text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    storage = tmp_path / "runs"
+    code, _, err = call(capsys, "train", "--set", f"model.recursion={file}:Mine", "--storage", str(storage))
+    assert code == 2 and words in err and len(err.splitlines()) == 1
+    assert not storage.exists()
+
+
 def sweep_file(recursion: str, **settings: Any) -> str:
     """A study that compares the variant's recursion with one from a file."""
     base = {**TINY, **settings}
@@ -261,6 +274,11 @@ def test_real_sweep_needs_the_file_only_when_it_is_read(tmp_path: Path, capsys: 
     assert scored[0] != scored[1], "the two cells are different models"
     [kept] = storage.glob("sweeps/own/trials/*/recursion.py")
     assert kept.read_text() == copy.read_text()
+
+
+def test_run_in_two_processes_gets_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_code(tmp_path / "mine.py")
+    assert train(capsys, tmp_path / "runs", f"{file}:Mine", "--processes", "2")["steps"] == TINY["train.max_steps"]
 
 
 def test_vary_on_the_command_line_names_the_files(

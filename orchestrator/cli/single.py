@@ -20,6 +20,7 @@ from orchestrator.recorded import head_of, trial_folder, write_head
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import Resources
 from trm_model.config import TrialConfig
+from trm_model.recursion import load_recursion
 from trm_model.trainer import resolve_device
 
 SWEEP = "train"
@@ -28,6 +29,8 @@ SWEEP = "train"
 
 def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1) -> int:
     """Train, show, record. Returns the exit code: 0 finished, 1 failed, 3 interrupted."""
+    if config.model.recursion is not None:
+        load_recursion(config.model.recursion)  # a file that fails is the user's mistake, and no result of a trial
     storage = open_storage(url)
     with BuildBar() as progress:
         dataset = provide(storage, config.data.request(), progress)
