@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.storage import LocalStorage, Storage
-from trm_data import DataRequest, Dataset, build, open_dataset
+from trm_data import DataRequest, Dataset, build, fingerprint, open_dataset
 from trm_data import find as find_built
 from trm_data.builder import public_request
 from trm_data.errors import DataError

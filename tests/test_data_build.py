@@ -323,7 +323,7 @@ def test_column_with_empty_values_is_refused(small: Dataset, tmp_path: Path) -> 
         ({"vocab_size": 200}, "vocab_size=200 is not that of sudoku 4x4"),
         ({"augmentation": "arc"}, "augmentation arc and ids shared do not fit sudoku"),
         ({"examples": {"train": 35}}, "counts and examples need a number for each of train, validation, test"),
-        ({"files": {"../puzzles.arrow": ""}}, "its files are ../puzzles.arrow"),
+        ({"files": {"../puzzles.arrow": ""}}, "Value error, '../puzzles.arrow' is no name of a dataset's file"),
     ],
 )
 def test_manifest_that_contradicts_itself_is_refused(change: dict[str, Any], message: str, copy: Path) -> None:
