@@ -16,6 +16,8 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
 from trm_data.errors import nearest
+from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
@@ -82,6 +84,20 @@ def head_of(trial: PlannedTrial, dataset: Dataset, origin: dict[str, Any] | None
         "dataset": {**dataset.describe(), "name": dataset.path.name},
     }
     return head | ({"origin": origin} if origin else {})
+
+
+def write_head(folder: Storage, config: TrialConfig, head: dict[str, Any]) -> str | None:
+    """Write `trial.json` unless it is there, before it the source of the trial's own recursion, which is returned.
+
+    Raises:
+        ConfigError: this process does not trust the recursion file that the configuration names.
+    """
+    address = config.model.recursion
+    source = None if address is None else trusted_source(address).text
+    if source is not None:
+        folder.create("recursion.py", source.encode())
+    folder.create("trial.json", to_json_bytes(head))
+    return source
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
