@@ -14,7 +14,6 @@ from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
 from orchestrator.sweep.trials import PlannedTrial, trial_id
@@ -37,7 +36,7 @@ def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1)
     folder = trial_folder(storage, SINGLE_RUNS, identity)
     family = config.recipe or "train"
     trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
-    folder.create("trial.json", to_json_bytes(head_of(trial, dataset)))
+    folder.create("trial.json", head_of(trial, dataset).encode())
     if not folder.exists("result.json"):
         with Lease(folder, f"train/{identity}"):
             job = Job(storage.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
@@ -81,11 +80,11 @@ def _show(storage: Storage, identity: str, as_json: bool) -> None:
     record = read_trial(storage, SINGLE_RUNS, identity)
     assert record.result is not None
     if as_json:
-        shown = {key: value for key, value in record.result.items() if key != "per_item"}
+        shown = {key: value for key, value in record.result.plain().items() if key != "per_item"}
         print(json.dumps({"trial_id": identity, **shown}, indent=1))
         return
-    metrics = record.result["metrics"]
+    metrics = record.result.metrics
     exact, cell = 100 * metrics["exact_accuracy"], 100 * metrics["cell_accuracy"]
-    items = record.result["items"]
-    out.print(f"{exact:.1f} % of {items} {record.result['split']} puzzles solved, {cell:.1f} % of cells right")
+    items = record.result.items
+    out.print(f"{exact:.1f} % of {items} {record.result.split} puzzles solved, {cell:.1f} % of cells right")
     out.print(f"record: {storage.url}/sweeps/{SINGLE_RUNS}/trials/{identity}")
