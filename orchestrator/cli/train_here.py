@@ -83,11 +83,11 @@ def _show(storage: Storage, identity: str, as_json: bool) -> None:
     record = read_trial(storage, SINGLE_RUNS, identity)
     assert record.result is not None
     if as_json:
-        shown = {key: value for key, value in record.result.items() if key != "per_item"}
+        shown = {key: value for key, value in record.result.plain().items() if key != "per_item"}
         print(json.dumps({"trial_id": identity, **shown}, indent=1))
         return
-    metrics = record.result["metrics"]
+    metrics = record.result.metrics
     exact, cell = 100 * metrics["exact_accuracy"], 100 * metrics["cell_accuracy"]
-    items = record.result["items"]
-    out.print(f"{exact:.1f} % of {items} {record.result['split']} puzzles solved, {cell:.1f} % of cells right")
+    items = record.result.items
+    out.print(f"{exact:.1f} % of {items} {record.result.split} puzzles solved, {cell:.1f} % of cells right")
     out.print(f"record: {storage.url}/sweeps/{SINGLE_RUNS}/trials/{identity}")
