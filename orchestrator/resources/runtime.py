@@ -172,18 +172,19 @@ def _finished_run(record: TrialRecord) -> _FinishedRun | None:
         return None
     [attempt] = record.attempts
     seconds = attempt_usage(record)[0].duration_s
-    if attempt.end is None or attempt.start.get("from_step") != 0 or seconds <= 0:
+    if attempt.end is None or attempt.start.from_step != 0 or seconds <= 0:
         return None
     start = attempt.start
-    is_cpu = start.get("device") == CPU or not (start.get("gpu_type") or start.get("gpu_name"))
+    gpu_name = start.gpu_type or start.gpu_name
+    is_cpu = start.device == CPU or gpu_name is None
     return _FinishedRun(
-        started_s=float(start.get("started_s", 0.0)),
+        started_s=start.started_s,
         seconds=seconds,
         config=record.config,
-        device=CPU if is_cpu else _device_name(str(start.get("gpu_type") or start.get("gpu_name"))),
-        share=1.0 if is_cpu else float(start.get("gpu_count") or 1.0),
-        host=str(start.get("host", "")),
-        num_threads=start.get("num_threads"),
+        device=CPU if is_cpu or gpu_name is None else _device_name(gpu_name),
+        share=1.0 if is_cpu else start.gpu_count or 1.0,
+        host=start.host or "",
+        num_threads=start.num_threads,
     )
 
 

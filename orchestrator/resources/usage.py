@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from pydantic import Field
 
-from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, AttemptStart, Row, Status, TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_per_gpu_hour
 from trm_data.settings import Settings
 
@@ -98,7 +98,7 @@ def attempt_usage(record: TrialRecord, now_s: float | None = None) -> list[Attem
         now_s: the present, in seconds since the epoch: a trial that runs is charged until then. None charges every
             attempt up to its end or its last row.
     """
-    starts = [_started_s(attempt) for attempt in record.attempts]
+    starts = [attempt.start.started_s for attempt in record.attempts]
     last = len(starts) - 1
     found = []
     for index, attempt in enumerate(record.attempts):
@@ -140,7 +140,7 @@ def measured_kwh(record: TrialRecord) -> float | None:
 
     This is a lower bound: what a lost attempt did after its last checkpoint is not in its record.
     """
-    starts = [_started_s(attempt) for attempt in record.attempts]
+    starts = [attempt.start.started_s for attempt in record.attempts]
     total_j = 0.0
     for begin_s, successor_s in zip(starts, [*starts[1:], None], strict=False):
         rows = _rows_of(record, begin_s, successor_s)
@@ -153,9 +153,9 @@ def measured_kwh(record: TrialRecord) -> float | None:
 
 def spending(records: Iterable[TrialRecord], now_s: float) -> Spent:
     """Add up all attempts of a sweep. Trials that were reused from another sweep cost this one nothing."""
-    own = [record for record in records if (record.origin or {}).get("kind") != "reused"]
+    own = [record for record in records if record.origin is None or record.origin.kind != "reused"]
     uses = [usage for record in own for usage in attempt_usage(record, now_s)]
-    starts = [_started_s(record.attempts[0]) for record in own if record.attempts]
+    starts = [record.attempts[0].start.started_s for record in own if record.attempts]
     return Spent(
         trials=len(starts),
         gpu_hours=sum(use.gpu_hours for use in uses),
@@ -174,10 +174,6 @@ def exceeded(spent: Spent, budget: Budget) -> str | None:
     return None
 
 
-def _started_s(attempt: Attempt) -> float:
-    return float(attempt.start.get("started_s", 0.0))
-
-
 def _rows_of(record: TrialRecord, begin_s: float, successor_s: float | None) -> list[Row]:
     """Return the rows of one attempt by their time. Rows from before its start were inherited from a shorter trial."""
     own = [row for row in record.rows if begin_s <= row.time_s and (successor_s is None or row.time_s < successor_s)]
@@ -186,12 +182,12 @@ def _rows_of(record: TrialRecord, begin_s: float, successor_s: float | None) -> 
 
 def _duration_s(attempt: Attempt, rows: Sequence[Row], successor_s: float | None, until_s: float | None) -> float:
     """Return how long an attempt lasted. `until_s`: the present, where the trial runs."""
-    begin_s = _started_s(attempt)
-    if attempt.end is not None and attempt.end.get("elapsed_s") is not None:
-        return max(0.0, float(attempt.end["elapsed_s"]))  # by a monotonic clock: records of newer versions have it
+    begin_s = attempt.start.started_s
+    if attempt.end is not None and attempt.end.elapsed_s is not None:
+        return max(0.0, attempt.end.elapsed_s)  # by a monotonic clock: no step of the wall clock changes it
     total_s, last_s = _time_of_rows(begin_s, rows)
     if attempt.end is not None:
-        return total_s + max(0.0, float(attempt.end.get("ended_s", last_s)) - last_s)
+        return total_s + max(0.0, attempt.end.ended_s - last_s)
     if until_s is not None and until_s - last_s < SILENT_S:
         total_s += max(0.0, until_s - last_s)
     return total_s if successor_s is None else min(total_s, max(0.0, successor_s - begin_s))
@@ -212,12 +208,12 @@ def _time_of_rows(begin_s: float, rows: Iterable[Row]) -> tuple[float, float]:
     return total_s, last_s
 
 
-def _charged(start: dict[str, Any], duration_s: float) -> AttemptUsage:
+def _charged(start: AttemptStart, duration_s: float) -> AttemptUsage:
     name = _gpu_of(start)
     hours = _gpu_count(start) * duration_s / 3600
     if not hours:
         return AttemptUsage(duration_s, 0.0, 0.0, 0.0)
-    price, power_kw = price_per_gpu_hour(name, start.get("market")), _power_kw(name)
+    price, power_kw = price_per_gpu_hour(name, start.market), _power_kw(name)
     return AttemptUsage(
         duration_s,
         hours,
@@ -226,19 +222,19 @@ def _charged(start: dict[str, Any], duration_s: float) -> AttemptUsage:
     )
 
 
-def _gpu_count(start: dict[str, Any]) -> float:
-    if start.get("device") == "cpu":
+def _gpu_count(start: AttemptStart) -> float:
+    if start.device == "cpu":
         return 0.0
-    if start.get("gpu_count"):
-        return float(start["gpu_count"])
+    if start.gpu_count:
+        return start.gpu_count
     # `trm train` reserves nothing from Ray, and a trial that reserved no GPU may still have trained on one.
-    is_unreserved = start.get("gpu_count") is None and _gpu_of(start) is not None
-    return float(is_unreserved or start.get("device") == "cuda")
+    is_unreserved = start.gpu_count is None and _gpu_of(start) is not None
+    return float(is_unreserved or start.device == "cuda")
 
 
-def _gpu_of(start: dict[str, Any]) -> str | None:
+def _gpu_of(start: AttemptStart) -> str | None:
     """Return the node's label, or the driver's name where the catalogue knows only that."""
-    names = [str(start[key]) for key in ("gpu_type", "gpu_name") if start.get(key)]
+    names = [name for name in (start.gpu_type, start.gpu_name) if name]
     return next((name for name in names if _power_kw(name) is not None), names[0] if names else None)
 
 

@@ -19,7 +19,7 @@ def final_value(record: TrialRecord, metric: str) -> float:
         SweepError: a finished trial does not measure `metric`.
     """
     if record.result is not None:
-        metrics = record.result["metrics"]
+        metrics = record.result.metrics
         if metric not in metrics:
             raise SweepError(f"trials do not measure {metric!r}", f"Known: {', '.join(sorted(metrics))}")
         return float(metrics[metric])
@@ -35,7 +35,7 @@ def final_cost(record: TrialRecord, cost: str) -> float:
     """
     assert record.result is not None, "only finished trials are compared"
     if cost != "usd":
-        return float(record.result[cost])
+        return float(getattr(record.result, cost) or 0.0)
     spent = trial_cost(record)
     if spent is None or spent.usd is None:
         raise SweepError(
@@ -72,9 +72,10 @@ def best(records: Sequence[TrialRecord], sweep: Sweep, count: int) -> list[Trial
 
 def _merit(record: TrialRecord, sweep: Sweep) -> tuple[float, float, float, str]:
     """Return a sort key, smaller is better; ties go to the better cell accuracy, then to the cheaper trial."""
-    result = record.result or {}
-    cell = result.get("metrics", {}).get("cell_accuracy", 0.0)
-    return (-final_value(record, sweep.metric), -cell, result.get("train_flops", 0.0), record.trial_id)
+    result = record.result
+    cell = result.metrics.get("cell_accuracy", 0.0) if result else 0.0
+    flops = (result.train_flops or 0.0) if result else 0.0
+    return (-final_value(record, sweep.metric), -cell, flops, record.trial_id)
 
 
 def pareto_front(finished: Sequence[TrialRecord], sweep: Sweep) -> list[TrialRecord]:

@@ -14,6 +14,7 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.plan_file import SUFFIX, load_plan
 from orchestrator.sweep.settings import absolute_path, absolute_paths
 from trm_data.errors import ConfigError, UserError, nearest
+from trm_model.recursion_file import pin, replace_in
 
 OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
 """Packages that stay imported where a sweep file lies next to them."""
@@ -55,7 +56,8 @@ def load_sweep(path: Path) -> Sweep:
 def with_absolute_paths(sweep: Sweep, folder: Path) -> Sweep:
     """Return the sweep with every local path in its settings made absolute, relative to a folder.
 
-    Trials run in other working directories and on other nodes, where a relative path means something else.
+    Trials run in other working directories and on other nodes, where a relative path means something else. A recursion
+    file is also pinned to its content.
 
     Raises:
         ConfigError: a file does not exist.
@@ -69,6 +71,7 @@ def with_absolute_paths(sweep: Sweep, folder: Path) -> Sweep:
     for name, domain in plain["space"].items():
         if domain["kind"] == "choice":
             domain["values"] = [absolute_path(name, value, folder) for value in domain["values"]]
+    values = replace_in(values, lambda address: pin(address, folder))
     return sweep if values == sweep.plain() else Sweep.parse(values)
 
 

@@ -15,6 +15,7 @@ from orchestrator.sweep.domains import Setting, Value
 from trm_data.errors import ConfigError, nearest
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
+from trm_model.recursion_file import short
 
 LOCAL_PATHS = ("data.source", "data.extra_training")
 """Settings that name a file or a folder, or the address of a remote one."""
@@ -114,6 +115,8 @@ def label(settings: Mapping[str, Setting]) -> str:
 
 
 def _format(value: Setting) -> str:
+    if isinstance(value, str):
+        return short(value)
     if isinstance(value, tuple):
         return f"[{','.join(map(_format, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -112,6 +112,7 @@ def trial_id(config: TrialConfig, fingerprint: str) -> str:
     """
     plain = config.plain()
     del plain["runtime"], plain["recipe"]
+    plain["model"] = config.model.identity()
     plain["data"] = {name: value for name, value in plain["data"].items() if name not in DataRequest.model_fields}
     del plain["evaluation"]["batch_size"]
     return digest({"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}, length=12)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources import placement
 from orchestrator.resources.usage import (
     SILENT_S,
@@ -29,14 +29,17 @@ HOUR = 3600.0
 H100_USD, H100_SPOT_USD, L40S_USD = 6.88, 2.54, 1.861  # infra/catalogue/prices.csv, per GPU
 
 
+DATASET = DatasetInfo(benchmark="sudoku-6x6-generated", fingerprint="f")
+
+
 def attempt(start_s: float, end_s: float | None = None, elapsed_s: float | None = None, **start: Any) -> Attempt:
     begun = {"started_s": start_s, "device": "cuda", "gpu_type": "H100", "gpu_count": 1.0, "from_step": 0, **start}
-    end = None if end_s is None else {"status": "finished", "step": 1, "ended_s": end_s, "reason": ""}
-    return Attempt(1, begun, end if end is None or elapsed_s is None else end | {"elapsed_s": elapsed_s})
+    end = {"status": "finished", "step": 1, "ended_s": end_s, "elapsed_s": elapsed_s}
+    return Attempt(1, AttemptStart.parse(begun), None if end_s is None else AttemptEnd.parse(end))
 
 
 def record(*attempts: Attempt, rows: list[Row] | None = None, status: Status = Status.INTERRUPTED) -> TrialRecord:
-    return TrialRecord("t", "sweep", "study", "T=1", TrialConfig(), {}, status, 0, rows or [], list(attempts))
+    return TrialRecord("t", "sweep", "study", "T=1", TrialConfig(), DATASET, status, 0, rows or [], list(attempts))
 
 
 def row(time_s: float, split: str = "train", **metrics: float) -> Row:
@@ -184,7 +187,7 @@ def test_no_record_is_charged_a_negative_time_or_one_beyond_its_successor(
     assert len(uses) == len(attempts) and all(use.duration_s >= 0 and use.gpu_hours >= 0 for use in uses)
     for use, own, successor in zip(uses, attempts, attempts[1:], strict=False):
         if own.end is None:
-            limit = successor.start["started_s"] - own.start["started_s"]
+            limit = successor.start.started_s - own.start.started_s
             assert use.duration_s <= max(0.0, limit) + 1e-6
     spent = spending([trial], now_s)
     assert spent.gpu_hours == pytest.approx(sum(use.gpu_hours for use in uses)) and spent.wall_hours >= 0
