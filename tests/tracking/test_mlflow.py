@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records.schema import Row, Status, TrialRecord
+from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
 from orchestrator.resources.catalogue import usd_per_gpu_hour
 from orchestrator.tracking.mlflow import MlflowSync, SyncResult, TrackingError, default_uri
 from tests.support.tracking import START_S, SWEEP, FirstUse, contents, depth, finished, record
@@ -48,8 +48,8 @@ def parent_of(uri: str) -> Any:
 def scored(seed: int, score: float) -> TrialRecord:
     """A finished trial that ends later than those with lower seeds."""
     trial = finished(seed)
-    result = {**(trial.result or {}), "metrics": {"exact_accuracy": score}, "ended_s": START_S + 100 + seed}
-    return dataclasses.replace(trial, result=result)
+    changes = {"metrics": {"exact_accuracy": score}, "ended_s": START_S + 100 + seed}
+    return dataclasses.replace(trial, result=trial.result and trial.result.model_copy(update=changes))
 
 
 class TestContent:
@@ -103,7 +103,8 @@ class TestContent:
         trial = finished()
         config = trial.config.model_copy(update={"data": trial.config.data.model_copy(update={"source": source})})
         sweep = SWEEP.model_copy(update={"base": config})
-        mlflow.sync(sweep, [dataclasses.replace(trial, config=config, dataset={**trial.dataset, "source": source})])
+        dataset = trial.dataset.model_copy(update={"source": source})
+        mlflow.sync(sweep, [dataclasses.replace(trial, config=config, dataset=dataset)])
         assert "hunter2" not in str(contents(uri)) and "https://host/puzzles.csv" in str(contents(uri))
 
     def test_a_run_has_every_setting_point_and_origin(self, mlflow: MlflowSync, uri: str) -> None:
@@ -202,7 +203,7 @@ class TestIncrements:
         assert only_trial(uri).data.tags["trial_id"] == trial.trial_id
 
     def test_a_stopped_trial_that_is_continued_runs_again(self, mlflow: MlflowSync, uri: str) -> None:
-        stop = {"step": 30, "rule": "halving", "reason": "below the median"}
+        stop = StopDecision(step=30, rule="halving", reason="below the median")
         mlflow.sync(SWEEP, [record(steps=3, status=Status.STOPPED, stopped=stop)])
         assert only_trial(uri).data.tags["stopped"] == "step 30: below the median"
         mlflow.sync(SWEEP, [record(steps=4)])
