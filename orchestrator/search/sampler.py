@@ -1,7 +1,7 @@
-"""The next configuration of a search: Optuna asked and told, rebuilt from records at every start.
+"""Choose the next configuration of a search with an Optuna study that is rebuilt from records at every start.
 
-The study lives in memory and is fed from the records (`optuna_trials`). `Explorer` answers at once; `Ahead` lets a
-thread of its own do the same work, for samplers that take a second per suggestion.
+The study lives in memory and is fed from the records (`optuna_trials`). A suggestion takes milliseconds, or a second
+with a Gaussian process: callers make it outside of their locks (`Planner.suggest`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import optuna
@@ -31,33 +30,27 @@ DRAWS = 50
 """Suggestions of known or forbidden cells that are thrown away before an unknown one is drawn at random."""
 FEWEST_SOURCES = 10
 """CMA-ES takes its first mean from the best tenth of what it is given, which must hold one."""
-SLOW_SAMPLERS = {"gp"}
-"""Samplers that may not keep the scheduler waiting."""
 NOTHING_EARLIER = WarmStart()
 
 
 class Sampler(Protocol):
     """Where a planner gets configurations from."""
 
-    def is_ready(self) -> bool:
-        """Whether `suggest` answers at once; asking sets to work what is not ready."""
-
     def suggest(self) -> PlannedTrial | None:
-        """A configuration that is new to this sweep, or None if the space holds no other. Only when ready."""
+        """Return a configuration that is new to this sweep, or None if the space holds no other."""
 
     def adopt(self, trial: PlannedTrial) -> None:
-        """Take up a trial that an earlier driver suggested and that goes on now."""
+        """Take up a trial that an earlier driver suggested and that continues now."""
 
     def tell(self, record: TrialRecord) -> None:
-        """A trial of this search has ended."""
+        """Take in the result of a trial of this search."""
 
 
 def make_sampler(
     sweep: Sweep, fingerprint: Fingerprint, known: Sequence[TrialRecord], earlier: WarmStart = NOTHING_EARLIER
 ) -> Sampler:
-    """The suggester that the sweep's sampler needs."""
-    explorer = Explorer(sweep, fingerprint, known, earlier)
-    return Ahead(explorer) if sweep.sampler in SLOW_SAMPLERS else explorer
+    """Return the sampler that the sweep asks for, with what is known taken in."""
+    return Explorer(sweep, fingerprint, known, earlier)
 
 
 class Explorer:
@@ -81,10 +74,6 @@ class Explorer:
         self._first = list(earlier.first)
         self._rng = random.Random(sweep.sampler_seed)
         self._cells: list[Cell] | None = None
-
-    def is_ready(self) -> bool:
-        """Always."""
-        return True
 
     def suggest(self) -> PlannedTrial | None:
         """A configuration that is new to this sweep, or None if the space holds no other."""
@@ -144,39 +133,6 @@ class Explorer:
                 asked.report(value, step)
         state = STATES[record.status]
         self._study.tell(asked, values(record, self._sweep) if state is TrialState.COMPLETE else None, state=state)
-
-
-class Ahead:
-    """An explorer whose work is done by a thread of its own, one suggestion ahead, in the order of the calls."""
-
-    def __init__(self, explorer: Explorer) -> None:
-        self._explorer = explorer
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="suggest")
-        self._next: Future[PlannedTrial | None] | None = None
-        self._told: list[Future[None]] = []
-
-    def is_ready(self) -> bool:
-        """Whether the next suggestion is made; if nobody works on it yet, somebody does from now on."""
-        while self._told and self._told[0].done():
-            self._told.pop(0).result()  # raises what the work raised
-        if self._next is None:
-            self._next = self._worker.submit(self._explorer.suggest)
-        return self._next.done()
-
-    def suggest(self) -> PlannedTrial | None:
-        """The suggestion that was prepared."""
-        assert self._next is not None, "ask is_ready first"
-        found = self._next.result()
-        self._next = None
-        return found
-
-    def adopt(self, trial: PlannedTrial) -> None:
-        """Take up a trial that an earlier driver suggested and that goes on now."""
-        self._told.append(self._worker.submit(self._explorer.adopt, trial))
-
-    def tell(self, record: TrialRecord) -> None:
-        """A trial of this search has ended."""
-        self._told.append(self._worker.submit(self._explorer.tell, record))
 
 
 def _draw(asked: optuna.Trial, sweep: Sweep) -> Cell:

@@ -31,12 +31,14 @@ from orchestrator.cli.run_options import (
     AddressOption,
     CanaryOption,
     ConcurrentOption,
+    MaxFailuresOption,
     MaxGpuHoursOption,
     MaxGpusOption,
     MaxHoursOption,
     MaxTrialsOption,
     MaxUsdOption,
     PreferOption,
+    RetriesOption,
     ReuseOption,
     ShareOption,
     TrackingOption,
@@ -129,6 +131,8 @@ def run(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
@@ -152,7 +156,8 @@ def run(
     )  # fmt: skip
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
     drive(sweep, storage, tracking, notify, options)
 
@@ -168,6 +173,8 @@ def resume(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
@@ -188,7 +195,8 @@ def resume(
 
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
     drive(load_definition(open_storage(storage), name), storage, tracking, notify, options)
 
