@@ -27,11 +27,11 @@ from orchestrator.records.failures import FailureKind, classify
 from orchestrator.records.index import trial_folder
 from orchestrator.records.progress import FAILED, SweepProgress
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import Row, Status, TrialRecord
+from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
 from orchestrator.resources.runtime import TrialCostModel
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
-from orchestrator.storage.base import StorageError, to_json_bytes
+from orchestrator.storage.base import StorageError
 from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -222,11 +222,11 @@ class Controller:
             self._events.post("on_trial_report", self._snapshots.trial(trial_id))
             if trial_id in self._exempt or not decision.stop:
                 return True
-            rule, now_s = self._sweep.stopping.rule, time.time()
-            stopped = {"step": state.step, "rule": rule, "reason": decision.reason, "decided_s": now_s}
+            rule = self._sweep.stopping.rule
+            stopped = StopDecision(step=state.step, rule=rule, reason=decision.reason, decided_s=time.time())
         with self._stops_on_error():
             folder = trial_folder(self._storage, self._sweep.name, trial_id)
-            persist(lambda: folder.write("stopped.json", to_json_bytes(stopped)), self.stopping)
+            persist(lambda: folder.write("stopped.json", stopped.encode()), self.stopping)
         return False
 
     def expired(self, silence_limit_s: float) -> dict[str, str]:
@@ -269,8 +269,8 @@ class Controller:
         trial = start.trial
         record = persist(lambda: self._submitter.already_settled(start), self.stopping)
         if record is not None:
-            if record.origin and record.origin["kind"] == "reused":
-                where = f"reused from sweep {record.origin['sweep']}, not run again"
+            if record.origin and record.origin.kind == "reused":
+                where = f"reused from sweep {record.origin.sweep}, not run again"
                 self._events.post("on_message", f"{record.family} seed {record.config.seed}: {where}")
             self._end(record)
             return None
@@ -318,7 +318,7 @@ class Controller:
             return
         if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
             types = " or ".join(allocation.candidate.gpu_types)
-            gpu_type = record.attempts[-1].start.get("gpu_type") or types or "this GPU type"
+            gpu_type = record.attempts[-1].start.gpu_type or types or "this GPU type"
             name = self._sweep.name
             self.fail(
                 SweepError(

@@ -47,6 +47,8 @@ class RunOptions:
     """Whether the first trial on a GPU type runs alone at first; None: on clusters with GPUs."""
     reuse: bool = False
     """Take over what other sweeps of the storage have finished."""
+    is_stored: bool = False
+    """The definition comes from the storage: no puzzle source that it names is opened."""
     max_failures: int | None = MAX_FAILURES
     """Failures in a row with the same reason that stop the sweep; None never stops it."""
     retries: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import Allocator
@@ -30,7 +30,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
-from trm_data import fingerprint
+from trm_model.recursion_file import replace_in, trusted_source
 
 __all__ = ["RunOptions", "SweepOutcome", "SweepStatus", "run_sweep"]
 
@@ -62,21 +62,24 @@ def run_sweep(
         SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
         StorageError: the storage cannot be reached at the start.
+        ConfigError: a trial needs a recursion file that nothing in this command names.
     """
     options, events = options or RunOptions(), CallbackList(callbacks)
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
     _require_same(recorded, sweep)
-    require_budget_for_one(sweep, options.budget, read_trials(storage, sweep.name) if recorded else [])
+    known = read_trials(storage, sweep.name) if recorded else []
+    _require_trust(sweep, known)
+    require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
         check_cluster(options.address)
     with Lease(folder, sweep.name) as lease, driver_log(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
-        library = Library(storage, lambda *progress: events.call("on_build", *progress))
+        library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
         library.get(sweep.base.data.request())
         records = read_trials(storage, sweep.name)
-        earlier = warm_start(sweep, storage, fingerprint)
-        planner = Planner(sweep, fingerprint, current(sweep, records), earlier)
+        earlier = warm_start(sweep, storage, library.fingerprint)
+        planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
         if planner.is_done:
             return _outcome(events, planner, records, SweepStatus.COMPLETE)
         if lease.took_over:
@@ -86,7 +89,7 @@ def run_sweep(
         if status is not SweepStatus.COMPLETE:
             try:  # trials may have written their end after Tune had let go of them
                 records = read_trials(storage, sweep.name)
-                planner = Planner(sweep, fingerprint, current(sweep, records), earlier)
+                planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason)
@@ -150,6 +153,12 @@ def _outcome(
     events.deliver()
     events.call("on_sweep_end", outcome)
     return outcome
+
+
+def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
+    """Raise ConfigError if a trial would need the code of a file that this command does not name."""
+    unfinished = [record.config.plain() for record in records if not record.status.is_final]
+    replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:

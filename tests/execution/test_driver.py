@@ -85,7 +85,7 @@ class TestPlacement:
         ran, tune, _ = run(study(resource_rules=rules))
         assert ran.status is SweepStatus.COMPLETE
         assert tune.most == {"a": 2, "b": 1}
-        kinds = {(record.config.model.cycles, record.attempts[0].start["gpu_type"]) for record in records(storage)}
+        kinds = {(record.config.model.cycles, record.attempts[0].start.gpu_type) for record in records(storage)}
         assert kinds == {(1, "H100"), (2, "L40S")}
         assert "a" in [node for _, node in tune.order[:3]], "an L40S idled while trials waited for the H100"
 
@@ -99,7 +99,7 @@ class TestPlacement:
     def test_a_share_follows_from_memory_and_is_told_to_the_trial(self, run: Run, storage: Storage) -> None:
         _, tune, _ = run(study(resources=on("L40S")), share_gpus=True)
         assert tune.most["a"] > 2
-        shares = {record.attempts[0].start["gpu_count"] for record in records(storage)}
+        shares = {record.attempts[0].start.gpu_count for record in records(storage)}
         assert all(0 < share < 1 for share in shares)
 
     def test_max_gpus_holds(self, run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.execution.controller import Controller
 from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
-from orchestrator.records.schema import Row
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import open_storage
 from orchestrator.worker.job import Job
@@ -65,22 +65,22 @@ class StandIn:
             driver.ended(job.trial_id, lost=True, why="RuntimeError: exit code 1")
             return
         start = {"from_step": 0, "started_s": 1000.0, "gpu_type": seat[1], "gpu_count": job.placement["gpu_count"]}
-        writer.start({**start, "device": "cpu"})
+        writer.start(AttemptStart.parse({**start, "device": "cpu"}))
         writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5}))
         writer.flush()
         driver.result(job.trial_id, {**where, "kind": "progress", "trial_step": 4, "metrics": ()})
         end = {"step": 4, "train_s": 1.0, "ended_s": 1000.0 + 3600, "traceback": ""}
         if deed == "diverge":
-            writer.end({**end, "status": "diverged", "reason": "the loss is not finite"})
+            writer.end(AttemptEnd.parse({**end, "status": "diverged", "reason": "the loss is not finite"}))
         if deed == "finish":
             metrics = {"exact_accuracy": 0.5, "cell_accuracy": 0.5}
             result = {"split": "test", "items": 16, "metrics": metrics, "train_s": 1.0, "ended_s": 4600.0}
-            writer.finish({**result, "train_flops": 1.0, "per_item": "ff"}, {})
-            writer.end({**end, "status": "finished", "reason": ""})
+            writer.finish(TrialResult.parse({**result, "train_flops": 1.0, "per_item": "ff"}), {})
+            writer.end(AttemptEnd.parse({**end, "status": "finished", "reason": ""}))
         elif deed.startswith("fail"):
-            writer.end({**end, "status": "failed", "reason": deed.partition(" ")[2] or "boom"})
+            writer.end(AttemptEnd.parse({**end, "status": "failed", "reason": deed.partition(" ")[2] or "boom"}))
         elif deed == "leave":
-            writer.end({**end, "status": "interrupted", "reason": "asked to stop"})
+            writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": "asked to stop"}))
         driver.ended(job.trial_id, lost=deed == "lose")
 
 

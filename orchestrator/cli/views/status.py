@@ -26,7 +26,7 @@ def summary(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | N
 
 def _row(sweep: Sweep, record: TrialRecord, driver: dict[str, Any] | None) -> dict[str, Any]:
     curve = record.curve(sweep.metric)
-    value = record.result["metrics"].get(sweep.metric) if record.result else curve[-1][1] if curve else None
+    value = record.result.metrics.get(sweep.metric) if record.result else curve[-1][1] if curve else None
     last = record.attempts[-1] if record.attempts else None
     return {
         "trial_id": record.trial_id,
@@ -37,10 +37,10 @@ def _row(sweep: Sweep, record: TrialRecord, driver: dict[str, Any] | None) -> di
         "step": record.step,
         "max_steps": record.config.train.max_steps,
         sweep.metric: value,
-        "split": record.result["split"] if record.result else "validation",
+        "split": record.result.split if record.result else "validation",
         "attempts": len(record.attempts),
-        "host": last.start.get("host") if last else None,
-        "gpu_type": last.start.get("gpu_type") if last else None,
+        "host": last.start.host if last else None,
+        "gpu_type": last.start.gpu_type if last else None,
         "reason": record.reason,
     }
 
@@ -63,7 +63,7 @@ def show_sweep(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] 
 def sweep_view(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> RenderableType:
     """Who runs it, a row per trial, and the counts."""
     where = f"runs as process {driver['pid']} on {driver['host']}" if driver else "is not running"
-    spent = sum(float(a.end["train_s"]) for r in records for a in r.attempts[-1:] if a.end)
+    spent = sum(a.end.train_s for r in records for a in r.attempts[-1:] if a.end)
     counts = ", ".join(f"{count} {status}" for status, count in _counts(records, driver).items() if count)
     return Group(
         Text.from_markup(f"[bold]{sweep.name}[/] ({sweep.kind}) {where}"),
