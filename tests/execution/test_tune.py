@@ -128,7 +128,7 @@ def describe_a_private_ray() -> dict[str, Any]:
     with private_ray() as cluster:
         name = ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote())
         living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-        everything = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        everything = [psutil.Process(), *living, *(c for one in living for c in one.children(recursive=True))]
         found = {
             "commands": [" ".join(child.cmdline()) for child in living],
             "listening": sorted({address for process in everything for address in listening(process)}),
@@ -150,7 +150,7 @@ def describe_a_private_ray() -> dict[str, Any]:
 def listening(process: psutil.Process) -> list[str]:
     try:
         return [c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return []
 
 
