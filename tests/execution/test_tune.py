@@ -19,7 +19,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.execution import tune as ray_tune
-from orchestrator.execution.ray_cluster import RayCluster
+from orchestrator.execution.ray_cluster import SETTINGS, RayCluster
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.execution.tune import fit
 from orchestrator.resources.placement import Bundle
@@ -124,7 +124,7 @@ def test_an_actor_that_comes_up_late_is_waited_for(tmp_path: Path) -> None:
 
 def describe_a_private_ray() -> dict[str, Any]:
     """What a private Ray is made of, once it has run a task."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in (*SETTINGS, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     with private_ray() as cluster:
         name = ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote())
         living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
@@ -144,7 +144,8 @@ def describe_a_private_ray() -> dict[str, Any]:
         raylet.kill()
         psutil.wait_procs([raylet], timeout=30)
         found["failure_without_raylet"] = cluster.failure()
-    return found | {"is_left": folder.exists(), "environment_is_restored": dict(os.environ) == before}
+    after = {name: os.environ.get(name) for name in before}
+    return found | {"is_left": folder.exists(), "environment_is_restored": after == before}
 
 
 def listening(process: psutil.Process) -> list[str]:
