@@ -16,6 +16,7 @@ from orchestrator.records.extend import current, extension_between
 from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.devices import require_local_cpus
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
@@ -53,6 +54,8 @@ def run_sweep(sweep: Sweep, storage: Storage, options: RunOptions, watcher: Call
     require_budget_for_one(sweep, options.budget, earlier)
     if options.address is not None:
         check_cluster(options.address)
+    elif recorded is None:
+        require_local_cpus(sweep)
     with Lease(folder, sweep.name) as lock:
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, watcher.building, is_stored=options.is_stored)
