@@ -210,7 +210,8 @@ class Controller:
             if result.get("trial_step") is not None:
                 self._planner.set_step(trial_id, result["trial_step"])
             where = result["node_id"], result["gpu_type"]
-            silence_s = self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
+            self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
+            silence_s = float(result.get("silence_s", 0.0))
             steps = state.trial.config.train.max_steps
             self._allocator.report(trial_id, *where, state.step, steps, self._clock(), silence_s)
             if result["kind"] == "end":

@@ -89,7 +89,6 @@ def plan(
     from orchestrator.execution.ray_cluster import check_cluster
     from orchestrator.resources.aws import shortfalls
     from orchestrator.resources.estimate import estimate, machines_needed
-    from orchestrator.resources.nodes import describe_cluster
     from orchestrator.storage import open_storage
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
@@ -101,8 +100,7 @@ def plan(
     )  # fmt: skip
     nodes = None
     if address is not None:
-        check_cluster(address)
-        nodes = describe_cluster(address).nodes
+        nodes = check_cluster(address).nodes
     found = estimate(sweep, open_storage(storage), max_concurrent, nodes, share_gpus)
     lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
     if to is not None:
