@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.execution.scheduler import NOWHERE, Start
 from orchestrator.records.datasets import Library
-from orchestrator.records.index import head_of, trial_folder
+from orchestrator.records.index import head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.reuse import FinishedTrials, ShorterTrials
 from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Status, TrialRecord
@@ -48,7 +48,7 @@ class TrialSubmitter:
         shorter = self._shorter.of(trial.config)
         origin = Origin(kind="continued", trial_id=shorter.trial_id) if shorter else None
         folder = trial_folder(self._storage, self._sweep, trial.trial_id)
-        folder.create("trial.json", head_of(trial, dataset, origin).encode())
+        source = write_head(folder, trial.config, head_of(trial, dataset, origin))
         cpus = demand.resources["CPU"]
         threads = trial.config.runtime.num_threads or max(1, int(cpus))
         runtime = trial.config.runtime.model_copy(update={"num_threads": threads})
@@ -61,6 +61,7 @@ class TrialSubmitter:
             dataset=dataset.path.name,
             placement=placement | ({"memory_share": demand.gpus} if 0 < demand.gpus < 1 else {}),
             continues=shorter.trial_id if shorter else None,
+            recursion=source,
         )
 
     def mark_failed(self, record: TrialRecord, status: Status, reason: str) -> None:

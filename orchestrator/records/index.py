@@ -17,6 +17,7 @@ from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
 from trm_data.errors import nearest
 from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
@@ -86,6 +87,20 @@ def new_head(
     """Return the content of `trial.json` for a dataset that a record describes."""
     head = TrialHead(stage=stage, family=family, config=config.plain(), dataset=dataset)
     return head if origin is None else head.model_copy(update={"origin": origin})
+
+
+def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | None:
+    """Write `trial.json` unless it is there, before it the source of the trial's own recursion, which is returned.
+
+    Raises:
+        ConfigError: this process does not trust the recursion file that the configuration names.
+    """
+    address = config.model.recursion
+    source = None if address is None else trusted_source(address).text
+    if source is not None:
+        folder.create("recursion.py", source.encode())
+    folder.create("trial.json", head.encode())
+    return source
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -7,6 +7,7 @@
         lock.json                      the driver that owns the sweep, with a heartbeat
         trials/<trial id>/
             trial.json                 configuration, identity, stage: written before the trial starts
+            recursion.py               source of the file that model.recursion names, if it names one
             attempts/001/start.json    machine, versions, step at which it took over
             attempts/001/rows-000001.jsonl ...   immutable numbered segments (S3 cannot append)
             attempts/001/end.json      how the attempt ended

@@ -84,6 +84,11 @@ def winner(records: Sequence[TrialRecord], sweep_name: str) -> Winner:
     scores = {name: tuple(_score(record, metric) for record in group) for name, group in enough.items()}
     best = max(scores, key=lambda name: (np.mean(scores[name]), name))
     chosen = min(enough[best], key=lambda record: record.config.seed)
+    if chosen.config.model.recursion is not None:
+        raise RegistryError(
+            f"{best!r} has a recursion of its own, and loading a registered model must not run code that it names",
+            "Keep the checkpoint with its recursion.py instead",
+        )
     return Winner(chosen, metric, scores[best], len(families) - 1)
 
 

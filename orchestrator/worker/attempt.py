@@ -27,6 +27,7 @@ from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
+from trm_model.recursion_file import accept
 from trm_model.training import events
 from trm_model.training.launch import ProcessLostError, train_in_processes
 
@@ -41,6 +42,8 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
     writer = TrialWriter(storage, job.sweep, job.trial_id)
     attempt = _Attempt(job, config, writer, listen)
     try:
+        if config.model.recursion is not None and job.recursion is not None:
+            accept(config.model.recursion, job.recursion)
         cap_memory(job.placement.get("memory_share"))
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:

@@ -169,8 +169,8 @@ def test_only_the_workers_of_the_named_cluster_are_ended(s3_endpoint: str) -> No
 DRIVER = """
 import signal, sys, time
 from orchestrator.records.index import stop_requested
-from orchestrator.storage.lease import Lease
 from orchestrator.storage import open_storage
+from orchestrator.storage.lease import Lease
 folder, manners = open_storage(sys.argv[1]), sys.argv[2]
 if manners != "obeys signals":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
