@@ -9,9 +9,9 @@ from typing import Any
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
+from orchestrator.records.stored import DamagedRecordError, read_json
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import _read
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
@@ -123,4 +123,7 @@ def stop_requested(folder: Storage) -> bool:
 
 def stop_reason(folder: Storage) -> str:
     """Why somebody asked; empty if nobody did or said why."""
-    return str((_read(folder, "stop.json") or {}).get("reason", ""))
+    try:
+        return str(read_json(folder, "stop.json").get("reason", ""))
+    except (KeyError, DamagedRecordError):
+        return ""
