@@ -32,7 +32,7 @@ class Point(NamedTuple):
     step: int
 
 
-def rows(record: TrialRecord) -> list[Row]:
+def rows(record: TrialRecord) -> Sequence[Row]:
     """The rows of the curves and, for a trial that is over, one more: its final score if it has one, and its cost."""
     if not record.status.is_final:
         return record.rows
