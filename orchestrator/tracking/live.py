@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import SweepError
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepReader
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import Lease, driver_of
 from orchestrator.sweep.definition import Sweep
@@ -69,6 +69,7 @@ class Tracker:
         self._sweep = sweep
         self._warn = warn
         self._storage = storage
+        self._reader = SweepReader(storage, sweep.name)
         self._dirty = threading.Event()
         self._end = threading.Event()
         self._failed = ""
@@ -107,7 +108,7 @@ class Tracker:
     def _project(self, projection: MlflowProjection, wait_s: float = 0.0) -> None:
         try:
             with only_writer(self._storage, self._sweep.name, projection.tracking_uri, wait_s=wait_s):
-                records = read_trials(self._storage, self._sweep.name)
+                records = self._reader.read().trials
                 projection.sync(records, self._sweep.name, self._sweep.plain())
             self._failed = ""
         except UserError as error:  # of the tracker or of the storage: the next time may do better
