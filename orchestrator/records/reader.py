@@ -92,6 +92,8 @@ class SweepReader:
         self._only = only
         self._folder = storage.sub(f"sweeps/{sweep}")
         self._known: dict[str, _Known] = {}
+        self.version = 0
+        """Raised by `read` whenever it finds a change. A trial that did not change is the same object as before."""
 
     def read(self) -> SweepRecords:
         """Return the trials as they are now, in the order of their ids."""
@@ -105,6 +107,7 @@ class SweepReader:
         contents = self._contents(changed, indexed)
         for trial_id, versions in changed.items():
             self._known[trial_id] = self._fold(trial_id, versions, contents[trial_id])
+        self.version += bool(changed or self._known.keys() != listed.keys())
         self._known = {trial_id: self._known[trial_id] for trial_id in sorted(listed)}
         damaged: list[Damaged] = []
         for known in self._known.values():
