@@ -223,10 +223,10 @@ def _charged(start: AttemptStart, duration_s: float) -> AttemptUsage:
 
 
 def _gpu_count(start: AttemptStart) -> float:
+    if start.gpu_count:
+        return start.gpu_count  # reserved for this trial, whatever it trained on
     if start.device == "cpu":
         return 0.0
-    if start.gpu_count:
-        return start.gpu_count
     # `trm train` reserves nothing from Ray, and a trial that reserved no GPU may still have trained on one.
     is_unreserved = start.gpu_count is None and _gpu_of(start) is not None
     return float(is_unreserved or start.device == "cuda")

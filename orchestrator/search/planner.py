@@ -1,13 +1,13 @@
-"""Decide which trial starts next, from records alone, so that a new driver continues where the last one ended.
+"""Which trial starts next: pure bookkeeping over records, so that a new driver goes on where the last one died.
 
-Order: trials that an earlier driver left unfinished; then a study's cells, or a search's explored configurations; then
-the controls (they need no result of the search, so they fill the slots while its last trials end); then the best.
+Order: what an earlier driver left unfinished; then a study's cells, or a search's explored configurations; then the
+controls (they need no result of the search, so they fill the slots while its last trials end); then the best.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.records.schema import Status, TrialRecord
@@ -22,7 +22,7 @@ from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials,
 
 @dataclass
 class TrialState:
-    """One trial as the driver knows it."""
+    """One trial as the driver sees it."""
 
     trial: PlannedTrial
     status: Status = Status.PENDING
@@ -33,7 +33,7 @@ class TrialState:
 
 
 class Planner:
-    """The state of a sweep, rebuilt from records. Decides what starts next and what stops early."""
+    """The state of a sweep, rebuilt from records; decides what starts next and what stops early."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class Planner:
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
         self._found_nothing = False
-        """Whether the sampler has looked for another configuration and found none."""
+        """A search's space held fewer configurations than were asked for."""
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
-        """Ended trials of the explore stage, among which the best are chosen."""
+        """Explored trials: what is not chosen among need not be kept."""
         self._running: set[str] = set()
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
@@ -66,11 +66,14 @@ class Planner:
         self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
         if sweep.kind == "study":
             self._enqueue(study_trials(sweep, fingerprint))
-        self._size_of_study = len(self._queue) + sum(state.status.is_final for state in self.trials.values())
+        self._size_of_study = len({trial.trial_id for trial in self._queue} | set(self.trials))
+        self._has_chosen = sweep.kind == "study"
+        """Whether the confirm trials of the best configurations are queued."""
+        self._queue_confirm()
 
     @property
     def total(self) -> int:
-        """Number of trials that the sweep will have in the end."""
+        """Return how many trials the sweep will have in the end."""
         if self.sweep.kind == "study":
             return self._size_of_study
         confirm = self.sweep.confirm
@@ -79,21 +82,43 @@ class Planner:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the space of a search holds no further configuration."""
+        """Return whether the space of a search holds no further configuration."""
         return self._found_nothing or (self.sweep.kind == "search" and self._sampler.is_exhausted)
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to start or to wait for. Reading it suggests and queues nothing."""
-        if self._queue or self._running:
-            return False
-        if self.sweep.kind == "study":
-            return True
-        return not (self._wants_more() or any(True for _ in self._unplanned_confirmations()))
+        """Return whether nothing is left to start or to wait for."""
+        return not (self._queue or self._running or self.wants_suggestion)
+
+    @property
+    def wants_suggestion(self) -> bool:
+        """Return whether the next trial is one that the sampler has yet to choose.
+
+        A search chooses as late as it can, when nothing else waits, so that a choice knows every result.
+        """
+        return not self._queue and self._wants_more()
+
+    def suggest(self) -> PlannedTrial | None:
+        """Choose the next configuration of a search; None if the space holds no other.
+
+        This touches the sampler alone, so a caller need not hold the lock that guards the rest of the planner: a
+        Gaussian process takes a second.
+        """
+        return self._sampler.suggest()
+
+    def add_suggestion(self, trial: PlannedTrial | None) -> None:
+        """Queue what `suggest` has returned."""
+        if trial is None:
+            self._found_nothing = True
+        else:
+            self._queue.append(trial)
+            self._num_explored += 1
+        self._queue_confirm()
 
     def next(self) -> PlannedTrial | None:
         """Return the trial to start now; None if there is nothing to start (yet)."""
-        self._refill()
+        if self.wants_suggestion:
+            self.add_suggestion(self.suggest())
         if not self._queue:
             return None
         trial = self._queue.popleft()
@@ -101,47 +126,46 @@ class Planner:
         self._running.add(trial.trial_id)
         return trial
 
-    def _refill(self) -> None:
-        """Queue the next trial of a search as late as possible, when every earlier result is known to the sampler."""
-        if self._queue or self.sweep.kind != "search":
-            return
-        if self._wants_more():
-            trial = self._sampler.suggest()
-            if trial is not None:
-                self._queue.append(trial)
-                self._num_explored += 1
-                return
-            self._found_nothing = True
-        self._enqueue(self._unplanned_confirmations())
+    def set_waiting(self, trial_id: str) -> None:
+        """Note that a trial from `next` waits for resources, or again for them."""
+        self.trials[trial_id].status = Status.PENDING
 
-    def _unplanned_confirmations(self) -> Iterator[PlannedTrial]:
-        """Yield the controls and, once nothing is explored any more, the best, as far as they have not been planned."""
-        fresh = [t for t in control_trials(self.sweep, self._fingerprint) if t.trial_id not in self.trials]
-        yield from fresh
-        if fresh or any(self.trials[running].trial.stage == "explore" for running in self._running):
+    def set_running(self, trial_id: str) -> None:
+        """Note that a trial from `next` has its resources."""
+        self.trials[trial_id].status = Status.RUNNING
+
+    def set_step(self, trial_id: str, step: int) -> None:
+        """Note how far a running trial is."""
+        self.trials[trial_id].step = step
+
+    def _queue_confirm(self) -> None:
+        """Queue controls once a search has chosen its last configuration, and the best once all of them have ended."""
+        if self._has_chosen or self._wants_more():
             return
+        self._enqueue(control_trials(self.sweep, self._fingerprint))
+        waiting = [trial.stage for trial in self._queue]
+        if "explore" in waiting or any(self.trials[one].trial.stage == "explore" for one in self._running):
+            return
+        self._has_chosen = True
         for record in self.best(self.sweep.confirm.top):
             family = f"best {label(self.sweep.search_space.cell_of(record.config))}"
-            for trial in confirm_trials(self.sweep, self._fingerprint, family, record.config):
-                if trial.trial_id not in self.trials:
-                    yield trial
+            self._enqueue(confirm_trials(self.sweep, self._fingerprint, family, record.config))
 
     def _wants_more(self) -> bool:
-        return self._num_explored < (self.sweep.trials or 0) and not self.exhausted
+        """Return whether a search is to try further configurations."""
+        is_search = self.sweep.kind == "search"
+        return is_search and self._num_explored < (self.sweep.trials or 0) and not self.exhausted
 
     def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
         waiting = {trial.trial_id for trial in self._queue}
-        for trial in trials:
-            if trial.trial_id not in self.trials and trial.trial_id not in waiting:
-                waiting.add(trial.trial_id)
-                self._queue.append(trial)
+        self._queue += [t for t in trials if t.trial_id not in self.trials and t.trial_id not in waiting]
 
     def best(self, count: int) -> list[TrialRecord]:
-        """Return the best explored trials: see `objectives.best`."""
+        """What the search has found: see `objectives.best`."""
         return objectives.best(self._ended, self.sweep, count)
 
     def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
-        """Take in an evaluation and decide whether the trial is stopped. Only explored trials ever are."""
+        """Take a rung in and decide whether the trial goes on. Only explored trials are ever stopped."""
         state = self.trials[trial_id]
         state.step, state.value = rung.step, value
         state.rungs = [r for r in state.rungs if r.step < rung.step] + [rung]
@@ -155,7 +179,7 @@ class Planner:
         return decide(self.sweep.stopping, state.trial.config.train.max_steps, state.rungs, others)
 
     def ended(self, record: TrialRecord) -> None:
-        """Take in the record of a trial that has ended or was interrupted."""
+        """A trial has ended: final or interrupted."""
         state = self.trials[record.trial_id]
         state.status, state.step = record.status, record.step
         self._running.discard(record.trial_id)
@@ -164,16 +188,17 @@ class Planner:
             self._sampler.tell(record)
         if record.result is not None:
             state.value = record.result.metrics.get(self.sweep.metric)
+        self._queue_confirm()
 
 
 def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:
-    """Return what early stopping looks at in the metrics of one evaluation."""
+    """What stopping looks at in one evaluation."""
     cell, items = metrics.get("raw_cell_accuracy", 0.0), metrics.get("items", 0)
     return Rung(step, metrics["exact_accuracy"], cell, int(items))
 
 
 def rungs_of(record: TrialRecord) -> list[Rung]:
-    """Return the evaluations of a record."""
+    """The evaluations of a record."""
     return [
         rung_of(row.step, row.metrics)
         for row in record.rows

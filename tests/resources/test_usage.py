@@ -114,7 +114,7 @@ def test_rows_that_were_inherited_from_a_shorter_trial_are_not_its_own_time() ->
         ({"gpu_count": 0.25}, 0.25),
         ({"gpu_count": 2.0}, 2.0),
         ({"device": "cpu", "gpu_count": 0.0, "gpu_type": None}, 0.0),
-        ({"device": "cpu", "gpu_count": 1.0}, 0.0),  # reserved, and not used: the trial could not find it
+        ({"device": "cpu", "gpu_count": 1.0}, 1.0),  # reserved and paid for, though it trained on the CPU
         ({"gpu_count": 0.0}, 1.0),  # nothing was reserved, and it trained on the GPU all the same
         ({"gpu_count": None, "gpu_type": None, "gpu_name": "NVIDIA L40S"}, 1.0),  # `trm train`
     ],

@@ -23,10 +23,11 @@ from orchestrator.search.planner import Planner
 from orchestrator.search.sampler import Sampler
 from orchestrator.search.warm_start import WarmStart, published_cells, warm_start
 from orchestrator.storage import open_storage
-from orchestrator.sweep import Confirm, Stopping, Sweep, choice, integers, log_uniform, uniform
+from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, integers, log_uniform, uniform
 from orchestrator.sweep.settings import get_setting
 from orchestrator.sweep.space import Cell
 from orchestrator.sweep.trials import PlannedTrial, cells, search_trial
+from tests.support.results import make_record
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
 from trm_data.errors import ConfigError
 
@@ -80,6 +81,46 @@ def _assert_exact(records: dict[str, TrialRecord], trials: int) -> None:
     finished = any(record.stage == "explore" and record.status is Status.FINISHED for record in records.values())
     assert (stages.count("explore"), stages.count("confirm")) == (trials, int(finished))
     assert all(record.status.is_final for record in records.values())
+
+
+class Counting(Sampler):
+    """Count how many configurations were chosen."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.chosen = 0
+
+    def suggest(self) -> PlannedTrial | None:
+        self.chosen += 1
+        return super().suggest()
+
+
+def test_asking_whether_a_search_is_done_chooses_no_configuration() -> None:
+    planner = Planner(search(), fingerprint, [])
+    planner._sampler = counting = Counting(planner.sweep, fingerprint, [])
+    for _ in range(3):
+        assert not planner.is_done and planner.wants_suggestion
+    assert counting.chosen == 0
+    assert planner.next() and planner.next()
+    assert counting.chosen == 2
+
+
+def test_planner_is_not_done_between_a_suggestion_and_its_start() -> None:
+    planner = Planner(search(sampler="gp", trials=5), fingerprint, [])
+    suggested = planner.suggest()
+    assert not planner.is_done and not planner.trials, "choosing changes nothing but the sampler"
+    planner.add_suggestion(suggested)
+    assert not planner.is_done and not planner.wants_suggestion
+    assert planner.next() == suggested
+
+
+def test_result_that_the_sampler_cannot_use_is_reported_to_whoever_ends_the_trial() -> None:
+    sweep = search(minimise=("usd",), resources=Resources(gpus=1))
+    sampler = Sampler(sweep, fingerprint, [])
+    trial = search_trial(sweep, fingerprint, "T=1 n=1", {"model.cycles": 1, "model.latent_steps": 1})
+    sampler.adopt(trial)
+    with pytest.raises(SweepError, match="no price"):  # it ran on a CPU
+        sampler.tell(dataclasses.replace(make_record(trial.config, score=0.5), trial_id=trial.trial_id))
 
 
 CONDITIONAL: dict[str, Any] = {

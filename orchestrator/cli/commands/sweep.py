@@ -33,12 +33,14 @@ from orchestrator.cli.run_options import (
     AddressOption,
     CanaryOption,
     ConcurrentOption,
+    MaxFailuresOption,
     MaxGpuHoursOption,
     MaxGpusOption,
     MaxHoursOption,
     MaxTrialsOption,
     MaxUsdOption,
     PreferOption,
+    RetriesOption,
     ReuseOption,
     ShareOption,
     TrackingOption,
@@ -131,6 +133,8 @@ def run(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
     trust: TrustOption = None,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
@@ -156,7 +160,8 @@ def run(
     )  # fmt: skip
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
     drive(sweep, storage, tracking, notify, options)
 
@@ -172,6 +177,8 @@ def resume(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
     trust: TrustOption = None,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
@@ -194,7 +201,8 @@ def resume(
     trust_recursions(trust)
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
     sweep = load_definition(open_storage(storage), name)
     drive(sweep, storage, tracking, notify, {**options, "is_stored": True})
