@@ -7,12 +7,14 @@ import sys
 import typer
 
 from trm_data.errors import UserError
+from trm_model.recursion_file import distrust_all
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. A mistake of the user's is one line on standard error and exit code 2, never a traceback."""
     from orchestrator.cli.app import app
 
+    distrust_all()
     try:
         code = app(args=arguments, standalone_mode=False)
     except UserError as error:

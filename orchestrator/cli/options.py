@@ -10,12 +10,13 @@ import typer
 from orchestrator.errors import SweepError
 from orchestrator.resources.placement import parse_gpu
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Choice, Value
-from orchestrator.sweep.loader import load_sweep, parse_assignment
+from orchestrator.sweep.domains import Choice, Setting
+from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.plan_file import SUFFIX
-from orchestrator.sweep.settings import configure
+from orchestrator.sweep.settings import absolute_path, configure, parse_assignments
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
+from trm_model.recursion_file import pin, replace_in, trust
 
 StorageOption = Annotated[
     str, typer.Option("--storage", help="Folder or s3://bucket/prefix that holds datasets and records.")
@@ -47,21 +48,34 @@ MaxStepsOption = Annotated[int | None, typer.Option("--max-steps", min=1, help="
 GpuOption = Annotated[
     str | None, typer.Option("--gpu", help="GPU type of every trial: L40S, H100, 'L40S|H100' or any. CPU if left out.")
 ]
+TrustOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trust-recursion",
+        metavar="FILE",
+        help="Run the code of this file where a stored model.recursion has its content (repeatable).",
+    ),
+]
 CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU cores of every trial.")]
 
 
-def assignments(texts: list[str] | None, option: str) -> dict[str, list[Value]]:
+def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
     """`["T=1,2", "n=2"]` -> {"T": [1, 2], "n": [2]}."""
-    found: dict[str, list[Value]] = {}
-    for text in texts or []:
-        name, values = parse_assignment(text, option)
-        if name in found:
-            raise SweepError(f"{option} names {name!r} twice", f"Give all values at once: {option} {name}=1,2,3")
-        found[name] = values
-    return found
+    found = {
+        name: [absolute_path(name, value, Path.cwd()) for value in values]
+        for name, values in parse_assignments(texts, option).items()
+    }
+    pinned: dict[str, list[Setting]] = replace_in(found, lambda address: pin(address, Path.cwd()))
+    return pinned
 
 
-def single_values(texts: list[str] | None) -> dict[str, Value]:
+def trust_recursions(files: list[Path] | None) -> None:
+    """Let this command execute the files that `--trust-recursion` names."""
+    for file in files or []:
+        trust(file)
+
+
+def single_values(texts: list[str] | None) -> dict[str, Setting]:
     """`["lr=1e-3"]` -> {"lr": 0.001}."""
     found = {}
     for name, values in assignments(texts, "--set").items():

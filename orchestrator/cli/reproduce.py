@@ -9,7 +9,7 @@ from orchestrator.cli.train_here import run_job
 from orchestrator.cli.views.console import err, out
 from orchestrator.errors import SweepError
 from orchestrator.records.datasets import Library
-from orchestrator.records.index import find_trial, new_head, trial_folder
+from orchestrator.records.index import find_trial, new_head, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.storage import Storage
@@ -18,6 +18,7 @@ from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import provenance
 from orchestrator.worker.job import Job
 from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 FOLDER = "reproduced"
 """Beside the sweeps, without a definition of its own: on no leaderboard."""
@@ -33,7 +34,9 @@ def reproduce_trial(storage: Storage, address: str, tolerance: float, as_json: b
     if record.result is None:
         raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
     config = _as_it_ran(record)
-    dataset = Library(storage).get(config.data.request())
+    if config.model.recursion is not None:
+        trusted_source(config.model.recursion)
+    dataset = Library(storage, is_stored=True).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(
             f"trial {record.trial_id} cannot be made again here: its dataset {record.dataset.fingerprint} is now "
@@ -47,7 +50,7 @@ def reproduce_trial(storage: Storage, address: str, tolerance: float, as_json: b
     if folder.exists("result.json"):  # of an earlier reproduction
         for key in folder.list():
             folder.delete(key)
-    folder.create("trial.json", new_head(record.stage, record.family, config, record.dataset).encode())
+    write_head(folder, config, new_head(record.stage, record.family, config, record.dataset))
     news = run_job(Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name), config.train.max_steps)
     if news.status == Status.INTERRUPTED:
         err.print("interrupted: go on with the same command")

@@ -10,7 +10,7 @@ from types import FrameType
 from orchestrator.cli.quick_eval import in_proportion
 from orchestrator.cli.views.console import BuildBar, bar, err, out
 from orchestrator.records.datasets import provide
-from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder
+from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, open_storage
@@ -21,10 +21,13 @@ from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
+from trm_model.model.recursion import load_recursion
 
 
 def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1) -> int:
     """Train, show, record. Returns the exit code: 0 finished, 1 failed, 3 interrupted."""
+    if config.model.recursion is not None:
+        load_recursion(config.model.recursion)  # a file that fails is the user's mistake, and no result of a trial
     storage = open_storage(url)
     with BuildBar() as progress:
         dataset = provide(storage, config.data.request(), progress)
@@ -36,7 +39,7 @@ def train_here(config: TrialConfig, url: str, as_json: bool, processes: int = 1)
     folder = trial_folder(storage, SINGLE_RUNS, identity)
     family = config.recipe or "train"
     trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
-    folder.create("trial.json", head_of(trial, dataset).encode())
+    write_head(folder, config, head_of(trial, dataset))
     if not folder.exists("result.json"):
         with Lease(folder, f"train/{identity}"):
             job = Job(storage.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
@@ -17,6 +16,7 @@ from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
 from trm_data.errors import nearest
 from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
@@ -44,7 +44,7 @@ def load_definition(storage: Storage, name: str) -> Sweep:
 def find_definition(storage: Storage, name: str) -> Sweep | None:
     """The recorded definition of a sweep, if there is one."""
     try:
-        return Sweep.parse(json.loads(sweep_folder(storage, name).read("sweep.json")))
+        return Sweep.from_record(json.loads(sweep_folder(storage, name).read("sweep.json")))
     except KeyError:
         return None
 
@@ -88,12 +88,18 @@ def new_head(
     return head if origin is None else head.model_copy(update={"origin": origin})
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`base.train.max_steps: 60 -> 61` for every leaf of two nested definitions that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
+def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | None:
+    """Write `trial.json` unless it is there, before it the source of the trial's own recursion, which is returned.
+
+    Raises:
+        ConfigError: this process does not trust the recursion file that the configuration names.
+    """
+    address = config.model.recursion
+    source = None if address is None else trusted_source(address).text
+    if source is not None:
+        folder.create("recursion.py", source.encode())
+    folder.create("trial.json", head.encode())
+    return source
 
 
 def request_stop(folder: Storage, reason: str = "") -> None:

@@ -7,6 +7,7 @@
         lock.json                      the driver that owns the sweep, with a heartbeat
         trials/<trial id>/
             trial.json                 configuration, identity, stage: written before the trial starts
+            recursion.py               source of the file that model.recursion names, if it names one
             attempts/001/start.json    machine, versions, step at which it took over
             attempts/001/rows-000001.jsonl ...   immutable numbered segments (S3 cannot append)
             attempts/001/end.json      how the attempt ended
@@ -125,6 +126,8 @@ class AttemptEnd(RecordPart):
     status: Status
     step: int
     ended_s: float
+    elapsed_s: float | None = None
+    """Seconds since the attempt's start by a monotonic clock: the wall clock may step. Older records have none."""
     train_s: float = 0.0
     """Seconds of training in the trial so far, without evaluation."""
     reason: str = ""

@@ -18,6 +18,7 @@ from orchestrator.results.baselines import Baseline
 from orchestrator.results.leaderboard import Entry, Provenance, Table, build_leaderboard
 from orchestrator.results.seed_test import SeedTest
 from orchestrator.results.stats import Interval
+from orchestrator.sweep.settings import differences
 from trm_data.errors import UserError, nearest
 
 SIGNIFICANT = 0.05
@@ -174,18 +175,6 @@ def _at_level(effect: Effect, test: SeedTest, level: float, p_adjusted: float, c
         detectable=detectable if detectable <= 100 else None,
         seeds_needed=test.seeds_needed(effect.difference, level),
     )
-
-
-def differences(control: dict[str, Any], other: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return the dotted paths whose values differ: (control's, other's)."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in control:
-        path, first, second = f"{prefix}{name}", control[name], other.get(name)
-        if isinstance(first, dict) and isinstance(second, dict):
-            found |= differences(first, second, f"{path}.")
-        elif first != second:
-            found[path] = (first, second)
-    return found
 
 
 _PAPER_CONTROL = "TRM-MLP T=3 n=6"

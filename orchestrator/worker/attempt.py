@@ -27,6 +27,7 @@ from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
+from trm_model.recursion_file import accept
 from trm_model.training import events
 from trm_model.training.launch import ProcessLostError, train_in_processes
 
@@ -41,6 +42,8 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
     writer = TrialWriter(storage, job.sweep, job.trial_id)
     attempt = _Attempt(job, config, writer, listen)
     try:
+        if config.model.recursion is not None and job.recursion is not None:
+            accept(config.model.recursion, job.recursion)
         cap_memory(job.placement.get("memory_share"))
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:
@@ -108,6 +111,7 @@ class _Attempt:
         self._step = 0
         self._train_s = 0.0
         self._announced = False
+        self._started_s = time.monotonic()
         self._device = _device_of(config)
         self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
@@ -141,6 +145,7 @@ class _Attempt:
             status=status,
             step=self._step,
             ended_s=time.time(),
+            elapsed_s=time.monotonic() - self._started_s,
             train_s=self._train_s,
             reason=reason,
             traceback=trace,
@@ -157,6 +162,7 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
+        self._started_s = time.monotonic()
         run = {"from_step": step, "num_threads": self._num_threads, "processes": self._job.processes}
         where = provenance.describe(self._device) | self._job.placement
         self._writer.start(AttemptStart.parse({**where, **run, "started_s": time.time()}))

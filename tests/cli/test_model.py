@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from orchestrator.cli import main
-from orchestrator.evaluation.checkpoints import expand, parse_vary
+from orchestrator.evaluation.checkpoints import expand
 from orchestrator.records.checkpoints import find_checkpoint
 from orchestrator.results.stats import wilson
 from orchestrator.storage import open_storage
+from orchestrator.sweep.settings import split_assignments
 from tests.cli.test_cli import call
 from tests.support.sweeps import set_options
 from trm_data.errors import ConfigError
@@ -103,7 +104,7 @@ def test_checkpoint_that_is_not_there_is_named_with_the_nearest(runs: Path, tria
         ("train/zzz", "last", "has no trial 'zzz'"),
         ("train/", "last", "has 2 trials ''"),
         ("model.safetensors", "last", "no checkpoint file"),
-        (trials[0], "7", r"keeps no checkpoint of step 7\. Kept steps: .*5.*10"),
+        (trials[0], "11", r"keeps no checkpoint of step 11\. Kept steps: .*5.*10"),
         (trials[0], "latest", "neither last, best nor a step"),
     ):
         with pytest.raises(CheckpointError, match=match):
@@ -187,7 +188,7 @@ MODEL = ModelConfig(cycles=2, latent_steps=4)
 
 
 def cells(*vary: str) -> list[str]:
-    return [cell.label for cell in expand(EvaluationConfig(), "ema", [MODEL], parse_vary(vary))]
+    return [cell.label for cell in expand(EvaluationConfig(), "ema", [MODEL], split_assignments(vary, "--vary"))]
 
 
 def test_cells_that_mean_the_same_are_scored_once() -> None:

@@ -137,16 +137,19 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
     Example: trm data verify arc-agi-1
     """
     from orchestrator.cli.views.console import BuildBar, out
+    from orchestrator.records.datasets import locate
+    from orchestrator.storage import open_storage
+    from trm_data import open_dataset
     from trm_data import verify as check
 
-    found = _find(dataset, storage)
     with BuildBar() as progress:
-        problems = check(found, progress)
+        folder = locate(open_storage(storage), dataset, progress)
+        problems = check(folder, progress)
     for problem in problems:
         out.print(f"[red]wrong[/] {problem}")
     if problems:
         raise typer.Exit(1)
-    out.print(f"{found.path.name}: nothing wrong; {_counts(found)}")
+    out.print(f"{folder.name}: nothing wrong; {_counts(open_dataset(folder))}")
 
 
 @app.command()
@@ -180,7 +183,7 @@ def export(
 
 def _settings(texts: list[str] | None) -> dict[str, Any]:
     """`["ids=upstream", "allow_overlaps=a,b"]` as values of a request."""
-    from orchestrator.sweep.loader import parse_value
+    from orchestrator.sweep.settings import parse_value
     from trm_data import DataRequest
     from trm_data.errors import ConfigError, nearest
 

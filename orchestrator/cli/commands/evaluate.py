@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, DatasetOption
-from orchestrator.cli.options import JsonOption, StorageOption
+from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.checkpoints import Scored
@@ -43,6 +43,7 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     output: Annotated[Path | None, typer.Option("--out", help="Folder for per-item outcomes and submissions.")] = None,
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -60,18 +61,20 @@ def evaluate(
     """
     from orchestrator.cli.lookup import dataset_for
     from orchestrator.cli.views.evaluate import Bar, show, write_files
-    from orchestrator.evaluation.checkpoints import expand, parse_vary, score
+    from orchestrator.evaluation.checkpoints import expand, score
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.settings import split_assignments
     from trm_model.config import TrialConfig
 
+    trust_recursions(trust)
     store = open_storage(storage)
     found = [find_checkpoint(address, store, at) for address in checkpoints]
     loaded = {one.where: one.load() for one in found}
     configs = [TrialConfig.parse(one.header["config"], where) for where, one in loaded.items()]
     given = {"max_puzzles": max_puzzles, "batch_size": batch_size}
     base = configs[0].evaluation.model_copy(update={name: value for name, value in given.items() if value is not None})
-    values = parse_vary(vary)
+    values = split_assignments(vary, "--vary", example="D=16,64")
     cells = expand(base, weights or base.weights, [config.model for config in configs], values)
     data = dataset_for(found[0], configs[0], dataset, store)
     rows: list[Scored] = []

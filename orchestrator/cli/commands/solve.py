@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, WeightsOption
-from orchestrator.cli.options import JsonOption, StorageOption
+from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
 if TYPE_CHECKING:
     from trm_model.evaluation.solve import Solved
@@ -28,6 +28,7 @@ def solve(
     picture: Annotated[Path | None, typer.Option("--out", "-o", help="Draw it: .png, or .gif with every step.")] = None,
     at: AtOption = "last",
     weights: WeightsOption = "ema",
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -51,6 +52,7 @@ def solve(
     from trm_model.checkpoints.trained import load_trained
     from trm_model.evaluation.solve import solve_text
 
+    trust_recursions(trust)
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
     trained = load_trained(found.load(), weights)
@@ -100,6 +102,7 @@ def export(
     ] = None,
     at: AtOption = "last",
     weights: WeightsOption = "ema",
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Write a trained model as a program for other runtimes, checked against PyTorch before it is handed over.
@@ -119,6 +122,7 @@ def export(
     from trm_model.checkpoints.export import kind_of
     from trm_model.checkpoints.trained import load_trained
 
+    trust_recursions(trust)
     kind = kind_of(format_)
     trained = load_trained(find_checkpoint(checkpoint, open_storage(storage), at).load(), weights)
     written = write(trained.model, output, kind=kind, steps=steps)

@@ -24,19 +24,23 @@ from orchestrator.cli.options import (
     SetOption,
     StorageOption,
     TrialsOption,
+    TrustOption,
     VaryOption,
     make_sweep,
+    trust_recursions,
 )
 from orchestrator.cli.run_options import (
     AddressOption,
     CanaryOption,
     ConcurrentOption,
+    MaxFailuresOption,
     MaxGpuHoursOption,
     MaxGpusOption,
     MaxHoursOption,
     MaxTrialsOption,
     MaxUsdOption,
     PreferOption,
+    RetriesOption,
     ReuseOption,
     ShareOption,
     TrackingOption,
@@ -129,6 +133,9 @@ def run(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
+    trust: TrustOption = None,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
@@ -146,13 +153,15 @@ def run(
 
     trm sweep run sweeps/demo.py --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100' --max-usd 50
     """
+    trust_recursions(trust)
     sweep = make_sweep(
         file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
         gpu=gpu, cpus=cpus,
     )  # fmt: skip
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
     drive(sweep, storage, tracking, notify, options)
 
@@ -168,6 +177,9 @@ def resume(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
+    trust: TrustOption = None,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
@@ -186,11 +198,14 @@ def resume(
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
 
+    trust_recursions(trust)
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
-    drive(load_definition(open_storage(storage), name), storage, tracking, notify, options)
+    sweep = load_definition(open_storage(storage), name)
+    drive(sweep, storage, tracking, notify, {**options, "is_stored": True})
 
 
 @app.command()

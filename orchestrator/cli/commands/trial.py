@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, StorageOption
+from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
 app = typer.Typer(help="Look at one trial, or run it again.", no_args_is_help=True)
 
@@ -37,6 +37,7 @@ def reproduce(
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="Largest difference of a metric that counts as the same.")
     ] = 0.0,
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -53,4 +54,5 @@ def reproduce(
     from orchestrator.cli.reproduce import reproduce_trial
     from orchestrator.storage import open_storage
 
+    trust_recursions(trust)
     raise typer.Exit(reproduce_trial(open_storage(storage), trial, tolerance, as_json))

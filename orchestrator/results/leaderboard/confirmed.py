@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
+from orchestrator.resources.usage import mean_cost, trial_cost
 from orchestrator.results import stats
 from orchestrator.results.leaderboard.comparable import TableKey, own_key
-from orchestrator.results.leaderboard.cost import mean_cost, trial_cost
 from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interval, task_interval
 from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval

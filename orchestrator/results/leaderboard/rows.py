@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.resources.usage import Cost
 from orchestrator.results import power, stats
 from orchestrator.results.leaderboard.comparable import METRIC_TITLES, SPLIT_TITLES
-from orchestrator.results.leaderboard.cost import Cost
 from orchestrator.results.seeds import coverage_note, seed_interval
 from orchestrator.results.stats import Interval
 
