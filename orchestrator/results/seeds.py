@@ -107,8 +107,8 @@ def coverage_note(counts: Sequence[int]) -> str:
     if not fewest:
         return ""
     return (
-        f"Intervals over seeds assume that no run collapses; {fewest} seeds without one leave a collapse of up to "
-        f"{100 * unseen_rate(fewest):.0f} % of runs possible."
+        "Intervals over seeds assume that no run collapses and that rare runs do not fall far below the others: "
+        f"{fewest} seeds without a collapse leave one in up to {100 * unseen_rate(fewest):.0f} % of runs possible."
     )
 
 

@@ -135,14 +135,6 @@ def paired(
     )
 
 
-def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """Return McNemar's exact two-sided p value for two checkpoints on the same items (0 or 1 each)."""
-    one, two = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    only_first, only_second = int(np.sum(one & ~two)), int(np.sum(~one & two))
-    discordant = only_first + only_second
-    return 1.0 if discordant == 0 else float(stats.binomtest(only_first, discordant).pvalue)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number (Holm 1979), in the order given."""
     count = len(p_values)

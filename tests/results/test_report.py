@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator.records.schema import Row, Status
@@ -185,6 +186,19 @@ def test_importance_needs_enough_complete_trials_and_finds_the_cause() -> None:
     assert found is not None and found.evaluator == "fANOVA (Optuna)" and found.trials == 16
     assert next(iter(found.shares)) == "T" and found.shares["T"] > 0.9
     assert sum(found.shares.values()) == pytest.approx(1)
+    assert all(low <= high for low, high in found.intervals.values()) and found.intervals["T"][0] > 0.5
+
+
+def test_importance_of_few_noisy_trials_has_ranges_that_overlap() -> None:
+    """Bug E18: with ten trials two tools named other settings; the ranges show that neither is known."""
+    rng = np.random.default_rng(0)
+    configs = [make_config(cycles=c, latent=n) for c in (1, 2, 3) for n in (2, 3, 4)]
+    records = [make_record(config, score=float(rng.uniform(0.3, 0.9))) for config in configs]
+    (study,) = studies(records)
+    found = importances(study.compared, study.varied)
+    assert found is not None
+    (first, second) = found.shares
+    assert found.intervals[first][0] < found.intervals[second][1]
 
 
 def test_study_names_varied_settings_by_letter_and_leaves_controls_out() -> None:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -63,15 +62,6 @@ def test_one_seed_has_neither_spread_nor_interval() -> None:
     assert stats.spread([0.9]) is None and stats.mean_interval([0.9]) is None
     with pytest.raises(ValueError, match="at least two values"):
         stats.welch([0.9], [0.8, 0.7])
-
-
-def test_mcnemar_equals_statsmodels_and_needs_discordant_items() -> None:
-    """Counts of A. Agresti, Categorical Data Analysis, table 10.1: 794, 150, 86, 570."""
-    first = np.repeat([1, 1, 0, 0], [794, 150, 86, 570])
-    second = np.repeat([1, 0, 1, 0], [794, 150, 86, 570])
-    expected = statsmodels_mcnemar([[794, 150], [86, 570]], exact=True).pvalue
-    assert stats.mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
-    assert stats.mcnemar(first, first) == 1.0
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 20])

@@ -79,7 +79,10 @@ def study_figures(study: Study, entries: Sequence[Entry], importance: Importance
     figures.append(Figure("Settings and scores", caption, body, wide=True))
     figures += _setting_figures(study)
     if importance:
-        caption = f"{importance.evaluator} over {importance.trials} complete trials: association inside this space."
+        caption = (
+            f"{importance.evaluator} over {importance.trials} complete trials: association inside this space. In "
+            "brackets 90 % of bootstrap samples of the trials, where there are few."
+        )
         figures.append(Figure("What explains the spread", caption, trial_plots.importance_bars(importance)))
     systems = {entry.system for entry in entries}
     for axis, name in (("train_flops", "training compute"), ("params", "parameters")):
