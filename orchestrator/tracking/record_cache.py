@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import TrialRecord
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, StorageError
+from trm_data.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class RecordCache:
@@ -17,10 +21,15 @@ class RecordCache:
         """Raised by `read` whenever it finds a change."""
         self._storage = storage
         self._sweep_name = sweep_name
-        self._records: dict[str, tuple[dict[str, int], TrialRecord]] = {}
+        self._records: dict[str, tuple[dict[str, int], TrialRecord | None]] = {}
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Trials whose records are damaged or of a newer version; `read` leaves them out."""
+        return sorted(trial_id for trial_id, (_, record) in self._records.items() if record is None)
 
     def read(self) -> list[TrialRecord]:
-        """Return every trial, in the order of their ids, after one listing."""
+        """Return every readable trial, in the order of their ids, after one listing."""
         root = f"sweeps/{self._sweep_name}/trials"
         files: dict[str, dict[str, int]] = defaultdict(dict)
         for key, size in self._storage.sizes(root).items():
@@ -33,6 +42,15 @@ class RecordCache:
             del self._records[trial_id]
         for trial_id in changed:
             # Files that are written meanwhile are read now, and once more the next time.
-            self._records[trial_id] = (known[trial_id], read_trial(self._storage, self._sweep_name, trial_id))
+            self._records[trial_id] = (known[trial_id], self._read(trial_id))
         self.version += bool(gone or changed)
-        return [record for _, (_, record) in sorted(self._records.items())]
+        return [record for _, (_, record) in sorted(self._records.items()) if record is not None]
+
+    def _read(self, trial_id: str) -> TrialRecord | None:
+        try:
+            return read_trial(self._storage, self._sweep_name, trial_id)
+        except StorageError:
+            raise
+        except UserError as error:
+            logger.warning("trial %s of sweep %s is left out: %s", trial_id, self._sweep_name, error)
+            return None
