@@ -101,10 +101,12 @@ def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None
 
     storage = open_storage(url)
     refuse_network_database(resolve_uri(storage, tracking) or "http://")
-    with notified(storage, sweep.name, notify), tracked(sweep, storage, tracking, _warn) as tracker:
-        with Live(sweep, tracker) as live:
-            ran = run_sweep(sweep, storage, RunOptions(**options), [live])
-        tracker.changed()
+    with (
+        notified(storage, sweep.name, notify),
+        tracked(sweep, storage, tracking, _warn) as tracker,
+        Live(sweep) as live,
+    ):
+        ran = run_sweep(sweep, storage, RunOptions(**options), [live])
     closing_words(sweep, storage, ran, tracker.uri)
     if ran.status is SweepStatus.ABANDONED:
         sys.stdout.flush()

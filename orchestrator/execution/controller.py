@@ -28,7 +28,7 @@ from orchestrator.records.index import trial_folder
 from orchestrator.records.progress import FAILED, SweepProgress
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
-from orchestrator.resources.runtime import TrialCostModel
+from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError
@@ -76,7 +76,7 @@ class Controller:
         storage: Storage,
         records: Sequence[TrialRecord],
         options: RunOptions,
-        costs: TrialCostModel,
+        costs: RuntimeModel,
         events: Events,
     ) -> None:
         self.stopping = threading.Event()

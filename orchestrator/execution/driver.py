@@ -22,8 +22,8 @@ from orchestrator.execution.options import RunOptions, SweepStatus
 from orchestrator.execution.signals import stop_signals
 from orchestrator.records.index import stop_reason, stop_requested
 from orchestrator.resources.memory import memory_bytes
-from orchestrator.resources.placement import Candidate, bundle, candidates, fits, words
-from orchestrator.resources.runtime import TrialCostModel
+from orchestrator.resources.placement import Candidate, bundle, candidates, describe_bundle, fits
+from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError
 from orchestrator.storage.lease import Lease
@@ -70,7 +70,7 @@ def fit_with_tune(controller: Controller, slots: int) -> None:
 class ClusterPlacement:
     """Say where the trials of a sweep may run on a cluster."""
 
-    def __init__(self, sweep: Sweep, cluster: Cluster, options: RunOptions, costs: TrialCostModel) -> None:
+    def __init__(self, sweep: Sweep, cluster: Cluster, options: RunOptions, costs: RuntimeModel) -> None:
         self._sweep = sweep
         self._cluster = cluster
         self._options = options
@@ -202,7 +202,7 @@ def count_slots(sweep: Sweep, options: RunOptions, cluster: Cluster) -> int:
     room = min(int(total.get(name, 0) // amount) for name, amount in demand.resources.items())
     if options.address is None and not fits(demand, cluster.nodes()):
         raise ClusterError(
-            f"this machine cannot hold one trial ({words(demand)})",
+            f"this machine cannot hold one trial ({describe_bundle(demand)})",
             "Ask for less with --cpus / --gpu, or name a cluster with --address",
         )
     wanted = options.max_concurrent or sweep.max_concurrent

@@ -19,10 +19,10 @@ from orchestrator.execution.snapshots import Snapshots, progress_of
 from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
-from orchestrator.records.index import differences, find_definition, sweep_folder
+from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
-from orchestrator.resources.runtime import TrialCostModel
+from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
@@ -30,6 +30,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import describe_differences
 from trm_model.recursion_file import replace_in, trusted_source
 
 __all__ = ["RunOptions", "SweepOutcome", "SweepStatus", "run_sweep"]
@@ -109,7 +110,7 @@ def _drive(
     """Start the cluster, run the trials on it, and leave it."""
     sweep = planner.sweep
     has_budget = options.budget != Budget()
-    costs = TrialCostModel(records if sweep.resources.gpus or has_budget else ())
+    costs = RuntimeModel(records if sweep.resources.gpus or has_budget else ())
     is_canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
     cluster.start()
     status = SweepStatus.STOPPED
@@ -165,7 +166,7 @@ def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
     """Refuse another definition under the name of a recorded sweep."""
     if recorded is None:
         return
-    changed = differences(recorded.definition(), sweep.definition())
+    changed = describe_differences(recorded.definition(), sweep.definition())
     if not changed:
         return
     more = extension_between(recorded, sweep)

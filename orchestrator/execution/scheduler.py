@@ -14,7 +14,7 @@ from orchestrator.execution.allocator import Allocator, Machine
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.placement import Bundle, Candidate, gpu_types
-from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
+from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
 from orchestrator.search.planner import Planner
 from orchestrator.sweep.trials import PlannedTrial
 
@@ -54,7 +54,7 @@ class TrialScheduler:
         planner: Planner,
         allocator: Allocator,
         placement: Placement,
-        costs: TrialCostModel,
+        costs: RuntimeModel,
         budget: BudgetTracker | None,
         clock: Callable[[], float],
     ) -> None:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
 from orchestrator.search.early_stopping import Decision, Rung, decide
-from orchestrator.search.sampler import NOTHING_EARLIER, make_sampler
+from orchestrator.search.sampler import NO_WARM_START, Sampler
 from orchestrator.search.warm_start import WarmStart
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import label
-from orchestrator.sweep.space import drawn_settings
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials, control_trials, study_trials
 
 
@@ -41,11 +40,11 @@ class Planner:
         sweep: Sweep,
         fingerprint: Fingerprint,
         records: Iterable[TrialRecord],
-        earlier: WarmStart = NOTHING_EARLIER,
+        earlier: WarmStart = NO_WARM_START,
     ) -> None:
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
-        self.exhausted = False
+        self._found_nothing = False
         """A search's space held fewer configurations than were asked for."""
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
@@ -54,7 +53,7 @@ class Planner:
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
         self._num_explored = len(explored)
-        self._sampler = make_sampler(sweep, fingerprint, explored, earlier)
+        self._sampler = Sampler(sweep, fingerprint, explored, earlier)
         for record in known:
             trial = _planned_of(record, sweep)
             state = self.trials[record.trial_id] = TrialState(trial, record.status, record.step, rungs=rungs_of(record))
@@ -82,6 +81,11 @@ class Planner:
         return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
 
     @property
+    def exhausted(self) -> bool:
+        """Return whether the space of a search holds no further configuration."""
+        return self._found_nothing or (self.sweep.kind == "search" and self._sampler.is_exhausted)
+
+    @property
     def is_done(self) -> bool:
         """Return whether nothing is left to start or to wait for."""
         return not (self._queue or self._running or self.wants_suggestion)
@@ -105,7 +109,7 @@ class Planner:
     def add_suggestion(self, trial: PlannedTrial | None) -> None:
         """Queue what `suggest` has returned."""
         if trial is None:
-            self.exhausted = True
+            self._found_nothing = True
         else:
             self._queue.append(trial)
             self._num_explored += 1
@@ -144,7 +148,7 @@ class Planner:
             return
         self._has_chosen = True
         for record in self.best(self.sweep.confirm.top):
-            family = f"best {label(drawn_settings(self.sweep, record.config))}"
+            family = f"best {label(self.sweep.search_space.cell_of(record.config))}"
             self._enqueue(confirm_trials(self.sweep, self._fingerprint, family, record.config))
 
     def _wants_more(self) -> bool:

@@ -77,8 +77,9 @@ class TestSpending:
         spent = spending([trial(attempt(0, 3, gpu_type="B300"))], now_s=3 * HOUR)
         assert (spent.gpu_hours, spent.usd, spent.unpriced_gpu_hours) == (3, 0, 3)
 
-    def test_a_lost_attempt_lasts_until_the_next_one_starts(self) -> None:
-        assert spending([trial(attempt(0, None), attempt(2, 3))], now_s=9 * HOUR).gpu_hours == 3
+    def test_a_lost_attempt_lasts_until_its_last_sign_of_life(self) -> None:
+        rows = [Row(1, 0.5 * HOUR, "train", {})]
+        assert spending([trial(attempt(0, None), attempt(2, 3), rows=rows)], now_s=9 * HOUR).gpu_hours == 1.5
 
     def test_a_running_attempt_counts_until_now_unless_it_fell_silent(self) -> None:
         row = Row(1, HOUR, "train", {})

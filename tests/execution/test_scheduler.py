@@ -16,7 +16,7 @@ from orchestrator.execution.budget import BudgetTracker, require_budget_for_one
 from orchestrator.execution.scheduler import NOWHERE, TrialScheduler
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Status, TrialRecord
 from orchestrator.resources.placement import Candidate, any_of, candidates, holds, memory_bytes
-from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
+from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
 from orchestrator.sweep import ResourceRule, Resources, Sweep
@@ -259,7 +259,7 @@ def scheduler_of(
     clock = Clock()
     tracker = BudgetTracker(budget, [], clock) if budget else None
     planner = Planner(sweep, fingerprint, [])
-    return TrialScheduler(planner, Allocator(**options), Fleet(fleet, sweep, fits), TrialCostModel(), tracker, clock)
+    return TrialScheduler(planner, Allocator(**options), Fleet(fleet, sweep, fits), RuntimeModel(), tracker, clock)
 
 
 class TestScheduler:
@@ -401,11 +401,13 @@ class TestBudget:
 class TestPace:
     def test_measured_trials_replace_the_assumption_for_their_device_alone(self) -> None:
         (first, *_) = (record_of(t, Status.FINISHED) for t in _trials())
-        pace = TrialCostModel()
+        pace = RuntimeModel()
         before = pace.need(first.config, "L40S", gpus=1, cpus=1), pace.need(first.config, "H100", gpus=1, cpus=1)
         pace.learn(ran(first, 3.0))
-        after = pace.need(first.config, "L40S", gpus=0.5, cpus=1)
-        assert after.hours == pytest.approx(3.0) and after.gpu_hours == pytest.approx(1.5) and after.usd > 0
+        after = pace.need(first.config, "L40S", gpus=1, cpus=1)
+        assert (after.hours, after.gpu_hours, after.usd) == pytest.approx((3.0, 3.0, 3 * 1.861))
+        shared = pace.need(first.config, "L40S", gpus=0.5, cpus=1)  # half a GPU is half as fast until it is measured
+        assert (shared.hours, shared.gpu_hours, shared.usd) == pytest.approx((6.0, 3.0, 3 * 1.861))
         assert pace.need(first.config, "H100", gpus=1, cpus=1) == before[1] != before[0]
         assert pace.need(first.config, "L40S", gpus=1, cpus=1, step=6).hours == pytest.approx(1.5)
         assert pace.speed_of(first.config)("H100") > pace.speed_of(first.config)("L40S") > 0
@@ -413,8 +415,8 @@ class TestPace:
 
     def test_a_trial_without_an_end_teaches_nothing(self) -> None:
         (first, *_) = (record_of(t, Status.RUNNING) for t in _trials())
-        pace = TrialCostModel([first])
-        assert pace.need(first.config, CPU, gpus=0, cpus=1) == TrialCostModel().need(first.config, CPU, gpus=0, cpus=1)
+        pace = RuntimeModel([first])
+        assert pace.need(first.config, CPU, gpus=0, cpus=1) == RuntimeModel().need(first.config, CPU, gpus=0, cpus=1)
 
 
 def _trials() -> list[Any]:

@@ -65,7 +65,7 @@ class StandIn:
             driver.ended(job.trial_id, lost=True, why="RuntimeError: exit code 1")
             return
         start = {"from_step": 0, "started_s": 1000.0, "gpu_type": seat[1], "gpu_count": job.placement["gpu_count"]}
-        writer.start(AttemptStart.parse({**start, "device": "cpu"}))
+        writer.start(AttemptStart.parse({**start, "device": "cuda"}))
         writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5}))
         writer.flush()
         driver.result(job.trial_id, {**where, "kind": "progress", "trial_step": 4, "metrics": ()})

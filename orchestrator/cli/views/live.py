@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live as RichLive
@@ -18,6 +17,7 @@ from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage
+from orchestrator.storage.address import shown_address
 from orchestrator.sweep.definition import Sweep
 
 PLAIN_EVERY_S = 15.0
@@ -32,18 +32,11 @@ STYLES = {
 EXPLAINED = {Status.STOPPED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
 
 
-class Tracker(Protocol):
-    """Whoever wants to know that records have changed."""
-
-    def changed(self) -> None: ...
-
-
 class Live(Callback):
-    """Shows a running sweep and tells the tracker of every trial that ends."""
+    """Shows a running sweep."""
 
-    def __init__(self, sweep: Sweep, tracker: Tracker) -> None:
+    def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
-        self._tracker = tracker
         self._started_s = time.monotonic()
         self._plain_s = 0.0
         self._stack = contextlib.ExitStack()
@@ -83,7 +76,6 @@ class Live(Callback):
         reason = f" ({trial.reason})" if trial.reason and trial.status in EXPLAINED else ""
         text = escape(f"{_words(trial)}{reason}")
         err.print(f"{clock()} {progress.done:3}/{progress.planned} [{style}]{trial.status:<11}[/] {text}")
-        self._tracker.changed()
 
     def on_message(self, text: str) -> None:
         err.print(f"{clock()} {text}", markup=False)
@@ -135,5 +127,5 @@ def closing_words(sweep: Sweep, storage: Storage, ran: SweepOutcome, tracking: s
             f"best explored: {ran.best.family} ({100 * ran.best.value:.1f} % {metric} on validation)", markup=False
         )
     if tracking:
-        out.print(f"MLflow: mlflow ui --backend-store-uri {tracking}", markup=False)
+        out.print(f"MLflow: mlflow ui --backend-store-uri {shown_address(tracking)}", markup=False)
     out.print(f"Compare: [bold]trm leaderboard{where}[/]")
