@@ -210,13 +210,11 @@ def _report(found: dict[str, Any], as_json: bool, words: Callable[[Found], str])
 def _sent_words(found: Found) -> str:
     name, trials = found["sweep"], found["trials"]
     if not found["trials_changed"]:
-        return f"[bold]{name}[/]: {trials} trials, nothing new"
-    return f"[bold]{name}[/]: {found['points_sent']:,} points of {found['trials_changed']} of {trials} trials sent"
+        return f"{name}: {trials} trials, nothing new"
+    return f"{name}: {found['points_sent']:,} points of {found['trials_changed']} of {trials} trials sent"
 
 
 def _verified_words(found: Found) -> str:
-    head = f"[bold]{found['sweep']}[/]: {found['trials']} trials, {found['points']:,} points"
+    head = f"{found['sweep']}: {found['trials']} trials, {found['points']:,} points"
     lines = [difference["text"] for difference in found["differences"]]
-    return "\n".join(
-        [f"{head}, each exactly once" if not lines else f"{head}: [red]{len(lines)} differences[/]", *lines]
-    )
+    return "\n".join([f"{head}, each exactly once" if not lines else f"{head}: {len(lines)} differences", *lines])

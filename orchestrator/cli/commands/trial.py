@@ -50,7 +50,12 @@ def reproduce(
 
     trm trial reproduce demo/3f9a --tolerance 0.01
     """
-    from orchestrator.cli.reproduce import reproduce_trial
+    from orchestrator.api.callbacks import CallbackList
+    from orchestrator.api.reproduce import reproduce as run_again
+    from orchestrator.cli.views.reproduce import show_reproduction
+    from orchestrator.cli.views.train import TrainView
     from orchestrator.storage import open_storage
 
-    raise typer.Exit(reproduce_trial(open_storage(storage), trial, tolerance, as_json))
+    with CallbackList([TrainView()]) as display:
+        found = run_again(open_storage(storage), trial, display)
+    raise typer.Exit(show_reproduction(found, tolerance, as_json))

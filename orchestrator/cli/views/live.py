@@ -1,20 +1,21 @@
-"""A sweep while it runs: a table that redraws itself on a terminal, plain lines elsewhere."""
+"""Show a sweep while it runs: a table that redraws itself on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import Protocol
 
 from rich.console import Group, RenderableType
-from rich.live import Live as RichLive
+from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.views.console import BuildBar, clock, duration, err, out
-from orchestrator.execution.options import Callback, SweepStatus
+from orchestrator.api.callbacks import Callback
+from orchestrator.cli.views.console import BuildBar, clock, duration, err, line, out, table
+from orchestrator.errors import command_line
+from orchestrator.execution.options import SweepStatus
 from orchestrator.execution.run import SweepOutcome
+from orchestrator.records.failures import ExitCode
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search.planner import Planner, TrialState
 from orchestrator.storage import Storage
@@ -32,107 +33,98 @@ STYLES = {
 EXPLAINED = {Status.STOPPED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
 
 
-class Tracker(Protocol):
-    """Whoever wants to know that records have changed."""
+class LiveView(Callback):
+    """Show the running trials of a sweep, and a line for each that ends."""
 
-    def changed(self) -> None: ...
-
-
-class Live(Callback):
-    """Shows a running sweep and tells the tracker of every trial that ends."""
-
-    def __init__(self, sweep: Sweep, tracker: Tracker) -> None:
-        self._sweep = sweep
-        self._tracker = tracker
+    def __init__(self) -> None:
         self._started_s = time.monotonic()
         self._plain_s = 0.0
         self._stack = contextlib.ExitStack()
         self._build: BuildBar | None = None
-        self._live: RichLive | None = None
+        self._live: Live | None = None
 
-    def __enter__(self) -> Live:
-        self._stack.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Remove the live table."""
         self._stack.close()
+        self._live = None
 
     def building(self, stage: str, done: int, total: int) -> None:
+        """Show how far a dataset is built."""
         if self._build is None:
             self._build = self._stack.enter_context(BuildBar())
         self._build(stage, done, total)
 
     def started(self, planner: Planner, slots: int) -> None:
-        self._stack.close()  # the build is over
+        """Say how many trials there are, and open the live table."""
+        self._stack.close()  # the bars of the build
         at_once = f"up to {min(slots, planner.total)} at once" if slots > 1 else "one at a time"
-        err.print(f"sweep [bold]{self._sweep.name}[/]: {planner.total} trials, {at_once}. Ctrl-C stops cleanly.")
+        name = (planner.sweep.name, "bold")
+        err.print(line("sweep ", name, f": {planner.total} trials, {at_once}. Ctrl-C stops cleanly."))
         if err.is_terminal:
-            self._live = self._stack.enter_context(RichLive(console=err, refresh_per_second=4, transient=True))
+            self._live = self._stack.enter_context(Live(console=err, refresh_per_second=4, transient=True))
 
     def refresh(self, planner: Planner) -> None:
+        """Redraw the table; without a terminal, print the running trials every quarter of a minute."""
         if self._live is not None:
             self._live.update(self._table(planner))
         elif time.monotonic() - self._plain_s > PLAIN_EVERY_S:
             self._plain_s = time.monotonic()
             for state in _running(planner):
-                err.print(f"{clock()}        {_words(state)}")
+                err.print(f"{clock()}        {_described(state)}")
 
     def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
+        """Print one line: how the trial ended, and why."""
         state = planner.trials[record.trial_id]
-        done = sum(s.status.is_final for s in planner.trials.values())
-        style = STYLES.get(state.status, "default")
-        reason = f" ({record.reason})" if record.reason and record.status in EXPLAINED else ""
-        err.print(f"{clock()} {done:3}/{planner.total} [{style}]{state.status:<11}[/] {_words(state)}{reason}")
-        self._tracker.changed()
+        done = sum(s.status.is_final for s in list(planner.trials.values()))
+        status = (f"{state.status:<11}", STYLES.get(state.status, "default"))
+        reason = f" ({' '.join(record.reason.split())})" if record.reason and record.status in EXPLAINED else ""
+        err.print(line(f"{clock()} {done:3}/{planner.total} ", status, f" {_described(state)}{reason}"))
 
     def remark(self, text: str) -> None:
+        """Print one line."""
         err.print(f"{clock()} {text}")
 
     def _table(self, planner: Planner) -> RenderableType:
-        table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
-        for name, justify in (("stage", "left"), ("trial", "left"), ("step", "right"), ("", "left")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        table.add_column(self._sweep.metric.replace("_", " "), justify="right")
+        metric = planner.sweep.metric.replace("_", " ")
+        rows = table("stage", "trial", "step", "", metric, right=("step", metric))
         for state in _running(planner):
             total = state.trial.config.train.max_steps
             shown = "-" if state.value is None else f"{100 * state.value:.1f} %"
             name = f"{state.trial.family}  seed {state.trial.config.seed}"
-            table.add_row(
-                state.trial.stage, name, f"{state.step}/{total}", ProgressBar(total, state.step, width=20), shown
-            )
-        done = sum(s.status.is_final for s in planner.trials.values())
+            progress = ProgressBar(total, state.step, width=20)
+            rows.add_row(state.trial.stage, name, f"{state.step}/{total}", progress, shown)
+        done = sum(s.status.is_final for s in list(planner.trials.values()))
         spent = time.monotonic() - self._started_s
-        return Group(table, Text(f"{done} of {planner.total} trials done, {duration(spent)}", style="dim"))
+        return Group(rows, Text(f"{done} of {planner.total} trials done, {duration(spent)}", style="dim"))
 
 
 def _running(planner: Planner) -> list[TrialState]:
     return [state for state in list(planner.trials.values()) if state.status is Status.RUNNING]
 
 
-def _words(state: TrialState) -> str:
+def _described(state: TrialState) -> str:
     config = state.trial.config
     value = "" if state.value is None else f"  {100 * state.value:5.1f} % exact"
     steps = f"step {state.step}/{config.train.max_steps}"
     return f"{state.trial.stage:<7} {state.trial.family}  seed {config.seed}  {steps}{value}"
 
 
-def closing_words(sweep: Sweep, storage: Storage, ran: SweepOutcome, tracking: str | None) -> None:
-    """What came out, and what to do next."""
-    planner = ran.planner
+def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> None:
+    """Print what came out, and the command that comes next."""
+    planner = outcome.planner
     states = list(planner.trials.values())
     counts = {status: sum(state.status is status for state in states) for status in Status}
     shown = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items() if count)
-    where = "" if storage.url.rstrip("/").endswith("/runs") else f" --storage {storage.url}"
-    resume = f"[bold]trm sweep resume {sweep.name}{where}[/]"
-    if ran.ending is SweepStatus.OUT_OF_BUDGET:
+    resume = (command_line("sweep", "resume", sweep.name, storage=storage.url), "bold")
+    if outcome.ending is SweepStatus.OUT_OF_BUDGET:
         left = planner.total - sum(state.status.is_final for state in states)
-        out.print(f"\nout of budget: {ran.why}.\n{shown}; {left} of {planner.total} trials are left.")
-        out.print(f"Go on with a larger limit: {resume} --max-...")
+        out.print(f"\nout of budget: {outcome.why}.\n{shown}; {left} of {planner.total} trials are left.")
+        out.print(line("Resume with a larger limit: ", resume, " --max-..."), soft_wrap=True)
         return
-    if ran.ending is not SweepStatus.COMPLETE:
-        out.print(f"\nstopped: {shown}. Go on with: {resume}")
+    if outcome.ending is not SweepStatus.COMPLETE:
+        out.print(line(f"\nstopped: {shown}. Resume with: ", resume), soft_wrap=True)
         return
-    out.print(f"\nsweep [bold]{sweep.name}[/] is complete: {shown}.")
+    out.print(line("\nsweep ", (sweep.name, "bold"), f" is complete: {shown}."))
     if planner.exhausted:
         out.print(f"the space holds only {len([s for s in states if s.trial.stage == 'explore'])} configurations")
     for record in planner.best(1):
@@ -142,5 +134,10 @@ def closing_words(sweep: Sweep, storage: Storage, ran: SweepOutcome, tracking: s
             f"best explored: {record.family} ({100 * value:.1f} % {sweep.metric.replace('_', ' ')} on validation)"
         )
     if tracking:
-        out.print(f"MLflow: mlflow ui --backend-store-uri {tracking}")
-    out.print(f"Compare: [bold]trm leaderboard{where}[/]")
+        out.print(f"MLflow: {tracking}", soft_wrap=True)
+    out.print(line("Compare: ", (command_line("leaderboard", storage=storage.url), "bold")), soft_wrap=True)
+
+
+def exit_code(outcome: SweepOutcome) -> int:
+    """Return the exit code of a run."""
+    return ExitCode.COMPLETE if outcome.ending is SweepStatus.COMPLETE else ExitCode.STOPPED

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.ablation import Ablation, Effect, show_p
@@ -85,7 +85,7 @@ def to_rich(table: Table) -> RichTable:
         right = name in _RIGHT
         drawn.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for entry in table.entries:
-        row = [escape(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
+        row = [Text(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
         drawn.add_row(*row, style=f"bold {_STYLES.get(entry.kind, '')}".strip() if entry.own else None)
     return drawn
 
@@ -153,7 +153,7 @@ def ablation_to_rich(ablation: Ablation) -> RichTable:
     for name in EFFECT_COLUMNS:
         drawn.add_column(name, justify="left" if name in ("Change", "Verdict") else "right")
     for effect in ablation.effects:
-        drawn.add_row(*map(escape, _effect_cells(effect)), style="bold" if effect.is_separated else None)
+        drawn.add_row(*map(Text, _effect_cells(effect)), style="bold" if effect.is_separated else None)
     return drawn
 
 

@@ -1,0 +1,120 @@
+"""Run a sweep with everything that belongs to it: execution, tracking, notifications, progress."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.api.callbacks import CallbackList
+from orchestrator.api.inputs import as_run_options, as_storage, as_sweep
+from orchestrator.api.progress import default_callbacks
+from orchestrator.execution.options import Callback, SweepStatus
+from orchestrator.execution.run import SweepOutcome, run_sweep
+from orchestrator.records.index import stop_reason, sweep_folder
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import TrialRecord
+from orchestrator.search.planner import Planner
+from orchestrator.storage import Storage
+from orchestrator.storage.mounts import refuse_network_database
+from orchestrator.sweep.definition import Sweep
+from orchestrator.tracking.live import resolve_uri, tracked
+from orchestrator.tracking.notifications import Event, Kind, Target, counts_of, parse_targets, send, words_of
+from trm_data.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    sweep: Sweep | str | Path,
+    storage: Storage | str | Path = "runs",
+    tracking: str | None = None,
+    notify: Sequence[str] = (),
+    callbacks: Sequence[Callback] | None = None,
+    **options: Any,
+) -> SweepOutcome:
+    """Run a sweep to its end, or resume it: the same call twice runs nothing twice. `trm sweep run` calls this.
+
+    Args:
+        sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.
+        storage: folder or `s3://bucket/prefix` for datasets and records.
+        tracking: MLflow tracking URI, or "none". SQLite in the storage folder if left out.
+        notify: webhook URLs or commands that are told how the sweep ended.
+        callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
+            a notebook shows it, else nothing.
+        options: fields of `RunOptions`: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse...
+
+    Returns:
+        How the sweep ended, with its planner (`outcome.planner.best(3)`).
+
+    Raises:
+        SweepError: another definition has this name, another driver runs it, or the budget is too small.
+        ClusterError: the cluster cannot be joined or cannot hold a trial.
+        UserError: a target of `notify` is no address and no program, or the storage cannot be reached.
+    """
+    store = as_storage(storage)
+    definition = as_sweep(sweep, store)
+    run_options = as_run_options(options)
+    refuse_network_database(resolve_uri(store, tracking) or "http://")
+    targets = parse_targets(notify)  # a wrong target is refused before anything starts
+    chosen = default_callbacks() if callbacks is None else callbacks
+    with (
+        CallbackList(chosen) as display,
+        _notified(store, definition.name, targets, display) as ended,
+        tracked(definition, store, tracking, display.remark) as tracker,
+    ):
+        outcome = run_sweep(definition, store, run_options, CallbackList([display, _Tracking(tracker)]))
+        tracker.changed()
+        ended(outcome)
+    return outcome
+
+
+class _Tracker(Protocol):
+    def changed(self) -> None: ...
+
+
+class _Tracking(Callback):
+    """Sync a trial to MLflow when it has ended."""
+
+    def __init__(self, tracker: _Tracker) -> None:
+        self._tracker = tracker
+
+    def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
+        self._tracker.changed()
+
+
+class _Ended(Protocol):
+    def __call__(self, outcome: SweepOutcome) -> None: ...
+
+
+@contextmanager
+def _notified(storage: Storage, sweep: str, targets: Sequence[Target], display: CallbackList) -> Iterator[_Ended]:
+    """Tell the targets how what is inside ended; it hands over its outcome, or raises."""
+    outcomes: list[SweepOutcome] = []
+    try:
+        yield outcomes.append
+    except Exception as error:
+        if targets:
+            text = f"sweep {sweep}: failed: {' '.join(str(error).split())}"
+            _send(targets, Event("failed", sweep, text), display)
+        raise
+    if targets and outcomes:
+        with suppress(UserError):  # the storage went away: the sweep's own outcome has said so
+            _send(targets, _end_event(storage, sweep, outcomes[-1]), display)
+
+
+def _end_event(storage: Storage, sweep: str, outcome: SweepOutcome) -> Event:
+    """Judge by how the driver ended, which knows the plan: records alone do not tell what is left to do."""
+    counts = counts_of(read_trials(storage, sweep))
+    stopped_by = stop_reason(sweep_folder(storage, sweep)) or outcome.why
+    kind: Kind = "complete" if outcome.ending is SweepStatus.COMPLETE else "budget" if stopped_by else "stopped"
+    reason = stopped_by if kind == "budget" else words_of(counts)
+    return Event(kind, sweep, f"sweep {sweep}: {kind}: {reason}", counts)
+
+
+def _send(targets: Sequence[Target], event: Event, display: CallbackList) -> None:
+    logger.info("notify: %s", event.text)
+    for problem in send(targets, event):
+        display.remark(f"not delivered: {problem}")

@@ -1,0 +1,40 @@
+"""Show the log of the libraries on standard error, as much of it as `-v` and `-q` ask for."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from orchestrator.api.terminal import printable
+
+LOGGERS = ("orchestrator", "trm_model", "trm_data")
+LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+"""By the number of `-v`."""
+
+
+class _Handler(logging.Handler):
+    """Print one line per record; control characters of foreign text are dropped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(printable(self.format(record)), file=sys.stderr)  # looked up now: a test may have replaced it
+        except Exception:
+            self.handleError(record)
+
+
+_handler = _Handler()
+_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+
+
+def set_levels(verbose: int, quiet: bool) -> None:
+    """Set what the log shows: warnings, with one `-v` changes of state, with two everything, with `-q` errors only."""
+    level = logging.ERROR if quiet else LEVELS[min(verbose, len(LEVELS) - 1)]
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if _handler not in logger.handlers:
+            logger.addHandler(_handler)
+    if quiet or "orchestrator.cli.views.console" in sys.modules:  # else nothing has printed, and rich stays unloaded
+        from orchestrator.cli.views.console import err
+
+        err.quiet = quiet

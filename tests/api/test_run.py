@@ -1,0 +1,176 @@
+"""`orchestrator.run`: what it composes, without a cluster (`tests/execution` runs real sweeps)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestrator
+from orchestrator.api import run as api_run
+from orchestrator.api.callbacks import Callback, CallbackList
+from orchestrator.execution import options as execution
+from orchestrator.execution.options import RunOptions, SweepStatus
+from orchestrator.execution.run import SweepOutcome
+from orchestrator.records.index import request_stop, sweep_folder
+from orchestrator.search.planner import Planner
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep import Sweep
+from tests.support.sweeps import fingerprint, study
+from trm_data.errors import UserError
+
+Call = dict[str, Any]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """`run_sweep` is replaced by one that records how it was called and ends as the test says."""
+    made: list[Call] = []
+
+    def run_sweep(sweep: Sweep, storage: Storage, options: RunOptions, callback: execution.Callback) -> SweepOutcome:
+        made.append({"sweep": sweep, "storage": storage, "options": options, "callback": callback})
+        callback.remark("a remark [/x]")
+        if isinstance(ending := made[0].get("ends", ENDING[0]), Exception):
+            raise ending
+        return SweepOutcome(ending, Planner(sweep, fingerprint, ()))
+
+    monkeypatch.setattr(api_run, "run_sweep", run_sweep)
+    return made
+
+
+ENDING: list[Any] = [SweepStatus.COMPLETE]
+
+
+@pytest.fixture(autouse=True)
+def ending() -> Any:
+    """How the replaced `run_sweep` ends; a test may change it."""
+    ENDING[0] = SweepStatus.COMPLETE
+    yield ENDING
+    ENDING[0] = SweepStatus.COMPLETE
+
+
+def hook(tmp_path: Path) -> list[str]:
+    """A notification command that appends what it is sent to `tmp_path/sent`."""
+    code = f"import sys; open({str(tmp_path / 'sent')!r}, 'a').write(sys.stdin.read() + chr(10))"
+    return [f'{sys.executable} -c "{code}"']
+
+
+def sent(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in (tmp_path / "sent").read_text().splitlines()]
+
+
+def test_options_reach_the_driver_and_unknown_ones_are_named(calls: list[Call], tmp_path: Path) -> None:
+    budget = orchestrator.Budget(usd=5)
+    outcome = orchestrator.run(
+        study(), tmp_path, tracking="none", callbacks=[], budget=budget, max_concurrent=3, reuse=True
+    )
+    assert outcome.ending is SweepStatus.COMPLETE
+    assert calls[0]["options"] == RunOptions(budget=budget, max_concurrent=3, reuse=True)
+    assert calls[0]["storage"] == LocalStorage(tmp_path)
+    with pytest.raises(orchestrator.SweepError, match=r"'max_concurent'.*Did you mean 'max_concurrent'"):
+        orchestrator.run(study(), tmp_path, tracking="none", max_concurent=3)
+    assert len(calls) == 1
+
+
+def test_recorded_sweep_and_sweep_file_are_run_by_name(calls: list[Call], tmp_path: Path) -> None:
+    sweep = study()
+    storage = LocalStorage(tmp_path / "runs")
+    sweep_folder(storage, sweep.name).write("sweep.json", to_json_bytes(sweep.plain()))
+    orchestrator.run("study", storage, tracking="none", callbacks=[])
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from orchestrator import Sweep, get_recipe\nsweep = Sweep(name='mine', base=get_recipe('sudoku-mini'))\n"
+    )
+    orchestrator.run(file, storage, tracking="none", callbacks=[])
+    assert [call["sweep"].name for call in calls] == ["study", "mine"] and calls[0]["sweep"] == sweep
+    with pytest.raises(orchestrator.SweepError, match=r"no sweep 'studi'.*Did you mean 'study'"):
+        orchestrator.run("studi", storage, tracking="none", callbacks=[])
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind"), [(SweepStatus.COMPLETE, "complete"), (SweepStatus.STOPPED, "stopped")], ids=str
+)
+def test_end_is_notified_as_the_driver_judges_it(
+    calls: list[Call], ending: list[Any], tmp_path: Path, ends: SweepStatus, kind: str
+) -> None:
+    """No trial is recorded: the records alone would call both of them complete."""
+    ending[0] = ends
+    orchestrator.run(study(), tmp_path / "runs", tracking="none", notify=hook(tmp_path), callbacks=[])
+    assert [event["event"] for event in sent(tmp_path)] == [kind]
+
+
+def test_stop_by_the_watchdogs_budget_is_told_with_its_reason(
+    calls: list[Call], ending: list[Any], tmp_path: Path
+) -> None:
+    ending[0] = SweepStatus.STOPPED
+    storage = LocalStorage(tmp_path / "runs")
+    request_stop(sweep_folder(storage, "study"), "50.1 of 50 USD used")
+    orchestrator.run(study(), storage, tracking="none", notify=hook(tmp_path), callbacks=[])
+    (event,) = sent(tmp_path)
+    assert event["event"] == "budget" and "50.1 of 50 USD used" in event["text"]
+
+
+def test_failure_is_notified_and_raised(calls: list[Call], ending: list[Any], tmp_path: Path) -> None:
+    ending[0] = orchestrator.SweepError("the disk is full", "Make room")
+    with pytest.raises(orchestrator.SweepError):
+        orchestrator.run(study(), tmp_path / "runs", tracking="none", notify=hook(tmp_path), callbacks=[])
+    (event,) = sent(tmp_path)
+    assert event["event"] == "failed" and "the disk is full" in event["text"]
+
+
+def test_wrong_target_is_refused_before_anything_starts(calls: list[Call], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such program"):
+        orchestrator.run(study(), tmp_path / "runs", tracking="none", notify=["no-such-program"])
+    assert not calls and not (tmp_path / "runs").exists()
+
+
+class Broken(Callback):
+    """Raises in every method."""
+
+    def remark(self, text: str) -> None:
+        raise KeyError(text)
+
+    def close(self) -> None:
+        raise ValueError("closing")
+
+
+class Noted(Callback):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def remark(self, text: str) -> None:
+        self.heard.append(text)
+
+    def close(self) -> None:
+        self.heard.append("closed")
+
+
+def test_callback_that_raises_stops_neither_the_run_nor_the_other_callbacks(
+    calls: list[Call], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted = Noted()
+    with caplog.at_level(logging.WARNING, "orchestrator.api.callbacks"):
+        outcome = orchestrator.run(study(), tmp_path, tracking="none", callbacks=[Broken(), noted])
+    assert outcome.ending is SweepStatus.COMPLETE
+    assert noted.heard == ["a remark [/x]", "closed"]
+    assert "Broken.remark failed" in caplog.text and "Broken.close failed" in caplog.text
+
+
+def test_failing_callback_is_logged_once_per_event(caplog: pytest.LogCaptureFixture) -> None:
+    with CallbackList([Broken()]) as callbacks:
+        for _ in range(3):
+            callbacks.remark("again")
+    assert caplog.text.count("Broken.remark failed") == 1
+
+
+def test_list_passes_on_every_event() -> None:
+    """An event that is added to the interface must be added to the list, or it would reach nobody."""
+    events = {name for name in vars(Callback) | vars(execution.Callback) if not name.startswith("_")}
+    assert events <= set(vars(CallbackList))
