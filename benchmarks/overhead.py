@@ -34,15 +34,16 @@ def empty_trial(job: Any, pipe: Any) -> None:
     """In place of `orchestrator.worker.job.child_main`: writes a record as a trial does, and trains nothing."""
     import torch
 
+    from orchestrator.records.schema import AttemptEnd, AttemptStart, Status, TrialResult
     from orchestrator.records.writer import TrialWriter
     from orchestrator.storage import open_storage
     from orchestrator.worker.job import TrialReport
 
     writer = TrialWriter(open_storage(job.storage_url), job.sweep, job.trial_id)
-    writer.start({"from_step": 0, "started_s": time.time(), "pid": os.getpid()})
+    writer.start(AttemptStart(from_step=0, started_s=time.time(), pid=os.getpid()))
     metrics = {"exact_accuracy": float(torch.zeros(1)), "cell_accuracy": 0.0}
-    writer.finish({"split": "test", "items": 1, "metrics": metrics, "train_flops": 0.0, "train_s": 0.0}, {})
-    writer.end({"status": "finished", "step": 1, "ended_s": time.time(), "train_s": 0.0, "reason": ""})
+    writer.finish(TrialResult(split="test", items=1, metrics=metrics, train_flops=0.0, train_s=0.0), {})
+    writer.end(AttemptEnd(status=Status.FINISHED, step=1, ended_s=time.time()))
     pipe.send(TrialReport(1, metrics, "end", "finished"))
     pipe.close()
 
@@ -88,11 +89,11 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
     records = read_trials(storage, sweep.name)
     assert [str(record.status) for record in records] == ["finished"] * trials
     attempts = [record.attempts[0] for record in records]
-    first = min(float(attempt.start["started_s"]) for attempt in attempts)
-    last = max(float((attempt.end or {})["ended_s"]) for attempt in attempts)
+    first = min(attempt.start.started_s for attempt in attempts)
+    last = max(attempt.end.ended_s if attempt.end else 0.0 for attempt in attempts)
     return {
         "seconds": seconds,
-        "processes": len({attempt.start["pid"] for attempt in attempts}),
+        "processes": len({attempt.start.pid for attempt in attempts}),
         "until_first_s": round(first - (ended_at - seconds), 2),
         "after_last_s": round(ended_at - last, 2),
     }

@@ -67,7 +67,7 @@ def run_cells(sweep: Sweep, storage: Storage) -> None:
     context.set_forkserver_preload(["orchestrator.worker.attempt"])
     for trial in study_trials(sweep, fingerprint):
         dataset = provide(storage, trial.config.data.request())
-        trial_folder(storage, sweep.name, trial.trial_id).write("trial.json", to_json_bytes(head_of(trial, dataset)))
+        trial_folder(storage, sweep.name, trial.trial_id).write("trial.json", head_of(trial, dataset).encode())
         job = Job(storage.url, sweep.name, trial.trial_id, trial.config.plain(), dataset.path.name)
         process = context.Process(target=attempt, args=(job,))
         process.start()
@@ -79,7 +79,7 @@ def seconds_of(record: TrialRecord, cpu_of: Storage | None = None) -> float:
     assert record.result is not None
     if cpu_of is not None:
         return float(json.loads(trial_folder(cpu_of, record.sweep, record.trial_id).read("cpu.json"))["cpu_s"])
-    return float(record.result["ended_s"]) - float(record.attempts[0].start["started_s"])
+    return record.result.ended_s - record.attempts[0].start.started_s
 
 
 def halves(items: list[Item], seed: int) -> tuple[list[Item], list[Item]]:
@@ -104,7 +104,7 @@ def memory_errors(records: list[TrialRecord], seed: int) -> list[float]:
     """Predicted over measured peak, minus one, on the half that was not calibrated on."""
     seen, unseen = halves(records, seed)
     overhead_bytes = measured_overhead_bytes(seen, "cpu", socket.gethostname())
-    peaks = [(record, (record.attempts[0].end or {}).get("peak_bytes")) for record in unseen]
+    peaks = [(record, record.attempts[0].end and record.attempts[0].end.peak_bytes) for record in unseen]
     return [memory_bytes(record.config, "cpu", overhead_bytes) / peak - 1 for record, peak in peaks if peak]
 
 

@@ -62,7 +62,7 @@ def summary(records: Sequence[TrialRecord], slots: int) -> dict[str, Any]:
     """Of the trials that a choice was made from."""
     finished = [record for record in records if record.status is Status.FINISHED]
     best = max(finished, key=final)
-    starts = [float(attempt.start["started_s"]) for record in records for attempt in record.attempts]
+    starts = [attempt.start.started_s for record in records for attempt in record.attempts]
     ends = [ended_s(record) for record in records]
     steps = sum(record.step for record in records)
     return {
@@ -83,8 +83,9 @@ def one_by_one(steps: int, storage: LocalStorage) -> dict[str, Any]:
     sweep = Sweep(name="one-by-one", base=base, space=SPACE, seeds=1)
     run_cells(sweep, storage)
     records = read_trials(storage, sweep.name)
-    best = max(records, key=final).result or {}
-    return {**summary(records, 1), "test": round(100 * float(best["metrics"]["exact_accuracy"]), 1)}
+    best = max(records, key=final).result
+    assert best is not None, "every trial of the grid finished"
+    return {**summary(records, 1), "test": round(100 * best.metrics["exact_accuracy"], 1)}
 
 
 def searched(rule: str, steps: int, storage: LocalStorage) -> dict[str, Any]:
@@ -93,8 +94,8 @@ def searched(rule: str, steps: int, storage: LocalStorage) -> dict[str, Any]:
     run_sweep(sweep, storage, RunOptions(), Callback())
     records = read_trials(storage, sweep.name)
     found = summary([record for record in records if record.stage == "explore"], os.cpu_count() or 1)
-    confirmed = [record.result or {} for record in records if record.stage == "confirm"]
-    return {**found, "test": round(100 * float(confirmed[0]["metrics"]["exact_accuracy"]), 1)}
+    confirmed = [record.result for record in records if record.stage == "confirm" and record.result]
+    return {**found, "test": round(100 * confirmed[0].metrics["exact_accuracy"], 1)}
 
 
 WAYS: dict[str, Callable[[int, LocalStorage], dict[str, Any]]] = {

@@ -28,7 +28,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import (
+    Attempt,
+    AttemptEnd,
+    AttemptStart,
+    DatasetInfo,
+    GitState,
+    Row,
+    Status,
+    TrialRecord,
+    TrialResult,
+)
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import MlflowProjection
 from orchestrator.tracking.mlflow_connection import load_mlflow
@@ -56,19 +66,22 @@ def made_record(seed: int, points: int) -> TrialRecord:
         for step in range(1, points // len(METRICS) + 1)
     ]
     end_s = START_S + len(rows)
-    start = {"host": "node-1", "started_s": START_S, "versions": {"torch": "2.13.0"}, "git": {"commit": "abc"}}
+    start = AttemptStart(
+        from_step=0, host="node-1", started_s=START_S, versions={"torch": "2.13.0"}, git=GitState(commit="abc")
+    )
+    end = AttemptEnd(status=Status.FINISHED, step=len(rows), ended_s=end_s, train_s=1.0)
     return TrialRecord(
         trial_id=digest([seed, points]),
         sweep="benchmark",
         stage="study",
         family="T=1 n=2",
         config=config,
-        dataset={"benchmark": "sudoku-6x6-generated", "fingerprint": "f" * 64, "source": "generator"},
+        dataset=DatasetInfo(benchmark="sudoku-6x6-generated", fingerprint="f" * 64, source="generator"),
         status=Status.FINISHED,
         step=len(rows),
         rows=rows,
-        attempts=[Attempt(1, start, {"status": "finished", "step": len(rows), "ended_s": end_s, "train_s": 1.0})],
-        result={"split": "test", "metrics": {"exact_accuracy": 0.9}, "ended_s": end_s},
+        attempts=[Attempt(1, start, end)],
+        result=TrialResult(split="test", items=1, metrics={"exact_accuracy": 0.9}, ended_s=end_s),
     )
 
 

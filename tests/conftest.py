@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.cluster import heterogeneous_cluster
@@ -12,6 +13,9 @@ from tests.support.infra import s3_bucket, s3_endpoint
 from tests.support.tracking import first_use, migrated
 
 __all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_endpoint"]
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # the first example may have to compile a kernel
+hypothesis.settings.load_profile("untimed")
 
 LONGEST = ("test_chaos.py", "test_cluster_placement.py", "test_run.py", "test_cluster_sweep.py")
 """Files that start Ray."""

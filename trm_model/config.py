@@ -13,6 +13,10 @@ from pydantic import Field, model_validator
 
 from trm_data.config import DataConfig
 from trm_data.settings import Settings
+from trm_model.recursion_file import identity_of
+
+IGNORED = -100
+"""Label of a cell that enters neither loss nor score; the default `ignore_index` of torch's cross entropy."""
 
 
 class ModelConfig(Settings):
@@ -21,7 +25,8 @@ class ModelConfig(Settings):
     variant: Literal["trm", "hrm", "direct"] = "trm"
     """trm: one network, latent and answer. hrm: two networks at two frequencies. direct: one pass, no recursion."""
     recursion: str | None = None
-    """A recursion of your own, `path/to/file.py:ClassName`, in place of the variant's (docs/model.md)."""
+    """A recursion of your own, `path/to/file.py:ClassName`, in place of the variant's (docs/model.md). Records hold it
+    with an absolute path and the content's hash: `/path/file.py:ClassName#sha256=<hex>`."""
     mixer: Literal["attention", "mlp"] = "attention"
     positions: Literal["rotary", "learned", "none"] = "rotary"
     hidden_size: int = Field(512, ge=8)
@@ -83,6 +88,13 @@ class ModelConfig(Settings):
     def learns_continue(self) -> bool:
         """Whether the continue logit has a loss, which needs a look at the next step."""
         return self.halting_rule == "continue"
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values that decide a result: a recursion of one's own counts by class and content, not by path."""
+        plain = self.plain()
+        if self.recursion is not None:
+            plain["recursion"] = identity_of(self.recursion)
+        return plain
 
     def resolved(self) -> Self:
         """The same model with every default written out that follows from another setting."""
@@ -209,7 +221,7 @@ class TrialConfig(Settings):
 
         How many steps follow matters to a decaying rate and to a curriculum alone.
         """
-        plain = self.plain()
+        plain = self.plain() | {"model": self.model.identity()}
         found = {section: plain[section] for section in ("data", "model", "optimizer", "train", "seed")}
         if self.optimizer.lr_min_ratio == 1 and not self.train.depth_curriculum:
             del found["train"]["max_steps"]

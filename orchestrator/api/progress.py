@@ -74,4 +74,6 @@ class ProgressBars(Callback):
         if task is None:
             self._progress.start()
             task = self._tasks[name] = self._progress.add_task(name, total=max(total, 1), note=note)
-        self._progress.update(task, completed=done, total=max(total, 1), **({"note": note} if note else {}))
+        self._progress.update(task, completed=done, total=max(total, 1))
+        if note:
+            self._progress.update(task, note=note)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from orchestrator.api.callbacks import CallbackList
 from orchestrator.api.train import run_job
 from orchestrator.errors import SweepError
 from orchestrator.records.datasets import Library
-from orchestrator.records.index import find_trial, trial_folder
+from orchestrator.records.index import find_trial, new_head, trial_folder, write_head
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.settings import configure
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import provenance
 from orchestrator.worker.job import Job
 from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 FOLDER = "reproduced"
 """Below `sweeps/`, but without a definition: these trials are on no leaderboard."""
@@ -52,10 +52,12 @@ def reproduce(storage: Storage, address: str, display: CallbackList) -> Reproduc
     if record.result is None:
         raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
     config = _config_of_last_attempt(record)
-    dataset = Library(storage).get(config.data.request())
+    if config.model.recursion is not None:
+        trusted_source(config.model.recursion)
+    dataset = Library(storage, is_stored=True).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(
-            f"trial {record.trial_id} cannot be made again here: its dataset {record.dataset['fingerprint']} is now "
+            f"trial {record.trial_id} cannot be made again here: its dataset {record.dataset.fingerprint} is now "
             f"{dataset.fingerprint}, or this version gives other meanings to settings",
             "Install the version that it was recorded with: `trm trial show` names it",
         )
@@ -66,8 +68,7 @@ def reproduce(storage: Storage, address: str, display: CallbackList) -> Reproduc
     if folder.exists("result.json"):  # of an earlier reproduction
         for key in folder.list():
             folder.delete(key)
-    head = {"stage": record.stage, "family": record.family, "config": config.plain(), "dataset": record.dataset}
-    folder.create("trial.json", to_json_bytes(head))
+    write_head(folder, config, new_head(record.stage, record.family, config, record.dataset))
     job = Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name)
     report = run_job(job, config.train.max_steps, display)
     if report.status == Status.INTERRUPTED:
@@ -80,7 +81,7 @@ def reproduce(storage: Storage, address: str, display: CallbackList) -> Reproduc
 
 def _config_of_last_attempt(record: TrialRecord) -> TrialConfig:
     """Return the configuration with the number of threads of the attempt that finished: it decides the last bits."""
-    threads = record.attempts[-1].start.get("num_threads") if record.attempts else None
+    threads = record.attempts[-1].start.num_threads if record.attempts else None
     return configure(record.config, {"runtime.num_threads": threads})
 
 
@@ -88,24 +89,24 @@ def environment_differences(record: TrialRecord) -> list[str]:
     """List what differs between the machine of the trial and this one: versions, processor, device."""
     if not record.attempts:
         return []
-    then, now = record.attempts[-1].start, {"versions": provenance.versions(), "processor": provenance.processor()}
+    then, processor = record.attempts[-1].start, provenance.processor()
     found = [
-        f"{name} {then['versions'].get(name)} then, {version} now"
+        f"{name} {then.versions.get(name)} then, {version} now"
         for name, version in provenance.versions().items()
-        if then.get("versions", {}).get(name) not in (None, version)
+        if then.versions.get(name) not in (None, version)
     ]
-    if then.get("device") == "cpu" and then.get("processor") != now["processor"]:
-        found.append(f"processor {then.get('processor')} then, {now['processor']} now")
-    if then.get("device") != "cpu":
-        found.append(f"it ran on {then.get('gpu_name') or then.get('device')}: GPUs do not repeat bit for bit")
+    if then.device == "cpu" and then.processor != processor:
+        found.append(f"processor {then.processor} then, {processor} now")
+    if then.device != "cpu":
+        found.append(f"it ran on {then.gpu_name or then.device}: GPUs do not repeat bit for bit")
     return found
 
 
-def compare_results(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
+def compare_results(first: TrialResult, second: TrialResult) -> Comparison:
     """Compare every metric and every single answer of two results."""
-    names = sorted(set(first["metrics"]) | set(second["metrics"]))
-    apart = {name: _difference(first["metrics"].get(name), second["metrics"].get(name)) for name in names}
-    same_answers = first["per_item"] == second["per_item"]
+    names = sorted(set(first.metrics) | set(second.metrics))
+    apart = {name: _difference(first.metrics.get(name), second.metrics.get(name)) for name in names}
+    same_answers = first.per_item == second.per_item
     return Comparison(
         bitwise=not any(apart.values()) and same_answers,
         largest_difference=max(apart.values(), default=0.0),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.api.callbacks import CallbackList
-from orchestrator.api.inputs import as_run_options, as_storage, as_sweep
+from orchestrator.api.inputs import as_run_options, as_storage, as_sweep, is_file_name
 from orchestrator.api.progress import default_callbacks
 from orchestrator.execution.options import Callback, SweepStatus
 from orchestrator.execution.run import SweepOutcome, run_sweep
@@ -56,7 +56,9 @@ def run(
     """
     store = as_storage(storage)
     definition = as_sweep(sweep, store)
-    run_options = as_run_options(options)
+    # What only a record names is not read from this machine: the record may be somebody else's.
+    is_recorded = not isinstance(sweep, Sweep) and not is_file_name(Path(sweep))
+    run_options = as_run_options({"is_stored": is_recorded, **options})
     refuse_network_database(resolve_uri(store, tracking) or "http://")
     targets = parse_targets(notify)  # a wrong target is refused before anything starts
     chosen = default_callbacks() if callbacks is None else callbacks
@@ -85,12 +87,8 @@ class _Tracking(Callback):
         self._tracker.changed()
 
 
-class _Ended(Protocol):
-    def __call__(self, outcome: SweepOutcome) -> None: ...
-
-
 @contextmanager
-def _notified(storage: Storage, sweep: str, targets: Sequence[Target], display: CallbackList) -> Iterator[_Ended]:
+def _notified(storage: Storage, sweep: str, targets: Sequence[Target], display: CallbackList) -> Iterator[Callable[[SweepOutcome], None]]:
     """Tell the targets how what is inside ended; it hands over its outcome, or raises."""
     outcomes: list[SweepOutcome] = []
     try:

@@ -14,11 +14,10 @@ from orchestrator.api.quick_eval import limit_evaluation
 from orchestrator.execution.options import Callback
 from orchestrator.execution.signals import stop_signals
 from orchestrator.records.datasets import provide
-from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder
+from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
 from orchestrator.sweep.trials import PlannedTrial, trial_id
@@ -26,13 +25,14 @@ from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
+from trm_model.model.recursion import load_recursion
 
 
 class TrainOutcome(NamedTuple):
     """How a training run ended."""
 
     record: TrialRecord
-    """`record.result["metrics"]` has the final scores of a finished run; None otherwise."""
+    """`record.result.metrics` has the final scores of a finished run; None otherwise."""
     status: Status
     step: int
     reason: str
@@ -60,6 +60,8 @@ def train(
         SweepError: another process trains this configuration into the same storage.
         ConfigError: the configuration does not fit its dataset.
     """
+    if config.model.recursion is not None:
+        load_recursion(config.model.recursion)  # a file that fails is the user's mistake, and no result of a trial
     store = as_storage(storage)
     with CallbackList(default_callbacks() if callbacks is None else callbacks) as display:
         dataset = provide(store, config.data.request(), display.building)
@@ -71,7 +73,7 @@ def train(
         folder = trial_folder(store, SINGLE_RUNS, identity)
         family = config.recipe or "train"
         trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
-        folder.create("trial.json", to_json_bytes(head_of(trial, dataset)))
+        write_head(folder, config, head_of(trial, dataset))
         report: TrialReport | None = None
         if not folder.exists("result.json"):  # a finished run is not repeated
             with Lease(folder, f"{SINGLE_RUNS}/{identity}"):

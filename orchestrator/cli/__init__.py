@@ -9,6 +9,7 @@ from contextlib import suppress
 import typer
 
 from trm_data.errors import UserError, first_line
+from trm_model.recursion_file import distrust_all
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command. A mistake of the user's is one line on standard error and exit code 2, never a traceback."""
     from orchestrator.cli.app import app
 
+    distrust_all()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a test or a notebook may have put another object there
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -38,11 +38,11 @@ def open_by_name(name: str, storage: Storage) -> Dataset:
 def dataset_for(found: Found, config: TrialConfig, name: str | None, storage: Storage) -> Dataset:
     """The dataset that is asked for by name, or the one that the checkpoint was trained on."""
     from orchestrator.cli.views.console import BuildBar
-    from orchestrator.records.datasets import ensure_local, provide
+    from orchestrator.records.datasets import ensure_local, provide_stored
 
     if name is not None:
         return open_by_name(name, storage)
     if found.dataset is not None:
         return ensure_local(storage, found.dataset)
     with BuildBar() as progress:
-        return provide(storage, config.data.request(), progress)
+        return provide_stored(storage, config.data.request(), progress)

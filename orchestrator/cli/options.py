@@ -16,6 +16,7 @@ from orchestrator.sweep.settings import configure
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
+from trm_model.recursion_file import pin, replace_in, trust
 
 StorageOption = Annotated[
     str, typer.Option("--storage", help="Folder or s3://bucket/prefix that holds datasets and records.")
@@ -59,6 +60,14 @@ MaxStepsOption = Annotated[int | None, typer.Option("--max-steps", min=1, help="
 GpuOption = Annotated[
     str | None, typer.Option("--gpu", help="GPU type of every trial: L40S, H100, 'L40S|H100' or any. CPU if left out.")
 ]
+TrustOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trust-recursion",
+        metavar="FILE",
+        help="Run the code of this file where a stored model.recursion has its content (repeatable).",
+    ),
+]
 CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU cores of every trial.")]
 
 
@@ -70,7 +79,14 @@ def assignments(texts: list[str] | None, option: str) -> dict[str, list[Value]]:
         if name in found:
             raise SweepError(f"{option} names {name!r} twice", f"Give all values at once: {option} {name}=1,2,3")
         found[name] = values
-    return found
+    pinned: dict[str, list[Value]] = replace_in(found, lambda address: pin(address, Path.cwd()))
+    return pinned
+
+
+def trust_recursions(files: list[Path] | None) -> None:
+    """Let this command execute the files that `--trust-recursion` names."""
+    for file in files or []:
+        trust(file)
 
 
 def single_values(texts: list[str] | None) -> dict[str, Value]:

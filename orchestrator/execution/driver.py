@@ -24,7 +24,7 @@ from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.index import stop_requested, sweep_folder, trial_folder
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Status, StopDecision, TrialRecord
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import scales
 from orchestrator.resources.placement import Candidate, bundle, candidates, fits, words
@@ -32,7 +32,6 @@ from orchestrator.resources.runtime import TrialCostModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
@@ -235,8 +234,8 @@ class Driver:
         """Announce a trial; None where it need not, or cannot, run."""
         record = self._submitter.already_settled(start)
         if record is not None:
-            if record.origin and record.origin["kind"] == "reused":
-                where = f"taken over from sweep {record.origin['sweep']}, not run again"
+            if record.origin and record.origin.kind == "reused":
+                where = f"taken over from sweep {record.origin.sweep}, not run again"
                 self._watcher.remark(f"{record.family} seed {record.config.seed}: {where}")
             self._end(record)
             return None
@@ -275,10 +274,11 @@ class Driver:
         if trial_id in self._exempt:
             return True
         if decision.stop:
-            rule, now_s = self._sweep.stopping.rule, time.time()
-            stopped = {"step": state.step, "rule": rule, "reason": decision.reason, "decided_s": now_s}
+            stopped = StopDecision(
+                step=state.step, rule=self._sweep.stopping.rule, reason=decision.reason, decided_s=time.time()
+            )
             with self._guarded():
-                trial_folder(self._storage, self._sweep.name, trial_id).write("stopped.json", to_json_bytes(stopped))
+                trial_folder(self._storage, self._sweep.name, trial_id).write("stopped.json", stopped.encode())
         return not decision.stop
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
@@ -310,7 +310,7 @@ class Driver:
     def _end(self, record: TrialRecord) -> None:
         if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
             asked = " or ".join(self._allocator.allocations[record.trial_id].candidate.gpu_types)
-            kind = record.attempts[-1].start.get("gpu_type") or asked or "this kind of GPU"
+            kind = record.attempts[-1].start.gpu_type or asked or "this kind of GPU"
             self._fail(
                 SweepError(
                     f"the first trial on {kind} failed within {CANARY_STEPS} steps, the sweep stops: {record.reason}",

@@ -36,6 +36,8 @@ class RunOptions:
     """Whether the first trial on a GPU type goes ahead alone; None: on clusters with GPUs."""
     reuse: bool = False
     """Take over what other sweeps of the storage have finished."""
+    is_stored: bool = False
+    """The definition comes from the storage: no puzzle source that it names is opened."""
 
 
 class Callback:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from orchestrator.errors import SweepError
@@ -14,13 +15,14 @@ from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
 from orchestrator.records.index import differences, find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import TrialRecord
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
-from trm_data import fingerprint
+from trm_model.recursion_file import replace_in, trusted_source
 
 __all__ = ["RunOptions", "SweepStatus", "run_sweep"]
 
@@ -40,20 +42,23 @@ def run_sweep(sweep: Sweep, storage: Storage, options: RunOptions, watcher: Call
     Raises:
         SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
+        ConfigError: a recursion file that nothing in this command names.
     """
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
     _agree(recorded, sweep)
-    require_budget_for_one(sweep, options.budget, read_trials(storage, sweep.name) if recorded else [])
+    earlier = read_trials(storage, sweep.name) if recorded else []
+    _require_trust(sweep, earlier)
+    require_budget_for_one(sweep, options.budget, earlier)
     if options.address is not None:
         check_cluster(options.address)
     with Lease(folder, sweep.name) as lock:
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
-        library = Library(storage, watcher.building)
+        library = Library(storage, watcher.building, is_stored=options.is_stored)
         library.get(sweep.base.data.request())
         records = read_trials(storage, sweep.name)
-        others = warm_start(sweep, storage, fingerprint)
-        planner = Planner(sweep, fingerprint, current(sweep, records), others)
+        others = warm_start(sweep, storage, library.fingerprint)
+        planner = Planner(sweep, library.fingerprint, current(sweep, records), others)
         if planner.is_done:
             return SweepOutcome(SweepStatus.COMPLETE, planner)
         if lock.took_over:
@@ -61,8 +66,14 @@ def run_sweep(sweep: Sweep, storage: Storage, options: RunOptions, watcher: Call
         driver = Driver(sweep, storage, library, planner, records, watcher, lock, options)
         ending = driver.run()
         if ending is not SweepStatus.COMPLETE:  # trials wrote their last words after Tune had let them go
-            planner = Planner(sweep, fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
+            planner = Planner(sweep, library.fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
         return SweepOutcome(ending, planner, driver.refused)
+
+
+def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
+    """Raises ConfigError if a trial would need the code of a file that this command does not name."""
+    unfinished = [record.config.plain() for record in records if not record.status.is_final]
+    replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
 
 
 def _agree(recorded: Sweep | None, sweep: Sweep) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 from orchestrator.execution.scheduler import NOWHERE, Start
 from orchestrator.records.datasets import Library
-from orchestrator.records.index import head_of, trial_folder
+from orchestrator.records.index import head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.reuse import FinishedTrials, ShorterTrials
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Status, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.worker.job import Job
 
 
@@ -37,7 +36,7 @@ class TrialSubmitter:
             return taken
         if start.candidate != NOWHERE:
             return None
-        trial_folder(self._storage, self._sweep, trial.trial_id).create("trial.json", to_json_bytes(head))
+        trial_folder(self._storage, self._sweep, trial.trial_id).create("trial.json", head.encode())
         record = read_trial(self._storage, self._sweep, trial.trial_id)
         self.mark_failed(record, Status.OUT_OF_MEMORY, "its predicted memory fits on none of the GPUs that it may use")
         return read_trial(self._storage, self._sweep, trial.trial_id)
@@ -47,9 +46,9 @@ class TrialSubmitter:
         trial, demand = start.trial, start.candidate.bundle
         dataset = self._library.get(trial.config.data.request())
         shorter = self._shorter.of(trial.config)
-        origin = {"kind": "continued", "trial_id": shorter.trial_id} if shorter else None
+        origin = Origin(kind="continued", trial_id=shorter.trial_id) if shorter else None
         folder = trial_folder(self._storage, self._sweep, trial.trial_id)
-        folder.create("trial.json", to_json_bytes(head_of(trial, dataset, origin)))
+        source = write_head(folder, trial.config, head_of(trial, dataset, origin))
         cpus = demand.resources["CPU"]
         threads = trial.config.runtime.num_threads or max(1, int(cpus))
         runtime = trial.config.runtime.model_copy(update={"num_threads": threads})
@@ -62,6 +61,7 @@ class TrialSubmitter:
             dataset=dataset.path.name,
             placement=placement | ({"memory_share": demand.gpus} if 0 < demand.gpus < 1 else {}),
             continues=shorter.trial_id if shorter else None,
+            recursion=source,
         )
 
     def mark_failed(self, record: TrialRecord, status: Status, reason: str) -> None:
@@ -69,6 +69,7 @@ class TrialSubmitter:
         folder = trial_folder(self._storage, self._sweep, record.trial_id)
         number = record.attempts[-1].number if record.attempts else 1
         if not record.attempts:
-            folder.write(f"attempts/{number:03d}/start.json", to_json_bytes({"from_step": 0, "started_s": time.time()}))
-        end = {"status": str(status), "step": record.step, "ended_s": time.time(), "train_s": 0.0}
-        folder.write(f"attempts/{number:03d}/end.json", to_json_bytes({**end, "reason": reason, "traceback": ""}))
+            start = AttemptStart(from_step=0, started_s=time.time())
+            folder.write(f"attempts/{number:03d}/start.json", start.encode())
+        end = AttemptEnd(status=status, step=record.step, ended_s=time.time(), train_s=0.0, reason=reason, traceback="")
+        folder.write(f"attempts/{number:03d}/end.json", end.encode())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from orchestrator.records.schema import TrialHead
+from orchestrator.records.stored import read_part
 from orchestrator.storage import Storage, open_storage
 from trm_data.errors import nearest
 from trm_model.checkpoints.store import (
@@ -83,10 +83,10 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
         raise CheckpointError(f"no checkpoint file {address!r}", "Name a file, or SWEEP/TRIAL of the storage")
     trial = _trial(storage, sweep, start)
     folder_of = storage.sub(f"sweeps/{sweep}/trials/{trial}")
-    head: dict[str, Any] = json.loads(folder_of.read("trial.json"))
+    head = read_part(folder_of, "trial.json", TrialHead)
     store = StoredCheckpoints(folder_of.sub("checkpoints"))
     name = _choose(store, at, f"{sweep}/{trial}")
-    return Found(store, name, f"{sweep}/{trial} at step {step_of(name)}", head["dataset"].get("name"))
+    return Found(store, name, f"{sweep}/{trial} at step {step_of(name)}", head.dataset.name)
 
 
 def _trial(storage: Storage, sweep: str, start: str) -> str:

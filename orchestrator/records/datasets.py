@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.storage import LocalStorage, Storage
-from trm_data import DataRequest, Dataset, build, open_dataset
+from trm_data import DataRequest, Dataset, build, fingerprint, open_dataset
+from trm_data import find as find_built
+from trm_data.building.build import public_request
+from trm_data.dataset.manifest import MANIFEST, Manifest
+from trm_data.errors import DataError
+from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,40 +47,80 @@ def find(storage: Storage, name: str, progress: Progress | None = None) -> Datas
     return provide(storage, DataRequest(benchmark=name), progress)
 
 
+def locate(storage: Storage, name: str, progress: Progress | None = None) -> Path:
+    """The folder of a dataset, found as by `find`, but not opened: it may be damaged."""
+    if (Path(name) / MANIFEST).is_file():
+        return Path(name)
+    if "/" not in name and storage.exists(f"datasets/{name}/{MANIFEST}"):
+        return _local_folder(storage, name)
+    built = find_built(DataRequest(benchmark=name), local_root(storage))
+    return provide(storage, DataRequest(benchmark=name), progress).path if built is None else built
+
+
 def ensure_local(storage: Storage, name: str) -> Dataset:
     """Open the dataset `name`, fetching it from the storage first where this machine does not have it.
 
     Raises:
         KeyError: the storage does not hold it.
+        DataError: the name leads out of the folder of datasets, or the storage's copy is damaged.
     """
+    return open_dataset(_local_folder(storage, name))
+
+
+def _local_folder(storage: Storage, name: str) -> Path:
+    if not name or name != Path(name).name or name.startswith("."):  # may come from a record that somebody else wrote
+        raise DataError(f"{name!r} is no name of a dataset in {storage.url}", "Name a built dataset with --dataset")
     path = local_root(storage) / name
     if not path.is_dir() and not isinstance(storage, LocalStorage):
         _download(storage, name, path)
-    return open_dataset(path)
+    return path
+
+
+def provide_stored(storage: Storage, request: DataRequest, progress: Progress | None = None) -> Dataset:
+    """What a stored request asks for: generated anew if need be, but of puzzles from a source only what is built.
+
+    A source is a file or address of whoever wrote the record; to read it here could reach what only the reader may see.
+
+    Raises:
+        DataError: the storage holds no dataset that was built from this source.
+    """
+    sources = [source for source in (request.source, request.extra_training) if source is not None]
+    if not sources:
+        return provide(storage, request, progress)
+    wanted = public_request(request)
+    for key in sorted(storage.list("datasets")):
+        _, name, *rest = key.split("/")
+        if rest == [MANIFEST] and json.loads(storage.read(key)).get("request") == wanted.plain():
+            return ensure_local(storage, name)
+    raise DataError(
+        f"{storage.url} holds no dataset built from {parse_address(sources[0])}, which only a record names",
+        "Build it with `trm data build`, or name the sweep's own file: trm sweep run FILE",
+    )
 
 
 def _upload(storage: Storage, path: Path) -> None:
-    """The manifest goes last: whoever sees it sees the whole dataset."""
+    """The manifest goes last: whoever sees it sees the whole dataset. What else is in the folder stays here."""
     prefix = f"datasets/{path.name}"
-    if storage.exists(f"{prefix}/manifest.json"):
+    if storage.exists(f"{prefix}/{MANIFEST}"):
         return
-    files = sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.name == "manifest.json")
-    for file in files:
-        storage.write(f"{prefix}/{file.relative_to(path).as_posix()}", file.read_bytes())
+    for name in [*sorted(Manifest.read(path).files), MANIFEST]:
+        storage.write(f"{prefix}/{name}", (path / name).read_bytes())
 
 
 def _download(storage: Storage, name: str, path: Path) -> None:
-    prefix = f"datasets/{name}/"
-    keys = storage.list(prefix.rstrip("/"))
-    if f"{prefix}manifest.json" not in keys:
-        raise KeyError(f"{prefix}manifest.json")
+    """Fetch the files that the manifest names, and only these.
+
+    Raises:
+        KeyError: the storage does not hold the dataset.
+        DataError: a file is missing or is not the one that the manifest names.
+    """
+    prefix = f"datasets/{name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{name}."))
     try:
-        for key in keys:
-            target = aside / key.removeprefix(prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(storage.read(key))
+        (aside / MANIFEST).write_bytes(storage.read(f"{prefix}/{MANIFEST}"))
+        for file, wanted in Manifest.read(aside).files.items():
+            (aside / file).write_bytes(_fetched(storage, f"{prefix}/{file}", wanted))
         try:
             aside.rename(path)
         except OSError:
@@ -84,16 +131,36 @@ def _download(storage: Storage, name: str, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _fetched(storage: Storage, key: str, wanted: str) -> bytes:
+    remedy = f"Delete {key.rsplit('/', 1)[0]} from the storage and build the dataset again"
+    try:
+        content = storage.read(key)
+    except KeyError:
+        raise DataError(f"{key} is missing in the storage", remedy) from None
+    if hashlib.sha256(content).hexdigest() != wanted:
+        raise DataError(f"{key}: its content has changed since it was built", remedy)
+    return content
+
+
 class Library:
     """The datasets of a sweep, provided once each."""
 
-    def __init__(self, storage: Storage, progress: Progress | None = None) -> None:
+    def __init__(self, storage: Storage, progress: Progress | None = None, *, is_stored: bool = False) -> None:
+        """`is_stored`: the requests come from a record, so that no source is opened (`provide_stored`)."""
         self._storage = storage
+        self._provide = provide_stored if is_stored else provide
         self._progress = progress
         self._datasets: dict[DataRequest, Dataset] = {}
 
     def get(self, request: DataRequest) -> Dataset:
         """Build or find."""
         if request not in self._datasets:
-            self._datasets[request] = provide(self._storage, request, self._progress)
+            self._datasets[request] = self._provide(self._storage, request, self._progress)
         return self._datasets[request]
+
+    def fingerprint(self, request: DataRequest) -> str:
+        """The identity of the dataset that `get` gives; nothing is generated for it."""
+        has_source = request.source is not None or request.extra_training is not None
+        if has_source and self._provide is provide_stored:
+            return self.get(request).fingerprint
+        return fingerprint(request)

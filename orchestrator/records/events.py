@@ -32,20 +32,20 @@ def _of_trial(record: TrialRecord, rows: bool) -> list[TrialEvent]:
 
     found = []
     for attempt in record.attempts:
-        found.append(event(attempt.start["started_s"], "started", _start_words(record, attempt)))
-        if attempt.end is not None and attempt.end["status"] != Status.FINISHED:
-            reason = f": {attempt.end['reason']}" if attempt.end.get("reason") else ""
-            text = f"{attempt.end['status'].replace('_', ' ')} at step {attempt.end['step']}{reason}"
-            found.append(event(attempt.end["ended_s"], "ended", text, attempt.end.get("traceback") or ""))
+        found.append(event(attempt.start.started_s, "started", _start_words(record, attempt)))
+        if attempt.end is not None and attempt.end.status is not Status.FINISHED:
+            reason = f": {attempt.end.reason}" if attempt.end.reason else ""
+            text = f"{attempt.end.status.replace('_', ' ')} at step {attempt.end.step}{reason}"
+            found.append(event(attempt.end.ended_s, "ended", text, attempt.end.traceback))
     for retry in record.retries:
-        found.append(event(retry["requested_s"], "retried", f"given another chance ({retry['was']})"))
+        found.append(event(retry.requested_s, "retried", f"given another chance ({retry.was})"))
     if record.stopped is not None:
-        time_s = record.stopped.get("decided_s") or (record.rows[-1].time_s if record.rows else 0.0)
-        found.append(event(time_s, "stopped", f"stopped at step {record.stopped['step']}: {record.stopped['reason']}"))
+        time_s = record.stopped.decided_s or (record.rows[-1].time_s if record.rows else 0.0)
+        found.append(event(time_s, "stopped", f"stopped at step {record.stopped.step}: {record.stopped.reason}"))
     if record.result is not None:
-        exact = 100 * record.result["metrics"]["exact_accuracy"]
-        text = f"finished: {exact:.1f} % of {record.result['items']} {record.result['split']} puzzles"
-        found.append(event(record.result["ended_s"], "finished", text))
+        exact = 100 * record.result.metrics["exact_accuracy"]
+        text = f"finished: {exact:.1f} % of {record.result.items} {record.result.split} puzzles"
+        found.append(event(record.result.ended_s, "finished", text))
     if rows:
         for row in record.rows:
             if row.split != "train" and "exact_accuracy" in row.metrics:
@@ -56,8 +56,8 @@ def _of_trial(record: TrialRecord, rows: bool) -> list[TrialEvent]:
 
 def _start_words(record: TrialRecord, attempt: Attempt) -> str:
     start = attempt.start
-    device = start.get("gpu_type") or start.get("device") or ""
-    where = " ".join(filter(None, [device, f"on {start['host']}" if start.get("host") else ""]))
-    step = f" from step {start['from_step']}" if start["from_step"] else ""
+    device = start.gpu_type or start.device or ""
+    where = " ".join(filter(None, [device, f"on {start.host}" if start.host else ""]))
+    step = f" from step {start.from_step}" if start.from_step else ""
     number = f" (attempt {attempt.number})" if attempt.number > 1 else ""
     return f"{record.family} seed {record.config.seed} started{step}{f' {where}' if where else ''}{number}"

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import load_definition, sweep_folder, trial_folder
+from orchestrator.records.index import load_definition, new_head, sweep_folder, trial_folder
 from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Origin, Retry, Status, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
@@ -121,11 +121,9 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
         number = 1 + len(folder.list("history"))
         folder.write(f"history/{number:03d}.json", to_json_bytes({**sweep.plain(), "replaced_s": time.time()}))
         for trial, shorter in _longer_searches(wider, read_trials(storage, name)):
-            head = {"stage": trial.stage, "family": trial.family, "config": trial.config.plain()}
-            origin = {"kind": "continued", "trial_id": shorter.trial_id}
-            trial_folder(storage, name, trial.trial_id).create(
-                "trial.json", to_json_bytes({**head, "dataset": shorter.dataset, "origin": origin})
-            )
+            origin = Origin(kind="continued", trial_id=shorter.trial_id)
+            head = new_head(trial.stage, trial.family, trial.config, shorter.dataset, origin)
+            trial_folder(storage, name, trial.trial_id).create("trial.json", head.encode())
         folder.write("sweep.json", to_json_bytes(wider.plain()))
     return wider
 
@@ -139,7 +137,7 @@ def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[t
 
 
 def _fingerprint_of(record: TrialRecord) -> Fingerprint:
-    return lambda _: str(record.dataset["fingerprint"])
+    return lambda _: record.dataset.fingerprint
 
 
 def is_current(sweep: Sweep, record: TrialRecord) -> bool:
@@ -178,14 +176,14 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
         known = {record.trial_id: record for record in read_trials(storage, name)}
         chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status in AGAIN]
         for record in chosen:
-            again = {
-                "was": str(record.status),
-                "reason": record.reason,
-                "after_attempt": record.attempts[-1].number if record.attempts else 0,
-                "requested_s": time.time(),
-            }
+            again = Retry(
+                was=record.status,
+                reason=record.reason,
+                after_attempt=record.attempts[-1].number if record.attempts else 0,
+                requested_s=time.time(),
+            )
             key = f"retries/{1 + len(record.retries):03d}.json"
-            trial_folder(storage, name, record.trial_id).write(key, to_json_bytes(again))
+            trial_folder(storage, name, record.trial_id).write(key, again.encode())
     return chosen
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import _read
@@ -16,6 +16,8 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
 from trm_data.errors import nearest
+from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
@@ -73,15 +75,32 @@ def find_trial(storage: Storage, address: str) -> TrialRecord:
     raise SweepError(f"no trial {address!r} in {storage.url}", hint)
 
 
-def head_of(trial: PlannedTrial, dataset: Dataset, origin: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The content of `trial.json`. `origin`: see `TrialRecord.origin`."""
-    head = {
-        "stage": trial.stage,
-        "family": trial.family,
-        "config": trial.config.plain(),
-        "dataset": {**dataset.describe(), "name": dataset.path.name},
-    }
-    return head | ({"origin": origin} if origin else {})
+def head_of(trial: PlannedTrial, dataset: Dataset, origin: Origin | None = None) -> TrialHead:
+    """Return the content of `trial.json`."""
+    facts = DatasetInfo.parse({**dataset.describe(), "name": dataset.path.name})
+    return new_head(trial.stage, trial.family, trial.config, facts, origin)
+
+
+def new_head(
+    stage: Stage, family: str, config: TrialConfig, dataset: DatasetInfo, origin: Origin | None = None
+) -> TrialHead:
+    """Return the content of `trial.json` for a dataset that a record describes."""
+    head = TrialHead(stage=stage, family=family, config=config.plain(), dataset=dataset)
+    return head if origin is None else head.model_copy(update={"origin": origin})
+
+
+def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | None:
+    """Write `trial.json` unless it is there, before it the source of the trial's own recursion, which is returned.
+
+    Raises:
+        ConfigError: this process does not trust the recursion file that the configuration names.
+    """
+    address = config.model.recursion
+    source = None if address is None else trusted_source(address).text
+    if source is not None:
+        folder.create("recursion.py", source.encode())
+    folder.create("trial.json", head.encode())
+    return source
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+from orchestrator.records.schema import (
+    Attempt,
+    AttemptEnd,
+    AttemptStart,
+    Retry,
+    Row,
+    Status,
+    StopDecision,
+    TrialHead,
+    TrialRecord,
+    TrialResult,
+)
+from orchestrator.records.stored import Part, read_part
+from orchestrator.storage import Storage
 from trm_model.config import TrialConfig
-
-if TYPE_CHECKING:
-    from orchestrator.storage import Storage
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
 
 
 def read_trial(storage: Storage, sweep: str, trial_id: str) -> TrialRecord:
@@ -41,24 +50,21 @@ class _Folder:
     storage: Storage
     names: frozenset[str]
 
-    def json(self, name: str) -> dict[str, Any] | None:
-        if name not in self.names:
-            return None
-        value: dict[str, Any] = json.loads(self.storage.read(name))
-        return value
+    def part(self, name: str, kind: type[Part]) -> Part | None:
+        return read_part(self.storage, name, kind) if name in self.names else None
 
     def attempts(self) -> list[Attempt]:
         numbers = sorted({int(name.split("/")[1]) for name in self.names if name.startswith("attempts/")})
         found = []
         for number in numbers:
-            start = self.json(f"attempts/{number:03d}/start.json")
+            start = self.part(f"attempts/{number:03d}/start.json", AttemptStart)
             if start is not None:
-                found.append(Attempt(number, start, self.json(f"attempts/{number:03d}/end.json")))
+                found.append(Attempt(number, start, self.part(f"attempts/{number:03d}/end.json", AttemptEnd)))
         return found
 
-    def retries(self) -> list[dict[str, Any]]:
-        found = (self.json(name) for name in sorted(self.names) if name.startswith("retries/"))
-        return [retry for retry in found if retry is not None]
+    def retries(self) -> list[Retry]:
+        names = sorted(name for name in self.names if name.startswith("retries/"))
+        return [read_part(self.storage, name, Retry) for name in names]
 
     def rows(self, attempt: int) -> list[Row]:
         prefix = f"attempts/{attempt:03d}/rows-"
@@ -72,39 +78,37 @@ class _Folder:
 
 
 def _fold(sweep: str, trial_id: str, folder: _Folder) -> TrialRecord:
-    head = folder.json("trial.json")
-    assert head is not None, "read_trials only folds folders that hold a trial.json"
+    head = read_part(folder.storage, "trial.json", TrialHead)
     attempts = folder.attempts()
     rows: list[Row] = []
     for index, attempt in enumerate(attempts):
         # What the next attempt did again counts once: its rows replace those after its first step.
-        until = attempts[index + 1].start["from_step"] if index + 1 < len(attempts) else None
+        until = attempts[index + 1].start.from_step if index + 1 < len(attempts) else None
         rows += [row for row in folder.rows(attempt.number) if until is None or row.step <= until]
-    result, stopped, retries = folder.json("result.json"), folder.json("stopped.json"), folder.retries()
-    if any(retry["was"] == Status.STOPPED for retry in retries):
+    result, stopped = folder.part("result.json", TrialResult), folder.part("stopped.json", StopDecision)
+    retries = folder.retries()
+    if any(retry.was is Status.STOPPED for retry in retries):
         stopped = None
-    last_step = max([row.step for row in rows], default=attempts[-1].start["from_step"] if attempts else 0)
+    last_step = max([row.step for row in rows], default=attempts[-1].start.from_step if attempts else 0)
     return TrialRecord(
         trial_id=trial_id,
         sweep=sweep,
-        stage=head["stage"],
-        family=head["family"],
-        config=TrialConfig.parse(head["config"], where=f"{folder.storage.url}/trial.json"),
-        dataset=head["dataset"],
-        status=_status(attempts, result, stopped, max((retry["after_attempt"] for retry in retries), default=0)),
+        stage=head.stage,
+        family=head.family,
+        config=TrialConfig.parse(head.config, where=f"{folder.storage.url}/trial.json"),
+        dataset=head.dataset,
+        status=_status(attempts, result, stopped, max((retry.after_attempt for retry in retries), default=0)),
         step=last_step,
         rows=rows,
         attempts=attempts,
         result=result,
         stopped=stopped,
-        origin=head.get("origin"),
+        origin=head.origin,
         retries=retries,
     )
 
 
-def _status(
-    attempts: list[Attempt], result: dict[str, Any] | None, stopped: dict[str, Any] | None, forgiven: int
-) -> Status:
+def _status(attempts: list[Attempt], result: TrialResult | None, stopped: StopDecision | None, forgiven: int) -> Status:
     """`forgiven`: the last attempt whose end does not count any more."""
     if result is not None:
         return Status.FINISHED
@@ -115,4 +119,4 @@ def _status(
     end = attempts[-1].end
     if end is None:
         return Status.RUNNING
-    return Status.INTERRUPTED if attempts[-1].number <= forgiven else Status(end["status"])
+    return Status.INTERRUPTED if attempts[-1].number <= forgiven else end.status

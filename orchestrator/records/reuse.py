@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from orchestrator.records.extend import _path
 from orchestrator.records.index import sweep_names, trial_folder
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import Origin, TrialHead, TrialRecord
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import PlannedTrial
 from trm_model.config import TrialConfig
 
@@ -28,15 +26,15 @@ class FinishedTrials:
         keys = (key.split("/") for key in storage.list("sweeps"))
         self._found = {parts[3]: parts[1] for parts in keys if parts[4:] == ["result.json"] and parts[1] in known}
 
-    def take_over(self, trial: PlannedTrial, head: Mapping[str, Any]) -> TrialRecord | None:
+    def take_over(self, trial: PlannedTrial, head: TrialHead) -> TrialRecord | None:
         """Copy the record of the same trial into this sweep; None where no other sweep has finished it."""
         source = self._found.get(trial.trial_id)
         if source is None:
             return None
         theirs = trial_folder(self._storage, source, trial.trial_id)
         ours = trial_folder(self._storage, self._sweep, trial.trial_id)
-        origin = {"kind": "reused", "sweep": source, "trial_id": trial.trial_id}
-        ours.write("trial.json", to_json_bytes({**head, "origin": origin}))
+        origin = Origin(kind="reused", sweep=source, trial_id=trial.trial_id)
+        ours.write("trial.json", head.model_copy(update={"origin": origin}).encode())
         keys = [key for key in theirs.list() if key.split("/")[0] not in LEFT_OUT]
         for key in sorted(keys, key=_order):
             ours.write(key, theirs.read(key))

@@ -7,6 +7,7 @@
         lock.json                      the driver that owns the sweep, with a heartbeat
         trials/<trial id>/
             trial.json                 configuration, identity, stage: written before the trial starts
+            recursion.py               source of the file that model.recursion names, if it names one
             attempts/001/start.json    machine, versions, step at which it took over
             attempts/001/rows-000001.jsonl ...   immutable numbered segments (S3 cannot append)
             attempts/001/end.json      how the attempt ended
@@ -23,18 +24,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from pydantic import ConfigDict, Field
+
+from orchestrator.storage.base import to_json_bytes
+from trm_data.settings import Settings
 from trm_model.config import TrialConfig
-
-if TYPE_CHECKING:
-    pass
-
 
 SYSTEM_SPLIT = "system"
 """Split of the rows that hold samples of the machine."""
 GPU_ENERGY = "gpu_energy_joules"
 """Metric of those rows: energy of the trial's GPUs since its attempt began, in joules."""
+
+
+Stage = Literal["explore", "confirm", "study"]
 
 
 class Status(StrEnum):
@@ -68,16 +72,150 @@ class Row:
     metrics: dict[str, float]
 
 
+class RecordPart(Settings):
+    """Base of the JSON files of a record: reading ignores keys that a newer version added."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    def plain(self) -> dict[str, Any]:
+        """Return what was set, JSON-ready: what nobody gave is not written."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def encode(self) -> bytes:
+        """Return the content of its file."""
+        return to_json_bytes(self.plain())
+
+
+class GitState(RecordPart):
+    """Code that an attempt ran."""
+
+    commit: str | None = None
+    dirty: bool = False
+    diff: str | None = None
+
+
+class AttemptStart(RecordPart):
+    """Content of `start.json`: on what an attempt ran, and from which step."""
+
+    from_step: int
+    started_s: float
+    host: str | None = None
+    node_id: str | None = None
+    pid: int | None = None
+    device: str | None = None
+    processor: str | None = None
+    cpu_count: float | None = None
+    gpu_type: str | None = None
+    gpu_name: str | None = None
+    gpu_count: float | None = None
+    """Share of a GPU below 1."""
+    gpu_ids: tuple[int | str, ...] = ()
+    gpu_memory_bytes: int | None = None
+    memory_share: float | None = None
+    market: str | None = None
+    """`spot`, `on-demand`, or nothing where the node has no label."""
+    num_threads: int | None = None
+    processes: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    git: GitState = GitState()
+
+
+class AttemptEnd(RecordPart):
+    """Content of `end.json`: how an attempt ended."""
+
+    status: Status
+    step: int
+    ended_s: float
+    train_s: float = 0.0
+    """Seconds of training in the trial so far, without evaluation."""
+    reason: str = ""
+    traceback: str = ""
+    peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
+
+
+class TrialResult(RecordPart):
+    """Content of `result.json`: the final score."""
+
+    split: str
+    items: int
+    metrics: dict[str, float]
+    supervision_steps: int | None = None
+    weights: str = "raw"
+    num_parameters: int | None = None
+    steps: int | None = None
+    puzzles_presented: float | None = None
+    train_flops: float | None = None
+    train_s: float | None = None
+    ended_s: float = 0.0
+    energy_j: float | None = None
+    per_item: str | None = None
+    """Exact (0 or 1) per item in order, as packed hexadecimal digits."""
+    per_task: dict[str, list[float]] = Field(default_factory=dict)
+    """ARC: share of each task's test inputs answered, by `pass@1` and `pass@2`."""
+
+
+class DatasetInfo(RecordPart):
+    """What a trial's record says about its data."""
+
+    benchmark: str
+    fingerprint: str
+    name: str | None = None
+    """Folder of the dataset in the storage."""
+    generated: bool = False
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Puzzles by split."""
+    source: str = ""
+    licence: str = ""
+    vocab_size: int | None = None
+    grid_shape: tuple[int, ...] = ()
+
+
+class Origin(RecordPart):
+    """Where a trial's first steps come from."""
+
+    kind: Literal["continued", "reused"]
+    """`continued`: a shorter trial of this sweep; `reused`: the same trial of another sweep."""
+    trial_id: str
+    sweep: str | None = None
+
+
+class StopDecision(RecordPart):
+    """Content of `stopped.json`: the driver stopped the trial early."""
+
+    step: int
+    reason: str
+    rule: str = ""
+    decided_s: float | None = None
+
+
+class Retry(RecordPart):
+    """Content of `retries/001.json`: the user asked for the trial to run again."""
+
+    was: Status
+    reason: str = ""
+    after_attempt: int
+    requested_s: float
+
+
+class TrialHead(RecordPart):
+    """Content of `trial.json`, written before the trial starts."""
+
+    stage: Stage
+    family: str
+    config: dict[str, Any]
+    dataset: DatasetInfo
+    origin: Origin | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One execution of a trial on one machine."""
 
     number: int
-    start: dict[str, Any]
-    """host, node_id, device, gpu_type, gpu_count, pid, started_s, from_step, num_threads, versions, git{commit, dirty}
-    """
-    end: dict[str, Any] | None
-    """status, step, ended_s, train_s (training alone, evaluation apart), reason; None while it runs or if lost"""
+    start: AttemptStart
+    end: AttemptEnd | None
+    """None while it runs, or if its process was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,41 +224,34 @@ class TrialRecord:
 
     trial_id: str
     sweep: str
-    stage: Literal["explore", "confirm", "study"]
+    stage: Stage
     """Only confirm and study results reach the leaderboard."""
     family: str
     """The configuration without its seed, by name: `T=2 n=4`, `best`, `direct`, `hrm` ..."""
     config: TrialConfig
-    dataset: dict[str, Any]
-    """benchmark, fingerprint, generated (bool), counts {split: puzzles}, source"""
+    dataset: DatasetInfo
     status: Status
     step: int
     rows: list[Row] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    stopped: dict[str, Any] | None = None
-    """step, rule, reason: the driver's decision, unless it was taken back"""
-    result: dict[str, Any] | None = None
-    """split, items, metrics{exact_accuracy, cell_accuracy, ...}, supervision_steps, weights, num_parameters,
-    puzzles_presented, train_flops, train_s, ended_s, per_item: exact (0/1) per item in order as packed hex; ARC:
-    per_task: share of each task's test inputs answered, for pass@1 and pass@2"""
-    origin: dict[str, Any] | None = None
-    """Where its first steps come from: kind `continued` (a shorter trial of this sweep) or `reused` (the same trial of
-    another sweep), trial_id, sweep"""
-    retries: list[dict[str, Any]] = field(default_factory=list)
-    """was, reason, after_attempt, requested_s: each another chance that the user gave it"""
+    stopped: StopDecision | None = None
+    """The driver's decision, unless it was taken back."""
+    result: TrialResult | None = None
+    origin: Origin | None = None
+    retries: list[Retry] = field(default_factory=list)
 
     @property
     def is_exempt(self) -> bool:
         """Whether no rule stops it any more: it was stopped, and the user had it go on."""
-        return any(retry["was"] == Status.STOPPED for retry in self.retries)
+        return any(retry.was is Status.STOPPED for retry in self.retries)
 
     @property
     def reason(self) -> str:
         """Why it was stopped, or how its last attempt ended; empty where there is nothing to say."""
         if self.status is Status.STOPPED and self.stopped:
-            return str(self.stopped["reason"])
+            return self.stopped.reason
         end = self.attempts[-1].end if self.attempts else None
-        return str(end["reason"]) if end else ""
+        return end.reason if end else ""
 
     def curve(self, metric: str, split: str = "validation") -> list[tuple[int, float]]:
         """(step, value) of one metric."""

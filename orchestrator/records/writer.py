@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from orchestrator.storage import Storage
-from orchestrator.records.schema import Row
-from orchestrator.storage.base import to_json_bytes
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, TrialResult
+from orchestrator.storage import Storage
 
 
 def dump_rows(rows: list[Row]) -> bytes:
@@ -28,9 +25,9 @@ class TrialWriter:
         self._pending: list[Row] = []
         self._segments = 0
 
-    def start(self, start: dict[str, Any]) -> None:
+    def start(self, start: AttemptStart) -> None:
         """Announce the attempt."""
-        self.folder.write(f"attempts/{self.attempt:03d}/start.json", to_json_bytes(start))
+        self.folder.write(f"attempts/{self.attempt:03d}/start.json", start.encode())
 
     def inherit(self, rows: list[Row]) -> None:
         """Take over the curve of the trial whose checkpoint this attempt will begin with: to be written before it."""
@@ -49,14 +46,14 @@ class TrialWriter:
         self.folder.write(name, dump_rows(self._pending))
         self._pending.clear()
 
-    def finish(self, result: dict[str, Any], files: dict[str, bytes]) -> None:
+    def finish(self, result: TrialResult, files: dict[str, bytes]) -> None:
         """Write the final score, after the files that belong to it: from now on the trial is finished."""
         self.flush()
         for name, data in files.items():
             self.folder.write(name, data)
-        self.folder.write("result.json", to_json_bytes(result))
+        self.folder.write("result.json", result.encode())
 
-    def end(self, end: dict[str, Any]) -> None:
+    def end(self, end: AttemptEnd) -> None:
         """Say how the attempt ended."""
         self.flush()
-        self.folder.write(f"attempts/{self.attempt:03d}/end.json", to_json_bytes(end))
+        self.folder.write(f"attempts/{self.attempt:03d}/end.json", end.encode())

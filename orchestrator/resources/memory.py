@@ -39,15 +39,17 @@ def measured_overhead_bytes(records: Iterable[TrialRecord], device: str, where: 
         if record.status is not Status.FINISHED or len(record.attempts) != 1:
             continue
         start, peak = record.attempts[0].start, _peak(record, device)
-        ran_there = start.get("host") if device == "cpu" else start.get("gpu_type")
-        if peak and start.get("device") == device and ran_there == where:
+        ran_there = start.host if device == "cpu" else start.gpu_type
+        if peak and start.device == device and ran_there == where:
             found.append(peak - memory_bytes(record.config, device, overhead_bytes=0))
     return int(statistics.median(found)) if found else None
 
 
 def _peak(record: TrialRecord, device: str) -> int | None:
-    end = record.attempts[0].end or {}
-    return end.get("peak_bytes" if device == "cpu" else "gpu_peak_bytes")
+    end = record.attempts[0].end
+    if end is None:
+        return None
+    return end.peak_bytes if device == "cpu" else end.gpu_peak_bytes
 
 
 def num_identifiers(config: TrialConfig) -> int:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import AttemptStart, Status, TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, gpu
 from orchestrator.resources.placement import SpeedOf, peak_speed
 from orchestrator.resources.usage import market_price
@@ -146,10 +146,10 @@ def observations(
     are enough."""
     found = []
     for record in records:
-        where = record.attempts[-1].start if len(record.attempts) == 1 else {}
-        if record.status is not Status.FINISHED or record.result is None or where.get("from_step") != 0:
+        if record.result is None or len(record.attempts) != 1 or record.attempts[0].start.from_step != 0:
             continue
-        seconds = float(record.result.get("ended_s", 0)) - float(where.get("started_s", 0))
+        where = record.attempts[0].start
+        seconds = record.result.ended_s - where.started_s
         if seconds <= 0 or not _ran_there(where, gpu_type, share, host, threads):
             continue
         alike = _shape(record.config) == _shape(like)
@@ -163,13 +163,13 @@ def _shape(config: TrialConfig) -> tuple[int, str, bool]:
     return config.model.hidden_size, config.model.mixer, config.runtime.compile
 
 
-def _ran_there(where: dict[str, object], gpu_type: str | None, share: float, host: str, threads: int) -> bool:
+def _ran_there(where: AttemptStart, gpu_type: str | None, share: float, host: str, threads: int) -> bool:
     if gpu_type is None:
-        is_same = where.get("num_threads") in (None, threads)
-        return where.get("device") == "cpu" and where.get("host") == host and is_same
-    name = str(where.get("gpu_type") or where.get("gpu_name") or "")
-    is_share = float(str(where.get("gpu_count") or 1)) == (share or 1)
-    return where.get("device") == "cuda" and is_share and _catalogued(name) == _catalogued(gpu_type)
+        is_same = where.num_threads in (None, threads)
+        return where.device == "cpu" and where.host == host and is_same
+    name = where.gpu_type or where.gpu_name or ""
+    is_share = (where.gpu_count or 1) == (share or 1)
+    return where.device == "cuda" and is_share and _catalogued(name) == _catalogued(gpu_type)
 
 
 def _catalogued(name: str) -> str:
@@ -233,10 +233,10 @@ class TrialCostModel:
         """Take in a trial that has ended; only one that was run whole, in one attempt, says how long a trial takes."""
         if record.status is not Status.FINISHED or len(record.attempts) != 1:
             return
-        start, end = record.attempts[0].start, record.attempts[0].end or {}
-        seconds = float(end.get("ended_s", 0.0)) - float(start.get("started_s", 0.0))
-        if seconds > 0 and start["from_step"] == 0:
-            device = str(start.get("gpu_type") or CPU)
+        start, end = record.attempts[0].start, record.attempts[0].end
+        seconds = end.ended_s - start.started_s if end else 0.0
+        if seconds > 0 and start.from_step == 0:
+            device = start.gpu_type or CPU
             self._seen[device].append(Observation(work_of(record.config), seconds))
             self._fitted.pop(device, None)
 

@@ -52,7 +52,7 @@ def spending(records: Sequence[TrialRecord], now_s: float) -> Spent:
 
     Trials that were taken over from another sweep cost this one nothing.
     """
-    records = [record for record in records if (record.origin or {}).get("kind") != "reused"]
+    records = [record for record in records if record.origin is None or record.origin.kind != "reused"]
     uses = [use for record in records for use in _uses(record, now_s)]
     starts = [_started_s(record.attempts[0]) for record in records if record.attempts]
     return Spent(
@@ -78,17 +78,17 @@ def _uses(record: TrialRecord, now_s: float) -> list[_Use]:
     sign_s = _last_sign_s(record)
     last_s = now_s if record.status is Status.RUNNING and now_s - sign_s < SILENT_S else sign_s
     return [
-        _use(attempt, float(attempt.end["ended_s"]) if attempt.end else until_s)
+        _use(attempt, attempt.end.ended_s if attempt.end else until_s)
         for attempt, until_s in zip(record.attempts, [*followers, last_s], strict=False)
     ]
 
 
 def _use(attempt: Attempt, until_s: float) -> _Use:
-    count = float(attempt.start.get("gpu_count") or 0.0)
+    count = float(attempt.start.gpu_count or 0.0)
     hours = count * max(0.0, until_s - _started_s(attempt)) / 3600
     if not hours:
         return _Use(0.0, 0.0)
-    price = market_price(attempt.start.get("gpu_type"), attempt.start.get("market"))
+    price = market_price(attempt.start.gpu_type, attempt.start.market)
     return _Use(hours, None if price is None else hours * price)
 
 
@@ -104,7 +104,7 @@ def market_price(gpu_type: str | None, market: str | None) -> float | None:
 
 
 def _started_s(attempt: Attempt) -> float:
-    return float(attempt.start["started_s"])
+    return attempt.start.started_s
 
 
 def _last_sign_s(record: TrialRecord) -> float:
@@ -118,7 +118,7 @@ def measured_kwh(record: TrialRecord) -> float | None:
 
     From below: what a lost attempt did after its last checkpoint is not in its record.
     """
-    starts = [float(attempt.start.get("started_s", 0.0)) for attempt in record.attempts]
+    starts = [attempt.start.started_s for attempt in record.attempts]
     total_j = 0.0
     for begin, end in zip(starts, [*starts[1:], float("inf")], strict=True):
         samples = [

@@ -249,19 +249,18 @@ def compare_checkpoints(
     """
     from trm_model.evaluation.outcomes import unpack_items  # imports numba and pyarrow, which nothing else here needs
 
-    results = [record.result or {} for record in (first, second)]
-    for record, result in zip((first, second), results, strict=True):
-        if "per_item" not in result:
+    results = []
+    for record in (first, second):
+        if record.result is None or record.result.per_item is None:
             raise UserError(f"trial {record.trial_id} has no outcome per puzzle", "Only finished trials have one")
-    puzzles = [
-        (r["split"], r["items"], rec.dataset["fingerprint"]) for r, rec in zip(results, (first, second), strict=True)
-    ]
-    if puzzles[0] != puzzles[1]:
+        puzzles = (record.result.split, record.result.items, record.dataset.fingerprint)
+        results.append((puzzles, unpack_items(record.result.per_item, record.result.items)))
+    if results[0][0] != results[1][0]:
         raise UserError(
             f"trials {first.trial_id} and {second.trial_id} were scored on different puzzles",
             "Name two that share them",
         )
-    one, two = (unpack_items(result["per_item"], int(result["items"])) for result in results)
+    one, two = (answers for _, answers in results)
     gains = 100 * (one.astype(float) - two.astype(float))
     return CheckpointComparison(
         items=len(one),

@@ -59,19 +59,19 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "reason": record.reason,
         "step": record.step,
         "seed": record.config.seed,
-        "benchmark": record.dataset.get("benchmark"),
-        "fingerprint": record.dataset.get("fingerprint"),
+        "benchmark": record.dataset.benchmark,
+        "fingerprint": record.dataset.fingerprint,
     }
     if record.result is not None:
-        row |= record.result["metrics"]
-        row |= {name: record.result.get(name) for name in (*RESULT_COLUMNS, "puzzles_presented")}
+        row |= record.result.metrics
+        row |= {name: getattr(record.result, name) for name in (*RESULT_COLUMNS, "puzzles_presented")}
     row["attempts"] = len(record.attempts)
-    if record.attempts and "started_s" in record.attempts[0].start:
+    if record.attempts:
         start = record.attempts[-1].start
-        last_s = float(record.result["ended_s"]) if record.result and "ended_s" in record.result else 0.0
-        spent = spending([record], last_s or record.attempts[0].start["started_s"])
-        row |= {"started_s": record.attempts[0].start["started_s"], "device": start.get("device")}
-        row |= {"gpu_type": start.get("gpu_type"), "gpu_hours": spent.gpu_hours, "usd": spent.usd}
+        last_s = record.result.ended_s if record.result else 0.0
+        spent = spending([record], last_s or record.attempts[0].start.started_s)
+        row |= {"started_s": record.attempts[0].start.started_s, "device": start.device}
+        row |= {"gpu_type": start.gpu_type, "gpu_hours": spent.gpu_hours, "usd": spent.usd}
     return row | dict(_flat(record.config.plain()))
 
 

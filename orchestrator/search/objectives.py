@@ -18,7 +18,7 @@ def final_value(record: TrialRecord, metric: str) -> float:
         SweepError: a finished trial does not measure `metric`.
     """
     if record.result is not None:
-        metrics = record.result["metrics"]
+        metrics = record.result.metrics
         if metric not in metrics:
             raise SweepError(f"trials do not measure {metric!r}", f"Known: {', '.join(sorted(metrics))}")
         return float(metrics[metric])
@@ -34,8 +34,8 @@ def final_cost(record: TrialRecord, cost: str) -> float:
     """
     assert record.result is not None, "only finished trials are compared"
     if cost != "usd":
-        return float(record.result[cost])
-    spent = spending([record], now_s=float(record.result["ended_s"]))
+        return float(getattr(record.result, cost) or 0.0)
+    spent = spending([record], now_s=record.result.ended_s)
     if spent.unpriced_gpu_hours or not spent.gpu_hours:
         raise SweepError(
             f"trial {record.trial_id} ran where an hour has no price in the catalogue",
@@ -71,9 +71,10 @@ def best(records: Sequence[TrialRecord], sweep: Sweep, count: int) -> list[Trial
 
 def _merit(record: TrialRecord, sweep: Sweep) -> tuple[float, float, float, str]:
     """Smaller is better; ties go to the better cell accuracy, then to the cheaper trial."""
-    result = record.result or {}
-    cell = result.get("metrics", {}).get("cell_accuracy", 0.0)
-    return (-final_value(record, sweep.metric), -cell, result.get("train_flops", 0.0), record.trial_id)
+    result = record.result
+    cell = result.metrics.get("cell_accuracy", 0.0) if result else 0.0
+    flops = (result.train_flops or 0.0) if result else 0.0
+    return (-final_value(record, sweep.metric), -cell, flops, record.trial_id)
 
 
 def pareto_front(finished: Sequence[TrialRecord], sweep: Sweep) -> list[TrialRecord]:

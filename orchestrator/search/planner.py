@@ -153,7 +153,7 @@ class Planner:
             self._ended.append(record)
             self._sampler.tell(record)
         if record.result is not None:
-            state.value = record.result["metrics"].get(self.sweep.metric)
+            state.value = record.result.metrics.get(self.sweep.metric)
 
 
 def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:

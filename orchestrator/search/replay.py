@@ -56,7 +56,7 @@ def recorded(records: Iterable[TrialRecord], metric: str = "exact_accuracy") -> 
                 max_steps=record.config.train.max_steps,
                 rungs=tuple(rungs),
                 seconds=tuple(times[rung.step] for rung in rungs),
-                final=float(record.result["metrics"][metric]),
+                final=float(record.result.metrics[metric]),
             )
 
 

@@ -11,6 +11,7 @@ from orchestrator.sweep.domains import Value
 from orchestrator.sweep.plan_file import SUFFIX, load_plan
 from orchestrator.sweep.settings import check_path
 from trm_data.errors import ConfigError, nearest
+from trm_model.recursion_file import pin, replace_in
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -36,7 +37,17 @@ def load_sweep(path: Path) -> Sweep:
         raise SweepError(f"{path} fails: {message}", "Run it with python to see the traceback") from error
     if not isinstance(found, Sweep):
         raise SweepError(f"{path} defines no sweep", "Assign a Sweep to the name 'sweep'")
-    return found
+    return _pinned(found, path)
+
+
+def _pinned(sweep: Sweep, path: Path) -> Sweep:
+    """The sweep with every recursion file found, from the folder of the sweep's file, and pinned to its content."""
+    plain = sweep.plain()
+    try:
+        values = replace_in(plain, lambda address: pin(address, path.parent))
+    except ConfigError as error:
+        raise SweepError(f"{path}: {error.what}", error.remedy) from error
+    return sweep if values == plain else Sweep.parse(values, where=str(path))
 
 
 def _validation_line(error: Exception) -> str | None:

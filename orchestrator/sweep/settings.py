@@ -9,6 +9,7 @@ from orchestrator.sweep.domains import Value
 from trm_data.errors import ConfigError, nearest
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
+from trm_model.recursion_file import short
 
 
 def check_path(path: str) -> None:
@@ -63,4 +64,6 @@ def label(settings: Mapping[str, Value]) -> str:
 
 
 def _show(value: Value) -> str:
+    if isinstance(value, str):
+        return short(value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -92,6 +92,7 @@ def trial_id(config: TrialConfig, fingerprint: str) -> str:
     """12 hexadecimal digits. The dataset enters by its fingerprint, so a request's spelling does not matter."""
     plain = config.plain()
     del plain["runtime"], plain["recipe"]
+    plain["model"] = config.model.identity()
     plain["data"] = {name: value for name, value in plain["data"].items() if name not in DataRequest.model_fields}
     del plain["evaluation"]["batch_size"]
     return digest({"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}, length=12)

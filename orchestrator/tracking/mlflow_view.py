@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from orchestrator.records.schema import Row, Status, TrialRecord
+from orchestrator.records.schema import AttemptStart, Row, Status, TrialRecord
 
 PARENT = ""
 """In place of a trial id: the run of the sweep itself."""
@@ -36,9 +36,12 @@ def rows(record: TrialRecord) -> list[Row]:
     """The rows of the curves and, for a trial that is over, one more: its final score if it has one, and its cost."""
     if not record.status.is_final:
         return record.rows
-    result = record.result or {}
-    numbers = {name: float(result[name]) for name in RESULT_NUMBERS if isinstance(result.get(name), int | float)}
-    scores = {f"{result['split']}/{name}": float(value) for name, value in result.get("metrics", {}).items()}
+    numbers: dict[str, float] = {}
+    scores: dict[str, float] = {}
+    if record.result is not None:
+        known = {name: getattr(record.result, name) for name in RESULT_NUMBERS}
+        numbers = {name: float(value) for name, value in known.items() if value is not None}
+        scores = {f"{record.result.split}/{name}": value for name, value in record.result.metrics.items()}
     last = Row(record.step, ended_s(record), "result", numbers | scores | costs(record))
     return [*record.rows, last] if last.metrics else record.rows
 
@@ -96,14 +99,14 @@ def continues(tags: Mapping[str, str], some: Sequence[Row]) -> bool:
 
 def started_s(record: TrialRecord) -> float:
     """When the first attempt started; 0 if none did."""
-    return float(record.attempts[0].start.get("started_s", 0.0)) if record.attempts else 0.0
+    return record.attempts[0].start.started_s if record.attempts else 0.0
 
 
 def ended_s(record: TrialRecord) -> float:
     """When the last thing happened that the record tells of."""
     times = [row.time_s for row in record.rows[-1:]]
-    times += [float(attempt.end.get("ended_s", 0.0)) for attempt in record.attempts if attempt.end]
-    times += [float(record.result.get("ended_s", 0.0))] if record.result else []
+    times += [attempt.end.ended_s for attempt in record.attempts if attempt.end]
+    times += [record.result.ended_s] if record.result else []
     return max(times, default=started_s(record))
 
 
@@ -131,22 +134,22 @@ def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
         "status": str(record.status),
         "step": record.step,
         "attempts": len(record.attempts),
-        "benchmark": record.dataset.get("benchmark"),
+        "benchmark": record.dataset.benchmark,
     }
-    stop = record.stopped or {}
-    tags["stopped"] = f"step {stop.get('step')}: {stop.get('reason')}" if stop else ""  # empty: it was continued
+    stop = record.stopped
+    tags["stopped"] = f"step {stop.step}: {stop.reason}" if stop else ""  # empty: it was continued
     if record.attempts:
         tags |= _attempt_tags(record.attempts[-1].start)
-        tags["reason"] = (record.attempts[-1].end or {}).get("reason") or ""
+        end = record.attempts[-1].end
+        tags["reason"] = end.reason if end else ""
     return {name: str(value)[:MAX_TAG_LEN] for name, value in tags.items() if value is not None}
 
 
-def _attempt_tags(start: Mapping[str, Any]) -> dict[str, Any]:
-    git = start.get("git") or {}
-    tags = {name: start.get(name) for name in HARDWARE}
-    versions = {f"version.{name}": version for name, version in (start.get("versions") or {}).items()}
-    code = {"mlflow.source.git.commit": git.get("commit"), "git.dirty": git.get("dirty")}
-    return tags | versions | code | {"git.diff": _diff_name(git["diff"]) if git.get("diff") else None}
+def _attempt_tags(start: AttemptStart) -> dict[str, Any]:
+    tags = {name: getattr(start, name) for name in HARDWARE}
+    versions = {f"version.{name}": version for name, version in start.versions.items()}
+    code = {"mlflow.source.git.commit": start.git.commit, "git.dirty": start.git.dirty if start.git.commit else None}
+    return tags | versions | code | {"git.diff": _diff_name(start.git.diff) if start.git.diff else None}
 
 
 def _diff_name(diff: str) -> str:
@@ -170,8 +173,8 @@ def parent_tags(sweep_name: str, definition: Mapping[str, Any], records: Sequenc
 
 def parent_files(definition: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, str]:
     """Texts beside the sweep's own run: its definition, and every change to the code that a trial ran with."""
-    starts = [attempt.start for record in records for attempt in record.attempts]
-    diffs = {start["git"]["diff"] for start in starts if (start.get("git") or {}).get("diff")}
+    states = (attempt.start.git for record in records for attempt in record.attempts)
+    diffs = {git.diff for git in states if git.diff}
     sweep = json.dumps(definition, indent=1, sort_keys=True)
     return {"sweep.json": f"{sweep}\n", **{_diff_name(diff): f"{diff}\n" for diff in sorted(diffs)}}
 
@@ -224,8 +227,8 @@ def dataset_input(record: TrialRecord) -> Any:
     from mlflow.entities import DatasetInput, InputTag
 
     facts = record.dataset
-    source = CodeDatasetSource({"source": str(facts.get("source", "")), "counts": str(facts.get("counts", {}))})
-    dataset = MetaDataset(source, name=str(facts["benchmark"]), digest=str(facts["fingerprint"])[:DIGEST_LEN])
+    source = CodeDatasetSource({"source": facts.source, "counts": str(facts.counts)})
+    dataset = MetaDataset(source, name=facts.benchmark, digest=facts.fingerprint[:DIGEST_LEN])
     return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
 
 

@@ -74,21 +74,27 @@ def winner(records: Sequence[TrialRecord], sweep_name: str) -> Winner:
             f"sweep {sweep_name!r} has no winner: {most} confirmed seeds of one configuration at most, not {MIN_SEEDS}",
             "Only the confirm stage of a search and the cells of a study count, finished and scored on test",
         )
-    if len({record.dataset["fingerprint"] for group in enough.values() for record in group}) > 1:
+    if len({record.dataset.fingerprint for group in enough.values() for record in group}) > 1:
         raise RegistryError(
             f"sweep {sweep_name!r} compares datasets: its scores are of different puzzles, and none of them wins",
             "Run a sweep on one of the datasets",
         )
     first = next(iter(enough.values()))[0]
-    metric = next(name for name in RANKED_METRICS if name in (first.result or {})["metrics"])
+    metric = next(name for name in RANKED_METRICS if first.result and name in first.result.metrics)
     scores = {name: tuple(_score(record, metric) for record in group) for name, group in enough.items()}
     best = max(scores, key=lambda name: (np.mean(scores[name]), name))
     chosen = min(enough[best], key=lambda record: record.config.seed)
+    if chosen.config.model.recursion is not None:
+        raise RegistryError(
+            f"{best!r} has a recursion of its own, and loading a registered model must not run code that it names",
+            "Keep the checkpoint with its recursion.py instead",
+        )
     return Winner(chosen, metric, scores[best], len(families) - 1)
 
 
 def _score(record: TrialRecord, metric: str) -> float:
-    return float((record.result or {})["metrics"][metric])
+    assert record.result is not None, "a candidate is finished"
+    return record.result.metrics[metric]
 
 
 def name_of(record: TrialRecord) -> str:
@@ -133,7 +139,7 @@ def _save(folder: Path, checkpoint: Path, num_cells: int, facts: dict[str, str])
 
 
 def _fingerprint(won: Winner) -> str:
-    return str(won.record.dataset["fingerprint"])
+    return won.record.dataset.fingerprint
 
 
 def _facts(won: Winner) -> dict[str, str]:

@@ -17,7 +17,7 @@ import torch
 from orchestrator.records.checkpoints import StoredCheckpoints
 from orchestrator.records.datasets import ensure_local
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import SYSTEM_SPLIT, Row, Status
+from orchestrator.records.schema import SYSTEM_SPLIT, AttemptEnd, AttemptStart, Row, Status, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import Storage, open_storage
 from orchestrator.worker import provenance
@@ -27,6 +27,7 @@ from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
+from trm_model.recursion_file import accept
 from trm_model.training import events
 from trm_model.training.launch import ProcessLostError, train_in_processes
 
@@ -41,6 +42,8 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
     writer = TrialWriter(storage, job.sweep, job.trial_id)
     attempt = _Attempt(job, config, writer, listen)
     try:
+        if config.model.recursion is not None and job.recursion is not None:
+            accept(config.model.recursion, job.recursion)
         cap_memory(job.placement.get("memory_share"))
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:
@@ -126,7 +129,7 @@ class _Attempt:
                 self._listen(TrialReport(event.step, metrics, "rung"))
             case events.Finished(result=result, files=files):
                 self._note(self._monitor.last())
-                self._writer.finish(result, files)
+                self._writer.finish(TrialResult.parse(result), files)
                 self.finish(Status.FINISHED, metrics=result["metrics"])
             case events.Diverged(reason=reason):
                 self.finish(Status.DIVERGED, reason)
@@ -137,13 +140,19 @@ class _Attempt:
         self, status: Status, reason: str = "", trace: str = "", metrics: dict[str, float] | None = None
     ) -> None:
         self._announce(self._step)
-        end = {"status": str(status), "step": self._step, "ended_s": time.time(), "train_s": self._train_s}
-        end["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if torch.cuda.is_available():
-            end["gpu_peak_bytes"] = torch.cuda.max_memory_reserved()
+        end = AttemptEnd(
+            status=status,
+            step=self._step,
+            ended_s=time.time(),
+            train_s=self._train_s,
+            reason=reason,
+            traceback=trace,
+            peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            gpu_peak_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None,
+        )
         with suppress(UserError):  # a full disk: the driver, which reads the record, is the one to say so
             self._note(self._monitor.last())
-            self._writer.end({**end, "reason": reason, "traceback": trace})
+            self._writer.end(end)
         self.last = TrialReport(self._step, metrics or {}, "end", str(status), reason)
         self._listen(self.last)
 
@@ -151,9 +160,9 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
-        start = provenance.describe(self._device)
-        start |= {**self._job.placement, "started_s": time.time(), "from_step": step}
-        self._writer.start({**start, "num_threads": self._num_threads, "processes": self._job.processes})
+        run = {"from_step": step, "num_threads": self._num_threads, "processes": self._job.processes}
+        where = provenance.describe(self._device) | self._job.placement
+        self._writer.start(AttemptStart.parse({**where, **run, "started_s": time.time()}))
 
     def _note(self, sample: dict[str, float]) -> None:
         if sample:

@@ -30,6 +30,8 @@ class Job:
     continues: str | None = None
     """A shorter trial of the sweep whose first steps are this one's: its last checkpoint is where a first attempt
     begins."""
+    recursion: str | None = None
+    """Source of the file that `model.recursion` names, which the trial's machine need not have."""
 
     def to_json(self) -> str:
         """As one string, which Tune passes on as it is: a nested configuration it copies and searches a dozen times."""

@@ -103,7 +103,7 @@ def test_checkpoint_that_is_not_there_is_named_with_the_nearest(runs: Path, tria
         ("train/zzz", "last", "has no trial 'zzz'"),
         ("train/", "last", "has 2 trials ''"),
         ("model.safetensors", "last", "no checkpoint file"),
-        (trials[0], "7", r"keeps no checkpoint of step 7\. Kept steps: .*5.*10"),
+        (trials[0], "11", r"keeps no checkpoint of step 11\. Kept steps: .*5.*10"),
         (trials[0], "latest", "neither last, best nor a step"),
     ):
         with pytest.raises(CheckpointError, match=match):

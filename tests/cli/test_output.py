@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from orchestrator.cli.views import console
 from orchestrator.cli.views.console import line, table
 from orchestrator.cli.views.live import LiveView
 from orchestrator.errors import command_line
-from orchestrator.records.schema import Status
+from orchestrator.records.schema import AttemptEnd, Status
 from orchestrator.search.planner import Planner
 from tests.support.sweeps import fingerprint, record_of, study
 
@@ -88,8 +89,8 @@ def test_live_view_prints_a_trials_error_as_it_is(capsys: pytest.CaptureFixture[
     trial = planner.next()
     assert trial is not None
     record = record_of(trial, Status.FAILED)
-    assert record.attempts[0].end is not None
-    record.attempts[0].end["reason"] = f"RuntimeError: {GLOO}"
+    end = AttemptEnd(status=Status.FAILED, step=4, ended_s=0.0, reason=f"RuntimeError: {GLOO}")
+    record = replace(record, attempts=[replace(record.attempts[0], end=end)])
     view = LiveView()
     view.started(planner, 1)
     planner.ended(record)

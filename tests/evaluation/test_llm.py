@@ -27,6 +27,7 @@ from orchestrator.evaluation.llm.ledger import Ledger, Prices
 from orchestrator.evaluation.llm.measure import Effort, Ending, Interview
 from orchestrator.evaluation.llm.questions import Question, load_questions, read_answer
 from orchestrator.evaluation.llm.score import score, summarise
+from orchestrator.records.schema import DatasetInfo
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard
 from orchestrator.results.llm_results import Measured, Plan, read_measurements
@@ -602,10 +603,10 @@ def test_killed_run_goes_on_and_counts_what_was_under_way(
 # The leaderboard.
 
 
-def measured_of(dataset_fields: dict[str, Any], puzzles: int, solved: int, **changes: Any) -> Measured:
+def measured_of(dataset: DatasetInfo, puzzles: int, solved: int, **changes: Any) -> Measured:
     plan = Plan(
-        benchmark=dataset_fields["benchmark"],
-        fingerprint=dataset_fields["fingerprint"],
+        benchmark=dataset.benchmark,
+        fingerprint=dataset.fingerprint,
         split=changes.pop("split", "test"),
         endpoint="http://x/v1",
         model="M",
@@ -614,9 +615,9 @@ def measured_of(dataset_fields: dict[str, Any], puzzles: int, solved: int, **cha
     values: dict[str, Any] = {
         "name": "m-1",
         "plan": plan,
-        "generated": dataset_fields["generated"],
+        "generated": dataset.generated,
         "puzzles": puzzles,
-        "puzzles_in_split": dataset_fields["counts"]["test"],
+        "puzzles_in_split": dataset.counts["test"],
         "items": puzzles,
         "attempts": 1,
         "metrics": {"exact_accuracy": solved / puzzles},
@@ -646,7 +647,7 @@ def test_language_model_stands_beside_own_runs_on_exactly_its_puzzles() -> None:
     table = table_with(tables, "M")
     assert table.split == "80 of 500 test items" and table.items == 80
     scores = {entry.system: entry.score for entry in table.entries}
-    exact = np.unpackbits(np.frombuffer(bytes.fromhex(record.result["per_item"]), np.uint8))[:80]  # type: ignore[index]
+    exact = np.unpackbits(np.frombuffer(bytes.fromhex(record.result.per_item), np.uint8))[:80]  # type: ignore[union-attr, arg-type]
     assert scores == pytest.approx({"best": 100 * exact.mean(), "M": 25.0})
     whole = table_with(build_leaderboard(None, [record], [], [measured_of(record.dataset, 500, 100)]), "M")
     assert whole.split == "test" and {entry.system for entry in whole.entries} == {"best", "M"}
@@ -659,7 +660,9 @@ def test_language_model_stands_beside_own_runs_on_exactly_its_puzzles() -> None:
 )
 def test_language_model_is_never_ranked_with_other_puzzles(changes: dict[str, Any]) -> None:
     record = make_record(make_config(), score=0.9, stage="confirm", family="best")
-    tables = build_leaderboard(None, [record], load_baselines(), [measured_of(record.dataset | changes, 80, 20)])
+    tables = build_leaderboard(
+        None, [record], load_baselines(), [measured_of(record.dataset.model_copy(update=changes), 80, 20)]
+    )
     assert [entry.system for entry in table_with(tables, "M").entries] == ["M"]
 
 
@@ -673,11 +676,11 @@ def test_language_model_on_validation_or_with_another_metric_has_no_row() -> Non
 
 
 def test_language_model_on_all_public_arc_tasks_is_ranked_with_published_rows_by_task() -> None:
-    fields = {"benchmark": "arc-agi-2", "fingerprint": "f", "generated": False, "counts": {"test": 120}}
+    dataset = DatasetInfo(benchmark="arc-agi-2", fingerprint="f", counts={"test": 120})
     shares = [1.0] * 10 + [0.5] * 4 + [0.0] * 106
     mean = sum(shares) / 120
     measured = measured_of(
-        fields, 120, 0, metrics={"pass@2": mean, "exact_accuracy": 0.1}, per_task={"pass@2": shares}, items=172
+        dataset, 120, 0, metrics={"pass@2": mean, "exact_accuracy": 0.1}, per_task={"pass@2": shares}, items=172
     )
     tables = [t for t in build_leaderboard("arc-agi-2", [], load_baselines(), [measured]) if t.metric == "pass@2"]
     table = table_with(tables, "M")

@@ -15,7 +15,7 @@ import pytest
 from botocore.stub import Stubber
 
 from orchestrator.execution.watchdog import Watchdog
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources.aws import AwsError, Need, quota_of, shortfalls, terminate_workers
 from orchestrator.resources.catalogue import CatalogueError
 from orchestrator.resources.usage import SILENT_S, Budget, exceeded, spending
@@ -35,7 +35,8 @@ HOUR = 3600.0
 
 def attempt(start_h: float, end_h: float | None, **start: Any) -> Attempt:
     begun = {"started_s": start_h * HOUR, "gpu_type": "L40S", "gpu_count": 1.0, "market": "on-demand", **start}
-    return Attempt(1, begun, None if end_h is None else {"ended_s": end_h * HOUR})
+    end = None if end_h is None else AttemptEnd(status=Status.FINISHED, step=0, ended_s=end_h * HOUR)
+    return Attempt(1, AttemptStart.parse({"from_step": 0, **begun}), end)
 
 
 def trial(*attempts: Attempt, status: Status = Status.FINISHED, rows: list[Row] | None = None) -> TrialRecord:
@@ -45,7 +46,7 @@ def trial(*attempts: Attempt, status: Status = Status.FINISHED, rows: list[Row] 
         stage="study",
         family="",
         config=TrialConfig(recipe="sudoku-mini", data=DataConfig()),
-        dataset={},
+        dataset=DatasetInfo(benchmark="sudoku-6x6", fingerprint="f"),
         status=status,
         step=0,
         rows=rows or [],
@@ -167,8 +168,9 @@ def test_only_the_workers_of_the_named_cluster_are_ended(s3_endpoint: str) -> No
 
 DRIVER = """
 import signal, sys, time
-from orchestrator.lock import Lease, stop_requested
+from orchestrator.records.index import stop_requested
 from orchestrator.storage import open_storage
+from orchestrator.storage.lease import Lease
 folder, manners = open_storage(sys.argv[1]), sys.argv[2]
 if manners != "obeys signals":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -99,7 +99,7 @@ def run_through(command: list[str], folder: Path, kills: list[signal.Signals], r
 
 
 def outcome(found: list[TrialRecord]) -> dict[str, Any]:
-    return {r.trial_id: r.result and (r.stage, r.result["metrics"], r.result["per_item"]) for r in found}
+    return {r.trial_id: r.result and (r.stage, r.result.metrics, r.result.per_item) for r in found}
 
 
 @pytest.mark.slow

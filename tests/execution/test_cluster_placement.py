@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import AttemptStart, Status, TrialRecord
 from orchestrator.storage import open_storage
 from tests.support.cluster import RayCluster, autoscaling_cluster, ray_cluster
 
@@ -72,18 +71,18 @@ def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str], folde
 def nodes_at_work(found: list[TrialRecord], gpu_type: str) -> set[str]:
     """The nodes of a type that run a trial now."""
     starts = [record.attempts[-1].start for record in found if record.status is Status.RUNNING]
-    return {str(start["node_id"]) for start in starts if start["gpu_type"] == gpu_type}
+    return {str(start.node_id) for start in starts if start.gpu_type == gpu_type}
 
 
-def check(found: list[TrialRecord]) -> list[dict[str, Any]]:
+def check(found: list[TrialRecord]) -> list[AttemptStart]:
     """Every trial finished once, where it may run; returns the starts of all attempts."""
     assert len(found) == 12 and {record.status for record in found} == {Status.FINISHED}
     for record in found:
         cell = record.config.model.cycles, record.config.model.latent_steps
         for attempt in record.attempts:
-            assert attempt.start["gpu_type"] in ALLOWED.get(cell, {"L40S", "H100"})
-            assert len(attempt.start["gpu_ids"]) == (2 if cell == (2, 2) else 1)
-        ends = [attempt.end["status"] for attempt in record.attempts if attempt.end]
+            assert attempt.start.gpu_type in ALLOWED.get(cell, {"L40S", "H100"})
+            assert len(attempt.start.gpu_ids) == (2 if cell == (2, 2) else 1)
+        ends = [attempt.end.status for attempt in record.attempts if attempt.end]
         assert ends.count("finished") == 1, "a trial ran twice"
         steps = [row.step for row in record.rows if row.split == "validation"]
         assert steps == sorted(set(steps)) and len(steps) == 4, "an evaluation is counted twice"
@@ -103,7 +102,7 @@ def test_trials_run_where_they_may_while_a_node_is_killed_and_another_joins(tmp_
             assert driver.wait(timeout=900) == 0, (tmp_path / "driver.log").read_text()[-3000:]
         starts = check(records(tmp_path))
         assert len(starts) > 12, "no trial was lost with its node"
-        assert len({one["node_id"] for one in starts if one["gpu_type"] == "L40S"}) >= 2
+        assert len({one.node_id for one in starts if one.gpu_type == "L40S"}) >= 2
 
 
 @pytest.mark.slow
@@ -113,7 +112,7 @@ def test_machines_come_from_zero_and_no_l40s_idles_because_a_trial_waits_for_an_
         with driven(cluster, tmp_path, 400, "--no-canary") as driver:
             assert driver.wait(timeout=1200) == 0, (tmp_path / "driver.log").read_text()[-3000:]
         starts = check(records(tmp_path))
-        begun = {kind: [one["started_s"] for one in starts if one["gpu_type"] == kind] for kind in ("L40S", "H100")}
+        begun = {kind: [one.started_s for one in starts if one.gpu_type == kind] for kind in ("L40S", "H100")}
         assert len(begun["H100"]) >= 4
         assert min(begun["L40S"]) < max(begun["H100"]), "L40S trials waited for the H100 to be free"
         cluster.wait_for_nodes(1, timeout_s=300)

@@ -51,9 +51,9 @@ def test_every_trial_runs_on_the_gpu_it_asks_for_with_records_on_s3(
     where = {(r.config.model.cycles, r.config.model.latent_steps): r.attempts[0].start for r in records}
     for (cycles, _), start in where.items():
         allowed = {1: {"L40S"}, 2: {"H100"}, 3: {"L40S", "H100"}}[cycles]
-        assert start["gpu_type"] in allowed
-        assert len(start["gpu_ids"]) == 1
-    assert len({start["node_id"] for start in where.values()}) == 2
+        assert start.gpu_type in allowed
+        assert len(start.gpu_ids) == 1
+    assert len({start.node_id for start in where.values()}) == 2
     assert all(len(record.attempts) == 1 for record in records)
     keys = open_storage(s3_bucket).list("sweeps/placed")
     assert sum(key.endswith(".safetensors") for key in keys) >= 6
@@ -104,5 +104,5 @@ def test_sweep_without_an_address_starts_a_ray_of_its_own_beside_one_that_runs(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     (record,) = read_trials(open_storage(str(tmp_path / "runs")), "private")
-    assert record.status is Status.FINISHED and record.attempts[0].start["gpu_type"] is None
+    assert record.status is Status.FINISHED and record.attempts[0].start.gpu_type is None
     heterogeneous_cluster.wait_for_nodes(3)

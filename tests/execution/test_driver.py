@@ -19,7 +19,7 @@ from orchestrator.execution import driver as driver_module
 from orchestrator.execution.options import Callback, RunOptions, SweepStatus
 from orchestrator.execution.run import SweepOutcome, run_sweep
 from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import Row, Status, TrialRecord
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, Status, TrialRecord, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
@@ -75,7 +75,7 @@ class StandIn:
             driver.ended(job.trial_id, lost=True, why="RuntimeError: exit code 1")
             return
         start = {"from_step": 0, "started_s": 1000.0, "gpu_type": seat[1], "gpu_count": job.placement["gpu_count"]}
-        writer.start({**start, "device": "cpu"})
+        writer.start(AttemptStart.parse({**start, "device": "cpu"}))
         writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5}))
         writer.flush()
         driver.result(job.trial_id, {**where, "kind": "progress", "trial_step": 4, "metrics": ()})
@@ -83,12 +83,12 @@ class StandIn:
         if deed == "finish":
             metrics = {"exact_accuracy": 0.5, "cell_accuracy": 0.5}
             result = {"split": "test", "items": 16, "metrics": metrics, "train_s": 1.0, "ended_s": 4600.0}
-            writer.finish({**result, "train_flops": 1.0, "per_item": "ff"}, {})
-            writer.end({**end, "status": "finished", "reason": ""})
+            writer.finish(TrialResult.parse({**result, "train_flops": 1.0, "per_item": "ff"}), {})
+            writer.end(AttemptEnd.parse({**end, "status": "finished", "reason": ""}))
         elif deed == "fail":
-            writer.end({**end, "status": "failed", "reason": "boom"})
+            writer.end(AttemptEnd.parse({**end, "status": "failed", "reason": "boom"}))
         elif deed == "leave":
-            writer.end({**end, "status": "interrupted", "reason": "asked to stop"})
+            writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": "asked to stop"}))
         driver.ended(job.trial_id, lost=deed == "lose")
 
 
@@ -175,7 +175,7 @@ class TestPlacement:
         ran, tune, _ = run(study(resource_rules=rules))
         assert ran.ending is SweepStatus.COMPLETE
         assert tune.most == {"a": 2, "b": 1}
-        kinds = {(record.config.model.cycles, record.attempts[0].start["gpu_type"]) for record in records(storage)}
+        kinds = {(record.config.model.cycles, record.attempts[0].start.gpu_type) for record in records(storage)}
         assert kinds == {(1, "H100"), (2, "L40S")}
         assert "a" in [node for _, node in tune.order[:3]], "an L40S idled while trials waited for the H100"
 
@@ -193,7 +193,7 @@ class TestPlacement:
     def test_a_share_follows_from_memory_and_is_told_to_the_trial(self, run: Any, storage: Storage) -> None:
         _, tune, _ = run(study(resources=on("L40S")), share_gpus=True)
         assert tune.most["a"] > 2
-        shares = {record.attempts[0].start["gpu_count"] for record in records(storage)}
+        shares = {record.attempts[0].start.gpu_count for record in records(storage)}
         assert all(0 < share < 1 for share in shares)
 
     def test_max_gpus_holds(self, run: Any) -> None:

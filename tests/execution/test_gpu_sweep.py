@@ -45,8 +45,8 @@ def records(storage: Path) -> list[TrialRecord]:
 
 
 def spans(found: list[TrialRecord]) -> list[tuple[float, float]]:
-    last = [(record.attempts[-1].start, record.attempts[-1].end or {}) for record in found]
-    return [(float(start["started_s"]), float(end["ended_s"])) for start, end in last]
+    last = [record.attempts[-1] for record in found]
+    return [(attempt.start.started_s, attempt.end.ended_s) for attempt in last if attempt.end]
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,14 @@ def test_trials_share_a_real_gpu_each_within_its_part_of_the_memory(shared_gpu: 
     found = records(shared_gpu)
     gpu = catalogue.gpu(torch.cuda.get_device_name())
     for record in found:
-        start, end = record.attempts[0].start, record.attempts[0].end or {}
+        start, end = record.attempts[0].start, record.attempts[0].end
         assert record.status is Status.FINISHED and len(record.attempts) == 1
-        assert (start["device"], start["gpu_type"], start["gpu_name"]) == (
+        assert (start.device, start.gpu_type, start.gpu_name) == (
             "cuda", gpu.ray_type, torch.cuda.get_device_name()
         )  # fmt: skip
-        assert 0 < start["gpu_count"] < 1
-        assert 0 < end["gpu_peak_bytes"] <= start["gpu_count"] * start["gpu_memory_bytes"]
-    assert len({record.attempts[0].start["pid"] for record in found}) == 8
+        assert 0 < start.gpu_count < 1
+        assert end and 0 < end.gpu_peak_bytes <= start.gpu_count * start.gpu_memory_bytes
+    assert len({record.attempts[0].start.pid for record in found}) == 8
     ordered = sorted(spans(found))
     assert any(later[0] < earlier[1] for earlier, later in pairwise(ordered))
 

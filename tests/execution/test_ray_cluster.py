@@ -50,7 +50,7 @@ print(ray.get(ready))
 LEAVING = "import sys; from orchestrator.worker.spot import is_leaving; print(is_leaving(sys.argv[2]))"
 DESCRIBE = """
 import dataclasses, json, sys
-from orchestrator.cluster.nodes import describe_cluster
+from orchestrator.resources.nodes import describe_cluster
 print(json.dumps(dataclasses.asdict(describe_cluster(sys.argv[1]))))
 """
 

@@ -56,7 +56,7 @@ def records(storage: Path) -> dict[str, TrialRecord]:
 
 
 def scores(storage: Path) -> dict[str, Any]:
-    return {key: r.result and (r.result["metrics"], r.result["per_item"]) for key, r in records(storage).items()}
+    return {key: r.result and (r.result.metrics, r.result.per_item) for key, r in records(storage).items()}
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -80,7 +80,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_study_runs_every_cell_and_the_same_command_again_runs_nothing(undisturbed: Path) -> None:
     before = records(undisturbed)
     assert [record.status for record in before.values()] == [Status.FINISHED] * 4
-    assert {record.attempts[0].start["num_threads"] for record in before.values()} == {1}
+    assert {record.attempts[0].start.num_threads for record in before.values()} == {1}
     again = trm(*grid(undisturbed, **{"train.max_steps": 60}))
     assert "complete: 4 finished" in again.stdout
     assert records(undisturbed) == before
@@ -98,7 +98,7 @@ def test_mlflow_on_sqlite_has_one_run_per_trial_with_parameters_curves_and_prove
         assert run.data.params["model.cycles"] == str(record.config.model.cycles)
         curve = client.get_metric_history(run.info.run_id, "validation/exact_accuracy")
         assert [(point.step, point.value) for point in curve] == record.curve("exact_accuracy")
-        assert run.inputs.dataset_inputs[0].dataset.digest in record.dataset["fingerprint"]
+        assert run.inputs.dataset_inputs[0].dataset.digest in record.dataset.fingerprint
         assert any("commit" in tag for tag in run.data.tags) and any("host" in tag for tag in run.data.tags)
 
 
@@ -131,7 +131,7 @@ def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path,
     after = records(storage)
     assert len(after) == 4 and all(record.status is Status.FINISHED for record in after.values())
     assert {key for key, record in after.items() if record.attempts == cut.get(key, record).attempts} >= finished
-    assert any(r.attempts[1].start["from_step"] > 0 for r in after.values() if len(r.attempts) > 1)
+    assert any(r.attempts[1].start.from_step > 0 for r in after.values() if len(r.attempts) > 1)
     for record in after.values():
         steps = [row.step for row in record.rows if row.split == "validation"]
         assert steps == sorted(set(steps)), "an evaluation is counted twice"
@@ -159,9 +159,9 @@ def test_extended_study_runs_only_what_is_new_and_longer_trials_go_on_as_if_neve
     assert len(before) == 2 and all(after[key] == record for key, record in before.items())
     new = {key: record for key, record in after.items() if key not in before}
     longer = [record for record in new.values() if record.origin]
-    assert [record.attempts[0].start["from_step"] for record in longer] == [30, 30]
+    assert [record.attempts[0].start.from_step for record in longer] == [30, 30]
     for record in longer:
-        assert record.origin and before[record.origin["trial_id"]].config.train.max_steps == 30
+        assert record.origin and before[record.origin.trial_id].config.train.max_steps == 30
         assert [row.step for row in record.rows if row.split == "validation"] == [10, 20, 30, 40, 50, 60]
     # At 30 steps the short trial had an evaluation and a checkpoint of its own; nothing of that changes a weight.
     assert {key: scores(storage)[key] for key in new} == scores(undisturbed)

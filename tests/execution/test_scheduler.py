@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import SweepError
 from orchestrator.execution.budget import BudgetTracker, require_budget_for_one
 from orchestrator.execution.scheduler import BOOT_S, NOWHERE, PATIENCE_S, Allocator, Machine, TrialScheduler
-from orchestrator.records.schema import Attempt, Status, TrialRecord
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Status, TrialRecord
 from orchestrator.resources.placement import Candidate, any_of, candidates, holds, memory_bytes
 from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
 from orchestrator.resources.usage import Budget
@@ -210,7 +210,12 @@ def ran(record: TrialRecord, hours: float, gpu_type: str | None = "L40S", start_
     """The record with one attempt of so many hours."""
     start = {"from_step": 0, "started_s": start_h * 3600, "gpu_type": gpu_type, "gpu_count": 1.0, "device": "cuda"}
     end = {"status": "finished", "ended_s": (start_h + hours) * 3600, "reason": "", "step": record.step}
-    return TrialRecord(**{**{f: getattr(record, f) for f in record.__slots__}, "attempts": [Attempt(1, start, end)]})
+    return TrialRecord(
+        **{
+            **{f: getattr(record, f) for f in record.__slots__},
+            "attempts": [Attempt(1, AttemptStart.parse(start), AttemptEnd.parse(end))],
+        }
+    )
 
 
 def starts(

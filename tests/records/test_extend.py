@@ -16,11 +16,11 @@ from orchestrator.cli.views.trial import sparkline
 from orchestrator.errors import SweepError
 from orchestrator.records.events import trial_events
 from orchestrator.records.extend import Extension, current, extend, extended, extension_between, retry
-from orchestrator.records.index import find_trial, load_definition
+from orchestrator.records.index import find_trial, load_definition, new_head, trial_folder
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.retention import Stored, least_useful, parse_bytes, prune_sweeps
 from orchestrator.records.reuse import ShorterTrials
-from orchestrator.records.schema import Row, Status
+from orchestrator.records.schema import AttemptEnd, AttemptStart, DatasetInfo, Row, Status, StopDecision, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.search.planner import Planner
 from orchestrator.storage import Storage, open_storage
@@ -34,18 +34,16 @@ from tests.support.sweeps import fingerprint, record_of, search, study, tiny_con
 
 
 def announce(storage: Storage, sweep: Sweep, trial: PlannedTrial) -> None:
-    head = {"stage": trial.stage, "family": trial.family, "config": trial.config.plain()}
-    dataset = {"benchmark": "sudoku-4x4", "fingerprint": fingerprint(trial.config.data.request())}
-    storage.write(
-        f"sweeps/{sweep.name}/trials/{trial.trial_id}/trial.json", to_json_bytes({**head, "dataset": dataset})
-    )
+    dataset = DatasetInfo(benchmark="sudoku-4x4", fingerprint=fingerprint(trial.config.data.request()))
+    head = new_head(trial.stage, trial.family, trial.config, dataset)
+    trial_folder(storage, sweep.name, trial.trial_id).write("trial.json", head.encode())
 
 
 def ran(storage: Storage, sweep: Sweep, trial: PlannedTrial, status: Status, value: float = 0.5) -> None:
     """A trial's record as if it had run, with two checkpoints of 100 bytes."""
     announce(storage, sweep, trial)
     writer = TrialWriter(storage, sweep.name, trial.trial_id)
-    writer.start({"from_step": 0, "started_s": 1000.0 + value, "host": "here", "device": "cpu"})
+    writer.start(AttemptStart(from_step=0, started_s=1000.0 + value, host="here", device="cpu"))
     writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": value, "raw_cell_accuracy": value}))
     writer.flush()
     for step in (4, 8):
@@ -53,14 +51,12 @@ def ran(storage: Storage, sweep: Sweep, trial: PlannedTrial, status: Status, val
     if status is Status.FINISHED:
         metrics = {"exact_accuracy": value, "cell_accuracy": value}
         result = {"split": "validation", "items": 16, "metrics": metrics, "train_s": 1.0, "ended_s": 1020.0}
-        writer.finish({**result, "train_flops": 1.0, "per_item": "ff"}, {})
+        writer.finish(TrialResult.parse({**result, "train_flops": 1.0, "per_item": "ff"}), {})
     if status is Status.STOPPED:
-        writer.folder.write("stopped.json", to_json_bytes({"step": 4, "rule": "halving", "reason": "rank 4 of 4"}))
+        writer.folder.write("stopped.json", StopDecision(step=4, rule="halving", reason="rank 4 of 4").encode())
     elif status is not Status.RUNNING:
         trace = "Traceback: boom" if status is Status.FAILED else ""
-        writer.end(
-            {"status": str(status), "step": 8, "ended_s": 1021.0, "train_s": 1.0, "reason": "r", "traceback": trace}
-        )
+        writer.end(AttemptEnd(status=status, step=8, ended_s=1021.0, train_s=1.0, reason="r", traceback=trace))
 
 
 @pytest.fixture
@@ -145,7 +141,7 @@ class TestExtend:
         shorter = ShorterTrials(records)
         for record in now:
             found = shorter.of(record.config)
-            assert record.origin and found and found.trial_id == record.origin["trial_id"]
+            assert record.origin and found and found.trial_id == record.origin.trial_id
         planner = Planner(wider, fingerprint, now)
         assert {planner.next().trial_id, planner.next().trial_id} == {r.trial_id for r in now}  # type: ignore[union-attr]
         assert planner.total == 6 + 2 * 2
@@ -181,15 +177,15 @@ class TestRetry:
         wanted = [Status.INTERRUPTED, Status.FINISHED, Status.INTERRUPTED, Status.STOPPED]
         assert [statuses[key] for key in ids] == wanted
         record = read_trial(storage, "study", ids[0])
-        assert record.retries[0]["was"] == "failed" and record.attempts[0].end and not record.is_exempt
+        assert record.retries[0].was is Status.FAILED and record.attempts[0].end and not record.is_exempt
         assert retry(storage, "study") == []
 
     def test_a_second_failure_counts_again(self, storage: Storage) -> None:
         (trial_id,) = recorded_study(storage, Status.FAILED)
         retry(storage, "study")
         writer = TrialWriter(storage, "study", trial_id)
-        writer.start({"from_step": 8, "started_s": 0.0})
-        writer.end({"status": "failed", "step": 9, "ended_s": 1.0, "train_s": 0.0, "reason": "again"})
+        writer.start(AttemptStart(from_step=8, started_s=0.0))
+        writer.end(AttemptEnd(status=Status.FAILED, step=9, ended_s=1.0, reason="again"))
         assert read_trial(storage, "study", trial_id).status is Status.FAILED
         assert len(retry(storage, "study")) == 1
         assert len(read_trial(storage, "study", trial_id).retries) == 2
@@ -349,11 +345,11 @@ class TestTrial:
         assert code == 2 and "is failed" in err and err.count("\n") == 1
 
     def test_comparison_knows_every_score_and_every_answer(self) -> None:
-        first = {"metrics": {"exact_accuracy": 0.5, "loss": 1.0}, "per_item": "f0"}
+        first = TrialResult(split="test", items=8, metrics={"exact_accuracy": 0.5, "loss": 1.0}, per_item="f0")
         assert comparison(first, first)["bitwise"]
-        moved = comparison(first, {**first, "metrics": {"exact_accuracy": 0.5, "loss": 1.25}})
+        moved = comparison(first, first.model_copy(update={"metrics": {"exact_accuracy": 0.5, "loss": 1.25}}))
         assert not moved["bitwise"] and moved["largest_difference"] == 0.25 and moved["same_answers"]
-        other = comparison(first, {**first, "per_item": "0f"})
+        other = comparison(first, first.model_copy(update={"per_item": "0f"}))
         assert not other["bitwise"] and other["largest_difference"] == 0
 
     def test_a_curve_in_a_line(self) -> None:

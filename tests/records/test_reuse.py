@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.records.index import new_head
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.reuse import FinishedTrials
-from orchestrator.records.schema import Status
+from orchestrator.records.schema import DatasetInfo, Origin, Status, TrialHead
 from orchestrator.resources.usage import spending
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
@@ -26,9 +27,9 @@ def planned(number: int = 0) -> PlannedTrial:
     return list(study_trials(study(), fingerprint))[number]
 
 
-def head(trial: PlannedTrial) -> dict[str, object]:
-    dataset = {"benchmark": "sudoku-4x4", "fingerprint": "f"}
-    return {"stage": trial.stage, "family": "under another name", "config": trial.config.plain(), "dataset": dataset}
+def head(trial: PlannedTrial) -> TrialHead:
+    dataset = DatasetInfo(benchmark="sudoku-4x4", fingerprint="f")
+    return new_head(trial.stage, "under another name", trial.config, dataset)
 
 
 def test_a_finished_trial_of_another_sweep_is_taken_over_with_its_curve_and_says_so(storage: Storage) -> None:
@@ -41,7 +42,7 @@ def test_a_finished_trial_of_another_sweep_is_taken_over_with_its_curve_and_says
     taken = earlier.take_over(planned(0), head(planned(0)))
     original = read_trial(storage, "study", planned(0).trial_id)
     assert taken and taken.status is Status.FINISHED and taken.family == "under another name"
-    assert taken.origin == {"kind": "reused", "sweep": "study", "trial_id": planned(0).trial_id}
+    assert taken.origin == Origin(kind="reused", sweep="study", trial_id=planned(0).trial_id)
     assert (taken.result, taken.rows, taken.attempts) == (original.result, original.rows, original.attempts)
     assert not [key for key in storage.list("sweeps/mine") if "checkpoints" in key], "they stay where they are"
     assert spending(read_trials(storage, "mine"), 2000.0).trials == 0, "it costs this sweep nothing"

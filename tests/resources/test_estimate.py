@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import socket
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.records.index import trial_folder
-from orchestrator.records.schema import Attempt, Status, TrialRecord
+from orchestrator.records.index import new_head, trial_folder
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Status, TrialRecord
 from orchestrator.resources.devices import HERE
 from orchestrator.resources.estimate import estimate, machines_needed
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.runtime import Observation, Work, fit, observations, work_of
 from orchestrator.storage import open_storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Resources, Sweep, choice, configure
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.trials import search_trial, study_trials
@@ -38,9 +37,11 @@ def truth(work: Work) -> float:
 def ran(record: TrialRecord, seconds: float, **start: Any) -> TrialRecord:
     """The record of a trial that took so long on this machine, or where `start` says."""
     where = {"from_step": 0, "started_s": 100.0, "device": "cpu", "host": socket.gethostname(), "num_threads": 1}
-    end = {"status": "finished", "step": 1, "ended_s": 100.0 + seconds, "train_s": seconds, "reason": ""}
-    result = {**cast(dict[str, Any], record.result), "ended_s": 100.0 + seconds}
-    return dataclasses.replace(record, attempts=[Attempt(1, where | start, end)], result=result)
+    end = AttemptEnd(status=Status.FINISHED, step=1, ended_s=100.0 + seconds, train_s=seconds)
+    assert record.result is not None
+    result = record.result.model_copy(update={"ended_s": 100.0 + seconds})
+    attempts = [Attempt(1, AttemptStart.parse(where | start), end)]
+    return dataclasses.replace(record, attempts=attempts, result=result)
 
 
 def finished(sweep: Sweep, **start: Any) -> list[TrialRecord]:
@@ -88,11 +89,11 @@ def test_only_whole_runs_of_this_machine_count() -> None:
 def write(folder: Path, records: list[TrialRecord]) -> None:
     for record in records:
         target = trial_folder(open_storage(str(folder)), "earlier", record.trial_id)
-        head = {"stage": record.stage, "family": record.family, "config": record.config.plain()}
-        target.write("trial.json", to_json_bytes({**head, "dataset": record.dataset}))
-        target.write("attempts/001/start.json", to_json_bytes(record.attempts[0].start))
-        target.write("attempts/001/end.json", to_json_bytes(cast(dict[str, Any], record.attempts[0].end)))
-        target.write("result.json", to_json_bytes(cast(dict[str, Any], record.result)))
+        target.write("trial.json", new_head(record.stage, record.family, record.config, record.dataset).encode())
+        target.write("attempts/001/start.json", record.attempts[0].start.encode())
+        assert record.attempts[0].end and record.result
+        target.write("attempts/001/end.json", record.attempts[0].end.encode())
+        target.write("result.json", record.result.encode())
 
 
 def test_plan_of_measured_trials_is_measured_and_its_wall_time_is_that_of_its_slots(tmp_path: Path) -> None:
@@ -118,15 +119,20 @@ def test_gpu_that_the_catalogue_does_not_know_is_calibrated_by_its_first_trial(t
     assert plan.wall_s and plan.costs[-1].device == "Z9000" and "measured on 1" in plan.costs[-1].basis
 
 
+def with_peak(record: TrialRecord) -> TrialRecord:
+    first = record.attempts[0]
+    assert first.end is not None
+    peak = memory_bytes(record.config, "cpu", overhead_bytes=400_000_000)
+    end = first.end.model_copy(update={"peak_bytes": peak})
+    return dataclasses.replace(record, attempts=[dataclasses.replace(first, end=end)])
+
+
 def test_memory_is_corrected_by_what_finished_trials_took_besides_their_training(tmp_path: Path) -> None:
     assumed = estimate(GRID, open_storage(str(tmp_path)))
-    records = finished(GRID)
-    for record in records:
-        assert record.attempts[0].end is not None
-        record.attempts[0].end["peak_bytes"] = memory_bytes(record.config, "cpu", overhead_bytes=400_000_000)
+    records = [with_peak(record) for record in finished(GRID)]
     write(tmp_path, records)
     plan = estimate(GRID, open_storage(str(tmp_path)))
-    taken = {record.family: (record.attempts[0].end or {})["peak_bytes"] for record in records}
+    taken = {record.family: record.attempts[0].end and record.attempts[0].end.peak_bytes for record in records}
     assert {cell.family: cell.memory_bytes for cell in plan.cells} == taken
     less = {a.memory_bytes - b.memory_bytes for a, b in zip(assumed.cells, plan.cells, strict=True)}
     assert less == {process_bytes("cpu") - 400_000_000}

@@ -99,7 +99,10 @@ def test_ablation_needs_a_confirmed_control_with_company() -> None:
         ablate(records, "bas")
     with pytest.raises(UserError, match="'base' is alone on its test set"):
         ablate([r for r in records if r.family == "base"], "base")
-    other = [replace(r, dataset={**DATASET, "fingerprint": "ffff"}, trial_id=r.trial_id + "f") for r in records]
+    other = [
+        replace(r, dataset=DATASET.model_copy(update={"fingerprint": "ffff"}), trial_id=r.trial_id + "f")
+        for r in records
+    ]
     with pytest.raises(UserError, match="'base' was scored on 2 test sets"):
         ablate([*records, *other], "base")
 
@@ -122,7 +125,7 @@ def test_checkpoints_are_compared_item_by_item_and_labelled_as_such() -> None:
     assert found.words.endswith("It says nothing about other seeds.")
     with pytest.raises(UserError, match="different puzzles"):
         compare_checkpoints(
-            first, replace(second, dataset={**DATASET, "fingerprint": "ffff"}), np.random.default_rng(0)
+            first, replace(second, dataset=DATASET.model_copy(update={"fingerprint": "ffff"})), np.random.default_rng(0)
         )
     with pytest.raises(UserError, match="no outcome per puzzle"):
         compare_checkpoints(first, replace(second, result=None), np.random.default_rng(0))

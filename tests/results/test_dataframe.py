@@ -11,7 +11,7 @@ import pytest
 import orchestrator
 from orchestrator.cli import main
 from orchestrator.errors import SweepError
-from orchestrator.records.index import sweep_folder, trial_folder
+from orchestrator.records.index import new_head, sweep_folder, trial_folder
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.results.dataframe import frame_of, summary
 from orchestrator.storage import open_storage
@@ -26,10 +26,9 @@ def write(folder: Path, sweep: str, records: list[TrialRecord]) -> None:
     sweep_folder(storage, sweep).write("sweep.json", to_json_bytes(study(name=sweep).plain()))
     for record in records:
         trial = trial_folder(storage, sweep, record.trial_id)
-        head = {"stage": record.stage, "family": record.family, "config": record.config.plain()}
-        trial.write("trial.json", to_json_bytes({**head, "dataset": record.dataset}))
+        trial.write("trial.json", new_head(record.stage, record.family, record.config, record.dataset).encode())
         if record.result is not None:
-            trial.write("result.json", to_json_bytes({**record.result, "ended_s": 9.0}))
+            trial.write("result.json", record.result.model_copy(update={"ended_s": 9.0}).encode())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost, trial_cost
@@ -25,7 +25,7 @@ from orchestrator.storage import LocalStorage
 from tests.support.results import DATASET, demo_records, make_config, make_record
 from trm_data.errors import UserError
 
-SUDOKU_EXTREME = {**DATASET, "benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"}
+SUDOKU_EXTREME = DATASET.model_copy(update={"benchmark": "sudoku-extreme", "generated": False, "fingerprint": "abc123"})
 
 
 def only(tables: list[Table], **wanted: object) -> Table:
@@ -71,7 +71,7 @@ def test_only_confirmed_results_enter(record: TrialRecord, reason: str | None) -
 
 
 def test_generated_puzzles_never_share_a_table_with_published_rows() -> None:
-    generated = confirmed(dataset={**SUDOKU_EXTREME, "generated": True}, items=422_786)
+    generated = confirmed(dataset=SUDOKU_EXTREME.model_copy(update={"generated": True}), items=422_786)
     tables = build_leaderboard(None, [generated], load_baselines())
     own = only(tables, has_own=True)
     assert own.benchmark == "sudoku-extreme-generated" and len(own.entries) == 1
@@ -92,9 +92,9 @@ def test_part_of_a_published_test_set_has_a_table_of_its_own() -> None:
 
 
 def test_datasets_with_other_test_puzzles_are_not_ranked_together() -> None:
-    other = confirmed(dataset={**DATASET, "fingerprint": "ffff"})
+    other = confirmed(dataset=DATASET.model_copy(update={"fingerprint": "ffff"}))
     tables = build_leaderboard("sudoku-6x6", [confirmed(), other], [])
-    assert sorted(table.fingerprint for table in tables) == [DATASET["fingerprint"], "ffff"]
+    assert sorted(table.fingerprint for table in tables) == [DATASET.fingerprint, "ffff"]
 
 
 def test_published_splits_metrics_and_protocols_are_never_mixed() -> None:
@@ -131,7 +131,7 @@ def test_same_trial_in_two_sweeps_counts_once_and_seeds_of_two_sweeps_join() -> 
 
 
 def test_generated_benchmark_is_found_with_and_without_its_ending() -> None:
-    record = confirmed(dataset={**DATASET, "benchmark": "sudoku-6x6-generated"})
+    record = confirmed(dataset=DATASET.model_copy(update={"benchmark": "sudoku-6x6-generated"}))
     for name in ("sudoku-6x6", "sudoku-6x6-generated"):
         assert [table.benchmark for table in build_leaderboard(name, [record], [])] == ["sudoku-6x6-generated"]
 
@@ -197,16 +197,10 @@ def on_gpus(record: TrialRecord, *stays: tuple[str, float, float, bool]) -> Tria
     """The record with attempts (GPU, share, hours, ended properly), one after the other."""
     attempts, clock = [], 1_000.0
     for number, (name, share, hours, ended) in enumerate(stays, 1):
-        start = {
-            "host": "a",
-            "device": "cuda",
-            "gpu_name": name,
-            "gpu_count": share,
-            "started_s": clock,
-            "from_step": 0,
-        }
+        start = AttemptStart(host="a", device="cuda", gpu_name=name, gpu_count=share, started_s=clock, from_step=0)
         clock += 3600 * hours
-        attempts.append(Attempt(number, start, {"ended_s": clock} if ended else None))
+        end = AttemptEnd(status=Status.FINISHED, step=1, ended_s=clock) if ended else None
+        attempts.append(Attempt(number, start, end))
     rows = [Row(1, 1_000.0 + 3600 * stays[0][2] - 1, "train", {"loss": 1.0})]
     return replace(record, attempts=attempts, rows=rows)
 
@@ -218,7 +212,9 @@ def test_cost_counts_every_attempt_at_list_price_and_full_power() -> None:
     assert cost is not None and cost.gpu_hours == pytest.approx(2.0, abs=0.001)
     assert cost.usd == pytest.approx(1.861 + 6.88, abs=0.01) and cost.kwh == pytest.approx(0.35 + 0.70, abs=0.001)
     first = record.attempts[0]
-    spot = replace(record, attempts=[replace(first, start=first.start | {"market": "spot"}), record.attempts[1]])
+    spot = replace(
+        record, attempts=[replace(first, start=first.start.model_copy(update={"market": "spot"})), record.attempts[1]]
+    )
     cheaper = trial_cost(spot)
     assert (
         cheaper is not None
@@ -331,16 +327,10 @@ def test_csv_of_no_tables_has_a_header_only() -> None:
 def arc_record(shares: list[float], seed: int = 0, **changes: Any) -> TrialRecord:
     """A confirmed run on ARC-AGI-2 with these shares of each task's test inputs."""
     mean = sum(shares) / len(shares)
-    dataset = {
-        "benchmark": "arc-agi-2",
-        "fingerprint": "arc2",
-        "generated": False,
-        "counts": {"test": 120},
-        "source": "",
-    }
+    dataset = DatasetInfo(benchmark="arc-agi-2", fingerprint="arc2", counts={"test": 120})
     record = confirmed(seed=seed, dataset=dataset, items=172, metrics={"pass@2": mean, "exact_accuracy": mean})
     assert record.result is not None
-    return replace(record, result={**record.result, "per_task": {"pass@2": shares}, **changes})
+    return replace(record, result=record.result.model_copy(update={"per_task": {"pass@2": shares}, **changes}))
 
 
 def test_own_run_on_all_public_arc_tasks_is_ranked_by_task_with_a_bootstrap_interval() -> None:

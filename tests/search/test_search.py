@@ -7,21 +7,20 @@ import random
 import threading
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import trial_folder
+from orchestrator.records.index import new_head, trial_folder
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
 from orchestrator.search.planner import Planner
 from orchestrator.search.sampler import Ahead, Explorer, make_sampler
 from orchestrator.search.warm_start import WarmStart, published_cells, warm_start
 from orchestrator.storage import open_storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, integers, log_uniform, uniform
 from orchestrator.sweep.settings import get_setting
 from orchestrator.sweep.space import Cell, cells, drawn_settings, grid
@@ -194,9 +193,12 @@ def scored(sweep: Sweep, cycles: int, latent: int, value: float, flops: float) -
     trial = search_trial(
         sweep, fingerprint, f"T={cycles} n={latent}", {"model.cycles": cycles, "model.latent_steps": latent}
     )
-    record = record_of(trial, Status.FINISHED, value=value)
-    cast(dict[str, Any], record.result)["train_flops"] = flops
-    return record
+    return with_result(record_of(trial, Status.FINISHED, value=value), train_flops=flops)
+
+
+def with_result(record: TrialRecord, **changes: Any) -> TrialRecord:
+    assert record.result is not None
+    return dataclasses.replace(record, result=record.result.model_copy(update=changes))
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=9))
@@ -229,8 +231,7 @@ def test_sampler_learns_from_both_aims_without_complaint() -> None:
         trial = suggester.suggest()
         assert trial is not None
         record = record_of(trial, Status.FINISHED, value=index / 9)
-        cast(dict[str, Any], record.result)["num_parameters"] = index
-        suggester.tell(record)
+        suggester.tell(with_result(record, num_parameters=index))
 
 
 def test_earlier_trials_of_the_same_question_are_results_and_others_are_tried_first(tmp_path: Path) -> None:
@@ -240,9 +241,9 @@ def test_earlier_trials_of_the_same_question_are_results_and_others_are_tried_fi
     for name, asked, cycles, value in [("same", sweep, 1, 0.3), ("other", longer, 2, 0.4), ("other", longer, 3, 0.9)]:
         record = scored(asked, cycles, 1, value, 1e9)
         folder = trial_folder(storage, name, record.trial_id)
-        head = {"stage": "explore", "family": record.family, "config": record.config.plain(), "dataset": {}}
-        folder.write("trial.json", to_json_bytes(head))
-        folder.write("result.json", to_json_bytes(cast(dict[str, Any], record.result)))
+        folder.write("trial.json", new_head("explore", record.family, record.config, record.dataset).encode())
+        assert record.result is not None
+        folder.write("result.json", record.result.encode())
     earlier = warm_start(sweep, storage, fingerprint)
     assert [record.config.model.cycles for record in earlier.known] == [1]
     assert [cell["model.cycles"] for cell in earlier.first] == [3, 2]

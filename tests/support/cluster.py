@@ -35,7 +35,7 @@ OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum is 75 MB; trials hand over smal
 HEAD_ID = "f" * 51 + "00000"
 WAIT = """
 import sys, time
-from orchestrator.cluster.nodes import describe_cluster
+from orchestrator.resources.nodes import describe_cluster
 address, wanted, deadline = sys.argv[1], int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
 while True:
     try:

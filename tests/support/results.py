@@ -9,19 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import (
+    Attempt,
+    AttemptEnd,
+    AttemptStart,
+    DatasetInfo,
+    Row,
+    Status,
+    TrialRecord,
+    TrialResult,
+)
 from trm_data.config import DataConfig
 from trm_data.settings import digest
 from trm_model.config import EvaluationConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig, TrialConfig
 
 START_S = 1_790_000_000.0
-DATASET = {
-    "benchmark": "sudoku-6x6",
-    "fingerprint": "3f9c2a71d0b84e55a6c1",
-    "generated": True,
-    "counts": {"train": 400, "validation": 200, "test": 500},
-    "source": "generator sudoku 6x6, 18 blanks",
-}
+DATASET = DatasetInfo(
+    benchmark="sudoku-6x6",
+    fingerprint="3f9c2a71d0b84e55a6c1",
+    generated=True,
+    counts={"train": 400, "validation": 200, "test": 500},
+    source="generator sudoku 6x6, 18 blanks",
+)
 
 
 def make_config(
@@ -59,7 +68,7 @@ def make_record(
     items: int = 500,
     points: int = 24,
     stop_at: float = 1.0,
-    dataset: dict[str, Any] | None = None,
+    dataset: DatasetInfo | None = None,
     sweep: str = "demo",
     metrics: dict[str, float] | None = None,
 ) -> TrialRecord:
@@ -73,7 +82,7 @@ def make_record(
     split = split or ("validation" if stage == "explore" else "test")
     result = None
     if status is Status.FINISHED:
-        result = {
+        values = {
             "split": split,
             "items": items,
             "metrics": metrics
@@ -87,6 +96,7 @@ def make_record(
             "ended_s": START_S + train_s,
             "per_item": np.packbits(rng.random(items) < score).tobytes().hex(),
         }
+        result = TrialResult.parse(values)
     start = {
         "host": "node-7",
         "device": "cpu",
@@ -99,7 +109,7 @@ def make_record(
     }
     end = {"status": str(status), "step": last, "ended_s": START_S + train_s, "train_s": train_s, "reason": ""}
     return TrialRecord(
-        trial_id=digest([sweep, stage, family, config.plain(), dataset["fingerprint"]]),
+        trial_id=digest([sweep, stage, family, config.plain(), dataset.fingerprint]),
         sweep=sweep,
         stage=stage,
         family=family
@@ -109,7 +119,7 @@ def make_record(
         status=status,
         step=last,
         rows=rows,
-        attempts=[Attempt(number=1, start=start, end=end)],
+        attempts=[Attempt(number=1, start=AttemptStart.parse(start), end=AttemptEnd.parse(end))],
         result=result,
     )
 

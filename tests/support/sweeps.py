@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.records.datasets import provide
-from orchestrator.records.index import trial_folder
+from orchestrator.records.index import new_head, trial_folder
 from orchestrator.records.reader import read_trial
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.schema import (
+    Attempt,
+    AttemptEnd,
+    AttemptStart,
+    DatasetInfo,
+    Row,
+    Status,
+    StopDecision,
+    TrialRecord,
+    TrialResult,
+)
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Confirm, Stopping, Sweep, Variant, choice, configure
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.job import Job, Listener
@@ -82,26 +91,21 @@ def record_of(trial: PlannedTrial, status: Status, value: float = 0.5, step: int
     """A record as if the trial had run."""
     last = trial.config.train.max_steps if step is None else step
     metrics = {"exact_accuracy": value, "cell_accuracy": value, "raw_cell_accuracy": value}
-    result = {
-        "split": trial.config.evaluation.split,
-        "items": 16,
-        "metrics": metrics,
-        "train_flops": 1e9,
-        "train_s": 1.0,
-    }
-    end = None if status is Status.RUNNING else {"status": str(status), "step": last, "train_s": 1.0, "reason": ""}
+    result = TrialResult(split=trial.config.evaluation.split, items=16, metrics=metrics, train_flops=1e9, train_s=1.0)
+    start = AttemptStart(from_step=0, started_s=0.0)
+    end = None if status is Status.RUNNING else AttemptEnd(status=status, step=last, ended_s=0.0, train_s=1.0)
     return TrialRecord(
         trial_id=trial.trial_id,
         sweep="sweep",
         stage=trial.stage,
         family=trial.family,
         config=trial.config,
-        dataset={"benchmark": "sudoku-4x4-generated", "fingerprint": "f", "generated": True},
+        dataset=DatasetInfo(benchmark="sudoku-4x4-generated", fingerprint="f", generated=True),
         status=status,
         step=last,
         rows=[Row(s, float(s), "validation", metrics) for s in range(4, last + 1, 4)],
-        attempts=[] if status is Status.PENDING else [Attempt(1, {"from_step": 0}, end)],
-        stopped={"step": last, "reason": "rank"} if status is Status.STOPPED else None,
+        attempts=[] if status is Status.PENDING else [Attempt(1, start, end)],
+        stopped=StopDecision(step=last, reason="rank") if status is Status.STOPPED else None,
         result=result if status is Status.FINISHED else None,
     )
 
@@ -114,12 +118,7 @@ def attempted(
 
     dataset = provide(storage, config.data.request())
     name = trial_id(config, dataset.fingerprint)
-    planned = {
-        "stage": "study",
-        "family": "",
-        "config": config.plain(),
-        "dataset": {"fingerprint": dataset.fingerprint},
-    }
-    trial_folder(storage, "s", name).create("trial.json", to_json_bytes(planned))
+    head = new_head("study", "", config, DatasetInfo.parse(dataset.describe()))
+    trial_folder(storage, "s", name).create("trial.json", head.encode())
     run_attempt(Job(storage.url, "s", name, config.plain(), dataset.path.name, placement), listen, lambda: False)
     return read_trial(storage, "s", name)

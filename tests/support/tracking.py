@@ -16,10 +16,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from orchestrator.records.schema import Attempt, Row, Status, TrialRecord
+from orchestrator.records.index import new_head
+from orchestrator.records.schema import (
+    Attempt,
+    AttemptEnd,
+    AttemptStart,
+    DatasetInfo,
+    Row,
+    Status,
+    TrialRecord,
+    TrialResult,
+)
 from orchestrator.records.writer import dump_rows
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
 from tests.support.infra import free_port, wait_for_http
 from trm_data.config import DataConfig
 from trm_data.settings import digest
@@ -41,6 +50,7 @@ def record(seed: int = 0, steps: int = 5, **changes: Any) -> TrialRecord:
         "host": "node-1",
         "gpu_type": "L40S",
         "started_s": START_S,
+        "from_step": 0,
         "versions": {"torch": "2.13.0"},
         "git": {"commit": "abc123", "dirty": False},
     }
@@ -50,17 +60,17 @@ def record(seed: int = 0, steps: int = 5, **changes: Any) -> TrialRecord:
         stage="study",
         family="T=1 n=2",
         config=config,
-        dataset={
-            "benchmark": "sudoku-6x6-generated",
-            "fingerprint": "f" * 64,
-            "source": "generator",
-            "generated": True,
-            "counts": {"train": 400},
-        },
+        dataset=DatasetInfo(
+            benchmark="sudoku-6x6-generated",
+            fingerprint="f" * 64,
+            source="generator",
+            generated=True,
+            counts={"train": 400},
+        ),
         status=Status.RUNNING,
         step=10 * steps,
         rows=rows,
-        attempts=[Attempt(1, start, None)],
+        attempts=[Attempt(1, AttemptStart.parse(start), None)],
     )
     return dataclasses.replace(made, **changes)
 
@@ -68,14 +78,10 @@ def record(seed: int = 0, steps: int = 5, **changes: Any) -> TrialRecord:
 def finished(seed: int = 0, steps: int = 5) -> TrialRecord:
     """The same trial at its end, with a final score."""
     before = record(seed, steps)
-    end = {"status": "finished", "step": before.step, "ended_s": START_S + 99, "train_s": 80.0}
-    result = {
-        "split": "test",
-        "items": 500,
-        "metrics": {"exact_accuracy": 0.91},
-        "num_parameters": 1234,
-        "ended_s": START_S + 99,
-    }
+    end = AttemptEnd(status=Status.FINISHED, step=before.step, ended_s=START_S + 99, train_s=80.0)
+    result = TrialResult(
+        split="test", items=500, metrics={"exact_accuracy": 0.91}, num_parameters=1234, ended_s=START_S + 99
+    )
     attempts = [Attempt(1, before.attempts[0].start, end)]
     return dataclasses.replace(before, status=Status.FINISHED, attempts=attempts, result=result)
 
@@ -192,16 +198,15 @@ def postgres_cluster() -> Iterator[str]:
 def write_record(storage: Storage, record: TrialRecord, segment: int = 1, rows_from: int = 0) -> None:
     """Write a made-up record, or what is new of it, as a trial process would."""
     folder = storage.sub(f"sweeps/{record.sweep}/trials/{record.trial_id}")
-    head = {"stage": record.stage, "family": record.family, "config": record.config.plain(), "dataset": record.dataset}
-    folder.write("trial.json", to_json_bytes(head))
+    folder.write("trial.json", new_head(record.stage, record.family, record.config, record.dataset).encode())
     for attempt in record.attempts:
         prefix = f"attempts/{attempt.number:03d}"
-        folder.write(f"{prefix}/start.json", to_json_bytes({"from_step": 0, **attempt.start}))
+        folder.write(f"{prefix}/start.json", attempt.start.encode())
         folder.write(f"{prefix}/rows-{segment:06d}.jsonl", dump_rows(record.rows[rows_from:]))
         if attempt.end:
-            folder.write(f"{prefix}/end.json", to_json_bytes(attempt.end))
+            folder.write(f"{prefix}/end.json", attempt.end.encode())
     if record.result:
-        folder.write("result.json", to_json_bytes(record.result))
+        folder.write("result.json", record.result.encode())
 
 
 def contents(uri: str, experiment: str = "trm") -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records.schema import Row, Status
+from orchestrator.records.schema import Row, Status, StopDecision
 from orchestrator.resources.catalogue import usd_per_gpu_hour
 from orchestrator.tracking.mlflow import MlflowProjection, Synced, TrackingError, default_uri
 from tests.support.tracking import DEFINITION, START_S, FirstUse, contents, finished, record
@@ -148,7 +148,7 @@ class TestIncrements:
         assert only_trial(uri).data.tags["trial_id"] == trial.trial_id
 
     def test_a_stopped_trial_that_is_continued_runs_again(self, projection: MlflowProjection, uri: str) -> None:
-        stop = {"step": 30, "rule": "halving", "reason": "below the median"}
+        stop = StopDecision(step=30, rule="halving", reason="below the median")
         projection.sync([record(steps=3, status=Status.STOPPED, stopped=stop)], "depth", DEFINITION)
         assert only_trial(uri).data.tags["stopped"] == "step 30: below the median"
         projection.sync([record(steps=4)], "depth", DEFINITION)

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from orchestrator.records.index import sweep_folder, trial_folder
-from orchestrator.records.schema import Row, Status
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, Status, StopDecision, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.search.optuna_trials import STATES
 from orchestrator.storage import open_storage
@@ -47,7 +47,7 @@ class Recorder:
 
     def run(self, trial: PlannedTrial, until: int, started_s: float = 100.0, from_step: int = 0) -> TrialWriter:
         writer = TrialWriter(self.storage, self.sweep.name, trial.trial_id)
-        writer.start({"from_step": from_step, "started_s": started_s + writer.attempt})
+        writer.start(AttemptStart(from_step=from_step, started_s=started_s + writer.attempt))
         for step in range(from_step + 4, until + 1, 4):
             metrics = {"exact_accuracy": step / 100, "raw_cell_accuracy": 0.5}
             writer.add(Row(step, started_s + step, "validation", metrics))
@@ -57,12 +57,12 @@ class Recorder:
     def end(self, trial: PlannedTrial, writer: TrialWriter, status: Status, step: int) -> None:
         if status is Status.FINISHED:
             metrics = {"exact_accuracy": 0.75, "cell_accuracy": 0.9}
-            result = {"split": "validation", "metrics": metrics, "train_flops": 1e9, "ended_s": 200.0}
-            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("result.json", to_json_bytes(result))
+            result = TrialResult(split="validation", items=4, metrics=metrics, train_flops=1e9, ended_s=200.0)
+            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("result.json", result.encode())
         if status is Status.STOPPED:
-            stopped = {"step": step, "rule": "halving", "reason": "rank 3 of 4"}
-            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("stopped.json", to_json_bytes(stopped))
-        writer.end({"status": str(status), "step": step, "ended_s": 150.0, "train_s": 1.0, "reason": "why"})
+            stopped = StopDecision(step=step, rule="halving", reason="rank 3 of 4")
+            trial_folder(self.storage, self.sweep.name, trial.trial_id).write("stopped.json", stopped.encode())
+        writer.end(AttemptEnd(status=status, step=step, ended_s=150.0, train_s=1.0, reason="why"))
 
     def study(self) -> list[optuna.trial.FrozenTrial]:
         return optuna.load_study(study_name=self.sweep.name, storage=self.url).get_trials()

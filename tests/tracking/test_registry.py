@@ -30,7 +30,8 @@ def confirmed(family: str, seed: int, score: float, **changes: Any) -> TrialReco
     """A scored cell of a study."""
     config = tiny_config(**{"model.latent_steps": 1 + (family == "good")}).model_copy(update={"seed": seed})
     record = finished(seed, steps=2)
-    result = {**(record.result or {}), "metrics": {"exact_accuracy": score}, "weights": "raw"}
+    assert record.result is not None
+    result = record.result.model_copy(update={"metrics": {"exact_accuracy": score}, "weights": "raw"})
     values = {"trial_id": f"{family}-{seed}", "family": family, "config": config, "result": result}
     return dataclasses.replace(record, **{**values, **changes})
 
@@ -51,7 +52,7 @@ def test_winner_has_the_highest_mean_and_is_represented_by_its_lowest_seed() -> 
     [
         {"stage": "explore"},
         {"status": Status.STOPPED, "result": None},
-        {"result": {**(GOOD[0].result or {}), "split": "validation"}},
+        {"result": GOOD[0].result and GOOD[0].result.model_copy(update={"split": "validation"})},
     ],
     ids=["search stage", "not finished", "validation"],
 )
@@ -61,7 +62,10 @@ def test_what_no_leaderboard_takes_does_not_count(change: dict[str, Any]) -> Non
 
 
 def test_scores_on_different_puzzles_have_no_winner() -> None:
-    other = [dataclasses.replace(record, dataset={**record.dataset, "fingerprint": "0" * 64}) for record in POOR]
+    other = [
+        dataclasses.replace(record, dataset=record.dataset.model_copy(update={"fingerprint": "0" * 64}))
+        for record in POOR
+    ]
     with pytest.raises(RegistryError, match="compares datasets"):
         winner([*GOOD, *other], "depth")
 

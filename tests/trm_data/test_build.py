@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import subprocess
@@ -13,14 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from orchestrator.records.datasets import ensure_local, provide
+from orchestrator.storage import open_storage
 from trm_data import (
     DataConfig,
     DataRequest,
     Dataset,
     build,
     draw,
+    export,
     find,
     fingerprint,
     import_official,
@@ -32,6 +38,7 @@ from trm_data import (
 )
 from trm_data.dataset import schema
 from trm_data.errors import ConfigError, DataError, UserError
+from trm_data.puzzles.symmetry import ARC_ORDER, recover_sudoku
 
 SMALL = DataRequest(benchmark="sudoku-4x4", num_train=20, num_validation=5, num_test=10)
 
@@ -114,9 +121,9 @@ def test_killed_build_leaves_nothing_that_looks_valid(tmp_path: Path) -> None:
     [
         (
             lambda p: (p / "examples.arrow").write_bytes((p / "examples.arrow").read_bytes()[:-200]),
-            "examples.arrow is d",
+            "examples.arrow: its content has changed",
         ),
-        (lambda p: (p / "puzzles.arrow").unlink(), "puzzles.arrow is missing"),
+        (lambda p: (p / "puzzles.arrow").unlink(), "puzzles.arrow: it is missing"),
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (lambda p: (p / "manifest.json").write_text("{}"), "manifest.json is damaged"),
         (lambda p: (p / "manifest.json").unlink(), r"is no dataset \(it has no manifest.json\)"),
@@ -161,7 +168,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def _tampered(copy: Path, change: Any) -> list[str]:
-    """The problems after changing the examples and signing the files anew."""
+    """The problems after changing the examples."""
     dataset = open_dataset(copy)
     puzzles = schema.read_table(copy / "puzzles.arrow")
     fields = {
@@ -177,7 +184,7 @@ def _tampered(copy: Path, change: Any) -> list[str]:
     }
     change(fields)
     schema.write_table(copy / "examples.arrow", schema.tables(schema.Puzzles(**fields))["examples"])
-    return [problem for problem in verify(open_dataset(copy)) if "changed since" not in problem]
+    return [problem for problem in verify(copy) if "changed since" not in problem]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +193,18 @@ def _tampered(copy: Path, change: Any) -> list[str]:
         (lambda f: f["labels"].__setitem__((3, slice(0, 2)), f["labels"][3, 1::-1]), "example 3: the label does not"),
         (lambda f: f["inputs"].__setitem__(4, 1), "example 4: the puzzle has not exactly one solution"),
         (lambda f: f["inputs"].__setitem__((5, 0), 77), "example 5: input has a cell outside the vocabulary of 6"),
+        (lambda f: f["inputs"].__setitem__((5, 0), 0), "example 5: input has a cell outside the vocabulary of 6"),
+        (lambda f: f["labels"].__setitem__((6, 3), 255), "example 6: label has a cell outside the vocabulary of 6"),
+        (lambda f: f["shapes"].__setitem__((7, 1), 200), "example 7: its shape is none of grids in a frame of 4x4"),
+        (lambda f: f["split"].__setitem__(0, 9), "column 'split' has 9, the last split is 2"),
+        (lambda f: f["puzzle"].__setitem__(0, 3), "column 'puzzle' is not sorted"),
+        (
+            lambda f: (
+                f["inputs"].__setitem__(5, 77),
+                f["labels"].__setitem__((9, slice(0, 2)), f["labels"][9, 1::-1]),
+            ),
+            "example 5: input has a cell outside(.|\\n)*example 9: the label does not solve the puzzle",
+        ),
         (lambda f: f["split"].__setitem__(0, 1), "manifest: examples of train is 20, the files have 19"),
         (
             lambda f: [f[k].__setitem__(30, f[k][0].reshape(4, 4).T.reshape(-1)) for k in ("inputs", "labels")],
@@ -202,7 +221,186 @@ def test_verify_finds_changed_bytes(copy: Path) -> None:
     raw = bytearray((copy / "puzzles.arrow").read_bytes())
     raw[raw.index(b"p000003")] = ord("q")
     (copy / "puzzles.arrow").write_bytes(raw)
-    assert verify(open_dataset(copy)) == ["puzzles.arrow: its content has changed since it was built"]
+    assert verify(copy) == ["puzzles.arrow: its content has changed since it was built"]
+    with pytest.raises(DataError, match=r"puzzles.arrow: its content has changed since it was built. Delete"):
+        open_dataset(copy)
+
+
+@pytest.fixture(scope="module")
+def arc(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Three tasks a subset, with listed augmentations and translations."""
+    folder, rng = tmp_path_factory.mktemp("arc"), np.random.default_rng(0)
+    for subset in ("training", "evaluation"):
+        (folder / subset).mkdir()
+        for number in range(3):
+            grids = rng.integers(0, 10, (3, 2, 4, 5)).tolist()
+            pairs = [{"input": question, "output": answer} for question, answer in grids]
+            (folder / subset / f"{subset}{number}.json").write_text(json.dumps({"train": pairs[1:], "test": pairs[:1]}))
+    request = DataRequest(benchmark="arc-agi-1", source=str(folder), ids="upstream", upstream_augmentations=3)
+    return build(request, folder / "data")
+
+
+def _signed(dataset: Dataset, folder: Path, file: str, name: str, change: Any) -> Path:
+    """A copy of a dataset with a changed column, whose manifest has the hash of the changed file."""
+    shutil.copytree(dataset.path, folder)
+    table = schema.read_table(folder / file)
+    values = schema.column(table, name).copy()
+    found = change(values)
+    values = values if found is None else found
+    array = schema._rows(values) if values.ndim == 2 else pa.array(values)
+    (folder / file).unlink()  # the table is mapped: its bytes must stay
+    columns = {column: table.column(column) for column in table.schema.names} | {name: array}
+    schema.write_table(folder / file, pa.table(columns))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def _set(*place: Any) -> Any:
+    """A change that puts a value at a place of a column."""
+    return lambda values: values.__setitem__(place[:-1], place[-1])
+
+
+TAMPERED = [
+    ("small", "examples.arrow", "input", _set(5, 0, 77), "example 5: input has a cell outside the vocabulary of 6"),
+    ("small", "examples.arrow", "input", _set(5, 0, 0), "example 5: input has a cell outside"),
+    ("small", "examples.arrow", "label", _set(5, 0, 6), "example 5: label has a cell outside"),
+    ("small", "examples.arrow", "shape", _set(4, 2, 9), "example 4: its shape is none of grids in a frame of 4x4"),
+    ("small", "examples.arrow", "input", lambda v: v[:, :9].copy(), "column 'input' has type"),
+    ("small", "examples.arrow", "shape", lambda v: v[:, :2].copy(), "column 'shape' has type"),
+    ("small", "examples.arrow", "input", lambda v: v.astype(np.int16), "column 'input' has type"),
+    ("small", "examples.arrow", "puzzle", _set(34, 35), "column 'puzzle' is not sorted, or names none"),
+    ("small", "examples.arrow", "puzzle", _set(0, -1), "column 'puzzle' is not sorted, or names none"),
+    ("small", "examples.arrow", "puzzle", _set(3, 2**31 - 1), "column 'puzzle' is not sorted, or names none"),
+    ("small", "examples.arrow", "puzzle", lambda v: v.astype(np.int64), "column 'puzzle' has type int64, not int32"),
+    ("small", "examples.arrow", "split", _set(0, 3), "column 'split' has 3"),
+    ("small", "examples.arrow", "split", _set(0, 2), "examples of train is 20, the files have 19"),
+    ("arc", "examples.arrow", "input", _set(1, 899, 12), "example 1: input has a cell outside the vocabulary of 12"),
+    ("arc", "examples.arrow", "label", _set(1, 0, 1), "example 1: label is no framed grid of its shape"),
+    ("arc", "examples.arrow", "input", _set(1, 899, 4), "example 1: input is no framed grid of its shape"),
+    ("arc", "examples.arrow", "shape", _set(1, 0, 200), "example 1: its shape is none of grids"),
+    ("arc", "examples.arrow", "shape", _set(1, 3, 31), "example 1: its shape is none of grids"),
+    ("arc", "examples.arrow", "shape", _set(1, 0, 0), "example 1: its shape is none of grids"),
+    ("arc", "examples.arrow", "shape", _set(1, 2, 0), "example 1: its shape is none of grids"),
+    ("arc", "examples.arrow", "shape", _set(1, 0, 5), "example 1: input is no framed grid of its shape"),
+    ("arc", "augmentations.arrow", "code", _set(2, ARC_ORDER), f"code {ARC_ORDER} is none of the {ARC_ORDER}"),
+    ("arc", "augmentations.arrow", "code", _set(2, 2**64 - 1), "is none of the"),
+    ("arc", "augmentations.arrow", "puzzle", _set(17, 6), "column 'puzzle' is not sorted, or names none of the 6"),
+    ("arc", "augmentations.arrow", "puzzle", _set(0, -5), "column 'puzzle' is not sorted"),
+    ("arc", "places.arrow", "place", _set(0, 31), "a place lies outside the frame"),
+    ("arc", "places.arrow", "place", _set(0, 2**16 - 1), "a place lies outside the frame"),
+    ("arc", "places.arrow", "place", lambda v: v[:-1].copy(), "places, the augmented training examples need"),
+]
+
+
+@pytest.mark.parametrize(("which", "file", "name", "change", "message"), TAMPERED)
+def test_tampered_dataset_is_refused_even_if_its_hashes_fit(
+    which: str, file: str, name: str, change: Any, message: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = _signed(request.getfixturevalue(which), tmp_path / "tampered", file, name, change)
+    with pytest.raises(DataError, match=re.escape(message)) as told:
+        open_dataset(folder)
+    assert "\n" not in str(told.value) and "build it again" in str(told.value)
+    problems = verify(folder)
+    assert any(message in problem for problem in problems), problems
+
+
+def test_column_with_empty_values_is_refused(small: Dataset, tmp_path: Path) -> None:
+    def empty(values: np.ndarray) -> pa.Array:
+        return np.ma.masked_array(values, np.arange(len(values)) == 3)
+
+    folder = _signed(small, tmp_path / "tampered", "examples.arrow", "puzzle", empty)
+    with pytest.raises(DataError, match="column 'puzzle' has 1 empty values"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grid_shape": [9, 9]}, "vocab_size=6 is not that of sudoku 9x9"),
+        ({"grid_shape": [5, 5]}, "there is no sudoku of 5x5 cells"),
+        ({"vocab_size": 200}, "vocab_size=200 is not that of sudoku 4x4"),
+        ({"augmentation": "arc"}, "augmentation arc and ids shared do not fit sudoku"),
+        ({"examples": {"train": 35}}, "counts and examples need a number for each of train, validation, test"),
+        ({"files": {"../puzzles.arrow": ""}}, "Value error, '../puzzles.arrow' is no name of a dataset's file"),
+    ],
+)
+def test_manifest_that_contradicts_itself_is_refused(change: dict[str, Any], message: str, copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(DataError, match=f"manifest.json is damaged: {message}"):
+        open_dataset(copy)
+
+
+def _flip(path: Path, *, keep_times: bool) -> None:
+    """Change one cell of the examples: the file stays as long as it was."""
+    before = path.stat()
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    if keep_times:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_file_that_changes_after_it_was_compared_is_compared_again(keep_times: bool, copy: Path) -> None:
+    open_dataset(copy)
+    _flip(copy / "puzzles.arrow", keep_times=keep_times)
+    with pytest.raises(DataError, match=r"puzzles.arrow: its content has changed"):
+        open_dataset(copy)
+
+
+def test_mark_that_came_with_a_copy_is_not_trusted(small: Dataset, tmp_path: Path) -> None:
+    assert (small.path / ".checked.json").is_file()
+    copy = Path(shutil.copytree(small.path, tmp_path / "copy"))
+    _flip(copy / "puzzles.arrow", keep_times=False)
+    os.utime(copy / "puzzles.arrow", ns=(0, (small.path / "puzzles.arrow").stat().st_mtime_ns))
+    with pytest.raises(DataError, match=r"puzzles.arrow: its content has changed"):
+        open_dataset(copy)
+
+
+def test_later_openings_hash_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_dataset(copy)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a file was hashed again")
+
+    monkeypatch.setattr(hashlib, "file_digest", refuse)
+    assert len(open_dataset(copy).inputs) == 35
+
+
+@pytest.mark.parametrize("mark", [b"", b"[]", b'{"puzzles.arrow": 3}', b'{"puzzles.arrow": ["x"]}'])
+def test_damaged_mark_costs_a_comparison_and_no_more(mark: bytes, copy: Path) -> None:
+    (copy / ".checked.json").write_bytes(mark)
+    assert len(open_dataset(copy).inputs) == 35
+
+
+def test_download_is_compared_with_the_manifest_and_brings_only_its_files(
+    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "here"))
+    storage = open_storage(s3_bucket)
+    name = provide(storage, SMALL).path.name
+    assert sorted(key.rsplit("/", 1)[1] for key in storage.list(f"datasets/{name}")) == [
+        "examples.arrow",
+        "manifest.json",
+        "puzzles.arrow",
+    ]
+    storage.write(f"datasets/{name}/notes.txt", b"not a file of the dataset")
+    monkeypatch.setenv("HOME", str(tmp_path / "there"))
+    fetched = ensure_local(storage, name)
+    assert verify(fetched) == [] and not (fetched.path / "notes.txt").exists()
+    content = bytearray(storage.read(f"datasets/{name}/examples.arrow"))
+    content[len(content) // 2] ^= 1
+    storage.write(f"datasets/{name}/examples.arrow", bytes(content))
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match=rf"datasets/{name}/examples.arrow: its content has changed since it was built"):
+        ensure_local(storage, name)
+    assert not list((tmp_path / "elsewhere/.cache/trm/datasets").iterdir())
+    storage.delete(f"datasets/{name}/examples.arrow")
+    with pytest.raises(DataError, match=rf"datasets/{name}/examples.arrow is missing in the storage"):
+        ensure_local(storage, name)
 
 
 @pytest.mark.parametrize("benchmark", ["arc-agi-1", "maze-8x8", "sudoku-9x9"])
@@ -243,3 +441,67 @@ def test_folder_that_is_no_official_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in/file").write_text("x")
     with pytest.raises(DataError, match=r"train/all__inputs.npy is missing"):
         import_official(tmp_path / "in", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("train/all__inputs", _set(3, 0, 77), r"train/all__inputs.npy: row 3 has a cell outside 1 to 5"),
+        ("train/all__labels", _set(3, 0, 0), r"train/all__labels.npy: row 3 has a cell outside 1 to 5"),
+        ("test/all__inputs", _set(1, 5, 255), r"test/all__inputs.npy: row 1 has a cell outside 1 to 5"),
+        ("train/all__inputs", lambda v: v.astype(np.int64) + 256, r"row 0 has a cell outside 1 to 5"),
+        ("train/all__inputs", lambda v: v.astype(np.float32), r"has 2 axes of float32, not 2 of whole numbers"),
+        ("train/all__labels", lambda v: v[:, :9], "the arrays of .*train do not fit together"),
+        ("test/all__inputs", lambda v: v.reshape(-1), r"has 1 axes of uint8, not 2"),
+        ("train/all__group_indices", _set(1, 2**31 - 1), "the arrays of .*train do not fit together"),
+        ("train/all__group_indices", _set(1, -7), "the arrays of .*train do not fit together"),
+        ("train/all__group_indices", lambda v: v[:0], "the arrays of .*train do not fit together"),
+        ("train/all__puzzle_indices", _set(2, 9), "the arrays of .*train do not fit together"),
+        ("train/all__puzzle_indices", _set(2, 1), "train has several examples of a puzzle"),
+        ("train/all__labels", lambda v: np.full_like(v, 3), "train, row 0: no symmetry makes it"),
+    ],
+)
+def test_tampered_official_arrays_are_refused(
+    small: Dataset, file: str, change: Any, message: str, tmp_path: Path
+) -> None:
+    export(small, tmp_path / "in", 2)
+    path = tmp_path / "in" / f"{file}.npy"
+    values = np.load(path)
+    found = change(values)
+    np.save(path, values if found is None else found)
+    with pytest.raises(DataError, match=message) as told:
+        import_official(tmp_path / "in", tmp_path / "data")
+    assert "\n" not in str(told.value)
+    assert not any((tmp_path / "data").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("train/all__inputs", _set(0, 899, 12), r"train/all__inputs.npy: row 0 has a cell outside 0 to 11"),
+        ("train/all__labels", _set(0, 1, 1), r"train.* is no framed grid|augmentation does not make it"),
+        ("test/all__labels", _set(0, 1, 1), r"test: original example 0 is no framed grid"),
+        ("test/all__inputs", _set(0, slice(None), 1), r"test: original example 0 is no framed grid"),
+        ("test/all__puzzle_identifiers", _set(0, 10**6), "test: an identifier is none of the 25 that are listed"),
+    ],
+)
+def test_tampered_official_arc_arrays_are_refused(
+    arc: Dataset, file: str, change: Any, message: str, tmp_path: Path
+) -> None:
+    export(arc, tmp_path / "in", 3)
+    path = tmp_path / "in" / f"{file}.npy"
+    values = np.load(path)
+    change(values)
+    np.save(path, values)
+    with pytest.raises(DataError, match=message):
+        import_official(tmp_path / "in", tmp_path / "data")
+
+
+def test_grids_that_are_no_sudoku_have_no_symmetry() -> None:
+    """Rows of such a grid have no counterpart, and none may be made up."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        grid, moved = rng.integers(1, 10, (2, 81), np.uint8)
+        assert recover_sudoku(grid, grid, moved, moved, 3, 3) == -1
+    constant, ordered = np.full(81, 4, np.uint8), np.tile(np.arange(1, 10, dtype=np.uint8), 9)
+    assert recover_sudoku(ordered, ordered, constant, constant, 3, 3) == -1

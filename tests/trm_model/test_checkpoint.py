@@ -27,10 +27,11 @@ from trm_model.checkpoints.store import (
     newest,
     pack,
     read,
+    read_header,
     unpack,
 )
 from trm_model.checkpoints.store import checkpoint_names as names_of
-from trm_model.checkpoints.table_deltas import CHANGED_AT, TABLE
+from trm_model.checkpoints.table_deltas import CHANGED_AT, TABLE, join
 from trm_model.checkpoints.trained import load_trained
 from trm_model.config import TrialConfig
 from trm_model.training.events import Checkpointed
@@ -154,6 +155,25 @@ def test_copied_checkpoint_takes_its_base_along() -> None:
     assert torch.equal(Run(target).table, running.table)
 
 
+def test_base_outside_the_folder_is_not_opened(tmp_path: Path) -> None:
+    """A checkpoint from somebody else may name any file of the reader's."""
+    store = LocalCheckpoints(tmp_path / "checkpoints")
+    running = Run(store)
+    running.change(ROWS)
+    running.save()
+    name = names_of(store)[-1]
+    (store.path / "base-00000001.safetensors").rename(tmp_path / "base-00000001.safetensors")
+    data = store.read(name)
+    header = read_header(data)
+    header["table"]["base"]["name"] = "../base-00000001.safetensors"
+    store.write(name, pack(safetensors.torch.load(data), header))
+    target = MemoryStore()
+    for act in (lambda: read(store, name), lambda: Run(store), lambda: copy(store, name, target)):
+        with pytest.raises(CheckpointError, match="is no name of a base"):
+            act()
+    assert target.names() == []
+
+
 @pytest.mark.parametrize("damage", ["missing", "changed", "cut"])
 def test_missing_or_damaged_base_is_one_clear_line(damage: str, tmp_path: Path) -> None:
     store = LocalCheckpoints(tmp_path)
@@ -245,6 +265,62 @@ def test_checkpoint_of_an_earlier_version_with_its_table_and_carry_whole_is_gone
     old.write("step-00000004.safetensors", pack(tensors, header))
     run(config, arc, old)
     assert_same(whole_state(straight), whole_state(old))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("inputs_BC", lambda v: v.fill_(12), "carry/inputs_BC has values from 12 to 12, outside 0 to 11"),
+        ("labels_BC", lambda v: v.fill_(300), "carry/labels_BC has values from 300 to 300, outside 0 to 11"),
+        ("labels_BC", lambda v: v.fill_(-1), "carry/labels_BC has values from -1 to -1"),
+        ("puzzle_ids_B", lambda v: v.fill_(10**6), "carry/puzzle_ids_B has values from 1000000"),
+        ("puzzle_ids_B", lambda v: v.fill_(-1), "carry/puzzle_ids_B has values from -1"),
+        ("steps_B", lambda v: v.fill_(99), "carry/steps_B has values from 99 to 99, outside 0 to 3"),
+        ("steps_B", lambda v: v[:1], "carry/steps_B has 1 slots, the batch has 2"),
+        ("inputs_BC", lambda v: v[:, :100], r"carry/inputs_BC is torch.uint8 of shape \(2, 100\)"),
+        ("state_0", lambda v: v[:, :, :3], r"carry/state_0 is torch.bfloat16 of shape"),
+        ("state_0", lambda v: torch.zeros(5, *v.shape[1:], dtype=v.dtype), "carry/state_0 has 5 slots"),
+        ("halted_B", lambda v: v.long(), "carry/halted_B is torch.int64"),
+        ("halted_B", lambda v: None, "its carry has "),
+    ],
+)
+def test_carry_out_of_range_is_one_clear_line(
+    name: str, change: Any, message: str, arc: Dataset, tmp_path: Path
+) -> None:
+    config, store = arc_trial(tmp_path), LocalCheckpoints(tmp_path / "run")
+    run(config, arc, store, stop_at=2)
+    found = newest(store)
+    assert found is not None
+    tensors = {key: value.clone() for key, value in found.tensors.items()}
+    changed = change(tensors.pop(f"carry/{name}"))
+    tensors |= {} if changed is None else {f"carry/{name}": changed}
+    header = {key: value for key, value in found.header.items() if key != "table"}
+    for file in store.names():
+        store.delete(file)
+    store.write(f"step-{found.step:08d}.safetensors", pack(tensors, header))
+    with pytest.raises(CheckpointError, match=f"the checkpoint at step {found.step} is damaged: {message}") as told:
+        run(config, arc, store)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "message"),
+    [([0, 9], 4, "rows 0 to 9 of a table of 8"), ([-1, 2], 4, "rows -1 to 2"), ([0], 3, "have shape")],
+)
+def test_changed_rows_that_are_not_the_tables_are_refused(rows: list[int], width: int, message: str) -> None:
+    changes = {"table/rows": torch.tensor(rows), "table/values": torch.ones(len(rows), width)}
+    with pytest.raises(ValueError, match=message):
+        join(changes, torch.zeros(8, 4), 3)
+    store = MemoryStore()
+    running = Run(store)
+    running.change(5)
+    running.save()
+    name = names_of(store)[-1]
+    whole = safetensors.torch.load(store.files[name])
+    header = {"step": 1, "table": read_header(store.files[name])["table"]}
+    broken = {"table/rows": torch.tensor(rows) + ROWS, "table/values": whole["table/values"][: len(rows)]}
+    with pytest.raises(CheckpointError, match=f"{name} is damaged: "):
+        unpack(pack(broken, header), name, store)
 
 
 @settings(max_examples=50, deadline=None)

@@ -105,7 +105,7 @@ PROCESS = """
 import resource, sys, torch
 from trm_data import build
 from trm_model.config import TrialConfig
-from trm_model.trainer import Trainer
+from trm_model.training.trainer import Trainer
 from pathlib import Path
 
 torch.set_num_threads(1)

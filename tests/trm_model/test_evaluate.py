@@ -17,7 +17,7 @@ from tests.trm_model.test_train import tiny
 from trm_data import Dataset, build
 from trm_data.config import DataRequest
 from trm_data.dataset.loader import eval_batches
-from trm_data.errors import ConfigError
+from trm_data.errors import ConfigError, DataError
 from trm_data.puzzles.maze import CHARACTERS
 from trm_model.config import EvaluationConfig, ModelConfig
 from trm_model.evaluation.evaluate import ensemble, evaluate
@@ -57,6 +57,21 @@ def test_outcomes_are_per_item_and_survive_packing_and_arrow(sudoku: Dataset, mo
     assert table.column("puzzle").to_pylist() == [sudoku.names[puzzle] for puzzle in sudoku.puzzle[split]]
     assert (answers == labels).all(1).tolist() == result.exact.tolist()
     np.testing.assert_allclose(table.column("cell_accuracy").to_numpy(), (answers == labels).mean(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("packed", "items", "message"),
+    [
+        ("f0", 9, "per_item holds 1 bytes, 9 items need 2"),
+        ("f0f0", 8, "per_item holds 2 bytes, 8 items need 1"),
+        ("", 3, "per_item holds 0 bytes, 3 items need 1"),
+        ("f0", -1, "per_item holds 1 bytes"),
+        ("xy", 8, "per_item is no hexadecimal text"),
+    ],
+)
+def test_packed_outcomes_of_another_number_of_items_are_refused(packed: str, items: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        unpack_items(packed, items)
 
 
 def test_batch_size_does_not_change_the_scores(sudoku: Dataset, model: Model) -> None:

@@ -154,9 +154,9 @@ def test_trial_that_needs_more_than_its_share_is_out_of_memory(tmp_path: Path) -
     assert found[0.01].status is Status.OUT_OF_MEMORY and "GiB predicted" in found[0.01].reason
     assert found[0.05].status is Status.FINISHED
     attempt = found[0.05].attempts[0]
-    assert attempt.start["gpu_name"] == torch.cuda.get_device_name() and attempt.start["gpu_memory_bytes"] > 1e9
+    assert attempt.start.gpu_name == torch.cuda.get_device_name() and attempt.start.gpu_memory_bytes > 1e9
     assert attempt.end is not None
-    assert 0 < attempt.end["gpu_peak_bytes"] <= 0.05 * attempt.start["gpu_memory_bytes"]
+    assert 0 < attempt.end.gpu_peak_bytes <= 0.05 * attempt.start.gpu_memory_bytes
 
 
 def test_gpu_is_one_of_the_catalogue_and_its_meters_answer() -> None:

@@ -41,9 +41,9 @@ CALLER = """
 import sys
 from pathlib import Path
 from trm_data import open_dataset
-from trm_model.checkpoint import LocalCheckpoints
+from trm_model.checkpoints.store import LocalCheckpoints
 from trm_model.config import TrialConfig
-from trm_model.launch import train_in_processes
+from trm_model.training.launch import train_in_processes
 
 config, data, folder = TrialConfig.model_validate_json(sys.argv[1]), open_dataset(Path(sys.argv[2])), Path(sys.argv[3])
 for event in train_in_processes(config, data, processes=2, checkpoints=LocalCheckpoints(folder)):

@@ -11,6 +11,7 @@ from trm_data.errors import ConfigError
 from trm_model.config import ModelConfig
 from trm_model.model.recursion import build_model, run
 from trm_model.recipes import CATALOGUE, RECIPES, get_recipe
+from trm_model.recursion_file import pin
 
 SMALL = {"hidden_size": 16, "num_heads": 2, "cycles": 2, "latent_steps": 2, "num_layers": 1}
 
@@ -35,15 +36,18 @@ def answer(config: ModelConfig) -> torch.Tensor:
 
 
 def test_own_recursion_from_a_file_takes_the_place_of_the_variants(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(OWN)
-    own = answer(ModelConfig.parse({**SMALL, "recursion": f"{path}:Impatient"}))
+    (tmp_path / "mine.py").write_text(OWN)
+    own = answer(ModelConfig.parse({**SMALL, "recursion": pin("mine.py:Impatient", tmp_path)}))
     assert own.shape == (2, 16, 6)
     assert not torch.allclose(own, answer(ModelConfig.parse(SMALL)))
-    with pytest.raises(ConfigError, match=r"no Recursion named .Impatent.\. Did you mean .Impatient."):
-        answer(ModelConfig.parse({**SMALL, "recursion": f"{path}:Impatent"}))
+    with pytest.raises(ConfigError, match=r"defines no class .Impatent.\. Did you mean .Impatient."):
+        pin("mine.py:Impatent", tmp_path)
+    with pytest.raises(ConfigError, match=r"no Recursion named .Other."):
+        answer(ModelConfig.parse({**SMALL, "recursion": pin("mine.py:Other", tmp_path)}))
     with pytest.raises(ConfigError, match="no Python file"):
-        answer(ModelConfig.parse({**SMALL, "recursion": "nowhere.py:X"}))
+        pin("nowhere.py:X", tmp_path)
+    with pytest.raises(ConfigError, match="no hash of the file's content"):
+        answer(ModelConfig.parse({**SMALL, "recursion": f"{tmp_path}/mine.py:Impatient"}))
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trm_data.errors import DataError
 from trm_data.puzzles.arc import crop, frame, grid_hash
 from trm_data.puzzles.augment import dihedral_rows
-from trm_data.puzzles.symmetry import arc_code, arc_colours, dihedral, parse_augmentation
+from trm_data.puzzles.symmetry import ARC_ORDER, arc_code, arc_colours, dihedral, parse_augmentation
+from trm_model.evaluation.validity import valid
 from trm_model.evaluation.voting import Votes, places, submission, undo
 
 
@@ -127,3 +129,40 @@ def test_votes_of_several_checkpoints_add_up_and_each_keeps_its_own() -> None:
     assert [(list(c.answer), c.count) for c in both.ranking(7)] == [([3, 4], 2), ([1, 2], 1)]
     assert both.ranking(7)[0].mean_score == pytest.approx((0.5 + 1 / (1 + np.e)) / 2)
     assert [c.count for c in one.ranking(7)] == [1, 1] and two.items == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "side", "cells", "code", "message"),
+    [
+        ("sudoku", 4, np.full((1, 16), 6, np.uint8), 0, "cell value 6 is none of a Sudoku 4x4"),
+        ("sudoku", 4, np.ones((1, 9), np.uint8), 0, "are not of 4x4 cells"),
+        ("sudoku", 4, np.ones((2, 16), np.uint8), 0, "are not of 4x4 cells"),
+        ("sudoku", 4, np.ones((1, 16), np.uint8), 2**40, "is none of the 3072 of sudoku"),
+        ("dihedral", 8, np.ones((1, 64), np.uint8), 8, "augmentation 8 is none of the 8 of dihedral"),
+        ("arc", 30, np.ones((1, 900), np.uint8), ARC_ORDER, f"augmentation {ARC_ORDER} is none of the"),
+        ("arc", 30, np.ones((1, 100), np.uint8), 0, "are not of 30x30 cells"),
+        ("arc", 10, np.ones((1, 100), np.uint8), 0, "ARC answers have 30x30 cells, not 10x10"),
+    ],
+)
+def test_answers_out_of_range_are_refused(
+    augmentation: str, side: int, cells: np.ndarray, code: int, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        undo(augmentation, side, cells, np.array([code], np.uint64))  # type: ignore[arg-type]
+
+
+def test_submission_of_answers_that_are_no_arc_grids_is_refused() -> None:
+    votes = Votes()
+    votes.add(np.array([0]), np.full((1, 16), 3, np.uint8), np.array([1.0]))
+    with pytest.raises(DataError, match="an answer of 16 cells is no ARC answer"):
+        submission(votes, {"task": [0]})
+
+
+@pytest.mark.parametrize(("family", "side"), [("sudoku", 4), ("maze", 4)])
+def test_answers_of_another_size_are_refused(family: str, side: int) -> None:
+    good, bad = np.ones((2, 16), np.uint8), np.ones((2, 9), np.uint8)
+    with pytest.raises(DataError, match=r"rows of shape \(2, 9\) are not 2 grids of 4x4 cells"):
+        valid(family, bad, bad, bad, side)
+    if family == "maze":
+        with pytest.raises(DataError, match=r"rows of shape \(2, 9\) are not 2 grids"):
+            valid(family, good, good, bad, side)

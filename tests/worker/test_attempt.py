@@ -20,5 +20,5 @@ def test_missing_gpu_is_a_result_and_says_so(tmp_path: Path, monkeypatch: pytest
     config = tiny_config(**{"runtime.device": "cuda"})
     record = attempted(LocalStorage(tmp_path), config, {"gpu_type": "L40S", "gpu_count": 1}, heard.append)
     assert record.status is Status.FAILED and "no usable CUDA" in record.reason
-    assert record.attempts[0].start["device"] == "cuda" and record.attempts[0].start["gpu_type"] == "L40S"
+    assert record.attempts[0].start.device == "cuda" and record.attempts[0].start.gpu_type == "L40S"
     assert [(news.kind, news.status) for news in heard] == [("end", "failed")]

@@ -89,7 +89,7 @@ def test_gpus_answer_in_the_units_of_mlflow() -> None:
 
 def test_energy_of_a_trial_is_that_of_all_its_attempts() -> None:
     trial = finished()
-    starts = [{**trial.attempts[0].start, "started_s": START_S + offset} for offset in (0, 100)]
+    starts = [trial.attempts[0].start.model_copy(update={"started_s": START_S + offset}) for offset in (0, 100)]
     rows = [
         Row(10, START_S + 10, "system", {GPU_ENERGY: 1.0e6}),
         Row(20, START_S + 20, "system", {GPU_ENERGY: 1.8e6}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from trm_model.checkpoints.table_deltas import Base, join, split
 
 _KEY = "trm"
 _FORMAT = 1
+_OLDER = "Delete it; the one before it will be used"
+_BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -151,7 +154,10 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
     told = header.get("table")
     tensors = _tensors(data, where)
     if told is not None:
-        tensors = join(tensors, _table(told, where, store), int(header["step"]))
+        try:
+            tensors = join(tensors, _table(told, where, store), int(header["step"]))
+        except ValueError as error:
+            raise CheckpointError(f"{where} is damaged: {error}", _OLDER) from None
     return Checkpoint(tensors, header)
 
 
@@ -159,12 +165,24 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{where} is damaged: {error}", "Delete it; the one before it will be used") from error
+        raise CheckpointError(f"{where} is damaged: {error}", _OLDER) from error
+
+
+def _base(told: Mapping[str, Any], where: str) -> Base:
+    """The base that a header names. Raises CheckpointError where its name could lead out of the checkpoint's folder."""
+    try:
+        base = Base(**told["base"])
+        is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{where} is damaged: it does not say what its table is based on") from None
+    if not is_safe:
+        raise CheckpointError(f"{where} names {base.name!r} as its base, which is no name of a base", "Do not use it")
+    return base
 
 
 def _table(told: Mapping[str, Any], where: str, store: CheckpointStore | None) -> Tensor:
     """The table that the header of a checkpoint speaks of, as it was in its base."""
-    base = Base(**told["base"])
+    base = _base(told, where)
     if not base.name:
         return torch.zeros(told["shape"])
     try:
@@ -197,8 +215,8 @@ def copy(source: CheckpointStore, name: str, target: CheckpointStore) -> None:
     """Copy a checkpoint, its base first."""
     data = source.read(name)
     told = read_header(data, name).get("table")
-    if told is not None and told["base"]["name"]:
-        target.write(told["base"]["name"], source.read(told["base"]["name"]))
+    if told is not None and (base := _base(told, name)).name:
+        target.write(base.name, source.read(base.name))
     target.write(name, data)
 
 
@@ -233,9 +251,8 @@ class RunCheckpoints:
     def newest(self) -> Checkpoint | None:
         """The last one, to go on from."""
         found = newest(self._store)
-        told = None if found is None else found.header.get("table")
-        if told is not None:
-            self._base, self._bases = Base(**told["base"]), dict(told["needed"])
+        if found is not None and (told := found.header.get("table")) is not None:
+            self._base, self._bases = _base(told, name_of(found.step)), dict(told["needed"])
         return found
 
     def write(self, checkpoint: Checkpoint) -> Written:

@@ -63,10 +63,20 @@ def split(tensors: Mapping[str, Tensor], base: Base, step: int) -> Split | None:
 
 
 def join(tensors: Mapping[str, Tensor], table: Tensor, step: int) -> dict[str, Tensor]:
-    """The inverse: `table` is the base's, and is changed. `step` is the checkpoint's."""
+    """The inverse: `table` is the base's, and is changed. `step` is the checkpoint's.
+
+    Raises:
+        ValueError: the changed rows are not rows of this table.
+    """
     rest = {name: value for name, value in tensors.items() if name not in (_ROWS, _VALUES)}
-    rows = tensors[_ROWS]
-    table[rows] = tensors[_VALUES]
+    rows, values = tensors.get(_ROWS), tensors.get(_VALUES)
+    if rows is None or values is None or rows.dtype != torch.int64 or rows.ndim != 1 or table.ndim != 2:
+        raise ValueError("it has no list of the changed rows of its table")
+    if values.shape != (len(rows), table.shape[1]) or values.dtype != table.dtype:
+        raise ValueError(f"the changed rows of its table have shape {tuple(values.shape)}")
+    if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(table)):
+        raise ValueError(f"rows {int(rows.min())} to {int(rows.max())} of a table of {len(table)} have changed")
+    table[rows] = values
     changed_at = torch.zeros(len(table), dtype=torch.int32)
     changed_at[rows] = step
     return rest | {TABLE: table, CHANGED_AT: changed_at}

@@ -47,7 +47,7 @@ class Trained:
         Raises:
             CheckpointError: names the first setting that differs.
         """
-        own, other = self.config.model.plain(), model.plain()
+        own, other = self.config.model.identity(), model.identity()
         for name, value in own.items():
             if other[name] != value:
                 raise CheckpointError(

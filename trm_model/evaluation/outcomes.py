@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trm_data.errors import ConfigError
+from trm_data.errors import ConfigError, DataError
 from trm_data.files import write_atomic
 from trm_data.jit import Bytes
 from trm_model.evaluation.voting import Votes, submission
@@ -93,5 +93,16 @@ def _narrow(name: str, values: Column) -> NDArray[np.generic]:
 
 
 def unpack_items(packed: str, items: int) -> NDArray[np.bool_]:
-    """The outcomes that `EvalResult.per_item` holds."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=items).astype(np.bool_)
+    """The outcomes that `EvalResult.per_item` holds.
+
+    Raises:
+        DataError: it is no hexadecimal text, or does not hold so many items.
+    """
+    try:
+        packed_bytes = np.frombuffer(bytes.fromhex(packed), np.uint8)
+    except ValueError:
+        raise DataError("per_item is no hexadecimal text", "The record is damaged: score the trial again") from None
+    if items < 0 or packed_bytes.size != -(-items // 8):
+        what = f"per_item holds {packed_bytes.size} bytes, {items} items need {-(-max(items, 0) // 8)}"
+        raise DataError(what, "The record is damaged: score the trial again")
+    return np.unpackbits(packed_bytes, count=items).astype(np.bool_)

@@ -6,14 +6,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_data.errors import DataError
 from trm_data.jit import Bytes
 from trm_data.puzzles import maze, sudoku
 
 Outcomes = NDArray[np.bool_]
 
 
+def _check_shapes(side: int, *grids: Bytes) -> None:
+    """Raises DataError for rows of another size, which the kernels would read beyond their end."""
+    for cells in grids:
+        if cells.shape != (len(grids[0]), side * side):
+            raise DataError(f"rows of shape {cells.shape} are not {len(grids[0])} grids of {side}x{side} cells")
+
+
 def valid_sudoku(inputs: Bytes, answers: Bytes, side: int) -> Outcomes:
     """Every row, column and box holds every digit, and the given cells are kept."""
+    _check_shapes(side, inputs, answers)
     units = sudoku.shape(side).units
     blank = inputs <= 1
     kept = ((answers == inputs) | blank).all(1) & ((answers >= 2) & (answers < side + 2)).all(1)
@@ -24,6 +33,7 @@ def valid_sudoku(inputs: Bytes, answers: Bytes, side: int) -> Outcomes:
 
 def valid_maze(inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> Outcomes:
     """A path from start to goal over free cells, as short as the labelled one; there may be several."""
+    _check_shapes(side, inputs, answers, labels)
     only_marks = ((answers == inputs) | ((answers == maze.PATH) & (inputs == maze.SPACE))).all(1)
     return np.array(
         [

@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, Words, i64, jit, mix
 from trm_data.puzzles.arc import SIDE
 from trm_data.puzzles.augment import dihedral_rows, sudoku_rows
 from trm_data.puzzles.sudoku import BOXES
-from trm_data.puzzles.symmetry import colour_map, dihedral_source, is_turned
+from trm_data.puzzles.symmetry import ARC_ORDER, colour_map, dihedral_source, is_turned, sudoku_order
 
 _INVERSE_TURN = np.array([0, 3, 2, 1, 4, 5, 6, 7], np.uint64)
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads item numbers over 64 bits
@@ -75,8 +76,27 @@ def _hashes(cells: Bytes, out: Words) -> None:
         out[b] = state
 
 
+def _check_answers(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> None:
+    """Raises DataError for what the kernels, which check no bounds, must not see."""
+    if cells.ndim != 2 or cells.shape[1] != side * side or codes.shape != cells.shape[:1]:
+        raise DataError(f"answers of shape {cells.shape} with {codes.size} codes are not of {side}x{side} cells")
+    orders = {"none": 1, "dihedral": 8, "arc": ARC_ORDER}
+    order = sudoku_order(side, *BOXES[side]) if augmentation == "sudoku" else orders[augmentation]
+    if codes.max(initial=0) >= order:
+        raise DataError(f"augmentation {codes.max()} is none of the {order} of {augmentation}")
+    if augmentation == "sudoku" and cells.max(initial=0) > side + 1:
+        raise DataError(f"cell value {cells.max()} is none of a Sudoku {side}x{side}")
+    if augmentation == "arc" and side != SIDE:
+        raise DataError(f"ARC answers have {SIDE}x{SIDE} cells, not {side}x{side}")
+
+
 def undo(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> Bytes:
-    """Answers (B, C) as they would be given to the original puzzles; ARC answers are cropped to their grid."""
+    """Answers (B, C) as they would be given to the original puzzles; ARC answers are cropped to their grid.
+
+    Raises:
+        DataError: answers of another size, symbols that the puzzles do not have, or codes that are no augmentation.
+    """
+    _check_answers(augmentation, side, cells, codes)
     out = np.empty_like(cells)
     if augmentation == "arc":
         _undo_arc(cells, codes, out)
@@ -188,6 +208,8 @@ def _attempts(ranking: list[_Candidate], tries: int) -> dict[str, list[list[int]
 
 def _grid(answer: bytes) -> list[list[int]]:
     cells = np.frombuffer(answer, np.uint8)
+    if cells.size != SIDE * SIDE:
+        raise DataError(f"an answer of {cells.size} cells is no ARC answer, which has {SIDE}x{SIDE}")
     height, width = _extent(cells)
     colours: list[list[int]] = (cells.reshape(SIDE, SIDE)[:height, :width].astype(int) - 2).tolist()
     return colours

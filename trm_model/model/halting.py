@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trm_model.config import IGNORED
 from trm_model.model.recursion import States
 
 
@@ -67,6 +68,45 @@ def with_halted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             whole[name] = value.new_zeros(len(going_B), *value.shape[1:])
             whole[name][going_B] = value
     return whole
+
+
+def carry_fault(
+    tensors: Mapping[str, Tensor],
+    own: Carry,
+    *,
+    slots: int,
+    vocab_size: int,
+    num_identifiers: int,
+    supervision_steps: int,
+) -> str | None:
+    """What is wrong with the carry of a checkpoint, for a run whose own carry is `own`; None if it can be used.
+
+    Args:
+        tensors: as `without_halted` gives them, or whole.
+        slots: B of all processes together.
+    """
+    expected = own.tensors()
+    if set(tensors) != set(expected):
+        return f"its carry has {', '.join(sorted(tensors)) or 'no tensors'}, not {', '.join(sorted(expected))}"
+    for name, value in tensors.items():
+        if value.dtype != expected[name].dtype or value.shape[1:] != expected[name].shape[1:] or value.ndim == 0:
+            return f"carry/{name} is {value.dtype} of shape {tuple(value.shape)}, which is another model's"
+    going = int((~tensors["halted_B"]).sum())
+    for name, value in tensors.items():
+        if len(value) != slots and not (name.startswith("state_") and len(value) == going):
+            return f"carry/{name} has {len(value)} slots, the batch has {slots}"
+    labels = tensors["labels_BC"]
+    highest = {
+        "steps_B": supervision_steps,
+        "inputs_BC": vocab_size - 1,
+        "puzzle_ids_B": max(num_identifiers, 1) - 1,
+    }
+    values = {name: tensors[name] for name in highest} | {"labels_BC": labels.masked_fill(labels == IGNORED, 0)}
+    for name, value in values.items():
+        most = highest.get(name, vocab_size - 1)
+        if value.numel() and not (int(value.min()) >= 0 and int(value.max()) <= most):
+            return f"carry/{name} has values from {int(value.min())} to {int(value.max())}, outside 0 to {most}"
+    return None
 
 
 def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int, exploration: float) -> np.ndarray:

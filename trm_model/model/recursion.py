@@ -16,10 +16,13 @@ HRM is the same with two networks and the gradient of the last two updates only.
 
 from __future__ import annotations
 
-import importlib.util
+import linecache
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -31,6 +34,7 @@ from trm_data.errors import ConfigError, nearest
 from trm_model.config import ModelConfig
 from trm_model.model.layers import Network, Rotary, linear_weight, rotary_table, truncated_normal
 from trm_model.model.puzzle_embedding import PuzzleEmbedding
+from trm_model.recursion_file import Source, parse_address, trusted_source
 
 States = tuple[Tensor, ...]  # each (B, L, D)
 
@@ -143,22 +147,34 @@ def recursion_class(config: ModelConfig) -> type[Recursion]:
 
 
 def load_recursion(address: str) -> type[Recursion]:
-    """The class that `path/to/file.py:ClassName` names.
+    """The class that a pinned address names, from the trusted source and not from the file at its path.
 
     Raises:
-        ConfigError: no such file or class, or it is no `Recursion`.
+        ConfigError: the source is not trusted (`recursion_file`), it fails, or it has no such `Recursion`.
     """
-    path, _, name = address.rpartition(":")
-    spec = importlib.util.spec_from_file_location(f"recursion_{Path(path).stem}", path)
-    if not Path(path).is_file() or spec is None or spec.loader is None:
-        raise ConfigError(f"no Python file {path!r} for model.recursion", "Write it as path/to/file.py:ClassName")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    name, source = parse_address(address).name, trusted_source(address)
+    module = _execute(source)
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Recursion)):
         known = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Recursion)]
-        raise ConfigError(f"{path} defines no Recursion named {name!r}", nearest(name, known))
+        raise ConfigError(f"{source.path} defines no Recursion named {name!r}", nearest(name, known))
     return found
+
+
+@cache
+def _execute(source: Source) -> ModuleType:
+    """The module that a trusted source defines."""
+    module = ModuleType(f"recursion_{Path(source.path).stem}_{source.sha256[:12]}")
+    module.__file__ = source.path
+    # Tracebacks show the text that runs: the file may be on another machine, or edited since.
+    linecache.cache[source.path] = (len(source.text), None, source.text.splitlines(keepends=True), source.path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by its name
+    try:
+        exec(compile(source.text, source.path, "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
+    return module
 
 
 class Model(nn.Module):

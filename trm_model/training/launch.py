@@ -33,6 +33,7 @@ from trm_data.errors import ConfigError, UserError
 from trm_model.checkpoints.store import CheckpointStore
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
+from trm_model.recursion_file import accept, trusted_source
 from trm_model.training.events import Event
 from trm_model.training.loop import never, train
 
@@ -62,6 +63,8 @@ class Task:
     rank: int
     world_size: int
     port: int
+    recursion: str | None
+    """Source of the file that `model.recursion` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,9 @@ class _Crew:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
         self._is_stopping = False
+        source = None if config.model.recursion is None else trusted_source(config.model.recursion).text
         for rank in range(processes):
-            self._start(Task(config, dataset, checkpoints, rank, processes, self._book.port))
+            self._start(Task(config, dataset, checkpoints, rank, processes, self._book.port, source))
 
     def _start(self, task: Task) -> None:
         ours, theirs = Pipe()
@@ -258,6 +262,8 @@ def rank_main(descriptor: int) -> None:
 
 def _train(task: Task, caller: _Caller) -> None:
     config = task.config
+    if config.model.recursion is not None and task.recursion is not None:
+        accept(config.model.recursion, task.recursion)
     device = resolve_device(config.runtime.device)
     if device.type == "cuda":
         torch.cuda.set_device(task.rank)

@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trm_model.config import IGNORED
 from trm_model.model.recursion import Output
-
-IGNORED = -100
-"""Label of a cell that is not supervised."""
 
 
 class Judged(NamedTuple):

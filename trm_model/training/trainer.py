@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trm_data.dataset.loader import TrainLoader
+from trm_data.errors import first_line
 from trm_model.checkpoints.store import Checkpoint, CheckpointError
 from trm_model.checkpoints.table_deltas import CHANGED_AT
 from trm_model.config import TrialConfig
@@ -25,7 +26,7 @@ from trm_model.distributed import Ranks
 from trm_model.evaluation.evaluate import evaluate
 from trm_model.evaluation.gallery import gallery
 from trm_model.evaluation.outcomes import EvalResult
-from trm_model.model.halting import Carry, earliest_halt, with_halted, without_halted
+from trm_model.model.halting import Carry, carry_fault, earliest_halt, with_halted, without_halted
 from trm_model.model.precision import choose_products
 from trm_model.model.recursion import Weights, build_model
 from trm_model.training.ema import MovingAverage
@@ -36,6 +37,12 @@ from trm_model.training.supervision import SUMS, supervise
 
 if TYPE_CHECKING:
     from trm_data import Dataset
+
+
+def _damaged(checkpoint: Checkpoint, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint at step {checkpoint.step} is damaged: {what}", "Delete it; the one before it will be used"
+    )
 
 
 class _Part(NamedTuple):
@@ -287,11 +294,24 @@ class Trainer:
         """Go on from a checkpoint of the same run.
 
         Raises:
-            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids.
+            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids, or is damaged.
         """
         self._check_same_run(checkpoint)
-        # Parameters are views of the flat vector, so copying into them copies into it.
-        self.model.load_state_dict(checkpoint.section("model"))
+        fault = carry_fault(
+            checkpoint.section("carry"),
+            self.carry,
+            slots=self.config.train.batch_size,
+            vocab_size=self.dataset.vocab_size,
+            num_identifiers=self.num_identifiers,
+            supervision_steps=self.config.model.supervision_steps,
+        )
+        if fault is not None:
+            raise _damaged(checkpoint, fault)
+        try:
+            # Parameters are views of the flat vector, so copying into them copies into it.
+            self.model.load_state_dict(checkpoint.section("model"))
+        except RuntimeError as error:
+            raise _damaged(checkpoint, first_line(error)) from None
         if self.model.puzzle_embedding is not None:
             # Checkpoints of earlier versions do not know when each row was changed: count them all as just changed.
             changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))

@@ -106,7 +106,7 @@ def open_dataset(path: Path) -> Dataset:
     """Map a built dataset into memory.
 
     Raises:
-        DataError: the folder is no dataset, is damaged, or was made by a newer version.
+        DataError: the folder is no dataset, is damaged or changed, or was made by a newer version.
     """
     return Dataset(Path(path))
 
@@ -155,8 +155,16 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
     return sudoku_published.published(address, request, benchmark.side)
 
 
+def public_request(request: DataRequest) -> DataRequest:
+    """The request that a manifest holds: complete, without the queries of addresses, which may hold credentials.
+
+    Raises:
+        ConfigError: an unknown benchmark, or a setting that has no meaning for this one.
+    """
+    return _public(complete(request))
+
+
 def _public(request: DataRequest) -> DataRequest:
-    """Without the queries of addresses, which may hold credentials."""
     given = {field: getattr(request, field) for field in ("source", "extra_training")}
     return request.model_copy(
         update={field: None if text is None else str(parse_address(text)) for field, text in given.items()}

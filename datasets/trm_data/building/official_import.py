@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from trm_data.building.arc import overlaps
 from trm_data.config import Family
+from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_shapes
 from trm_data.dataset.schema import Puzzles, vocab_size
 from trm_data.dataset.view import place_words
 from trm_data.errors import DataError
@@ -86,14 +87,44 @@ def read_split(folder: Path, split: str) -> Split:
         DataError: a file is missing or damaged, or the arrays do not fit together.
     """
     arrays = {field: _load(folder / split / f"all__{field}.npy") for field in FIELDS}
-    found = Split(**arrays, metadata=_read_json(folder / split / "dataset.json"))
+    for field, values in arrays.items():
+        axes = 2 if field in ("inputs", "labels") else 1
+        if values.dtype.kind not in "iu" or values.ndim != axes:
+            what = f"{values.ndim} axes of {values.dtype}, not {axes} of whole numbers"
+            raise DataError(f"{folder / split / f'all__{field}.npy'} has {what}", "Build it again")
+    metadata = _read_json(folder / split / "dataset.json")
+    if not isinstance(metadata, dict):
+        raise DataError(f"{folder / split / 'dataset.json'} is no JSON object", "Build it again")
+    found = Split(**arrays, metadata=metadata)
     fits = (
-        len(found.inputs) == len(found.labels) == found.puzzle_indices[-1]
-        and len(found.puzzle_identifiers) == len(found.puzzle_indices) - 1 == found.group_indices[-1]
+        found.inputs.shape == found.labels.shape
+        and _are_bounds(found.puzzle_indices, len(found.inputs))
+        and _are_bounds(found.group_indices, len(found.puzzle_identifiers))
+        and len(found.puzzle_identifiers) == len(found.puzzle_indices) - 1
+        and bool((np.diff(found.group_indices.astype(np.int64)) > 0).all())
     )
     if not fits:
         raise DataError(f"the arrays of {folder / split} do not fit together", "Build it again")
     return found
+
+
+def _are_bounds(values: NDArray[Any], count: int) -> bool:
+    """Whether the values divide `count` things: from 0 to `count`, never decreasing."""
+    wide = values.astype(np.int64)
+    return bool(len(wide) and wide[0] == 0 and wide[-1] == count and (np.diff(wide) >= 0).all())
+
+
+def _check_cells(split: Split, family: Family, side: int, where: Path) -> None:
+    """Refuse rows of another size and cells outside the vocabulary, which the kernels do not survive."""
+    if split.inputs.shape[1] != side * side:
+        raise DataError(f"{where} has rows of {split.inputs.shape[1]} cells, not {side}x{side}", "Build it again")
+    most = vocab_size(family, side) - 1
+    for name, cells in (("inputs", split.inputs), ("labels", split.labels)):
+        wrong = outside(cells, least_cell(family), most)
+        if wrong.any():
+            row = int(wrong.argmax())
+            what = f"row {row} has a cell outside {least_cell(family)} to {most}"
+            raise DataError(f"{where / f'all__{name}.npy'}: {what}", "Build it again")
 
 
 def _family(split: Split, where: Path) -> tuple[Family, int]:
@@ -101,7 +132,7 @@ def _family(split: Split, where: Path) -> tuple[Family, int]:
     families: tuple[Family, ...] = ("arc", "sudoku", "maze")
     for family in families:
         sides = {"arc": {SIDE}, "sudoku": set(sudoku.BOXES), "maze": set(range(2, 256))}[family]
-        if side in sides and vocabulary == vocab_size(family, side):
+        if side in sides and side * side == split.inputs.shape[1] and vocabulary == vocab_size(family, side):
             return family, side
     raise DataError(f"{where} holds no Sudoku, maze or ARC puzzles: vocabulary {vocabulary}, {side}x{side} cells")
 
@@ -114,10 +145,18 @@ def load(folder: Path, progress: Progress) -> Puzzles:
     """
     train, test = read_split(folder, "train"), read_split(folder, "test")
     family, side = _family(train, folder)
+    for split, name in ((train, "train"), (test, "test")):
+        _check_cells(split, family, side, folder / name)
+        if family != "arc" and (np.diff(split.puzzle_indices) != 1).any():
+            raise DataError(f"{folder / name} has several examples of a puzzle, which only ARC has", "Build it again")
     content = {f"{s}/all__{f}.npy": _sha256(folder / s / f"all__{f}.npy") for s in ("train", "test") for f in FIELDS}
     facts: dict[str, object] = {"files": content}
     if family == "arc":
         identifiers, tasks = (_read_json(folder / name) for name in ("identifiers.json", "test_puzzles.json"))
+        if not isinstance(identifiers, list) or not all(isinstance(name, str) for name in identifiers):
+            raise DataError(f"{folder / 'identifiers.json'} is no list of names", "Build it again")
+        if not isinstance(tasks, dict):
+            raise DataError(f"{folder / 'test_puzzles.json'} is no JSON object", "Build it again")
         return _load_arc(train, test, identifiers, tasks, facts, folder, progress)
     return _load_shared(train, test, family, side, facts, folder, progress)
 
@@ -217,6 +256,8 @@ class Base(NamedTuple):
     inputs: Bytes
     labels: Bytes
     shapes: Bytes
+    broken: NDArray[np.bool_]
+    """(E): what is no grid in a frame, so that moving it back has lost or changed something."""
 
 
 def _base_examples(split: Split) -> Base:
@@ -224,7 +265,11 @@ def _base_examples(split: Split) -> Base:
     inputs, labels = (np.asarray(cells[chosen], np.uint8) for cells in (split.inputs, split.labels))
     corners = _corners(inputs)
     moved, sizes = zip(*(_uncorner(cells, corners) for cells in (inputs, labels)), strict=True)
-    return Base(moved[0], moved[1], np.concatenate(sizes, axis=1))
+    shapes = np.concatenate(sizes, axis=1)
+    broken = wrong_shapes(shapes, "arc", SIDE)
+    for before, after, size in ((inputs, moved[0], sizes[0]), (labels, moved[1], sizes[1])):
+        broken |= ((before >= 2).sum(1) != (after >= 2).sum(1)) | misframed(after, size)
+    return Base(moved[0], moved[1], shapes, broken)
 
 
 def _load_arc(
@@ -240,12 +285,19 @@ def _load_arc(
     names = [parsed[i][0] for i in train.group_indices[:-1]]
     place = {name: index for index, name in enumerate(names)}
     tested = []
+    numbers = test.puzzle_identifiers
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(identifiers)):
+        raise DataError(f"{folder}/test: an identifier is none of the {len(identifiers)} that are listed")
     for group in test.group_indices[:-1]:
         identifier = identifiers[test.puzzle_identifiers[group]]
         if identifier not in place:
             raise DataError(f"{folder}/test: {identifier} has no group in train", "Build it again")
         tested.append(place[identifier])
     parts = [_base_examples(split) for split in (train, test)]
+    for part, split_name in zip(parts, ("train", "test"), strict=True):
+        if part.broken.any():
+            what = f"original example {int(part.broken.argmax())} is no framed grid"
+            raise DataError(f"{folder}/{split_name}: {what}", "Build it again")
     owner = np.concatenate([np.repeat(np.arange(len(names)), train.sizes()), np.repeat(tested, test.sizes())])
     split = np.repeat(np.array([0, 2], np.uint8), [len(part.inputs) for part in parts])
     tests_first = {name for name, task in tasks.items() if list(task)[:1] == ["test"]}

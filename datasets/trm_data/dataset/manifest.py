@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from trm_data.config import DataRequest, Family
-from trm_data.dataset.schema import Ids
+from trm_data.dataset.schema import SPLITS, Ids, vocab_size
 from trm_data.errors import DataError
 from trm_data.files import write_atomic
+from trm_data.puzzles.sudoku import BOXES
 from trm_data.settings import Settings
 
 MANIFEST = "manifest.json"
+PUZZLES, EXAMPLES = "puzzles.arrow", "examples.arrow"
+AUGMENTATIONS, PLACES = "augmentations.arrow", "places.arrow"
 FORMAT = 1
 """Version of the folder layout. A newer one is refused."""
 
 Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
+_SYMMETRIES: dict[Family, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 
 
 class Manifest(Settings):
@@ -44,9 +49,17 @@ class Manifest(Settings):
     examples: dict[str, int]
     """(input, label) pairs per split."""
     files: dict[str, str]
-    """sha256 of every Arrow file."""
+    """sha256 of every Arrow file, by its name in the folder."""
     facts: dict[str, Any]
     """What the source had to say: hashes, rows dropped, options of the build."""
+
+    @field_validator("files")
+    @classmethod
+    def _check_files(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if not re.fullmatch(r"[a-z_]+\.arrow", name):
+                raise ValueError(f"{name!r} is no name of a dataset's file")
+        return files
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""
@@ -72,8 +85,28 @@ class Manifest(Settings):
         if isinstance(version, int) and version > FORMAT:
             raise DataError(f"{path} has format {version}, this version reads {FORMAT}", "Upgrade, or build it again")
         try:
-            return cls.model_validate(values)
+            manifest = cls.model_validate(values)
+            contradiction = manifest._contradiction()
         except ValidationError as error:
-            raise DataError(
-                f"{path} is damaged: {error.errors()[0]['msg']}", "Delete the dataset's folder and build it again"
-            ) from None
+            contradiction = str(error.errors()[0]["msg"])
+        if contradiction is not None:
+            raise DataError(f"{path} is damaged: {contradiction}", "Delete the dataset's folder and build it again")
+        return manifest
+
+    def _contradiction(self) -> str | None:
+        """What cannot be true of a built dataset, or None. The kernels rely on all of it."""
+        (height, width), arc = self.grid_shape, self.family == "arc"
+        sides = {"sudoku": set(BOXES), "maze": set(range(2, 256)), "arc": {30}}[self.family]
+        if height != width or height not in sides:
+            return f"there is no {self.family} of {height}x{width} cells"
+        if self.vocab_size != vocab_size(self.family, height):
+            return f"vocab_size={self.vocab_size} is not that of {self.family} {height}x{height}"
+        if self.augmentation != _SYMMETRIES[self.family] or (self.ids != "shared") != arc:
+            return f"augmentation {self.augmentation} and ids {self.ids} do not fit {self.family}"
+        if any(set(numbers) != set(SPLITS) or min(numbers.values()) < 0 for numbers in (self.counts, self.examples)):
+            return f"counts and examples need a number for each of {', '.join(SPLITS)}"
+        needed = {PUZZLES, EXAMPLES} | ({AUGMENTATIONS} if arc else set())
+        possible = {PUZZLES, EXAMPLES, AUGMENTATIONS} | ({PLACES} if self.ids == "upstream" else set())
+        if not needed <= set(self.files) <= possible:
+            return f"its files are {', '.join(sorted(self.files))}, not {', '.join(sorted(needed))}"
+        return None

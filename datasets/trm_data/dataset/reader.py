@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data.dataset.manifest import Augmentation, Manifest
-from trm_data.dataset.schema import SPLITS, column, read_table
-from trm_data.errors import ConfigError, DataError, nearest
+from trm_data.dataset.integrity import read_checked
+from trm_data.dataset.manifest import AUGMENTATIONS, Augmentation, Manifest
+from trm_data.dataset.schema import SPLITS
+from trm_data.errors import ConfigError, nearest
 from trm_data.jit import Bytes, Words
 from trm_data.puzzles.arc import MOST_AUGMENTATIONS
 from trm_data.puzzles.symmetry import augmentation_name
@@ -21,24 +22,24 @@ from trm_data.puzzles.symmetry import augmentation_name
 class Dataset:
     """P puzzles with E examples of L cells; see `schema.py` for the columns.
 
+    Its files are as they were built and every value is in range, see `integrity.py`: the kernels rely on it.
+
     Raises:
-        DataError: the folder is no dataset, is damaged, or was made by a newer version.
+        DataError: the folder is no dataset, is damaged or changed, or was made by a newer version.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest = Manifest.read(path)
-        puzzles, examples = read_table(path / "puzzles.arrow"), read_table(path / "examples.arrow")
-        self.names: list[str] = puzzles.column("name").to_pylist()
-        self._puzzle_table = puzzles
-        self.keys: Words = column(puzzles, "key")
-        self.puzzle: NDArray[np.int32] = column(examples, "puzzle")
-        self.split: Bytes = column(examples, "split")
-        self.inputs: Bytes = column(examples, "input")
-        self.labels: Bytes = column(examples, "label")
-        self.shapes: Bytes = column(examples, "shape")
-        if len(self.inputs) != sum(self.manifest.examples.values()):
-            raise DataError(f"{path} has not the number of examples that its manifest says", "Build it again")
+        content = read_checked(path, self.manifest)
+        self._content = content
+        self.names: list[str] = content.puzzles.column("name").to_pylist()
+        self.keys: Words = content.keys
+        self.puzzle: NDArray[np.int32] = content.puzzle
+        self.split: Bytes = content.split
+        self.inputs: Bytes = content.inputs
+        self.labels: Bytes = content.labels
+        self.shapes: Bytes = content.shapes
 
     def __reduce__(self) -> tuple[type[Dataset], tuple[Path]]:
         return Dataset, (self.path,)  # the other process maps the same files
@@ -86,21 +87,19 @@ class Dataset:
     @cached_property
     def codes(self) -> tuple[Words, NDArray[np.int64]]:
         """Listed augmentations: codes, and P + 1 bounds of every puzzle's part of them."""
-        table = read_table(self.path / "augmentations.arrow")
-        owners = column(table, "puzzle")
-        bounds = np.searchsorted(owners, np.arange(len(self.names) + 1)).astype(np.int64)
-        return column(table, "code"), bounds
+        codes, owners = self._content.codes, self._content.owners
+        assert codes is not None and owners is not None, "asked for where augmentations are listed only"
+        return codes, np.searchsorted(owners, np.arange(len(self.names) + 1)).astype(np.int64)
 
     @property
     def num_listed(self) -> NDArray[np.int64]:
         """(P): listed augmentations of every puzzle."""
         return np.diff(self.codes[1])
 
-    @cached_property
+    @property
     def places(self) -> NDArray[np.uint16] | None:
         """Listed translations of augmented training examples, or None where they are derived."""
-        path = self.path / "places.arrow"
-        return column(read_table(path), "place") if path.name in self.manifest.files else None
+        return self._content.places
 
     @cached_property
     def place_starts(self) -> NDArray[np.int64]:
@@ -112,7 +111,7 @@ class Dataset:
     @property
     def is_listed(self) -> bool:
         """Whether augmentations are listed, not derived from the puzzle's key."""
-        return "augmentations.arrow" in self.manifest.files
+        return AUGMENTATIONS in self.manifest.files
 
     @property
     def has_identifiers(self) -> bool:
@@ -154,7 +153,7 @@ class Dataset:
 
     def title(self, puzzle: int) -> str:
         """A line that names a puzzle: benchmark, name, source and rating."""
-        source, rating = (self._puzzle_table.column(name)[puzzle].as_py() for name in ("source", "rating"))
+        source, rating = (self._content.puzzles.column(name)[puzzle].as_py() for name in ("source", "rating"))
         rated = "" if rating is None else f", rating {rating:g}"
         return f"{self.benchmark}   {self.names[puzzle]}   ({source}{rated})"
 

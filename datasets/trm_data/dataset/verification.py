@@ -2,125 +2,160 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from trm_data.dataset.integrity import changed_files, count_faults, index_faults, read_content, row_faults
+from trm_data.dataset.manifest import Manifest
 from trm_data.dataset.reader import Dataset
 from trm_data.dataset.schema import SPLITS
+from trm_data.errors import DataError
+from trm_data.jit import Bytes, Ints
 from trm_data.puzzles import maze, sudoku, sudoku_forms
 from trm_data.puzzles.arc import frame, pair_keys
 
 Progress = Callable[[str, int, int], None]
 
 
-def verify(dataset: Dataset, progress: Progress = lambda *_: None) -> list[str]:
-    """What is wrong with a dataset, one line each; an empty list if nothing is.
+@dataclass(frozen=True, slots=True)
+class _Examples:
+    """Examples whose cells, shapes and indices are in range; only these are given to compiled code."""
 
-    Checks the hash of every file, the counts of the manifest, the cells, the puzzles of the family (Sudoku: valid and
-    with one solution; mazes: labels shortest; ARC: frames) and that no puzzle is in two splits, up to symmetry.
+    manifest: Manifest
+    names: list[str]
+    """Of all puzzles."""
+    numbers: Ints
+    """(E): the number of each example within the dataset."""
+    puzzle: Ints
+    split: Bytes
+    inputs: Bytes
+    labels: Bytes
+    shapes: Bytes
+
+    @property
+    def side(self) -> int:
+        return self.manifest.grid_shape[0]
+
+    def split_of(self, row: int) -> str:
+        return SPLITS[self.split[row]]
+
+
+def verify(dataset: Dataset | Path, progress: Progress = lambda *_: None) -> list[str]:
+    """What is wrong with a dataset or the folder of one, one line each; an empty list if nothing is.
+
+    Checks the hash of every file, the counts of the manifest, the ranges of all values, then, of the examples that are
+    in range, the puzzles of the family (Sudoku: valid and with one solution; mazes: labels shortest; ARC: frames) and
+    that no puzzle is in two splits, up to symmetry. A folder may be too damaged to be opened.
+
+    Raises:
+        DataError: the folder has no manifest, or a damaged one.
     """
-    checks = (_files, _counts, _cells, _PUZZLES[dataset.manifest.family], _LEAKS[dataset.manifest.family])
-    problems: list[str] = []
-    for done, check in enumerate(checks):
-        progress(f"checking {check.__name__.strip('_').replace('_', ' ')}", done, len(checks))
-        problems += check(dataset)
+    folder = dataset.path if isinstance(dataset, Dataset) else Path(dataset)
+    manifest = Manifest.read(folder)
+    checks = (_PUZZLES[manifest.family], _LEAKS[manifest.family])
+    progress("checking files", 0, 2 + len(checks))
+    problems = [str(fault) for fault in changed_files(folder, manifest)]
+    progress("checking ranges", 1, 2 + len(checks))
+    try:
+        content = read_content(folder, manifest)
+    except DataError as error:
+        return [*problems, str(error)]
+    indices = [str(fault) for fault in index_faults(content, manifest)]
+    if indices:
+        return problems + indices
+    sound, faults = row_faults(content, manifest)
+    problems += [str(fault) for fault in (*count_faults(content, manifest), *faults)]
+    examples = _Examples(
+        manifest,
+        content.puzzles.column("name").to_pylist(),
+        sound,
+        content.puzzle[sound].astype(np.int64),
+        *(values[sound] for values in (content.split, content.inputs, content.labels, content.shapes)),
+    )
+    problems += _counts(manifest, content.puzzle, content.split)
+    for done, check in enumerate(checks, 2):
+        progress(f"checking {check.__name__.strip('_').replace('_', ' ')}", done, 2 + len(checks))
+        problems += check(examples)
     return problems
 
 
-def _files(dataset: Dataset) -> Iterator[str]:
-    for name, wanted in dataset.manifest.files.items():
-        with (dataset.path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
-                yield f"{name}: its content has changed since it was built"
+def _counts(manifest: Manifest, puzzle: np.ndarray, split: Bytes) -> Iterator[str]:
+    for index, name in enumerate(SPLITS):
+        found = len(np.unique(puzzle[split == index]))
+        if manifest.counts[name] != found:
+            yield f"manifest: counts of {name} is {manifest.counts[name]}, the files have {found}"
 
 
-def _counts(dataset: Dataset) -> Iterator[str]:
-    for index, split in enumerate(SPLITS):
-        rows = dataset.split == index
-        found = {"examples": int(rows.sum()), "counts": len(np.unique(dataset.puzzle[rows]))}
-        for field, number in found.items():
-            if getattr(dataset.manifest, field)[split] != number:
-                said = getattr(dataset.manifest, field)[split]
-                yield f"manifest: {field} of {split} is {said}, the files have {number}"
-
-
-def _cells(dataset: Dataset) -> Iterator[str]:
-    for name, cells in (("input", dataset.inputs), ("label", dataset.labels)):
-        for row in np.flatnonzero((cells >= dataset.vocab_size).any(1))[:1]:
-            yield f"example {row}: {name} has a cell outside the vocabulary of {dataset.vocab_size}"
-    if (np.diff(dataset.puzzle) < 0).any():
-        yield "examples are not sorted by puzzle"
-
-
-def _sudoku_puzzles(dataset: Dataset) -> Iterator[str]:
-    shape = sudoku.shape(dataset.grid_shape[0])
-    puzzles, solutions = dataset.inputs - np.uint8(1), dataset.labels - np.uint8(1)
+def _sudoku_puzzles(examples: _Examples) -> Iterator[str]:
+    shape = sudoku.shape(examples.side)
+    puzzles, solutions = examples.inputs - np.uint8(1), examples.labels - np.uint8(1)
     wrong = int(sudoku.misfit(puzzles, solutions, shape.units))
     if wrong >= 0:
-        yield f"example {wrong}: the label does not solve the puzzle"
+        yield f"example {examples.numbers[wrong]}: the label does not solve the puzzle"
     several = int(sudoku.ambiguous(puzzles, shape.units))
     if several >= 0:
-        yield f"example {several}: the puzzle has not exactly one solution"
+        yield f"example {examples.numbers[several]}: the puzzle has not exactly one solution"
 
 
-def _maze_puzzles(dataset: Dataset) -> Iterator[str]:
-    side = dataset.grid_shape[0]
-    _, edges, _ = maze.solve_all(dataset.inputs, side)
+def _maze_puzzles(examples: _Examples) -> Iterator[str]:
+    side = examples.side
+    _, edges, _ = maze.solve_all(examples.inputs, side)
     for row in range(len(edges)):
-        if edges[row] < 0 or maze.path_length(dataset.labels[row], side) != edges[row]:
-            yield f"example {row}: the label is no shortest path"
-        plain = np.where(dataset.labels[row] == maze.PATH, maze.SPACE, dataset.labels[row])
-        if (plain != dataset.inputs[row]).any():
-            yield f"example {row}: the label is of another maze"
+        if edges[row] < 0 or maze.path_length(examples.labels[row], side) != edges[row]:
+            yield f"example {examples.numbers[row]}: the label is no shortest path"
+        plain = np.where(examples.labels[row] == maze.PATH, maze.SPACE, examples.labels[row])
+        if (plain != examples.inputs[row]).any():
+            yield f"example {examples.numbers[row]}: the label is of another maze"
 
 
-def _arc_puzzles(dataset: Dataset) -> Iterator[str]:
-    for name, cells, first in (("input", dataset.inputs, 0), ("label", dataset.labels, 2)):
+def _arc_puzzles(examples: _Examples) -> Iterator[str]:
+    for name, cells, first in (("input", examples.inputs, 0), ("label", examples.labels, 2)):
         for row in range(len(cells)):
-            height, width = (int(size) for size in dataset.shapes[row, first : first + 2])
-            grid = cells[row].reshape(dataset.grid_shape)[:height, :width]
+            height, width = (int(size) for size in examples.shapes[row, first : first + 2])
+            grid = cells[row].reshape(examples.manifest.grid_shape)[:height, :width]
             if (grid < 2).any() or (frame(grid - np.uint8(2)) != cells[row]).any():
-                yield f"example {row}: {name} is no framed grid of {height}x{width}"
+                yield f"example {examples.numbers[row]}: {name} is no framed grid of {height}x{width}"
 
 
-def _across_splits(dataset: Dataset, names: list[bytes]) -> Iterator[str]:
+def _across_splits(examples: _Examples, names: list[bytes]) -> Iterator[str]:
     """Examples of different splits with equal names."""
     seen: dict[bytes, int] = {}
     for row, name in enumerate(names):
         other = seen.setdefault(name, row)
-        if dataset.split[other] != dataset.split[row]:
-            yield (
-                f"leak: example {row} ({dataset.split_of(row)}) equals example {other} ({dataset.split_of(other)}) "
-                "up to symmetry"
-            )
+        if examples.split[other] != examples.split[row]:
+            here, there = (f"{examples.numbers[i]} ({examples.split_of(i)})" for i in (row, other))
+            yield f"leak: example {here} equals example {there} up to symmetry"
 
 
-def _sudoku_leaks(dataset: Dataset) -> Iterator[str]:
+def _sudoku_leaks(examples: _Examples) -> Iterator[str]:
     """Only puzzles with equal invariants can be equivalent; of these the canonical forms decide."""
-    shape = sudoku.shape(dataset.grid_shape[0])[:3]
-    puzzles, solutions = dataset.inputs - np.uint8(1), dataset.labels - np.uint8(1)
+    shape = sudoku.shape(examples.side)[:3]
+    puzzles, solutions = examples.inputs - np.uint8(1), examples.labels - np.uint8(1)
     invariants = sudoku_forms.invariants(puzzles, *shape)
     _, group, sizes = np.unique(invariants, return_inverse=True, return_counts=True)
     names: list[bytes] = [value.tobytes() for value in invariants]
     for row in np.flatnonzero(sizes[group] > 1):
         names[row] = sudoku_forms.canonical(puzzles[row], solutions[row], *shape).tobytes()
-    return _across_splits(dataset, names)
+    return _across_splits(examples, names)
 
 
-def _maze_leaks(dataset: Dataset) -> Iterator[str]:
-    return _across_splits(dataset, [maze.canonical(row.reshape(dataset.grid_shape)) for row in dataset.inputs])
+def _maze_leaks(examples: _Examples) -> Iterator[str]:
+    return _across_splits(
+        examples, [maze.canonical(row.reshape(examples.manifest.grid_shape)) for row in examples.inputs]
+    )
 
 
-def _arc_leaks(dataset: Dataset) -> Iterator[str]:
+def _arc_leaks(examples: _Examples) -> Iterator[str]:
     """Training pairs that equal a test pair, but for those the manifest names (as published, or allowed)."""
-    facts = dataset.manifest.facts
+    facts = examples.manifest.facts
     known = {*facts.get("published_overlaps", {}), *facts.get("allowed_overlaps", [])}
-    keys = pair_keys(dataset.inputs, dataset.labels, dataset.shapes)
-    tested = set(keys[dataset.split == SPLITS.index("test")].tolist())
-    for row in np.flatnonzero(dataset.split == SPLITS.index("train")):
-        name = dataset.names[dataset.puzzle[row]]
+    keys = pair_keys(examples.inputs, examples.labels, examples.shapes)
+    tested = set(keys[examples.split == SPLITS.index("test")].tolist())
+    for row in np.flatnonzero(examples.split == SPLITS.index("train")):
+        name = examples.names[examples.puzzle[row]]
         if int(keys[row]) in tested and name not in known:
             yield f"leak: training task {name} holds a test pair"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_data.dataset.integrity import order_of
 from trm_data.dataset.reader import Dataset
 from trm_data.jit import Bytes, Ints, Words, jit, mix
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.augment import arc_rows, dihedral_rows, sudoku_pairs
-from trm_data.puzzles.symmetry import sudoku_order
 
 _PLACE = np.uint64(3)
 
@@ -24,9 +24,9 @@ def place_word(key: np.uint64, copy: int, example: int, size: int) -> np.uint64:
 
 
 @jit
-def _derive(keys: Words, puzzles: Ints, copies: Ints, order: np.uint64, codes: Words) -> None:
-    for b in range(puzzles.size):
-        codes[b] = mix(keys[puzzles[b]], np.uint64(copies[b])) % order if copies[b] else np.uint64(0)
+def _derive(keys: Words, copies: Ints, order: np.uint64, codes: Words) -> None:
+    for b in range(copies.size):
+        codes[b] = mix(keys[b], np.uint64(copies[b])) % order if copies[b] else np.uint64(0)
 
 
 def place_words(places: NDArray[np.uint16]) -> Words:
@@ -36,10 +36,10 @@ def place_words(places: NDArray[np.uint16]) -> Words:
 
 
 @jit
-def _hashed_places(keys: Words, puzzles: Ints, copies: Ints, examples: Ints, sizes: Ints) -> Words:
-    words = np.empty(puzzles.size, np.uint64)
-    for b in range(puzzles.size):
-        words[b] = place_word(keys[puzzles[b]], copies[b], examples[b], sizes[b])
+def _hashed_places(keys: Words, copies: Ints, examples: Ints, sizes: Ints) -> Words:
+    words = np.empty(copies.size, np.uint64)
+    for b in range(copies.size):
+        words[b] = place_word(keys[b], copies[b], examples[b], sizes[b])
     return words
 
 
@@ -51,7 +51,7 @@ def fixed_places(dataset: Dataset, puzzles: Ints, copies: Ints, examples: Ints, 
         sizes: (B), how many training examples the puzzle has.
     """
     if dataset.places is None:
-        return _hashed_places(dataset.keys, puzzles, copies, examples, sizes)
+        return _hashed_places(dataset.keys[puzzles], copies, examples, sizes)
     return place_words(dataset.places[dataset.place_starts[puzzles] + copies * sizes + examples])
 
 
@@ -69,13 +69,22 @@ def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
     if dataset.augmentation == "dihedral":
         return copies.astype(np.uint64)
     codes = np.empty(puzzles.size, np.uint64)
-    side = dataset.grid_shape[0]
-    _derive(dataset.keys, puzzles, copies, np.uint64(sudoku_order(side, *sudoku.BOXES[side])), codes)
+    _derive(dataset.keys[puzzles], copies, np.uint64(order_of(dataset.manifest)), codes)
     return codes
 
 
 def view(dataset: Dataset, rows: Ints, codes: Words, places: Words) -> tuple[Bytes, Bytes]:
-    """(inputs, labels) of examples `rows` seen through `codes`, each (B, L); `places` matters to ARC only."""
+    """(inputs, labels) of examples `rows` seen through `codes`, each (B, L); `places` matters to ARC only.
+
+    Raises:
+        IndexError: there is no such example or no such augmentation.
+    """
+    if not rows.shape == codes.shape == places.shape:
+        raise IndexError(f"{rows.size} examples, {codes.size} codes and {places.size} places")
+    if rows.size and not (rows.min() >= 0 and rows.max() < len(dataset.inputs)):
+        raise IndexError(f"examples {rows.min()} to {rows.max()} of {len(dataset.inputs)}")
+    if codes.max(initial=0) >= order_of(dataset.manifest):
+        raise IndexError(f"augmentation {codes.max()} of {order_of(dataset.manifest)}")
     inputs, labels = np.empty((2, rows.size, dataset.seq_len), np.uint8)
     side = dataset.grid_shape[0]
     if dataset.augmentation == "arc":

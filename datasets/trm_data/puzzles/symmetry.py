@@ -148,12 +148,24 @@ def colour_map(code: int, out: Any) -> None:
 
 
 def arc_code(dihedral: int, colours: Bytes) -> int:
-    """The code of an ARC augmentation; `colours[c]` is the new colour of `c` and `colours[0] == 0`."""
+    """The code of an ARC augmentation; `colours[c]` is the new colour of `c` and `colours[0] == 0`.
+
+    Raises:
+        ValueError: not a permutation of the ten colours that keeps 0.
+    """
+    if len(colours) != 10 or colours[0] != 0 or sorted(colours.tolist()) != list(range(10)):
+        raise ValueError(f"{colours.tolist()} is no permutation of the colours that keeps black")
     return dihedral + 8 * int(rank(colours[1:].astype(np.int64) - 1))
 
 
 def arc_colours(code: int) -> Bytes:
-    """The new colour of every colour under ARC augmentation `code`."""
+    """The new colour of every colour under ARC augmentation `code`.
+
+    Raises:
+        ValueError: there is no such augmentation.
+    """
+    if not 0 <= code < ARC_ORDER:
+        raise ValueError(f"{code} is no ARC augmentation: codes end at {ARC_ORDER - 1}")
     out = np.empty(10, np.uint8)
     colour_map(code, out)
     return out
@@ -197,21 +209,32 @@ def dihedral(grid: Bytes, number: int) -> Bytes:
 def _fit(grid: Bytes, moved: Bytes, rows: Ints, cols: Ints, digits: Ints, box_rows: int, box_cols: int) -> bool:
     """Complete a symmetry given by the sources of the upper left box; False if it does not map grid to moved."""
     side = rows.size
+    old, new = 0, 0  # masks of digits: the box of a grid that is no Sudoku may hold a digit twice
     for r in range(box_rows):
         for c in range(box_cols):
-            digits[grid[rows[r] * side + cols[c]]] = moved[r * side + c]
+            digit = grid[rows[r] * side + cols[c]]
+            digits[digit] = moved[r * side + c]
+            old |= 1 << digit
+            new |= 1 << moved[r * side + c]
+    if old != new or old != (1 << (side + 1)) - 2:
+        return False
     for c in range(box_cols, side):
         cols[c] = -1
         for source in range(side):
             if digits[grid[rows[0] * side + source]] == moved[c]:
                 cols[c] = source
+        if cols[c] < 0:
+            return False
         for r in range(1, box_rows):
             if digits[grid[rows[r] * side + cols[c]]] != moved[r * side + c]:
                 return False
     for r in range(box_rows, side):
+        rows[r] = -1
         for source in range(side):
             if digits[grid[source * side + cols[0]]] == moved[r * side]:
                 rows[r] = source
+        if rows[r] < 0:  # only where a column of `grid` does not hold every digit
+            return False
         for c in range(side):
             if digits[grid[rows[r] * side + cols[c]]] != moved[r * side + c]:
                 return False

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, DatasetOption, WeightsOption
-from orchestrator.cli.options import INPUT_FILE, OUTPUT_FILE, JsonOption, RecipeOption, SetOption, StorageOption
+from orchestrator.cli.options import (
+    INPUT_FILE,
+    OUTPUT_FILE,
+    JsonOption,
+    RecipeOption,
+    SetOption,
+    StorageOption,
+    TrustOption,
+    trust_recursions,
+)
 
 if TYPE_CHECKING:
     from trm_data.config import DataConfig
@@ -104,6 +113,7 @@ def export(
     ],
     at: AtOption = "last",
     weights: WeightsOption = "ema",
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Write a checkpoint as the official code saves it: a state dict, and the all_config.yaml next to it.
@@ -116,6 +126,7 @@ def export(
     from trm_model.checkpoints.official import export_official
     from trm_model.checkpoints.trained import load_trained
 
+    trust_recursions(trust)
     found = find_checkpoint(checkpoint, open_storage(storage), at)
     trained = load_trained(found.load(), weights)
     export_official(trained.model, trained.config, output)

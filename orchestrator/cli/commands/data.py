@@ -40,11 +40,11 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
         rows = [{"name": b.name, "description": b.description, "source": b.source} for b in list_benchmarks()]
         print(json.dumps({"benchmarks": rows, "built": [_row(dataset) for dataset in built]}, indent=1))
         return
-    rows = table("benchmark", "what it is", "source", "licence")
-    rows.columns[0].no_wrap = True
+    known = table("benchmark", "what it is", "source", "licence")
+    known.columns[0].no_wrap = True
     for benchmark in list_benchmarks():
-        rows.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
-    out.print(rows)
+        known.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
+    out.print(known)
     if built:
         out.print(f"\nbuilt in {root}:")
     for dataset in built:
@@ -134,16 +134,19 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
     Example: trm data verify arc-agi-1
     """
     from orchestrator.cli.views.console import BuildBar, line, out
+    from orchestrator.records.datasets import locate
+    from orchestrator.storage import open_storage
+    from trm_data import open_dataset
     from trm_data import verify as check
 
-    found = _find(dataset, storage)
     with BuildBar() as progress:
-        problems = check(found, progress)
+        folder = locate(open_storage(storage), dataset, progress)
+        problems = check(folder, progress)
     for problem in problems:
         out.print(line(("wrong", "red"), f" {problem}"))
     if problems:
         raise typer.Exit(1)
-    out.print(f"{found.path.name}: nothing wrong; {_counts(found)}")
+    out.print(f"{folder.name}: nothing wrong; {_counts(open_dataset(folder))}")
 
 
 @app.command()

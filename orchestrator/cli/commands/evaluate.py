@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, DatasetOption
-from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption
+from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_recursions
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.checkpoints import Scored
@@ -45,6 +45,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for per-item outcomes and submissions.", **OUTPUT_FOLDER)
     ] = None,
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -67,6 +68,7 @@ def evaluate(
     from orchestrator.storage import open_storage
     from trm_model.config import TrialConfig
 
+    trust_recursions(trust)
     store = open_storage(storage)
     found = [find_checkpoint(address, store, at) for address in checkpoints]
     loaded = {one.where: one.load() for one in found}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, WeightsOption
-from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption
+from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption, TrustOption, trust_recursions
 from trm_data.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def solve(
     ] = None,
     at: AtOption = "last",
     weights: WeightsOption = "ema",
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -55,6 +56,7 @@ def solve(
     from trm_model.checkpoints.trained import load_trained
     from trm_model.evaluation.solve import solve_text
 
+    trust_recursions(trust)
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
     trained = load_trained(found.load(), weights)
@@ -111,6 +113,7 @@ def export(
     ] = None,
     at: AtOption = "last",
     weights: WeightsOption = "ema",
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Write a trained model as a program for other runtimes, checked against PyTorch before it is handed over.
@@ -130,6 +133,7 @@ def export(
     from trm_model.checkpoints.export import kind_of
     from trm_model.checkpoints.trained import load_trained
 
+    trust_recursions(trust)
     kind = kind_of(format_)
     trained = load_trained(find_checkpoint(checkpoint, open_storage(storage), at).load(), weights)
     written = write(trained.model, output, kind=kind, steps=steps)

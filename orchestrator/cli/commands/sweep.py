@@ -25,8 +25,10 @@ from orchestrator.cli.options import (
     SetOption,
     StorageOption,
     TrialsOption,
+    TrustOption,
     VaryOption,
     make_sweep,
+    trust_recursions,
 )
 from orchestrator.cli.run_options import (
     AddressOption,
@@ -128,6 +130,7 @@ def run(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    trust: TrustOption = None,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
@@ -149,6 +152,9 @@ def run(
 
     trm sweep resume demo --max-trials 40 --max-hours 2
     """
+    from orchestrator.api.inputs import is_file_name
+
+    trust_recursions(trust)
     sweep = make_sweep(
         file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
         name=name, gpu=gpu, cpus=cpus,
@@ -162,6 +168,7 @@ def run(
         "share_gpus": share_gpus,
         "canary": canary,
         "reuse": reuse,
+        "is_stored": file is not None and not is_file_name(file),
         "budget": budget(max_trials, max_gpu_hours, max_usd, max_hours),
     }
     raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options))

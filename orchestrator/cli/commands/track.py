@@ -111,8 +111,9 @@ def register(
     definition = load_definition(store, sweep)
     records = read_trials(store, sweep)
     won = winner(records, sweep)
-    trial = won.record
-    trained = load_trained(find_checkpoint(f"{sweep}/{trial.trial_id}", store).load(), (trial.result or {})["weights"])
+    trial, result = won.record, won.record.result
+    assert result is not None, "only a finished trial wins"
+    trained = load_trained(find_checkpoint(f"{sweep}/{trial.trial_id}", store).load(), result.weights)
     projection = MlflowProjection(uri, artifacts=artifact_location(store))
     with only_writer(store, sweep, uri, wait_s=WAIT_S):
         projection.sync(records, sweep, definition.plain())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, StorageOption
+from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
 app = typer.Typer(help="Look at one trial, or run it again.", no_args_is_help=True)
 
@@ -37,6 +37,7 @@ def reproduce(
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="Largest difference of a metric that counts as the same.")
     ] = 0.0,
+    trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -56,6 +57,7 @@ def reproduce(
     from orchestrator.cli.views.train import TrainView
     from orchestrator.storage import open_storage
 
+    trust_recursions(trust)
     with CallbackList([TrainView()]) as display:
         found = run_again(open_storage(storage), trial, display)
     raise typer.Exit(show_reproduction(found, tolerance, as_json))

@@ -129,7 +129,7 @@ def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking
         out.print(f"the space holds only {len([s for s in states if s.trial.stage == 'explore'])} configurations")
     for record in planner.best(1):
         assert record.result is not None
-        value = record.result["metrics"][sweep.metric]
+        value = record.result.metrics[sweep.metric]
         out.print(
             f"best explored: {record.family} ({100 * value:.1f} % {sweep.metric.replace('_', ' ')} on validation)"
         )

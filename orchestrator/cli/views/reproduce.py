@@ -22,7 +22,7 @@ def show_reproduction(found: Reproduction, tolerance: float, as_json: bool) -> i
         out.print(f"trial {first.trial_id} reproduced: every score and every answer is the same, to the last bit")
     else:
         for name, value in compared.differences.items():
-            then, now = first.result["metrics"].get(name), second.result["metrics"].get(name)
+            then, now = first.result.metrics.get(name), second.result.metrics.get(name)
             out.print(f"{name}: {then} then, {now} now (difference {value:.3g})")
         verdict = f"within the tolerance of {tolerance:g}" if is_same else f"not within {tolerance:g}"
         out.print(f"trial {first.trial_id}: largest difference {compared.largest_difference:.3g}, {verdict}")

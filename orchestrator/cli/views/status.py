@@ -33,7 +33,7 @@ def summary(state: SweepState) -> dict[str, Any]:
 def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
     metric = state.sweep.metric
     curve = record.curve(metric)
-    value = record.result["metrics"].get(metric) if record.result else curve[-1][1] if curve else None
+    value = record.result.metrics.get(metric) if record.result else curve[-1][1] if curve else None
     last = record.attempts[-1] if record.attempts else None
     return {
         "trial_id": record.trial_id,
@@ -44,10 +44,10 @@ def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
         "step": record.step,
         "max_steps": record.config.train.max_steps,
         metric: value,
-        "split": record.result["split"] if record.result else "validation",
+        "split": record.result.split if record.result else "validation",
         "attempts": len(record.attempts),
-        "host": last.start.get("host") if last else None,
-        "gpu_type": last.start.get("gpu_type") if last else None,
+        "host": last.start.host if last else None,
+        "gpu_type": last.start.gpu_type if last else None,
         "reason": record.reason,
     }
 
@@ -68,7 +68,7 @@ def sweep_view(state: SweepState) -> RenderableType:
     """Return who runs the sweep, a row per trial, and the counts."""
     driver = state.driver
     where = f"runs as process {driver['pid']} on {driver['host']}" if driver else "is not running"
-    spent = sum(float(a.end["train_s"]) for r in state.trials for a in r.attempts[-1:] if a.end)
+    spent = sum(a.end.train_s for r in state.trials for a in r.attempts[-1:] if a.end)
     return Group(
         line((state.sweep.name, "bold"), f" ({state.sweep.kind}) {where}"),
         _table(state),

@@ -37,7 +37,9 @@ class TrainView(Callback):
             self._task = self._bar.add_task("training", total=max_steps, note="")
         shown = {key: report.metrics[key] for key in SHOWN if key in report.metrics}
         note = "  ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in shown.items())
-        self._bar.update(self._task, completed=report.step, **({"note": note} if note else {}))
+        self._bar.update(self._task, completed=report.step)
+        if note:
+            self._bar.update(self._task, note=note)
         if not err.is_terminal and report.kind == "rung":
             err.print(f"step {report.step}/{max_steps}  {note}")
 
@@ -66,10 +68,10 @@ def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
     result = outcome.record.result
     assert result is not None
     if as_json:
-        shown = {key: value for key, value in result.items() if key != "per_item"}
+        shown = {key: value for key, value in result.plain().items() if key != "per_item"}
         print(json.dumps({"trial_id": outcome.record.trial_id, **shown}, indent=1))
         return 0
-    exact, cell = 100 * result["metrics"]["exact_accuracy"], 100 * result["metrics"]["cell_accuracy"]
-    out.print(f"{exact:.1f} % of {result['items']} {result['split']} puzzles solved, {cell:.1f} % of cells right")
+    exact, cell = 100 * result.metrics["exact_accuracy"], 100 * result.metrics["cell_accuracy"]
+    out.print(f"{exact:.1f} % of {result.items} {result.split} puzzles solved, {cell:.1f} % of cells right")
     out.print(f"record: {outcome.location}", soft_wrap=True)
     return 0

@@ -12,7 +12,7 @@ from rich.table import Table
 from orchestrator.cli.views.console import clock_of, duration, out
 from orchestrator.records.events import trial_events
 from orchestrator.records.index import differences, find_definition, find_trial
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import Origin, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 
@@ -43,7 +43,7 @@ def show_trial(storage: Storage, address: str, as_json: bool) -> None:
 
 def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
     """Return plain data for a script: identity, state, differences from the sweep's base, curve, attempts, result."""
-    result = record.result and {key: value for key, value in record.result.items() if key != "per_item"}
+    result = record.result and {key: value for key, value in record.result.plain().items() if key != "per_item"}
     return {
         "trial_id": record.trial_id,
         "sweep": record.sweep,
@@ -54,12 +54,14 @@ def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
         "reason": record.reason,
         "step": record.step,
         "max_steps": record.config.train.max_steps,
-        "dataset": record.dataset,
-        "origin": record.origin,
+        "dataset": record.dataset.plain(),
+        "origin": record.origin and record.origin.plain(),
         "differs_from_base": differences(sweep.base.plain(), record.config.plain()) if sweep else [],
         "curve": record.curve("exact_accuracy"),
-        "attempts": [{"number": a.number, "start": a.start, "end": a.end} for a in record.attempts],
-        "retries": record.retries,
+        "attempts": [
+            {"number": a.number, "start": a.start.plain(), "end": a.end and a.end.plain()} for a in record.attempts
+        ],
+        "retries": [retry.plain() for retry in record.retries],
         "result": result,
     }
 
@@ -67,7 +69,7 @@ def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
 def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("trial", f"{record.trial_id} of {record.sweep} ({record.stage})"),
-        ("configuration", f"{record.family}, seed {record.config.seed}, {record.dataset.get('benchmark', '')}"),
+        ("configuration", f"{record.family}, seed {record.config.seed}, {record.dataset.benchmark}"),
         ("status", f"{record.status} at step {record.step}/{record.config.train.max_steps}"),
     ]
     if record.reason:
@@ -80,16 +82,16 @@ def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
         if curve:
             lines.append((f"exact on {split}", f"{sparkline([v for _, v in curve])} {100 * curve[-1][1]:.1f} %"))
     if record.result is not None:
-        metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in record.result["metrics"].items())
-        lines.append(("result", f"{metrics} on {record.result['items']} {record.result['split']} puzzles"))
-        lines.append(("training", duration(record.result["train_s"])))
+        metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in record.result.metrics.items())
+        lines.append(("result", f"{metrics} on {record.result.items} {record.result.split} puzzles"))
+        lines.append(("training", duration(record.result.train_s or 0.0)))
     return lines
 
 
-def _format_origin(origin: dict[str, Any]) -> str:
-    if origin["kind"] == "reused":
-        return f"reused from sweep {origin['sweep']}: nothing was run again"
-    return f"continues trial {origin['trial_id']}, which had fewer steps"
+def _format_origin(origin: Origin) -> str:
+    if origin.kind == "reused":
+        return f"reused from sweep {origin.sweep}: nothing was run again"
+    return f"continues trial {origin.trial_id}, which had fewer steps"
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:

@@ -38,7 +38,7 @@ def build_leaderboard(
         UserError: a benchmark that is neither published nor among the records.
     """
     names = {row.benchmark for row in baselines} | {label(r) for r in records}
-    names |= {str(r.dataset["benchmark"]) for r in records}
+    names |= {r.dataset.benchmark for r in records}
     names |= {name for m in measured for name in (measured_label(m), m.plan.benchmark)}
     if benchmark is not None and not {benchmark, f"{benchmark}-generated"} & names:
         raise UserError(f"there is no leaderboard for benchmark {benchmark!r}", nearest(benchmark, names))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.results import stats
 from orchestrator.results.leaderboard.cost import mean_cost, trial_cost
 from orchestrator.results.leaderboard.rows import Entry, Provenance, TableKey, item_interval, table_key, task_interval
@@ -34,9 +34,9 @@ def refusal(record: TrialRecord) -> str | None:
         return "search stage"
     if record.status is not Status.FINISHED or record.result is None:
         return f"not finished ({record.status})"
-    if record.result["split"] != "test":
-        return f"scored on {record.result['split']}"
-    if not any(metric in record.result["metrics"] for metric in RANKED_METRICS):
+    if record.result.split != "test":
+        return f"scored on {record.result.split}"
+    if not any(metric in record.result.metrics for metric in RANKED_METRICS):
         return "no ranked metric"
     return None
 
@@ -48,8 +48,8 @@ def refusals(records: Iterable[TrialRecord]) -> dict[str, int]:
 
 def label(record: TrialRecord) -> str:
     """The benchmark's name in tables: generated puzzles never go by the name of a published set."""
-    name = str(record.dataset["benchmark"])
-    return f"{name}-generated" if record.dataset["generated"] and not name.endswith("-generated") else name
+    name = record.dataset.benchmark
+    return f"{name}-generated" if record.dataset.generated and not name.endswith("-generated") else name
 
 
 _Group = tuple[TableKey, str]
@@ -57,18 +57,17 @@ _Group = tuple[TableKey, str]
 
 def puzzles_scored(record: TrialRecord) -> int:
     """Puzzles behind a result: an ARC task is one, however many test inputs it has."""
-    result = record.result or {}
-    per_task = result.get("per_task")
-    if per_task:
-        return len(next(iter(per_task.values())))
-    if str(record.dataset["benchmark"]).startswith("arc") and record.config.evaluation.max_puzzles is None:
-        return int(record.dataset["counts"]["test"])
-    return int(result["items"])
+    assert record.result is not None, "only finished trials are ranked"
+    if record.result.per_task:
+        return len(next(iter(record.result.per_task.values())))
+    if record.dataset.benchmark.startswith("arc") and record.config.evaluation.max_puzzles is None:
+        return record.dataset.counts["test"]
+    return record.result.items
 
 
 def _key(record: TrialRecord, metric: str) -> TableKey:
-    total = int(record.dataset["counts"]["test"])
-    return table_key(label(record), str(record.dataset["fingerprint"]), metric, puzzles_scored(record), total)
+    total = record.dataset.counts["test"]
+    return table_key(label(record), record.dataset.fingerprint, metric, puzzles_scored(record), total)
 
 
 def first_puzzles(record: TrialRecord, puzzles: int) -> TrialRecord | None:
@@ -76,17 +75,18 @@ def first_puzzles(record: TrialRecord, puzzles: int) -> TrialRecord | None:
     of it, or it does not say how they went."""
     from trm_model.evaluation.outcomes import unpack_items
 
-    result = record.result or {}
-    if puzzles_scored(record) <= puzzles:
+    result = record.result
+    if result is None or puzzles_scored(record) <= puzzles:
         return None
-    if "per_task" in result:
-        per_task = {name: shares[:puzzles] for name, shares in result["per_task"].items()}
+    if result.per_task:
+        per_task = {name: shares[:puzzles] for name, shares in result.per_task.items()}
         metrics = {name: float(np.mean(shares)) for name, shares in per_task.items()}
-        return replace(record, result={**result, "metrics": metrics, "per_task": per_task})
-    if "per_item" not in result or int(result["items"]) != puzzles_scored(record):
+        return replace(record, result=result.model_copy(update={"metrics": metrics, "per_task": per_task}))
+    if result.per_item is None or result.items != puzzles_scored(record):
         return None
-    exact = unpack_items(result["per_item"], int(result["items"]))[:puzzles]
-    return replace(record, result={**result, "items": puzzles, "metrics": {"exact_accuracy": float(exact.mean())}})
+    exact = unpack_items(result.per_item, result.items)[:puzzles]
+    scored = {"items": puzzles, "metrics": {"exact_accuracy": float(exact.mean())}}
+    return replace(record, result=result.model_copy(update=scored))
 
 
 def settings_of(record: TrialRecord) -> dict[str, Any]:
@@ -98,10 +98,9 @@ def group_families(records: Iterable[TrialRecord], metric: str) -> dict[_Group, 
     """The runs of each configuration (a trial without its seed), by the table that they belong to."""
     groups: dict[_Group, list[TrialRecord]] = defaultdict(list)
     for record in records:
-        result = record.result or {}
-        if metric in result["metrics"]:
+        if record.result is not None and metric in record.result.metrics:
             seedless = record.config.model_copy(update={"seed": 0})
-            identity = trial_id(seedless, str(record.dataset["fingerprint"]))
+            identity = trial_id(seedless, record.dataset.fingerprint)
             groups[_key(record, metric), identity].append(record)
     return groups
 
@@ -123,8 +122,8 @@ def named_entries(groups: dict[_Group, list[TrialRecord]], metric: str) -> list[
 
 def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
     group = sorted(group, key=lambda record: record.config.seed)
-    results = [record.result or {} for record in group]
-    scores = tuple(100 * float(result["metrics"][metric]) for result in results)
+    results = [record.result for record in group if record.result is not None]
+    scores = tuple(100 * result.metrics[metric] for result in results)
     items = puzzles_scored(group[0])
     mean = float(np.mean(scores))
     provenance = Provenance(
@@ -134,14 +133,14 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         sweeps=_distinct(record.sweep for record in group),
         stages=_distinct(record.stage for record in group),
         settings=settings_of(group[0]),
-        fingerprint=str(group[0].dataset["fingerprint"]),
+        fingerprint=group[0].dataset.fingerprint,
         commits=_distinct(commit for record in group for commit in _commits(record)),
         machines=_distinct(machine for record in group for machine in _machines(record)),
         spread=stats.spread(scores),
         seed_interval=stats.mean_interval(scores, resolution=100 / items),
-        train_flops=_mean(results, "train_flops"),
-        train_s=_mean(results, "train_s"),
-        puzzles_presented=_mean(results, "puzzles_presented"),
+        train_flops=_mean([result.train_flops for result in results]),
+        train_s=_mean([result.train_s for result in results]),
+        puzzles_presented=_mean([result.puzzles_presented for result in results]),
         cost=mean_cost([trial_cost(record) for record in group]),
     )
     return Entry(
@@ -151,22 +150,24 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         items=items,
         item_interval=_interval(results, metric, mean, items),
         seeds=len(group),
-        params=results[0].get("num_parameters"),
+        params=results[0].num_parameters,
         source="this project",
         evidence="own",
         own=provenance,
     )
 
 
-def _interval(results: list[dict[str, Any]], metric: str, mean: float, items: int) -> Interval:
+def _interval(results: list[TrialResult], metric: str, mean: float, items: int) -> Interval:
     """Over puzzles, for these very checkpoints: task means are not proportions and are drawn again by task."""
-    shares = [result.get("per_task", {}).get(metric) for result in results]
-    return task_interval(np.mean(shares, axis=0).tolist()) if all(shares) else item_interval(mean, items)
+    shares = [result.per_task[metric] for result in results if result.per_task.get(metric)]
+    if len(shares) < len(results):
+        return item_interval(mean, items)
+    return task_interval(np.mean(shares, axis=0).tolist())
 
 
-def _mean(results: list[dict[str, Any]], name: str) -> float | None:
-    values = [float(result[name]) for result in results if result.get(name) is not None]
-    return float(np.mean(values)) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:
@@ -177,9 +178,9 @@ def _commits(record: TrialRecord) -> list[str]:
     """The code of each attempt: the commit of a checkout, else the version of the installed package."""
     found = []
     for attempt in record.attempts:
-        git, versions = attempt.start.get("git") or {}, attempt.start.get("versions") or {}
-        if git.get("commit"):
-            found.append(f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}")
+        git, versions = attempt.start.git, attempt.start.versions
+        if git.commit:
+            found.append(f"{git.commit[:12]}{' with changes' if git.dirty else ''}")
         elif "trm-orchestrator" in versions:
             found.append(f"version {versions['trm-orchestrator']}")
     return found
@@ -187,4 +188,4 @@ def _commits(record: TrialRecord) -> list[str]:
 
 def _machines(record: TrialRecord) -> list[str]:
     starts = [attempt.start for attempt in record.attempts]
-    return [f"{s.get('host', '?')} ({s.get('gpu_name') or s.get('processor') or s.get('device', '?')})" for s in starts]
+    return [f"{s.host or '?'} ({s.gpu_name or s.processor or s.device or '?'})" for s in starts]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_per_gpu_hour
@@ -42,17 +42,17 @@ WORLD_GRID = Grid(436.0, "world average of 2022, Ember, Global Electricity Revie
 def trial_cost(record: TrialRecord) -> Cost | None:
     """GPU-hours, dollars and energy of a trial; None if no attempt had a GPU."""
     starts = [attempt.start for attempt in record.attempts]
-    later = [*(after["started_s"] for _, after in pairwise(starts)), float("inf")]
+    later = [*(after.started_s for _, after in pairwise(starts)), float("inf")]
     hours, usd, kwh = 0.0, 0.0, 0.0
     known_price = known_power = True
     for attempt, until in zip(record.attempts, later, strict=True):
-        name = attempt.start.get("gpu_name") or attempt.start.get("gpu_type")
-        if not name or attempt.start.get("device") == "cpu":
+        name = attempt.start.gpu_name or attempt.start.gpu_type
+        if not name or attempt.start.device == "cpu":
             continue
-        last_seen = [row.time_s for row in record.rows if attempt.start["started_s"] <= row.time_s < until]
-        ended = attempt.end["ended_s"] if attempt.end else max(last_seen, default=attempt.start["started_s"])
-        share = (ended - attempt.start["started_s"]) / 3600 * float(attempt.start.get("gpu_count") or 1)
-        price, power = _price(name, attempt.start.get("market")), _power_kw(name)
+        last_seen = [row.time_s for row in record.rows if attempt.start.started_s <= row.time_s < until]
+        ended = attempt.end.ended_s if attempt.end else max(last_seen, default=attempt.start.started_s)
+        share = (ended - attempt.start.started_s) / 3600 * float(attempt.start.gpu_count or 1)
+        price, power = _price(name, attempt.start.market), _power_kw(name)
         hours += share
         known_price, known_power = known_price and price is not None, known_power and power is not None
         usd, kwh = usd + share * (price or 0.0), kwh + share * (power or 0.0)
@@ -94,9 +94,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _price(name: str, market: Market | None) -> float | None:
+def _price(name: str, market: str | None) -> float | None:
     try:
-        return usd_per_gpu_hour(name, market or "on-demand")
+        return usd_per_gpu_hour(name, cast("Market", market or "on-demand"))
     except CatalogueError:
         return None
 

@@ -47,7 +47,7 @@ def shortened(records: Sequence[TrialRecord], measurements: Iterable[Measured]) 
         first_puzzles(record, puzzles)
         for fingerprint, puzzles in sorted(parts)
         for record in records
-        if str(record.dataset["fingerprint"]) == fingerprint
+        if record.dataset.fingerprint == fingerprint
     )
     return [record for record in found if record is not None]
 

@@ -300,7 +300,7 @@ def provenance_rows(entry: Entry, study: Study, grid: Grid | None = None) -> lis
         ("Scores, %", runs),
         ("Trials", ", ".join(own.trial_ids)),
         ("Sweep, stage", f"{', '.join(own.sweeps)}; {', '.join(own.stages)}"),
-        ("Dataset", f"{own.fingerprint} ({study.records[0].dataset.get('source') or 'own source'})"),
+        ("Dataset", f"{own.fingerprint} ({study.records[0].dataset.source or 'own source'})"),
         ("Commit", ", ".join(own.commits) or "not recorded"),
         ("Machine", ", ".join(own.machines) or "not recorded"),
         ("Training", f"{markup.duration(own.train_s)}, {markup.flops(own.train_flops)} per run"),

@@ -71,7 +71,7 @@ def studies(records: Sequence[TrialRecord]) -> list[Study]:
     """One study per dataset, the largest first."""
     groups: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
     for record in records:
-        groups[label(record), str(record.dataset["fingerprint"])].append(record)
+        groups[label(record), record.dataset.fingerprint].append(record)
     found = [_study(name, fingerprint, group) for (name, fingerprint), group in groups.items()]
     return sorted(found, key=lambda study: (-len(study.trials), study.benchmark))
 
@@ -94,8 +94,8 @@ def _written_out(settings: dict[str, Any], record: TrialRecord) -> dict[str, Val
 
 def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
     curve = record.curve("exact_accuracy")
-    result = record.result or {}
-    final = result.get("metrics", {}).get("exact_accuracy")
+    result = record.result
+    final = result.metrics.get("exact_accuracy") if result else None
     score = final if final is not None else curve[-1][1] if curve else None
     return TrialView(
         trial_id=record.trial_id,
@@ -105,7 +105,7 @@ def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
         seed=record.config.seed,
         settings=settings,
         score=None if score is None or not math.isfinite(score) else 100 * score,
-        split=result.get("split", "validation"),
+        split=result.split if result else "validation",
         status=record.status,
         step=record.step,
         curve=tuple((step, 100 * value) for step, value in thin(curve) if math.isfinite(value)),

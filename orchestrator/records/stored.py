@@ -1,0 +1,63 @@
+"""Read stored JSON: what is damaged, or written by a newer version, is an error that names the file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from orchestrator.records.schema import RecordPart
+from orchestrator.storage.base import Storage
+from trm_data.errors import ConfigError, UserError
+
+Part = TypeVar("Part", bound=RecordPart)
+
+
+class DamagedRecordError(UserError):
+    """A stored file that cannot be read as what it should be."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file} is damaged or was written by a newer version: {reason}", "Restore or delete it")
+        self.file = file
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        return type(self), (self.file, self.reason)
+
+
+def parse_json(data: bytes, file: str) -> dict[str, Any]:
+    """Return the object that `data` holds.
+
+    Raises:
+        DamagedRecordError: it is no JSON object; `file` says where it comes from.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise DamagedRecordError(file, "it is empty" if not data.strip() else f"no JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise DamagedRecordError(file, "no JSON object")
+    return value
+
+
+def read_json(folder: Storage, key: str) -> dict[str, Any]:
+    """Return a stored JSON object.
+
+    Raises:
+        KeyError: there is no such file.
+        DamagedRecordError: it is no JSON object.
+    """
+    return parse_json(folder.read(key), f"{folder.url}/{key}")
+
+
+def read_part(folder: Storage, key: str, kind: type[Part]) -> Part:
+    """Return a part of a record.
+
+    Raises:
+        KeyError: there is no such file.
+        DamagedRecordError: it cannot be read as a `kind`.
+    """
+    values = read_json(folder, key)
+    try:
+        return kind.parse(values)
+    except ConfigError as error:
+        raise DamagedRecordError(f"{folder.url}/{key}", error.what) from None

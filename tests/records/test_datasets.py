@@ -1,0 +1,118 @@
+"""Datasets named by records and storages of others: nothing unlisted, changed or outside their folder is opened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.records import datasets
+from orchestrator.records.datasets import ensure_local, provide
+from orchestrator.storage import LocalStorage, Storage, open_storage
+from tests.cli.test_cli import call
+from tests.support.sweeps import TINY, set_options
+from trm_data.config import DataRequest
+from trm_data.errors import DataError
+
+REQUEST = DataRequest(benchmark="sudoku-4x4", blanks=6, num_train=8, num_validation=4, num_test=4)
+
+
+@pytest.fixture
+def bucket(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Storage, str, Path]:
+    """A remote storage with one dataset, its name, and the empty cache of another reader."""
+    storage, cache = open_storage(s3_bucket), tmp_path / "cache"
+    monkeypatch.setattr(datasets, "cache_root", lambda: tmp_path / "builder")
+    name = provide(storage, REQUEST).path.name
+    monkeypatch.setattr(datasets, "cache_root", lambda: cache)
+    return storage, name, cache
+
+
+def edit(storage: Storage, key: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a JSON file of a storage."""
+    values = json.loads(storage.read(key))
+    change(values)
+    storage.write(key, json.dumps(values).encode())
+
+
+def test_download_takes_only_what_the_manifest_lists(bucket: tuple[Storage, str, Path]) -> None:
+    storage, name, cache = bucket
+    for extra in ("sitecustomize.py", "deep/evil.arrow"):
+        storage.write(f"datasets/{name}/{extra}", b"unlisted")
+    dataset = ensure_local(storage, name)
+    listed = {"manifest.json", ".checked.json", *dataset.manifest.files}
+    assert {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()} == {
+        f"{name}/{file}" for file in listed
+    }
+
+
+def test_download_of_a_changed_file_is_refused(bucket: tuple[Storage, str, Path]) -> None:
+    storage, name, cache = bucket
+    storage.write(f"datasets/{name}/puzzles.arrow", b"something else")
+    with pytest.raises(DataError, match=r"puzzles\.arrow: its content has changed"):
+        ensure_local(storage, name)
+    storage.delete(f"datasets/{name}/puzzles.arrow")
+    with pytest.raises(DataError, match=r"puzzles\.arrow is missing"):
+        ensure_local(storage, name)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["../../escaped.arrow", "/tmp/escaped.arrow", "conftest.py"])
+def test_manifest_that_lists_files_elsewhere_is_refused(file: str, bucket: tuple[Storage, str, Path]) -> None:
+    storage, name, cache = bucket
+    edit(storage, f"datasets/{name}/manifest.json", lambda manifest: manifest["files"].update({file: "0" * 64}))
+    with pytest.raises(DataError, match="is no name of a dataset's file"):
+        ensure_local(storage, name)
+    assert list(cache.iterdir()) == []
+
+
+def test_dataset_of_a_record_lies_in_the_storage(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "runs")
+    elsewhere = provide(LocalStorage(tmp_path / "other"), REQUEST).path
+    for name in (str(elsewhere), f"../../other/datasets/{elsewhere.name}", ".hidden", ""):
+        with pytest.raises(DataError, match="is no name of a dataset"):
+            ensure_local(storage, name)
+
+
+@pytest.fixture
+def own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, Path, str]:
+    """A list of puzzles, a storage in which a trial was trained on it, and the trial's address."""
+    source, storage = tmp_path / "mine.txt", tmp_path / "runs"
+    inputs = provide(LocalStorage(tmp_path / "generated"), REQUEST).inputs
+    source.write_text("".join("".join(".1234"[cell - 1] for cell in cells) + "\n" for cells in inputs))
+    sizes = {"data.num_train": 8, "data.num_validation": 4, "data.num_test": 4}
+    settings = {**TINY, **sizes, "data.blanks": "null", "data.source": source}
+    options = [*set_options(settings), "--storage", str(storage)]
+    code, out, err = call(capsys, "train", *options, "--json")
+    assert code == 0, err
+    return source, storage, f"train/{json.loads(out)['trial_id']}"
+
+
+def test_source_that_a_checkpoint_names_is_not_opened(
+    own: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, storage, address = own
+    folder = storage / "sweeps" / address.replace("/", "/trials/") / "checkpoints"
+    checkpoint = max(folder.glob("step-*"))
+    code, _, err = call(capsys, "eval", str(checkpoint), "--storage", str(storage))
+    assert code == 0, f"the dataset is built: {err}"
+    code, _, err = call(capsys, "eval", str(checkpoint), "--storage", str(tmp_path / "empty"))
+    assert code == 2 and f"holds no dataset built from {source}" in err and len(err.splitlines()) == 1
+
+
+def test_source_that_only_a_stored_sweep_names_is_not_opened(
+    own: tuple[Path, Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, storage, address = own
+    config = json.loads((storage / "sweeps" / address.replace("/", "/trials/") / "trial.json").read_text())["config"]
+    (storage / "sweeps/theirs").mkdir()
+    (storage / "sweeps/theirs/sweep.json").write_text(json.dumps({"name": "theirs", "base": config}))
+    shutil.rmtree(storage / "datasets")
+    code, _, err = call(capsys, "sweep", "resume", "theirs", "--storage", str(storage), "--tracking", "none")
+    assert code == 2 and f"holds no dataset built from {source}" in err and len(err.splitlines()) == 1
+    assert not (storage / "datasets").exists() or not list((storage / "datasets").iterdir())
+    code, _, err = call(capsys, "trial", "reproduce", address, "--storage", str(storage))
+    assert code == 2 and "holds no dataset built from" in err
