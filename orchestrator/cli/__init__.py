@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         # The last resort for a file or value that no check has met. The traceback is for whoever reports it.
         logger.debug("%s", type(error).__name__, exc_info=error)
-        _fail(f"{_describe(error)}. `trm -vv ...` shows where")
+        is_clear = isinstance(error, OSError) and error.filename is not None
+        _fail(_describe(error) + ("" if is_clear else ". `trm -vv ...` shows where"))
     sys.exit(code if isinstance(code, int) else 0)
 
 

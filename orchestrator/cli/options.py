@@ -27,14 +27,9 @@ INPUT_FOLDER: dict[str, Any] = {"exists": True, "file_okay": False, "readable": 
 OUTPUT_FILE: dict[str, Any] = {"dir_okay": False, "writable": True}
 OUTPUT_FOLDER: dict[str, Any] = {"file_okay": False, "writable": True}
 """What a path has to be: a wrong one is a usage error before anything is read or trained."""
-BaselinesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--baselines",
-        help="CSV file with result rows of your own; <storage>/baselines if left out.",
-        dir_okay=False,
-    ),
-]
+_BASELINES_HELP = "CSV file with result rows of your own; <storage>/baselines if left out."
+BaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **INPUT_FILE)]
+NewBaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **OUTPUT_FILE)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a setting: --set lr=1e-3 (repeatable).", metavar="NAME=VALUE")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import INPUT_FILE, BaselinesOption, JsonOption, StorageOption
+from orchestrator.cli.options import INPUT_FILE, BaselinesOption, JsonOption, NewBaselinesOption, StorageOption
 
 app = typer.Typer(help="Published results, and language models on the puzzles of your own runs.", no_args_is_help=True)
 
@@ -134,7 +134,7 @@ def add(
     evidence: Annotated[str, typer.Option("--evidence", help="verified, claimed or quoted.")] = "claimed",
     detail: Annotated[str, typer.Option("--detail", help="What to know about it.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Replace the same row.")] = False,
-    baselines: BaselinesOption = None,
+    baselines: NewBaselinesOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Add a published result of your own; `trm leaderboard` ranks it where it can be compared.
@@ -167,7 +167,7 @@ def update(
     ],
     date: Annotated[str, typer.Option("--date", help="Day of the export, e.g. 2026-11-22.")],
     write: Annotated[bool, typer.Option("--write", help="Write new and changed rows to your own baselines.")] = False,
-    baselines: BaselinesOption = None,
+    baselines: NewBaselinesOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
