@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
@@ -14,10 +14,12 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import _read
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
-from trm_data import Dataset
 from trm_data.errors import nearest
 from trm_model.config import TrialConfig
 from trm_model.recursion_file import trusted_source
+
+if TYPE_CHECKING:
+    from trm_data import Dataset
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
