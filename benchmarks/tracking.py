@@ -40,7 +40,7 @@ from orchestrator.records.schema import (
     TrialResult,
 )
 from orchestrator.tracking import mlflow_view
-from orchestrator.tracking.mlflow import MlflowProjection
+from orchestrator.tracking.mlflow import MlflowSync
 from orchestrator.tracking.mlflow_connection import load_mlflow
 from orchestrator.worker.provenance import processor
 from trm_data.config import DataConfig
@@ -87,7 +87,7 @@ def made_record(seed: int, points: int) -> TrialRecord:
 
 def ours(uri: str, records: Sequence[TrialRecord]) -> None:
     """One synchronisation."""
-    MlflowProjection(uri).sync(records, "benchmark", {"name": "benchmark"})
+    MlflowSync(uri).sync(records, "benchmark", {"name": "benchmark"})
 
 
 def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
@@ -154,7 +154,7 @@ IN_BATCHES = ("projection", "full batches")
 def sqlite_store(folder: Path) -> Iterator[str]:
     """An empty database, its migrations done."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    MlflowProjection(uri).sync([], "none", {})
+    MlflowSync(uri).sync([], "none", {})
     yield uri
 
 

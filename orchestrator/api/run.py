@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.api.callbacks import CallbackList
 from orchestrator.api.inputs import as_run_options, as_storage, as_sweep, is_file_name
 from orchestrator.api.progress import default_callbacks
 from orchestrator.execution.options import Callback, SweepStatus
 from orchestrator.execution.run import SweepOutcome, run_sweep
-from orchestrator.records.index import stop_reason, sweep_folder
-from orchestrator.records.reader import read_trials
-from orchestrator.records.schema import TrialRecord
-from orchestrator.search.planner import Planner
 from orchestrator.storage import Storage
 from orchestrator.storage.mounts import refuse_network_database
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.live import resolve_uri, tracked
-from orchestrator.tracking.notifications import Event, Kind, Target, counts_of, parse_targets, send, words_of
+from orchestrator.tracking.notifications import Event, Target, end_event, parse_targets, send
 from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -65,30 +62,17 @@ def run(
     with (
         CallbackList(chosen) as display,
         _notified(store, definition.name, targets, display) as ended,
-        tracked(definition, store, tracking, display.remark) as tracker,
+        tracked(definition, store, tracking, display.remark),
     ):
-        outcome = run_sweep(definition, store, run_options, CallbackList([display, _Tracking(tracker)]))
-        tracker.changed()
+        outcome = run_sweep(definition, store, run_options, display)
         ended(outcome)
     return outcome
 
 
-class _Tracker(Protocol):
-    def changed(self) -> None: ...
-
-
-class _Tracking(Callback):
-    """Sync a trial to MLflow when it has ended."""
-
-    def __init__(self, tracker: _Tracker) -> None:
-        self._tracker = tracker
-
-    def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
-        self._tracker.changed()
-
-
 @contextmanager
-def _notified(storage: Storage, sweep: str, targets: Sequence[Target], display: CallbackList) -> Iterator[Callable[[SweepOutcome], None]]:
+def _notified(
+    storage: Storage, sweep: str, targets: Sequence[Target], display: CallbackList
+) -> Iterator[Callable[[SweepOutcome], None]]:
     """Tell the targets how what is inside ended; it hands over its outcome, or raises."""
     outcomes: list[SweepOutcome] = []
     try:
@@ -104,12 +88,10 @@ def _notified(storage: Storage, sweep: str, targets: Sequence[Target], display: 
 
 
 def _end_event(storage: Storage, sweep: str, outcome: SweepOutcome) -> Event:
-    """Judge by how the driver ended, which knows the plan: records alone do not tell what is left to do."""
-    counts = counts_of(read_trials(storage, sweep))
-    stopped_by = stop_reason(sweep_folder(storage, sweep)) or outcome.why
-    kind: Kind = "complete" if outcome.ending is SweepStatus.COMPLETE else "budget" if stopped_by else "stopped"
-    reason = stopped_by if kind == "budget" else words_of(counts)
-    return Event(kind, sweep, f"sweep {sweep}: {kind}: {reason}", counts)
+    event = end_event(storage, sweep)
+    if outcome.ending is SweepStatus.OUT_OF_BUDGET:  # by this driver's own budget, which no record names
+        return replace(event, event="budget", text=f"sweep {sweep}: budget: {outcome.why}")
+    return event
 
 
 def _send(targets: Sequence[Target], event: Event, display: CallbackList) -> None:

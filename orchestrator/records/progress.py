@@ -117,7 +117,7 @@ def _repeated(sweep: Sweep, controls: Sequence[TrialConfig], finished: Sequence[
         return 0
 
     def value(record: TrialRecord) -> float:
-        return float(record.result.metrics.get(sweep.metric, 0.0)) if record.result else 0.0
+        return record.result.metrics.get(sweep.metric, 0.0) if record.result else 0.0
 
     ranked = sorted(finished, key=value, reverse=True)
     best = ranked if sweep.minimise else ranked[:top]

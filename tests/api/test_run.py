@@ -77,42 +77,53 @@ def test_options_reach_the_driver_and_unknown_ones_are_named(calls: list[Call], 
     assert len(calls) == 1
 
 
-def test_recorded_sweep_and_sweep_file_are_run_by_name(calls: list[Call], tmp_path: Path) -> None:
-    sweep = study()
+def recorded(tmp_path: Path) -> LocalStorage:
+    """A storage that holds the study's definition."""
     storage = LocalStorage(tmp_path / "runs")
-    sweep_folder(storage, sweep.name).write("sweep.json", to_json_bytes(sweep.plain()))
+    sweep_folder(storage, "study").write("sweep.json", to_json_bytes(study().plain()))
+    return storage
+
+
+def test_recorded_sweep_and_sweep_file_are_run_by_name(calls: list[Call], tmp_path: Path) -> None:
+    storage = recorded(tmp_path)
     orchestrator.run("study", storage, tracking="none", callbacks=[])
     file = tmp_path / "mine.py"
     file.write_text(
         "from orchestrator import Sweep, get_recipe\nsweep = Sweep(name='mine', base=get_recipe('sudoku-mini'))\n"
     )
     orchestrator.run(file, storage, tracking="none", callbacks=[])
-    assert [call["sweep"].name for call in calls] == ["study", "mine"] and calls[0]["sweep"] == sweep
+    assert [call["sweep"].name for call in calls] == ["study", "mine"] and calls[0]["sweep"] == study()
+    assert [call["options"].is_stored for call in calls] == [True, False]
     with pytest.raises(orchestrator.SweepError, match=r"no sweep 'studi'.*Did you mean 'study'"):
         orchestrator.run("studi", storage, tracking="none", callbacks=[])
 
 
-@pytest.mark.parametrize(
-    ("ends", "kind"), [(SweepStatus.COMPLETE, "complete"), (SweepStatus.STOPPED, "stopped")], ids=str
-)
-def test_end_is_notified_as_the_driver_judges_it(
-    calls: list[Call], ending: list[Any], tmp_path: Path, ends: SweepStatus, kind: str
-) -> None:
-    """No trial is recorded: the records alone would call both of them complete."""
-    ending[0] = ends
-    orchestrator.run(study(), tmp_path / "runs", tracking="none", notify=hook(tmp_path), callbacks=[])
-    assert [event["event"] for event in sent(tmp_path)] == [kind]
+def test_end_is_judged_against_the_plan(calls: list[Call], ending: list[Any], tmp_path: Path) -> None:
+    """No trial is recorded, so that nothing is unfinished: by the records alone the sweep would be complete."""
+    ending[0] = SweepStatus.STOPPED
+    storage = recorded(tmp_path)
+    orchestrator.run("study", storage, tracking="none", notify=hook(tmp_path), callbacks=[])
+    assert [event["event"] for event in sent(tmp_path)] == ["stopped"]
 
 
 def test_stop_by_the_watchdogs_budget_is_told_with_its_reason(
     calls: list[Call], ending: list[Any], tmp_path: Path
 ) -> None:
     ending[0] = SweepStatus.STOPPED
-    storage = LocalStorage(tmp_path / "runs")
+    storage = recorded(tmp_path)
     request_stop(sweep_folder(storage, "study"), "50.1 of 50 USD used")
-    orchestrator.run(study(), storage, tracking="none", notify=hook(tmp_path), callbacks=[])
+    orchestrator.run("study", storage, tracking="none", notify=hook(tmp_path), callbacks=[])
     (event,) = sent(tmp_path)
     assert event["event"] == "budget" and "50.1 of 50 USD used" in event["text"]
+
+
+def test_undelivered_notification_is_a_remark(
+    calls: list[Call], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.tracking.notifications.WEBHOOK_PAUSES_S", (0.0,))
+    noted = Noted()
+    orchestrator.run("study", recorded(tmp_path), tracking="none", notify=["http://127.0.0.1:1/"], callbacks=[noted])
+    assert any("not delivered: 127.0.0.1" in text for text in noted.heard)
 
 
 def test_failure_is_notified_and_raised(calls: list[Call], ending: list[Any], tmp_path: Path) -> None:

@@ -138,7 +138,10 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{where} is not a checkpoint of this program", "Name another, or import an official one: trm checkpoint import FILE -o OUT") from error
+        raise CheckpointError(
+            f"{where} is not a checkpoint of this program",
+            "Name another, or import an official one: trm checkpoint import FILE -o OUT",
+        ) from error
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
     return dict(header)

@@ -18,7 +18,8 @@ from orchestrator.execution.run import SweepOutcome
 from orchestrator.records.failures import ExitCode
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search.planner import Planner, TrialState
-from orchestrator.storage import Storage
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage.address import shown_address
 from orchestrator.sweep.definition import Sweep
 
 PLAIN_EVERY_S = 15.0
@@ -134,7 +135,9 @@ def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking
             f"best explored: {record.family} ({100 * value:.1f} % {sweep.metric.replace('_', ' ')} on validation)"
         )
     if tracking:
-        out.print(f"MLflow: {tracking}", soft_wrap=True)
+        local = tracking.startswith("sqlite:") and isinstance(storage, LocalStorage)
+        where = command_line("ui", storage=storage.url) if local else shown_address(tracking)
+        out.print(f"MLflow: {where}", soft_wrap=True)
     out.print(line("Compare: ", (command_line("leaderboard", storage=storage.url), "bold")), soft_wrap=True)
 
 
