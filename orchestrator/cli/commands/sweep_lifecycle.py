@@ -39,13 +39,19 @@ def extend(
     trm sweep extend depth --max-steps 4000
     """
     from orchestrator.cli.views.console import line, out
-    from orchestrator.records.extend import Extension
+    from orchestrator.records.extend import Extension, extended
     from orchestrator.records.extend import extend as extend_sweep
+    from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
 
     values = {path: tuple(found) for path, found in assignments(vary, "--vary").items()}
     store = open_storage(storage)
-    extend_sweep(store, name, Extension(trials=trials, seeds=seeds, max_steps=max_steps, vary=values))
+    more = Extension(trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
+    recorded = load_definition(store, name)
+    if extended(recorded, more).definition() == recorded.definition():
+        out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
+        return
+    extend_sweep(store, name, more)
     resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
     out.print(line("sweep ", (name, "bold"), " is extended. Run what is new: ", resume), soft_wrap=True)
 
