@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.api.status import SweepState, status
     from orchestrator.api.train import TrainOutcome, train
     from orchestrator.errors import ClusterError, SweepError
-    from orchestrator.execution.options import RunOptions, SweepStatus
-    from orchestrator.execution.run import SweepOutcome
+    from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
     from orchestrator.records.schema import Status, TrialRecord
     from orchestrator.resources.estimate import Estimate
     from orchestrator.resources.published import recipe_for_gpu, reproduction_sweep, table_variants
@@ -46,8 +45,7 @@ _HOMES = {
     "orchestrator.api.status": ("SweepState", "status"),
     "orchestrator.api.train": ("TrainOutcome", "train"),
     "orchestrator.errors": ("ClusterError", "SweepError"),
-    "orchestrator.execution.options": ("RunOptions", "SweepStatus"),
-    "orchestrator.execution.run": ("SweepOutcome",),
+    "orchestrator.execution.options": ("RunOptions", "SweepOutcome", "SweepStatus"),
     "orchestrator.records.schema": ("Status", "TrialRecord"),
     "orchestrator.resources.estimate": ("Estimate",),
     "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),

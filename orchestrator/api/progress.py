@@ -7,8 +7,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from orchestrator.api.callbacks import Callback
 from orchestrator.api.terminal import SafeConsole
 from orchestrator.execution import options as execution
-from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.search.planner import Planner
+from orchestrator.execution.options import SweepSnapshot, TrialSnapshot
+from orchestrator.records.progress import SweepProgress
 from orchestrator.worker.job import TrialReport
 
 MOST_BARS = 12
@@ -36,32 +36,29 @@ class ProgressBars(Callback):
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def building(self, stage: str, done: int, total: int) -> None:
+    def on_build(self, stage: str, done: int, total: int) -> None:
         """Show how far a dataset is built."""
         self._show(f"build {stage}", done, total)
 
-    def refresh(self, planner: Planner) -> None:
+    def on_progress(self, snapshot: SweepSnapshot) -> None:
         """Show the sweep, and each running trial."""
-        states = list(planner.trials.values())
-        self._show(planner.sweep.name, sum(state.status.is_final for state in states), planner.total)
-        running = [state for state in states if state.status is Status.RUNNING][:MOST_BARS]
-        for state in running:
-            note = "" if state.value is None else f"{100 * state.value:.1f} %"
-            name = f"{state.trial.family} seed {state.trial.config.seed}"
-            self._show(f"  {name}", state.step, state.trial.config.train.max_steps, note)
+        self._show(snapshot.name, snapshot.progress.done, snapshot.progress.planned)
+        for trial in snapshot.running[:MOST_BARS]:
+            note = "" if trial.value is None else f"{100 * trial.value:.1f} %"
+            self._show(_name(trial), trial.step, trial.max_steps, note)
 
-    def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
-        """Take the bar of a trial away."""
-        task = self._tasks.pop(f"  {record.family} seed {record.config.seed}", None)
+    def on_trial_end(self, trial: TrialSnapshot, progress: SweepProgress) -> None:
+        """Remove the bar of a trial."""
+        task = self._tasks.pop(_name(trial), None)
         if task is not None:
             self._progress.remove_task(task)
 
-    def trained(self, report: TrialReport, max_steps: int) -> None:
+    def on_train_report(self, report: TrialReport, max_steps: int) -> None:
         """Show a single training run with its newest loss and accuracy."""
         shown = [(name, report.metrics[name]) for name in ("loss", "exact_accuracy") if name in report.metrics]
         self._show("train", report.step, max_steps, "  ".join(f"{name} {value:.3f}" for name, value in shown))
 
-    def remark(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print one line above the bars."""
         self._progress.console.print(text)
 
@@ -77,3 +74,7 @@ class ProgressBars(Callback):
         self._progress.update(task, completed=done, total=max(total, 1))
         if note:
             self._progress.update(task, note=note)
+
+
+def _name(trial: TrialSnapshot) -> str:
+    return f"  {trial.family} seed {trial.seed}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from orchestrator.api.callbacks import CallbackList
 from orchestrator.api.train import run_job
 from orchestrator.errors import SweepError
+from orchestrator.execution.callbacks import CallbackList
 from orchestrator.records.datasets import Library
 from orchestrator.records.index import find_trial, new_head, trial_folder, write_head
 from orchestrator.records.reader import read_trial
@@ -42,7 +42,7 @@ class Reproduction(NamedTuple):
     comparison: Comparison | None
 
 
-def reproduce(storage: Storage, address: str, display: CallbackList) -> Reproduction:
+def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduction:
     """Run the trial at `address` (an id, its start, or SWEEP/ID) again, outside its sweep, and compare.
 
     Raises:
@@ -62,7 +62,7 @@ def reproduce(storage: Storage, address: str, display: CallbackList) -> Reproduc
             "Install the version that it was recorded with: `trm trial show` names it",
         )
     for text in environment_differences(record):
-        display.remark(f"differs: {text}")
+        events.call("on_message", f"differs: {text}")
     sweep = f"{FOLDER}/{record.sweep}"
     folder = trial_folder(storage, sweep, record.trial_id)
     if folder.exists("result.json"):  # of an earlier reproduction
@@ -70,7 +70,7 @@ def reproduce(storage: Storage, address: str, display: CallbackList) -> Reproduc
             folder.delete(key)
     write_head(folder, config, new_head(record.stage, record.family, config, record.dataset))
     job = Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name)
-    report = run_job(job, config.train.max_steps, display)
+    report = run_job(job, config.train.max_steps, events)
     if report.status == Status.INTERRUPTED:
         return Reproduction(record, None, None)
     again = read_trial(storage, sweep, record.trial_id)

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.api.callbacks import CallbackList
+from orchestrator.api.callbacks import open_callbacks
 from orchestrator.api.inputs import as_run_options, as_storage, as_sweep, is_file_name
 from orchestrator.api.progress import default_callbacks
-from orchestrator.execution.options import Callback, SweepStatus
-from orchestrator.execution.run import SweepOutcome, run_sweep
+from orchestrator.execution.callbacks import CallbackList
+from orchestrator.execution.options import Callback, SweepOutcome, SweepStatus
+from orchestrator.execution.run import run_sweep
 from orchestrator.storage import Storage
 from orchestrator.storage.mounts import refuse_network_database
 from orchestrator.sweep.definition import Sweep
@@ -41,10 +42,11 @@ def run(
         notify: webhook URLs or commands that are told how the sweep ended.
         callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
             a notebook shows it, else nothing.
-        options: fields of `RunOptions`: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse...
+        options: fields of `RunOptions`: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
+            max_failures, retries.
 
     Returns:
-        How the sweep ended, with its planner (`outcome.planner.best(3)`).
+        How the sweep ended: its status, a snapshot of all trials, and the best one of a search.
 
     Raises:
         SweepError: another definition has this name, another driver runs it, or the budget is too small.
@@ -60,18 +62,18 @@ def run(
     targets = parse_targets(notify)  # a wrong target is refused before anything starts
     chosen = default_callbacks() if callbacks is None else callbacks
     with (
-        CallbackList(chosen) as display,
-        _notified(store, definition.name, targets, display) as ended,
-        tracked(definition, store, tracking, display.remark),
+        open_callbacks(chosen) as events,
+        _notified(store, definition.name, targets, events) as ended,
+        tracked(definition, store, tracking, lambda text: events.call("on_message", text)),
     ):
-        outcome = run_sweep(definition, store, run_options, display)
+        outcome = run_sweep(definition, store, run_options, chosen)
         ended(outcome)
     return outcome
 
 
 @contextmanager
 def _notified(
-    storage: Storage, sweep: str, targets: Sequence[Target], display: CallbackList
+    storage: Storage, sweep: str, targets: Sequence[Target], events: CallbackList
 ) -> Iterator[Callable[[SweepOutcome], None]]:
     """Tell the targets how what is inside ended; it hands over its outcome, or raises."""
     outcomes: list[SweepOutcome] = []
@@ -80,21 +82,21 @@ def _notified(
     except Exception as error:
         if targets:
             text = f"sweep {sweep}: failed: {' '.join(str(error).split())}"
-            _send(targets, Event("failed", sweep, text), display)
+            _send(targets, Event("failed", sweep, text), events)
         raise
     if targets and outcomes:
         with suppress(UserError):  # the storage went away: the sweep's own outcome has said so
-            _send(targets, _end_event(storage, sweep, outcomes[-1]), display)
+            _send(targets, _end_event(storage, sweep, outcomes[-1]), events)
 
 
 def _end_event(storage: Storage, sweep: str, outcome: SweepOutcome) -> Event:
     event = end_event(storage, sweep)
-    if outcome.ending is SweepStatus.OUT_OF_BUDGET:  # by this driver's own budget, which no record names
-        return replace(event, event="budget", text=f"sweep {sweep}: budget: {outcome.why}")
+    if outcome.status is SweepStatus.OUT_OF_BUDGET:  # by this driver's own budget, which no record names
+        return replace(event, event="budget", text=f"sweep {sweep}: budget: {outcome.reason}")
     return event
 
 
-def _send(targets: Sequence[Target], event: Event, display: CallbackList) -> None:
+def _send(targets: Sequence[Target], event: Event, events: CallbackList) -> None:
     logger.info("notify: %s", event.text)
     for problem in send(targets, event):
-        display.remark(f"not delivered: {problem}")
+        events.call("on_message", f"not delivered: {problem}")

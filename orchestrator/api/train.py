@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.api.callbacks import CallbackList
+from orchestrator.api.callbacks import open_callbacks
 from orchestrator.api.inputs import as_storage
 from orchestrator.api.progress import default_callbacks
 from orchestrator.api.quick_eval import limit_evaluation
+from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.options import Callback
 from orchestrator.execution.signals import stop_signals
 from orchestrator.records.datasets import provide
@@ -63,12 +64,12 @@ def train(
     if config.model.recursion is not None:
         load_recursion(config.model.recursion)  # a file that fails is the user's mistake, and no result of a trial
     store = as_storage(storage)
-    with CallbackList(default_callbacks() if callbacks is None else callbacks) as display:
-        dataset = provide(store, config.data.request(), display.building)
+    with open_callbacks(default_callbacks() if callbacks is None else callbacks) as events:
+        dataset = provide(store, config.data.request(), lambda *progress: events.call("on_build", *progress))
         if resolve_device(config.runtime.device).type == "cpu":
             config, remark = limit_evaluation(config, dataset)
             if remark:
-                display.remark(remark)
+                events.call("on_message", remark)
         identity = trial_id(config, dataset.fingerprint)
         folder = trial_folder(store, SINGLE_RUNS, identity)
         family = config.recipe or "train"
@@ -78,7 +79,7 @@ def train(
         if not folder.exists("result.json"):  # a finished run is not repeated
             with Lease(folder, f"{SINGLE_RUNS}/{identity}"):
                 job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
-                report = run_job(job, config.train.max_steps, display)
+                report = run_job(job, config.train.max_steps, events)
     record = read_trial(store, SINGLE_RUNS, identity)
     location = f"{store.url}/sweeps/{SINGLE_RUNS}/trials/{identity}"
     if report is None:
@@ -86,8 +87,8 @@ def train(
     return TrainOutcome(record, Status(report.status), report.step, report.reason, location)
 
 
-def run_job(job: Job, max_steps: int, display: CallbackList) -> TrialReport:
+def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:
     """Run one attempt in this process. SIGINT and SIGTERM end it with a checkpoint."""
     stop = threading.Event()
     with stop_signals(stop):
-        return run_attempt(job, lambda report: display.trained(report, max_steps), stop.is_set)
+        return run_attempt(job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set)

@@ -6,6 +6,7 @@ import logging
 import sys
 
 from orchestrator.api.terminal import printable
+from trm_data.errors import first_line
 
 LOGGERS = ("orchestrator", "trm_model", "trm_data")
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -17,9 +18,17 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(printable(self.format(record)), file=sys.stderr)  # looked up now: a test may have replaced it
+            text = self.format(record) if logging.getLogger(LOGGERS[0]).level <= logging.DEBUG else _one_line(record)
+            print(printable(text), file=sys.stderr)  # looked up now: a test may have replaced it
         except Exception:
             self.handleError(record)
+
+
+def _one_line(record: logging.LogRecord) -> str:
+    """Return the message with the error's first line instead of its traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    reason = f": {type(error).__name__}: {first_line(error)}" if error is not None else ""
+    return f"{record.levelname.lower()}: {record.getMessage()}{reason}"
 
 
 _handler = _Handler()

@@ -40,6 +40,15 @@ CanaryOption = Annotated[
     ),
 ]
 ReuseOption = Annotated[bool, typer.Option("--reuse", help="Reuse finished trials of other sweeps in this storage.")]
+MaxFailuresOption = Annotated[
+    int,
+    typer.Option(
+        "--max-failures", min=0, help="Stop after so many failures in a row with the same reason; 0 never stops."
+    ),
+]
+RetriesOption = Annotated[
+    int, typer.Option("--retries", min=0, help="Times that a trial which failed by itself runs again.")
+]
 MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: trials that may start.")]
 MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Budget: GPU-hours.")]
 MaxUsdOption = Annotated[
@@ -64,7 +73,7 @@ def run_and_show(
 ) -> int:
     """Run a sweep with the live view and print its outcome. Returns the exit code (`ExitCode`)."""
     from orchestrator.api.run import run
-    from orchestrator.cli.views.live import LiveView, exit_code, show_outcome
+    from orchestrator.cli.views.live import LiveView, show_outcome
     from orchestrator.execution.options import SweepStatus
     from orchestrator.storage import open_storage
     from orchestrator.tracking.live import resolve_uri
@@ -72,7 +81,7 @@ def run_and_show(
     storage = open_storage(url)
     outcome = run(sweep, storage, tracking, notify or (), [LiveView()], **options)
     show_outcome(sweep, storage, outcome, resolve_uri(storage, tracking))
-    if outcome.ending is SweepStatus.ABANDONED:
+    if outcome.status is SweepStatus.ABANDONED:
         sys.stdout.flush()
-        os._exit(exit_code(outcome))  # Ray's own shutdown would wait for processes that are gone
-    return exit_code(outcome)
+        os._exit(outcome.exit_code)  # Ray's own shutdown would wait for processes that are gone
+    return outcome.exit_code

@@ -90,23 +90,6 @@ class Scored:
         }
 
 
-def parse_vary(texts: Sequence[str] | None) -> dict[str, list[str]]:
-    """`["D=16,64", "votes=1,10"]` -> {"D": ["16", "64"], "votes": ["1", "10"]}.
-
-    Raises:
-        ConfigError: one is not of that form, or a name comes twice.
-    """
-    found: dict[str, list[str]] = {}
-    for text in texts or []:
-        name, sign, values = text.partition("=")
-        if not sign or not name or not all(value.strip() for value in values.split(",")):
-            raise ConfigError(f"--vary {text!r} is not of the form NAME=VALUE[,VALUE...]", "Example: --vary D=16,64")
-        if name in found:
-            raise ConfigError(f"--vary names {name!r} twice", f"Give all values at once: --vary {name}=1,2,3")
-        found[name] = [value.strip() for value in values.split(",")]
-    return found
-
-
 def expand(
     base: EvaluationConfig, weights: str, models: Sequence[ModelConfig], vary: Mapping[str, Sequence[str]]
 ) -> list[Cell]:

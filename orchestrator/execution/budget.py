@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from orchestrator.errors import SweepError
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
-from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
-from orchestrator.resources.usage import Budget, Spent, exceeded, spending
+from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
+from orchestrator.resources.usage import UNITS, Budget, Spent, exceeded, spending
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure
-from orchestrator.sweep.space import cells
-
-UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
+from orchestrator.sweep.trials import cells
 
 
 class BudgetTracker:
@@ -86,7 +85,12 @@ class BudgetTracker:
         return known is None or not known.attempts
 
     def _spent(self) -> Spent:
-        return spending([r for key, r in self._records.items() if key not in self._running], self._clock())
+        # What a running trial has used in earlier attempts stays spent; its present one is added from its estimate.
+        records = [
+            replace(record, status=Status.INTERRUPTED) if key in self._running else record
+            for key, record in self._records.items()
+        ]
+        return spending(records, self._clock())
 
     def _hours_since(self, then_s: float) -> float:
         return (self._clock() - then_s) / 3600
@@ -100,7 +104,7 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     """
     if budget == Budget():
         return
-    pace, budget_tracker = TrialCostModel(records), BudgetTracker(budget, records, time.time)
+    pace, budget_tracker = RuntimeModel(records), BudgetTracker(budget, records, time.time)
     settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
     needs = [
         pace.need(config, device, gpus=resources.gpus, cpus=resources.cpus)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
@@ -47,7 +47,7 @@ def load_definition(storage: Storage, name: str) -> Sweep:
 def find_definition(storage: Storage, name: str) -> Sweep | None:
     """The recorded definition of a sweep, if there is one."""
     try:
-        return Sweep.parse(json.loads(sweep_folder(storage, name).read("sweep.json")))
+        return Sweep.from_record(json.loads(sweep_folder(storage, name).read("sweep.json")))
     except KeyError:
         return None
 
@@ -103,14 +103,6 @@ def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | N
         folder.create("recursion.py", source.encode())
     folder.create("trial.json", head.encode())
     return source
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`base.train.max_steps: 60 -> 61` for every leaf of two nested definitions that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
 
 
 def request_stop(folder: Storage, reason: str = "") -> None:

@@ -22,12 +22,12 @@ from orchestrator.storage import Storage
 from trm_model.config import TrialConfig
 
 
-def read_trial(storage: Storage, sweep: str, trial_id: str) -> TrialRecord:
-    """One trial from its folder. Raises KeyError if there is none."""
-    return read_trials(storage, sweep, only=trial_id)[0]
+def read_trial(storage: Storage, sweep: str, trial_id: str, *, rows: bool = True) -> TrialRecord:
+    """Read one trial from its folder; without `rows` its curves stay unread. Raises KeyError if there is none."""
+    return read_trials(storage, sweep, only=trial_id, rows=rows)[0]
 
 
-def read_trials(storage: Storage, sweep: str, only: str | None = None) -> list[TrialRecord]:
+def read_trials(storage: Storage, sweep: str, only: str | None = None, *, rows: bool = True) -> list[TrialRecord]:
     """Every trial of a sweep, in the order of their ids: one listing, then one read per small file."""
     root = f"sweeps/{sweep}/trials"
     folders: dict[str, list[str]] = {}
@@ -37,7 +37,7 @@ def read_trials(storage: Storage, sweep: str, only: str | None = None) -> list[T
     if only and only not in folders:
         raise KeyError(only)
     return [
-        _fold(sweep, trial_id, _Folder(storage.sub(f"{root}/{trial_id}"), frozenset(names)))
+        _fold(sweep, trial_id, _Folder(storage.sub(f"{root}/{trial_id}"), frozenset(names)), rows)
         for trial_id, names in sorted(folders.items())
         if "trial.json" in names
     ]
@@ -77,19 +77,22 @@ class _Folder:
         return [Row(line["step"], line["time_s"], line["split"], line["metrics"]) for line in lines]
 
 
-def _fold(sweep: str, trial_id: str, folder: _Folder) -> TrialRecord:
+def _fold(sweep: str, trial_id: str, folder: _Folder, with_rows: bool = True) -> TrialRecord:
     head = read_part(folder.storage, "trial.json", TrialHead)
     attempts = folder.attempts()
     rows: list[Row] = []
     for index, attempt in enumerate(attempts):
         # What the next attempt did again counts once: its rows replace those after its first step.
         until = attempts[index + 1].start.from_step if index + 1 < len(attempts) else None
-        rows += [row for row in folder.rows(attempt.number) if until is None or row.step <= until]
+        if with_rows:
+            rows += [row for row in folder.rows(attempt.number) if until is None or row.step <= until]
     result, stopped = folder.part("result.json", TrialResult), folder.part("stopped.json", StopDecision)
     retries = folder.retries()
     if any(retry.was is Status.STOPPED for retry in retries):
         stopped = None
     last_step = max([row.step for row in rows], default=attempts[-1].start.from_step if attempts else 0)
+    if not with_rows and attempts and attempts[-1].end is not None:
+        last_step = max(last_step, attempts[-1].end.step)
     return TrialRecord(
         trial_id=trial_id,
         sweep=sweep,

@@ -17,6 +17,7 @@ from orchestrator.results import stats
 from orchestrator.results.baselines import Baseline
 from orchestrator.results.leaderboard import Entry, Provenance, Table, build_leaderboard
 from orchestrator.results.stats import Interval
+from orchestrator.sweep.settings import differences
 from trm_data.errors import UserError, nearest
 
 SIGNIFICANT = 0.05
@@ -154,18 +155,6 @@ def _corrected(effects: list[Effect]) -> list[Effect]:
     tested = [effect for effect in effects if effect.p_value is not None]
     adjusted = iter(stats.holm([effect.p_value for effect in tested if effect.p_value is not None]))
     return [replace(e, p_adjusted=next(adjusted)) if e.p_value is not None else e for e in effects]
-
-
-def differences(control: dict[str, Any], other: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted paths whose values differ: (control's, other's)."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in control:
-        path, first, second = f"{prefix}{name}", control[name], other.get(name)
-        if isinstance(first, dict) and isinstance(second, dict):
-            found |= differences(first, second, f"{path}.")
-        elif first != second:
-            found[path] = (first, second)
-    return found
 
 
 _PAPER_CONTROL = "TRM-MLP T=3 n=6"

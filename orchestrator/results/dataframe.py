@@ -7,7 +7,7 @@ frame[frame.stage == "confirm"].groupby("family").exact_accuracy.agg(["mean", "s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.usage import spending
 from orchestrator.storage import Storage, open_storage
+from orchestrator.sweep.settings import flatten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,16 +73,10 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         spent = spending([record], last_s or record.attempts[0].start.started_s)
         row |= {"started_s": record.attempts[0].start.started_s, "device": start.device}
         row |= {"gpu_type": start.gpu_type, "gpu_hours": spent.gpu_hours, "usd": spent.usd}
-    return row | dict(_flat(record.config.plain()))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Settings by path; of a sequence its text, which every format can hold."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif name != "seed" or prefix:
-            yield f"{prefix}{name}", str(value) if isinstance(value, list | tuple) else value
+    # A list becomes text, which every format can hold.
+    settings = {name: str(v) if isinstance(v, list) else v for name, v in flatten(record.config.plain()).items()}
+    del settings["seed"]  # `row` has it
+    return row | settings
 
 
 def summary(frame: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame:

@@ -111,6 +111,7 @@ class _Attempt:
         self._step = 0
         self._train_s = 0.0
         self._announced = False
+        self._started_s = time.monotonic()
         self._device = _device_of(config)
         self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
@@ -144,6 +145,7 @@ class _Attempt:
             status=status,
             step=self._step,
             ended_s=time.time(),
+            elapsed_s=time.monotonic() - self._started_s,
             train_s=self._train_s,
             reason=reason,
             traceback=trace,
@@ -160,6 +162,7 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
+        self._started_s = time.monotonic()
         run = {"from_step": step, "num_threads": self._num_threads, "processes": self._job.processes}
         where = provenance.describe(self._device) | self._job.placement
         self._writer.start(AttemptStart.parse({**where, **run, "started_s": time.time()}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ import pytest
 
 import orchestrator
 from orchestrator.api import run as api_run
-from orchestrator.api.callbacks import Callback, CallbackList
+from orchestrator.api.callbacks import Callback, open_callbacks
 from orchestrator.execution import options as execution
-from orchestrator.execution.options import RunOptions, SweepStatus
-from orchestrator.execution.run import SweepOutcome
+from orchestrator.execution.callbacks import CallbackList
+from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.index import request_stop, sweep_folder
-from orchestrator.search.planner import Planner
+from orchestrator.records.progress import SweepProgress
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Sweep
-from tests.support.sweeps import fingerprint, study
+from tests.support.sweeps import study
 from trm_data.errors import UserError
 
 Call = dict[str, Any]
@@ -32,12 +33,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     """`run_sweep` is replaced by one that records how it was called and ends as the test says."""
     made: list[Call] = []
 
-    def run_sweep(sweep: Sweep, storage: Storage, options: RunOptions, callback: execution.Callback) -> SweepOutcome:
-        made.append({"sweep": sweep, "storage": storage, "options": options, "callback": callback})
-        callback.remark("a remark [/x]")
+    def run_sweep(
+        sweep: Sweep, storage: Storage, options: RunOptions, callbacks: Sequence[execution.Callback]
+    ) -> SweepOutcome:
+        made.append({"sweep": sweep, "storage": storage, "options": options})
+        CallbackList(callbacks).call("on_message", "a message [/x]")
         if isinstance(ending := made[0].get("ends", ENDING[0]), Exception):
             raise ending
-        return SweepOutcome(ending, Planner(sweep, fingerprint, ()))
+        progress = SweepProgress(planned=4, done=0, failed=0)
+        return SweepOutcome(ending, SweepSnapshot(sweep.name, sweep.metric, progress, ()))
 
     monkeypatch.setattr(api_run, "run_sweep", run_sweep)
     return made
@@ -69,7 +73,7 @@ def test_options_reach_the_driver_and_unknown_ones_are_named(calls: list[Call], 
     outcome = orchestrator.run(
         study(), tmp_path, tracking="none", callbacks=[], budget=budget, max_concurrent=3, reuse=True
     )
-    assert outcome.ending is SweepStatus.COMPLETE
+    assert outcome.status is SweepStatus.COMPLETE
     assert calls[0]["options"] == RunOptions(budget=budget, max_concurrent=3, reuse=True)
     assert calls[0]["storage"] == LocalStorage(tmp_path)
     with pytest.raises(orchestrator.SweepError, match=r"'max_concurent'.*Did you mean 'max_concurrent'"):
@@ -143,7 +147,7 @@ def test_wrong_target_is_refused_before_anything_starts(calls: list[Call], tmp_p
 class Broken(Callback):
     """Raises in every method."""
 
-    def remark(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         raise KeyError(text)
 
     def close(self) -> None:
@@ -156,7 +160,7 @@ class Noted(Callback):
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def remark(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         self.heard.append(text)
 
     def close(self) -> None:
@@ -167,21 +171,33 @@ def test_callback_that_raises_stops_neither_the_run_nor_the_other_callbacks(
     calls: list[Call], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noted = Noted()
-    with caplog.at_level(logging.WARNING, "orchestrator.api.callbacks"):
+    with caplog.at_level(logging.WARNING, "orchestrator.execution.callbacks"):
         outcome = orchestrator.run(study(), tmp_path, tracking="none", callbacks=[Broken(), noted])
-    assert outcome.ending is SweepStatus.COMPLETE
-    assert noted.heard == ["a remark [/x]", "closed"]
-    assert "Broken.remark failed" in caplog.text and "Broken.close failed" in caplog.text
+    assert outcome.status is SweepStatus.COMPLETE
+    assert noted.heard == ["a message [/x]", "closed"]
+    assert "Broken.on_message failed" in caplog.text and "Broken.close failed" in caplog.text
 
 
-def test_failing_callback_is_logged_once_per_event(caplog: pytest.LogCaptureFixture) -> None:
-    with CallbackList([Broken()]) as callbacks:
-        for _ in range(3):
-            callbacks.remark("again")
-    assert caplog.text.count("Broken.remark failed") == 1
+def test_callback_of_the_execution_package_is_taken_too(calls: list[Call], tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Plain(execution.Callback):
+        def on_message(self, text: str) -> None:
+            heard.append(text)
+
+    orchestrator.run(study(), tmp_path, tracking="none", callbacks=[Plain()])
+    assert heard == ["a message [/x]"]
 
 
-def test_list_passes_on_every_event() -> None:
-    """An event that is added to the interface must be added to the list, or it would reach nobody."""
-    events = {name for name in vars(Callback) | vars(execution.Callback) if not name.startswith("_")}
-    assert events <= set(vars(CallbackList))
+def test_callbacks_are_closed_where_the_run_fails() -> None:
+    noted = Noted()
+    with pytest.raises(KeyboardInterrupt), open_callbacks([Broken(), noted]):
+        raise KeyboardInterrupt
+    assert noted.heard == ["closed"]
+
+
+def test_budget_of_the_driver_is_notified_as_such(calls: list[Call], ending: list[Any], tmp_path: Path) -> None:
+    ending[0] = SweepStatus.OUT_OF_BUDGET
+    storage = recorded(tmp_path)
+    orchestrator.run("study", storage, tracking="none", notify=hook(tmp_path), callbacks=[])
+    assert [event["event"] for event in sent(tmp_path)] == ["budget"]

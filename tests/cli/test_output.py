@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from orchestrator.api.terminal import SafeConsole, printable
 from orchestrator.cli.views import console
 from orchestrator.cli.views.console import line, table
-from orchestrator.cli.views.live import LiveView
+from orchestrator.cli.views.live import LiveView, show_outcome
 from orchestrator.errors import command_line
-from orchestrator.records.schema import AttemptEnd, Status
-from orchestrator.search.planner import Planner
-from tests.support.sweeps import fingerprint, record_of, study
+from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+from orchestrator.records.progress import SweepProgress
+from orchestrator.records.schema import Status
+from orchestrator.storage import open_storage
+from tests.support.sweeps import study
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:54321"
 
@@ -84,21 +86,48 @@ def test_command_leaves_out_the_default_storage_of_this_folder_alone(
     assert command_line("ui", storage=elsewhere) == f"trm ui --storage {elsewhere}"
 
 
+TRIAL = TrialSnapshot("3f2a", "study", "T=[1] n=2", 0, Status.FAILED, 4, 12, 0.5, f"RuntimeError: {GLOO}")
+PROGRESS = SweepProgress(planned=4, done=1, failed=1)
+
+
 def test_live_view_prints_a_trials_error_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    planner = Planner(study(), fingerprint, ())
-    trial = planner.next()
-    assert trial is not None
-    record = record_of(trial, Status.FAILED)
-    end = AttemptEnd(status=Status.FAILED, step=4, ended_s=0.0, reason=f"RuntimeError: {GLOO}")
-    record = replace(record, attempts=[replace(record.attempts[0], end=end)])
     view = LiveView()
-    view.started(planner, 1)
-    planner.ended(record)
-    view.trial_ended(planner, record)
-    view.remark("see [/tmp/x]")
+    snapshot = SweepSnapshot("a [b]", "exact_accuracy", PROGRESS, (TRIAL, replace(TRIAL, status=Status.RUNNING)))
+    view.on_sweep_start(snapshot)
+    view.on_progress(snapshot)
+    view.on_trial_end(TRIAL, PROGRESS)
+    view.on_message("see [/tmp/x]")
     view.close()
-    err = capsys.readouterr().err
-    assert GLOO in " ".join(err.split()) and "see [/tmp/x]" in err
+    err = " ".join(capsys.readouterr().err.split())
+    assert GLOO in err and "see [/tmp/x]" in err and "T=[1] n=2" in err and "sweep a [b]: 4 trials" in err
+
+
+@pytest.mark.parametrize(
+    ("status", "progress", "shown", "code"),
+    [
+        (SweepStatus.COMPLETE, SweepProgress(4, 4, 0), ["is complete: "], 0),
+        (SweepStatus.COMPLETE, SweepProgress(4, 4, 1), ["complete, but 1 failed: {trm} sweep retry study {at}"], 1),
+        (SweepStatus.STOPPED, SweepProgress(4, 2, 0), ["2 of 4 trials are left", "{trm} sweep resume study {at}"], 3),
+        (SweepStatus.OUT_OF_BUDGET, SweepProgress(4, 2, 0), ["out of budget (why [x])", "--max-..."], 3),
+        (SweepStatus.FAILING, SweepProgress(4, 2, 2), ["sweep retry study {at} && {trm} sweep resume study {at}"], 1),
+    ],
+)
+def test_outcome_names_what_is_left_and_the_next_command(
+    status: SweepStatus,
+    progress: SweepProgress,
+    shown: list[str],
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    storage = open_storage(str(tmp_path / "my runs"))
+    snapshot = SweepSnapshot("study", "exact_accuracy", progress, ())
+    outcome = SweepOutcome(status, snapshot, "" if status is SweepStatus.COMPLETE else "why [x]")
+    show_outcome(study(), storage, outcome, None)
+    out = capsys.readouterr().out
+    for text in shown:
+        assert text.format(trm="trm", at=f"--storage '{storage.url}'") in out
+    assert outcome.exit_code == code
 
 
 def test_consoles_of_the_command_line_are_safe() -> None:

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
+from orchestrator.resources.usage import trial_cost
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
-from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost, trial_cost
+from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost
 from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import curves_to_csv, shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.results.report.storage_page import read_sweep_trials, write_storage_page

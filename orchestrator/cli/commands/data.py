@@ -180,7 +180,7 @@ def export(
 
 def _settings(texts: list[str] | None) -> dict[str, Any]:
     """Parse `["ids=upstream", "allow_overlaps=a,b"]` to values of a request. Raises ConfigError for what is none."""
-    from orchestrator.sweep.loader import parse_value
+    from orchestrator.sweep.settings import parse_value
     from trm_data import DataRequest
     from trm_data.errors import ConfigError, nearest
 

@@ -51,13 +51,13 @@ def reproduce(
 
     trm trial reproduce demo/3f9a --tolerance 0.01
     """
-    from orchestrator.api.callbacks import CallbackList
+    from orchestrator.api.callbacks import open_callbacks
     from orchestrator.api.reproduce import reproduce as run_again
     from orchestrator.cli.views.reproduce import show_reproduction
     from orchestrator.cli.views.train import TrainView
     from orchestrator.storage import open_storage
 
     trust_recursions(trust)
-    with CallbackList([TrainView()]) as display:
-        found = run_again(open_storage(storage), trial, display)
+    with open_callbacks([TrainView()]) as events:
+        found = run_again(open_storage(storage), trial, events)
     raise typer.Exit(show_reproduction(found, tolerance, as_json))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -12,12 +13,11 @@ from rich.text import Text
 
 from orchestrator.api.callbacks import Callback
 from orchestrator.cli.views.console import BuildBar, clock, duration, err, line, out, table
+from orchestrator.cli.views.status import format_counts
 from orchestrator.errors import command_line
-from orchestrator.execution.options import SweepStatus
-from orchestrator.execution.run import SweepOutcome
-from orchestrator.records.failures import ExitCode
-from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.search.planner import Planner, TrialState
+from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+from orchestrator.records.progress import SweepProgress
+from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.address import shown_address
 from orchestrator.sweep.definition import Sweep
@@ -49,98 +49,89 @@ class LiveView(Callback):
         self._stack.close()
         self._live = None
 
-    def building(self, stage: str, done: int, total: int) -> None:
+    def on_build(self, stage: str, done: int, total: int) -> None:
         """Show how far a dataset is built."""
         if self._build is None:
             self._build = self._stack.enter_context(BuildBar())
         self._build(stage, done, total)
 
-    def started(self, planner: Planner, slots: int) -> None:
-        """Say how many trials there are, and open the live table."""
+    def on_sweep_start(self, snapshot: SweepSnapshot) -> None:
+        """Print how many trials there are, and open the live table."""
         self._stack.close()  # the bars of the build
-        at_once = f"up to {min(slots, planner.total)} at once" if slots > 1 else "one at a time"
-        name = (planner.sweep.name, "bold")
-        err.print(line("sweep ", name, f": {planner.total} trials, {at_once}. Ctrl-C stops cleanly."))
+        total, slots = snapshot.progress.planned, snapshot.slots
+        at_once = f"up to {min(slots, total)} at once" if slots > 1 else "one at a time"
+        err.print(line("sweep ", (snapshot.name, "bold"), f": {total} trials, {at_once}. Ctrl-C stops cleanly."))
         if err.is_terminal:
             self._live = self._stack.enter_context(Live(console=err, refresh_per_second=4, transient=True))
 
-    def refresh(self, planner: Planner) -> None:
+    def on_progress(self, snapshot: SweepSnapshot) -> None:
         """Redraw the table; without a terminal, print the running trials every quarter of a minute."""
         if self._live is not None:
-            self._live.update(self._table(planner))
+            self._live.update(self._table(snapshot))
         elif time.monotonic() - self._plain_s > PLAIN_EVERY_S:
             self._plain_s = time.monotonic()
-            for state in _running(planner):
-                err.print(f"{clock()}        {_described(state)}")
+            for trial in snapshot.running:
+                err.print(f"{clock()}        {_described(trial)}")
 
-    def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
+    def on_trial_end(self, trial: TrialSnapshot, progress: SweepProgress) -> None:
         """Print one line: how the trial ended, and why."""
-        state = planner.trials[record.trial_id]
-        done = sum(s.status.is_final for s in list(planner.trials.values()))
-        status = (f"{state.status:<11}", STYLES.get(state.status, "default"))
-        reason = f" ({' '.join(record.reason.split())})" if record.reason and record.status in EXPLAINED else ""
-        err.print(line(f"{clock()} {done:3}/{planner.total} ", status, f" {_described(state)}{reason}"))
+        status = (f"{trial.status:<11}", STYLES.get(trial.status, "default"))
+        reason = f" ({' '.join(trial.reason.split())})" if trial.reason and trial.status in EXPLAINED else ""
+        count = f"{progress.done:3}/{progress.planned}"
+        err.print(line(f"{clock()} {count} ", status, f" {_described(trial)}{reason}"))
 
-    def remark(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print one line."""
         err.print(f"{clock()} {text}")
 
-    def _table(self, planner: Planner) -> RenderableType:
-        metric = planner.sweep.metric.replace("_", " ")
+    def _table(self, snapshot: SweepSnapshot) -> RenderableType:
+        metric = snapshot.metric.replace("_", " ")
         rows = table("stage", "trial", "step", "", metric, right=("step", metric))
-        for state in _running(planner):
-            total = state.trial.config.train.max_steps
-            shown = "-" if state.value is None else f"{100 * state.value:.1f} %"
-            name = f"{state.trial.family}  seed {state.trial.config.seed}"
-            progress = ProgressBar(total, state.step, width=20)
-            rows.add_row(state.trial.stage, name, f"{state.step}/{total}", progress, shown)
-        done = sum(s.status.is_final for s in list(planner.trials.values()))
-        spent = time.monotonic() - self._started_s
-        return Group(rows, Text(f"{done} of {planner.total} trials done, {duration(spent)}", style="dim"))
+        for trial in snapshot.running:
+            shown = "-" if trial.value is None else f"{100 * trial.value:.1f} %"
+            name = f"{trial.family}  seed {trial.seed}"
+            bar = ProgressBar(trial.max_steps, trial.step, width=20)
+            rows.add_row(trial.stage, name, f"{trial.step}/{trial.max_steps}", bar, shown)
+        spent = duration(time.monotonic() - self._started_s)
+        return Group(rows, Text(f"{snapshot.progress}, {spent}", style="dim"))
 
 
-def _running(planner: Planner) -> list[TrialState]:
-    return [state for state in list(planner.trials.values()) if state.status is Status.RUNNING]
-
-
-def _described(state: TrialState) -> str:
-    config = state.trial.config
-    value = "" if state.value is None else f"  {100 * state.value:5.1f} % exact"
-    steps = f"step {state.step}/{config.train.max_steps}"
-    return f"{state.trial.stage:<7} {state.trial.family}  seed {config.seed}  {steps}{value}"
+def _described(trial: TrialSnapshot) -> str:
+    value = "" if trial.value is None else f"  {100 * trial.value:5.1f} % exact"
+    return f"{trial.stage:<7} {trial.family}  seed {trial.seed}  step {trial.step}/{trial.max_steps}{value}"
 
 
 def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> None:
     """Print what came out, and the command that comes next."""
-    planner = outcome.planner
-    states = list(planner.trials.values())
-    counts = {status: sum(state.status is status for state in states) for status in Status}
-    shown = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items() if count)
-    resume = (command_line("sweep", "resume", sweep.name, storage=storage.url), "bold")
-    if outcome.ending is SweepStatus.OUT_OF_BUDGET:
-        left = planner.total - sum(state.status.is_final for state in states)
-        out.print(f"\nout of budget: {outcome.why}.\n{shown}; {left} of {planner.total} trials are left.")
-        out.print(line("Resume with a larger limit: ", resume, " --max-..."), soft_wrap=True)
+    for text in _outcome_lines(sweep, storage, outcome, tracking):
+        out.print(text, soft_wrap=True)
+
+
+def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> Iterator[str]:
+    snapshot, progress = outcome.snapshot, outcome.snapshot.progress
+    counts = format_counts(snapshot.counts) or "no trial"
+    resume = command_line("sweep", "resume", sweep.name, storage=storage.url)
+    retry = command_line("sweep", "retry", sweep.name, storage=storage.url)
+    if outcome.status is not SweepStatus.COMPLETE:
+        reason = f" ({outcome.reason})" if outcome.reason else ""
+        left = f"{progress.left} of {progress.planned} trials are left"
+        yield f"\n{outcome.status}{reason}: {counts}; {left}."
+        if outcome.status is SweepStatus.FAILING:
+            yield f"Fix it, then: {retry} && {resume}"
+            yield "--max-failures 0 never stops for failures"
+        elif outcome.status is SweepStatus.OUT_OF_BUDGET:
+            yield f"Resume with a larger limit: {resume} --max-..."
+        else:
+            yield f"Resume with: {resume}"
         return
-    if outcome.ending is not SweepStatus.COMPLETE:
-        out.print(line(f"\nstopped: {shown}. Resume with: ", resume), soft_wrap=True)
-        return
-    out.print(line("\nsweep ", (sweep.name, "bold"), f" is complete: {shown}."))
-    if planner.exhausted:
-        out.print(f"the space holds only {len([s for s in states if s.trial.stage == 'explore'])} configurations")
-    for record in planner.best(1):
-        assert record.result is not None
-        value = record.result.metrics[sweep.metric]
-        out.print(
-            f"best explored: {record.family} ({100 * value:.1f} % {sweep.metric.replace('_', ' ')} on validation)"
-        )
+    failed = f", but {progress.failed} failed: {retry}" if progress.failed else ""
+    yield f"\nsweep {sweep.name} is complete{failed}: {counts}."
+    if snapshot.is_exhausted:
+        yield f"the space holds only {sum(trial.stage == 'explore' for trial in snapshot.trials)} configurations"
+    if outcome.best is not None and outcome.best.value is not None:
+        metric = sweep.metric.replace("_", " ")
+        yield f"best explored: {outcome.best.family} ({100 * outcome.best.value:.1f} % {metric} on validation)"
     if tracking:
-        local = tracking.startswith("sqlite:") and isinstance(storage, LocalStorage)
-        where = command_line("ui", storage=storage.url) if local else shown_address(tracking)
-        out.print(f"MLflow: {where}", soft_wrap=True)
-    out.print(line("Compare: ", (command_line("leaderboard", storage=storage.url), "bold")), soft_wrap=True)
-
-
-def exit_code(outcome: SweepOutcome) -> int:
-    """Return the exit code of a run."""
-    return ExitCode.COMPLETE if outcome.ending is SweepStatus.COMPLETE else ExitCode.STOPPED
+        is_local = tracking.startswith("sqlite:") and isinstance(storage, LocalStorage)
+        yield f"MLflow: {command_line('ui', storage=storage.url) if is_local else shown_address(tracking)}"
+    yield f"Compare: {command_line('leaderboard', storage=storage.url)}"

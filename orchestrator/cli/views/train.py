@@ -23,13 +23,13 @@ class TrainView(Callback):
         self._bar = bar()
         self._task: TaskID | None = None
 
-    def building(self, stage: str, done: int, total: int) -> None:
+    def on_build(self, stage: str, done: int, total: int) -> None:
         """Show how far a dataset is built."""
         if self._build is None:
             self._build = BuildBar().__enter__()
         self._build(stage, done, total)
 
-    def trained(self, report: TrialReport, max_steps: int) -> None:
+    def on_train_report(self, report: TrialReport, max_steps: int) -> None:
         """Move the bar; without a terminal, print evaluations."""
         self._close_build()
         if self._task is None:
@@ -43,7 +43,7 @@ class TrainView(Callback):
         if not err.is_terminal and report.kind == "rung":
             err.print(f"step {report.step}/{max_steps}  {note}")
 
-    def remark(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print one line."""
         err.print(text)
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
+from orchestrator.resources.usage import mean_cost, trial_cost
 from orchestrator.results import stats
-from orchestrator.results.leaderboard.cost import mean_cost, trial_cost
 from orchestrator.results.leaderboard.rows import Entry, Provenance, TableKey, item_interval, table_key, task_interval
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.trials import trial_id

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orchestrator.resources.usage import Cost
 from orchestrator.results import stats
 from orchestrator.results.baselines import AS_PRINTED
-from orchestrator.results.leaderboard.cost import Cost
 from orchestrator.results.stats import Interval
 
 

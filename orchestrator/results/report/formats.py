@@ -13,9 +13,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.usage import Cost
 from orchestrator.results.ablation import Ablation, Effect, show_p
 from orchestrator.results.leaderboard import Entry, Table
-from orchestrator.results.leaderboard.cost import WORLD_GRID, Cost, Grid
+from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.report.markup import compact, dollars, duration, flops, points
 from orchestrator.results.stats import Interval
 
