@@ -25,7 +25,7 @@ def read_trials(storage: Storage | str | Path, sweep: str) -> list[TrialRecord]:
 
 
 def leaderboard(storage: Storage | str | Path = "runs", benchmark: str | None = None) -> list[Table]:
-    """Rank the confirmed results of a storage beside published ones, one table per set of scored puzzles.
+    """Rank the confirmed results of a storage with published ones, one table per set of scored puzzles.
 
     Raises:
         UserError: an unknown benchmark, or a row of the user's own that cannot be read.

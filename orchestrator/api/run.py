@@ -39,7 +39,7 @@ def run(
         sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.
         storage: folder or `s3://bucket/prefix` for datasets and records.
         tracking: MLflow tracking URI, or "none". SQLite in the storage folder if left out.
-        notify: webhook URLs or commands that are told how the sweep ended.
+        notify: webhook URLs or commands that receive how the sweep ended.
         callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
             a notebook shows it, else nothing.
         options: fields of `RunOptions`: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
@@ -75,7 +75,7 @@ def run(
 def _notified(
     storage: Storage, sweep: str, targets: Sequence[Target], events: CallbackList
 ) -> Iterator[Callable[[SweepOutcome], None]]:
-    """Tell the targets how what is inside ended; it hands over its outcome, or raises."""
+    """Notify the targets at the end of the block, which hands over its outcome or raises."""
     outcomes: list[SweepOutcome] = []
     try:
         yield outcomes.append

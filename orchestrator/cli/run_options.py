@@ -1,4 +1,4 @@
-"""Define the options of `trm sweep run`: where to run, within which budget, and what to tell whom."""
+"""Define the options of `trm sweep run`: where to run, within which budget, tracking, notifications."""
 
 from __future__ import annotations
 

@@ -61,10 +61,10 @@ def run_llm(
     trm baselines run-llm --endpoint https://api.openai.com/v1 --model gpt-5-mini --benchmark arc-agi-1 --limit 20
     --max-usd 5 --usd-per-mtok-in 0.25 --usd-per-mtok-out 2 --api-key-file key.txt
     """
-    from orchestrator.cli.run_llm import Asked, ask_all
+    from orchestrator.cli.run_llm import LlmOptions, ask_all
     from orchestrator.evaluation.llm.measure import Effort
 
-    asked = Asked(
+    options = LlmOptions(
         endpoint=endpoint,
         model=model,
         benchmark=benchmark,
@@ -80,7 +80,7 @@ def run_llm(
         api_key_file=api_key_file,
         effort=Effort(attempts=attempts, concurrency=concurrency, retries=retries),
     )
-    raise typer.Exit(ask_all(asked, storage, as_json))
+    raise typer.Exit(ask_all(options, storage, as_json))
 
 
 @app.command("list")

@@ -14,7 +14,7 @@ from orchestrator.cli.options import INPUT_FOLDER, OUTPUT_FILE, OUTPUT_FOLDER, J
 if TYPE_CHECKING:
     from trm_data import DataRequest, Dataset
 
-app = typer.Typer(help="List, build, look at and check puzzle datasets.", no_args_is_help=True)
+app = typer.Typer(help="List, build, draw, check and export puzzle datasets.", no_args_is_help=True)
 
 BenchmarkArgument = Annotated[str, typer.Argument(help="A benchmark: see `trm data list`.", show_default=False)]
 DatasetArgument = Annotated[
@@ -211,7 +211,7 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     size = sum(file.stat().st_size for file in dataset.path.iterdir())
     out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
     show_one = command_line("data", "show", dataset.path.name, storage=storage)
-    out.print(f"look at one: {show_one}", soft_wrap=True)
+    out.print(f"draw one: {show_one}", soft_wrap=True)
 
 
 def _find(name: str, storage: str) -> Dataset:

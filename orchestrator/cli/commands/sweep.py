@@ -68,7 +68,7 @@ def plan(
     storage: StorageOption = "runs",
     address: AddressOption = None,
     region: Annotated[
-        str | None, typer.Option("--region", help="AWS region whose quotas are asked, e.g. us-east-1.")
+        str | None, typer.Option("--region", help="AWS region whose quotas are checked, e.g. us-east-1.")
     ] = None,
     max_concurrent: ConcurrentOption = None,
     share_gpus: ShareOption = False,

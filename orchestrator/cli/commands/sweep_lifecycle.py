@@ -27,7 +27,7 @@ def extend(
 ) -> None:
     """Give a sweep more trials, seeds, values or steps. What is recorded stays; `trm sweep resume` runs what is new.
 
-    Longer trials go on from the last checkpoints of the shorter ones where the learning rate does not depend on the
+    Longer trials continue from the last checkpoints of the shorter ones where the learning rate does not depend on the
     number of steps, and equal runs from scratch.
 
     Examples:

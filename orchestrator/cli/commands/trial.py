@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
-app = typer.Typer(help="Look at one trial, or run it again.", no_args_is_help=True)
+app = typer.Typer(help="Show one trial, or run it again.", no_args_is_help=True)
 
 TrialArgument = Annotated[
     str, typer.Argument(help="A trial's id, how it begins, or SWEEP/TRIAL.", metavar="ID", show_default=False)

@@ -1,7 +1,7 @@
 """Print to the terminal: one style for every command, plain lines where the output is no terminal.
 
 Nothing that is printed is read as markup: a name, a path or an error may hold `[/x]`, a terminal escape or a broken
-character. Style is given beside the text:
+character. Style is given next to the text:
 
     out.print(line("sweep ", (name, "bold"), " is complete"))
 """
