@@ -7,7 +7,6 @@ from pathlib import Path
 from orchestrator.api.inputs import as_storage, as_sweep
 from orchestrator.execution.ray_cluster import check_cluster
 from orchestrator.resources.estimate import Estimate, estimate
-from orchestrator.resources.nodes import describe_cluster
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 
@@ -36,6 +35,5 @@ def plan(
     store = as_storage(storage)
     nodes = None
     if address is not None:
-        check_cluster(address)
-        nodes = describe_cluster(address).nodes
+        nodes = check_cluster(address).nodes
     return estimate(as_sweep(sweep, store), store, max_concurrent, nodes, share_gpus)

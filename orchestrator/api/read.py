@@ -41,7 +41,7 @@ def ablate(storage: Storage | str | Path, sweep: str, control: str) -> ablation.
     Raises:
         UserError: no such sweep, or nothing is confirmed by the name of the control.
     """
-    return ablation.ablate(read_trials(storage, sweep), control, baselines=load_baselines())
+    return ablation.compare_with_control(read_trials(storage, sweep), control, baselines=load_baselines())
 
 
 def write_report(path: str | Path, storage: Storage | str | Path = "runs") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from orchestrator.api.inputs import as_storage
 from orchestrator.records.index import load_definition, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.stored import Damaged
 from orchestrator.storage import Storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
@@ -26,6 +28,8 @@ class SweepState:
     """host, pid, started_s of the process that runs it; None if it does not run."""
     progress: SweepProgress
     """How many trials are planned, done and failed: judged against the plan, since only started trials are recorded."""
+    damaged: Sequence[Damaged] = ()
+    """Files that cannot be read; what they hold is missing from `trials`."""
 
     @property
     def counts(self) -> dict[Status, int]:
@@ -39,8 +43,11 @@ class SweepState:
         return Status.INTERRUPTED if is_cut_off else record.status
 
 
-def status(storage: Storage | str | Path, sweep: str) -> SweepState:
+def status(storage: Storage | str | Path, sweep: str, reader: SweepReader | None = None) -> SweepState:
     """Read how far a recorded sweep is.
+
+    Args:
+        reader: of this sweep, for repeated calls: it reads only what is new.
 
     Raises:
         SweepError: the storage holds no sweep of that name.
@@ -48,5 +55,5 @@ def status(storage: Storage | str | Path, sweep: str) -> SweepState:
     store = as_storage(storage)
     definition = load_definition(store, sweep)
     driver = driver_of(sweep_folder(store, sweep))  # first: the records are complete when the driver has gone
-    records = read_trials(store, sweep)
-    return SweepState(definition, records, driver, sweep_progress(definition, records))
+    records, damaged = (reader or SweepReader(store, sweep)).read()
+    return SweepState(definition, records, driver, sweep_progress(definition, records), damaged)

@@ -14,7 +14,7 @@ from orchestrator.cli.views.console import clock_of, err, line, out
 from orchestrator.cli.views.status import show_sweep, sweep_view
 from orchestrator.records.events import TrialEvent, trial_events
 from orchestrator.records.index import load_definition, sweep_folder
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import driver_of
@@ -31,11 +31,12 @@ def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
     if not err.is_terminal:
         follow(storage, name, [], as_json=False, sleep=sleep)
     elif driver_of(sweep_folder(storage, name)) is not None:
+        reader = SweepReader(storage, name)
         with Live(console=err, refresh_per_second=4, transient=True) as live, suppress(KeyboardInterrupt):
             is_running = True
             while is_running:
                 with suppress(StorageError):  # an outage: the next pass shows what is new
-                    state = status(storage, name)
+                    state = status(storage, name, reader)
                     is_running = state.driver is not None
                     live.update(sweep_view(state))
                 if is_running:
@@ -45,7 +46,7 @@ def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
 
 def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> None:
     """Print every event so far."""
-    for event in trial_events(_chosen(storage, name, trials), rows=True):
+    for event in trial_events(_chosen(SweepReader(storage, name), trials), rows=True):
         _print(event, as_json)
 
 
@@ -59,10 +60,11 @@ def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep:
 def new_events(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterator[TrialEvent]:
     """Yield every event once. The records are read once more after the driver has gone: it writes until it ends."""
     seen: set[TrialEvent] = set()
+    reader = SweepReader(storage, name)
     while True:
         runs = driver_of(sweep_folder(storage, name)) is not None
         with suppress(StorageError):
-            for event in trial_events(_chosen(storage, name, trials), rows=True):
+            for event in trial_events(_chosen(reader, trials), rows=True):
                 if event not in seen:
                     seen.add(event)
                     yield event
@@ -71,9 +73,8 @@ def new_events(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> 
         sleep(EVERY_S)
 
 
-def _chosen(storage: Storage, name: str, trials: list[str]) -> list[TrialRecord]:
-    records = read_trials(storage, name)
-    return [r for r in records if not trials or any(r.trial_id.startswith(text) for text in trials)]
+def _chosen(reader: SweepReader, trials: list[str]) -> list[TrialRecord]:
+    return [r for r in reader.read().trials if not trials or any(r.trial_id.startswith(text) for text in trials)]
 
 
 def _print(event: TrialEvent, as_json: bool) -> None:

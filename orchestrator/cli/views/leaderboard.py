@@ -15,7 +15,7 @@ from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.results.report.storage_page import read_sweep_trials, write_storage_page
 from orchestrator.storage import LocalStorage, Storage, open_storage
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError, UserError, nearest
 
 TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     "markdown": to_markdown,
@@ -53,7 +53,16 @@ def show(
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    write_storage_page(storage, path, records=records, baselines=baselines, measured=measured, grid=_grid(gco2_per_kwh))
+    page = line("page: ", (str(path), "bold"))
+    try:
+        write_storage_page(
+            storage, path, records=records, baselines=baselines, measured=measured, grid=_grid(gco2_per_kwh)
+        )
+    except UserError as error:
+        if html is not None:
+            raise
+        # Nobody asked for the page: a storage that can only be read still has its tables.
+        page = line(f"the page is not written: {error}")
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
@@ -68,7 +77,7 @@ def show(
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
         out.print(f"not ranked: {reasons}", style="dim")
-    out.print(line("page: ", (str(path), "bold")), soft_wrap=True)
+    out.print(page, soft_wrap=True)
 
 
 def _headlines(tables: Sequence[Table]) -> list[Table]:

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.api.status import SweepState
-from orchestrator.cli.views.console import duration, line, out, table
+from orchestrator.cli.views.console import duration, err, line, out, table
 from orchestrator.errors import command_line
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.stored import Damaged
 
 
 def summary(state: SweepState) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def summary(state: SweepState) -> dict[str, Any]:
         "failed": state.progress.failed,
         "left": state.progress.left,
         "trials": [_row(state, record) for record in state.trials],
+        "damaged": [each._asdict() for each in state.damaged],
     }
 
 
@@ -102,6 +104,14 @@ def _table(state: SweepState) -> Table:
             f"{row['step']}/{row['max_steps']}", value, row["split"] if row[metric] is not None else "",
         )  # fmt: skip
     return found
+
+
+def show_damaged(damaged: Sequence[Damaged]) -> None:
+    """Print how many files were skipped, and which."""
+    if damaged:
+        err.print(f"{len(damaged)} unreadable file{'s' if len(damaged) > 1 else ''} skipped:", style="yellow")
+    for each in damaged:
+        err.print(f"  {each}", style="yellow", soft_wrap=True)
 
 
 def show_sweeps(states: Sequence[SweepState], storage: str) -> None:
