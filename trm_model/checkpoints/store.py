@@ -26,7 +26,7 @@ from trm_model.checkpoints.table_deltas import Base, join, split
 
 _KEY = "trm"
 _FORMAT = 1
-_OLDER = "Delete it; the one before it will be used"
+_OLDER = "Use an earlier checkpoint, or another copy of this one"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _DTYPES = {
     torch.float64: "F64",
@@ -138,7 +138,10 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{where} is not a checkpoint of this program", "Delete it, or name another") from error
+        raise CheckpointError(
+            f"{where} is not a checkpoint of this program",
+            "Name another, or import an official one: trm checkpoint import FILE -o OUT",
+        ) from error
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
     return dict(header)
