@@ -289,7 +289,7 @@ class Controller:
 
     def _read(self, trial_id: str) -> TrialRecord:
         """Read how a trial ended, without its curve: that was reported, and a long one takes minutes to read."""
-        record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id, rows=False), self.stopping)
+        record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
         return replace(record, rows=self._curves.get(trial_id, []))
 
     def _check_space(self, record: TrialRecord) -> None:

@@ -22,6 +22,7 @@ from orchestrator.records.extend import current, extension_between
 from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.devices import require_local_cpus
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
@@ -74,6 +75,8 @@ def run_sweep(
     require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
         check_cluster(options.address)
+    elif recorded is None and cluster is None:
+        require_local_cpus(sweep)
     with Lease(folder, sweep.name) as lease, driver_log(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
@@ -112,6 +115,7 @@ def _drive(
     has_budget = options.budget != Budget()
     costs = RuntimeModel(records if sweep.resources.gpus or has_budget else ())
     is_canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
+    impatient = storage.patient(0.0)  # the controller repeats requests itself, until the sweep is to stop
     cluster.start()
     status = SweepStatus.STOPPED
     try:
@@ -120,10 +124,10 @@ def _drive(
         )
         controller = Controller(
             planner=planner,
-            submitter=TrialSubmitter(sweep.name, storage, library, records, reuse=options.reuse),
+            submitter=TrialSubmitter(sweep.name, impatient, library, records, reuse=options.reuse),
             placement=ClusterPlacement(sweep, cluster, options, costs),
             allocator=allocator,
-            storage=storage,
+            storage=impatient,
             records=records,
             options=options,
             costs=costs,

@@ -26,12 +26,12 @@ from urllib.parse import urlsplit
 
 from orchestrator.records.index import load_definition, stop_reason, stop_requested, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.address import hide_credentials, shown_webhook
 from orchestrator.storage.lease import driver_of
-from orchestrator.tracking.record_cache import RecordCache
 from trm_data.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -219,13 +219,13 @@ class SweepWatcher:
         self._storage = storage
         self._name = sweep
         self._budget = budget
-        self._records = RecordCache(storage, sweep)
+        self._records = SweepReader(storage, sweep)
         load_definition(storage, sweep)
 
     def snapshot(self) -> Snapshot:
         """Read what is new and return the state of the sweep."""
         is_driven = driver_of(self._folder) is not None  # first: after its end the records are complete
-        records = self._records.read()
+        records = self._records.read().trials
         progress = sweep_progress(load_definition(self._storage, self._name), records)
         over_budget = exceeded(spending(records, time.time()), self._budget)
         return Snapshot(self._name, records, progress, is_driven, over_budget)

@@ -31,9 +31,6 @@ from trm_model.recursion_file import accept
 from trm_model.training import events
 from trm_model.training.launch import ProcessLostError, train_in_processes
 
-FLUSH_S = 2.0
-"""Longest time that a row of a curve waits before others can see it."""
-
 
 def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> TrialReport:
     """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Returns the news of the end."""
@@ -107,13 +104,12 @@ class _Attempt:
         self._num_threads = config.runtime.num_threads
         self._writer = writer
         self._listen = listen
-        self._flushed_s = time.monotonic()
         self._step = 0
         self._train_s = 0.0
         self._announced = False
+        self._started_s = time.monotonic()
         self._taken_s = time.monotonic()
         self._to_checkpoint_s = 0.0
-        self._started_s = time.monotonic()
         self._device = _device_of(config)
         self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
@@ -182,6 +178,3 @@ class _Attempt:
     def _add(self, split: str, metrics: dict[str, float]) -> None:
         self._train_s = metrics.get("train_s", self._train_s)
         self._writer.add(Row(self._step, time.time(), split, metrics))
-        if time.monotonic() - self._flushed_s > FLUSH_S:
-            self._writer.flush()
-            self._flushed_s = time.monotonic()
