@@ -1,7 +1,7 @@
-"""What a sweep may still start: its budget, less what is spent and what the running trials will still take.
+"""Budget admission: start a trial only if spent + committed + estimated cost stays within the limits.
 
-Near a limit no trial starts that would not finish by the estimate; those that run end by themselves, or, where the
-estimate was wrong and a limit is passed, are stopped with a checkpoint.
+Near a limit no trial starts that would not finish by the estimate. Those that run end by themselves. Where the estimate
+was wrong and a limit is exceeded, they are stopped with a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.sweep.trials import cells
 
 
 class BudgetTracker:
-    """Admits trials to a sweep with a budget. `wall_hours` counts from this start of the driver."""
+    """Admit trials to a sweep with a budget. `wall_hours` counts from this start of the driver."""
 
     def __init__(self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float]) -> None:
         self.budget = budget
@@ -31,7 +31,7 @@ class BudgetTracker:
         self._begun_s = clock()
 
     def check(self, trial_id: str, need: TrialCost) -> str | None:
-        """Why a trial must not start, in words; None if it may."""
+        """Return why a trial must not start; None if it may."""
         spent = self._spent()
         running = [one for one, _ in self._running.values()]
         asked = {
@@ -53,22 +53,22 @@ class BudgetTracker:
         return None
 
     def started(self, trial_id: str, need: TrialCost) -> None:
-        """A trial was sent off."""
+        """Commit the estimated cost of a trial that was submitted."""
         self._running[trial_id] = need, self._clock()
 
     def release(self, trial_id: str) -> None:
-        """A trial that was sent off has not begun."""
+        """Take the estimate of a submitted trial back: it has not begun."""
         self._running.pop(trial_id, None)
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial has ended, or was interrupted."""
+        """Replace the estimate of a trial by what its attempts have used."""
         self._running.pop(record.trial_id, None)
         self._records[record.trial_id] = record
 
     def exceeded(self) -> str | None:
-        """The limit that is passed by now, by running trials too; their number is no reason to stop them."""
+        """Return the limit that is exceeded by now, running trials included. Their number is no reason to stop them."""
         spent = self._spent()
-        # What a running trial has used up: of its need the share of its hours that have gone by.
+        # A running trial has used the share of its estimate that corresponds to the time that has passed.
         running = self._running.values()
         shares = [(need, self._hours_since(start_s) / max(need.hours, 1e-12)) for need, start_s in running]
         now = Spent(

@@ -105,6 +105,8 @@ class Controller:
         self._final = {record.trial_id: record.status in FAILED for record in ended}
         self._slots = 1
         self._has_submitted = False
+        self._is_choosing = False
+        """Whether a sampler is at work: the planner does not know yet that something is left."""
         self._error: BaseException | None = None
         self._stop: tuple[SweepStatus, str] | None = None
 
@@ -191,10 +193,12 @@ class Controller:
                 with self._lock:
                     start = self._scheduler.next()
                     wants_suggestion = start is None and self._scheduler.wants_suggestion()
+                    self._is_choosing = wants_suggestion
                 if wants_suggestion:
                     chosen = self._planner.suggest()  # outside the lock: it may take a second
                     with self._lock:
                         self._planner.add_suggestion(chosen)
+                        self._is_choosing = False
                 elif start is None:
                     return None
                 elif (config := self._submit(start)) is not None:
@@ -210,7 +214,8 @@ class Controller:
             if result.get("trial_step") is not None:
                 self._planner.set_step(trial_id, result["trial_step"])
             where = result["node_id"], result["gpu_type"]
-            silence_s = self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
+            self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
+            silence_s = float(result.get("silence_s", 0.0))
             steps = state.trial.config.train.max_steps
             self._allocator.report(trial_id, *where, state.step, steps, self._clock(), silence_s)
             if result["kind"] == "end":
@@ -251,7 +256,7 @@ class Controller:
             self._check_space(record)
             if not record.status.is_final and not self.stopping.is_set():
                 if self._limits.may_resume(record, lost):
-                    self._requeue(trial_id, why or "it was interrupted" if not lost else f"lost: {why or 'no reason'}")
+                    self._requeue(record, f"lost: {why or 'no reason'}" if lost else why or "it was interrupted")
                     return
                 times = self._limits.times_lost(trial_id)
                 reason = f"its node or process was lost {times} times" + (f", most recently: {why}" if why else "")
@@ -259,7 +264,7 @@ class Controller:
                 record = self._read(trial_id)
             elif not self.stopping.is_set() and self._limits.may_retry(record):
                 persist(lambda: self._submitter.retry(record), self.stopping)
-                self._requeue(trial_id, f"retry after: {record.reason}")
+                self._requeue(record, f"retry after: {record.reason}")
                 return
             if record.status is not Status.RUNNING:  # else it was cut off without an end: the next run resumes it
                 self._end(record)
@@ -284,7 +289,7 @@ class Controller:
 
     def _read(self, trial_id: str) -> TrialRecord:
         """Read how a trial ended, without its curve: that was reported, and a long one takes minutes to read."""
-        record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id, rows=False), self.stopping)
+        record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
         return replace(record, rows=self._curves.get(trial_id, []))
 
     def _check_space(self, record: TrialRecord) -> None:
@@ -292,10 +297,10 @@ class Controller:
         if full := next((reason for reason in reasons if says_out_of_space(reason)), ""):
             raise StorageError(f"trial {record.trial_id} met a full disk: {full}", "Free space, then resume the sweep")
 
-    def _requeue(self, trial_id: str, reason: str) -> None:
+    def _requeue(self, record: TrialRecord, reason: str) -> None:
         with self._lock:
-            self._scheduler.requeue(trial_id)
-        logger.info("trial %s: requeued: %s", trial_id, reason)
+            self._scheduler.requeue(record.trial_id, record if record.attempts else None)
+        logger.info("trial %s: requeued: %s", record.trial_id, reason)
 
     def _end(self, record: TrialRecord) -> None:
         with self._lock:
@@ -332,7 +337,7 @@ class Controller:
             self._allocator.passed.add(allocation.gpu_type)
 
     def _progress(self) -> SweepProgress:
-        if self._planner.is_done:
+        if self._planner.is_done and not self._is_choosing:
             return progress_of(self._planner)
         done = len(self._final)
         return SweepProgress(max(self._planner.total, done), done, sum(self._final.values()))

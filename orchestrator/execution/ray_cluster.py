@@ -18,7 +18,7 @@ import psutil
 
 from orchestrator.errors import ClusterError
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
-from orchestrator.resources.nodes import describe_cluster, require_answer, scales
+from orchestrator.resources.nodes import Cluster, describe_cluster, require_answer, scales
 from orchestrator.worker.fork_server import next_process
 from trm_data.errors import first_line
 
@@ -78,6 +78,8 @@ class RayCluster:
             if self.address is None:
                 self._start_private()
             else:
+                self._stack.enter_context(environment(_authentication(), override=False))
+                _reload_token()
                 _join(self.address)
         except BaseException:
             self._stack.close()
@@ -235,17 +237,16 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def check_cluster(address: str) -> None:
-    """Ask the head for its versions, before anything is built for it.
+def check_cluster(address: str) -> Cluster:
+    """Describe a cluster and check its versions, before anything is built for it.
 
     Raises:
         ClusterError: nobody listens at HOST:PORT, the token is refused, or the versions differ.
     """
     _protect_token_file()
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
-        # Since 2.59 a head with a token file asks for it, but ray.init with an explicit address sends none by default.
-        os.environ["RAY_AUTH_MODE"] = "token"
-    cluster = describe_cluster(address)
+    with environment(_authentication(), override=False):
+        _reload_token()
+        cluster = describe_cluster(address)
     own = {"Ray": importlib.metadata.version("ray"), "Python": platform.python_version()}
     theirs = {"Ray": cluster.ray_version, "Python": cluster.python_version}
     for name, version in own.items():
@@ -254,6 +255,7 @@ def check_cluster(address: str) -> None:
                 f"the cluster at {address} runs {name} {theirs[name]}, this machine {version}",
                 f"Install {name} {theirs[name]} here, or start the driver on the cluster's head",
             )
+    return cluster
 
 
 def _join(address: str) -> None:
@@ -268,9 +270,13 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _has_token() -> bool:
+def _authentication() -> dict[str, str]:
+    """Return what makes Ray send the token of a cluster, if this user has one.
+
+    Since 2.59 a head with a token file asks for it, but `ray.init` with an explicit address sends none by default.
+    """
     named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return named or (Path.home() / TOKEN_FILE).is_file()
+    return {"RAY_AUTH_MODE": "token"} if named or (Path.home() / TOKEN_FILE).is_file() else {}
 
 
 def _protect_token_file() -> None:

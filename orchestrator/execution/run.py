@@ -22,6 +22,7 @@ from orchestrator.records.extend import current, extension_between
 from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.devices import require_local_cpus
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
@@ -74,6 +75,8 @@ def run_sweep(
     require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
         check_cluster(options.address)
+    elif recorded is None and cluster is None:
+        require_local_cpus(sweep)
     with Lease(folder, sweep.name) as lease, driver_log(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
@@ -175,6 +178,6 @@ def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
         raise SweepError(what, f"Extend the recorded one: trm sweep extend {sweep.name} {more}")
     raise SweepError(
         what,
-        f"Give this one another --name, resume the recorded one: trm sweep resume {sweep.name}, or extend it: "
-        f"trm sweep extend {sweep.name} --help",
+        f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "
+        f"trm sweep resume {sweep.name}, or extend it: trm sweep extend {sweep.name} --help",
     )

@@ -99,10 +99,16 @@ class TrialScheduler:
         """Return whether a start depends on a configuration that the sampler has yet to choose."""
         return self._planner.wants_suggestion and self._may_look_ahead(self._placement.machines())
 
-    def requeue(self, trial_id: str) -> None:
-        """Put a submitted trial that came back unfinished at the head of the queue."""
+    def requeue(self, trial_id: str, record: TrialRecord | None = None) -> None:
+        """Put a submitted trial that came back unfinished at the head of the queue.
+
+        Args:
+            record: what its attempts so far have used counts as spent; None if it never began.
+        """
         self._allocator.release(trial_id)
-        if self._budget:
+        if self._budget and record is not None:
+            self._budget.ended(record)
+        elif self._budget:
             self._budget.release(trial_id)
         self._planner.set_waiting(trial_id)
         self._waiting.appendleft(self._planner.trials[trial_id].trial)

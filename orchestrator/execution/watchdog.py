@@ -25,7 +25,7 @@ import psutil
 from orchestrator.errors import SweepError
 from orchestrator.records.index import load_definition, request_stop, sweep_folder
 from orchestrator.records.progress import sweep_progress
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.aws import terminate_workers
 from orchestrator.resources.usage import Budget, exceeded, spending
@@ -159,11 +159,12 @@ def guard(url: str, sweep: str, budget: Budget, cluster: str | None = None, regi
     if budget == Budget():
         raise SweepError("a watchdog needs a limit", "Give --max-trials, --max-gpu-hours, --max-usd or --max-hours")
     storage = open_storage(url)
+    reader = SweepReader(storage, sweep)
     watchdog = Watchdog(
         sweep_folder(storage, sweep),
         load_definition(storage, sweep),
         budget,
-        read=lambda: read_trials(storage, sweep),
+        read=lambda: reader.read().trials,
         end_machines=(lambda: terminate_workers(cluster, region)) if cluster else None,
     )
     return watchdog.run()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
+from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import _read
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
-from trm_data.errors import nearest
+from trm_data.errors import ConfigError, nearest
 from trm_model.config import TrialConfig
 from trm_model.recursion_file import trusted_source
 
@@ -42,17 +41,30 @@ def load_definition(storage: Storage, name: str) -> Sweep:
 
 
 def find_definition(storage: Storage, name: str) -> Sweep | None:
-    """The recorded definition of a sweep, if there is one."""
+    """Return the recorded definition of a sweep, if there is one. Raises DamagedRecordError if it cannot be read."""
+    folder = sweep_folder(storage, name)
     try:
-        return Sweep.from_record(json.loads(sweep_folder(storage, name).read("sweep.json")))
+        return Sweep.from_record(read_json(folder, "sweep.json"))
     except KeyError:
         return None
+    except ConfigError as error:
+        raise DamagedRecordError(f"{folder.url}/sweep.json", error.what) from None
+
+
+def load_definitions(storage: Storage) -> tuple[list[Sweep], list[Damaged]]:
+    """Return the definitions of all sweeps of a storage, and those files that cannot be read."""
+    found, damaged = [], []
+    for name in sweep_names(storage):
+        try:
+            found.append(load_definition(storage, name))
+        except DamagedRecordError as error:
+            damaged.append(Damaged(error.file, error.reason))
+    return found, damaged
 
 
 def sweep_names(storage: Storage) -> list[str]:
     """Names of all sweeps of a storage."""
-    keys = (key.split("/") for key in storage.list("sweeps"))
-    return sorted({parts[1] for parts in keys if len(parts) == 3 and parts[2] == "sweep.json"})
+    return [name for name in storage.folders("sweeps") if storage.exists(f"sweeps/{name}/sweep.json")]
 
 
 def find_trial(storage: Storage, address: str) -> TrialRecord:
@@ -114,4 +126,7 @@ def stop_requested(folder: Storage) -> bool:
 
 def stop_reason(folder: Storage) -> str:
     """Why somebody asked; empty if nobody did or said why."""
-    return str((_read(folder, "stop.json") or {}).get("reason", ""))
+    try:
+        return str(read_json(folder, "stop.json").get("reason", ""))
+    except (KeyError, DamagedRecordError):
+        return ""

@@ -29,7 +29,7 @@ from orchestrator.sweep.domains import (
 from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.settings import LOCAL_PATHS, check_path, check_value, configure, get_setting, label
 from orchestrator.sweep.space import Cell, Space, head
-from trm_data.benchmarks import resolve_benchmark
+from trm_data.benchmarks import complete, resolve_benchmark
 from trm_data.errors import ConfigError, nearest
 from trm_data.settings import Settings
 from trm_model.config import ALIASES, TrialConfig
@@ -191,6 +191,12 @@ class Sweep(Settings):
         is_same = bool(self.space) and self.search_space.holds(cell) and configure(self.base, cell) == config
         return cell if is_same else None
 
+    def _configured(self, settings: Mapping[str, Setting]) -> TrialConfig:
+        """Return a configuration whose puzzles can be built. Raises ConfigError otherwise."""
+        config = configure(self.base, settings)
+        complete(config.data.request())
+        return config
+
     def _check_names(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-', at most 80")
@@ -217,7 +223,7 @@ class Sweep(Settings):
     def _check_space(self) -> None:
         for path, domain in self.space.items():
             check_path(path)
-            values = [get_setting(configure(self.base, {path: value}), path) for value in domain.spread()]
+            values = [get_setting(self._configured({path: value}), path) for value in domain.spread()]
             if equal := [value for index, value in enumerate(values) if value in values[:index]]:
                 raise ValueError(f"two values of {path} are the same setting, {equal[0]!r}: leave one out")
         space = self.search_space
@@ -227,7 +233,7 @@ class Sweep(Settings):
                 raise ValueError("the space is empty: every cell is forbidden")
             for cell in first:
                 try:
-                    configure(self.base, cell)
+                    self._configured(cell)
                 except ConfigError as error:
                     raise ConfigError(
                         f"cell {label(cell)!r} cannot run: {error.what}",
@@ -238,7 +244,7 @@ class Sweep(Settings):
         for kind, variants in (("variants", self.variants), ("controls", self.confirm.controls)):
             names: dict[str, TrialConfig] = {}
             for variant in variants:
-                config = match_axis(configure(self.base, variant.settings), self.base, self.equal)
+                config = match_axis(self._configured(variant.settings), self.base, self.equal)
                 if not variant.name.isprintable():
                     raise ValueError(f"{kind}: the name {variant.name!r} has characters that cannot be printed")
                 if variant.name in names:

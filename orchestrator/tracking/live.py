@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from orchestrator.errors import SweepError
+from orchestrator.records.reader import SweepReader
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import Lease, driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow import MlflowSync
 from orchestrator.tracking.mlflow_connection import TrackingError, default_uri, load_mlflow
 from orchestrator.tracking.mlflow_view import has_run
-from orchestrator.tracking.record_cache import RecordCache
 from orchestrator.tracking.sqlite import sqlite_path
 from trm_data.errors import UserError, first_line
 
@@ -87,7 +87,7 @@ class Tracker:
         self._sweep = sweep
         self._storage = storage
         self._warn = warn
-        self._records = RecordCache(storage, sweep.name)
+        self._records = SweepReader(storage, sweep.name)
         self._sent_version = 0
         self._end = threading.Event()
         self._answered_s = time.monotonic()
@@ -110,7 +110,7 @@ class Tracker:
         while self._thread.is_alive():
             now_s, silent_s = time.monotonic(), time.monotonic() - self._answered_s
             if silent_s > self._patience_s or now_s - began_s > CLOSE_LIMIT_S:
-                # The thread ends with the process, or sends the rest if the process goes on.
+                # The thread ends with the process, or sends the rest if the process continues.
                 self._problem = f"no answer for {silent_s:.0f} s"
                 break
             self._thread.join(POLL_S)
@@ -131,7 +131,7 @@ class Tracker:
 
     def _sync(self, mlflow: MlflowSync, wait_s: float) -> None:
         try:
-            records = self._records.read()
+            records = self._records.read().trials
             if self._records.version == self._sent_version or not any(map(has_run, records)):
                 return
             version = self._records.version

@@ -141,7 +141,7 @@ def sweep_rows(sweep: Sweep, records: Sequence[TrialRecord]) -> list[Row]:
     return made
 
 
-def rows(record: TrialRecord) -> list[Row]:
+def rows(record: TrialRecord) -> Sequence[Row]:
     """Return the rows of the curves and, for a trial that is over, one with its final score, its size and its cost."""
     if not record.status.is_final:
         return record.rows

@@ -26,12 +26,12 @@ from urllib.parse import urlsplit
 
 from orchestrator.records.index import load_definition, stop_reason, stop_requested, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.address import hide_credentials, shown_webhook
 from orchestrator.storage.lease import driver_of
-from orchestrator.tracking.record_cache import RecordCache
 from trm_data.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -94,14 +94,14 @@ def _parse_target(text: str) -> Target:
             raise NotifyError(f"the webhook ({scheme}://...) names no host", "Write https://HOST/PATH")
         return Target(url=text)
     try:
-        words = shlex.split(text)
+        command = shlex.split(text)
     except ValueError as error:
         raise NotifyError(f"command {hide_credentials(text)!r}: {error}", "Close the quotation") from error
-    if not words or shutil.which(words[0]) is None:
-        name = f"{scheme}://..." if separator else words[0] if words else text
+    if not command or shutil.which(command[0]) is None:
+        name = f"{scheme}://..." if separator else command[0] if command else text
         hint = nearest(scheme, ("http", "https")) if separator else "Name a program of this machine, or a URL"
         raise NotifyError(f"cannot notify {name!r}: no such program", hint)
-    return Target(command=tuple(words))
+    return Target(command=tuple(command))
 
 
 def send(targets: Sequence[Target], event: Event, sleep: Callable[[float], None] = time.sleep) -> list[str]:
@@ -177,13 +177,17 @@ class Snapshot:
     progress: SweepProgress
     is_driven: bool
     over_budget: str | None = None
+    unreadable: Sequence[str] = ()
+    """Trials whose records are damaged: they are in none of the counts."""
 
     @property
     def text(self) -> str:
         """Counts by status, and how many of the planned trials are left."""
         counts = format_counts(counts_of(self.records))
         left = self.progress.left
-        return f"{counts}; {left} of {self.progress.planned} trials left" if left else counts
+        parts = [counts, f"{left} of {self.progress.planned} trials left" if left else ""]
+        parts.append(f"{len(self.unreadable)} unreadable ({', '.join(self.unreadable)})" if self.unreadable else "")
+        return "; ".join(filter(None, parts))
 
     def event(self, kind: Kind, text: str = "") -> Event:
         """Return an event about this moment."""
@@ -219,16 +223,16 @@ class SweepWatcher:
         self._storage = storage
         self._name = sweep
         self._budget = budget
-        self._records = RecordCache(storage, sweep)
+        self._records = SweepReader(storage, sweep)
         load_definition(storage, sweep)
 
     def snapshot(self) -> Snapshot:
         """Read what is new and return the state of the sweep."""
         is_driven = driver_of(self._folder) is not None  # first: after its end the records are complete
-        records = self._records.read()
+        records = self._records.read().trials
         progress = sweep_progress(load_definition(self._storage, self._name), records)
         over_budget = exceeded(spending(records, time.time()), self._budget)
-        return Snapshot(self._name, records, progress, is_driven, over_budget)
+        return Snapshot(self._name, records, progress, is_driven, over_budget, self._records.unreadable)
 
     def watch(self, report: Callable[[Event], None]) -> None:
         """Report every event until the sweep is over."""

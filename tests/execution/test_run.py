@@ -228,6 +228,22 @@ def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp
     assert saved, "a clean stop writes a last checkpoint"
 
 
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_ray_that_is_killed_ends_the_driver_with_the_command_that_resumes(name: str, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    command = grid(storage, "--tracking", "none", **{"train.max_steps": 100_000, "runtime.checkpoint_every_s": 60})
+    driver = subprocess.Popen([*TRM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(record.step >= 10 for record in records(storage).values()), "a trial at work", driver)
+    children = psutil.Process(driver.pid).children(recursive=True)
+    next(child for child in children if child.name() == name).kill()
+    out, err = driver.communicate()
+    assert driver.returncode == 3, err
+    assert f"Ray's {name} on this machine has died" in out and "trm sweep resume grid" in out
+    assert "Traceback" not in err
+    wait_for(lambda: descendants_gone([child.pid for child in children]), "the end of what the driver had started")
+    assert not (storage / "sweeps" / "grid" / "lock.json").exists()
+
+
 def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     # A rate of 1e30 overflows within a few steps: the trial diverges, its neighbour does not.

@@ -368,6 +368,14 @@ class TestBudget:
         clock.now_s = 2.1 * 3600
         assert budget_tracker.exceeded() == "2.1 of 2 GPU-hours used"
 
+    def test_what_a_lost_attempt_has_used_counts_as_spent(self) -> None:
+        scheduler = scheduler_of(study(resources=on("L40S")), budget=Budget(gpu_hours=10))
+        start = scheduler.next()
+        assert start
+        lost = ran(record_of(start.trial, Status.INTERRUPTED), 9.5)
+        scheduler.requeue(start.trial.trial_id, lost)
+        assert scheduler._budget and scheduler._budget.check("other", TrialCost(1, 1, 0)) is not None
+
     @settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 1000), limit=st.integers(1, 9))
     def test_as_many_trials_start_as_the_budget_allows_and_the_reason_is_known(self, seed: int, limit: int) -> None:

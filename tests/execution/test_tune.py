@@ -177,6 +177,10 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
                 threading.Event().wait()
             return {"trial_step": 1, "done": self.iteration == 1}
 
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._iteration = 0
+            return True
+
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             return None
 

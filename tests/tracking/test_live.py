@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.lease import Lease
@@ -19,7 +20,6 @@ from orchestrator.tracking import live, mlflow_connection
 from orchestrator.tracking.live import Tracker, resolve_uri, tracked
 from orchestrator.tracking.mlflow import MlflowSync
 from orchestrator.tracking.mlflow_connection import TrackingError, mlflow_environment
-from orchestrator.tracking.record_cache import RecordCache
 from tests.support.tracking import SWEEP, FakeServer, finished, record, write_record
 
 
@@ -60,7 +60,7 @@ def test_points_of_a_running_trial_arrive_while_it_runs(storage: Storage, quick:
         write_record(storage, record(steps=5), segment=2, rows_from=4)
         eventually(lambda: steps_of(uri, record().trial_id) == [10, 20, 30, 40, 50])
         write_record(storage, finished(), segment=3, rows_from=10)
-    assert MlflowSync(uri).verify(SWEEP, RecordCache(storage, "depth").read()) == []
+    assert MlflowSync(uri).verify(SWEEP, SweepReader(storage, "depth").read().trials) == []
 
 
 def test_a_sweep_whose_trials_never_start_leaves_no_trace(tmp_path: Path, quick: None) -> None:
@@ -71,29 +71,12 @@ def test_a_sweep_whose_trials_never_start_leaves_no_trace(tmp_path: Path, quick:
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_only_trials_with_new_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.tracking import record_cache
-
-    reads: list[str] = []
-    real = record_cache.read_trial
-
-    def counted(storage: Storage, sweep: str, trial_id: str) -> Any:
-        reads.append(trial_id)
-        return real(storage, sweep, trial_id)
-
-    monkeypatch.setattr(record_cache, "read_trial", counted)
-    storage = open_storage(str(tmp_path))
-    for seed in range(3):
-        write_record(storage, record(seed, steps=2))
-    cache = RecordCache(storage, "depth")
-    first, version = cache.read(), cache.version
-    assert len(reads) == 3 and [each.step for each in first] == [20, 20, 20]
-    assert all(one is other for one, other in zip(cache.read(), first, strict=True))
-    assert len(reads) == 3 and cache.version == version
-    write_record(storage, record(1, steps=4), segment=2, rows_from=4)
-    second = {each.trial_id: each.step for each in cache.read()}
-    assert reads[3:] == [record(1).trial_id] and cache.version > version
-    assert second[record(1).trial_id] == 40 and sorted(second.values()) == [20, 20, 40]
+def test_a_damaged_record_does_not_keep_the_others_from_mlflow(storage: Storage, quick: None) -> None:
+    write_record(storage, finished(0))
+    write_record(storage, finished(1))
+    storage.write(f"sweeps/depth/trials/{finished(1).trial_id}/attempts/001/end.json", b"")
+    with tracked(SWEEP, storage, None):
+        eventually(lambda: steps_of(resolve_uri(storage, None) or "", finished(0).trial_id))
 
 
 def test_a_second_sync_of_the_same_records_sends_no_request(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

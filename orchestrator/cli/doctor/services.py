@@ -25,7 +25,7 @@ def storage(url: str) -> list[Check]:
 
     key = f"doctor-{uuid.uuid4().hex}"
     try:
-        place = open_storage(url, attempts=1)
+        place = open_storage(url, attempts=1, patience_s=0)
         new_folder = isinstance(place, LocalStorage) and not place.root.exists()
         try:
             exclusive = place.create(key, b"probe") and not place.create(key, b"second")
