@@ -51,8 +51,8 @@ def official_like(**model: Any) -> TrialConfig:
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 @pytest.mark.parametrize("name", MODELS)
-def test_official_checkpoint_is_imported_by_its_yaml(name: str, prefix: str, shared: Path, tmp_path: Path) -> None:
-    golden = Golden(shared / "golden", name)
+def test_official_checkpoint_is_imported_by_its_yaml(name: str, prefix: str, tmp_path: Path) -> None:
+    golden = Golden(name)
     state = {prefix + key: value for key, value in to_official(golden.model()).items()}
     torch.save(state, tmp_path / "step_3")
     (tmp_path / "all_config.yaml").write_text(official_yaml(golden))
@@ -170,11 +170,9 @@ def test_each_set_of_weights_can_be_loaded(trained: Any) -> None:
         load_trained(checkpoint, "0.7")
 
 
-def test_another_depth_or_dataset_is_refused_by_name(trained: Any) -> None:
+def test_another_dataset_is_refused_by_name(trained: Any) -> None:
     _, checkpoint = trained
     one = load_trained(checkpoint)
-    with pytest.raises(CheckpointError, match="latent_steps=6, but the checkpoint was trained with 2"):
-        one.check_model(one.config.model.model_copy(update={"latent_steps": 6}))
     with pytest.raises(CheckpointError, match="puzzle-id map is other"):
         one.check_dataset("other", one.model.vocab_size, one.model.num_cells)
     one.check_dataset(one.id_map_hash, one.model.vocab_size, one.model.num_cells)

@@ -1,27 +1,40 @@
-"""A trained model out of a checkpoint, for evaluation, solving and export; and weights-only checkpoints, imported or
-exported."""
+"""Load a trained model from a checkpoint, for evaluation, solving and export, and pack weights without a run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from trm_data.errors import nearest
+from trm_data.errors import first_line, nearest
 from trm_model.checkpoints.store import Checkpoint, CheckpointError, pack
-from trm_model.config import ModelConfig, TrialConfig
+from trm_model.config import DataConfig, TrialConfig
 from trm_model.model.recursion import Model, build_model
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model with the weights that were asked for, and what is known of its training."""
+    """Hold a model with the requested weights, and what is known of its training."""
 
     model: Model
     config: TrialConfig
     step: int
     id_map_hash: str
+    knows_dataset: bool = True
+    """Whether `config.data` is what the model was trained on. An official checkpoint does not say."""
+
+    def check_dataset_is_known(self) -> None:
+        """Refuse to choose a dataset for the model by `config.data` where that is only a default.
+
+        Raises:
+            CheckpointError: the checkpoint was imported without a recipe and without a dataset.
+        """
+        if not self.knows_dataset:
+            raise CheckpointError(
+                "the imported checkpoint does not say which dataset it was trained on", "Name it: --dataset NAME"
+            )
 
     def check_dataset(self, id_map_hash: str, vocab_size: int, seq_len: int) -> None:
         """Refuse a dataset whose puzzle ids, symbols or size mean something else than in training.
@@ -41,29 +54,16 @@ class Trained:
                     "Use the dataset that it was trained on, with the same number of augmentations",
                 )
 
-    def check_model(self, model: ModelConfig) -> None:
-        """Refuse another configuration, above all another T or n, which would ruin the score without an error.
-
-        Raises:
-            CheckpointError: names the first setting that differs.
-        """
-        own, other = self.config.model.identity(), model.identity()
-        for name, value in own.items():
-            if other[name] != value:
-                raise CheckpointError(
-                    f"model.{name}={other[name]}, but the checkpoint was trained with {value}",
-                    "Only D, votes, rollouts and noise can be changed at evaluation",
-                )
-
 
 def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
-    """Rebuild the model of a checkpoint with its raw weights, its main average (`ema`), or a further average by its
-    rate.
+    """Rebuild the model of a checkpoint with the weights of a name.
 
-    A checkpoint that keeps no average (an imported one) has only one set of weights, which `ema` and `raw` both mean.
+    Args:
+        weights: `raw`, `ema` (the main average), or the rate of a further average. A checkpoint that keeps no average,
+            such as an imported one, has only one set of weights, which `ema` and `raw` both mean.
 
     Raises:
-        CheckpointError: no such average.
+        CheckpointError: no such average, or tensors that do not fit the configuration.
     """
     header = checkpoint.header
     config = TrialConfig.parse(header["config"], "checkpoint")
@@ -73,7 +73,10 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
         seq_len=header["seq_len"],
         num_identifiers=header["num_identifiers"],
     )
-    model.load_state_dict(checkpoint.section("model"))
+    try:
+        model.load_state_dict(checkpoint.section("model"))
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint is damaged: {first_line(error)}", "Take another checkpoint") from None
     averages = {name.split("/")[1] for name in checkpoint.tensors if name.startswith("ema/")}
     rate = str(config.optimizer.ema_rate) if weights == "ema" else weights
     if rate in averages:
@@ -82,11 +85,17 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
                 model.get_parameter(name).copy_(value)
     elif weights not in ("ema", "raw"):
         raise CheckpointError(f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"raw"}))
-    return Trained(model.requires_grad_(False), config, checkpoint.step, header["id_map_hash"])
+    known = header.get("knows_dataset", not _was_imported_without_data(header, config))
+    return Trained(model.requires_grad_(False), config, checkpoint.step, header["id_map_hash"], known)
+
+
+def _was_imported_without_data(header: Mapping[str, Any], config: TrialConfig) -> bool:
+    """Tell it for checkpoints that earlier versions imported: their data are the defaults, and no recipe set them."""
+    return "imported_from" in header and not config.recipe and config.data == DataConfig()
 
 
 def pack_weights(model: Model, config: TrialConfig, *, step: int, id_map_hash: str, **notes: Any) -> bytes:
-    """A checkpoint file that holds the weights alone: it can be evaluated, not resumed."""
+    """Return a checkpoint file that holds the weights alone: it can be evaluated, not resumed."""
     header = {
         "step": step,
         "config": config.plain(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,9 @@ def solve(
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="D: supervision steps at most.")] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also show the answer after each supervision step.")] = False,
     picture: Annotated[Path | None, typer.Option("--out", "-o", help="Draw it: .png, or .gif with every step.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="ARC: the task to answer as, by name; found by its pairs if left out.")
+    ] = None,
     at: AtOption = "last",
     weights: WeightsOption = "ema",
     trust: TrustOption = None,
@@ -56,7 +60,8 @@ def solve(
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
     trained = load_trained(found.load(), weights)
-    solved = solve_text(trained, _text(puzzle), lambda: dataset_for(found, trained.config, None, store), depth)
+    text, dataset = _text(puzzle), partial(dataset_for, found, trained.config, None, store)
+    solved = solve_text(trained, text, dataset, depth, task=task)
     if picture is not None:
         first = solved[0]
         save_answers(first.family, first.question.cells, first.solution.answers, picture)
