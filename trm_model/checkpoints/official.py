@@ -171,7 +171,8 @@ def import_official(
 
     Args:
         config: see `settings_of`.
-        knows_dataset: whether `config.data` is what the model was trained on, see `Trained`.
+        knows_dataset: whether `config.data` is what the model was trained on, see
+            `check_dataset_is_known`.
         seq_len: grid cells; None where a tensor tells it.
         id_map_hash, num_ids: `Dataset.id_map_hash` and `num_identifiers` of the dataset that gave the puzzle ids.
 

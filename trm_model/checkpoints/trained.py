@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from trm_data.config import DataConfig
 from trm_data.errors import first_line, nearest
 from trm_model.checkpoints.store import Checkpoint, CheckpointError, pack
-from trm_model.config import DataConfig, TrialConfig
+from trm_model.config import TrialConfig
 from trm_model.model.recursion import Model, build_model
 
 
@@ -22,19 +23,6 @@ class Trained:
     config: TrialConfig
     step: int
     id_map_hash: str
-    knows_dataset: bool = True
-    """Whether `config.data` is what the model was trained on. An official checkpoint does not say."""
-
-    def check_dataset_is_known(self) -> None:
-        """Refuse to choose a dataset for the model by `config.data` where that is only a default.
-
-        Raises:
-            CheckpointError: the checkpoint was imported without a recipe and without a dataset.
-        """
-        if not self.knows_dataset:
-            raise CheckpointError(
-                "the imported checkpoint does not say which dataset it was trained on", "Name it: --dataset NAME"
-            )
 
     def check_dataset(self, id_map_hash: str, vocab_size: int, seq_len: int) -> None:
         """Refuse a dataset whose puzzle ids, symbols or size mean something else than in training.
@@ -85,13 +73,25 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
                 model.get_parameter(name).copy_(value)
     elif weights not in ("ema", "raw"):
         raise CheckpointError(f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"raw"}))
-    known = header.get("knows_dataset", not _was_imported_without_data(header, config))
-    return Trained(model.requires_grad_(False), config, checkpoint.step, header["id_map_hash"], known)
+    return Trained(model.requires_grad_(False), config, checkpoint.step, header["id_map_hash"])
 
 
-def _was_imported_without_data(header: Mapping[str, Any], config: TrialConfig) -> bool:
-    """Tell it for checkpoints that earlier versions imported: their data are the defaults, and no recipe set them."""
-    return "imported_from" in header and not config.recipe and config.data == DataConfig()
+def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:
+    """Refuse to choose a dataset by a checkpoint's configuration where that holds only defaults.
+
+    Args:
+        header: of the checkpoint.
+        where: the checkpoint's name, for the message.
+
+    Raises:
+        CheckpointError: it was imported without a recipe and without a dataset.
+    """
+    known = header.get("knows_dataset")
+    if known is None:  # imported by an earlier version, or not imported at all
+        config = TrialConfig.parse(header["config"], where)
+        known = "imported_from" not in header or bool(config.recipe) or config.data != DataConfig()
+    if not known:
+        raise CheckpointError(f"{where} does not say which dataset it was trained on", "Name it: --dataset NAME")
 
 
 def pack_weights(model: Model, config: TrialConfig, *, step: int, id_map_hash: str, **notes: Any) -> bytes:
