@@ -31,9 +31,6 @@ from trm_model.recursion_file import accept
 from trm_model.training import events
 from trm_model.training.launch import ProcessLostError, train_in_processes
 
-FLUSH_S = 2.0
-"""Longest time that a row of a curve waits before others can see it."""
-
 
 def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> TrialReport:
     """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Returns the news of the end."""
@@ -107,14 +104,22 @@ class _Attempt:
         self._num_threads = config.runtime.num_threads
         self._writer = writer
         self._listen = listen
-        self._flushed_s = time.monotonic()
         self._step = 0
         self._train_s = 0.0
         self._announced = False
+        self._started_s = time.monotonic()
+        self._taken_s = time.monotonic()
+        self._to_checkpoint_s = 0.0
         self._device = _device_of(config)
         self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
     def take(self, event: events.Event) -> None:
+        if isinstance(event, events.Checkpointed):
+            self._to_checkpoint_s = max(self._to_checkpoint_s, time.monotonic() - self._taken_s)
+        self._handle(event)
+        self._taken_s = time.monotonic()  # a rung may have waited for its answer meanwhile
+
+    def _handle(self, event: events.Event) -> None:
         self._step = event.step
         match event:
             case events.Started():
@@ -122,11 +127,11 @@ class _Attempt:
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
                 self._note(self._monitor.due())
-                self._listen(TrialReport(event.step, metrics, "progress"))
+                self._listen(TrialReport(event.step, metrics, "progress", grace_s=self._to_checkpoint_s))
             case events.Evaluated(metrics=metrics, split=split):
                 self._add(split, metrics)
                 self._writer.flush()
-                self._listen(TrialReport(event.step, metrics, "rung"))
+                self._listen(TrialReport(event.step, metrics, "rung", grace_s=self._to_checkpoint_s))
             case events.Finished(result=result, files=files):
                 self._note(self._monitor.last())
                 self._writer.finish(TrialResult.parse(result), files)
@@ -144,6 +149,7 @@ class _Attempt:
             status=status,
             step=self._step,
             ended_s=time.time(),
+            elapsed_s=time.monotonic() - self._started_s,
             train_s=self._train_s,
             reason=reason,
             traceback=trace,
@@ -160,6 +166,7 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
+        self._started_s = time.monotonic()
         run = {"from_step": step, "num_threads": self._num_threads, "processes": self._job.processes}
         where = provenance.describe(self._device) | self._job.placement
         self._writer.start(AttemptStart.parse({**where, **run, "started_s": time.time()}))
@@ -171,6 +178,3 @@ class _Attempt:
     def _add(self, split: str, metrics: dict[str, float]) -> None:
         self._train_s = metrics.get("train_s", self._train_s)
         self._writer.add(Row(self._step, time.time(), split, metrics))
-        if time.monotonic() - self._flushed_s > FLUSH_S:
-            self._writer.flush()
-            self._flushed_s = time.monotonic()
