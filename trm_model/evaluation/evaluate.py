@@ -33,6 +33,15 @@ Progress = Callable[[int, int], None]
 """(forward passes done, of so many), a pass being one supervision step of one item in one view and rollout."""
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation was asked to stop between two batches. It has no result."""
+
+
+def never() -> bool:
+    """Return False: the `should_stop` of what is not to be interrupted."""
+    return False
+
+
 class _Columns:
     """Per-item numbers that arrive batch by batch."""
 
@@ -176,6 +185,7 @@ def evaluate(
     keep_votes: bool = False,
     progress: Progress | None = None,
     ranks: Ranks | None = None,
+    should_stop: Callable[[], bool] = never,
 ) -> EvalResult:
     """Score `weights` (the model's own if None) on a split.
 
@@ -183,8 +193,10 @@ def evaluate(
         seed: of the rollouts' noise.
         keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
         ranks: processes that share the batches; the result is that of one process, in each of them.
+        should_stop: asked after every batch; the answer of the first process counts for all.
 
     Raises:
+        EvaluationStoppedError: `should_stop` became true.
         ConfigError: the split is empty, or there are more votes than trained views.
     """
     check_votes(evaluation.votes, trained_augmentations, dataset)
@@ -210,8 +222,11 @@ def evaluate(
 
     batches = eval_batches(dataset, split, evaluation.batch_size, max_puzzles=limit, num_augmentations=copies)
     runs = ((batch, rollout) for batch in batches for rollout in range(evaluation.rollouts))
-    for (batch, rollout), answers in (ranks or Ranks()).spread(runs, answer):
+    ranks = ranks or Ranks()
+    for (batch, rollout), answers in ranks.spread(runs, answer):
         tally.add(batch, answers, is_first=rollout == 0)
+        if ranks.first_says(should_stop()):
+            raise EvaluationStoppedError
     return tally.result(num_steps)
 
 
