@@ -1,7 +1,8 @@
 # `make demo` and `make test` set up their own environment in .venv; both are safe to run again.
 
 PYTHON ?= python3
-VENV := .venv
+# Another interpreter gets an environment of its own: make test PYTHON=python3.13
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORAGE ?= runs
@@ -13,7 +14,7 @@ help:
 	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
 	@echo "make test-gpu   those that need a CUDA device"
-	@echo "make lint       ruff, mypy, import rules"
+	@echo "make lint       ruff, codespell, mypy, import layers"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
 
 install: $(STAMP)
@@ -30,7 +31,7 @@ demo: $(STAMP)
 	$(BIN)/trm leaderboard --storage $(STORAGE)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart=0
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow
@@ -41,6 +42,7 @@ test-gpu: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -12,6 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- tree: `python docs/tree.py` writes it, a test checks it -->\n", "<!-- /tree -->"
 OTHER = {
+    ".github/workflows/ci.yml": "CI on GitHub: calls .ci/run",
+    ".pre-commit-config.yaml": "the checks of `make lint` at every commit",
+    "CITATION.cff": "how to cite",
     ".ci/run": "what continuous integration runs",
     ".gitignore": "",
     "CHANGELOG.md": "what changed for users",

@@ -1,12 +1,155 @@
-"""Writing files so that nothing is ever half-written: write aside, fsync, rename."""
+"""Files that are never half-written, temporaries that name their owner, and the user's private temporary folder."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import re
+import socket
+import stat
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from trm_data.errors import UserError
+
+ABANDONED_S = 24 * 3600.0
+"""Age from which a temporary is taken for abandoned where its owner cannot be looked up: on another machine."""
+
+
+class ProcessIdentity(NamedTuple):
+    """A process, so that another one can tell later whether it still runs."""
+
+    machine: str
+    """Digest of the boot and the PID namespace: PIDs can be compared where it is equal."""
+    pid: int
+    start: int
+    """Clock ticks from the boot to the start of the process, which tell it from a later one with its PID; or 0."""
+
+    def is_alive(self) -> bool | None:
+        """Return whether the process runs; None if it cannot be seen from this process."""
+        if self.machine != machine_id():
+            return None
+        if self.pid <= 0:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it belongs to another user
+        return not self.start or start_of(self.pid) in (self.start, 0)
+
+
+@cache
+def machine_id() -> str:
+    """Return a digest of this boot and PID namespace; two containers on one host differ."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return sha256(" ".join(parts).encode()).hexdigest()[:12]
+
+
+def start_of(pid: int) -> int:
+    """Return when a process started, in clock ticks since the boot; 0 where the system does not say."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+        return int(text.rpartition(")")[2].split()[19])  # the name in parentheses may hold spaces
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def this_process() -> ProcessIdentity:
+    """Return the identity of the calling process."""
+    return ProcessIdentity(machine_id(), os.getpid(), start_of(os.getpid()))
+
+
+_TEMPORARY = re.compile(r"\.(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp")
+_ANONYMOUS = re.compile(r"\..*\.tmp")
+"""Names that earlier versions gave: without an owner, so that only the age counts."""
+
+
+def temporary_name() -> str:
+    """Return a new hidden file name that says which process writes the file."""
+    owner = this_process()
+    return f".{owner.machine}-{owner.pid}-{owner.start}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Return whether a file is a temporary whose owner has died."""
+    if not (found := _TEMPORARY.fullmatch(path.name)):
+        return bool(_ANONYMOUS.fullmatch(path.name)) and _age_s(path) > ABANDONED_S
+    alive = ProcessIdentity(found["machine"], int(found["pid"]), int(found["start"])).is_alive()
+    return _age_s(path) > ABANDONED_S if alive is None else not alive
+
+
+def abandoned_files(root: Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Yield the temporaries in a folder that dead processes left."""
+    for folder, names, files in os.walk(root):
+        if not recursive:
+            names.clear()
+        yield from (path for name in files if name.endswith(".tmp") and is_abandoned(path := Path(folder, name)))
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete the temporaries directly in a folder that dead processes left."""
+    for path in abandoned_files(folder, recursive=False):
+        with suppress(OSError):  # another process deletes it as well, or it may not be deleted
+            path.unlink()
+
+
+def private_folder(name: str = "") -> Path:
+    """Return a folder of the temporary directory that only this user can enter; made if it does not exist.
+
+    Args:
+        name: a folder inside it.
+
+    Raises:
+        UserError: something stands there that is not this user's own.
+    """
+    top = Path(tempfile.gettempdir(), f"trm-{os.getuid()}")
+    try:
+        top.mkdir(mode=0o700, exist_ok=True)
+        found = top.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise UserError(f"{top} belongs to somebody else", "Set TMPDIR to a folder of your own")
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            top.chmod(0o700)
+        inside = top / name
+        inside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot use {top}: {error.strerror or error}", "Set TMPDIR to a folder of your own") from error
+    return inside
+
+
+@contextmanager
+def written_aside(path: Path, data: bytes) -> Iterator[Path]:
+    """Yield a complete hidden copy of `data` beside `path`, for the caller to rename or link; it never stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(temporary_name())
+    try:
+        with aside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+    finally:
+        with suppress(OSError):  # where nothing could be written there is nothing to remove
+            aside.unlink()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -15,17 +158,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with written_aside(path, data) as aside:
+            aside.replace(path)
     except OSError as error:
-        with suppress(OSError):  # where nothing could be written there is nothing to remove
-            aside.unlink()
         raise UserError(
             f"cannot write {path}: {error.strerror or error}", "Free some space or name another folder"
         ) from error

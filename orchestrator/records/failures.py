@@ -13,19 +13,12 @@ Attempts, driver, `trm train`, tracker, watchdog, notifications and exit codes d
 from __future__ import annotations
 
 import errno
-import logging
-import time
-from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
 
 from orchestrator.storage.base import StorageError
 from trm_data.errors import UserError, causes, first_line, is_out_of_space
 
-__all__ = ["ExitCode", "FailureKind", "classify", "is_out_of_memory", "is_out_of_space", "persist", "reason_of"]
-
-logger = logging.getLogger(__name__)
-Value = TypeVar("Value")
+__all__ = ["ExitCode", "FailureKind", "classify", "is_out_of_memory", "is_out_of_space", "reason_of"]
 
 
 class FailureKind(StrEnum):
@@ -56,9 +49,6 @@ OUT_OF_MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 """torch raises a plain RuntimeError with these words where a CPU allocation fails."""
 STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT}
-OUTAGE_S = 600.0
-"""Longest outage of a storage that is waited for."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 
 
 def classify(error: BaseException) -> FailureKind:
@@ -90,28 +80,3 @@ def reason_of(error: BaseException) -> str:
 
 def _errno(error: BaseException) -> int | None:
     return error.errno if isinstance(error, OSError) else None
-
-
-def persist(
-    action: Callable[[], Value], limit_s: float = OUTAGE_S, may_wait: Callable[[], bool] = lambda: True
-) -> Value:
-    """Call something that uses a storage, again and again while the storage is away.
-
-    `may_wait` is asked at least once a second: once it returns False, the next failure counts.
-
-    Raises:
-        StorageError: the storage is out of space, or it is still away after `limit_s` seconds.
-    """
-    until_s, pause_s = time.monotonic() + limit_s, FIRST_PAUSE_S
-    while True:
-        try:
-            return action()
-        except StorageError as error:
-            left_s = until_s - time.monotonic()
-            if is_out_of_space(error) or left_s <= 0 or not may_wait():
-                raise
-            logger.warning("storage is away, next try in %.0f s: %s", min(pause_s, left_s), first_line(error))
-        resume_s = time.monotonic() + min(pause_s, left_s)
-        while (left_s := resume_s - time.monotonic()) > 0 and may_wait():
-            time.sleep(min(left_s, 1.0))
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

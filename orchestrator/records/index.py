@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
+from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import _read
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data import Dataset
-from trm_data.errors import nearest
+from trm_data.errors import ConfigError, nearest
 from trm_model.config import TrialConfig
 from trm_model.recursion_file import trusted_source
 
@@ -43,17 +41,30 @@ def load_definition(storage: Storage, name: str) -> Sweep:
 
 
 def find_definition(storage: Storage, name: str) -> Sweep | None:
-    """The recorded definition of a sweep, if there is one."""
+    """Return the recorded definition of a sweep, if there is one. Raises DamagedRecordError if it cannot be read."""
+    folder = sweep_folder(storage, name)
     try:
-        return Sweep.parse(json.loads(sweep_folder(storage, name).read("sweep.json")))
+        return Sweep.from_record(read_json(folder, "sweep.json"))
     except KeyError:
         return None
+    except ConfigError as error:
+        raise DamagedRecordError(f"{folder.url}/sweep.json", error.what) from None
+
+
+def load_definitions(storage: Storage) -> tuple[list[Sweep], list[Damaged]]:
+    """Return the definitions of all sweeps of a storage, and those files that cannot be read."""
+    found, damaged = [], []
+    for name in sweep_names(storage):
+        try:
+            found.append(load_definition(storage, name))
+        except DamagedRecordError as error:
+            damaged.append(Damaged(error.file, error.reason))
+    return found, damaged
 
 
 def sweep_names(storage: Storage) -> list[str]:
     """Names of all sweeps of a storage."""
-    keys = (key.split("/") for key in storage.list("sweeps"))
-    return sorted({parts[1] for parts in keys if len(parts) == 3 and parts[2] == "sweep.json"})
+    return [name for name in storage.folders("sweeps") if storage.exists(f"sweeps/{name}/sweep.json")]
 
 
 def find_trial(storage: Storage, address: str) -> TrialRecord:
@@ -103,14 +114,6 @@ def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | N
     return source
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`base.train.max_steps: 60 -> 61` for every leaf of two nested definitions that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
-
-
 def request_stop(folder: Storage, reason: str = "") -> None:
     """Ask the driver, wherever it is, to stop cleanly."""
     folder.write("stop.json", to_json_bytes({"requested_s": time.time(), "reason": reason}))
@@ -123,4 +126,7 @@ def stop_requested(folder: Storage) -> bool:
 
 def stop_reason(folder: Storage) -> str:
     """Why somebody asked; empty if nobody did or said why."""
-    return str((_read(folder, "stop.json") or {}).get("reason", ""))
+    try:
+        return str(read_json(folder, "stop.json").get("reason", ""))
+    except (KeyError, DamagedRecordError):
+        return ""

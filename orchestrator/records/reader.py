@@ -1,104 +1,249 @@
-"""Read trials from their records."""
+"""Read trials from their records: all of a sweep, or again and again only what changed."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
+from orchestrator.records import finished_index
+from orchestrator.records.rows import Columns, Rows, parse_rows
 from orchestrator.records.schema import (
     Attempt,
     AttemptEnd,
     AttemptStart,
     Retry,
-    Row,
     Status,
     StopDecision,
     TrialHead,
     TrialRecord,
     TrialResult,
 )
-from orchestrator.records.stored import Part, read_part
+from orchestrator.records.segments import attempt_of, current_segments
+from orchestrator.records.stored import Damaged, DamagedRecordError, Part, parse_json, parse_part
 from orchestrator.storage import Storage
+from trm_data.errors import ConfigError
+from trm_data.settings import Settings
 from trm_model.config import TrialConfig
+
+logger = logging.getLogger(__name__)
+
+
+class SweepRecords(NamedTuple):
+    """What a reader found."""
+
+    trials: list[TrialRecord]
+    """In the order of their ids."""
+    damaged: list[Damaged]
+    """Files that were skipped. Rows are read when they are used: a damaged segment is added then."""
 
 
 def read_trial(storage: Storage, sweep: str, trial_id: str) -> TrialRecord:
-    """One trial from its folder. Raises KeyError if there is none."""
-    return read_trials(storage, sweep, only=trial_id)[0]
+    """Return one trial.
+
+    Raises:
+        KeyError: there is none.
+        DamagedRecordError: its record cannot be read.
+    """
+    found = SweepReader(storage, sweep, only=trial_id).read()
+    if found.trials:
+        return found.trials[0]
+    if found.damaged:
+        raise DamagedRecordError(*found.damaged[0])
+    raise KeyError(trial_id)
 
 
-def read_trials(storage: Storage, sweep: str, only: str | None = None) -> list[TrialRecord]:
-    """Every trial of a sweep, in the order of their ids: one listing, then one read per small file."""
-    root = f"sweeps/{sweep}/trials"
-    folders: dict[str, list[str]] = {}
-    for key in storage.list(f"{root}/{only}" if only else root):
-        trial_id, _, name = key.removeprefix(f"{root}/").partition("/")
-        folders.setdefault(trial_id, []).append(name)
-    if only and only not in folders:
-        raise KeyError(only)
-    return [
-        _fold(sweep, trial_id, _Folder(storage.sub(f"{root}/{trial_id}"), frozenset(names)))
-        for trial_id, names in sorted(folders.items())
-        if "trial.json" in names
-    ]
+def read_trials(storage: Storage, sweep: str) -> list[TrialRecord]:
+    """Return every trial of a sweep whose record can be read; `read_sweep` names the others too."""
+    found = read_sweep(storage, sweep)
+    for each in found.damaged:
+        logger.warning("skipped %s", each)
+    return found.trials
+
+
+def read_sweep(storage: Storage, sweep: str) -> SweepRecords:
+    """Return every trial of a sweep, and the files that cannot be read."""
+    return SweepReader(storage, sweep).read()
+
+
+@dataclass(slots=True)
+class _Known:
+    """A trial as it was read last."""
+
+    versions: dict[str, str]
+    record: TrialRecord | None
+    damaged: list[Damaged]
+    segments: dict[str, Columns] = field(default_factory=dict)
+    """Segments never change: each is read once."""
+
+
+class SweepReader:
+    """Reads a sweep as often as asked: after the first time, only records whose files changed.
+
+    Args:
+        only: a trial id; nothing else is read.
+    """
+
+    def __init__(self, storage: Storage, sweep: str, only: str | None = None) -> None:
+        self._sweep = sweep
+        self._only = only
+        self._folder = storage.sub(f"sweeps/{sweep}")
+        self._known: dict[str, _Known] = {}
+        self.version = 0
+        """Raised by `read` whenever it finds a change. A trial that did not change is the same object as before."""
+
+    def read(self) -> SweepRecords:
+        """Return the trials as they are now, in the order of their ids."""
+        listed = finished_index.record_files(self._folder, self._only)
+        changed = {
+            trial_id: versions
+            for trial_id, versions in listed.items()
+            if trial_id not in self._known or self._known[trial_id].versions != versions
+        }
+        indexed = finished_index.read(self._folder) if len(changed) > finished_index.WORTH_READING else {}
+        contents = self._contents(changed, indexed)
+        for trial_id, versions in changed.items():
+            self._known[trial_id] = self._fold(trial_id, versions, contents[trial_id])
+        self.version += bool(changed or self._known.keys() != listed.keys())
+        self._known = {trial_id: self._known[trial_id] for trial_id in sorted(listed)}
+        damaged: list[Damaged] = []
+        for known in self._known.values():
+            damaged += known.damaged
+        return SweepRecords([known.record for known in self._known.values() if known.record is not None], damaged)
+
+    def _contents(
+        self, changed: Mapping[str, dict[str, str]], indexed: finished_index.Index
+    ) -> dict[str, dict[str, Any]]:
+        """The JSON files of trials: from the index where it has exactly these versions, the others in one go."""
+        found: dict[str, dict[str, Any]] = {}
+        keys = []
+        for trial_id, versions in changed.items():
+            entry = indexed.get(trial_id)
+            if entry is not None and entry.versions == versions:
+                found[trial_id] = entry.parsed()
+            else:
+                found[trial_id] = {}
+                keys += [f"trials/{trial_id}/{name}" for name in versions if name.endswith(".json")]
+        for key, data in self._folder.read_many(keys).items():
+            _, trial_id, name = key.split("/", 2)
+            found[trial_id][name] = data
+        return found
+
+    def _fold(self, trial_id: str, versions: dict[str, str], contents: Mapping[str, Any]) -> _Known:
+        before = self._known.get(trial_id)
+        known = _Known(versions, None, [], before.segments if before else {})
+        folder = f"{self._folder.url}/trials/{trial_id}"
+        try:
+            known.record = _record(self._sweep, trial_id, _Files(folder, contents), self._loader(trial_id, known))
+        except DamagedRecordError as error:
+            known.damaged.append(Damaged(error.file, error.reason))
+        return known
+
+    def _loader(self, trial_id: str, known: _Known) -> _Loader:
+        return _Loader(self._folder.sub(f"trials/{trial_id}"), known)
 
 
 @dataclass(frozen=True, slots=True)
-class _Folder:
-    """A trial's files: the names are known from one listing, so that a missing file costs no request."""
+class _Files:
+    """The JSON files of a trial, as bytes or already parsed."""
 
-    storage: Storage
-    names: frozenset[str]
+    folder: str
+    contents: Mapping[str, Any]
 
     def part(self, name: str, kind: type[Part]) -> Part | None:
-        return read_part(self.storage, name, kind) if name in self.names else None
+        value = self.contents.get(name)
+        if value is None:
+            return None
+        file = f"{self.folder}/{name}"
+        return parse_part(parse_json(value, file) if isinstance(value, bytes) else value, kind, file)
 
     def attempts(self) -> list[Attempt]:
-        numbers = sorted({int(name.split("/")[1]) for name in self.names if name.startswith("attempts/")})
+        numbers = {
+            name.split("/")[1] for name in self.contents if name.startswith("attempts/") and name.count("/") == 2
+        }
         found = []
-        for number in numbers:
-            start = self.part(f"attempts/{number:03d}/start.json", AttemptStart)
+        for number in sorted((n for n in numbers if n.isdecimal()), key=int):
+            start = self.part(f"attempts/{number}/start.json", AttemptStart)
             if start is not None:
-                found.append(Attempt(number, start, self.part(f"attempts/{number:03d}/end.json", AttemptEnd)))
+                found.append(Attempt(int(number), start, self.part(f"attempts/{number}/end.json", AttemptEnd)))
         return found
 
     def retries(self) -> list[Retry]:
-        names = sorted(name for name in self.names if name.startswith("retries/"))
-        return [read_part(self.storage, name, Retry) for name in names]
-
-    def rows(self, attempt: int) -> list[Row]:
-        prefix = f"attempts/{attempt:03d}/rows-"
-        lines = [
-            json.loads(line)
-            for name in sorted(self.names)
-            if name.startswith(prefix)
-            for line in self.storage.read(name).splitlines()
-        ]
-        return [Row(line["step"], line["time_s"], line["split"], line["metrics"]) for line in lines]
+        found = (self.part(name, Retry) for name in sorted(self.contents) if name.startswith("retries/"))
+        return [retry for retry in found if retry is not None]
 
 
-def _fold(sweep: str, trial_id: str, folder: _Folder) -> TrialRecord:
-    head = read_part(folder.storage, "trial.json", TrialHead)
-    attempts = folder.attempts()
-    rows: list[Row] = []
-    for index, attempt in enumerate(attempts):
-        # What the next attempt did again counts once: its rows replace those after its first step.
-        until = attempts[index + 1].start.from_step if index + 1 < len(attempts) else None
-        rows += [row for row in folder.rows(attempt.number) if until is None or row.step <= until]
-    result, stopped = folder.part("result.json", TrialResult), folder.part("stopped.json", StopDecision)
-    retries = folder.retries()
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """Reads the segments of a trial."""
+
+    folder: Storage
+    known: _Known
+
+    def has_rows(self, attempt: int) -> bool:
+        return any(attempt_of(name) == attempt for name in self.known.versions)
+
+    def load(self, limits: Sequence[tuple[int, int | None]]) -> list[Columns]:
+        """The rows of attempts, each up to the step at which the next one took over."""
+        names: Iterable[str] = self.known.versions
+        for _ in range(3):  # an attempt that ends folds its segments meanwhile
+            wanted = [name for attempt, _ in limits for name in current_segments(names, attempt)]
+            missing = [name for name in wanted if name not in self.known.segments]
+            found = self.folder.read_many(missing)
+            for name, data in found.items():
+                self.known.segments[name] = self._parse(name, data)
+            if len(found) == len(missing):
+                break
+            names = self.folder.list("attempts")
+        self.known.segments = {name: self.known.segments[name] for name in wanted if name in self.known.segments}
+        parts = []
+        for attempt, until in limits:
+            for name in current_segments(self.known.segments, attempt):
+                columns = self.known.segments[name]
+                parts.append(columns if until is None else columns.up_to(until))
+        return parts
+
+    def _parse(self, name: str, data: bytes) -> Columns:
+        columns, problem = parse_rows(data)
+        if problem:
+            self.known.damaged.append(Damaged(f"{self.folder.url}/{name}", problem))
+            logger.warning("skipped a row of %s/%s: %s", self.folder.url, name, problem)
+        return columns
+
+
+def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialRecord:
+    head = files.part("trial.json", TrialHead)
+    if head is None:
+        raise DamagedRecordError(f"{files.folder}/trial.json", "it has just been deleted")
+    attempts, result, retries = files.attempts(), files.part("result.json", TrialResult), files.retries()
+    stopped = files.part("stopped.json", StopDecision)
     if any(retry.was is Status.STOPPED for retry in retries):
         stopped = None
-    last_step = max([row.step for row in rows], default=attempts[-1].start.from_step if attempts else 0)
+    limits: list[tuple[int, int | None]] = []
+    until: int | None = None
+    for attempt in reversed(attempts):
+        # What the next attempt did again counts once: its rows replace those after its first step. One that failed
+        # before it trained replaces nothing.
+        limits.insert(0, (attempt.number, until))
+        if attempt.end is None or attempt.end.step > attempt.start.from_step or loader.has_rows(attempt.number):
+            until = attempt.start.from_step if until is None else min(until, attempt.start.from_step)
+    rows = Rows(partial(loader.load, limits))
+    try:
+        config = _config_of(head.config, f"{files.folder}/trial.json")
+    except ConfigError as error:
+        raise DamagedRecordError(f"{files.folder}/trial.json", error.what) from None
     return TrialRecord(
         trial_id=trial_id,
         sweep=sweep,
         stage=head.stage,
         family=head.family,
-        config=TrialConfig.parse(head.config, where=f"{folder.storage.url}/trial.json"),
+        config=config,
         dataset=head.dataset,
         status=_status(attempts, result, stopped, max((retry.after_attempt for retry in retries), default=0)),
-        step=last_step,
+        step=_step(attempts, rows),
         rows=rows,
         attempts=attempts,
         result=result,
@@ -108,7 +253,40 @@ def _fold(sweep: str, trial_id: str, folder: _Folder) -> TrialRecord:
     )
 
 
-def _status(attempts: list[Attempt], result: TrialResult | None, stopped: StopDecision | None, forgiven: int) -> Status:
+def _step(attempts: Sequence[Attempt], rows: Rows) -> int:
+    """The last step that was reached; an attempt that has ended says so itself, and no row need be read."""
+    if not attempts:
+        return 0
+    last = attempts[-1]
+    if last.end is not None and last.end.step > last.start.from_step:
+        return last.end.step
+    last_step = rows.last_step()
+    return last.start.from_step if last_step is None else last_step
+
+
+_sections: dict[str, Settings] = {}
+"""Sections of configurations: the trials of a sweep share most of them, in memory as well."""
+MAX_SECTIONS = 10_000
+
+
+def _config_of(values: Mapping[str, Any], where: str) -> TrialConfig:
+    shared: dict[str, Any] = dict(values)
+    for name, info in TrialConfig.model_fields.items():
+        kind, value = info.annotation, values.get(name)
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Settings):
+            key = f"{name} {json.dumps(value)}"
+            section = _sections.get(key)
+            if section is None:
+                section = kind.parse(value, where=f"{where}: {name}")
+                if len(_sections) < MAX_SECTIONS:
+                    _sections[key] = section
+            shared[name] = section
+    return TrialConfig.parse(shared, where=where)
+
+
+def _status(
+    attempts: Sequence[Attempt], result: TrialResult | None, stopped: StopDecision | None, forgiven: int
+) -> Status:
     """`forgiven`: the last attempt whose end does not count any more."""
     if result is not None:
         return Status.FINISHED

@@ -12,7 +12,7 @@ from orchestrator.storage import Storage
 from orchestrator.sweep.trials import PlannedTrial
 from trm_model.config import TrialConfig
 
-LEFT_OUT = ("trial.json", "stopped.json", "checkpoints", "retries")
+LEFT_OUT = ("trial.json", "stopped.json", "lock.json", "checkpoints", "retries")
 """The head is written anew, checkpoints stay where they are."""
 
 
@@ -22,9 +22,9 @@ class FinishedTrials:
     def __init__(self, storage: Storage, sweep: str) -> None:
         self._storage = storage
         self._sweep = sweep
-        known = set(sweep_names(storage)) - {sweep}
-        keys = (key.split("/") for key in storage.list("sweeps"))
-        self._found = {parts[3]: parts[1] for parts in keys if parts[4:] == ["result.json"] and parts[1] in known}
+        others = [name for name in sweep_names(storage) if name != sweep]
+        keys = (key.split("/") for name in others for key in storage.list(f"sweeps/{name}/trials"))
+        self._found = {parts[3]: parts[1] for parts in keys if parts[4:] == ["result.json"]}
 
     def take_over(self, trial: PlannedTrial, head: TrialHead) -> TrialRecord | None:
         """Copy the record of the same trial into this sweep; None where no other sweep has finished it."""

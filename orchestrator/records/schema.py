@@ -3,13 +3,14 @@
     <storage>/sweeps/<sweep>/
         sweep.json                     the definition, as data
         history/001.json               the definition before the first extension
+        finished.jsonl                 index of trials that do not run, verified against a listing
         plan.jsonl                     one line per planned trial (study) or per fixed trial (search)
         lock.json                      the driver that owns the sweep, with a heartbeat
         trials/<trial id>/
             trial.json                 configuration, identity, stage: written before the trial starts
             recursion.py               source of the file that model.recursion names, if it names one
             attempts/001/start.json    machine, versions, step at which it took over
-            attempts/001/rows-000001.jsonl ...   immutable numbered segments (S3 cannot append)
+            attempts/001/rows-000001.jsonl ...   immutable numbered segments (S3 cannot append), folded at the end
             attempts/001/end.json      how the attempt ended
             checkpoints/step-00000123.safetensors
             stopped.json               the driver's decision to stop it early: step, rule, reason
@@ -22,6 +23,7 @@ Invariant: an attempt counts up to the step at which the next one took over, so 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -126,6 +128,8 @@ class AttemptEnd(RecordPart):
     status: Status
     step: int
     ended_s: float
+    elapsed_s: float | None = None
+    """Seconds since the attempt's start by a monotonic clock: the wall clock may step. Older records have none."""
     train_s: float = 0.0
     """Seconds of training in the trial so far, without evaluation."""
     reason: str = ""
@@ -232,7 +236,8 @@ class TrialRecord:
     dataset: DatasetInfo
     status: Status
     step: int
-    rows: list[Row] = field(default_factory=list)
+    rows: Sequence[Row] = field(default_factory=list)
+    """Read from the storage when they are first used."""
     attempts: list[Attempt] = field(default_factory=list)
     stopped: StopDecision | None = None
     """The driver's decision, unless it was taken back."""
@@ -255,4 +260,7 @@ class TrialRecord:
 
     def curve(self, metric: str, split: str = "validation") -> list[tuple[int, float]]:
         """(step, value) of one metric."""
+        columns = getattr(self.rows, "curve", None)
+        if columns is not None:
+            return list(columns(metric, split))
         return [(row.step, row.metrics[metric]) for row in self.rows if row.split == split and metric in row.metrics]

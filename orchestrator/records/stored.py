@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.records.schema import RecordPart
 from orchestrator.storage.base import Storage
 from trm_data.errors import ConfigError, UserError
 
 Part = TypeVar("Part", bound=RecordPart)
+
+
+class Damaged(NamedTuple):
+    """A stored file that was skipped because it cannot be read."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
 
 
 class DamagedRecordError(UserError):
@@ -49,6 +59,18 @@ def read_json(folder: Storage, key: str) -> dict[str, Any]:
     return parse_json(folder.read(key), f"{folder.url}/{key}")
 
 
+def parse_part(values: dict[str, Any], kind: type[Part], file: str) -> Part:
+    """Return a part of a record.
+
+    Raises:
+        DamagedRecordError: the values are none of a `kind`; `file` says where they come from.
+    """
+    try:
+        return kind.parse(values)
+    except ConfigError as error:
+        raise DamagedRecordError(file, error.what) from None
+
+
 def read_part(folder: Storage, key: str, kind: type[Part]) -> Part:
     """Return a part of a record.
 
@@ -56,8 +78,4 @@ def read_part(folder: Storage, key: str, kind: type[Part]) -> Part:
         KeyError: there is no such file.
         DamagedRecordError: it cannot be read as a `kind`.
     """
-    values = read_json(folder, key)
-    try:
-        return kind.parse(values)
-    except ConfigError as error:
-        raise DamagedRecordError(f"{folder.url}/{key}", error.what) from None
+    return parse_part(read_json(folder, key), kind, f"{folder.url}/{key}")

@@ -2,58 +2,136 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
+from orchestrator.records.failures import is_out_of_space
+from orchestrator.records.rows import dump_rows
 from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, TrialResult
-from orchestrator.storage import Storage
+from orchestrator.records.segments import fold, segment_name
+from orchestrator.storage import Storage, StorageError
 
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
-def dump_rows(rows: list[Row]) -> bytes:
-    """One segment: a JSON line per row."""
-    lines = [{"step": r.step, "time_s": r.time_s, "split": r.split, "metrics": r.metrics} for r in rows]
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+FLUSH_S = ((60.0, 2.0), (600.0, 10.0), (3600.0, 30.0), (float("inf"), 60.0))
+"""(age of the attempt, longest time that a row of that age waits before others can see it), in seconds."""
+FOLD_EVERY = 200
+"""Segments that a running attempt leaves before it folds them."""
+SPACE_WAIT_S = 60.0
+"""Time that the end of an attempt waits for space on a full disk."""
+SPACE_POLL_S = 5.0
 
 
 class TrialWriter:
-    """The write side of one attempt. Used by the process that trains, and by nobody else."""
+    """The write side of one attempt. Used by the process that trains, and by nobody else.
 
-    def __init__(self, storage: Storage, sweep: str, trial_id: str) -> None:
+    A segment that the storage refuses stays pending and is written with the next one, under the name and with the
+    content of the first try: a write that arrived although its answer was lost adds no row twice.
+    """
+
+    def __init__(
+        self, storage: Storage, sweep: str, trial_id: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.folder = storage.sub(f"sweeps/{sweep}/trials/{trial_id}")
         self.checkpoints = self.folder.sub("checkpoints")
-        taken = [int(key.split("/")[1]) for key in self.folder.list("attempts") if key.endswith("start.json")]
+        taken = [int(key.split("/")[1]) for key in self.folder.list("attempts") if key.endswith("/start.json")]
         self.attempt = max(taken, default=0) + 1
+        self._curve = self.folder.patient(0.0)
+        """Training does not wait for rows: what is refused is written with the next segment."""
+        self._clock = clock
+        self._started_s = self._flushed_s = clock()
         self._pending: list[Row] = []
+        self._refused: tuple[str, bytes] | None = None
+        self._written: dict[str, bytes] = {}
         self._segments = 0
 
     def start(self, start: AttemptStart) -> None:
         """Announce the attempt."""
+        self._started_s = self._flushed_s = self._clock()
         self.folder.write(f"attempts/{self.attempt:03d}/start.json", start.encode())
 
     def inherit(self, rows: list[Row]) -> None:
         """Take over the curve of the trial whose checkpoint this attempt will begin with: to be written before it."""
-        self.folder.write(f"attempts/{self.attempt:03d}/rows-000000.jsonl", dump_rows(rows))
+        self.folder.write(segment_name(self.attempt, 0), dump_rows(rows))
 
     def add(self, row: Row) -> None:
-        """Keep a row for the next segment."""
+        """Keep a row for the next segment, which is written when it is due.
+
+        Raises:
+            StorageError: no space is left.
+        """
         self._pending.append(row)
+        now = self._clock()
+        if now - self._flushed_s >= flush_every_s(now - self._started_s):
+            self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one immutable segment."""
-        if not self._pending:
-            return
-        self._segments += 1
-        name = f"attempts/{self.attempt:03d}/rows-{self._segments:06d}.jsonl"
-        self.folder.write(name, dump_rows(self._pending))
-        self._pending.clear()
+        """Write what is pending as one immutable segment; if the storage refuses it, it stays pending.
+
+        Raises:
+            StorageError: no space is left: later is no better.
+        """
+        self._flushed_s = self._clock()
+        try:
+            self._write_pending(self._curve)
+            if len(self._written) >= FOLD_EVERY:
+                fold(self._curve, self.attempt, self._written)
+                self._written.clear()
+        except StorageError as error:
+            if is_out_of_space(error):
+                raise
+            logger.warning("rows are kept for the next segment: %s", error)
+
+    def _write_pending(self, folder: Storage) -> None:
+        while self._refused or self._pending:
+            if self._refused is None:
+                self._segments += 1
+                self._refused = (segment_name(self.attempt, self._segments), dump_rows(self._pending))
+                self._pending = []
+            name, data = self._refused
+            folder.write(name, data)
+            self._written[name] = data
+            self._refused = None
 
     def finish(self, result: TrialResult, files: dict[str, bytes]) -> None:
-        """Write the final score, after the files that belong to it: from now on the trial is finished."""
-        self.flush()
+        """Write the final score, after the files that belong to it: from now on the trial is finished.
+
+        Raises:
+            StorageError: the storage refused it for minutes.
+        """
+        self._insist(lambda: self._write_pending(self.folder))
         for name, data in files.items():
-            self.folder.write(name, data)
-        self.folder.write("result.json", result.encode())
+            self._insist(lambda name=name, data=data: self.folder.write(name, data))  # type: ignore[misc]
+        self._insist(lambda: self.folder.write("result.json", result.encode()))
 
     def end(self, end: AttemptEnd) -> None:
-        """Say how the attempt ended."""
-        self.flush()
-        self.folder.write(f"attempts/{self.attempt:03d}/end.json", end.encode())
+        """Say how the attempt ended, and fold its segments.
+
+        Raises:
+            StorageError: the storage refused it for minutes.
+        """
+        self._insist(lambda: self._write_pending(self.folder))
+        self._insist(lambda: self.folder.write(f"attempts/{self.attempt:03d}/end.json", end.encode()))
+        try:
+            fold(self._curve, self.attempt, self._written)
+        except StorageError as error:
+            logger.warning("the rows of attempt %d stay in segments: %s", self.attempt, error)
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """Faults that pass are repeated by the storage itself; a full disk is given a minute."""
+        deadline = self._clock() + SPACE_WAIT_S
+        while True:
+            try:
+                return call()
+            except StorageError as error:
+                if not is_out_of_space(error) or self._clock() >= deadline:
+                    raise
+            time.sleep(SPACE_POLL_S)
+
+
+def flush_every_s(age_s: float) -> float:
+    """Return for how long rows may wait in an attempt of this age: curves of young attempts are looked at live."""
+    return next(wait_s for until_s, wait_s in FLUSH_S if age_s < until_s)

@@ -9,11 +9,13 @@ exclusive creation); on S3 it is one PUT. A storage is a plain value: it pickles
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from orchestrator.storage.base import Storage, StorageError, Tagged, checked_key
 from orchestrator.storage.local import LocalStorage
+from orchestrator.storage.patience import PATIENCE_S
 from orchestrator.storage.s3 import S3Storage
 from trm_data.errors import nearest
 
@@ -22,22 +24,25 @@ __all__ = ["LocalStorage", "S3Storage", "Storage", "StorageError", "Tagged", "op
 _S3_OPTIONS = ("endpoint_override", "region")
 
 
-def open_storage(url: str, *, attempts: int = 4) -> Storage:
+def open_storage(url: str, *, attempts: int = 4, patience_s: float = PATIENCE_S) -> Storage:
     """A storage by its address: a local path, or `s3://bucket/prefix` with `endpoint_override` and `region` as options.
 
     Nothing is created or contacted yet. Credentials, region and endpoint come from where AWS tools look for them.
-    `attempts` is how often one S3 request is tried, with growing pauses.
+
+    Args:
+        attempts: how often botocore tries one S3 request, with pauses of seconds.
+        patience_s: for how long a request is repeated after faults that may pass: a lost connection, a busy server.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         if not url:
             raise StorageError("the storage has an empty address", "Name a folder or s3://bucket/prefix")
-        return LocalStorage(_absolute(url))
+        return LocalStorage(_absolute(url), patience_s)
     if scheme == "file":
-        return LocalStorage(_absolute(rest))
+        return LocalStorage(_absolute(rest), patience_s)
     if scheme != "s3":
         raise StorageError(f"storage {url!r}: unknown scheme {scheme!r}", "Name a folder or s3://bucket/prefix")
-    return _parse_s3(url, rest, attempts)
+    return replace(_parse_s3(url, rest, attempts), patience_s=patience_s)
 
 
 def _absolute(path: str) -> Path:

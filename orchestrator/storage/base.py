@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from trm_data.errors import UserError
+
+Keys: TypeAlias = list[str]
+"""Inside a class with a method `list` that name is not the type any more."""
 
 
 class StorageError(UserError):
@@ -53,11 +57,36 @@ class Storage(Protocol):
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of every key below `folder`, in one listing."""
 
+    def versions(self, folder: str = "") -> dict[str, str]:
+        """Return a mark of the version of every key below `folder`, in one listing; it changes with the value."""
+
+    def folders(self, folder: str = "") -> Keys:
+        """Return the names of the folders directly in `folder`, sorted, without listing what they hold."""
+
+    def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the values of those keys that exist; on S3 they are read in parallel."""
+
     def delete(self, key: str) -> None:
         """Remove the key; no error if it does not exist."""
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove keys; no error for those that do not exist. On S3 they are removed in parallel."""
+
+    def delete_if(self, key: str, etag: str) -> bool:
+        """Remove the key if its version is still `etag`; return whether it was."""
+
     def modified_s(self, key: str) -> float:
         """Seconds since the epoch, by the storage's own clock (S3: whole seconds). Raises KeyError."""
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since the key was written, both times by the clock of the storage where it tells its time.
+
+        Raises:
+            KeyError: there is no such key.
+        """
+
+    def patient(self, patience_s: float) -> Storage:
+        """Return the same storage that repeats a request for at most `patience_s` after faults that may pass."""
 
     def sub(self, folder: str) -> Storage:
         """The part below `folder`."""

@@ -1,8 +1,13 @@
-"""One driver per sweep: an exclusive claim that a heartbeat renews, and the request to stop."""
+"""An exclusive claim that a heartbeat renews: one driver per sweep, one writer per tracker.
+
+Whether the holder of a claim is alive is judged without its clock. On the same machine its process says so, by PID and
+start time. Elsewhere the version of the claim is watched: a holder that lives changes it every few seconds.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -10,65 +15,94 @@ import time
 from typing import Any
 
 from orchestrator.errors import SweepError
-from orchestrator.storage import Storage
-from orchestrator.storage.base import StorageError, to_json_bytes
+from orchestrator.storage.base import Storage, to_json_bytes
+from trm_data.errors import UserError
+from trm_data.files import ProcessIdentity, this_process
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 LEASE_S = 30.0
-"""Survives five missed beats on slow storage; after it the next driver takes the sweep over."""
+"""Survives five missed beats on slow storage; a claim that stays unchanged for so long may be taken over."""
+LOCK = "lock.json"
 
 
 class Lease:
-    """`with Lease(storage, sweep):` owns the sweep.
+    """`with Lease(storage, sweep):` owns the sweep. Entering waits up to `LEASE_S` for a holder on another machine.
 
     Raises:
-        SweepError: another driver that is alive owns it.
+        SweepError: another holder that is alive owns it.
     """
 
     def __init__(self, folder: Storage, name: str) -> None:
         self.took_over = False
-        """Whether the driver before this one died without giving the sweep back."""
+        """Whether the holder before this one died without releasing its claim."""
         self.lost = threading.Event()
-        """Set when another driver took the sweep over, as it may when this one was suspended for too long."""
+        """Set when another process took the claim over, as it may when this machine was suspended for too long."""
         self._folder = folder
+        self._beating = folder.patient(0.0)
+        """A beat that fails is followed by the next one; repeating it would only make that one late."""
         self._name = name
-        self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "started_s": time.time()}
+        identity = this_process()
+        self._owner = {
+            "host": socket.gethostname(),
+            "pid": identity.pid,
+            "machine": identity.machine,
+            "process_start": identity.start,
+            "started_s": time.time(),
+        }
         self._version = ""
+        self._renewed_s = _uptime_s()
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="sweep-lock", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        if self._folder.create("lock.json", self._claim()):
-            self._version = self._folder.read_tagged("lock.json").etag
+        if self._folder.create(LOCK, self._claim()):
+            self._version = self._folder.read_tagged(LOCK).etag
         else:
             self._version = self._take_over()
+        self._renewed_s = _uptime_s()
         self._folder.delete("stop.json")
         self._thread.start()
         return self
 
     def _take_over(self) -> str:
-        """Replace a dead driver's claim: of several that try, the version lets one through."""
+        """Replace a dead holder's claim: of several that try, the version lets one through."""
         try:
-            data, version = self._folder.read_tagged("lock.json")
-            holder = json.loads(data)
+            data, version = self._folder.read_tagged(LOCK)
+            holder = _parse(data)
+            if _lives(holder) or (_lives(holder) is None and self._changes(version)):
+                raise SweepError(
+                    f"sweep {self._name!r} is being run by process {holder.get('pid')} on {holder.get('host')}",
+                    f"Watch it with `trm sweep status {self._name}`, or end it with `trm sweep stop {self._name}`",
+                )
         except KeyError:
             raise SweepError(f"the driver of sweep {self._name!r} is just ending", "Try again in a moment") from None
-        if _is_alive(holder):
-            raise SweepError(
-                f"sweep {self._name!r} is being run by process {holder['pid']} on {holder['host']}",
-                f"Watch it with `trm sweep status {self._name}`, or end it with `trm sweep stop {self._name}`",
-            )
-        taken = self._folder.replace_if("lock.json", self._claim(), version)
+        taken = self._folder.replace_if(LOCK, self._claim(), version)
         if taken is None:
             raise SweepError(f"another driver has just taken sweep {self._name!r}", "Try again in a moment")
         self.took_over = True
         return taken
 
+    def _changes(self, version: str) -> bool:
+        """Watch a claim for the length of a lease, by this machine's monotonic clock. Raises KeyError if it goes."""
+        deadline = time.monotonic() + LEASE_S
+        while time.monotonic() < deadline:
+            time.sleep(min(HEARTBEAT_S / 5, LEASE_S / 5))
+            if self._folder.read_tagged(LOCK).etag != version:
+                return True
+        return False
+
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(HEARTBEAT_S)
         if not self.lost.is_set():
-            self._folder.delete("lock.json")
+            self._folder.delete_if(LOCK, self._version)
+
+    @property
+    def unrenewed_s(self) -> float:
+        """Seconds since the claim was last renewed, those of a suspended machine included."""
+        return _uptime_s() - self._renewed_s
 
     def _claim(self) -> bytes:
         return to_json_bytes({**self._owner, "beat_s": time.time()})
@@ -76,38 +110,96 @@ class Lease:
     def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
             try:
-                version = self._folder.replace_if("lock.json", self._claim(), self._version)
-            except StorageError:
-                continue  # the lease outlives a short outage; a long one ends the sweep where it writes
-            if version is None:
-                self.lost.set()
-                return
-            self._version = version
+                version = self._beating.replace_if(LOCK, self._claim(), self._version)
+                if version is None and (version := self._ours()) is None:
+                    self.lost.set()
+                    return
+            except UserError:
+                continue  # the claim outlives a short outage; a long one ends the sweep where it writes
+            except Exception:
+                logger.exception("a heartbeat of %s failed", self._name)
+                continue
+            self._version, self._renewed_s = version, _uptime_s()
+
+    def _ours(self) -> str | None:
+        """Return the version of the claim if it is still this process's own: a beat may arrive without its answer."""
+        try:
+            data, version = self._beating.read_tagged(LOCK)
+        except KeyError:
+            return None
+        holder = _parse(data)
+        same = all(holder.get(name) == value for name, value in self._owner.items())
+        return version if same else None
 
 
-def _read(folder: Storage, key: str) -> dict[str, Any] | None:
+def _uptime_s() -> float:
+    """Monotonic seconds that go on while the machine is suspended, where the system counts them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """The content of a claim; empty for one that cannot be read, whose holder is then judged by its heartbeat alone."""
     try:
-        value: dict[str, Any] = json.loads(folder.read(key))
-        return value
-    except (KeyError, ValueError):
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _lives(holder: dict[str, Any]) -> bool | None:
+    """Whether the holder's process runs on this machine; None if it cannot be seen from here."""
+    try:
+        pid = int(holder["pid"])
+        if "machine" in holder:
+            return ProcessIdentity(str(holder["machine"]), pid, int(holder.get("process_start", 0))).is_alive()
+    except (KeyError, TypeError, ValueError):
         return None
-
-
-def _is_alive(holder: dict[str, Any]) -> bool:
-    if time.time() - holder["beat_s"] > LEASE_S:
-        return False
-    if holder["host"] != socket.gethostname():
-        return True
+    if holder.get("host") != socket.gethostname():
+        return None
+    # Written by an earlier version, which knew no boots and PID namespaces: a missing process is dead, but one with
+    # this PID may as well be a restarted container's own.
     try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return None
 
 
 def driver_of(folder: Storage) -> dict[str, Any] | None:
-    """host, pid, started_s of the living driver, if there is one."""
-    holder = _read(folder, "lock.json")
-    return holder if holder and _is_alive(holder) else None
+    """Return host, pid, started_s of the living holder, if there is one.
+
+    Of a holder on another machine the age of its claim decides, by the clock of the storage where it tells its time:
+    good enough to show, while `Lease` and `unlock` watch the claim.
+    """
+    try:
+        holder = _parse(folder.read(LOCK))
+        is_alive = _lives(holder)
+        if is_alive is None:
+            is_alive = folder.age_s(LOCK) <= LEASE_S
+    except KeyError:
+        return None
+    return {"host": "?", "pid": 0, "started_s": 0.0, **holder} if is_alive else None
+
+
+def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
+    """Remove the claim of a holder that is dead, and return it; None if there is no claim.
+
+    Raises:
+        SweepError: its process runs on this machine, or its heartbeat goes on.
+    """
+    try:
+        data, version = folder.read_tagged(LOCK)
+    except KeyError:
+        return None
+    holder = _parse(data)
+    where = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    if _lives(holder):
+        raise SweepError(f"{where} runs sweep {name!r}", f"End it with `trm sweep stop {name}`")
+    if _lives(holder) is None:
+        time.sleep(2.2 * HEARTBEAT_S)
+    if not folder.delete_if(LOCK, version):
+        raise SweepError(f"the heartbeat of {where} goes on", f"End it with `trm sweep stop {name}`")
+    return holder

@@ -7,13 +7,15 @@ import fcntl
 import hashlib
 import os
 import stat
-import uuid
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.storage.base import StorageError, Tagged, checked_key
+from orchestrator.storage.base import Keys, StorageError, Tagged, checked_key
+from orchestrator.storage.patience import PATIENCE_S, TransientError, retry_transient
+from trm_data.files import remove_abandoned, written_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class LocalStorage:
     """A folder. Also on NFS: renames, links and advisory locks are what it relies on."""
 
     root: Path
+    patience_s: float = field(default=PATIENCE_S, compare=False)
 
     @property
     def url(self) -> str:
@@ -28,11 +31,15 @@ class LocalStorage:
 
     def read(self, key: str) -> bytes:
         path = self._path(key)
-        with _local_errors("read", path):
-            try:
-                return path.read_bytes()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                raise KeyError(key) from None
+
+        def read() -> bytes:
+            with _local_errors("read", path):
+                try:
+                    return path.read_bytes()
+                except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                    raise KeyError(key) from None
+
+        return retry_transient(read, self.patience_s)
 
     def read_tagged(self, key: str) -> Tagged:
         data = self.read(key)
@@ -40,8 +47,12 @@ class LocalStorage:
 
     def write(self, key: str, data: bytes) -> None:
         path = self._path(key)
-        with _local_errors("write", path), _aside(path, data) as aside:
-            aside.replace(path)
+
+        def write() -> None:
+            with _local_errors("write", path), _aside(path, data) as aside:
+                aside.replace(path)
+
+        retry_transient(write, self.patience_s)
 
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)
@@ -73,21 +84,52 @@ class LocalStorage:
             return path.is_file()
 
     def list(self, folder: str = "") -> list[str]:
-        top = self._path(folder) if folder else self.root
-        with _local_errors("list", top):
-            return sorted(path.relative_to(self.root).as_posix() for path in _files(top))
+        return sorted(key for key, _ in self._entries(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
+        return {key: status.st_size for key, status in self._statuses(folder)}
+
+    def versions(self, folder: str = "") -> dict[str, str]:
+        return {key: f"{status.st_size}-{status.st_mtime_ns}" for key, status in self._statuses(folder)}
+
+    def folders(self, folder: str = "") -> Keys:
+        top = self._path(folder) if folder else self.root
+        with _local_errors("list", top):
+            try:
+                with os.scandir(top) as entries:
+                    return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         found = {}
-        for key in self.list(folder):
-            with suppress(FileNotFoundError):  # it has just been deleted
-                found[key] = self._path(key).stat().st_size
+        for key in keys:
+            with suppress(KeyError):
+                found[key] = self.read(key)
         return found
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         with _local_errors("delete", path):
             path.unlink(missing_ok=True)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
+    def delete_if(self, key: str, etag: str) -> bool:
+        path = self._path(key)
+        with _local_errors("delete", path):
+            if not path.parent.is_dir():
+                return False
+            with _locked(path.parent / ".lock"):
+                try:
+                    if _tag(path.read_bytes()) != etag:
+                        return False
+                except FileNotFoundError:
+                    return False
+                path.unlink()
+        return True
 
     def modified_s(self, key: str) -> float:
         path = self._path(key)
@@ -100,8 +142,24 @@ class LocalStorage:
             raise KeyError(key)
         return status.st_mtime
 
+    def age_s(self, key: str) -> float:
+        return time.time() - self.modified_s(key)
+
     def sub(self, folder: str) -> LocalStorage:
-        return LocalStorage(self._path(folder))
+        return replace(self, root=self._path(folder))
+
+    def patient(self, patience_s: float) -> LocalStorage:
+        return replace(self, patience_s=patience_s)
+
+    def _entries(self, folder: str) -> Sequence[tuple[str, os.DirEntry[str]]]:
+        top = self._path(folder) if folder else self.root
+        with _local_errors("list", top):
+            return list(_files(str(top), f"{folder}/" if folder else ""))
+
+    def _statuses(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+        for key, entry in self._entries(folder):
+            with suppress(FileNotFoundError):  # it has just been deleted
+                yield key, entry.stat()
 
     def _path(self, key: str) -> Path:
         return self.root / checked_key(key)
@@ -111,31 +169,36 @@ def _tag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _files(top: Path) -> Iterator[Path]:
-    """Visible files below `top`; folders that vanish meanwhile count as empty."""
+def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Visible files below `top` as (key, entry); folders that vanish meanwhile count as empty."""
+    pending = [(top, prefix)]
+    while pending:
+        folder, prefix = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append((entry.path, f"{prefix}{entry.name}/"))
+                    else:
+                        yield f"{prefix}{entry.name}", entry
+        except (FileNotFoundError, NotADirectoryError):
+            continue
 
-    def stop(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
 
-    for folder, names, files in os.walk(top, onerror=stop):
-        names[:] = [name for name in names if not name.startswith(".")]
-        yield from (Path(folder, name) for name in files if not name.startswith("."))
+_opened: set[Path] = set()
+"""Folders whose abandoned temporaries this process has removed."""
 
 
 @contextmanager
 def _aside(path: Path, data: bytes) -> Iterator[Path]:
-    """A complete hidden copy beside `path`, for the caller to rename or link; whatever happens, it does not stay."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with aside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    """Yield a complete hidden copy of `data` beside `path`; the first in a folder removes what dead processes left."""
+    with written_aside(path, data) as aside:
+        if path.parent not in _opened:
+            _opened.add(path.parent)
+            remove_abandoned(path.parent)
         yield aside
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -146,6 +209,21 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+_TRANSIENT = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EREMOTEIO,
+}
+"""What a network file system answers while its server restarts."""
 _LOCAL_REMEDIES = {
     errno.ENOSPC: "Free some space or name another storage",
     errno.EDQUOT: "Free some space or name another storage",
@@ -167,4 +245,5 @@ def _local_errors(verb: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StorageError(f"cannot {verb} {path}: {reason}", _LOCAL_REMEDIES.get(error.errno or 0, "")) from error
+        kind = TransientError if error.errno in _TRANSIENT else StorageError
+        raise kind(f"cannot {verb} {path}: {reason}", _LOCAL_REMEDIES.get(error.errno or 0, "")) from error

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from orchestrator.storage.base import StorageError, Tagged, checked_key
+from orchestrator.storage.base import Keys, StorageError, Tagged, checked_key
+from orchestrator.storage.patience import FIRST_CONTACT_S, PATIENCE_S, TransientError, retry_transient
 
 T = TypeVar("T")
 
@@ -24,6 +28,9 @@ class S3Storage:
     endpoint: str | None = None
     region: str | None = None
     attempts: int = 4
+    """How often botocore tries one request by itself, with pauses of seconds."""
+    patience_s: float = field(default=PATIENCE_S, compare=False)
+    """For how long a request is repeated after faults that pass, once the bucket has answered this process."""
 
     @property
     def url(self) -> str:
@@ -59,29 +66,85 @@ class S3Storage:
             return False
         return True
 
+    def folders(self, folder: str = "") -> Keys:
+        top = self._top(folder)
+
+        def pages() -> Keys:
+            pager = self._client.get_paginator("list_objects_v2")
+            found = pager.paginate(Bucket=self.bucket, Prefix=top, Delimiter="/")
+            return [item["Prefix"][len(top) : -1] for page in found for item in page.get("CommonPrefixes", [])]
+
+        return sorted(self._call(pages))
+
     def list(self, folder: str = "") -> list[str]:
-        return sorted(self.sizes(folder))
+        return sorted(self._listed(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        top = self._key(folder) if folder else self.prefix
-        cut = len(self.prefix) + 1 if self.prefix else 0
+        return {key: int(item["Size"]) for key, item in self._listed(folder).items()}
 
-        def pages() -> dict[str, int]:
-            pager = self._client.get_paginator("list_objects_v2")
-            found = pager.paginate(Bucket=self.bucket, Prefix=f"{top}/" if top else "")
-            return {item["Key"][cut:]: int(item["Size"]) for page in found for item in page.get("Contents", [])}
+    def versions(self, folder: str = "") -> dict[str, str]:
+        return {key: str(item["ETag"]) for key, item in self._listed(folder).items()}
 
-        return self._call(pages)
+    def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        def get(key: str) -> bytes | None:
+            try:
+                return self.read(key)
+            except KeyError:
+                return None
+
+        return {key: data for key, data in zip(keys, in_parallel(get, keys), strict=True) if data is not None}
 
     def delete(self, key: str) -> None:
         self._call(lambda: self._client.delete_object(**self._at(key)))
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        in_parallel(self.delete, keys)
+
+    def delete_if(self, key: str, etag: str) -> bool:
+        try:
+            if self._head(key)["ETag"] != etag:
+                return False
+        except KeyError:
+            return False
+
+        def delete() -> bool:
+            self._client.delete_object(
+                **self._at(key), IfMatch=etag
+            )  # a server that knows no such condition ignores it
+            return True
+
+        return self._call(self._unless_changed(delete)) is not None
 
     def modified_s(self, key: str) -> float:
         modified: float = self._head(key)["LastModified"].timestamp()
         return modified
 
+    def age_s(self, key: str) -> float:
+        head = self._head(key)
+        now = head["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+        now_s = parsedate_to_datetime(now).timestamp() if now else time.time()
+        return float(now_s - head["LastModified"].timestamp())
+
     def sub(self, folder: str) -> S3Storage:
         return replace(self, prefix=self._key(folder))
+
+    def patient(self, patience_s: float) -> S3Storage:
+        return replace(self, patience_s=patience_s)
+
+    def _top(self, folder: str) -> str:
+        top = self._key(folder) if folder else self.prefix
+        return f"{top}/" if top else ""
+
+    def _listed(self, folder: str) -> dict[str, Any]:
+        """What a listing says of every key below `folder`."""
+        cut = len(self.prefix) + 1 if self.prefix else 0
+
+        def pages() -> dict[str, Any]:
+            pager = self._client.get_paginator("list_objects_v2")
+            found = pager.paginate(Bucket=self.bucket, Prefix=self._top(folder))
+            return {item["Key"][cut:]: item for page in found for item in page.get("Contents", [])}
+
+        return self._call(pages)
 
     @property
     def _client(self) -> Any:
@@ -104,16 +167,11 @@ class S3Storage:
         """
         writer = uuid.uuid4().hex
 
-        def put() -> str | None:
-            try:
-                answer = self._client.put_object(**self._at(key), Body=data, Metadata={"writer": writer}, **condition)
-            except self._client.exceptions.ClientError as error:
-                if _code(error) not in _CONDITION_FAILED:
-                    raise
-                return None
+        def put() -> str:
+            answer = self._client.put_object(**self._at(key), Body=data, Metadata={"writer": writer}, **condition)
             return str(answer["ETag"])
 
-        etag = self._call(put)
+        etag = self._call(self._unless_changed(put))
         if etag is not None:
             return etag
         try:
@@ -136,15 +194,43 @@ class S3Storage:
             raise KeyError(key)
         return value
 
-    def _call(self, call: Callable[[], T]) -> T:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _unless_changed(self, call: Callable[[], T]) -> Callable[[], T | None]:
+        """Return `call` so that it gives None where its condition does not hold."""
 
-        try:
-            return call()
-        except ClientError as error:
-            raise StorageError(*self._explain(_code(error), str(error))) from error
-        except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
-            raise StorageError(*self._explain(type(error).__name__, str(error))) from error
+        def checked() -> T | None:
+            try:
+                return call()
+            except self._client.exceptions.ClientError as error:
+                if _code(error) in _CONDITION_FAILED:
+                    return None
+                raise  # also ConditionalRequestConflict: two requests met, and neither says what the value is now
+
+        return checked
+
+    def _call(self, call: Callable[[], T]) -> T:
+        def attempt() -> T:
+            from botocore.exceptions import BotoCoreError, ClientError
+            from urllib3.exceptions import HTTPError
+
+            try:
+                value = call()
+            except ClientError as error:
+                kind = TransientError if _is_transient(error) else StorageError
+                raise kind(*self._explain(_code(error), str(error))) from error
+            except (
+                BotoCoreError,
+                HTTPError,
+                OSError,
+                ValueError,
+            ) as error:  # ValueError: an endpoint that is no address
+                name = type(error).__name__
+                kind = StorageError if isinstance(error, ValueError) or name in _LASTING else TransientError
+                raise kind(*self._explain(name, str(error))) from error
+            _answered.add((self.endpoint, self.region, self.bucket, os.getpid()))
+            return value
+
+        is_known = (self.endpoint, self.region, self.bucket, os.getpid()) in _answered
+        return retry_transient(attempt, self.patience_s if is_known else min(FIRST_CONTACT_S, self.patience_s))
 
     def _explain(self, code: str, message: str) -> tuple[str, str]:
         for codes, what, remedy in _S3_EXPLANATIONS:
@@ -153,8 +239,36 @@ class S3Storage:
         return f"storage {self.url}: {message}", ""
 
 
+_answered: set[tuple[str | None, str | None, str, int]] = set()
+"""Buckets that have answered this process."""
+_TRANSIENT_CODES = {
+    "InternalError",
+    "ServiceUnavailable",
+    "SlowDown",
+    "RequestTimeout",
+    "OperationAborted",
+    "ConditionalRequestConflict",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "BadDigest",
+    "IncompleteBody",
+    "XAmzContentSHA256Mismatch",
+}
+_LASTING = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ParamValidationError",
+    "ProfileNotFound",
+    "NoRegionError",
+    "InvalidRegionError",
+    "UnknownServiceError",
+    "InvalidEndpoint",
+    "ConfigParseError",
+}
+"""botocore's errors that another attempt does not change."""
 _NO_SUCH_KEY = {"NoSuchKey", "404", "NotFound"}
-_CONDITION_FAILED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409"}
+_CONDITION_FAILED = {"PreconditionFailed", "NoSuchKey", "412", "404"}
 _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
     ({"NoSuchBucket"}, "the bucket does not exist", "Create it (`aws s3 mb`) or correct its name"),
     (
@@ -196,6 +310,22 @@ def _code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def _is_transient(error: Any) -> bool:
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return status >= 500 or status in (408, 409, 429) or _code(error) in _TRANSIENT_CODES
+
+
+PARALLEL_REQUESTS = 16
+
+
+def in_parallel(call: Callable[[str], T], keys: Sequence[str]) -> Sequence[T]:
+    """Return the results of `call` for all keys, in their order, from a few threads at once."""
+    if len(keys) < 2:
+        return [call(key) for key in keys]
+    with ThreadPoolExecutor(min(PARALLEL_REQUESTS, len(keys)), thread_name_prefix="s3") as pool:
+        return list(pool.map(call, keys))
+
+
 @functools.cache
 def _s3_client(endpoint: str | None, region: str | None, attempts: int, pid: int) -> Any:
     """One client per process (`pid` keeps a forked child from using its parent's sockets) and set of options."""
@@ -204,6 +334,7 @@ def _s3_client(endpoint: str | None, region: str | None, attempts: int, pid: int
 
     own_endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
+        max_pool_connections=PARALLEL_REQUESTS,
         connect_timeout=5,
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": attempts},

@@ -1,1 +1,1 @@
-"""Views of the records in other tools: they can be stopped, rebuilt and pointed elsewhere at any time."""
+"""Sync records to MLflow and Optuna's dashboard, and send notifications."""

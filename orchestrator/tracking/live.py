@@ -1,4 +1,12 @@
-"""One writer per sweep and tracker: two that look for a trial's run at once would both make one."""
+"""Sync a sweep to MLflow while it runs, from a thread.
+
+    with tracked(sweep, storage, uri):
+        run_sweep(...)
+
+The thread compares the records with what it has sent every few seconds, so MLflow has a point of a running trial within
+ten seconds of its being recorded. A sweep never waits for it, except at its end, for a few seconds at most after the
+last answer of the tracker.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +16,39 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import SweepError
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepReader
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import Lease, driver_of
 from orchestrator.sweep.definition import Sweep
-from orchestrator.tracking.mlflow_connection import TrackingError
-from trm_data.errors import UserError
-
-if TYPE_CHECKING:
-    from orchestrator.tracking.mlflow import MlflowProjection
+from orchestrator.tracking.mlflow import MlflowSync
+from orchestrator.tracking.mlflow_connection import TrackingError, default_uri, load_mlflow
+from orchestrator.tracking.mlflow_view import has_run
+from orchestrator.tracking.sqlite import sqlite_path
+from trm_data.errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.5
+SYNC_EVERY_S = 5.0
+"""Pause between two syncs: a sweep of tiny trials must not spend its cores on tracking."""
+ANSWER_WAIT_S = 5.0
+"""At the end of a sweep: time to wait for the next answer of a server, and for another process that is writing."""
+LOCAL_WAIT_S = 60.0
+"""The same for an SQLite file, where only this machine's own load keeps the thread busy."""
+CLOSE_LIMIT_S = 120.0
+"""At the end of a sweep: time to wait for a server that does answer, but slowly."""
+POLL_S = 0.1
 
 
 @contextmanager
 def only_writer(storage: Storage, sweep_name: str, uri: str, *, wait_s: float) -> Iterator[None]:
-    """Hold `sweeps/<sweep>/tracking/<address>/lock.json`; one that a dead process left is taken over.
+    """Hold the lease on one sweep in one tracker: two writers that look for a trial's run would both create one.
+
+    The lease is `sweeps/<sweep>/tracking/<digest of the address>/lock.json`. That of a dead process is taken over.
 
     Raises:
-        TrackingError: another living process writes there, and goes on for `wait_s`.
+        TrackingError: another process holds it for longer than `wait_s`.
     """
     folder = storage.sub(f"sweeps/{sweep_name}/tracking/{hashlib.sha256(uri.encode()).hexdigest()[:12]}")
     deadline = time.monotonic() + wait_s
@@ -50,76 +67,105 @@ def only_writer(storage: Storage, sweep_name: str, uri: str, *, wait_s: float) -
 def _busy(folder: Storage, sweep_name: str) -> TrackingError:
     holder = driver_of(folder)
     who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-    return TrackingError(f"{who} is writing sweep {sweep_name!r} to this tracker", "It sends the same: let it end")
-
-
-EVERY_S = 5.0
-"""Shortest time between two projections: a sweep of tiny trials must not spend its cores on tracking."""
-
-
-LAST_WAIT_S = 60.0
-"""At the end of a sweep, for a `trm track` that happens to be writing; before, the next time will do."""
+    return TrackingError(
+        f"{who} is writing sweep {sweep_name!r} to this tracker", "It sends the same data: wait until it ends"
+    )
 
 
 class Tracker:
-    """Syncs one sweep to MLflow from a thread until it is closed; reports once if the tracker cannot be reached."""
+    """Syncs one sweep from a thread until it is closed.
 
-    def __init__(self, sweep: Sweep, storage: Storage, uri: str | None, warn: Callable[[str], None]) -> None:
+    Args:
+        uri: the tracker; None switches tracking off.
+        warn: called once, by `close`, with one line if MLflow does not have everything.
+    """
+
+    def __init__(
+        self, sweep: Sweep, storage: Storage, uri: str | None, warn: Callable[[str], None] = logger.warning
+    ) -> None:
         self.uri = uri
         self._sweep = sweep
-        self._warn = warn
         self._storage = storage
-        self._dirty = threading.Event()
+        self._warn = warn
+        self._records = SweepReader(storage, sweep.name)
+        self._sent_version = 0
         self._end = threading.Event()
-        self._failed = ""
-        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+        self._answered_s = time.monotonic()
+        self._patience_s = LOCAL_WAIT_S
+        """The longest silence that `close` accepts: importing MLflow takes longer than a server's answer."""
+        self._problem = ""
+        self._thread = threading.Thread(target=self._follow, name="mlflow-sync", daemon=True)
 
-    def changed(self) -> None:
-        """The records say something new: the first time, this starts the thread."""
-        if self.uri is None:
-            return
-        self._dirty.set()
-        if not self._thread.is_alive():
+    def start(self) -> None:
+        """Start the thread. It leaves no trace in MLflow before the first trial starts."""
+        if self.uri is not None:
             self._thread.start()
 
     def close(self) -> None:
-        """Project what is still new, and end. A sweep that never started leaves no trace in MLflow."""
+        """Send what is still new, waiting only as long as the tracker answers, and end the thread."""
+        if self._thread.ident is None:
+            return  # it was never started
+        self._answered_s = began_s = time.monotonic()
         self._end.set()
-        self._dirty.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        if self._failed:
-            self._warn(f"MLflow was not brought up to date: {self._failed}")
+        while self._thread.is_alive():
+            now_s, silent_s = time.monotonic(), time.monotonic() - self._answered_s
+            if silent_s > self._patience_s or now_s - began_s > CLOSE_LIMIT_S:
+                # The thread ends with the process, or sends the rest if the process continues.
+                self._problem = f"no answer for {silent_s:.0f} s"
+                break
+            self._thread.join(POLL_S)
+        if self._problem:
+            remedy = f"`trm track sync {self._sweep.name}` sends the rest"
+            self._warn(f"MLflow was not brought up to date: {' '.join(self._problem.split())}. {remedy}")
 
     def _follow(self) -> None:
-        from orchestrator.tracking.mlflow import MlflowProjection
-
         assert self.uri is not None
-        projection = MlflowProjection(self.uri, artifacts=artifact_location(self._storage))
-        while not self._end.is_set():
-            self._dirty.wait()
-            self._dirty.clear()
-            self._project(projection)
-            self._end.wait(EVERY_S)
-        if self._dirty.is_set():
-            self._project(projection, wait_s=LAST_WAIT_S)
-
-    def _project(self, projection: MlflowProjection, wait_s: float = 0.0) -> None:
+        mlflow = MlflowSync(self.uri, artifacts=artifact_location(self._storage))
         try:
-            with only_writer(self._storage, self._sweep.name, projection.tracking_uri, wait_s=wait_s):
-                records = read_trials(self._storage, self._sweep.name)
-                projection.sync(records, self._sweep.name, self._sweep.plain())
-            self._failed = ""
-        except UserError as error:  # of the tracker or of the storage: the next time may do better
-            self._failed = str(error)
+            while not self._end.wait(SYNC_EVERY_S):
+                self._sync(mlflow, wait_s=0.0)
+            self._sync(mlflow, wait_s=ANSWER_WAIT_S)
+        except Exception as error:
+            logger.exception("tracking of sweep %s ended", self._sweep.name)
+            self._problem = f"{type(error).__name__}: {first_line(error)}"
+
+    def _sync(self, mlflow: MlflowSync, wait_s: float) -> None:
+        try:
+            records = self._records.read().trials
+            if self._records.version == self._sent_version or not any(map(has_run, records)):
+                return
+            version = self._records.version
+            load_mlflow()
+            self._patience_s = ANSWER_WAIT_S if sqlite_path(mlflow.tracking_uri) is None else LOCAL_WAIT_S
+            self._answered_s = time.monotonic()
+            with only_writer(self._storage, self._sweep.name, mlflow.tracking_uri, wait_s=wait_s):
+                mlflow.sync(self._sweep, records, self._on_progress)
+            self._sent_version = version
+        except UserError as error:  # of the tracker or the storage: the next sync sends what this one did not
+            if not self._problem:
+                logger.info("sweep %s is not synced to MLflow: %s", self._sweep.name, error)
+            self._problem = error.what
+        else:
+            if self._problem:
+                logger.info("sweep %s is synced to MLflow again", self._sweep.name)
+            self._problem = ""
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self._answered_s = time.monotonic()
 
 
 @contextmanager
 def tracked(
     sweep: Sweep, storage: Storage, uri: str | None, warn: Callable[[str], None] = logger.warning
 ) -> Iterator[Tracker]:
-    """A tracker for the duration of a run."""
+    """Sync a sweep to MLflow for the duration of a run.
+
+    Args:
+        uri: a tracking address, "none", or None for the default; see `resolve_uri`.
+        warn: see `Tracker`.
+    """
     tracker = Tracker(sweep, storage, resolve_uri(storage, uri), warn)
+    tracker.start()
     try:
         yield tracker
     finally:
@@ -127,16 +173,16 @@ def tracked(
 
 
 def resolve_uri(storage: Storage, uri: str | None) -> str | None:
-    """The given one; else SQLite beside the records where these are local; None switches tracking off."""
+    """Return the tracking address: the given one, else SQLite in the folder of local records, else None."""
     if uri == "none":
         return None
     if uri is not None:
         return uri
-    return f"sqlite:///{storage.root.resolve()}/mlflow.db" if isinstance(storage, LocalStorage) else None
+    return default_uri(storage.root.resolve()) if isinstance(storage, LocalStorage) else None
 
 
 def artifact_location(storage: Storage) -> str:
-    """Where files go if the tracker is a database without a place for them: beside the records."""
+    """Return where files go if the tracker is a database that has no place for them: into the storage."""
     if isinstance(storage, LocalStorage):
         return (storage.root.resolve() / "mlflow-artifacts").as_uri()
     return f"{storage.url.partition('?')[0].rstrip('/')}/mlflow-artifacts"

@@ -1,91 +1,96 @@
 """Write MLflow runs through MLflow's client.
 
-What one request brings is there or not, but a trial is several requests. So the tag `projected` travels with the rows
-that it counts, in the same request; MLflow writes tags last and ignores a point that it has. A request that is repeated
-changes nothing, one that was cut short is completed.
+A request arrives whole or not at all, but a trial takes several. So the tag `projected`, which counts the rows that a
+run has, travels in the same request as these rows; MLflow writes tags last and ignores a point that it has. A repeated
+request changes nothing, and a run that was cut short is completed.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.records.schema import TrialRecord
-from orchestrator.tracking import mlflow_view
-from orchestrator.tracking.mlflow_view import ENDED, Run, Update, dataset_input, milliseconds, params
+from orchestrator.tracking.mlflow_view import (
+    ROWS_TAG,
+    Point,
+    Run,
+    RunContent,
+    batches,
+    dataset_input,
+    digest_of_rows,
+    milliseconds,
+    params,
+)
 
 ENTITIES_PER_REQUEST = 1000
 PARAMS_PER_REQUEST = 100
 """Limits of MLflow's API. What exceeds the first (points, parameters and tags together) its client sends in further
 requests, the tags in the first: a server that dies in between would then claim points that it never got."""
+ENDED = {"FINISHED", "FAILED", "KILLED"}
+"""States of MLflow's that have an end time."""
 
 
-class ApiWriter:
-    """Several trials may be written at once, from several threads; each trial's own requests stay in order."""
+class RunWriter:
+    """Writes the runs of one experiment, one request at a time.
 
-    def __init__(self, client: Any, experiment_id: str) -> None:
+    Args:
+        on_answer: called after each request that was answered.
+    """
+
+    def __init__(self, client: Any, experiment_id: str, on_answer: Callable[[], None]) -> None:
         self._client = client
         self._experiment_id = experiment_id
-        self._datasets: set[str] = set()
-        self._first_of_dataset = threading.Lock()
-        """MLflow refuses one of two requests that name the same new dataset at once."""
+        self._on_answer = on_answer
 
-    def write(self, run: Run | None, update: Update) -> Run:
-        """By as many requests as it takes."""
-        record, rows, status, tags = update
-        run = run or self.create(mlflow_view.started_s(record), tags)
-        last_params = [] if mlflow_view.PROJECTED in run.tags else self._introduce(run, record)
-        before = mlflow_view.num_projected(run.tags)
-        limit = ENTITIES_PER_REQUEST - len(last_params) - len(tags) - 1
-        for end, batch in mlflow_view.batches(rows, before, limit) or [(before, [])]:
-            last = tags if end == len(rows) else {}
-            self.send(run, batch, {**last, mlflow_view.PROJECTED: mlflow_view.mark(rows[:end])}, last_params)
+    def write(self, run: Run | None, content: RunContent) -> Run:
+        """Send what the run does not have yet. A run that is not there is created."""
+        run = run or self._create(content)
+        last_params = [] if ROWS_TAG in run.tags else self._introduce(run, content)
+        limit = ENTITIES_PER_REQUEST - len(last_params) - len(content.tags) - 1
+        for end, batch in batches(content.rows, run.num_rows, limit) or [(run.num_rows, [])]:
+            tags = {ROWS_TAG: digest_of_rows(content.rows[:end])}
+            # The state in the other tags is true once the run has all rows.
+            self.send(run, batch, {**content.tags, **tags} if end == len(content.rows) else tags, last_params)
             last_params = []
-        self.set_status(run, status, mlflow_view.ended_s(record))
+        self._set_status(run, content)
         return run
 
-    def create(self, started_s: float, tags: Mapping[str, str]) -> Run:
-        """A new run with these tags, `mlflow.runName` among them."""
-        created = self._client.create_run(
-            self._experiment_id,
-            start_time=milliseconds(started_s),
-            tags=dict(tags),
-            run_name=tags["mlflow.runName"],
-        )
-        return Run(created.info.run_id, "RUNNING", dict(tags))
-
-    def send(
-        self, run: Run, points: Iterable[mlflow_view.Point], tags: Mapping[str, str], some_params: Sequence[Any] = ()
-    ) -> None:
-        """One request. MLflow writes its tags last, and only those that differ are in it."""
+    def send(self, run: Run, points: Iterable[Point], tags: Mapping[str, str], some_params: Sequence[Any] = ()) -> None:
+        """Send one request with points, parameters and those tags that differ; none if there is nothing to send."""
         from mlflow.entities import Metric, RunTag
 
         new = {name: value for name, value in tags.items() if run.tags.get(name) != value}
         metrics = [Metric(point.name, point.value, milliseconds(point.time_s), point.step) for point in points]
         if metrics or new or some_params:
             self._client.log_batch(run.run_id, metrics, some_params, [RunTag(*item) for item in new.items()])
+            self._on_answer()
             run.tags.update(new)
 
-    def set_status(self, run: Run, status: str, ended_s: float) -> None:
-        """Nothing is sent if the run has it."""
-        if run.status == status:
-            return
-        if status in ENDED:
-            self._client.set_terminated(run.run_id, status, milliseconds(ended_s))
-        else:
-            self._client.update_run(run.run_id, status)
-        run.status = status
+    def _create(self, content: RunContent) -> Run:
+        tags = dict(content.tags)
+        started_ms = milliseconds(content.started_s)
+        created = self._client.create_run(self._experiment_id, start_time=started_ms, tags=tags, run_name=content.name)
+        self._on_answer()
+        return Run(created.info.run_id, "RUNNING", tags)
 
-    def _introduce(self, run: Run, record: TrialRecord) -> list[Any]:
-        """Send the dataset and all but the last parameters, which are returned: they go along with the first points."""
-        data = dataset_input(record)
-        with nullcontext() if data.dataset.digest in self._datasets else self._first_of_dataset:
-            self._client.log_inputs(run.run_id, [data])
-            self._datasets.add(data.dataset.digest)
-        left = params(record)
+    def _introduce(self, run: Run, content: RunContent) -> list[Any]:
+        """Send the dataset and the parameters, except the last, which are returned to go with the first points."""
+        if content.record is None:
+            return []
+        self._client.log_inputs(run.run_id, [dataset_input(content.record)])
+        self._on_answer()
+        left = params(content.record)
         while len(left) > PARAMS_PER_REQUEST:
-            self._client.log_batch(run.run_id, params=left[:PARAMS_PER_REQUEST])
+            self.send(run, [], {}, left[:PARAMS_PER_REQUEST])
             left = left[PARAMS_PER_REQUEST:]
         return left
+
+    def _set_status(self, run: Run, content: RunContent) -> None:
+        if run.status == content.status:
+            return
+        if content.status in ENDED:
+            self._client.set_terminated(run.run_id, content.status, milliseconds(content.ended_s))
+        else:
+            self._client.update_run(run.run_id, content.status)
+        self._on_answer()
+        run.status = content.status

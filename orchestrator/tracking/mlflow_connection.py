@@ -1,61 +1,103 @@
-"""A connection to one experiment of an MLflow server or database.
+"""Connect to one experiment of an MLflow server or database.
 
     connection = Connection("sqlite:////data/mlflow.db")
-    with connection.session() as client:       # whatever goes wrong inside is one TrackingError
+    with connection.session() as client:       # every failure inside is raised as a TrackingError
         client.log_batch(...)
+
+Before MLflow sees an address, `probe` checks that something listens there and `check` that it is MLflow of our version:
+MLflow would retry for minutes, and would migrate an older database without asking.
 
 Not for use from several threads at once, nor across a fork: MLflow keeps one database connection per address.
 """
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 import importlib.util
 import os
 import socket
 import sqlite3
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from orchestrator.tracking.mlflow_view import without_password
+from orchestrator.storage.address import hide_credentials, shown_address
+from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
 from trm_data.errors import UserError, first_line
 
-PAGE = 1000
+EXPERIMENT = "trm"
+RUNS_PER_PAGE = 1000
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 10.0
+"""A server with a busy database takes a while to answer; one that is silent for longer is taken to be down."""
+ADDRESSES = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
+_DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # else a new database reports its migrations on the user's terminal
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # else the end of every run is a line in the midst of --json
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # otherwise a new database reports its migrations on the user's terminal
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # otherwise the end of a run prints a line into --json output
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default, 7 with growing pauses, stalls for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+_environment_lock = threading.Lock()
+_environment_users = 0
+_environment_added: set[str] = set()
+
+
+class TrackingError(UserError):
+    """A tracker that cannot be reached or refuses. The records are complete without it: sync again later."""
 
 
 def default_uri(folder: Path) -> str:
-    """An SQLite file in a folder: MLflow without a server."""
+    """Return the address of an SQLite file in a folder: MLflow without a server."""
     return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
 
 
-def load_mlflow() -> Any:
-    """Import MLflow (0.9 s) with settings that it takes from the environment and only at import."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import mlflow
+@contextmanager
+def mlflow_environment() -> Iterator[None]:
+    """Set the environment variables that MLflow reads, at its import and at each request, and remove them afterwards.
 
-    return mlflow
+    Variables that the user has set are left as they are. May be entered by several threads at once.
+    """
+    global _environment_users
+    with _environment_lock:
+        if _environment_users == 0:
+            _environment_added.update(_ENVIRONMENT.keys() - os.environ.keys())
+            os.environ.update({name: _ENVIRONMENT[name] for name in _environment_added})
+        _environment_users += 1
+    try:
+        yield
+    finally:
+        with _environment_lock:
+            _environment_users -= 1
+            if _environment_users == 0:
+                for name in _environment_added:
+                    os.environ.pop(name, None)
+                _environment_added.clear()
+
+
+def load_mlflow() -> Any:
+    """Import MLflow, which takes a second, with the settings that it reads at its import."""
+    with mlflow_environment():
+        import mlflow
+
+        return mlflow
 
 
 class Connection:
-    """Connects at first use; after any failure it forgets what it knew of the other side and connects anew."""
+    """Connects at first use. After any failure it forgets what it knew of the other side and connects again.
 
-    def __init__(self, tracking_uri: str, experiment: str, artifacts: str | None = None) -> None:
+    Args:
+        artifacts: where a new experiment keeps files if `tracking_uri` is a database other than SQLite, which has no
+            place of its own as SQLite (its folder) and servers have.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str = EXPERIMENT, artifacts: str | None = None) -> None:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.experiment_id = ""
@@ -63,174 +105,210 @@ class Connection:
         self._client: Any = None
 
     @contextmanager
-    def session(self, forget: Callable[[], None]) -> Iterator[Any]:
-        """An `MlflowClient`. `forget` is called on failure: the other side may have changed meanwhile.
+    def session(self) -> Iterator[Any]:
+        """Yield an `MlflowClient` for the experiment, which is created, or restored if it was deleted.
 
         Raises:
-            TrackingError: the tracker cannot be reached or refuses, or is another kind of thing.
+            TrackingError: the tracker cannot be reached or refuses, or is another kind of service.
         """
-        probe(self.tracking_uri)
-        load_mlflow()
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
+        with self._errors():
             if self._client is None:
-                check(self.tracking_uri)
-                self._client = self._connect()
+                prepare(self.tracking_uri)
+                client = self._new_client()
+                self._open_experiment(client)
+                self._client = client
             yield self._client
-        except BaseException as error:
-            self._client = None
-            forget()
-            if not isinstance(error, (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, *_file_errors())):
-                raise
-            raise TrackingError(
-                f"tracker {without_password(self.tracking_uri)}: {first_line(error)}",
-                "Records are complete without it; `trm track sync NAME` sends the rest when it works again",
-            ) from error
 
-    def _connect(self) -> Any:
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """Yield an `MlflowClient` without changing anything, or None where there is no such database or experiment."""
+        with self._errors():
+            check(self.tracking_uri)
+            path = sqlite_path(self.tracking_uri)
+            if path is not None and (not path.exists() or not rows_by_table(path).get("experiments")):
+                yield None  # MLflow's client would create the tables, or the experiment that every database has
+                return
+            client = self._new_client()
+            experiment = client.get_experiment_by_name(self.experiment)
+            if experiment is None or experiment.lifecycle_stage == "deleted":
+                yield None
+                return
+            self.experiment_id = experiment.experiment_id
+            yield client
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with _tracking_errors(self.tracking_uri):
+                yield
+        except BaseException:
+            self._client = None  # the other side may have changed meanwhile
+            raise
+
+    def _new_client(self) -> Any:
         from mlflow import MlflowClient
 
-        _write_ahead(self.tracking_uri)
-        client = MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
-            self.experiment_id = client.create_experiment(self.experiment, self._artifact_location())
-        else:
-            self.experiment_id = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
-        return client
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def _open_experiment(self, client: Any) -> None:
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                self.experiment_id = client.create_experiment(self.experiment, self._artifact_location())
+                return
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = client.get_experiment_by_name(self.experiment)  # another process was faster
+        self.experiment_id = experiment.experiment_id
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
 
     def _artifact_location(self) -> str | None:
-        """Beside an SQLite file, where MLflow would take the current folder; a server decides for itself."""
-        path = _sqlite_path(self.tracking_uri)
+        """Return the folder of an SQLite file, where MLflow would take the current one. A server decides for itself."""
+        path = sqlite_path(self.tracking_uri)
         if path is not None:
-            return (path.absolute().parent / "mlflow-artifacts").as_uri()
+            return (path.parent / "mlflow-artifacts").as_uri()
         return None if self.tracking_uri.startswith("http") else self._artifacts
 
     def search(self, client: Any, condition: str) -> Iterator[Any]:
-        """Every run of the experiment that meets a condition."""
+        """Yield every run of the experiment that meets a condition."""
         token = None
         while True:
-            page = client.search_runs([self.experiment_id], condition, max_results=PAGE, page_token=token)
+            page = client.search_runs([self.experiment_id], condition, max_results=RUNS_PER_PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
                 return
 
 
-def _file_errors() -> tuple[type[Exception], ...]:
-    """What a store of files on S3 raises where MLflow writes to it by itself, without a server between."""
+@contextmanager
+def _tracking_errors(uri: str) -> Iterator[None]:
+    """Raise what MLflow raises as a TrackingError of one line, after a look whether anything listens at the address."""
+    probe(uri)
+    with mlflow_environment():
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, *_s3_errors())):
+                raise
+            raise TrackingError(
+                f"tracker {shown_address(uri)}: {hide_credentials(first_line(error))}",
+                "Records are complete without it; `trm track sync NAME` sends the rest when it works again",
+            ) from error
+
+
+def _s3_errors() -> tuple[type[Exception], ...]:
+    """Return what an artifact store on S3 raises where MLflow's client writes to it without a server between."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     return Boto3Error, BotoCoreError, ClientError
 
 
-def _write_ahead(tracking_uri: str) -> None:
-    """Let an SQLite file keep a write-ahead log: readers (`trm ui`) and the writer do not wait for each other, and a
-    commit is one flush of the disk instead of three. The file remembers it."""
-    path = _sqlite_path(tracking_uri)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=20)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _sqlite_path(tracking_uri: str) -> Path | None:
-    _, separator, path = tracking_uri.partition("sqlite:///")
-    return Path(path) if separator else None
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
-
-
-TIMEOUT_S = 2.0
-
-
-ANSWER_S = 10.0
-"""A server with a busy database takes a while; one that says nothing for longer is as good as away."""
-
-
-ADDRESSES = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
-
-
-class TrackingError(UserError):
-    """A tracker that cannot be reached or refuses. Records lose nothing by it: synchronise again later."""
-
-
 def probe(uri: str, error: type[UserError] = TrackingError) -> None:
-    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Takes milliseconds."""
-    parts = urlsplit(uri)
+    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Imports nothing of MLflow.
+
+    Also used for Optuna's database, which has the same kinds of addresses.
+    """
+    shown, parts = shown_address(uri), urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme == "sqlite":
-        if not uri.partition("sqlite:///")[2]:
-            raise error(f"tracker {uri!r} names no file", ADDRESSES)
+        if sqlite_path(uri) is None:
+            raise error(f"tracker {shown!r} names no file", ADDRESSES)
         return
     if scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise error(f"tracker {uri!r}: not an address that MLflow can write to", ADDRESSES)
+        raise error(f"tracker {shown!r}: not an address that MLflow can write to", ADDRESSES)
     try:
         address = (parts.hostname, parts.port or _DEFAULT_PORTS[scheme])
-        socket.create_connection(address, timeout=TIMEOUT_S).close()
-    except (OSError, ValueError) as cause:
+        socket.create_connection(address, timeout=CONNECT_TIMEOUT_S).close()
+    except ValueError as cause:
+        raise error(f"tracker {shown!r}: its port is not a number", ADDRESSES) from cause
+    except OSError as cause:
         raise error(
-            f"tracker {without_password(uri)}: nothing answers ({getattr(cause, 'strerror', None) or cause})",
+            f"tracker {shown}: nothing answers ({cause.strerror or cause})",
             "Start the server or correct the address; records are complete without it",
         ) from cause
 
 
 def check(uri: str) -> None:
     """Raise TrackingError unless what answers is an MLflow server, or a database that is empty or of our schema."""
-    scheme = urlsplit(uri).scheme
-    if scheme in ("http", "https"):
-        _check_server(uri)
+    if uri.startswith("http"):
+        server_version(uri)
     else:
         _check_database(uri)
 
 
-def _check_server(uri: str) -> None:
-    shown = without_password(uri)
-    try:
-        with urllib.request.urlopen(_version_request(uri), timeout=ANSWER_S) as answer:
-            version = answer.read(40).decode("ascii", "replace").strip()
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            remedy = "Write them into the address: http://USER:PASSWORD@HOST:PORT"
-            raise TrackingError(f"tracker {shown} asks for a user and a password", remedy) from error
-        version = ""
-    except (OSError, ValueError) as error:
-        raise TrackingError(f"tracker {shown}: no answer ({error})", "Look at the server's log") from error
-    if not version[:1].isdigit():
-        raise TrackingError(f"{shown} answers, but it is no MLflow server", f"{ADDRESSES}; here something else listens")
+def prepare(uri: str) -> None:
+    """Check a tracker and create it if it is an SQLite file: MLflow would create the tables one by one in place.
+
+    Raises:
+        TrackingError: see `check`.
+    """
+    with _tracking_errors(uri):
+        check(uri)
+        path = sqlite_path(uri)
+        if path is not None:
+            ensure_database(path, lambda path: not _is_half_made(path), _create_tables)
 
 
-def _version_request(uri: str) -> urllib.request.Request:
-    """GET /version, with the user and password of the address, which urllib would take for a part of the host."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    request = urllib.request.Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/version")
-    if parts.username:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
-    return request
+def server_version(uri: str, timeout_s: float | None = None) -> str:
+    """Return the version of an MLflow server.
+
+    The request is MLflow's own, so that it carries the credentials that MLflow would use: those of the address, of
+    MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_TOKEN, and of ~/.mlflow/credentials.
+
+    Raises:
+        TrackingError: the server does not answer, asks for credentials, or is no MLflow server.
+    """
+    shown = shown_address(uri)
+    with mlflow_environment():
+        from mlflow.exceptions import MlflowException
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        try:
+            answer = http_request(
+                get_default_host_creds(uri),
+                "/version",
+                "GET",
+                max_retries=0,
+                timeout=timeout_s or ANSWER_TIMEOUT_S,
+                raise_on_status=False,
+            )
+        except (MlflowException, OSError, ValueError) as error:
+            reason = hide_credentials(first_line(error.__cause__ or error))
+            raise TrackingError(f"tracker {shown}: no answer ({reason})", "See the server's log") from error
+    if answer.status_code in (401, 403):
+        remedy = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise TrackingError(f"tracker {shown} refuses these credentials ({answer.status_code})", remedy)
+    version = str(answer.text).strip()
+    if answer.status_code != 200 or not version[:1].isdigit():
+        raise TrackingError(
+            f"{shown} answers, but it is no MLflow server", f"{ADDRESSES}; another service listens there"
+        )
+    return version
 
 
 def _check_database(uri: str) -> None:
-    shown = without_password(uri)
-    path = Path(uri.partition("sqlite:///")[2]) if uri.startswith("sqlite") else None
-    if path is not None and not path.exists():
-        return  # MLflow makes it
+    path = sqlite_path(uri)
+    if path is not None and (not path.exists() or _is_half_made(path)):
+        return  # it will be created
     import sqlalchemy
 
+    shown = shown_address(uri)
     try:
         tables, revision = _schema(uri)
     except ImportError as error:
         remedy = "pip install 'trm-orchestrator[postgres]' has the one for PostgreSQL"
         raise TrackingError(f"tracker {shown} needs the package {error.name}", remedy) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        reason = first_line(getattr(error, "orig", None) or error)
+        reason = hide_credentials(first_line(getattr(error, "orig", None) or error))
         raise TrackingError(f"tracker {shown}: {reason}", ADDRESSES) from error
     if revision == _head() or not tables:
         return
@@ -248,17 +326,44 @@ def _check_database(uri: str) -> None:
     )
 
 
+def _create_tables(path: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    uri = f"sqlite:///{path}"
+    try:
+        SqlAlchemyStore(uri, (path.parent / "mlflow-artifacts").as_uri())
+    finally:
+        # MLflow keeps an engine per address, with connections to a file that is about to be renamed.
+        engine = SqlAlchemyStore._engine_map.pop(uri, None)
+        if engine is not None:
+            engine.dispose()
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether a process died while it created this file: its schema is not complete and it holds no run or model."""
+    try:
+        tables = rows_by_table(path)
+    except sqlite3.Error:
+        return False  # no database at all: a mistaken address, never to be replaced
+    if not tables:
+        return path.stat().st_size == 0
+    # Every new database gets one experiment, `Default`.
+    is_empty = tables.get("experiments", 2) < 2 and not tables.get("runs") and not tables.get("registered_models")
+    return is_empty and _schema(f"sqlite:///{path}")[1] != _head()
+
+
 def _schema(uri: str) -> tuple[list[str], str | None]:
-    """The tables of a database, Alembic's own left out, and the revision of its schema."""
+    """Return the tables of a database without Alembic's own, and the revision of its schema."""
     import sqlalchemy
 
     timeout: dict[str, Any] = {"timeout": 5} if uri.startswith("sqlite") else {"connect_timeout": 5}
     engine = sqlalchemy.create_engine(uri, connect_args=timeout, poolclass=sqlalchemy.pool.NullPool)
     with engine.connect() as connection:
         names = sqlalchemy.inspect(connection).get_table_names()
-        found = "alembic_version" in names
-        revision = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")) if found else None
-        return [name for name in names if not name.startswith("alembic_")], revision.scalar() if revision else None
+        has_revision = "alembic_version" in names
+        query = sqlalchemy.text("SELECT version_num FROM alembic_version")
+        revision = connection.execute(query).scalar() if has_revision else None
+        return [name for name in names if not name.startswith("alembic_")], revision
 
 
 @cache

@@ -1,24 +1,39 @@
-"""A trial record as runs have it: named points, tags, parameters. Pure: no tracker here."""
+"""Map records to what MLflow's runs hold: points, tags, parameters, files. Nothing here contacts a tracker."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
+from orchestrator.records.progress import sweep_progress
 from orchestrator.records.schema import AttemptStart, Row, Status, TrialRecord
+from orchestrator.resources.usage import trial_cost
+from orchestrator.storage.address import hide_credentials
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import flatten
 
 PARENT = ""
-"""In place of a trial id: the run of the sweep itself."""
-PROJECTED = "projected"
-"""Tag `<number of rows>:<digest of them>`."""
+"""Key of the sweep's own run, where trials have their id."""
+ROWS_TAG = "projected"
+"""Tag `<number of rows>:<digest of these rows>`."""
 DIGEST_LEN = 36
 """MLflow's limit for the digest of a dataset."""
 MAX_TAG_LEN = 5000
+STATUSES = {
+    Status.PENDING: "SCHEDULED",
+    Status.RUNNING: "RUNNING",
+    Status.INTERRUPTED: "SCHEDULED",
+    Status.STOPPED: "KILLED",
+    Status.FINISHED: "FINISHED",
+    Status.FAILED: "FAILED",
+    Status.DIVERGED: "FAILED",
+    Status.OUT_OF_MEMORY: "FAILED",
+}
 HARDWARE = ("host", "node_id", "device", "processor", "cpu_count", "gpu_type", "gpu_name", "gpu_count", "market")
 RESULT_NUMBERS = ("num_parameters", "train_flops", "train_s", "puzzles_presented", "items")
 
@@ -32,8 +47,102 @@ class Point(NamedTuple):
     step: int
 
 
-def rows(record: TrialRecord) -> list[Row]:
-    """The rows of the curves and, for a trial that is over, one more: its final score if it has one, and its cost."""
+@dataclass(slots=True)
+class Run:
+    """A run as MLflow has it."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows of the record it has, by its tag."""
+        return int(self.tags.get(ROWS_TAG, "0").partition(":")[0])
+
+
+class RunContent(NamedTuple):
+    """What a run is to hold."""
+
+    name: str
+    status: str
+    """One of MLflow's five states."""
+    started_s: float
+    ended_s: float
+    tags: Mapping[str, str]
+    rows: Sequence[Row]
+    record: TrialRecord | None = None
+    """The trial, for its parameters and its dataset; None for the sweep's own run."""
+
+    def continues(self, run: Run) -> bool:
+        """Whether the rows that the run has are the first of these."""
+        return ROWS_TAG not in run.tags or digest_of_rows(self.rows[: run.num_rows]) == run.tags[ROWS_TAG]
+
+    def is_held_by(self, run: Run) -> bool:
+        """Whether the run has all of it. To be called of runs that this content continues."""
+        has_tags = all(run.tags.get(name) == value for name, value in self.tags.items())
+        return ROWS_TAG in run.tags and run.num_rows == len(self.rows) and run.status == self.status and has_tags
+
+
+def has_run(record: TrialRecord) -> bool:
+    """Whether a trial has a run: from its first start, because MLflow takes the start time only with a new run."""
+    return bool(record.attempts) or record.status.is_final
+
+
+def trial_content(record: TrialRecord, parent_id: str = "") -> RunContent:
+    """Return what the run of a trial is to hold."""
+    return RunContent(
+        name=f"{record.family or record.trial_id} seed={record.config.seed}",
+        status=STATUSES[record.status],
+        started_s=started_s(record),
+        ended_s=ended_s(record),
+        tags=trial_tags(record, parent_id),
+        rows=rows(record),
+        record=record,
+    )
+
+
+def sweep_content(sweep: Sweep, records: Sequence[TrialRecord]) -> RunContent:
+    """Return what the parent run is to hold. It is FINISHED when every planned trial is over, not before."""
+    progress = sweep_progress(sweep, records)
+    counts = Counter(record.status for record in records)
+    tags = {
+        "mlflow.source.name": "trm",
+        "sweep": sweep.name,
+        "trials": str(len(records)),
+        "trials.planned": str(progress.planned),
+        "trials.left": str(progress.left),
+        **{f"trials.{status}": str(counts[status]) for status in Status},
+        **{f"definition.{name}": hide_credentials(json.dumps(value)) for name, value in sweep.plain().items()},
+    }
+    return RunContent(
+        name=sweep.name,
+        status="FINISHED" if progress.left == 0 else "RUNNING",
+        started_s=min((started_s(record) for record in records if record.attempts), default=0.0),
+        ended_s=max(map(ended_s, records), default=0.0),
+        tags={name: value[:MAX_TAG_LEN] for name, value in tags.items()},
+        rows=sweep_rows(sweep, records),
+    )
+
+
+def sweep_rows(sweep: Sweep, records: Sequence[TrialRecord]) -> list[Row]:
+    """Return a row per finished trial, in the order of their ends: the best and the mean score so far, by split."""
+    scored = [(record, record.result) for record in records if record.result and sweep.metric in record.result.metrics]
+    scored.sort(key=lambda pair: (ended_s(pair[0]), pair[0].trial_id))
+    scores: dict[str, list[float]] = defaultdict(list)
+    made = []
+    for number, (record, result) in enumerate(scored, 1):
+        name, value = f"{result.split}/{sweep.metric}", result.metrics[sweep.metric]
+        if math.isfinite(value):
+            scores[name].append(value)
+            mean = math.fsum(scores[name]) / len(scores[name])
+            metrics = {f"best/{name}": max(scores[name]), f"mean/{name}": mean}
+            made.append(Row(number, ended_s(record), "result", metrics))
+    return made
+
+
+def rows(record: TrialRecord) -> Sequence[Row]:
+    """Return the rows of the curves and, for a trial that is over, one with its final score, its size and its cost."""
     if not record.status.is_final:
         return record.rows
     numbers: dict[str, float] = {}
@@ -47,11 +156,7 @@ def rows(record: TrialRecord) -> list[Row]:
 
 
 def costs(record: TrialRecord) -> dict[str, float]:
-    """GPU-hours, dollars at catalogue price, and kWh; what is not known is left out, which on a CPU is everything."""
-    from orchestrator.results.leaderboard.cost import (
-        trial_cost,  # scipy comes with it: 1.5 s that no other use of this needs
-    )
-
+    """Return GPU-hours, dollars at catalogue price, and kWh, each only where it is known; nothing on a CPU."""
     cost = trial_cost(record)
     if cost is None:
         return {}
@@ -61,7 +166,7 @@ def costs(record: TrialRecord) -> dict[str, float]:
 
 
 def points(some: Sequence[Row]) -> Iterator[Point]:
-    """`validation/loss` and so on; a final score carries the name of its own split."""
+    """Yield the values of rows as `validation/loss` and so on; final scores carry the name of their own split."""
     for row in some:
         prefix = "" if row.split == "result" else f"{row.split}/"
         for name, value in row.metrics.items():
@@ -69,7 +174,10 @@ def points(some: Sequence[Row]) -> Iterator[Point]:
 
 
 def batches(some: Sequence[Row], start: int, limit: int) -> list[tuple[int, list[Point]]]:
-    """Points of whole rows from `start` on, at most `limit` at once, each with the number of rows done after it."""
+    """Split rows from `start` on into batches of at most `limit` points, each with the number of rows after it.
+
+    A row is never split: a tag that counts rows has to be true of every request.
+    """
     made: list[tuple[int, list[Point]]] = []
     for index in range(start, len(some)):
         new = list(points([some[index]]))
@@ -79,53 +187,31 @@ def batches(some: Sequence[Row], start: int, limit: int) -> list[tuple[int, list
     return made
 
 
-def mark(some: Sequence[Row]) -> str:
-    """The value of the tag PROJECTED for these rows."""
+def digest_of_rows(some: Sequence[Row]) -> str:
+    """Return the value of ROWS_TAG for these rows."""
     hasher = hashlib.sha256()
     for row in some:
         hasher.update(json.dumps([row.step, row.time_s, row.split, row.metrics], sort_keys=True).encode())
     return f"{len(some)}:{hasher.hexdigest()[:16]}"
 
 
-def num_projected(tags: Mapping[str, str]) -> int:
-    """How many rows a run has, by its tag."""
-    return int(tags.get(PROJECTED, "0").partition(":")[0])
-
-
-def continues(tags: Mapping[str, str], some: Sequence[Row]) -> bool:
-    """Whether the rows that a run has are the first of these."""
-    return PROJECTED not in tags or mark(some[: num_projected(tags)]) == tags[PROJECTED]
-
-
 def started_s(record: TrialRecord) -> float:
-    """When the first attempt started; 0 if none did."""
+    """Return when the first attempt started; 0 if none did."""
     return record.attempts[0].start.started_s if record.attempts else 0.0
 
 
 def ended_s(record: TrialRecord) -> float:
-    """When the last thing happened that the record tells of."""
+    """Return the time of the last event in the record: a row, the end of an attempt, or the final score."""
     times = [row.time_s for row in record.rows[-1:]]
     times += [attempt.end.ended_s for attempt in record.attempts if attempt.end]
     times += [record.result.ended_s] if record.result else []
     return max(times, default=started_s(record))
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted name; lists as JSON."""
-    flat: dict[str, str] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= flatten(item, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = json.dumps(item) if isinstance(item, list | tuple) else str(item)
-    return flat
-
-
 def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
-    """Identity, state and provenance: what ran where, on which code."""
+    """Return a trial's identity, state and provenance: what ran where, on which code."""
     tags: dict[str, Any] = {
         "mlflow.parentRunId": parent_id,
-        "mlflow.runName": f"{record.family or record.trial_id} seed={record.config.seed}",
         "mlflow.source.name": "trm",
         "trial_id": record.trial_id,
         "sweep": record.sweep,
@@ -137,7 +223,8 @@ def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
         "benchmark": record.dataset.benchmark,
     }
     stop = record.stopped
-    tags["stopped"] = f"step {stop.step}: {stop.reason}" if stop else ""  # empty: it was continued
+    # A request cannot delete a tag: an empty one says that a stopped trial was continued.
+    tags["stopped"] = f"step {stop.step}: {stop.reason}" if stop else ""
     if record.attempts:
         tags |= _attempt_tags(record.attempts[-1].start)
         end = record.attempts[-1].end
@@ -153,92 +240,44 @@ def _attempt_tags(start: AttemptStart) -> dict[str, Any]:
 
 
 def _diff_name(diff: str) -> str:
-    """Where the sweep's own run keeps a diff: trials that ran the same code share one."""
+    """Return the file in which the parent run keeps a diff; trials that ran the same code share it."""
     return f"code/{hashlib.sha256(diff.encode()).hexdigest()[:12]}.diff"
 
 
-def parent_tags(sweep_name: str, definition: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, str]:
-    """The sweep's definition and how many trials are in which state."""
-    counts = Counter(record.status for record in records)
-    tags = {
-        "mlflow.runName": sweep_name,
-        "mlflow.source.name": "trm",
-        "sweep": sweep_name,
-        "trials": str(len(records)),
-        **{f"trials.{status}": str(counts[status]) for status in Status},
-        **{f"definition.{name}": json.dumps(value) for name, value in definition.items()},
-    }
-    return {name: value[:MAX_TAG_LEN] for name, value in tags.items()}
-
-
-def parent_files(definition: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, str]:
-    """Texts beside the sweep's own run: its definition, and every change to the code that a trial ran with."""
+def sweep_files(sweep: Sweep, records: Sequence[TrialRecord]) -> dict[str, str]:
+    """Return the text files of the parent run: the definition, and every change to the code that a trial ran with."""
     states = (attempt.start.git for record in records for attempt in record.attempts)
     diffs = {git.diff for git in states if git.diff}
-    sweep = json.dumps(definition, indent=1, sort_keys=True)
-    return {"sweep.json": f"{sweep}\n", **{_diff_name(diff): f"{diff}\n" for diff in sorted(diffs)}}
+    definition = hide_credentials(json.dumps(sweep.plain(), indent=1, sort_keys=True))
+    return {"sweep.json": f"{definition}\n", **{_diff_name(diff): f"{diff}\n" for diff in sorted(diffs)}}
 
 
-def digest_of(files: Mapping[str, str]) -> str:
-    """Of names and contents."""
+def digest_of_files(files: Mapping[str, str]) -> str:
+    """Return a digest of the names and contents."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def without_password(uri: str) -> str:
-    """An address as it may be shown."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":...@") if password else uri
-
-
-ENDED = {"FINISHED", "FAILED", "KILLED"}
-"""States of MLflow's with a time of end."""
-
-
-@dataclass(slots=True)
-class Run:
-    """A run as MLflow has it."""
-
-    run_id: str
-    status: str
-    tags: dict[str, str]
-
-
-class Update(NamedTuple):
-    """What a run is to say of its trial."""
-
-    record: TrialRecord
-    rows: Sequence[Row]
-    """All of them; those that the run has already are the first."""
-    status: str
-    """In MLflow's words."""
-    tags: Mapping[str, str]
-
-    def changes(self, run: Run | None) -> bool:
-        """Whether the run does not say all of it yet."""
-        if run is None or PROJECTED not in run.tags or run.status != self.status:
-            return True
-        return num_projected(run.tags) < len(self.rows) or any(run.tags.get(k) != v for k, v in self.tags.items())
-
-
 def dataset_input(record: TrialRecord) -> Any:
-    """The dataset of a trial, an entity of MLflow's."""
+    """Return the dataset of a trial as an MLflow entity."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag
 
     facts = record.dataset
-    source = CodeDatasetSource({"source": facts.source, "counts": str(facts.counts)})
+    source = CodeDatasetSource({"source": hide_credentials(facts.source), "counts": str(facts.counts)})
     dataset = MetaDataset(source, name=facts.benchmark, digest=facts.fingerprint[:DIGEST_LEN])
     return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
 
 
 def params(record: TrialRecord) -> list[Any]:
-    """Every setting of a trial, as entities of MLflow's."""
+    """Return every setting of a trial as MLflow entities."""
     from mlflow.entities import Param
 
-    return [Param(name, value) for name, value in flatten(record.config.plain()).items()]
+    settings = flatten(record.config.plain())
+    texts = {name: json.dumps(v) if isinstance(v, list) else str(v) for name, v in settings.items()}
+    return [Param(name, hide_credentials(text)) for name, text in texts.items()]
 
 
 def milliseconds(time_s: float) -> int:
-    """A time as MLflow keeps it."""
+    """Return a time as MLflow stores it."""
     return round(time_s * 1000)

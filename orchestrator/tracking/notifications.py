@@ -1,17 +1,20 @@
-"""Telling somebody how a sweep ended, failed or used up its budget: a webhook, or a command.
+"""Send sweep status to a webhook or a command: how a sweep ended, that a trial failed, that a budget is used up.
 
     send(parse_targets(["https://hooks.example/T1", "notify-send sweep"]), Event("complete", "demo", "12 finished", {}))
 
-A webhook gets the event as a JSON POST (`text` is what chat services show), a command gets the same JSON on its
-standard input. What cannot be delivered is said and forgotten: a notification never harms a sweep.
+A webhook gets the event as a JSON POST (chat services show its `text`), a command gets the same JSON on its standard
+input. What cannot be delivered is returned as one line and not tried again later: a notification never harms a sweep.
+The address of a webhook is a secret, so messages show no more of it than the host.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,24 +24,36 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+from orchestrator.records.index import load_definition, stop_reason, stop_requested, sweep_folder
+from orchestrator.records.progress import SweepProgress, sweep_progress
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.resources.usage import Budget, exceeded, spending
+from orchestrator.storage import Storage, StorageError
+from orchestrator.storage.address import hide_credentials, shown_webhook
+from orchestrator.storage.lease import driver_of
 from trm_data.errors import UserError, nearest
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["complete", "stopped", "failed", "trial_failed", "budget", "status"]
-PAUSES_S = (0.0, 1.0, 4.0)
+ENDS: frozenset[Kind] = frozenset(("complete", "stopped"))
+"""Kinds after which there is nothing more to report."""
+WEBHOOK_PAUSES_S = (0.0, 1.0, 4.0)
 """Before each attempt at a webhook."""
 WEBHOOK_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 60.0
+WATCH_EVERY_S = 10.0
 FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
 class NotifyError(UserError):
-    """A target that can be neither a webhook nor a command."""
+    """A target that is neither a webhook nor a command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something worth an interruption."""
+    """A change of state that is worth a message."""
 
     event: Kind
     sweep: str
@@ -50,110 +65,199 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Exactly one of the two is set."""
+    """A webhook or a command: exactly one of the two is set."""
 
     url: str = ""
     command: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return shown_webhook(self.url) if self.url else self.command[0]
+
 
 def parse_targets(texts: Sequence[str]) -> list[Target]:
-    """`http(s)://...` is a webhook, anything else a command.
+    """Parse targets: `http(s)://...` is a webhook, anything else a command.
 
     Raises:
         NotifyError: an address without a host, or a program that is not installed.
     """
-    return [_parse(text) for text in texts]
+    return [_parse_target(text) for text in texts]
 
 
-def _parse(text: str) -> Target:
-    parts = urlsplit(text)
-    if parts.scheme in ("http", "https"):
-        if not parts.hostname:
-            raise NotifyError(f"webhook {text!r} names no host", "Write https://HOST/PATH")
+def _parse_target(text: str) -> Target:
+    scheme, separator, _ = text.partition("://")
+    if scheme in ("http", "https") and separator:
+        try:
+            has_host = bool(urlsplit(text).hostname) and urlsplit(text).port != 0
+        except ValueError:
+            has_host = False
+        if not has_host:
+            raise NotifyError(f"the webhook ({scheme}://...) names no host", "Write https://HOST/PATH")
         return Target(url=text)
     try:
-        words = shlex.split(text)
+        command = shlex.split(text)
     except ValueError as error:
-        raise NotifyError(f"command {text!r}: {error}", "Close the quotation") from error
-    if not words or shutil.which(words[0]) is None:
-        name = words[0] if words else text
-        hint = nearest(parts.scheme, ("http", "https")) if "://" in text else "Name a program of this machine, or a URL"
+        raise NotifyError(f"command {hide_credentials(text)!r}: {error}", "Close the quotation") from error
+    if not command or shutil.which(command[0]) is None:
+        name = f"{scheme}://..." if separator else command[0] if command else text
+        hint = nearest(scheme, ("http", "https")) if separator else "Name a program of this machine, or a URL"
         raise NotifyError(f"cannot notify {name!r}: no such program", hint)
-    return Target(command=tuple(words))
+    return Target(command=tuple(command))
 
 
 def send(targets: Sequence[Target], event: Event, sleep: Callable[[float], None] = time.sleep) -> list[str]:
-    """Tell every target; what went wrong, one line each, is returned and never raised."""
+    """Send an event to all targets at once; return what could not be delivered, one line each. Raises nothing.
+
+    Returns after `COMMAND_TIMEOUT_S` at the latest, also where a server keeps a connection open without an answer.
+    """
     data = json.dumps(asdict(event)).encode()
-    tried = [_post(target.url, data, sleep) if target.url else _call(target.command, data) for target in targets]
-    return [problem for problem in tried if problem]
+    problems = [f"{target}: no answer within {COMMAND_TIMEOUT_S:.0f} s" for target in targets]
+
+    def deliver(index: int, target: Target) -> None:
+        problems[index] = _post(target.url, data, sleep) if target.url else _run(target.command, data)
+
+    threads = [threading.Thread(target=deliver, args=each, name="notify", daemon=True) for each in enumerate(targets)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + COMMAND_TIMEOUT_S + 1
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    logger.info("sent %s of sweep %s to %d targets", event.event, event.sweep, len(targets))
+    return [problem for problem in problems if problem]
 
 
 def _post(url: str, data: bytes, sleep: Callable[[float], None]) -> str:
-    """What the last attempt ran into; empty if one was accepted."""
+    """Return why the last attempt failed; an empty string if one was accepted."""
     problem = ""
-    for pause_s in PAUSES_S:
+    host = urlsplit(url).hostname
+    for pause_s in WEBHOOK_PAUSES_S:
         sleep(pause_s)
         request = urllib.request.Request(url, data, {"Content-Type": "application/json", "User-Agent": "trm"})
         try:
             urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S).close()
             return ""
         except urllib.error.HTTPError as error:
-            problem = f"{urlsplit(url).hostname} answered {error.code}"
+            problem = f"{host} answered {error.code}"
             error.close()
             if error.code < 500 and error.code != 429:
                 return problem
         except (OSError, ValueError) as error:
-            problem = f"{urlsplit(url).hostname}: {getattr(error, 'reason', None) or error}"
+            problem = f"{host}: {hide_credentials(str(getattr(error, 'reason', None) or type(error).__name__))}"
     return problem
 
 
-def _call(command: Sequence[str], data: bytes) -> str:
+def _run(command: Sequence[str], data: bytes) -> str:
+    """Run a command and return why it failed; an empty string if it succeeded."""
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=COMMAND_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{command[0]}: {error}"
+    except subprocess.TimeoutExpired:
+        return f"{command[0]}: has not ended within {COMMAND_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        return f"{command[0]}: {error.strerror}"
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     return f"{command[0]} ended with {done.returncode} {lines[-1] if lines else ''}".strip() if done.returncode else ""
 
 
 def counts_of(records: Sequence[TrialRecord]) -> dict[str, int]:
-    """Trials by status, without zeros."""
+    """Count trials by status, without zeros."""
     counts = Counter(record.status for record in records)
     return {str(status): counts[status] for status in Status if counts[status]}
 
 
-def words_of(counts: dict[str, int]) -> str:
-    """`10 finished, 2 failed`."""
+def format_counts(counts: dict[str, int]) -> str:
+    """Format counts as `10 finished, 2 failed`."""
     return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items()) or "no trial"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A sweep at one moment, from its records: from any machine, whether or not its driver lives."""
+    """The state of a sweep at one moment, by its records: also without its driver, from any machine."""
 
     sweep: str
     records: Sequence[TrialRecord]
+    progress: SweepProgress
     is_driven: bool
     over_budget: str | None = None
+    unreadable: Sequence[str] = ()
+    """Trials whose records are damaged: they are in none of the counts."""
+
+    @property
+    def text(self) -> str:
+        """Counts by status, and how many of the planned trials are left."""
+        counts = format_counts(counts_of(self.records))
+        left = self.progress.left
+        parts = [counts, f"{left} of {self.progress.planned} trials left" if left else ""]
+        parts.append(f"{len(self.unreadable)} unreadable ({', '.join(self.unreadable)})" if self.unreadable else "")
+        return "; ".join(filter(None, parts))
+
+    def event(self, kind: Kind, text: str = "") -> Event:
+        """Return an event about this moment."""
+        line = f"sweep {self.sweep}: {kind.replace('_', ' ')}: {text or self.text}"
+        return Event(kind, self.sweep, line, counts_of(self.records))
 
 
-def news(look: Snapshot, before: Snapshot | None, told: set[Kind]) -> list[Event]:
-    """What has happened since the look `before`, each kind once (`told`); an end is always the last."""
-    counts = counts_of(look.records)
+def new_events(now: Snapshot, before: Snapshot | None, sent: set[Kind]) -> list[Event]:
+    """Return the events since the snapshot `before`, each kind once (`sent`); the end of the sweep comes last."""
     found: list[tuple[Kind, str]] = []
-    failed = [record for record in look.records if record.status in FAILED]
+    failed = [record for record in now.records if record.status in FAILED]
     if failed:
         first = failed[0]
         found.append(("trial_failed", f"{first.family} seed {first.config.seed}: {first.status} ({first.reason})"))
-    if look.over_budget:
-        found.append(("budget", look.over_budget))
-    if not look.is_driven and look.records and all(record.status.is_final for record in look.records):
-        found.append(("complete", words_of(counts)))
-    elif not look.is_driven and before is not None and before.is_driven:
-        found.append(("stopped", f"its driver ended with trials left: {words_of(counts)}"))
-    return [
-        Event(kind, look.sweep, f"sweep {look.sweep}: {kind.replace('_', ' ')}: {text}", counts)
-        for kind, text in found
-        if kind not in told
-    ]
+    if now.over_budget:
+        found.append(("budget", now.over_budget))
+    if not now.is_driven and now.records and now.progress.is_complete:
+        found.append(("complete", ""))
+    elif not now.is_driven and before is not None and before.is_driven:
+        found.append(("stopped", f"its driver has ended: {now.text}"))
+    return [now.event(kind, text) for kind, text in found if kind not in sent]
+
+
+class SweepWatcher:
+    """Takes snapshots of a sweep at the cost of what is new.
+
+    Raises:
+        SweepError: there is no such sweep.
+    """
+
+    def __init__(self, storage: Storage, sweep: str, budget: Budget) -> None:
+        self._folder = sweep_folder(storage, sweep)
+        self._storage = storage
+        self._name = sweep
+        self._budget = budget
+        self._records = SweepReader(storage, sweep)
+        load_definition(storage, sweep)
+
+    def snapshot(self) -> Snapshot:
+        """Read what is new and return the state of the sweep."""
+        is_driven = driver_of(self._folder) is not None  # first: after its end the records are complete
+        records = self._records.read().trials
+        progress = sweep_progress(load_definition(self._storage, self._name), records)
+        over_budget = exceeded(spending(records, time.time()), self._budget)
+        return Snapshot(self._name, records, progress, is_driven, over_budget, self._records.unreadable)
+
+    def watch(self, report: Callable[[Event], None]) -> None:
+        """Report every event until the sweep is over."""
+        before: Snapshot | None = None
+        sent: set[Kind] = set()
+        while True:
+            try:
+                now = self.snapshot()
+            except StorageError as error:  # an outage: the next snapshot shows what has happened meanwhile
+                logger.info("sweep %s cannot be read: %s", self._name, error)
+            else:
+                for event in new_events(now, before, sent):
+                    report(event)
+                    sent.add(event.event)
+                before = now
+            if sent & ENDS:
+                return
+            time.sleep(WATCH_EVERY_S)
+
+
+def end_event(storage: Storage, sweep: str) -> Event:
+    """Return the event for a driver that has ended: complete, stopped, or stopped by the budget of the watchdog."""
+    snapshot = SweepWatcher(storage, sweep, Budget()).snapshot()
+    folder = sweep_folder(storage, sweep)
+    if snapshot.progress.is_complete:
+        return snapshot.event("complete")
+    reason = stop_reason(folder) if stop_requested(folder) else ""
+    return snapshot.event("budget", reason) if reason else snapshot.event("stopped")

@@ -1,20 +1,23 @@
-"""A search as Optuna's dashboard shows it: a view of the records that can be deleted and made again at any time.
+"""Sync searches to the database of Optuna's dashboard. It can be deleted and created again from the records.
 
     sync(storage, "demo", default_url(storage))      # as often as wanted: only what is new is written
     optuna-dashboard sqlite:////path/runs/optuna.db  # opens it as it is
 
-One Optuna study per search, called like the sweep, one Optuna trial per explored configuration, in the order in which
-they started. A finished trial is COMPLETE, one stopped early PRUNED with the steps that it reached, one that diverged,
-failed or ran out of memory FAIL. RUNNING is shown only while a driver lives; what waits to go on is WAITING. The user
-attributes `trial_id` and `mlflow_run_id` lead to the record and to MLflow.
+Each search is an Optuna study with the name of the sweep, and each explored configuration is an Optuna trial, in the
+order in which they started. A finished trial is COMPLETE, one that was stopped early is PRUNED with the steps that it
+reached, one that diverged, failed or ran out of memory is FAIL. RUNNING is shown only while a driver runs the sweep; an
+interrupted trial is WAITING. The user attribute `trial_id` leads to the record, and to the run in MLflow by its tag of
+the same name.
 
-Optuna never changes a trial that has ended. So where its study is no beginning of what the records say (rows were taken
-back, a stopped trial goes on, two writers met), the study is deleted and written anew.
+Optuna never changes a trial that has ended. So where a study cannot become what the records say (rows were taken back,
+a stopped trial was continued, two writers met), it is deleted and written again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -30,160 +33,184 @@ from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search.optuna_trials import as_optuna, create_study
 from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage.address import hide_credentials, shown_address
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow_connection import probe
-from orchestrator.tracking.mlflow_view import ended_s, started_s, without_password
+from orchestrator.tracking.mlflow_view import ended_s, started_s
+from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
 from trm_data.errors import UserError, first_line
 from trm_data.settings import digest
+
+logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 30
 """SQLite: how long a writer waits for another one, such as the dashboard."""
 
 
 class OptunaError(UserError):
-    """Optuna's database cannot be reached or refuses. Records lose nothing by it: synchronise again later."""
+    """Optuna's database cannot be reached or refuses. The records are complete without it: sync again later."""
 
 
-class Synced(NamedTuple):
-    """What one synchronisation found and did."""
+class SyncResult(NamedTuple):
+    """What one sync has found and written."""
 
     trials: int
     """Trials that the study has now."""
     written: int
-    """Of these, new or changed ones."""
+    """New or changed ones among them."""
 
 
 def default_url(storage: Storage) -> str:
-    """An SQLite file beside local records; for remote ones a file in the user's cache, since it can be made again."""
+    """Return an SQLite file in the folder of local records; for remote ones, in the user's cache."""
     if isinstance(storage, LocalStorage):
         return f"sqlite:///{storage.root.resolve()}/optuna.db"
     return f"sqlite:///{Path.home()}/.cache/trm/optuna-{digest(storage.url, 8)}.db"
 
 
-def sync(storage: Storage, sweep_name: str, url: str, mlflow_runs: Mapping[str, str] | None = None) -> Synced:
-    """Bring a search's study to what its records say; a study (every cell, no search) has none and is left out.
+def sync(storage: Storage, sweep_name: str, url: str) -> SyncResult:
+    """Bring the study of a search to what its records say. A sweep that is no search has none and is left out.
 
     Args:
-        url: an SQLite file or a database as SQLAlchemy writes it; it is created where it does not exist.
-        mlflow_runs: MLflow's run id of each trial, see `MlflowProjection.run_ids`; None keeps what is there.
+        url: an SQLite file or a database as SQLAlchemy writes it. A file that does not exist is created.
 
     Raises:
-        SweepError: no such sweep.
+        SweepError: there is no such sweep.
         OptunaError: the database cannot be reached or refuses.
     """
     sweep = load_definition(storage, sweep_name)
     if sweep.kind != "search":
-        return Synced(0, 0)
+        return SyncResult(0, 0)
     is_driven = driver_of(sweep_folder(storage, sweep_name)) is not None
     records = [r for r in current(sweep, read_trials(storage, sweep_name)) if r.stage == "explore"]
     records.sort(key=lambda record: (not record.attempts, started_s(record), record.trial_id))
-    wanted = [_shown(record, sweep, is_driven, (mlflow_runs or {}).get(record.trial_id)) for record in records]
-    with _opened(url) as database:
-        known = _known(database, sweep_name)
-        if known is None or not _continues(known, wanted):
-            _begin(database, sweep)
-            known = []
-        written = sum(_update(database, *pair) for pair in zip(known, wanted, strict=False))
+    expected = [_expected_trial(record, sweep, is_driven) for record in records]
+    with _open_database(url) as database:
+        stored = _stored_trials(database, sweep_name)
+        if stored is None or not _can_become(stored, expected):
+            _recreate_study(database, sweep)
+            stored = []
+        written = sum(_update(database, *pair) for pair in zip(stored, expected, strict=False))
         study = optuna.load_study(study_name=sweep_name, storage=database)
-        for trial in wanted[len(known) :]:
+        for trial in expected[len(stored) :]:
             study.add_trial(trial)
-    return Synced(len(wanted), written + len(wanted) - len(known))
+    return SyncResult(len(expected), written + len(expected) - len(stored))
 
 
-def _shown(record: TrialRecord, sweep: Sweep, is_driven: bool, mlflow_run: str | None) -> FrozenTrial:
+def _expected_trial(record: TrialRecord, sweep: Sweep, is_driven: bool) -> FrozenTrial:
     trial = as_optuna(record, sweep)
     if record.status is Status.RUNNING and not is_driven:
         trial.state = TrialState.WAITING
-    trial.datetime_start = _time(started_s(record)) if record.attempts else None
-    trial.datetime_complete = _time(ended_s(record)) if trial.state.is_finished() else None
-    if mlflow_run is not None:
-        trial.user_attrs["mlflow_run_id"] = mlflow_run
+    trial.datetime_start = _local_time(started_s(record)) if record.attempts else None
+    trial.datetime_complete = _local_time(ended_s(record)) if trial.state.is_finished() else None
     return trial
 
 
-def _time(epoch_s: float) -> datetime:
-    """As Optuna keeps it: local, without a zone; whole seconds, since not every database keeps more."""
+def _local_time(epoch_s: float) -> datetime:
+    """Return a time as Optuna stores it: local, without a zone; in whole seconds, since some databases keep no more."""
     return datetime.fromtimestamp(int(epoch_s))
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[RDBStorage]:
+def _open_database(url: str) -> Iterator[RDBStorage]:
     from sqlalchemy.exc import SQLAlchemyError
 
     probe(url, OptunaError)
     options: dict[str, Any] = {}
     database = None
     try:
-        if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        path = sqlite_path(url)
+        if path is not None:
+            ensure_database(path, _is_usable, _create_tables)
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_S}
         database = RDBStorage(url, engine_kwargs=options)
         yield database
-    except (optuna.exceptions.OptunaError, SQLAlchemyError, OSError) as error:
+    except (optuna.exceptions.OptunaError, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise OptunaError(
-            f"Optuna's database {without_password(url)}: {first_line(error.__cause__ or error)}",
-            "Records are complete without it; delete or mend it and synchronise again",
+            f"Optuna's database {shown_address(url)}: {hide_credentials(first_line(error.__cause__ or error))}",
+            "Records are complete without it; repair or delete it and sync again",
         ) from error
     finally:
         if database is not None:
-            database.remove_session()
-            database.engine.dispose()
+            _close(database)
 
 
-def _known(database: RDBStorage, name: str) -> list[FrozenTrial] | None:
+def _is_usable(path: Path) -> bool:
+    """Whether a file is to be left as it is: complete, not empty, or nothing of Optuna's."""
+    try:
+        tables = rows_by_table(path)
+    except sqlite3.Error:
+        return True  # no database: Optuna's own message says so
+    if not tables:
+        return path.stat().st_size > 0
+    is_complete = bool(tables.get("version_info") and tables.get("alembic_version"))
+    return is_complete or "study_directions" not in tables or bool(tables.get("studies"))
+
+
+def _create_tables(path: Path) -> None:
+    _close(RDBStorage(f"sqlite:///{path}"))
+
+
+def _close(database: RDBStorage) -> None:
+    database.remove_session()
+    database.engine.dispose()
+
+
+def _stored_trials(database: RDBStorage, name: str) -> list[FrozenTrial] | None:
     try:
         return database.get_all_trials(database.get_study_id_from_name(name))
     except KeyError:
         return None
 
 
-def _begin(database: RDBStorage, sweep: Sweep) -> None:
-    """An empty study in place of what is there."""
+def _recreate_study(database: RDBStorage, sweep: Sweep) -> None:
+    """Put an empty study in place of the stored one, if there is one."""
     if any(study.study_name == sweep.name for study in database.get_all_studies()):
+        logger.info("Optuna's study %s does not lead to the records: it is written again", sweep.name)
         optuna.delete_study(study_name=sweep.name, storage=database)
     create_study(sweep, storage=database)
 
 
-def _continues(known: Sequence[FrozenTrial], wanted: Sequence[FrozenTrial]) -> bool:
-    """Whether nothing that is there has to be taken back."""
-    return len(known) <= len(wanted) and all(map(_leads_to, known, wanted))
+def _can_become(stored: Sequence[FrozenTrial], expected: Sequence[FrozenTrial]) -> bool:
+    """Whether nothing that is stored has to be taken back."""
+    return len(stored) <= len(expected) and all(map(_can_be_updated, stored, expected))
 
 
-def _leads_to(known: FrozenTrial, wanted: FrozenTrial) -> bool:
-    if (known.params, known.distributions) != (wanted.params, wanted.distributions):
+def _can_be_updated(stored: FrozenTrial, expected: FrozenTrial) -> bool:
+    if (stored.params, stored.distributions) != (expected.params, expected.distributions):
         return False
-    if not _differing(known, wanted):
+    if not _differs(stored, expected):
         return True
-    begun = known.intermediate_values.items() <= wanted.intermediate_values.items()
-    same_trial = known.user_attrs.get("trial_id") == wanted.user_attrs["trial_id"]
-    return same_trial and begun and not known.state.is_finished()
+    is_beginning = stored.intermediate_values.items() <= expected.intermediate_values.items()
+    same_trial = stored.user_attrs.get("trial_id") == expected.user_attrs["trial_id"]
+    return same_trial and is_beginning and not stored.state.is_finished()
 
 
-def _differing(known: FrozenTrial, wanted: FrozenTrial) -> bool:
+def _differs(stored: FrozenTrial, expected: FrozenTrial) -> bool:
     """Whether there is something to write."""
-    return (
-        (known.state, known.values, known.intermediate_values, known.datetime_start, known.datetime_complete)
-        != (wanted.state, wanted.values, wanted.intermediate_values, wanted.datetime_start, wanted.datetime_complete)
-    ) or not wanted.user_attrs.items() <= known.user_attrs.items()
+    return _state_of(stored) != _state_of(expected) or not expected.user_attrs.items() <= stored.user_attrs.items()
 
 
-def _update(database: RDBStorage, known: FrozenTrial, wanted: FrozenTrial) -> bool:
-    if not _differing(known, wanted):
+def _state_of(trial: FrozenTrial) -> tuple[Any, ...]:
+    return trial.state, trial.values, trial.intermediate_values, trial.datetime_start, trial.datetime_complete
+
+
+def _update(database: RDBStorage, stored: FrozenTrial, expected: FrozenTrial) -> bool:
+    if not _differs(stored, expected):
         return False
-    number = known._trial_id
-    for step in wanted.intermediate_values.keys() - known.intermediate_values.keys():
-        database.set_trial_intermediate_value(number, step, wanted.intermediate_values[step])
-    for name, value in wanted.user_attrs.items():
+    number = stored._trial_id
+    for step in expected.intermediate_values.keys() - stored.intermediate_values.keys():
+        database.set_trial_intermediate_value(number, step, expected.intermediate_values[step])
+    for name, value in expected.user_attrs.items():
         database.set_trial_user_attr(number, name, value)
-    if known.state is not wanted.state:
-        database.set_trial_state_values(number, wanted.state, wanted.values)
-    _set_times(database, number, wanted)
+    if stored.state is not expected.state:
+        database.set_trial_state_values(number, expected.state, expected.values)
+    _set_times(database, number, expected)
     return True
 
 
 def _set_times(database: RDBStorage, number: int, trial: FrozenTrial) -> None:
-    """The record's own times, where Optuna would take the moment of the synchronisation."""
+    """Store the record's own times, where Optuna would take the moment of the sync."""
     from sqlalchemy import MetaData, Table, update
 
     trials = Table("trials", MetaData(), autoload_with=database.engine)

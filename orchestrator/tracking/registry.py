@@ -1,10 +1,10 @@
-"""Confirmed winners in MLflow's model registry: weights as safetensors, code as text, a signature; nothing pickled.
+"""Register confirmed winners in MLflow: weights as safetensors, code as text, a signature. Nothing is pickled.
 
     register(client, winner(records), ...)
     mlflow.pyfunc.load_model("models:/trm-sudoku-6x6-generated/1").predict(grids)
 
-Nothing enters that a leaderboard would not take: the confirm stage of a search or the cells of a study, finished,
-scored on the test split, with at least three seeds.
+Only what a leaderboard accepts is registered: the confirm stage of a search or the cells of a study, finished, scored
+on the test split, with at least three seeds.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from trm_model.checkpoints.trained import Trained, pack_weights
 
 MIN_SEEDS = 3
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "pyarrow", "numba", "scipy", "mlflow")
-"""What the copied code imports."""
+"""Packages that the copied code imports; their versions are pinned in the model's requirements."""
 SERVED = Path(__file__).with_name("served_model.py")
 
 
 class RegistryError(UserError):
-    """A sweep without a winner that may enter the registry."""
+    """A sweep without a winner that may be registered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """The confirmed configuration with the highest mean, and the run that stands for it."""
+    """The confirmed configuration with the highest mean, and the trial that represents it."""
 
     record: TrialRecord
-    """Its lowest seed: not chosen by its score."""
+    """The trial with the lowest seed: not chosen by its score."""
     metric: str
     scores: tuple[float, ...]
     """One per seed, between 0 and 1."""
@@ -58,7 +58,7 @@ class Winner:
 
 
 def winner(records: Sequence[TrialRecord], sweep_name: str) -> Winner:
-    """The best confirmed configuration of a sweep.
+    """Return the best confirmed configuration of a sweep.
 
     Raises:
         RegistryError: no configuration is confirmed with `MIN_SEEDS` seeds, or they were scored on different puzzles.
@@ -76,7 +76,7 @@ def winner(records: Sequence[TrialRecord], sweep_name: str) -> Winner:
         )
     if len({record.dataset.fingerprint for group in enough.values() for record in group}) > 1:
         raise RegistryError(
-            f"sweep {sweep_name!r} compares datasets: its scores are of different puzzles, and none of them wins",
+            f"sweep {sweep_name!r} compares datasets: its scores are of different puzzles and cannot be compared",
             "Run a sweep on one of the datasets",
         )
     first = next(iter(enough.values()))[0]
@@ -98,13 +98,13 @@ def _score(record: TrialRecord, metric: str) -> float:
 
 
 def name_of(record: TrialRecord) -> str:
-    """Of the registered model: one per benchmark."""
+    """Return the name of the registered model: one per benchmark."""
     return "trm-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", label(record))
 
 
 @contextmanager
 def packed(trained: Trained, won: Winner) -> Iterator[Path]:
-    """A folder with the model as MLflow keeps it, for the duration of the `with`."""
+    """Write the model as MLflow keeps it to a temporary folder."""
     weights = pack_weights(
         trained.model, trained.config, step=trained.step, id_map_hash=trained.id_map_hash, fingerprint=_fingerprint(won)
     )
@@ -143,7 +143,7 @@ def _fingerprint(won: Winner) -> str:
 
 
 def _facts(won: Winner) -> dict[str, str]:
-    """What a version says of itself: where it comes from and what it is worth."""
+    """Return the tags of a version: where it comes from and how it scored."""
     record = won.record
     return {
         "sweep": record.sweep,
@@ -161,7 +161,7 @@ def _facts(won: Winner) -> dict[str, str]:
 
 
 def register(client: Any, run_id: str, won: Winner, trained: Trained) -> tuple[str, int, bool]:
-    """The model's name, its version, and whether it is new: the same trial is registered once."""
+    """Register a trial once; return the model's name, its version, and whether it is new."""
     from mlflow.exceptions import MlflowException
 
     name = name_of(won.record)
@@ -176,6 +176,6 @@ def register(client: Any, run_id: str, won: Winner, trained: Trained) -> tuple[s
     with packed(trained, won) as folder:
         client.log_artifacts(run_id, str(folder), "model")
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
-    words = f"{won.record.family}: mean {100 * won.mean:.1f} % {won.metric} over {len(won.scores)} seeds"
-    made = client.create_model_version(name, source, run_id, tags=_facts(won), description=words)
+    description = f"{won.record.family}: mean {100 * won.mean:.1f} % {won.metric} over {len(won.scores)} seeds"
+    made = client.create_model_version(name, source, run_id, tags=_facts(won), description=description)
     return name, int(made.version), True

@@ -1,6 +1,6 @@
-"""A model of the registry, as the code that MLflow runs where it is loaded: models-from-code, no pickle.
+"""Serve a registered model. MLflow executes this file where the model is loaded (models-from-code, nothing pickled).
 
-It comes with copies of `trm_model` and `trm_data` and needs nothing of the orchestrator. MLflow executes this file.
+It is registered with copies of `trm_model` and `trm_data`, and imports nothing of the orchestrator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trm_model.evaluation.inference import think
 
 
 class TrmModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Grids in, grids out: (N, H, W) cells, encoded as in the dataset."""
+    """Answers puzzles: takes and returns grids (N, H, W) of cells, encoded as in the dataset."""
 
     def load_context(self, context: Any) -> None:
         """Read the safetensors file."""
@@ -28,9 +28,9 @@ class TrmModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     @torch.no_grad()
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Answers (N, H, W) after `supervision_steps` steps (0: as many as in training).
+        """Return the answers (N, H, W) after `supervision_steps` steps (0: as many as in training).
 
-        Without annotations: MLflow would take them for a signature of its own.
+        It has no annotations, because MLflow would take them for a signature of its own.
         """
         grids = np.asarray(model_input)
         cells_NC = torch.tensor(grids.reshape(len(grids), -1).astype(np.uint8))

@@ -4,8 +4,9 @@ What follows a failure is decided by `orchestrator.records.failures.classify`:
 
 - A failure of the trial itself (an exception, divergence, lack of memory) is a result: it ends the attempt with a
   status.
-- A failure of the storage is waited for, for minutes, while training continues. Where that does not help, or a disk is
-  full, the attempt ends as interrupted: the trial resumes from its last checkpoint once the storage is back.
+- A failure of the storage: rows stay pending and checkpoints are tried again when the next one is due, while training
+  continues; what cannot be done without is waited for, for minutes. Where that does not help, or a disk is full, the
+  attempt ends as interrupted: the trial resumes from its last checkpoint once the storage is back.
 - A failure of the machine is raised, and the driver requeues the trial.
 """
 
@@ -21,21 +22,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TypeVar
 
 import torch
 
 from orchestrator.records.checkpoints import StoredCheckpoints
 from orchestrator.records.datasets import ensure_local
-from orchestrator.records.failures import (
-    OUTAGE_S,
-    FailureKind,
-    classify,
-    is_out_of_memory,
-    is_out_of_space,
-    persist,
-    reason_of,
-)
+from orchestrator.records.failures import FailureKind, classify, is_out_of_memory, is_out_of_space, reason_of
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import SYSTEM_SPLIT, AttemptEnd, AttemptStart, Row, Status, TrialResult
 from orchestrator.records.writer import TrialWriter
@@ -53,11 +45,6 @@ from trm_model.training import events
 from trm_model.training.launch import train_in_processes
 
 logger = logging.getLogger(__name__)
-Value = TypeVar("Value")
-
-FLUSH_S = ((120.0, 2.0), (1200.0, 10.0), (7200.0, 30.0))
-"""Up to this age of an attempt, the longest time that a row waits before others can see it; each flush makes a file."""
-LONGEST_FLUSH_S = 60.0
 GIB = 2**30
 
 
@@ -112,14 +99,6 @@ def cap_memory(share: float | None) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
-def flush_interval_s(age_s: float) -> float:
-    """Return how long rows of an attempt of that age may wait to be written.
-
-    A young attempt is watched, and may be short. A day of files every 2 s would be 43,200 files to read.
-    """
-    return next((interval for until, interval in FLUSH_S if age_s < until), LONGEST_FLUSH_S)
-
-
 def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max_steps: int) -> None:
     """Let a trial that has no checkpoint yet begin with the last one of a shorter trial, and with its curve so far."""
     own = StoredCheckpoints(writer.checkpoints)
@@ -134,17 +113,21 @@ def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max
     copy(theirs, names[-1], own)
 
 
-class PatientCheckpoints(StoredCheckpoints):
-    """Checkpoints of a trial, whose reads wait for a storage that is away.
+class AttemptCheckpoints(StoredCheckpoints):
+    """Checkpoints of a running trial, of which only reads wait for a storage that is away.
 
-    Writes do not: training continues, and writes the next one when it is due.
+    A write does not: training continues, and writes a checkpoint when the next one is due.
     """
 
-    def read(self, name: str) -> bytes:
-        return persist(lambda: super(PatientCheckpoints, self).read(name))
+    def __init__(self, folder: Storage) -> None:
+        super().__init__(folder)
+        self._at_once = folder.patient(0.0)
 
-    def names(self) -> list[str]:
-        return persist(super().names)
+    def write(self, name: str, data: bytes) -> None:
+        self._at_once.write(name, data)
+
+    def delete(self, name: str) -> None:
+        self._at_once.delete(name)
 
 
 class _Attempt:
@@ -161,9 +144,7 @@ class _Attempt:
         self._step = 0
         self._train_s = 0.0
         self._stop_time = _StopTime(self._config.train.batch_size)
-        self._started_s = self._flushed_s = time.monotonic()
-        self._away_since_s: float | None = None
-        """Since when rows cannot be written."""
+        self._started_s = time.monotonic()
         self._device = _device_of(self._config)
         self._gpu_count = job.placement.get("gpu_count", job.processes if self._device == "cuda" else 0)
         self._metrics = SystemMetrics(gpus_of(self._device), self._gpu_count or 1.0)
@@ -172,19 +153,19 @@ class _Attempt:
         """Run the trial, and write what it yields."""
         job, config = self._job, self._config
         storage = open_storage(job.storage_url)
-        self._writer = writer = self._persist(lambda: TrialWriter(storage, job.sweep, job.trial_id))
+        self._writer = writer = TrialWriter(storage, job.sweep, job.trial_id)
         logger.info("trial %s: attempt %d begins", job.trial_id, writer.attempt)
         if config.model.recursion is not None and job.recursion is not None:
             accept(config.model.recursion, job.recursion)
         cap_memory(job.placement.get("memory_share"))
-        dataset = self._persist(lambda: ensure_local(storage, job.dataset))
-        if (shorter := job.continues) is not None:
-            self._persist(lambda: inherit(storage, job.sweep, shorter, writer, config.train.max_steps))
+        dataset = ensure_local(storage, job.dataset)
+        if job.continues is not None:
+            inherit(storage, job.sweep, job.continues, writer, config.train.max_steps)
         for event in train_in_processes(
             config,
             dataset,
             processes=job.processes,
-            checkpoints=PatientCheckpoints(writer.checkpoints),
+            checkpoints=AttemptCheckpoints(writer.checkpoints),
             should_stop=self._should_stop,
         ):
             self._take(event)
@@ -202,28 +183,27 @@ class _Attempt:
             self._finish(Status.FAILED, reason_of(error), traceback.format_exc())
 
     def _take(self, event: events.Event) -> None:
+        assert self._writer is not None
         self._step = event.step
         self._stop_time.take(event)
         match event:
             case events.Started():
-                self._persist(self._announce)
+                self._announce(self._writer)
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
                 self._add(SYSTEM_SPLIT, self._metrics.due())
                 self._report("progress", metrics)
             case events.Evaluated(metrics=metrics, split=split):
                 self._add(split, metrics)
-                self._flush()
+                self._writer.flush()
                 self._report("rung", metrics)
             case events.CheckpointFailed(reason=reason, is_out_of_space=True):
                 raise StorageError(f"no checkpoint at step {event.step}: {reason}") from _no_space()
             case events.CheckpointFailed(reason=reason):
                 logger.warning("trial %s: no checkpoint at step %d: %s", self._job.trial_id, event.step, reason)
             case events.Finished(result=result, files=files):
-                assert self._writer is not None
-                writer, parsed = self._writer, TrialResult.parse(result)
                 self._add(SYSTEM_SPLIT, self._metrics.last())
-                self._persist(lambda: writer.finish(parsed, files))
+                self._writer.finish(TrialResult.parse(result), files)
                 self._finish(Status.FINISHED, metrics=result["metrics"])
             case events.Diverged(reason=reason):
                 self._finish(Status.DIVERGED, reason)
@@ -239,6 +219,7 @@ class _Attempt:
             status=status,
             step=self._step,
             ended_s=time.time(),
+            elapsed_s=time.monotonic() - self._started_s,
             train_s=self._train_s,
             reason=reason,
             traceback=trace,
@@ -256,59 +237,32 @@ class _Attempt:
         self._report("end", metrics or {}, str(status), reason)
 
     def _write_end(self, end: AttemptEnd) -> None:
-        writer = self._writer
-        if writer is None:  # the storage has been away since the beginning
+        if self._writer is None:  # the storage has been away since the beginning
             return
         if not self._is_announced:
-            self._persist(self._announce)
-        self._add_row(SYSTEM_SPLIT, self._metrics.last())
-        self._persist(lambda: writer.end(end))
+            self._announce(self._writer)
+        self._add(SYSTEM_SPLIT, self._metrics.last())
+        self._writer.end(end)
 
-    def _announce(self) -> None:
-        assert self._writer is not None
+    def _announce(self, writer: TrialWriter) -> None:
+        self._started_s = time.monotonic()
         where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
         run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
         start = {**where, **run, "from_step": self._step, "started_s": time.time()}
-        self._writer.start(AttemptStart.parse(start))
+        writer.start(AttemptStart.parse(start))
         self._is_announced = True
 
     def _add(self, split: str, metrics: dict[str, float]) -> None:
+        """Add a row, unless there is nothing in it."""
         self._train_s = metrics.get("train_s", self._train_s)
-        self._add_row(split, metrics)
-        now_s = time.monotonic()
-        if now_s - self._flushed_s > flush_interval_s(now_s - self._started_s):
-            self._flush()
-
-    def _add_row(self, split: str, metrics: dict[str, float]) -> None:
         if metrics and self._writer is not None:
             self._writer.add(Row(self._step, time.time(), split, metrics))
-
-    def _flush(self) -> None:
-        """Write pending rows. They stay pending while the storage is away, and training continues.
-
-        Raises:
-            StorageError: it is out of space, or has been away for too long.
-        """
-        assert self._writer is not None
-        self._flushed_s = now_s = time.monotonic()
-        try:
-            self._writer.flush()
-            self._away_since_s = None
-        except StorageError as error:
-            self._away_since_s = now_s if self._away_since_s is None else self._away_since_s
-            if is_out_of_space(error) or now_s - self._away_since_s > OUTAGE_S:
-                raise
-            logger.warning("trial %s: rows stay pending: %s", self._job.trial_id, error)
 
     def _report(self, kind: str, metrics: dict[str, float], status: str = "", reason: str = "") -> None:
         report = TrialReport(self._step, metrics, kind, status, reason, self._stop_time.seconds)  # type: ignore[arg-type]
         if kind == "end":
             self.last = report
         self._listen(report)
-
-    def _persist(self, action: Callable[[], Value]) -> Value:
-        """Wait for a storage that is away, except during a stop, for which there are seconds."""
-        return persist(action, may_wait=lambda: not self._should_stop())
 
     def _memory_reason(self, error: Exception) -> str:
         """Return one line with the predicted memory and what the process held at most."""

@@ -24,9 +24,8 @@ from pathlib import Path
 
 from orchestrator.errors import ClusterError
 from orchestrator.resources.nodes import describe_cluster, parse_address, require_answer
-from orchestrator.worker.scratch import user_folder
 from trm_data.errors import UserError
-from trm_data.files import write_atomic
+from trm_data.files import private_folder, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +165,11 @@ def own_node(address: str) -> str:
 
 
 def _leaving_file(node_id: str) -> Path:
-    return user_folder() / f"leaving-{node_id}.json"
+    return private_folder("leaving") / f"{node_id}.json"
 
 
 def _remove_stale_files() -> None:
-    for path in user_folder().glob("leaving-*.json"):
+    for path in private_folder("leaving").glob("*.json"):
         if time.time() - path.stat().st_mtime > STALE_S:
             path.unlink(missing_ok=True)
 

@@ -112,6 +112,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._next = next_process()  # torch is imported while Tune brings the first trial
         self._process: TrialProcess | None = None
         self._config = config
+        self._has_announced = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin the next trial. What still runs was stopped early: it is killed.
@@ -135,6 +136,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             RuntimeError: the trial's process died, which Tune reports as a failure of the actor: the machine's.
         """
         if self._is_leaving():
+            if self._process is not None and not self._has_announced:
+                # Whoever counts heartbeats has to know before this actor falls silent.
+                self._has_announced = True
+                grace_s = min(self._process.grace_s, LEAVING_GRACE_S)
+                leaving = {"silence_s": grace_s, "grace_s": grace_s, "kind": "progress"}
+                return {**self._where(), **leaving, "trial_step": None, "metrics": (), "done": False}
             report = self._end(graceful=True)  # the trial resumes on another machine
             has_ended = report is not None and report.kind == "end"
             reason = report.reason if report and has_ended else "killed before its last checkpoint: the machine leaves"

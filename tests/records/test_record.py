@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import socket
 import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from orchestrator.errors import SweepError
 from orchestrator.records.index import new_head, request_stop, stop_requested
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import AttemptEnd, AttemptStart, DatasetInfo, Row, Status, StopDecision, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import Storage, open_storage
-from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import LEASE_S, Lease, driver_of
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep.trials import search_trial
 from tests.support.sweeps import fingerprint, search
 
@@ -84,58 +78,6 @@ def test_unknown_trial_is_a_key_error_and_an_unknown_sweep_is_empty(tmp_path: Pa
     assert read_trials(storage, "s") == []
     with pytest.raises(KeyError):
         read_trial(storage, "s", "nobody")
-
-
-def _claim(url: str, barrier: Any, results: Any) -> None:
-    barrier.wait()
-    try:
-        with Lease(open_storage(url), "s"):
-            results.put("owner")
-            barrier.wait()
-    except SweepError:
-        results.put("refused")
-        barrier.wait()
-
-
-def test_of_several_drivers_exactly_one_gets_the_sweep(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(4), context.Queue()
-    drivers = [context.Process(target=_claim, args=(str(tmp_path), barrier, results)) for _ in range(4)]
-    for driver in drivers:
-        driver.start()
-    said = sorted(results.get(timeout=60) for _ in drivers)
-    for driver in drivers:
-        driver.join(30)
-    assert said == ["owner", "refused", "refused", "refused"]
-
-
-def test_a_dead_drivers_sweep_is_taken_over_and_a_living_ones_is_not(storage: Storage) -> None:
-    gone = multiprocessing.get_context("spawn").Process(target=os.getpid)
-    gone.start()
-    gone.join()
-    here: dict[str, Any] = {"host": socket.gethostname(), "started_s": 0.0, "beat_s": time.time()}
-    storage.write("lock.json", to_json_bytes({**here, "pid": gone.pid}))
-    with Lease(storage, "s") as lock:
-        assert lock.took_over
-        assert driver_of(storage) is not None
-        with pytest.raises(SweepError, match="is being run by process"), Lease(storage, "s"):
-            raise AssertionError("two drivers")
-    assert driver_of(storage) is None
-
-    elsewhere = {**here, "host": "another-machine", "pid": 1}
-    storage.write("lock.json", to_json_bytes(elsewhere))
-    assert driver_of(storage) is not None
-    storage.write("lock.json", to_json_bytes({**elsewhere, "beat_s": time.time() - LEASE_S - 1}))
-    assert driver_of(storage) is None
-
-
-def test_a_driver_that_was_taken_over_notices(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.05)
-    with Lease(storage, "s") as lock:
-        other = {"host": "another-machine", "pid": 1, "started_s": 0.0, "beat_s": time.time()}
-        storage.write("lock.json", to_json_bytes(other))
-        assert lock.lost.wait(10)
-    assert json.loads(storage.read("lock.json"))["host"] == "another-machine", "it is not this driver's to delete"
 
 
 def test_a_request_to_stop_reaches_the_driver_and_not_the_next_one(storage: Storage) -> None:

@@ -229,7 +229,7 @@ class TestS3Errors:
                 call()
 
     def test_an_unreachable_endpoint_is_one_line(self, s3_endpoint: str) -> None:
-        storage = open_storage("s3://bucket?endpoint_override=http://127.0.0.1:1", attempts=1)
+        storage = open_storage("s3://bucket?endpoint_override=http://127.0.0.1:1", attempts=1, patience_s=0)
         with pytest.raises(StorageError, match=r"cannot be reached\. Check the network") as caught:
             storage.read("a")
         assert isinstance(caught.value, UserError)

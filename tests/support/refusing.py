@@ -1,4 +1,4 @@
-"""A proxy before an S3 stand-in that refuses requests, as a bucket does whose policy is broken for a while."""
+"""A proxy before an S3 stand-in that refuses requests, as a busy server does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if type(self).refuses(self.command, self.path):
-            self._answer(403, [], b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+            self._answer(503, [], b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>")
             return
         connection = http.client.HTTPConnection(type(self).target, timeout=60)
         connection.request(self.command, self.path, body, dict(self.headers))

@@ -1,16 +1,18 @@
-"""What tests of tracking stand on: real MLflow servers, a PostgreSQL cluster of their own, and what a tracker has."""
+"""Records, MLflow servers and a PostgreSQL cluster for the tests of tracking."""
 
 from __future__ import annotations
 
 import dataclasses
+import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,18 +31,25 @@ from orchestrator.records.schema import (
 )
 from orchestrator.records.writer import dump_rows
 from orchestrator.storage import Storage
+from orchestrator.sweep import Sweep, choice
 from tests.support.infra import free_port, wait_for_http
-from trm_data.config import DataConfig
+from tests.support.sweeps import study, tiny_config
 from trm_data.settings import digest
-from trm_model.config import TrialConfig
 
-DEFINITION = {"name": "depth", "kind": "study", "space": {"model.cycles": [1, 2]}, "seeds": [0, 1]}
+
+def depth(**changes: Any) -> Sweep:
+    """A study of four trials."""
+    base = tiny_config(**{"train.max_steps": 50})
+    return study(**{"name": "depth", "base": base, "space": {"T": choice(1, 2)}, "seeds": 2, **changes})
+
+
+SWEEP = depth()
 START_S = 1_790_000_000.0
 
 
 def record(seed: int = 0, steps: int = 5, **changes: Any) -> TrialRecord:
     """A running trial with `steps` rows of training and validation."""
-    config = TrialConfig(recipe="sudoku-mini", data=DataConfig(), seed=seed)
+    config = SWEEP.base.model_copy(update={"seed": seed})
     rows = [
         Row(step, START_S + step, split, {"loss": 1 / (step + seed + 1), "exact_accuracy": step / 100})
         for step in range(10, 10 * steps + 1, 10)
@@ -100,13 +109,14 @@ class FirstUse(NamedTuple):
 
 @pytest.fixture(scope="session")
 def first_use(tmp_path_factory: pytest.TempPathFactory) -> FirstUse:
-    """A process that makes a new database: two seconds of migrations, which is why all tests copy this one."""
+    """A process that creates a database: two seconds of migrations, which is why all tests copy this one."""
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
     code = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.tracking.mlflow import MlflowProjection, default_uri\n"
+        "from orchestrator.tracking.mlflow import MlflowSync, default_uri\n"
+        "from tests.support.tracking import depth\n"
         "assert 'mlflow' not in sys.modules\n"
-        "MlflowProjection(default_uri(Path(sys.argv[1]))).sync([], 'none', {})"
+        "MlflowSync(default_uri(Path(sys.argv[1]))).sync(depth(name='none'), [])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(there)], cwd=here, capture_output=True, text=True)
     return FirstUse(done, here, there / "mlflow.db")
@@ -241,3 +251,50 @@ def _files(client: Any, run_id: str, folder: str) -> Iterator[str]:
             yield from _files(client, run_id, entry.path)
         else:
             yield entry.path
+
+
+class FakeServer:
+    """An HTTP server that answers /version as MLflow does.
+
+    Args:
+        authorization: the header that it requires; other requests get 401.
+        hangs: leave every other request without an answer until `release`.
+    """
+
+    def __init__(self, authorization: str = "", hangs: bool = False) -> None:
+        self.requests: list[str] = []
+        self._released = threading.Event()
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                if hangs and self.path != "/version":
+                    outer._released.wait()
+                refused = bool(authorization) and self.headers.get("Authorization") != authorization
+                self.send_response(401 if refused else 200)
+                self.end_headers()
+                with suppress(OSError):
+                    self.wfile.write(b"no" if refused else b"3.17.2")
+
+            do_POST = do_GET
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="fake-server")
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def release(self) -> None:
+        """Answer what has been left without an answer."""
+        self._released.set()
+
+    def __enter__(self) -> FakeServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

@@ -1,4 +1,4 @@
-"""Word of a sweep's end, failure or budget: to a webhook on a local server, to a command, and to nobody."""
+"""Notifications of a sweep's end, a failure or a budget, to a webhook on a local server and to a command."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from orchestrator.cli import main
 from orchestrator.cli.commands.notify import notified
 from orchestrator.errors import SweepError
 from orchestrator.records.index import request_stop
+from orchestrator.records.progress import sweep_progress
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.tracking.notifications import Event, NotifyError, Snapshot, news, parse_targets, send
-from tests.support.sweeps import study
-from tests.support.tracking import finished, record, write_record
+from orchestrator.tracking.notifications import Event, NotifyError, Snapshot, new_events, parse_targets, send
+from tests.support.tracking import SWEEP, finished, record, write_record
 
 
 class Hook:
@@ -62,11 +62,13 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     place = open_storage(str(tmp_path))
-    place.write("sweeps/depth/sweep.json", to_json_bytes(study(name="depth").plain()))
-    write_record(place, finished())
+    place.write("sweeps/depth/sweep.json", to_json_bytes(SWEEP.plain()))
+    for seed in range(NUM_PLANNED - 1):
+        write_record(place, finished(seed))
     return place
 
 
+NUM_PLANNED = 4
 EVENT = Event("complete", "depth", "sweep depth: complete: 1 finished", {"finished": 1})
 
 
@@ -90,7 +92,7 @@ class TestSending:
         assert send(parse_targets([hook.url]), EVENT, never) == ["127.0.0.1 answered 404"]
         assert hook.received == []
 
-    def test_nobody_there_is_one_line_and_the_next_target_is_told(self, hook: Hook) -> None:
+    def test_a_server_that_is_down_is_one_line_and_the_next_target_is_served(self, hook: Hook) -> None:
         (problem,) = send(parse_targets(["http://127.0.0.1:1/", hook.url]), EVENT, never)
         assert problem.startswith("127.0.0.1: ") and "\n" not in problem
         assert len(hook.received) == 1
@@ -120,14 +122,46 @@ class TestSending:
         assert "\n" not in str(caught.value)
 
 
+class TestSecrets:
+    """The address of a webhook is all that is needed to post there: no message shows it."""
+
+    def test_a_failure_names_the_host_only(self, hook: Hook) -> None:
+        hook.codes = [404]
+        assert send(parse_targets([f"{hook.url}/hunter2"]), EVENT, never) == ["127.0.0.1 answered 404"]
+        (problem,) = send(parse_targets(["http://me:hunter2@127.0.0.1:1/hunter2"]), EVENT, never)
+        assert "hunter2" not in problem
+
+    @pytest.mark.parametrize("text", ["https:///hunter2", "https://host:hunter2/", "htps://hooks.example/hunter2"])
+    def test_a_target_that_is_refused_is_not_repeated(self, text: str) -> None:
+        with pytest.raises(NotifyError) as caught:
+            parse_targets([text])
+        assert "hunter2" not in str(caught.value)
+
+    def test_targets_may_come_from_the_environment(
+        self, storage: Storage, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where they are on no command line, which every user of the machine can list."""
+        monkeypatch.setenv("TRM_NOTIFY", hook.url)
+        with pytest.raises(SystemExit):
+            main(["notify", "depth", "--once", "--storage", storage.url])
+        assert [one["event"] for one in hook.received] == ["status"]
+
+
 class TestSweeps:
-    def test_end_of_a_sweep_is_told(self, storage: Storage, hook: Hook) -> None:
+    def test_complete_is_sent_when_no_planned_trial_is_left(self, storage: Storage, hook: Hook) -> None:
+        write_record(storage, finished(3))
         with notified(storage, "depth", [hook.url]):
             pass
-        assert [(one["event"], one["counts"]) for one in hook.received] == [("complete", {"finished": 1})]
+        assert [(one["event"], one["counts"]) for one in hook.received] == [("complete", {"finished": 4})]
 
-    def test_stop_and_its_budget_are_told_apart(self, storage: Storage, hook: Hook) -> None:
-        write_record(storage, record(1))
+    def test_a_sweep_with_trials_left_is_stopped_and_not_complete(self, storage: Storage, hook: Hook) -> None:
+        """As with `--max-trials 3` of 4: the fourth has no record."""
+        with notified(storage, "depth", [hook.url]):
+            pass
+        assert [one["event"] for one in hook.received] == ["stopped"]
+        assert "3 finished; 1 of 4 trials left" in hook.received[0]["text"]
+
+    def test_a_stop_and_the_budget_behind_it_are_distinguished(self, storage: Storage, hook: Hook) -> None:
         for reason in ("", "50.1 of 50 USD used"):
             request_stop(storage.sub("sweeps/depth"), reason)
             with notified(storage, "depth", [hook.url]):
@@ -135,18 +169,25 @@ class TestSweeps:
         assert [one["event"] for one in hook.received] == ["stopped", "budget"]
         assert "50.1 of 50 USD used" in hook.received[1]["text"]
 
-    def test_failure_is_told_and_raised(self, storage: Storage, hook: Hook) -> None:
+    def test_a_failure_is_sent_and_raised(self, storage: Storage, hook: Hook) -> None:
         with pytest.raises(SweepError), notified(storage, "depth", [hook.url]):
             raise SweepError("the disk is full", "Make room")
         assert hook.received[0]["event"] == "failed" and "disk is full" in hook.received[0]["text"]
 
-    def test_nobody_to_tell_harms_nothing(
+    def test_a_target_that_is_down_harms_nothing(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("orchestrator.tracking.notifications.PAUSES_S", (0.0,))
+        monkeypatch.setattr("orchestrator.tracking.notifications.WEBHOOK_PAUSES_S", (0.0,))
         with notified(storage, "depth", ["http://127.0.0.1:1/"]):
             pass
         assert "not delivered: 127.0.0.1" in capsys.readouterr().err
+
+    def test_targets_that_hang_delay_the_end_once_and_by_the_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("orchestrator.tracking.notifications.COMMAND_TIMEOUT_S", -0.8)
+        hangs = threading.Event()
+        problems = send(parse_targets(["http://127.0.0.1:1/", "http://127.0.0.1:2/"]), EVENT, lambda _: hangs.wait())
+        hangs.set()
+        assert len(problems) == 2 and all("no answer within" in problem for problem in problems)
 
     def test_a_wrong_target_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
         options = ["--recipe", "sudoku-mini", "--vary", "T=1,2", "--storage", str(tmp_path / "runs")]
@@ -155,38 +196,61 @@ class TestSweeps:
         assert ended.value.code == 2 and not (tmp_path / "runs").exists()
 
 
-def looks(*records: TrialRecord, is_driven: bool = True, over_budget: str | None = None) -> Snapshot:
-    return Snapshot("depth", records, is_driven, over_budget)
+def snapshot(*records: TrialRecord, is_driven: bool = True, over_budget: str | None = None) -> Snapshot:
+    return Snapshot("depth", records, sweep_progress(SWEEP, records), is_driven, over_budget)
+
+
+def kinds(*arguments: Any) -> list[str]:
+    return [event.event for event in new_events(*arguments)]
 
 
 class TestWatching:
-    def test_each_kind_of_news_is_told_once_and_the_end_last(self) -> None:
+    def test_each_kind_of_event_is_sent_once_and_the_end_last(self) -> None:
         failed = record(1, status=Status.DIVERGED)
-        before = looks(finished())
-        found = news(looks(finished(), failed, over_budget="5 of 5 USD used"), before, set())
-        assert [event.event for event in found] == ["trial_failed", "budget"]
-        found = news(looks(finished(), failed, is_driven=False, over_budget="5"), before, {"trial_failed", "budget"})
-        assert [(event.event, event.counts) for event in found] == [("complete", {"finished": 1, "diverged": 1})]
+        before = snapshot(finished())
+        assert kinds(snapshot(finished(), failed, over_budget="5 of 5 USD used"), before, set()) == [
+            "trial_failed",
+            "budget",
+        ]
+        all_ended = snapshot(finished(), failed, finished(2), finished(3), is_driven=False, over_budget="5")
+        found = new_events(all_ended, before, {"trial_failed", "budget"})
+        assert [(event.event, event.counts) for event in found] == [("complete", {"finished": 3, "diverged": 1})]
 
-    def test_driver_that_goes_away_is_told_only_if_it_was_there(self) -> None:
-        gone = looks(finished(), record(1), is_driven=False)
-        assert [event.event for event in news(gone, looks(finished(), record(1)), set())] == ["stopped"]
-        assert news(gone, None, set()) == [] and news(gone, gone, set()) == []
+    def test_records_that_have_all_ended_are_not_complete_while_trials_are_planned(self) -> None:
+        gone = snapshot(finished(0), finished(1), is_driven=False)
+        assert kinds(gone, None, set()) == []
+        assert kinds(gone, snapshot(finished(0)), set()) == ["stopped"]
 
-    def test_command_watches_until_the_end(self, storage: Storage, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("orchestrator.cli.commands.notify.POLL_S", 0.05)
-        write_record(storage, record(1))
+    def test_a_driver_that_ends_is_reported_only_if_it_was_there(self) -> None:
+        gone = snapshot(finished(), record(1), is_driven=False)
+        assert kinds(gone, snapshot(finished(), record(1)), set()) == ["stopped"]
+        assert kinds(gone, None, set()) == [] and kinds(gone, gone, set()) == []
+
+    def test_the_command_watches_until_the_end(
+        self, storage: Storage, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.tracking.notifications.WATCH_EVERY_S", 0.05)
+        write_record(storage, record(3))
         thread = threading.Thread(
-            target=lambda: (time.sleep(0.5), write_record(storage, finished(1), segment=2, rows_from=10))
+            target=lambda: (time.sleep(0.5), write_record(storage, finished(3), segment=2, rows_from=10))
         )
         thread.start()
         with pytest.raises(SystemExit) as ended:
             main(["notify", "depth", "--to", hook.url, "--storage", storage.url])
         thread.join()
         assert ended.value.code == 0
-        assert [(one["event"], one["counts"]) for one in hook.received] == [("complete", {"finished": 2})]
+        assert [(one["event"], one["counts"]) for one in hook.received] == [("complete", {"finished": 4})]
 
-    def test_once_tells_the_present_state(self, storage: Storage, hook: Hook) -> None:
+    def test_one_damaged_record_does_not_hide_the_others(self, storage: Storage, hook: Hook) -> None:
+        damaged = finished(2).trial_id
+        storage.write(f"sweeps/depth/trials/{damaged}/result.json", b"{")
+        with pytest.raises(SystemExit) as ended:
+            main(["notify", "depth", "--to", hook.url, "--once", "--storage", storage.url])
+        assert ended.value.code == 0
+        assert f"2 finished; 2 of 4 trials left; 1 unreadable ({damaged})" in hook.received[0]["text"]
+
+    def test_once_sends_the_present_state(self, storage: Storage, hook: Hook) -> None:
         with pytest.raises(SystemExit):
             main(["notify", "depth", "--to", hook.url, "--once", "--storage", storage.url])
         assert [one["event"] for one in hook.received] == ["status"]
+        assert "1 of 4 trials left" in hook.received[0]["text"]

@@ -1,9 +1,12 @@
-"""The Optuna study of a search: what its dashboard shows, that nothing is written twice, and no zombies."""
+"""The Optuna study of a search: what the dashboard shows, and that nothing is written twice."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep import Sweep
 from orchestrator.sweep.trials import PlannedTrial, search_trial
-from orchestrator.tracking.optuna_dashboard import OptunaError, Synced, default_url, sync
+from orchestrator.tracking.optuna_dashboard import OptunaError, SyncResult, default_url, sync
 from tests.support.sweeps import fingerprint, search, study
 
 DATASET = {"benchmark": "sudoku-4x4", "fingerprint": "f", "generated": True, "counts": {}, "source": ""}
@@ -35,10 +38,10 @@ class Recorder:
         self.url = default_url(self.storage)
         sweep_folder(self.storage, sweep.name).write("sweep.json", to_json_bytes(sweep.plain()))
 
-    def sync(self, **runs: str) -> Synced:
-        return sync(self.storage, self.sweep.name, self.url, runs or None)
+    def sync(self) -> SyncResult:
+        return sync(self.storage, self.sweep.name, self.url)
 
-    def announce(self, cycles: int, latent: int) -> PlannedTrial:
+    def plan(self, cycles: int, latent: int) -> PlannedTrial:
         settings: dict[str, Any] = {"model.cycles": cycles, "model.latent_steps": latent}
         trial = search_trial(self.sweep, fingerprint, f"T={cycles} n={latent}", settings)
         head = {"stage": "explore", "family": trial.family, "config": trial.config.plain(), "dataset": DATASET}
@@ -77,14 +80,13 @@ def test_every_ending_has_its_state_with_steps_times_and_ids(recorder: Recorder)
     endings = [Status.FINISHED, Status.STOPPED, Status.DIVERGED, Status.FAILED, Status.OUT_OF_MEMORY]
     trials = []
     for index, status in enumerate(endings):
-        trial = recorder.announce(1 + index % 3, 1 + index // 3)
+        trial = recorder.plan(1 + index % 3, 1 + index // 3)
         recorder.end(trial, recorder.run(trial, until=8, started_s=100.0 + index), status, 8)
         trials.append(trial)
-    assert recorder.sync(**{trial.trial_id: f"run-{trial.trial_id}" for trial in trials}) == (5, 5)
+    assert recorder.sync() == (5, 5)
     shown = recorder.study()
     assert [each.state for each in shown] == [STATES[status] for status in endings]
     assert [each.user_attrs["trial_id"] for each in shown] == [trial.trial_id for trial in trials]
-    assert [each.user_attrs["mlflow_run_id"] for each in shown] == [f"run-{trial.trial_id}" for trial in trials]
     assert shown[0].value == 0.75 and shown[0].params == {"model.cycles": 1, "model.latent_steps": 1}
     assert shown[1].state is TrialState.PRUNED and shown[1].last_step == 8 and shown[1].value is None
     assert shown[1].user_attrs["stopped_at"] == 8 and shown[1].user_attrs["reason"] == "rank 3 of 4"
@@ -92,10 +94,10 @@ def test_every_ending_has_its_state_with_steps_times_and_ids(recorder: Recorder)
     assert shown[0].datetime_complete is not None and shown[0].datetime_complete.timestamp() == 200.0
 
 
-def test_synchronising_again_writes_nothing_and_a_study_made_anew_is_the_same(recorder: Recorder) -> None:
+def test_syncing_again_writes_nothing_and_a_rebuilt_study_is_the_same(recorder: Recorder) -> None:
     rng = random.Random(1)
     for cycles in (1, 2, 3):
-        trial = recorder.announce(cycles, 1)
+        trial = recorder.plan(cycles, 1)
         writer = recorder.run(trial, until=4, started_s=10.0 * cycles)
         recorder.sync()
         recorder.end(trial, writer, rng.choice([Status.FINISHED, Status.STOPPED, Status.DIVERGED]), 4)
@@ -113,7 +115,7 @@ def test_synchronising_again_writes_nothing_and_a_study_made_anew_is_the_same(re
 
 
 def test_running_is_shown_only_while_a_driver_lives(recorder: Recorder) -> None:
-    trial = recorder.announce(1, 1)
+    trial = recorder.plan(1, 1)
     recorder.run(trial, until=4)
     recorder.sync()
     assert recorder.study()[0].state is TrialState.WAITING
@@ -125,7 +127,7 @@ def test_running_is_shown_only_while_a_driver_lives(recorder: Recorder) -> None:
 
 
 def test_stopped_trial_that_goes_on_and_rows_taken_back_leave_no_trace(recorder: Recorder) -> None:
-    trial, other = recorder.announce(1, 1), recorder.announce(2, 2)
+    trial, other = recorder.plan(1, 1), recorder.plan(2, 2)
     recorder.end(trial, recorder.run(trial, until=8), Status.STOPPED, 8)
     recorder.run(other, until=12, started_s=300.0)
     recorder.sync()
@@ -142,7 +144,7 @@ def test_two_studies_share_a_file_and_a_sweep_without_search_has_none(tmp_path: 
     first = Recorder(tmp_path / "runs", search())
     second = Recorder(tmp_path / "runs", search(name="other"))
     for recorder in (first, second):
-        recorder.announce(1, 1)
+        recorder.plan(1, 1)
         recorder.sync()
     grid = Recorder(tmp_path / "runs", study())
     assert grid.sync() == (0, 0)
@@ -153,7 +155,7 @@ def test_dashboard_opens_it_as_it_is(recorder: Recorder) -> None:
     from optuna.storages import RDBStorage
     from optuna_dashboard import wsgi
 
-    trial = recorder.announce(3, 2)
+    trial = recorder.plan(3, 2)
     recorder.end(trial, recorder.run(trial, until=12), Status.FINISHED, 12)
     recorder.sync()
     database = RDBStorage(recorder.url)
@@ -178,8 +180,31 @@ def test_dashboard_opens_it_as_it_is(recorder: Recorder) -> None:
     database.engine.dispose()
 
 
+def test_database_whose_creation_was_cut_is_created_again(recorder: Recorder) -> None:
+    """A process that dies while Optuna creates its tables leaves some of them, and no version."""
+    path = Path(recorder.url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE studies (study_id INTEGER PRIMARY KEY)")
+        connection.execute("CREATE TABLE study_directions (study_direction_id INTEGER PRIMARY KEY)")
+    os.utime(path, (1, 1))
+    recorder.plan(1, 1)
+    assert recorder.sync() == (1, 1) and len(recorder.study()) == 1
+
+
+def test_database_of_something_else_is_left_alone(recorder: Recorder) -> None:
+    path = Path(recorder.url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE birds (name TEXT)")
+        connection.execute("INSERT INTO birds VALUES ('wren')")
+    os.utime(path, (1, 1))
+    recorder.plan(1, 1)
+    recorder.sync()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM birds").fetchall() == [("wren",)]
+
+
 def test_database_that_cannot_be_written_is_one_line(recorder: Recorder, tmp_path: Path) -> None:
-    recorder.announce(1, 1)
+    recorder.plan(1, 1)
     (tmp_path / "file").write_text("this is no database, and long enough to be seen as such " * 40)
     for url in (f"sqlite:///{tmp_path}/file", f"sqlite:///{tmp_path}/file/below.db", "mysql://localhost:1/optuna"):
         with pytest.raises(OptunaError) as caught:

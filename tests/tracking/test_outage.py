@@ -1,4 +1,4 @@
-"""A tracker that goes away in the middle: the sweep does not care, and afterwards every point is there exactly once.
+"""A tracker that is down for a while delays no sweep, and afterwards it has every point exactly once.
 
 Real `mlflow server` processes, ended by SIGKILL; on SQLite, and on PostgreSQL with artifacts on S3 (moto).
 """
@@ -8,17 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,12 +22,9 @@ import pytest
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import open_storage
-from orchestrator.tracking import mlflow_connection
-from orchestrator.tracking.live import Tracker
-from orchestrator.tracking.mlflow import MlflowProjection, TrackingError
-from orchestrator.tracking.mlflow_connection import Connection
-from tests.support.sweeps import TINY, set_options, study
-from tests.support.tracking import DEFINITION, MlflowServer, contents, finished, postgres_cluster, record, write_record
+from orchestrator.tracking.mlflow import MlflowSync, TrackingError
+from tests.support.sweeps import TINY, set_options
+from tests.support.tracking import SWEEP, MlflowServer, contents, finished, postgres_cluster, record
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 TRIALS = 12
@@ -44,8 +37,8 @@ def _quiet() -> None:
 
 
 def check_made_up_trials(server: MlflowServer, empty: str) -> None:
-    """Twelve trials, each told of while it runs and at its end; the server is away for the middle four."""
-    projection = MlflowProjection(server.url)
+    """Sync twelve trials, each while it runs and at its end; the server is down for the middle four."""
+    mlflow = MlflowSync(server.url)
     trials: dict[str, TrialRecord] = {}
     outages = 0
     with server:
@@ -57,13 +50,13 @@ def check_made_up_trials(server: MlflowServer, empty: str) -> None:
             for new in (record(number, steps=3), finished(number)):
                 trials[new.trial_id] = new
                 try:
-                    projection.sync(list(trials.values()), "depth", DEFINITION)
+                    mlflow.sync(SWEEP, list(trials.values()))
                 except TrackingError:
                     outages += 1
         assert outages == 2 * TRIALS // 3
-        assert projection.verify(list(trials.values()), "depth") == []
-        other = MlflowProjection(empty)
-        other.rebuild(list(trials.values()), "depth", DEFINITION)
+        assert mlflow.verify(SWEEP, list(trials.values())) == []
+        other = MlflowSync(empty)
+        other.rebuild(SWEEP, list(trials.values()))
         assert contents(empty) == contents(server.url)
 
 
@@ -73,55 +66,6 @@ def test_server_killed_for_the_middle_third_of_twelve_trials_loses_nothing(migra
         shutil.copy(migrated, tmp_path / name)
     server = MlflowServer(f"sqlite:///{tmp_path}/server.db", str(tmp_path / "artifacts"))
     check_made_up_trials(server, f"sqlite:///{tmp_path}/empty.db")
-
-
-def test_server_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_connection, "ANSWER_S", 1.0)
-    storage = open_storage(str(tmp_path))
-    write_record(storage, finished())
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        tracker = Tracker(study(name="depth"), storage, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        began = time.monotonic()
-        for _ in range(100):
-            tracker.changed()
-        assert time.monotonic() - began < 0.5
-        tracker.close()
-        assert time.monotonic() - began < 20
-
-
-class CountingClient:
-    """Answers as a server does, slowly enough for requests to meet; knows how many named a dataset at once."""
-
-    def __init__(self) -> None:
-        self.at_once: dict[str, list[int]] = {"log_inputs": [0, 0], "create_run": [0, 0]}
-        self._lock = threading.Lock()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def request(*arguments: Any, **options: Any) -> Any:
-            now = self.at_once.setdefault(name, [0, 0])
-            with self._lock:
-                now[0] += 1
-                now[1] = max(now)
-            time.sleep(0.05)
-            with self._lock:
-                now[0] -= 1
-            return SimpleNamespace(info=SimpleNamespace(run_id=uuid.uuid4().hex))
-
-        return request
-
-
-def test_trials_are_sent_together_but_a_new_dataset_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow refuses one of two requests that name the same new dataset: a rebuild once failed of it."""
-    client = CountingClient()
-    monkeypatch.setattr(Connection, "session", lambda self, forget: nullcontext(client))
-    monkeypatch.setattr(Connection, "search", lambda self, client, condition: iter(()))
-    projection = MlflowProjection("http://127.0.0.1:1")
-    assert projection.sync([finished(seed) for seed in range(12)], "depth", DEFINITION).trials == 12
-    assert client.at_once["create_run"][1] > 1, "several trials at a time"
-    calm = CountingClient()
-    monkeypatch.setattr(Connection, "session", lambda self, forget: nullcontext(calm))
-    MlflowProjection("http://127.0.0.1:1").sync([finished(seed) for seed in range(4)], "depth", DEFINITION)
-    assert calm.at_once["log_inputs"][1] == 1, "all four waited for the first"
 
 
 def sweep_command(storage: Path, tracking: str) -> list[str]:
@@ -258,10 +202,10 @@ def test_server_on_postgresql_with_files_on_s3_killed_for_the_middle_third_loses
 
 def test_postgresql_without_a_server_takes_every_point_once(postgres: str, tmp_path: Path) -> None:
     """And what is wrong with the address or the account is one line."""
-    projection = MlflowProjection(postgres, artifacts=tmp_path.as_uri())
+    mlflow = MlflowSync(postgres, artifacts=tmp_path.as_uri())
     trials = [finished(0), finished(1), record(2)]
     for _ in range(2):
-        projection.sync(trials, "depth", DEFINITION)
-    assert projection.verify(trials, "depth") == []
+        mlflow.sync(SWEEP, trials)
+    assert mlflow.verify(SWEEP, trials) == []
     with pytest.raises(TrackingError, match='database "nowhere" does not exist'):
-        MlflowProjection(postgres.replace("/postgres", "/nowhere")).sync(trials, "depth", DEFINITION)
+        MlflowSync(postgres.replace("/postgres", "/nowhere")).sync(SWEEP, trials)

@@ -1,4 +1,4 @@
-"""`trm track`: MLflow brought up to date, compared and filled anew from the command line; every mistake is one line."""
+"""`trm track`: sync, verify and rebuild from the command line; every mistake is one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 @pytest.fixture
 def storage(tmp_path: Path, migrated: Path) -> Storage:
-    """Three trials of the sweep `depth`, one of which still runs, and an empty tracker beside them."""
+    """Three trials of the sweep `depth`, one of which still runs, and an empty database of MLflow's."""
     place = open_storage(str(tmp_path / "runs"))
     place.write("sweeps/depth/sweep.json", to_json_bytes(study(name="depth").plain()))
     for each in (finished(0), finished(1), record(2, steps=3)):
@@ -84,6 +84,24 @@ def test_verify_says_what_is_missing_or_doubled_and_ends_with_1(
     assert call(capsys, "verify", *options)[0] == 0
 
 
+def test_verify_changes_nothing(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    """It neither restores a deleted experiment nor creates a database, which `sync` does."""
+    from mlflow import MlflowClient
+
+    options = ["depth", "--storage", storage.url]
+    call(capsys, "sync", *options)
+    client = MlflowClient(tracking_uri=uri_of(storage))
+    client.delete_experiment(client.get_experiment_by_name("trm").experiment_id)
+    code, out, _ = call(capsys, "verify", *options)
+    assert code == 1 and out.count("there is none") == 4
+    assert client.get_experiment_by_name("trm").lifecycle_stage == "deleted"
+    missing = Path(storage.url) / "missing.db"
+    assert call(capsys, "verify", *options, "--tracking", f"sqlite:///{missing}")[0] == 1
+    assert not missing.exists()
+    call(capsys, "sync", *options)
+    assert call(capsys, "verify", *options)[0] == 0
+
+
 def test_rebuild_into_an_empty_tracker_gives_the_same(
     storage: Storage, migrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,21 +115,23 @@ def test_rebuild_into_an_empty_tracker_gives_the_same(
     assert contents(other) == contents(uri_of(storage))
 
 
+Refused = Callable[..., None]
+"""Checks that an address is refused with one line that holds the given hints."""
+
+
 class TestBadInput:
     @pytest.fixture
-    def refused(self, storage: Storage, capsys: pytest.CaptureFixture[str]) -> Iterator[object]:
+    def refused(self, storage: Storage, capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
         def check(tracking: str, *hints: str, verb: str = "sync") -> None:
-            began = time.monotonic()
             code, out, err = call(capsys, verb, "depth", "--storage", storage.url, "--tracking", tracking)
             assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1
-            assert time.monotonic() - began < 15
             for hint in hints:
                 assert hint in err
 
         yield check
 
     @pytest.mark.parametrize("verb", ["sync", "verify", "rebuild"])
-    def test_server_that_does_not_answer(self, refused, verb: str) -> None:  # type: ignore[no-untyped-def]
+    def test_server_that_does_not_answer(self, refused: Refused, verb: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -121,10 +141,10 @@ class TestBadInput:
         ("address", "hint"),
         [("mlruns", "not an address"), ("file:///tmp/x", "not an address"), ("sqlite://", "names no file")],
     )
-    def test_address_of_no_tracker(self, refused, address: str, hint: str) -> None:  # type: ignore[no-untyped-def]
+    def test_address_of_no_tracker(self, refused: Refused, address: str, hint: str) -> None:
         refused(address, hint, "Use sqlite:////path/mlflow.db")
 
-    def test_server_of_something_else(self, refused) -> None:  # type: ignore[no-untyped-def]
+    def test_server_of_something_else(self, refused: Refused) -> None:
         class Quiet(http.server.SimpleHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None: ...
 
@@ -136,34 +156,40 @@ class TestBadInput:
             server.shutdown()
             server.server_close()
 
-    def test_database_of_an_older_mlflow_is_refused_and_not_migrated(self, refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-        """Made by MLflow's own migrations up to a revision of 2023. MLflow itself would migrate it unasked."""
+    def test_database_of_an_older_mlflow_is_refused_and_not_migrated(self, refused: Refused, tmp_path: Path) -> None:
+        """Made by MLflow's own migrations up to a revision of 2023. MLflow itself would migrate it without asking."""
         path = tmp_path / "old.db"
         old_database(path, "97727af70f4d")
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("INSERT INTO runs (run_uuid, name) VALUES ('1', 'a run')")
         before = path.read_bytes()
         refused(f"sqlite:///{path}", "older MLflow (schema 97727af70f4d", "mlflow db upgrade")
         assert path.read_bytes() == before
 
-    def test_database_of_a_newer_mlflow(self, refused, migrated: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def test_database_of_a_newer_mlflow(self, refused: Refused, migrated: Path, tmp_path: Path) -> None:
         path = tmp_path / "new.db"
         path.write_bytes(migrated.read_bytes())
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = 'fffffffffff1'")
         refused(f"sqlite:///{path}", "newer MLflow (schema fffffffffff1")
 
-    def test_database_of_something_else(self, refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def test_database_of_something_else(self, refused: Refused, tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "else.db")) as connection, connection:
             connection.execute("CREATE TABLE birds (name TEXT)")
         refused(f"sqlite:///{tmp_path}/else.db", "a database of something else")
 
-    def test_place_that_cannot_be_written(self, refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def test_place_that_cannot_be_written(self, refused: Refused, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         refused(f"sqlite:///{tmp_path}/file/mlflow.db", "mlflow.db")
 
-    def test_driver_that_is_not_installed(self, refused) -> None:  # type: ignore[no-untyped-def]
+    def test_driver_that_is_not_installed(self, refused: Refused) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            refused(f"postgresql+psycopg2://me:secret@127.0.0.1:{port}/mlflow", "needs the package psycopg2", "me:...@")
+            refused(
+                f"postgresql+psycopg2://me:secret@127.0.0.1:{port}/mlflow",
+                "needs the package psycopg2",
+                "psycopg2://127.0.0.1",
+            )
 
     def test_records_on_s3_need_a_named_tracker(self, s3_bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
         code, _, err = call(capsys, "sync", "--storage", s3_bucket)

@@ -1,7 +1,8 @@
-"""`trm ui`: three servers on localhost, and nothing left of them after a signal."""
+"""`trm ui`: three servers on localhost that serve no other site, and nothing left of them after a signal."""
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +21,8 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
+from orchestrator.tracking.optuna_dashboard import default_url, sync
+from orchestrator.web.local import optuna_app, page_app, serving
 from tests.support.infra import free_port
 from tests.support.results import make_config, make_record
 from tests.support.sweeps import search
@@ -93,6 +97,52 @@ def test_three_servers_answer_on_localhost_and_end_without_a_trace(storage: Stor
     assert f"http://127.0.0.1:{port}" in text and f":{port + 1}/leaderboard.html" in text and f":{port + 2}" in text
     assert len(family) >= 2
     assert not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
+
+
+def request(port: int, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
+    """(status, body) of a request to a server of this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+class TestPage:
+    @pytest.fixture
+    def port(self, tmp_path: Path) -> Iterator[int]:
+        (tmp_path / "leaderboard.html").write_text("<p>the page</p>")
+        (tmp_path / "sweeps").mkdir()
+        (tmp_path / "sweeps" / "secret.json").write_text("{}")
+        number = free_port()
+        with serving(page_app(tmp_path / "leaderboard.html"), number):
+            yield number
+
+    def test_only_the_page_is_served(self, port: int) -> None:
+        assert request(port) == request(port, "/leaderboard.html") == (200, "<p>the page</p>")
+        for path in ("/sweeps/", "/sweeps/secret.json", "/../leaderboard.html", "//sweeps/secret.json"):
+            assert request(port, path)[0] == 404
+        assert request(port, method="POST")[0] == 405
+
+    def test_a_foreign_host_is_refused(self, port: int) -> None:
+        """A page of another site can have its name resolve to 127.0.0.1 (DNS rebinding)."""
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1.evil.example:{port}", ""):
+            status, body = request(port, Host=host)
+            assert status == 403 and "the page" not in body
+        assert request(port, Host=f"localhost:{port}")[0] == 200
+
+
+def test_optunas_dashboard_refuses_what_another_site_requests(storage: Storage) -> None:
+    url, port = default_url(storage), free_port()
+    sync(storage, "depth", url)
+    with optuna_app(url) as app, serving(app, port):
+        assert request(port, "/api/studies")[0] == 200
+        assert request(port, "/api/studies/1", "DELETE", Host="evil.example")[0] == 403
+        assert request(port, "/api/studies/1", "DELETE", Origin="http://evil.example")[0] == 403
+        assert '"study_name": "depth"' in request(port, "/api/studies")[1]
+        assert request(port, "/api/studies/1", "DELETE", Origin=f"http://127.0.0.1:{port}")[0] == 204
 
 
 def test_database_of_another_version_is_one_line(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,16 +16,17 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from orchestrator.records import failures
+from orchestrator.records import writer
 from orchestrator.records.datasets import provide
 from orchestrator.records.index import trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
 from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.patience import TransientError, retry_transient
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import attempt
-from orchestrator.worker.attempt import flush_interval_s, run_attempt
+from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from tests.support.refusing import refusing_proxy
 from tests.support.sweeps import attempted, tiny_config
@@ -69,26 +70,33 @@ def test_trial_on_a_cpu_uses_no_gpu(tmp_path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Faulty(LocalStorage):
-    """A folder of which writes fail as `fault` says, which is called with every key."""
+    """A folder of which writes fail as `fault` says, which is called with the path of every key."""
 
-    fault: ClassVar[Callable[[str], int | None]] = lambda key: None
+    fault: ClassVar[Callable[[str], int | None]] = lambda path: None
 
     def write(self, key: str, data: bytes) -> None:
-        code = Faulty.fault(str(self.root / key))
-        if code is not None:
-            raise StorageError(f"cannot write {key}") from OSError(code, os.strerror(code))
-        LocalStorage.write(self, key, data)
+        def write() -> None:
+            code = Faulty.fault(str(self.root / key))
+            if code is not None:
+                kind = StorageError if code == errno.ENOSPC else TransientError
+                raise kind(f"cannot write {key}") from OSError(code, os.strerror(code))
+            LocalStorage.write(self, key, data)
+
+        retry_transient(write, self.patience_s)
 
     def sub(self, folder: str) -> Faulty:
-        return Faulty(self.root / folder)
+        return Faulty(self.root / folder, self.patience_s)
 
 
 @pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], int | None]], None]:
-    """Make attempts use a `Faulty` storage, and not wait long for it."""
-    monkeypatch.setattr(failures, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(attempt, "open_storage", lambda url: Faulty(Path(url)))
-    return lambda fault: monkeypatch.setattr(Faulty, "fault", staticmethod(fault))
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make attempts use a `Faulty` storage."""
+
+    def use(fault: Callable[[str], int | None], patience_s: float = 60.0) -> None:
+        monkeypatch.setattr(attempt, "open_storage", lambda url: Faulty(Path(url), patience_s))
+        monkeypatch.setattr(Faulty, "fault", staticmethod(fault))
+
+    return use
 
 
 def failing(pattern: str, code: int, times: int) -> Callable[[str], int | None]:
@@ -116,18 +124,14 @@ def test_storage_fault_is_survived_wherever_it_happens(pattern: str, tmp_path: P
 
 
 @pytest.mark.parametrize("pattern", ["rows-", "checkpoints/", "result.json", "start.json"])
-def test_outage_that_lasts_interrupts_the_trial_which_then_resumes(
-    pattern: str, tmp_path: Path, faulty: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outage_that_lasts_interrupts_the_trial_which_then_resumes(pattern: str, tmp_path: Path, faulty: Any) -> None:
     job = job_of(LocalStorage(tmp_path), tiny_config())
-    monkeypatch.setattr(attempt, "OUTAGE_S", -1.0)
-    monkeypatch.setattr(attempt, "persist", lambda action, **options: action())  # it has waited for long enough
-    faulty(failing(pattern, errno.EIO, 100))
+    faulty(failing(pattern, errno.EIO, 100), patience_s=0.0)
     reports, record = go(job)
     if pattern == "checkpoints/":  # training does without, and what it lost is nothing
         assert record.status is Status.FINISHED
         return
-    assert reports[-1].status == "interrupted" and reports[-1].reason.startswith("storage failure: StorageError")
+    assert reports[-1].status == "interrupted" and reports[-1].reason.startswith("storage failure: ")
     assert record.status in (Status.INTERRUPTED, Status.RUNNING, Status.PENDING) and not record.status.is_final
     faulty(lambda key: None)
     assert go(job)[1].status is Status.FINISHED
@@ -165,18 +169,15 @@ def test_failure_that_cannot_be_recorded_is_found_again_by_the_next_attempt(
     """A trial whose end is missing in its record is resumed, and must not be reported as failed."""
     job = job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.device": "cuda"}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(writer, "SPACE_WAIT_S", 0.0)
     faulty(failing("end.json", errno.ENOSPC, 1))
     reports, record = go(job)
     assert reports[-1].status == "interrupted" and record.status is Status.RUNNING
     assert go(job)[1].status is Status.FAILED
 
 
-def test_refusing_bucket_costs_time_and_no_trial(
-    s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """botocore does not repeat a refusal: without our own patience each of these would be the trial's failure."""
-    monkeypatch.setattr(failures, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(failures, "LONGEST_PAUSE_S", 0.05)
+def test_busy_bucket_costs_time_and_no_trial(s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "open_storage", lambda url: open_storage(url, attempts=1))
     chance, refused = random.Random(1), []
 
     def refuses(method: str, path: str) -> bool:
@@ -255,12 +256,3 @@ def test_interrupted_trial_says_whether_a_checkpoint_was_written(
 def test_reports_say_how_long_a_stop_takes(tmp_path: Path) -> None:
     reports, _ = go(job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.log_every": 1})))
     assert all(report.stop_s > 0 for report in reports)
-
-
-def test_long_attempts_write_few_files_and_young_ones_are_seen_soon() -> None:
-    age_s, files = 0.0, 0
-    while age_s < 12 * 3600:
-        age_s += flush_interval_s(age_s)
-        files += 1
-    assert flush_interval_s(0) == 2 and flush_interval_s(12 * 3600) == 60
-    assert files < 1100, "every 2 s it would be 21,600"

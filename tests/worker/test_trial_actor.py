@@ -119,6 +119,8 @@ def test_machine_that_leaves_ends_a_trial_with_its_own_report(actor: Any, monkey
     result = actor.step()
     assert (result["kind"], result["trial_step"], result["grace_s"], result["done"]) == ("progress", 3, 70.0, False)
     monkeypatch.setattr(trial_actor, "is_leaving", lambda node_id: node_id == "node-a")
+    result = actor.step()  # before the actor falls silent, it says for how long
+    assert (result["kind"], result["silence_s"], result["done"]) == ("progress", 70.0, False)
     result = actor.step()
     assert result["done"] and (result["kind"], result["status"]) == ("end", "interrupted")
     assert result["reason"] == "stopped at step 4, with a checkpoint"
@@ -152,3 +154,25 @@ def is_forked_by_this_test(process: psutil.Process) -> bool:
 def test_job_is_the_same_after_its_transfer() -> None:
     job = Job("s3://b/p", "depth", "ab12", {"model": {"T": 3}, "seed": 2}, "sudoku-1", {"gpu_count": 0.5}, 2, "cd34")
     assert Job.from_json(job.to_json()) == job
+
+
+class Reporting:
+    """A forked process that reports how long a stop takes."""
+
+    def __init__(self, stop_s: float) -> None:
+        self._report = TrialReport(4, {}, "progress", stop_s=stop_s)
+
+    def run(self, *_: Any, **__: Any) -> None: ...
+
+    def poll(self, timeout_s: float) -> bool:
+        return True
+
+    def receive(self) -> TrialReport:
+        return self._report
+
+
+@pytest.mark.parametrize(("measured_s", "grace_s"), [(0.0, 20.0), (4.0, 20.0), (30.0, 70.0), (1000.0, 300.0)])
+def test_grace_is_between_its_limits(measured_s: float, grace_s: float) -> None:
+    process = TrialProcess(Reporting(measured_s), Job("", "s", "t", {}, "d"))  # type: ignore[arg-type]
+    process.wait(0.01)
+    assert process.grace_s == grace_s

@@ -31,6 +31,7 @@ import torch.distributed as dist
 
 from trm_data import open_dataset
 from trm_data.errors import ConfigError, UserError
+from trm_data.files import private_folder
 from trm_model.checkpoints.store import CheckpointStore
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
@@ -126,7 +127,7 @@ class _Crew:
     def __init__(self, config: TrialConfig, dataset: Path, checkpoints: CheckpointStore, processes: int) -> None:
         # The processes find each other by a file in a folder of mode 0700. A `TCPStore` listens on all interfaces of
         # the machine, without authentication.
-        self._folder = tempfile.TemporaryDirectory(prefix="trm-ranks-")
+        self._folder = tempfile.TemporaryDirectory(dir=private_folder("ranks"))
         rendezvous = str(Path(self._folder.name) / "store")
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []

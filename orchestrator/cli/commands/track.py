@@ -1,4 +1,4 @@
-"""`trm track`: MLflow brought up to date, compared with the records, or filled anew."""
+"""`trm track`: sync MLflow, verify it against the records, or rebuild it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from orchestrator.records.schema import TrialRecord
     from orchestrator.storage import Storage
     from orchestrator.sweep.definition import Sweep
-    from orchestrator.tracking.mlflow import Listener, MlflowProjection
+    from orchestrator.tracking.mlflow import MlflowSync, OnProgress
 
-app = typer.Typer(help="Bring MLflow up to date with the records, and check it.", no_args_is_help=True)
+app = typer.Typer(help="Sync MLflow with the records, and check it.", no_args_is_help=True)
 
 WAIT_S = 60.0
-"""A running sweep writes for seconds at a time."""
+"""For another process that is writing the same sweep: a running sweep writes for seconds at a time."""
 
 SweepsArgument = Annotated[
     list[str] | None, typer.Argument(help="Names of sweeps; all of them if left out.", show_default=False)
@@ -44,7 +44,7 @@ def sync(
 
     trm track sync demo --tracking http://127.0.0.1:5000
     """
-    _report(_each(sweeps, storage, tracking, "sending", _synced), as_json, _sent_words)
+    _print(_for_each_sweep(sweeps, storage, tracking, "sending", _sync), as_json, _format_sent)
 
 
 @app.command()
@@ -54,11 +54,11 @@ def rebuild(
     tracking: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete the sweeps' runs from MLflow, with whatever was written beside them there, and send everything anew.
+    """Delete the sweeps' runs from MLflow, with notes and files that were added there, and send everything again.
 
     Example: trm track rebuild demo --tracking http://127.0.0.1:5000
     """
-    _report(_each(sweeps, storage, tracking, "rebuilding", _rebuilt), as_json, _sent_words)
+    _print(_for_each_sweep(sweeps, storage, tracking, "rebuilding", _rebuild), as_json, _format_sent)
 
 
 @app.command()
@@ -68,7 +68,7 @@ def verify(
     tracking: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """See that MLflow has every point of every trial exactly once; name what is missing or too many. Only reads.
+    """Check that MLflow has every point of every trial exactly once, and list what differs. Changes nothing.
 
     Exit code 1 where anything differs.
 
@@ -78,9 +78,9 @@ def verify(
 
     trm track verify --json --tracking http://127.0.0.1:5000
     """
-    found = _each(sweeps, storage, tracking, "comparing", _compared)
-    _report(found, as_json, _verified_words)
-    raise typer.Exit(1 if any(sweep["differences"] for sweep in found["sweeps"]) else 0)
+    report = _for_each_sweep(sweeps, storage, tracking, "comparing", _verify, is_writer=False)
+    _print(report, as_json, _format_verified)
+    raise typer.Exit(1 if any(sweep["differences"] for sweep in report["sweeps"]) else 0)
 
 
 @app.command()
@@ -101,80 +101,87 @@ def register(
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
+    from orchestrator.storage.address import shown_address
     from orchestrator.tracking.live import artifact_location, only_writer
-    from orchestrator.tracking.mlflow import MlflowProjection
+    from orchestrator.tracking.mlflow import MlflowSync
     from orchestrator.tracking.registry import winner
     from trm_model.checkpoints.trained import load_trained
 
     store = open_storage(storage)
-    uri = _address(store, tracking)
+    uri = _tracking_uri(store, tracking)
     definition = load_definition(store, sweep)
     records = read_trials(store, sweep)
     won = winner(records, sweep)
     trial, result = won.record, won.record.result
     assert result is not None, "only a finished trial wins"
     trained = load_trained(find_checkpoint(f"{sweep}/{trial.trial_id}", store).load(), result.weights)
-    projection = MlflowProjection(uri, artifacts=artifact_location(store))
+    mlflow = MlflowSync(uri, artifacts=artifact_location(store))
     with only_writer(store, sweep, uri, wait_s=WAIT_S):
-        projection.sync(records, sweep, definition.plain())
-        name, version, is_new = projection.register(won, trained)
+        mlflow.sync(definition, records)
+        name, version, is_new = mlflow.register(won, trained)
     if as_json:
         print(json.dumps({"name": name, "version": version, "new": is_new, "trial_id": trial.trial_id}, indent=1))
         return
     seeds = f"mean {100 * won.mean:.1f} % over {len(won.scores)} seeds"
     out.print(f"{'registered' if is_new else 'already registered'}: {name} version {version}: {trial.family}, {seeds}")
-    out.print(f'mlflow.set_tracking_uri("{_shown(uri)}"); mlflow.pyfunc.load_model("models:/{name}/{version}")')
+    code = f'mlflow.set_tracking_uri("{shown_address(uri)}"); mlflow.pyfunc.load_model("models:/{name}/{version}")'
+    out.print(code, markup=False, soft_wrap=True)
 
 
-Found = dict[str, Any]
-"""One sweep in the answer, as --json prints it."""
-Work = Callable[["MlflowProjection", "Sweep", "list[TrialRecord]", "Listener"], Found]
+Report = dict[str, Any]
+"""What is reported of one sweep, as --json prints it."""
+Work = Callable[["MlflowSync", "Sweep", "list[TrialRecord]", "OnProgress"], Report]
 
 
-def _synced(projection: MlflowProjection, sweep: Sweep, records: list[TrialRecord], listen: Listener) -> Found:
-    sent = projection.sync(records, sweep.name, sweep.plain(), listen)
+def _sync(mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress) -> Report:
+    sent = mlflow.sync(sweep, records, on_progress)
     return {"trials_changed": sent.trials, "points_sent": sent.points}
 
 
-def _rebuilt(projection: MlflowProjection, sweep: Sweep, records: list[TrialRecord], listen: Listener) -> Found:
-    sent = projection.rebuild(records, sweep.name, sweep.plain(), listen)
+def _rebuild(mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress) -> Report:
+    sent = mlflow.rebuild(sweep, records, on_progress)
     return {"trials_changed": sent.trials, "points_sent": sent.points}
 
 
-def _compared(projection: MlflowProjection, sweep: Sweep, records: list[TrialRecord], listen: Listener) -> Found:
-    differences = projection.verify(records, sweep.name, listen)
+def _verify(mlflow: MlflowSync, sweep: Sweep, records: list[TrialRecord], on_progress: OnProgress) -> Report:
+    differences = mlflow.verify(sweep, records, on_progress)
     return {"differences": [difference._asdict() | {"text": str(difference)} for difference in differences]}
 
 
-def _each(names: list[str] | None, url: str, tracking: str | None, verb: str, work: Work) -> dict[str, Any]:
-    """Do `work` for every sweep, one writer at a time."""
+def _for_each_sweep(
+    names: list[str] | None, url: str, tracking: str | None, verb: str, work: Work, is_writer: bool = True
+) -> dict[str, Any]:
+    """Do `work` for every sweep. A writer holds the sweep's lease, since two would create the same runs."""
+    from contextlib import nullcontext
+
     from orchestrator.cli.views.console import bar
     from orchestrator.records.index import load_definition, sweep_names
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
+    from orchestrator.storage.address import shown_address
     from orchestrator.tracking.live import artifact_location, only_writer
-    from orchestrator.tracking.mlflow import MlflowProjection
+    from orchestrator.tracking.mlflow import MlflowSync
 
     storage = open_storage(url)
-    uri = _address(storage, tracking)
+    uri = _tracking_uri(storage, tracking)
     definitions = [load_definition(storage, name) for name in names or sweep_names(storage)]
-    projection = MlflowProjection(uri, artifacts=artifact_location(storage))
-    results = []
+    mlflow = MlflowSync(uri, artifacts=artifact_location(storage))
+    reports = []
     with bar() as progress:
         for sweep in definitions:
             task = progress.add_task(f"{verb} {sweep.name}", total=1, note="trials")
 
-            def listen(done: int, total: int, task: Any = task) -> None:
+            def on_progress(done: int, total: int, task: Any = task) -> None:
                 progress.update(task, completed=done, total=total)
 
-            with only_writer(storage, sweep.name, uri, wait_s=WAIT_S):
+            with only_writer(storage, sweep.name, uri, wait_s=WAIT_S) if is_writer else nullcontext():
                 records = read_trials(storage, sweep.name)
-                found = {"sweep": sweep.name, "trials": len(records), "points": _num_points(records)}
-                results.append(found | work(projection, sweep, records, listen))
-    return {"tracking": _shown(uri), "sweeps": results}
+                report = {"sweep": sweep.name, "trials": len(records), "points": _num_points(records)}
+                reports.append(report | work(mlflow, sweep, records, on_progress))
+    return {"tracking": shown_address(uri), "sweeps": reports}
 
 
-def _address(storage: Storage, tracking: str | None) -> str:
+def _tracking_uri(storage: Storage, tracking: str | None) -> str:
     from orchestrator.tracking.live import resolve_uri
     from orchestrator.tracking.mlflow_connection import TrackingError
 
@@ -184,40 +191,32 @@ def _address(storage: Storage, tracking: str | None) -> str:
     return uri
 
 
-def _shown(uri: str) -> str:
-    from orchestrator.tracking.mlflow_view import without_password
-
-    return without_password(uri)
-
-
 def _num_points(records: list[TrialRecord]) -> int:
     from orchestrator.tracking import mlflow_view
 
     return sum(len(row.metrics) for record in records for row in mlflow_view.rows(record))
 
 
-def _report(found: dict[str, Any], as_json: bool, words: Callable[[Found], str]) -> None:
+def _print(report: dict[str, Any], as_json: bool, format_sweep: Callable[[Report], str]) -> None:
     from orchestrator.cli.views.console import out
 
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(report, indent=1))
         return
-    for sweep in found["sweeps"]:
-        out.print(words(sweep))
-    if not found["sweeps"]:
+    for sweep in report["sweeps"]:
+        out.print(format_sweep(sweep), markup=False)
+    if not report["sweeps"]:
         out.print("no sweeps there")
 
 
-def _sent_words(found: Found) -> str:
-    name, trials = found["sweep"], found["trials"]
-    if not found["trials_changed"]:
-        return f"[bold]{name}[/]: {trials} trials, nothing new"
-    return f"[bold]{name}[/]: {found['points_sent']:,} points of {found['trials_changed']} of {trials} trials sent"
+def _format_sent(report: Report) -> str:
+    name, trials = report["sweep"], report["trials"]
+    if not report["trials_changed"]:
+        return f"{name}: {trials} trials, nothing new"
+    return f"{name}: {report['points_sent']:,} points of {report['trials_changed']} of {trials} trials sent"
 
 
-def _verified_words(found: Found) -> str:
-    head = f"[bold]{found['sweep']}[/]: {found['trials']} trials, {found['points']:,} points"
-    lines = [difference["text"] for difference in found["differences"]]
-    return "\n".join(
-        [f"{head}, each exactly once" if not lines else f"{head}: [red]{len(lines)} differences[/]", *lines]
-    )
+def _format_verified(report: Report) -> str:
+    head = f"{report['sweep']}: {report['trials']} trials, {report['points']:,} points"
+    lines = [difference["text"] for difference in report["differences"]]
+    return "\n".join([f"{head}, each exactly once" if not lines else f"{head}: {len(lines)} differences", *lines])

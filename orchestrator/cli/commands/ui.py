@@ -1,4 +1,4 @@
-"""`trm ui`: MLflow, Optuna's dashboard and the leaderboard page on this machine, until Ctrl-C."""
+"""`trm ui`: serve MLflow, the leaderboard page and Optuna's dashboard on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ui(
 ) -> None:
     """Serve MLflow, the leaderboard page and, where there are searches, Optuna's dashboard until Ctrl-C.
 
-    All on localhost only: none of them asks for a password.
+    They listen on localhost only, because none of them asks for a password.
 
     Examples:
 

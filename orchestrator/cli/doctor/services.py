@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import socket
 import sqlite3
-import urllib.request
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ def storage(url: str) -> list[Check]:
 
     key = f"doctor-{uuid.uuid4().hex}"
     try:
-        place = open_storage(url, attempts=1)
+        place = open_storage(url, attempts=1, patience_s=0)
         new_folder = isinstance(place, LocalStorage) and not place.root.exists()
         try:
             exclusive = place.create(key, b"probe") and not place.create(key, b"second")
@@ -80,16 +79,14 @@ def _sqlite(path: Path) -> Check:
 
 
 def _server(uri: str) -> Check:
+    from orchestrator.storage.address import shown_address
+    from orchestrator.tracking.mlflow_connection import server_version
+
     ours = importlib.metadata.version("mlflow")
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=TIMEOUT_S) as answer:
-            theirs = answer.read(40).decode("ascii", "replace").strip()
-    except OSError as error:
-        remedy = "See that it is an MLflow server, and give its user and password if it asks for them"
-        return Check("tracker", "fail", f"{uri}: {error}", remedy)
+    theirs, shown = server_version(uri, TIMEOUT_S), shown_address(uri)
     if theirs.split(".")[:2] != ours.split(".")[:2]:
-        return Check("tracker", "warn", f"{uri}: MLflow {theirs}, here {ours}", "Use the same minor version")
-    return Check("tracker", "ok", f"{uri}: MLflow {theirs}")
+        return Check("tracker", "warn", f"{shown}: MLflow {theirs}, here {ours}", "Use the same minor version")
+    return Check("tracker", "ok", f"{shown}: MLflow {theirs}")
 
 
 def cluster(address: str) -> list[Check]:

@@ -14,7 +14,7 @@ from orchestrator.cli.views.console import clock_of, err, out
 from orchestrator.cli.views.status import show_sweep, sweep_view
 from orchestrator.records.events import TrialEvent, trial_events
 from orchestrator.records.index import load_definition, sweep_folder
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepReader, read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import driver_of
@@ -32,17 +32,18 @@ def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
     if not err.is_terminal:
         follow(storage, name, [], as_json=False, sleep=sleep)
     elif driver_of(folder) is not None:
+        reader = SweepReader(storage, name)
         with Live(console=err, refresh_per_second=4, transient=True) as live, suppress(KeyboardInterrupt):
             while (driver := driver_of(folder)) is not None:
                 with suppress(StorageError):  # an outage: the next look will tell
-                    live.update(sweep_view(sweep, read_trials(storage, name), driver))
+                    live.update(sweep_view(sweep, reader.read().trials, driver))
                 sleep(EVERY_S)
     show_sweep(sweep, read_trials(storage, name), driver_of(folder))
 
 
 def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> None:
     """Everything that has happened so far."""
-    for event in trial_events(_chosen(storage, name, trials), rows=True):
+    for event in trial_events(_chosen(SweepReader(storage, name), trials), rows=True):
         _print(event, as_json)
 
 
@@ -56,10 +57,11 @@ def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep:
 def news(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterator[TrialEvent]:
     """Every event once. The records are read once more after the driver has gone: it writes until it goes."""
     seen: set[TrialEvent] = set()
+    reader = SweepReader(storage, name)
     while True:
         runs = driver_of(sweep_folder(storage, name)) is not None
         with suppress(StorageError):
-            for event in trial_events(_chosen(storage, name, trials), rows=True):
+            for event in trial_events(_chosen(reader, trials), rows=True):
                 if event not in seen:
                     seen.add(event)
                     yield event
@@ -68,9 +70,8 @@ def news(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterat
         sleep(EVERY_S)
 
 
-def _chosen(storage: Storage, name: str, trials: list[str]) -> list[TrialRecord]:
-    records = read_trials(storage, name)
-    return [r for r in records if not trials or any(r.trial_id.startswith(text) for text in trials)]
+def _chosen(reader: SweepReader, trials: list[str]) -> list[TrialRecord]:
+    return [r for r in reader.read().trials if not trials or any(r.trial_id.startswith(text) for text in trials)]
 
 
 def _print(event: TrialEvent, as_json: bool) -> None:

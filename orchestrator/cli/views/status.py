@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.views.console import duration, out
+from orchestrator.cli.views.console import duration, err, out
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.stored import Damaged
 from orchestrator.sweep.definition import Sweep
 
 
@@ -86,6 +88,14 @@ def _table(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | No
             f"{row['step']}/{row['max_steps']}", value, row["split"] if row[sweep.metric] is not None else "",
         )  # fmt: skip
     return table
+
+
+def show_damaged(damaged: Sequence[Damaged]) -> None:
+    """Print how many files were skipped, and which."""
+    if damaged:
+        err.print(f"{len(damaged)} unreadable file{'s' if len(damaged) > 1 else ''} skipped:", style="yellow")
+    for each in damaged:
+        err.print(f"  {each}", style="yellow", markup=False, soft_wrap=True)
 
 
 def show_sweeps(found: list[dict[str, Any]], url: str) -> None:

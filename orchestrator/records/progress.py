@@ -1,0 +1,131 @@
+"""Judge how far a sweep is against its plan, from its definition and its records.
+
+`trm sweep status`, notifications, the watchdog and MLflow all use this one judgement: records alone do not tell whether
+a sweep is complete, since trials that have not started have no record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from orchestrator.records.extend import current
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import configure
+from orchestrator.sweep.trials import cells
+from trm_model.config import TrialConfig
+
+FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
+"""Ends without a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """How far a sweep is, in trials."""
+
+    planned: int
+    """Trials that the sweep will have in the end."""
+    done: int
+    """Trials that need nothing more: finished, stopped early, or failed."""
+    failed: int
+    """Trials among `done` without a result: failed, diverged, or out of memory."""
+
+    @property
+    def left(self) -> int:
+        """Return how many trials are still to run or to end."""
+        return self.planned - self.done
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether nothing is left."""
+        return self.left == 0
+
+    def __str__(self) -> str:
+        text = f"{self.done} of {self.planned} trials done"
+        return f"{text}, {self.failed} failed" if self.failed else text
+
+
+def sweep_progress(sweep: Sweep, records: Sequence[TrialRecord]) -> SweepProgress:
+    """Compare the records of a sweep with its plan.
+
+    Args:
+        sweep: the recorded definition.
+        records: its trials; those that an extension replaced by longer ones do not count.
+    """
+    known = current(sweep, records)
+    done = [record for record in known if record.status.is_final]
+    planned = _size_of_study(_key(sweep)) if sweep.kind == "study" else _size_of_search(sweep, known)
+    return SweepProgress(
+        planned=max(planned, len(known)),
+        done=len(done),
+        failed=sum(record.status in FAILED for record in done),
+    )
+
+
+def _key(sweep: Sweep) -> str:
+    return json.dumps(sweep.plain(), sort_keys=True)
+
+
+@lru_cache(maxsize=64)
+def _size_of_study(definition: str) -> int:
+    """Count the trials of a study. Cached, since watchdogs and notifications count every few seconds."""
+    sweep = Sweep.from_record(json.loads(definition))
+    if sweep.only is not None:
+        return len(sweep.only)
+    return sweep.seeds * (sum(1 for _ in cells(sweep)) if sweep.variants else sweep.search_space.size())
+
+
+def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
+    explored = [record for record in known if record.stage == "explore"]
+    num_explored = max(_most_explored(_key(sweep)), len(explored))
+    confirm, top = sweep.confirm, sweep.confirm.top
+    controls = [configure(sweep.base, variant.settings) for variant in confirm.controls]
+    repeated = 0
+    if len(explored) == num_explored and all(record.status.is_final for record in explored):
+        finished = [record for record in explored if record.status is Status.FINISHED]
+        top = min(top, len(finished))
+        if sweep.minimise:  # a Pareto front may hold fewer than `top`
+            chosen = {record.family for record in known if record.stage == "confirm" and _is_best(record)}
+            top = min(top, len(chosen)) if chosen else top
+        repeated = _repeated(sweep, controls, finished, top)
+    return num_explored + confirm.seeds * (len(controls) + top - repeated)
+
+
+@lru_cache(maxsize=64)
+def _most_explored(definition: str) -> int:
+    """Return how many configurations a search tries: as many as it asks for, or as its space holds."""
+    sweep = Sweep.from_record(json.loads(definition))
+    asked, most = sweep.trials or 0, sweep.search_space.max_cells()
+    return asked if most is None else min(asked, most)
+
+
+def _is_best(record: TrialRecord) -> bool:
+    return record.family.startswith("best ")
+
+
+def _repeated(sweep: Sweep, controls: Sequence[TrialConfig], finished: Sequence[TrialRecord], top: int) -> int:
+    """Count controls that are also among the best: they run once."""
+    if not controls or not top:
+        return 0
+
+    def value(record: TrialRecord) -> float:
+        return record.result.metrics.get(sweep.metric, 0.0) if record.result else 0.0
+
+    ranked = sorted(finished, key=value, reverse=True)
+    best = ranked if sweep.minimise else ranked[:top]
+    return sum(any(_is_same(control, record.config) for record in best) for control in controls)
+
+
+def _is_same(control: TrialConfig, explored: TrialConfig) -> bool:
+    """Return whether two configurations differ in nothing but what the confirm stage sets."""
+    changes = {
+        "seed": control.seed,
+        "runtime": control.runtime,
+        "recipe": control.recipe,
+        "evaluation": explored.evaluation.model_copy(update={"split": control.evaluation.split}),
+        "data": explored.data.model_copy(update={"train_splits": control.data.train_splits}),
+    }
+    return explored.model_copy(update=changes) == control

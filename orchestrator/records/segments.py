@@ -1,0 +1,67 @@
+"""Segments of an attempt's rows, and the one file that they are folded into.
+
+    attempts/001/rows-000000.jsonl          inherited from a shorter trial
+    attempts/001/rows-000001.jsonl ...      immutable: a flush each (S3 cannot append)
+    attempts/001/rows-000850-folded.jsonl   everything up to segment 850
+
+The fold is written before its segments are deleted, and a reader that sees a fold ignores the segments that it holds:
+wherever a process dies, every row is read exactly once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from orchestrator.storage import Storage
+
+_NAME = re.compile(r"attempts/(?P<attempt>\d{3,})/rows-(?P<number>\d{6,})(?P<folded>-folded)?\.jsonl")
+
+
+def segment_name(attempt: int, number: int, *, folded: bool = False) -> str:
+    """Return the key of a segment, or of the fold of all segments up to it, in the folder of the trial."""
+    return f"attempts/{attempt:03d}/rows-{number:06d}{'-folded' if folded else ''}.jsonl"
+
+
+def attempt_of(name: str) -> int | None:
+    """Return the attempt whose rows a file holds; None if it is no segment."""
+    found = _NAME.fullmatch(name)
+    return int(found["attempt"]) if found else None
+
+
+def current_segments(names: Iterable[str], attempt: int) -> list[str]:
+    """Return the files that together hold the rows of an attempt once: its last fold, then the segments after it."""
+    found = [(int(m["number"]), bool(m["folded"]), m[0]) for m in map(_NAME.fullmatch, names) if m]
+    mine = [each for each in found if attempt_of(each[2]) == attempt]
+    folds = [each for each in mine if each[1]]
+    last = max(folds, default=None)
+    after = sorted(each for each in mine if not each[1] and (last is None or each[0] > last[0]))
+    return [*([last[2]] if last else []), *(name for _, _, name in after)]
+
+
+def fold(folder: Storage, attempt: int, known: Mapping[str, bytes] | None = None) -> None:
+    """Write all rows of an attempt into one file, then delete the files that it replaces.
+
+    Args:
+        folder: of the trial.
+        known: contents of segments, which need not be read again.
+    """
+    names = folder.list(f"attempts/{attempt:03d}")
+    parts = current_segments(names, attempt)
+    if len(parts) > 1:
+        contents = {name: known[name] for name in parts if known and name in known}
+        contents |= folder.read_many([name for name in parts if name not in contents])
+        if len(contents) < len(parts):
+            return  # another process has just folded them
+        data = b"".join(_whole_lines(contents[name]) for name in parts)
+        last = int(_NAME.fullmatch(parts[-1])["number"])  # type: ignore[index]
+        target = segment_name(attempt, last, folded=True)
+        folder.write(target, data)
+        parts = [target]
+    replaced = [name for name in names if attempt_of(name) == attempt and name not in parts]
+    folder.delete_many(replaced)
+
+
+def _whole_lines(data: bytes) -> bytes:
+    """A segment that was cut off keeps its damage to itself: the next one starts a line of its own."""
+    return data if not data or data.endswith(b"\n") else data + b"\n"

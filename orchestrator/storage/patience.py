@@ -1,0 +1,52 @@
+"""Retry what fails for reasons that pass: exponential back-off with full jitter, up to a total time."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from orchestrator.storage.base import StorageError
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 300.0
+"""Total time for which a storage that has answered before is tried again."""
+FIRST_CONTACT_S = 5.0
+"""The same for one that has not answered this process yet: its address may be wrong."""
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 20.0
+
+
+class TransientError(StorageError):
+    """A StorageError whose cause may pass: a lost connection, a server that is busy."""
+
+
+def retry_transient(
+    call: Callable[[], T],
+    patience_s: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Return the result of `call`, which is repeated after a TransientError until `patience_s` have passed.
+
+    Raises:
+        StorageError: the last error of `call`.
+    """
+    deadline = clock() + patience_s
+    longest = FIRST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except TransientError as error:
+            left = deadline - clock()
+            if left <= 0:
+                raise
+            pause = min(random.uniform(0, longest), left)
+            logger.warning("%s; tried again in %.1f s", error, pause)
+            sleep(pause)
+            longest = min(2 * longest, LONGEST_PAUSE_S)

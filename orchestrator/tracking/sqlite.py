@@ -1,0 +1,127 @@
+"""Create an SQLite database whole, or not at all.
+
+MLflow and Optuna create their tables step by step in the final file. A process that dies meanwhile, or a full disk,
+leaves a file that they refuse from then on, and two processes at once run into each other's tables. Here the file is
+made under another name and renamed when it is complete; one process at a time does so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from trm_data.errors import UserError
+
+LOCK_WAIT_S = 60.0
+"""Time for another process to create the same file: migrations take two seconds on a quiet machine."""
+QUIET_S = 3.0
+POLL_S = 0.05
+CONNECT_TIMEOUT_S = 20.0
+_SIDE_FILES = ("-journal", "-wal", "-shm")
+
+
+class DatabaseBusyError(UserError):
+    """Another process keeps the folder of a database locked."""
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file of an SQLAlchemy address, or None if it is of another kind."""
+    scheme, separator, path = url.partition(":///")
+    return Path(path).absolute() if separator and path and scheme.partition("+")[0] == "sqlite" else None
+
+
+def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Callable[[Path], None]) -> None:
+    """Create a database unless there is a usable one. A file that is there and not usable is replaced.
+
+    Args:
+        is_usable: whether an existing file is to be left as it is. It is to say no only of a file that holds nothing
+            but the beginnings of the tables; called with a path that exists.
+        create: creates all tables in a new file at the given path and closes it.
+
+    Raises:
+        DatabaseBusyError: another process holds the lock for longer than `LOCK_WAIT_S`.
+        Exception: what `create` raises; the folder is then as before.
+    """
+    if path.exists() and is_usable(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        if _usable_in_time(path, is_usable):
+            return
+        _remove(*path.parent.glob(f".{path.name}.*.tmp*"))  # of processes that died here
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        try:
+            create(temporary)
+            _use_write_ahead_log(temporary)
+            # A journal that a half-made file left behind would be played into the new one.
+            _remove(path, *_side_files(path))
+            temporary.rename(path)
+        finally:
+            _remove(temporary, *_side_files(temporary))
+    logging.getLogger(__name__).info("created the database %s", path)
+
+
+def _usable_in_time(path: Path, is_usable: Callable[[Path], bool]) -> bool:
+    """Decide whether to leave an existing file, once it has not been written to for `QUIET_S`.
+
+    A server of MLflow's own that has just been started creates its tables in place and takes no lock.
+    """
+    while path.exists():
+        if is_usable(path):
+            return True
+        if time.time() - max(each.stat().st_mtime for each in (path, *_side_files(path)) if each.exists()) > QUIET_S:
+            return False
+        time.sleep(POLL_S)
+    return False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock on the folder, which leaves no file behind and ends with the process."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise DatabaseBusyError(
+                        f"another process has been creating {path} for {LOCK_WAIT_S:.0f} s", "Try again when it ends"
+                    ) from None
+            time.sleep(POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _use_write_ahead_log(path: Path) -> None:
+    """Let readers (`trm ui`) and the writer not wait for each other; the file remembers the setting."""
+    with closing(sqlite3.connect(path, timeout=CONNECT_TIMEOUT_S)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def rows_by_table(path: Path) -> dict[str, int]:
+    """Return the tables of a database, each with its number of rows: 0, 1 or 2 for more. Raises sqlite3.Error."""
+    # A read-only connection would leave the files of the write-ahead log behind.
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=CONNECT_TIMEOUT_S)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        count = 'SELECT count(*) FROM (SELECT 1 FROM "{}" LIMIT 2)'
+        return {name: connection.execute(count.format(name)).fetchone()[0] for name in names}
+
+
+def _side_files(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in _SIDE_FILES]
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,230 @@
+"""Leases: one holder at a time, judged without its clock, on a disk and on S3."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import SweepError
+from orchestrator.storage import LocalStorage, Storage, open_storage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease, driver_of, unlock
+from trm_data.files import ProcessIdentity, machine_id, start_of
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_bucket"))
+
+
+@pytest.fixture(autouse=True)
+def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("orchestrator.storage.lease.LEASE_S", 2.0)
+
+
+def claim(**changes: Any) -> bytes:
+    """A claim of a holder on another machine."""
+    holder = {"host": "another-machine", "pid": 1, "machine": "0" * 12, "process_start": 1, "started_s": 0.0}
+    return to_json_bytes({**holder, "beat_s": time.time(), **changes})
+
+
+def claim_of(pid: int, **changes: Any) -> bytes:
+    """A claim of a process of this machine."""
+    here = {"host": socket.gethostname(), "machine": machine_id(), "process_start": start_of(pid)}
+    return claim(**{**here, "pid": pid, **changes})
+
+
+@contextmanager
+def sleeping_process() -> Iterator[int]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def beating(storage: Storage, **changes: Any) -> Iterator[None]:
+    """A holder elsewhere that renews its claim."""
+    end = threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while not end.wait(0.1):
+            storage.write("lock.json", claim(count=(count := count + 1), **changes))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def _claim(url: str, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    try:
+        with Lease(open_storage(url), "s"):
+            results.put("owner")
+            barrier.wait()
+    except SweepError:
+        results.put("refused")
+        barrier.wait()
+
+
+def test_of_several_drivers_exactly_one_gets_the_sweep(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(4), context.Queue()
+    drivers = [context.Process(target=_claim, args=(str(tmp_path), barrier, results)) for _ in range(4)]
+    for driver in drivers:
+        driver.start()
+    said = sorted(results.get(timeout=60) for _ in drivers)
+    for driver in drivers:
+        driver.join(30)
+    assert said == ["owner", "refused", "refused", "refused"]
+
+
+def test_a_dead_holders_claim_is_taken_over_at_once_on_the_same_machine(storage: Storage) -> None:
+    with sleeping_process() as pid:
+        storage.write("lock.json", claim_of(pid))
+    with Lease(storage, "s") as lease:
+        assert lease.took_over
+        assert driver_of(storage) is not None
+        with pytest.raises(SweepError, match="is being run by process"), Lease(storage, "s"):
+            raise AssertionError("two drivers")
+    assert driver_of(storage) is None
+    assert "lock.json" not in storage.list()
+
+
+def test_a_living_process_keeps_its_claim_however_late_its_heartbeat_is(storage: Storage) -> None:
+    with sleeping_process() as pid:
+        storage.write("lock.json", claim_of(pid, beat_s=time.time() - 3600))
+        assert driver_of(storage) is not None
+        with pytest.raises(SweepError, match=f"is being run by process {pid}"), Lease(storage, "s"):
+            raise AssertionError("two drivers")
+
+
+def test_a_later_process_with_the_holders_pid_is_not_the_holder(storage: Storage) -> None:
+    with sleeping_process() as pid:
+        storage.write("lock.json", claim_of(pid, process_start=start_of(pid) - 1))
+        assert driver_of(storage) is None
+        with Lease(storage, "s") as lease:
+            assert lease.took_over
+
+
+@pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])
+def test_a_holder_on_another_machine_is_alive_while_its_claim_changes_whatever_its_clock_says(
+    storage: Storage, skew_s: float
+) -> None:
+    storage.write("lock.json", claim(beat_s=time.time() + skew_s))
+    with (
+        beating(storage, beat_s=time.time() + skew_s),
+        pytest.raises(SweepError, match="on another-machine"),
+        Lease(storage, "s"),
+    ):
+        raise AssertionError("two drivers")
+
+
+@pytest.mark.parametrize(
+    "data", [claim(beat_s=time.time() + 3600), b"", b"[]", b"{}"], ids=["future", "empty", "list", "{}"]
+)
+def test_a_claim_that_nobody_renews_is_taken_over(storage: Storage, data: bytes) -> None:
+    storage.write("lock.json", data)
+    with Lease(storage, "s") as lease:
+        assert lease.took_over
+
+
+def test_a_restarted_container_takes_its_own_old_claim_over(storage: Storage) -> None:
+    """It has the same host name, and its PID 1 is alive: in another PID namespace, or written by a version without."""
+    old = {"host": socket.gethostname(), "pid": os.getpid(), "started_s": 0.0, "beat_s": time.time()}
+    for data in (claim(host=socket.gethostname(), pid=os.getpid()), to_json_bytes(old)):
+        storage.write("lock.json", data)
+        with Lease(storage, "s") as lease:
+            assert lease.took_over
+
+
+def test_a_holder_that_was_taken_over_notices_and_leaves_the_next_claim_alone(storage: Storage) -> None:
+    with Lease(storage, "s") as lease:
+        storage.write("lock.json", claim())
+        assert lease.lost.wait(30)
+    assert json.loads(storage.read("lock.json"))["host"] == "another-machine"
+
+
+def test_leaving_releases_only_the_own_claim_even_before_the_loss_is_noticed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 600.0)
+    lease = Lease(storage, "s")
+    lease.__enter__()
+    storage.write("lock.json", claim())
+    lease._end.set()
+    lease.__exit__()
+    assert json.loads(storage.read("lock.json"))["host"] == "another-machine"
+
+
+def test_a_beat_whose_answer_was_lost_is_no_lost_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_if, beats = LocalStorage.replace_if, []
+
+    def lose_answers(self: LocalStorage, key: str, data: bytes, etag: str) -> str | None:
+        written = replace_if(self, key, data, etag)
+        beats.append(written)
+        return None if len(beats) == 1 else written
+
+    monkeypatch.setattr(LocalStorage, "replace_if", lose_answers)
+    with Lease(open_storage(str(tmp_path)), "s") as lease:
+        deadline = time.monotonic() + 60
+        while len(beats) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not lease.lost.is_set()
+
+
+def test_a_claim_that_is_renewed_says_how_long_ago(storage: Storage) -> None:
+    with Lease(storage, "s") as lease:
+        before = lease._version
+        deadline = time.monotonic() + 60
+        while lease._version == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert lease.unrenewed_s < 60
+
+
+class TestUnlock:
+    def test_the_claim_of_a_dead_holder_is_removed(self, storage: Storage) -> None:
+        assert unlock(storage, "s") is None
+        with sleeping_process() as pid:
+            storage.write("lock.json", claim_of(pid))
+            with pytest.raises(SweepError, match="End it with `trm sweep stop s`"):
+                unlock(storage, "s")
+        found = unlock(storage, "s")
+        assert found is not None and found["pid"] == pid
+        storage.write("lock.json", claim())
+        assert unlock(storage, "s") is not None
+        assert "lock.json" not in storage.list()
+
+    def test_one_that_is_renewed_stays(self, storage: Storage) -> None:
+        storage.write("lock.json", claim())
+        with beating(storage), pytest.raises(SweepError, match="the heartbeat of process 1 on another-machine goes on"):
+            unlock(storage, "s")
+        assert storage.exists("lock.json")
+
+
+def test_a_process_of_another_machine_cannot_be_seen() -> None:
+    assert ProcessIdentity("0" * 12, 1, 1).is_alive() is None
+    assert ProcessIdentity(machine_id(), os.getpid(), 0).is_alive() is True
+    assert ProcessIdentity(machine_id(), -1, 0).is_alive() is False

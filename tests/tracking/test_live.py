@@ -1,0 +1,199 @@
+"""Syncing while a sweep runs: a running trial is seen, only what is new costs anything, and nobody waits for long."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.records.reader import SweepReader
+from orchestrator.records.schema import Status
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.lease import Lease
+from orchestrator.tracking import live, mlflow_connection
+from orchestrator.tracking.live import Tracker, resolve_uri, tracked
+from orchestrator.tracking.mlflow import MlflowSync
+from orchestrator.tracking.mlflow_connection import TrackingError, mlflow_environment
+from tests.support.tracking import SWEEP, FakeServer, finished, record, write_record
+
+
+@pytest.fixture
+def storage(tmp_path: Path, migrated: Path) -> Storage:
+    (tmp_path / "mlflow.db").write_bytes(migrated.read_bytes())
+    return open_storage(str(tmp_path))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SYNC_EVERY_S", 0.05)
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    """What `condition` returns as soon as it is true; the test's own time limit ends it otherwise."""
+    while not (value := condition()):
+        time.sleep(0.05)
+    return value
+
+
+def steps_of(uri: str, trial_id: str) -> list[int]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("trm")
+    if experiment is None:
+        return []
+    runs = client.search_runs([experiment.experiment_id], f"tags.trial_id = '{trial_id}'")
+    return [point.step for run in runs for point in client.get_metric_history(run.info.run_id, "train/loss")]
+
+
+def test_points_of_a_running_trial_arrive_while_it_runs(storage: Storage, quick: None) -> None:
+    uri = resolve_uri(storage, None) or ""
+    with tracked(SWEEP, storage, None):
+        write_record(storage, record(steps=2))
+        eventually(lambda: steps_of(uri, record().trial_id) == [10, 20])
+        write_record(storage, record(steps=5), segment=2, rows_from=4)
+        eventually(lambda: steps_of(uri, record().trial_id) == [10, 20, 30, 40, 50])
+        write_record(storage, finished(), segment=3, rows_from=10)
+    assert MlflowSync(uri).verify(SWEEP, SweepReader(storage, "depth").read().trials) == []
+
+
+def test_a_sweep_whose_trials_never_start_leaves_no_trace(tmp_path: Path, quick: None) -> None:
+    storage = open_storage(str(tmp_path))
+    with tracked(SWEEP, storage, None):
+        write_record(storage, record(status=Status.PENDING, attempts=[], rows=[]))
+        time.sleep(0.2)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_damaged_record_does_not_keep_the_others_from_mlflow(storage: Storage, quick: None) -> None:
+    write_record(storage, finished(0))
+    write_record(storage, finished(1))
+    storage.write(f"sweeps/depth/trials/{finished(1).trial_id}/attempts/001/end.json", b"")
+    with tracked(SWEEP, storage, None):
+        eventually(lambda: steps_of(resolve_uri(storage, None) or "", finished(0).trial_id))
+
+
+def test_a_second_sync_of_the_same_records_sends_no_request(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    mlflow = MlflowSync(resolve_uri(storage, None) or "")
+    trials = [finished(0), record(1)]
+    mlflow.sync(SWEEP, trials)
+    for name in ("create_run", "log_batch", "log_inputs", "search_runs", "set_terminated", "update_run", "log_text"):
+        monkeypatch.setattr(MlflowClient, name, lambda *_, **__: pytest.fail("nothing is new"))
+    assert mlflow.sync(SWEEP, trials) == (0, 0)
+
+
+@pytest.fixture
+def hanging() -> Iterator[FakeServer]:
+    """Answers /version as MLflow does, and nothing else ever."""
+    with FakeServer(hangs=True) as server:
+        yield server
+
+
+def test_a_tracker_that_hangs_delays_the_end_of_a_sweep_by_its_patience_only(
+    hanging: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    """The thread is then still inside its request, whose own limit is longer."""
+    monkeypatch.setattr(live, "ANSWER_WAIT_S", 0.2)
+    storage = open_storage(str(tmp_path))
+    write_record(storage, finished())
+    warnings: list[str] = []
+    tracker = Tracker(SWEEP, storage, hanging.url, warnings.append)
+    tracker.start()
+    eventually(lambda: hanging.requests[1:])
+    tracker.close()
+    assert [thread.name for thread in threading.enumerate()].count("mlflow-sync") == 1, "it did not wait for the thread"
+    assert len(warnings) == 1 and "no answer for" in warnings[0] and "\n" not in warnings[0]
+    hanging.release()
+    eventually(lambda: "mlflow-sync" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_what_could_not_be_sent_is_one_warning_at_the_end(
+    tmp_path: Path, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = open_storage(str(tmp_path))
+    write_record(storage, finished())
+    warnings: list[str] = []
+    caplog.set_level(logging.INFO, "orchestrator.tracking")
+    with tracked(SWEEP, storage, "http://127.0.0.1:1", warnings.append):
+        eventually(lambda: caplog.messages)
+        time.sleep(0.3)
+    assert len(warnings) == 1 and "nothing answers" in warnings[0] and "trm track sync" in warnings[0]
+    assert len(caplog.messages) == 1, "one line per change of state"
+
+
+def test_another_writer_at_the_end_is_waited_for_shortly(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    monkeypatch.setattr(live, "ANSWER_WAIT_S", 0.1)
+    uri = resolve_uri(storage, None) or ""
+    warnings: list[str] = []
+    MlflowSync(uri).sync(SWEEP, [finished(0)])
+    with live.only_writer(storage, "depth", uri, wait_s=0), tracked(SWEEP, storage, None, warnings.append):
+        write_record(storage, finished(1))
+    assert len(warnings) == 1 and f"process {os.getpid()}" in warnings[0]
+
+
+class TestEnvironment:
+    def test_what_mlflow_reads_is_set_for_a_session_only(self, storage: Storage) -> None:
+        before = dict(os.environ)
+        MlflowSync(resolve_uri(storage, None) or "").sync(SWEEP, [finished()])
+        assert dict(os.environ) == before
+
+    def test_the_users_own_settings_win_and_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+        with mlflow_environment(), mlflow_environment():
+            assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+            assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77" and "MLFLOW_DISABLE_TELEMETRY" not in os.environ
+
+
+class TestCredentials:
+    @pytest.fixture
+    def server(self) -> Iterator[FakeServer]:
+        with FakeServer(authorization="Basic bWU6aHVudGVyMg==") as server:  # me:hunter2
+            yield server
+
+    def test_mlflows_own_variables_are_used(self, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+        assert mlflow_connection.server_version(server.url) == "3.17.2"
+
+    def test_those_of_the_address_are_used(self, server: FakeServer) -> None:
+        assert mlflow_connection.server_version(server.url.replace("//", "//me:hunter2@")) == "3.17.2"
+
+    def test_a_token_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+        with FakeServer(authorization="Bearer hunter2") as server:
+            assert mlflow_connection.server_version(server.url) == "3.17.2"
+
+    def test_wrong_ones_are_one_line_that_names_the_variables_and_hides_them(self, server: FakeServer) -> None:
+        with pytest.raises(TrackingError, match="MLFLOW_TRACKING_USERNAME") as caught:
+            mlflow_connection.server_version(server.url.replace("//", "//me:hunter3@"))
+        assert "hunter3" not in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_doctor_uses_and_hides_them_too(self, server: FakeServer) -> None:
+        from orchestrator.cli.doctor.services import tracker
+
+        (good,) = tracker(server.url.replace("//", "//me:hunter2@"))
+        (bad,) = tracker(server.url.replace("//", "//me:hunter3@"))
+        assert (good.status, bad.status) == ("ok", "fail")
+        assert "hunter" not in str(good) + str(bad)
+
+
+def test_lease_of_a_tracker_is_that_of_one_sweep_and_one_address(storage: Storage) -> None:
+    with live.only_writer(storage, "depth", "http://one", wait_s=0):
+        for sweep, uri in (("depth", "http://two"), ("other", "http://one")):
+            with live.only_writer(storage, sweep, uri, wait_s=0):
+                pass
+        with pytest.raises(TrackingError), live.only_writer(storage, "depth", "http://one", wait_s=0):
+            pytest.fail("two writers")
+    with Lease(storage.sub("sweeps/depth"), "depth"):
+        pass
