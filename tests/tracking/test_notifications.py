@@ -247,7 +247,7 @@ class TestWatching:
         with pytest.raises(SystemExit) as ended:
             main(["notify", "depth", "--to", hook.url, "--once", "--storage", storage.url])
         assert ended.value.code == 0
-        assert f"2 finished; 2 of 4 trials left; 1 unreadable ({damaged})" in hook.received[0]["text"]
+        assert f"2 finished; 2 of 4 trials left; 1 unreadable ({damaged}/result.json)" in hook.received[0]["text"]
 
     def test_once_sends_the_present_state(self, storage: Storage, hook: Hook) -> None:
         with pytest.raises(SystemExit):
