@@ -23,6 +23,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build(tiny().data.request(), tmp_path_factory.mktemp("data"))
 
 
+def listening(processes: list[psutil.Process]) -> set[str]:
+    """Return the addresses on which processes accept TCP connections."""
+    sockets = [each for process in processes for each in process.net_connections("tcp")]
+    return {str(each.laddr.ip) for each in sockets if each.status == psutil.CONN_LISTEN}
+
+
 def test_death_of_a_process_ends_all_and_is_told(dataset: Dataset, tmp_path: Path) -> None:
     config = tiny(train={"max_steps": 100_000}, runtime={"evaluate_every": 100_000, "log_every": 5})
     store = LocalCheckpoints(tmp_path)
@@ -31,6 +37,7 @@ def test_death_of_a_process_ends_all_and_is_told(dataset: Dataset, tmp_path: Pat
     next(running)
     crew = crew_of()
     assert len(crew) == 2
+    assert listening([*crew, psutil.Process()]) <= {"127.0.0.1", "::1"}, "nobody else may connect"
     crew[1].send_signal(signal.SIGKILL)
     with pytest.raises(ProcessLostError, match=r"process 1 of 2 died with signal 9\. Start the run again"):
         list(running)
