@@ -57,12 +57,12 @@ def go(job: Job, should_stop: Callable[[], bool] = lambda: False) -> tuple[list[
 def test_missing_gpu_is_a_result_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It once killed the trial's process silently: 21 times, then 'its machine was lost'."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    heard: list[TrialReport] = []
+    reports: list[TrialReport] = []
     config = tiny_config(**{"runtime.device": "cuda"})
-    record = attempted(LocalStorage(tmp_path), config, {"gpu_type": "L40S", "gpu_count": 1}, heard.append)
+    record = attempted(LocalStorage(tmp_path), config, {"gpu_type": "L40S", "gpu_count": 1}, reports.append)
     assert record.status is Status.FAILED and "no usable CUDA" in record.reason
     assert record.attempts[0].start.device == "cuda" and record.attempts[0].start.gpu_type == "L40S"
-    assert [(news.kind, news.status) for news in heard] == [("end", "failed")]
+    assert [(report.kind, report.status) for report in reports] == [("end", "failed")]
 
 
 def test_trial_on_a_cpu_uses_no_gpu(tmp_path: Path) -> None:
@@ -242,15 +242,15 @@ def test_lost_process_of_a_run_is_no_result(tmp_path: Path, monkeypatch: pytest.
     assert not read_trial(LocalStorage(tmp_path), "s", job.trial_id).status.is_final
 
 
-@pytest.mark.parametrize(("fails", "told"), [(False, "with a checkpoint"), (True, "without a last checkpoint")])
+@pytest.mark.parametrize(("fails", "expected"), [(False, "with a checkpoint"), (True, "without a last checkpoint")])
 def test_interrupted_trial_says_whether_a_checkpoint_was_written(
-    fails: bool, told: str, tmp_path: Path, faulty: Any
+    fails: bool, expected: str, tmp_path: Path, faulty: Any
 ) -> None:
     job = job_of(LocalStorage(tmp_path), tiny_config())
     if fails:
         faulty(failing("checkpoints/", errno.EIO, 100))
     reports, record = go(job, should_stop=lambda: True)
-    assert (reports[-1].status, reports[-1].reason) == ("interrupted", f"stopped at step 0, {told}")
+    assert (reports[-1].status, reports[-1].reason) == ("interrupted", f"stopped at step 0, {expected}")
     assert record.reason == reports[-1].reason
     assert bool(record.status) and bool(list(tmp_path.rglob("step-*.safetensors"))) is not fails
 
