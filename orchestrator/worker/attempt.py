@@ -267,7 +267,7 @@ class _Attempt:
     def _memory_reason(self, error: Exception) -> str:
         """Return one line with the predicted memory and what the process held at most."""
         reason = reason_of(error)
-        if "predicted" in reason:  # the training loop has said both
+        if "predicted" in reason:  # the training loop has added both
             return reason
         is_gpu = self._device == "cuda" and torch.cuda.is_available()
         predicted = memory_bytes(self._config, "cuda" if is_gpu else "cpu")
@@ -284,7 +284,7 @@ class _StopTime:
     save_s: float = 0.0
 
     def take(self, event: events.Event) -> None:
-        """Take in the times that an event tells."""
+        """Take in the times that an event carries."""
         if isinstance(event, events.Trained) and (rate := event.metrics.get("examples_per_s")):
             self.step_s = self.batch_size / rate
         elif isinstance(event, events.Checkpointed):
@@ -297,7 +297,7 @@ class _StopTime:
 
 
 def _device_of(config: TrialConfig) -> str:
-    """Return the device that a trial runs on, or asks for although it is not there: the record tells that, too."""
+    """Return the device that a trial runs on, or asks for although it is not there, which the record shows as well."""
     try:
         return resolve_device(config.runtime.device).type
     except UserError:
@@ -313,6 +313,6 @@ def _no_space() -> OSError:
 
 
 def _storage_reason(error: Exception) -> str:
-    """Return one line. The driver knows a full disk by the system's own words for it."""
+    """Return one line. The driver recognises a full disk by the text of the system error."""
     what = f"{os.strerror(errno.ENOSPC)}: " if is_out_of_space(error) else ""
     return f"storage failure: {what}{reason_of(error)}"

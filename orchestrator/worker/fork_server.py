@@ -96,10 +96,15 @@ class ForkedProcess:
         It gets this process's environment, changed by `environment`, its `sys.path` and its working directory.
 
         Raises:
-            OSError: the process is gone, with its server or by itself.
+            OSError: the process is gone, with its server or by itself; a ChildProcessError if it is known why.
         """
         changed = {**_environment(), **(environment or {})}
-        self._pipe.send((changed, sys.path, str(Path.cwd()), entry_point, arguments))
+        try:
+            self._pipe.send((changed, sys.path, str(Path.cwd()), entry_point, arguments))
+        except OSError:
+            if self.poll(REAP_S) and self._received and isinstance(self._received[0], Message):
+                raise _error_of(self._received[0]) from None
+            raise
 
     def send(self, message: Any) -> None:
         """Send something to the entry point. Raises OSError if the process is gone."""
@@ -124,9 +129,7 @@ class ForkedProcess:
         received = self._received.popleft() if self._received else Message("failed", "it is gone, with its fork server")
         if not isinstance(received, Message):
             return received
-        if received.kind == "exited":
-            raise ChildProcessError(f"died with exit code {received.detail}")
-        raise ChildProcessError(f"failed: {received.detail}")
+        raise _error_of(received)
 
     def join(self, timeout_s: float) -> bool:
         """Return whether it has ended, at the latest after `timeout_s`."""
@@ -180,6 +183,11 @@ class ForkedProcess:
     def _end(self, message: Message) -> None:
         self._received.append(message)
         self._is_gone = True
+
+
+def _error_of(message: Message) -> ChildProcessError:
+    what = "died with exit code" if message.kind == "exited" else "failed:"
+    return ChildProcessError(f"{what} {message.detail}")
 
 
 def _environment() -> dict[str, str]:

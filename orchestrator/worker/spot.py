@@ -1,11 +1,11 @@
-"""Watch for the announced end of a spot machine, two minutes ahead, and tell Ray and the trials on it.
+"""Watch for the announced end of a spot machine, two minutes ahead, and notify Ray and the trials on it.
 
     python -m orchestrator.worker.spot 10.0.0.5:6379        # on every worker; ends by itself where there is no EC2
 
 AWS announces it on the machine only. Draining the node makes Ray place nothing more there and count what is lost as
-preempted instead of failed. A file tells the trials of this node (`is_leaving`), so that they write a last checkpoint
-and resume elsewhere at once instead of after the loss. It lies in a folder that only this user can write: anyone who
-can make that file stops all trials of the node.
+preempted instead of failed. A file notifies the trials of this node (`is_leaving`), so that they write a last
+checkpoint and resume elsewhere at once instead of after the loss. It lies in a folder that only this user can write:
+anyone who can make that file stops all trials of the node.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[
 
 
 def leave_node(address: str, node_id: str, notice: Notice) -> None:
-    """Tell the trials of a node, then Ray, that the machine is taken away.
+    """Notify the trials of a node, then Ray, that the machine is taken away.
 
     Raises:
         UserError: the head does not answer or refuses, or the file for the trials cannot be written.
@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2, f"{error}\n")
     except OSError as error:
         parser.exit(0, f"no EC2 metadata service here ({error}): nothing to watch\n")
-    print(f"{notice.action} announced: node {node_id[:8]} is drained and its trials are told", flush=True)
+    print(f"{notice.action} announced: node {node_id[:8]} is drained and its trials are notified", flush=True)
 
 
 if __name__ == "__main__":

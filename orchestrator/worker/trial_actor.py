@@ -95,7 +95,7 @@ class TrialProcess:
         return report
 
     def _send(self, message: str) -> None:
-        with contextlib.suppress(OSError):  # it has just died, which the next `receive` says
+        with contextlib.suppress(OSError):  # it has just died, which the next `receive` reports
             self._process.send(message)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import random
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.patience import TransientError, retry_transient
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import attempt
-from orchestrator.worker.attempt import run_attempt
+from orchestrator.worker.attempt import child_main, run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from tests.support.refusing import refusing_proxy
 from tests.support.sweeps import attempted, tiny_config
@@ -55,12 +57,12 @@ def go(job: Job, should_stop: Callable[[], bool] = lambda: False) -> tuple[list[
 def test_missing_gpu_is_a_result_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It once killed the trial's process silently: 21 times, then 'its machine was lost'."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    heard: list[TrialReport] = []
+    reports: list[TrialReport] = []
     config = tiny_config(**{"runtime.device": "cuda"})
-    record = attempted(LocalStorage(tmp_path), config, {"gpu_type": "L40S", "gpu_count": 1}, heard.append)
+    record = attempted(LocalStorage(tmp_path), config, {"gpu_type": "L40S", "gpu_count": 1}, reports.append)
     assert record.status is Status.FAILED and "no usable CUDA" in record.reason
     assert record.attempts[0].start.device == "cuda" and record.attempts[0].start.gpu_type == "L40S"
-    assert [(news.kind, news.status) for news in heard] == [("end", "failed")]
+    assert [(report.kind, report.status) for report in reports] == [("end", "failed")]
 
 
 def test_trial_on_a_cpu_uses_no_gpu(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_outage_that_lasts_interrupts_the_trial_which_then_resumes(pattern: str,
 
 FULL = """
 import resource, sys
-from orchestrator.worker.attempt import run_attempt
+from orchestrator.worker.attempt import child_main, run_attempt
 from orchestrator.worker.job import Job
 job = Job.from_json(sys.argv[1])
 limit = int(sys.argv[2])
@@ -240,15 +242,15 @@ def test_lost_process_of_a_run_is_no_result(tmp_path: Path, monkeypatch: pytest.
     assert not read_trial(LocalStorage(tmp_path), "s", job.trial_id).status.is_final
 
 
-@pytest.mark.parametrize(("fails", "told"), [(False, "with a checkpoint"), (True, "without a last checkpoint")])
+@pytest.mark.parametrize(("fails", "expected"), [(False, "with a checkpoint"), (True, "without a last checkpoint")])
 def test_interrupted_trial_says_whether_a_checkpoint_was_written(
-    fails: bool, told: str, tmp_path: Path, faulty: Any
+    fails: bool, expected: str, tmp_path: Path, faulty: Any
 ) -> None:
     job = job_of(LocalStorage(tmp_path), tiny_config())
     if fails:
         faulty(failing("checkpoints/", errno.EIO, 100))
     reports, record = go(job, should_stop=lambda: True)
-    assert (reports[-1].status, reports[-1].reason) == ("interrupted", f"stopped at step 0, {told}")
+    assert (reports[-1].status, reports[-1].reason) == ("interrupted", f"stopped at step 0, {expected}")
     assert record.reason == reports[-1].reason
     assert bool(record.status) and bool(list(tmp_path.rglob("step-*.safetensors"))) is not fails
 
@@ -256,3 +258,23 @@ def test_interrupted_trial_says_whether_a_checkpoint_was_written(
 def test_reports_say_how_long_a_stop_takes(tmp_path: Path) -> None:
     reports, _ = go(job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.log_every": 1})))
     assert all(report.stop_s > 0 for report in reports)
+
+
+def test_trial_that_cannot_hear_its_actor_any_more_does_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that died of a message that it could not read would leave a trial that nobody can stop."""
+    exited = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        exited.set()
+        threading.Event().wait(0.1)
+
+    class Damaged:
+        def recv(self) -> str:
+            raise pickle.UnpicklingError("invalid load key")
+
+    monkeypatch.setattr(attempt.os, "_exit", leave)
+    monkeypatch.setattr(attempt, "run_attempt", lambda job, report, should_stop: exited.wait(60))
+    child_main(Job("", "s", "t", {}, "d").to_json(), Damaged())  # type: ignore[arg-type]
+    assert codes == [1]

@@ -27,7 +27,7 @@ AT = "2026-11-22T08:22:00Z"
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """Version 2 of the service: no answer without a token. `script` says what the next questions get."""
+    """Version 2 of the service: no answer without a token. `script` says what the next requests get."""
 
     script: list[int]
     tokens: int

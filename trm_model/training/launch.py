@@ -14,7 +14,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -31,7 +30,7 @@ import torch.distributed as dist
 
 from trm_data import open_dataset
 from trm_data.errors import ConfigError, UserError
-from trm_data.files import private_folder
+from trm_data.files import private_folder, remove_abandoned, temporary_name
 from trm_model.checkpoints.store import CheckpointStore
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
@@ -127,14 +126,14 @@ class _Crew:
     def __init__(self, config: TrialConfig, dataset: Path, checkpoints: CheckpointStore, processes: int) -> None:
         # The processes find each other by a file in a folder of mode 0700. A `TCPStore` listens on all interfaces of
         # the machine, without authentication.
-        self._folder = tempfile.TemporaryDirectory(dir=private_folder("ranks"))
-        rendezvous = str(Path(self._folder.name) / "store")
+        self._rendezvous = private_folder("ranks") / temporary_name()
+        remove_abandoned(self._rendezvous.parent)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
         self._is_stopping = False
         source = None if config.model.recursion is None else trusted_source(config.model.recursion).text
         for rank in range(processes):
-            self._start(Task(config, dataset, checkpoints, rank, processes, rendezvous, source))
+            self._start(Task(config, dataset, checkpoints, rank, processes, str(self._rendezvous), source))
 
     def _start(self, task: Task) -> None:
         ours, theirs = Pipe()
@@ -207,7 +206,7 @@ class _Crew:
                 process.wait()
         for pipe in self._pipes:
             pipe.close()
-        self._folder.cleanup()
+        self._rendezvous.unlink(missing_ok=True)
 
 
 def _say(pipe: Connection, word: str) -> None:
