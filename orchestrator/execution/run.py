@@ -179,6 +179,6 @@ def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
         raise SweepError(what, f"Extend the recorded one: trm sweep extend {sweep.name} {more}")
     raise SweepError(
         what,
-        f"Give this one another --name, resume the recorded one: trm sweep resume {sweep.name}, or extend it: "
-        f"trm sweep extend {sweep.name} --help",
+        f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "
+        f"trm sweep resume {sweep.name}, or extend it: trm sweep extend {sweep.name} --help",
     )

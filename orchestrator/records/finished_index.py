@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from orchestrator.storage import Storage
 
@@ -54,8 +55,9 @@ def read(folder: Storage) -> Index:
     for line in data.splitlines():
         head, _, body = line.partition(b"\t")
         try:
-            trial_id, versions = json.loads(head)
-            found[str(trial_id)] = Entry(dict(versions), body)
+            trial_id, versions, checksum = json.loads(head)
+            if crc32(body) == checksum:
+                found[str(trial_id)] = Entry(dict(versions), body)
         except (ValueError, TypeError):
             continue
     return found
@@ -79,7 +81,9 @@ def update(folder: Storage) -> int:
             line = _encode(files)
             if line is not None:
                 entries[trial_id] = Entry(versions, line)
-        lines = [json.dumps([t, e.versions]).encode() + b"\t" + e.line for t, e in sorted(entries.items())]
+        lines = [
+            json.dumps([t, e.versions, crc32(e.line)]).encode() + b"\t" + e.line for t, e in sorted(entries.items())
+        ]
         folder.write(KEY, b"\n".join(lines))
     return len(entries)
 

@@ -102,7 +102,9 @@ def columns_of(rows: Iterable[Row]) -> Columns:
             split,
             names,
             np.array(values[index], np.float64).reshape(len(values[index]), len(names)),
-            np.array([[type(n) is int for n in row] for row in values[index]], bool).reshape(-1, len(names)),
+            np.array([[type(n) is int for n in row] for row in values[index]], bool).reshape(
+                len(values[index]), len(names)
+            ),
         )
         for (split, names), index in known.items()
     )

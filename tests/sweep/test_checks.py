@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import SweepError
-from orchestrator.execution.options import Callback, RunOptions
+from orchestrator.execution.options import RunOptions
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.index import find_definition
 from orchestrator.resources.estimate import estimate
@@ -132,7 +132,7 @@ def test_more_cpus_than_the_machine_has_are_refused_before_anything_is_written(
     with pytest.raises(SweepError, match=message):
         estimate(sweep, storage)
     with pytest.raises(SweepError, match=message):
-        run_sweep(sweep, storage, RunOptions(), Callback())
+        run_sweep(sweep, storage, RunOptions())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,7 +140,7 @@ def test_another_definition_of_a_name_says_how_to_narrow_a_question(tmp_path: Pa
     storage = open_storage(str(tmp_path))
     storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
     with pytest.raises(SweepError, match=r"space.model.cycles.values: \(1, 2\) -> \(1,\)|model.cycles") as caught:
-        run_sweep(study(space={"T": choice(1), "n": choice(1, 2)}), storage, RunOptions(), Callback())
+        run_sweep(study(space={"T": choice(1), "n": choice(1, 2)}), storage, RunOptions())
     assert "--name" in str(caught.value) and "--reuse" in str(caught.value)
 
 

@@ -1,0 +1,294 @@
+"""Reading sweeps: damage stops nothing, what did not change is not read again, and the index is never trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.records import finished_index
+from orchestrator.records.index import load_definition, load_definitions, new_head, stop_reason, sweep_names
+from orchestrator.records.reader import SweepReader, read_sweep, read_trial, read_trials
+from orchestrator.records.schema import (
+    AttemptEnd,
+    AttemptStart,
+    DatasetInfo,
+    Row,
+    Status,
+    TrialRecord,
+    TrialResult,
+)
+from orchestrator.records.stored import DamagedRecordError
+from orchestrator.records.writer import TrialWriter
+from orchestrator.storage import LocalStorage, Storage, open_storage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep.trials import study_trials
+from tests.cli.test_cli import call
+from tests.support.sweeps import fingerprint, study
+
+TRIALS = sorted(study_trials(study(), fingerprint), key=lambda trial: trial.trial_id)
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_bucket"))
+
+
+def announce(storage: Storage, number: int) -> TrialWriter:
+    trial = TRIALS[number]
+    head = new_head(trial.stage, trial.family, trial.config, DatasetInfo(benchmark="sudoku-4x4", fingerprint="f"))
+    storage.write(f"sweeps/study/trials/{trial.trial_id}/trial.json", head.encode())
+    writer = TrialWriter(storage, "study", trial.trial_id)
+    writer.start(AttemptStart(from_step=0, started_s=100.0))
+    return writer
+
+
+def run(storage: Storage, number: int, status: Status = Status.FINISHED) -> None:
+    writer = announce(storage, number)
+    for step in (4, 8):
+        writer.add(Row(step, 100.0 + step, "validation", {"exact_accuracy": step / 100, "raw_cell_accuracy": 0.5}))
+    if status is Status.FINISHED:
+        writer.finish(
+            TrialResult(split="test", items=8, metrics={"exact_accuracy": 0.5, "cell_accuracy": 0.5}, per_item="ff"), {}
+        )
+    if status is not Status.RUNNING:
+        writer.end(AttemptEnd(status=status, step=8, ended_s=200.0))
+    else:
+        writer.flush()
+
+
+def sweep_of(storage: Storage, count: int = 4) -> Storage:
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+    for number in range(count):
+        run(storage, number)
+    return storage.sub("sweeps/study")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    reads: list[str] = []
+    real = LocalStorage.read
+    monkeypatch.setattr(LocalStorage, "read", lambda self, key: (reads.append(key), real(self, key))[1])
+    return reads
+
+
+DAMAGE: dict[str, tuple[str, bytes]] = {
+    "empty head": ("trial.json", b""),
+    "truncated head": ("trial.json", b'{"stage": "study", "fam'),
+    "head of another kind": ("trial.json", b"[]"),
+    "head of a newer version": ("trial.json", b'{"stage": "polish", "family": "", "config": {}, "dataset": {}}'),
+    "start without a step": ("attempts/001/start.json", b"{}"),
+    "end of a newer version": ("attempts/001/end.json", b'{"status": "hibernated", "step": 1, "ended_s": 1}'),
+    "result without a score": ("result.json", b'{"split": "test", "items": 3}'),
+    "result that is no text": ("result.json", b"\xff\xfe"),
+    "stop without a step": ("stopped.json", b'{"reason": "rank"}'),
+    "retry of nothing": ("retries/001.json", b"{}"),
+}
+
+
+@pytest.mark.parametrize(("name", "data"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_or_newer_record_is_skipped_and_named(storage: Storage, name: str, data: bytes) -> None:
+    folder = sweep_of(storage, 3)
+    bad = TRIALS[1].trial_id
+    folder.write(f"trials/{bad}/{name}", data)
+    found = read_sweep(storage, "study")
+    assert [record.trial_id for record in found.trials] == [TRIALS[0].trial_id, TRIALS[2].trial_id]
+    assert [each.file for each in found.damaged] == [f"{folder.url}/trials/{bad}/{name}"]
+    assert read_trials(storage, "study") == found.trials
+    with pytest.raises(DamagedRecordError, match=name) as caught:
+        read_trial(storage, "study", bad)
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_of_newer_versions_and_missing_optional_keys_are_read(storage: Storage) -> None:
+    folder = sweep_of(storage, 1).sub(f"trials/{TRIALS[0].trial_id}")
+    for name in ("trial.json", "attempts/001/start.json", "attempts/001/end.json", "result.json"):
+        folder.write(name, to_json_bytes({**json.loads(folder.read(name)), "colour": "blue"}))
+    (record,) = read_trials(storage, "study")
+    assert record.status is Status.FINISHED and record.attempts[0].start.gpu_type is None
+
+
+def test_stray_files_are_no_records(storage: Storage) -> None:
+    folder = sweep_of(storage, 1)
+    for key in ("trials/note.txt", "trials/lost/attempts/001/start.json", f"trials/{TRIALS[0].trial_id}/attempts/x"):
+        folder.write(key, b"{}")
+    folder.write(f"trials/{TRIALS[0].trial_id}/attempts/abc/start.json", b"{}")
+    found = read_sweep(storage, "study")
+    assert [record.trial_id for record in found.trials] == [TRIALS[0].trial_id] and found.damaged == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"name": "study", "warp": 9}'])
+def test_a_damaged_definition_is_named_and_the_other_sweeps_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
+) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 2)
+    storage.write("sweeps/broken/sweep.json", data)
+    storage.write("sweeps/study/stop.json", data)
+    assert stop_reason(storage.sub("sweeps/study")) == ""
+    definitions, damaged = load_definitions(storage)
+    assert [sweep.name for sweep in definitions] == ["study"] and len(damaged) == 1
+    with pytest.raises(DamagedRecordError, match=r"sweeps/broken/sweep\.json"):
+        load_definition(storage, "broken")
+    code, out, err = call(capsys, "sweep", "status", "--storage", storage.url)
+    assert code == 0 and "study" in out and "1 unreadable file skipped" in err and "broken/sweep.json" in err
+    code, _, err = call(capsys, "sweep", "status", "broken", "--storage", storage.url)
+    assert code == 2 and err.count("\n") == 1
+
+
+def test_status_counts_and_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = open_storage(str(tmp_path))
+    folder = sweep_of(storage, 3)
+    folder.write(f"trials/{TRIALS[0].trial_id}/result.json", b"")
+    code, out, err = call(capsys, "sweep", "status", "study", "--storage", storage.url)
+    assert code == 0 and "2 finished" in out and f"{TRIALS[0].trial_id}/result.json" in err
+    code, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url, "--json")
+    assert code == 0 and len(json.loads(out)["damaged"]) == 1
+
+
+def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 3)
+    writer = announce(storage, 3)
+    reader, reads = SweepReader(storage, "study"), counted(monkeypatch)
+    first, version = reader.read().trials, reader.version
+    reads.clear()
+    assert all(one is other for one, other in zip(reader.read().trials, first, strict=True))
+    assert reads == [] and reader.version == version
+    for step in (1, 2):
+        writer.add(Row(step, 1.0, "validation", {"exact_accuracy": 0.1}))
+        writer.flush()
+        changed = {r.trial_id: r for r in reader.read().trials}[TRIALS[3].trial_id]
+        assert changed.step == step and len(list(changed.rows)) == step
+    assert reader.version > version and len([key for key in reads if "rows-" in key]) == 2, "a segment is read once"
+    storage.delete(f"sweeps/study/trials/{TRIALS[0].trial_id}/trial.json")
+    assert len(reader.read().trials) == 3
+
+
+def test_a_value_that_changes_without_changing_its_size_is_seen(storage: Storage) -> None:
+    folder = sweep_of(storage, 1)
+    reader = SweepReader(storage, "study")
+    assert reader.read().trials[0].result
+    key = f"trials/{TRIALS[0].trial_id}/result.json"
+    folder.write(key, folder.read(key).replace(b"0.5", b"0.7"))
+    result = reader.read().trials[0].result
+    assert result and result.metrics["exact_accuracy"] == 0.7
+
+
+@pytest.fixture
+def _index_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished_index, "WORTH_READING", 0)
+
+
+@pytest.mark.usefixtures("_index_at_once")
+class TestIndex:
+    def test_trials_at_rest_are_read_from_one_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        storage = open_storage(str(tmp_path))
+        folder = sweep_of(storage, 3)
+        run(storage, 3, Status.RUNNING)
+        before = read_trials(storage, "study")
+        assert finished_index.update(folder) == 3
+        reads = counted(monkeypatch)
+        assert read_trials(storage, "study") == before
+        own = [key for key in reads if TRIALS[3].trial_id in key or "rows-" in key]
+        assert set(reads) - set(own) == {finished_index.KEY}
+
+    def test_it_is_brought_up_to_date(self, storage: Storage) -> None:
+        folder = sweep_of(storage, 2)
+        assert finished_index.update(folder) == 2
+        version = folder.versions()[finished_index.KEY]
+        assert finished_index.update(folder) == 2 and folder.versions()[finished_index.KEY] == version
+        run(storage, 2)
+        folder.delete(f"trials/{TRIALS[0].trial_id}/trial.json")
+        assert finished_index.update(folder) == 2
+        assert {r.trial_id for r in read_trials(storage, "study")} == {TRIALS[1].trial_id, TRIALS[2].trial_id}
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+    @given(
+        changes=st.lists(
+            st.tuples(
+                st.integers(0, 3),
+                st.sampled_from(["retry", "stop", "rescore", "drop result", "damage", "damage index", "update", "run"]),
+            ),
+            max_size=8,
+        )
+    )
+    def test_with_and_without_it_the_records_are_the_same(
+        self, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, str]]
+    ) -> None:
+        storage = open_storage(str(tmp_path_factory.mktemp("runs")))
+        folder = sweep_of(storage, 3)
+        finished_index.update(folder)
+        for number, change in changes:
+            _change(storage, folder, number, change)
+        with_index = read_sweep(storage, "study")
+        folder.delete(finished_index.KEY)
+        assert read_sweep(storage, "study") == with_index
+
+    @pytest.mark.parametrize("data", [b"", b"\xff\n[]\n{}", b'["x", 3]\tno'])
+    def test_a_damaged_one_costs_time_only(self, storage: Storage, data: bytes) -> None:
+        folder = sweep_of(storage, 2)
+        before = read_trials(storage, "study")
+        folder.write(finished_index.KEY, data)
+        assert read_trials(storage, "study") == before
+        assert finished_index.update(folder) == 2 and read_trials(storage, "study") == before
+
+
+def _change(storage: Storage, folder: Storage, number: int, change: str) -> None:
+    trial = f"trials/{TRIALS[number].trial_id}"
+    deeds: dict[str, Callable[[], object]] = {
+        "retry": lambda: folder.write(
+            f"{trial}/retries/001.json", b'{"was": "failed", "after_attempt": 1, "requested_s": 1.0}'
+        ),
+        "stop": lambda: folder.write(f"{trial}/stopped.json", b'{"step": 4, "reason": "rank"}'),
+        "rescore": lambda: folder.write(
+            f"{trial}/result.json", b'{"split": "test", "items": 1, "metrics": {"exact_accuracy": 0.25}}'
+        ),
+        "drop result": lambda: folder.delete(f"{trial}/result.json"),
+        "damage": lambda: folder.write(f"{trial}/trial.json", b"{"),
+        "damage index": lambda: folder.write(finished_index.KEY, folder.read(finished_index.KEY)[:-40]),
+        "update": lambda: finished_index.update(folder),
+        "run": lambda: run(storage, number),
+    }
+    deeds[change]()
+
+
+def test_sweeps_are_listed_without_listing_their_trials(storage: Storage) -> None:
+    sweep_of(storage, 1)
+    storage.write("sweeps/no-sweep/trials/x/trial.json", b"{}")
+    assert sweep_names(storage) == ["study"]
+
+
+def test_every_key_of_a_training_result_has_a_place_in_the_record() -> None:
+    """`trm_model` makes the result; a key that the record does not know would be dropped in silence."""
+    import ast
+    import inspect
+
+    from trm_model.training import loop
+
+    keys = {
+        key.value
+        for node in ast.walk(ast.parse(inspect.getsource(loop._result)))
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "result"
+        and isinstance(node.value, ast.Dict)
+        for key in node.value.keys
+        if isinstance(key, ast.Constant)
+    }
+    assert keys and keys <= set(TrialResult.model_fields)
+
+
+def test_what_was_given_is_written_and_nothing_else() -> None:
+    start = AttemptStart(from_step=0, started_s=1.0, gpu_type=None)
+    assert start.plain() == {"from_step": 0, "started_s": 1.0, "gpu_type": None}
+    assert AttemptStart.parse(start.plain()) == start
+
+
+def test_a_record_is_the_same_object_for_the_same_files(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 1)
+    one, other = read_trials(storage, "study")[0], read_trials(storage, "study")[0]
+    assert isinstance(one, TrialRecord) and one == other and one.config.model is other.config.model
