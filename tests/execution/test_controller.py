@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import threading
 from collections.abc import Callable
@@ -285,8 +286,10 @@ class TestEnds:
             request_stop(sweep_folder(storage, "study"), "60 of 50 USD used")
             assert controller.stopping.wait(60)
 
-        outcome, _ = run(storage, study(), execute=execute)
+        recorder = Recorder()
+        outcome, _ = run(storage, study(), lambda *_: "finish", recorder, execute=execute)
         assert (outcome.status, outcome.reason) == (SweepStatus.STOPPED, "60 of 50 USD used")
+        assert recorder.messages == ["stopping: running trials write a last checkpoint; a second signal ends at once"]
 
 
 class Broken(Callback):
@@ -382,6 +385,17 @@ class TestLog:
         run(storage, study(), max_concurrent=1)
         assert log.read_text().startswith(first) and "study: complete" in log.read_text()
         assert logging.getLogger("orchestrator").level == level
+
+    def test_a_terminal_shows_no_more_than_without_the_log(self, storage: Storage, tmp_path: Path) -> None:
+        package, shown = logging.getLogger("orchestrator"), io.StringIO()
+        terminal = logging.StreamHandler(shown)
+        package.addHandler(terminal)
+        try:
+            run(storage, study(), lambda *_: "finish", Broken())
+        finally:
+            package.removeHandler(terminal)
+        assert "Broken.on_sweep_start failed" in shown.getvalue() and "started" not in shown.getvalue()
+        assert "started on CPU" in (tmp_path / "sweeps" / "study" / "driver.log").read_text()
 
     def test_an_object_store_gets_numbered_segments(self, storage: Storage) -> None:
         plain = Faulty(storage, lambda operation, key: None)
