@@ -16,12 +16,13 @@ import torch
 
 from orchestrator.records.checkpoints import StoredCheckpoints
 from orchestrator.records.datasets import ensure_local
+from orchestrator.records.failures import FailureKind, classify, is_out_of_memory, is_out_of_space, reason_of
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import SYSTEM_SPLIT, AttemptEnd, AttemptStart, Row, Status, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import Storage, open_storage
 from orchestrator.worker import provenance
-from orchestrator.worker.job import Job, Listener, TrialReport
+from orchestrator.worker.job import ASKED_TO_STOP, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
@@ -55,17 +56,25 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
             attempt.take(event)
     except ProcessLostError:
         raise  # the machine's doing, not the trial's
-    except MemoryError as error:
-        attempt.finish(Status.OUT_OF_MEMORY, str(error) or "the machine's memory is exhausted")
     except Exception as error:
-        is_memory = type(error).__name__ == "OutOfMemoryError"  # torch's own, without importing it here
-        attempt.finish(
-            Status.OUT_OF_MEMORY if is_memory else Status.FAILED,
-            f"{type(error).__name__}: {error}",
-            traceback.format_exc(),
-        )
+        status, reason = _judge(error)
+        attempt.finish(status, reason, traceback.format_exc())
     assert attempt.last is not None, "training ends with Finished, Diverged or Interrupted"
     return attempt.last
+
+
+def _judge(error: Exception) -> tuple[Status, str]:
+    """Return how an attempt ends that an error has ended, and the reason.
+
+    A fault of the storage is not the trial's: it is interrupted, and resumes from its last checkpoint.
+    """
+    if is_out_of_space(error):
+        return Status.INTERRUPTED, f"No space left on device: {reason_of(error)}"
+    if classify(error) is FailureKind.STORAGE:
+        return Status.INTERRUPTED, reason_of(error)
+    if is_out_of_memory(error):
+        return Status.OUT_OF_MEMORY, reason_of(error)
+    return Status.FAILED, f"{type(error).__name__}: {error}"
 
 
 def cap_memory(share: float | None) -> None:
@@ -139,7 +148,7 @@ class _Attempt:
             case events.Diverged(reason=reason):
                 self.finish(Status.DIVERGED, reason)
             case events.Interrupted():
-                self.finish(Status.INTERRUPTED, "asked to stop")
+                self.finish(Status.INTERRUPTED, ASKED_TO_STOP)
 
     def finish(
         self, status: Status, reason: str = "", trace: str = "", metrics: dict[str, float] | None = None

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+ASKED_TO_STOP = "asked to stop"
+"""Reason of an attempt that ended with a checkpoint because its node leaves, or the sweep stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -142,11 +142,21 @@ class TestStorage:
         assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
         assert outcome.reason.startswith("cannot write") and tune.order == []
 
-    def test_full_disk_of_a_trial_stops_the_sweep_and_is_not_the_trial_s_failure(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("end", ["fail", "interrupt"])
+    def test_full_disk_of_a_trial_stops_the_sweep_and_is_not_the_trial_s_failure(
+        self, storage: Storage, end: str
+    ) -> None:
         reason = "StorageError: cannot write /x: No space left on device"
-        outcome, tune = run(storage, study(), lambda *_: f"fail {reason}", max_concurrent=1)
+        outcome, tune = run(storage, study(), lambda *_: f"{end} {reason}", max_concurrent=1)
         assert outcome.status is SweepStatus.STOPPED and "full disk" in outcome.reason
         assert len(tune.order) == 1
+
+    def test_trial_that_its_storage_interrupts_again_and_again_is_marked_failed_in_the_end(
+        self, storage: Storage
+    ) -> None:
+        script: Script = lambda *_: "interrupt StorageError: the bucket is away"  # noqa: E731
+        outcome, tune = run(storage, study(seeds=1), script, max_failures=None)
+        assert outcome.snapshot.progress.failed == 4 and set(tune.starts.values()) == {6}
 
     def test_persist_gives_up_at_once_where_waiting_cannot_help(self) -> None:
         calls: list[int] = []
