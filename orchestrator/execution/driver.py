@@ -155,12 +155,19 @@ class Driver:
     def _supervise(self, thread: threading.Thread) -> str:
         """Wait for the thread. Returns why it was abandoned instead; an empty string where it ended."""
         checked_s = stopping_s = time.monotonic()
+        is_announced = False
         while thread.is_alive():
             thread.join(POLL_S)
             self._callbacks.deliver()
             self._callbacks.call("on_progress", self._controller.snapshot())
             if not self._controller.is_stopping:
                 stopping_s = time.monotonic()
+            elif not is_announced:
+                is_announced = True
+                logger.info("stopping: running trials write a last checkpoint")
+                self._callbacks.call(
+                    "on_message", "stopping: running trials write a last checkpoint; a second signal ends at once"
+                )
             elif time.monotonic() - stopping_s > STOP_LIMIT_S + self._controller.grace_s:
                 return f"trials did not stop within {time.monotonic() - stopping_s:.0f} s"
             if self._lease.lost.is_set():

@@ -19,7 +19,7 @@ from orchestrator.worker.job import Job
 
 NODES = [("a", "L40S", 2), ("b", "H100", 1)]
 Script = Callable[[str, int], str]
-"""(trial id, how often it was started) -> finish | fail | fail REASON | diverge | lose | vanish | leave."""
+"""(trial id, times started) -> finish | fail [REASON] | diverge | lose | vanish | leave | interrupt REASON."""
 
 
 class StandIn:
@@ -79,6 +79,9 @@ class StandIn:
             writer.end(AttemptEnd.parse({**end, "status": "finished", "reason": ""}))
         elif deed.startswith("fail"):
             writer.end(AttemptEnd.parse({**end, "status": "failed", "reason": deed.partition(" ")[2] or "boom"}))
+        elif deed.startswith("interrupt"):
+            reason = deed.partition(" ")[2]
+            writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": reason}))
         elif deed == "leave":
             writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": "asked to stop"}))
         driver.ended(job.trial_id, lost=deed == "lose")
