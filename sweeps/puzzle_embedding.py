@@ -5,7 +5,8 @@ The rate counts for nothing without an embedding, so that cell exists once. Equa
     trm sweep plan sweeps/puzzle_embedding.py
 """
 
-from orchestrator.resources.published import ONE_GPU, recipe_for_gpu
+from orchestrator import recipe_for_gpu
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(

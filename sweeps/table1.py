@@ -5,7 +5,8 @@ Published with one run per row; here three seeds at equal steps.
 trm sweep plan sweeps/table1.py
 """
 
-from orchestrator.resources.published import ONE_GPU, table_variants
+from orchestrator import table_variants
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep
 from trm_model.recipes import get_recipe
 

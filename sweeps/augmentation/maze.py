@@ -5,7 +5,8 @@ At equal steps: each copy more is a repeat less.
 trm sweep plan sweeps/augmentation/maze.py
 """
 
-from orchestrator.resources.published import ONE_GPU, recipe_for_gpu
+from orchestrator import recipe_for_gpu
+from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice
 
 sweep = Sweep(

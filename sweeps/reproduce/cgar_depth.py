@@ -4,6 +4,6 @@ at equal steps.
 trm sweep plan sweeps/reproduce/cgar_depth.py
 """
 
-from orchestrator.resources.published import reproduction_sweep
+from orchestrator import reproduction_sweep
 
 sweep = reproduction_sweep("cgar-depth")

@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/hrm_arc_agi_1.py
 """
 
-from orchestrator.resources.published import reproduction_sweep
+from orchestrator import reproduction_sweep
 
 sweep = reproduction_sweep("hrm.arc-agi-1")

@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/maze_attention.py
 """
 
-from orchestrator.resources.published import reproduction_sweep
+from orchestrator import reproduction_sweep
 
 sweep = reproduction_sweep("maze-att.paper")

@@ -3,6 +3,6 @@
 trm sweep plan sweeps/reproduce/sudoku_attention.py
 """
 
-from orchestrator.resources.published import reproduction_sweep
+from orchestrator import reproduction_sweep
 
 sweep = reproduction_sweep("sudoku-att.paper")
