@@ -238,7 +238,7 @@ def test_lack_of_memory_is_a_result_with_both_figures_wherever_it_happens(
         raise RuntimeError(OUT_OF_MEMORY)
 
     if where == "tests":
-        monkeypatch.setattr(evaluate, "settle", fails)
+        monkeypatch.setattr(evaluate, "final_answers", fails)
     elif where == "open_dataset":
         monkeypatch.setattr(attempt, "ensure_local", fails)
     else:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trm_data.errors import UserError, first_line, is_out_of_space
+from trm_data.dataset.loader import first_rows
+from trm_data.errors import ConfigError, UserError, first_line, is_out_of_space
 from trm_model.checkpoints.store import CheckpointStore, RunCheckpoints, name_of
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
 from trm_model.device import resolve_device
-from trm_model.evaluation.evaluate import EvaluationStoppedError, never
+from trm_model.evaluation.evaluate import EvaluationStoppedError, check_evaluation, never
 from trm_model.evaluation.outcomes import EvalResult
 from trm_model.training.events import (
     Checkpointed,
@@ -116,6 +117,7 @@ def train(
     Raises:
         UserError: a checkpoint of another run, an empty split, no such device, not enough memory.
     """
+    _check_final_score(config, dataset)
     runtime = config.runtime
     if runtime.num_threads:
         torch.set_num_threads(runtime.num_threads)
@@ -128,6 +130,7 @@ def train(
         progress = _Progress.of(found.header["progress"])
     yield Started(trainer.step, trainer.flat.num_parameters, found is not None)
 
+    has_curve = dataset.counts.get("validation", 0) > 0 and _has_answers(dataset, "validation", _curve_puzzles(config))
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
     saved_at, save_s = timer(), 0.0
     while not trainer.is_done or progress.is_evaluation_due:
@@ -143,7 +146,7 @@ def train(
                 yield Trained(trainer.step, means | _position(trainer, progress))
                 progress.window = _Window()
             is_rung = trainer.step % evaluate_every == 0 or trainer.is_done
-            progress.is_evaluation_due = is_rung and bool(dataset.counts.get("validation", 0))
+            progress.is_evaluation_due = is_rung and has_curve
         improved = False
         if progress.is_evaluation_due:
             try:
@@ -163,11 +166,33 @@ def train(
             save_s = saved.seconds if isinstance(saved, Checkpointed) else save_s
             yield saved
     try:
-        result, files = _result(trainer, progress, clock, should_stop)
+        yield Finished(trainer.step, *_result(trainer, progress, clock, should_stop))
     except EvaluationStoppedError:
         yield from _stop(trainer, progress, kept, timer)
-    else:
-        yield Finished(trainer.step, result, files)
+
+
+def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:
+    """Refuse before the first step what would fail after the last one: the final evaluation.
+
+    Raises:
+        ConfigError: the split is empty or has no known answers, or there are more votes than views.
+    """
+    evaluation = config.evaluation
+    check_evaluation(dataset, evaluation.split, evaluation, config.data.num_augmentations)
+    if not _has_answers(dataset, evaluation.split, evaluation.max_puzzles):
+        raise ConfigError(
+            f"no {evaluation.split} puzzle of {dataset.benchmark} has a known answer, so that nothing could be scored",
+            "Set evaluation.split to a split with answers",
+        )
+
+
+def _has_answers(dataset: Dataset, split: str, max_puzzles: int | None) -> bool:
+    return bool(dataset.is_answered[first_rows(dataset, split, max_puzzles)].any())
+
+
+def _curve_puzzles(config: TrialConfig) -> int | None:
+    """Return how many validation puzzles a point of the curve is scored on; None means all."""
+    return config.runtime.evaluate_puzzles or config.evaluation.max_puzzles
 
 
 def _advance(trainer: Trainer, progress: _Progress, timer: Clock) -> bool:
@@ -237,7 +262,7 @@ def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:
 def _curve_point(trainer: Trainer, should_stop: Callable[[], bool]) -> dict[str, float]:
     """Scores of the weights that the evaluation names and, since an average lags, of the raw weights."""
     config = trainer.config
-    limit = config.runtime.evaluate_puzzles or config.evaluation.max_puzzles
+    limit = _curve_puzzles(config)
     with _memory_explained(trainer):
         raw = trainer.score("validation", weights="raw", max_puzzles=limit, should_stop=should_stop)
         chosen = raw
@@ -293,6 +318,7 @@ def _result(
     result = {
         "split": score.split,
         "items": score.items,
+        "unscored": score.unscored,
         "metrics": score.metrics | further,
         "supervision_steps": score.supervision_steps,
         "weights": evaluation.weights if config.optimizer.ema_rate else "raw",

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 def _damaged(checkpoint: Checkpoint, what: str) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint at step {checkpoint.step} is damaged: {what}", "Delete it; the one before it will be used"
+        f"the checkpoint at step {checkpoint.step} is damaged: {what}",
+        "Use an earlier checkpoint, or another copy of this one",
     )
 
 
