@@ -121,7 +121,8 @@ class Driver:
     ) -> None:
         self._controller = controller
         self._cluster = cluster
-        self._folder = folder
+        self._folder = folder.patient(0.0)
+        """A look for a request is repeated anyway; the main thread must not wait for a storage that is away."""
         self._lease = lease
         self._callbacks = callbacks
         self._execute = execute
@@ -180,7 +181,7 @@ class Driver:
                 self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
             self._unreachable_since_s = None
         except StorageError as error:
-            # An outage is no request. The sweep goes on until writing its records has failed for too long as well.
+            # An outage is no request. The sweep continues until writing its records has failed for too long as well.
             now_s = time.monotonic()
             if self._unreachable_since_s is None:
                 self._unreachable_since_s = now_s

@@ -40,6 +40,9 @@ class Faulty:
     def url(self) -> str:
         return self._inner.url
 
+    def patient(self, patience_s: float) -> Faulty:
+        return self
+
     def sub(self, folder: str) -> Faulty:
         return Faulty(self._inner.sub(folder), self._fault, f"{self._prefix}{folder}/")
 

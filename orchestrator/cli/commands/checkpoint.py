@@ -98,6 +98,7 @@ def import_(
         ids = {"id_map_hash": data.id_map_hash(copies), "num_ids": data.num_identifiers(copies)}
         config = config.model_copy(update={"data": _reading(data.manifest.request.plain(), copies)})
     number = re.search(r"step_(\d+)$", official.name)
+    ids["knows_dataset"] = recipe is not None or dataset is not None
     model, content = import_official(official, config, seq_len=seq_len, step=int(number[1]) if number else 0, **ids)
     write_atomic(output, content)
     table = model.puzzle_embedding

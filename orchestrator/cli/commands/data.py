@@ -224,8 +224,15 @@ def _find(name: str, storage: str) -> Dataset:
 
 
 def _counts(dataset: Dataset) -> str:
-    return ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count) + " puzzles"
+    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items() if count) + " puzzles"
+    unanswered = sum(dataset.num_unanswered.values())
+    return f"{counts}; {unanswered:,} test inputs without a known answer are in no score" if unanswered else counts
 
 
 def _row(dataset: Dataset) -> dict[str, object]:
-    return {"path": str(dataset.path), "name": dataset.path.name, **dataset.describe()}
+    return {
+        "path": str(dataset.path),
+        "name": dataset.path.name,
+        **dataset.describe(),
+        "unanswered": dataset.num_unanswered,
+    }

@@ -67,6 +67,7 @@ def evaluate(
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
     from orchestrator.sweep.settings import split_assignments
+    from trm_model.checkpoints.trained import check_dataset_is_known
     from trm_model.config import TrialConfig
 
     trust_recursions(trust)
@@ -78,6 +79,8 @@ def evaluate(
     base = configs[0].evaluation.model_copy(update={name: value for name, value in given.items() if value is not None})
     values = split_assignments(vary, "--vary", example="D=16,64")
     cells = expand(base, weights or base.weights, [config.model for config in configs], values)
+    if dataset is None and found[0].dataset is None:
+        check_dataset_is_known(loaded[found[0].where].header, found[0].where)
     data = dataset_for(found[0], configs[0], dataset, store)
     rows: list[Scored] = []
     with Bar(len(cells) * len(loaded)) as bar:

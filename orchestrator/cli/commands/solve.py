@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,9 @@ def solve(
     steps: Annotated[bool, typer.Option("--steps", help="Also show the answer after each supervision step.")] = False,
     picture: Annotated[
         Path | None, typer.Option("--out", "-o", help="Draw it: .png, or .gif with every step.", **OUTPUT_FILE)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="ARC: the task to answer as, by name; found by its pairs if left out.")
     ] = None,
     at: AtOption = "last",
     weights: WeightsOption = "ema",
@@ -60,7 +64,8 @@ def solve(
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
     trained = load_trained(found.load(), weights)
-    solved = solve_text(trained, _text(puzzle), lambda: dataset_for(found, trained.config, None, store), depth)
+    text, dataset = _text(puzzle), partial(dataset_for, found, trained.config, None, store)
+    solved = solve_text(trained, text, dataset, depth, task=task)
     if picture is not None:
         first = solved[0]
         save_answers(first.family, first.question.cells, first.solution.answers, picture)

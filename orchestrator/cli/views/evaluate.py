@@ -55,6 +55,8 @@ def show(rows: Sequence[Scored], dataset: Dataset) -> None:
     first = rows[0].result
     out.print(found)
     out.print(f"{first.items:,} {first.split} items of {dataset.path.name}; 95 % intervals over them", style="dim")
+    if first.unscored:
+        out.print(f"{first.unscored:,} items have no known answer: they are in no score")
 
 
 def _percent(value: float | None, interval: Interval | None) -> Text:
@@ -71,5 +73,5 @@ def write_files(rows: Sequence[Scored], folder: Path, several: bool) -> None:
     name = f"{newest.cell.label} {newest.checkpoint}" if several else newest.cell.label
     stem = "".join(letter if letter.isalnum() or letter in "=.-" else "-" for letter in name)
     newest.result.write(folder / f"{stem}.arrow")
-    if newest.result.tasks:
+    if newest.result.test_inputs:
         write_atomic(folder / f"{stem}.submission.json", json.dumps(newest.result.submission()).encode())
