@@ -118,11 +118,20 @@ class MlflowSync:
         self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None
     ) -> SyncResult:
         """Delete the runs of a sweep, if there are any, and send everything again."""
-        with self._connection.session() as client:
-            self._known.pop(sweep.name, None)
-            for run in [run for runs in self._find_runs(client, sweep.name).values() for run in runs]:
-                client.delete_run(run.run_id)
+        self.delete(sweep.name)
         return self.sync(sweep, records, on_progress)
+
+    def delete(self, sweep_name: str) -> int:
+        """Delete the runs of a sweep and return how many there were. A database that does not exist is not created."""
+        with self._connection.reading() as client:
+            if client is None or not self._find_runs(client, sweep_name):
+                return 0
+        with self._connection.session() as client:
+            self._known.pop(sweep_name, None)
+            runs = [run for runs in self._find_runs(client, sweep_name).values() for run in runs]
+            for run in runs:
+                client.delete_run(run.run_id)
+        return len(runs)
 
     def verify(
         self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None

@@ -98,8 +98,8 @@ def test_recorded_sweep_and_sweep_file_are_run_by_name(calls: list[Call], tmp_pa
     orchestrator.run(file, storage, tracking="none", callbacks=[])
     assert [call["sweep"].name for call in calls] == ["study", "mine"] and calls[0]["sweep"] == study()
     assert [call["options"].is_stored for call in calls] == [True, False]
-    with pytest.raises(orchestrator.SweepError, match=r"no sweep 'studi'.*Did you mean 'study'"):
-        orchestrator.run("studi", storage, tracking="none", callbacks=[])
+    with pytest.raises(orchestrator.SweepError, match=r"no sweep 'study2'.*Did you mean 'study'"):
+        orchestrator.run("study2", storage, tracking="none", callbacks=[])
 
 
 def test_end_is_judged_against_the_plan(calls: list[Call], ending: list[Any], tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,15 @@ from orchestrator.api import run as api_run
 from orchestrator.cli.views.console import err as error_console
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.datasets import cache_root
-from orchestrator.records.index import load_definition
+from orchestrator.records.index import load_definition, sweep_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep import Sweep
+from orchestrator.tracking.mlflow import MlflowSync
 from tests.cli.test_cli import call
 from tests.records.test_extend import recorded_study
 
@@ -98,6 +104,49 @@ def test_run_takes_a_recorded_sweep_by_name_and_passes_every_option_on(
         retries=2,
         budget=Budget(trials=3, gpu_hours=4, usd=5, wall_hours=6),
     )
+
+
+def test_delete_asks_first_and_takes_records_and_runs(
+    storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_study(storage, Status.FINISHED, Status.FAILED)
+    storage.write("datasets/d/manifest.json", b"{}")
+    before = storage.list()
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, _, err = call(capsys, "sweep", "delete", "study", "--storage", storage.url)
+    assert code == 2 and "was not deleted" in err and storage.list() == before
+    uri = f"sqlite:///{storage.url}/mlflow.db"
+    assert call(capsys, "track", "sync", "study", "--storage", storage.url)[0] == 0
+    code, out, err = call(capsys, "sweep", "delete", "study", "--yes", "--storage", storage.url)
+    assert code == 0 and "3 runs in MLflow" in out, err
+    assert [key for key in storage.list() if key.startswith("sweeps/study/")] == []
+    assert "datasets/d/manifest.json" in storage.list()
+    assert MlflowSync(uri).delete("study") == 0, "nothing is left there"
+    code, _, err = call(capsys, "sweep", "delete", "study", "--yes", "--storage", storage.url)
+    assert code == 2 and "no sweep 'study'" in err
+
+
+def test_sweep_that_runs_is_neither_deleted_nor_unlocked(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded_study(storage, Status.RUNNING)
+    with Lease(sweep_folder(storage, "study"), "study"):
+        for verb in (["delete", "study", "--yes", "--tracking", "none"], ["unlock", "study"]):
+            code, _, err = call(capsys, "sweep", *verb, "--storage", storage.url)
+            assert code == 2 and "study" in err and err.count("\n") == 1
+    assert storage.exists("sweeps/study/sweep.json")
+    code, out, _ = call(capsys, "sweep", "unlock", "study", "--storage", storage.url)
+    assert code == 0 and "is not locked" in out
+
+
+def test_lock_of_a_dead_driver_is_removed(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded_study(storage, Status.RUNNING)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    claim = {"host": socket.gethostname(), "pid": dead.pid, "started_s": 0.0, "beat_s": time.time()}
+    storage.write("sweeps/study/lock.json", to_json_bytes(claim))
+    code, out, err = call(capsys, "sweep", "unlock", "study", "--storage", storage.url)
+    assert code == 0 and f"process {dead.pid}" in out, err
+    assert f"trm sweep resume study --storage '{storage.url}'" in out
+    assert not storage.exists("sweeps/study/lock.json")
 
 
 def test_version_and_short_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def wrong(tmp_path: Path) -> dict[str, Path]:
         "binary": bytes(range(256)) * 8,
         "null": b"\0" * 64,
         "json": b'{"a": [1, null]}',
-        "latin-1": "caf\xe9,1\n".encode("latin-1"),
+        "latin-1": "\xe9,1\n".encode("latin-1"),
         "spaces [x]": b"\x1b[31mred",
     }
     for name, data in content.items():

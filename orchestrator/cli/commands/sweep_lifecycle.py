@@ -1,4 +1,4 @@
-"""`trm sweep extend|retry|watch|logs|prune|watchdog`: commands on a recorded sweep."""
+"""`trm sweep extend|retry|watch|logs|prune|unlock|delete|watchdog`: commands on a recorded sweep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import JsonOption, SeedsOption, StorageOption, VaryOption, assignments
-from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, budget
+from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, TrackingOption, budget
 from orchestrator.errors import SweepError, command_line
 
 NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
@@ -187,4 +187,59 @@ def watchdog(
     out.print(guard(storage, name, limits, terminate, region))
 
 
-COMMANDS = (extend, retry, watch, logs, prune, watchdog)
+def unlock(name: NameArgument, storage: StorageOption = "runs") -> None:
+    """Remove the lock that a dead driver has left, so that the sweep can run. The lock of a living driver stays.
+
+    Example: trm sweep unlock demo
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.records.index import load_definition, sweep_folder
+    from orchestrator.storage import open_storage
+    from orchestrator.storage.lease import unlock as remove_lock
+
+    store = open_storage(storage)
+    load_definition(store, name)
+    holder = remove_lock(sweep_folder(store, name), name)
+    if holder is None:
+        out.print(f"sweep {name} is not locked")
+        return
+    resume = command_line("sweep", "resume", name, storage=store.url)
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    out.print(f"removed the lock of {who}. Resume the sweep: {resume}", soft_wrap=True)
+
+
+def delete(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
+    tracking: TrackingOption = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Delete a sweep that does not run: its records, its checkpoints and its runs in MLflow. Datasets stay.
+
+    Example: trm sweep delete demo
+    """
+    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.records.index import load_definition
+    from orchestrator.records.removal import delete_sweep
+    from orchestrator.storage import open_storage
+    from orchestrator.tracking.live import artifact_location, resolve_uri
+    from orchestrator.tracking.mlflow import MlflowSync
+
+    store = open_storage(storage)
+    load_definition(store, name)
+    sizes = store.sizes(f"sweeps/{name}")
+    what = f"{len(sizes)} files, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
+    if not yes:
+        out.print(f"sweep {name}: {what}")
+        try:
+            typer.confirm("Delete all of it?", abort=True)
+        except typer.Abort:
+            raise SweepError(f"sweep {name!r} was not deleted", "Answer y, or add --yes") from None
+    uri = resolve_uri(store, tracking)
+    # MLflow first: a tracker that does not answer is noticed while the records are still there.
+    runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
+    files = delete_sweep(store, name)
+    out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")
+
+
+COMMANDS = (extend, retry, watch, logs, prune, unlock, delete, watchdog)
