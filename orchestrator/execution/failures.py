@@ -15,6 +15,7 @@ from orchestrator.records.failures import is_out_of_space
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage.base import StorageError
 from orchestrator.sweep.definition import Sweep
+from orchestrator.worker.job import ASKED_TO_STOP
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,6 @@ OUTAGE_S = 600.0
 """Longest outage of the storage that a driver waits for. It may exceed the lease: the next heartbeat is a conditional
 write, which tells whether another driver took over meanwhile."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-STORAGE_FAILURE = "storage failure"
-"""Begins the reason of an attempt that its storage has ended (`orchestrator.worker.attempt`). It counts as a loss: a
-node with a broken mount must not keep a trial for ever."""
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
 """How the errors of `is_out_of_space` read in the reason of a trial that met one on another machine."""
 _PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -51,9 +49,8 @@ class AttemptLimits:
         trial_id = record.trial_id
         has_begun = len(record.attempts) > self._attempts[trial_id]
         self._attempts[trial_id] = len(record.attempts)
-        is_storage = record.reason.startswith(STORAGE_FAILURE)
-        if record.status is Status.INTERRUPTED and has_begun and not lost and not is_storage:
-            return True  # its node announced that it leaves: no fault of the trial
+        if record.status is Status.INTERRUPTED and has_begun and not lost and record.reason.startswith(ASKED_TO_STOP):
+            return True  # its node announced that it leaves; other interruptions, e.g. by its storage, are losses
         self._lost[trial_id] += has_begun
         self._failed_launches[trial_id] += not has_begun
         return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES

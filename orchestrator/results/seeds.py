@@ -23,6 +23,9 @@ from orchestrator.results.stats import CONFIDENCE, Interval
 
 _QUANTILES = 40
 """Grid points for each of the two pivots of the generalised interval."""
+_ARCSINE_TAIL = 1.4
+"""Tail of the arcsine interval relative to Student's: the span of two 95 % intervals would cover 97 to 98 % of recorded
+seeds; with 93 % for this one it covers 94 to 97 %."""
 WIDE_RANGE = 0.10
 """Range of scores from which seeds count as unsteady: a normal spread of that size is rare, failed runs are not."""
 
@@ -45,7 +48,7 @@ def seed_interval(
     lower, upper = tail / candidates, 1 - tail
     least = stats.least_deviation(scores, items)
     student = _student(scores, least, (lower, upper))
-    arcsine = _arcsine_normal(scores, items, least, (lower, upper))
+    arcsine = _arcsine_normal(scores, items, least, (_ARCSINE_TAIL * lower, 1 - _ARCSINE_TAIL * (1 - upper)))
     low, high = min(student[0], arcsine[0]), max(student[1], arcsine[1])
     return Interval(max(0.0, float(low)), min(1.0, float(high)))
 

@@ -34,7 +34,7 @@ from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.worker import provenance
-from orchestrator.worker.job import Job, Listener, TrialReport
+from orchestrator.worker.job import ASKED_TO_STOP, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
@@ -209,7 +209,7 @@ class _Attempt:
                 self._finish(Status.DIVERGED, reason)
             case events.Interrupted(is_saved=is_saved):
                 saved = "with a checkpoint" if is_saved else "without a last checkpoint"
-                self._finish(Status.INTERRUPTED, f"stopped at step {event.step}, {saved}")
+                self._finish(Status.INTERRUPTED, f"{ASKED_TO_STOP} at step {event.step}, {saved}")
 
     def _finish(
         self, status: Status, reason: str = "", trace: str = "", metrics: dict[str, float] | None = None

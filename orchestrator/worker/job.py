@@ -10,6 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+ASKED_TO_STOP = "asked to stop"
+"""Start of the reason of an attempt that ended because its node leaves or the sweep stops; the rest says at which step
+it stopped, and whether it has written a last checkpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -154,7 +154,7 @@ class TestStorage:
     def test_trial_that_its_storage_interrupts_again_and_again_is_marked_failed_in_the_end(
         self, storage: Storage
     ) -> None:
-        script: Script = lambda *_: "interrupt storage failure: StorageError: the bucket is away"  # noqa: E731
+        script: Script = lambda *_: "interrupt StorageError: the bucket is away"  # noqa: E731
         outcome, tune = run(storage, study(seeds=1), script, max_failures=None)
         assert outcome.snapshot.progress.failed == 4 and set(tune.starts.values()) == {6}
 

@@ -32,7 +32,7 @@ def stops_slowly(job: str, pipe: Any) -> None:
     pipe.send(TrialReport(3, {}, "progress", stop_s=30.0))
     assert pipe.recv() == "stop"
     time.sleep(1.0)
-    pipe.send(TrialReport(4, {}, "end", "interrupted", "stopped at step 4, with a checkpoint"))
+    pipe.send(TrialReport(4, {}, "end", "interrupted", "asked to stop at step 4, with a checkpoint"))
     Path(job_path(job)).write_text("checkpoint")
 
 

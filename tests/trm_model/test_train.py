@@ -282,13 +282,13 @@ class AskedDuringEvaluation:
     """A `should_stop` that becomes true at the `nth` batch of evaluation, counted over the run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
-        self._batches, self._nth, answer = 0, nth, evaluate.settle
+        self._batches, self._nth, answer = 0, nth, evaluate.final_answers
 
         def counted(*arguments: Any, **options: Any) -> Any:
             self._batches += 1
             return answer(*arguments, **options)
 
-        monkeypatch.setattr(evaluate, "settle", counted)
+        monkeypatch.setattr(evaluate, "final_answers", counted)
 
     def __call__(self) -> bool:
         return self._batches >= self._nth

@@ -70,6 +70,24 @@ def test_trial_on_a_cpu_uses_no_gpu(tmp_path: Path) -> None:
     assert record.status is Status.FINISHED and record.attempts[0].start.gpu_count == 0
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EACCES, "storage failure: StorageError: cannot write"),
+        (errno.EDQUOT, "storage failure: No space left on device: StorageError: cannot write"),
+    ],
+)
+def test_fault_of_the_storage_interrupts_a_trial_and_is_not_its_failure(
+    code: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise StorageError("cannot write") from OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(attempt, "ensure_local", fails)
+    record = attempted(LocalStorage(tmp_path), tiny_config(), {})
+    assert (record.status, record.reason) == (Status.INTERRUPTED, reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Faulty(LocalStorage):
     """A folder of which writes fail as `fault` says, which is called with the path of every key."""
@@ -220,7 +238,7 @@ def test_lack_of_memory_is_a_result_with_both_figures_wherever_it_happens(
         raise RuntimeError(OUT_OF_MEMORY)
 
     if where == "tests":
-        monkeypatch.setattr(evaluate, "settle", fails)
+        monkeypatch.setattr(evaluate, "final_answers", fails)
     elif where == "open_dataset":
         monkeypatch.setattr(attempt, "ensure_local", fails)
     else:
@@ -250,7 +268,7 @@ def test_interrupted_trial_says_whether_a_checkpoint_was_written(
     if fails:
         faulty(failing("checkpoints/", errno.EIO, 100))
     reports, record = go(job, should_stop=lambda: True)
-    assert (reports[-1].status, reports[-1].reason) == ("interrupted", f"stopped at step 0, {expected}")
+    assert (reports[-1].status, reports[-1].reason) == ("interrupted", f"asked to stop at step 0, {expected}")
     assert record.reason == reports[-1].reason
     assert bool(record.status) and bool(list(tmp_path.rglob("step-*.safetensors"))) is not fails
 

@@ -77,7 +77,8 @@ def test_killed_server_is_noticed_and_replaced(fork_server_name: str) -> None:
     with pytest.raises(OSError):
         for _ in range(3):
             spare.run(f"{HERE}:ends")
-    with pytest.raises(ChildProcessError, match="gone, with its fork server"):
+    # The server may have reaped it in the moment between the two kills.
+    with pytest.raises(ChildProcessError, match=r"gone, with its fork server|exit code -9"):
         spare.receive()
     assert spare.join(60)
     for child in (first, spare):

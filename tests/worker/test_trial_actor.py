@@ -60,7 +60,7 @@ def test_grace_for_the_last_checkpoint_follows_the_measured_times(
     assert process.wait(5) is not None
     assert process.grace_s == 65.0  # 10 s and twice what it takes, at most the limit
     report = process.end(graceful=True)
-    assert report is not None and report.reason == "stopped at step 4, with a checkpoint"
+    assert report is not None and report.reason == "asked to stop at step 4, with a checkpoint"
     assert (tmp_path / "left").read_text() == "checkpoint"
 
 
@@ -123,7 +123,7 @@ def test_machine_that_leaves_ends_a_trial_with_its_own_report(actor: Any, monkey
     assert (result["kind"], result["silence_s"], result["done"]) == ("progress", 70.0, False)
     result = actor.step()
     assert result["done"] and (result["kind"], result["status"]) == ("end", "interrupted")
-    assert result["reason"] == "stopped at step 4, with a checkpoint"
+    assert result["reason"] == "asked to stop at step 4, with a checkpoint"
     with pytest.raises(RuntimeError, match="about to be taken away"):
         actor.reset_config({"job": Job("x", "s", "u", {}, "d").to_json()})
 
