@@ -88,6 +88,10 @@ def update(folder: Storage) -> int:
     return len(entries)
 
 
+def _line(trial_id: str, entry: Entry) -> bytes:
+    return json.dumps([trial_id, entry.versions, crc32(entry.line)]).encode() + b"\t" + entry.line
+
+
 def _is_json(name: str) -> bool:
     return name.endswith(".json")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -274,7 +273,7 @@ def _config_of(values: Mapping[str, Any], where: str) -> TrialConfig:
     for name, info in TrialConfig.model_fields.items():
         kind, value = info.annotation, values.get(name)
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Settings):
-            key = f"{name} {json.dumps(value)}"
+            key = f"{name} {value!r}"
             section = _sections.get(key)
             if section is None:
                 section = kind.parse(value, where=f"{where}: {name}")
