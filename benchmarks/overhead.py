@@ -51,8 +51,7 @@ def empty_trial(job: Any, pipe: Any) -> None:
 def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any]:
     import orchestrator.worker.trial_actor
     from orchestrator.execution import ray_cluster, tune
-    from orchestrator.execution.options import Callback
-    from orchestrator.execution.run import RunOptions, run_sweep
+    from orchestrator.execution.run import run_sweep
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
     from orchestrator.sweep import Resources, Sweep, configure
@@ -69,21 +68,26 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
             super().setup(config)
 
     fork_server.PRELOAD.append("overhead")  # as what it replaces is
-    started, start_ray = 0.0, ray_cluster._start_local
+    started = 0.0
 
-    def start_ray_first() -> None:
-        nonlocal started
-        start_ray()
-        started = time.perf_counter()
+    class TimedCluster(ray_cluster.RayCluster):
+        """Start Ray before the clock."""
 
-    tune.TrialActor, ray_cluster._start_local = EmptySlot, start_ray_first  # type: ignore[misc]
+        def start(self) -> None:
+            nonlocal started
+            super().start()
+            started = time.perf_counter()
+
+    def execute(controller: Any, slots: int) -> None:
+        tune.fit(controller, slots, EmptySlot)
+
     ray_cluster.LOCAL.update(_machine(slots, gpus))
     small = {"data.benchmark": "sudoku-4x4", "data.num_train": 32, "data.num_validation": 0, "data.num_test": 16}
     resources = Resources(cpus=0.01, gpus=1) if gpus else Resources()
     base = configure(get_recipe("sudoku-mini"), {**small, "data.blanks": 6, "train.max_steps": 1})
     sweep = Sweep(name="empty", base=base, seeds=trials, resources=resources, max_concurrent=slots)
     storage = open_storage(str(folder))
-    run_sweep(sweep, storage, RunOptions(), Callback())
+    run_sweep(sweep, storage, cluster=TimedCluster(None), execute=execute)
     ended_at = time.time()
     seconds = time.perf_counter() - started
     records = read_trials(storage, sweep.name)

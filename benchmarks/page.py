@@ -28,7 +28,7 @@ from typing import TypeVar
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
-from orchestrator.results.report import render_report
+from orchestrator.results.report import Report
 from tests.support.results import large_records
 
 T = TypeVar("T")
@@ -69,10 +69,10 @@ def main() -> None:
 
 def render(records: list, baselines: list, profile: cProfile.Profile | None) -> str:
     """The page, under the profiler if there is one."""
-    now = datetime(2026, 11, 22, tzinfo=UTC)
+    report = Report(records=records, now=datetime(2026, 11, 22, tzinfo=UTC), baselines=baselines)
     if profile is None:
-        return render_report(records, now=now, baselines=baselines)
-    return profile.runcall(render_report, records, now=now, baselines=baselines)
+        return report.html()
+    return profile.runcall(report.html)
 
 
 def timed(name: str, work: Callable[[], T]) -> T:

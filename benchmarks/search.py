@@ -25,8 +25,7 @@ from typing import Any
 
 from prediction import run_cells
 
-from orchestrator.execution.options import Callback
-from orchestrator.execution.run import RunOptions, run_sweep
+from orchestrator.execution.run import run_sweep
 from orchestrator.records.datasets import provide
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
@@ -91,7 +90,7 @@ def one_by_one(steps: int, storage: LocalStorage) -> dict[str, Any]:
 def searched(rule: str, steps: int, storage: LocalStorage) -> dict[str, Any]:
     """The same cells under the orchestrator."""
     sweep = search_of(steps, rule)
-    run_sweep(sweep, storage, RunOptions(), Callback())
+    run_sweep(sweep, storage)
     records = read_trials(storage, sweep.name)
     found = summary([record for record in records if record.stage == "explore"], os.cpu_count() or 1)
     confirmed = [record.result for record in records if record.stage == "confirm" and record.result]

@@ -1,12 +1,12 @@
-"""Points per second into MLflow: this project's projection, MLflow's own call per point, and Ray's MLflow callback.
+"""Measure points per second into MLflow: by this project's sync, a call per point, and Ray's MLflow callback.
 
     python benchmarks/tracking.py [--trials N] [--points N ...] [--rounds N] [--stores sqlite server] [--json FILE]
 
-Every side writes runs with the same points, parameters and final state, by turns, into stores of the same kind; ours
-writes the origin of each trial and its dataset besides. "Full batches" is what MLflow's client can do: points alone,
-1,000 to a request, no runs. A call for each point is so slow that those sides get `--others` trials instead of all. A
-figure is the median over rounds; a ratio is taken round by round. CPU time is that of the writing process: it says what
-is left of the rate on a machine that is shared.
+The sides take turns. Each writes runs with the same points, parameters and final state into a store of the same kind;
+the sync also writes the origin of each trial and its dataset. "Full batches" is the most that MLflow's client can do:
+points only, 1,000 to a request, without runs. A call per point is so slow that those sides get `--others` trials. A
+figure is the median over rounds; a ratio is taken round by round. CPU time is that of the writing process, which is
+comparable between a quiet and a shared machine.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from orchestrator.records.schema import (
     TrialRecord,
     TrialResult,
 )
+from orchestrator.sweep import Sweep, choice
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import MlflowSync
 from orchestrator.tracking.mlflow_connection import load_mlflow
@@ -52,15 +53,23 @@ METRICS = ("loss", "exact_accuracy", "cell_accuracy", "halting_steps")
 
 
 class Measured(NamedTuple):
-    """One side in one round."""
+    """Rates of one side in one round."""
 
     points_per_s: float
     points_per_cpu_s: float
 
 
-def made_record(seed: int, points: int) -> TrialRecord:
-    """A finished trial with about `points` points."""
-    config = TrialConfig(recipe="sudoku-mini", data=DataConfig(), seed=seed)
+BASE = TrialConfig(recipe="sudoku-mini", data=DataConfig())
+
+
+def make_sweep(name: str = "benchmark") -> Sweep:
+    """Return a study to which the records belong."""
+    return Sweep(name=name, base=BASE, space={"T": choice(1, 2)}, seeds=1)
+
+
+def make_record(seed: int, points: int) -> TrialRecord:
+    """Return a finished trial with about `points` points."""
+    config = BASE.model_copy(update={"seed": seed})
     rows = [
         Row(step, START_S + step, "train", {name: 1 / (step + seed + index) for index, name in enumerate(METRICS, 1)})
         for step in range(1, points // len(METRICS) + 1)
@@ -85,13 +94,13 @@ def made_record(seed: int, points: int) -> TrialRecord:
     )
 
 
-def ours(uri: str, records: Sequence[TrialRecord]) -> None:
-    """One synchronisation."""
-    MlflowSync(uri).sync(records, "benchmark", {"name": "benchmark"})
+def sync(uri: str, records: Sequence[TrialRecord]) -> None:
+    """Sync as the tracking of a sweep does."""
+    MlflowSync(uri).sync(make_sweep(), records)
 
 
 def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
-    """As a training script does it: a call for every parameter and every point."""
+    """Call MLflow for every parameter and every point, as training scripts do."""
     mlflow = load_mlflow()
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("per-call")
@@ -105,14 +114,14 @@ def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
 
 
 class _Trial:
-    """What Ray's callback wants of a trial of Tune's."""
+    """The part of a Tune trial that Ray's callback uses."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
 
 
 def ray_callback(uri: str, records: Sequence[TrialRecord]) -> None:
-    """`MLflowLoggerCallback`, called as Tune calls it."""
+    """Call `MLflowLoggerCallback` as Tune does."""
     load_mlflow()
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -127,14 +136,14 @@ def ray_callback(uri: str, records: Sequence[TrialRecord]) -> None:
 
 
 def batches_alone(uri: str, records: Sequence[TrialRecord]) -> None:
-    """Points only, all into one run by full requests: nothing through MLflow's client can be faster, one at a time."""
+    """Write points only, all into one run by full requests: the limit of MLflow's client, one request at a time."""
     mlflow = load_mlflow()
     client = mlflow.MlflowClient(uri)
     found = client.get_experiment_by_name("batches")
     run = client.create_run(found.experiment_id if found else client.create_experiment("batches"))
     points = [
         mlflow.entities.Metric(f"{index}/{point.name}", point.value, round(1000 * point.time_s), point.step)
-        for index, record in enumerate(records)  # a point that is there already is slow to refuse
+        for index, record in enumerate(records)  # MLflow is slow to ignore a point that it has
         for point in mlflow_view.points(mlflow_view.rows(record))
     ]
     for start in range(0, len(points), 1000):
@@ -142,25 +151,25 @@ def batches_alone(uri: str, records: Sequence[TrialRecord]) -> None:
 
 
 SIDES: dict[str, Callable[[str, Sequence[TrialRecord]], None]] = {
-    "projection": ours,
+    "sync": sync,
     "full batches": batches_alone,
     "call per point": per_call,
     "Ray's callback": ray_callback,
 }
-IN_BATCHES = ("projection", "full batches")
+IN_BATCHES = ("sync", "full batches")
 
 
 @contextmanager
 def sqlite_store(folder: Path) -> Iterator[str]:
-    """An empty database, its migrations done."""
+    """Create an empty database and yield its address."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    MlflowSync(uri).sync([], "none", {})
+    MlflowSync(uri).sync(make_sweep("none"), [])
     yield uri
 
 
 @contextmanager
 def server_store(folder: Path) -> Iterator[str]:
-    """`mlflow server` on an SQLite database."""
+    """Run `mlflow server` on an SQLite database and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -191,45 +200,43 @@ STORES = {"sqlite": sqlite_store, "server": server_store}
 
 
 def measure(side: str, uri: str, records: Sequence[TrialRecord]) -> Measured:
-    """Write the records once."""
+    """Write the records once and return the rates."""
     points = sum(len(row.metrics) for record in records for row in mlflow_view.rows(record))
-    gc.collect()  # what the side before left is not this one's to collect
+    gc.collect()  # garbage of the previous side
     began, cpu = time.perf_counter(), time.process_time()
     SIDES[side](uri, records)
     return Measured(points / (time.perf_counter() - began), points / (time.process_time() - cpu))
 
 
 def compare(store: str, trials: int, points: int, others: int, rounds: int) -> dict[str, Any]:
-    """All sides by turns into one kind of store; prints a line per side."""
-    sides = [side for side in SIDES if not (side == "through the API" and store == "server")]  # there, ours is that
+    """Measure all sides by turns with one kind of store; print a line per side."""
+    sides = list(SIDES)
     found: dict[str, list[Measured]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as place, STORES[store](Path(place)) as uri:
         for side in sides:  # connections, imports
-            measure(side, uri, [made_record(10**6, 8)])
+            measure(side, uri, [make_record(10**6, 8)])
         for number in range(rounds):
             for side in sides:
                 count = trials if side in IN_BATCHES else others
-                records = [made_record(1000 * number + index, points) for index in range(count)]
+                records = [make_record(1000 * number + index, points) for index in range(count)]
                 found[side].append(measure(side, uri, records))
     print(f"{store}: {trials} trials of {points} points")
     results = {}
     for side, measured in found.items():
-        ratios = [
-            own.points_per_s / other.points_per_s for own, other in zip(found["projection"], measured, strict=True)
-        ]
+        ratios = [own.points_per_s / other.points_per_s for own, other in zip(found["sync"], measured, strict=True)]
         results[side] = {
             "points_per_s": statistics.median(one.points_per_s for one in measured),
             "points_per_cpu_s": statistics.median(one.points_per_cpu_s for one in measured),
-            "projection_is_faster_by": statistics.median(ratios),
+            "sync_is_faster_by": statistics.median(ratios),
         }
         rate, cpu_rate, ratio = results[side].values()
         print(f"  {side:<16} {rate:>9,.0f} points/s  {cpu_rate:>9,.0f} per CPU second", end="")
-        print("" if side == "projection" else f"   projection {ratio:,.1f} x", flush=True)
+        print("" if side == "sync" else f"   sync {ratio:,.1f} x", flush=True)
     return results
 
 
 def main() -> None:
-    """Parse, measure, print, and write JSON if asked."""
+    """Parse the options, measure, print, and write JSON on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--points", type=int, nargs="+", default=[200, 2000], help="points of a trial")

@@ -22,14 +22,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """Build from plain values.
+    def parse(cls, values: Mapping[str, Any], where: str = "", context: Mapping[str, Any] | None = None) -> Self:
+        """Build from plain values. Validators see `context`.
 
         Raises:
             ConfigError: naming the field, the value and, for an unknown field, its nearest valid name.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, context=dict(context or {}))
         except ValidationError as error:
             raise ConfigError(*_explain(cls, error, where)) from None
 

@@ -10,10 +10,10 @@ import typer
 from orchestrator.errors import SweepError
 from orchestrator.resources.placement import parse_gpu
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Choice, Value
-from orchestrator.sweep.loader import load_sweep, parse_assignment
+from orchestrator.sweep.domains import Choice, Setting
+from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.plan_file import SUFFIX
-from orchestrator.sweep.settings import configure
+from orchestrator.sweep.settings import absolute_path, configure, parse_assignments
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
 from trm_model.recursion_file import pin, replace_in, trust
@@ -59,15 +59,13 @@ TrustOption = Annotated[
 CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU cores of every trial.")]
 
 
-def assignments(texts: list[str] | None, option: str) -> dict[str, list[Value]]:
+def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
     """`["T=1,2", "n=2"]` -> {"T": [1, 2], "n": [2]}."""
-    found: dict[str, list[Value]] = {}
-    for text in texts or []:
-        name, values = parse_assignment(text, option)
-        if name in found:
-            raise SweepError(f"{option} names {name!r} twice", f"Give all values at once: {option} {name}=1,2,3")
-        found[name] = values
-    pinned: dict[str, list[Value]] = replace_in(found, lambda address: pin(address, Path.cwd()))
+    found = {
+        name: [absolute_path(name, value, Path.cwd()) for value in values]
+        for name, values in parse_assignments(texts, option).items()
+    }
+    pinned: dict[str, list[Setting]] = replace_in(found, lambda address: pin(address, Path.cwd()))
     return pinned
 
 
@@ -77,7 +75,7 @@ def trust_recursions(files: list[Path] | None) -> None:
         trust(file)
 
 
-def single_values(texts: list[str] | None) -> dict[str, Value]:
+def single_values(texts: list[str] | None) -> dict[str, Setting]:
     """`["lr=1e-3"]` -> {"lr": 0.001}."""
     found = {}
     for name, values in assignments(texts, "--set").items():

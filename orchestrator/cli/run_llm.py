@@ -17,7 +17,7 @@ from orchestrator.errors import SweepError
 from orchestrator.evaluation.llm.answers import Answers
 from orchestrator.evaluation.llm.endpoint import Endpoint, Request
 from orchestrator.evaluation.llm.ledger import Ledger, Prices
-from orchestrator.evaluation.llm.measure import Effort, Ending, Interview, Progress, most_usd
+from orchestrator.evaluation.llm.measure import Effort, Measurement, Progress, RunStatus, most_usd
 from orchestrator.evaluation.llm.questions import Question, load_questions
 from orchestrator.evaluation.llm.score import summarise
 from orchestrator.execution.signals import stop_signals
@@ -32,7 +32,12 @@ from trm_data import Dataset
 from trm_data.errors import ConfigError, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-_EXIT_CODES = {Ending.COMPLETE: 0, Ending.BUDGET: 4, Ending.UNANSWERED: 1, Ending.INTERRUPTED: 130}
+_EXIT_CODES = {
+    RunStatus.COMPLETE: 0,
+    RunStatus.BUDGET: 4,
+    RunStatus.UNANSWERED: 1,
+    RunStatus.INTERRUPTED: 130,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +86,14 @@ def ask_all(asked: Asked, url: str, as_json: bool) -> int:
             folder.create("measurement.json", to_json_bytes(plan.plain()))
             answers = Answers(folder)
             ledger = Ledger(asked.max_usd, answers.spent_usd + answers.lost_usd)
-            ending = _interview(asked, dataset, questions, endpoint, answers, ledger, prices)
+            ending = _measure(asked, dataset, questions, endpoint, answers, ledger, prices)
             measured = None
-            if ending is Ending.COMPLETE:
+            if ending is RunStatus.COMPLETE:
                 measured = summarise(plan, dataset, questions, answers, asked.effort.attempts)
                 store(folder, measured)
     finally:
         endpoint.close()
-    _tell_ending(ending, ledger, answers, questions)
+    _show_status(ending, ledger, answers, questions)
     if measured is not None:
         _show(measured, storage, as_json)
     return _EXIT_CODES[ending]
@@ -146,7 +151,7 @@ def _alone(folder: Storage, plan: Plan) -> Iterator[None]:
         lock = Lease(folder, plan.name).__enter__()
     except SweepError:
         raise UserError(
-            f"{plan.model} is being asked by another process already", "Wait for it, or end it first"
+            f"{plan.model} is already being measured by another process", "Wait for it, or stop it first"
         ) from None
     try:
         yield
@@ -154,7 +159,7 @@ def _alone(folder: Storage, plan: Plan) -> Iterator[None]:
         lock.__exit__(None, None, None)
 
 
-def _interview(
+def _measure(
     asked: Asked,
     dataset: Dataset,
     questions: list[Question],
@@ -162,9 +167,9 @@ def _interview(
     answers: Answers,
     ledger: Ledger,
     prices: Prices,
-) -> Ending:
+) -> RunStatus:
     stop = threading.Event()
-    threading.Thread(target=_announce, args=(stop,), daemon=True).start()
+    threading.Thread(target=_wait_for_stop, args=(stop,), daemon=True).start()
     with stop_signals(stop), bar() as progress:
         task = progress.add_task(asked.model, total=len(questions), note="")
 
@@ -172,27 +177,27 @@ def _interview(
             note = f"{done.solved} solved, {dollars(done.usd)} of {dollars(asked.max_usd)}"
             progress.update(task, completed=done.items, note=note)
 
-        interview = Interview(
-            dataset, endpoint, answers, ledger, prices, asked.effort, stop=stop, tell=tell, rng=random.Random(0)
+        measurement = Measurement(
+            dataset, endpoint, answers, ledger, prices, asked.effort, stop=stop, on_progress=tell, rng=random.Random(0)
         )
-        return interview.run(questions)
+        return measurement.run(questions)
 
 
-def _announce(stop: threading.Event) -> None:
+def _wait_for_stop(stop: threading.Event) -> None:
     stop.wait()
-    err.print("finishing the questions under way, which cost money; Ctrl-C again leaves them")
+    err.print("finishing open requests, which cost money; press Ctrl-C again to abandon them")
 
 
-def _tell_ending(ending: Ending, ledger: Ledger, answers: Answers, questions: list[Question]) -> None:
+def _show_status(ending: RunStatus, ledger: Ledger, answers: Answers, questions: list[Question]) -> None:
     spent = f"{dollars(ledger.spent_usd)} spent"
     if answers.lost:
         spent += f", of it at most {dollars(answers.lost_usd)} on {answers.lost} questions without an answer"
     open_items = sum(answers.get(question.item, 1) is None for question in questions)
     words = {
-        Ending.COMPLETE: "complete",
-        Ending.BUDGET: f"stopped before --max-usd {dollars(ledger.limit_usd)} could be exceeded; raise it to go on",
-        Ending.UNANSWERED: "some questions got no answer; the same command asks them again",
-        Ending.INTERRUPTED: "stopped; the same command goes on",
+        RunStatus.COMPLETE: "complete",
+        RunStatus.BUDGET: f"stopped before exceeding --max-usd {dollars(ledger.limit_usd)}; raise it to continue",
+        RunStatus.UNANSWERED: "some questions have no answer; run the same command again",
+        RunStatus.INTERRUPTED: "stopped; run the same command to resume",
     }
     err.print(f"{words[ending]}: {len(questions) - open_items} of {len(questions)} asked, {spent}")
 

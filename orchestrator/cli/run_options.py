@@ -43,6 +43,15 @@ CanaryOption = Annotated[
 ReuseOption = Annotated[
     bool, typer.Option("--reuse", help="Take over trials that other sweeps of the storage have finished.")
 ]
+MaxFailuresOption = Annotated[
+    int,
+    typer.Option(
+        "--max-failures", min=0, help="Stop after so many failures in a row with the same reason; 0 never stops."
+    ),
+]
+RetriesOption = Annotated[
+    int, typer.Option("--retries", min=0, help="Times that a trial which failed by itself runs again.")
+]
 MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: trials that may start.")]
 MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Budget: GPU-hours.")]
 MaxUsdOption = Annotated[
@@ -60,6 +69,8 @@ def run_options(
     share_gpus: bool,
     canary: bool | None,
     reuse: bool,
+    max_failures: int,
+    retries: int,
     **limits: float | None,
 ) -> dict[str, Any]:
     """Build the arguments of `RunOptions`. Raises UserError for an empty limit or an unknown preference."""
@@ -73,12 +84,14 @@ def run_options(
         "share_gpus": share_gpus,
         "canary": canary,
         "reuse": reuse,
+        "max_failures": max_failures or None,
+        "retries": retries,
         "budget": Budget.parse(limits, "budget"),
     }
 
 
 def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None, options: dict[str, Any]) -> None:
-    """Run, show, track; exit code 0 when complete, 3 when stopped before."""
+    """Run, show, track. Exits with a code of `ExitCode`."""
     from orchestrator.cli.commands.notify import notified
     from orchestrator.cli.views.live import Live, closing_words
     from orchestrator.execution.run import RunOptions, SweepStatus, run_sweep
@@ -93,12 +106,12 @@ def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None
         tracked(sweep, storage, tracking, _warn) as tracker,
         Live(sweep) as live,
     ):
-        ran = run_sweep(sweep, storage, RunOptions(**options), live)
+        ran = run_sweep(sweep, storage, RunOptions(**options), [live])
     closing_words(sweep, storage, ran, tracker.uri)
-    if ran.ending is SweepStatus.ABANDONED:
+    if ran.status is SweepStatus.ABANDONED:
         sys.stdout.flush()
-        os._exit(3)  # Ray's own shutdown would wait for what is gone
-    raise typer.Exit(0 if ran.ending is SweepStatus.COMPLETE else 3)
+        os._exit(ran.exit_code)  # Ray's own shutdown at exit would wait for what is gone
+    raise typer.Exit(ran.exit_code)
 
 
 def _warn(text: str) -> None:

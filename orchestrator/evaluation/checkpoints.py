@@ -1,4 +1,4 @@
-"""Trained checkpoints scored in several ways, without training them again: depth, votes, rollouts, ensembles."""
+"""Score trained checkpoints in several ways: supervision steps, votes, rollouts, ensembles."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ class Scored:
 
     cell: Cell
     checkpoint: str
-    """Where it lies; `ensemble of N` for several."""
+    """Its path; `ensemble of N` for several."""
     result: EvalResult
     seconds: float
     flops: float
 
     @property
     def prefix(self) -> str:
-        """In front of the names of an ensemble's metrics."""
+        """Prefix of the names of an ensemble's metrics."""
         return "" if "exact_accuracy" in self.result.metrics else "ensemble_"
 
     def metric(self, name: str) -> float | None:
-        """A metric by its plain name; None where this evaluation has none such."""
+        """Return a metric by its plain name; None if this evaluation does not have it."""
         return self.result.metrics.get(self.prefix + name)
 
     def interval(self, name: str) -> Interval | None:
-        """95 %: over items for what is right or wrong of each (Wilson), over tasks for ARC's pass@k."""
+        """Return the 95 % interval of a metric: over items (Wilson), or over tasks for ARC's pass@k (bootstrap)."""
         value, result = self.metric(name), self.result
         if value is None:
             return None
@@ -73,7 +73,7 @@ class Scored:
         return wilson(value, result.items)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         passed = (name.removeprefix(self.prefix) for name in self.result.metrics if "pass@" in name)
         names = ("exact_accuracy", "valid_accuracy", *passed)
         return {
@@ -90,27 +90,10 @@ class Scored:
         }
 
 
-def parse_vary(texts: Sequence[str] | None) -> dict[str, list[str]]:
-    """`["D=16,64", "votes=1,10"]` -> {"D": ["16", "64"], "votes": ["1", "10"]}.
-
-    Raises:
-        ConfigError: one is not of that form, or a name comes twice.
-    """
-    found: dict[str, list[str]] = {}
-    for text in texts or []:
-        name, sign, values = text.partition("=")
-        if not sign or not name or not all(value.strip() for value in values.split(",")):
-            raise ConfigError(f"--vary {text!r} is not of the form NAME=VALUE[,VALUE...]", "Example: --vary D=16,64")
-        if name in found:
-            raise ConfigError(f"--vary names {name!r} twice", f"Give all values at once: --vary {name}=1,2,3")
-        found[name] = [value.strip() for value in values.split(",")]
-    return found
-
-
 def expand(
     base: EvaluationConfig, weights: str, models: Sequence[ModelConfig], vary: Mapping[str, Sequence[str]]
 ) -> list[Cell]:
-    """Every combination of the values, each once: rollouts differ by their noise alone, so K = 1 has none.
+    """Return every combination of the values once. Rollouts differ by their noise alone, so K = 1 has no noise.
 
     Raises:
         ConfigError: a setting that cannot be varied at evaluation, or a value that it does not take.
@@ -133,7 +116,7 @@ def expand(
 
 
 def _is_trained(name: str, values: Sequence[str], models: Sequence[ModelConfig]) -> bool:
-    """Whether `name` is a setting of the models, with the value that they were trained with.
+    """Return whether `name` is a model setting with the value that the models were trained with.
 
     Raises:
         ConfigError: it has another value, or nothing has this name.
@@ -165,11 +148,11 @@ def score(
     progress: Callable[[str, int, int], None] = lambda *_: None,
     timer: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Scored]:
-    """Every checkpoint in every way and, where there are several, all of them voting together.
+    """Score every checkpoint in every way and, if there are several, also all of them voting together.
 
     Args:
         seed: of the noise; None takes each checkpoint's own.
-        progress: told what is being scored, and how many forward passes of how many are done.
+        progress: called with the label of the cell, forward passes done, and forward passes in all.
 
     Raises:
         UserError: a checkpoint of another dataset, more votes than trained views, no such weights.
@@ -201,7 +184,11 @@ def score(
 
 
 def _ready(trained: Trained, dataset: Dataset, device: str) -> Model:
-    """The model where it is to run. Raises CheckpointError if the dataset means something else than in training."""
+    """Return the model on its device.
+
+    Raises:
+        CheckpointError: the dataset was encoded differently in training.
+    """
     copies, runtime = trained.config.data.num_augmentations, trained.config.runtime
     trained.check_dataset(dataset.id_map_hash(copies), dataset.vocab_size, dataset.seq_len)
     where = resolve_device(device)

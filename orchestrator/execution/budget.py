@@ -1,28 +1,27 @@
-"""What a sweep may still start: its budget, less what is spent and what the running trials will still take.
+"""Budget admission: start a trial only if spent + committed + estimated cost stays within the limits.
 
-Near a limit no trial starts that would not finish by the estimate; those that run end by themselves, or, where the
-estimate was wrong and a limit is passed, are stopped with a checkpoint.
+Near a limit no trial starts that would not finish by the estimate. Those that run end by themselves. Where the estimate
+was wrong and a limit is exceeded, they are stopped with a checkpoint.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from orchestrator.errors import SweepError
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
-from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
-from orchestrator.resources.usage import Budget, Spent, exceeded, spending
+from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
+from orchestrator.resources.usage import UNITS, Budget, Spent, exceeded, spending
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure
-from orchestrator.sweep.space import cells
-
-UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
+from orchestrator.sweep.trials import cells
 
 
 class BudgetTracker:
-    """Admits trials to a sweep with a budget. `wall_hours` counts from this start of the driver."""
+    """Admit trials to a sweep with a budget. `wall_hours` counts from this start of the driver."""
 
     def __init__(self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float]) -> None:
         self.budget = budget
@@ -32,7 +31,7 @@ class BudgetTracker:
         self._begun_s = clock()
 
     def check(self, trial_id: str, need: TrialCost) -> str | None:
-        """Why a trial must not start, in words; None if it may."""
+        """Return why a trial must not start; None if it may."""
         spent = self._spent()
         running = [one for one, _ in self._running.values()]
         asked = {
@@ -54,22 +53,22 @@ class BudgetTracker:
         return None
 
     def started(self, trial_id: str, need: TrialCost) -> None:
-        """A trial was sent off."""
+        """Commit the estimated cost of a trial that was submitted."""
         self._running[trial_id] = need, self._clock()
 
     def release(self, trial_id: str) -> None:
-        """A trial that was sent off has not begun."""
+        """Take the estimate of a submitted trial back: it has not begun."""
         self._running.pop(trial_id, None)
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial has ended, or was interrupted."""
+        """Replace the estimate of a trial by what its attempts have used."""
         self._running.pop(record.trial_id, None)
         self._records[record.trial_id] = record
 
     def exceeded(self) -> str | None:
-        """The limit that is passed by now, by running trials too; their number is no reason to stop them."""
+        """Return the limit that is exceeded by now, running trials included. Their number is no reason to stop them."""
         spent = self._spent()
-        # What a running trial has used up: of its need the share of its hours that have gone by.
+        # A running trial has used the share of its estimate that corresponds to the time that has passed.
         running = self._running.values()
         shares = [(need, self._hours_since(start_s) / max(need.hours, 1e-12)) for need, start_s in running]
         now = Spent(
@@ -86,7 +85,12 @@ class BudgetTracker:
         return known is None or not known.attempts
 
     def _spent(self) -> Spent:
-        return spending([r for key, r in self._records.items() if key not in self._running], self._clock())
+        # What a running trial has used in earlier attempts stays spent; its present one is added from its estimate.
+        records = [
+            replace(record, status=Status.INTERRUPTED) if key in self._running else record
+            for key, record in self._records.items()
+        ]
+        return spending(records, self._clock())
 
     def _hours_since(self, then_s: float) -> float:
         return (self._clock() - then_s) / 3600
@@ -100,7 +104,7 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     """
     if budget == Budget():
         return
-    pace, budget_tracker = TrialCostModel(records), BudgetTracker(budget, records, time.time)
+    pace, budget_tracker = RuntimeModel(records), BudgetTracker(budget, records, time.time)
     settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
     needs = [
         pace.need(config, device, gpus=resources.gpus, cpus=resources.cpus)

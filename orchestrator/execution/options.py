@@ -1,24 +1,34 @@
-"""How a driver is told to run, and how it may end."""
+"""What a run is given, what it shows while it runs, and how it ends."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.failures import ExitCode
+from orchestrator.records.progress import SweepProgress
+from orchestrator.records.schema import Status
 from orchestrator.resources.placement import Preference
 from orchestrator.resources.usage import Budget
-from orchestrator.search.planner import Planner
+
+MAX_FAILURES = 5
+"""Trials in a row that fail with one reason, after which a sweep stops. A faulty setting, a missing file or a broken
+machine fails every trial alike, while independent faults seldom repeat five times."""
 
 
 class SweepStatus(StrEnum):
-    """How a driver ended."""
+    """How a run ended."""
 
     COMPLETE = "complete"
+    """Nothing of the plan is left, failed trials included."""
     STOPPED = "stopped"
+    """Stopped by the user, or because the storage was full or away for too long."""
     OUT_OF_BUDGET = "out of budget"
+    FAILING = "failing"
+    """Stopped because trials failed one after the other with the same reason."""
     ABANDONED = "abandoned"
-    """Stopped, but Ray did not answer any more: the process must end without waiting for it."""
+    """Stopped, but Ray no longer answers: the process must end without waiting for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,34 +36,116 @@ class RunOptions:
     """Where and how to run: nothing here changes a result."""
 
     address: str | None = None
+    """HOST:PORT of a running Ray cluster; None starts a private Ray on this machine."""
     max_concurrent: int | None = None
     max_gpus: float | None = None
     budget: Budget = field(default_factory=Budget)
     prefer: Preference = "cost"
     share_gpus: bool = False
-    """A trial that asks for one GPU gets the share of it that its predicted memory needs."""
+    """Give a trial that asks for one GPU the share of it that its predicted memory needs."""
     canary: bool | None = None
-    """Whether the first trial on a GPU type goes ahead alone; None: on clusters with GPUs."""
+    """Whether the first trial on a GPU type runs alone at first; None: on clusters with GPUs."""
     reuse: bool = False
     """Take over what other sweeps of the storage have finished."""
     is_stored: bool = False
     """The definition comes from the storage: no puzzle source that it names is opened."""
+    max_failures: int | None = MAX_FAILURES
+    """Failures in a row with the same reason that stop the sweep; None never stops it."""
+    retries: int = 0
+    """Times that a trial which failed by itself runs again, from its last checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSnapshot:
+    """A trial at one moment. Never changes, so displays may keep it."""
+
+    trial_id: str
+    stage: str
+    family: str
+    seed: int
+    status: Status
+    step: int
+    max_steps: int
+    value: float | None
+    """Newest value of the sweep's metric."""
+    reason: str = ""
+    """Why it ended as it did; empty where there is nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSnapshot:
+    """A sweep at one moment. Never changes, so displays may keep it and read it from any thread."""
+
+    name: str
+    metric: str
+    progress: SweepProgress
+    trials: Sequence[TrialSnapshot]
+    """Trials that were started or recorded, in the order of their first start."""
+    slots: int = 1
+    """Trials that may run at once."""
+    is_exhausted: bool = False
+    """Whether a search's space held fewer configurations than were asked for."""
+
+    @property
+    def running(self) -> list[TrialSnapshot]:
+        """Return the trials that run now."""
+        return [trial for trial in self.trials if trial.status is Status.RUNNING]
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Return the number of trials by status, without zeros."""
+        found = dict.fromkeys(Status, 0)
+        for trial in self.trials:
+            found[trial.status] += 1
+        return {status: count for status, count in found.items() if count}
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOutcome:
+    """How a run ended, and what it found."""
+
+    status: SweepStatus
+    snapshot: SweepSnapshot
+    reason: str = ""
+    """What stopped it: a limit of the budget, an error, a repeated failure; empty where the user did."""
+    best: TrialSnapshot | None = None
+    """The best explored trial of a search; `value` is its score on the validation split."""
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code of a command that ran the sweep."""
+        if self.status is SweepStatus.COMPLETE:
+            return ExitCode.FAILED if self.snapshot.progress.failed else ExitCode.COMPLETE
+        return ExitCode.FAILED if self.status is SweepStatus.FAILING else ExitCode.STOPPED
 
 
 class Callback:
-    """Hears how a sweep gets on. This one says nothing."""
+    """Receive the events of a sweep. Override the methods that matter; each does nothing here.
 
-    def building(self, stage: str, done: int, total: int) -> None:
-        """A dataset is being built."""
+    Every method is called from the thread that called `run_sweep`, one at a time, and never holds up a trial. What a
+    method raises is logged once and never stops the sweep.
+    """
 
-    def started(self, planner: Planner, slots: int) -> None:
-        """Trials are about to start."""
+    def on_build(self, stage: str, done: int, total: int) -> None:
+        """Handle progress of the dataset that is built before the first trial."""
 
-    def refresh(self, planner: Planner) -> None:
-        """Called a few times a second from the main thread."""
+    def on_sweep_start(self, snapshot: SweepSnapshot) -> None:
+        """Handle the start: Ray runs, and trials are about to start."""
 
-    def trial_ended(self, planner: Planner, record: TrialRecord) -> None:
-        """A trial has ended. Called from the driver's own thread."""
+    def on_trial_start(self, trial: TrialSnapshot) -> None:
+        """Handle a trial that was submitted; it may still wait for its resources."""
 
-    def remark(self, text: str) -> None:
-        """Something that the user should know, in one line. Called from any thread."""
+    def on_trial_report(self, trial: TrialSnapshot) -> None:
+        """Handle an evaluation of a running trial."""
+
+    def on_trial_end(self, trial: TrialSnapshot, progress: SweepProgress) -> None:
+        """Handle the end of a trial, or its interruption."""
+
+    def on_progress(self, snapshot: SweepSnapshot) -> None:
+        """Handle the passage of time: called a few times per second."""
+
+    def on_message(self, text: str) -> None:
+        """Handle one line of text for the user."""
+
+    def on_sweep_end(self, outcome: SweepOutcome) -> None:
+        """Handle the end of the run. Not called where `run_sweep` raises."""

@@ -1,33 +1,43 @@
-"""Joining Ray: a private one on this machine, or a running cluster by its address."""
+"""Start a private Ray on this machine, or join a running cluster by its address, and notice when it is gone."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import platform
-from contextlib import suppress
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from orchestrator.errors import ClusterError
+from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
+from orchestrator.resources.nodes import Cluster, describe_cluster, require_answer, scales
+from orchestrator.worker.fork_server import next_process
 from trm_data.errors import first_line
 
-QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records are the truth: no CSV, JSON or TensorBoard beside them
+logger = logging.getLogger(__name__)
+
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records hold the results: no CSV, JSON or TensorBoard as well
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's own snapshots cost O(trials) each and are never read
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost machine is no news: the driver places its trial anew
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost node is no news: the driver requeues its trials
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops by itself, on SIGTERM too
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_enable_worker_prestart": "0",  # a process per core that no slot would use, at the busiest moment
-    "RAY_prestart_worker_first_driver": "0",  # the same once more
+    "RAY_enable_worker_prestart": "0",  # a process per core that no actor would use, at the busiest moment
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it turns SIGTERM into an abort
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
-"""Read by Ray when it starts in this process; set here because it has no other interface for them."""
+"""Environment variables that Ray reads in this process; it has no other interface for them."""
 
 LOCAL: dict[str, Any] = {
     "include_dashboard": False,
@@ -35,66 +45,217 @@ LOCAL: dict[str, Any] = {
     "logging_level": "ERROR",
     "object_store_memory": 128 * 2**20,  # trials hand over small dictionaries; Ray's default is a third of the memory
 }
-"""Of `ray.init`, for a private Ray."""
+"""Arguments of `ray.init` for a private Ray."""
+
+START_ATTEMPTS = 3
+"""Ray gives itself 30 s to start, which a busy machine may exceed; the next attempt finds its files cached."""
+MISSED_ANSWERS = 3
+"""Times in a row that a cluster's head may leave unanswered before it counts as lost."""
+SHUTDOWN_S = 30.0
+TOKEN_FILE = Path(".ray") / "auth_token"
+"""Below the home folder: where Ray looks for the token of a cluster."""
 
 
-def connect(address: str | None) -> None:
-    """Start a private Ray on this machine (None) or join the cluster at HOST:PORT.
+class RayCluster:
+    """The Ray that a run uses. `address`: HOST:PORT of a running cluster; None for a private Ray on this machine."""
 
-    Raises:
-        ClusterError: nothing answers there, it refuses the token, or its versions differ.
-    """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    if address is None:
-        _start_local()
-    else:
-        _join(address)
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+        self._stack = ExitStack()
+        self._processes: dict[str, psutil.Process] = {}
+        """Processes without which a private Ray hangs, by name."""
+        self._missed = 0
 
+    def start(self) -> None:
+        """Start a private Ray, or join the cluster.
 
-def _start_local() -> None:
-    import ray
-
-    try:
-        ray.init("local", **LOCAL)  # never an address that another Ray left behind on this machine
-    except Exception as error:  # a bare Exception, where the machine is too busy for the 30 s that Ray gives itself
-        if "timed out" not in str(error):
+        Raises:
+            ClusterError: Ray does not start, nothing answers there, it refuses the token, or its versions differ.
+        """
+        self._stack.callback(remove_scratch_folder)
+        self._stack.enter_context(environment(SETTINGS, override=False))
+        try:
+            if self.address is None:
+                self._start_private()
+            else:
+                self._stack.enter_context(environment(_authentication(), override=False))
+                _reload_token()
+                _join(self.address)
+        except BaseException:
+            self._stack.close()
             raise
-        raise ClusterError(
-            f"Ray does not start on this machine: {first_line(error)}", "Try again when it has less to do"
-        ) from error
-    _end_autoscaler()
+
+    def shutdown(self, limit_s: float = SHUTDOWN_S) -> bool:
+        """Leave Ray, and end it if it is private. Returns whether that was done in time."""
+        import ray
+
+        # Without its raylet, ray.shutdown may wait for ever.
+        thread = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+        thread.start()
+        thread.join(limit_s)
+        self._stack.close()
+        return not thread.is_alive()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return `ray.nodes()`."""
+        import ray
+
+        found: list[dict[str, Any]] = ray.nodes()
+        return found
+
+    def resources(self) -> dict[str, float]:
+        """Return `ray.cluster_resources()`."""
+        import ray
+
+        found: dict[str, float] = ray.cluster_resources()
+        return found
+
+    def scales(self) -> bool:
+        """Return whether an autoscaler starts nodes on demand."""
+        return self.address is not None and scales()
+
+    def preloaded(self) -> AbstractContextManager[Any]:
+        """Import torch for all trials of this machine while Ray starts its first workers, if Ray is private."""
+        return closing(next_process(is_quiet=True)) if self.address is None else nullcontext()
+
+    def failure(self) -> str:
+        """Return why Ray can no longer be used; an empty string while it works. To be asked every few seconds."""
+        if self.address is None:
+            gone = next((name for name, process in self._processes.items() if not _is_alive(process)), None)
+            return f"Ray's {gone} on this machine has died" if gone else ""
+        try:
+            require_answer(self.address)
+        except ClusterError:
+            self._missed += 1
+        else:
+            self._missed = 0
+        return f"the Ray cluster at {self.address} no longer answers" if self._missed >= MISSED_ANSWERS else ""
+
+    def _start_private(self) -> None:
+        import ray
+
+        folder = scratch_folder() / "ray"
+        self._stack.enter_context(environment(_token(), override=True))
+        self._stack.enter_context(_listen_on_loopback())
+        _reload_token()
+        self._stack.callback(_reload_token)
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                ray.init("local", **LOCAL, _temp_dir=str(folder))  # never an address that another Ray left behind
+                break
+            except Exception as error:  # a bare Exception, where Ray's own limit is exceeded
+                if "timed out" not in str(error):
+                    raise
+                with suppress(Exception):
+                    ray.shutdown()
+                if attempt == START_ATTEMPTS:
+                    raise ClusterError(
+                        f"Ray does not start on this machine after {attempt} attempts: {first_line(error)}",
+                        "Try again when it has less to do",
+                    ) from error
+                logger.warning("Ray did not start, trying again: %s", first_line(error))
+        _end_autoscaler()
+        children = psutil.Process().children()
+        self._processes = {one.name(): one for one in children if one.name() in ("raylet", "gcs_server")}
+
+
+@contextmanager
+def environment(values: dict[str, str], *, override: bool) -> Iterator[None]:
+    """Set environment variables while the block runs; without `override` those that are set stay as they are."""
+    before = {name: os.environ.get(name) for name in values}
+    for name, value in values.items():
+        if override or before[name] is None:
+            os.environ[name] = value
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is not None:
+                os.environ[name] = old
+            else:
+                os.environ.pop(name, None)
+
+
+def _token() -> dict[str, str]:
+    """Return a new token for a private Ray. It is passed on in the environment and never written to a file."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _reload_token() -> None:
+    """Make Ray read its token again: it keeps the first one that it has read in a process."""
+    if "ray" not in sys.modules:
+        return
+    with _private_interface("its authentication token is not read again"):
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # without stubs
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _listen_on_loopback() -> Iterator[None]:
+    """Let a private Ray use 127.0.0.1 as its address, so that its servers listen on no other interface.
+
+    `ray.init` replaces a loopback address by the machine's; only this constant, which macOS and Windows set, prevents
+    that.
+    """
+    constants: Any = None
+    with _private_interface("it listens on all interfaces"):
+        from ray._private import ray_constants
+
+        constants = ray_constants
+        before = constants.ENABLE_RAY_CLUSTER
+        constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        if constants is not None:
+            constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _private_interface(consequence: str) -> Iterator[None]:
+    """Warn instead of failing where another version of Ray lacks what the block uses."""
+    try:
+        yield
+    except (ImportError, AttributeError) as error:
+        logger.warning("Ray %s has changed: %s (%s)", importlib.metadata.version("ray"), consequence, error)
 
 
 def _end_autoscaler() -> None:
-    """A private Ray has nothing to scale, and `ray.shutdown` waits for that process for a second in vain: it is asked
-    to end when what it wants to tell its end has gone already."""
+    """Kill the autoscaler of a private Ray: it has nothing to scale, and `ray.shutdown` waits a second for it."""
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if any("ray/autoscaler/" in part and part.endswith("monitor.py") for part in child.cmdline()):
                 child.kill()
 
 
-def check_cluster(address: str) -> None:
-    """Ask the head who it is, before anything is built for it.
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def check_cluster(address: str) -> Cluster:
+    """Describe a cluster and check its versions, before anything is built for it.
 
     Raises:
         ClusterError: nobody listens at HOST:PORT, the token is refused, or the versions differ.
     """
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
-        # Since 2.59 a head with a token file asks for it, but ray.init with an explicit address sends none by default.
-        os.environ["RAY_AUTH_MODE"] = "token"
-    from orchestrator.resources.nodes import describe_cluster
-
-    cluster = describe_cluster(address)
-    here = {"Ray": importlib.metadata.version("ray"), "Python": platform.python_version()}
-    there = {"Ray": cluster.ray_version, "Python": cluster.python_version}
-    for name, version in here.items():
-        if there[name] and there[name] != version:
+    _protect_token_file()
+    with environment(_authentication(), override=False):
+        _reload_token()
+        cluster = describe_cluster(address)
+    own = {"Ray": importlib.metadata.version("ray"), "Python": platform.python_version()}
+    theirs = {"Ray": cluster.ray_version, "Python": cluster.python_version}
+    for name, version in own.items():
+        if theirs[name] and theirs[name] != version:
             raise ClusterError(
-                f"the cluster at {address} runs {name} {there[name]}, this machine {version}",
-                f"Install {name} {there[name]} here, or start the driver on the cluster's head",
+                f"the cluster at {address} runs {name} {theirs[name]}, this machine {version}",
+                f"Install {name} {theirs[name]} here, or start the driver on the cluster's head",
             )
+    return cluster
 
 
 def _join(address: str) -> None:
@@ -103,12 +264,26 @@ def _join(address: str) -> None:
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except Exception as error:  # Ray raises many types here, each for something that only the user can mend
+    except Exception as error:  # Ray raises many types here, each for something that only the user can fix
         raise ClusterError(
-            f"cannot join the Ray cluster at {address}: {first_line(error)}", "Look at `trm doctor --address`"
+            f"cannot join the Ray cluster at {address}: {first_line(error)}", "See `trm doctor --address`"
         ) from error
 
 
-def _has_token() -> bool:
+def _authentication() -> dict[str, str]:
+    """Return what makes Ray send the token of a cluster, if this user has one.
+
+    Since 2.59 a head with a token file asks for it, but `ray.init` with an explicit address sends none by default.
+    """
     named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
+    return {"RAY_AUTH_MODE": "token"} if named or (Path.home() / TOKEN_FILE).is_file() else {}
+
+
+def _protect_token_file() -> None:
+    """Make the token file of this user readable by nobody else: `ray get-auth-token --generate` leaves it open."""
+    file = Path.home() / TOKEN_FILE
+    with suppress(OSError):
+        status = file.stat()
+        if status.st_uid == os.getuid() and status.st_mode & 0o077:
+            file.chmod(0o600)
+            logger.warning("%s was readable by other users: its mode is now 0600", file)

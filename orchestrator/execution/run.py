@@ -1,94 +1,183 @@
-"""Run a sweep to its end, or go on with it where it was left."""
+"""Run a sweep to its end, or resume it from its records."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from orchestrator.errors import SweepError
+from orchestrator.execution.allocator import Allocator
 from orchestrator.execution.budget import require_budget_for_one
-from orchestrator.execution.driver import Driver
-from orchestrator.execution.options import Callback, RunOptions, SweepStatus
-from orchestrator.execution.ray_cluster import check_cluster
+from orchestrator.execution.callbacks import CallbackList
+from orchestrator.execution.controller import CANARY_STEPS, Controller
+from orchestrator.execution.driver import Cluster, ClusterPlacement, Driver, Executor, count_slots, fit_with_tune
+from orchestrator.execution.driver_log import driver_log
+from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepStatus
+from orchestrator.execution.ray_cluster import RayCluster, check_cluster
+from orchestrator.execution.snapshots import Snapshots, progress_of
+from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
-from orchestrator.records.index import differences, find_definition, sweep_folder
+from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.devices import require_local_cpus
+from orchestrator.resources.runtime import RuntimeModel
+from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
-from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import describe_differences
 from trm_model.recursion_file import replace_in, trusted_source
 
-__all__ = ["RunOptions", "SweepStatus", "run_sweep"]
+__all__ = ["RunOptions", "SweepOutcome", "SweepStatus", "run_sweep"]
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_S = 60.0
+ABANDONED_S = 5.0
+"""Longest wait for Ray to shut down: usually, and where it no longer answers."""
+TAKE_OVER_S = 3.0
+"""Trials of a driver that was killed on this machine may take so long to notice."""
 
 
-class SweepOutcome(NamedTuple):
-    """How far a driver got."""
+def run_sweep(
+    sweep: Sweep,
+    storage: Storage,
+    options: RunOptions | None = None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    cluster: Cluster | None = None,
+    execute: Executor = fit_with_tune,
+) -> SweepOutcome:
+    """Run a sweep to its end, or resume it: finished trials stay, unfinished ones resume from their checkpoints.
 
-    ending: SweepStatus
-    planner: Planner
-    why: str = ""
-    """Which limit of the budget ended it."""
-
-
-def run_sweep(sweep: Sweep, storage: Storage, options: RunOptions, watcher: Callback) -> SweepOutcome:
-    """Run a sweep to its end, or go on with it where it was left.
+    Args:
+        callbacks: receive the events of the run, from this thread; what they raise is logged and never stops it.
+        cluster, execute: where and with what trials run: Ray and Ray Tune.
 
     Raises:
         SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
-        ConfigError: a recursion file that nothing in this command names.
+        StorageError: the storage cannot be reached at the start.
+        ConfigError: a trial needs a recursion file that nothing in this command names.
     """
+    options, events = options or RunOptions(), CallbackList(callbacks)
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
-    _agree(recorded, sweep)
-    earlier = read_trials(storage, sweep.name) if recorded else []
-    _require_trust(sweep, earlier)
-    require_budget_for_one(sweep, options.budget, earlier)
-    if options.address is not None:
+    _require_same(recorded, sweep)
+    known = read_trials(storage, sweep.name) if recorded else []
+    _require_trust(sweep, known)
+    require_budget_for_one(sweep, options.budget, known)
+    if options.address is not None and cluster is None:
         check_cluster(options.address)
-    with Lease(folder, sweep.name) as lock:
+    elif recorded is None and cluster is None:
+        require_local_cpus(sweep)
+    with Lease(folder, sweep.name) as lease, driver_log(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
-        library = Library(storage, watcher.building, is_stored=options.is_stored)
+        library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
         library.get(sweep.base.data.request())
         records = read_trials(storage, sweep.name)
-        others = warm_start(sweep, storage, library.fingerprint)
-        planner = Planner(sweep, library.fingerprint, current(sweep, records), others)
+        earlier = warm_start(sweep, storage, library.fingerprint)
+        planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
         if planner.is_done:
-            return SweepOutcome(SweepStatus.COMPLETE, planner)
-        if lock.took_over:
-            time.sleep(3)  # a driver that was killed here may have trials that notice only now
-        driver = Driver(sweep, storage, library, planner, records, watcher, lock, options)
-        ending = driver.run()
-        if ending is not SweepStatus.COMPLETE:  # trials wrote their last words after Tune had let them go
-            planner = Planner(sweep, library.fingerprint, current(sweep, read_trials(storage, sweep.name)), others)
-        return SweepOutcome(ending, planner, driver.refused)
+            return _outcome(events, planner, records, SweepStatus.COMPLETE)
+        if lease.took_over:
+            time.sleep(TAKE_OVER_S)
+        cluster = cluster or RayCluster(options.address)
+        status, reason = _drive(planner, records, storage, library, lease, options, events, cluster, execute)
+        if status is not SweepStatus.COMPLETE:
+            try:  # trials may have written their end after Tune had let go of them
+                records = read_trials(storage, sweep.name)
+                planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
+            except StorageError as error:
+                logger.warning("the records cannot be read: %s", error)
+        return _outcome(events, planner, records, status, reason)
+
+
+def _drive(
+    planner: Planner,
+    records: Sequence[TrialRecord],
+    storage: Storage,
+    library: Library,
+    lease: Lease,
+    options: RunOptions,
+    events: CallbackList,
+    cluster: Cluster,
+    execute: Executor,
+) -> tuple[SweepStatus, str]:
+    """Start the cluster, run the trials on it, and leave it."""
+    sweep = planner.sweep
+    has_budget = options.budget != Budget()
+    costs = RuntimeModel(records if sweep.resources.gpus or has_budget else ())
+    is_canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
+    cluster.start()
+    status = SweepStatus.STOPPED
+    try:
+        allocator = Allocator(
+            scales=cluster.scales(), max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if is_canary else 0
+        )
+        controller = Controller(
+            planner=planner,
+            submitter=TrialSubmitter(sweep.name, storage, library, records, reuse=options.reuse),
+            placement=ClusterPlacement(sweep, cluster, options, costs),
+            allocator=allocator,
+            storage=storage,
+            records=records,
+            options=options,
+            costs=costs,
+            events=events,
+        )
+        slots = count_slots(sweep, options, cluster)
+        driver = Driver(controller, cluster, sweep_folder(storage, sweep.name), lease, events, execute)
+        logger.info("sweep %s: started, %d trials planned, up to %d at once", sweep.name, planner.total, slots)
+        status, reason = driver.run(slots)
+        logger.info("sweep %s: %s%s", sweep.name, status, f": {reason}" if reason else "")
+        return status, reason
+    finally:
+        # Ray that no longer answers may never shut down; the caller ends the process then.
+        if not cluster.shutdown(ABANDONED_S if status is SweepStatus.ABANDONED else SHUTDOWN_S):
+            logger.warning("Ray did not shut down in time")
+
+
+def _outcome(
+    events: CallbackList,
+    planner: Planner,
+    records: Sequence[TrialRecord],
+    status: SweepStatus,
+    reason: str = "",
+) -> SweepOutcome:
+    snapshots = Snapshots(planner)
+    reasons = {record.trial_id: record.reason for record in records if record.reason}
+    outcome = SweepOutcome(status, snapshots.sweep(progress_of(planner), reasons), reason, snapshots.best())
+    events.deliver()
+    events.call("on_sweep_end", outcome)
+    return outcome
 
 
 def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
-    """Raises ConfigError if a trial would need the code of a file that this command does not name."""
+    """Raise ConfigError if a trial would need the code of a file that this command does not name."""
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
 
 
-def _agree(recorded: Sweep | None, sweep: Sweep) -> None:
-    """A name stands for one definition."""
+def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
+    """Refuse another definition under the name of a recorded sweep."""
     if recorded is None:
         return
-    changed = differences(recorded.definition(), sweep.definition())
+    changed = describe_differences(recorded.definition(), sweep.definition())
     if not changed:
         return
     more = extension_between(recorded, sweep)
     what = f"sweep {sweep.name!r} exists with another definition ({', '.join(changed[:4])})"
     if more:
-        raise SweepError(what, f"Take the change over: trm sweep extend {sweep.name} {more}")
+        raise SweepError(what, f"Extend the recorded one: trm sweep extend {sweep.name} {more}")
     raise SweepError(
         what,
-        f"Give this one another --name, go on with the recorded one: trm sweep resume {sweep.name}, or add to it: "
-        f"trm sweep extend {sweep.name} --help",
+        f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "
+        f"trm sweep resume {sweep.name}, or extend it: trm sweep extend {sweep.name} --help",
     )

@@ -1,262 +1,170 @@
-"""What starts next, and where: the planner says what, the dispatcher where, the budget_tracker whether."""
+"""Schedule trials: pick the next one, allocate its resources, check the budget.
+
+A trial is *planned* when the planner names it, *waiting* while there is no room for it or after it was requeued,
+*running* once it has an allocation. Nothing here is safe to call from several threads: the controller holds its lock.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
+from orchestrator.execution.allocator import Allocator, Machine
 from orchestrator.execution.budget import BudgetTracker
-from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.resources.nodes import GPU_LABEL
-from orchestrator.resources.placement import Bundle, Candidate, any_of, candidates, holds
-from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
+from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.placement import Bundle, Candidate, gpu_types
+from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
 from orchestrator.search.planner import Planner
 from orchestrator.sweep.trials import PlannedTrial
 
 MOST_AHEAD = 8
-"""Trials that wait for their kind of machine while later ones start on another."""
+"""Trials that wait for their GPU type while later ones start on another."""
 
 
 class Start(NamedTuple):
-    """A trial and its seat."""
+    """A trial and the resources that it was given."""
 
     trial: PlannedTrial
     candidate: Candidate
 
 
 NOWHERE = Candidate((), Bundle({}, {}))
-"""For a trial that fits no GPU: it is not sent off."""
-Finder = Callable[[PlannedTrial], list[Candidate]]
-"""Where a trial may run, the preferred place first; nowhere, if it fits no GPU."""
+"""Candidate of a trial that fits on no GPU: it is recorded and not submitted."""
+
+
+class Placement(Protocol):
+    """Where trials may run."""
+
+    def machines(self) -> list[Machine]:
+        """Return the nodes of the cluster."""
+
+    def candidates(self, trial: PlannedTrial) -> list[Candidate]:
+        """Return the bundles with which a trial may run, the preferred one first; none if it fits on no GPU."""
+
+    def smallest(self) -> list[Candidate]:
+        """Return the bundles of the least demanding trial of the sweep."""
 
 
 class TrialScheduler:
-    """The line of trials before the machines."""
+    """Decide which trial starts next, and with which resources."""
 
     def __init__(
         self,
         planner: Planner,
-        dispatcher: Allocator,
-        machines: Callable[[], list[Machine]],
-        find: Finder,
-        pace: TrialCostModel,
-        budget_tracker: BudgetTracker | None,
+        allocator: Allocator,
+        placement: Placement,
+        costs: RuntimeModel,
+        budget: BudgetTracker | None,
         clock: Callable[[], float],
     ) -> None:
         self.refused = ""
         """Why the budget lets nothing more start."""
         self._planner = planner
-        self._allocator = dispatcher
-        self._machines = machines
-        self._find = find
-        self._pace = pace
-        self._budget_tracker = budget_tracker
+        self._allocator = allocator
+        self._placement = placement
+        self._costs = costs
+        self._budget = budget
         self._clock = clock
-        self._line: deque[PlannedTrial] = deque()
-        resources = planner.sweep.resources
-        self._is_mixed = bool(planner.sweep.resource_rules) or resources.gpus > 0
-        """Whether a later trial may find room where an earlier one does not."""
-        self._usual = candidates(resources, ())
+        self._waiting: deque[PlannedTrial] = deque()
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the budget lets nothing more start."""
+        """Return whether the budget lets nothing more start."""
         return bool(self.refused)
 
     def next(self) -> Start | None:
-        """The first trial in line that finds room now and can be paid for. The seat is taken with it."""
+        """Return the first trial that there is room and budget for, with its resources allocated.
+
+        None means: nothing for now, or `wants_suggestion`.
+        """
         if self.is_exhausted:
             return None
-        machines = self._machines()
-        for waiting in list(self._line):
-            if (start := self._seated(waiting, machines)) is not None:
-                self._line.remove(waiting)
+        machines = self._placement.machines()
+        for trial in list(self._waiting):
+            if (start := self._start(trial, machines)) is not None:
+                self._waiting.remove(trial)
                 return start
-        while len(self._line) < (MOST_AHEAD if self._is_mixed else 1) and not self.is_exhausted:
-            if not self._is_mixed and self._allocator.place(self._usual, machines) is None:
-                return None  # a search decides as late as it can
-            trial = self._planner.next()
-            if trial is None:
+        while self._may_look_ahead(machines) and not self._planner.wants_suggestion:
+            planned = self._planner.next()
+            if planned is None:
                 return None
-            if (start := self._seated(trial, machines)) is not None:
+            if (start := self._start(planned, machines)) is not None:
                 return start
-            self._wait(trial)
+            self._planner.set_waiting(planned.trial_id)
+            self._waiting.append(planned)
         return None
 
-    def give_back(self, trial_id: str) -> None:
-        """A trial that was sent off comes back unfinished: it is the first in line."""
+    def wants_suggestion(self) -> bool:
+        """Return whether a start depends on a configuration that the sampler has yet to choose."""
+        return self._planner.wants_suggestion and self._may_look_ahead(self._placement.machines())
+
+    def requeue(self, trial_id: str, record: TrialRecord | None = None) -> None:
+        """Put a submitted trial that came back unfinished at the head of the queue.
+
+        Args:
+            record: what its attempts so far have used counts as spent; None if it never began.
+        """
         self._allocator.release(trial_id)
-        if self._budget_tracker:
-            self._budget_tracker.release(trial_id)
-        state = self._planner.trials[trial_id]
-        state.status = Status.PENDING
-        self._line.appendleft(state.trial)
+        if self._budget and record is not None:
+            self._budget.ended(record)
+        elif self._budget:
+            self._budget.release(trial_id)
+        self._planner.set_waiting(trial_id)
+        self._waiting.appendleft(self._planner.trials[trial_id].trial)
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial has left its seat for good."""
+        """Release the resources of a trial that has ended or was interrupted."""
         self._allocator.release(record.trial_id)
         if record.status.is_final:
-            self._pace.learn(record)
-        if self._budget_tracker:
-            self._budget_tracker.ended(record)
+            self._costs.learn(record)
+        if self._budget:
+            self._budget.ended(record)
 
-    def _wait(self, trial: PlannedTrial) -> None:
-        self._planner.trials[trial.trial_id].status = Status.PENDING
-        self._line.append(trial)
+    def _may_look_ahead(self, machines: list[Machine]) -> bool:
+        """Return whether one more trial may be taken from the planner."""
+        if self.is_exhausted:
+            return False
+        is_mixed = self._is_mixed(machines)
+        if len(self._waiting) >= (MOST_AHEAD if is_mixed else 1):
+            return False
+        # Where all trials wait for the same resources, looking ahead starts nothing sooner. It would make a search
+        # choose configurations before it knows the results of those that run.
+        return is_mixed or self._allocator.place(self._placement.smallest(), machines) is not None
 
-    def _seated(self, trial: PlannedTrial, machines: list[Machine]) -> Start | None:
-        found = self._find(trial)
+    def _is_mixed(self, machines: list[Machine]) -> bool:
+        """Return whether a later trial may find room where an earlier one does not."""
+        sweep = self._planner.sweep
+        if sweep.resource_rules:
+            return True
+        if not sweep.resources.gpus:
+            return False
+        if sweep.kind == "study":
+            return True  # its trials are known anyway, and shares of a GPU differ in size
+        asked = gpu_types(sweep.resources.gpu_type)
+        present = {machine.gpu_type for machine in machines if machine.gpu_type}
+        if self._allocator.scales:
+            return len(asked) != 1  # nodes of any of the types may come
+        return len(present & set(asked) if asked else present) > 1
+
+    def _start(self, trial: PlannedTrial, machines: list[Machine]) -> Start | None:
+        found = self._placement.candidates(trial)
         if not found:
             return Start(trial, NOWHERE)
         candidate = self._allocator.place(found, machines)
         if candidate is None:
             return None
-        if self._budget_tracker:
-            need = self._need(trial, candidate)
-            if reason := self._budget_tracker.check(trial.trial_id, need):
+        if self._budget:
+            cost = self._cost(trial, candidate)
+            if reason := self._budget.check(trial.trial_id, cost):
                 self.refused = reason
                 return None
-            self._budget_tracker.started(trial.trial_id, need)
-        self._allocator.take(trial.trial_id, candidate, machines, self._clock())
-        self._planner.trials[trial.trial_id].status = Status.RUNNING
+            self._budget.started(trial.trial_id, cost)
+        self._allocator.allocate(trial.trial_id, candidate, machines, self._clock())
+        self._planner.set_running(trial.trial_id)
         return Start(trial, candidate)
 
-    def _need(self, trial: PlannedTrial, candidate: Candidate) -> TrialCost:
+    def _cost(self, trial: PlannedTrial, candidate: Candidate) -> TrialCost:
         device = candidate.gpu_types[0] if candidate.gpu_types else CPU
         cpus, step = candidate.bundle.resources["CPU"], self._planner.trials[trial.trial_id].step
-        return self._pace.need(trial.config, device, gpus=candidate.bundle.gpus, cpus=cpus, step=step)
-
-
-PATIENCE_S = 60.0
-"""A trial whose seat was free when it got it, and to which Ray has not given it so much later, is placed anew: somebody
-else sits there, or the machine went. One that has it and only imports is left alone (`orchestrator.execution.tune`)."""
-
-
-BOOT_S = 900.0
-"""The same where a machine has to be started first."""
-
-
-MOST_WAITING = 8
-"""Trials that may wait for machines to be started, at once."""
-
-
-class Machine(NamedTuple):
-    """A node, as far as placing goes."""
-
-    node_id: str
-    gpu_type: str | None
-    resources: Mapping[str, float]
-
-    @classmethod
-    def of_ray(cls, nodes: Iterable[dict[str, Any]]) -> list[Machine]:
-        """The living ones of `ray.nodes()`."""
-        return [
-            cls(node["NodeID"], node.get("Labels", {}).get(GPU_LABEL), node["Resources"])
-            for node in nodes
-            if node["Alive"]
-        ]
-
-
-@dataclass(slots=True)
-class Allocation:
-    """What one trial that was sent off takes. `node_id` and `gpu_type` are known once it has begun."""
-
-    candidate: Candidate
-    since_s: float
-    is_waiting: bool
-    """For a machine that has to be started."""
-    node_id: str | None = None
-    gpu_type: str | None = None
-
-
-@dataclass(slots=True)
-class Allocator:
-    """The seats that are taken, and who may have the next."""
-
-    scales: bool = False
-    """Whether machines are started on demand."""
-    max_gpus: float | None = None
-    canary_steps: int = 0
-    """Steps that the first trial on a GPU type makes alone; 0 for no canary."""
-    allocations: dict[str, Allocation] = field(default_factory=dict)
-    passed: set[str | None] = field(default_factory=set)
-    """GPU types whose canary is through."""
-
-    def place(self, found: Sequence[Candidate], machines: Sequence[Machine]) -> Candidate | None:
-        """A seat for a trial with these candidates, or None: it has to wait."""
-        allowed = [one for one in found if self._is_allowed(one)]
-        if not allowed:
-            return None
-        free = self._room(machines)
-        for one in allowed:
-            if any(holds(resources, machine.gpu_type, one.bundle) for machine, resources in free):
-                return one
-        is_there = any(
-            holds(machine.resources, machine.gpu_type, one.bundle) for machine in machines for one in allowed
-        )
-        if is_there and not self.scales:
-            return None  # it is only busy
-        if sum(seat.is_waiting for seat in self.allocations.values()) >= MOST_WAITING:
-            return None
-        return any_of(allowed) if allowed[0].gpu_types else allowed[0]
-
-    def take(self, trial_id: str, candidate: Candidate, machines: Sequence[Machine], now_s: float) -> None:
-        """A trial is sent to its seat."""
-        is_free = any(holds(left, machine.gpu_type, candidate.bundle) for machine, left in self._room(machines))
-        self.allocations[trial_id] = Allocation(candidate, now_s, is_waiting=not is_free)
-
-    def report(self, trial_id: str, node_id: str | None, gpu_type: str | None, step: int, max_steps: int) -> None:
-        """A trial tells where it sits and how far it is."""
-        seat = self.allocations[trial_id]
-        seat.node_id, seat.gpu_type, seat.is_waiting = node_id, gpu_type, False
-        if step >= min(self.canary_steps, max_steps):
-            self.passed.add(gpu_type)
-
-    def release(self, trial_id: str) -> Allocation | None:
-        """A trial has left its seat, if it had one."""
-        return self.allocations.pop(trial_id, None)
-
-    def is_canary(self, trial_id: str) -> bool:
-        """Whether the GPU type of a trial has not proved itself yet."""
-        seat = self.allocations.get(trial_id)
-        return bool(seat and self.canary_steps and seat.candidate.bundle.gpus and seat.gpu_type not in self.passed)
-
-    def overdue(self, trial_id: str, now_s: float) -> bool:
-        """Whether a trial has waited for its seat in vain for so long that it should be placed anew."""
-        seat = self.allocations.get(trial_id)
-        if seat is None or seat.node_id is not None:
-            return False
-        return now_s - seat.since_s > (BOOT_S if seat.is_waiting else PATIENCE_S)
-
-    def _is_allowed(self, candidate: Candidate) -> bool:
-        gpus = candidate.bundle.gpus
-        used = sum(seat.candidate.bundle.gpus for seat in self.allocations.values())
-        if self.max_gpus is not None and gpus and used + gpus > self.max_gpus + 1e-6:
-            return False
-        if not self.canary_steps or not gpus:
-            return True
-        types: set[str | None] = set(candidate.gpu_types) or {None}
-        return types <= self.passed or not any(self._overlaps(seat, types) for seat in self.allocations.values())
-
-    def _overlaps(self, seat: Allocation, types: set[str | None]) -> bool:
-        """Whether a canary may be running on one of these types."""
-        there: set[str | None] = {seat.gpu_type} if seat.node_id else {*seat.candidate.gpu_types} or {None}
-        return bool((there & types) - self.passed)
-
-    def _room(self, machines: Sequence[Machine]) -> list[tuple[Machine, dict[str, float]]]:
-        """What every machine has left. A trial that has not begun is taken to sit on the first one that holds it."""
-        left = {machine.node_id: dict(machine.resources) for machine in machines}
-        kinds = {machine.node_id: machine.gpu_type for machine in machines}
-        for seat in sorted(self.allocations.values(), key=lambda seat: seat.node_id is None):
-            bundle = seat.candidate.bundle
-            node_id = seat.node_id or next((n for n in left if holds(left[n], kinds[n], bundle)), None)
-            if node_id in left:
-                _take(left[node_id], bundle)
-        return [(machine, left[machine.node_id]) for machine in machines]
-
-
-def _take(left: dict[str, float], bundle: Bundle) -> None:
-    for name, amount in bundle.resources.items():
-        left[name] = left.get(name, 0.0) - amount
+        return self._costs.need(trial.config, device, gpus=candidate.bundle.gpus, cpus=cpus, step=step)

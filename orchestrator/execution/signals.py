@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop."""
+"""Handle SIGINT and SIGTERM as requests to stop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 ECHO_S = 2.0
-"""`timeout` and `make` pass on a signal that the terminal has sent already."""
+"""Signals within this time count as one: `timeout` and `make` repeat the signal that a terminal has sent."""
 
 
 @contextmanager
 def stop_signals(stopping: threading.Event) -> Iterator[None]:
-    """Both signals set `stopping`; one that comes later than an echo of the first ends the process at once."""
+    """Set `stopping` on the first signal while the block runs; a later one ends the process at once."""
     first_s = 0.0
 
     def handle(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What is written about a trial before it is sent off, and the job that it is sent off with."""
+"""Submit trials: write the head of the record, and build the job that a trial actor runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from orchestrator.records.datasets import Library
 from orchestrator.records.index import head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.reuse import FinishedTrials, ShorterTrials
-from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Status, TrialRecord
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Retry, Status, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.worker.job import Job
 
 
 class TrialSubmitter:
-    """Writes the head of a trial's record, and the end of one that its machines failed."""
+    """Write what the driver writes to a trial's record: its head, a retry, and the end that its nodes could not."""
 
     def __init__(
         self, sweep: str, storage: Storage, library: Library, records: Sequence[TrialRecord], *, reuse: bool
@@ -26,13 +26,13 @@ class TrialSubmitter:
         self._storage = storage
         self._library = library
         self._shorter = ShorterTrials(records)
-        self._earlier = FinishedTrials(storage, sweep) if reuse else None
+        self._finished = FinishedTrials(storage, sweep) if reuse else None
 
     def already_settled(self, start: Start) -> TrialRecord | None:
-        """The record of a trial that is not to be run: another sweep has finished it, or it fits on no GPU."""
+        """Return the record of a trial that need not run: another sweep has finished it, or it fits on no GPU."""
         trial = start.trial
         head = head_of(trial, self._library.get(trial.config.data.request()))
-        if self._earlier and (taken := self._earlier.take_over(trial, head)):
+        if self._finished and (taken := self._finished.take_over(trial, head)):
             return taken
         if start.candidate != NOWHERE:
             return None
@@ -42,7 +42,7 @@ class TrialSubmitter:
         return read_trial(self._storage, self._sweep, trial.trial_id)
 
     def submit(self, start: Start) -> Job:
-        """Write `trial.json`; the job for the slot."""
+        """Write `trial.json` and return the job for the trial actor."""
         trial, demand = start.trial, start.candidate.bundle
         dataset = self._library.get(trial.config.data.request())
         shorter = self._shorter.of(trial.config)
@@ -65,7 +65,7 @@ class TrialSubmitter:
         )
 
     def mark_failed(self, record: TrialRecord, status: Status, reason: str) -> None:
-        """End a trial that cannot end itself."""
+        """Write the end of a trial that cannot do so itself."""
         folder = trial_folder(self._storage, self._sweep, record.trial_id)
         number = record.attempts[-1].number if record.attempts else 1
         if not record.attempts:
@@ -73,3 +73,10 @@ class TrialSubmitter:
             folder.write(f"attempts/{number:03d}/start.json", start.encode())
         end = AttemptEnd(status=status, step=record.step, ended_s=time.time(), train_s=0.0, reason=reason, traceback="")
         folder.write(f"attempts/{number:03d}/end.json", end.encode())
+
+    def retry(self, record: TrialRecord) -> None:
+        """Let a trial that failed run again, as `trm sweep retry` does. What was recorded of it stays."""
+        last = record.attempts[-1].number if record.attempts else 0
+        again = Retry(was=record.status, reason=record.reason, after_attempt=last, requested_s=time.time())
+        key = f"retries/{1 + len(record.retries):03d}.json"
+        trial_folder(self._storage, self._sweep, record.trial_id).write(key, again.encode())

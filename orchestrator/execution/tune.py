@@ -1,24 +1,33 @@
-"""Ray Tune's seams, each a thin adapter to the driver."""
+"""Connect Ray Tune to a controller: Tune executes trials, the controller decides which, where, and how long."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import tempfile
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.execution.scratch import scratch_folder
 from orchestrator.resources.placement import Bundle
-from orchestrator.worker.trial_actor import TrialActor
+from orchestrator.worker.trial_actor import HEARTBEAT_S, TrialActor
+
+logger = logging.getLogger(__name__)
+
+SILENCE_S = 10 * HEARTBEAT_S
+"""A running trial that has reported neither a rung nor progress for so long is lost: its node or its actor hangs."""
+TESTED_VERSIONS = ("2.60.",)
+"""Versions of Ray whose private attributes are known."""
 
 
-class Driver(Protocol):
-    """What Tune asks of the driver."""
+class Decisions(Protocol):
+    """What Tune asks of a controller: see `orchestrator.execution.controller.Controller`."""
 
     @property
     def is_finished(self) -> bool: ...
@@ -26,24 +35,24 @@ class Driver(Protocol):
     def is_stopping(self) -> bool: ...
     def suggest(self) -> dict[str, Any] | None: ...
     def result(self, trial_id: str, result: dict[str, Any]) -> bool: ...
-    def is_overdue(self, trial_id: str) -> bool: ...
+    def expired(self, silence_limit_s: float) -> dict[str, str]: ...
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None: ...
 
 
 class _Link:
-    """A reference to the driver that Tune may pickle: it snapshots its parts, and a driver holds threads."""
+    """Refer to the controller from parts that Tune pickles for its snapshots: a controller holds locks."""
 
-    def __init__(self, driver: Driver | None = None) -> None:
-        self.driver = driver
+    def __init__(self, controller: Decisions | None = None) -> None:
+        self.controller = controller
         self.errors: dict[str, str] = {}
-        """By Tune's id of the trial: why its actor failed."""
+        """Why an actor failed, by Tune's id of the trial."""
 
     def __reduce__(self) -> tuple[type[_Link], tuple[()]]:
         return type(self), ()
 
-    def get(self) -> Driver:
-        assert self.driver is not None, "a snapshot of Tune's is never run"
-        return self.driver
+    def get(self) -> Decisions:
+        assert self.controller is not None, "a snapshot of Tune's is never run"
+        return self.controller
 
 
 class _Search(Searcher):  # type: ignore[misc]
@@ -56,23 +65,23 @@ class _Search(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        driver = self._link.get()
-        if driver.is_finished:
+        controller = self._link.get()
+        if controller.is_finished:
             return str(Searcher.FINISHED)
-        config = driver.suggest()
+        config = controller.suggest()
         if config is not None:
             self._ids[trial_id] = config["trial_id"]
         return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        # An error is the machine's: what a trial does wrong is a result. The driver decides whether it goes again.
+        # An error is the machine's: a trial reports its own failures as results. The controller decides what follows.
         self._link.get().ended(self._ids.pop(trial_id), lost=error, why=self._link.errors.pop(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: records are the truth."""
+        """Write nothing: the records hold the state of a sweep."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: records are the truth."""
+        """Read nothing: the records hold the state of a sweep."""
 
 
 class _Schedule(FIFOScheduler):  # type: ignore[misc]
@@ -81,27 +90,43 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
         self._link = link
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Called in every round of Tune's: the first trial that waits for a seat; it gets a free actor if there is one.
+        """Choose the first trial that waits for resources. Tune calls this in every round.
 
-        Not one whose own actor is coming up: Tune would throw that away, and ask for another for the next trial, which
-        the next free actor would take again. Where trials are shorter than the start of an actor, one actor ran them
-        all while others started for nothing. A trial that waits in vain is taken back.
+        A trial whose own actor is coming up is not chosen: Tune would discard that actor, and ask for another one for
+        the next trial, which the next free actor would take again. Where trials are shorter than the start of an
+        actor, one actor ran them all while others started for nothing.
         """
-        waiting = {trial for trial in tune_controller.get_live_trials() if _waits_for_seat(tune_controller, trial)}
-        for trial in list(waiting):
-            if self._link.get().is_overdue(trial.config["trial_id"]):
-                tune_controller.stop_trial(trial)
-                _unstage(tune_controller, trial)
-                waiting.remove(trial)
+        expired = self._link.get().expired(SILENCE_S)
+        if expired:
+            self._kill_silent(tune_controller, expired)
+        private = _private_state(tune_controller)
+        if private is None:
+            return super().choose_trial_to_run(tune_controller)
+        waiting = {trial for trial in tune_controller.get_live_trials() if _waits_for_resources(private, trial)}
+        for trial in [trial for trial in waiting if trial.config["trial_id"] in expired]:
+            self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]]
+            tune_controller.stop_trial(trial)
+            if trial in private.staged_trials:
+                # Tune forgets to: it would keep an actor, and its GPU, for a trial that was stopped before it began.
+                private.unstage(trial)
+            waiting.remove(trial)
         return next((trial for trial in tune_controller.get_trials() if trial in waiting), None) if waiting else None
 
+    def _kill_silent(self, tune_controller: Any, expired: dict[str, str]) -> None:
+        for trial in list(tune_controller.get_live_trials()):
+            reason, actor = expired.get(trial.config["trial_id"]), trial.temporary_state.ray_actor
+            if reason is not None and trial.status == Trial.RUNNING and actor is not None:
+                # Not `stop_trial`, which would wait for the actor, or keep it for the next trial.
+                self._link.errors[trial.trial_id] = reason
+                ray.kill(actor)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        goes_on = self._link.get().result(trial.config["trial_id"], result)
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        continues = self._link.get().result(trial.config["trial_id"], result)
+        return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_error(tune_controller, trial)
-        self._link.errors[trial.trial_id] = _words(trial.get_pickled_error())
+        self._link.errors.setdefault(trial.trial_id, _describe(trial.get_pickled_error()))
 
 
 class _Stop(tune.Stopper):  # type: ignore[misc]
@@ -112,45 +137,74 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return self._link.driver is not None and self._link.driver.is_stopping
+        return self._link.controller is not None and self._link.controller.is_stopping
 
 
-def _words(error: Exception | None) -> str:
-    """An error in one line: the last one of a task's traceback, the first one of what is said of a lost actor."""
+def _describe(error: Exception | None) -> str:
+    """Return an error in one line: the last one of a task's traceback, the first one of a report on a lost actor."""
     lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
     return lines[-1 if isinstance(error, RayTaskError) else 0] if lines else ""
 
 
-def _waits_for_seat(tune_controller: Any, trial: Any) -> bool:
-    """Whether a trial has no actor yet, or one to which Ray has not given its resources yet."""
-    controller = tune_controller._tune_controller
-    actor = controller._trial_to_actor.get(trial)
-    is_coming_up = actor is not None and controller._actor_manager.is_actor_started(actor)
+class _PrivateState(NamedTuple):
+    """Private attributes of Tune's controller."""
+
+    trial_to_actor: Any
+    is_actor_started: Any
+    staged_trials: Any
+    unstage: Any
+
+
+_warned = False
+
+
+def _private_state(tune_controller: Any) -> _PrivateState | None:
+    """Return the private attributes that the scheduler uses; None, and one warning, where Ray has changed.
+
+    Without them trials are started in Tune's own order, which is slower for trials of seconds, and trials that never
+    get their resources are not requeued.
+    """
+    global _warned
+    try:
+        if not ray.__version__.startswith(TESTED_VERSIONS):
+            raise AttributeError("it was not tested with this version")
+        inner = tune_controller._tune_controller
+        manager = inner._actor_manager
+        return _PrivateState(
+            inner._trial_to_actor,
+            manager.is_actor_started,
+            inner._staged_trials,
+            inner._unstage_trial_with_resources,
+        )
+    except AttributeError as error:
+        if not _warned:
+            _warned = True
+            logger.warning("trials start in Tune's own order with Ray %s: %s", ray.__version__, error)
+        return None
+
+
+def _waits_for_resources(private: _PrivateState, trial: Any) -> bool:
+    """Return whether a trial has no actor yet, or one to which Ray has not given its resources yet."""
+    actor = private.trial_to_actor.get(trial)
+    is_coming_up = actor is not None and private.is_actor_started(actor)
     return trial.status == Trial.PENDING and not is_coming_up
 
 
-def _unstage(tune_controller: Any, trial: Any) -> None:
-    """Tune forgets to: it would keep an actor, and its GPU, for a trial that was stopped before it began."""
-    controller = tune_controller._tune_controller
-    if trial in controller._staged_trials:
-        controller._unstage_trial_with_resources(trial)
-
-
 def placement(config: dict[str, Any]) -> Any:
-    """The placement group of one trial."""
+    """Return the placement group of one trial."""
     wanted = Bundle(**config["bundle"])
     return tune.PlacementGroupFactory(
         [wanted.resources], bundle_label_selector=[wanted.labels] if wanted.labels else None
     )
 
 
-def fit(driver: Driver, slots: int) -> None:
-    """Let Tune run trials until the driver is finished."""
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it names slots; what failed is in the records
-    link = _Link(driver)
-    scratch = tempfile.mkdtemp(prefix="trm-tune-")
+def fit(controller: Decisions, slots: int, actor: type[Any] = TrialActor) -> None:
+    """Let Tune run the trials that a controller suggests, up to `slots` at once, until it is finished."""
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it names actors; what failed is in the records
+    link = _Link(controller)
+    scratch = tempfile.mkdtemp(prefix="tune-", dir=scratch_folder())
     tuner = tune.Tuner(
-        tune.with_resources(TrialActor, placement),
+        tune.with_resources(actor, placement),
         tune_config=tune.TuneConfig(
             search_alg=_Search(link),
             scheduler=_Schedule(link),
@@ -164,7 +218,7 @@ def fit(driver: Driver, slots: int) -> None:
             storage_path=scratch,
             verbose=0,
             stop=_Stop(link),
-            failure_config=tune.FailureConfig(max_failures=0),  # a lost trial is placed anew, by the driver
+            failure_config=tune.FailureConfig(max_failures=0),  # the controller requeues a lost trial
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

@@ -1,42 +1,52 @@
-"""Ends a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
+"""End a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
 
     trm sweep watchdog demo --storage s3://bucket/trm --max-usd 50 --terminate trm-sweeps
 
-It only reads records, so it may run anywhere that sees the storage. At the limit it asks for a clean stop first
-(checkpoints are written); a driver that does not listen is ended by signals if it is on this machine; and only if that
-was not enough, and only if named, the cluster's worker machines are ended. A sweep that was stopped can be resumed.
+A watchdog only reads records, so it may run anywhere that sees the storage. At the limit it asks for a clean stop first
+(checkpoints are written). A driver on this machine that does not react is ended by signals. The cluster's worker nodes
+are terminated only if that was not enough, and only if the cluster is named. A sweep that was stopped can be resumed.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
 
 from orchestrator.errors import SweepError
 from orchestrator.records.index import load_definition, request_stop, sweep_folder
+from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.aws import terminate_workers
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.lease import driver_of
+from orchestrator.sweep.definition import Sweep
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 60.0
-"""A limit is overrun by at most this, the time to write checkpoints, and the idle time of machines."""
+"""A limit is exceeded by at most this, the time to write checkpoints, and the idle time of nodes."""
 GRACE_S = 120.0
-"""A clean stop takes as long as the slowest checkpoint; signals follow after it."""
+"""A clean stop takes as long as the slowest checkpoint; signals are sent after this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """Watches one sweep. `folder` is its folder in the storage; `clock` and `sleep` are in seconds."""
+    """Watch one sweep. `folder` is its folder in the storage; `clock` and `sleep` are in seconds."""
 
     folder: Storage
+    sweep: Sweep
     budget: Budget
     read: Callable[[], Sequence[TrialRecord]]
     end_machines: Callable[[], Sequence[str]] | None = None
@@ -46,42 +56,46 @@ class Watchdog:
     sleep: Callable[[float], None] = time.sleep
 
     def run(self) -> str:
-        """Watch until the sweep is over or was ended; says how.
+        """Watch until the sweep is complete or was ended. Returns how.
 
         Raises:
-            UserError: machines could not be ended.
+            UserError: nodes could not be terminated.
         """
         while True:
-            with suppress(StorageError):  # an outage of the storage: the next look will tell
+            try:
+                # The lease first: records are complete once their driver has ended.
+                is_driven = driver_of(self.folder) is not None
                 records = self.read()
-                reason = exceeded(spending(records, self.clock()), self.budget)
-                if reason:
+                if reason := exceeded(spending(records, self.clock()), self.budget):
+                    logger.info("sweep %s: %s", self.sweep.name, reason)
                     return f"{reason}: {self.stop(reason)}"
-                if records and all(record.status.is_final for record in records) and driver_of(self.folder) is None:
-                    return "the sweep is complete"
+                progress = sweep_progress(self.sweep, records)
+                if not is_driven and progress.is_complete:
+                    return f"the sweep is complete: {progress}"
+            except StorageError as error:  # an outage says nothing about the sweep
+                logger.warning("storage is away: %s", error)
             self.sleep(self.poll_s)
 
     def stop(self, reason: str = "") -> str:
-        """Ask, then insist, then cut the power; says what it took."""
+        """Ask for a clean stop, then signal the driver, then terminate nodes. Returns what it took."""
         driver = driver_of(self.folder)
         if driver is None:
-            return self._cut("the driver is gone")
+            return self._terminate("the driver is gone")
         request_stop(self.folder, reason)
-        if self._gone_within(self.grace_s):
+        if self._is_gone_within(self.grace_s):
             return "the driver stopped cleanly"
         if driver["host"] != socket.gethostname():
-            return self._cut(f"the driver on {driver['host']} does not listen")
-        self._signal(driver["pid"], signal.SIGTERM)
-        if self._gone_within(self.grace_s / 4):
-            return "the driver ended after SIGTERM"
-        self._signal(driver["pid"], signal.SIGKILL)
-        return self._cut("the driver was killed")
+            return self._terminate(f"the driver on {driver['host']} does not react")
+        with open_driver(driver) as send:
+            if send is None:
+                return self._terminate(f"process {driver['pid']} is not the driver and was not signalled")
+            send(signal.SIGTERM)
+            if self._is_gone_within(self.grace_s / 4):
+                return "the driver ended after SIGTERM"
+            send(signal.SIGKILL)
+        return self._terminate("the driver was killed")
 
-    def _signal(self, pid: int, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-    def _gone_within(self, limit_s: float) -> bool:
+    def _is_gone_within(self, limit_s: float) -> bool:
         deadline = self.clock() + limit_s
         while driver_of(self.folder) is not None:
             if self.clock() > deadline:
@@ -89,26 +103,66 @@ class Watchdog:
             self.sleep(min(1.0, limit_s / 10))
         return True
 
-    def _cut(self, found: str) -> str:
-        """Without a driver Ray ends its trials and the autoscaler its machines, in minutes, unless something hangs."""
+    def _terminate(self, found: str) -> str:
+        """End nodes. Without a driver Ray ends its trials and the autoscaler its nodes, unless something hangs."""
         if self.end_machines is None:
-            return f"{found}; no machine was ended (--terminate CLUSTER does)"
-        return f"{found}; {len(self.end_machines())} worker machines ended"
+            return f"{found}; no node was terminated (--terminate CLUSTER does)"
+        return f"{found}; {len(self.end_machines())} worker nodes terminated"
+
+
+@contextmanager
+def open_driver(holder: Mapping[str, Any]) -> Iterator[Callable[[signal.Signals], None] | None]:
+    """Yield a function that signals the process that a lease names; None unless it is a driver of this user.
+
+    A lease is a file that others may have written, and its process may be gone and its PID in use by another one. So
+    the start time and the command line are compared, and signals go through a file descriptor of that very process.
+    """
+    pid = holder.get("pid")
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1 or pid == os.getpid():
+        yield None
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield (lambda number: _signal(descriptor, number)) if _is_driver(pid, holder) else None
+    finally:
+        os.close(descriptor)
+
+
+def _signal(descriptor: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(descriptor, number)
+
+
+def _is_driver(pid: int, holder: Mapping[str, Any]) -> bool:
+    """Return whether a process may have taken the lease: it runs this package, and is older than the lease."""
+    try:
+        process = psutil.Process(pid)
+        is_own = process.uids().real == os.getuid() and process.create_time() <= float(holder["started_s"]) + 1.0
+        words = process.cmdline()
+        start = holder.get("process_start")  # in clock ticks since the boot
+        is_same = not start or abs(process.create_time() - psutil.boot_time() - start / os.sysconf("SC_CLK_TCK")) < 2.0
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
+    return is_own and is_same and any("orchestrator" in word or Path(word).name == "trm" for word in words)
 
 
 def guard(url: str, sweep: str, budget: Budget, cluster: str | None = None, region: str | None = None) -> str:
-    """Watch a sweep of a storage until it is over or was ended; says how.
+    """Watch a sweep of a storage until it is complete or was ended. Returns how.
 
     Raises:
-        UserError: no limit, no such sweep, or machines of `cluster` could not be ended.
+        UserError: no limit, no such sweep, or nodes of `cluster` could not be terminated.
     """
     if budget == Budget():
         raise SweepError("a watchdog needs a limit", "Give --max-trials, --max-gpu-hours, --max-usd or --max-hours")
     storage = open_storage(url)
-    load_definition(storage, sweep)
     reader = SweepReader(storage, sweep)
     watchdog = Watchdog(
         sweep_folder(storage, sweep),
+        load_definition(storage, sweep),
         budget,
         read=lambda: reader.read().trials,
         end_machines=(lambda: terminate_workers(cluster, region)) if cluster else None,

@@ -20,9 +20,8 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Choice, Value
+from orchestrator.sweep.domains import Choice, Setting
 from orchestrator.sweep.settings import configure, get_setting, short_name
-from orchestrator.sweep.space import drawn_settings
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, planned, search_trial
 from trm_data.errors import nearest
 from trm_data.settings import Settings, digest
@@ -38,7 +37,7 @@ class Extension(Settings):
     trials: int | None = None
     seeds: int | None = None
     max_steps: int | None = None
-    vary: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    vary: dict[str, tuple[Setting, ...]] = Field(default_factory=dict)
 
     def options(self) -> str:
         """As `trm sweep extend` takes it."""
@@ -77,7 +76,7 @@ def _larger(option: str, before: int, after: int) -> int:
     return after
 
 
-def _wider(sweep: Sweep, path: str, new: Sequence[Value]) -> Choice:
+def _wider(sweep: Sweep, path: str, new: Sequence[Setting]) -> Choice:
     """The axis with further values; a new axis starts with the base's value, which the recorded trials have."""
     domain = sweep.space.get(path, Choice(values=(get_setting(sweep.base, path),)))
     if not isinstance(domain, Choice):
@@ -87,7 +86,7 @@ def _wider(sweep: Sweep, path: str, new: Sequence[Value]) -> Choice:
 
 def extension_between(old: Sweep, new: Sweep) -> str:
     """The options of `trm sweep extend` that lead from one definition to another; empty where none do."""
-    vary: dict[str, tuple[Value, ...]] = {}
+    vary: dict[str, tuple[Setting, ...]] = {}
     for path, domain in new.space.items():
         before = old.space.get(path)
         if isinstance(domain, Choice) and domain != before:
@@ -133,7 +132,10 @@ def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[t
     for record in records:
         if record.stage != "explore" or record.status in AGAIN or is_current(sweep, record):
             continue
-        yield search_trial(sweep, _fingerprint_of(record), record.family, drawn_settings(sweep, record.config)), record
+        yield (
+            search_trial(sweep, _fingerprint_of(record), record.family, sweep.search_space.cell_of(record.config)),
+            record,
+        )
 
 
 def _fingerprint_of(record: TrialRecord) -> Fingerprint:

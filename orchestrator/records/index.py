@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
@@ -45,7 +44,7 @@ def find_definition(storage: Storage, name: str) -> Sweep | None:
     """Return the recorded definition of a sweep, if there is one. Raises DamagedRecordError if it cannot be read."""
     folder = sweep_folder(storage, name)
     try:
-        return Sweep.parse(read_json(folder, "sweep.json"))
+        return Sweep.from_record(read_json(folder, "sweep.json"))
     except KeyError:
         return None
     except ConfigError as error:
@@ -113,14 +112,6 @@ def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | N
         folder.create("recursion.py", source.encode())
     folder.create("trial.json", head.encode())
     return source
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`base.train.max_steps: 60 -> 61` for every leaf of two nested definitions that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]
 
 
 def request_stop(folder: Storage, reason: str = "") -> None:

@@ -15,8 +15,7 @@ from orchestrator.records.extend import current
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure
-from orchestrator.sweep.space import cells, grid, is_countable
-from orchestrator.sweep.trials import study_trials
+from orchestrator.sweep.trials import cells
 from trm_model.config import TrialConfig
 
 FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
@@ -73,14 +72,10 @@ def _key(sweep: Sweep) -> str:
 @lru_cache(maxsize=64)
 def _size_of_study(definition: str) -> int:
     """Count the trials of a study. Cached, since watchdogs and notifications count every few seconds."""
-    sweep = Sweep.parse(json.loads(definition))
+    sweep = Sweep.from_record(json.loads(definition))
     if sweep.only is not None:
         return len(sweep.only)
-    if not sweep.variants:
-        return sweep.seeds * sum(1 for _ in cells(sweep))
-    # Variants may repeat a cell of the grid under another name, which only identities tell: these need a fingerprint,
-    # but the same one for equal requests serves to count.
-    return len({trial.trial_id for trial in study_trials(sweep, lambda request: request.model_dump_json())})
+    return sweep.seeds * (sum(1 for _ in cells(sweep)) if sweep.variants else sweep.search_space.size())
 
 
 def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
@@ -102,9 +97,9 @@ def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
 @lru_cache(maxsize=64)
 def _most_explored(definition: str) -> int:
     """Return how many configurations a search tries: as many as it asks for, or as its space holds."""
-    sweep = Sweep.parse(json.loads(definition))
-    asked = sweep.trials or 0
-    return min(asked, len(grid(sweep))) if is_countable(sweep) else asked
+    sweep = Sweep.from_record(json.loads(definition))
+    asked, most = sweep.trials or 0, sweep.search_space.max_cells()
+    return asked if most is None else min(asked, most)
 
 
 def _is_best(record: TrialRecord) -> bool:

@@ -128,6 +128,8 @@ class AttemptEnd(RecordPart):
     status: Status
     step: int
     ended_s: float
+    elapsed_s: float | None = None
+    """Seconds since the attempt's start by a monotonic clock: the wall clock may step. Older records have none."""
     train_s: float = 0.0
     """Seconds of training in the trial so far, without evaluation."""
     reason: str = ""

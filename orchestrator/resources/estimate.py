@@ -1,35 +1,40 @@
-"""What a sweep will do and cost, before anything starts.
+"""Estimate what a sweep will do and cost, before anything starts.
 
-Work and memory follow from the configurations alone; `orchestrator.resources.runtime` predicts
-how long the work takes and says where its figures come from and how far they may be off.
+Work and memory follow from the configurations alone; `orchestrator.resources.runtime` predicts how long the work takes,
+with the basis and the expected error of the prediction. Large sweeps are estimated from a sample of their cells.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 from orchestrator.resources import catalogue
 from orchestrator.resources.aws import Need
-from orchestrator.resources.devices import HERE, Device, devices_of, slots_of
+from orchestrator.resources.devices import THIS_MACHINE, Device, devices_of, require_local_cpus, slots_of
 from orchestrator.resources.memory import memory_bytes, num_identifiers
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.runtime import work_of
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Value
+from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.matching import match_axis, shape_of
 from orchestrator.sweep.settings import configure, label
-from orchestrator.sweep.space import cells, grid, is_countable
+from orchestrator.sweep.trials import cells
 from trm_data import find
 from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
 
-MOST_CELLS = 256
-"""A search's cells are averaged over at most so many, drawn at random."""
+MAX_SEARCH_CELLS = 256
+"""A search draws its cells while it runs, so its plan averages over at most this many of them."""
+MAX_STUDY_CELLS = 2048
+"""A study with more cells is estimated from a random sample of this size."""
+MAX_SIMULATED_TRIALS = 10_000
+"""The wall time of more trials is extrapolated from this many."""
 
 
 class CellEstimate(Settings):
@@ -40,12 +45,13 @@ class CellEstimate(Settings):
     train_flops: float
     evaluation_flops: float
     memory_bytes: int
-    """Of the GPU, or of the process where trials run on CPUs."""
+    """Peak memory of the GPU, or of the process where trials run on CPUs."""
+    memory_by_device: dict[str, int]
     checkpoint_bytes: int
     does_not_fit: tuple[str, ...]
-    """Devices that its memory exceeds."""
+    """Devices on which it needs more memory than one trial may take."""
     seconds: dict[str, float]
-    """Of one trial on each device whose speed is known."""
+    """Duration of one trial on each device whose speed is known."""
 
 
 class Cost(Settings):
@@ -66,13 +72,15 @@ class DatasetNeed(Settings):
 
 
 class Estimate(Settings):
-    """The plan as figures; `trm sweep plan --json` prints it."""
+    """The figures of a plan; `trm sweep plan --json` prints them."""
 
     name: str
     kind: str
     equal: str
     datasets: tuple[DatasetNeed, ...]
     cells: tuple[CellEstimate, ...]
+    num_cells: int
+    """More than `cells` holds where they are a sample; then every total is extrapolated from them."""
     num_trials: int
     trials_by_stage: dict[str, int]
     total_steps: int
@@ -86,7 +94,7 @@ class Estimate(Settings):
     devices: tuple[Device, ...]
     costs: tuple[Cost, ...]
     is_upper_bound: bool
-    """Early stopping makes it less."""
+    """Whether early stopping will make it less."""
 
 
 def estimate(
@@ -96,34 +104,40 @@ def estimate(
     nodes: Sequence[Node] | None = None,
     share_gpus: bool = False,
 ) -> Estimate:
-    """Expand and predict. Builds nothing, starts nothing.
+    """Expand a sweep and predict its cost. Builds nothing, starts nothing.
 
     Args:
-        nodes: those of the cluster to run on.
-        share_gpus: trials get parts of a GPU; all are taken to need as large a part as the largest.
+        nodes: nodes of the cluster to run on; None plans for this machine, or for GPUs of one type.
+        share_gpus: trials get shares of a GPU; all are taken to need as large a share as the largest.
+
+    Raises:
+        SweepError: a trial needs more CPUs than this machine has.
     """
-    explored, controls = _configured(sweep)
-    largest = max(memory_bytes(config, "cuda") for _, config in (*explored, *controls)) if share_gpus else None
+    if nodes is None:
+        require_local_cpus(sweep)
+    plan = _planned_cells(sweep)
+    configs = [config for _, config in plan.configured]
+    largest = max(memory_bytes(config, "cuda") for config in configs) if share_gpus else None
     devices = devices_of(sweep, storage, largest)
-    costed = [_cell(family, config, devices, sweep) for family, config in (*explored, *controls)]
-    stages, weights = _stages(sweep, len(explored), len(controls))
+    costed = [_cell(family, config, devices, sweep) for family, config in plan.configured]
     too_small = {name for cell in costed for name in cell.does_not_fit}
     slots = slots_of(sweep, devices, too_small, max_concurrent or sweep.max_concurrent, nodes)
-    wall_s = _wall_s(costed, weights, slots)
     used = [device.speed.spread for device in devices if device.name in slots and device.speed]
+    weights = plan.weights
     return Estimate(
         name=sweep.name,
         kind=sweep.kind,
         equal=sweep.equal,
-        datasets=_datasets([config for _, config in (*explored, *controls)], storage),
+        datasets=_datasets(configs, storage),
         cells=tuple(costed),
-        num_trials=sum(stages.values()),
-        trials_by_stage=stages,
+        num_cells=plan.num_cells,
+        num_trials=sum(plan.stages.values()),
+        trials_by_stage=plan.stages,
         total_steps=round(_sum(weights, [cell.steps for cell in costed])),
         total_flops=_sum(weights, [cell.train_flops + cell.evaluation_flops for cell in costed]),
         checkpoint_bytes=round(_sum(weights, [2 * cell.checkpoint_bytes for cell in costed])),
         slots=slots,
-        wall_s=wall_s,
+        wall_s=_wall_s(costed, weights, slots),
         wall_spread=max(used, default=0.0),
         devices=tuple(devices),
         costs=tuple(_cost(device, costed, weights) for device in devices),
@@ -137,46 +151,65 @@ def _sum(weights: Sequence[float], amounts: Sequence[float]) -> float:
 
 def _cost(device: Device, costed: Sequence[CellEstimate], weights: Sequence[float]) -> Cost:
     if device.speed is None:
-        return Cost(device=device.name, basis="known after its first trial", spread=0.0, device_hours=None, usd=None)
+        return Cost(
+            device=device.name,
+            basis="not in the catalogue: time and price are unknown before its first trial",
+            spread=0.0,
+            device_hours=None,
+            usd=None,
+        )
     hours = _sum(weights, [cell.seconds[device.name] for cell in costed]) / 3600
     usd = None if device.usd_per_hour is None else hours * device.usd_per_hour
     speed = device.speed
     return Cost(device=device.name, basis=speed.basis, spread=speed.spread, device_hours=hours, usd=usd)
 
 
-Configured = list[tuple[str, TrialConfig]]
+class _PlannedCells(NamedTuple):
+    """The cells that an estimate looks at, and how many trials each stands for."""
+
+    configured: list[tuple[str, TrialConfig]]
+    weights: list[float]
+    num_cells: int
+    stages: dict[str, int]
+    """Trials by stage."""
 
 
-def _configured(sweep: Sweep) -> tuple[Configured, Configured]:
-    """(what a study runs or a search may draw from, a search's controls)."""
-
-    def configured(settings: Mapping[str, Value]) -> TrialConfig:
+def _planned_cells(sweep: Sweep) -> _PlannedCells:
+    def configured(settings: Mapping[str, Setting]) -> TrialConfig:
         return match_axis(configure(sweep.base, settings), sweep.base, sweep.equal)
 
     if sweep.kind == "study":
-        return [(family, configured(settings)) for family, settings in cells(sweep)], []
-    every = grid(sweep)
-    drawn = every if len(every) <= MOST_CELLS else random.Random(0).sample(every, MOST_CELLS)
-    controls = [(variant.name, configured(variant.settings)) for variant in sweep.confirm.controls]
-    return [(label(settings), configured(settings)) for settings in drawn], controls
-
-
-def _stages(sweep: Sweep, num_explored: int, num_controls: int) -> tuple[dict[str, int], list[float]]:
-    """Trials by stage, and how often each estimated cell counts."""
-    if sweep.kind == "study":
-        listed = num_explored * sweep.seeds if sweep.only is None else len(sweep.only)
-        return {"study": listed}, [listed / num_explored] * num_explored
-    confirm = sweep.confirm
-    explore = min(sweep.trials or 0, num_explored) if is_countable(sweep) else sweep.trials or 0
-    stages = {"explore": explore, "confirm": confirm.seeds * (confirm.top + num_controls)}
+        chosen, num_cells = _study_cells(sweep)
+        listed = num_cells * sweep.seeds if sweep.only is None else len(sweep.only)
+        found = [(family, configured(settings)) for family, settings in chosen]
+        return _PlannedCells(found, [listed / len(found)] * len(found), num_cells, {"study": listed})
+    space, confirm = sweep.search_space, sweep.confirm
+    sample = space.sample(MAX_SEARCH_CELLS)
+    explored = [(label(settings), configured(settings)) for settings in sample]
+    controls = [(variant.name, configured(variant.settings)) for variant in confirm.controls]
+    most = space.max_cells()
+    explore = min(sweep.trials or 0, most) if most is not None else sweep.trials or 0
     # The best is not known yet: it is taken to cost as much as the average cell.
-    share = (explore + confirm.seeds * confirm.top) / num_explored
-    return stages, [share] * num_explored + [float(confirm.seeds)] * num_controls
+    share = (explore + confirm.seeds * confirm.top) / len(explored)
+    weights = [share] * len(explored) + [float(confirm.seeds)] * len(controls)
+    stages = {"explore": explore, "confirm": confirm.seeds * (confirm.top + len(controls))}
+    return _PlannedCells(explored + controls, weights, space.size() + len(controls), stages)
+
+
+def _study_cells(sweep: Sweep) -> tuple[list[tuple[str, Mapping[str, Setting]]], int]:
+    """Return the cells of a study, or a sample of them, and how many there are."""
+    first = list(islice(cells(sweep), MAX_STUDY_CELLS + 1))
+    if len(first) <= MAX_STUDY_CELLS:
+        return [*first], len(first)
+    space = sweep.search_space
+    sample = [(label(settings), settings) for settings in space.sample(MAX_STUDY_CELLS)]
+    variants = [(variant.name, variant.settings) for variant in sweep.variants[:MAX_STUDY_CELLS]]
+    return [*sample, *variants], space.size() * bool(sweep.space) + len(sweep.variants)
 
 
 def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sweep) -> CellEstimate:
     work = work_of(config)
-    memory = {device.name: memory_bytes(config, device.kind, device.besides_bytes) for device in devices}
+    memory = {device.name: memory_bytes(config, device.kind, device.overhead_bytes) for device in devices}
     asked = devices[0].name if not sweep.resources.gpus else devices[-1].name
     return CellEstimate(
         family=family,
@@ -184,6 +217,7 @@ def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sw
         train_flops=work.train_flops,
         evaluation_flops=work.evaluation_flops,
         memory_bytes=memory[asked],
+        memory_by_device=memory,
         checkpoint_bytes=cost.checkpoint_bytes(config, num_identifiers=num_identifiers(config), **shape_of(config)),
         does_not_fit=tuple(d.name for d in devices if d.memory_bytes and memory[d.name] > d.memory_bytes),
         seconds={device.name: device.speed.seconds(work) for device in devices if device.speed},
@@ -200,7 +234,12 @@ def _datasets(configs: Sequence[TrialConfig], storage: Storage) -> tuple[Dataset
 
 
 def _wall_s(costed: Sequence[CellEstimate], weights: Sequence[float], slots: Mapping[str, int]) -> float | None:
-    """Give each trial in turn to the slot that is free first and where it fits."""
+    """Simulate the sweep: give each trial in turn to the slot that is free first and on which it fits."""
+    count = sum(weights)
+    if count > MAX_SIMULATED_TRIALS:
+        scale = MAX_SIMULATED_TRIALS / count
+        simulated_s = _wall_s(costed, [weight * scale for weight in weights], slots)
+        return None if simulated_s is None else simulated_s / scale
     free = [(0.0, index, name) for index, name in enumerate(n for n, count in slots.items() for _ in range(count))]
     heapq.heapify(free)
     end_s = 0.0
@@ -218,7 +257,7 @@ def _wall_s(costed: Sequence[CellEstimate], weights: Sequence[float], slots: Map
 
 
 def _in_turn(costed: Sequence[CellEstimate], weights: Sequence[float]) -> Iterator[CellEstimate]:
-    """Every cell as often as it counts, seed by seed; a share of a trial is carried over to the next cell."""
+    """Yield every cell as often as it counts, seed by seed; a share of a trial is carried over to the next cell."""
     due = 0.0
     for turn in range(math.ceil(max(weights, default=0))):
         for cell, weight in zip(costed, weights, strict=True):
@@ -229,14 +268,14 @@ def _in_turn(costed: Sequence[CellEstimate], weights: Sequence[float]) -> Iterat
 
 
 def machines_needed(plan: Estimate, sweep: Sweep) -> list[Need]:
-    """The AWS machines, on demand, that hold all slots at once: what quotas must allow.
+    """Return the AWS machines, on demand, that hold all slots at once: quotas must allow them.
 
     Raises:
         CatalogueError: a GPU that no AWS machine of the catalogue has.
     """
     needs, gpus = [], {device.name: device.gpus for device in plan.devices}
     for name, count in plan.slots.items():
-        if sweep.resources.gpus and name != HERE:
+        if sweep.resources.gpus and name != THIS_MACHINE:
             machine = catalogue.instances_for(name)[0]
             needs.append(Need(machine.instance, "on-demand", math.ceil(count * gpus[name] / machine.num_gpus)))
     return needs

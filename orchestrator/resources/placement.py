@@ -1,4 +1,4 @@
-"""Where a trial may run, in Ray's terms. Pure: from what a trial wants and a GPU holds to bundles, the best first."""
+"""Compute where a trial may run: from its resources and the memory of GPUs to Ray's bundles, the best first."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from orchestrator.errors import SweepError
 from orchestrator.resources import catalogue
 from orchestrator.resources.catalogue import CatalogueError
 from orchestrator.resources.nodes import GPU_LABEL
+from orchestrator.resources.usage import price_per_gpu_hour
 from orchestrator.sweep.definition import Resources
-from trm_data.errors import nearest
+from trm_data.errors import ConfigError
 
 KNOWN_TYPES = ("L40S", "H100")
 Preference = Literal["cost", "time"]
@@ -21,11 +22,11 @@ SHARE_STEP = 0.05
 SHARE_MARGIN = 1.15
 """The prediction of memory is good to 15 %."""
 CONTEXT_BYTES = 600_000_000
-"""What CUDA takes for every process that uses a GPU, beside its tensors."""
+"""Memory that CUDA takes for every process that uses a GPU, in addition to its tensors."""
 
 
 class Bundle(NamedTuple):
-    """One placement-group bundle: what it takes, and the labels that its node must have."""
+    """One placement-group bundle: its resources, and the labels that its node must have."""
 
     resources: dict[str, float]
     labels: dict[str, str]
@@ -44,7 +45,7 @@ class Candidate(NamedTuple):
 
 
 def bundle(resources: Resources) -> Bundle:
-    """The bundle of one trial. `L40S|H100` becomes "any of"; `any` asks for a GPU of whatever type."""
+    """Return the bundle of one trial. `L40S|H100` becomes "any of"; `any` asks for a GPU of whatever type."""
     return _bundle(resources.cpus, resources.gpus, gpu_types(resources.gpu_type))
 
 
@@ -57,25 +58,37 @@ def _bundle(cpus: float, gpus: float, types: Iterable[str]) -> Bundle:
 
 
 def gpu_types(text: str | None) -> list[str]:
-    """`L40S|H100` -> ["L40S", "H100"]; none for None and `any`."""
+    """Split `L40S|H100` into ["L40S", "H100"]; empty for None and `any`."""
     if text is None or text == "any":
         return []
     return text.split("|")
 
 
 def parse_gpu(text: str | None) -> Resources:
-    """`--gpu H100`, `--gpu L40S|H100`, `--gpu any` or nothing at all (CPU only).
+    """Read `--gpu H100`, `--gpu L40S|H100`, `--gpu any` or nothing at all (CPU only).
+
+    A name of the catalogue becomes Ray's label of that GPU. Any other name is taken as a label of the nodes: plans then
+    know no price and no time before the first trial.
 
     Raises:
-        SweepError: an unknown GPU type.
+        SweepError: not of that form.
     """
     if text is None:
         return Resources()
-    known = {"any", *KNOWN_TYPES}
-    for name in gpu_types(text):
-        if name not in known:
-            raise SweepError(f"--gpu {text!r}: unknown GPU type {name!r}", nearest(name, known))
-    return Resources(gpus=1, gpu_type=text)
+    names = [name.strip() for name in text.split("|")]
+    try:
+        return Resources.parse({"gpus": 1, "gpu_type": "|".join(map(_ray_label, names))})
+    except ConfigError:
+        raise SweepError(
+            f"--gpu {text!r} is no GPU type", "Examples: --gpu H100, --gpu 'L40S|H100', --gpu any"
+        ) from None
+
+
+def _ray_label(name: str) -> str:
+    try:
+        return catalogue.gpu(name).ray_type if name != "any" else name
+    except CatalogueError:
+        return name
 
 
 def candidates(
@@ -87,7 +100,7 @@ def candidates(
     prefer: Preference = "cost",
     speed: SpeedOf | None = None,
 ) -> list[Candidate]:
-    """The bundles with which a trial may run, one per GPU type on which it fits, the preferred type first.
+    """Return the bundles with which a trial may run, one per GPU type on which it fits, the preferred type first.
 
     Args:
         present: GPU types of the cluster, for a trial that takes any.
@@ -109,14 +122,14 @@ def candidates(
 
 
 def any_of(found: list[Candidate]) -> Candidate:
-    """One bundle for whichever of the candidates' types is free first: the largest share among them."""
+    """Return one bundle for whichever of the candidates' types is free first: the largest share among them."""
     largest = max((one.bundle for one in found), key=lambda one: one.gpus)
     types = tuple(name for one in found for name in one.gpu_types)
     return Candidate(types, _bundle(largest.resources["CPU"], largest.gpus, types))
 
 
 def gpus_of(resources: Resources, gpu_type: str, need_bytes: int | None, is_shared: bool) -> float:
-    """What a trial takes of a GPU type: what it asks for, or the share of one GPU that holds its memory."""
+    """Return how many GPUs of a type a trial takes: what it asks for, or the share of one that holds its memory."""
     total = memory_bytes(gpu_type)
     if not is_shared or resources.gpus != 1 or need_bytes is None or total is None:
         return resources.gpus
@@ -125,7 +138,7 @@ def gpus_of(resources: Resources, gpu_type: str, need_bytes: int | None, is_shar
 
 
 def memory_bytes(gpu_type: str) -> int | None:
-    """Memory of one GPU of a type; None if the catalogue does not know it."""
+    """Return the memory of one GPU of a type; None if the catalogue does not know it."""
     try:
         return catalogue.gpu(gpu_type).memory_bytes
     except CatalogueError:
@@ -133,7 +146,7 @@ def memory_bytes(gpu_type: str) -> int | None:
 
 
 def peak_speed(gpu_type: str) -> float:
-    """Dense bf16 peak, for want of a measurement; an unknown type counts as the slowest known one."""
+    """Return the dense bf16 peak of a GPU type in FLOP/s; an unknown type counts as the slowest known one."""
     try:
         return catalogue.gpu(gpu_type).bf16_tflops * 1e12
     except CatalogueError:
@@ -146,32 +159,30 @@ def _fits_in(need_bytes: int, gpu_type: str, gpus: float) -> bool:
 
 
 def _price(gpu_type: str, prefer: Preference, speed: SpeedOf) -> float:
-    """Seconds, or dollars, per FLOP."""
+    """Return seconds, or USD, per FLOP."""
     seconds = 1 / speed(gpu_type)
     if prefer == "time":
         return seconds
-    try:
-        return seconds * catalogue.usd_per_gpu_hour(gpu_type)
-    except CatalogueError:
-        return math.inf  # without a price it is taken last
+    price = price_per_gpu_hour(gpu_type)
+    return math.inf if price is None else seconds * price  # a type without a price is taken last
 
 
 def fits(bundle: Bundle, nodes: list[dict[str, Any]]) -> bool:
-    """Whether any of `ray.nodes()` could hold the bundle when empty."""
+    """Return whether any of `ray.nodes()` could hold the bundle when empty."""
     return any(
         holds(node["Resources"], node.get("Labels", {}).get(GPU_LABEL), bundle) for node in nodes if node["Alive"]
     )
 
 
 def holds(resources: Mapping[str, float], gpu_type: str | None, bundle: Bundle) -> bool:
-    """Whether a node with so much left, and GPUs of this type, has room for the bundle."""
+    """Return whether a node with these free resources and this GPU type has room for the bundle."""
     rule = bundle.labels.get(GPU_LABEL)
     if rule is not None and gpu_type not in (rule[3:-1].split(",") if rule.startswith("in(") else [rule]):
         return False
     return all(resources.get(name, 0.0) + 1e-6 >= amount for name, amount in bundle.resources.items())
 
 
-def words(bundle: Bundle) -> str:
-    """`1 CPU, 0.5 GPU, L40S`."""
+def describe_bundle(bundle: Bundle) -> str:
+    """Return `1 CPU, 0.5 GPU, L40S`."""
     parts = [f"{amount:g} {name}" for name, amount in bundle.resources.items()]
     return ", ".join([*parts, *(f"{key}={value}" for key, value in bundle.labels.items())])

@@ -1,16 +1,31 @@
-"""What a sweep has used up, from its records, and whether that is more than its budget. Pure."""
+"""GPU-hours, cost, energy and duration of trials, computed from their records.
+
+Every figure of this kind comes from here: budgets, plans, leaderboards, MLflow and the watchdog share one account.
+
+- An attempt with an end lasts until that end. One without an end (killed, preempted, power cut) lasts until its last
+  sign of life, at most until the next attempt starts. The time between two attempts is never charged.
+- A wall clock that steps back adds nothing. Where training seconds, which a monotonic clock measures, show that the
+  wall clock jumped forward, they count instead.
+- Two trials on one GPU for an hour are one GPU-hour. Measured energy is already the trial's share.
+- A GPU-hour costs the lowest price of its market, or the on-demand price where the market has none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pydantic import Field
 
-from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, Status, TrialRecord
-from orchestrator.resources.catalogue import CatalogueError, Market, usd_per_gpu_hour
+from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, AttemptStart, Row, Status, TrialRecord
+from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_per_gpu_hour
 from trm_data.settings import Settings
+
+SILENT_S = 900.0
+"""A running attempt that has written nothing for this long has died: evaluations between two rows are shorter."""
+UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
+"""The limits of a `Budget` and their units."""
 
 
 class Budget(Settings):
@@ -21,14 +36,14 @@ class Budget(Settings):
     gpu_hours: float | None = Field(None, gt=0)
     """Shares of a GPU count as such: two trials on one GPU for an hour are one GPU-hour."""
     usd: float | None = Field(None, gt=0)
-    """GPU-hours at the catalogue's price of the machine's market. Disks, heads and idle machines come on top."""
+    """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes come on top."""
     wall_hours: float | None = Field(None, gt=0)
     """From the start of the first trial."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was used up to a moment, by running trials too."""
+    """What a sweep has used up to a moment, running trials included."""
 
     trials: int
     gpu_hours: float
@@ -38,96 +53,200 @@ class Spent:
     wall_hours: float
 
 
-class _Use(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one trial has used over all its attempts, lost ones included."""
+
     gpu_hours: float
     usd: float | None
+    """None where the catalogue has no price."""
+    kwh: float | None
+    """Measured by the GPUs, else an upper bound: the power limit over all GPU-hours. None where neither is known."""
+    is_measured: bool = False
+    """Whether `kwh` was measured."""
 
 
-SILENT_S = 900.0
-"""Longer than any evaluation between two rows: a running attempt that says nothing for so long has died."""
+class AttemptUsage(NamedTuple):
+    """What one attempt has used."""
+
+    duration_s: float
+    gpu_hours: float
+    usd: float | None
+    """0.0 without a GPU, None where the catalogue has no price."""
+    limit_kwh: float | None
+    """Energy at the GPUs' power limit; None where the catalogue does not know the GPU."""
 
 
-def spending(records: Sequence[TrialRecord], now_s: float) -> Spent:
-    """Add up all attempts. One without an end lasts until its successor starts, or until now unless it fell silent.
+def price_per_gpu_hour(gpu_type: str | None, market: str | None = None) -> float | None:
+    """Return USD per GPU-hour on AWS, or None if the catalogue has no price.
 
-    Trials that were taken over from another sweep cost this one nothing.
+    A market without a price of its own costs as much as on-demand, so that a missing figure never makes a sweep look
+    cheaper than it is.
     """
-    records = [record for record in records if record.origin is None or record.origin.kind != "reused"]
-    uses = [use for record in records for use in _uses(record, now_s)]
-    starts = [_started_s(record.attempts[0]) for record in records if record.attempts]
+    for name in dict.fromkeys((market or "on-demand", "on-demand")) if gpu_type else ():
+        try:
+            return usd_per_gpu_hour(str(gpu_type), cast(Market, name))
+        except CatalogueError:
+            continue
+    return None
+
+
+def attempt_usage(record: TrialRecord, now_s: float | None = None) -> list[AttemptUsage]:
+    """Return the usage of every attempt of a trial, in order.
+
+    Args:
+        now_s: the present, in seconds since the epoch: a trial that runs is charged until then. None charges every
+            attempt up to its end or its last row.
+    """
+    starts = [attempt.start.started_s for attempt in record.attempts]
+    last = len(starts) - 1
+    found = []
+    for index, attempt in enumerate(record.attempts):
+        successor_s = starts[index + 1] if index < last else None
+        until_s = now_s if index == last and record.status is Status.RUNNING else None
+        duration_s = _duration_s(attempt, _rows_of(record, starts[index], successor_s), successor_s, until_s)
+        found.append(_charged(attempt.start, duration_s))
+    return found
+
+
+def trial_cost(record: TrialRecord) -> Cost | None:
+    """Return GPU-hours, USD and energy of a trial up to its last sign of life; None if no attempt used a GPU."""
+    used = [usage for usage in attempt_usage(record) if usage.gpu_hours]
+    if not used:
+        return None
+    measured = measured_kwh(record)
+    kwh = measured if measured is not None else _sum_known(usage.limit_kwh for usage in used)
+    hours = sum(usage.gpu_hours for usage in used)
+    return Cost(hours, _sum_known(usage.usd for usage in used), kwh, measured is not None)
+
+
+def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
+    """Return the mean over trials of one configuration; None unless every one of them used a GPU."""
+    known = [cost for cost in costs if cost is not None]
+    if not known or len(known) < len(costs):
+        return None
+    usd, kwh = _sum_known(cost.usd for cost in known), _sum_known(cost.kwh for cost in known)
+    count = len(known)
+    return Cost(
+        gpu_hours=sum(cost.gpu_hours for cost in known) / count,
+        usd=None if usd is None else usd / count,
+        kwh=None if kwh is None else kwh / count,
+        is_measured=all(cost.is_measured for cost in known),
+    )
+
+
+def measured_kwh(record: TrialRecord) -> float | None:
+    """Return the energy that the GPUs of a trial counted over all its attempts; None unless each has measured it.
+
+    This is a lower bound: what a lost attempt did after its last checkpoint is not in its record.
+    """
+    starts = [attempt.start.started_s for attempt in record.attempts]
+    total_j = 0.0
+    for begin_s, successor_s in zip(starts, [*starts[1:], None], strict=False):
+        rows = _rows_of(record, begin_s, successor_s)
+        samples = [row.metrics[GPU_ENERGY] for row in rows if row.split == SYSTEM_SPLIT and GPU_ENERGY in row.metrics]
+        if not samples:
+            return None
+        total_j += max(samples)  # the counter of an attempt starts at 0 and only grows
+    return total_j / 3.6e6 if starts else None
+
+
+def spending(records: Iterable[TrialRecord], now_s: float) -> Spent:
+    """Add up all attempts of a sweep. Trials that were reused from another sweep cost this one nothing."""
+    own = [record for record in records if record.origin is None or record.origin.kind != "reused"]
+    uses = [usage for record in own for usage in attempt_usage(record, now_s)]
+    starts = [record.attempts[0].start.started_s for record in own if record.attempts]
     return Spent(
         trials=len(starts),
         gpu_hours=sum(use.gpu_hours for use in uses),
         usd=sum(use.usd for use in uses if use.usd is not None),
         unpriced_gpu_hours=sum(use.gpu_hours for use in uses if use.usd is None),
-        wall_hours=(now_s - min(starts)) / 3600 if starts else 0.0,
+        wall_hours=max(0.0, now_s - min(starts)) / 3600 if starts else 0.0,
     )
 
 
 def exceeded(spent: Spent, budget: Budget) -> str | None:
-    """The first limit that is reached, in words; None if none is."""
-    for name, unit in (("trials", "trials"), ("gpu_hours", "GPU-hours"), ("usd", "USD"), ("wall_hours", "hours")):
+    """Describe the first limit that is reached, or return None."""
+    for name, unit in UNITS.items():
         limit, used = getattr(budget, name), getattr(spent, name)
         if limit is not None and used >= limit:
             return f"{used:.4g} of {limit:.4g} {unit} used"
     return None
 
 
-def _uses(record: TrialRecord, now_s: float) -> list[_Use]:
-    followers = [_started_s(attempt) for attempt in record.attempts[1:]]
-    sign_s = _last_sign_s(record)
-    last_s = now_s if record.status is Status.RUNNING and now_s - sign_s < SILENT_S else sign_s
-    return [
-        _use(attempt, attempt.end.ended_s if attempt.end else until_s)
-        for attempt, until_s in zip(record.attempts, [*followers, last_s], strict=False)
-    ]
+def _rows_of(record: TrialRecord, begin_s: float, successor_s: float | None) -> list[Row]:
+    """Return the rows of one attempt by their time. Rows from before its start were inherited from a shorter trial."""
+    own = [row for row in record.rows if begin_s <= row.time_s and (successor_s is None or row.time_s < successor_s)]
+    return sorted(own, key=lambda row: row.time_s)
 
 
-def _use(attempt: Attempt, until_s: float) -> _Use:
-    count = float(attempt.start.gpu_count or 0.0)
-    hours = count * max(0.0, until_s - _started_s(attempt)) / 3600
+def _duration_s(attempt: Attempt, rows: Sequence[Row], successor_s: float | None, until_s: float | None) -> float:
+    """Return how long an attempt lasted. `until_s`: the present, where the trial runs."""
+    begin_s = attempt.start.started_s
+    if attempt.end is not None and attempt.end.elapsed_s is not None:
+        return max(0.0, attempt.end.elapsed_s)  # by a monotonic clock: no step of the wall clock changes it
+    total_s, last_s = _time_of_rows(begin_s, rows)
+    if attempt.end is not None:
+        return total_s + max(0.0, attempt.end.ended_s - last_s)
+    if until_s is not None and until_s - last_s < SILENT_S:
+        total_s += max(0.0, until_s - last_s)
+    return total_s if successor_s is None else min(total_s, max(0.0, successor_s - begin_s))
+
+
+def _time_of_rows(begin_s: float, rows: Iterable[Row]) -> tuple[float, float]:
+    """Return the seconds from the start of an attempt to its last row, and the wall clock at that row."""
+    total_s, last_s, trained_s = 0.0, begin_s, None
+    for row in rows:
+        gap_s = row.time_s - last_s
+        now_trained_s = row.metrics.get("train_s")
+        if now_trained_s is not None:
+            # Only between two training rows is nothing but training done; an evaluation may take long.
+            if trained_s is not None and row.split == "train" and gap_s > SILENT_S + now_trained_s - trained_s:
+                gap_s = max(0.0, now_trained_s - trained_s)
+            trained_s = now_trained_s
+        total_s, last_s = total_s + gap_s, row.time_s
+    return total_s, last_s
+
+
+def _charged(start: AttemptStart, duration_s: float) -> AttemptUsage:
+    name = _gpu_of(start)
+    hours = _gpu_count(start) * duration_s / 3600
     if not hours:
-        return _Use(0.0, 0.0)
-    price = market_price(attempt.start.gpu_type, attempt.start.market)
-    return _Use(hours, None if price is None else hours * price)
-
-
-def market_price(gpu_type: str | None, market: str | None) -> float | None:
-    """USD per GPU-hour; a market without a price of its own costs as much as on-demand. None if unknown."""
-    tried: list[Market] = ["spot", "on-demand"] if market == "spot" else ["on-demand"]
-    for name in tried if gpu_type else []:
-        try:
-            return usd_per_gpu_hour(str(gpu_type), name)
-        except CatalogueError:
-            continue
-    return None
-
-
-def _started_s(attempt: Attempt) -> float:
-    return attempt.start.started_s
-
-
-def _last_sign_s(record: TrialRecord) -> float:
-    return max(
-        [_started_s(attempt) for attempt in record.attempts] + [row.time_s for row in record.rows[-1:]], default=0.0
+        return AttemptUsage(duration_s, 0.0, 0.0, 0.0)
+    price, power_kw = price_per_gpu_hour(name, start.market), _power_kw(name)
+    return AttemptUsage(
+        duration_s,
+        hours,
+        None if price is None else hours * price,
+        None if power_kw is None else hours * power_kw,
     )
 
 
-def measured_kwh(record: TrialRecord) -> float | None:
-    """Energy of a trial's GPUs over all its attempts; None unless each has measured it.
+def _gpu_count(start: AttemptStart) -> float:
+    if start.gpu_count:
+        return start.gpu_count  # reserved for this trial, whatever it trained on
+    if start.device == "cpu":
+        return 0.0
+    # `trm train` reserves nothing from Ray, and a trial that reserved no GPU may still have trained on one.
+    is_unreserved = start.gpu_count is None and _gpu_of(start) is not None
+    return float(is_unreserved or start.device == "cuda")
 
-    From below: what a lost attempt did after its last checkpoint is not in its record.
-    """
-    starts = [attempt.start.started_s for attempt in record.attempts]
-    total_j = 0.0
-    for begin, end in zip(starts, [*starts[1:], float("inf")], strict=True):
-        samples = [
-            row.metrics.get(GPU_ENERGY)
-            for row in record.rows
-            if row.split == SYSTEM_SPLIT and begin <= row.time_s < end
-        ]
-        known = [sample for sample in samples if sample is not None]
-        if not known:
-            return None
-        total_j += known[-1]
-    return total_j / 3.6e6 if starts else None
+
+def _gpu_of(start: AttemptStart) -> str | None:
+    """Return the node's label, or the driver's name where the catalogue knows only that."""
+    names = [name for name in (start.gpu_type, start.gpu_name) if name]
+    return next((name for name in names if _power_kw(name) is not None), names[0] if names else None)
+
+
+def _power_kw(name: str | None) -> float | None:
+    try:
+        return gpu(name).power_w / 1000 if name else None
+    except CatalogueError:
+        return None
+
+
+def _sum_known(values: Iterable[float | None]) -> float | None:
+    """Return the sum, or None if any value is unknown."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None

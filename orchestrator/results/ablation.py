@@ -1,7 +1,9 @@
-"""What a change does: configurations against a control, with verdicts that claim no more than the seeds show.
+"""Compare configurations with a control, over seeds.
 
-The unit is the training run. Groups are compared with Welch's test, or paired by seed where both ran the same seeds and
-these visibly move together; p values are corrected for the number of comparisons (Holm). All scores are percentages.
+The unit is the training run. Groups are compared with Welch's test, or with the paired t test where both ran the same
+seeds and these visibly move together. P values are corrected with Holm's procedure; intervals, detectable differences
+and numbers of seeds use the level at which that procedure tested the comparison, so that they agree with the verdict.
+All scores are percentages.
 """
 
 from __future__ import annotations
@@ -10,26 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
 from orchestrator.results.baselines import Baseline
 from orchestrator.results.leaderboard import Entry, Provenance, Table, build_leaderboard
+from orchestrator.results.seed_test import SeedTest
 from orchestrator.results.stats import Interval
+from orchestrator.sweep.settings import differences
 from trm_data.errors import UserError, nearest
 
 SIGNIFICANT = 0.05
-PAIRED_SEEDS = 8
-PAIRED_CORRELATION = 0.7
-"""Fewest common seeds, and least correlation over them, for a paired test. Choosing the test by a look at the data
-raises false alarms: 6 seeds and 0.5 gave 6.4 % instead of 5 in 40,000 simulated pairs of equal groups; this gives 5.2.
-"""
+Method = Literal["Welch", "paired by seed", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The same change in the TRM paper: on Sudoku-Extreme, one run a side, no error known."""
+    """The same change in the TRM paper, on Sudoku-Extreme: one run of each configuration, no error known."""
 
     system: str
     difference: float
@@ -38,7 +36,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One configuration against the control."""
+    """One configuration compared with the control."""
 
     name: str
     changes: dict[str, tuple[Any, Any]]
@@ -48,36 +46,56 @@ class Effect:
     mean: float
     difference: float
     """This configuration minus the control, in points."""
-    interval: Interval | None
-    """95 % interval of the difference; None with a single run on a side."""
-    p_value: float | None
-    p_adjusted: float | None
-    method: Literal["Welch", "paired by seed", "none"]
-    detectable: float | None
-    """Smallest true difference, in points, that this many runs would have shown 4 times in 5."""
-    seeds_needed: int | None
-    """Runs a side that would show the difference seen, if it is the true one; None above 10,000."""
-    compute_saved: float | None
+    method: Method
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    """After Holm's correction for all comparisons with this control."""
+    comparisons: int = 0
+    level: float | None = None
+    """Significance level at which Holm's procedure tested this comparison."""
+    interval: Interval | None = None
+    """Interval of the difference at confidence 1 - level, inside -100..100; None with a single run on a side. It
+    excludes zero exactly if the difference is significant."""
+    detectable: float | None = None
+    """True difference, in points, that these numbers of runs detect with 80 % power at this level; None where even 100
+    points would not be detected."""
+    seeds_needed: int | None = None
+    """Runs of each configuration that detect the difference seen with 80 % power; None above 10,000."""
+    compute_saved: float | None = None
     """1 - training FLOPs of this configuration / of the control."""
-    published: Published | None
+    published: Published | None = None
+    warning: str | None = None
+    """Why the test may not hold: seeds that differ widely."""
 
     @property
     def is_separated(self) -> bool:
-        """Whether the data tell it from the control after the correction."""
+        """Whether the difference is significant after the correction."""
         return self.p_adjusted is not None and self.p_adjusted < SIGNIFICANT
 
     @property
     def verdict(self) -> str:
-        """The finding in words."""
-        if self.p_adjusted is None:
-            return "One run on a side: no verdict about the configuration."
-        direction = "above" if self.difference > 0 else "below"
+        """The finding in one or two sentences: what was compared, with which test, and what it could detect."""
+        if self.p_adjusted is None or self.level is None:
+            return "No verdict about the configuration: one of the two has a single run."
+        test = "Welch's test over seeds" if self.method == "Welch" else "the paired t test over seeds"
+        corrected = f" for {self.comparisons} comparisons" if self.comparisons > 1 else ""
+        p_words = f"p {show_p(self.p_adjusted)} by {test}{', Holm' if corrected else ''}{corrected}"
+        caution = f" Caution: {self.warning}." if self.warning else ""
         if self.is_separated:
-            return f"{abs(self.difference):.1f} points {direction} the control (adjusted p {show_p(self.p_adjusted)})."
-        runs = f"{min(self.seeds)} seeds cannot separate these"
+            direction = "above" if self.difference > 0 else "below"
+            return f"{abs(self.difference):.1f} points {direction} the control ({p_words}).{caution}"
+        return f"Not separated from the control ({p_words}). {self._power}{caution}"
+
+    @property
+    def _power(self) -> str:
+        if self.detectable is None:
+            sentence = "So few seeds detect no difference with 80 % power"
+        else:
+            sentence = f"A true difference of {self.detectable:.1f} points would be detected with 80 % power"
         if self.seeds_needed is not None and self.seeds_needed > min(self.seeds):
-            return f"{runs}; {self.seeds_needed} would, if the true difference is the one seen."
-        return f"{runs}; a true difference of {self.detectable:.1f} points would have shown 4 times in 5."
+            needed = "the difference seen, if it is the true one"
+            return f"{sentence}; about {self.seeds_needed} seeds of each would detect {needed}."
+        return f"{sentence}."
 
 
 class Ablation(NamedTuple):
@@ -88,7 +106,7 @@ class Ablation(NamedTuple):
     effects: tuple[Effect, ...]
 
 
-def ablate(
+def compare_with_control(
     records: Sequence[TrialRecord], control: str, *, baselines: Sequence[Baseline] = (), metric: str = "exact_accuracy"
 ) -> Ablation:
     """Compare every confirmed configuration with the control that shares its test set.
@@ -112,60 +130,51 @@ def ablate(
     return Ablation(table, first, tuple(sorted(effects, key=lambda effect: effect.difference)))
 
 
-def _effect(entry: Entry, control: Entry, baselines: Sequence[Baseline]) -> Effect:
+def _effect(entry: Entry, control: Entry, baselines: Sequence[Baseline]) -> tuple[Effect, SeedTest | None]:
+    """Return the effect without anything that depends on the other comparisons, and its test."""
     own, base = _own(entry), _own(control)
+    test = None
+    if min(len(own.scores), len(base.scores)) > 1:
+        by_seed = [dict(zip(group.seeds, group.scores, strict=True)) for group in (own, base)]
+        test = SeedTest(by_seed[0], by_seed[1], resolution=100 / min(entry.items or 1, control.items or 1))
     changes = differences(base.settings, own.settings)
-    resolution = 100 / min(entry.items or 1, control.items or 1)
-    comparison, method = _compare(own, base, resolution)
-    spread = max(stats.pooled_spread(own.scores, base.scores), resolution)
-    fewest = min(len(own.scores), len(base.scores))
-    return Effect(
+    effect = Effect(
         name=entry.system,
         changes=changes,
         seeds=(len(own.scores), len(base.scores)),
         mean=entry.score,
         difference=entry.score - control.score,
-        interval=comparison.interval if comparison else None,
-        p_value=comparison.p_value if comparison else None,
-        p_adjusted=None,
-        method=method,
-        detectable=stats.detectable_effect(spread, fewest) if fewest > 1 else None,
-        seeds_needed=stats.seeds_needed(entry.score - control.score, spread),
+        method=test.method if test else "none",
+        p_value=test.compare(SIGNIFICANT).p_value if test else None,
         compute_saved=1 - own.train_flops / base.train_flops if own.train_flops and base.train_flops else None,
         published=published_delta(changes, baselines),
+        warning=own.warning or base.warning,
     )
+    return effect, test
 
 
-def _compare(
-    own: Provenance, base: Provenance, resolution: float
-) -> tuple[stats.Comparison | None, Literal["Welch", "paired by seed", "none"]]:
-    if min(len(own.scores), len(base.scores)) < 2:
-        return None, "none"
-    common = sorted(set(own.seeds) & set(base.seeds))
-    if len(common) == len(own.seeds) == len(base.seeds) >= PAIRED_SEEDS:
-        first, second = ([dict(zip(g.seeds, g.scores, strict=True))[s] for s in common] for g in (own, base))
-        # Two groups without spread have no correlation; Welch's test handles them with its resolution.
-        if min(np.ptp(first), np.ptp(second)) > 0 and np.corrcoef(first, second)[0, 1] >= PAIRED_CORRELATION:
-            return stats.paired(first, second), "paired by seed"
-    return stats.welch(own.scores, base.scores, resolution=resolution), "Welch"
+def _corrected(effects: list[tuple[Effect, SeedTest | None]]) -> list[Effect]:
+    """Add adjusted p values, and everything that follows from the level of each comparison in Holm's procedure."""
+    p_values = [effect.p_value for effect, _ in effects if effect.p_value is not None]
+    corrections = zip(stats.holm_levels(p_values, SIGNIFICANT), stats.holm(p_values), strict=True)
+    return [
+        _at_level(effect, test, *next(corrections), comparisons=len(p_values)) if test else effect
+        for effect, test in effects
+    ]
 
 
-def _corrected(effects: list[Effect]) -> list[Effect]:
-    tested = [effect for effect in effects if effect.p_value is not None]
-    adjusted = iter(stats.holm([effect.p_value for effect in tested if effect.p_value is not None]))
-    return [replace(e, p_adjusted=next(adjusted)) if e.p_value is not None else e for e in effects]
-
-
-def differences(control: dict[str, Any], other: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted paths whose values differ: (control's, other's)."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in control:
-        path, first, second = f"{prefix}{name}", control[name], other.get(name)
-        if isinstance(first, dict) and isinstance(second, dict):
-            found |= differences(first, second, f"{path}.")
-        elif first != second:
-            found[path] = (first, second)
-    return found
+def _at_level(effect: Effect, test: SeedTest, level: float, p_adjusted: float, comparisons: int) -> Effect:
+    low, high = test.compare(level).interval
+    detectable = test.detectable(level)
+    return replace(
+        effect,
+        p_adjusted=p_adjusted,
+        comparisons=comparisons,
+        level=level,
+        interval=Interval(max(-100.0, low), min(100.0, high)),
+        detectable=detectable if detectable <= 100 else None,
+        seeds_needed=test.seeds_needed(effect.difference, level),
+    )
 
 
 _PAPER_CONTROL = "TRM-MLP T=3 n=6"
@@ -200,7 +209,7 @@ _FOLLOWING = {"model.positions"}
 
 
 def published_delta(changes: dict[str, tuple[Any, Any]], baselines: Sequence[Baseline]) -> Published | None:
-    """The TRM paper's figure for exactly these changes, if it has one."""
+    """Return the TRM paper's figure for exactly these changes; None if it has none."""
     made = {path: after for path, (_, after) in changes.items() if path not in _FOLLOWING}
     if any(before not in _PAPER_BEFORE.get(path, (before,)) for path, (before, _) in changes.items()):
         return None
@@ -213,62 +222,8 @@ def published_delta(changes: dict[str, tuple[Any, Any]], baselines: Sequence[Bas
 
 
 def show_p(p_value: float) -> str:
-    """`0.032`, `< 0.001`."""
+    """Write a p value as `0.032` or `< 0.001`."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
-
-
-class CheckpointComparison(NamedTuple):
-    """Two checkpoints on the same puzzles: a statement about these two runs, not about their configurations."""
-
-    items: int
-    only_first: int
-    only_second: int
-    p_value: float
-    """McNemar's exact test."""
-    interval: Interval
-    """Paired bootstrap of the difference in points, 95 %."""
-
-    @property
-    def words(self) -> str:
-        """The finding, labelled as what it is."""
-        difference = 100 * (self.only_first - self.only_second) / self.items
-        error = f"{self.interval.low:+.1f} to {self.interval.high:+.1f}, McNemar p {show_p(self.p_value)}"
-        return (
-            f"These two checkpoints: {difference:+.1f} points on {self.items:,} shared puzzles ({error}). "
-            "It says nothing about other seeds."
-        )
-
-
-def compare_checkpoints(
-    first: TrialRecord, second: TrialRecord, rng: np.random.Generator, resamples: int = 5_000
-) -> CheckpointComparison:
-    """Item by item, for two finished trials scored on the same puzzles.
-
-    Raises:
-        UserError: one is not finished, or they were scored on other puzzles.
-    """
-    from trm_model.evaluation.outcomes import unpack_items  # imports numba and pyarrow, which nothing else here needs
-
-    results = []
-    for record in (first, second):
-        if record.result is None or record.result.per_item is None:
-            raise UserError(f"trial {record.trial_id} has no outcome per puzzle", "Only finished trials have one")
-        puzzles = (record.result.split, record.result.items, record.dataset.fingerprint)
-        results.append((puzzles, unpack_items(record.result.per_item, record.result.items)))
-    if results[0][0] != results[1][0]:
-        raise UserError(
-            f"trials {first.trial_id} and {second.trial_id} were scored on different puzzles",
-            "Name two that share them",
-        )
-    one, two = (answers for _, answers in results)
-    gains = 100 * (one.astype(float) - two.astype(float))
-    return CheckpointComparison(
-        items=len(one),
-        only_first=int(np.sum(one & ~two)),
-        only_second=int(np.sum(~one & two)),
-        p_value=stats.mcnemar(one, two),
-        interval=stats.bootstrap_mean(gains, rng, resamples=resamples),
-    )
 
 
 def _own(entry: Entry) -> Provenance:

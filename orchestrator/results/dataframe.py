@@ -1,4 +1,4 @@
-"""Results as a table: one row per trial, one column per setting and per measurement, for a notebook or a paper.
+"""Load results as a table: one row per trial, one column per setting and per measurement, for a notebook or a paper.
 
 import orchestrator
 frame = orchestrator.load_results("runs", "demo")
@@ -7,7 +7,7 @@ frame[frame.stage == "confirm"].groupby("family").exact_accuracy.agg(["mean", "s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from orchestrator.records.index import load_definition, sweep_names
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.usage import spending
+from orchestrator.results.report.escape import csv_cell
 from orchestrator.storage import Storage, open_storage
+from orchestrator.sweep.settings import flatten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +27,7 @@ RESULT_COLUMNS = ("split", "items", "supervision_steps", "weights", "num_paramet
 
 
 def load_results(storage: Storage | str | Path = "runs", sweep: str | None = None) -> pd.DataFrame:
-    """Every trial of a sweep, or of all sweeps of a storage, ended or not.
+    """Load every trial of a sweep, or of all sweeps of a storage, finished or not.
 
     Columns: sweep, trial_id, stage, family, status, reason, step, seed, benchmark, fingerprint; the final metrics
     (`exact_accuracy` between 0 and 1, ...) and what they took; attempts, started_s, gpu_type, gpu_hours, usd; then
@@ -43,7 +45,7 @@ def load_results(storage: Storage | str | Path = "runs", sweep: str | None = Non
 
 
 def frame_of(records: Iterable[TrialRecord]) -> pd.DataFrame:
-    """One row per record: see `load_results`."""
+    """Return one row per record; see `load_results`."""
     import pandas as pd
 
     return pd.DataFrame([_row(record) for record in records])
@@ -72,22 +74,16 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         spent = spending([record], last_s or record.attempts[0].start.started_s)
         row |= {"started_s": record.attempts[0].start.started_s, "device": start.device}
         row |= {"gpu_type": start.gpu_type, "gpu_hours": spent.gpu_hours, "usd": spent.usd}
-    return row | dict(_flat(record.config.plain()))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Settings by path; of a sequence its text, which every format can hold."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif name != "seed" or prefix:
-            yield f"{prefix}{name}", str(value) if isinstance(value, list | tuple) else value
+    # A list becomes text, which every format can hold.
+    settings = {name: str(v) if isinstance(v, list) else v for name, v in flatten(record.config.plain()).items()}
+    del settings["seed"]  # `row` has it
+    return row | settings
 
 
 def summary(frame: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame:
-    """One row per family: how many seeds finished, mean and standard deviation of a metric in percent, best first.
+    """Summarise a metric by family: finished seeds, mean and standard deviation in percent, best first.
 
-    Where anything was scored on the test split, only that counts: what was explored is not a result.
+    Where anything was scored on the test split, only those trials count: explored trials are not results.
     """
     if metric not in frame:
         return frame.iloc[:0].reindex(columns=["family", "seeds", "mean, %", "sd, %"])
@@ -100,10 +96,11 @@ def summary(frame: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame
 
 
 def as_text(frame: pd.DataFrame, kind: str) -> str:
-    """CSV and JSON with every row and column, LaTeX (booktabs) with the summary."""
+    """Write CSV or JSON with every row and column, or LaTeX (booktabs) with the summary."""
     if kind == "csv":
-        return str(frame.to_csv(index=False))
+        text = frame.select_dtypes(exclude="number").map(csv_cell)
+        return str(frame.assign(**text).to_csv(index=False))
     if kind == "json":
         return str(frame.to_json(orient="records", indent=1)) + "\n"
-    assert kind == "latex", f"parquet is no text, and {kind} unknown"
+    assert kind == "latex", f"no text format {kind!r}"
     return str(summary(frame).to_latex(index=False, escape=True, float_format="%.2f", na_rep="-"))

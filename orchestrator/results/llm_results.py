@@ -1,9 +1,9 @@
-"""What a measurement is and what it found: `result.json` beside the answers is all that a leaderboard reads.
+"""Define measurements of language models and read their results.
 
 <storage>/llm/<measurement>/
-    measurement.json     what was asked of whom (`Plan`), written before the first question
+    measurement.json     the `Plan`, written before the first request
     asked/ answers/      see `answers.py`
-    result.json          the scores of the largest part that was answered to its end
+    result.json          the scores of the largest part of which every question is answered
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import json
 import re
 from typing import Any
 
+from pydantic import field_validator
+
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from trm_data.settings import Settings, digest
 
 FOLDER = "llm"
 PROMPT_VERSION = 1
-"""Raised whenever a question is worded differently: its answers are another measurement."""
+"""Increased with every change of the prompts: their answers belong to another measurement."""
 
 
 class Plan(Settings):
-    """What makes a measurement: change any of it and the answers are another measurement's."""
+    """What identifies a measurement: with another value, answers belong to another measurement."""
 
     benchmark: str
     fingerprint: str
@@ -34,9 +36,16 @@ class Plan(Settings):
     reasoning_effort: str | None = None
     prompt_version: int = PROMPT_VERSION
 
+    @field_validator("model")
+    @classmethod
+    def _is_printable(cls, model: str) -> str:
+        if not model.isprintable():
+            raise ValueError("contains a character that cannot be printed")
+        return model
+
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """Name of its folder."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-") or "model"
         return f"{slug[:40]}-{digest(self.plain(), 10)}"
 
@@ -72,12 +81,12 @@ class Measured(Settings):
 
 
 def measurement_folder(storage: Storage, plan: Plan) -> Storage:
-    """Where a measurement lies."""
+    """Return the folder of a measurement."""
     return storage.sub(f"{FOLDER}/{plan.name}")
 
 
 def store(folder: Storage, measured: Measured) -> None:
-    """Write `result.json`, unless one of more puzzles is there."""
+    """Write `result.json`, unless one with more puzzles exists."""
     if folder.exists("result.json"):
         before: dict[str, Any] = json.loads(folder.read("result.json"))
         if before["puzzles"] > measured.puzzles:
@@ -86,6 +95,6 @@ def store(folder: Storage, measured: Measured) -> None:
 
 
 def read_measurements(storage: Storage) -> list[Measured]:
-    """Every measurement with a result."""
+    """Read every measurement that has a result."""
     keys = [key for key in storage.list(FOLDER) if key.count("/") == 2 and key.endswith("/result.json")]
     return [Measured.parse(json.loads(storage.read(key)), where=key) for key in keys]

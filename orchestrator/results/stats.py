@@ -1,9 +1,10 @@
-"""Intervals and tests. Two units are kept apart everywhere:
+"""Compute intervals and tests. Two units are never mixed:
 
-* **items**: the puzzles of one test set. Intervals and tests over items speak of *checkpoints*.
-* **seeds**: independent training runs. Intervals and tests over seeds speak of *configurations*.
+* **items**: the puzzles of one test set. Intervals and tests over items are statements about *checkpoints*.
+* **seeds**: independent training runs. Intervals and tests over seeds are statements about *configurations*.
 
-Proportions and scores are fractions here; percentages are a matter of display.
+Power and sample sizes for the same tests are in `power`, intervals over seeds in `seeds`. Proportions and scores are
+fractions; callers convert them to percentages for display.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 CONFIDENCE = 0.95
-POWER = 0.80
+MIN_DISTINCT = 5
+"""Tasks that must differ from the most common score before a bootstrap over tasks is used."""
 
 
 class Interval(NamedTuple):
@@ -38,7 +40,7 @@ class Comparison(NamedTuple):
 
 
 def wilson(proportion: float, items: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson score interval of a proportion over `items` (Wilson 1927). It stays inside 0..1 and works at 0 and 1."""
+    """Return the Wilson score interval of a proportion over `items` (Wilson 1927), which stays inside 0..1."""
     if not 0 <= proportion <= 1 or items < 1:
         raise ValueError(f"proportion={proportion} must be in 0..1 and items={items} at least 1")
     z = _z(confidence)
@@ -48,7 +50,7 @@ def wilson(proportion: float, items: int, confidence: float = CONFIDENCE) -> Int
 
 
 def proportion_error(proportion: float, items: int) -> float:
-    """Standard error of a proportion that is not zero at 0 and 1: that of Agresti and Coull's adjusted estimate."""
+    """Return the standard error of Agresti and Coull's adjusted proportion, which is positive at 0 and 1 too."""
     z = _z(CONFIDENCE)
     adjusted_items = items + z * z
     adjusted = (proportion * items + z * z / 2) / adjusted_items
@@ -56,24 +58,18 @@ def proportion_error(proportion: float, items: int) -> float:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None for fewer than two values."""
+    """Return the sample standard deviation; None for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def pooled_spread(*groups: Sequence[float]) -> float:
-    """Common standard deviation of groups with their own means; 0.0 where no group has two values."""
-    squares = [np.var(group, ddof=1) * (len(group) - 1) for group in groups if len(group) > 1]
-    degrees = sum(len(group) - 1 for group in groups if len(group) > 1)
-    return math.sqrt(float(sum(squares)) / degrees) if degrees else 0.0
 
 
 def mean_interval(
     values: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
 ) -> Interval | None:
-    """Student's t interval of a mean, the interval over seeds; None for fewer than two values.
+    """Return Student's t interval of a mean; None for fewer than two values.
 
-    `resolution` is the smallest spread that the values may claim: runs that solve the same number of puzzles by chance
-    have no spread at all, and would make their mean look certain.
+    Args:
+        resolution: smallest standard deviation that is used. Runs that solve the same number of puzzles by chance have
+            a sample deviation of zero, which would make their mean look certain.
     """
     deviation = spread(values)
     if deviation is None:
@@ -86,21 +82,29 @@ def mean_interval(
 def bootstrap_mean(
     values: ArrayLike, rng: np.random.Generator, *, resamples: int = 5_000, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Percentile bootstrap of a mean over tasks, for scores that are not 0 or 1 (an ARC task can be half solved)."""
+    """Return the percentile bootstrap interval of a mean over tasks whose scores lie in 0..1 (ARC: shares of inputs).
+
+    A bootstrap draws from the sample alone, so three unsolved tasks would give [0, 0]. Where fewer than `MIN_DISTINCT`
+    tasks differ from the most common score, the Wilson interval is returned: no score in 0..1 varies more than a
+    proportion with the same mean, so it is not too narrow.
+    """
     sample = np.asarray(values, dtype=float)
-    # A multinomial draw of counts is the same resampling as drawing indices, at a tenth of the memory traffic.
-    counts = rng.multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=resamples)
+    counts = np.unique(sample, return_counts=True)[1]
+    if len(sample) - counts.max() < MIN_DISTINCT:
+        return wilson(float(sample.mean()), len(sample), confidence)
+    # Drawing multinomial counts is the same as drawing indices with replacement and needs a tenth of the memory.
+    draws = rng.multinomial(len(sample), np.full(len(sample), 1 / len(sample)), size=resamples)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(counts @ sample / len(sample), [tail, 1 - tail])
+    low, high = np.quantile(draws @ sample / len(sample), [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
 def welch(
     first: Sequence[float], second: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
 ) -> Comparison:
-    """mean(first) - mean(second) for independent groups with their own variances (Welch 1947).
+    """Compare mean(first) with mean(second) for independent groups with their own variances (Welch 1947).
 
-    `resolution` is the smallest spread that a group may claim, as in `mean_interval`.
+    `resolution` is the smallest standard deviation of a group, as in `mean_interval`.
 
     Raises:
         ValueError: a group with fewer than two values.
@@ -112,25 +116,27 @@ def welch(
     return _compare(float(np.mean(first) - np.mean(second)), math.sqrt(sum(parts)), degrees, confidence)
 
 
-def paired(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Comparison:
-    """mean(first - second) for values that belong together: the same seeds, or the same puzzles."""
+def paired(
+    first: Sequence[float], second: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
+) -> Comparison:
+    """Compare values that belong together (the same seeds, or the same puzzles) with the paired t test.
+
+    `resolution` is the smallest standard deviation of the differences, as in `mean_interval`.
+
+    Raises:
+        ValueError: groups of different lengths, or with fewer than two values.
+    """
     if len(first) != len(second) or len(first) < 2:
         raise ValueError("a paired test needs two groups of the same length, at least two")
     differences = np.subtract(first, second)
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    return _compare(float(np.mean(differences)), error, len(differences) - 1, confidence)
-
-
-def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """Exact two-sided p value for two checkpoints on the same items (0/1 each): only discordant items count."""
-    one, two = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    only_first, only_second = int(np.sum(one & ~two)), int(np.sum(~one & two))
-    discordant = only_first + only_second
-    return 1.0 if discordant == 0 else float(stats.binomtest(only_first, discordant).pvalue)
+    deviation = max(float(np.std(differences, ddof=1)), resolution)
+    return _compare(
+        float(np.mean(differences)), deviation / math.sqrt(len(differences)), len(differences) - 1, confidence
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number (Holm 1979), in the order given."""
+    """Return p values adjusted for their number (Holm 1979), in the order given."""
     count = len(p_values)
     adjusted = [0.0] * count
     largest = 0.0
@@ -140,17 +146,40 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_levels(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[float]:
+    """Return the significance level at which Holm's procedure tests each comparison, in the order given.
+
+    A comparison is significant after Holm's correction exactly if its p value is below its level, and exactly if its
+    interval with confidence 1 - level excludes zero. The procedure divides `level` by the number of comparisons that
+    are left and stops at the first that is not significant; all later ones share the level of that step.
+    """
+    levels = [0.0] * len(p_values)
+    left, stopped = len(p_values), False
+    for index in sorted(range(len(p_values)), key=lambda i: p_values[i]):
+        levels[index] = level / left
+        stopped = stopped or p_values[index] >= levels[index]
+        left -= not stopped
+    return levels
+
+
 def rank_ranges(
     scores: Sequence[float],
     errors: Sequence[float],
     degrees: Sequence[float] | None = None,
+    *,
+    simultaneous: bool = False,
     confidence: float = CONFIDENCE,
 ) -> list[tuple[int, int]]:
-    """For each score, the ranks (1 = highest) that its data leave possible.
+    """Return, for each score, the ranks (1 = highest) that its data leave possible.
 
-    The marginal confidence set of Mogstad, Romano, Shaikh and Wilhelm (2024): a row's best rank is one more than the
-    number of rows surely above it, "surely" meaning a two-sided test corrected for the number of rows (Bonferroni).
-    `errors` are standard errors, `degrees` their degrees of freedom (infinite where they come from many items).
+    These are the confidence sets of Mogstad, Romano, Shaikh and Wilhelm (2024) with Bonferroni's correction: a row's
+    best possible rank is one more than the number of rows that are significantly above it.
+
+    Args:
+        errors: standard errors of the scores.
+        degrees: their degrees of freedom; infinite for errors that come from many items.
+        simultaneous: correct for all pairs, so that all ranges hold together. Needed for statements about a row that
+            was picked by its score; otherwise each range holds by itself.
     """
     value, variance = np.asarray(scores, dtype=float), np.square(np.asarray(errors, dtype=float))
     count = len(value)
@@ -162,57 +191,11 @@ def rank_ranges(
     with np.errstate(divide="ignore", invalid="ignore"):
         joint = np.square(total) / (shares[:, None] + shares[None, :])
     joint = np.where(np.isfinite(joint), joint, 1e9)
-    critical = stats.t.ppf(1 - (1 - confidence) / (2 * (count - 1)), joint)
+    comparisons = count * (count - 1) / 2 if simultaneous else count - 1
+    critical = stats.t.ppf(1 - (1 - confidence) / (2 * comparisons), joint)
     difference, margin = value[:, None] - value[None, :], critical * np.sqrt(total)
     above, below = (difference < -margin).sum(axis=1), (difference > margin).sum(axis=1)
     return [(int(1 + a), int(count - b)) for a, b in zip(above, below, strict=True)]
-
-
-def detectable_gap(proportion: float, items: int, confidence: float = CONFIDENCE, power: float = POWER) -> float:
-    """Smallest true gap near `proportion` that two independent scores over `items` would show with this power."""
-    sigma = math.sqrt(2 * proportion * (1 - proportion) / items)
-    return (_z(confidence) + float(stats.norm.ppf(power))) * sigma
-
-
-def detectable_effect(deviation: float, seeds: int, confidence: float = CONFIDENCE, power: float = POWER) -> float:
-    """Smallest true difference of two means that `seeds` runs each, of this spread, would show with this power."""
-    if seeds < 2:
-        return math.inf
-    low, high = 0.0, 1.0
-    while t_test_power(high, seeds, confidence) < power:
-        high *= 2
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_test_power(middle, seeds, confidence) < power else (low, middle)
-    return high * deviation
-
-
-def seeds_needed(
-    difference: float, deviation: float, confidence: float = CONFIDENCE, power: float = POWER, most: int = 10_000
-) -> int | None:
-    """Runs per configuration at which a true `difference` would be seen with this power; None above `most`."""
-    if deviation == 0:
-        return 2
-    low, high = 1, 2
-    while high < most and t_test_power(abs(difference) / deviation, high, confidence) < power:
-        low, high = high, high * 2
-    if high >= most:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = t_test_power(abs(difference) / deviation, middle, confidence) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return high
-
-
-def t_test_power(effect: float, per_group: int, confidence: float = CONFIDENCE) -> float:
-    """Power of the two-sided two-sample t test; `effect` is the difference in standard deviations."""
-    degrees, shift = 2 * (per_group - 1), effect * math.sqrt(per_group / 2)
-    critical = _t(confidence, degrees)
-    # nct of the far tail is numerically empty for large shifts; there the power is 1.
-    if shift > critical + 12:
-        return 1.0
-    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
 
 
 def _compare(difference: float, error: float, degrees: float, confidence: float) -> Comparison:

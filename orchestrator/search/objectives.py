@@ -1,4 +1,4 @@
-"""What a search is after: a metric to maximise and, where it weighs several aims, costs to keep low. Pure."""
+"""Objectives of a search: a metric to maximise and, where there are several, costs to minimise."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Literal
 
 from orchestrator.errors import SweepError
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.resources.usage import spending
+from orchestrator.resources.usage import trial_cost
+from orchestrator.sweep import pareto
 from orchestrator.sweep.definition import Sweep
 
 
 def final_value(record: TrialRecord, metric: str) -> float:
-    """The final score of a finished trial, else the last value of its curve (minus infinity if there is none).
+    """Return the final score of a finished trial, else the last value of its curve (minus infinity if there is none).
 
     Raises:
         SweepError: a finished trial does not measure `metric`.
@@ -27,7 +28,7 @@ def final_value(record: TrialRecord, metric: str) -> float:
 
 
 def final_cost(record: TrialRecord, cost: str) -> float:
-    """What a finished trial took: `train_flops`, `train_s` or `num_parameters` of its result, or `usd`.
+    """Return what a finished trial took: `train_flops`, `train_s` or `num_parameters` of its result, or `usd`.
 
     Raises:
         SweepError: the catalogue has no price for the GPU that it ran on.
@@ -35,8 +36,8 @@ def final_cost(record: TrialRecord, cost: str) -> float:
     assert record.result is not None, "only finished trials are compared"
     if cost != "usd":
         return float(getattr(record.result, cost) or 0.0)
-    spent = spending([record], now_s=record.result.ended_s)
-    if spent.unpriced_gpu_hours or not spent.gpu_hours:
+    spent = trial_cost(record)
+    if spent is None or spent.usd is None:
         raise SweepError(
             f"trial {record.trial_id} ran where an hour has no price in the catalogue",
             "Weigh 'train_flops' or 'train_s' instead of 'usd'",
@@ -45,18 +46,18 @@ def final_cost(record: TrialRecord, cost: str) -> float:
 
 
 def values(record: TrialRecord, sweep: Sweep) -> list[float]:
-    """The metric and the costs of a finished trial, in the order of `directions`."""
+    """Return the metric and the costs of a finished trial, in the order of `directions`."""
     return [final_value(record, sweep.metric), *(final_cost(record, cost) for cost in sweep.minimise)]
 
 
 def directions(sweep: Sweep) -> list[Literal["minimize", "maximize"]]:
-    """Optuna's word for each of `values`."""
+    """Return Optuna's direction of each of `values`."""
     costs: list[Literal["minimize", "maximize"]] = ["minimize" for _ in sweep.minimise]
     return ["maximize", *costs]
 
 
 def best(records: Sequence[TrialRecord], sweep: Sweep, count: int) -> list[TrialRecord]:
-    """What a search confirms: the best finished trials, or with several aims its Pareto front.
+    """Return what a search confirms: the best finished trials, or with several objectives its Pareto front.
 
     A front that is longer than `count` is thinned evenly, its two ends stay.
     """
@@ -70,7 +71,7 @@ def best(records: Sequence[TrialRecord], sweep: Sweep, count: int) -> list[Trial
 
 
 def _merit(record: TrialRecord, sweep: Sweep) -> tuple[float, float, float, str]:
-    """Smaller is better; ties go to the better cell accuracy, then to the cheaper trial."""
+    """Return a sort key, smaller is better; ties go to the better cell accuracy, then to the cheaper trial."""
     result = record.result
     cell = result.metrics.get("cell_accuracy", 0.0) if result else 0.0
     flops = (result.train_flops or 0.0) if result else 0.0
@@ -78,10 +79,6 @@ def _merit(record: TrialRecord, sweep: Sweep) -> tuple[float, float, float, str]
 
 
 def pareto_front(finished: Sequence[TrialRecord], sweep: Sweep) -> list[TrialRecord]:
-    """The trials that no other one equals or beats in everything and beats in something."""
+    """Return the trials that no other one equals or beats in everything and beats in something."""
     losses = [[-metric, *costs] for metric, *costs in (values(record, sweep) for record in finished)]
-
-    def is_dominated(mine: list[float]) -> bool:
-        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in losses)
-
-    return [record for record, loss in zip(finished, losses, strict=True) if not is_dominated(loss)]
+    return [finished[index] for index in pareto.pareto_front(losses)]

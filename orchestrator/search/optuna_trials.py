@@ -1,13 +1,15 @@
-"""Spaces and records in Optuna's terms: the same for the search itself and for the view of it that people open.
+"""Convert spaces and records to Optuna: for the search itself and for the study that Optuna's dashboard shows.
 
-An early-stopped trial is PRUNED with its steps, one that diverged, failed or ran out of memory FAIL, so that no sampler
-takes a low-fidelity value for a final one.
+An early-stopped trial is PRUNED with its intermediate values; one that diverged, failed or ran out of memory is FAIL.
+So no sampler takes a low-fidelity value for a final one.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -21,9 +23,6 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search.objectives import directions, values
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Domain
-from orchestrator.sweep.space import drawn_settings
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STATES = {
     Status.PENDING: TrialState.WAITING,
@@ -37,14 +36,26 @@ STATES = {
 }
 
 
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from logging every new study and trial; the process's own verbosity comes back afterwards."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def create_study(sweep: Sweep, sampler: BaseSampler | None = None, storage: BaseStorage | None = None) -> optuna.Study:
-    """An empty study with the sweep's aims; named after it where it is stored."""
-    study = optuna.create_study(
-        directions=directions(sweep),
-        sampler=sampler,
-        storage=storage,
-        study_name=sweep.name if storage is not None else None,
-    )
+    """Create an empty study with the sweep's objectives; named after it where it is stored."""
+    with quiet_optuna():
+        study = optuna.create_study(
+            directions=directions(sweep),
+            sampler=sampler,
+            storage=storage,
+            study_name=sweep.name if storage is not None else None,
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([sweep.metric, *sweep.minimise])
@@ -52,9 +63,9 @@ def create_study(sweep: Sweep, sampler: BaseSampler | None = None, storage: Base
 
 
 def as_optuna(record: TrialRecord, sweep: Sweep) -> FrozenTrial:
-    """A record as a trial of an Optuna study, with the ids that join them."""
+    """Convert a record to a trial of an Optuna study; its user attributes lead back to the record."""
     state = STATES[record.status]
-    params = drawn_settings(sweep, record.config)
+    params = sweep.search_space.cell_of(record.config)
     return optuna.create_trial(
         state=state,
         values=values(record, sweep) if state is TrialState.COMPLETE else None,
@@ -75,9 +86,9 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
 
 
 def distribution(domain: Domain) -> BaseDistribution:
-    """A domain in Optuna's terms."""
+    """Convert an axis to Optuna's distribution."""
     if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.values)
+        return CategoricalDistribution(domain.values)  # type: ignore[arg-type]  # a search has no lists
     if domain.integer:
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
     return FloatDistribution(domain.low, domain.high, log=domain.log)

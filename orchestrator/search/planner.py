@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
 from orchestrator.search.early_stopping import Decision, Rung, decide
-from orchestrator.search.sampler import NOTHING_EARLIER, make_sampler
+from orchestrator.search.sampler import NO_WARM_START, Sampler
 from orchestrator.search.warm_start import WarmStart
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import label
-from orchestrator.sweep.space import drawn_settings
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials, control_trials, study_trials
 
 
@@ -41,22 +40,20 @@ class Planner:
         sweep: Sweep,
         fingerprint: Fingerprint,
         records: Iterable[TrialRecord],
-        earlier: WarmStart = NOTHING_EARLIER,
+        earlier: WarmStart = NO_WARM_START,
     ) -> None:
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
-        self.exhausted = False
+        self._found_nothing = False
         """A search's space held fewer configurations than were asked for."""
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
         """Explored trials: what is not chosen among need not be kept."""
         self._running: set[str] = set()
-        self._is_thinking = False
-        """The next configuration is being worked out."""
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
         self._num_explored = len(explored)
-        self._sampler = make_sampler(sweep, fingerprint, explored, earlier)
+        self._sampler = Sampler(sweep, fingerprint, explored, earlier)
         for record in known:
             trial = _planned_of(record, sweep)
             state = self.trials[record.trial_id] = TrialState(trial, record.status, record.step, rungs=rungs_of(record))
@@ -70,10 +67,13 @@ class Planner:
         if sweep.kind == "study":
             self._enqueue(study_trials(sweep, fingerprint))
         self._size_of_study = len({trial.trial_id for trial in self._queue} | set(self.trials))
+        self._has_chosen = sweep.kind == "study"
+        """Whether the confirm trials of the best configurations are queued."""
+        self._queue_confirm()
 
     @property
     def total(self) -> int:
-        """Trials that the sweep will have in the end."""
+        """Return how many trials the sweep will have in the end."""
         if self.sweep.kind == "study":
             return self._size_of_study
         confirm = self.sweep.confirm
@@ -81,14 +81,44 @@ class Planner:
         return explore + confirm.seeds * (len(confirm.controls) + confirm.top)
 
     @property
+    def exhausted(self) -> bool:
+        """Return whether the space of a search holds no further configuration."""
+        return self._found_nothing or (self.sweep.kind == "search" and self._sampler.is_exhausted)
+
+    @property
     def is_done(self) -> bool:
-        """Whether nothing is left to start or to wait for."""
-        self._refill()
-        return not (self._queue or self._running or self._is_thinking)
+        """Return whether nothing is left to start or to wait for."""
+        return not (self._queue or self._running or self.wants_suggestion)
+
+    @property
+    def wants_suggestion(self) -> bool:
+        """Return whether the next trial is one that the sampler has yet to choose.
+
+        A search chooses as late as it can, when nothing else waits, so that a choice knows every result.
+        """
+        return not self._queue and self._wants_more()
+
+    def suggest(self) -> PlannedTrial | None:
+        """Choose the next configuration of a search; None if the space holds no other.
+
+        This touches the sampler alone, so a caller need not hold the lock that guards the rest of the planner: a
+        Gaussian process takes a second.
+        """
+        return self._sampler.suggest()
+
+    def add_suggestion(self, trial: PlannedTrial | None) -> None:
+        """Queue what `suggest` has returned."""
+        if trial is None:
+            self._found_nothing = True
+        else:
+            self._queue.append(trial)
+            self._num_explored += 1
+        self._queue_confirm()
 
     def next(self) -> PlannedTrial | None:
-        """The trial to start now; None if there is nothing to start (yet)."""
-        self._refill()
+        """Return the trial to start now; None if there is nothing to start (yet)."""
+        if self.wants_suggestion:
+            self.add_suggestion(self.suggest())
         if not self._queue:
             return None
         trial = self._queue.popleft()
@@ -96,31 +126,35 @@ class Planner:
         self._running.add(trial.trial_id)
         return trial
 
-    def _refill(self) -> None:
-        """A search decides as late as it can: only when nothing else waits."""
-        if self._queue or self.sweep.kind != "search":
+    def set_waiting(self, trial_id: str) -> None:
+        """Note that a trial from `next` waits for resources, or again for them."""
+        self.trials[trial_id].status = Status.PENDING
+
+    def set_running(self, trial_id: str) -> None:
+        """Note that a trial from `next` has its resources."""
+        self.trials[trial_id].status = Status.RUNNING
+
+    def set_step(self, trial_id: str, step: int) -> None:
+        """Note how far a running trial is."""
+        self.trials[trial_id].step = step
+
+    def _queue_confirm(self) -> None:
+        """Queue controls once a search has chosen its last configuration, and the best once all of them have ended."""
+        if self._has_chosen or self._wants_more():
             return
-        if self._wants_more():
-            self._is_thinking = not self._sampler.is_ready()
-            if self._is_thinking:
-                return
-            trial = self._sampler.suggest()
-            if trial is not None:
-                self._queue.append(trial)
-                self._num_explored += 1
-                if self._wants_more():
-                    self._sampler.is_ready()  # sets it to work, so that the next slot need not wait
-                return
-            self.exhausted = True
         self._enqueue(control_trials(self.sweep, self._fingerprint))
-        if self._queue or any(self.trials[running].trial.stage == "explore" for running in self._running):
+        waiting = [trial.stage for trial in self._queue]
+        if "explore" in waiting or any(self.trials[one].trial.stage == "explore" for one in self._running):
             return
+        self._has_chosen = True
         for record in self.best(self.sweep.confirm.top):
-            family = f"best {label(drawn_settings(self.sweep, record.config))}"
+            family = f"best {label(self.sweep.search_space.cell_of(record.config))}"
             self._enqueue(confirm_trials(self.sweep, self._fingerprint, family, record.config))
 
     def _wants_more(self) -> bool:
-        return self._num_explored < (self.sweep.trials or 0) and not self.exhausted
+        """Return whether a search is to try further configurations."""
+        is_search = self.sweep.kind == "search"
+        return is_search and self._num_explored < (self.sweep.trials or 0) and not self.exhausted
 
     def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
         waiting = {trial.trial_id for trial in self._queue}
@@ -154,6 +188,7 @@ class Planner:
             self._sampler.tell(record)
         if record.result is not None:
             state.value = record.result.metrics.get(self.sweep.metric)
+        self._queue_confirm()
 
 
 def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:

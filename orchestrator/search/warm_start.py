@@ -1,8 +1,8 @@
-"""What earlier sweeps and published results tell a new search.
+"""Start a search from earlier sweeps and published results.
 
-A trial of an earlier sweep that this search could run itself, to the letter, is a result to it. Anything else (other
-seeds, other puzzles, another number of steps) has a score on another scale: of that only the best cells are taken, to
-be tried first.
+A trial of an earlier sweep that this search could run itself, with the same id, counts as a result. Any other trial
+(other seeds, other puzzles, another number of steps) has a score on another scale: only the best cells of those are
+taken, to be tried first.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search.objectives import best
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.space import Cell, active, drawn_settings, is_forbidden
+from orchestrator.sweep.space import Cell
 from orchestrator.sweep.trials import Fingerprint, search_trial
 from trm_model.recipes import CATALOGUE
 
 PUBLISHED = "published"
 """Instead of a sweep's name: the T x n grid of the TRM paper (Table 3, one run per cell, Sudoku-Extreme)."""
 SHARE = 4
-"""At most one in so many trials of a search goes to what was best elsewhere."""
+"""At most one in this many trials of a search goes to cells that were best elsewhere."""
 CYCLES, LATENT_STEPS = "model.cycles", "model.latent_steps"
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What is known before the first trial."""
+    """Results and cells that a search starts from."""
 
     known: tuple[TrialRecord, ...] = ()
     """Ended trials that this search could run itself."""
     first: tuple[Cell, ...] = ()
-    """Cells to try before the sampler is asked."""
+    """Cells to try before the sampler suggests any."""
 
 
 def warm_start(sweep: Sweep, storage: Storage, fingerprint: Fingerprint) -> WarmStart:
-    """Look at everything that `sweep.warm_start` names.
+    """Read everything that `sweep.warm_start` names.
 
     Raises:
         SweepError: no such sweep in the storage.
@@ -60,7 +60,7 @@ def warm_start(sweep: Sweep, storage: Storage, fingerprint: Fingerprint) -> Warm
 
 
 def published_cells(sweep: Sweep) -> list[Cell]:
-    """Cells of the published grid that lie in the space, the best first."""
+    """Return the cells of the published grid that lie in the space, the best first."""
     table = [
         (recipe.expected, recipe.config.model)
         for name, recipe in CATALOGUE.items()
@@ -76,8 +76,8 @@ def published_cells(sweep: Sweep) -> list[Cell]:
 
 
 def _is_own(record: TrialRecord, sweep: Sweep, fingerprint: Fingerprint) -> bool:
-    cell = drawn_settings(sweep, record.config)
-    if not all(sweep.space[path].holds(value) for path, value in cell.items()):
+    cell = sweep.search_space.cell_of(record.config)
+    if not sweep.search_space.holds(cell):
         return False
     return record.trial_id == search_trial(sweep, fingerprint, record.family, cell).trial_id
 
@@ -87,19 +87,19 @@ def _best_cells(records: Sequence[TrialRecord], sweep: Sweep) -> list[Cell]:
     cells = [
         cell
         for record in best(finished, sweep, len(finished))
-        for cell in _fitted(sweep, drawn_settings(sweep, record.config))
+        for cell in _fitted(sweep, sweep.search_space.cell_of(record.config))
     ]
     return list({repr(cell): cell for cell in cells}.values())
 
 
 def _fitted(sweep: Sweep, wanted: Cell) -> Iterator[Cell]:
-    """The cell with these values, on the other axes the base's or the middle; nothing where a value lies outside."""
-    full: Cell = {}
+    """Yield the cell with these values, on the other axes the base's or the middle; none where one lies outside."""
+    space, full = sweep.search_space, Cell()
+    of_bases = space.cell_of(sweep.base)
     for path, domain in sweep.space.items():
-        of_base = drawn_settings(sweep, sweep.base).get(path)
+        of_base = of_bases.get(path)
         spread = domain.spread()
         full[path] = wanted.get(path, of_base if domain.holds(of_base) else spread[len(spread) // 2])
-    if all(sweep.space[path].holds(value) for path, value in full.items()):
-        cell = active(sweep, full)
-        if not is_forbidden(sweep, cell):
-            yield cell
+    cell = space.active(full)
+    if all(domain.holds(full[path]) for path, domain in sweep.space.items()) and not space.is_forbidden(cell):
+        yield cell

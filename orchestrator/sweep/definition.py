@@ -1,8 +1,9 @@
-"""What to run: one `Sweep` object, from a Python file in `sweeps/` or from `--vary` on the command line.
+"""What to run: one `Sweep` object, from a Python file or from `--vary` on the command line.
 
-Two kinds. A *search* explores a space with one seed on the validation split, stops hopeless trials early, and confirms
-the best with several seeds on the test split, beside named controls. A *study* runs every cell with every seed to the
-end. Only confirmed results (confirm stage of a search, every cell of a study) reach a leaderboard.
+There are two kinds. A *search* explores a space with one seed per configuration on the validation split, stops hopeless
+trials early, and confirms the best configurations with several seeds on the test split, next to named controls. A
+*study* runs every cell with every seed to the end. Only confirmed results (the confirm stage of a search, every cell of
+a study) reach a leaderboard.
 """
 
 from __future__ import annotations
@@ -11,12 +12,25 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from orchestrator.sweep.domains import Condition, Domain, Uniform, Value, choice, integers, log_uniform, uniform
+from orchestrator.sweep.domains import (
+    Choice,
+    Condition,
+    Domain,
+    Setting,
+    Uniform,
+    Value,
+    choice,
+    integers,
+    log_uniform,
+    uniform,
+)
 from orchestrator.sweep.matching import Axis, match_axis
-from orchestrator.sweep.settings import check_path, configure, get_setting
-from orchestrator.sweep.space import grid, is_countable
+from orchestrator.sweep.settings import LOCAL_PATHS, check_path, check_value, configure, get_setting, label
+from orchestrator.sweep.space import Cell, Space, head
+from trm_data.benchmarks import complete, resolve_benchmark
+from trm_data.errors import ConfigError, nearest
 from trm_data.settings import Settings
 from trm_model.config import ALIASES, TrialConfig
 
@@ -33,24 +47,32 @@ __all__ = [
     "log_uniform",
     "uniform",
 ]
-"""What a sweep file needs."""
 
-MOST_CHECKED = 256
-"""Cells of a space that are looked at before anything runs: a bad combination is found in the file, not on day two."""
+MAX_CHECKED_CELLS = 256
+"""Cells of a space that are validated before anything runs: a bad combination is found in the file, not on day two."""
+RESERVED_NAMES = {
+    "train": "the records of `trm train`",
+    "published": "the published results that a search may start from",
+}
+"""Names that no sweep may have, and what they stand for."""
+METRICS = ("exact_accuracy", "cell_accuracy", "first_step_accuracy", "halt_accuracy", "halting_steps", "confidence")
+"""Metrics that every evaluation measures."""
+PASS_AT = (1, 2, 5, 10, 100, 1000)
+"""The k of pass@k, which evaluations of ARC measure."""
 
 
 class Variant(Settings):
     """A named configuration: settings that differ from the base."""
 
     name: str = Field(min_length=1)
-    settings: dict[str, Value]
+    settings: dict[str, Setting]
 
 
 class Confirm(Settings):
     """The second stage of a search."""
 
     top: int = Field(1, ge=0)
-    """How many of the best explored configurations."""
+    """How many of the best explored configurations are confirmed."""
     seeds: int = Field(3, ge=1)
     controls: tuple[Variant, ...] = ()
     """Named rivals that are run with the same seeds, each relative to the base."""
@@ -64,9 +86,9 @@ class Stopping(Settings):
     rule: Literal["none", "halving", "median", "patience"] = "halving"
     grace: float = Field(0.6, ge=0, lt=1)
     """Share of a trial's steps before which nothing is stopped: exact accuracy stays near 0 for long, then jumps, and
-    the deepest take off last. On recorded curves 0.4 lost the best in two of five orders (docs/sweeps.md)."""
+    the deepest models improve last. On recorded curves 0.4 lost the best in two of five orders (docs/sweeps.md)."""
     keep: float = Field(0.5, gt=0, le=1)
-    """halving: share of the trials seen at a rung that go on. The next rung lies 1 / keep times as far."""
+    """halving: share of the trials seen at a rung that continue. The next rung lies 1 / keep times as far."""
     patience: float = Field(0.25, gt=0, le=1)
     """patience: share of a trial's steps that it may take without a gain in exact accuracy."""
 
@@ -74,9 +96,9 @@ class Stopping(Settings):
 class Resources(Settings):
     """What one trial occupies while it runs. Not part of any identity."""
 
-    cpus: float = Field(1, gt=0)
-    gpus: float = Field(0, ge=0)
-    gpu_type: str | None = None
+    cpus: float = Field(1, gt=0, allow_inf_nan=False)
+    gpus: float = Field(0, ge=0, allow_inf_nan=False)
+    gpu_type: str | None = Field(None, pattern=r"^[\w.+-]+(\|[\w.+-]+)*$")
     """`L40S`, `H100`, `L40S|H100` for either, or `any`; None asks for no particular type."""
 
 
@@ -88,7 +110,7 @@ class ResourceRule(Settings):
 
 
 class Sweep(Settings):
-    """A complete question. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
+    """A complete definition. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
 
     name: str
     kind: Literal["search", "study"] = "study"
@@ -99,7 +121,7 @@ class Sweep(Settings):
     forbidden: tuple[Condition, ...] = ()
     """Combinations that are left out."""
     variants: tuple[Variant, ...] = ()
-    """Study: named cells beside (or instead of) the grid over `space`."""
+    """Study: named cells in addition to (or instead of) the grid over `space`."""
     seeds: int = Field(1, ge=1)
     """Study: seeds per cell."""
     only: tuple[str, ...] | None = None
@@ -135,40 +157,108 @@ class Sweep(Settings):
                 values["forbidden"] = tuple(_resolved(condition) for condition in values["forbidden"])
         return values
 
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Read a recorded definition. It was checked when it was made, maybe by a version that refused less.
+
+        Raises:
+            ConfigError: it is not of the form of a definition.
+        """
+        return cls.parse(values, where, context={"is_recorded": True})
+
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", self.name):
-            raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-', at most 80")
+    def _check(self, info: ValidationInfo) -> Self:
+        if info.context and info.context.get("is_recorded"):
+            return self
+        self._check_names()
+        self._check_conditions()
         self._check_space()
-        for rule in self.resource_rules:
-            for path in rule.when:
-                check_path(path)
-        for variant in (*self.variants, *self.confirm.controls):
-            match_axis(configure(self.base, variant.settings), self.base, self.equal)
+        self._check_variants()
         self._check_axis()
         self._check_kind()
+        self._check_metric()
         return self
+
+    @property
+    def search_space(self) -> Space:
+        """The cells over `space`, with the conditions on them."""
+        return Space(self.base, self.space, self.only_if, self.forbidden)
+
+    def cell_like(self, variant: Variant) -> Cell | None:
+        """Return the cell of the space that a variant repeats, if there is one."""
+        config = configure(self.base, variant.settings)
+        cell = self.search_space.cell_of(config)
+        is_same = bool(self.space) and self.search_space.holds(cell) and configure(self.base, cell) == config
+        return cell if is_same else None
+
+    def _configured(self, settings: Mapping[str, Setting]) -> TrialConfig:
+        """Return a configuration whose puzzles can be built. Raises ConfigError otherwise."""
+        config = configure(self.base, settings)
+        complete(config.data.request())
+        return config
+
+    def _check_names(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", self.name):
+            raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-', at most 80")
+        if reserved := RESERVED_NAMES.get(self.name.casefold()):
+            raise ValueError(f"the name {self.name!r} is reserved for {reserved}: take another")
+        if self.name in self.warm_start:
+            raise ValueError(f"warm_start names {self.name!r}, the sweep itself")
+
+    def _check_conditions(self) -> None:
+        order = list(self.space)
+        for path, condition in self.only_if.items():
+            if path not in self.space:
+                raise ValueError(f"only_if names {path!r}, which is no axis of the space")
+            if late := [other for other in condition if other in order and order.index(other) >= order.index(path)]:
+                raise ValueError(f"only_if: {path!r} follows from {late[0]!r}: put that axis before it in the space")
+        rules: list[Condition] = [{**rule.when} for rule in self.resource_rules]
+        for condition in (*self.only_if.values(), *self.forbidden, *rules):
+            if not condition:
+                raise ValueError("a condition without settings holds everywhere: name at least one")
+            for path, wanted in condition.items():
+                for value in wanted if isinstance(wanted, tuple) else (wanted,):
+                    check_value(path, value)
 
     def _check_space(self) -> None:
         for path, domain in self.space.items():
             check_path(path)
-            for value in domain.spread():
-                configure(self.base, {path: value})
-        for path, condition in self.only_if.items():
-            if path not in self.space:
-                raise ValueError(f"only_if names {path!r}, which is no axis of the space")
-            order = list(self.space)
-            if late := [other for other in condition if other in order and order.index(other) >= order.index(path)]:
-                raise ValueError(f"only_if: {path!r} follows from {late[0]!r}: put that axis before it in the space")
-        for condition in (*self.only_if.values(), *self.forbidden):
-            for path in condition:
-                check_path(path)
-        if self.space and is_countable(self):
-            found = grid(self)
-            if not found:
+            values = [get_setting(self._configured({path: value}), path) for value in domain.spread()]
+            if equal := [value for index, value in enumerate(values) if value in values[:index]]:
+                raise ValueError(f"two values of {path} are the same setting, {equal[0]!r}: leave one out")
+        space = self.search_space
+        if self.space and space.is_countable:
+            first = head(space.grid(), MAX_CHECKED_CELLS)
+            if not first:
                 raise ValueError("the space is empty: every cell is forbidden")
-            for cell in found[:MOST_CHECKED]:
-                configure(self.base, cell)
+            for cell in first:
+                try:
+                    self._configured(cell)
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"cell {label(cell)!r} cannot run: {error.what}",
+                        error.remedy or "Exclude the combination with 'forbidden', or drop the value",
+                    ) from None
+
+    def _check_variants(self) -> None:
+        for kind, variants in (("variants", self.variants), ("controls", self.confirm.controls)):
+            names: dict[str, TrialConfig] = {}
+            for variant in variants:
+                config = match_axis(self._configured(variant.settings), self.base, self.equal)
+                if not variant.name.isprintable():
+                    raise ValueError(f"{kind}: the name {variant.name!r} has characters that cannot be printed")
+                if variant.name in names:
+                    raise ValueError(f"two {kind} are named {variant.name!r}: give each its own name")
+                if same := [name for name, known in names.items() if known == config]:
+                    raise ValueError(f"{kind} {same[0]!r} and {variant.name!r} have equal settings: leave one out")
+                names[variant.name] = config
+
+    def _check_metric(self) -> None:
+        known = measured_metrics(self.base)
+        if self.metric not in known:
+            raise ConfigError(
+                f"metric={self.metric!r} is not measured", nearest(self.metric, known) or ", ".join(known)
+            )
 
     def _check_kind(self) -> None:
         ranges = sum(isinstance(domain, Uniform) for domain in self.space.values())
@@ -177,9 +267,18 @@ class Sweep(Settings):
                 raise ValueError("a study runs every cell: give choices, not ranges, or make it a search")
             if self.minimise or self.warm_start:
                 raise ValueError("a study runs every cell: 'minimise' and 'warm_start' are for a search")
+            if self.trials is not None:
+                raise ValueError("a study runs every cell: 'trials' is for kind='search'")
             return
         if self.trials is None or not self.space:
             raise ValueError("a search needs 'trials' (how many) and a 'space' (over what)")
+        if self.variants:
+            raise ValueError("a search takes named configurations as controls: Confirm(controls=...)")
+        for path, domain in self.space.items():
+            if isinstance(domain, Choice) and any(isinstance(value, tuple) for value in domain.values):
+                raise ValueError(f"{path}: a search cannot choose among lists; make it a study, or use controls")
+        if len(set(self.minimise)) < len(self.minimise):
+            raise ValueError("'minimise' names a cost twice")
         if self.sampler == "cmaes" and (ranges < 2 or self.minimise):
             raise ValueError("sampler='cmaes' needs two or more ranges and a single aim; tpe and gp take anything")
         if self.minimise and self.stopping.rule != "none":
@@ -199,21 +298,37 @@ class Sweep(Settings):
             raise ValueError(f"equal={self.equal!r}: early stopping compares equal steps; set Stopping(rule='none')")
 
     def resources_of(self, config: TrialConfig) -> Resources:
-        """The first matching rule's resources, else the sweep's."""
+        """Return the first matching rule's resources, else the sweep's."""
         for rule in self.resource_rules:
             if all(get_setting(config, path) == value for path, value in rule.when.items()):
                 return rule.resources
         return self.resources
 
     def definition(self) -> dict[str, Any]:
-        """What makes it this sweep: everything but where and how fast it runs."""
+        """Return what makes it this sweep: everything but where and how fast it runs.
+
+        Files of puzzles count by name: their content is part of the dataset's fingerprint, their folder of nothing.
+        """
         plain = self.plain()
         for operational in ("resources", "resource_rules", "max_concurrent"):
             del plain[operational]
         del plain["base"]["runtime"]
+        for path in LOCAL_PATHS:
+            section, leaf = path.split(".")
+            if (address := plain["base"][section][leaf]) is not None:
+                plain["base"][section][leaf] = str(address).rstrip("/").rsplit("/", 1)[-1]
         return plain
 
 
+def measured_metrics(config: TrialConfig) -> list[str]:
+    """Return the names of the metrics that the final evaluation of a trial measures."""
+    if resolve_benchmark(config.data.benchmark).family == "arc":
+        own = [f"{name}@{k}" for name in ("pass", "task_pass") for k in PASS_AT]
+    else:
+        own = ["valid_accuracy"]
+    return [*METRICS, *own, *(f"exact_accuracy@ema={rate}" for rate in config.optimizer.further_ema_rates)]
+
+
 def _resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The paper's letters as paths."""
+    """Return the settings with the paper's letters as paths."""
     return {ALIASES.get(name, name): value for name, value in settings.items()}

@@ -7,40 +7,47 @@ import random
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import TypeAliasType
 
 from trm_data.settings import Settings
 
 Value = bool | int | float | str | None
+"""A single value of a setting."""
+Setting = TypeAliasType("Setting", "bool | int | float | str | tuple[Setting, ...] | None")
+"""A value of a setting, lists included: `optimizer.betas`, `data.train_splits`, `train.depth_curriculum`."""
 
 
 class Choice(Settings):
     """One of some values."""
 
     kind: Literal["choice"] = "choice"
-    values: tuple[Value, ...] = Field(min_length=1)
+    values: tuple[Setting, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        twice = [value for index, value in enumerate(self.values) if _spelt(value) in map(_spelt, self.values[:index])]
-        if twice:
+        keys = [repr(value) for value in self.values]  # 1, 1.0 and True are equal in Python
+        if twice := [value for index, value in enumerate(self.values) if keys[index] in keys[:index]]:
             raise ValueError(f"{twice[0]!r} is given twice")
+        if bad := [value for value in self.values if isinstance(value, float) and not math.isfinite(value)]:
+            raise ValueError(f"{bad[0]!r} is no value that can be trained with")
         return self
 
-    def holds(self, value: Value) -> bool:
-        """Whether it is one of them."""
+    @property
+    def count(self) -> int | None:
+        """Number of values."""
+        return len(self.values)
+
+    def holds(self, value: Setting) -> bool:
+        """Return whether it is one of the values."""
         return value in self.values
 
-    def draw(self, rng: random.Random) -> Value:
-        """Any of them."""
+    def draw(self, rng: random.Random) -> Setting:
+        """Draw one of the values."""
         return rng.choice(self.values)
 
-    def spread(self) -> list[Value]:
-        """Values that stand for all: all of them."""
+    def spread(self) -> list[Setting]:
+        """Return the values that stand for the axis: all of them."""
         return list(self.values)
-
-
-def _spelt(value: Value) -> str:
-    return repr(value)
 
 
 class Uniform(Settings):
@@ -54,6 +61,8 @@ class Uniform(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError(f"low={self.low} and high={self.high} must be finite numbers")
         if not self.low < self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
         if self.log and self.low <= 0:
@@ -62,24 +71,29 @@ class Uniform(Settings):
             raise ValueError(f"low={self.low} and high={self.high} must be whole numbers with integer=True")
         return self
 
-    def holds(self, value: Value) -> bool:
-        """Whether it lies between the bounds."""
+    @property
+    def count(self) -> int | None:
+        """Number of values; None for real numbers."""
+        return int(self.high) - int(self.low) + 1 if self.integer else None
+
+    def holds(self, value: Setting) -> bool:
+        """Return whether it lies between the bounds."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
-    def draw(self, rng: random.Random) -> Value:
-        """Any number of the range."""
+    def draw(self, rng: random.Random) -> Setting:
+        """Draw a number of the range."""
         if self.log:
-            found = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         else:
-            found = rng.uniform(self.low, self.high)
-        return self._typed(min(max(found, self.low), self.high))
+            drawn = rng.uniform(self.low, self.high)
+        return self._typed(min(max(drawn, self.low), self.high))
 
-    def spread(self) -> list[Value]:
-        """Values that stand for all: low, middle and high."""
-        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
-        return [self._typed(value) for value in (self.low, middle, self.high)]
+    def spread(self) -> list[Setting]:
+        """Return the values that stand for the axis: low, middle and high, each once."""
+        middle = math.sqrt(self.low) * math.sqrt(self.high) if self.log else self.low / 2 + self.high / 2
+        return list(dict.fromkeys(self._typed(value) for value in (self.low, middle, self.high)))
 
-    def _typed(self, value: float) -> Value:
+    def _typed(self, value: float) -> int | float:
         return round(value) if self.integer else value
 
 
@@ -88,21 +102,21 @@ Condition = dict[str, Value | tuple[Value, ...]]
 """Settings that all have the value, or one of the values, that is named."""
 
 
-def choice(*values: Value) -> Choice:
-    """`choice(1, 2, 4)`"""
+def choice(*values: Setting) -> Choice:
+    """Return an axis of these values: `choice(1, 2, 4)`."""
     return Choice(values=values)
 
 
 def uniform(low: float, high: float) -> Uniform:
-    """`uniform(0.9, 0.999)`"""
+    """Return a range: `uniform(0.9, 0.999)`."""
     return Uniform(low=low, high=high)
 
 
 def log_uniform(low: float, high: float) -> Uniform:
-    """`log_uniform(1e-4, 1e-2)`"""
+    """Return a range that is searched by order of magnitude: `log_uniform(1e-4, 1e-2)`."""
     return Uniform(low=low, high=high, log=True)
 
 
 def integers(low: int, high: int) -> Uniform:
-    """`integers(1, 6)`"""
+    """Return a range of whole numbers, both ends included: `integers(1, 6)`."""
     return Uniform(low=low, high=high, integer=True)

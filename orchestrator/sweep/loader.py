@@ -1,24 +1,33 @@
-"""A sweep from its file, and values from the command line."""
+"""Read a sweep from its file: Python (`sweep = Sweep(...)`) or a plan (`.jsonl`)."""
 
 from __future__ import annotations
 
 import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Value
 from orchestrator.sweep.plan_file import SUFFIX, load_plan
-from orchestrator.sweep.settings import check_path
-from trm_data.errors import ConfigError, nearest
+from orchestrator.sweep.settings import absolute_path, absolute_paths
+from trm_data.errors import ConfigError, UserError, nearest
 from trm_model.recursion_file import pin, replace_in
+
+OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
+"""Packages that stay imported where a sweep file lies next to them."""
 
 
 def load_sweep(path: Path) -> Sweep:
-    """The `sweep` that a Python file defines, or the one that a plan file (`.jsonl`) holds.
+    """Return the `sweep` that a Python file defines, or the one that a plan file (`.jsonl`) holds.
+
+    Relative paths in its settings become absolute, relative to the folder of the file. Modules of that folder can be
+    imported, as with `python FILE`.
 
     Raises:
-        SweepError: no such file, the file fails, or it defines no Sweep named `sweep`.
+        SweepError: there is no such file, the file fails, or it defines no Sweep named `sweep`.
     """
     if path.suffix == SUFFIX:
         from trm_data import fingerprint
@@ -29,25 +38,56 @@ def load_sweep(path: Path) -> Sweep:
         known = [str(p) for p in folder.glob("**/*.py")]
         raise SweepError(f"no sweep file {str(path)!r}", nearest(str(path), known))
     try:
-        found = runpy.run_path(str(path)).get("sweep")
-    except (ConfigError, SweepError) as error:
+        with _importable(path.parent.resolve()):
+            found = runpy.run_path(str(path)).get("sweep")
+    except UserError as error:
         raise SweepError(f"{path}: {error.what}", error.remedy) from error
     except Exception as error:  # a user's own file: whatever it raises is for the user, in one line
         message = _validation_line(error) or f"{type(error).__name__}: {error}"
         raise SweepError(f"{path} fails: {message}", "Run it with python to see the traceback") from error
     if not isinstance(found, Sweep):
         raise SweepError(f"{path} defines no sweep", "Assign a Sweep to the name 'sweep'")
-    return _pinned(found, path)
-
-
-def _pinned(sweep: Sweep, path: Path) -> Sweep:
-    """The sweep with every recursion file found, from the folder of the sweep's file, and pinned to its content."""
-    plain = sweep.plain()
     try:
-        values = replace_in(plain, lambda address: pin(address, path.parent))
+        return with_absolute_paths(found, path.parent)
     except ConfigError as error:
         raise SweepError(f"{path}: {error.what}", error.remedy) from error
-    return sweep if values == plain else Sweep.parse(values, where=str(path))
+
+
+def with_absolute_paths(sweep: Sweep, folder: Path) -> Sweep:
+    """Return the sweep with every local path in its settings made absolute, relative to a folder.
+
+    Trials run in other working directories and on other nodes, where a relative path means something else. A recursion
+    file is also pinned to its content.
+
+    Raises:
+        ConfigError: a file does not exist.
+    """
+    plain = sweep.plain()
+    values: dict[str, Any] = {**plain, "base": absolute_paths(plain["base"], folder)}
+    for variants in (plain["variants"], plain["confirm"]["controls"]):
+        for variant in variants:
+            settings = variant["settings"]
+            variant["settings"] = {name: absolute_path(name, value, folder) for name, value in settings.items()}
+    for name, domain in plain["space"].items():
+        if domain["kind"] == "choice":
+            domain["values"] = [absolute_path(name, value, folder) for value in domain["values"]]
+    values = replace_in(values, lambda address: pin(address, folder))
+    return sweep if values == sweep.plain() else Sweep.parse(values)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let modules of a folder be imported. They are forgotten afterwards: another sweep file may have its own."""
+    before, path = set(sys.modules), list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - before:
+            top = name.partition(".")[0]
+            if top not in OWN_PACKAGES and ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
+                del sys.modules[name]
 
 
 def _validation_line(error: Exception) -> str | None:
@@ -55,25 +95,3 @@ def _validation_line(error: Exception) -> str | None:
         return None
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
-def parse_value(text: str) -> Value:
-    """A command-line value: null, true, false, a number, or the text itself."""
-    words: dict[str, Value] = {"null": None, "none": None, "true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def parse_assignment(text: str, option: str) -> tuple[str, list[Value]]:
-    """`T=1,2` -> ("T", [1, 2]). Raises ConfigError if it is not of that form."""
-    name, sign, values = text.partition("=")
-    if not sign or not name.strip() or not values.strip():
-        raise ConfigError(f"{option} {text!r} is not of the form NAME=VALUE[,VALUE...]", f"Example: {option} T=1,2")
-    check_path(name.strip())
-    return name.strip(), [parse_value(value.strip()) for value in values.split(",")]

@@ -1,4 +1,4 @@
-"""The expanded plan as a file: JSON lines, the definition first, then every trial that is known beforehand.
+"""Read and write the expanded plan as a file: JSON lines, the definition first, then every trial known beforehand.
 
 `trm sweep run plan.jsonl` runs exactly what it lists: a line that is deleted is not run, and where the data, the code
 or the settings would make another trial of a line, nothing is run at all. A search lists its controls; what it explores
@@ -21,18 +21,18 @@ SUFFIX = ".jsonl"
 
 
 def known_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
-    """The trials that are known before anything runs."""
+    """Yield the trials that are known before anything runs."""
     yield from study_trials(sweep, fingerprint) if sweep.kind == "study" else control_trials(sweep, fingerprint)
 
 
 def dump_plan(sweep: Sweep, fingerprint: Fingerprint) -> bytes:
-    """The file's content."""
+    """Return the content of a plan file."""
     lines = [{"sweep": sweep.plain()}, *(trial.plain() for trial in known_trials(sweep, fingerprint))]
     return "".join(canonical_json(line) + "\n" for line in lines).encode()
 
 
 def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
-    """The sweep that runs what the file lists and nothing else.
+    """Return the sweep that runs what the file lists and nothing else.
 
     Raises:
         SweepError: it cannot be read, or a line would be another trial now.

@@ -1,19 +1,28 @@
-"""Settings by name: a path (`model.cycles`) or one of the paper's letters (`T`)."""
+"""Settings of a trial by name: a path (`model.cycles`) or one of the paper's letters (`T`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
 
-from orchestrator.sweep.domains import Value
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestrator.sweep.domains import Setting, Value
 from trm_data.errors import ConfigError, nearest
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
 from trm_model.recursion_file import short
 
+LOCAL_PATHS = ("data.source", "data.extra_training")
+"""Settings that name a file or a folder, or the address of a remote one."""
+
 
 def check_path(path: str) -> None:
-    """Raises ConfigError with the nearest valid name where `path` is not a setting of a trial."""
+    """Raise ConfigError with the nearest valid name where `path` is not a setting of a trial."""
     parts = ALIASES.get(path, path).split(".")
     inside = field_names(TrialConfig, parts)
     if inside:
@@ -32,11 +41,29 @@ def check_path(path: str) -> None:
     raise ConfigError(f"unknown setting {path!r}", hint if hint.startswith("Did") else "See `trm train --show-config`")
 
 
-def configure(base: TrialConfig, settings: Mapping[str, Value]) -> TrialConfig:
-    """The base with some settings replaced. Raises ConfigError naming the field and the remedy."""
+def check_value(path: str, value: Setting) -> None:
+    """Raise ConfigError where a setting cannot have a value, whatever the other settings are."""
+    check_path(path)
+    *sections, leaf = ALIASES.get(path, path).split(".")
+    model: type[BaseModel] = TrialConfig
+    for section in sections:
+        model = model.model_fields[section].annotation  # type: ignore[assignment]  # check_path found a group there
+    field = model.model_fields[leaf]
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise ConfigError(f"{path}={value!r}: {message[:1].lower()}{message[1:]}") from None
+
+
+def configure(base: TrialConfig, settings: Mapping[str, Setting]) -> TrialConfig:
+    """Return the base with some settings replaced. Raises ConfigError naming the field and the remedy."""
     values = base.model_dump()
     for name, value in settings.items():
         check_path(name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name}={value!r} is not finite", "Give a number")
         *sections, leaf = ALIASES.get(name, name).split(".")
         target = values
         for section in sections:
@@ -46,24 +73,164 @@ def configure(base: TrialConfig, settings: Mapping[str, Value]) -> TrialConfig:
 
 
 def get_setting(config: TrialConfig, name: str) -> Any:
-    """The value at a path or alias."""
+    """Return the value at a path or alias."""
     value: Any = config
     for part in ALIASES.get(name, name).split("."):
         value = getattr(value, part)
     return value
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested settings by dotted path; lists stay as they are."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return (old, new) of every leaf of two nested settings that differs, by path; None where one has no such leaf."""
+    first, second = flatten(old), flatten(new)
+    paths = dict.fromkeys((*first, *second))
+    pairs = {path: (first.get(path), second.get(path)) for path in paths}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return `base.train.max_steps: 60 -> 61` for every leaf that differs, sorted by path."""
+    return [f"{path}: {before} -> {after}" for path, (before, after) in sorted(differences(old, new).items())]
+
+
 def short_name(path: str) -> str:
-    """The paper's letter where there is one, else the last part of the path."""
+    """Return the paper's letter where there is one, else the last part of the path."""
     return {full: alias for alias, full in ALIASES.items()}.get(path, path.rsplit(".", 1)[-1])
 
 
-def label(settings: Mapping[str, Value]) -> str:
-    """`T=2 n=4`: the name of a cell."""
-    return " ".join(f"{short_name(path)}={_show(value)}" for path, value in settings.items()) or "base"
+def label(settings: Mapping[str, Setting]) -> str:
+    """Return the name of a cell: `T=2 n=4`."""
+    return " ".join(f"{short_name(path)}={_format(value)}" for path, value in settings.items()) or "base"
 
 
-def _show(value: Value) -> str:
+def _format(value: Setting) -> str:
     if isinstance(value, str):
         return short(value)
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_format, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def absolute_path(path: str, value: Any, folder: Path) -> Any:
+    """Return a setting with a local path in it made absolute, relative to a folder; other settings as they are.
+
+    Raises:
+        ConfigError: there is no such file or folder.
+    """
+    if ALIASES.get(path, path) not in LOCAL_PATHS or not isinstance(value, str) or "://" in value:
+        return value
+    name, hash_sign, fragment = value.partition("#sha256=")
+    found = (folder / Path(name).expanduser()).resolve()
+    # A Kaggle pair is named by the common beginning of its two files.
+    if not found.exists() and not next(found.parent.glob(f"{found.name}*"), None):
+        raise ConfigError(
+            f"{path}={value!r}: there is no {found}", f"Give the path from {folder.resolve()}, or all of it"
+        )
+    return str(found) + hash_sign + fragment
+
+
+def absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return nested settings of a trial with local paths made absolute: see `absolute_path`."""
+
+    def walk(nested: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in nested.items():
+            path = f"{prefix}{name}"
+            is_group = isinstance(value, Mapping)
+            yield name, dict(walk(value, f"{path}.")) if is_group else absolute_path(path, value, folder)
+
+    return dict(walk(values, ""))
+
+
+def parse_value(text: str) -> Setting:
+    """Read a value of the command line: null, true, false, a number, a JSON list, or the text itself."""
+    known: dict[str, Value] = {"null": None, "none": None, "true": True, "false": False}
+    if text.lower() in known:
+        return known[text.lower()]
+    if text.startswith("["):
+        try:
+            return _tuple(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{text!r} is no JSON list: {error.msg}", 'Example: ["train","validation"]') from None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _tuple(value: Any) -> Setting:
+    if isinstance(value, dict):
+        raise ConfigError(f"{json.dumps(value)} is no list of values", "A list holds numbers, texts and lists")
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+
+
+def split_assignments(texts: Sequence[str] | None, option: str, example: str = "T=1,2") -> dict[str, list[str]]:
+    """Split `NAME=VALUE[,VALUE...]`: `["T=1,2", "n=2"]` -> {"T": ["1", "2"], "n": ["2"]}. A JSON list is one value.
+
+    Raises:
+        ConfigError: one is not of that form, or a name comes twice.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts or []:
+        name, sign, rest = text.partition("=")
+        name, values = name.strip(), _split(rest)
+        if not sign or not name or not all(values):
+            raise ConfigError(
+                f"{option} {text!r} is not of the form NAME=VALUE[,VALUE...]", f"Example: {option} {example}"
+            )
+        if name in found:
+            raise ConfigError(f"{option} names {name!r} twice", f"Give all values at once: {option} {name}=1,2,3")
+        found[name] = values
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside of brackets and quotes."""
+    parts, depth, quoted = [""], 0, False
+    for letter in text:
+        if letter == '"' and (depth or quoted):
+            quoted = not quoted
+        elif letter in "[]" and not quoted:
+            depth += 1 if letter == "[" else -1
+        if letter == "," and depth <= 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
+def parse_assignments(texts: Sequence[str] | None, option: str) -> dict[str, list[Setting]]:
+    """Read settings of the command line: `["T=1,2", "lr=1e-3"]` -> {"T": [1, 2], "lr": [0.001]}.
+
+    Raises:
+        ConfigError: one is not of the form NAME=VALUE[,VALUE...], or names no setting, or a name comes twice.
+    """
+    found = {}
+    for name, values in split_assignments(texts, option).items():
+        check_path(name)
+        found[name] = [_parse_for(name, value) for value in values]
+    return found
+
+
+def _parse_for(name: str, text: str) -> Setting:
+    """Read a value as what it looks like, or as text where the setting takes only that: `data.source=2024`."""
+    value = parse_value(text)
+    try:
+        check_value(name, value)
+    except ConfigError:
+        with suppress(ConfigError):
+            check_value(name, text)
+            return text
+    return value

@@ -1,90 +1,146 @@
-"""The cells of a sweep's space: which combinations of values there are, and which of them mean something."""
+"""The space of a sweep: which combinations of values there are, and which of them mean something."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
-from orchestrator.sweep.domains import Choice, Condition, Value
-from orchestrator.sweep.settings import get_setting, label
+from orchestrator.sweep.domains import Choice, Condition, Domain, Setting
+from orchestrator.sweep.settings import get_setting
 from trm_model.config import TrialConfig
-
-if TYPE_CHECKING:
-    from orchestrator.sweep.definition import Sweep
 
 DRAWS = 1000
 """Random draws after which a space with ranges counts as empty: all but a thousandth of it is forbidden."""
 
-Cell = dict[str, Value]
+Cell = dict[str, Setting]
 """Settings by path."""
 
 
-def cells(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
-    """(family name, settings) of every cell of a study: the grid over `space`, then the named variants."""
-    if sweep.space or not sweep.variants:
-        for settings in grid(sweep):
-            yield label(settings), settings
-    for variant in sweep.variants:
-        yield variant.name, dict(variant.settings)
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The cells over some axes, relative to a base configuration. Paths are written out: `model.cycles`, not `T`."""
+
+    base: TrialConfig
+    axes: Mapping[str, Domain]
+    only_if: Mapping[str, Condition] = field(default_factory=dict)
+    """Axes that count only where earlier axes have certain values; elsewhere the base's value stays."""
+    forbidden: tuple[Condition, ...] = ()
+    """Combinations that are left out."""
+
+    @property
+    def is_countable(self) -> bool:
+        """Whether no axis is a range."""
+        return all(isinstance(domain, Choice) for domain in self.axes.values())
+
+    def grid(self) -> Iterator[Cell]:
+        """Yield every cell once, the last axis varying fastest; a range counts with three of its values.
+
+        Cells are made one by one, so that a space of millions takes no memory.
+        """
+        for cell in self._expand(list(self.axes), {}):
+            if not self.is_forbidden(cell):
+                yield cell
+
+    def _expand(self, paths: list[str], cell: Cell) -> Iterator[Cell]:
+        if not paths:
+            yield dict(cell)
+            return
+        path, *rest = paths
+        if not self.is_active(path, cell):
+            yield from self._expand(rest, cell)
+            return
+        for value in self.axes[path].spread():
+            yield from self._expand(rest, {**cell, path: value})
+
+    def size(self) -> int:
+        """Return the number of cells of the grid, without visiting them where no condition decides about them."""
+        bound, free = self._split()
+        return sum(1 for _ in bound.grid()) * math.prod(len(free.axes[path].spread()) for path in free.axes)
+
+    def max_cells(self) -> int | None:
+        """Return an upper bound of the number of cells, exact without ranges; None if it is infinite."""
+        if self.is_countable:
+            return self.size()
+        counts = [domain.count for domain in self.axes.values()]
+        return None if None in counts else math.prod(count for count in counts if count is not None)
+
+    def sample(self, count: int, seed: int = 0) -> list[Cell]:
+        """Return at most `count` different cells of the grid, every cell with the same chance."""
+        size = self.size()
+        if size <= count:
+            return list(self.grid())
+        bound, free = self._split()
+        num_free = math.prod(len(domain.spread()) for domain in free.axes.values())
+        chosen = iter(sorted(random.Random(seed).sample(range(size), count)))
+        cells: list[Cell] = []
+        index: int | None = next(chosen)
+        for number, cell in enumerate(bound.grid()):
+            while index is not None and index < (number + 1) * num_free:
+                whole = cell | free._cell_at(index % num_free)
+                cells.append({path: whole[path] for path in self.axes if path in whole})
+                index = next(chosen, None)
+        return cells
+
+    def _split(self) -> tuple[Space, Space]:
+        """Return the space of the axes that conditions name and the space of all others: every pair is a cell."""
+        named = {path for condition in (*self.only_if.values(), *self.forbidden) for path in condition}
+        bound = {path: domain for path, domain in self.axes.items() if path in named or path in self.only_if}
+        free = {path: domain for path, domain in self.axes.items() if path not in bound}
+        return replace(self, axes=bound), Space(self.base, free)
+
+    def _cell_at(self, index: int) -> Cell:
+        """Return a cell of a space without conditions by its position in the grid."""
+        values: list[tuple[str, Setting]] = []
+        for path, domain in reversed(list(self.axes.items())):
+            index, position = divmod(index, len(spread := domain.spread()))
+            values.append((path, spread[position]))
+        return dict(reversed(values))
+
+    def random(self, rng: random.Random) -> Cell | None:
+        """Draw a cell evenly from the space; None where (almost) all of it is forbidden."""
+        for _ in range(DRAWS):
+            cell = self.active({path: domain.draw(rng) for path, domain in self.axes.items()})
+            if not self.is_forbidden(cell):
+                return cell
+        return None
+
+    def active(self, settings: Mapping[str, Setting]) -> Cell:
+        """Return the settings without axes that do not count: where the condition fails, the base's value stays."""
+        found: Cell = {}
+        for path in self.axes:
+            if path in settings and self.is_active(path, found):
+                found[path] = settings[path]
+        return found
+
+    def is_active(self, path: str, settings: Mapping[str, Setting]) -> bool:
+        """Return whether an axis counts, given the settings of the axes before it."""
+        return path not in self.only_if or self._holds(self.only_if[path], settings)
+
+    def is_forbidden(self, settings: Mapping[str, Setting]) -> bool:
+        """Return whether the space leaves this combination out."""
+        return any(self._holds(condition, settings) for condition in self.forbidden)
+
+    def cell_of(self, config: TrialConfig) -> Cell:
+        """Return the cell that a configuration belongs to. Its values may lie outside the axes."""
+        return self.active({path: get_setting(config, path) for path in self.axes})
+
+    def holds(self, cell: Mapping[str, Setting]) -> bool:
+        """Return whether every value of a cell lies on its axis and the combination is allowed."""
+        return all(self.axes[path].holds(value) for path, value in cell.items()) and not self.is_forbidden(cell)
+
+    def _holds(self, condition: Condition, settings: Mapping[str, Setting]) -> bool:
+        def value(path: str) -> Setting:
+            return settings[path] if path in settings else get_setting(self.base, path)
+
+        return all(
+            value(path) in wanted if isinstance(wanted, tuple) else value(path) == wanted
+            for path, wanted in condition.items()
+        )
 
 
-def is_countable(sweep: Sweep) -> bool:
-    """Whether the space has no range."""
-    return all(isinstance(domain, Choice) for domain in sweep.space.values())
-
-
-def grid(sweep: Sweep) -> list[Cell]:
-    """Every cell of a space once; a range counts with three of its values."""
-    axes = [[(path, value) for value in domain.spread()] for path, domain in sweep.space.items()]
-    found = (active(sweep, dict(combination)) for combination in itertools.product(*axes))
-    return list({label_exactly(cell): cell for cell in found if not is_forbidden(sweep, cell)}.values())
-
-
-def label_exactly(cell: Cell) -> str:
-    """A key that tells apart what a label rounds."""
-    return repr(sorted(cell.items()))
-
-
-def random_cell(sweep: Sweep, rng: random.Random) -> Cell | None:
-    """A cell drawn evenly from the space; None where (almost) all of it is forbidden."""
-    for _ in range(DRAWS):
-        cell = active(sweep, {path: domain.draw(rng) for path, domain in sweep.space.items()})
-        if not is_forbidden(sweep, cell):
-            return cell
-    return None
-
-
-def active(sweep: Sweep, settings: Mapping[str, Value]) -> Cell:
-    """Without the axes that count for nothing here: where the condition fails, the base's value stays."""
-    found: Cell = {}
-    for path in sweep.space:
-        if path in settings and is_active(sweep, path, found):
-            found[path] = settings[path]
-    return found
-
-
-def is_active(sweep: Sweep, path: str, settings: Mapping[str, Value]) -> bool:
-    """Whether an axis counts, given the settings of the axes before it."""
-    return path not in sweep.only_if or _holds(sweep, sweep.only_if[path], settings)
-
-
-def is_forbidden(sweep: Sweep, settings: Mapping[str, Value]) -> bool:
-    """Whether the sweep leaves this combination out."""
-    return any(_holds(sweep, condition, settings) for condition in sweep.forbidden)
-
-
-def drawn_settings(sweep: Sweep, config: TrialConfig) -> Cell:
-    """The cell that a configuration is."""
-    return active(sweep, {path: get_setting(config, path) for path in sweep.space})
-
-
-def _holds(sweep: Sweep, condition: Condition, settings: Mapping[str, Value]) -> bool:
-    def value(path: str) -> Value:
-        return settings[path] if path in settings else get_setting(sweep.base, path)
-
-    return all(
-        value(path) in wanted if isinstance(wanted, tuple) else value(path) == wanted
-        for path, wanted in condition.items()
-    )
+def head(cells: Iterator[Cell], count: int) -> list[Cell]:
+    """Return the first cells."""
+    return list(itertools.islice(cells, count))

@@ -1,4 +1,4 @@
-"""From a sweep to trials: what is known before anything starts."""
+"""The trials of a sweep that are known before anything runs, and the identity of a trial."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from orchestrator.sweep.definition import Resources, Sweep
-from orchestrator.sweep.domains import Value
 from orchestrator.sweep.matching import match_axis
-from orchestrator.sweep.settings import configure
-from orchestrator.sweep.space import cells
+from orchestrator.sweep.settings import configure, label
+from orchestrator.sweep.space import Cell
 from trm_data.config import DataRequest
 from trm_data.settings import Settings, digest
 from trm_model.config import TrialConfig
@@ -20,7 +19,7 @@ Stage = Literal["explore", "confirm", "study"]
 
 
 class PlannedTrial(Settings):
-    """One trial: who it is, what it is for, and what it may occupy."""
+    """One trial: its identity, its stage, its configuration, and what it may occupy."""
 
     trial_id: str
     stage: Stage
@@ -30,7 +29,7 @@ class PlannedTrial(Settings):
 
 
 def planned(sweep: Sweep, fingerprint: Fingerprint, stage: Stage, family: str, config: TrialConfig) -> PlannedTrial:
-    """With its id, its resources, and the steps that the sweep's axis of comparison gives it."""
+    """Plan one trial: give it its id, its resources, and the steps that the sweep's axis of comparison asks for."""
     config = match_axis(config, sweep.base, sweep.equal)
     return PlannedTrial(
         trial_id=trial_id(config, fingerprint(config.data.request())),
@@ -41,8 +40,25 @@ def planned(sweep: Sweep, fingerprint: Fingerprint, stage: Stage, family: str, c
     )
 
 
+def cells(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
+    """Yield (family name, settings) of every cell of a study once: the grid over `space`, then the named variants.
+
+    Plans, budgets and runs all expand a study here.
+    """
+    if sweep.space or not sweep.variants:
+        for settings in sweep.search_space.grid():
+            yield label(settings), settings
+    known: list[TrialConfig] = []
+    for variant in sweep.variants:
+        config = configure(sweep.base, variant.settings)
+        # A variant may repeat a cell of the grid, and in sweeps of older versions another variant: that is one trial.
+        if config not in known and sweep.cell_like(variant) is None:
+            known.append(config)
+            yield variant.name, dict(variant.settings)
+
+
 def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
-    """Every cell with every seed, seed by seed, so that an interrupted study has compared every cell."""
+    """Yield every cell with every seed, seed by seed, so that an interrupted study has compared every cell."""
     for seed in range(sweep.seeds):
         for family, settings in cells(sweep):
             config = _scored_on_test(configure(sweep.base, settings), sweep.base.seed + seed)
@@ -51,16 +67,17 @@ def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
                 yield trial
 
 
-def search_trial(sweep: Sweep, fingerprint: Fingerprint, family: str, settings: dict[str, Value]) -> PlannedTrial:
-    """A configuration that a search tries: one seed, scored on the validation split."""
+def search_trial(sweep: Sweep, fingerprint: Fingerprint, family: str, settings: Cell) -> PlannedTrial:
+    """Plan a configuration that a search tries: one seed, scored on the validation split."""
     config = configure(sweep.base, {**settings, "evaluation.split": "validation"})
     return planned(sweep, fingerprint, "explore", family, config)
 
 
 def confirm_trials(sweep: Sweep, fingerprint: Fingerprint, family: str, config: TrialConfig) -> list[PlannedTrial]:
-    """A configuration with every seed of the confirm stage, scored once on the test split.
+    """Plan a configuration with every seed of the confirm stage, scored once on the test split.
 
-    The seeds are others than the search's own: the one that made a configuration look best does not speak for it again.
+    The seeds differ from the search's own: a configuration chosen for its score with one seed would be overestimated
+    by that seed.
     """
     data = config.data.model_copy(update={"train_splits": sweep.confirm.train_splits})
     config = config.model_copy(update={"data": data})
@@ -71,7 +88,7 @@ def confirm_trials(sweep: Sweep, fingerprint: Fingerprint, family: str, config: 
 
 
 def control_trials(sweep: Sweep, fingerprint: Fingerprint) -> list[PlannedTrial]:
-    """The named rivals of a search."""
+    """Plan the named rivals of a search."""
     return [
         trial
         for variant in sweep.confirm.controls
@@ -85,11 +102,14 @@ def _scored_on_test(config: TrialConfig, seed: int) -> TrialConfig:
 
 
 IDENTITY_VERSION = 1
-"""Raised when the code comes to mean something else by the same configuration."""
+"""Increased when the same configuration no longer means the same training."""
 
 
 def trial_id(config: TrialConfig, fingerprint: str) -> str:
-    """12 hexadecimal digits. The dataset enters by its fingerprint, so a request's spelling does not matter."""
+    """Return the identity of a trial: 12 hexadecimal digits.
+
+    The dataset enters by its fingerprint, so two requests for the same puzzles make the same trial.
+    """
     plain = config.plain()
     del plain["runtime"], plain["recipe"]
     plain["model"] = config.model.identity()

@@ -110,7 +110,7 @@ class Tracker:
         while self._thread.is_alive():
             now_s, silent_s = time.monotonic(), time.monotonic() - self._answered_s
             if silent_s > self._patience_s or now_s - began_s > CLOSE_LIMIT_S:
-                # The thread ends with the process, or sends the rest if the process goes on.
+                # The thread ends with the process, or sends the rest if the process continues.
                 self._problem = f"no answer for {silent_s:.0f} s"
                 break
             self._thread.join(POLL_S)

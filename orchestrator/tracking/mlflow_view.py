@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.schema import AttemptStart, Row, Status, TrialRecord
+from orchestrator.resources.usage import trial_cost
 from orchestrator.storage.address import hide_credentials
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import flatten
 
 PARENT = ""
 """Key of the sweep's own run, where trials have their id."""
@@ -155,8 +157,6 @@ def rows(record: TrialRecord) -> Sequence[Row]:
 
 def costs(record: TrialRecord) -> dict[str, float]:
     """Return GPU-hours, dollars at catalogue price, and kWh, each only where it is known; nothing on a CPU."""
-    from orchestrator.results.leaderboard.cost import trial_cost  # imports scipy, which takes 1.5 s
-
     cost = trial_cost(record)
     if cost is None:
         return {}
@@ -206,17 +206,6 @@ def ended_s(record: TrialRecord) -> float:
     times += [attempt.end.ended_s for attempt in record.attempts if attempt.end]
     times += [record.result.ended_s] if record.result else []
     return max(times, default=started_s(record))
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings by dotted name, lists as JSON, addresses without credentials."""
-    flat: dict[str, str] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= flatten(item, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = hide_credentials(json.dumps(item) if isinstance(item, list | tuple) else str(item))
-    return flat
 
 
 def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
@@ -284,7 +273,9 @@ def params(record: TrialRecord) -> list[Any]:
     """Return every setting of a trial as MLflow entities."""
     from mlflow.entities import Param
 
-    return [Param(name, value) for name, value in flatten(record.config.plain()).items()]
+    settings = flatten(record.config.plain())
+    texts = {name: json.dumps(v) if isinstance(v, list) else str(v) for name, v in settings.items()}
+    return [Param(name, hide_credentials(text)) for name, text in texts.items()]
 
 
 def milliseconds(time_s: float) -> int:

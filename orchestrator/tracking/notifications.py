@@ -94,14 +94,14 @@ def _parse_target(text: str) -> Target:
             raise NotifyError(f"the webhook ({scheme}://...) names no host", "Write https://HOST/PATH")
         return Target(url=text)
     try:
-        words = shlex.split(text)
+        command = shlex.split(text)
     except ValueError as error:
         raise NotifyError(f"command {hide_credentials(text)!r}: {error}", "Close the quotation") from error
-    if not words or shutil.which(words[0]) is None:
-        name = f"{scheme}://..." if separator else words[0] if words else text
+    if not command or shutil.which(command[0]) is None:
+        name = f"{scheme}://..." if separator else command[0] if command else text
         hint = nearest(scheme, ("http", "https")) if separator else "Name a program of this machine, or a URL"
         raise NotifyError(f"cannot notify {name!r}: no such program", hint)
-    return Target(command=tuple(words))
+    return Target(command=tuple(command))
 
 
 def send(targets: Sequence[Target], event: Event, sleep: Callable[[float], None] = time.sleep) -> list[str]:
@@ -177,13 +177,17 @@ class Snapshot:
     progress: SweepProgress
     is_driven: bool
     over_budget: str | None = None
+    unreadable: Sequence[str] = ()
+    """Trials whose records are damaged: they are in none of the counts."""
 
     @property
     def text(self) -> str:
         """Counts by status, and how many of the planned trials are left."""
         counts = format_counts(counts_of(self.records))
         left = self.progress.left
-        return f"{counts}; {left} of {self.progress.planned} trials left" if left else counts
+        parts = [counts, f"{left} of {self.progress.planned} trials left" if left else ""]
+        parts.append(f"{len(self.unreadable)} unreadable ({', '.join(self.unreadable)})" if self.unreadable else "")
+        return "; ".join(filter(None, parts))
 
     def event(self, kind: Kind, text: str = "") -> Event:
         """Return an event about this moment."""
@@ -225,10 +229,11 @@ class SweepWatcher:
     def snapshot(self) -> Snapshot:
         """Read what is new and return the state of the sweep."""
         is_driven = driver_of(self._folder) is not None  # first: after its end the records are complete
-        records = self._records.read().trials
+        records, damaged = self._records.read()
         progress = sweep_progress(load_definition(self._storage, self._name), records)
         over_budget = exceeded(spending(records, time.time()), self._budget)
-        return Snapshot(self._name, records, progress, is_driven, over_budget)
+        unreadable = [each.file.rpartition("/trials/")[2] for each in damaged]
+        return Snapshot(self._name, records, progress, is_driven, over_budget, unreadable)
 
     def watch(self, report: Callable[[Event], None]) -> None:
         """Report every event until the sweep is over."""

@@ -107,10 +107,19 @@ class _Attempt:
         self._step = 0
         self._train_s = 0.0
         self._announced = False
+        self._started_s = time.monotonic()
+        self._taken_s = time.monotonic()
+        self._to_checkpoint_s = 0.0
         self._device = _device_of(config)
         self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
 
     def take(self, event: events.Event) -> None:
+        if isinstance(event, events.Checkpointed):
+            self._to_checkpoint_s = max(self._to_checkpoint_s, time.monotonic() - self._taken_s)
+        self._handle(event)
+        self._taken_s = time.monotonic()  # a rung may have waited for its answer meanwhile
+
+    def _handle(self, event: events.Event) -> None:
         self._step = event.step
         match event:
             case events.Started():
@@ -118,11 +127,11 @@ class _Attempt:
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
                 self._note(self._monitor.due())
-                self._listen(TrialReport(event.step, metrics, "progress"))
+                self._listen(TrialReport(event.step, metrics, "progress", grace_s=self._to_checkpoint_s))
             case events.Evaluated(metrics=metrics, split=split):
                 self._add(split, metrics)
                 self._writer.flush()
-                self._listen(TrialReport(event.step, metrics, "rung"))
+                self._listen(TrialReport(event.step, metrics, "rung", grace_s=self._to_checkpoint_s))
             case events.Finished(result=result, files=files):
                 self._note(self._monitor.last())
                 self._writer.finish(TrialResult.parse(result), files)
@@ -140,6 +149,7 @@ class _Attempt:
             status=status,
             step=self._step,
             ended_s=time.time(),
+            elapsed_s=time.monotonic() - self._started_s,
             train_s=self._train_s,
             reason=reason,
             traceback=trace,
@@ -156,6 +166,7 @@ class _Attempt:
         if self._announced:
             return
         self._announced = True
+        self._started_s = time.monotonic()
         run = {"from_step": step, "num_threads": self._num_threads, "processes": self._job.processes}
         where = provenance.describe(self._device) | self._job.placement
         self._writer.start(AttemptStart.parse({**where, **run, "started_s": time.time()}))

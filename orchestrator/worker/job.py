@@ -53,6 +53,8 @@ class TrialReport:
     """progress | rung | end"""
     status: str = ""
     reason: str = ""
+    grace_s: float = 0.0
+    """Longest time that the attempt has taken from one event to a written checkpoint: to stop takes as long."""
 
 
 Listener = Callable[[TrialReport], None]

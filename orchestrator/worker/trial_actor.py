@@ -22,7 +22,9 @@ from orchestrator.worker.spot import is_leaving
 HEARTBEAT_S = 2.0
 """Longest time that a step of the actor takes, so that a stop is heard soon."""
 GRACE_S = 20.0
-"""Time that a trial gets to write its last checkpoint."""
+LONGEST_GRACE_S = 100.0
+"""Shortest and longest time that a trial gets to write its last checkpoint; in between, twice what it has taken so far.
+A spot machine is announced to go 120 s ahead."""
 
 
 class TrialProcess:
@@ -32,6 +34,8 @@ class TrialProcess:
         """Give a process that waits its work. Raises OSError if it has died meanwhile."""
         self._child = child
         child.run(child_main, job)
+        self.grace_s = GRACE_S
+        """Time that the trial gets to write its last checkpoint."""
         self._told = ""
         """`rung` while it waits for a word, `end` when it only has to leave."""
 
@@ -60,6 +64,7 @@ class TrialProcess:
             news: TrialReport = self._child.receive()
         except ChildProcessError as error:
             raise RuntimeError(f"the trial's process {error}") from None
+        self.grace_s = min(max(self.grace_s, 2 * news.grace_s), LONGEST_GRACE_S)
         return news
 
     def end(self, graceful: bool) -> None:
@@ -67,7 +72,7 @@ class TrialProcess:
         if graceful or self._told == "end":
             with contextlib.suppress(OSError):  # it has just ended
                 self._child.send("stop")
-            self._child.join(GRACE_S)
+            self._child.join(self.grace_s)
         self._child.kill()
         self._child.join()
         self._child.close()
@@ -86,6 +91,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._next = next_process()  # torch is imported while Tune brings the first trial
         self._process: TrialProcess | None = None
         self._config = config
+        self._has_announced = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for every further trial. What still runs was stopped early: it is ended at once.
@@ -101,12 +107,18 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Until the next rung or end, or for `HEARTBEAT_S`."""
-        seat = {"node_id": self._where["node_id"], "gpu_type": self._where["gpu_type"]}
+        seat: dict[str, Any] = {"node_id": self._where["node_id"], "gpu_type": self._where["gpu_type"]}
+        if self._process is not None and self._is_leaving() and not self._has_announced:
+            # Whoever counts heartbeats has to know before this actor falls silent.
+            self._has_announced = True
+            seat |= {"silence_s": self._process.grace_s, "grace_s": self._process.grace_s}
+            return {**seat, "kind": "progress", "trial_step": None, "metrics": (), "done": False}
         if self._is_leaving():
             self._end(graceful=True)  # a last checkpoint; the trial goes on elsewhere
             return {**seat, "kind": "end", "trial_step": None, "metrics": (), "done": True}
         self._process = self._process or self._begin()
         news = self._process.wait(HEARTBEAT_S)
+        seat["grace_s"] = self._process.grace_s
         if news is None:
             return {**seat, "kind": "progress", "trial_step": None, "metrics": (), "done": False}
         return {

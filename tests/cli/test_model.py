@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from orchestrator.cli import main
-from orchestrator.evaluation.checkpoints import expand, parse_vary
+from orchestrator.evaluation.checkpoints import expand
 from orchestrator.records.checkpoints import find_checkpoint
 from orchestrator.results.stats import wilson
 from orchestrator.storage import open_storage
+from orchestrator.sweep.settings import split_assignments
 from tests.cli.test_cli import call
 from tests.support.sweeps import set_options
 from trm_data.errors import ConfigError
@@ -187,7 +188,7 @@ MODEL = ModelConfig(cycles=2, latent_steps=4)
 
 
 def cells(*vary: str) -> list[str]:
-    return [cell.label for cell in expand(EvaluationConfig(), "ema", [MODEL], parse_vary(vary))]
+    return [cell.label for cell in expand(EvaluationConfig(), "ema", [MODEL], split_assignments(vary, "--vary"))]
 
 
 def test_cells_that_mean_the_same_are_scored_once() -> None:

@@ -1,19 +1,25 @@
-"""What lies outside and does not answer, or is another than it should be: one line each."""
+"""What a driver needs from outside and does not get: file systems, clusters, a Ray that starts."""
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from orchestrator.errors import ClusterError
-from orchestrator.execution.ray_cluster import check_cluster
+from orchestrator.execution import ray_cluster, scratch
+from orchestrator.execution.ray_cluster import RayCluster, check_cluster
 from orchestrator.resources import nodes
 from orchestrator.storage import StorageError
 from orchestrator.storage.mounts import file_system, refuse_network_database
 from tests.cli.test_cli import call
 from tests.support.sweeps import TINY, set_options
+from trm_data.errors import UserError
 
 MOUNTS = """
 /dev/sda1 / ext4 rw 0 0
@@ -60,11 +66,11 @@ def test_a_sweep_whose_tracker_would_lie_on_nfs_is_refused_before_anything_is_wr
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("ray", "python"), [("2.50.0", platform.python_version()), ("", "3.8.1")])
+@pytest.mark.parametrize(("version", "python"), [("2.50.0", platform.python_version()), ("", "3.8.1")])
 def test_another_version_on_the_cluster_is_named_with_both_and_the_remedy(
-    ray: str, python: str, monkeypatch: pytest.MonkeyPatch
+    version: str, python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes, "describe_cluster", lambda address: nodes.Cluster([], ray, python))
+    monkeypatch.setattr(ray_cluster, "describe_cluster", lambda address: nodes.Cluster([], version, python))
     with pytest.raises(ClusterError, match=r"at h:1 runs (Ray 2\.50\.0|Python 3\.8\.1), this machine .*Install"):
         check_cluster("h:1")
 
@@ -106,3 +112,75 @@ def test_a_sweep_that_cannot_run_here_says_why_in_one_line(
     )
     assert code == 2 and words in err and err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("failures", "is_started"), [(2, True), (3, False)])
+def test_a_private_ray_that_does_not_start_in_time_is_tried_again_twice(
+    failures: int, is_started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[Any] = []
+
+    def init(*arguments: Any, **options: Any) -> None:
+        starts.append(options)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    cluster = RayCluster(None)
+    if is_started:
+        cluster.start()
+        cluster.shutdown()
+    else:
+        with pytest.raises(ClusterError, match="does not start on this machine after 3 attempts"):
+            cluster.start()
+    assert len(starts) == 3
+    assert "RAY_AUTH_TOKEN" not in os.environ, "what a failed start has set is taken back"
+
+
+def test_a_cluster_is_lost_after_three_answers_are_missing_in_a_row() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        cluster = RayCluster(f"127.0.0.1:{head.getsockname()[1]}")
+        assert cluster.failure() == ""
+    assert [bool(cluster.failure()) for _ in range(3)] == [False, False, True]
+    assert "no longer answers" in cluster.failure()
+
+
+def test_a_token_file_that_others_may_read_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(ray_cluster, "describe_cluster", lambda address: nodes.Cluster([], "", ""))
+    (tmp_path / ".ray").mkdir()
+    token = tmp_path / ".ray" / "auth_token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    check_cluster("h:1")
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_temporary_files_lie_in_a_private_folder_and_those_of_dead_processes_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own = scratch.scratch_folder()
+    assert own.parent.stat().st_mode & 0o777 == 0o700
+    (own.parent / "999999999-1").mkdir()
+    (own.parent / f"{os.getpid()}-1").mkdir()  # the same PID, but another process had it
+    assert scratch.scratch_folder() == own
+    assert list(own.parent.iterdir()) == [own]
+    scratch.remove_scratch_folder()
+    assert not own.exists()
+
+
+def test_a_folder_that_somebody_else_has_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (tmp_path / f"trm-{os.getuid()}").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="not a private folder of this user"):
+        scratch.scratch_folder()
+    (tmp_path / f"trm-{os.getuid()}").unlink()
+    (tmp_path / f"trm-{os.getuid()}").mkdir(mode=0o755)
+    with pytest.raises(UserError, match="not a private folder of this user"):
+        scratch.scratch_folder()

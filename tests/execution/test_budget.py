@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +17,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from orchestrator.execution.watchdog import Watchdog
+from orchestrator.execution.watchdog import Watchdog, open_driver
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources.aws import AwsError, Need, quota_of, shortfalls, terminate_workers
 from orchestrator.resources.catalogue import CatalogueError
@@ -25,7 +28,7 @@ from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.trials import study_trials
 from tests.cli.test_cli import call
 from tests.records.test_extend import ran
-from tests.support.sweeps import fingerprint, study
+from tests.support.sweeps import fingerprint, record_of, study
 from trm_data.config import DataConfig
 from trm_data.errors import ConfigError
 from trm_model.config import TrialConfig
@@ -74,8 +77,9 @@ class TestSpending:
         spent = spending([trial(attempt(0, 3, gpu_type="B300"))], now_s=3 * HOUR)
         assert (spent.gpu_hours, spent.usd, spent.unpriced_gpu_hours) == (3, 0, 3)
 
-    def test_a_lost_attempt_lasts_until_the_next_one_starts(self) -> None:
-        assert spending([trial(attempt(0, None), attempt(2, 3))], now_s=9 * HOUR).gpu_hours == 3
+    def test_a_lost_attempt_lasts_until_its_last_sign_of_life(self) -> None:
+        rows = [Row(1, 0.5 * HOUR, "train", {})]
+        assert spending([trial(attempt(0, None), attempt(2, 3), rows=rows)], now_s=9 * HOUR).gpu_hours == 1.5
 
     def test_a_running_attempt_counts_until_now_unless_it_fell_silent(self) -> None:
         row = Row(1, HOUR, "train", {})
@@ -204,7 +208,7 @@ class TestWatchdog:
 
     def dog(self, folder: Storage, **changes: Any) -> Watchdog:
         over = [trial(attempt(0, 2))]
-        made = Watchdog(folder, Budget(gpu_hours=1), lambda: over, grace_s=2.0, poll_s=0.01)
+        made = Watchdog(folder, study(), Budget(gpu_hours=1), lambda: over, grace_s=2.0, poll_s=0.01)
         return dataclasses.replace(made, **changes)
 
     @pytest.mark.parametrize(
@@ -212,7 +216,7 @@ class TestWatchdog:
         [
             ("obeys requests", "the driver stopped cleanly", 0),
             ("obeys signals", "the driver ended after SIGTERM", -15),
-            ("obeys nothing", "the driver was killed; 3 worker machines ended", -9),
+            ("obeys nothing", "the driver was killed; 3 worker nodes terminated", -9),
         ],
     )
     def test_it_asks_then_insists_then_ends_machines(
@@ -228,30 +232,56 @@ class TestWatchdog:
         assert driver_of(folder) is None
 
     def test_without_a_driver_only_machines_are_left_to_end(self, folder: Storage) -> None:
-        assert self.dog(folder).run().endswith("the driver is gone; no machine was ended (--terminate CLUSTER does)")
-        assert self.dog(folder, end_machines=lambda: ["i-1"]).run().endswith("1 worker machines ended")
+        assert self.dog(folder).run().endswith("the driver is gone; no node was terminated (--terminate CLUSTER does)")
+        assert self.dog(folder, end_machines=lambda: ["i-1"]).run().endswith("1 worker nodes terminated")
 
     def test_a_driver_elsewhere_that_does_not_listen_is_not_signalled(
         self, folder: Storage, driver: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         process = driver("obeys signals")
         monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
-        assert "does not listen" in self.dog(folder, grace_s=0.2).run()
+        assert "does not react" in self.dog(folder, grace_s=0.2).run()
         assert process.poll() is None
 
-    def test_it_waits_below_the_limit_through_outages_until_the_sweep_is_complete(self, folder: Storage) -> None:
+    def test_it_waits_below_the_limit_through_outages_until_the_plan_is_complete(self, folder: Storage) -> None:
         looks: list[int] = []
+        planned = list(study_trials(study(), fingerprint))
 
         def read() -> list[TrialRecord]:
             looks.append(1)
             if len(looks) == 2:
                 raise StorageError("the bucket is away")
-            status = Status.RUNNING if len(looks) < 4 else Status.FINISHED
-            return [trial(attempt(0, None if status is Status.RUNNING else 1), status=status)]
+            return [record_of(one, Status.FINISHED) for one in planned[: len(looks) + 4]]
 
         dog = self.dog(folder, read=read, budget=Budget(gpu_hours=5), clock=lambda: HOUR, sleep=lambda _: None)
-        assert dog.run() == "the sweep is complete"
-        assert len(looks) == 4
+        assert dog.run() == "the sweep is complete: 8 of 8 trials done"
+        assert len(looks) == 4, "seven finished trials of eight are not all of them"
+
+    @pytest.mark.parametrize("changes", [{"pid": 0}, {"pid": -1}, {"pid": "PID"}, {"started_s": 0.0}, {"pid": True}])
+    def test_only_a_process_that_can_have_taken_the_lease_is_signalled(
+        self, folder: Storage, driver: Callable[[str], subprocess.Popen[str]], changes: dict[str, Any]
+    ) -> None:
+        process = driver("obeys signals")
+        holder = {**json.loads(folder.read("lock.json")), **changes}
+        with open_driver(holder) as send:
+            assert send is None
+        with open_driver(json.loads(folder.read("lock.json"))) as send:
+            assert send is not None
+            send(signal.SIGTERM)
+        assert process.wait(timeout=30) == -signal.SIGTERM
+
+    def test_another_program_with_the_pid_of_the_lease_is_left_alone(self, folder: Storage) -> None:
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
+            claim = {
+                "host": socket.gethostname(),
+                "pid": bystander.pid,
+                "started_s": time.time(),
+                "beat_s": time.time(),
+            }
+            folder.write("lock.json", to_json_bytes(claim))
+            stopped = self.dog(folder, grace_s=0.2).run()
+            assert "is not the driver and was not signalled" in stopped and bystander.poll() is None
+            bystander.communicate(b"\n")
 
     def test_a_limit_and_an_existing_sweep_are_needed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for arguments, words in (([], "needs a limit"), (["--max-usd", "5"], "no sweep 'demo' in")):
@@ -262,7 +292,7 @@ class TestWatchdog:
     def test_the_command_ends_with_the_sweep(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         storage = open_storage(str(tmp_path))
         storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
-        planned = next(iter(study_trials(study(), fingerprint)))
-        ran(storage, study(), planned, Status.FINISHED)
+        for planned in study_trials(study(), fingerprint):
+            ran(storage, study(), planned, Status.FINISHED)
         code, out, _ = call(capsys, "sweep", "watchdog", "study", "--max-usd", "5", "--storage", str(tmp_path))
-        assert code == 0 and out == "the sweep is complete\n"
+        assert code == 0 and out == "the sweep is complete: 8 of 8 trials done\n"

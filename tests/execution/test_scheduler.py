@@ -1,4 +1,4 @@
-"""Who starts where, and what the budget lets start: pure decisions. No Ray here."""
+"""Which trial starts where, and what the budget admits. No Ray here."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import SweepError
+from orchestrator.execution.allocator import BOOT_S, PATIENCE_S, Allocator, Machine
 from orchestrator.execution.budget import BudgetTracker, require_budget_for_one
-from orchestrator.execution.scheduler import BOOT_S, NOWHERE, PATIENCE_S, Allocator, Machine, TrialScheduler
+from orchestrator.execution.scheduler import NOWHERE, TrialScheduler
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Status, TrialRecord
 from orchestrator.resources.placement import Candidate, any_of, candidates, holds, memory_bytes
-from orchestrator.resources.runtime import CPU, TrialCost, TrialCostModel
+from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
 from orchestrator.sweep import ResourceRule, Resources, Sweep
+from orchestrator.sweep.trials import PlannedTrial
 from orchestrator.worker.attempt import cap_memory
-from tests.support.sweeps import fingerprint, record_of, study
+from tests.support.sweeps import fingerprint, record_of, search, study
 
 GB = 10**9
 FLEET = [
@@ -97,7 +99,7 @@ class TestDispatch:
             wanted = candidates(on(kind, gpus=rng.choice([0.25, 0.5, 1, 1 if kind == "H100" else 2])), ())
             seat = allocator.place(wanted, FLEET)
             if seat is not None:
-                allocator.take(str(number), seat, FLEET, 0.0)
+                allocator.allocate(str(number), seat, FLEET, 0.0)
                 home = next(m for m in FLEET if holds(left[m.node_id], m.gpu_type, seat.bundle))
                 allocator.report(str(number), home.node_id, home.gpu_type, 1, 10)
                 sits[str(number)] = home.node_id, seat
@@ -116,12 +118,12 @@ class TestDispatch:
         h100, either = candidates(on("H100"), ()), candidates(on("L40S|H100"), ())
         first = allocator.place(h100, FLEET)
         assert first
-        allocator.take("first", first, FLEET, 0.0)
+        allocator.allocate("first", first, FLEET, 0.0)
         assert allocator.place(h100, FLEET) is None
         for number in range(4):
             seat = allocator.place(either, FLEET)
             assert seat and seat.gpu_types == ("L40S",)
-            allocator.take(str(number), seat, FLEET, 0.0)
+            allocator.allocate(str(number), seat, FLEET, 0.0)
         assert allocator.place(either, FLEET) is None
         allocator.release("first")
         assert allocator.place(h100, FLEET) is not None
@@ -130,7 +132,7 @@ class TestDispatch:
         allocator = Allocator()
         for number in range(2):
             (half,) = candidates(on("L40S"), ())
-            allocator.take(str(number), half, FLEET, 0.0)
+            allocator.allocate(str(number), half, FLEET, 0.0)
             allocator.report(str(number), "ab"[number], "L40S", 1, 10)
         assert allocator.place(candidates(on("L40S", gpus=2), ()), FLEET) is None
 
@@ -139,7 +141,7 @@ class TestDispatch:
         asked = 0
         while (seat := allocator.place(candidates(on("L40S|H100"), ()), [])) is not None:
             assert set(seat.gpu_types) == {"L40S", "H100"}
-            allocator.take(str(asked), seat, [], 0.0)
+            allocator.allocate(str(asked), seat, [], 0.0)
             asked += 1
         assert 0 < asked < 20
 
@@ -148,12 +150,12 @@ class TestDispatch:
         only_l40s = [machine for machine in FLEET if machine.gpu_type == "L40S"]
         seat = allocator.place(candidates(on("H100"), ()), only_l40s)
         assert seat
-        allocator.take("waits", seat, only_l40s, 0.0)
+        allocator.allocate("waits", seat, only_l40s, 0.0)
         assert allocator.allocations["waits"].is_waiting
         for number in range(4):
             busy = allocator.place(candidates(on("L40S"), ()), only_l40s)
             assert busy
-            allocator.take(str(number), busy, only_l40s, 0.0)
+            allocator.allocate(str(number), busy, only_l40s, 0.0)
         assert allocator.place(candidates(on("L40S"), ()), only_l40s) is None, "they are only busy"
 
     def test_no_more_gpus_than_allowed_are_in_use(self) -> None:
@@ -161,14 +163,14 @@ class TestDispatch:
         for number in range(2):
             seat = allocator.place(candidates(on("L40S"), ()), FLEET)
             assert seat
-            allocator.take(str(number), seat, FLEET, 0.0)
+            allocator.allocate(str(number), seat, FLEET, 0.0)
         assert allocator.place(candidates(on("H100"), ()), FLEET) is None
         assert allocator.place(candidates(Resources(), ()), FLEET) is not None
 
     def test_a_canary_goes_alone_on_its_type_until_it_has_made_its_steps(self) -> None:
         allocator = Allocator(canary_steps=50)
         l40s, h100 = candidates(on("L40S"), ()), candidates(on("H100"), ())
-        allocator.take("canary", l40s[0], FLEET, 0.0)
+        allocator.allocate("canary", l40s[0], FLEET, 0.0)
         assert allocator.place(l40s, FLEET) is None
         assert allocator.place(h100, FLEET) is not None, "the other type has its own canary"
         allocator.report("canary", "a", "L40S", 49, 100)
@@ -182,20 +184,34 @@ class TestDispatch:
         either = candidates(on("L40S|H100"), ())
         seat = allocator.place(either, [])
         assert seat
-        allocator.take("canary", seat, [], 0.0)
+        allocator.allocate("canary", seat, [], 0.0)
         assert allocator.place(either, []) is None
         allocator.report("canary", "a", "L40S", 0, 10)
         assert types([allocator.place(either, FLEET)]) == ["H100"]  # type: ignore[list-item]
 
-    def test_a_seat_that_stays_empty_is_given_up_sooner_where_no_machine_has_to_boot(self) -> None:
+    def test_trial_without_its_resources_is_overdue_sooner_where_no_node_has_to_boot(self) -> None:
         allocator = Allocator(scales=True)
         (seat,) = candidates(on("L40S"), ())
-        allocator.take("sits", seat, FLEET, 0.0)
-        allocator.take("boots", seat, [], 0.0)
+        allocator.allocate("sits", seat, FLEET, 0.0)
+        allocator.allocate("boots", seat, [], 0.0)
         assert not allocator.overdue("sits", PATIENCE_S - 1) and allocator.overdue("sits", PATIENCE_S + 1)
         assert not allocator.overdue("boots", PATIENCE_S + 1) and allocator.overdue("boots", BOOT_S + 1)
         allocator.report("sits", "a", "L40S", 0, 10)
         assert not allocator.overdue("sits", 10 * BOOT_S)
+
+
+class TestSilence:
+    def test_only_a_trial_that_runs_and_reports_nothing_is_silent(self) -> None:
+        allocator = Allocator()
+        (candidate,) = candidates(on("L40S"), ())
+        allocator.allocate("waits", candidate, FLEET, 0.0)
+        allocator.allocate("runs", candidate, FLEET, 0.0)
+        allocator.report("runs", "a", "L40S", 0, 10, now_s=5.0)
+        assert not allocator.silent("runs", 20.0, 25.0) and allocator.silent("runs", 20.0, 25.1)
+        assert not allocator.silent("waits", 20.0, 1000.0), "it has no resources yet: that is overdue, not silent"
+        allocator.report("runs", "a", "L40S", 0, 10, now_s=30.0, silence_s=60.0)
+        assert not allocator.silent("runs", 20.0, 110.0), "it may write its checkpoint for a minute"
+        assert allocator.silent("runs", 20.0, 110.1)
 
 
 class Clock:
@@ -218,33 +234,50 @@ def ran(record: TrialRecord, hours: float, gpu_type: str | None = "L40S", start_
     )
 
 
-def starts(
-    sweep: Sweep, *, budget: Budget | None = None, fleet: list[Machine] = FLEET, **options: Any
+class Fleet:
+    """Where trials may run: on these nodes."""
+
+    def __init__(self, nodes: list[Machine], sweep: Sweep, fits: bool = True) -> None:
+        self._nodes, self._sweep, self._fits = nodes, sweep, fits
+
+    def machines(self) -> list[Machine]:
+        return self._nodes
+
+    def candidates(self, trial: PlannedTrial) -> list[Candidate]:
+        return candidates(trial.resources, self._types()) if self._fits else []
+
+    def smallest(self) -> list[Candidate]:
+        return candidates(self._sweep.resources, self._types())
+
+    def _types(self) -> list[str]:
+        return [node.gpu_type for node in self._nodes if node.gpu_type]
+
+
+def scheduler_of(
+    sweep: Sweep, *, budget: Budget | None = None, fleet: list[Machine] = FLEET, fits: bool = True, **options: Any
 ) -> TrialScheduler:
-    planner = Planner(sweep, fingerprint, [])
     clock = Clock()
-    budget_tracker = BudgetTracker(budget, [], clock) if budget else None
-    find = options.pop("find", lambda trial: candidates(trial.resources, ()))
-    pace = options.pop("pace", TrialCostModel())
-    return TrialScheduler(planner, Allocator(**options), lambda: fleet, find, pace, budget_tracker, clock)
+    tracker = BudgetTracker(budget, [], clock) if budget else None
+    planner = Planner(sweep, fingerprint, [])
+    return TrialScheduler(planner, Allocator(**options), Fleet(fleet, sweep, fits), RuntimeModel(), tracker, clock)
 
 
-class TestStarts:
+class TestScheduler:
     def mixed(self) -> Sweep:
         """T=1 must have an H100 and comes first; T=2 must have an L40S."""
         rules = (ResourceRule(when={"T": 1}, resources=on("H100")), ResourceRule(when={"T": 2}, resources=on("L40S")))
         return study(resource_rules=rules)
 
     def test_no_l40s_idles_because_a_trial_waits_for_an_h100(self) -> None:
-        line = starts(self.mixed())
+        line = scheduler_of(self.mixed())
         begun = []
         while (start := line.next()) is not None:
             begun.append(start)
         assert sorted(types([start.candidate for start in begun])) == ["H100"] + 4 * ["L40S"]
 
-    def test_who_comes_back_is_first_in_line_and_every_trial_ends_once(self) -> None:
+    def test_requeued_trial_is_next_and_every_trial_ends_once(self) -> None:
         rng = random.Random(0)
-        line = starts(self.mixed())
+        line = scheduler_of(self.mixed())
         planner = line._planner
         running, done = [], []
         while not planner.is_done:
@@ -252,7 +285,7 @@ class TestStarts:
                 running.append(start.trial)
             trial = running.pop(rng.randrange(len(running)))
             if rng.random() < 0.3:
-                line.give_back(trial.trial_id)
+                line.requeue(trial.trial_id)
                 continue
             record = record_of(trial, Status.FINISHED)
             line.ended(record)
@@ -260,15 +293,41 @@ class TestStarts:
             done.append(trial.trial_id)
         assert len(done) == len(set(done)) == 8
 
-    def test_a_trial_that_fits_nowhere_is_handed_out_to_be_given_up(self) -> None:
-        start = starts(study(resources=on("L40S")), find=lambda _: []).next()
+    def test_trial_that_fits_nowhere_is_returned_to_be_recorded(self) -> None:
+        start = scheduler_of(study(resources=on("L40S")), fits=False).next()
         assert start and start.candidate is NOWHERE
 
-    def test_on_equal_machines_a_search_decides_as_late_as_it_can(self) -> None:
-        line = starts(study(), fleet=[Machine("a", None, {"CPU": 2})])
-        assert line.next() and line.next() and line.next() is None
-        assert sum(state.status is Status.RUNNING for state in line._planner.trials.values()) == 2
-        assert len(line._planner.trials) == 2
+    @pytest.mark.parametrize(
+        ("resources", "nodes", "running"),
+        [
+            (Resources(), [Machine("a", None, {"CPU": 2})], 2),
+            (on("L40S"), FLEET, 4),
+            (on("any"), [Machine("c", "H100", {"CPU": 4, "GPU": 1})], 1),
+        ],
+    )
+    def test_where_all_trials_wait_for_the_same_a_search_chooses_as_late_as_it_can(
+        self, resources: Resources, nodes: list[Machine], running: int
+    ) -> None:
+        scheduler = scheduler_of(search(resources=resources, trials=9), fleet=nodes)
+        planner = scheduler._planner
+        begun = 0
+        while (start := scheduler.next()) is not None or scheduler.wants_suggestion():
+            begun += start is not None
+            if start is None:
+                planner.add_suggestion(planner.suggest())
+        assert begun == running and len(planner.trials) == running, "no configuration was chosen to wait"
+
+    def test_on_two_gpu_types_a_search_looks_ahead_to_fill_both(self) -> None:
+        rules = (ResourceRule(when={"T": 1}, resources=on("H100")),)
+        scheduler = scheduler_of(search(resources=on("L40S"), resource_rules=rules, trials=9))
+        planner = scheduler._planner
+        found = []
+        while (start := scheduler.next()) is not None or scheduler.wants_suggestion():
+            if start is not None:
+                found.append(start)
+            else:
+                planner.add_suggestion(planner.suggest())
+        assert sorted(types([start.candidate for start in found])) == ["H100"] + 4 * ["L40S"]
 
 
 class TestBudget:
@@ -309,11 +368,19 @@ class TestBudget:
         clock.now_s = 2.1 * 3600
         assert budget_tracker.exceeded() == "2.1 of 2 GPU-hours used"
 
+    def test_what_a_lost_attempt_has_used_counts_as_spent(self) -> None:
+        scheduler = scheduler_of(study(resources=on("L40S")), budget=Budget(gpu_hours=10))
+        start = scheduler.next()
+        assert start
+        lost = ran(record_of(start.trial, Status.INTERRUPTED), 9.5)
+        scheduler.requeue(start.trial.trial_id, lost)
+        assert scheduler._budget and scheduler._budget.check("other", TrialCost(1, 1, 0)) is not None
+
     @settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 1000), limit=st.integers(1, 9))
-    def test_so_many_trials_start_as_the_budget_allows_and_the_line_says_why(self, seed: int, limit: int) -> None:
+    def test_as_many_trials_start_as_the_budget_allows_and_the_reason_is_known(self, seed: int, limit: int) -> None:
         rng = random.Random(seed)
-        line = starts(study(resources=on("L40S")), budget=Budget(trials=limit))
+        line = scheduler_of(study(resources=on("L40S")), budget=Budget(trials=limit))
         running, begun = [], 0
         while True:
             while (start := line.next()) is not None:
@@ -342,11 +409,13 @@ class TestBudget:
 class TestPace:
     def test_measured_trials_replace_the_assumption_for_their_device_alone(self) -> None:
         (first, *_) = (record_of(t, Status.FINISHED) for t in _trials())
-        pace = TrialCostModel()
+        pace = RuntimeModel()
         before = pace.need(first.config, "L40S", gpus=1, cpus=1), pace.need(first.config, "H100", gpus=1, cpus=1)
         pace.learn(ran(first, 3.0))
-        after = pace.need(first.config, "L40S", gpus=0.5, cpus=1)
-        assert after.hours == pytest.approx(3.0) and after.gpu_hours == pytest.approx(1.5) and after.usd > 0
+        after = pace.need(first.config, "L40S", gpus=1, cpus=1)
+        assert (after.hours, after.gpu_hours, after.usd) == pytest.approx((3.0, 3.0, 3 * 1.861))
+        shared = pace.need(first.config, "L40S", gpus=0.5, cpus=1)  # half a GPU is half as fast until it is measured
+        assert (shared.hours, shared.gpu_hours, shared.usd) == pytest.approx((6.0, 3.0, 3 * 1.861))
         assert pace.need(first.config, "H100", gpus=1, cpus=1) == before[1] != before[0]
         assert pace.need(first.config, "L40S", gpus=1, cpus=1, step=6).hours == pytest.approx(1.5)
         assert pace.speed_of(first.config)("H100") > pace.speed_of(first.config)("L40S") > 0
@@ -354,8 +423,8 @@ class TestPace:
 
     def test_a_trial_without_an_end_teaches_nothing(self) -> None:
         (first, *_) = (record_of(t, Status.RUNNING) for t in _trials())
-        pace = TrialCostModel([first])
-        assert pace.need(first.config, CPU, gpus=0, cpus=1) == TrialCostModel().need(first.config, CPU, gpus=0, cpus=1)
+        pace = RuntimeModel([first])
+        assert pace.need(first.config, CPU, gpus=0, cpus=1) == RuntimeModel().need(first.config, CPU, gpus=0, cpus=1)
 
 
 def _trials() -> list[Any]:

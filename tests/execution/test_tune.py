@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,19 @@ import psutil
 import pytest
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 
 from orchestrator.execution import tune as ray_tune
-from orchestrator.execution.ray_cluster import connect
+from orchestrator.execution.ray_cluster import SETTINGS, RayCluster
+from orchestrator.execution.scratch import scratch_folder
+from orchestrator.execution.tune import fit
 from orchestrator.resources.placement import Bundle
 
 TRIALS = 12
 
 
 class Handout:
-    """A driver that hands out trials until there are none, and believes all that it is told."""
+    """Hand out trials until there are none."""
 
     is_stopping = False
 
@@ -41,8 +46,8 @@ class Handout:
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         return True
 
-    def is_overdue(self, trial_id: str) -> bool:
-        return False
+    def expired(self, silence_limit_s: float) -> dict[str, str]:
+        return {}
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
         assert not lost, why
@@ -59,6 +64,16 @@ def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def _settings_of_a_new_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
+
+
+@contextmanager
+def private_ray() -> Iterator[RayCluster]:
+    cluster = RayCluster(None)
+    cluster.start()
+    try:
+        yield cluster
+    finally:
+        assert cluster.shutdown()
 
 
 def fit_with_an_actor_that_comes_up_late(folder: Path) -> list[str]:
@@ -93,13 +108,9 @@ def fit_with_an_actor_that_comes_up_late(folder: Path) -> list[str]:
         def load_checkpoint(self, checkpoint: Any) -> None:
             return None
 
-    ray_tune.Slot = Slot  # type: ignore[misc]
     driver = Handout(folder)
-    connect(None)
-    try:
-        ray_tune.fit(driver, slots=2)
-    finally:
-        ray.shutdown()
+    with private_ray():
+        fit(driver, slots=2, actor=Slot)
     return driver.over
 
 
@@ -111,19 +122,131 @@ def test_an_actor_that_comes_up_late_is_waited_for(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("actor-*"))) == 2
 
 
-def commands_of_a_private_ray() -> list[str]:
-    """Of its living processes, once it has run a task."""
-    connect(None)
-    try:
-        assert ray.get(ray.remote(lambda: 7).remote()) == 7
+def describe_a_private_ray() -> dict[str, Any]:
+    """What a private Ray is made of, once it has run a task."""
+    before = {name: os.environ.get(name) for name in (*SETTINGS, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    with private_ray() as cluster:
+        name = ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote())
         living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-        return [" ".join(child.cmdline()) for child in living]
-    finally:
-        ray.shutdown()
+        everything = [psutil.Process(), *living, *(c for one in living for c in one.children(recursive=True))]
+        found = {
+            "commands": [" ".join(child.cmdline()) for child in living],
+            "listening": sorted({address for process in everything for address in listening(process)}),
+            "token": name,
+            "arguments": " ".join(word for child in everything for word in child.cmdline()),
+            "folder_mode": oct(scratch_folder().stat().st_mode & 0o777),
+            "is_below": str(scratch_folder()) in ray.get_runtime_context().gcs_address
+            or any(str(scratch_folder()) in " ".join(child.cmdline()) for child in living),
+            "failure": cluster.failure(),
+        }
+        folder = scratch_folder()
+        raylet = next(child for child in living if child.name() == "raylet")
+        raylet.kill()
+        psutil.wait_procs([raylet], timeout=30)
+        found["failure_without_raylet"] = cluster.failure()
+    after = {name: os.environ.get(name) for name in before}
+    return found | {"is_left": folder.exists(), "environment_is_restored": after == before}
 
 
-def test_a_private_ray_leaves_out_what_only_scales_a_cluster() -> None:
-    """Its autoscaler would keep `ray.shutdown` waiting; all else of Ray works without it."""
-    commands = in_a_fresh_process(commands_of_a_private_ray)
-    assert any("raylet" in command for command in commands)
-    assert not any("ray/autoscaler" in command for command in commands)
+def listening(process: psutil.Process) -> list[str]:
+    try:
+        return [c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return []
+
+
+def test_a_private_ray_is_private_and_its_death_is_noticed() -> None:
+    found = in_a_fresh_process(describe_a_private_ray)
+    assert any("raylet" in command for command in found["commands"])
+    assert not any("ray/autoscaler" in command for command in found["commands"]), "it would delay ray.shutdown"
+    assert set(found["listening"]) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"} and found["listening"]
+    assert len(found["token"]) == 64 and found["token"] not in found["arguments"]
+    assert found["folder_mode"] == "0o700" and found["is_below"]
+    assert (found["failure"], found["failure_without_raylet"]) == ("", "Ray's raylet on this machine has died")
+    assert not found["is_left"] and found["environment_is_restored"]
+
+
+def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
+    """How the trials ended, one of which hangs in its first step."""
+
+    class Hanging(tune.Trainable):  # type: ignore[misc]
+        def step(self) -> dict[str, Any]:
+            done = Path(self.config["folder"]) / "hung"
+            if not done.exists() and self.iteration == 1:
+                done.touch()
+                threading.Event().wait()
+            return {"trial_step": 1, "done": self.iteration == 1}
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._iteration = 0
+            return True
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            return None
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            return None
+
+    class Impatient(Handout):
+        """Find the trial silent that hangs, and hand it out again."""
+
+        def __init__(self, folder: Path) -> None:
+            super().__init__(folder)
+            self._left = self._left[:2]
+            self._folder = folder
+            self._running: dict[str, dict[str, Any]] = {}
+            self.ends: list[tuple[str, bool, str]] = []
+
+        @property
+        def is_finished(self) -> bool:
+            return not self._left and not self._running
+
+        def suggest(self) -> dict[str, Any] | None:
+            config = super().suggest()
+            if config is not None:
+                self._running[config["trial_id"]] = config
+            return config
+
+        def expired(self, silence_limit_s: float) -> dict[str, str]:
+            is_hung = (self._folder / "hung").exists() and not any(lost for _, lost, _ in self.ends)
+            return dict.fromkeys(self._running, "it reports nothing") if is_hung else {}
+
+        def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
+            config = self._running.pop(trial_id)
+            self.ends.append((trial_id, lost, why))
+            if lost:
+                config.pop("bundle")
+                self._left.append(config)
+
+    controller = Impatient(folder)
+    with private_ray():
+        fit(controller, slots=1, actor=Hanging)
+    return controller.ends
+
+
+def test_an_actor_that_reports_nothing_is_killed_and_its_trial_runs_again(tmp_path: Path) -> None:
+    ends = in_a_fresh_process(kill_a_silent_actor, tmp_path)
+    assert [(trial_id, lost) for trial_id, lost, _ in ends if lost] == [("t0", True)]
+    assert [why for _, lost, why in ends if lost] == ["it reports nothing"]
+    assert sorted(trial_id for trial_id, lost, _ in ends if not lost) == ["t0", "t1"]
+
+
+def test_with_an_unknown_version_of_ray_tune_s_own_order_is_used_with_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_tune, "TESTED_VERSIONS", ("1.0.",))
+    monkeypatch.setattr(ray_tune, "_warned", False)
+    pending = Trial("trial", stub=True)
+
+    class Rounds:
+        """Tune's controller, without the private attributes of the tested version."""
+
+        def get_trials(self) -> list[Trial]:
+            return [pending]
+
+        def get_live_trials(self) -> list[Trial]:
+            return [pending]
+
+    schedule = ray_tune._Schedule(ray_tune._Link(Handout(tmp_path)))
+    assert [schedule.choose_trial_to_run(Rounds()) for _ in range(3)] == [pending] * 3
+    assert [record.levelname for record in caplog.records if "own order" in record.getMessage()] == ["WARNING"]

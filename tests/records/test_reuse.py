@@ -51,7 +51,7 @@ def test_a_finished_trial_of_another_sweep_is_taken_over_with_its_curve_and_says
 def test_a_sweep_does_not_take_from_itself_nor_from_what_is_no_sweep(storage: Storage) -> None:
     storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
     ran(storage, study(), planned(0), Status.FINISHED)
-    ran(storage, study(name="train"), planned(1), Status.FINISHED)
+    ran(storage, study().model_copy(update={"name": "train"}), planned(1), Status.FINISHED)
     assert FinishedTrials(storage, "study").take_over(planned(0), head(planned(0))) is None
     assert FinishedTrials(storage, "mine").take_over(planned(1), head(planned(1))) is None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,16 @@ from hypothesis import strategies as st
 
 from orchestrator.records.index import new_head, trial_folder
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Status, TrialRecord
-from orchestrator.resources.devices import HERE
+from orchestrator.resources.devices import THIS_MACHINE
 from orchestrator.resources.estimate import estimate, machines_needed
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import Node
-from orchestrator.resources.runtime import Observation, Work, fit, observations, work_of
+from orchestrator.resources.runtime import CPU, Observation, RuntimeModel, Work, fit, work_of
 from orchestrator.storage import open_storage
 from orchestrator.sweep import Resources, Sweep, choice, configure
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.trials import search_trial, study_trials
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
-from trm_model.cost import process_bytes
 from trm_model.recipes import get_recipe
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("**/*.py"))
@@ -78,12 +79,33 @@ def test_noise_is_told_as_spread() -> None:
 
 def test_only_whole_runs_of_this_machine_count() -> None:
     records = finished(GRID)
-    elsewhere = [dataclasses.replace(r, attempts=[]) for r in records[:2]] + finished(GRID, host="other")[:2]
-    resumed = finished(GRID, from_step=4)[:2]
-    found = observations(
-        [*elsewhere, *resumed, *records], GRID.base, gpu_type=None, share=0, host=socket.gethostname(), threads=1
-    )
-    assert len(found) == len(records)
+    here = socket.gethostname()
+    others = [
+        *[dataclasses.replace(r, attempts=[]) for r in records[:2]],
+        *[dataclasses.replace(r, attempts=[*r.attempts, *r.attempts]) for r in records[:2]],
+        *[dataclasses.replace(r, attempts=[Attempt(1, r.attempts[0].start, None)]) for r in records[:2]],
+        *finished(GRID, host="other")[:2],
+        *finished(GRID, from_step=4)[:2],
+        *finished(GRID, num_threads=7)[:2],
+        *finished(GRID, device="cuda", gpu_type="L40S", gpu_count=1.0)[:2],
+    ]
+    seen = RuntimeModel([*others, *records], host=here).fit_for(GRID.base, CPU, gpus=0, cpus=1)
+    assert seen and seen.basis == f"measured on {len(records)} trials"
+    nothing = RuntimeModel(others, host=here).fit_for(GRID.base, CPU, gpus=0, cpus=1)
+    assert nothing and not nothing.is_measured
+
+
+def test_plan_and_budget_predict_with_the_same_model(tmp_path: Path) -> None:
+    """A trial of ten minutes on a whole GPU: both predict ten minutes, and twenty on half of one."""
+    trial = next(iter(study_trials(GRID, fingerprint)))
+    record = ran(record_of(trial, Status.FINISHED), 600.0, device="cuda", gpu_type="L40S", gpu_count=1.0)
+    write(tmp_path, [record])
+    for gpus, seconds in ((1.0, 600.0), (0.5, 1200.0)):
+        sweep = gpu_sweep("L40S", gpus, base=trial.config, space={}, seeds=1)
+        [cell] = estimate(sweep, open_storage(str(tmp_path))).cells
+        need = RuntimeModel([record]).need(trial.config, "L40S", gpus=gpus, cpus=1)
+        assert cell.seconds["L40S"] == pytest.approx(seconds) == 3600 * need.hours
+        assert need.usd == pytest.approx(gpus * seconds / 3600 * 1.861)
 
 
 def write(folder: Path, records: list[TrialRecord]) -> None:
@@ -103,7 +125,7 @@ def test_plan_of_measured_trials_is_measured_and_its_wall_time_is_that_of_its_sl
     one, two = (estimate(GRID, open_storage(str(tmp_path)), max_concurrent=slots) for slots in (1, 2))
     seconds = sum(truth(work_of(trial.config)) for trial in study_trials(GRID, fingerprint))
     assert one.wall_s == pytest.approx(seconds, rel=0.02) and one.wall_spread < 0.05
-    longest = max(cell.seconds[HERE] for cell in one.cells)
+    longest = max(cell.seconds[THIS_MACHINE] for cell in one.cells)
     assert two.wall_s is not None and seconds / 2 * 0.98 <= two.wall_s <= seconds / 2 + longest
 
 
@@ -127,15 +149,27 @@ def with_peak(record: TrialRecord) -> TrialRecord:
     return dataclasses.replace(record, attempts=[dataclasses.replace(first, end=end)])
 
 
-def test_memory_is_corrected_by_what_finished_trials_took_besides_their_training(tmp_path: Path) -> None:
-    assumed = estimate(GRID, open_storage(str(tmp_path)))
-    records = [with_peak(record) for record in finished(GRID)]
-    write(tmp_path, records)
-    plan = estimate(GRID, open_storage(str(tmp_path)))
-    taken = {record.family: record.attempts[0].end and record.attempts[0].end.peak_bytes for record in records}
-    assert {cell.family: cell.memory_bytes for cell in plan.cells} == taken
-    less = {a.memory_bytes - b.memory_bytes for a, b in zip(assumed.cells, plan.cells, strict=True)}
-    assert less == {process_bytes("cpu") - 400_000_000}
+def test_memory_is_corrected_by_what_finished_trials_took(tmp_path: Path) -> None:
+    """A trial that took 1.1 GB is planned with 1.1 GB, and one that trains on more keeps its distance from it."""
+    measured = study(space={"train.batch_size": choice(8)}, seeds=1)
+    both = study(space={"train.batch_size": choice(8, 4096)}, seeds=1)
+    assumed = [cell.memory_bytes for cell in estimate(both, open_storage(str(tmp_path))).cells]
+    [record] = finished(measured)
+    end = record.attempts[0].end
+    assert end is not None
+    peak = end.model_copy(update={"peak_bytes": 1_100_000_000})
+    write(tmp_path, [dataclasses.replace(record, attempts=[Attempt(1, record.attempts[0].start, peak)])])
+    small, large = (cell.memory_bytes for cell in estimate(both, open_storage(str(tmp_path))).cells)
+    assert small == 1_100_000_000 != assumed[0]
+    assert large - small == assumed[1] - assumed[0] > 4088 * 16 * 16 * 4  # one float32 per feature and position
+
+
+def test_planning_loads_no_torch() -> None:
+    code = (
+        "import sys, trm_model.cost, trm_model.recipes, orchestrator.resources.estimate, orchestrator.sweep.loader\n"
+        "assert not {'torch', 'ray', 'optuna', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_trials_that_share_a_gpu_are_slower_each_and_cost_the_same_together(tmp_path: Path) -> None:

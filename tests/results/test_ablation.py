@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
-from orchestrator.results.ablation import Effect, ablate, compare_checkpoints, published_delta
+from orchestrator.results.ablation import Effect, compare_with_control, published_delta
 from orchestrator.results.baselines import load_baselines
-from orchestrator.results.report import render_report
+from orchestrator.results.power import WelchPower, seeds_needed
+from orchestrator.results.report import Report
 from orchestrator.results.report.formats import ablation_to_markdown
+from orchestrator.results.seed_test import SeedTest
 from tests.support.results import DATASET, ablation_records, make_config, make_record
 from trm_data.errors import UserError
 
@@ -25,23 +28,30 @@ def runs(family: str, cycles: int, scores: tuple[float, ...], items: int = 10_00
 
 
 def effects(records: list[TrialRecord], control: str = "base") -> dict[str, Effect]:
-    return {effect.name: effect for effect in ablate(records, control, baselines=load_baselines()).effects}
+    return {
+        effect.name: effect for effect in compare_with_control(records, control, baselines=load_baselines()).effects
+    }
 
 
 def test_ablation_finds_large_effects_and_refuses_small_ones() -> None:
     found = effects(ablation_records())
     assert list(found) == ["one-step gradient", "no EMA", "single latent", "T=2 n=4"]
     assert found["one-step gradient"].is_separated and found["no EMA"].is_separated
-    assert found["no EMA"].verdict == "9.0 points below the control (adjusted p 0.005)."
-    assert (
-        found["T=2 n=4"].verdict == "4 seeds cannot separate these; 30 would, if the true difference is the one seen."
+    assert found["no EMA"].verdict == (
+        "9.0 points below the control (p 0.005 by Welch's test over seeds, Holm for 4 comparisons)."
+    )
+    assert found["T=2 n=4"].verdict == (
+        "Not separated from the control (p 0.340 by Welch's test over seeds, Holm for 4 comparisons). A true "
+        "difference of 3.1 points would be detected with 80 % power; about 37 seeds of each would detect the "
+        "difference seen, if it is the true one."
     )
     assert found["T=2 n=4"].compute_saved == pytest.approx(1 - 10 / 21)
 
 
 def test_ablation_tests_seeds_with_welch_and_corrects_with_holm() -> None:
     found = list(effects(ablation_records()).values())
-    welch = stats.welch((87.4, 84.2, 89.2, 86.0), (95.2, 96.0, 94.8, 96.6))
+    # The second smallest of four p values is tested at 0.05 / 3, and its interval has that level.
+    welch = stats.welch((87.4, 84.2, 89.2, 86.0), (95.2, 96.0, 94.8, 96.6), confidence=1 - 0.05 / 3)
     ema = next(effect for effect in found if effect.name == "no EMA")
     assert ema.method == "Welch" and ema.p_value == pytest.approx(welch.p_value)
     assert ema.interval == pytest.approx(welch.interval)
@@ -65,7 +75,7 @@ def test_ablation_shows_the_papers_delta_for_the_same_change_only() -> None:
 def test_ablation_with_one_seed_has_no_verdict() -> None:
     effect = effects(runs("base", 3, (0.9,)) + runs("a", 1, (0.5,)))["a"]
     assert effect.p_value is None and effect.interval is None and effect.method == "none"
-    assert effect.verdict == "One run on a side: no verdict about the configuration."
+    assert effect.verdict == "No verdict about the configuration: one of the two has a single run."
     assert effect.difference == pytest.approx(-40)
 
 
@@ -73,8 +83,8 @@ def test_ablation_of_equal_runs_names_what_would_have_shown() -> None:
     effect = effects(runs("base", 3, (0.90, 0.92, 0.91)) + runs("a", 1, (0.92, 0.90, 0.91)))["a"]
     assert not effect.is_separated and effect.seeds_needed is None
     assert (
-        effect.verdict
-        == "3 seeds cannot separate these; a true difference of 3.1 points would have shown 4 times in 5."
+        effect.verdict == "Not separated from the control (p 1.000 by Welch's test over seeds). A true difference of "
+        "3.5 points would be detected with 80 % power."
     )
 
 
@@ -93,42 +103,61 @@ def test_ablation_pairs_by_seed_only_where_the_seeds_move_together() -> None:
     assert effects(runs("base", 3, shared[:4]) + runs("a", 1, shared[:4]))["a"].method == "Welch"
 
 
+def test_interval_of_a_difference_leaves_out_zero_exactly_if_it_is_significant() -> None:
+    for effect in effects(ablation_records()).values():
+        assert effect.interval is not None
+        assert effect.is_separated == (not effect.interval.low <= 0 <= effect.interval.high)
+
+
+def test_difference_stays_within_what_is_possible() -> None:
+    """Recorded scores of parts-6x6: attention against the control; Welch's interval alone reaches below -100."""
+    found = effects(runs("base", 3, (0.954, 0.971, 0.973)) + runs("attention", 1, (0.001, 0.0, 0.129)))
+    assert found["attention"].interval is not None and found["attention"].interval.low == -100.0
+
+
+def test_difference_that_no_affordable_number_of_runs_detects_is_said_so() -> None:
+    effect = effects(runs("base", 3, (0.9, 0.1)) + runs("a", 1, (0.8, 0.0)))["a"]
+    assert effect.detectable is None and "So few seeds detect no difference with 80 % power" in effect.verdict
+    assert "Caution: seeds differ by 80.0 points" in effect.verdict
+
+
+def test_no_separated_difference_lies_far_below_what_is_called_detectable() -> None:
+    """Bug F4: 21.3 points were not significant next to 12.2 points 'would have shown', by another test."""
+    records = runs("base", 3, (0.954, 0.971, 0.973)) + runs("no augmentation", 1, (0.690, 0.778, 0.793))
+    others = [(family, tuple(0.95 + (i + j) / 300 for j in range(3))) for i, family in enumerate("abcde")]
+    for cycles, (family, scores) in enumerate(others, 5):
+        records += runs(family, cycles, scores)
+    effect = effects(records)["no augmentation"]
+    assert not effect.is_separated and effect.comparisons == 6
+    assert effect.detectable is None or effect.detectable > abs(effect.difference)
+
+
 def test_ablation_needs_a_confirmed_control_with_company() -> None:
     records = ablation_records()
     with pytest.raises(UserError, match=r"no confirmed result of a configuration 'bas'\. Did you mean 'base'"):
-        ablate(records, "bas")
+        compare_with_control(records, "bas")
     with pytest.raises(UserError, match="'base' is alone on its test set"):
-        ablate([r for r in records if r.family == "base"], "base")
+        compare_with_control([r for r in records if r.family == "base"], "base")
     other = [
         replace(r, dataset=DATASET.model_copy(update={"fingerprint": "ffff"}), trial_id=r.trial_id + "f")
         for r in records
     ]
     with pytest.raises(UserError, match="'base' was scored on 2 test sets"):
-        ablate([*records, *other], "base")
+        compare_with_control([*records, *other], "base")
 
 
 def test_ablation_appears_on_the_page_and_in_markdown() -> None:
     from datetime import UTC, datetime
 
-    page = render_report(ablation_records(), now=datetime(2026, 1, 1, tzinfo=UTC), control="base")
-    assert "Difference from base (95.7 %, 4 seeds)" in page and "30 would, if the true difference" in page
+    page = Report(records=ablation_records(), now=datetime(2026, 1, 1, tzinfo=UTC), control="base").html()
+    assert "Difference from base (95.7 %, 4 seeds)" in page and "37 seeds of each would detect" in page
     assert "TRM paper, TRM-MLP no EMA: -7.5 points" in page
-    markdown = ablation_to_markdown(ablate(ablation_records(), "base"))
-    assert "| no EMA | -9.0 | -12.1 to -5.8 | 4 / 4 | 0.005 |" in markdown
+    markdown = ablation_to_markdown(compare_with_control(ablation_records(), "base"))
+    assert "| no EMA | -9.0 | -13.5 to -4.4 | 4 / 4 | 0.005 |" in markdown
 
 
-def test_checkpoints_are_compared_item_by_item_and_labelled_as_such() -> None:
-    first, second = ablation_records()[0], ablation_records()[4]
-    found = compare_checkpoints(first, second, np.random.default_rng(0))
-    assert found.items == 500 and found.only_first > found.only_second and found.p_value < 0.001
-    assert "These two checkpoints: +8.8 points on 500 shared puzzles" in found.words
-    assert found.words.endswith("It says nothing about other seeds.")
-    with pytest.raises(UserError, match="different puzzles"):
-        compare_checkpoints(
-            first, replace(second, dataset=DATASET.model_copy(update={"fingerprint": "ffff"})), np.random.default_rng(0)
-        )
-    with pytest.raises(UserError, match="no outcome per puzzle"):
-        compare_checkpoints(first, replace(second, result=None), np.random.default_rng(0))
+def scores_by_seed(scores: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(scores))
 
 
 @pytest.mark.slow
@@ -136,16 +165,41 @@ def test_checkpoints_are_compared_item_by_item_and_labelled_as_such() -> None:
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
 def test_choice_of_test_keeps_false_alarms_at_its_level(seeds: int, correlation: float) -> None:
     """Two equal configurations: the choice between Welch and pairing looks at the data, and must not cost much."""
-    from orchestrator.results.ablation import _compare
-    from orchestrator.results.leaderboard import build_leaderboard
-
-    entry = build_leaderboard(None, runs("base", 3, (0.9,) * seeds), [])[0].entries[0]
-    assert entry.own is not None
     rng = np.random.default_rng(11)
     cover = np.array([[1, correlation], [correlation, 1]])
     alarms = 0
-    for pair in rng.multivariate_normal([90, 90], cover, (3_000, seeds)).transpose(0, 2, 1).tolist():
-        first, second = (replace(entry.own, scores=tuple(scores)) for scores in pair)
-        comparison, _ = _compare(first, second, 0.01)
-        alarms += comparison is not None and comparison.p_value < 0.05
+    for first, second in rng.multivariate_normal([90, 90], cover, (3_000, seeds)).transpose(0, 2, 1).tolist():
+        test = SeedTest(scores_by_seed(first), scores_by_seed(second), 0.01)
+        alarms += test.compare(0.05).p_value < 0.05
     assert alarms / 3_000 <= 0.06
+
+
+def holm_detects(truth: float, level_of: str, comparisons: int, rounds: int, seeds: int = 3) -> float:
+    """Share of simulated ablations in which Holm's procedure finds one true difference among `comparisons`; the other
+    changes have no effect (`null`) or a huge one (`huge`)."""
+    rng, spreads, hits = np.random.default_rng(2), (1.0, 2.0), 0
+    others = 0.0 if level_of == "null" else 1_000.0
+    for _ in range(rounds):
+        control = rng.normal(0, spreads[0], seeds)
+        means = [truth, *[others] * (comparisons - 1)]
+        p_values = [
+            stats.welch(rng.normal(mean, spreads[1], seeds).tolist(), control.tolist()).p_value for mean in means
+        ]
+        hits += stats.holm(p_values)[0] < 0.05
+    return hits / rounds
+
+
+@pytest.mark.parametrize(("others", "level"), [("null", 0.05 / 6), ("huge", 0.05)])
+def test_stated_power_is_that_of_the_corrected_test(others: str, level: float) -> None:
+    """What a verdict calls detectable with 80 % power is significant after Holm's correction in 77 to 83 %."""
+    truth = WelchPower((2.0, 1.0), (3, 3), level).detectable()
+    assert 0.77 <= holm_detects(truth, others, comparisons=6, rounds=1_000) <= 0.83
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("difference", [2.3, 5.2])
+def test_stated_number_of_seeds_has_the_stated_power(difference: float) -> None:
+    needed = seeds_needed(difference, lambda n: WelchPower((2.0, 1.0), (n, n), 0.05 / 6))
+    assert needed is not None
+    assert holm_detects(difference, "null", 6, 4_000, needed) >= 0.78
+    assert holm_detects(difference, "null", 6, 4_000, needed - 1) <= 0.82

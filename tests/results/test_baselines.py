@@ -65,8 +65,11 @@ def test_baselines_unknown_benchmark_names_the_nearest() -> None:
         load_baselines("maze-hrad")
 
 
-HEAD = "system,kind,role,params,split,metric,protocol,score,items,seeds,cost_per_task_usd,source,detail,date,evidence"
-GOOD = 'A,llm,headline,,test,exact_accuracy,single,50,100,,,"Some paper, 2025",,2025,claimed'
+HEAD = (
+    "system,kind,role,params,split,metric,protocol,score,items,seeds,passes,votes,samples,train_puzzles,"
+    "cost_per_task_usd,source,detail,date,evidence"
+)
+GOOD = 'A,llm,headline,,test,exact_accuracy,single,50,100,,,,,,,"Some paper, 2025",,2025,claimed'
 
 
 def write(folder: Path, *lines: str, head: str = HEAD) -> Path:
@@ -80,6 +83,14 @@ def test_baselines_read_gives_back_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "maze-hard.csv"
     path.write_bytes(write_baselines(rows))
     assert read_baselines(path) == rows
+
+
+def test_baselines_without_the_columns_of_test_time_compute_are_read_as_not_stated(tmp_path: Path) -> None:
+    """Files of users that an earlier version wrote."""
+    head = HEAD.replace("passes,votes,samples,train_puzzles,", "")
+    (row,) = read_baselines(write(tmp_path, GOOD.replace(",,,,,,,", ",,,"), head=head))
+    assert (row.passes, row.votes, row.samples, row.train_puzzles) == (None, None, None, None)
+    assert row.source == "Some paper, 2025"
 
 
 def test_baselines_of_the_user_join_and_replace_the_packaged_ones(tmp_path: Path) -> None:
@@ -100,13 +111,17 @@ def test_baselines_of_the_user_join_and_replace_the_packaged_ones(tmp_path: Path
     [
         (GOOD.replace('"Some paper, 2025"', ""), r"maze-hard.csv, line 3: source=''"),
         (GOOD.replace('"Some paper, 2025"', '" - "'), r"line 3: source=' - ': names no source"),
+        (GOOD.replace('"Some paper, 2025"', '"arXiv "'), r"line 3: source='arXiv ': names no source"),
+        (GOOD.replace('"Some paper, 2025"', '"  "'), r"line 3: source="),
+        (GOOD.replace("A,llm", "\x1b[2JA,llm"), r"line 3: system=.*: contains a character that cannot be printed"),
+        (GOOD.replace('2025",,', '2025","a\u202eb",'), r"line 3: detail=.*: contains a character that cannot be"),
         (GOOD.replace(",50,", ",150,"), r"line 3: score='150': input should be less than or equal to 100"),
         (GOOD.replace(",50,", ",nan,"), r"line 3: score='nan'"),
         (GOOD.replace("llm", "robot"), r"line 3: kind='robot'"),
         (GOOD.replace("2025,claimed", "May,claimed"), r"line 3: date='May'"),
         (GOOD.replace("test", "Test Set"), r"line 3: split='Test Set'"),
-        (GOOD.replace('"Some paper, 2025"', "Some paper, 2025"), r"line 3: has not 15 columns"),
-        ("A,llm", r"line 3: has not 15 columns"),
+        (GOOD.replace('"Some paper, 2025"', "Some paper, 2025"), r"line 3: has not 19 columns"),
+        ("A,llm", r"line 3: has not 19 columns"),
         (GOOD, r"line 3: repeats line 2 \('A'\)"),
     ],
 )
@@ -154,6 +169,9 @@ ROW = {
     "metric": "exact_accuracy",
     "score": "88.1",
     "items": "1000",
+    "passes": "16",
+    "samples": "1",
+    "train-puzzles": "1000",
     "source": "arXiv 2601.00001",
     "date": "2026-01",
 }
@@ -171,7 +189,7 @@ def test_added_row_joins_the_leaderboard_of_its_split(
     assert call(capsys, *added(), *where)[0] == 0
     assert call(capsys, *added(benchmark="sudoku-extreme", score="88.2"), *where)[0] == 0
     code, out, _ = call(capsys, "leaderboard", "maze-hard", "--format", "json", "--split", "test", *where)
-    (table,) = [table for table in json.loads(out) if table["protocol"] == "single"]
+    (table,) = [t for t in json.loads(out) if (t["protocol"], t["compute"], t["training"]) == ("single", "", "")]
     scores = {entry["system"]: entry["score"] for entry in table["entries"]}
     assert code == 0 and scores["Our TRM"] == 88.1 and scores["TRM-Att"] == 85.3
     listed = call(capsys, "baselines", "list", "maze-hard", *where)[1]

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.records.schema import TrialRecord
-from orchestrator.results.report import render_report
+from orchestrator.results.report import Report
 from orchestrator.results.report.gallery import GallerySource
 from tests.support.results import (
     ablation_records,
@@ -97,7 +97,7 @@ HELPERS = """
 
 
 def page_of(records: list[TrialRecord], control: str | None = None) -> str:
-    return render_report(records, now=NOW, control=control)
+    return Report(records=records, now=NOW, control=control).html()
 
 
 def test_browser_sorts_by_number_both_ways_and_keeps_provenance_with_its_row(probe: Probe) -> None:
@@ -249,7 +249,7 @@ def test_browser_gallery_is_drawn_and_steps_by_key(probe: Probe, make: GallerySo
       const last = look(); slider.value = 1; slider.dispatchEvent(new Event("input")); const first = look();
       return {
         drawn, last, first, focusable: slider.tabIndex >= 0, label: slider.labels[0].innerText };"""
-    seen = probe(render_report(demo_records(), now=NOW, gallery=make), script)
+    seen = probe(Report(records=demo_records(), now=NOW, gallery=make).html(), script)
     assert min(seen["drawn"]) > 2 and seen["focusable"] and "Supervision step of test puzzle" in seen["label"]
     first, last = seen["first"], seen["last"]
     assert first["picture"] != last["picture"]

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.leaderboard import build_leaderboard
-from orchestrator.results.report import render_report
+from orchestrator.results.report import Report
 from orchestrator.results.report.gallery import Gallery, GallerySource, galleries, stored_galleries
 from orchestrator.storage import LocalStorage
 from tests.support.results import arc_gallery, demo_gallery, demo_records, maze_gallery
@@ -71,7 +71,7 @@ def test_gallery_of_a_later_seed_is_taken_where_the_first_has_none() -> None:
 )
 def test_page_without_a_sound_gallery_is_a_page_without_one(source: GallerySource) -> None:
     assert found(source) == []
-    page = render_report(RECORDS, now=NOW, baselines=[], gallery=source)
+    page = Report(records=RECORDS, now=NOW, baselines=[], gallery=source).html()
     assert "step by step" not in page and "data-puzzle" not in page
 
 
@@ -91,7 +91,7 @@ def test_gallery_keeps_to_its_size_with_solved_and_failed_puzzles(make: GalleryS
 
 def test_gallery_cannot_leave_its_element() -> None:
     records = [replace(record, family="</script><b>") if record.family == "best" else record for record in RECORDS]
-    page = render_report(records, now=NOW, baselines=[], gallery=demo_gallery)
+    page = Report(records=records, now=NOW, baselines=[], gallery=demo_gallery).html()
     assert "</script><b>" not in page
     blocks = re.findall(r'<script type="application/json">(.*?)</script>', page)
     assert len(blocks) == 3 and all(json.loads(block)["family"] == "sudoku" for block in blocks)

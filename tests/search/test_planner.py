@@ -154,6 +154,72 @@ def test_few_peers_or_equal_peers_stop_nobody() -> None:
     assert not decide(RULE, 100, rungs(0, 0, 0, 0.5), same).stop
 
 
+def explored(planner: Planner, count: int) -> list[PlannedTrial]:
+    trials = [planner.next() for _ in range(count)]
+    assert all(trial is not None and trial.stage == "explore" for trial in trials)
+    return [trial for trial in trials if trial is not None]
+
+
+def test_an_explored_trial_is_stopped_by_what_other_explored_trials_have_shown() -> None:
+    """Twelve steps, judged from step 6 on: of four, the better two continue."""
+    sweep = search(trials=5, stopping=Stopping(rule="halving", grace=0.5, keep=0.5))
+    planner = Planner(sweep, fingerprint, [])
+    *better, worst, late = explored(planner, 5)
+    for trial, accuracy in zip(better, (0.9, 0.8, 0.7), strict=True):
+        assert not planner.rung(trial.trial_id, Rung(8, accuracy, accuracy), accuracy).stop
+    decision = planner.rung(worst.trial_id, Rung(8, 0.1, 0.1), 0.1)
+    assert decision.stop and decision.reason.startswith("3 of 3 others are better by exact accuracy (0.100) at step 8")
+    assert planner.trials[worst.trial_id].value == 0.1 and planner.trials[worst.trial_id].step == 8
+    assert not planner.rung(late.trial_id, Rung(4, 0.0, 0.0), 0.0).stop, "before the grace period"
+    assert planner.rung(late.trial_id, Rung(8, 0.2, 0.2), 0.2).stop, "the stopped trial counts as a peer, too"
+
+
+def test_confirmed_trials_are_no_peers_of_explored_ones() -> None:
+    sweep = search(trials=3, stopping=Stopping(rule="halving", grace=0.5, keep=0.5), confirm=Confirm(seeds=4))
+    controls = search().confirm.controls
+    sweep = sweep.model_copy(update={"confirm": Confirm(seeds=4, controls=controls)})
+    planner = Planner(sweep, fingerprint, [])
+    *first, last = explored(planner, 3)
+    for control in iter(planner.next, None):
+        assert control.stage == "confirm"
+        planner.rung(control.trial_id, Rung(8, 0.99, 0.99), 0.99)
+    for trial in first:
+        planner.rung(trial.trial_id, Rung(8, 0.9, 0.9), 0.9)
+    assert not planner.rung(last.trial_id, Rung(8, 0.1, 0.1), 0.1).stop, "three explored trials are too few to judge"
+
+
+def test_an_evaluation_that_is_repeated_after_a_resumption_replaces_the_first() -> None:
+    planner = Planner(search(trials=1), fingerprint, [])
+    [trial] = explored(planner, 1)
+    for step, accuracy in ((4, 0.1), (8, 0.2), (4, 0.3)):
+        planner.rung(trial.trial_id, Rung(step, accuracy, accuracy), accuracy)
+    assert planner.trials[trial.trial_id].rungs == [Rung(4, 0.3, 0.3)]
+
+
+def test_reading_whether_a_search_is_done_suggests_nothing() -> None:
+    """A suggestion that is made before a result is known cannot learn from it."""
+
+    def run(reads: int) -> list[str]:
+        planner = Planner(search(sampler="tpe", trials=8, confirm=Confirm(top=0)), fingerprint, [])
+        ids = []
+        while (trial := planner.next()) is not None:
+            ids.append(trial.trial_id)
+            assert not any(planner.is_done for _ in range(reads))
+            assert len(planner.trials) == len(ids) and planner.total == 8
+            planner.ended(record_of(trial, Status.FINISHED, value=trial.config.model.cycles / 3))
+        assert planner.is_done
+        return ids
+
+    assert run(reads=3) == run(reads=0)
+
+
+def test_a_search_that_has_tried_its_whole_space_is_done_when_it_is_reopened() -> None:
+    sweep = search(space={"T": choice(1, 2)}, trials=10, confirm=Confirm(top=0, seeds=1))
+    records = [record_of(trial, Status.FINISHED) for trial in iter(Planner(sweep, fingerprint, []).next, None)]
+    again = Planner(sweep, fingerprint, records)
+    assert again.is_done and again.exhausted and again.total == 2 and again.next() is None
+
+
 def test_confirmed_trials_are_never_stopped() -> None:
     sweep = search(trials=1, stopping=Stopping(rule="halving", grace=0.0, keep=0.1), confirm=Confirm(seeds=8))
     planner = Planner(sweep, fingerprint, [])

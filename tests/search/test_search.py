@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import threading
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,16 +18,18 @@ from orchestrator.errors import SweepError
 from orchestrator.records.index import new_head, trial_folder
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
+from orchestrator.search.optuna_trials import create_study
 from orchestrator.search.planner import Planner
-from orchestrator.search.sampler import Ahead, Explorer, make_sampler
+from orchestrator.search.sampler import Sampler
 from orchestrator.search.warm_start import WarmStart, published_cells, warm_start
 from orchestrator.storage import open_storage
 from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, integers, log_uniform, uniform
 from orchestrator.sweep.settings import get_setting
-from orchestrator.sweep.space import Cell, cells, drawn_settings, grid
-from orchestrator.sweep.trials import PlannedTrial, search_trial
+from orchestrator.sweep.space import Cell
+from orchestrator.sweep.trials import PlannedTrial, cells, search_trial
 from tests.support.results import make_record
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
+from trm_data.errors import ConfigError
 
 ENDINGS = [Status.FINISHED, Status.FINISHED, Status.FINISHED, Status.STOPPED, Status.DIVERGED, Status.FAILED]
 RANGES: dict[str, Any] = {"lr": log_uniform(1e-4, 1e-1), "wd": uniform(0.0, 1.0), "n": integers(1, 4)}
@@ -41,9 +44,6 @@ def play(planner: Planner, rng: random.Random, records: dict[str, TrialRecord], 
             assert trial.trial_id not in records or not records[trial.trial_id].status.is_final, "run twice"
             records[trial.trial_id] = record_of(trial, Status.RUNNING, step=4)
             running.append(trial)
-        if not running:
-            time.sleep(0.002)  # the next configuration is being worked out
-            continue
         trial = running.pop(rng.randrange(len(running)))
         status = rng.choice(ENDINGS) if trial.stage == "explore" else Status.FINISHED
         records[trial.trial_id] = record_of(trial, status, value=rng.random())
@@ -83,52 +83,44 @@ def _assert_exact(records: dict[str, TrialRecord], trials: int) -> None:
     assert all(record.status.is_final for record in records.values())
 
 
-class Slow(Explorer):
-    """An explorer that thinks until it is told to stop thinking."""
+class Counting(Sampler):
+    """Count how many configurations were chosen."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.thought = threading.Event()
+        self.chosen = 0
 
     def suggest(self) -> PlannedTrial | None:
-        assert self.thought.wait(30)
+        self.chosen += 1
         return super().suggest()
 
 
-def test_slow_sampler_never_keeps_the_scheduler_waiting() -> None:
-    explorer = Slow(search(), fingerprint, [])
-    ahead = Ahead(explorer)
-    assert not ahead.is_ready() and not ahead.is_ready()
-    explorer.thought.set()
-    while not ahead.is_ready():
-        time.sleep(0.001)
-    first = ahead.suggest()
-    while not ahead.is_ready():
-        time.sleep(0.001)
-    second = ahead.suggest()
-    assert first and second and first.trial_id != second.trial_id
+def test_asking_whether_a_search_is_done_chooses_no_configuration() -> None:
+    planner = Planner(search(), fingerprint, [])
+    planner._sampler = counting = Counting(planner.sweep, fingerprint, [])
+    for _ in range(3):
+        assert not planner.is_done and planner.wants_suggestion
+    assert counting.chosen == 0
+    assert planner.next() and planner.next()
+    assert counting.chosen == 2
 
 
-def test_what_goes_wrong_in_the_sampler_s_thread_is_raised_in_the_scheduler_s() -> None:
-    sweep = search(minimise=("usd",), resources=Resources(gpus=1))
-    ahead = Ahead(Explorer(sweep, fingerprint, []))
-    trial = search_trial(sweep, fingerprint, "T=1 n=1", {"model.cycles": 1, "model.latent_steps": 1})
-    ahead.adopt(trial)
-    ahead.tell(dataclasses.replace(make_record(trial.config, score=0.5), trial_id=trial.trial_id))  # it ran on a CPU
-    with pytest.raises(SweepError, match="no price"):
-        while True:
-            ahead.is_ready()
-
-
-def test_planner_is_not_done_while_a_configuration_is_worked_out() -> None:
+def test_planner_is_not_done_between_a_suggestion_and_its_start() -> None:
     planner = Planner(search(sampler="gp", trials=5), fingerprint, [])
-    slow = Slow(planner.sweep, fingerprint, [])
-    planner._sampler = Ahead(slow)
-    assert planner.next() is None and not planner.is_done
-    slow.thought.set()
-    while (trial := planner.next()) is None:
-        assert not planner.is_done
-    assert trial.stage == "explore"
+    suggested = planner.suggest()
+    assert not planner.is_done and not planner.trials, "choosing changes nothing but the sampler"
+    planner.add_suggestion(suggested)
+    assert not planner.is_done and not planner.wants_suggestion
+    assert planner.next() == suggested
+
+
+def test_result_that_the_sampler_cannot_use_is_reported_to_whoever_ends_the_trial() -> None:
+    sweep = search(minimise=("usd",), resources=Resources(gpus=1))
+    sampler = Sampler(sweep, fingerprint, [])
+    trial = search_trial(sweep, fingerprint, "T=1 n=1", {"model.cycles": 1, "model.latent_steps": 1})
+    sampler.adopt(trial)
+    with pytest.raises(SweepError, match="no price"):  # it ran on a CPU
+        sampler.tell(dataclasses.replace(make_record(trial.config, score=0.5), trial_id=trial.trial_id))
 
 
 CONDITIONAL: dict[str, Any] = {
@@ -148,8 +140,8 @@ def test_study_has_a_cell_once_where_an_axis_counts_for_nothing_and_none_that_is
 def test_search_finds_every_allowed_cell_and_no_other(sampler: str) -> None:
     sweep = search(**CONDITIONAL, sampler=sampler, trials=20, confirm=Confirm(top=0, seeds=1))
     records = play_with_kills(sweep, 3, [2, 3])
-    found = [drawn_settings(sweep, record.config) for record in records.values()]
-    assert len(found) == 6 and all(cell in found for cell in grid(sweep))
+    found = [sweep.search_space.cell_of(record.config) for record in records.values()]
+    assert len(found) == 6 and all(cell in found for cell in sweep.search_space.grid())
 
 
 @settings(max_examples=10, deadline=None)
@@ -184,7 +176,7 @@ def test_search_over_ranges_keeps_its_conditions(seed: int) -> None:
     ],
 )
 def test_space_that_cannot_be_searched_is_refused_when_it_is_made(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises((ValueError, Exception)) as caught:
+    with pytest.raises((ValueError, ConfigError)) as caught:
         search(**changes)
     assert message in str(caught.value)
 
@@ -224,14 +216,45 @@ def test_search_with_two_aims_confirms_its_pareto_front_thinned_evenly() -> None
     assert [trial.family for trial in confirmed] == ["best T=3 n=3", "best T=1 n=2", "best T=1 n=1"]
 
 
-def test_sampler_learns_from_both_aims_without_complaint() -> None:
-    sweep = search(minimise=("train_flops", "num_parameters"), sampler="tpe", trials=9, confirm=Confirm(top=0, seeds=1))
-    suggester = make_sampler(sweep, fingerprint, [])
-    for index in range(9):
-        trial = suggester.suggest()
-        assert trial is not None
-        record = record_of(trial, Status.FINISHED, value=index / 9)
-        suggester.tell(with_result(record, num_parameters=index))
+@pytest.mark.parametrize("aim", ["score", "cost"])
+def test_sampler_learns_from_both_objectives(aim: str) -> None:
+    """Told that a strong weight decay is better, or that a weak one is, it suggests more of it."""
+
+    def mean_decay(strong_is_better: bool) -> float:
+        sweep = search(space={"wd": uniform(0, 1)}, minimise=("train_flops",), sampler="tpe", trials=30)
+        sampler, decays = Sampler(sweep, fingerprint, []), []
+        for _ in range(30):
+            trial = sampler.suggest()
+            assert trial is not None
+            decay = trial.config.optimizer.weight_decay
+            merit = decay if strong_is_better else 1 - decay
+            record = record_of(trial, Status.FINISHED, value=merit if aim == "score" else 0.5)
+            sampler.tell(with_result(record, train_flops=1e9 if aim == "score" else 1e9 * (1 - merit)))
+            decays.append(decay)
+        return sum(decays[15:]) / 15
+
+    assert mean_decay(strong_is_better=True) > mean_decay(strong_is_better=False) + 0.3
+
+
+def test_optuna_s_verbosity_stays_what_the_process_has_set(capsys: pytest.CaptureFixture[str]) -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        create_study(search())
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+        assert "study" not in capsys.readouterr().err
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def test_importing_the_search_changes_no_setting_of_the_process() -> None:
+    code = (
+        "import os, optuna\n"
+        "before = optuna.logging.get_verbosity(), dict(os.environ)\n"
+        "import orchestrator.search.optuna_trials, orchestrator.search.planner\n"
+        "assert before == (optuna.logging.get_verbosity(), dict(os.environ))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_earlier_trials_of_the_same_question_are_results_and_others_are_tried_first(tmp_path: Path) -> None:

@@ -254,10 +254,10 @@ def _files(client: Any, run_id: str, folder: str) -> Iterator[str]:
 
 
 class FakeServer:
-    """An HTTP server that answers /version as MLflow does, to whom it is asked to.
+    """An HTTP server that answers /version as MLflow does.
 
     Args:
-        authorization: the header that it wants; anything else is answered with 401.
+        authorization: the header that it requires; other requests get 401.
         hangs: leave every other request without an answer until `release`.
     """
 

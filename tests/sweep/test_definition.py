@@ -12,10 +12,9 @@ from orchestrator.cli.options import make_sweep
 from orchestrator.errors import SweepError
 from orchestrator.sweep import Sweep, choice, configure
 from orchestrator.sweep.domains import Uniform
-from orchestrator.sweep.loader import load_sweep, parse_assignment
-from orchestrator.sweep.settings import get_setting
-from orchestrator.sweep.space import cells
-from orchestrator.sweep.trials import study_trials, trial_id
+from orchestrator.sweep.loader import load_sweep
+from orchestrator.sweep.settings import get_setting, parse_assignments
+from orchestrator.sweep.trials import cells, study_trials, trial_id
 from tests.support.sweeps import fingerprint, search, study, tiny_config
 from trm_data.errors import ConfigError, UserError
 
@@ -114,13 +113,13 @@ def test_misspelt_setting_names_the_nearest(path: str, hint: str) -> None:
 @pytest.mark.parametrize("text", ["T", "T=", "=3", ""])
 def test_assignment_of_another_form_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match="--vary T=1,2"):
-        parse_assignment(text, "--vary")
+        parse_assignments([text], "--vary")
 
 
 def test_values_are_typed_by_their_looks() -> None:
-    assert parse_assignment("lr=1e-4,2", "--vary")[1] == [1e-4, 2]
-    assert parse_assignment("D=null", "--vary")[1] == [None]
-    assert parse_assignment("train.dtype=float32", "--vary")[1] == ["float32"]
+    assert parse_assignments(["lr=1e-4,2"], "--vary")["lr"] == [1e-4, 2]
+    assert parse_assignments(["D=null"], "--vary")["D"] == [None]
+    assert parse_assignments(["train.dtype=float32"], "--vary")["train.dtype"] == ["float32"]
 
 
 def test_value_of_a_wrong_type_is_refused_when_the_sweep_is_made() -> None:

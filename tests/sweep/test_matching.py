@@ -9,7 +9,7 @@ import pytest
 from orchestrator.resources.estimate import estimate
 from orchestrator.storage import LocalStorage
 from orchestrator.sweep import Stopping, Sweep, Variant, choice, configure
-from orchestrator.sweep.matching import training_flops
+from orchestrator.sweep.matching import shape_of, training_flops
 from orchestrator.sweep.trials import PlannedTrial, study_trials
 from tests.support.sweeps import fingerprint
 from trm_data.errors import ConfigError
@@ -42,6 +42,39 @@ def test_equal_flops_gives_every_cell_the_compute_of_the_base() -> None:
 
 def test_equal_steps_leaves_every_cell_its_steps() -> None:
     assert {trial.config.train.max_steps for trial in _trials(_study("steps"))} == {600}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "seq_len", "vocab_size"),
+    [
+        ("sudoku-mini", 36, 8),  # 6x6: pad, blank, 1 to 6
+        ("sudoku-mlp.readme", 81, 11),  # as in the official datasets of Sudoku-Extreme,
+        ("maze-att.readme", 900, 6),  # Maze-Hard
+        ("arc-agi-1.readme", 900, 12),  # and ARC-AGI
+    ],
+)
+def test_shape_of_a_benchmark_is_that_of_its_official_dataset(recipe: str, seq_len: int, vocab_size: int) -> None:
+    assert shape_of(get_recipe(recipe)) == {"seq_len": seq_len, "vocab_size": vocab_size}
+
+
+def test_training_flops_are_six_per_weight_and_position_of_every_evaluated_layer() -> None:
+    """MLP mixing without puzzle tokens, counted by hand: two FLOPs per weight forward, four backward."""
+    base = configure(
+        get_recipe("sudoku-mini"),
+        {"model.puzzle_embedding_len": 0, "model.mixer": "mlp", "model.positions": "none", "model.num_layers": 1,
+         "model.hidden_size": 64, "model.expansion": 4.0, "model.inner_multiple": 1, "T": 1, "n": 1,
+         "train.max_steps": 10, "train.batch_size": 8},
+    )  # fmt: skip
+
+    def swiglu(width: int) -> int:
+        inner = round(4 * width * 2 / 3)
+        return 3 * width * inner
+
+    layer = 36 * swiglu(64) + 64 * swiglu(36)  # over the features of every position, and over positions
+    passes = 2  # the latent and the answer, both with gradient where T = 1
+    head = 36 * 64 * 8
+    expected = 10 * 8 * 6 * (passes * layer + head)
+    assert training_flops(base) == pytest.approx(expected, rel=0.05)
 
 
 def test_curriculum_counts_each_stretch_at_its_own_depth() -> None:

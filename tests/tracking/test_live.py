@@ -71,6 +71,14 @@ def test_a_sweep_whose_trials_never_start_leaves_no_trace(tmp_path: Path, quick:
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_a_damaged_record_does_not_keep_the_others_from_mlflow(storage: Storage, quick: None) -> None:
+    write_record(storage, finished(0))
+    write_record(storage, finished(1))
+    storage.write(f"sweeps/depth/trials/{finished(1).trial_id}/attempts/001/end.json", b"")
+    with tracked(SWEEP, storage, None):
+        eventually(lambda: steps_of(resolve_uri(storage, None) or "", finished(0).trial_id))
+
+
 def test_a_second_sync_of_the_same_records_sends_no_request(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 

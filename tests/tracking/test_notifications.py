@@ -241,6 +241,14 @@ class TestWatching:
         assert ended.value.code == 0
         assert [(one["event"], one["counts"]) for one in hook.received] == [("complete", {"finished": 4})]
 
+    def test_one_damaged_record_does_not_hide_the_others(self, storage: Storage, hook: Hook) -> None:
+        damaged = finished(2).trial_id
+        storage.write(f"sweeps/depth/trials/{damaged}/result.json", b"{")
+        with pytest.raises(SystemExit) as ended:
+            main(["notify", "depth", "--to", hook.url, "--once", "--storage", storage.url])
+        assert ended.value.code == 0
+        assert f"2 finished; 2 of 4 trials left; 1 unreadable ({damaged}/result.json)" in hook.received[0]["text"]
+
     def test_once_sends_the_present_state(self, storage: Storage, hook: Hook) -> None:
         with pytest.raises(SystemExit):
             main(["notify", "depth", "--to", hook.url, "--once", "--storage", storage.url])

@@ -34,7 +34,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 @pytest.fixture
 def storage(tmp_path: Path, migrated: Path) -> Storage:
-    """Three trials of the sweep `depth`, one of which still runs, and an empty tracker beside them."""
+    """Three trials of the sweep `depth`, one of which still runs, and an empty database of MLflow's."""
     place = open_storage(str(tmp_path / "runs"))
     place.write("sweeps/depth/sweep.json", to_json_bytes(study(name="depth").plain()))
     for each in (finished(0), finished(1), record(2, steps=3)):

@@ -53,3 +53,42 @@ def test_a_process_that_dies_without_a_word_says_how(
 def test_a_job_is_the_same_after_its_travel() -> None:
     job = Job("s3://b/p", "depth", "ab12", {"model": {"T": 3}, "seed": 2}, "sudoku-1", {"gpu_count": 0.5}, 2, "cd34")
     assert Job.from_json(job.to_json()) == job
+
+
+class Reporting:
+    """A forked process that says how long its checkpoints take."""
+
+    def __init__(self, grace_s: float) -> None:
+        self.joined: list[float] = []
+        self._report = TrialReport(4, {}, "progress", grace_s=grace_s)
+
+    def run(self, *_: Any) -> None:
+        pass
+
+    def poll(self, timeout_s: float) -> bool:
+        return True
+
+    def receive(self) -> TrialReport:
+        return self._report
+
+    def send(self, word: str) -> None:
+        pass
+
+    def join(self, timeout_s: float = -1.0) -> bool:
+        self.joined.append(timeout_s)
+        return True
+
+    def kill(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("measured_s", "grace_s"), [(0.0, 20.0), (5.0, 20.0), (30.0, 60.0), (300.0, 100.0)])
+def test_time_for_a_last_checkpoint_follows_what_checkpoints_have_taken(measured_s: float, grace_s: float) -> None:
+    child = Reporting(measured_s)
+    process = trial_actor.TrialProcess(child, Job("", "s", "t", {}, "d"))  # type: ignore[arg-type]
+    process.wait(0.01)
+    process.end(graceful=True)
+    assert child.joined[0] == grace_s

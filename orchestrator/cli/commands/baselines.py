@@ -125,6 +125,14 @@ def add(
     metric: Annotated[str, typer.Option("--metric", help="exact_accuracy, pass@1 or pass@2.")],
     items: Annotated[int | None, typer.Option("--items", help="Puzzles scored, if the source says.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Seeds averaged, if the source says.")] = None,
+    passes: Annotated[int | None, typer.Option("--passes", help="Supervision steps at evaluation.")] = None,
+    votes: Annotated[int | None, typer.Option("--votes", help="Views per puzzle that vote on the answer.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Answers per attempt that are combined: rollouts, samples.")
+    ] = None,
+    train_puzzles: Annotated[
+        int | None, typer.Option("--train-puzzles", help="Training puzzles before augmentation.")
+    ] = None,
     params: Annotated[int | None, typer.Option("--params", help="Parameters of the model.")] = None,
     usd_per_task: Annotated[float | None, typer.Option("--usd-per-task", help="Cost of a puzzle.")] = None,
     protocol: Annotated[str, typer.Option("--protocol", help="single or ensemble.")] = "single",
@@ -138,7 +146,7 @@ def add(
     """Add a published result of your own; `trm leaderboard` ranks it where it can be compared.
 
     Example: trm baselines add --benchmark maze-hard --system "Our TRM" --kind trm --split test --metric exact_accuracy
-    --score 88.1 --items 1000 --source "arXiv 2601.00001" --date 2026-01
+    --score 88.1 --items 1000 --passes 16 --samples 1 --train-puzzles 1000 --source "arXiv 2601.00001" --date 2026-01
     """
     from orchestrator.cli.views.console import out
     from orchestrator.results.baselines import Baseline, load_baselines
@@ -149,6 +157,7 @@ def add(
     check_benchmark(benchmark)
     values = {"benchmark": benchmark, "system": system, "score": score, "source": source, "date": date, "kind": kind}
     values |= {"split": split, "metric": metric, "items": items, "seeds": seeds, "params": params, "role": role}
+    values |= {"passes": passes, "votes": votes, "samples": samples, "train_puzzles": train_puzzles}
     values |= {"cost_per_task_usd": usd_per_task, "protocol": protocol, "evidence": evidence, "detail": detail}
     row = Baseline.parse(values)
     own = OwnBaselines(open_storage(storage), baselines)

@@ -25,24 +25,24 @@ def ablate(
     from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
-    from orchestrator.results.ablation import ablate as compare
+    from orchestrator.results.ablation import compare_with_control
     from orchestrator.results.baselines import load_baselines
+    from orchestrator.results.report import Report
     from orchestrator.results.report.formats import ablation_to_markdown, ablation_to_rich
     from orchestrator.results.report.gallery import stored_galleries
-    from orchestrator.results.report.page import write_report
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
     load_definition(store, sweep)
     records = read_trials(store, sweep)
-    found = compare(records, control, baselines=load_baselines())
+    found = compare_with_control(records, control, baselines=load_baselines())
     if markdown:
         print(ablation_to_markdown(found))
     else:
         out.print(ablation_to_rich(found))
         for effect in found.effects:
-            out.print(effect.verdict)
+            out.print(f"{effect.name}: {effect.verdict}", markup=False)
     if html is not None:
         gallery = stored_galleries(store)
-        write_report(records, html, now=datetime.now(UTC), control=control, gallery=gallery)
+        Report(records=records, now=datetime.now(UTC), control=control, gallery=gallery).write(html)
         out.print(f"page: [bold]{html}[/]")

@@ -183,7 +183,7 @@ def export(
 
 def _settings(texts: list[str] | None) -> dict[str, Any]:
     """`["ids=upstream", "allow_overlaps=a,b"]` as values of a request."""
-    from orchestrator.sweep.loader import parse_value
+    from orchestrator.sweep.settings import parse_value
     from trm_data import DataRequest
     from trm_data.errors import ConfigError, nearest
 

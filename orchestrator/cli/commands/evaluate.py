@@ -61,9 +61,10 @@ def evaluate(
     """
     from orchestrator.cli.lookup import dataset_for
     from orchestrator.cli.views.evaluate import Bar, show, write_files
-    from orchestrator.evaluation.checkpoints import expand, parse_vary, score
+    from orchestrator.evaluation.checkpoints import expand, score
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.settings import split_assignments
     from trm_model.config import TrialConfig
 
     trust_recursions(trust)
@@ -73,7 +74,7 @@ def evaluate(
     configs = [TrialConfig.parse(one.header["config"], where) for where, one in loaded.items()]
     given = {"max_puzzles": max_puzzles, "batch_size": batch_size}
     base = configs[0].evaluation.model_copy(update={name: value for name, value in given.items() if value is not None})
-    values = parse_vary(vary)
+    values = split_assignments(vary, "--vary", example="D=16,64")
     cells = expand(base, weights or base.weights, [config.model for config in configs], values)
     data = dataset_for(found[0], configs[0], dataset, store)
     rows: list[Scored] = []

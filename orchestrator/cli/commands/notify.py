@@ -19,7 +19,7 @@ TargetsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--notify",
-        help="Webhook URL or command that is told how the sweep ended (repeatable).",
+        help="Webhook URL or command that gets the result of the run (repeatable).",
         metavar="TARGET",
         envvar="TRM_NOTIFY",
         show_envvar=True,

@@ -33,12 +33,14 @@ from orchestrator.cli.run_options import (
     AddressOption,
     CanaryOption,
     ConcurrentOption,
+    MaxFailuresOption,
     MaxGpuHoursOption,
     MaxGpusOption,
     MaxHoursOption,
     MaxTrialsOption,
     MaxUsdOption,
     PreferOption,
+    RetriesOption,
     ReuseOption,
     ShareOption,
     TrackingOption,
@@ -87,7 +89,6 @@ def plan(
     from orchestrator.execution.ray_cluster import check_cluster
     from orchestrator.resources.aws import shortfalls
     from orchestrator.resources.estimate import estimate, machines_needed
-    from orchestrator.resources.nodes import describe_cluster
     from orchestrator.storage import open_storage
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
@@ -99,8 +100,7 @@ def plan(
     )  # fmt: skip
     nodes = None
     if address is not None:
-        check_cluster(address)
-        nodes = describe_cluster(address).nodes
+        nodes = check_cluster(address).nodes
     found = estimate(sweep, open_storage(storage), max_concurrent, nodes, share_gpus)
     lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
     if to is not None:
@@ -131,6 +131,8 @@ def run(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
     trust: TrustOption = None,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
@@ -156,7 +158,8 @@ def run(
     )  # fmt: skip
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
     drive(sweep, storage, tracking, notify, options)
 
@@ -172,6 +175,8 @@ def resume(
     share_gpus: ShareOption = False,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
+    max_failures: MaxFailuresOption = 5,
+    retries: RetriesOption = 0,
     trust: TrustOption = None,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
@@ -194,7 +199,8 @@ def resume(
     trust_recursions(trust)
     options = run_options(
         address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, trials=max_trials, gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
+        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
     )  # fmt: skip
     sweep = load_definition(open_storage(storage), name)
     drive(sweep, storage, tracking, notify, {**options, "is_stored": True})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.markup import escape
+
 from orchestrator.cli.views.console import out
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
@@ -14,7 +16,7 @@ from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.results.report.storage_page import read_sweep_trials, write_storage_page
 from orchestrator.storage import LocalStorage, Storage, open_storage
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError, UserError, nearest
 
 TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     "markdown": to_markdown,
@@ -52,7 +54,16 @@ def show(
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    write_storage_page(storage, path, records=records, baselines=baselines, measured=measured, grid=_grid(gco2_per_kwh))
+    page = f"page: [bold]{escape(str(path))}[/]"
+    try:
+        write_storage_page(
+            storage, path, records=records, baselines=baselines, measured=measured, grid=_grid(gco2_per_kwh)
+        )
+    except UserError as error:
+        if html is not None:
+            raise
+        # Nobody asked for the page: a storage that can only be read still has its tables.
+        page = f"the page is not written: {escape(str(error))}"
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
@@ -65,7 +76,7 @@ def show(
     if refused:
         words = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
         out.print(f"not ranked: {words}", style="dim")
-    out.print(f"page: [bold]{path}[/]")
+    out.print(page)
 
 
 def _headlines(tables: Sequence[Table]) -> list[Table]:

@@ -52,8 +52,11 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
     for cell in plan.cells[:MOST_ROWS]:
         table.add_row(*_row(sweep, cell))
     out.print(table)
-    if len(plan.cells) > MOST_ROWS:
-        out.print(f"... and {len(plan.cells) - MOST_ROWS} more cells (all of them: --json)", style="dim")
+    if plan.num_cells > MOST_ROWS:
+        which = "all of them: --json"
+        if plan.num_cells > len(plan.cells):
+            which = f"totals are extrapolated from {len(plan.cells):,} of them"
+        out.print(f"... and {plan.num_cells - MOST_ROWS:,} more cells ({which})", style="dim")
 
 
 def _show_time(plan: Estimate) -> None:
@@ -98,8 +101,10 @@ def _misfits(plan: Estimate) -> str:
         return "nothing"
     has = {device.name: num_bytes(device.memory_bytes or 0) for device in plan.devices}
     lines = [
-        f"{cell.family} needs {num_bytes(cell.memory_bytes)}, "
-        + ", ".join(f"{name} has {has[name]}" for name in cell.does_not_fit)
+        f"{cell.family}: "
+        + ", ".join(
+            f"needs {num_bytes(cell.memory_by_device[n])} on {n}, which has {has[n]}" for n in cell.does_not_fit
+        )
         for cell in found[:MOST_ROWS]
     ]
     return "; ".join(lines) + ". Set runtime.micro_batch_size to a part of the batch: the result stays the same"

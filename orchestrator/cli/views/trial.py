@@ -12,10 +12,11 @@ from rich.table import Table
 
 from orchestrator.cli.views.console import clock_of, duration, out
 from orchestrator.records.events import trial_events
-from orchestrator.records.index import differences, find_definition, find_trial
+from orchestrator.records.index import find_definition, find_trial
 from orchestrator.records.schema import Origin, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import describe_differences
 
 BLOCKS = [chr(0x2581 + level) for level in range(8)]
 WIDTH = 40
@@ -57,7 +58,7 @@ def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
         "max_steps": record.config.train.max_steps,
         "dataset": record.dataset.plain(),
         "origin": record.origin and record.origin.plain(),
-        "differs_from_base": differences(sweep.base.plain(), record.config.plain()) if sweep else [],
+        "differs_from_base": describe_differences(sweep.base.plain(), record.config.plain()) if sweep else [],
         "curve": record.curve("exact_accuracy"),
         "attempts": [
             {"number": a.number, "start": a.start.plain(), "end": a.end and a.end.plain()} for a in record.attempts

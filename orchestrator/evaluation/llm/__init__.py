@@ -1,13 +1,12 @@
-"""Language models measured on the same puzzles as everything else: any endpoint that speaks OpenAI's protocol.
+"""Measure language models on the puzzles that trained models are scored on, over OpenAI's chat protocol.
 
-    questions.py   puzzles as text, and replies as cells again, read strictly
+    questions.py   puzzles as prompts, and strict parsing of replies
     endpoint.py    one question over HTTP: a reply, a reason to try again, or an error that ends the run
-    ledger.py      dollars: what is spent, what is under way, and the limit that is never passed
-    answers.py     every reply on disk, so that nothing is paid for twice
-    measure.py     all questions of a measurement, several at a time
-    score.py       the scores, by the rules for models trained here
-    results.py     what a measurement is and what it found, as the leaderboard reads it
+    ledger.py      dollars spent and reserved, and their limit
+    answers.py     stored replies, so that nothing is paid for twice
+    measure.py     all questions of a measurement, in parallel
+    score.py       scores, by the rules for trained models; `orchestrator.results.llm_results` has the stored form
 
-Invariant: what may cost money is announced on disk before it is sent and stays counted, at the most that it can cost,
-until its reply is stored.
+Invariant: a request that may cost money is recorded on disk before it is sent, and counts at its upper bound until its
+reply is stored.
 """

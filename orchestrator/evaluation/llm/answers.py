@@ -1,7 +1,7 @@
-"""Every reply on disk, and every question that may have cost money without one.
+"""Store every reply, and every request that may have cost money without one.
 
 asked/000012-1-03.json     try 3 of attempt 1 at item 12: the most that it can cost, written before it is sent
-answers/000012-1.json      the reply, written whole; from then on its `asked` file counts no more
+answers/000012-1.json      the reply, written whole; its `asked` file is then deleted
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Answer(Settings):
 
     @classmethod
     def of(cls, reply: Reply, *, item: int, attempt: int, asked: str, usd: float, now_s: float) -> Answer:
-        """A reply with what it answers and what it cost."""
+        """Combine a reply with the question that it answers and its cost."""
         return cls(
             item=item,
             attempt=attempt,
@@ -69,25 +69,25 @@ class Answers:
 
     @property
     def spent_usd(self) -> float:
-        """Of the answers."""
+        """Cost of all stored answers."""
         return sum(answer.usd for answer in self._answers.values())
 
     @property
     def lost_usd(self) -> float:
-        """The most that questions without an answer can have cost."""
+        """Upper bound of the cost of requests without an answer."""
         return sum(self._open.values())
 
     @property
     def lost(self) -> int:
-        """Questions that were sent and never answered."""
+        """Number of requests without an answer."""
         return len(self._open)
 
     def get(self, item: int, attempt: int) -> Answer | None:
-        """A stored answer."""
+        """Return a stored answer; None if there is none."""
         return self._answers.get((item, attempt))
 
-    def announce(self, item: int, attempt: int, usd_at_most: float) -> str:
-        """Put on record that a question is about to be sent; returns the name of the try."""
+    def record_attempt(self, item: int, attempt: int, usd_at_most: float) -> str:
+        """Record that a request is about to be sent; return its name."""
         prefix = f"{item:06d}-{attempt}-"
         tried = [int(name.removeprefix(prefix)) for name in list(self._open) if name.startswith(prefix)]
         name = f"{prefix}{max(tried, default=0) + 1:02d}"
@@ -96,12 +96,12 @@ class Answers:
         return name
 
     def withdraw(self, name: str) -> None:
-        """The question was not answered and cannot have cost anything."""
+        """Delete the record of a request that cannot have cost anything."""
         self._folder.delete(f"asked/{name}.json")
         self._open.pop(name, None)
 
     def keep(self, answer: Answer) -> None:
-        """Store an answer; its try is settled."""
+        """Store an answer and delete the record of its request."""
         self._folder.write(f"answers/{answer.item:06d}-{answer.attempt}.json", to_json_bytes(answer.plain()))
         self._answers[answer.item, answer.attempt] = answer
         self.withdraw(answer.asked)

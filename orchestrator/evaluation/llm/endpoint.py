@@ -121,7 +121,7 @@ class Endpoint:
         return str(raw.http_response.text)
 
     def _refusal(self, error: openai.APIStatusError) -> Exception:
-        status, words = error.status_code, _words_of(error.response.text)
+        status, words = error.status_code, _message_of(error.response.text)
         if status == 429 and "insufficient_quota" not in error.response.text:
             return TryAgain(f"rate limit: {words}", "busy", _retry_after_s(error.response.headers.get("retry-after")))
         if status in (408, 409) or status >= 500:
@@ -142,7 +142,7 @@ class Endpoint:
             finish = str(choice.get("finish_reason") or "unknown")
             reported = str(value.get("model") or "")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise TryAgain(f"the reply is no chat completion: {_words_of(body)}", "garbage") from None
+            raise TryAgain(f"the reply is no chat completion: {_message_of(body)}", "garbage") from None
         if not isinstance(text, str):
             raise TryAgain("the reply holds no text", "garbage")
         tokens = _counted(value.get("usage"))
@@ -170,7 +170,7 @@ def _counted(usage: object) -> tuple[int, int] | None:
     return given, max(made, total - given if type(total) is int else 0)
 
 
-def _words_of(body: str) -> str:
+def _message_of(body: str) -> str:
     """What a body says, in one line."""
     try:
         error = json.loads(body)

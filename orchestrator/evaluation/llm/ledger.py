@@ -1,4 +1,4 @@
-"""Dollars of a measurement: no question is sent whose answer could carry the sum over the limit."""
+"""Account for the dollars of a measurement: no request is sent that could exceed the limit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Prices:
     usd_per_mtok_out: float
 
     def usd(self, tokens_in: int, tokens_out: int) -> float:
-        """What so many tokens cost."""
+        """Return the cost of so many tokens."""
         return (tokens_in * self.usd_per_mtok_in + tokens_out * self.usd_per_mtok_out) / 1e6
 
 
 class Ledger:
-    """Money spent and money reserved for what is under way; safe to use from several threads."""
+    """Track money spent and money reserved for open requests. Thread-safe."""
 
     def __init__(self, limit_usd: float, spent_usd: float) -> None:
         self.limit_usd = limit_usd
@@ -29,13 +29,12 @@ class Ledger:
 
     @property
     def spent_usd(self) -> float:
-        """Answers so far, and what was lost on the way at the most that it can have cost."""
+        """Cost of answers so far, and the upper bound of unanswered requests."""
         with self._changed:
             return self._spent
 
     def reserve(self, usd: float) -> bool:
-        """Set aside the most that a question can cost, waiting for others to settle if need be; False if the limit
-        does not allow it any more."""
+        """Reserve the most that a request can cost, waiting for open requests; False if the limit is reached."""
         with self._changed:
             while self._spent + sum(self._reserved) + usd > self.limit_usd:
                 if not self._reserved:
@@ -45,7 +44,7 @@ class Ledger:
             return True
 
     def settle(self, reserved_usd: float, spent_usd: float) -> None:
-        """A question is over: free what was set aside for it and book what it cost."""
+        """Replace a reservation by the actual cost."""
         with self._changed:
             self._reserved.remove(reserved_usd)
             self._spent += spent_usd

@@ -1,6 +1,4 @@
-"""All questions of a measurement, several at a time, until they are answered, the money is used up, or someone stops
-it. Whatever ends it, the same command goes on where it was left.
-"""
+"""Ask all questions of a measurement in parallel, within a budget. However a run ends, the same command resumes it."""
 
 from __future__ import annotations
 
@@ -20,21 +18,21 @@ from orchestrator.evaluation.llm.score import is_exact
 from trm_data import Dataset
 
 LONGEST_WAIT_S = 900.0
-"""An endpoint that asks for more patience than this is left alone until the command is run again."""
+"""A Retry-After above this ends the run."""
 LONGEST_BACKOFF_S = 60.0
-GIVE_UP_AFTER = 3
-"""Questions in a row that no try gets answered: then the endpoint is taken to be gone."""
+MOST_UNANSWERED = 3
+"""Questions in a row that stay unanswered after all retries before the run ends."""
 _WRAPPING_TOKENS = 64
-"""What a chat template may add to a question."""
+"""Upper bound of the tokens that a chat template adds to a question."""
 
 
 def most_usd(question: Question, prices: Prices, most_tokens: int) -> float:
-    """The most that one try at a question can cost: a token is at least a byte long."""
+    """Return the most that one request can cost: a token is at least a byte long."""
     return prices.usd(len(question.text.encode()) + _WRAPPING_TOKENS, most_tokens)
 
 
-class Ending(StrEnum):
-    """Why a run of the questions ended."""
+class RunStatus(StrEnum):
+    """How a run of a measurement ended."""
 
     COMPLETE = "complete"
     BUDGET = "budget"
@@ -44,7 +42,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to try."""
+    """Limits on attempts, retries and parallel requests."""
 
     attempts: int = 2
     concurrency: int = 4
@@ -55,15 +53,15 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it is."""
+    """Questions settled and solved so far, and dollars spent."""
 
     items: int
     solved: int
     usd: float
 
 
-class Interview:
-    """Asks what has no answer yet. A second attempt is only paid for where the first is wrong: pass@2 is the same."""
+class Measurement:
+    """Ask what has no answer yet. A second attempt is made only where the first is wrong: pass@2 stays the same."""
 
     def __init__(
         self,
@@ -75,7 +73,7 @@ class Interview:
         effort: Effort,
         *,
         stop: threading.Event,
-        tell: Callable[[Progress], None] = lambda _: None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
         rng: random.Random,
     ) -> None:
         self._dataset = dataset
@@ -85,21 +83,21 @@ class Interview:
         self._prices = prices
         self._effort = effort
         self._stop = stop
-        self._tell = tell
+        self._on_progress = on_progress
         self._rng = rng
         self._lock = threading.Lock()
         self._most_out = endpoint.request.max_tokens
-        self._calm_at = 0.0
+        self._resume_at = 0.0
         self._has_answered = False
-        self._given_up = 0
+        self._unanswered = 0
         self._exhausted = False
         self._done: dict[int, bool] = {}
 
-    def run(self, questions: Sequence[Question]) -> Ending:
-        """Ask until the end.
+    def run(self, questions: Sequence[Question]) -> RunStatus:
+        """Ask all open questions.
 
         Raises:
-            EndpointError: the endpoint is none, refuses, or went away.
+            EndpointError: no endpoint at this address, or it refuses, or it stopped answering.
         """
         still_open = []
         for question in questions:
@@ -108,17 +106,17 @@ class Interview:
             else:
                 still_open.append(question)
         if still_open:
-            self._take(still_open[0])  # alone: whether the endpoint is one is worth one question
+            self._ask_question(still_open[0])  # alone: a wrong address costs one request, not several
             self._fan_out(still_open[1:])
         if len(self._done) == len(questions):
-            return Ending.COMPLETE
+            return RunStatus.COMPLETE
         if self._exhausted:
-            return Ending.BUDGET
-        return Ending.INTERRUPTED if self._stop.is_set() else Ending.UNANSWERED
+            return RunStatus.BUDGET
+        return RunStatus.INTERRUPTED if self._stop.is_set() else RunStatus.UNANSWERED
 
     def _fan_out(self, questions: Sequence[Question]) -> None:
         with ThreadPoolExecutor(self._effort.concurrency, thread_name_prefix="llm") as pool:
-            futures = [pool.submit(self._take, question) for question in questions]
+            futures = [pool.submit(self._ask_question, question) for question in questions]
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -141,9 +139,9 @@ class Interview:
         tries = [self._answers.get(question.item, number) for number in range(1, self._effort.attempts + 1)]
         with self._lock:
             self._done[question.item] = any(self._is_right(question, answer) for answer in tries)
-            self._tell(Progress(len(self._done), sum(self._done.values()), self._ledger.spent_usd))
+            self._on_progress(Progress(len(self._done), sum(self._done.values()), self._ledger.spent_usd))
 
-    def _take(self, question: Question) -> None:
+    def _ask_question(self, question: Question) -> None:
         for number in range(1, self._effort.attempts + 1):
             if self._stop.is_set():
                 return
@@ -155,10 +153,10 @@ class Interview:
         self._note(question)
 
     def _answer(self, question: Question, attempt: int) -> Answer | None:
-        """Ask until there is an answer; None if there is none to be had."""
+        """Ask until there is an answer; None if the run stops or all retries fail."""
         reason = ""
         for number in range(self._effort.retries + 1):
-            self._stop.wait(max(0.0, self._calm_at - time.monotonic()))
+            self._stop.wait(max(0.0, self._resume_at - time.monotonic()))
             if self._stop.is_set():
                 return None
             most = most_usd(question, self._prices, self._most_out)
@@ -172,21 +170,21 @@ class Interview:
                 reason = error.reason
                 self._pause(error, number)
         with self._lock:
-            self._given_up += 1
-            if self._given_up >= GIVE_UP_AFTER:
+            self._unanswered += 1
+            if self._unanswered >= MOST_UNANSWERED:
                 raise EndpointError(
                     f"{self._endpoint.url} stopped answering: {reason}", "Run the same command later: nothing is lost"
                 )
         return None
 
     def _try(self, question: Question, attempt: int, most_usd: float) -> Answer:
-        spent = most_usd  # until the contrary is known
+        spent = most_usd  # a request whose fate is unknown counts in full
         try:
-            name = self._answers.announce(question.item, attempt, most_usd)
+            name = self._answers.record_attempt(question.item, attempt, most_usd)
             try:
                 reply = self._endpoint.ask(question.text)
             except (TryAgain, EndpointError) as raised:
-                error = self._judged(raised)
+                error = self._classify(raised)
                 if isinstance(error, EndpointError) or not error.may_have_cost:
                     spent = 0.0
                     self._answers.withdraw(name)
@@ -196,21 +194,21 @@ class Interview:
             self._answers.keep(answer)
         finally:
             self._ledger.settle(most_usd, spent)
-        self._heard(reply)
+        self._note_reply(reply)
         return answer
 
-    def _judged(self, error: TryAgain | EndpointError) -> TryAgain | EndpointError:
-        """Before the first reply, what is unreachable or talks garbage is taken to be no endpoint at all."""
-        if isinstance(error, TryAgain) and not self._has_answered and error.kind in _FOREIGN:
-            words = _FOREIGN[error.kind].format(url=self._endpoint.url, reason=error.reason)
+    def _classify(self, error: TryAgain | EndpointError) -> TryAgain | EndpointError:
+        """Turn a failure before the first reply into an error: the address is probably wrong."""
+        if isinstance(error, TryAgain) and not self._has_answered and error.kind in _NOT_AN_ENDPOINT:
+            words = _NOT_AN_ENDPOINT[error.kind].format(url=self._endpoint.url, reason=error.reason)
             return EndpointError(words, "Check --endpoint: it often ends in /v1")
         return error
 
-    def _heard(self, reply: Reply) -> None:
+    def _note_reply(self, reply: Reply) -> None:
         with self._lock:
             self._has_answered = True
-            self._given_up = 0
-            self._most_out = max(self._most_out, reply.tokens_out)  # not every endpoint keeps to its limit
+            self._unanswered = 0
+            self._most_out = max(self._most_out, reply.tokens_out)  # not every endpoint respects max_tokens
 
     def _pause(self, error: TryAgain, number: int) -> None:
         if error.wait_s > LONGEST_WAIT_S:
@@ -218,13 +216,13 @@ class Interview:
                 f"{self._endpoint.url} asks to wait {error.wait_s / 60:.0f} minutes ({error.reason})",
                 "Run the same command later: nothing is paid for twice",
             )
-        if error.kind == "busy":  # it is the endpoint that is busy, so everybody waits
-            self._calm_at = max(self._calm_at, time.monotonic() + error.wait_s)
+        if error.kind == "busy":  # a rate limit holds for all threads
+            self._resume_at = max(self._resume_at, time.monotonic() + error.wait_s)
         backoff_s = min(LONGEST_BACKOFF_S, self._effort.backoff_s * 2**number) * self._rng.uniform(0.5, 1.0)
         self._stop.wait(max(error.wait_s, backoff_s))
 
 
-_FOREIGN = {
+_NOT_AN_ENDPOINT = {
     "garbage": "{url} is no OpenAI-compatible endpoint: {reason}",
     "unreachable": "no language model answers at {url}: {reason}",
 }

@@ -1,7 +1,6 @@
-"""Puzzles as questions in words, and replies as cells again.
+"""Write puzzles as prompts, and parse replies into cells.
 
-A reply counts only if its last `<answer>` block is the whole grid and nothing else: what has to be guessed or repaired
-is no answer.
+A reply counts only if its last `<answer>` block is the whole grid and nothing else; nothing is guessed or repaired.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Question:
 
 
 def load_questions(dataset: Dataset, split: str, limit: int | None) -> list[Question]:
-    """The items of the first `limit` puzzles (all if None) of a split: those that `evaluate` would score.
+    """Load the items of the first `limit` puzzles (all if None) of a split, which are those that `evaluate` scores.
 
     Raises:
         ConfigError: the split is unknown or empty.
@@ -118,7 +117,7 @@ def _arc_text(demonstrations: list[tuple[Bytes, Bytes]], cells: Bytes) -> str:
 
 
 def read_answer(text: str, family: Family, side: int) -> Bytes | None:
-    """The cells (L) that a reply gives, encoded as in the data; None if it gives no whole grid of known symbols."""
+    """Parse the cells (L) of a reply, encoded as in the data; None without a whole grid of known symbols."""
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, max(end, 0))
     if start < 0:
@@ -130,7 +129,7 @@ def read_answer(text: str, family: Family, side: int) -> Bytes | None:
 
 
 def _read_lines(body: str, side: int, tokens: Mapping[str, int]) -> Bytes | None:
-    """Lines of symbols, side by side or with spaces between them."""
+    """Parse lines of symbols, with or without spaces between them."""
     rows = [line.split() if " " in line.strip() else list(line.strip()) for line in body.splitlines()]
     if len(rows) != side or any(len(row) != side or not tokens.keys() >= set(row) for row in rows):
         return None

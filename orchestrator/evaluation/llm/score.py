@@ -1,4 +1,4 @@
-"""Scores of stored answers, on the same items and labels and by the same rules as those of models trained here.
+"""Score stored answers on the same items and labels, and by the same rules, as trained models.
 
 Shapes: N items, L cells.
 """
@@ -33,7 +33,7 @@ class Score(NamedTuple):
 
 
 def is_exact(dataset: Dataset, question: Question, cells: Bytes | None) -> bool:
-    """Whether cells (L) are the label; no answer is not."""
+    """Return whether cells (L) equal the label; False without an answer."""
     return cells is not None and bool(_exact(dataset, cells[None], question.label[None])[0])
 
 
@@ -58,7 +58,7 @@ def score(dataset: Dataset, questions: Sequence[Question], answers: Answers, att
 
 
 def _cells(dataset: Dataset, questions: Sequence[Question], answers: Answers, attempt: int) -> Bytes:
-    """(N, L): zeros where there is no answer. Where a first attempt was right there is no second: it is repeated."""
+    """Return cells (N, L), zeros without an answer; a first attempt that was right also counts as the second."""
     family, side = dataset.manifest.family, dataset.grid_shape[0]
     found = np.zeros((len(questions), dataset.seq_len), np.uint8)
     for row, question in enumerate(questions):
@@ -70,7 +70,7 @@ def _cells(dataset: Dataset, questions: Sequence[Question], answers: Answers, at
 
 
 def _exact(dataset: Dataset, cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
-    """(N): equal wherever the label has something to say; ARC grids are compared as grids."""
+    """Return (N): whether cells equal the label where it is not blank; ARC grids are compared as cropped grids."""
     if dataset.augmentation == "arc":
         same: NDArray[np.bool_] = (_undone(dataset, cells) == _undone(dataset, labels)).all(1)
         return same
@@ -79,12 +79,12 @@ def _exact(dataset: Dataset, cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
 
 
 def _undone(dataset: Dataset, cells: Bytes) -> Bytes:
-    """As answers are counted: cropped to their grid, seen as they are."""
+    """Crop ARC cells to their grid, as votes do."""
     return undo("arc", dataset.grid_shape[0], cells, np.zeros(len(cells), np.uint64))
 
 
 def _task_shares(questions: Sequence[Question], right: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Share of each task's items answered within one and two attempts; `right` is (attempts, N)."""
+    """Return the share of each task's items answered within one and two attempts; `right` is (attempts, N)."""
     shares = {}
     for k in range(1, len(right) + 1):
         outcomes: dict[int, list[bool]] = {}
@@ -96,7 +96,7 @@ def _task_shares(questions: Sequence[Question], right: NDArray[np.bool_]) -> dic
 
 
 def summarise(plan: Plan, dataset: Dataset, questions: Sequence[Question], answers: Answers, attempts: int) -> Measured:
-    """The result of a measurement whose questions are all answered."""
+    """Return the result of a measurement whose questions are all answered."""
     scored = score(dataset, questions, answers, attempts)
     kept = [a for q in questions for number in range(1, attempts + 1) if (a := answers.get(q.item, number))]
     first = [answer for answer in kept if answer.attempt == 1]

@@ -1,7 +1,6 @@
-"""Published results as validated data: one CSV file per benchmark in `data/`, a line per result, each with its source.
+"""Read published results from validated CSV files: one per benchmark in `data/`, a line per result, each with a source.
 
-Scores are percentages. A split says which puzzles were scored, a protocol how: rows that differ in split, metric or
-protocol are never ranked together (see `orchestrator.results.leaderboard`).
+Scores are percentages. `orchestrator.results.leaderboard.comparable` decides which rows are ranked together.
 `docs/leaderboard.md` says how to add a row.
 """
 
@@ -48,6 +47,14 @@ class Baseline(Settings):
     items: int | None = Field(None, ge=1)
     """Puzzles or tasks scored; None where the source does not say."""
     seeds: int | None = Field(None, ge=1)
+    passes: int | None = Field(None, ge=1)
+    """Supervision steps at evaluation; None where the source does not say, as in the next three."""
+    votes: int | None = Field(None, ge=1)
+    """Views per puzzle that vote on the answer."""
+    samples: int | None = Field(None, ge=1)
+    """Answers per attempt that are combined: rollouts, samples of a language model, checkpoints."""
+    train_puzzles: int | None = Field(None, ge=1)
+    """Training puzzles, or tasks, before augmentation."""
     cost_per_task_usd: float | None = Field(None, ge=0)
     source: str = Field(min_length=3)
     detail: str = ""
@@ -56,16 +63,24 @@ class Baseline(Settings):
     evidence: Literal["verified", "claimed", "quoted"]
     """verified: scored by the benchmark's owner. claimed: by whoever ran it. quoted: read second-hand only."""
 
+    @field_validator("benchmark", "system", "source", "detail")
+    @classmethod
+    def _is_printable(cls, text: str) -> str:
+        # These are shown in terminals, pages and spreadsheets; a control character could forge what is shown.
+        if not text.isprintable():
+            raise ValueError("contains a character that cannot be printed")
+        return text.strip()
+
     @field_validator("source")
     @classmethod
     def _names_something(cls, source: str) -> str:
-        if not any(character.isalnum() for character in source):
+        if not any(character.isalnum() for character in source.removeprefix("arXiv")):
             raise ValueError("names no source")
         return source
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes two rows the same result."""
+        """The columns in which two rows of the same result agree."""
         return self.benchmark, self.system, self.split, self.metric, self.protocol, self.source, self.detail
 
 
@@ -74,16 +89,17 @@ _OPTIONAL = {name for name, field in Baseline.model_fields.items() if not field.
 
 
 def benchmarks() -> list[str]:
-    """Names of the benchmarks that have published results."""
+    """Return the names of the benchmarks that have published results."""
     return sorted(path.stem for path in _DATA.glob("*.csv"))
 
 
 def load_baselines(benchmark: str | None = None, own: Sequence[Baseline] = ()) -> list[Baseline]:
-    """The packaged results of one benchmark, or of all, with rows of the user's own: these may belong to a benchmark of
-    their own, and replace a packaged row with the same key.
+    """Return the packaged results of one benchmark, or of all, with rows of the user's own.
+
+    Own rows may belong to another benchmark, and replace a packaged row with the same key.
 
     Raises:
-        DataError: no such benchmark, or a row that cannot be believed.
+        DataError: no such benchmark, or a malformed row.
     """
     names = sorted({*benchmarks(), *(row.benchmark for row in own)})
     if benchmark is not None and benchmark not in names:
@@ -94,12 +110,12 @@ def load_baselines(benchmark: str | None = None, own: Sequence[Baseline] = ()) -
 
 
 def merge(rows: Iterable[Baseline], later: Iterable[Baseline]) -> list[Baseline]:
-    """Both, a later row in the place of an earlier one with the same key."""
+    """Join both; a later row replaces an earlier one with the same key."""
     return list({row.key: row for row in (*rows, *later)}.values())
 
 
 def read_baselines(path: Path) -> list[Baseline]:
-    """The results in a CSV file, which names their benchmark in a column or in its own name (`maze-hard.csv`).
+    """Read the results in a CSV file that names their benchmark in a column or in its own name (`maze-hard.csv`).
 
     Raises:
         DataError: naming the file, the line and the column.
@@ -112,7 +128,7 @@ def read_baselines(path: Path) -> list[Baseline]:
 
 
 def parse_baselines(text: str, name: str) -> list[Baseline]:
-    """The results in the text of the file `name`; see `read_baselines`."""
+    """Parse the text of the file `name`; see `read_baselines`."""
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
     columns = list(reader.fieldnames or [])
     _check_columns(name, columns)
@@ -121,8 +137,10 @@ def parse_baselines(text: str, name: str) -> list[Baseline]:
 
 
 def write_baselines(rows: Sequence[Baseline], stem: str | None = None) -> bytes:
-    """The CSV text of results, for `read_baselines`. Their benchmark has a column, unless all are of the one by which
-    the file is called (`stem`; any one if None)."""
+    """Return the CSV text of results, for `read_baselines`.
+
+    The benchmark has a column unless all rows are of the one that the file is called after (`stem`; any one if None).
+    """
     names = {row.benchmark for row in rows}
     columns = _COLUMNS if len(names) == 1 and stem in (None, *names) else ["benchmark", *_COLUMNS]
     text = io.StringIO(newline="")

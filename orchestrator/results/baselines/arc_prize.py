@@ -1,8 +1,9 @@
-"""A newer export of the ARC Prize leaderboard against the rows that are known."""
+"""Compare a newer export of the ARC Prize leaderboard with the known rows."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from orchestrator.results.baselines import Baseline
 from trm_data.errors import ConfigError, DataError
 
 SOURCE = "ARC Prize leaderboard"
+_PARALLEL = re.compile(r"(?i)\b(?:o\d|gpt-[\d.]+)[ -]pro\b|deep think|heavy|multi-agent")
+"""Names of products that combine several answers inside; how many is not stated."""
 _ROUNDING = 0.0051
 """Per cent: rows are written with two decimals."""
 _SETS: dict[str, tuple[str, str, int | None]] = {
@@ -24,7 +27,7 @@ _SETS: dict[str, tuple[str, str, int | None]] = {
 
 
 class Update(NamedTuple):
-    """What an export says that the known rows do not."""
+    """Differences between an export and the known rows."""
 
     new: list[Baseline]
     changed: list[tuple[Baseline, Baseline]]
@@ -37,13 +40,13 @@ class Update(NamedTuple):
 
     @property
     def rows(self) -> list[Baseline]:
-        """What to write down."""
+        """New and changed rows."""
         return [*self.new, *(newer for _, newer in self.changed)]
 
 
 def read_export(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Evaluations, and models by id where the export has them: `evaluations.json` of the leaderboard, or an object of
-    `evaluations` and `models`.
+    """Read evaluations, and models by id where the export has them: `evaluations.json` of the leaderboard, or an object
+    of `evaluations` and `models`.
 
     Raises:
         DataError: it is no such export.
@@ -80,7 +83,7 @@ def compare(
     known: Sequence[Baseline],
     date: str,
 ) -> Update:
-    """The export against known rows; rows that are already curated keep their names and remarks.
+    """Compare the export with known rows; rows that are already curated keep their names and remarks.
 
     Args:
         date: of the export.
@@ -115,13 +118,17 @@ def _identity(row: Baseline) -> tuple[str, str, str]:
 
 
 def _fresh(model: str, dataset: str, about: Mapping[str, Any], date: str) -> Baseline:
-    """A row that nobody has looked at yet."""
+    """Return a row for a model that no known row describes."""
     benchmark, split, items = _SETS[dataset]
     human, custom = about.get("providerId") == "Human", about.get("modelType") == "Custom"
+    name = str(about.get("displayName") or model)
+    is_model = not human and not custom
     return Baseline(
         benchmark=benchmark,
-        system=str(about.get("displayName") or model),
+        system=name,
         kind="human" if human else "system" if custom else "llm",
+        # ARC Prize draws one answer per attempt from a language model.
+        samples=1 if is_model and not _PARALLEL.search(name) else None,
         role="headline",
         split=split,
         metric="pass@2",
@@ -142,6 +149,6 @@ def _newer(row: Baseline, entry: Mapping[str, Any], date: str) -> Baseline:
 
 
 def _differ(before: Baseline, after: Baseline) -> bool:
-    """Beyond the rounding of a row."""
+    """Return whether rows differ beyond rounding."""
     rescored = abs(before.score - after.score) > _ROUNDING
     return rescored or before.cost_per_task_usd != after.cost_per_task_usd

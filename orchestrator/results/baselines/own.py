@@ -1,4 +1,4 @@
-"""Rows of the user's own: CSV files in the storage, one per benchmark, or a file of the user's choice."""
+"""Read and write rows of the user's own: CSV files in the storage, one per benchmark, or a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = "baselines"
 
 
 class OwnBaselines:
-    """Where rows of one's own are kept: the file if there is one, else the storage."""
+    """The user's rows, in a file if one is named, else in the storage."""
 
     def __init__(self, storage: Storage, file: Path | None = None) -> None:
         self._storage = storage
@@ -23,14 +23,14 @@ class OwnBaselines:
 
     @property
     def where(self) -> str:
-        """For people."""
+        """Path or address, for messages."""
         return str(self._file) if self._file else f"{self._storage.url}/{FOLDER}"
 
     def read(self) -> list[Baseline]:
-        """Every row, those of a file that does not exist yet being none.
+        """Read every row; a file that does not exist yet has none.
 
         Raises:
-            DataError: a row that cannot be believed.
+            DataError: a malformed row, with its file and line.
         """
         if self._file is not None:
             return read_baselines(self._file) if self._file.exists() else []
@@ -41,7 +41,7 @@ class OwnBaselines:
         return found
 
     def put(self, rows: Sequence[Baseline]) -> None:
-        """Add rows; one with the key of an earlier row takes its place. Each file is written whole or not at all."""
+        """Add rows; a row replaces an earlier one with the same key. Each file is written whole or not at all."""
         kept = merge(self.read(), rows)
         if self._file is not None:
             write_atomic(self._file, write_baselines(kept, self._file.stem))
@@ -52,10 +52,10 @@ class OwnBaselines:
 
 
 def check_benchmark(name: str) -> None:
-    """Refuse a row of a benchmark that nothing can be compared with.
+    """Check that a benchmark is published or can be built.
 
     Raises:
-        ConfigError: it is neither published nor one that can be built.
+        ConfigError: it is neither.
     """
     made = {f"{known.name}-generated" for known in CATALOGUE.values() if known.generated}
     known = {*benchmarks(), *CATALOGUE, *made} - {"official"}

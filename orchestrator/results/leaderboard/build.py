@@ -1,4 +1,4 @@
-"""Tables from records and published results."""
+"""Build tables from records and published results."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
 from orchestrator.results.baselines import AS_PRINTED, Baseline
+from orchestrator.results.leaderboard.comparable import PUBLISHED, TableKey, published_key
 from orchestrator.results.leaderboard.confirmed import (
     RANKED_METRICS,
     group_families,
@@ -18,7 +19,7 @@ from orchestrator.results.leaderboard.confirmed import (
     named_entries,
 )
 from orchestrator.results.leaderboard.measured import measured_entries, measured_label, shortened
-from orchestrator.results.leaderboard.rows import PUBLISHED, Entry, Table, TableKey, item_interval
+from orchestrator.results.leaderboard.rows import Entry, Table, item_interval
 from orchestrator.results.llm_results import Measured
 from trm_data.errors import UserError, nearest
 
@@ -32,7 +33,7 @@ def build_leaderboard(
     baselines: Sequence[Baseline],
     measured: Sequence[Measured] = (),
 ) -> list[Table]:
-    """The tables of one benchmark (or of all): those with rows measured here first, then by name, headline split first.
+    """Return the tables of one benchmark (or of all): those with rows measured here first, then by name.
 
     Raises:
         UserError: a benchmark that is neither published nor among the records.
@@ -44,8 +45,8 @@ def build_leaderboard(
         raise UserError(f"there is no leaderboard for benchmark {benchmark!r}", nearest(benchmark, names))
     wanted = names if benchmark is None else {benchmark, f"{benchmark}-generated"}
     chosen = [record for record in _unique(records) if label(record) in wanted and is_confirmed(record)]
-    asked = [measurement for measurement in measured if measured_label(measurement) in wanted]
-    chosen += shortened(chosen, asked)
+    chosen_models = [measurement for measurement in measured if measured_label(measurement) in wanted]
+    chosen += shortened(chosen, chosen_models)
     rows: dict[TableKey, list[Entry]] = defaultdict(list)
     scorings: Counter[TableKey] = Counter()
     for metric in RANKED_METRICS:
@@ -54,29 +55,30 @@ def build_leaderboard(
             scorings[key] += len(group)
         for key, entry in named_entries(groups, metric):
             rows[key].append(entry)
-    for key, entry in measured_entries(asked):
+    for key, entry in measured_entries(chosen_models):
         rows[key].append(entry)
     for row in baselines:
         if row.benchmark in wanted and row.role != "ablation" and row.split != AS_PRINTED:
-            rows[TableKey(row.benchmark, row.split, row.metric, row.protocol, "")].append(_published_entry(row))
+            rows[published_key(row)].append(_published_entry(row))
     tables = [_table(key, entries, scorings[key]) for key, entries in rows.items()]
     return sorted(tables, key=_order)
 
 
-def _order(table: Table) -> tuple[bool, str, bool, int, int, str]:
-    """Measured here first, of these the one of most puzzles; then the fullest."""
+def _order(table: Table) -> tuple[bool, str, bool, bool, int, int, str]:
+    """Return the sort key: tables with rows measured here first, then customary classes, then the fullest."""
     puzzles = (table.items or 0) if table.has_measured else 0
     ensembles = table.protocol != "single"
-    return not table.has_measured, table.benchmark, ensembles, -puzzles, -len(table.entries), table.split
+    unusual = bool(table.compute or table.training)
+    return not table.has_measured, table.benchmark, ensembles, unusual, -puzzles, -len(table.entries), table.heading
 
 
 def select(
     tables: Sequence[Table], *, split: str | None = None, metric: str | None = None, protocol: str | None = None
 ) -> list[Table]:
-    """The tables with this split, metric and protocol. A query names one of each: nothing is ranked across them.
+    """Return the tables with this split, metric and protocol. Each is one value: nothing is ranked across them.
 
     Raises:
-        UserError: no table has the value, which is also the answer to several values in one.
+        UserError: no table has the value.
     """
     chosen = list(tables)
     for name, value in (("split", split), ("metric", metric), ("protocol", protocol)):
@@ -112,8 +114,7 @@ def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
     published = PUBLISHED.get(key.benchmark)
     assumed = published.seed_spread if published else 0.0
     comparable = [index for index, entry in enumerate(ordered) if _has_error(entry, assumed)]
-    errors, degrees = _errors([ordered[index] for index in comparable], assumed)
-    ranges = stats.rank_ranges([ordered[index].score / 100 for index in comparable], errors, degrees)
+    ranges = rank_rows([ordered[index] for index in comparable], key.benchmark)
     for index, ranks in zip(comparable, ranges, strict=True):
         ordered[index] = replace(ordered[index], ranks=ranks)
     sizes = {entry.items for entry in ordered if entry.items}
@@ -123,6 +124,8 @@ def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
         split=key.split,
         metric=key.metric,
         protocol=key.protocol,
+        compute=key.compute,
+        training=key.training,
         items=sizes.pop() if len(sizes) == 1 else None,
         entries=tuple(ordered),
         fingerprint=key.fingerprint,
@@ -130,19 +133,29 @@ def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
     )
 
 
+def rank_rows(entries: Sequence[Entry], benchmark: str, *, simultaneous: bool = False) -> list[tuple[int, int]]:
+    """Return the ranks that the data leave possible, for rows whose errors are known: see `stats.rank_ranges`."""
+    published = PUBLISHED.get(benchmark)
+    errors, degrees = _errors(entries, published.seed_spread if published else 0.0)
+    scores = [entry.score / 100 for entry in entries]
+    return stats.rank_ranges(scores, errors, degrees, simultaneous=simultaneous)
+
+
 def _has_error(entry: Entry, assumed_spread: float) -> bool:
-    """Whether a row can be ranked: its puzzles are counted and, for an own row, something is known of its seeds."""
+    """Return whether a row can be ranked: its puzzles are known and, for an own row, the spread over seeds."""
     return bool(entry.items) and (entry.own is None or entry.own.spread is not None or assumed_spread > 0)
 
 
-def _errors(entries: list[Entry], assumed_spread: float) -> tuple[list[float], list[float]]:
-    """Standard errors and degrees of freedom: the items' share and that of the seeds, measured or else assumed."""
+def _errors(entries: Sequence[Entry], assumed_spread: float) -> tuple[list[float], list[float]]:
+    """Return standard errors and degrees of freedom from puzzles and from seeds (measured or assumed)."""
     errors, degrees = [], []
     for entry in entries:
         item_variance = stats.proportion_error(entry.score / 100, entry.items or 1) ** 2
         seed_variance, freedom = 0.0, math.inf
-        if entry.own and entry.own.spread:
-            seed_variance = (entry.own.spread / 100) ** 2 / len(entry.own.scores)
+        if entry.own and entry.own.spread is not None:
+            # Equal scores of a few seeds are a coincidence: the spread is at least one puzzle.
+            spread = max(entry.own.spread / 100, 1 / (entry.items or 1))
+            seed_variance = spread**2 / len(entry.own.scores)
             freedom = (item_variance + seed_variance) ** 2 / (seed_variance**2 / (len(entry.own.scores) - 1))
         elif entry.kind in _TRAINED:
             seed_variance = (assumed_spread / 100) ** 2 / (entry.seeds or 1)
@@ -152,5 +165,5 @@ def _errors(entries: list[Entry], assumed_spread: float) -> tuple[list[float], l
 
 
 def _unique(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """A trial that several sweeps share counts once."""
+    """Drop repetitions of a trial that several sweeps share."""
     return list({record.trial_id: record for record in records}.values())

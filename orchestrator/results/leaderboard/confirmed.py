@@ -1,4 +1,4 @@
-"""Own results as rows: which records may enter, and how the runs of one configuration become one row.
+"""Turn own results into rows: which records may enter, and how the runs of one configuration become one row.
 
 Only confirmed results enter: the confirm stage of a search or any cell of a study, finished, scored on the test split.
 """
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
+from orchestrator.resources.usage import mean_cost, trial_cost
 from orchestrator.results import stats
-from orchestrator.results.leaderboard.cost import mean_cost, trial_cost
-from orchestrator.results.leaderboard.rows import Entry, Provenance, TableKey, item_interval, table_key, task_interval
+from orchestrator.results.leaderboard.comparable import TableKey, own_key
+from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interval, task_interval
+from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.trials import trial_id
 
@@ -24,12 +26,12 @@ CONFIRMED_STAGES = ("confirm", "study")
 
 
 def is_confirmed(record: TrialRecord) -> bool:
-    """Whether a result may be compared in public: chosen before it was scored, finished, and on the test split."""
+    """Return whether a record may enter a leaderboard: confirmed or a cell of a study, finished, on the test split."""
     return refusal(record) is None
 
 
 def refusal(record: TrialRecord) -> str | None:
-    """Why a record cannot enter a leaderboard; None if it can."""
+    """Return why a record cannot enter a leaderboard; None if it can."""
     if record.stage not in CONFIRMED_STAGES:
         return "search stage"
     if record.status is not Status.FINISHED or record.result is None:
@@ -42,12 +44,12 @@ def refusal(record: TrialRecord) -> str | None:
 
 
 def refusals(records: Iterable[TrialRecord]) -> dict[str, int]:
-    """How many records cannot enter, by reason."""
+    """Count the records that cannot enter, by reason."""
     return dict(Counter(reason for reason in map(refusal, records) if reason))
 
 
 def label(record: TrialRecord) -> str:
-    """The benchmark's name in tables: generated puzzles never go by the name of a published set."""
+    """Return the benchmark's name in tables, where generated puzzles never have the name of a published set."""
     name = record.dataset.benchmark
     return f"{name}-generated" if record.dataset.generated and not name.endswith("-generated") else name
 
@@ -56,7 +58,7 @@ _Group = tuple[TableKey, str]
 
 
 def puzzles_scored(record: TrialRecord) -> int:
-    """Puzzles behind a result: an ARC task is one, however many test inputs it has."""
+    """Return the number of scored puzzles; an ARC task is one, however many test inputs it has."""
     assert record.result is not None, "only finished trials are ranked"
     if record.result.per_task:
         return len(next(iter(record.result.per_task.values())))
@@ -65,14 +67,12 @@ def puzzles_scored(record: TrialRecord) -> int:
     return record.result.items
 
 
-def _key(record: TrialRecord, metric: str) -> TableKey:
-    total = record.dataset.counts["test"]
-    return table_key(label(record), record.dataset.fingerprint, metric, puzzles_scored(record), total)
-
-
 def first_puzzles(record: TrialRecord, puzzles: int) -> TrialRecord | None:
-    """A confirmed record as if only the first puzzles of its test set had been scored; None where these are not a part
-    of it, or it does not say how they went."""
+    """Return a confirmed record as if only the first puzzles of its test set had been scored.
+
+    Returns:
+        None where that is not a part of its test set, or the record holds no outcome per puzzle.
+    """
     from trm_model.evaluation.outcomes import unpack_items
 
     result = record.result
@@ -90,23 +90,23 @@ def first_puzzles(record: TrialRecord, puzzles: int) -> TrialRecord | None:
 
 
 def settings_of(record: TrialRecord) -> dict[str, Any]:
-    """The configuration without what differs between the runs of one family: seed, label, runtime."""
+    """Return the configuration without what may differ between the runs of one family: seed, label, runtime."""
     return {name: value for name, value in record.config.plain().items() if name not in ("seed", "recipe", "runtime")}
 
 
 def group_families(records: Iterable[TrialRecord], metric: str) -> dict[_Group, list[TrialRecord]]:
-    """The runs of each configuration (a trial without its seed), by the table that they belong to."""
+    """Group the runs of each configuration (a trial without its seed) by the table that they belong to."""
     groups: dict[_Group, list[TrialRecord]] = defaultdict(list)
     for record in records:
         if record.result is not None and metric in record.result.metrics:
             seedless = record.config.model_copy(update={"seed": 0})
             identity = trial_id(seedless, record.dataset.fingerprint)
-            groups[_key(record, metric), identity].append(record)
+            groups[own_key(record, label(record), metric, puzzles_scored(record)), identity].append(record)
     return groups
 
 
 def named_entries(groups: dict[_Group, list[TrialRecord]], metric: str) -> list[tuple[TableKey, Entry]]:
-    """Entries of own results, each under a name of its own: a family's, with its sweep or hash where two share it."""
+    """Return the rows of own results, named by family, with the sweep or a hash added where two share a name."""
     uses = Counter((key, group[0].family) for (key, _), group in groups.items())
     sweeps = Counter((key, group[0].family, group[0].sweep) for (key, _), group in groups.items())
     entries = []
@@ -123,7 +123,8 @@ def named_entries(groups: dict[_Group, list[TrialRecord]], metric: str) -> list[
 def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
     group = sorted(group, key=lambda record: record.config.seed)
     results = [record.result for record in group if record.result is not None]
-    scores = tuple(100 * result.metrics[metric] for result in results)
+    shares = [result.metrics[metric] for result in results]
+    scores = tuple(100 * share for share in shares)
     items = puzzles_scored(group[0])
     mean = float(np.mean(scores))
     provenance = Provenance(
@@ -137,7 +138,8 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         commits=_distinct(commit for record in group for commit in _commits(record)),
         machines=_distinct(machine for record in group for machine in _machines(record)),
         spread=stats.spread(scores),
-        seed_interval=stats.mean_interval(scores, resolution=100 / items),
+        seed_interval=_seed_interval(shares, items),
+        warning=seed_warning(shares),
         train_flops=_mean([result.train_flops for result in results]),
         train_s=_mean([result.train_s for result in results]),
         puzzles_presented=_mean([result.puzzles_presented for result in results]),
@@ -157,8 +159,13 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
     )
 
 
+def _seed_interval(shares: list[float], items: int) -> Interval | None:
+    interval = seed_interval(shares, items)
+    return interval and Interval(100 * interval.low, 100 * interval.high)
+
+
 def _interval(results: list[TrialResult], metric: str, mean: float, items: int) -> Interval:
-    """Over puzzles, for these very checkpoints: task means are not proportions and are drawn again by task."""
+    """Return the interval over puzzles, for these checkpoints: a bootstrap of task means, or Wilson's."""
     shares = [result.per_task[metric] for result in results if result.per_task.get(metric)]
     if len(shares) < len(results):
         return item_interval(mean, items)
@@ -175,7 +182,7 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _commits(record: TrialRecord) -> list[str]:
-    """The code of each attempt: the commit of a checkout, else the version of the installed package."""
+    """Return the code of each attempt: the commit of a checkout, else the version of the installed package."""
     found = []
     for attempt in record.attempts:
         git, versions = attempt.start.git, attempt.start.versions

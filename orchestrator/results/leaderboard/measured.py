@@ -1,4 +1,4 @@
-"""Language models measured here as rows, and own runs on the part of the test set that the model was asked."""
+"""Turn measured language models into rows, and score own runs on the same part of the test set."""
 
 from __future__ import annotations
 
@@ -6,31 +6,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from orchestrator.records.schema import TrialRecord
+from orchestrator.results.leaderboard.comparable import TableKey, measured_key
 from orchestrator.results.leaderboard.confirmed import RANKED_METRICS, first_puzzles
-from orchestrator.results.leaderboard.rows import (
-    MEASURED_HERE,
-    Entry,
-    TableKey,
-    item_interval,
-    table_key,
-    task_interval,
-)
+from orchestrator.results.leaderboard.rows import MEASURED_HERE, Entry, item_interval, task_interval
 from orchestrator.results.llm_results import Measured
 
 
 def measured_label(measured: Measured) -> str:
-    """The benchmark's name in tables, as for records: generated puzzles never go by the name of a published set."""
+    """Return the benchmark's name in tables, where generated puzzles never have the name of a published set."""
     name = measured.plan.benchmark
     return f"{name}-generated" if measured.generated and not name.endswith("-generated") else name
 
 
 def is_ranked(measured: Measured) -> bool:
-    """Whether it was scored on the split that leaderboards are about."""
+    """Return whether it was scored on the test split."""
     return measured.plan.split == "test"
 
 
 def measured_entries(measurements: Iterable[Measured]) -> Iterator[tuple[TableKey, Entry]]:
-    """The rows of each measurement, one per metric."""
+    """Yield the rows of each measurement, one per metric."""
     for measured in measurements:
         for metric in RANKED_METRICS:
             if is_ranked(measured) and metric in measured.metrics:
@@ -38,22 +32,20 @@ def measured_entries(measurements: Iterable[Measured]) -> Iterator[tuple[TableKe
 
 
 def shortened(records: Sequence[TrialRecord], measurements: Iterable[Measured]) -> list[TrialRecord]:
-    """Own results on exactly those puzzles that a model was asked, where these are a part of what they were scored on.
-
-    `records` are confirmed ones; the first puzzles of one dataset are the same for everybody.
-    """
+    """Return confirmed records scored on exactly the puzzles of each language model, where these are the first puzzles
+    of the same test set."""
     parts = {(m.plan.fingerprint, m.puzzles) for m in measurements if is_ranked(m) and m.puzzles < m.puzzles_in_split}
-    found = (
+    cut = (
         first_puzzles(record, puzzles)
         for fingerprint, puzzles in sorted(parts)
         for record in records
         if record.dataset.fingerprint == fingerprint
     )
-    return [record for record in found if record is not None]
+    return [record for record in cut if record is not None]
 
 
 def _key(measured: Measured, metric: str) -> TableKey:
-    return table_key(
+    return measured_key(
         measured_label(measured), measured.plan.fingerprint, metric, measured.puzzles, measured.puzzles_in_split
     )
 
@@ -61,13 +53,13 @@ def _key(measured: Measured, metric: str) -> TableKey:
 def _entry(measured: Measured, metric: str) -> Entry:
     score, shares = 100 * measured.metrics[metric], measured.per_task.get(metric)
     plan = measured.plan
-    detail = [f"asked at {plan.endpoint}", f"up to {plan.max_tokens:,} tokens an answer"]
+    detail = [f"endpoint {plan.endpoint}", f"up to {plan.max_tokens:,} tokens an answer"]
     if plan.reasoning_effort is not None:
         detail.append(f"{plan.reasoning_effort} reasoning effort")
     if plan.temperature is not None:
         detail.append(f"temperature {plan.temperature:g}")
     if measured.attempts > 1:
-        detail.append("a second attempt only where the first was wrong")
+        detail.append("second attempt only where the first was wrong")
     if measured.truncated:
         detail.append(f"{measured.truncated} answers cut off")
     if measured.unreadable:

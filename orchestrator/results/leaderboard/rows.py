@@ -1,54 +1,18 @@
-"""Rows and tables of a leaderboard. All scores and intervals are percentages."""
+"""Define rows and tables of a leaderboard. All scores and intervals are percentages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from orchestrator.results import stats
-from orchestrator.results.baselines import AS_PRINTED
-from orchestrator.results.leaderboard.cost import Cost
+from orchestrator.resources.usage import Cost
+from orchestrator.results import power, stats
+from orchestrator.results.leaderboard.comparable import METRIC_TITLES, SPLIT_TITLES
+from orchestrator.results.seeds import coverage_note, seed_interval
 from orchestrator.results.stats import Interval
-
-
-class Benchmark(NamedTuple):
-    """A published test set: the split on which an own `test` score may stand beside published ones, and its size."""
-
-    title: str
-    test_split: str
-    items: int
-    seed_spread: float = 0.0
-    """Measured standard deviation over seeds, in points; assumed for published results of which only one run is known.
-    Sudoku-Extreme: 4 seeds of TRM (SiC, arXiv 2601.19085). Nobody has published one for the others."""
-
-
-PUBLISHED = {
-    "sudoku-extreme": Benchmark("Sudoku-Extreme", "test", 422_786, seed_spread=1.3),
-    "maze-hard": Benchmark("Maze-Hard", "test", 1_000),
-    "arc-agi-1": Benchmark("ARC-AGI-1", "public-eval", 400),
-    "arc-agi-2": Benchmark("ARC-AGI-2", "public-eval", 120),
-}
-SPLIT_TITLES = {
-    "test": "test split",
-    "public-eval": "public evaluation",
-    "semi-private": "semi-private evaluation",
-    "private": "private evaluation",
-    "unstated-subset": "subset of unstated size",
-    "one-percent-of-test": "1 % of the test split",
-    "own-9x9-test": "authors' own 9x9 test",
-    "own-250k-subset": "authors' own subset of 250,000",
-    AS_PRINTED: "as printed in TRM Table 5",
-}
-METRIC_TITLES = {
-    "exact_accuracy": "exact accuracy",
-    "peak_exact_accuracy": "best exact accuracy of a run",
-    "pass@1": "one attempt",
-    "pass@2": "two attempts",
-}
-
 
 RIVALS = (
     "o3-mini (High)",
@@ -62,7 +26,7 @@ RIVALS = (
 
 
 MEASURED_HERE = "measured here"
-"""Evidence of a language model that was asked by `trm baselines run-llm`."""
+"""Evidence of a language model that `trm baselines run-llm` scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +47,9 @@ class Provenance:
     spread: float | None
     """Standard deviation over seeds, in points."""
     seed_interval: Interval | None
-    """Student's t interval of the mean over seeds, per cent."""
+    """Interval of the mean over seeds, per cent: see `orchestrator.results.seeds`."""
+    warning: str | None
+    """Why that interval may be too narrow."""
     train_flops: float | None
     train_s: float | None
     puzzles_presented: float | None
@@ -105,7 +71,7 @@ class Entry:
     seeds: int | None
     params: int | None
     ranks: tuple[int, int] | None = None
-    """The ranks that the data leave possible; None where its error is not known (no number of puzzles, one seed)."""
+    """Ranks that the data leave possible; None where its error is not known (no number of puzzles, one seed)."""
     role: str = "headline"
     cost_per_task_usd: float | None = None
     source: str = ""
@@ -131,9 +97,26 @@ class Entry:
 
     @property
     def interval(self) -> Interval | None:
-        """The interval to draw, inside 0..100: that over seeds where there is one, else that over puzzles."""
-        found = (self.own and self.own.seed_interval) or self.item_interval
-        return Interval(max(0.0, found.low), min(100.0, found.high)) if found else None
+        """The interval to draw: that over seeds where there is one, else that over puzzles."""
+        return (self.own and self.own.seed_interval) or self.item_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The own row with the highest mean of several on one test set, with an interval that allows for the choice."""
+
+    system: str
+    candidates: int
+    interval: Interval
+    """Over seeds, 95 % for the configuration that has the highest mean of so many."""
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen, among how many, and its corrected interval."""
+        return (
+            f"{self.system} is the best of {self.candidates} configurations on this test set; corrected for that "
+            f"choice, its 95 % interval over seeds is {self.interval.low:.1f} to {self.interval.high:.1f} %."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +130,13 @@ class Table:
     protocol: str
     items: int | None
     entries: tuple[Entry, ...]
+    compute: str = ""
+    training: str = ""
+    """See `TableKey`."""
     fingerprint: str = ""
     """Of the dataset, where the test set is not a published one."""
     test_scorings: int = 0
-    """Times that own trials were scored on this test set: each look at it makes a chance winner likelier."""
+    """Times that own trials were scored on this test set: each adds to the chance of a lucky winner."""
 
     @property
     def has_own(self) -> bool:
@@ -159,58 +145,58 @@ class Table:
 
     @property
     def has_measured(self) -> bool:
-        """Whether a row was measured here: an own model, or a language model that was asked."""
+        """Whether a row was measured here: an own model, or a language model."""
         return any(entry.measured_here for entry in self.entries)
 
     @property
     def heading(self) -> str:
-        """Benchmark, split, metric and protocol in words."""
+        """Benchmark, split, metric, protocol, test-time compute and training set."""
         split = SPLIT_TITLES.get(self.split, self.split)
-        words = [self.title, split, METRIC_TITLES.get(self.metric, self.metric)]
-        return ", ".join([*words, *(["ensembles"] if self.protocol == "ensemble" else [])])
+        parts = [self.title, split, METRIC_TITLES.get(self.metric, self.metric)]
+        parts += ["ensembles"] if self.protocol == "ensemble" else []
+        return ", ".join([*parts, *filter(None, [self.compute, self.training])])
 
     @property
     def power(self) -> str:
-        """What a test set of this size cannot show, in words; empty where its size is unknown."""
+        """The difference that two single runs would have to show on a test set of this size; empty if it is unknown."""
         if self.items is None or not self.entries:
             return ""
         typical = float(np.median([entry.score for entry in self.entries])) / 100
         near = min(max(typical, 0.05), 0.95)
-        gap = f"{100 * stats.detectable_gap(near, self.items):.1f} points near {100 * near:.0f} %"
-        return f"With {self.items:,} items a gap below {gap} cannot be seen (80 % power)."
+        gap = f"{100 * power.detectable_gap(near, self.items):.1f} points near {100 * near:.0f} %"
+        return (
+            f"Two single runs on {self.items:,} items, compared without pairing (z test of two proportions), detect a "
+            f"difference of {gap} with 80 % power; variation between seeds is not included."
+        )
 
+    @property
+    def best(self) -> Best | None:
+        """The best of several own rows; None with fewer than two rows, or where the best has a single seed."""
+        own = [entry for entry in self.entries if entry.own]
+        if len(own) < 2 or own[0].own is None or not own[0].items:
+            return None
+        scores = [score / 100 for score in own[0].own.scores]
+        found = seed_interval(scores, own[0].items, candidates=len(own))
+        return Best(own[0].system, len(own), Interval(100 * found.low, 100 * found.high)) if found else None
 
-class TableKey(NamedTuple):
-    """What rows must share to stand in one table."""
-
-    benchmark: str
-    split: str
-    metric: str
-    protocol: str
-    fingerprint: str
-
-
-def table_key(benchmark: str, fingerprint: str, metric: str, puzzles: int, puzzles_in_split: int) -> TableKey:
-    """Where a result measured here belongs: the published split if its whole test set was scored, else a table of those
-    puzzles alone."""
-    published = PUBLISHED.get(benchmark)
-    total = published.items if published else puzzles_in_split
-    if puzzles != total:
-        return TableKey(benchmark, f"{puzzles:,} of {total:,} test items", metric, "single", fingerprint)
-    if published:
-        return TableKey(benchmark, published.test_split, metric, "single", "")
-    return TableKey(benchmark, "test", metric, "single", fingerprint)
+    @property
+    def notes(self) -> list[str]:
+        """What the table can show, how often its test set was used, and what its intervals assume."""
+        own = [entry for entry in self.entries if entry.own]
+        scorings = f"Own trials were scored on this test set {self.test_scorings} times." if self.test_scorings else ""
+        warned = [f"{entry.system}: {entry.own.warning}." for entry in own if entry.own and entry.own.warning]
+        assumed = coverage_note([len(entry.own.scores) for entry in own if entry.own])
+        chosen = self.best.sentence if self.best else ""
+        return list(filter(None, [self.power, scorings, chosen, assumed, *warned]))
 
 
 def item_interval(score: float, items: int) -> Interval:
-    """Wilson interval over the scored puzzles."""
+    """Return the Wilson interval over the scored puzzles."""
     low, high = stats.wilson(score / 100, items)
     return Interval(100 * low, 100 * high)
 
 
 def task_interval(shares: Sequence[float]) -> Interval:
-    """Bootstrap interval over ARC tasks, of which each may be solved in part; Wilson's where all are alike."""
-    if len(set(shares)) < 2:
-        return item_interval(100 * shares[0], len(shares))
+    """Return the bootstrap interval over ARC tasks, of which each may be solved in part."""
     low, high = stats.bootstrap_mean(shares, np.random.default_rng(0))
     return Interval(100 * low, 100 * high)

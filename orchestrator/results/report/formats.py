@@ -1,4 +1,4 @@
-"""Leaderboard tables for the terminal, Markdown, CSV, JSON and LaTeX. All show the same columns."""
+"""Write leaderboard tables for the terminal and as Markdown, CSV, JSON and LaTeX, all with the same columns."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
 
-from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.usage import Cost
 from orchestrator.results.ablation import Ablation, Effect, show_p
 from orchestrator.results.leaderboard import Entry, Table
-from orchestrator.results.leaderboard.cost import WORLD_GRID, Cost, Grid
+from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
+from orchestrator.results.report import escape
 from orchestrator.results.report.markup import compact, dollars, duration, flops, points
 from orchestrator.results.stats import Interval
 
@@ -24,12 +25,13 @@ COLUMNS = (
     "Per solved", "Source",
 )  # fmt: skip
 _RIGHT = set(COLUMNS) - {"System", "Source"}
-EFFECT_COLUMNS = ("Change", "Points", "95 % seeds", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
+_SHARED = ("benchmark", "split", "metric", "protocol", "compute", "training", "fingerprint")
+EFFECT_COLUMNS = ("Change", "Points", "Interval (Holm)", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
 _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
 
 
 def amounts(cost: Cost | None, grid: Grid | None = WORLD_GRID, solved: float = 1.0) -> str:
-    """`$0.44, 80 Wh, 35 g CO2`: of a run, or of each of the puzzles that it solved; empty where nothing is known."""
+    """Write the cost of a run, or of each puzzle that it solved, as `$0.44, 80 Wh, 35 g CO2`; empty if unknown."""
     if cost is None or solved <= 0:
         return ""
     texts = [] if cost.usd is None else [dollars(cost.usd / solved)]
@@ -46,7 +48,7 @@ def _metric(value: float, unit: str, thousand: str) -> str:
 
 
 def cells(entry: Entry) -> list[str]:
-    """The texts of one row, in the order of `COLUMNS`; empty where nothing is known."""
+    """Return the texts of one row, in the order of `COLUMNS`; empty where nothing is known."""
     own = entry.own
     seeds = "" if entry.seeds is None else str(entry.seeds)
     if own and own.spread is not None:
@@ -69,77 +71,74 @@ def cells(entry: Entry) -> list[str]:
 
 
 def shorten(table: Table, most: int) -> Table:
-    """The best `most` rows and those that stand out (own, TRM and its kin, rivals); ranks stay those of the whole."""
+    """Keep the best `most` rows and those that stand out (see `Entry.stands_out`); ranks stay those of the whole."""
     kept = [entry for index, entry in enumerate(table.entries) if index < most or entry.stands_out]
     return replace(table, entries=tuple(kept))
 
 
 def to_rich(table: Table) -> RichTable:
-    """A table for the terminal; columns that hold nothing are left out."""
+    """Return a table for the terminal, without empty columns."""
     used = _used(table)
-    caption = table.power
-    if table.test_scorings:
-        caption += f" Own trials looked at this test set {table.test_scorings} times."
-    drawn = RichTable(title=table.heading, caption=caption or None, title_justify="left", caption_justify="left")
+    drawn = RichTable(
+        title=_terminal(table.heading),
+        caption=_terminal(" ".join(table.notes)) or None,
+        title_justify="left",
+        caption_justify="left",
+    )
     for name in used:
         right = name in _RIGHT
         drawn.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for entry in table.entries:
-        row = [escape(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
+        row = [_terminal(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
         drawn.add_row(*row, style=f"bold {_STYLES.get(entry.kind, '')}".strip() if entry.own else None)
     return drawn
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """Pipe tables under headings."""
+    """Write pipe tables under headings."""
     return "\n".join(_markdown(table) for table in tables)
 
 
 def _markdown(table: Table) -> str:
     used = _used(table)
-    lines = [f"### {table.heading}", "", _pipe(used), _pipe(["---:" if name in _RIGHT else ":---" for name in used])]
+    lines = [f"### {escape.markdown(table.heading)}", "", _pipe(used)]
+    lines.append(f"| {' | '.join('---:' if name in _RIGHT else ':---' for name in used)} |")
     for entry in table.entries:
-        texts = [text.replace("|", "\\|") for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
-        lines.append(_pipe([f"**{text}**" if entry.own and text else text for text in texts]))
-    return "\n".join([*lines, "", table.power, ""])
+        texts = [escape.markdown(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
+        lines.append(f"| {' | '.join(f'**{text}**' if entry.own and text else text for text in texts)} |")
+    return "\n".join([*lines, "", escape.markdown(" ".join(table.notes)), ""])
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """One line per row of every table, with plain numbers."""
+    """Write one line per row of every table, with plain numbers; see `escape.csv_cell` for text."""
     text = io.StringIO(newline="")
     rows = [row for table in tables for row in _flat(table)]
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["benchmark"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def curves_to_csv(records: Sequence[TrialRecord]) -> str:
-    """Every point of every curve, one line per trial, split, step and metric: what the page shows thinned out."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["sweep", "trial_id", "stage", "family", "seed", "split", "step", "metric", "value"])
-    for record in records:
-        head = [record.sweep, record.trial_id, record.stage, record.family, record.config.seed]
-        for row in record.rows:
-            writer.writerows([*head, row.split, row.step, name, value] for name, value in row.metrics.items())
+    writer.writerows({name: escape.csv_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """Everything that the tables hold, provenance included."""
-    return json.dumps([asdict(table) | {"power": table.power} for table in tables], indent=2) + "\n"
+    """Write everything that the tables hold, provenance included."""
+    return json.dumps([asdict(table) | {"notes": table.notes} for table in tables], indent=2) + "\n"
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    r"""`tabular` environments for the booktabs package."""
+    """Write `tabular` environments for the booktabs package."""
     return "\n".join(_latex(table) for table in tables)
 
 
 def _latex(table: Table) -> str:
     used = [name for name in _used(table) if name != "Source"]
     layout = "".join("r" if name in _RIGHT else "l" for name in used)
-    lines = [f"% {table.heading}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule", _ampersands(used), r"\midrule"]
+    lines = [
+        f"% {escape.one_line(table.heading)}",
+        rf"\begin{{tabular}}{{{layout}}}",
+        r"\toprule",
+        _ampersands(used),
+        r"\midrule",
+    ]
     for entry in table.entries:
         texts = [text for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
         lines.append(_ampersands(texts))
@@ -147,22 +146,26 @@ def _latex(table: Table) -> str:
 
 
 def ablation_to_rich(ablation: Ablation) -> RichTable:
-    """Effects of changes for the terminal."""
-    control = ablation.control
-    drawn = RichTable(title=f"Against {control.system} ({control.score:.1f} %)", title_justify="left")
+    """Return the effects of changes as a table for the terminal."""
+    drawn = RichTable(title=_terminal(_ablation_title(ablation)), title_justify="left")
     for name in EFFECT_COLUMNS:
         drawn.add_column(name, justify="left" if name in ("Change", "Verdict") else "right")
     for effect in ablation.effects:
-        drawn.add_row(*map(escape, _effect_cells(effect)), style="bold" if effect.is_separated else None)
+        drawn.add_row(*map(_terminal, _effect_cells(effect)), style="bold" if effect.is_separated else None)
     return drawn
 
 
 def ablation_to_markdown(ablation: Ablation) -> str:
-    """Effects of changes as a pipe table."""
-    control = ablation.control
-    lines = [f"Against {control.system} ({control.score:.1f} %), points of {ablation.table.metric}.", ""]
-    lines += [_pipe(EFFECT_COLUMNS), _pipe([":---", *["---:"] * 6, ":---"])]
+    """Write the effects of changes as a pipe table."""
+    lines = [escape.markdown(_ablation_title(ablation)), ""]
+    lines += [_pipe(EFFECT_COLUMNS), f"| :--- | {' | '.join(['---:'] * 6)} | :--- |"]
     return "\n".join([*lines, *(_pipe(_effect_cells(effect)) for effect in ablation.effects), ""])
+
+
+def _ablation_title(ablation: Ablation) -> str:
+    control, table = ablation.control, ablation.table
+    title = f"Difference from {control.system} ({control.score:.1f} %) in points of {table.metric}"
+    return f"{title}; own trials were scored on this test set {table.test_scorings} times"
 
 
 def _effect_cells(effect: Effect) -> list[str]:
@@ -181,7 +184,7 @@ def _effect_cells(effect: Effect) -> list[str]:
 
 
 def _flat(table: Table) -> list[dict[str, Any]]:
-    shared = {name: getattr(table, name) for name in ("benchmark", "split", "metric", "protocol", "fingerprint")}
+    shared = {name: getattr(table, name) for name in _SHARED}
     return [shared | _plain_row(entry) for entry in table.entries]
 
 
@@ -236,18 +239,16 @@ def _rank(ranks: tuple[int, int] | None) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"{max(0.0, interval.low):.1f}-{min(100.0, interval.high):.1f}"
+    return "" if interval is None else f"{interval.low:.1f}-{interval.high:.1f}"
 
 
 def _pipe(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(texts)} |"
+    return f"| {' | '.join(map(escape.markdown, texts))} |"
 
 
 def _ampersands(texts: Sequence[str]) -> str:
-    return " & ".join(_latex_text(text) for text in texts) + r" \\"
+    return " & ".join(map(escape.latex, texts)) + r" \\"
 
 
-def _latex_text(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {character: f"\\{character}" for character in "&%$#_{}"}
-    return "".join(special.get(character, character) for character in text)
+def _terminal(text: str) -> str:
+    return escape_markup(escape.one_line(text))

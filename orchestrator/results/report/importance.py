@@ -1,4 +1,4 @@
-"""How much of the spread of scores each setting explains."""
+"""Estimate how much of the spread of scores each setting explains."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from orchestrator.results.report.views import TrialView, Value, sort_values
 
 MIN_TRIALS = 8
 """Below this a variance decomposition says nothing."""
+BOOTSTRAPS = 12
+"""Few, because each takes almost as long as the estimate itself."""
+BOOTSTRAP_TRIALS = 60
+"""With more trials the shares are steady, and bootstraps would take seconds."""
 MAX_TRIALS = 160
-"""fANOVA's cost grows faster than the number of trials; so many, evenly chosen, take a third of a second."""
+"""fANOVA's cost grows faster than the number of trials; so many are chosen evenly."""
 
 
 class Importance(NamedTuple):
     """Shares that sum to 1, and how they came about."""
 
     shares: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    """90 % ranges of the shares over bootstrap samples of the trials; empty above `BOOTSTRAP_TRIALS` trials."""
     evaluator: str
     trials: int
 
 
 def importances(trials: Sequence[TrialView], varied: Sequence[str], seed: int = 0) -> Importance | None:
-    """fANOVA shares of the varied settings over complete trials; None with too few trials or no spread at all."""
+    """Return fANOVA shares of the varied settings over complete trials; None with too few trials or no spread."""
     complete = [trial for trial in trials if trial.complete and trial.score is not None]
     usable = [name for name in varied if len({trial.settings[name] for trial in complete}) > 1]
     if len(complete) < MIN_TRIALS or not usable or len({trial.score for trial in complete}) == 1:
@@ -32,11 +38,31 @@ def importances(trials: Sequence[TrialView], varied: Sequence[str], seed: int = 
     chosen = [complete[int(index)] for index in np.linspace(0, len(complete) - 1, min(len(complete), MAX_TRIALS))]
     shares = _fanova(chosen, usable, seed)
     ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
-    return Importance(ordered, "fANOVA (Optuna)", len(chosen))
+    return Importance(ordered, _intervals(chosen, usable, shares, seed), "fANOVA (Optuna)", len(chosen))
+
+
+def _intervals(
+    trials: Sequence[TrialView], names: Sequence[str], shares: dict[str, float], seed: int
+) -> dict[str, tuple[float, float]]:
+    """Return 90 % ranges of the shares over bootstrap samples; a sample without any spread is skipped."""
+    if len(trials) > BOOTSTRAP_TRIALS:
+        return {}
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[float]] = {name: [share] for name, share in shares.items()}
+    for _ in range(BOOTSTRAPS):
+        sample = [trials[index] for index in rng.integers(0, len(trials), len(trials))]
+        varied = [name for name in names if len({trial.settings[name] for trial in sample}) > 1]
+        if not varied or len({trial.score for trial in sample}) == 1:
+            continue
+        drawn = _fanova(sample, varied, seed, trees=12)
+        for name in names:
+            found[name].append(drawn.get(name, 0.0))
+    low_high = {name: np.quantile(values, [0.05, 0.95]) for name, values in found.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in low_high.items()}
 
 
 def _silent_study() -> Any:
-    """A study in memory, without the line that Optuna writes to the terminal for each new one."""
+    """Create a study in memory without the line that Optuna logs for each new one."""
     import optuna
 
     before = optuna.logging.get_verbosity()
@@ -47,7 +73,7 @@ def _silent_study() -> Any:
         optuna.logging.set_verbosity(before)
 
 
-def _fanova(trials: Sequence[TrialView], names: Sequence[str], seed: int) -> dict[str, float]:
+def _fanova(trials: Sequence[TrialView], names: Sequence[str], seed: int, trees: int = 24) -> dict[str, float]:
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -64,6 +90,6 @@ def _fanova(trials: Sequence[TrialView], names: Sequence[str], seed: int) -> dic
     for trial in trials:
         params = {n: float(str(v)) if n in numeric else v for n, v in trial.settings.items() if n in space}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=trial.score))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=24, seed=seed)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=seed)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in shares.items()}

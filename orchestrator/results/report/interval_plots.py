@@ -1,4 +1,4 @@
-"""Dots with intervals: own results, and the effects of an ablation."""
+"""Draw dots with intervals: own results, and the effects of an ablation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.results.stats import Interval
 
 
 def dots_and_intervals(entries: Sequence[Entry]) -> Markup:
-    """Own rows: the mean as a dot, seeds as rings, the interval over seeds as a bar, that over items as a hairline."""
+    """Draw own rows: mean as a dot, seeds as rings, interval over seeds as a bar, that over items as a hairline."""
     own = [entry for entry in entries if entry.own]
     if not own:
         return Markup("")
@@ -40,7 +40,7 @@ def _dot_row(entry: Entry, scale: Scale) -> Markup:
     if entry.item_interval:
         marks.append(_bar(entry.item_interval, scale, "hair"))
     if own.seed_interval and entry.interval:
-        marks.append(_bar(entry.interval, scale, "thick"))  # which ends at 100, as a score does
+        marks.append(_bar(entry.interval, scale, "thick"))
     marks += [tag("circle", cx=percent(scale.at(score)), cy="50%", r="3.2", class_="seed") for score in own.scores]
     marks.append(tag("circle", cx=percent(scale.at(entry.score)), cy="50%", r="5.5", class_="mean"))
     label = f"{entry.system}: {describe(entry)}"
@@ -61,11 +61,11 @@ def _bar(interval: Interval, scale: Scale, class_: str) -> Markup:
 
 
 def describe(entry: Entry) -> str:
-    """A score with what is known of its error, in words."""
+    """Describe a score with what is known of its error."""
     words = f"{entry.score:.1f} %"
     if entry.own and entry.own.seed_interval:
         low, high = entry.own.seed_interval
-        words += f" mean of {len(entry.own.scores)} seeds, 95 % interval over seeds {low:.1f} to {min(high, 100):.1f}"
+        words += f" mean of {len(entry.own.scores)} seeds, 95 % interval over seeds {low:.1f} to {high:.1f}"
     if entry.item_interval:
         low, high = entry.item_interval
         words += f", over {entry.items:,} items {low:.1f} to {high:.1f}"
@@ -73,7 +73,7 @@ def describe(entry: Entry) -> str:
 
 
 def forest(ablation: Ablation) -> Markup:
-    """Differences from the control: dot and interval, the paper's own difference as a diamond, the verdict in words."""
+    """Draw differences from the control with intervals and verdicts; the TRM paper's own difference is a diamond."""
     effects = ablation.effects
     shown = [end for effect in effects for end in (effect.interval or (effect.difference,))]
     shown += [effect.published.difference for effect in effects if effect.published]

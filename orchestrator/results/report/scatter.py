@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Container, Sequence
 
 from markupsafe import Markup
@@ -23,6 +22,7 @@ from orchestrator.results.report.markup import (
     stretched,
     tag,
 )
+from orchestrator.sweep.pareto import pareto_front
 
 _COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "train_flops": ("training compute, FLOP", flops),
@@ -87,11 +87,6 @@ def _cost(entry: Entry, axis: str) -> float | None:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other beats at lower or equal cost, by rising cost."""
-    front: list[tuple[float, float]] = []
-    best = -math.inf
-    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
-        if score > best:
-            front.append((cost, score))
-            best = score
-    return front
+    """Return the points that no other beats at lower or equal cost, by rising cost."""
+    front = pareto_front([(cost, -score) for cost, score in points])
+    return sorted({points[index] for index in front})

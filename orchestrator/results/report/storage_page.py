@@ -14,7 +14,7 @@ from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.llm_results import Measured, read_measurements
 from orchestrator.results.report.gallery import stored_galleries
-from orchestrator.results.report.page import write_report
+from orchestrator.results.report.page import Report
 from orchestrator.storage import Storage
 
 
@@ -32,17 +32,16 @@ def write_storage_page(
     measured: Sequence[Measured] | None = None,
     grid: Grid | None = WORLD_GRID,
 ) -> None:
-    """Write the page of a storage's trials, language models and own rows; what the caller has read is not read again.
+    """Write the page of a storage's trials, language models and own rows; arguments replace what would be read.
 
     Raises:
         UserError: the page cannot be written to `path`.
     """
-    write_report(
-        read_sweep_trials(storage) if records is None else records,
-        path,
+    Report(
+        records=read_sweep_trials(storage) if records is None else records,
         now=datetime.now(UTC),
         baselines=load_baselines(None, OwnBaselines(storage).read()) if baselines is None else baselines,
         measured=read_measurements(storage) if measured is None else measured,
         gallery=stored_galleries(storage),
         grid=grid,
-    )
+    ).write(path)

@@ -1,16 +1,16 @@
-"""The paragraph at the top of a report: what was found, in words that claim no more than the data."""
+"""Write the paragraph at the top of a report, which claims no more than the data show."""
 
 from __future__ import annotations
 
 from orchestrator.records.schema import Status
-from orchestrator.results.leaderboard import Entry, Table
+from orchestrator.results.leaderboard import Entry, Table, rank_rows
 from orchestrator.results.report.views import Study
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def summarise(study: Study, table: Table | None) -> str:
-    """The best confirmed configuration with its interval, its rivals, and how it was found."""
+    """Describe the best confirmed configuration with its interval, the others, and how it was found."""
     return " ".join(sentence for sentence in (_finding(study, table), _search(study)) if sentence).replace(
         " %", _NO_BREAK + "%"
     )
@@ -18,23 +18,34 @@ def summarise(study: Study, table: Table | None) -> str:
 
 def _finding(study: Study, table: Table | None) -> str:
     own = [entry for entry in table.entries if entry.own] if table else []
-    if not own:
+    if table is None or not own:
         return "No result is confirmed yet: nothing here has been scored on the test split."
     best, rest = own[0], own[1:]
-    puzzles = f"{best.items:,} held-out puzzles"
-    words = f"The configuration \N{LEFT DOUBLE QUOTATION MARK}{best.system}\N{RIGHT DOUBLE QUOTATION MARK} solves "
-    words += f"{best.score:.1f} % of {puzzles}{_certainty(best)}."
-    apart = [entry for entry in rest if best.ranks and entry.ranks and best.ranks[1] < entry.ranks[0]]
+    name = f"\N{LEFT DOUBLE QUOTATION MARK}{best.system}\N{RIGHT DOUBLE QUOTATION MARK}"
+    sentences = [f"The configuration {name} solves {best.score:.1f} % of {best.items:,} held-out puzzles"]
+    sentences[0] += f"{_certainty(best)}."
+    if table.best is not None:
+        low, high = table.best.interval
+        sentences.append(
+            f"It is the best of {table.best.candidates} on this test set; corrected for that choice, the 95 % interval "
+            f"is {low:.1f} to {high:.1f}."
+        )
+    apart = _separated(best, rest, table)
     close = [entry for entry in rest if entry not in apart]
     if apart:
-        words += f" The data separate it from {_names(apart)}."
+        sentences.append(f"The data separate it from {_names(apart)}.")
     if close:
-        words += (
-            f" They cannot separate it from {_names(close)}."
-            if apart
-            else f" The data cannot separate it from {_names(close)}."
-        )
-    return words
+        sentences.append(f"The data do not separate it from {_names(close)}.")
+    return " ".join(sentences)
+
+
+def _separated(best: Entry, rest: list[Entry], table: Table) -> list[Entry]:
+    """Return the rows that are significantly below the best one, corrected for all pairs because it was picked."""
+    rows = [entry for entry in (best, *rest) if entry.ranks is not None]
+    if not rows or rows[0] is not best:
+        return []
+    ranges = rank_rows(rows, table.benchmark, simultaneous=True)
+    return [entry for entry, ranks in zip(rows[1:], ranges[1:], strict=True) if ranks[0] > ranges[0][1]]
 
 
 def _certainty(entry: Entry) -> str:
@@ -42,7 +53,7 @@ def _certainty(entry: Entry) -> str:
     if own is None or own.seed_interval is None:
         return ", from one seed: that says nothing yet about other seeds"
     low, high = own.seed_interval
-    return f" (mean of {len(own.scores)} seeds; 95 % interval over seeds {max(0.0, low):.1f} to {min(100.0, high):.1f})"
+    return f" (mean of {len(own.scores)} seeds; 95 % interval over seeds {low:.1f} to {high:.1f})"
 
 
 def _names(entries: list[Entry], most: int = 3) -> str:

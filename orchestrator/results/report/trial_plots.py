@@ -208,12 +208,19 @@ def importance_bars(importance: Importance | None) -> Markup:
             "div",
             tag("div", name, class_="bar-name"),
             tag("div", tag("div", "", class_="bar", style=f"width:{100 * share:.1f}%"), class_="bar-track"),
-            tag("div", f"{100 * share:.0f} %", class_="bar-value"),
+            tag("div", _share_words(share, importance.intervals.get(name)), class_="bar-value"),
             class_="bar-row",
         )
         for name, share in importance.shares.items()
     ]
     return tag("div", *rows, class_="bars")
+
+
+def _share_words(share: float, interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return f"{100 * share:.0f} %"
+    low, high = interval
+    return f"{100 * share:.0f} % ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def _plain(value: Value) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.results.leaderboard import label, settings_of
+from orchestrator.sweep.settings import flatten
 from trm_model.config import ALIASES
 
 MAX_CURVE_POINTS = 64
@@ -80,7 +81,7 @@ def _study(benchmark: str, fingerprint: str, records: list[TrialRecord]) -> Stud
     raw = {record.trial_id: settings_of(record) for record in records}
     flat = {record.trial_id: _written_out(raw[record.trial_id], record) for record in records}
     compared = [record.trial_id for record in records if record.stage in ("explore", "study")]
-    said = _varied([flatten(raw[trial_id]) for trial_id in compared])  # not what only follows from the variant
+    said = _varied([_as_text(raw[trial_id]) for trial_id in compared])  # not what only follows from the variant
     varied = [path for path in _varied([flat[trial_id] for trial_id in compared]) if path in said]
     names = {path: LETTERS.get(path, path) for path in varied}
     trials = [_view(record, {names[path]: flat[record.trial_id].get(path) for path in varied}) for record in records]
@@ -89,7 +90,7 @@ def _study(benchmark: str, fingerprint: str, records: list[TrialRecord]) -> Stud
 
 def _written_out(settings: dict[str, Any], record: TrialRecord) -> dict[str, Value]:
     """By path, a model's defaults written out: whether a value was said or left to the default, it is the same."""
-    return flatten(settings | {"model": record.config.model.resolved().plain()})
+    return _as_text(settings | {"model": record.config.model.resolved().plain()})
 
 
 def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
@@ -119,16 +120,10 @@ def thin(curve: Sequence[tuple[int, float]], most: int = MAX_CURVE_POINTS) -> li
     return [curve[index] for index in np.linspace(0, len(curve) - 1, most).round().astype(int)]
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
-    """Nested settings by dotted path; a tuple is written as text."""
-    flat: dict[str, Value] = {}
-    for name, value in values.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = ", ".join(map(str, value)) if isinstance(value, list) else value
-    return flat
+def _as_text(settings: dict[str, Any]) -> dict[str, Value]:
+    """Nested settings by dotted path; a list is written as text."""
+    flat = flatten(settings)
+    return {path: ", ".join(map(str, value)) if isinstance(value, list) else value for path, value in flat.items()}
 
 
 def _varied(settings: list[dict[str, Value]]) -> list[str]:

@@ -1,0 +1,351 @@
+"""Decide what starts, continues and ends.
+
+Tune's thread, the main thread and displays share no mutable state: every decision is made under one lock, and displays
+read immutable snapshots. Nothing slow happens under the lock: storage is read and written, and a sampler chooses,
+outside of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+from orchestrator.errors import SweepError
+from orchestrator.execution.allocator import Allocator
+from orchestrator.execution.budget import BudgetTracker
+from orchestrator.execution.failures import AttemptLimits, FailureStreak, persist, says_out_of_space
+from orchestrator.execution.options import RunOptions, SweepSnapshot, SweepStatus
+from orchestrator.execution.scheduler import Placement, Start, TrialScheduler
+from orchestrator.execution.snapshots import Snapshots, progress_of
+from orchestrator.execution.submission import TrialSubmitter
+from orchestrator.records.failures import FailureKind, classify
+from orchestrator.records.index import trial_folder
+from orchestrator.records.progress import FAILED, SweepProgress
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
+from orchestrator.resources.runtime import RuntimeModel
+from orchestrator.search.planner import Planner, rung_of
+from orchestrator.storage import Storage
+from orchestrator.storage.base import StorageError
+from trm_data.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+CANARY_STEPS = 50
+BLOCKED_S = 2.0
+"""A round of the scheduler that takes longer was blocked, e.g. by an outage of the storage: no trial is at fault."""
+
+
+class Events(Protocol):
+    """Where the controller reports what happens."""
+
+    def post(self, method: str, *arguments: Any) -> None:
+        """Queue an event for callbacks; returns at once."""
+
+
+class _SchedulingClock:
+    """Seconds that the scheduler was at work: time in which it was blocked does not pass."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._last_s = time.monotonic()
+
+    def __call__(self) -> float:
+        return self._now_s
+
+    def tick(self) -> None:
+        now_s = time.monotonic()
+        self._now_s += min(now_s - self._last_s, BLOCKED_S)
+        self._last_s = now_s
+
+
+class Controller:
+    """Answer what Tune asks of a sweep. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        submitter: TrialSubmitter,
+        placement: Placement,
+        allocator: Allocator,
+        storage: Storage,
+        records: Sequence[TrialRecord],
+        options: RunOptions,
+        costs: RuntimeModel,
+        events: Events,
+    ) -> None:
+        self.stopping = threading.Event()
+        """Set once the sweep is to stop: nothing more starts, and trials write a last checkpoint."""
+        self._sweep = sweep = planner.sweep
+        self._planner = planner
+        self._submitter = submitter
+        self._allocator = allocator
+        self._storage = storage
+        self._events = events
+        self._lock = threading.RLock()
+        self._clock = _SchedulingClock()
+        has_budget = options.budget != type(options.budget)()
+        self._budget = BudgetTracker(options.budget, records, time.time) if has_budget else None
+        self._scheduler = TrialScheduler(planner, allocator, placement, costs, self._budget, self._clock)
+        self._exempt = {record.trial_id for record in records if record.is_exempt}
+        self._limits = AttemptLimits(records, options.retries)
+        ended = [record for record in records if record.status.is_final]
+        self._streak = FailureStreak(sweep, options.max_failures, sum(one.stage == "explore" for one in ended))
+        self._curves = {record.trial_id: list(record.rows) for record in records if not record.status.is_final}
+        self._reasons = {record.trial_id: record.reason for record in ended if record.reason}
+        self._end_reasons: dict[str, str] = {}
+        """What a trial reported at its end, also where it could not write its record."""
+        self._grace_s: dict[str, float] = {}
+        self._snapshots = Snapshots(planner)
+        self._final = {record.trial_id: record.status in FAILED for record in ended}
+        self._slots = 1
+        self._has_submitted = False
+        self._is_choosing = False
+        """Whether a sampler is at work: the planner does not know yet that something is left."""
+        self._error: BaseException | None = None
+        self._stop: tuple[SweepStatus, str] | None = None
+
+    # for the main thread and displays
+
+    def snapshot(self, slots: int | None = None) -> SweepSnapshot:
+        """Return the sweep as it is now. `slots`: trials that may run at once, from now on."""
+        with self._lock:
+            self._slots = slots or self._slots
+            return self._snapshots.sweep(self._progress(), self._reasons, self._slots)
+
+    def budget_exceeded(self) -> str | None:
+        """Return the limit that running trials have passed by now, because an estimate was wrong; None if none."""
+        with self._lock:
+            return self._budget.exceeded() if self._budget else None
+
+    def stop(self, status: SweepStatus, reason: str = "") -> None:
+        """Stop the sweep: nothing more starts, running trials write a last checkpoint. The first reason counts."""
+        with self._lock:
+            if self._stop is None:
+                self._stop = status, reason
+                logger.info("sweep %s: stop requested%s", self._sweep.name, f": {reason}" if reason else "")
+            self.stopping.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the sweep because of an error. The first error counts."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+                logger.error("sweep %s: stops: %s", self._sweep.name, error)
+            self.stopping.set()
+
+    def result_of_run(self) -> tuple[SweepStatus, str]:
+        """Return how the run ended, and the reason.
+
+        Raises:
+            SweepError: the budget is too small for the next trial, another driver took over, or a canary failed.
+        """
+        with self._lock:
+            if self._error is not None:
+                # Storage and machines are not the user's fault: what is recorded stays, and the same command resumes.
+                if classify(self._error) not in (FailureKind.STORAGE, FailureKind.MACHINE):
+                    raise self._error
+                return SweepStatus.STOPPED, str(self._error)
+            if self._planner.is_done:
+                return SweepStatus.COMPLETE, ""
+            if self._stop is not None:
+                return self._stop
+            refused = self._scheduler.refused
+            if refused and not self._has_submitted:
+                raise SweepError(f"the budget is too small for the next trial: {refused}", "Raise the limit")
+            return (SweepStatus.OUT_OF_BUDGET if refused else SweepStatus.STOPPED), refused
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error that stopped the sweep, if one did."""
+        return self._error
+
+    @property
+    def grace_s(self) -> float:
+        """Longest time that a running trial gets to write its last checkpoint, as trials have measured it."""
+        with self._lock:
+            return max((self._grace_s.get(trial_id, 0.0) for trial_id in self._allocator.allocations), default=0.0)
+
+    # for Tune's thread
+
+    @property
+    def is_stopping(self) -> bool:
+        """Return whether the sweep is to stop."""
+        return self.stopping.is_set()
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether nothing more is to be started."""
+        with self._lock:
+            if self._scheduler.is_exhausted:
+                return not self._allocator.allocations
+            return self.stopping.is_set() or self._planner.is_done
+
+    def suggest(self) -> dict[str, Any] | None:
+        """Return Tune's configuration of the next trial, its record written first; None if none can start now."""
+        with self._stops_on_error():
+            while not self.stopping.is_set():
+                with self._lock:
+                    start = self._scheduler.next()
+                    wants_suggestion = start is None and self._scheduler.wants_suggestion()
+                    self._is_choosing = wants_suggestion
+                if wants_suggestion:
+                    chosen = self._planner.suggest()  # outside the lock: it may take a second
+                    with self._lock:
+                        self._planner.add_suggestion(chosen)
+                        self._is_choosing = False
+                elif start is None:
+                    return None
+                elif (config := self._submit(start)) is not None:
+                    return config
+        return None
+
+    def result(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Take in a rung, progress or the end of a trial. Returns whether the trial continues."""
+        metrics: dict[str, float] = dict(result["metrics"])
+        with self._lock:
+            self._clock.tick()
+            state = self._planner.trials[trial_id]
+            if result.get("trial_step") is not None:
+                self._planner.set_step(trial_id, result["trial_step"])
+            where = result["node_id"], result["gpu_type"]
+            self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
+            silence_s = float(result.get("silence_s", 0.0))
+            steps = state.trial.config.train.max_steps
+            self._allocator.report(trial_id, *where, state.step, steps, self._clock(), silence_s)
+            if result["kind"] == "end":
+                self._end_reasons[trial_id] = str(result.get("reason", ""))
+            if result["kind"] != "rung":
+                return True
+            self._curves.setdefault(trial_id, []).append(Row(state.step, time.time(), "validation", metrics))
+            decision = self._planner.rung(trial_id, rung_of(state.step, metrics), metrics.get(self._sweep.metric))
+            self._events.post("on_trial_report", self._snapshots.trial(trial_id))
+            if trial_id in self._exempt or not decision.stop:
+                return True
+            rule = self._sweep.stopping.rule
+            stopped = StopDecision(step=state.step, rule=rule, reason=decision.reason, decided_s=time.time())
+        with self._stops_on_error():
+            folder = trial_folder(self._storage, self._sweep.name, trial_id)
+            persist(lambda: folder.write("stopped.json", stopped.encode()), self.stopping)
+        return False
+
+    def expired(self, silence_limit_s: float) -> dict[str, str]:
+        """Return the trials to requeue, with the reason: they never got their resources, or no longer report.
+
+        To be called in every round of the scheduler: it tells that the scheduler was at work.
+        """
+        with self._lock:
+            self._clock.tick()
+            found = {}
+            for trial_id in self._allocator.allocations:
+                if self._allocator.overdue(trial_id, self._clock()):
+                    found[trial_id] = "its resources were not granted in time"
+                elif self._allocator.silent(trial_id, silence_limit_s, self._clock()):
+                    found[trial_id] = f"it reported nothing for {silence_limit_s:.0f} s"
+            return found
+
+    def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
+        """Take in that a trial has left its resources: it ended, was interrupted, or its node was lost (`why`)."""
+        with self._stops_on_error():
+            record = self._read(trial_id)
+            self._check_space(record)
+            if not record.status.is_final and not self.stopping.is_set():
+                if self._limits.may_resume(record, lost):
+                    self._requeue(record, f"lost: {why or 'no reason'}" if lost else why or "it was interrupted")
+                    return
+                times = self._limits.times_lost(trial_id)
+                reason = f"its node or process was lost {times} times" + (f", most recently: {why}" if why else "")
+                persist(lambda: self._submitter.mark_failed(record, Status.FAILED, reason), self.stopping)
+                record = self._read(trial_id)
+            elif not self.stopping.is_set() and self._limits.may_retry(record):
+                persist(lambda: self._submitter.retry(record), self.stopping)
+                self._requeue(record, f"retry after: {record.reason}")
+                return
+            if record.status is not Status.RUNNING:  # else it was cut off without an end: the next run resumes it
+                self._end(record)
+
+    def _submit(self, start: Start) -> dict[str, Any] | None:
+        """Write the record of a trial and return its configuration for Tune; None where it need not, or cannot, run."""
+        trial = start.trial
+        record = persist(lambda: self._submitter.already_settled(start), self.stopping)
+        if record is not None:
+            if record.origin and record.origin.kind == "reused":
+                where = f"reused from sweep {record.origin.sweep}, not run again"
+                self._events.post("on_message", f"{record.family} seed {record.config.seed}: {where}")
+            self._end(record)
+            return None
+        job = persist(lambda: self._submitter.submit(start), self.stopping)
+        with self._lock:
+            self._has_submitted = True
+            self._events.post("on_trial_start", self._snapshots.trial(trial.trial_id))
+        types = " or ".join(start.candidate.gpu_types) or "CPU"
+        logger.info("trial %s (%s seed %d): started on %s", trial.trial_id, trial.family, trial.config.seed, types)
+        return {"trial_id": job.trial_id, "job": job.to_json(), "bundle": start.candidate.bundle._asdict()}
+
+    def _read(self, trial_id: str) -> TrialRecord:
+        """Read how a trial ended, without its curve: that was reported, and a long one takes minutes to read."""
+        record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
+        return replace(record, rows=self._curves.get(trial_id, []))
+
+    def _check_space(self, record: TrialRecord) -> None:
+        reasons = [self._end_reasons.pop(record.trial_id, ""), record.reason]
+        if full := next((reason for reason in reasons if says_out_of_space(reason)), ""):
+            raise StorageError(f"trial {record.trial_id} met a full disk: {full}", "Free space, then resume the sweep")
+
+    def _requeue(self, record: TrialRecord, reason: str) -> None:
+        with self._lock:
+            self._scheduler.requeue(record.trial_id, record if record.attempts else None)
+        logger.info("trial %s: requeued: %s", record.trial_id, reason)
+
+    def _end(self, record: TrialRecord) -> None:
+        with self._lock:
+            self._check_canary(record)
+            self._scheduler.ended(record)
+            self._planner.ended(record)
+            self._curves.pop(record.trial_id, None)
+            if record.status.is_final:
+                self._final[record.trial_id] = record.status in FAILED
+                self._reasons[record.trial_id] = record.reason
+                if reason := self._streak.add(record):
+                    self.stop(SweepStatus.FAILING, reason)
+            reason = record.reason
+            self._events.post("on_trial_end", self._snapshots.trial(record.trial_id, reason), self._progress())
+        logger.info("trial %s: %s%s", record.trial_id, record.status, f" ({reason})" if reason else "")
+
+    def _check_canary(self, record: TrialRecord) -> None:
+        allocation = self._allocator.allocations.get(record.trial_id)
+        if allocation is None:
+            return
+        if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
+            types = " or ".join(allocation.candidate.gpu_types)
+            gpu_type = record.attempts[-1].start.gpu_type or types or "this GPU type"
+            name = self._sweep.name
+            self.fail(
+                SweepError(
+                    f"the first trial on {gpu_type} failed within {CANARY_STEPS} steps, the sweep stops: "
+                    f"{record.reason}",
+                    f"Fix it, then run `trm sweep retry {name}` and `trm sweep resume {name}`; --no-canary skips this "
+                    "check",
+                )
+            )
+        elif record.status.is_final:
+            self._allocator.passed.add(allocation.gpu_type)
+
+    def _progress(self) -> SweepProgress:
+        if self._planner.is_done and not self._is_choosing:
+            return progress_of(self._planner)
+        done = len(self._final)
+        return SweepProgress(max(self._planner.total, done), done, sum(self._final.values()))
+
+    @contextmanager
+    def _stops_on_error(self) -> Iterator[None]:
+        """Stop the sweep cleanly on an error that the user can fix: a full disk, or a storage that stays away."""
+        try:
+            yield
+        except UserError as error:
+            self.fail(error)

@@ -1,0 +1,93 @@
+"""Write the log of a driver into the record of its sweep.
+
+A local storage gets `sweeps/NAME/driver.log`, which grows. Object stores cannot append: they get numbered segments,
+`sweeps/NAME/driver/0001.log` and so on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from orchestrator.storage import LocalStorage, Storage
+
+FLUSH_S = {True: 2.0, False: 30.0}
+"""Longest time until a line can be read by others, by whether the storage is local. A segment costs a request."""
+MOST_LINES = 10_000
+"""Lines kept while the storage is away; older ones are dropped."""
+CLOSE_S = 10.0
+"""Longest time that the end of a sweep waits for the log."""
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def driver_log(folder: Storage) -> Iterator[None]:
+    """Write what the package logs, from INFO up, to the sweep's folder while the block runs. Never fails."""
+    package = logging.getLogger(__name__.partition(".")[0])
+    handler, level = _StorageHandler(folder), package.level
+    handler.setFormatter(logging.Formatter(FORMAT))
+    package.addHandler(handler)
+    if package.getEffectiveLevel() > logging.INFO:
+        package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+        handler.close()
+
+
+class _StorageHandler(logging.Handler):
+    """Collect lines and write them from a thread of its own: whoever logs never waits for the storage."""
+
+    def __init__(self, folder: Storage) -> None:
+        super().__init__(logging.INFO)
+        self._folder = folder
+        self._lines: deque[str] = deque(maxlen=MOST_LINES)
+        self._segment: int | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_all, name="driver-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line for the next write."""
+        try:
+            self._lines.append(self.format(record) + "\n")
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Write what is left, but do not wait long for it."""
+        self._closing.set()
+        self._thread.join(CLOSE_S)
+        super().close()
+
+    def _write_all(self) -> None:
+        pause_s = FLUSH_S[isinstance(self._folder, LocalStorage)]
+        while not self._closing.wait(pause_s):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if not lines:
+            return
+        try:
+            self._append("".join(lines).encode())
+        except Exception:  # a log never fails a sweep; the lines are tried again with the next ones
+            self._lines.extendleft(reversed(lines[-MOST_LINES + len(self._lines) :]))
+
+    def _append(self, data: bytes) -> None:
+        if isinstance(self._folder, LocalStorage):
+            self._folder.root.mkdir(parents=True, exist_ok=True)
+            with (self._folder.root / "driver.log").open("ab") as file:
+                file.write(data)
+            return
+        if self._segment is None:
+            names = [key.rpartition("/")[2] for key in self._folder.list("driver")]
+            self._segment = max((int(name.partition(".")[0]) for name in names), default=0)
+        self._folder.write(f"driver/{self._segment + 1:04d}.log", data)
+        self._segment += 1

@@ -1,0 +1,69 @@
+"""Take immutable snapshots of a planner, for displays and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from orchestrator.execution.options import SweepSnapshot, TrialSnapshot
+from orchestrator.records.progress import FAILED, SweepProgress
+from orchestrator.search.objectives import final_value
+from orchestrator.search.planner import Planner, TrialState
+
+
+class Snapshots:
+    """Take snapshots of one planner. A trial that has not changed since the last one is not copied again."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+        self._known: dict[str, TrialSnapshot] = {}
+
+    def trial(self, trial_id: str, reason: str = "") -> TrialSnapshot:
+        """Return one trial as it is now."""
+        state, known = self.planner.trials[trial_id], self._known.get(trial_id)
+        if known is None or not _is_current(known, state, reason):
+            known = self._known[trial_id] = _snapshot_of(trial_id, state, reason)
+        return known
+
+    def sweep(self, progress: SweepProgress, reasons: Mapping[str, str], slots: int = 1) -> SweepSnapshot:
+        """Return the whole sweep as it is now. `reasons`: why trials ended, by trial id."""
+        return SweepSnapshot(
+            name=self.planner.sweep.name,
+            metric=self.planner.sweep.metric,
+            progress=progress,
+            trials=tuple(self.trial(trial_id, reasons.get(trial_id, "")) for trial_id in self.planner.trials),
+            slots=slots,
+            is_exhausted=self.planner.exhausted,
+        )
+
+    def best(self) -> TrialSnapshot | None:
+        """Return the best explored trial of a search, if one has finished."""
+        for record in self.planner.best(1):
+            return replace(self.trial(record.trial_id), value=final_value(record, self.planner.sweep.metric))
+        return None
+
+
+def progress_of(planner: Planner) -> SweepProgress:
+    """Return how far a sweep is by its planner, which knows how many trials are left better than any estimate."""
+    done = [state.status for state in planner.trials.values() if state.status.is_final]
+    failed = sum(status in FAILED for status in done)
+    return SweepProgress(len(done) if planner.is_done else max(planner.total, len(done)), len(done), failed)
+
+
+def _is_current(known: TrialSnapshot, state: TrialState, reason: str) -> bool:
+    return (known.status, known.step, known.value, known.reason) == (state.status, state.step, state.value, reason)
+
+
+def _snapshot_of(trial_id: str, state: TrialState, reason: str) -> TrialSnapshot:
+    config = state.trial.config
+    return TrialSnapshot(
+        trial_id=trial_id,
+        stage=state.trial.stage,
+        family=state.trial.family,
+        seed=config.seed,
+        status=state.status,
+        step=state.step,
+        max_steps=config.train.max_steps,
+        value=state.value,
+        reason=reason,
+    )

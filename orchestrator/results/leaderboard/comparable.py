@@ -1,0 +1,152 @@
+"""Decide which results may be ranked together: the key of a table, from published rows and from own runs.
+
+Rows of one table share benchmark, scored puzzles, metric, protocol, test-time compute and training set. The last two
+are classes with a ceiling: a row belongs to the standard class of its benchmark if it uses *no more* than the benchmark
+customarily allows (16 supervision steps, one answer; on ARC a vote over at most 1,000 views; the published training
+set). Whatever uses more has a class that names how much, and what a source does not state is a class of its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from orchestrator.records.schema import TrialRecord
+from orchestrator.results.baselines import AS_PRINTED, Baseline, Protocol
+
+
+class Benchmark(NamedTuple):
+    """A published test set, and what results on it customarily use."""
+
+    title: str
+    test_split: str
+    """The split on which an own `test` score may stand beside published ones."""
+    items: int
+    train_puzzles: int
+    """The published training set; for ARC the tasks of both public sets and ConceptARC, as TRM and HRM train on."""
+    votes: int = 1
+    """Views per puzzle that customarily vote."""
+    passes: int = 16
+    """Supervision steps at evaluation in the TRM and HRM papers."""
+    seed_spread: float = 0.0
+    """Measured standard deviation over seeds, in points; assumed for published results of which only one run is known.
+    Sudoku-Extreme: 4 seeds of TRM (SiC, arXiv 2601.19085). Nobody has published one for the others."""
+
+
+PUBLISHED = {
+    "sudoku-extreme": Benchmark("Sudoku-Extreme", "test", 422_786, 1_000, seed_spread=1.3),
+    "maze-hard": Benchmark("Maze-Hard", "test", 1_000, 1_000),
+    "arc-agi-1": Benchmark("ARC-AGI-1", "public-eval", 400, 960, votes=1_000),
+    "arc-agi-2": Benchmark("ARC-AGI-2", "public-eval", 120, 1_280, votes=1_000),
+}
+SPLIT_TITLES = {
+    "test": "test split",
+    "public-eval": "public evaluation",
+    "semi-private": "semi-private evaluation",
+    "private": "private evaluation",
+    "unstated-subset": "subset of unstated size",
+    "one-percent-of-test": "1 % of the test split",
+    "own-9x9-test": "authors' own 9x9 test",
+    "own-250k-subset": "authors' own subset of 250,000",
+    AS_PRINTED: "as printed in TRM Table 5",
+}
+METRIC_TITLES = {
+    "exact_accuracy": "exact accuracy",
+    "peak_exact_accuracy": "best exact accuracy of a run",
+    "pass@1": "one attempt",
+    "pass@2": "two attempts",
+}
+_UNTRAINED = ("llm", "human")
+"""Kinds that were not trained on the benchmark and have no supervision steps."""
+
+
+class TableKey(NamedTuple):
+    """What rows must share to be ranked together."""
+
+    benchmark: str
+    split: str
+    metric: str
+    protocol: Protocol
+    compute: str = ""
+    """Test-time compute beyond the benchmark's custom, in words; empty for what is customary."""
+    training: str = ""
+    """Training set beyond the published one, in words; empty for the published one or a part of it."""
+    fingerprint: str = ""
+    """Of the dataset, where the test set is not a published one."""
+
+
+def published_key(row: Baseline) -> TableKey:
+    """Return the key of a published row."""
+    standard = PUBLISHED.get(row.benchmark)
+    custom = (standard.passes, standard.votes) if standard else (row.passes or 1, row.votes or 1)
+    if row.kind in _UNTRAINED:
+        compute, training = _compute_class(1, 1, row.samples, custom), ""
+    else:
+        votes = row.votes if custom[1] > 1 else row.votes or 1  # where nobody votes, a source does not say so
+        compute = _compute_class(row.passes, votes, row.samples, custom)
+        training = _training_class(row.train_puzzles, standard.train_puzzles if standard else None)
+    return TableKey(row.benchmark, row.split, row.metric, row.protocol, compute, training)
+
+
+def own_key(record: TrialRecord, benchmark: str, metric: str, puzzles: int) -> TableKey:
+    """Return the key of an own result on `puzzles` puzzles of the test split.
+
+    Args:
+        benchmark: its name in tables.
+    """
+    evaluation, standard = record.config.evaluation, PUBLISHED.get(benchmark)
+    trained_steps = record.config.model.supervision_steps
+    custom = (standard.passes, standard.votes) if standard else (trained_steps, 1)
+    passes = (record.result and record.result.supervision_steps) or evaluation.supervision_steps or trained_steps
+    samples = evaluation.rollouts if evaluation.noise > 0 else 1
+    compute = _compute_class(passes, evaluation.votes, samples, custom)
+    protocol: Protocol = "ensemble" if samples > 1 or evaluation.votes > custom[1] else "single"
+    training = ""
+    if standard:
+        # Of generated puzzles the fingerprint in the key covers the training set too.
+        used = sum(record.dataset.counts.get(split, 0) for split in record.config.data.train_splits)
+        training = _training_class(used, standard.train_puzzles)
+    key = measured_key(benchmark, record.dataset.fingerprint, metric, puzzles, record.dataset.counts["test"])
+    return key._replace(protocol=protocol, compute=compute, training=training)
+
+
+def measured_key(benchmark: str, fingerprint: str, metric: str, puzzles: int, puzzles_in_split: int) -> TableKey:
+    """Return the key of a result with customary test-time compute that was measured by this project's code.
+
+    It belongs to the published split if the whole published test set was scored, else to a table of those puzzles.
+    """
+    published = PUBLISHED.get(benchmark)
+    total = published.items if published else puzzles_in_split
+    if puzzles != total:
+        split = f"{puzzles:,} of {total:,} test items"
+        return TableKey(benchmark, split, metric, "single", fingerprint=fingerprint)
+    if published:
+        return TableKey(benchmark, published.test_split, metric, "single")
+    return TableKey(benchmark, "test", metric, "single", fingerprint=fingerprint)
+
+
+def _compute_class(passes: int | None, votes: int | None, samples: int | None, custom: tuple[int, int]) -> str:
+    """Name what exceeds the custom (supervision steps, votes), and what is not stated."""
+    if passes is None and samples is None:
+        return "test-time compute not stated"
+    parts = []
+    if passes is None:
+        parts.append("supervision steps not stated")
+    elif passes > custom[0]:
+        parts.append(f"{passes} supervision steps")
+    if votes is None:
+        parts.append("votes not stated")
+    elif votes > custom[1]:
+        parts.append(f"vote over {votes:,} views")
+    if samples is None:
+        parts.append("samples not stated")
+    elif samples > 1:
+        parts.append(f"{samples} samples")
+    return ", ".join(parts)
+
+
+def _training_class(puzzles: int | None, standard: int | None) -> str:
+    if puzzles is None:
+        return "training set not stated"
+    if standard is not None and puzzles > standard:
+        return f"{puzzles:,} training puzzles"
+    return ""

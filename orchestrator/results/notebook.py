@@ -1,0 +1,143 @@
+"""Leaderboards and ablations as objects that a notebook displays and that can be saved.
+
+from orchestrator import ablate, leaderboard
+leaderboard("runs", "sudoku-6x6")
+ablate("runs", "parts-6x6", control="TRM").save("parts.svg")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from orchestrator.records.index import load_definition
+from orchestrator.records.reader import read_trials
+from orchestrator.results.ablation import Ablation, Effect, compare_with_control
+from orchestrator.results.baselines import Baseline, load_baselines
+from orchestrator.results.baselines.own import OwnBaselines
+from orchestrator.results.leaderboard import Table, build_leaderboard
+from orchestrator.results.llm_results import read_measurements
+from orchestrator.results.report.formats import ablation_to_markdown, to_csv, to_json, to_latex, to_markdown
+from orchestrator.results.report.interval_plots import forest
+from orchestrator.results.report.page import fragment, leaderboard_html
+from orchestrator.results.report.storage_page import read_sweep_trials
+from orchestrator.storage import Storage, open_storage
+from trm_data.errors import ConfigError, nearest
+from trm_data.files import write_atomic
+
+_ROW_HEIGHT = 96
+"""Pixels of a row of a forest plot, verdict included; what is not needed stays empty."""
+_WIDTH = 900
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Tables of comparable results."""
+
+    tables: tuple[Table, ...]
+
+    def __str__(self) -> str:
+        return to_markdown(self.tables)
+
+    def _repr_html_(self) -> str:
+        return fragment(Markup("").join(leaderboard_html(table, f"t{i}") for i, table in enumerate(self.tables)))
+
+    def save(self, path: Path | str) -> None:
+        """Write the tables as .html, .md, .csv, .json or .tex.
+
+        Raises:
+            ConfigError: another ending.
+        """
+        formats = {".md": to_markdown, ".csv": to_csv, ".json": to_json, ".tex": to_latex}
+        writers = {ending: (lambda write=write: write(self.tables)) for ending, write in formats.items()}
+        _save(Path(path), {".html": self._repr_html_, **writers})
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """The effects of changes against a control, with their forest plot."""
+
+    ablation: Ablation
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """One per configuration, largest loss first."""
+        return self.ablation.effects
+
+    def __str__(self) -> str:
+        return ablation_to_markdown(self.ablation)
+
+    def _repr_html_(self) -> str:
+        return fragment(forest(self.ablation))
+
+    def _repr_svg_(self) -> str:
+        """Return the forest plot as an SVG file; its rows are HTML, which browsers draw inside an SVG."""
+        height = _ROW_HEIGHT * (len(self.effects) + 1)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}">'
+            f'<foreignObject width="100%" height="100%"><div xmlns="http://www.w3.org/1999/xhtml">'
+            f"{self._repr_html_()}</div></foreignObject></svg>"
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write the effects as .svg or .html (the forest plot) or .md (a table).
+
+        Raises:
+            ConfigError: another ending.
+        """
+        _save(Path(path), {".svg": self._repr_svg_, ".html": self._repr_html_, ".md": self.__str__})
+
+
+def leaderboard(
+    storage: Storage | Path | str = "runs",
+    benchmark: str | None = None,
+    *,
+    baselines: Sequence[Baseline] | None = None,
+) -> Leaderboard:
+    """Rank the confirmed results of a storage together with published ones.
+
+    Args:
+        storage: a storage, or its folder or address.
+        benchmark: one benchmark; every benchmark with results that were measured here if None.
+        baselines: published results; the packaged ones and the storage's own rows if None.
+
+    Raises:
+        UserError: a benchmark that is neither published nor among the records.
+        StorageError: the storage cannot be reached.
+    """
+    store = _opened(storage)
+    rows = load_baselines(None, OwnBaselines(store).read()) if baselines is None else baselines
+    tables = build_leaderboard(benchmark, read_sweep_trials(store), rows, read_measurements(store))
+    return Leaderboard(tuple(table for table in tables if benchmark is not None or table.has_measured))
+
+
+def ablate(
+    storage: Storage | Path | str, sweep: str, control: str, *, baselines: Sequence[Baseline] | None = None
+) -> AblationResult:
+    """Compare every confirmed configuration of a sweep with its configuration `control`.
+
+    Args:
+        storage: a storage, or its folder or address.
+        baselines: published results that hold the TRM paper's figures for the same changes; the packaged ones if None.
+
+    Raises:
+        SweepError: no such sweep.
+        UserError: the control has no confirmed result, stands in several tables, or is alone in its own.
+    """
+    store = _opened(storage)
+    load_definition(store, sweep)
+    published = load_baselines() if baselines is None else baselines
+    return AblationResult(compare_with_control(read_trials(store, sweep), control, baselines=published))
+
+
+def _opened(storage: Storage | Path | str) -> Storage:
+    return open_storage(str(storage)) if isinstance(storage, str | Path) else storage
+
+
+def _save(path: Path, writers: dict[str, Callable[[], str]]) -> None:
+    if path.suffix not in writers:
+        raise ConfigError(f"cannot save as {path.suffix or path.name!r}", nearest(path.suffix, writers))
+    write_atomic(path, writers[path.suffix]().encode())

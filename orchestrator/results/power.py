@@ -1,0 +1,146 @@
+"""Compute power, detectable differences and sample sizes, for exactly the tests that `stats` applies.
+
+Each function takes the significance level of its test, so a correction for several comparisons is part of the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+POWER = 0.80
+_GRID = 64
+"""Quantiles per sample variance in the integral of Welch's power: within 0.2 % of 400,000 simulated experiments."""
+_MOST_SEEDS = 10_000
+
+
+class WelchPower:
+    """The power of Welch's two-sided test for normal groups with given standard deviations and sizes.
+
+    The test depends on the data through the two sample variances, which are independent of the means and follow scaled
+    chi-squared distributions. The power is therefore a normal probability averaged over a grid of their quantiles.
+    """
+
+    def __init__(
+        self, deviations: tuple[float, float], counts: tuple[int, int], level: float, resolution: float = 0.0
+    ) -> None:
+        sampled = [_sample_variances(d, n, resolution) / n for d, n in zip(deviations, counts, strict=True)]
+        first, second = (part.ravel() for part in np.meshgrid(*sampled))
+        total = first + second
+        degrees = np.square(total) / (np.square(first) / (counts[0] - 1) + np.square(second) / (counts[1] - 1))
+        self._margin = stats.t.isf(level / 2, degrees) * np.sqrt(total)
+        variance = sum(max(d, resolution) ** 2 / n for d, n in zip(deviations, counts, strict=True))
+        self._error = math.sqrt(variance)
+
+    def __call__(self, difference: float) -> float:
+        """Return the probability that a true `difference` of the means is significant."""
+        above = stats.norm.sf((self._margin - difference) / self._error)
+        below = stats.norm.cdf((-self._margin - difference) / self._error)
+        return float(np.mean(above + below))
+
+    def detectable(self, power: float = POWER) -> float:
+        """Return the smallest true difference that is significant with this probability."""
+        return _smallest(self, power, start=self._error)
+
+
+def _sample_variances(deviation: float, count: int, resolution: float) -> NDArray[np.float64]:
+    """Return quantiles of the variance that `count` normal values show, which the test does not let fall below the
+    square of `resolution`."""
+    quantiles = (np.arange(_GRID) + 0.5) / _GRID
+    variances = deviation**2 * stats.chi2.ppf(quantiles, count - 1) / (count - 1)
+    return np.asarray(np.maximum(variances, resolution**2), dtype=float)
+
+
+class PairedPower:
+    """The power of the two-sided paired t test for `count` normal differences with this standard deviation."""
+
+    def __init__(self, deviation: float, count: int, level: float) -> None:
+        self._error = deviation / math.sqrt(count)
+        self._degrees = count - 1
+        self._critical = float(stats.t.isf(level / 2, self._degrees))
+
+    def __call__(self, difference: float) -> float:
+        """Return the probability that a true mean `difference` is significant."""
+        shift = abs(difference) / self._error
+        # scipy's noncentral t is numerically empty in its far tail, where the power is 1.
+        if shift > self._critical + 12:
+            return 1.0
+        return float(
+            stats.nct.sf(self._critical, self._degrees, shift) + stats.nct.cdf(-self._critical, self._degrees, shift)
+        )
+
+    def detectable(self, power: float = POWER) -> float:
+        """Return the smallest true mean difference that is significant with this probability."""
+        return _smallest(self, power, start=self._error)
+
+
+def seeds_needed(
+    difference: float, power_at: Callable[[int], Callable[[float], float]], power: float = POWER
+) -> int | None:
+    """Return the number of runs per configuration at which a true `difference` is significant with this probability.
+
+    Args:
+        power_at: the power function of the test with so many runs on each side.
+
+    Returns:
+        None above 10,000 runs.
+    """
+    low, high = 1, 2
+    while power_at(high)(difference) < power:
+        low, high = high, high * 2
+        if high > _MOST_SEEDS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_at(middle)(difference) >= power else (middle, high)
+    return high
+
+
+def detectable_gap(proportion: float, items: int, level: float = 0.05, power: float = POWER) -> float:
+    """Return the smallest true gap between two independent scores over `items` that is significant with this power.
+
+    The test is the two-sided z test of two proportions with a pooled variance. The gap lies around `proportion`, moved
+    inwards where it would reach below 0 or above 1.
+    """
+    critical = float(stats.norm.isf(level / 2))
+    return _smallest(lambda gap: _proportions_power(proportion, gap, items, critical), power, 1 / items, most=1.0)
+
+
+def _proportions_power(proportion: float, gap: float, items: int, critical: float) -> float:
+    """Return the exact probability that the counts of two binomials differ significantly."""
+    centre = min(max(proportion, gap / 2), 1 - gap / 2)
+    high, low = min(1.0, centre + gap / 2), max(0.0, centre - gap / 2)
+    if items > 5_000:  # the normal approximation is exact enough, and the tables of counts become large
+        pooled = math.sqrt(2 * centre * (1 - centre) / items)
+        error = math.sqrt((high * (1 - high) + low * (1 - low)) / items)
+        return float(stats.norm.sf((critical * pooled - gap) / error)) if error else float(gap > 0)
+    first, second = (_likely_counts(share, items) for share in (high, low))
+    a, b = first[:, None], second[None, :]
+    pooled_share = (a + b) / (2 * items)
+    margin = critical * np.sqrt(2 * pooled_share * (1 - pooled_share) / items)
+    significant = np.abs(a - b) / items > margin
+    return float(stats.binom.pmf(first, items, high) @ significant @ stats.binom.pmf(second, items, low))
+
+
+def _likely_counts(share: float, items: int) -> NDArray[np.int64]:
+    """Return the counts that hold all but 1e-9 of a binomial distribution."""
+    low, high = stats.binom.ppf([5e-10, 1 - 5e-10], items, share)
+    return np.arange(max(0, int(low)), min(items, int(high)) + 1)
+
+
+def _smallest(power_of: Callable[[float], float], power: float, start: float, most: float = math.inf) -> float:
+    """Return the smallest argument at which an increasing power function reaches `power`; `most` if it never does."""
+    low, high = 0.0, start
+    while power_of(high) < power:
+        low, high = high, 2 * high
+        if high >= most:
+            high = most
+            break
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_of(middle) < power else (low, middle)
+    return high

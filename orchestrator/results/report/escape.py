@@ -1,0 +1,38 @@
+"""Escape text for the formats that results are written in. HTML is escaped by `markup.tag` and by the templates.
+
+Names come from sweep files, storages and CSV files that others wrote, so none may change what a reader's program does:
+run a spreadsheet formula, end a table cell, or add a command of TeX.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters by which spreadsheets recognise a formula (OWASP, CSV injection)."""
+_MARKDOWN = re.compile(r"([\\`*|<>\[\]~]|(?<!\w)_|_(?!\w))")
+
+
+def one_line(text: str) -> str:
+    """Replace line breaks by spaces and drop other characters that cannot be printed (terminal escapes, for one)."""
+    return "".join(character for character in re.sub(r"\s+", " ", text) if character.isprintable())
+
+
+def latex(text: str) -> str:
+    """Escape text for LaTeX outside math."""
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
+
+
+def markdown(text: str) -> str:
+    """Escape text for a line or a table cell of GitHub's Markdown."""
+    escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
+    return f"\\{escaped}" if escaped.startswith("#") else escaped
+
+
+def csv_cell(value: object) -> object:
+    """Prefix text that a spreadsheet would run as a formula with an apostrophe; leave numbers as they are."""
+    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):
+        return f"'{value}"
+    return value

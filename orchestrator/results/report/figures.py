@@ -1,0 +1,123 @@
+"""Choose and caption the figures of the results page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from orchestrator.results.ablation import Ablation
+from orchestrator.results.leaderboard import METRIC_TITLES, Entry, Table
+from orchestrator.results.report import interval_plots, scatter, trial_plots
+from orchestrator.results.report.importance import Importance
+from orchestrator.results.report.views import Study
+
+ROWS_SHOWN = 12
+"""Rows shown at first in a table or plot; the rest is one button away."""
+_SETTINGS_DRAWN = 8
+"""Settings that get a plot of their own; all of them are in the plot of settings and scores."""
+SETTING_TITLES = {
+    "T": "cycles",
+    "n": "latent steps",
+    "N_sup": "supervision steps",
+    "D": "supervision steps at evaluation",
+    "aug": "augmented copies per puzzle",
+    "lr": "learning rate",
+    "ema": "decay of the averaged weights",
+    "wd": "weight decay",
+}
+_ROWS_FOR_PLOT = 10
+"""Rows that must state a cost before a published table is drawn against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot with its caption."""
+
+    title: str
+    caption: str
+    body: Markup
+    wide: bool = False
+
+
+def dots_figure(entries: Sequence[Entry]) -> Figure:
+    """Draw the best rows and every control of another architecture; the table has the others."""
+    drawn = [entry for rank, entry in enumerate(entries) if rank < ROWS_SHOWN or entry.kind in ("hrm", "direct")]
+    caption = (
+        "Test split, %. Dot: mean; rings: seeds; bar: 95 % interval over seeds; hairline: 95 % interval over puzzles."
+    )
+    if len(drawn) < len(entries):
+        caption += f" {len(drawn)} of {len(entries)}, the best and the controls."
+    return Figure("Confirmed results", caption, interval_plots.dots_and_intervals(drawn))
+
+
+def arrange(figures: list[Figure]) -> tuple[Figure, ...]:
+    """Order wide figures first, then the others in pairs; the last of an odd number becomes wide."""
+    wide, narrow = ([figure for figure in figures if figure.wide is value] for value in (True, False))
+    if len(narrow) % 2:
+        narrow[-1] = replace(narrow[-1], wide=True)
+    return (*wide, *narrow)
+
+
+def ablation_figure(ablation: Ablation) -> Figure:
+    control = ablation.control
+    caption = (
+        f"Difference from {control.system} ({control.score:.1f} %, {control.seeds} seeds) in points. Each interval has "
+        "the level at which Holm's procedure tests that comparison (5 % for all together), so it leaves out zero "
+        "exactly if the difference is significant (filled). Diamond: the same change in the TRM paper. Own trials were "
+        f"scored on this test set {ablation.table.test_scorings} times."
+    )
+    return Figure("Ablation", caption, interval_plots.forest(ablation), wide=True)
+
+
+def study_figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
+    caption = "A line per trial, dashed if cut short; in colour the best of the search or study and confirmed controls."
+    figures = [Figure("Learning curves", caption, trial_plots.curves(study.trials), wide=True)]
+    caption = "A line per trial through its settings, values evenly spaced; in colour the best quarter."
+    body = trial_plots.parallel(study.compared, study.varied)
+    figures.append(Figure("Settings and scores", caption, body, wide=True))
+    figures += _setting_figures(study)
+    if importance:
+        caption = (
+            f"{importance.evaluator} over {importance.trials} complete trials: association inside this space. In "
+            "brackets 90 % of bootstrap samples of the trials, where there are few."
+        )
+        figures.append(Figure("What explains the spread", caption, trial_plots.importance_bars(importance)))
+    systems = {entry.system for entry in entries}
+    for axis, name in (("train_flops", "training compute"), ("params", "parameters")):
+        caption = "Confirmed results with their intervals; the line is the Pareto front."
+        body = scatter.cost_scatter(entries, axis, named=systems, y_title="exact accuracy on test")
+        figures.append(Figure(f"Accuracy against {name}", caption, body))
+    return figures
+
+
+def _setting_figures(study: Study) -> list[Figure]:
+    """Draw T by n as a heat map where both vary, and every other varied setting by itself."""
+    trials, figures = study.compared, []
+    alone = list(study.varied)
+    if {"T", "n"} <= set(alone):
+        caption = "Mean of complete trials over other settings; dashed: cut short or not run. T: cycles, n: steps."
+        figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n")))
+        alone = [name for name in alone if name not in ("T", "n")]
+    stopped = sum(not trial.complete for trial in trials)
+    caption = "A dot per trial, a bar at the mean of complete ones."
+    if stopped:
+        caption += f" Hollow: cut short ({stopped}), scored where it stopped."
+    for name in alone[:_SETTINGS_DRAWN]:
+        words = SETTING_TITLES.get(name, name)
+        body = trial_plots.effect(trials, name, f"{name}, {words}" if words != name else name)
+        figures.append(Figure(f"{words[:1].upper()}{words[1:]}", caption, body))
+    return figures
+
+
+def published_figures(table: Table) -> list[Figure]:
+    """Draw score against dollars per task and against parameters, where enough rows of a published table state them."""
+    named = {entry.system for entry in table.entries if entry.stands_out}
+    figures = []
+    for axis, name in (("cost_per_task_usd", "dollars per task"), ("params", "parameters")):
+        if sum(bool(getattr(entry, axis)) for entry in table.entries) >= _ROWS_FOR_PLOT:
+            body = scatter.cost_scatter(table.entries, axis, named=named, y_title=METRIC_TITLES[table.metric])
+            caption = "Lines: 95 % interval over items of named rows; dashed: Pareto front."
+            figures.append(Figure(f"{table.heading}, against {name}", caption, body, wide=True))
+    return figures

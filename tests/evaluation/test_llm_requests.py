@@ -1,0 +1,189 @@
+"""Language models: retries, and a budget that is never exceeded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.evaluation.llm.answers import Answers
+from orchestrator.evaluation.llm.endpoint import EndpointError
+from orchestrator.evaluation.llm.ledger import Ledger
+from orchestrator.evaluation.llm.measure import RunStatus
+from orchestrator.evaluation.llm.questions import Question
+from orchestrator.evaluation.llm.score import summarise
+from orchestrator.storage import LocalStorage
+from tests.support.llm import (
+    PRICES,
+    PUZZLES,
+    QUICK,
+    measurement,
+    oracle,
+    plan_of,
+    solution,
+)
+from tests.support.llm_server import Say, chat_server
+from trm_data import Dataset
+
+
+def test_rate_limit_is_waited_out_by_everybody(dataset: Dataset, questions: list[Question], tmp_path: Path) -> None:
+    solve = oracle(questions, set(range(PUZZLES)))
+
+    def answer(text: str, number: int) -> Say:
+        return Say(status=429, headers={"Retry-After": "1"}, body="{}") if number == 2 else solve(text, number)
+
+    with chat_server(answer) as server:
+        run, answers, ledger = measurement(dataset, server, tmp_path)
+        assert run.run(questions) is RunStatus.COMPLETE
+    refused_s = server.heard[2].at_s
+    under_way = [heard for heard in server.heard[3:] if heard.at_s < refused_s + 0.2]
+    later = [heard for heard in server.heard[3:] if heard not in under_way]
+    assert len(under_way) <= QUICK.concurrency and min(heard.at_s for heard in later) >= refused_s + 0.99
+    assert len(server.heard) == PUZZLES + 1 and answers.lost == 0
+    assert ledger.spent_usd == pytest.approx(PUZZLES * PRICES.usd(100, 200))
+
+
+def test_long_retry_after_ends_the_run_in_one_line(dataset: Dataset, questions: list[Question], tmp_path: Path) -> None:
+    body = json.dumps({"error": {"message": "daily limit"}})
+    with chat_server(lambda *_: Say(status=429, headers={"Retry-After": "7200"}, body=body)) as server:
+        run, answers, _ = measurement(dataset, server, tmp_path)
+        with pytest.raises(EndpointError, match=r"asks to wait 120 minutes \(rate limit: daily limit\)"):
+            run.run(questions)
+    assert len(server.heard) == 1 and answers.lost == 0
+
+
+BROKEN = [
+    Say(status=500, body=json.dumps({"error": {"message": "overloaded"}})),
+    Say(status=503, body="<html>busy</html>"),
+    Say(body="{"),
+    Say(body=json.dumps({"choices": []})),
+    Say(body=json.dumps({"choices": [{"message": {"content": [1]}}]})),
+    Say(hang_up=True),
+    Say(delay_s=1.0),
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=["500", "503", "cut JSON", "no choice", "no text", "hang-up", "slow"])
+def test_broken_reply_is_asked_for_again(
+    broken: Say, dataset: Dataset, questions: list[Question], tmp_path: Path
+) -> None:
+    """What may have cost money without an answer stays counted, at the most that it can have cost."""
+    solve = oracle(questions, set(range(PUZZLES)))
+    with chat_server(lambda text, number: broken if number == 4 else solve(text, number)) as server:
+        run, answers, ledger = measurement(dataset, server, tmp_path, timeout_s=0.6)
+        assert run.run(questions) is RunStatus.COMPLETE
+        assert len(server.heard) == PUZZLES + 1
+    assert answers.lost == (0 if broken.status >= 500 else 1)
+    assert ledger.spent_usd == pytest.approx(answers.spent_usd + answers.lost_usd)
+    again = Answers(LocalStorage(tmp_path))
+    assert (again.spent_usd, again.lost_usd) == pytest.approx((answers.spent_usd, answers.lost_usd))
+
+
+def test_question_that_never_gets_an_answer_is_left_for_the_next_run(
+    dataset: Dataset, questions: list[Question], tmp_path: Path
+) -> None:
+    solve = oracle(questions, set(range(PUZZLES)))
+
+    def answer(text: str, number: int) -> Say:
+        return Say(status=500, body="{}") if text == questions[5].text else solve(text, number)
+
+    with chat_server(answer) as server:
+        run, _, _ = measurement(dataset, server, tmp_path)
+        assert run.run(questions) is RunStatus.UNANSWERED
+    with chat_server(solve) as server:
+        run, _, _ = measurement(dataset, server, tmp_path)
+        assert run.run(questions) is RunStatus.COMPLETE
+        assert [heard.question for heard in server.heard] == [questions[5].text]
+
+
+def test_endpoint_that_goes_away_ends_the_run(dataset: Dataset, questions: list[Question], tmp_path: Path) -> None:
+    solve = oracle(questions, set(range(PUZZLES)))
+    with chat_server(lambda text, n: solve(text, n) if n < 3 else Say(status=502, body="gone")) as server:
+        run, answers, _ = measurement(dataset, server, tmp_path)
+        with pytest.raises(EndpointError, match="stopped answering: status 502: gone"):
+            run.run(questions)
+    assert sum(answers.get(question.item, 1) is not None for question in questions) == 3
+
+
+def test_truncated_and_unreadable_answers_are_wrong_and_counted(
+    dataset: Dataset, questions: list[Question], tmp_path: Path
+) -> None:
+    known = {question.text: question for question in questions}
+
+    def answer(text: str, _: int) -> Say:
+        item = known[text].item
+        if item == 0:
+            return Say(solution(known[text]), finish="length")
+        return Say("I give up." if item == 1 else solution(known[text]))
+
+    with chat_server(answer) as server:
+        run, answers, _ = measurement(dataset, server, tmp_path)
+        run.run(questions)
+    found = summarise(plan_of(dataset), dataset, questions, answers, 1)
+    assert (found.truncated, found.unreadable) == (1, 1)
+    assert found.metrics["exact_accuracy"] == pytest.approx((PUZZLES - 2) / PUZZLES)
+
+
+def test_newer_name_of_the_token_limit_is_used_where_it_is_asked_for(
+    dataset: Dataset, questions: list[Question], tmp_path: Path
+) -> None:
+    solve, refusal = oracle(questions, set()), "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."
+
+    def answer(text: str, number: int) -> Say:
+        refused = Say(status=400, body=json.dumps({"error": {"message": refusal}}))
+        return refused if "max_tokens" in server.heard[number].body else solve(text, number)
+
+    with chat_server(answer) as server:
+        run, _, _ = measurement(dataset, server, tmp_path)
+        assert run.run(questions) is RunStatus.COMPLETE
+        assert server.heard[-1].body["max_completion_tokens"] == 1_000 and len(server.heard) == PUZZLES + 1
+
+
+@given(
+    st.floats(0, 50),
+    st.lists(st.tuples(st.floats(0.01, 5), st.floats(0, 1)), max_size=30),
+    st.integers(1, 6),
+)
+def test_ledger_never_passes_its_limit(limit: float, questions: list[tuple[float, float]], at_once: int) -> None:
+    """Whatever the order in which answers come back, with at most `at_once` under way."""
+    ledger, under_way = Ledger(limit, 0.0), []
+    for most, share in questions:
+        if len(under_way) == at_once:
+            ledger.settle(*under_way.pop(0))
+        room = limit - ledger.spent_usd - sum(m for m, _ in under_way)
+        while under_way and most > room - 1e-9:  # it would wait for one of these to come back
+            ledger.settle(*under_way.pop(0))
+            room = limit - ledger.spent_usd - sum(m for m, _ in under_way)
+        if ledger.reserve(most):
+            under_way.append((most, most * share))
+        assert ledger.spent_usd + sum(m for m, _ in under_way) <= limit + 1e-9
+
+
+def test_run_stops_before_the_limit_and_a_higher_one_goes_on(
+    dataset: Dataset, questions: list[Question], tmp_path: Path
+) -> None:
+    most = PRICES.usd(len(questions[0].text.encode()) + 64, 1_000)
+    limit = most + 4.5 * PRICES.usd(100, 200)
+    solve = oracle(questions, set(range(PUZZLES)))
+    with chat_server(solve) as server:
+        run, answers, ledger = measurement(dataset, server, tmp_path, limit_usd=limit)
+        assert run.run(questions) is RunStatus.BUDGET
+        assert 3 <= len(server.heard) <= 5 and answers.spent_usd == ledger.spent_usd <= limit
+        first = len(server.heard)
+        run, answers, _ = measurement(dataset, server, tmp_path, limit_usd=10.0)
+        assert run.run(questions) is RunStatus.COMPLETE
+        assert len(server.heard) == PUZZLES and first < PUZZLES
+
+
+def test_uncounted_tokens_are_charged_at_the_most_that_they_can_be(
+    dataset: Dataset, questions: list[Question], tmp_path: Path
+) -> None:
+    with chat_server(lambda *_: Say("<answer></answer>", tokens=None)) as server:
+        run, answers, _ = measurement(dataset, server, tmp_path)
+        run.run(questions[:1])
+    answer = answers.get(0, 1)
+    assert answer is not None and answer.estimated
+    assert answer.usd == PRICES.usd(len(questions[0].text.encode()), 1_000)

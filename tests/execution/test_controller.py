@@ -1,0 +1,412 @@
+"""What a run survives, and what stops it: outages, full disks, failures in a row, a dead Ray, broken callbacks."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import SweepError
+from orchestrator.execution import failures
+from orchestrator.execution.controller import Controller
+from orchestrator.execution.failures import FailureStreak, persist
+from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
+from orchestrator.execution.run import run_sweep
+from orchestrator.records.failures import ExitCode
+from orchestrator.records.index import request_stop, sweep_folder
+from orchestrator.records.progress import SweepProgress, sweep_progress
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status
+from orchestrator.resources.usage import Budget
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import StorageError
+from orchestrator.sweep import Sweep
+from tests.support.execution import FakeCluster, Recorder, Script, StandIn
+from tests.support.sweeps import record_of, search, study
+
+
+class Faulty:
+    """A storage that calls `fault(operation, key)` before it does what it is asked."""
+
+    def __init__(self, inner: Storage, fault: Callable[[str, str], None], prefix: str = "") -> None:
+        self._inner, self._fault, self._prefix = inner, fault, prefix
+
+    @property
+    def url(self) -> str:
+        return self._inner.url
+
+    def sub(self, folder: str) -> Faulty:
+        return Faulty(self._inner.sub(folder), self._fault, f"{self._prefix}{folder}/")
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+
+        def call(key: str = "", *arguments: Any) -> Any:
+            self._fault(name, f"{self._prefix}{key}")
+            return method(key, *arguments)
+
+        return call
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "FIRST_PAUSE_S", 0.01)
+
+
+def run(
+    storage: Storage, sweep: Sweep, script: Script = lambda *_: "finish", *callbacks: Callback, **options: Any
+) -> tuple[SweepOutcome, StandIn]:
+    tune = StandIn(script)
+    cluster = options.pop("cluster", None) or FakeCluster()
+    execute = options.pop("execute", tune.fit)
+    outcome = run_sweep(sweep, storage, RunOptions(**options), callbacks, cluster=cluster, execute=execute)
+    return outcome, tune
+
+
+def no_space(*_: object) -> None:
+    raise StorageError("cannot write") from OSError(errno.ENOSPC, "No space left on device")
+
+
+class TestStorage:
+    def test_outage_while_the_driver_reads_or_writes_a_trial_costs_nothing(self, storage: Storage) -> None:
+        faults: list[str] = []
+
+        def fault(operation: str, key: str) -> None:
+            is_trial = "/trials/" in key and threading.current_thread().name == "tune"
+            if is_trial and len(faults) < 6:
+                faults.append(key)
+                raise StorageError("the bucket is away")
+
+        outcome, tune = run(Faulty(storage, fault), study())
+        assert len(faults) == 6
+        assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.COMPLETE
+        assert len(tune.order) == 8
+
+    def test_outage_while_a_stop_request_is_looked_for_is_no_request(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
+        asked = threading.Event()
+
+        def fault(operation: str, key: str) -> None:
+            if operation == "exists" and key.endswith("stop.json"):
+                asked.set()
+                raise StorageError("the bucket is away")
+
+        tune = StandIn(lambda *_: "finish")
+
+        def execute(controller: Controller, slots: int) -> None:
+            assert asked.wait(60)
+            tune.fit(controller, slots)
+
+        outcome, _ = run(Faulty(storage, fault), study(), execute=execute)
+        assert outcome.status is SweepStatus.COMPLETE
+
+    def test_outage_that_does_not_end_stops_cleanly_with_the_reason(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
+        monkeypatch.setattr("orchestrator.execution.driver.OUTAGE_S", 0.0)
+
+        def fault(operation: str, key: str) -> None:
+            if operation == "exists" and key.endswith("stop.json"):
+                raise StorageError("the bucket is away")
+
+        def execute(controller: Controller, slots: int) -> None:
+            assert controller.stopping.wait(60)
+
+        outcome, _ = run(Faulty(storage, fault), study(), execute=execute)
+        assert (outcome.status, outcome.reason) == (SweepStatus.STOPPED, "the bucket is away")
+        assert outcome.exit_code == ExitCode.STOPPED
+
+    def test_full_disk_stops_the_sweep_at_the_first_trial(self, storage: Storage) -> None:
+        def fault(operation: str, key: str) -> None:
+            if key.endswith("trial.json") and operation == "create":
+                no_space()
+
+        outcome, tune = run(Faulty(storage, fault), study())
+        assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
+        assert outcome.reason.startswith("cannot write") and tune.order == []
+
+    def test_full_disk_of_a_trial_stops_the_sweep_and_is_not_the_trial_s_failure(self, storage: Storage) -> None:
+        reason = "StorageError: cannot write /x: No space left on device"
+        outcome, tune = run(storage, study(), lambda *_: f"fail {reason}", max_concurrent=1)
+        assert outcome.status is SweepStatus.STOPPED and "full disk" in outcome.reason
+        assert len(tune.order) == 1
+
+    def test_persist_gives_up_at_once_where_waiting_cannot_help(self) -> None:
+        calls: list[int] = []
+
+        def write() -> None:
+            calls.append(1)
+            no_space()
+
+        with pytest.raises(StorageError):
+            persist(write, threading.Event())
+        assert len(calls) == 1
+
+    def test_persist_gives_up_when_the_sweep_is_to_stop(self) -> None:
+        stopping = threading.Event()
+
+        def write() -> None:
+            stopping.set()
+            raise StorageError("away")
+
+        with pytest.raises(StorageError, match="away"):
+            persist(write, stopping)
+
+    def test_curve_of_an_ended_trial_is_not_read_again(self, storage: Storage) -> None:
+        read: list[str] = []
+
+        def fault(operation: str, key: str) -> None:
+            if operation == "read" and "/rows-" in key:
+                read.append(key)
+
+        outcome, _ = run(Faulty(storage, fault), study(), lambda trial, start: "lose" if start < 3 else "finish")
+        assert outcome.status is SweepStatus.COMPLETE
+        assert read == []
+
+
+class TestFailures:
+    def test_failures_in_a_row_with_one_reason_stop_the_sweep(self, storage: Storage) -> None:
+        script: Script = lambda *_: "fail FileNotFoundError: /data/0x7f12 is missing"  # noqa: E731
+        outcome, tune = run(storage, study(), script, max_failures=3, max_concurrent=1)
+        assert outcome.status is SweepStatus.FAILING and outcome.exit_code == ExitCode.FAILED
+        assert len(tune.order) == 3
+        assert outcome.reason == "3 trials in a row failed with: FileNotFoundError: /data/0x7f12 is missing"
+        assert outcome.snapshot.progress == SweepProgress(planned=8, done=3, failed=3)
+        again, tune = run(storage, study(), max_concurrent=1)
+        assert again.status is SweepStatus.COMPLETE and len(tune.order) == 5
+        assert again.exit_code == ExitCode.FAILED, "three trials have no result"
+
+    @pytest.mark.parametrize("other", ["finish", "fail another reason", "diverge"])
+    def test_anything_else_in_between_ends_the_row(self, storage: Storage, other: str) -> None:
+        ends: list[str] = []
+
+        def script(trial: str, start: int) -> str:
+            ends.append("fail" if len(ends) % 3 < 2 else other)
+            return ends[-1]
+
+        outcome, tune = run(storage, study(), script, max_failures=3, max_concurrent=1)
+        assert outcome.status is SweepStatus.COMPLETE and len(tune.order) == 8
+
+    def test_trials_that_diverge_never_stop_a_sweep_but_tell_in_the_exit_code(self, storage: Storage) -> None:
+        outcome, _ = run(storage, study(), lambda *_: "diverge", max_failures=2)
+        assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.FAILED
+        assert outcome.snapshot.progress == SweepProgress(8, 8, 8)
+
+    def test_the_first_random_configurations_of_a_search_never_stop_it(self) -> None:
+        sweep = search(trials=30)
+        trial = next(iter(_planned(sweep)))
+        streak = FailureStreak(sweep, 3, num_explored=0)
+        reasons = [streak.add(record_of(trial, Status.FAILED)) for _ in range(12)]
+        assert reasons[:10] == [""] * 10 and all(reasons[10:])
+
+    def test_retries_let_a_failed_trial_run_again_so_many_times(self, storage: Storage) -> None:
+        outcome, tune = run(storage, study(), lambda trial, start: "fail" if start < 3 else "finish", retries=2)
+        assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.COMPLETE
+        assert {len(record.retries) for record in read_trials(storage, "study")} == {2}
+        assert set(tune.starts.values()) == {3}
+
+    def test_retries_end(self, storage: Storage) -> None:
+        outcome, tune = run(storage, study(), lambda *_: "fail", retries=1, max_failures=None)
+        assert outcome.snapshot.progress.failed == 8 and set(tune.starts.values()) == {2}
+
+
+def _planned(sweep: Sweep) -> list[Any]:
+    from orchestrator.search.planner import Planner
+    from tests.support.sweeps import fingerprint
+
+    planner = Planner(sweep, fingerprint, [])
+    return [planner.next()]
+
+
+class TestEnds:
+    def test_a_budget_of_two_trials_is_two_of_eight(self, storage: Storage) -> None:
+        outcome, _ = run(storage, study(), budget=Budget(trials=2))
+        progress = sweep_progress(study(), read_trials(storage, "study"))
+        assert outcome.status is SweepStatus.OUT_OF_BUDGET and outcome.exit_code == ExitCode.STOPPED
+        assert progress == outcome.snapshot.progress == SweepProgress(planned=8, done=2, failed=0)
+        assert not progress.is_complete and str(progress) == "2 of 8 trials done"
+
+    def test_a_dead_ray_is_noticed_and_ends_the_run_with_its_reason(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
+        cluster, released = FakeCluster(), threading.Event()
+
+        def execute(controller: Controller, slots: int) -> None:
+            controller.suggest()
+            cluster.failed = "Ray's raylet on this machine has died"
+            released.wait(60)  # Tune waits for its actors for ever
+
+        outcome, _ = run(storage, study(), cluster=cluster, execute=execute)
+        released.set()
+        assert outcome.status is SweepStatus.ABANDONED and outcome.exit_code == ExitCode.STOPPED
+        assert outcome.reason == "Ray's raylet on this machine has died. Run the same command again to continue"
+        assert cluster.shutdowns == [5.0], "a Ray that does not answer is not waited for"
+
+    def test_an_abandoned_stop_tells_its_cause(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("orchestrator.execution.driver.STOP_LIMIT_S", 0.0)
+        released = threading.Event()
+
+        def execute(controller: Controller, slots: int) -> None:
+            controller.fail(StorageError("the bucket is away"))
+            released.wait(60)
+
+        outcome, _ = run(storage, study(), execute=execute)
+        released.set()
+        assert (outcome.status, outcome.reason) == (SweepStatus.ABANDONED, "the bucket is away")
+
+    def test_error_of_the_executor_is_raised(self, storage: Storage) -> None:
+        def execute(controller: Controller, slots: int) -> None:
+            raise ValueError("broken")
+
+        with pytest.raises(ValueError, match="broken"):
+            run(storage, study(), execute=execute)
+
+    def test_request_to_stop_is_heard_with_its_reason(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
+
+        def execute(controller: Controller, slots: int) -> None:
+            request_stop(sweep_folder(storage, "study"), "60 of 50 USD used")
+            assert controller.stopping.wait(60)
+
+        outcome, _ = run(storage, study(), execute=execute)
+        assert (outcome.status, outcome.reason) == (SweepStatus.STOPPED, "60 of 50 USD used")
+
+
+class Broken(Callback):
+    """Fail in every event."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            raise_error = object.__getattribute__(self, "_raise")
+            return lambda *_: raise_error(name)
+        return object.__getattribute__(self, name)
+
+    def _raise(self, name: str) -> None:
+        raise KeyError(f"{name}: [/pytorch/gloo/transport.cc] is not markup")
+
+
+class TestCallbacks:
+    def test_events_come_in_order_from_the_calling_thread(self, storage: Storage) -> None:
+        recorder = Recorder()
+        run(storage, study(), lambda *_: "finish", recorder, max_concurrent=1)
+        starts_and_ends = [event for n in range(1, 9) for event in ("trial start", f"trial end {n}/8")]
+        assert recorder.events == ["start", *starts_and_ends, "end complete"]
+        assert recorder.threads == {threading.current_thread().name}
+
+    def test_a_callback_that_raises_is_logged_once_and_stops_nothing(
+        self, storage: Storage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        recorder = Recorder()
+        outcome, _ = run(storage, study(), lambda *_: "finish", Broken(), recorder)
+        assert outcome.status is SweepStatus.COMPLETE and recorder.events[-1] == "end complete"
+        logged = [record.getMessage() for record in caplog.records if "Broken.on_trial_end" in record.getMessage()]
+        assert len(logged) == 1
+
+    def test_snapshots_may_be_read_while_another_thread_changes_the_sweep(self, storage: Storage) -> None:
+        taken: list[SweepSnapshot] = []
+        errors: list[BaseException] = []
+        tune = StandIn(lambda *_: "finish")
+
+        def execute(controller: Controller, slots: int) -> None:
+            def read() -> None:
+                try:
+                    while not done.is_set():
+                        taken.append(controller.snapshot())
+                        controller.budget_exceeded()
+                except BaseException as error:
+                    errors.append(error)
+
+            done = threading.Event()
+            readers = [threading.Thread(target=read) for _ in range(4)]
+            for reader in readers:
+                reader.start()
+            tune.fit(controller, slots)
+            done.set()
+            for reader in readers:
+                reader.join()
+
+        outcome, _ = run(storage, study(seeds=5), execute=execute, budget=Budget(trials=100))
+        assert errors == [] and outcome.status is SweepStatus.COMPLETE
+        assert all(len(snapshot.trials) >= snapshot.progress.done for snapshot in taken)
+        counts = [snapshot.progress.done for snapshot in taken]
+        assert counts[0] == 0 and len(taken[0].trials) <= 1, "an old snapshot does not change"
+
+    def test_slow_sampler_holds_up_no_snapshot(self, storage: Storage) -> None:
+        """A Gaussian process takes a second to choose: displays and the budget do not wait for it."""
+        chosen = threading.Event()
+        tune = StandIn(lambda *_: "finish")
+
+        def execute(controller: Controller, slots: int) -> None:
+            planner = controller._planner
+            suggest = planner.suggest
+
+            def slow() -> Any:
+                reader = threading.Thread(target=lambda: (controller.snapshot(), chosen.set()))
+                reader.start()
+                assert chosen.wait(60), "the snapshot waits for the sampler"
+                reader.join()
+                return suggest()
+
+            planner.suggest = slow  # type: ignore[method-assign]
+            tune.fit(controller, slots)
+
+        outcome, _ = run(storage, search(), execute=execute)
+        assert outcome.status is SweepStatus.COMPLETE and outcome.best is not None
+
+
+class TestLog:
+    def test_every_change_of_state_is_in_the_sweep_s_own_log(self, storage: Storage, tmp_path: Path) -> None:
+        script: Script = lambda trial, start: "lose" if start == 1 else "fail"  # noqa: E731
+        log, level = tmp_path / "sweeps" / "study" / "driver.log", logging.getLogger("orchestrator").level
+        run(storage, study(), script, max_failures=None, max_concurrent=1, budget=Budget(trials=1))
+        first = log.read_text()
+        for text in ("study: started", "started on CPU", "requeued: lost", "failed (boom)", "study: out of budget"):
+            assert text in first, text
+        run(storage, study(), max_concurrent=1)
+        assert log.read_text().startswith(first) and "study: complete" in log.read_text()
+        assert logging.getLogger("orchestrator").level == level
+
+    def test_an_object_store_gets_numbered_segments(self, storage: Storage) -> None:
+        plain = Faulty(storage, lambda operation, key: None)
+        for _ in range(2):
+            run(plain, study(seeds=1))
+        keys = storage.list("sweeps/study/driver")
+        assert keys == ["sweeps/study/driver/0001.log"], "the second run found nothing to do and logged nothing"
+        run(plain, study(seeds=1, name="other"), lambda *_: "diverge")
+        assert b"diverged" in storage.read("sweeps/other/driver/0001.log")
+
+    def test_a_log_that_cannot_be_written_stops_nothing(self, storage: Storage) -> None:
+        def fault(operation: str, key: str) -> None:
+            if "/driver/" in key or key.endswith("/driver"):
+                raise StorageError("the bucket is away")
+
+        outcome, _ = run(Faulty(storage, fault), study(seeds=1))
+        assert outcome.status is SweepStatus.COMPLETE
+
+
+def test_another_driver_that_took_over_ends_this_one(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.storage.lease.HEARTBEAT_S", 0.05)
+
+    def execute(controller: Controller, slots: int) -> None:
+        assert controller.stopping.wait(60)
+
+    def take_over(operation: str, key: str) -> None:
+        if operation == "replace_if" and key.endswith("study/lock.json"):
+            storage.write("sweeps/study/lock.json", b'{"host": "other", "pid": 1, "beat_s": 0, "started_s": 0}')
+
+    with pytest.raises(SweepError, match="another driver took over"):
+        run(Faulty(storage, take_over), study(), execute=execute)

@@ -1,0 +1,203 @@
+"""GPU-hours, cost, energy and duration: the same figures for the budget, the plan, the leaderboard and MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
+from orchestrator.resources import placement
+from orchestrator.resources.usage import (
+    SILENT_S,
+    Cost,
+    attempt_usage,
+    mean_cost,
+    measured_kwh,
+    price_per_gpu_hour,
+    spending,
+    trial_cost,
+)
+from orchestrator.results.dataframe import frame_of
+from orchestrator.tracking import mlflow_view
+from trm_model.config import TrialConfig
+
+HOUR = 3600.0
+H100_USD, H100_SPOT_USD, L40S_USD = 6.88, 2.54, 1.861  # infra/catalogue/prices.csv, per GPU
+
+
+DATASET = DatasetInfo(benchmark="sudoku-6x6-generated", fingerprint="f")
+
+
+def attempt(start_s: float, end_s: float | None = None, elapsed_s: float | None = None, **start: Any) -> Attempt:
+    begun = {"started_s": start_s, "device": "cuda", "gpu_type": "H100", "gpu_count": 1.0, "from_step": 0, **start}
+    end = {"status": "finished", "step": 1, "ended_s": end_s, "elapsed_s": elapsed_s}
+    return Attempt(1, AttemptStart.parse(begun), None if end_s is None else AttemptEnd.parse(end))
+
+
+def record(*attempts: Attempt, rows: list[Row] | None = None, status: Status = Status.INTERRUPTED) -> TrialRecord:
+    return TrialRecord("t", "sweep", "study", "T=1", TrialConfig(), DATASET, status, 0, rows or [], list(attempts))
+
+
+def row(time_s: float, split: str = "train", **metrics: float) -> Row:
+    return Row(1, time_s, split, {"loss": 1.0, **metrics})
+
+
+KILLED_IN_THE_EVENING = record(
+    attempt(18 * HOUR),
+    attempt(32 * HOUR, 32 * HOUR + 1800),
+    rows=[row(18 * HOUR + 300), row(18 * HOUR + 600), row(32 * HOUR + 900)],
+    status=Status.FINISHED,
+)
+"""Killed at 18:10, resumed at 8:00 the next day for half an hour: 40 minutes of one H100."""
+
+
+def test_the_night_between_a_kill_and_the_resumption_is_charged_by_nobody() -> None:
+    hours, usd = 40 / 60, 40 / 60 * H100_USD
+    spent = spending([KILLED_IN_THE_EVENING], now_s=33 * HOUR)
+    assert (spent.gpu_hours, spent.usd) == pytest.approx((hours, usd))
+    cost = trial_cost(KILLED_IN_THE_EVENING)
+    assert cost and (cost.gpu_hours, cost.usd) == pytest.approx((hours, usd))
+    frame = frame_of([KILLED_IN_THE_EVENING])
+    assert (frame.gpu_hours[0], frame.usd[0]) == pytest.approx((hours, usd))
+    logged = mlflow_view.costs(KILLED_IN_THE_EVENING)
+    assert (logged["cost/gpu_hours"], logged["cost/usd"]) == pytest.approx((hours, usd))
+
+
+def test_a_lost_attempt_that_wrote_nothing_costs_nothing() -> None:
+    assert [use.duration_s for use in attempt_usage(record(attempt(0), attempt(HOUR, 2 * HOUR)))] == [0, HOUR]
+
+
+def test_a_lost_attempt_lasts_at_most_until_its_successor_starts() -> None:
+    """Its last row carries the clock of another machine, which is ahead."""
+    killed = record(attempt(0), attempt(600, 700), rows=[row(100), row(599)])
+    assert attempt_usage(killed)[0].duration_s == 599
+    overlapping = dataclasses.replace(killed, rows=[row(100), row(5000)])
+    assert attempt_usage(overlapping)[0].duration_s == 100
+
+
+def test_a_running_attempt_is_charged_until_now_unless_it_fell_silent() -> None:
+    running = record(attempt(0), rows=[row(HOUR)], status=Status.RUNNING)
+    assert spending([running], HOUR + SILENT_S - 1).gpu_hours == pytest.approx(1 + (SILENT_S - 1) / HOUR)
+    assert spending([running], 50 * HOUR).gpu_hours == 1
+    assert spending([running], HOUR - 1).gpu_hours == 1, "a clock that steps back takes nothing away"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "rows", "seconds"),
+    [
+        ([attempt(1000, 400)], [], 0),  # back before the start
+        ([attempt(1000, 1500)], [row(1200), row(1100), row(1400)], 500),  # back by 100 s, which count once
+        ([attempt(1000, 900)], [row(1200)], 200),  # back after the last row
+        ([attempt(0, 40_000, elapsed_s=600.0)], [row(300)], 600),  # a monotonic clock was recorded
+        # Forward by ten hours within ten minutes of training.
+        ([attempt(0)], [row(300, train_s=290.0), row(36_600, train_s=590.0)], 600),
+        # An evaluation of an hour is no step of the clock.
+        ([attempt(0)], [row(300, train_s=290.0), row(3900, "validation", train_s=290.0)], 3900),
+    ],
+)
+def test_a_clock_that_steps_is_not_charged(attempts: list[Attempt], rows: list[Row], seconds: float) -> None:
+    assert attempt_usage(record(*attempts, rows=rows))[0].duration_s == pytest.approx(seconds)
+
+
+def test_rows_that_were_inherited_from_a_shorter_trial_are_not_its_own_time() -> None:
+    extended = record(attempt(10_000, 10_600), rows=[row(10), row(5000), row(10_300)])
+    assert attempt_usage(extended)[0].duration_s == 600
+
+
+@pytest.mark.parametrize(
+    ("start", "hours"),
+    [
+        ({"gpu_count": 0.25}, 0.25),
+        ({"gpu_count": 2.0}, 2.0),
+        ({"device": "cpu", "gpu_count": 0.0, "gpu_type": None}, 0.0),
+        ({"device": "cpu", "gpu_count": 1.0}, 1.0),  # reserved and paid for, though it trained on the CPU
+        ({"gpu_count": 0.0}, 1.0),  # nothing was reserved, and it trained on the GPU all the same
+        ({"gpu_count": None, "gpu_type": None, "gpu_name": "NVIDIA L40S"}, 1.0),  # `trm train`
+    ],
+)
+def test_gpu_hours_are_those_of_the_share_that_was_used(start: dict[str, Any], hours: float) -> None:
+    used = record(attempt(0, HOUR, **start))
+    cost = trial_cost(used)
+    assert spending([used], HOUR).gpu_hours == hours == (cost.gpu_hours if cost else 0.0)
+
+
+def test_a_market_without_a_price_costs_as_much_as_on_demand_everywhere() -> None:
+    assert price_per_gpu_hour("H100", "spot") == H100_SPOT_USD
+    assert price_per_gpu_hour("H100") == price_per_gpu_hour("H100", "reserved-by-a-friend") == H100_USD
+    assert price_per_gpu_hour("Imaginary 9000", "spot") is None and price_per_gpu_hour(None) is None
+    for market, usd in (("spot", H100_SPOT_USD), ("reserved-by-a-friend", H100_USD), (None, H100_USD)):
+        used = record(attempt(0, HOUR, market=market))
+        cost = trial_cost(used)
+        assert cost and spending([used], HOUR).usd == cost.usd == usd
+
+
+def test_a_gpu_without_a_price_is_counted_apart_and_preferred_last() -> None:
+    used = record(attempt(0, HOUR), attempt(HOUR, 2 * HOUR, gpu_type="Imaginary 9000"))
+    spent, cost = spending([used], 3 * HOUR), trial_cost(used)
+    assert (spent.gpu_hours, spent.usd, spent.unpriced_gpu_hours) == (2, H100_USD, 1)
+    assert cost == Cost(2, None, None)
+    asked = placement.parse_gpu("L40S|H100").model_copy(update={"gpu_type": "Imaginary 9000|H100|L40S"})
+    found = placement.candidates(asked, (), speed=lambda name: 1.0)
+    assert [one.gpu_types[0] for one in found] == ["L40S", "H100", "Imaginary 9000"]
+
+
+def test_measured_energy_is_the_trial_s_share_already_and_is_counted_once() -> None:
+    rows = [row(60, "system", gpu_energy_joules=0.9e6), row(120, "system", gpu_energy_joules=1.8e6)]
+    shared = record(attempt(0, 120, gpu_count=0.25), rows=rows)
+    cost = trial_cost(shared)
+    assert cost and cost.is_measured and cost.kwh == pytest.approx(0.5) and measured_kwh(shared) == pytest.approx(0.5)
+    resumed = record(attempt(0), attempt(1000, 1100), rows=[*rows, row(1050, "system", gpu_energy_joules=1.8e6)])
+    assert measured_kwh(resumed) == pytest.approx(1.0), "the counter starts at 0 in every attempt"
+    half = record(attempt(0, HOUR), attempt(2 * HOUR, 3 * HOUR), rows=rows)
+    cost = trial_cost(half)
+    assert cost and not cost.is_measured and cost.kwh == pytest.approx(2 * 0.7), "700 W for two hours"
+
+
+def test_the_mean_of_two_priced_seeds_is_the_half_of_their_sum() -> None:
+    seeds = [record(attempt(0, HOUR)), record(attempt(0, 3 * HOUR, market="spot"))]
+    assert mean_cost([trial_cost(seed) for seed in seeds]) == Cost(
+        gpu_hours=2.0, usd=pytest.approx((6.88 + 3 * 2.54) / 2), kwh=pytest.approx((0.7 + 2.1) / 2)
+    )
+    three = [Cost(1.0, 2.0, 3.0, True), Cost(1.0, 3.0, 3.0, True), Cost(4.0, 7.0, 9.0, False)]
+    assert mean_cost(three) == Cost(2.0, 4.0, 5.0, False)
+    assert mean_cost([*three, None]) is None and mean_cost([]) is None
+    assert mean_cost([Cost(1.0, None, 1.0), Cost(2.0, 1.0, 1.0)]) == Cost(1.5, None, 1.0)
+
+
+TIMES = st.floats(0, 1e6)
+
+
+@given(
+    starts=st.lists(TIMES, min_size=1, max_size=4),
+    ends=st.lists(st.none() | TIMES, min_size=4, max_size=4),
+    times=st.lists(TIMES, max_size=8),
+    now_s=TIMES,
+    status=st.sampled_from([Status.RUNNING, Status.INTERRUPTED, Status.FINISHED]),
+)
+def test_no_record_is_charged_a_negative_time_or_one_beyond_its_successor(
+    starts: list[float], ends: list[float | None], times: list[float], now_s: float, status: Status
+) -> None:
+    attempts = [attempt(start, end) for start, end in zip(starts, ends, strict=False)]
+    trial = record(*attempts, rows=[row(time) for time in times], status=status)
+    uses = attempt_usage(trial, now_s)
+    assert len(uses) == len(attempts) and all(use.duration_s >= 0 and use.gpu_hours >= 0 for use in uses)
+    for use, own, successor in zip(uses, attempts, attempts[1:], strict=False):
+        if own.end is None:
+            limit = successor.start.started_s - own.start.started_s
+            assert use.duration_s <= max(0.0, limit) + 1e-6
+    spent = spending([trial], now_s)
+    assert spent.gpu_hours == pytest.approx(sum(use.gpu_hours for use in uses)) and spent.wall_hours >= 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5), st.sampled_from([0.1, 0.5, 1.0, 2.0])), max_size=5))
+def test_spending_is_the_sum_over_trials(parts: list[tuple[float, float, float]]) -> None:
+    trials = [record(attempt(start, start + length, gpu_count=share)) for start, length, share in parts]
+    together = spending(trials, 2e5)
+    alone = [spending([trial], 2e5) for trial in trials]
+    assert together.gpu_hours == pytest.approx(sum(one.gpu_hours for one in alone))
+    assert together.usd == pytest.approx(sum(one.usd for one in alone))
+    assert together.usd == pytest.approx(sum(length * share / HOUR * H100_USD for _, length, share in parts))

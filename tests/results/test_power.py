@@ -1,0 +1,103 @@
+"""Power and sample sizes: beside statsmodels, G*Power's tables, and simulations of the very tests."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from statsmodels.stats.power import TTestIndPower, TTestPower
+
+from orchestrator.results.power import PairedPower, WelchPower, detectable_gap, seeds_needed
+from orchestrator.results.seed_test import SeedTest
+from orchestrator.results.stats import Comparison
+
+
+@pytest.mark.parametrize("seeds", [10, 26, 64])
+def test_power_of_equal_groups_is_that_of_the_t_test(seeds: int) -> None:
+    """With equal spreads and sizes Welch's test loses almost nothing against Student's from ten values on."""
+    power = WelchPower((1.0, 1.0), (seeds, seeds), 0.05)
+    for effect in (0.3, 0.8, 1.5):
+        expected = TTestIndPower().power(effect, nobs1=seeds, alpha=0.05)
+        assert power(effect) == pytest.approx(expected, abs=0.008)
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 394), (0.5, 64), (0.8, 26)])
+def test_seeds_needed_are_those_of_cohens_classes(effect: float, seeds: int) -> None:
+    """G*Power 3.1, two-sided t test, alpha 0.05, power 0.80: 394, 64, 26 per group for Cohen's small, medium, large."""
+    needed = seeds_needed(effect, lambda count: WelchPower((1.0, 1.0), (count, count), 0.05))
+    assert needed == pytest.approx(seeds, abs=1)
+
+
+@pytest.mark.parametrize("count", [8, 20])
+def test_paired_power_equals_statsmodels(count: int) -> None:
+    power = PairedPower(2.0, count, 0.05)
+    for difference in (0.5, 1.5, 3.0):
+        assert power(difference) == pytest.approx(
+            TTestPower().power(difference / 2.0, nobs=count, alpha=0.05), abs=1e-6
+        )
+    assert power(power.detectable()) == pytest.approx(0.8, abs=1e-6)
+    assert PairedPower(1.0, 10, 0.05)(1_000) == 1.0
+
+
+@pytest.mark.parametrize("spreads", [(1.0, 1.0), (4.0, 0.5)])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 12])
+@pytest.mark.parametrize("counts", [(3, 3), (5, 5), (4, 9)])
+def test_detectable_difference_is_significant_in_80_per_cent(
+    spreads: tuple[float, float], counts: tuple[int, int], level: float
+) -> None:
+    """Simulated with scipy's own Welch test."""
+    truth = WelchPower(spreads, counts, level).detectable()
+    rng, rounds = np.random.default_rng(3), 20_000
+    first = rng.normal(truth, spreads[0], (rounds, counts[0]))
+    second = rng.normal(0, spreads[1], (rounds, counts[1]))
+    p_values = scipy_stats.ttest_ind(first, second, axis=1, equal_var=False).pvalue
+    assert 0.785 <= np.mean(p_values < level) <= 0.815
+
+
+@pytest.mark.parametrize(("share", "items"), [(0.05, 120), (0.4, 400), (0.874, 1_000), (0.02, 100), (0.9, 20_000)])
+def test_detectable_gap_is_significant_in_80_per_cent(share: float, items: int) -> None:
+    """Simulated counts and a z test written out here; small counts are discrete, so the power has steps."""
+    gap = detectable_gap(share, items)
+    centre = min(max(share, gap / 2), 1 - gap / 2)
+    rng = np.random.default_rng(4)
+    first, second = (rng.binomial(items, centre + side * gap / 2, 200_000) for side in (1, -1))
+    pooled = (first + second) / (2 * items)
+    error = np.sqrt(2 * pooled * (1 - pooled) / items)
+    z = np.divide(first / items - second / items, error, out=np.zeros(len(error)), where=error > 0)
+    assert 0.77 <= np.mean(np.abs(z) > 1.959964) <= 0.83
+
+
+@pytest.mark.parametrize(("share", "items", "gap"), [(0.4, 400, 9.7), (0.85, 1000, 4.5), (0.874, 422_786, 0.2)])
+def test_detectable_gap_of_the_public_test_sets(share: float, items: int, gap: float) -> None:
+    """Two-sided z test of proportions, alpha 0.05, power 0.80; e.g. R: power.prop.test(400, .351, power = .8)."""
+    assert 100 * detectable_gap(share, items) == pytest.approx(gap, abs=0.06)
+
+
+def test_seeds_needed_at_the_edges() -> None:
+    assert seeds_needed(0.0, lambda count: WelchPower((1.0, 1.0), (count, count), 0.05)) is None
+    assert seeds_needed(100.0, lambda count: WelchPower((1.0, 1.0), (count, count), 0.05)) == 2
+
+
+def of(scores: list[float], level: float) -> tuple[SeedTest, Comparison]:
+    first = dict(enumerate(scores))
+    second = {seed: score - 2.0 + 0.1 * (-1) ** seed for seed, score in first.items()}
+    test = SeedTest(first, second, resolution=0.1)
+    return test, test.compare(level)
+
+
+def test_paired_and_welch_have_the_power_of_the_test_that_was_chosen() -> None:
+    scores = [90.0, 84.0, 88.0, 80.0, 93.0, 86.0, 82.0, 91.0]
+    paired, compared = of(scores, 0.01)
+    assert paired.method == "paired by seed" and not compared.interval.low <= 0 <= compared.interval.high
+    assert paired.detectable(0.01) < 0.3 and paired.seeds_needed(2.0, 0.01) in (2, 3)
+    welch, _ = of(scores[:4], 0.01)
+    assert welch.method == "Welch" and welch.detectable(0.01) > 10
+    assert welch.detectable(0.01) > welch.detectable(0.05)
+
+
+def test_runs_without_spread_have_the_power_that_their_resolution_leaves() -> None:
+    test = SeedTest({0: 95.0, 1: 95.0}, {0: 92.0, 1: 92.0}, resolution=0.5)
+    compared = test.compare(0.05)
+    assert compared.p_value > 0 and math.isfinite(test.detectable(0.05)) and test.detectable(0.05) > 0.5

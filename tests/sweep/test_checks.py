@@ -1,0 +1,165 @@
+"""What a sweep refuses when it is made, in one line with the remedy, and what old records may still contain."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.errors import SweepError
+from orchestrator.execution.options import RunOptions
+from orchestrator.execution.run import run_sweep
+from orchestrator.records.index import find_definition
+from orchestrator.resources.estimate import estimate
+from orchestrator.search.planner import Planner
+from orchestrator.storage import open_storage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep import Confirm, ResourceRule, Resources, Sweep, Variant, choice, log_uniform, uniform
+from orchestrator.sweep.definition import PASS_AT, measured_metrics
+from orchestrator.sweep.trials import cells, study_trials
+from tests.support.sweeps import attempted, fingerprint, search, study, tiny_config
+from trm_data.errors import ConfigError
+from trm_model.evaluation.evaluate import PASS_AT as MEASURED_PASS_AT
+
+TWINS = (Variant(name="a", settings={"T": 2}), Variant(name="b", settings={"model.cycles": 2}))
+NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"T": 3}))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: search(metric="exact_acuracy"), "is not measured. Did you mean 'exact_accuracy'"),
+        (lambda: search(metric="pass@2"), "metric='pass@2' is not measured"),
+        (lambda: study(metric="accuracy"), "metric='accuracy' is not measured"),
+        (lambda: search(space={"lr": uniform(5e-3, float("inf"))}), "must be finite"),
+        (lambda: search(space={"lr": uniform(float("-inf"), 1)}), "must be finite"),
+        (lambda: search(space={"lr": uniform(float("nan"), 1)}), "must be finite"),
+        (lambda: search(space={"lr": log_uniform(1e-2, 1e-4)}), "must be below"),
+        (lambda: study(space={"lr": choice(1e-3, float("inf"))}), "inf is no value"),
+        (lambda: study(variants=(Variant(name="x", settings={"lr": float("inf")}),)), "lr=inf is not finite"),
+        (lambda: study(space={"T": choice(1, 1.0, 2)}), "two values of model.cycles are the same setting"),
+        (lambda: study(space={}, variants=TWINS), "variants 'a' and 'b' have equal settings"),
+        (lambda: study(space={}, variants=NAMESAKES), "two variants are named 'a'"),
+        (lambda: search(confirm=Confirm(controls=TWINS)), "controls 'a' and 'b' have equal settings"),
+        (lambda: search(confirm=Confirm(controls=NAMESAKES)), "two controls are named 'a'"),
+        (lambda: study(variants=(Variant(name="a\x1b[31mb", settings={"T": 3}),)), "cannot be printed"),
+        (lambda: search(variants=(Variant(name="a", settings={"T": 3}),)), "Confirm(controls=...)"),
+        (lambda: study(trials=3), "'trials' is for kind='search'"),
+        (lambda: search(minimise=("train_s", "train_s")), "names a cost twice"),
+        (lambda: search(warm_start=("search",)), "the sweep itself"),
+        (lambda: study(forbidden=({"T": "one"},)), "model.cycles='one'"),
+        (lambda: study(only_if={"n": {"T": 0}}), "model.cycles=0"),
+        (lambda: study(forbidden=({},)), "a condition without settings"),
+        (lambda: study(resource_rules=(ResourceRule(when={"T": "x"}, resources=Resources()),)), "T='x'"),
+        (lambda: study(resource_rules=(ResourceRule(when={"cycels": 1}, resources=Resources()),)), "cycels"),
+        (lambda: Resources(cpus=float("inf")), "finite"),
+        (lambda: Resources(gpus=1, gpu_type="H100 or L40S"), "gpu_type"),
+        (lambda: search(space={"optimizer.betas": choice((0.9, 0.95), (0.9, 0.99))}), "cannot choose among lists"),
+        (lambda: study(space={"data.benchmark": choice("sudoku-4x4", "sudoku-5x5")}), "sudoku-5x5"),
+    ],
+)  # fmt: skip
+def test_what_would_fail_later_is_refused_in_the_definition(make: Any, message: str) -> None:
+    with pytest.raises((ValueError, ConfigError)) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train", "Train", "published"])
+def test_names_that_mean_something_else_are_reserved(name: str) -> None:
+    with pytest.raises(ValueError, match="is reserved for"):
+        study(name=name)
+    assert study(name=f"{name}-2").name == f"{name}-2"
+
+
+def test_a_bad_cell_is_named_with_the_way_out() -> None:
+    heads = {"model.hidden_size": choice(16, 20), "model.num_heads": choice(2, 4)}
+    base = tiny_config(**{"model.mixer": "attention", "model.positions": "none"})
+    with pytest.raises(ConfigError, match=r"cell 'hidden_size=20 num_heads=4' cannot run") as caught:
+        study(base=base, space=heads)
+    assert "'forbidden'" in str(caught.value)
+    left = study(base=base, space=heads, forbidden=({"model.num_heads": 4},))
+    assert [cell for _, cell in cells(left)] == [
+        {"model.hidden_size": 16, "model.num_heads": 2},
+        {"model.hidden_size": 20, "model.num_heads": 2},
+    ]
+
+
+def test_metrics_that_may_be_searched_for_are_those_that_a_trial_measures(tmp_path: Path) -> None:
+    config = tiny_config(**{"optimizer.further_ema_rates": (0.9,), "train.max_steps": 2})
+    record = attempted(open_storage(str(tmp_path)), config, {})
+    assert record.result is not None
+    assert sorted(measured_metrics(config)) == sorted(record.result.metrics)
+    assert PASS_AT == MEASURED_PASS_AT
+    arc = measured_metrics(tiny_config(**{"data.benchmark": "arc-agi-1", "data.blanks": None}))
+    assert {"pass@2", "task_pass@1000"} <= set(arc) and "valid_accuracy" not in arc
+
+
+def test_a_recorded_definition_that_would_be_refused_today_is_still_read(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    plain = study(space={}, variants=TWINS[:1]).plain()
+    plain |= {"name": "train", "metric": "gone", "variants": [twin.plain() for twin in TWINS]}
+    storage.write("sweeps/train/sweep.json", to_json_bytes(plain))
+    sweep = find_definition(storage, "train")
+    assert sweep is not None and sweep.metric == "gone"
+    assert [name for name, _ in cells(sweep)] == ["a"], "one configuration is one cell"
+
+
+def test_plan_and_run_expand_the_same_trials_where_a_variant_repeats_a_cell(tmp_path: Path) -> None:
+    sweep = study(variants=(Variant(name="again", settings={"T": 2, "n": 1}), Variant(name="new", settings={"T": 3})))
+    plan = estimate(sweep, open_storage(str(tmp_path)))
+    planner = Planner(sweep, fingerprint, [])
+    started = list(iter(planner.next, None))
+    assert plan.num_trials == planner.total == len(started) == 2 * (4 + 1)
+    assert [cell.family for cell in plan.cells] == ["T=1 n=1", "T=1 n=2", "T=2 n=1", "T=2 n=2", "new"]
+    assert len({trial.trial_id for trial in study_trials(sweep, fingerprint)}) == 10
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"resources": Resources(cpus=10_000)},
+        {"resource_rules": (ResourceRule(when={"T": 2}, resources=Resources(cpus=10_000)),)},
+    ],
+)
+def test_more_cpus_than_the_machine_has_are_refused_before_anything_is_written(
+    tmp_path: Path, resources: dict[str, Any]
+) -> None:
+    sweep, storage = study(**resources), open_storage(str(tmp_path))
+    message = f"needs 10000 CPUs, and this machine has {os.cpu_count()}"
+    with pytest.raises(SweepError, match=message):
+        estimate(sweep, storage)
+    with pytest.raises(SweepError, match=message):
+        run_sweep(sweep, storage, RunOptions())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_definition_of_a_name_says_how_to_narrow_a_question(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+    with pytest.raises(SweepError, match=r"space.model.cycles.values: \(1, 2\) -> \(1,\)|model.cycles") as caught:
+        run_sweep(study(space={"T": choice(1), "n": choice(1, 2)}), storage, RunOptions())
+    assert "--name" in str(caught.value) and "--reuse" in str(caught.value)
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["--recipe", "sudoku-mini", "--cpus", "10000"], "needs 10000 CPUs"),
+        (["--recipe", "sudoku-mini", "--name", "train"], "the name 'train' is reserved"),
+        (["--recipe", "sudoku-mini", "--set", "lr=inf"], "lr=inf is not finite"),
+        (["--recipe", "sudoku-mini", "--vary", "T=1,1.0"], "the same setting"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep", "plan", *arguments, "--storage", str(tmp_path)])
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and message in error and error.count("\n") == 1, error
+
+
+def test_any_gpu_is_taken_by_its_label_and_its_price_and_time_are_said_to_be_unknown(tmp_path: Path) -> None:
+    sweep = study(resources=Resources(gpus=1, gpu_type="RTX4090"))
+    [*_, cost] = estimate(sweep, open_storage(str(tmp_path))).costs
+    assert (cost.device, cost.usd, cost.device_hours) == ("RTX4090", None, None)
+    assert "unknown before its first trial" in cost.basis
+    assert Sweep.parse(sweep.plain()) == sweep

@@ -1,0 +1,114 @@
+"""The cells of a space: the grid is what a brute-force filter leaves, and it is made one cell at a time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.resources.estimate import MAX_STUDY_CELLS, estimate
+from orchestrator.storage import open_storage
+from orchestrator.sweep import choice, integers, uniform
+from orchestrator.sweep.domains import Choice, Condition
+from orchestrator.sweep.settings import get_setting
+from orchestrator.sweep.space import Space
+from orchestrator.sweep.trials import cells
+from tests.support.sweeps import study, tiny_config
+
+PATHS = ("model.cycles", "model.latent_steps", "model.supervision_steps", "seed")
+BASE = tiny_config()
+values = st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True)
+conditions = st.dictionaries(
+    st.sampled_from(PATHS),
+    st.integers(1, 4) | st.lists(st.integers(1, 4), min_size=1, max_size=2).map(tuple),
+    min_size=1,
+)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> Space:
+    axes = {path: Choice(values=tuple(draw(values))) for path in PATHS if draw(st.booleans())}
+    only_if: dict[str, Condition] = {}
+    for index, path in enumerate(axes):
+        earlier = list(axes)[:index]
+        if earlier and draw(st.booleans()):
+            only_if[path] = {draw(st.sampled_from(earlier)): draw(st.integers(1, 4))}
+    return Space(BASE, axes, only_if, tuple(draw(st.lists(conditions, max_size=2))))
+
+
+def brute_force(space: Space) -> list[dict[str, Any]]:
+    """Every combination, without inactive axes, without forbidden ones, each once."""
+
+    def holds(condition: Condition, cell: dict[str, Any]) -> bool:
+        pairs = ((cell.get(path, get_setting(BASE, path)), wanted) for path, wanted in condition.items())
+        return all(value in wanted if isinstance(wanted, tuple) else value == wanted for value, wanted in pairs)
+
+    found: list[dict[str, Any]] = []
+    for combination in itertools.product(*(domain.spread() for domain in space.axes.values())):
+        cell: dict[str, Any] = {}
+        for path, value in zip(space.axes, combination, strict=True):
+            if path not in space.only_if or holds(space.only_if[path], cell):
+                cell[path] = value
+        if cell not in found and not any(holds(condition, cell) for condition in space.forbidden):
+            found.append(cell)
+    return found
+
+
+@given(space=spaces(), seed=st.integers(0, 99))
+def test_grid_size_sample_and_draws_are_those_of_the_filtered_product(space: Space, seed: int) -> None:
+    expected = brute_force(space)
+    assert list(space.grid()) == expected
+    assert space.size() == len(expected) == space.max_cells()
+    for count in (1, 2, 100):
+        sample = space.sample(count, seed)
+        assert len(sample) == min(count, len(expected)) and all(cell in expected for cell in sample)
+        assert len({repr(cell) for cell in sample}) == len(sample)
+    drawn = space.random(random.Random(seed))
+    assert drawn in expected if expected else drawn is None
+
+
+@given(space=spaces())
+def test_every_cell_is_recognised_in_its_configuration(space: Space) -> None:
+    for cell in space.grid():
+        config = BASE.model_copy(update={"seed": cell.get("seed", BASE.seed)})
+        model = {path.removeprefix("model."): value for path, value in cell.items() if path.startswith("model.")}
+        config = config.model_copy(update={"model": config.model.model_copy(update=model)})
+        assert space.cell_of(config) == cell and space.holds(cell)
+
+
+def test_ranges_count_with_three_values_each_of_them_once() -> None:
+    assert list(Space(BASE, {"model.cycles": integers(1, 2)}).grid()) == [{"model.cycles": 1}, {"model.cycles": 2}]
+    assert Space(BASE, {"model.cycles": integers(1, 9)}).max_cells() == 9
+    assert Space(BASE, {"optimizer.weight_decay": uniform(0, 1)}).max_cells() is None
+    assert Space(BASE, {"optimizer.weight_decay": uniform(0, 1)}).size() == 3
+
+
+MILLION = {
+    "T": choice(*range(1, 11)),
+    "n": choice(*range(1, 11)),
+    "N_sup": choice(*range(1, 11)),
+    "aug": choice(*range(10)),
+    "seed": choice(*range(10)),
+    "data.build_seed": choice(*range(10)),
+}
+
+
+def test_a_million_cells_are_planned_from_a_sample_and_expanded_one_by_one(tmp_path: Any) -> None:
+    sweep = study(space=MILLION, seeds=3)
+    plan = estimate(sweep, open_storage(str(tmp_path)), max_concurrent=2)
+    assert (plan.num_cells, plan.num_trials, len(plan.cells)) == (10**6, 3 * 10**6, MAX_STUDY_CELLS)
+    assert plan.total_steps == 12 * 3 * 10**6
+    hours = plan.costs[0].device_hours
+    assert plan.wall_s and hours and plan.wall_s == pytest.approx(3600 * hours / 2, rel=0.02)
+    first = itertools.islice(cells(sweep), 2)
+    assert [cell["data.build_seed"] for _, cell in first] == [0, 1]
+
+
+def test_a_million_cells_with_conditions_are_counted() -> None:
+    space = study(space=MILLION, forbidden=({"T": (1, 2), "n": 1},), only_if={"aug": {"T": 1}}).search_space
+    # 8 values of T without aug and 2 n ... : T=1 has aug; of T in (1, 2) one n in ten is forbidden.
+    assert space.size() == (8 * 10 + 9) * 1000 + 9 * 10 * 1000
