@@ -7,10 +7,15 @@ it was made from. Whoever owns the sweep rewrites the file, whole; one that is d
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, StorageError
+
+logger = logging.getLogger(__name__)
 
 KEY = "finished.jsonl"
 WORTH_READING = 20
@@ -86,6 +91,18 @@ def update(folder: Storage) -> int:
         ]
         folder.write(KEY, b"\n".join(lines))
     return len(entries)
+
+
+@contextmanager
+def indexed(folder: Storage) -> Iterator[None]:
+    """Keep the index of a sweep up to date around a run; only for the owner of the sweep."""
+    try:
+        yield
+    finally:
+        try:
+            update(folder)
+        except StorageError as error:
+            logger.warning("the index of %s is not up to date: %s", folder.url, error)
 
 
 def _line(trial_id: str, entry: Entry) -> bytes:

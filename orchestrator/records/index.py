@@ -19,6 +19,8 @@ from trm_model.recursion_file import trusted_source
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
+RESERVED_NAMES = frozenset({SINGLE_RUNS, "reproduced"})
+"""Names that no sweep may have: their folders hold other records."""
 
 
 def sweep_folder(storage: Storage, name: str) -> Storage:
