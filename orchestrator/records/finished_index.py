@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from sys import intern
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -46,7 +47,7 @@ def record_files(folder: Storage, only: str | None = None) -> dict[str, dict[str
     for key, version in folder.versions(f"trials/{only}" if only else "trials").items():
         _, trial_id, name = key.split("/", 2) if key.count("/") > 1 else ("", "", "")
         if name in ("trial.json", "result.json", "stopped.json") or name.startswith(("attempts/", "retries/")):
-            found.setdefault(trial_id, {})[name] = version
+            found.setdefault(trial_id, {})[intern(name)] = version
     return {trial_id: names for trial_id, names in found.items() if "trial.json" in names}
 
 
