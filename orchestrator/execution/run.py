@@ -19,6 +19,7 @@ from orchestrator.execution.snapshots import Snapshots, progress_of
 from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
+from orchestrator.records.finished_index import indexed
 from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
@@ -77,7 +78,7 @@ def run_sweep(
         check_cluster(options.address)
     elif recorded is None and cluster is None:
         require_local_cpus(sweep)
-    with Lease(folder, sweep.name) as lease, driver_log(folder):
+    with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
         library.get(sweep.base.data.request())

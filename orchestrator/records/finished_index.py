@@ -7,10 +7,16 @@ it was made from. Whoever owns the sweep rewrites the file, whole; one that is d
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from sys import intern
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, StorageError
+
+logger = logging.getLogger(__name__)
 
 KEY = "finished.jsonl"
 WORTH_READING = 20
@@ -41,7 +47,7 @@ def record_files(folder: Storage, only: str | None = None) -> dict[str, dict[str
     for key, version in folder.versions(f"trials/{only}" if only else "trials").items():
         _, trial_id, name = key.split("/", 2) if key.count("/") > 1 else ("", "", "")
         if name in ("trial.json", "result.json", "stopped.json") or name.startswith(("attempts/", "retries/")):
-            found.setdefault(trial_id, {})[name] = version
+            found.setdefault(trial_id, {})[intern(name)] = version
     return {trial_id: names for trial_id, names in found.items() if "trial.json" in names}
 
 
@@ -86,6 +92,22 @@ def update(folder: Storage) -> int:
         ]
         folder.write(KEY, b"\n".join(lines))
     return len(entries)
+
+
+@contextmanager
+def indexed(folder: Storage) -> Iterator[None]:
+    """Keep the index of a sweep up to date around a run; only for the owner of the sweep."""
+    try:
+        yield
+    finally:
+        try:
+            update(folder)
+        except StorageError as error:
+            logger.warning("the index of %s is not up to date: %s", folder.url, error)
+
+
+def _line(trial_id: str, entry: Entry) -> bytes:
+    return json.dumps([trial_id, entry.versions, crc32(entry.line)]).encode() + b"\t" + entry.line
 
 
 def _is_json(name: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -69,6 +70,18 @@ def read_sweep(storage: Storage, sweep: str) -> SweepRecords:
     return SweepReader(storage, sweep).read()
 
 
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Keep the garbage collector from walking all records again and again while thousands are made; none is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 @dataclass(slots=True)
 class _Known:
     """A trial as it was read last."""
@@ -104,9 +117,11 @@ class SweepReader:
             if trial_id not in self._known or self._known[trial_id].versions != versions
         }
         indexed = finished_index.read(self._folder) if len(changed) > finished_index.WORTH_READING else {}
-        contents = self._contents(changed, indexed)
-        for trial_id, versions in changed.items():
-            self._known[trial_id] = self._fold(trial_id, versions, contents[trial_id])
+        read = self._read_files({t: v for t, v in changed.items() if t not in indexed or indexed[t].versions != v})
+        with _collector_off():
+            for trial_id, versions in changed.items():
+                contents = read.pop(trial_id) if trial_id in read else indexed.pop(trial_id).parsed()
+                self._known[trial_id] = self._fold(trial_id, versions, contents)
         self.version += bool(changed or self._known.keys() != listed.keys())
         self._known = {trial_id: self._known[trial_id] for trial_id in sorted(listed)}
         damaged: list[Damaged] = []
@@ -114,19 +129,10 @@ class SweepReader:
             damaged += known.damaged
         return SweepRecords([known.record for known in self._known.values() if known.record is not None], damaged)
 
-    def _contents(
-        self, changed: Mapping[str, dict[str, str]], indexed: finished_index.Index
-    ) -> dict[str, dict[str, Any]]:
-        """The JSON files of trials: from the index where it has exactly these versions, the others in one go."""
-        found: dict[str, dict[str, Any]] = {}
-        keys = []
-        for trial_id, versions in changed.items():
-            entry = indexed.get(trial_id)
-            if entry is not None and entry.versions == versions:
-                found[trial_id] = entry.parsed()
-            else:
-                found[trial_id] = {}
-                keys += [f"trials/{trial_id}/{name}" for name in versions if name.endswith(".json")]
+    def _read_files(self, changed: Mapping[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+        """The JSON files of trials, all in one go."""
+        found: dict[str, dict[str, Any]] = {trial_id: {} for trial_id in changed}
+        keys = [f"trials/{t}/{name}" for t, names in changed.items() for name in names if name.endswith(".json")]
         for key, data in self._folder.read_many(keys).items():
             _, trial_id, name = key.split("/", 2)
             found[trial_id][name] = data
@@ -274,7 +280,7 @@ def _config_of(values: Mapping[str, Any], where: str) -> TrialConfig:
     for name, info in TrialConfig.model_fields.items():
         kind, value = info.annotation, values.get(name)
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Settings):
-            key = f"{name} {json.dumps(value)}"
+            key = f"{name} {value!r}"
             section = _sections.get(key)
             if section is None:
                 section = kind.parse(value, where=f"{where}: {name}")

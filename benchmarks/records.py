@@ -1,0 +1,137 @@
+"""What reading the records of finished trials costs, from 100 to 10,000 of them: CPU seconds and peak memory.
+
+    python benchmarks/records.py
+    python benchmarks/records.py --trials 100 1000 --rows 15
+
+The old way reads every file of every trial into dictionaries, as versions until a9a5703 did; the new way reads the
+index, verifies it against a listing, and leaves rows alone until they are asked for. Each measurement is a process of
+its own. `status`, `leaderboard` and `resume` run the commands themselves on the same storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from orchestrator.records import finished_index
+from orchestrator.records.index import new_head
+from orchestrator.records.rows import dump_rows
+from orchestrator.records.schema import AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialResult
+from orchestrator.storage import LocalStorage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep import Sweep, choice
+from orchestrator.sweep.trials import study_trials
+from trm_data.config import DataConfig
+from trm_model.config import TrialConfig
+
+OLD = """
+import json, pathlib, sys
+from trm_model.config import TrialConfig
+found = []
+for trial in sorted(pathlib.Path(sys.argv[1], "sweeps/large/trials").iterdir()):
+    head = json.loads((trial / "trial.json").read_bytes())
+    rows = [json.loads(line) for path in sorted(trial.glob("attempts/*/rows-*")) for line in path.open()]
+    parts = [json.loads(path.read_bytes()) for path in sorted(trial.glob("attempts/*/*.json"))]
+    result = json.loads((trial / "result.json").read_bytes())
+    found.append((TrialConfig.parse(head["config"]), head, parts, rows, result))
+print(len(found))
+"""
+NEW = """
+import sys
+from orchestrator.records.reader import read_trials
+from orchestrator.storage import open_storage
+print(len(read_trials(open_storage(sys.argv[1]), "large")))
+"""
+CALL = "import sys; from orchestrator.cli import main; main(sys.argv[2:])"
+COMMANDS = {
+    "status": ["sweep", "status", "large"],
+    "leaderboard": ["leaderboard"],
+    "resume": ["sweep", "resume", "large", "--tracking", "none"],
+}
+SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def write(folder: Path, trials: int, rows: int) -> None:
+    """Write a study of finished trials, each with its rows folded into one file, and its index."""
+    storage = LocalStorage(folder)
+    base = TrialConfig(recipe="sudoku-mini", data=DataConfig(benchmark="sudoku-4x4", num_train=20, num_test=4))
+    sweep = Sweep(name="large", base=base, space={"T": choice(1, 2), "n": choice(1, 2)}, seeds=max(1, trials // 4))
+    storage.write("sweeps/large/sweep.json", to_json_bytes(sweep.plain()))
+    facts = DatasetInfo(benchmark="sudoku-4x4", fingerprint="f", generated=True, counts={"test": 500})
+    for number, trial in enumerate(study_trials(sweep, lambda _: "f")):
+        place = storage.root / "sweeps/large/trials" / trial.trial_id
+        (place / "attempts/001").mkdir(parents=True)
+        score = 0.5 + number % 100 / 400
+        start = AttemptStart(from_step=0, started_s=1.0, host="node", device="cpu", versions={"torch": "2.13.0"})
+        end = AttemptEnd(status=Status.FINISHED, step=1000, ended_s=99.0, train_s=90.0)
+        result = TrialResult(
+            split="test", items=500, metrics={"exact_accuracy": score, "cell_accuracy": 0.9}, num_parameters=1_000,
+            train_flops=1e12, train_s=90.0, ended_s=99.0, puzzles_presented=1e5, per_item="ff" * 62,
+        )  # fmt: skip
+        curve = [
+            Row(1000 * i // rows, 1.0 + i, "validation", {"exact_accuracy": score * i / rows, "loss": 1 / i})
+            for i in range(1, rows + 1)
+        ]
+        files = {
+            "trial.json": new_head(trial.stage, trial.family, trial.config, facts).encode(),
+            "attempts/001/start.json": start.encode(),
+            "attempts/001/rows-000001.jsonl": dump_rows(curve),
+            "attempts/001/end.json": end.encode(),
+            "result.json": result.encode(),
+        }
+        for name, data in files.items():
+            (place / name).write_bytes(data)  # not durable, and so a hundred times as fast
+    finished_index.update(storage.sub("sweeps/large"))
+
+
+def measured(code: str, folder: Path, *arguments: str) -> tuple[float, float]:
+    """CPU seconds and peak MB of a fresh process."""
+    script = f"{code}\n"
+    command = [sys.executable, "-c", script, str(folder), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **SETTINGS}, cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, f"{arguments or 'reading'} ended with {process.returncode}"
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+
+
+def processor() -> str:
+    """The name of this machine's CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--rows", type=int, default=15)
+    parser.add_argument("--commands", nargs="*", default=["status", "leaderboard"], choices=list(COMMANDS))
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    print(f"{processor()}, Python {platform.python_version()}; {options.rows} rows per trial")
+    found: list[dict[str, Any]] = []
+    for trials in options.trials:
+        with tempfile.TemporaryDirectory() as place:
+            write(Path(place), trials, options.rows)
+            old, new = measured(OLD, Path(place)), measured(NEW, Path(place))
+            line = f"{trials:6d} trials: old {old[0]:5.2f} s {old[1]:4.0f} MB, new {new[0]:5.2f} s {new[1]:4.0f} MB"
+            print(f"{line}; time x {new[0] / old[0]:.2f}, memory x {new[1] / old[1]:.2f}", flush=True)
+            commands = {}
+            for name in options.commands:
+                commands[name] = measured(CALL, Path(place), *COMMANDS[name], "--storage", place)
+                print(f"{'':14s} {name}: {commands[name][0]:.2f} s of CPU, {commands[name][1]:.0f} MB", flush=True)
+            found.append({"trials": trials, "old": old, "new": new, "commands": commands})
+    if options.json:
+        options.json.write_text(json.dumps({"processor": processor(), "rows": options.rows, "found": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Sweeps that are deleted and renamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SweepError
+from orchestrator.records.index import RESERVED_NAMES, sweep_names
+from orchestrator.records.lifecycle import delete_sweep, rename_sweep
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.lease import Lease
+from tests.records.test_reader import run, sweep_of
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    made = open_storage(str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_bucket"))
+    sweep_of(made, 2)
+    made.write("sweeps/study-2/sweep.json", b"{}")
+    return made
+
+
+def test_a_deleted_sweep_leaves_nothing_and_others_alone(storage: Storage) -> None:
+    said: list[str] = []
+    assert delete_sweep(storage, "study", said.append) > 6
+    assert storage.list() == ["sweeps/study-2/sweep.json"] and said == ["study"]
+    with pytest.raises(SweepError, match="no sweep 'study'"):
+        delete_sweep(storage, "study")
+
+
+def test_a_deletion_that_was_cut_short_is_finished(storage: Storage) -> None:
+    storage.delete("sweeps/study/sweep.json")
+    delete_sweep(storage, "study")
+    assert sweep_names(storage) == ["study-2"] and not storage.list("sweeps/study")
+
+
+def test_a_sweep_that_runs_is_neither_deleted_nor_renamed(storage: Storage) -> None:
+    before = storage.list("sweeps/study")
+    with Lease(storage.sub("sweeps/study"), "study"):
+        for call in (lambda: delete_sweep(storage, "study"), lambda: rename_sweep(storage, "study", "other")):
+            with pytest.raises(SweepError, match="is being run"):
+                call()
+    assert storage.list("sweeps/study") == before
+
+
+def test_a_renamed_sweep_has_the_same_trials_under_its_new_name(storage: Storage) -> None:
+    run(storage, 2, Status.FAILED)
+    before = {record.trial_id: (record.status, list(record.rows)) for record in read_trials(storage, "study")}
+    said: list[tuple[str, str]] = []
+    assert rename_sweep(storage, "study", "depth", lambda *names: said.append(names)).name == "depth"
+    after = {record.trial_id: (record.status, list(record.rows)) for record in read_trials(storage, "depth")}
+    assert after == before and said == [("study", "depth")]
+    assert sweep_names(storage) == ["depth", "study-2"] and not storage.list("sweeps/study")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("study-2", "already"), ("no name", "name"), *((name, "cannot be") for name in RESERVED_NAMES)],
+)
+def test_a_name_that_is_taken_or_reserved_is_refused(storage: Storage, name: str, message: str) -> None:
+    before = storage.list()
+    with pytest.raises(Exception, match=message):
+        rename_sweep(storage, "study", name)
+    assert storage.list() == before
