@@ -49,7 +49,7 @@ class DataConfig(DataRequest):
     """Augmented copies per training puzzle beside the original; a view, so it never changes the dataset."""
     translation: Literal["fixed", "fresh", "none"] = "fixed"
     """ARC: where an augmented example lies in the 30x30 frame. fixed: as published, drawn once per augmented example;
-    fresh: drawn anew at every visit; none: always top left."""
+    fresh: drawn at every visit; none: always top left."""
     train_splits: tuple[Literal["train", "validation"], ...] = ("train",)
     """`("train", "validation")` where a confirmed run trains on everything but the test split."""
 

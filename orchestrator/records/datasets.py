@@ -86,7 +86,7 @@ def _local_folder(storage: Storage, name: str) -> Path:
 
 
 def provide_stored(storage: Storage, request: DataRequest, progress: Progress | None = None) -> Dataset:
-    """What a stored request asks for: generated anew if need be, but of puzzles from a source only what is built.
+    """Provide the dataset of a stored request: generated if necessary, but from a source only if it is built already.
 
     A source is a file or address of whoever wrote the record; to read it here could reach what only the reader may see.
 

@@ -102,7 +102,7 @@ def _checkpoints(storage: Storage, name: str) -> dict[str, list[Stored]]:
 def least_useful(
     records: Iterable[TrialRecord], checkpoints: Mapping[tuple[str, str], list[Stored]], keep: int
 ) -> Pruning:
-    """The least useful checkpoints, so many that at most `keep` bytes stay, as far as they may be given up.
+    """Select the least useful checkpoints that may be deleted, until at most `keep` bytes stay.
 
     Args:
         checkpoints: of every (sweep, trial id), the oldest first.

@@ -200,7 +200,7 @@ def _environment() -> dict[str, str]:
 
 
 def _connect(name: str, preload: Sequence[str], is_quiet: bool) -> Connection:
-    """Return a connection to the server of that name. Starts one if there is none."""
+    """Return a connection to the server of that name, which is started if there is none."""
     address, until_s = f"\0{name}", time.monotonic() + LISTEN_S
     while True:
         with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):

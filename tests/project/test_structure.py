@@ -19,11 +19,16 @@ PACKAGES = {
 }
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS = {
+    "orchestrator.cli.commands.sweep:run": "its parameters are the options of the command",
+    "orchestrator.cli.commands.evaluate:evaluate": "its parameters are the options of the command",
+    "orchestrator.cli.commands.baselines:run_llm": "its parameters are the options of the command",
+    "trm_model.training.loop:train": "the training loop, read from top to bottom in one place",
+}
 """Functions above the limit, with the reason."""
 WORDS = (
     *("Treasury", "Announcer", "Starts", "Dispatcher", "Seat", "[Zz]ygote", "Pace", "Watcher", "Ending", "Happening"),
-    *("Earlier", "Shorter", "DriverLock", "rope", "bell", "stands in line", "in vain", "anew", "given up"),
+    *("Earlier", "Shorter", "DriverLock", r"(?<!['\"])rope", "bell", "stands in line", "in vain", "anew", "given up"),
 )
 """The private vocabulary that the field's terms have replaced."""
 
@@ -119,9 +124,13 @@ def test_import_loads_no_torch(module: str) -> None:
 
 
 def test_packages_load_next_to_nothing() -> None:
-    code = "import sys; before = set(sys.modules); import orchestrator; print(len(set(sys.modules) - before))"
+    code = (
+        "import sys; before = set(sys.modules); import orchestrator, trm_model, trm_data\n"
+        "tops = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(tops - set(sys.stdlib_module_names)))"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(shown.stdout) < 10
+    assert shown.stdout.split() == ["orchestrator", "trm_data", "trm_model"]
 
 
 def test_run_whose_worker_dies_ends_and_names_the_test(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class ChatServer:
             handler.end_headers()
             handler.wfile.write(content)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the client has given up
+            pass  # the client has disconnected
 
     def start(self) -> None:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

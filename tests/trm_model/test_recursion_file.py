@@ -143,7 +143,7 @@ def test_weights_are_not_opened_with_edited_code(
     assert not (tmp_path / "marker").exists()
 
 
-def test_edited_class_is_trained_anew_and_a_moved_file_is_not(
+def test_edited_class_is_trained_again_and_a_moved_file_is_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage, file = tmp_path / "runs", write_code(tmp_path / "mine.py")

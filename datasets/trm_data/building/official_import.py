@@ -245,7 +245,9 @@ def _uncorner(cells: Bytes, corners: NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
         grid = cells[i].reshape(SIDE, SIDE)[top:, left:]
         colours = np.pad(grid > 1, ((0, 1), (0, 1)))
         height, width = shapes[i] = colours[:, 0].argmin(), colours[0].argmin()
-        moved[i] = frame(grid[:height, :width] - np.uint8(2))  # anew: at the edge of the frame there are no end markers
+        moved[i] = frame(
+            grid[:height, :width] - np.uint8(2)
+        )  # framed again: at the frame's edge there are no end markers
     return moved, shapes
 
 

@@ -26,7 +26,7 @@ from trm_data.puzzles.symmetry import (
 SIDE = 30
 MOST_AUGMENTATIONS = 1000
 """Listed per task, the published number; any prefix can be used."""
-_RETRIES = 5  # as published: draws per wanted augmentation before a task with few colours is given up
+_RETRIES = 5  # as published: draws per wanted augmentation before a task with few colours gets fewer
 
 
 def frame(grid: Bytes, row: int = 0, col: int = 0) -> Bytes:

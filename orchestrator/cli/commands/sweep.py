@@ -77,7 +77,7 @@ def plan(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a sweep would do and cost. Starts nothing.
+    """Show what a sweep would do and cost, without starting anything.
 
     Examples:
 
