@@ -1,25 +1,20 @@
-"""Resolve a device and a precision by name."""
+"""Choose the device and the number format of a run by their names in `RuntimeConfig` and `TrainConfig`."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 
 from trm_data.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
-
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float32-fast": torch.float32}
+"""`TrainConfig.dtype` -> the type of weights and states in a forward pass."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one.
+    """Return the device of a name in `RuntimeConfig.device`; `auto` is the GPU if there is one.
 
     Raises:
-        ConfigError: CUDA is asked for and not there.
+        ConfigError: CUDA is requested, but there is no usable CUDA device.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device='cuda', but this machine has no usable CUDA device", "Set it to auto or cpu")

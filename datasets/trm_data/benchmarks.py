@@ -32,6 +32,8 @@ class Benchmark:
     """Where it is published; None for what is generated or comes with a package."""
     test_digests: frozenset[str] = frozenset()
     """`Puzzles.digest_of("test")` of the published test split and its editions; none where it is not known."""
+    published_overlaps: frozenset[str] = frozenset()
+    """ARC: training tasks that hold a test pair of an evaluation task in the published benchmark itself."""
 
 
 def _sudoku(side: int, blanks: int, num_train: int) -> Benchmark:
@@ -128,6 +130,10 @@ CATALOGUE = {
             licence="Apache-2.0",
             num_validation=100,
             test_digests=frozenset({"3214b10f5c8d3a71ef8d1b0d2f2822ec37c974c38377e9273f581b7eace5ac2a"}),
+            published_overlaps=frozenset(
+                {"00576224", "3979b1a8", "40853293", "66e6c45b", "94414823", "992798f6", "ca8de6ea", "caa06a1f"}
+                | {"f3e62deb"}
+            ),
         ),
         Benchmark(
             name="arc-agi-2",
@@ -166,6 +172,11 @@ def resolve_benchmark(name: str) -> Benchmark:
     if name not in CATALOGUE:
         raise ConfigError(f"unknown benchmark {name!r}", nearest(name, CATALOGUE))
     return CATALOGUE[name]
+
+
+def published_with(test_digest: str) -> Benchmark | None:
+    """The benchmark whose published test split has this `Puzzles.digest_of("test")`, or None."""
+    return next((benchmark for benchmark in CATALOGUE.values() if test_digest in benchmark.test_digests), None)
 
 
 def list_benchmarks() -> list[Benchmark]:

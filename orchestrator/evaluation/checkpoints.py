@@ -83,6 +83,7 @@ class Scored:
             "supervision_steps": self.result.supervision_steps,
             "split": self.result.split,
             "items": self.result.items,
+            "unscored": self.result.unscored,
             "metrics": self.result.metrics,
             "intervals": {self.prefix + name: list(found) for name in names if (found := self.interval(name))},
             "seconds": self.seconds,

@@ -144,6 +144,8 @@ class TrialResult(RecordPart):
     split: str
     items: int
     metrics: dict[str, float]
+    unscored: int = 0
+    """Items whose answer is not known; they are in no metric."""
     supervision_steps: int | None = None
     weights: str = "raw"
     num_parameters: int | None = None

@@ -15,7 +15,7 @@ import torch
 
 from trm_model.checkpoints.store import unpack
 from trm_model.checkpoints.trained import load_trained
-from trm_model.evaluation.inference import think
+from trm_model.evaluation.inference import supervision_steps
 
 
 class TrmModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -37,8 +37,8 @@ class TrmModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         settings = params or {}
         ids_N = torch.full((len(grids),), int(settings.get("puzzle_id", 0)))
         steps = int(settings.get("supervision_steps", 0)) or self.model.config.supervision_steps
-        thoughts = think(self.model, dict(self.model.named_parameters()), cells_NC, ids_N, dtype=torch.float32)
-        *_, last = islice(thoughts, steps)
+        weights = dict(self.model.named_parameters())
+        *_, last = islice(supervision_steps(self.model, weights, cells_NC, ids_N, dtype=torch.float32), steps)
         return last.cells_BC.numpy().astype(np.int64).reshape(grids.shape)
 
 

@@ -22,7 +22,7 @@ from orchestrator.tracking.registry import MIN_SEEDS, RegistryError, name_of, wi
 from tests.support.sweeps import study, tiny_config
 from tests.support.tracking import finished, write_record
 from trm_model.checkpoints.trained import pack_weights
-from trm_model.evaluation.evaluate import think
+from trm_model.evaluation.inference import supervision_steps
 from trm_model.model.recursion import build_model
 
 
@@ -124,7 +124,7 @@ def test_registered_winner_predicts_in_a_fresh_process(
     found = json.loads(done.stdout.splitlines()[-1])
     cells, ids = torch.tensor(grids.reshape(3, 36).astype(np.uint8)), torch.zeros(3, dtype=torch.int64)
     with torch.no_grad():
-        thoughts = think(model, dict(model.named_parameters()), cells, ids, dtype=torch.float32)
-        answers = [next(thoughts).cells_BC.reshape(3, 6, 6).tolist() for _ in range(config.model.supervision_steps)]
+        steps = supervision_steps(model, dict(model.named_parameters()), cells, ids, dtype=torch.float32)
+        answers = [next(steps).cells_BC.reshape(3, 6, 6).tolist() for _ in range(config.model.supervision_steps)]
     assert (found["one"], found["all"]) == (answers[0], answers[-1])
     assert found["refused"] and not found["orchestrator"]

@@ -125,7 +125,7 @@ def test_killed_build_leaves_nothing_that_looks_valid(tmp_path: Path) -> None:
         ),
         (lambda p: (p / "puzzles.arrow").unlink(), "puzzles.arrow: it is missing"),
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json is damaged"),
-        (lambda p: (p / "manifest.json").write_text("{}"), "manifest.json is damaged"),
+        (lambda p: (p / "manifest.json").write_text("{}"), "manifest.json is not the manifest of a dataset"),
         (lambda p: (p / "manifest.json").unlink(), r"is no dataset \(it has no manifest.json\)"),
     ],
 )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trm_data import DataRequest, Dataset, build, export, import_official
+from tests.support.golden import OFFICIAL, arrays, numbers
+from trm_data import DataRequest, Dataset, TrainLoader, build, export, import_official
 from trm_data.errors import DataError
 from trm_data.puzzles.arc import crop, frame, grid_hash
 from trm_data.puzzles.augment import arc_rows
@@ -18,13 +19,13 @@ from trm_data.puzzles.symmetry import DIHEDRAL_INVERSE, arc_colours, augmentatio
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> dict[str, Any]:
-    return json.loads((shared / "golden/data/golden.json").read_text())
+def golden() -> dict[str, Any]:
+    return numbers()
 
 
 @pytest.fixture(scope="module")
-def mini(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    raw = shared / "golden/data/arc_raw"
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    raw = OFFICIAL / "tasks"
     request = DataRequest(
         benchmark="arc-agi-1",
         source=str(raw / "mini"),
@@ -35,11 +36,11 @@ def mini(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build(request, tmp_path_factory.mktemp("data"))
 
 
-def _write_official(folder: Path, arrays: Any, metadata: dict[str, Any]) -> None:
-    for key in arrays.files:
+def _write_official(folder: Path, stored: Any, metadata: dict[str, Any]) -> None:
+    for key in stored.files:
         split, name = key.split("/")
         (folder / split).mkdir(parents=True, exist_ok=True)
-        np.save(folder / split / f"{name}.npy", arrays[key])
+        np.save(folder / split / f"{name}.npy", stored[key])
     for split, content in metadata.items():
         (folder / split / "dataset.json").write_text(json.dumps(content))
 
@@ -73,8 +74,8 @@ def test_augmented_grids_and_their_inverses_are_the_official_ones(golden: dict[s
         assert restored.tolist() == case["inverse"]
 
 
-def test_translated_frames_are_the_official_ones(golden: dict[str, Any], shared: Path) -> None:
-    wanted = np.load(shared / "golden/data/translate.npz")["seqs"]
+def test_translated_frames_are_the_official_ones(golden: dict[str, Any]) -> None:
+    wanted = arrays("translate")["seqs"]
     for case, (question, answer) in zip(golden["translate"]["cases"], wanted, strict=True):
         shapes = np.array([case["in_shape"] + case["out_shape"]], np.uint8)
         grids = [np.arange(r * c) * step % 10 for (r, c), step in ((case["in_shape"], 1), (case["out_shape"], 3))]
@@ -90,34 +91,34 @@ def test_translated_frames_are_the_official_ones(golden: dict[str, Any], shared:
         assert (made[0, 0] == question).all() and (made[1, 0] == answer).all()
 
 
-def test_cropped_predictions_are_the_official_ones(golden: dict[str, Any], shared: Path) -> None:
-    for cells, wanted in zip(np.load(shared / "golden/data/crop.npz")["grids"], golden["crop"]["out"], strict=True):
+def test_cropped_predictions_are_the_official_ones(golden: dict[str, Any]) -> None:
+    for cells, wanted in zip(arrays("crop")["grids"], golden["crop"]["out"], strict=True):
         grid = crop(cells.reshape(-1))
         assert list(grid.shape) == wanted["shape"]
         assert grid.size == 0 or grid.tolist() == wanted["values"]
 
 
 def test_upstream_build_of_mini_tasks_equals_every_official_array(
-    mini: Dataset, golden: dict[str, Any], shared: Path, tmp_path: Path
+    mini: Dataset, golden: dict[str, Any], tmp_path: Path
 ) -> None:
     export(mini, tmp_path / "out", 8)
     official = golden["arc_builder"][0]
     assert mini.identifiers(8) == official["identifiers"]
-    arrays = np.load(shared / "golden/data/arc_mini_aug8.npz")
-    for key in arrays.files:
+    wanted = arrays("arc_mini_aug8")
+    for key in wanted.files:
         split, name = key.split("/")
         made = np.load(tmp_path / "out" / split / f"{name}.npy")
-        assert made.dtype == arrays[key].dtype and (made == arrays[key]).all(), key
+        assert made.dtype == wanted[key].dtype and (made == wanted[key]).all(), key
     for split in ("train", "test"):
         assert json.loads((tmp_path / "out" / split / "dataset.json").read_text()) == official["metadata"][split]
     assert list(json.loads((tmp_path / "out/test_puzzles.json").read_text())) == official["test_puzzles_order"]
 
 
 def test_imported_official_arc_dataset_equals_the_one_built_from_source(
-    mini: Dataset, golden: dict[str, Any], shared: Path, tmp_path: Path
+    mini: Dataset, golden: dict[str, Any], tmp_path: Path
 ) -> None:
     official = golden["arc_builder"][0]
-    _write_official(tmp_path / "in", np.load(shared / "golden/data/arc_mini_aug8.npz"), official["metadata"])
+    _write_official(tmp_path / "in", arrays("arc_mini_aug8"), official["metadata"])
     (tmp_path / "in/identifiers.json").write_text(json.dumps(official["identifiers"]))
     (tmp_path / "in/test_puzzles.json").write_text(json.dumps({key: {} for key in official["test_puzzles_order"]}))
     imported = import_official(tmp_path / "in", tmp_path / "data")
@@ -130,10 +131,8 @@ def test_imported_official_arc_dataset_equals_the_one_built_from_source(
 
 
 @pytest.mark.parametrize("kind", ["sudoku", "maze"])
-def test_imported_official_copies_are_made_again(
-    kind: str, golden: dict[str, Any], shared: Path, tmp_path: Path
-) -> None:
-    _write_official(tmp_path / "in", np.load(shared / f"golden/data/{kind}.npz"), golden[kind]["metadata"])
+def test_imported_official_copies_are_made_again(kind: str, golden: dict[str, Any], tmp_path: Path) -> None:
+    _write_official(tmp_path / "in", arrays(kind), golden[kind]["metadata"])
     imported = import_official(tmp_path / "in", tmp_path / "data")
     copies = int(imported.num_listed.max())
     assert copies == {"sudoku": 4, "maze": 7}[kind]
@@ -149,10 +148,8 @@ def test_imported_official_copies_are_made_again(
         )
 
 
-def test_official_rows_that_no_augmentation_makes_are_refused(
-    golden: dict[str, Any], shared: Path, tmp_path: Path
-) -> None:
-    _write_official(tmp_path / "in", np.load(shared / "golden/data/sudoku.npz"), golden["sudoku"]["metadata"])
+def test_official_rows_that_no_augmentation_makes_are_refused(golden: dict[str, Any], tmp_path: Path) -> None:
+    _write_official(tmp_path / "in", arrays("sudoku"), golden["sudoku"]["metadata"])
     inputs = np.load(tmp_path / "in/train/all__inputs.npy")
     inputs[3, 0] = 1 if inputs[3, 0] > 1 else 2
     np.save(tmp_path / "in/train/all__inputs.npy", inputs)
@@ -161,32 +158,50 @@ def test_official_rows_that_no_augmentation_makes_are_refused(
     assert not any((tmp_path / "data").glob("*"))
 
 
-def test_upstream_identifiers_for_10_augmentations_are_the_official_ones(shared: Path, tmp_path: Path) -> None:
-    _check_official_files(shared, tmp_path, "arc-agi-1", 10, "arc1-aug-10")
+def test_official_test_split_for_10_augmentations_is_made_again(tmp_path: Path) -> None:
+    _check_official_files(tmp_path, "arc-agi-1", 10, "arc1-aug-10")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "count", "key"), [("arc-agi-2", 100, "arc2-aug-100"), ("arc-agi-1", 1000, "arc1-aug-1000")]
 )
-def test_upstream_files_for_many_augmentations_are_the_official_ones(
-    shared: Path, tmp_path: Path, benchmark: str, count: int, key: str
+def test_official_test_split_for_many_augmentations_is_made_again(
+    tmp_path: Path, benchmark: str, count: int, key: str
 ) -> None:
-    _check_official_files(shared, tmp_path, benchmark, count, key)
+    _check_official_files(tmp_path, benchmark, count, key)
 
 
-def _check_official_files(shared: Path, folder: Path, benchmark: str, count: int, key: str) -> None:
-    request = DataRequest(
-        benchmark=benchmark,
-        ids="upstream",
-        upstream_augmentations=count,
-        extra_training=str(shared / "data/conceptarc"),
-    )
+def _check_official_files(folder: Path, benchmark: str, count: int, key: str) -> None:
+    """The test split holds every evaluation task, its augmentations and its identifiers, drawn after all training
+    tasks; only ConceptARC, which the official builds add to training, comes later."""
+    request = DataRequest(benchmark=benchmark, ids="upstream", upstream_augmentations=count)
     export(build(request, folder / "data"), folder / "out", count)
-    digests = json.loads((shared / "golden/official_digests.json").read_text())["files"]
-    wanted = {name.removeprefix(f"{key}/"): v["sha256"] for name, v in digests.items() if name.startswith(f"{key}/")}
+    wanted = json.loads((OFFICIAL / "digests.json").read_text())[key]
     made = {}
     for name in wanted:
         with (folder / "out" / name).open("rb") as file:
             made[name] = hashlib.file_digest(file, "sha256").hexdigest()
     assert wanted and made == wanted
+
+
+def test_loader_gives_the_rows_of_an_imported_official_dataset(golden: dict[str, Any], tmp_path: Path) -> None:
+    """Every row, with the translation of the official build, under the embedding that the official build gave it."""
+    official = golden["arc_builder"][0]
+    stored = arrays("arc_mini_aug8")
+    _write_official(tmp_path / "in", stored, official["metadata"])
+    (tmp_path / "in/identifiers.json").write_text(json.dumps(official["identifiers"]))
+    (tmp_path / "in/test_puzzles.json").write_text(json.dumps({key: {} for key in official["test_puzzles_order"]}))
+    dataset = import_official(tmp_path / "in", tmp_path / "data")
+    sizes = np.diff(stored["train/all__puzzle_indices"])
+    owners = np.repeat(stored["train/all__puzzle_identifiers"], sizes)
+    rows = zip(owners.tolist(), stored["train/all__inputs"], stored["train/all__labels"], strict=True)
+    wanted = {(owner, question.tobytes(), answer.tobytes()) for owner, question, answer in rows}
+    loader = TrainLoader(dataset, batch_size=256, num_augmentations=8, seed=0)
+    seen = set()
+    for step in range(40):
+        batch = loader.fetch(step, np.arange(256))
+        for question, answer, owner in zip(*batch, strict=True):
+            seen.add((int(owner), question.tobytes(), answer.tobytes()))
+    assert seen <= wanted
+    assert len(seen) > 0.95 * len(wanted), "nearly every row is drawn in so many batches"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.arc_tasks import task, write_tasks
 from trm_data import DataRequest, build, find
 from trm_data.errors import ConfigError, DataError, UserError
 from trm_data.generators.sudoku import generate
@@ -193,6 +194,52 @@ def test_bad_published_pair_is_refused_by_row(file: str, change: Any, message: s
     _refused(request, tmp_path / "data", message)
 
 
+def _columns(rows: range, names: str, header: bool = True) -> str:
+    """A CSV with the columns of some names in this order."""
+    values = [{"source": "made", "question": PUZZLES[i], "answer": ANSWERS[i], "rating": str(i)} for i in rows]
+    lines = [",".join(value.get(name.strip('"').lower(), "other") for name in names.split(",")) for value in values]
+    return "\n".join([names, *lines] if header else lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: _columns(rows, "rating,answer,id,question,source"),
+        lambda rows: _columns(rows, "question,answer"),
+        lambda rows: "\ufeff" + _columns(rows, '"Source","Question","Answer","Rating"'),
+        lambda rows: _columns(rows, "source,question,answer,rating", header=False),
+    ],
+    ids=["another order", "two columns", "byte order mark, quotes, capitals", "no header"],
+)
+def test_columns_are_known_by_name_and_a_missing_header_loses_no_puzzle(
+    change: Any, pair: Path, tmp_path: Path
+) -> None:
+    (pair / "train.csv").write_text(change(range(30)))
+    (pair / "test.csv").write_text(change(range(30, 40)))
+    (tmp_path / "list.csv").write_text(change(range(40)))
+    settings = {"num_train": 20, "num_validation": 10}
+    published = build(DataRequest(benchmark="sudoku-extreme", source=str(pair), **settings), tmp_path / "data")
+    listed = build(DataRequest(benchmark="sudoku-9x9", source=str(tmp_path / "list.csv")), tmp_path / "data")
+    for dataset in (published, listed):
+        assert {_text(row - 1) for row in dataset.inputs} == set(PUZZLES)
+        solved = {_text(a - 1): _text(b - 1) for a, b in zip(dataset.inputs, dataset.labels, strict=True)}
+        assert solved == dict(zip(PUZZLES, ANSWERS, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("source,puzzle,solution,rating", "train.csv, row 1: no columns question and answer in 'source, puzzle"),
+        ("question,answer,question", "train.csv, row 1: column 'question' comes twice"),
+        ("question,answer", "train.csv: .*Expected 2 columns"),
+    ],
+)
+def test_header_that_names_no_puzzles_is_refused(header: str, message: str, pair: Path, tmp_path: Path) -> None:
+    lines = (pair / "train.csv").read_text().splitlines()
+    (pair / "train.csv").write_text("\n".join([header, *lines[1:]]))
+    _refused(DataRequest(benchmark="sudoku-extreme", source=str(pair)), tmp_path / "data", message)
+
+
 def test_too_many_puzzles_asked_of_a_published_pair(pair: Path, tmp_path: Path) -> None:
     request = DataRequest(benchmark="sudoku-extreme", source=str(pair), num_train=30, num_validation=1)
     _refused(request, tmp_path / "data", "train.csv has 30 rows, too few for train 30 . validation 1")
@@ -259,16 +306,18 @@ def _task(question: Any = ((1, 2),), answer: Any = ((3,),)) -> dict[str, Any]:
 def _arc_folder(folder: Path, tasks: dict[str, Any]) -> Path:
     for subset in ("training", "evaluation"):
         (folder / subset).mkdir(parents=True)
-        for name, task in tasks.items():
-            (folder / subset / f"{subset[0]}{name}.json").write_text(json.dumps(task))
+        for name, content in tasks.items():
+            (folder / subset / f"{subset[0]}{name}.json").write_text(json.dumps(content))
     return folder
 
 
 def test_folders_of_tasks_become_an_arc_dataset(tmp_path: Path) -> None:
-    folder = _arc_folder(tmp_path / "in", {"1": _task(), "2": _task([[5, 6], [7, 8]], [[9]])})
+    folder = write_tasks(tmp_path / "in", {"training/t1": task(1), "training/t2": task(2), "evaluation/e1": task(3)})
+    write_tasks(folder, {"evaluation/e2": task(4)})
     dataset = build(DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=1), tmp_path / "data")
     assert dataset.names == ["t1", "t2", "e1", "e2"]
     assert dataset.counts == {"train": 4, "validation": 1, "test": 2}
+    assert dataset.num_unanswered == {"train": 0, "validation": 0, "test": 0}
 
 
 @pytest.mark.parametrize(
@@ -302,14 +351,18 @@ def test_truncated_arc_json_and_an_empty_folder_are_refused(tmp_path: Path) -> N
 
 
 def test_extra_tasks_that_hold_test_pairs_are_refused_unless_named(tmp_path: Path) -> None:
-    folder = _arc_folder(tmp_path / "in", {"1": _task(), "2": _task([[5, 6], [7, 8]], [[9]])})
+    folder = write_tasks(tmp_path / "in", {"training/t1": task(1), "evaluation/e1": _task()})
     (tmp_path / "extra").mkdir()
     turned = {"train": [{"input": [[4], [3]], "output": [[1]]}], "test": []}  # test 1 of e1, turned and recoloured
     (tmp_path / "extra/leak.json").write_text(json.dumps(turned))
     (tmp_path / "extra/fine.json").write_text(json.dumps({"train": [{"input": [[0]], "output": [[0, 1]]}], "test": []}))
     settings = {"benchmark": "arc-agi-1", "source": str(folder), "extra_training": str(tmp_path / "extra")}
     request = DataRequest(num_validation=0, **settings)
-    _refused(request, tmp_path / "data", "1 tasks of .*extra hold test pairs of arc-agi-1: leak. Remove them, or name")
+    _refused(
+        request,
+        tmp_path / "data",
+        r"1 tasks to train on, of .*extra, hold test pairs of evaluation tasks: leak \(e1\). Remove",
+    )
     allowed = build(request.model_copy(update={"allow_overlaps": ("leak",)}), tmp_path / "data")
     assert allowed.manifest.facts["allowed_overlaps"] == ["leak"] and "leak" in allowed.names
 

@@ -36,3 +36,18 @@ def test_onnx_program_equals_the_model(variant: str, steps: int | None, tmp_path
     pytest.importorskip("onnxscript")
     model = build_model(VARIANTS[variant], vocab_size=6, seq_len=16, num_identifiers=1)
     assert export(model, tmp_path / "model.onnx", kind="onnx", steps=steps).largest_difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("default")
+def test_weights_too_large_for_an_onnx_file_are_written_beside_it(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = build_model(VARIANTS["mlp"], vocab_size=6, seq_len=16, num_identifiers=1000)
+    exported = export(model, tmp_path / "model.onnx", kind="onnx", most_onnx_bytes=10_000)
+    assert exported.largest_difference < 1e-4
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes.keys() == {"model.onnx", "model.onnx.data"}
+    assert exported.num_bytes == sum(sizes.values())
+    assert sizes["model.onnx.data"] > 4 * 16 * 1000 > sizes["model.onnx"] / 10

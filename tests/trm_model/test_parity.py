@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.golden import model_arrays, model_facts
+from tests.support.golden import numbers as golden_numbers
 from trm_model.checkpoints.official import load_official, official_name, to_official
 from trm_model.config import ModelConfig, OptimizerConfig
 from trm_model.model.halting import Carry
@@ -39,10 +39,11 @@ OFFICIAL_SUMS = {
 class Golden:
     """One golden model and its arrays."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.facts: dict[str, Any] = json.loads((folder / "models/index.json").read_text())[name]
-        self.arrays = dict(np.load(folder / f"models/{name}.npz"))
+        self.facts: dict[str, Any] = model_facts()[name]
+        self.arrays = model_arrays(name)
+        self._thinned = {key.partition("@")[0]: key for key in self.arrays if "@" in key}
         official = self.facts["config"]
         self.config = ModelConfig(
             variant=VARIANTS.get(name, "trm"),
@@ -67,23 +68,26 @@ class Golden:
         return model
 
     def tensor(self, key: str) -> torch.Tensor:
-        return torch.from_numpy(self.arrays[key])
+        return torch.from_numpy(self.arrays[key].copy())
 
     def state_key(self, index: int) -> str:
         return "z_" + official_name(f"start_{index}", self.config).removesuffix("_init")
 
     def check(self, key: str, value: torch.Tensor, tolerance: float) -> None:
-        """Compare with the full array, or with the sample where only that is stored."""
-        if f"{key}/sample" in self.arrays:
-            key, flat = f"{key}/sample", value.detach().flatten()
-            places = torch.linspace(0, len(flat) - 1, 512, dtype=torch.float64).long()
-            value = flat if len(flat) <= 512 else flat[places]
+        """Compare with the full array, or with the numbers of it that are stored."""
+        if key not in self.arrays and key not in self._thinned:  # at most 512 numbers, evenly spread
+            key, value = f"{key}/sample", value.detach().flatten()
+            if len(value) > 512:
+                value = value[torch.linspace(0, len(value) - 1, 512, dtype=torch.float64).long()]
+        if key in self._thinned:
+            key = self._thinned[key]
+            value = value.detach().flatten()[:: int(key.partition("@")[2])]
         np.testing.assert_allclose(value.detach().numpy(), self.arrays[key], atol=tolerance, rtol=0, err_msg=key)
 
 
 @pytest.fixture(params=MODELS)
-def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
-    return Golden(shared / "golden", request.param)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.param)
 
 
 def empty_carry(model: Model) -> Carry:
@@ -212,9 +216,8 @@ def test_export_gives_back_the_official_tensors(golden: Golden) -> None:
 
 
 @pytest.fixture(scope="module")
-def numbers(shared: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((shared / "golden/data/golden.json").read_text())
-    return loaded
+def numbers() -> dict[str, Any]:
+    return golden_numbers()
 
 
 def test_adam_atan2_follows_the_cuda_package(numbers: dict[str, Any]) -> None:

@@ -11,16 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from trm_data import build
+from tests.support.arc_tasks import pair, task, write_tasks
+from trm_data import Dataset, build
 from trm_data.benchmarks import Benchmark, list_benchmarks
 from trm_data.config import DataRequest
 from trm_data.dataset.render import save_answers
 from trm_data.dataset.schema import vocab_size
-from trm_data.errors import DataError
+from trm_data.errors import ConfigError, DataError
 from trm_data.puzzles.text import family_of, read_questions, write_rows
+from trm_data.sources.arc import packaged_tasks
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import Trained
-from trm_model.config import TrialConfig
+from trm_model.config import EvaluationConfig, TrialConfig
+from trm_model.evaluation.evaluate import evaluate
 from trm_model.evaluation.solve import Solution, Solved, solve, solve_text
 from trm_model.model.recursion import build_model
 
@@ -31,7 +34,7 @@ MAZE = "S   \n.## \n #G \n    \n"
 
 def trained(symbols: int, cells: int, ids: int = 1, **sections: Any) -> Trained:
     shape = {"hidden_size": 16, "num_heads": 2, "cycles": 1, "latent_steps": 1, "num_layers": 1}
-    config = TrialConfig.parse({"model": {**shape, "supervision_steps": 3}, **sections})
+    config = TrialConfig.parse({**sections, "model": {**shape, "supervision_steps": 3, **sections.get("model", {})}})
     model = build_model(config.model, vocab_size=symbols, seq_len=cells, num_identifiers=ids)
     return Trained(model, config, 0, "shared")
 
@@ -112,42 +115,111 @@ def test_model_answers_every_puzzle_of_a_text_with_its_steps() -> None:
     assert "steps" not in found[0].plain(with_steps=False)
 
 
-@pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three small ARC tasks."""
-    folder = tmp_path_factory.mktemp("tasks")
-    for number, subset in enumerate(("training", "training", "evaluation"), 1):
-        grids = [[[number, other, 0], [0, number, other]] for other in (4, 5, 6, 7)]
-        pairs = [{"input": grid, "output": [row[::-1] for row in grid]} for grid in grids]
-        (folder / subset).mkdir(exist_ok=True)
-        (folder / subset / f"task{number}.json").write_text(json.dumps({"train": pairs[:3], "test": pairs[3:]}))
-    return folder
-
-
-def test_arc_task_is_answered_through_its_own_embedding(tasks: Path, tmp_path: Path) -> None:
-    request = DataRequest(benchmark="arc-agi-1", source=str(tasks), num_validation=0)
-    dataset = build(request, tmp_path)
-    one = trained(12, 900, dataset.num_identifiers(0), data=request.plain())
+def arc_model(dataset: Dataset) -> Trained:
+    """A model with a different embedding per task, so that its answers tell which one was used."""
+    one = trained(12, 900, dataset.num_identifiers(0), data={"benchmark": "arc-agi-1"})
     assert one.model.puzzle_embedding is not None
     one.model.puzzle_embedding.weight.normal_(generator=torch.Generator().manual_seed(0))
-    one = Trained(one.model, one.config, 0, dataset.id_map_hash(0))
-    text = (tasks / "evaluation/task3.json").read_text()
-    (found,) = solve_text(one, text, lambda: dataset)
-    puzzle_id = dataset.identifiers(0).index("task3")
-    expected = solve(one.model, found.question.cells, puzzle_id=puzzle_id)
-    assert np.array_equal(found.solution.answer, expected.answer)
-    assert found.is_valid is False
-    unknown = json.loads(text)
-    del unknown["test"][0]["output"]
-    (found,) = solve_text(one, json.dumps(unknown), lambda: dataset)
-    assert found.is_valid is None, "without the output nobody can tell"
-    unknown["test"] = [{"input": [[9, 9]]}]
-    assert len(solve_text(one, json.dumps(unknown), lambda: dataset)) == 1, "known by its demonstrations"
-    unknown["train"] = []
-    with pytest.raises(DataError, match="is not in arc-agi-1"):
-        solve_text(one, json.dumps(unknown), lambda: dataset)
+    return Trained(one.model, one.config, 0, dataset.id_map_hash(0))
+
+
+def answer_as(one: Trained, dataset: Dataset, name: str, cells: Any) -> list[Any]:
+    """The answers with the embedding of the task of that name."""
+    solution = solve(one.model, cells, puzzle_id=dataset.identifiers(0).index(name))
+    return [answer.tolist() for answer in solution.answers]
+
+
+@pytest.fixture(scope="module")
+def arc(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Tasks of random grids. `twin1` and `twin2` share both demonstrations, `part` one of them."""
+    folder = tmp_path_factory.mktemp("tasks")
+    part = {"train": [task(4)["train"][0], pair(77)], "test": [pair(78)]}
+    tasks = {"training/plain": task(1), "evaluation/tested": task(2, unanswered=1), "training/part": part}
+    twins = {f"training/twin{n}": {"train": task(4)["train"], "test": [pair(80 + n)]} for n in (1, 2)}
+    write_tasks(folder / "in", {**tasks, **twins})
+    return build(DataRequest(benchmark="arc-agi-1", source=str(folder / "in"), num_validation=0), folder / "data")
+
+
+def test_arc_task_is_answered_through_its_own_embedding(arc: Dataset) -> None:
+    one = arc_model(arc)
+    for name, content in (("plain", task(1)), ("tested", task(2))):
+        (found,) = solve_text(one, json.dumps(content), lambda: arc)
+        assert [answer.tolist() for answer in found.solution.answers] == answer_as(one, arc, name, found.question.cells)
+        assert found.is_valid is False
+    unknown = json.dumps({"train": task(1)["train"], "test": [pair(99, answered=False)]})
+    (found,) = solve_text(one, unknown, lambda: arc)
+    assert found.is_valid is None, "without the output it cannot be checked"
+    assert [answer.tolist() for answer in found.solution.answers] == answer_as(one, arc, "plain", found.question.cells)
     with pytest.raises(CheckpointError, match="puzzle-id map"):
-        solve_text(Trained(one.model, one.config, 0, "another"), text, lambda: dataset)
+        solve_text(Trained(one.model, one.config, 0, "another"), unknown, lambda: arc)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": [], "test": task(1)["test"]}, "no demonstrations by which to find it"),
+        ({"test": task(1)["test"]}, "no demonstrations by which to find it"),
+        ({"train": [*task(1)["train"], pair(7)], "test": task(1)["test"]}, "no task of .* has all 3 demonstrations"),
+        ({"train": [task(1)["train"][0], task(2)["train"][0]], "test": task(1)["test"]}, "has all 2 demonstrations"),
+        ({"train": [{**pair(0), "input": pair(150)["input"]}], "test": task(1)["test"]}, "has all 1 demonstrations"),
+        ({"train": task(4)["train"], "test": [pair(99)]}, "fit several tasks: twin1, twin2. Name one with --task"),
+        ({"train": [{"input": [[1]]}], "test": []}, "the text is no ARC task: KeyError 'output'"),
+    ],
+)
+def test_arc_task_that_no_task_or_several_fit_is_refused(content: Any, message: str, arc: Dataset) -> None:
+    with pytest.raises(DataError, match=message):
+        solve_text(arc_model(arc), json.dumps(content), lambda: arc)
+
+
+def test_shared_demonstrations_are_told_apart_by_the_test_input_or_by_name(arc: Dataset) -> None:
+    one = arc_model(arc)
+    for name, seed in (("twin1", 81), ("twin2", 82)):
+        for text, named in ((pair(seed), None), (pair(99), name)):
+            content = json.dumps({"train": task(4)["train"], "test": [text]})
+            (found,) = solve_text(one, content, lambda: arc, task=named)
+            answers = [answer.tolist() for answer in found.solution.answers]
+            assert answers == answer_as(one, arc, name, found.question.cells)
+    with pytest.raises(ConfigError, match=r"no puzzle 'twin3' in .*Did you mean 'twin"):
+        solve_text(one, json.dumps(task(4)), lambda: arc, task="twin3")
+    with pytest.raises(DataError, match="a sudoku model has no embedding per task"):
+        solve_text(trained(6, 16), EASY, no_dataset, task="twin1")
+
+
+def test_published_tasks_that_share_inputs_are_answered_as_themselves(tmp_path: Path) -> None:
+    """In ARC-AGI-1, 070dd51e repeats 40853293, and e179c5f4 has the inputs of a3df8b1e with other outputs."""
+    wanted = {"070dd51e", "40853293", "e179c5f4", "a3df8b1e"}
+    published = {each.name: each for each in packaged_tasks("arc-agi-1") if each.name in wanted}
+
+    def plain(pairs: Any) -> list[dict[str, Any]]:
+        return [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
+
+    tasks = {name: {"train": plain(each.demonstrations), "test": plain(each.tests)} for name, each in published.items()}
+    write_tasks(tmp_path / "in", {f"{published[name].subset}/{name}": content for name, content in tasks.items()})
+    request = DataRequest(
+        benchmark="arc-agi-1", source=str(tmp_path / "in"), num_validation=0, allow_overlaps=("40853293",)
+    )
+    dataset = build(request, tmp_path / "data")
+    one = arc_model(dataset)
+    for name, named in (("070dd51e", None), ("40853293", "40853293"), ("e179c5f4", None), ("a3df8b1e", None)):
+        for found in solve_text(one, json.dumps(tasks[name]), lambda: dataset, task=named):
+            answers = [answer.tolist() for answer in found.solution.answers]
+            assert answers == answer_as(one, dataset, name, found.question.cells), name
+
+
+@pytest.mark.parametrize(("rule", "bias", "steps"), [("sign", (-5.0, -9.0), 3), ("continue", (-5.0, -9.0), 1),
+                                                     ("sign", (5.0, 9.0), 1), ("continue", (5.0, 9.0), 3),
+                                                     ("compare", (-5.0, -9.0), 1)])  # fmt: skip
+def test_solving_halts_by_the_rule_of_the_model_as_evaluation_does(
+    rule: str, bias: tuple[float, float], steps: int, tmp_path: Path
+) -> None:
+    dataset = build(DataRequest(benchmark="sudoku-4x4", num_train=1, num_validation=0, num_test=2), tmp_path)
+    one = trained(6, 16, model={"hidden_size": 16, "num_heads": 2, "halting": rule, "supervision_steps": 3})
+    with torch.no_grad():
+        one.model.halt_head.zero_()
+        one.model.halt_bias.copy_(torch.tensor(bias))
+    assert len(solve(one.model, dataset.inputs[0]).answers) == steps
+    result = evaluate(one.model, dataset, "test", EvaluationConfig(halt=True))
+    assert result.columns["halting_steps"].tolist() == [steps, steps]
 
 
 @pytest.mark.parametrize(("family", "side", "values"), [("sudoku", 9, 11), ("maze", 15, 6), ("arc", 30, 12)])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.golden import arrays as official_arrays
+from tests.support.golden import numbers as official_numbers
 from trm_data.errors import DataError
 from trm_data.puzzles.arc import crop, frame, grid_hash
 from trm_data.puzzles.augment import dihedral_rows
@@ -19,11 +18,11 @@ from trm_model.evaluation.voting import Votes, places, submission, undo
 
 
 @pytest.fixture(scope="module")
-def arc(shared: Path):  # type: ignore[no-untyped-def]
+def arc():  # type: ignore[no-untyped-def]
     """(facts, arrays, votes, labels, puzzles, tasks) of the official evaluation."""
-    golden = json.loads((shared / "golden/data/golden.json").read_text())
+    golden = official_numbers()
     facts, names = golden["arc_eval"], golden["arc_builder"][0]["identifiers"]
-    arrays = np.load(shared / "golden/data/arc_eval.npz")
+    arrays = official_arrays("arc_eval")
     trained = arrays["puzzle_identifiers"] > 0
     parsed = [parse_augmentation(names[row]) for row in arrays["puzzle_identifiers"][trained]]
     codes = np.array([code for _, code in parsed], np.uint64)

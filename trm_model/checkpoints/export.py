@@ -1,4 +1,4 @@
-"""A trained model as ONNX or a `torch.export` program: one supervision step, or the whole loop of D steps.
+"""Export a trained model as ONNX or a `torch.export` program: one supervision step, or a loop of D steps.
 
 Shapes: B batch (free in the exported program), C grid cells, L tokens, D width, V vocabulary. Puzzle embeddings are
 looked up inside, by id. Every export is run and compared with PyTorch before it is handed over.
@@ -6,7 +6,7 @@ looked up inside, by id. Every export is run and compared with PyTorch before it
 
 from __future__ import annotations
 
-import io
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from trm_data.errors import UserError, nearest
-from trm_data.files import write_atomic
 from trm_model.model.recursion import Model
 
 Kind = Literal["onnx", "torch"]
 _TOLERANCE = 0.02
 """In logits. Deep recursion amplifies rounding: four steps of random weights made 1e-3 of differences of 1e-6."""
+
+_MOST_ONNX_BYTES = 2**31 - 2**26
+"""Protobuf's limit, less some room for the graph."""
 
 
 class ExportError(UserError):
@@ -76,32 +78,49 @@ class Exported:
     largest_difference: float
 
 
-def export(model: Model, path: Path, *, kind: Kind, steps: int | None = None) -> Exported:
+def export(
+    model: Model, path: Path, *, kind: Kind, steps: int | None = None, most_onnx_bytes: int = _MOST_ONNX_BYTES
+) -> Exported:
     """Write one supervision step (`steps` None) or a loop of `steps`, and check it against PyTorch on another batch.
 
+    An ONNX file holds at most 2 GiB. The weights of a larger model, such as one with a table of a million puzzle
+    embeddings, are written to `PATH.data`, which belongs to it.
+
+    Args:
+        most_onnx_bytes: weights above this many bytes are written to a file of their own.
+
     Raises:
-        ExportError: ONNX is asked for and not installed, or the results differ.
+        ExportError: ONNX is requested and not installed, or the results differ.
     """
     module = (OneStep(model) if steps is None else WholeLoop(model, steps)).eval()
     example, other = _arguments(model, steps, 2), _arguments(model, steps, 3)
     free = {0: torch.export.Dim("batch")}
     shapes = (free, free) if steps is not None else (free, free, tuple(free for _ in example[2:]))
-    with torch.no_grad():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as aside:
         program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         expected = [value.numpy() for value in module(*other)]
+        made = Path(aside) / path.name
         if kind == "onnx":
-            data, found = _as_onnx(program, other)
+            found = _write_onnx(program, other, made, _num_bytes(model) > most_onnx_bytes)
         else:
-            buffer = io.BytesIO()
-            torch.export.save(program, buffer)
-            data, found = buffer.getvalue(), [value.numpy() for value in program.module()(*other)]
-    # Cells follow from the logits, and flip where two are equal but for rounding.
-    floats = [(a, b) for a, b in zip(expected, found, strict=True) if a.dtype == np.float32]
-    difference = max(float(np.abs(a - b).max()) for a, b in floats)
-    if difference > _TOLERANCE:
-        raise ExportError(f"the exported program differs from PyTorch by {difference:.2g}", "Report this as a defect")
-    write_atomic(path, data)
-    return Exported(path, len(data), difference)
+            torch.export.save(program, made)
+            found = [value.numpy() for value in program.module()(*other)]
+        # Cells follow from the logits, and flip where two are equal but for rounding.
+        floats = [(a, b) for a, b in zip(expected, found, strict=True) if a.dtype == np.float32]
+        difference = max(float(np.abs(a - b).max()) for a, b in floats)
+        if difference > _TOLERANCE:
+            what = f"the exported program differs from PyTorch by {difference:.2g}"
+            raise ExportError(what, "Report this as a defect")
+        written = sorted(Path(aside).iterdir(), key=lambda file: file == made)  # the program last: it needs the others
+        num_bytes = sum(file.stat().st_size for file in written)
+        for file in written:
+            file.replace(path.parent / file.name)
+    return Exported(path, num_bytes, difference)
+
+
+def _num_bytes(model: Model) -> int:
+    return sum(value.nbytes for value in model.state_dict().values())
 
 
 def _arguments(model: Model, steps: int | None, batch_size: int) -> tuple[Tensor, ...]:
@@ -114,7 +133,10 @@ def _arguments(model: Model, steps: int | None, batch_size: int) -> tuple[Tensor
     return inputs_BC, ids_B, *states
 
 
-def _as_onnx(program: torch.export.ExportedProgram, arguments: tuple[Tensor, ...]) -> tuple[bytes, list[Any]]:
+def _write_onnx(
+    program: torch.export.ExportedProgram, arguments: tuple[Tensor, ...], path: Path, external_data: bool
+) -> list[Any]:
+    """Write the program, and with `external_data` its weights to `PATH.data`; run what was written and return that."""
     try:
         import onnxruntime  # type: ignore[import-untyped,unused-ignore]
         import onnxscript  # noqa: F401  (the exporter needs it)
@@ -122,8 +144,9 @@ def _as_onnx(program: torch.export.ExportedProgram, arguments: tuple[Tensor, ...
         raise ExportError(f"ONNX needs the package {error.name}", "pip install onnx onnxscript onnxruntime") from error
     converted = torch.onnx.export(program, dynamo=True, verbose=False)
     assert converted is not None
-    data = converted.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    converted.save(str(path), external_data=external_data)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
     values = dict(zip(names, (argument.numpy() for argument in arguments), strict=True))
-    return data, session.run(None, values)
+    outputs: list[Any] = session.run(None, values)
+    return outputs

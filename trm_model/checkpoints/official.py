@@ -107,7 +107,10 @@ def read_official(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}", "Name the file step_<number> of an official run") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except OSError as error:
+        remedy = "Name the file step_<number> of an official run"
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or first_line(error)}", remedy) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a plain PyTorch checkpoint: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} does not hold a state dict", "Name the file step_<number> of an official run")
@@ -162,11 +165,14 @@ def import_official(
     id_map_hash: str = SHARED,
     num_ids: int = 1,
     step: int = 0,
+    knows_dataset: bool = True,
 ) -> tuple[Model, bytes]:
-    """An official checkpoint as a model and as a weights-only checkpoint file of ours.
+    """Convert an official checkpoint to a model and to a weights-only checkpoint file of ours.
 
     Args:
         config: see `settings_of`.
+        knows_dataset: whether `config.data` is what the model was trained on, see
+            `check_dataset_is_known`.
         seq_len: grid cells; None where a tensor tells it.
         id_map_hash, num_ids: `Dataset.id_map_hash` and `num_identifiers` of the dataset that gave the puzzle ids.
 
@@ -186,7 +192,8 @@ def import_official(
     model = build_model(config.model, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=num_identifiers)
     with torch.no_grad():
         load_official(model, state)
-    return model, pack_weights(model, config, step=step, id_map_hash=id_map_hash, imported_from=path.name)
+    notes = {"imported_from": path.name, "knows_dataset": knows_dataset}
+    return model, pack_weights(model, config, step=step, id_map_hash=id_map_hash, **notes)
 
 
 def export_official(model: Model, config: TrialConfig, path: Path) -> None:

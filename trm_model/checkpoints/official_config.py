@@ -34,7 +34,9 @@ def config_from_official(path: Path) -> TrialConfig:
         return _parse(yaml.safe_load(path.read_text()), str(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
-    except (KeyError, TypeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", "Give a recipe instead") from None
+    except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} lacks or misspells a setting: {error}", "Give a recipe instead") from error
 
 

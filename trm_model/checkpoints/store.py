@@ -26,8 +26,10 @@ from trm_model.checkpoints.table_deltas import Base, join, split
 
 _KEY = "trm"
 _FORMAT = 1
-_OLDER = "Delete it; the one before it will be used"
+_ANOTHER = "Take another checkpoint, or restore the file from a copy"
+_OLDER = "Use an earlier checkpoint, or another copy of this one"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
+_ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -138,7 +140,10 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{where} is not a checkpoint of this program", "Delete it, or name another") from error
+        what = f"{where} is not a checkpoint of this program"
+        if data[:2] == _ZIP:
+            raise CheckpointError(what, "If it is an official one, import it: `trm checkpoint import`") from None
+        raise CheckpointError(what, "Name another file") from error
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
     return dict(header)
@@ -157,7 +162,7 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
         try:
             tensors = join(tensors, _table(told, where, store), int(header["step"]))
         except ValueError as error:
-            raise CheckpointError(f"{where} is damaged: {error}", _OLDER) from None
+            raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from None
     return Checkpoint(tensors, header)
 
 
@@ -165,7 +170,7 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{where} is damaged: {error}", _OLDER) from error
+        raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
 
 
 def _base(told: Mapping[str, Any], where: str) -> Base:
@@ -194,7 +199,7 @@ def _table(told: Mapping[str, Any], where: str, store: CheckpointStore | None) -
         raise CheckpointError(what, "Copy both, or take another checkpoint") from None
     if hashlib.sha256(data).hexdigest() != base.sha256:
         what = f"{base.name} is damaged, and {where} needs it"
-        raise CheckpointError(what, "Restore it from a copy, or delete both and go on from an older checkpoint")
+        raise CheckpointError(what, "Restore it from a copy, or take an older checkpoint")
     return _tensors(data, base.name)["table"]
 
 
@@ -249,8 +254,15 @@ class RunCheckpoints:
         """The base that each checkpoint needs."""
 
     def newest(self) -> Checkpoint | None:
-        """The last one, to go on from."""
-        found = newest(self._store)
+        """Read the last checkpoint, to resume from.
+
+        Raises:
+            CheckpointError: it is damaged. The run owns it, so that the user may delete it.
+        """
+        try:
+            found = newest(self._store)
+        except CheckpointError as error:
+            raise CheckpointError(error.what, _OLDER) from error
         if found is not None and (told := found.header.get("table")) is not None:
             self._base, self._bases = _base(told, name_of(found.step)), dict(told["needed"])
         return found

@@ -1,22 +1,23 @@
-"""A trained model out of a checkpoint, for evaluation, solving and export; and weights-only checkpoints, imported or
-exported."""
+"""Load a trained model from a checkpoint, for evaluation, solving and export, and pack weights without a run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from trm_data.errors import nearest
+from trm_data.config import DataConfig
+from trm_data.errors import first_line, nearest
 from trm_model.checkpoints.store import Checkpoint, CheckpointError, pack
-from trm_model.config import ModelConfig, TrialConfig
+from trm_model.config import TrialConfig
 from trm_model.model.recursion import Model, build_model
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model with the weights that were asked for, and what is known of its training."""
+    """Hold a model with the requested weights, and what is known of its training."""
 
     model: Model
     config: TrialConfig
@@ -41,29 +42,16 @@ class Trained:
                     "Use the dataset that it was trained on, with the same number of augmentations",
                 )
 
-    def check_model(self, model: ModelConfig) -> None:
-        """Refuse another configuration, above all another T or n, which would ruin the score without an error.
-
-        Raises:
-            CheckpointError: names the first setting that differs.
-        """
-        own, other = self.config.model.identity(), model.identity()
-        for name, value in own.items():
-            if other[name] != value:
-                raise CheckpointError(
-                    f"model.{name}={other[name]}, but the checkpoint was trained with {value}",
-                    "Only D, votes, rollouts and noise can be changed at evaluation",
-                )
-
 
 def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
-    """Rebuild the model of a checkpoint with its raw weights, its main average (`ema`), or a further average by its
-    rate.
+    """Rebuild the model of a checkpoint with the weights of a name.
 
-    A checkpoint that keeps no average (an imported one) has only one set of weights, which `ema` and `raw` both mean.
+    Args:
+        weights: `raw`, `ema` (the main average), or the rate of a further average. A checkpoint that keeps no average,
+            such as an imported one, has only one set of weights, which `ema` and `raw` both mean.
 
     Raises:
-        CheckpointError: no such average.
+        CheckpointError: no such average, or tensors that do not fit the configuration.
     """
     header = checkpoint.header
     config = TrialConfig.parse(header["config"], "checkpoint")
@@ -73,7 +61,10 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
         seq_len=header["seq_len"],
         num_identifiers=header["num_identifiers"],
     )
-    model.load_state_dict(checkpoint.section("model"))
+    try:
+        model.load_state_dict(checkpoint.section("model"))
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint is damaged: {first_line(error)}", "Take another checkpoint") from None
     averages = {name.split("/")[1] for name in checkpoint.tensors if name.startswith("ema/")}
     rate = str(config.optimizer.ema_rate) if weights == "ema" else weights
     if rate in averages:
@@ -85,8 +76,26 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
     return Trained(model.requires_grad_(False), config, checkpoint.step, header["id_map_hash"])
 
 
+def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:
+    """Refuse to choose a dataset by a checkpoint's configuration where that holds only defaults.
+
+    Args:
+        header: of the checkpoint.
+        where: the checkpoint's name, for the message.
+
+    Raises:
+        CheckpointError: it was imported without a recipe and without a dataset.
+    """
+    known = header.get("knows_dataset")
+    if known is None:  # imported by an earlier version, or not imported at all
+        config = TrialConfig.parse(header["config"], where)
+        known = "imported_from" not in header or bool(config.recipe) or config.data != DataConfig()
+    if not known:
+        raise CheckpointError(f"{where} does not say which dataset it was trained on", "Name it: --dataset NAME")
+
+
 def pack_weights(model: Model, config: TrialConfig, *, step: int, id_map_hash: str, **notes: Any) -> bytes:
-    """A checkpoint file that holds the weights alone: it can be evaluated, not resumed."""
+    """Return a checkpoint file that holds the weights alone: it can be evaluated, not resumed."""
     header = {
         "step": step,
         "config": config.plain(),

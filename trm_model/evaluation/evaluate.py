@@ -1,6 +1,7 @@
-"""Scores of a model on a split, one outcome per item. Independent of training: D supervision steps, views, rollouts.
+"""Score a model on a split, one outcome per item. Independent of training: D supervision steps, views, rollouts.
 
-Shapes: B batch, C grid cells, N items. An item is a grid to answer: a Sudoku, a maze, a test input of an ARC task.
+Shapes: B batch, C grid cells, N scored items. An item is a grid to answer: a Sudoku, a maze, a test input of an ARC
+task. A test input whose answer is not known is answered, for a submission, and enters no score.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from trm_data.errors import ConfigError
 from trm_data.jit import Bytes
 from trm_model.config import EvaluationConfig
 from trm_model.distributed import Ranks
-from trm_model.evaluation.inference import Answers, Noise, cast, settle, think
+from trm_model.evaluation.inference import Answers, Noise, cast, final_answers, supervision_steps
 from trm_model.evaluation.outcomes import Column, EvalResult
 from trm_model.evaluation.validity import valid
 from trm_model.evaluation.voting import Votes, places, undo
@@ -29,12 +30,22 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 PASS_AT = (1, 2, 5, 10, 100, 1000)
+_NO_SCORES = ("answers", "items", "puzzles")
 Progress = Callable[[int, int], None]
 """(forward passes done, of so many), a pass being one supervision step of one item in one view and rollout."""
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation was asked to stop between two batches. It has no result."""
+
+
+def never() -> bool:
+    """Return False: the `should_stop` of what is not to be interrupted."""
+    return False
+
+
 class _Columns:
-    """Per-item numbers that arrive batch by batch."""
+    """Collect per-item numbers that arrive batch by batch."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[NDArray[Any]]] = {}
@@ -47,12 +58,12 @@ class _Columns:
         return np.concatenate(self._parts[name])
 
     def scores(self) -> dict[str, Column]:
-        """All but the answers and the numbers of the puzzles."""
-        return {name: self[name].astype(np.float64) for name in self._parts if name not in ("answers", "puzzles")}
+        """Return all columns but the answers and the numbers of items and puzzles."""
+        return {name: self[name].astype(np.float64) for name in self._parts if name not in _NO_SCORES}
 
 
 class _Tally:
-    """Outcomes per item: of the only answer, or of the winner of a vote."""
+    """Collect the outcomes per item: of the only answer, or of the winner of a vote."""
 
     def __init__(self, dataset: Dataset, split: str, evaluation: EvaluationConfig, keep_votes: bool) -> None:
         self.dataset = dataset
@@ -64,31 +75,33 @@ class _Tally:
         self.forward_passes = 0
 
     def add(self, batch: EvalBatch, answers: Answers, *, is_first: bool) -> None:
-        """Take the answers of one run over a batch; `is_first` for the run without noise."""
+        """Add the answers of one run over a batch; `is_first` marks the run without noise."""
         cells = answers.cells_BC.to(torch.uint8).cpu().numpy()
         logits = answers.halt_logits_B.float().cpu().numpy()
         self.forward_passes += len(cells) * answers.num_steps
         if self.votes is not None:
             self.votes.add(batch.items, _undone(self.dataset, cells, batch), logits)
-        original = batch.copies == 0
-        if is_first and original.any():
-            first = answers.first_cells_BC.to(torch.uint8).cpu().numpy()[original]
-            kept = EvalBatch(*(column[original] for column in batch))
-            cells, logits = cells[original], logits[original]
+        scored = (batch.copies == 0) & batch.is_answered
+        if is_first:
+            first = answers.first_cells_BC.to(torch.uint8).cpu().numpy()[scored]
+            kept = batch.select(scored)
+            cells, logits = cells[scored], logits[scored]
             self.columns.put(
                 halt_accuracy=(logits >= 0) == _whole(_right(cells, kept.labels)),
                 confidence=1 / (1 + np.exp(-logits.astype(np.float64))),
                 first_step_accuracy=_whole(_right(first, kept.labels)),
-                halting_steps=answers.steps_B.cpu().numpy()[original],
+                halting_steps=answers.steps_B.cpu().numpy()[scored],
             )
             if self.votes is None:
-                self.columns.put(answers=cells, puzzles=kept.puzzles, **_judge(self.dataset, kept, cells))
+                self.columns.put(
+                    answers=cells, items=kept.items, puzzles=kept.puzzles, **_judge(self.dataset, kept, cells)
+                )
 
     def result(self, num_steps: int) -> EvalResult:
-        """Count the votes and sum up."""
+        """Count the votes and average the outcomes."""
         if self.votes is not None:
             _judge_votes(self.votes, self.dataset, self.split, self.evaluation, self.columns)
-        return _summed(self.dataset, self.split, num_steps, self.columns, self.votes, self.forward_passes)
+        return _averaged(self.dataset, self.split, num_steps, self.columns, self.votes, self.forward_passes)
 
 
 def _is_arc(dataset: Dataset) -> bool:
@@ -100,53 +113,88 @@ def _undone(dataset: Dataset, cells: Bytes, batch: EvalBatch) -> Bytes:
 
 
 def _right(cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
-    """Cells that are right or not supervised."""
+    """Mark (B, C) the cells that are right or not supervised. Says nothing of items without an answer."""
     right: NDArray[np.bool_] = (cells == labels) | (labels == 0)
     return right
 
 
 def _whole(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Items of which every cell is right."""
+    """Mark (B) the items of which every cell is right."""
     return np.asarray(right.all(1))
 
 
 def _judge(dataset: Dataset, batch: EvalBatch, cells: Bytes) -> dict[str, NDArray[Any]]:
-    """Compare final answers with the labels."""
+    """Compare final answers (B, C) with the labels of a batch whose answers are all known."""
     right, supervised = _right(cells, batch.labels), batch.labels != 0
-    # An ARC answer has no marked end: what lies beside the label's grid must be empty.
+    # An ARC answer has no marked end: what lies outside the label's grid must be empty.
     exact = _whole(cells == batch.labels if _is_arc(dataset) else right)
-    found = {"exact_accuracy": exact, "cell_accuracy": (right & supervised).sum(1) / np.maximum(supervised.sum(1), 1)}
+    scores = {"exact_accuracy": exact, "cell_accuracy": (right & supervised).sum(1) / np.maximum(supervised.sum(1), 1)}
     solved = valid(dataset.manifest.family, batch.inputs, cells, batch.labels, dataset.grid_shape[0])
-    return found if solved is None else found | {"valid_accuracy": solved}
+    return scores if solved is None else scores | {"valid_accuracy": solved}
 
 
 def _judge_votes(votes: Votes, dataset: Dataset, split: str, evaluation: EvaluationConfig, columns: _Columns) -> None:
     """Compare the winners with the labels; for ARC, find the place that each label takes in the ranking."""
-    for batch in eval_batches(dataset, split, evaluation.batch_size, max_puzzles=evaluation.max_puzzles):
+    for whole in eval_batches(dataset, split, evaluation.batch_size, max_puzzles=evaluation.max_puzzles):
+        batch = whole.select(whole.is_answered)
         batch = batch._replace(labels=_undone(dataset, batch.labels, batch))
-        winners = np.stack([votes.answer(item) for item in batch.items.tolist()])
-        columns.put(answers=winners, puzzles=batch.puzzles, **_judge(dataset, batch, winners))
+        winners = np.empty_like(batch.labels)
+        for row, item in enumerate(batch.items.tolist()):
+            winners[row] = votes.answer(item)
+        columns.put(answers=winners, items=batch.items, puzzles=batch.puzzles, **_judge(dataset, batch, winners))
         if _is_arc(dataset):
             place = places(votes, batch.items, batch.labels)
             columns.put(**{f"pass@{k}": place < k for k in PASS_AT})
 
 
-def _summed(
+def _averaged(
     dataset: Dataset, split: str, num_steps: int, columns: _Columns, votes: Votes | None, forward_passes: int
 ) -> EvalResult:
     scores = columns.scores()
     names = [dataset.names[puzzle] for puzzle in columns["puzzles"].tolist()]
-    metrics = {name: float(score.mean()) for name, score in scores.items() if not name.startswith("pass@")}
-    tasks: dict[str, list[int]] = {}
-    if _is_arc(dataset):
-        for item, name in enumerate(names):
-            tasks.setdefault(name, []).append(item)
-    result = EvalResult(split, num_steps, metrics, scores, columns["answers"], names, forward_passes, votes, tasks)
+    metrics: dict[str, float] = {}
+    if names:  # a split without any known answer has no scores, and can still be submitted
+        metrics = {name: float(score.mean()) for name, score in scores.items() if not name.startswith("pass@")}
+    test_inputs = {} if votes is None or not _is_arc(dataset) else _test_inputs(dataset, split, votes.items)
+    asked = len(names) if not test_inputs else sum(len(items) for items in test_inputs.values())
+    result = EvalResult(
+        split,
+        num_steps,
+        metrics,
+        scores,
+        columns["answers"],
+        names,
+        forward_passes,
+        numbers=columns["items"].astype(np.int64),
+        unscored=asked - len(names),
+        votes=votes,
+        test_inputs=test_inputs,
+    )
     passed: dict[str, float] = {}
-    for k in PASS_AT if tasks else ():
+    for k in PASS_AT if result.tasks else ():
         shares = result.shares(k)
         passed |= {f"pass@{k}": float(shares.mean()), f"task_pass@{k}": float((shares == 1).mean())}
     return replace(result, metrics=metrics | passed)
+
+
+def _test_inputs(dataset: Dataset, split: str, items: Sequence[int]) -> dict[str, list[int]]:
+    """Group the items of an ARC split by the name of their task, those without a known answer included."""
+    puzzles = dataset.puzzle[dataset.rows(split)]
+    tasks: dict[str, list[int]] = {}
+    for item in items:
+        tasks.setdefault(dataset.names[puzzles[item]], []).append(item)
+    return tasks
+
+
+def check_evaluation(dataset: Dataset, split: str, evaluation: EvaluationConfig, trained_augmentations: int) -> None:
+    """Refuse an evaluation that could not be run, before anything is trained for it.
+
+    Raises:
+        ConfigError: the split is empty, or there are more votes than views or than trained identifiers.
+    """
+    dataset.rows(split)
+    check_votes(evaluation.votes, trained_augmentations, dataset)
+    dataset.num_views(evaluation.votes - 1)
 
 
 def check_votes(votes: int, trained_augmentations: int, dataset: Dataset) -> None:
@@ -176,6 +224,7 @@ def evaluate(
     keep_votes: bool = False,
     progress: Progress | None = None,
     ranks: Ranks | None = None,
+    should_stop: Callable[[], bool] = never,
 ) -> EvalResult:
     """Score `weights` (the model's own if None) on a split.
 
@@ -183,11 +232,13 @@ def evaluate(
         seed: of the rollouts' noise.
         keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
         ranks: processes that share the batches; the result is that of one process, in each of them.
+        should_stop: asked after every batch; the answer of the first process counts for all.
 
     Raises:
-        ConfigError: the split is empty, or there are more votes than trained views.
+        EvaluationStoppedError: `should_stop` became true.
+        ConfigError: the split is empty, or there are more votes than views or than trained identifiers.
     """
-    check_votes(evaluation.votes, trained_augmentations, dataset)
+    check_evaluation(dataset, split, evaluation, trained_augmentations)
     num_steps = evaluation.supervision_steps or model.config.supervision_steps
     copies, limit = evaluation.votes - 1, evaluation.max_puzzles
     weights = cast(model, weights, dtype)
@@ -203,15 +254,18 @@ def evaluate(
         noise = None
         if rollout and evaluation.noise:
             noise = Noise(evaluation.noise, seed, rollout, batch.items, batch.copies)
-        tick = partial(_report, progress, done, len(ids_B), total)
-        steps = think(model, weights, inputs_BC, ids_B, dtype=dtype, noise=noise)
+        on_step = partial(_report, progress, done, len(ids_B), total)
+        steps = supervision_steps(model, weights, inputs_BC, ids_B, dtype=dtype, noise=noise)
         done += len(ids_B) * num_steps
-        return settle(steps, num_steps, halt=evaluation.halt, tick=tick).cpu()
+        return final_answers(steps, num_steps, halt=evaluation.halt, on_step=on_step).cpu()
 
     batches = eval_batches(dataset, split, evaluation.batch_size, max_puzzles=limit, num_augmentations=copies)
     runs = ((batch, rollout) for batch in batches for rollout in range(evaluation.rollouts))
-    for (batch, rollout), answers in (ranks or Ranks()).spread(runs, answer):
+    ranks = ranks or Ranks()
+    for (batch, rollout), answers in ranks.spread(runs, answer):
         tally.add(batch, answers, is_first=rollout == 0)
+        if ranks.first_says(should_stop()):
+            raise EvaluationStoppedError
     return tally.result(num_steps)
 
 
@@ -228,11 +282,11 @@ def ensemble(members: Sequence[EvalResult], dataset: Dataset, evaluation: Evalua
     """
     votes = Votes(evaluation.choose)
     for member in members:
-        if member.votes is None or member.names != members[0].names:
+        if member.votes is None or member.names != members[0].names or member.split != members[0].split:
             raise ConfigError("the members of an ensemble must keep their votes and answer the same items")
         votes.take(member.votes)
     columns = _Columns()
     _judge_votes(votes, dataset, members[0].split, evaluation, columns)
     passes = sum(member.forward_passes for member in members)
-    result = _summed(dataset, members[0].split, members[0].supervision_steps, columns, votes, passes)
+    result = _averaged(dataset, members[0].split, members[0].supervision_steps, columns, votes, passes)
     return replace(result, metrics={f"ensemble_{name}": value for name, value in result.metrics.items()})

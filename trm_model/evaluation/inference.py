@@ -1,4 +1,4 @@
-"""Supervision steps of a trained model, one after the other from fresh states, undisturbed or with noise in the latent.
+"""Run a trained model: supervision steps from fresh states, undisturbed or with noise in the latent.
 
 Shapes: B batch, C grid cells, L tokens, D width.
 """
@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from trm_data.jit import Ints
+from trm_model.model.halting import wants_halt
 from trm_model.model.recursion import Model, States, Weights, run
 
 
 class Step(NamedTuple):
-    """What the model says after one supervision step."""
+    """Hold the model's output after one supervision step."""
 
     cells_BC: Tensor
     halt_logits_B: Tensor
     wants_halt_B: Tensor
-    """By the model's own rule: the halt logit against zero, or against the continue logit."""
+    """By the model's own rule, see `wants_halt`."""
 
 
 class Answers(NamedTuple):
-    """What the model says in the end."""
+    """Hold the final answers of a batch."""
 
     cells_BC: Tensor
     first_cells_BC: Tensor
@@ -39,17 +40,17 @@ class Answers(NamedTuple):
     """Supervision steps that were run, for the whole batch."""
 
     def cpu(self) -> Answers:
-        """The same in the CPU's memory."""
+        """Copy all tensors to the CPU's memory."""
         cells_BC, first_cells_BC, halt_logits_B, steps_B, num_steps = self
         return Answers(cells_BC.cpu(), first_cells_BC.cpu(), halt_logits_B.cpu(), steps_B.cpu(), num_steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Gaussian noise for the latents of a batch.
+    """Draw Gaussian noise for the latents of a batch.
 
-    A pure function of the seed and of the item, view, rollout and step that it is for: how items are batched, which
-    must not change a score, does not change it.
+    The noise is a pure function of the seed and of the item, view, rollout and step that it is for: how items are
+    batched, which must not change a score, does not change it.
     """
 
     scale: float
@@ -61,13 +62,13 @@ class Noise:
     """(B): the views through which they are seen."""
 
     def disturb(self, states: States, step: int) -> States:
-        """`states` with noise in the latents, or in the answer where it is the only state."""
+        """Add noise to the latents, or to the answer where it is the only state."""
         first = min(1, len(states) - 1)
-        shaken = [
+        disturbed = [
             state + self.scale * self._draw(step, index, state.shape[1:]).to(state)
             for index, state in enumerate(states[first:])
         ]
-        return (*states[:first], *shaken)
+        return (*states[:first], *disturbed)
 
     def _draw(self, step: int, state: int, shape: torch.Size) -> Tensor:
         key = np.array([self.seed, self.rollout], np.uint64)
@@ -81,15 +82,20 @@ class Noise:
 
 
 def cast(model: Model, weights: Weights | None, dtype: torch.dtype) -> Weights:
-    """`weights`, or the model's own, in the type to compute in."""
+    """Convert `weights`, or the model's own if None, to the type to compute in."""
     weights = dict(model.named_parameters()) if weights is None else weights
     return {name: value.detach().to(dtype) for name, value in weights.items()}
 
 
-def think(
+def supervision_steps(
     model: Model, weights: Weights, inputs_BC: Tensor, ids_B: Tensor, *, dtype: torch.dtype, noise: Noise | None = None
 ) -> Iterator[Step]:
-    """Supervision steps without end; with `noise`, each starts by disturbing the latent."""
+    """Yield the output of one supervision step after the other, without end.
+
+    Args:
+        ids_B: rows of the puzzle-embedding table.
+        noise: disturbs the latent before every step.
+    """
     rows_BE = None if model.puzzle_embedding is None else model.puzzle_embedding.rows(ids_B, trained=False)
     states = model.start(len(ids_B), dtype)
     step = 0
@@ -98,30 +104,34 @@ def think(
             states = noise.disturb(states, step)
         output = run(model, weights, states, inputs_BC, rows_BE)
         states, step = output.states, step + 1
-        rival = 0 if model.config.halting_rule == "sign" else output.continue_logits_B
-        yield Step(output.logits_BCV.argmax(-1), output.halt_logits_B, output.halt_logits_B > rival)
+        yield Step(output.logits_BCV.argmax(-1), output.halt_logits_B, wants_halt(output, model.config))
 
 
 def _ignore(step: int) -> None:
-    """The default `tick` of `settle`."""
+    """Do nothing: the default `on_step` of `final_answers`."""
 
 
-def settle(steps: Iterator[Step], num_steps: int, *, halt: bool, tick: Callable[[int], None] = _ignore) -> Answers:
-    """Run the steps; with `halt`, an answer stays as it was when its sequence first wanted to halt.
+def final_answers(
+    steps: Iterator[Step], num_steps: int, *, halt: bool, on_step: Callable[[int], None] = _ignore
+) -> Answers:
+    """Run at most `num_steps` steps and keep an answer per sequence.
 
-    `tick` is told the number of every step that has been run.
+    Args:
+        halt: keep each answer from the step at which its sequence first wants to halt, instead of the last one, and
+            end early when all sequences have halted.
+        on_step: called with the number, from 1, of every step that has been run.
     """
     first = next(steps)
-    cells_BC, logits_B, done_B = first
+    cells_BC, logits_B, halted_B = first
     steps_B = torch.ones_like(logits_B, dtype=torch.int32)
-    tick(1)
+    on_step(1)
     number = 1
-    while number < num_steps and not (halt and bool(done_B.all())):
+    while number < num_steps and not (halt and bool(halted_B.all())):
         step, number = next(steps), number + 1
-        going_B = ~done_B if halt else torch.ones_like(done_B)
-        cells_BC = torch.where(going_B[:, None], step.cells_BC, cells_BC)
-        logits_B = torch.where(going_B, step.halt_logits_B, logits_B)
-        steps_B = torch.where(going_B, number, steps_B)
-        done_B = done_B | step.wants_halt_B
-        tick(number)
+        active_B = ~halted_B if halt else torch.ones_like(halted_B)
+        cells_BC = torch.where(active_B[:, None], step.cells_BC, cells_BC)
+        logits_B = torch.where(active_B, step.halt_logits_B, logits_B)
+        steps_B = torch.where(active_B, number, steps_B)
+        halted_B = halted_B | step.wants_halt_B
+        on_step(number)
     return Answers(cells_BC, first.cells_BC, logits_B, steps_B, number)

@@ -1,4 +1,4 @@
-"""What an evaluation found: scores, and per item of the split in order what happened. N items, C grid cells."""
+"""Hold what an evaluation found: scores, and the outcome of every scored item in order. N items, C grid cells."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ _TRUTHS = ("exact_accuracy", "valid_accuracy", "halt_accuracy", "first_step_accu
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """Scores and outcomes of one checkpoint, or, with metrics that say so, of several that voted together."""
+    """Hold scores and outcomes of one checkpoint, or, with metrics that say so, of several that voted together.
+
+    Only items with a known answer are scored. Others are counted in `unscored` and kept in `test_inputs`.
+    """
 
     split: str
     supervision_steps: int
     metrics: dict[str, float]
     """exact_accuracy, cell_accuracy, halt_accuracy, halting_steps, first_step_accuracy (exact after one step),
     confidence (sigmoid of the halt logit), valid_accuracy (Sudoku and mazes); for ARC also pass@k (per test input,
-    averaged over tasks) and task_pass@k. An ensemble's are all named `ensemble_...`."""
+    averaged over tasks) and task_pass@k. An ensemble's are all named `ensemble_...`. Empty where no item has a known
+    answer."""
     columns: dict[str, Column]
     """(N) each: the metrics per item, under the same names without `ensemble_`."""
     answers: Bytes = field(repr=False)
@@ -36,14 +40,26 @@ class EvalResult:
     """(N): the puzzle of each item."""
     forward_passes: int
     """Supervision steps that were run, over all items, views and rollouts."""
+    numbers: NDArray[np.int64] = field(repr=False)
+    """(N): the number of each item within its split, those without a known answer counted too."""
+    unscored: int = 0
+    """Items that were answered and are in no score, because their answer is not known."""
     votes: Votes | None = field(default=None, repr=False)
     """All answers, where views, rollouts or ARC made it necessary to count them."""
-    tasks: dict[str, list[int]] = field(default_factory=dict, repr=False)
-    """ARC: the items of each task."""
+    test_inputs: dict[str, list[int]] = field(default_factory=dict, repr=False)
+    """ARC: the numbers of all items of each task, scored or not, as a submission lists them."""
+
+    @property
+    def tasks(self) -> dict[str, list[int]]:
+        """ARC: the rows of `columns` that belong to each task with a known answer; else empty."""
+        tasks: dict[str, list[int]] = {}
+        for row, name in enumerate(self.names if self.test_inputs else ()):
+            tasks.setdefault(name, []).append(row)
+        return tasks
 
     @property
     def exact(self) -> NDArray[np.bool_]:
-        """(N): whether the answer is the label."""
+        """Return (N) whether each answer is the label."""
         return self.columns["exact_accuracy"].astype(np.bool_)
 
     @property
@@ -52,19 +68,19 @@ class EvalResult:
 
     @property
     def per_item(self) -> str:
-        """`exact` as a packed hexadecimal string, eight items a byte, the first in the highest bit."""
+        """Return `exact` as a packed hexadecimal string, eight items a byte, the first in the highest bit."""
         return np.packbits(self.exact).tobytes().hex()
 
     def shares(self, k: int) -> Column:
-        """ARC: per task, the share of its test inputs that were answered within k tries."""
+        """Return for each task of ARC the share of its scored test inputs that were answered within k tries."""
         hits = self.columns[f"pass@{k}"]
-        return np.array([hits[items].mean() for items in self.tasks.values()])
+        return np.array([hits[rows].mean() for rows in self.tasks.values()])
 
     def arrow(self) -> bytes:
-        """Per-item outcomes as an Arrow IPC file: item, puzzle, the columns, and the answer cells."""
+        """Serialize the outcomes as an Arrow IPC file: item, puzzle, the columns, and the answer cells."""
         columns = {name: pa.array(_narrow(name, values)) for name, values in self.columns.items()}
         cells = pa.FixedSizeListArray.from_arrays(pa.array(self.answers.reshape(-1)), self.answers.shape[1])
-        table = pa.table({"item": np.arange(self.items), "puzzle": self.names, **columns, "answer": cells})
+        table = pa.table({"item": self.numbers, "puzzle": self.names, **columns, "answer": cells})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
@@ -76,14 +92,14 @@ class EvalResult:
         write_atomic(path, self.arrow())
 
     def submission(self, tries: int = 2) -> dict[str, object]:
-        """ARC answers in Kaggle's form.
+        """Return the answers to all test inputs of ARC in Kaggle's form.
 
         Raises:
             ConfigError: the dataset is not ARC.
         """
-        if self.votes is None or not self.tasks:
+        if self.votes is None or not self.test_inputs:
             raise ConfigError("a submission needs an ARC dataset")
-        return dict(submission(self.votes, self.tasks, tries))
+        return dict(submission(self.votes, self.test_inputs, tries))
 
 
 def _narrow(name: str, values: Column) -> NDArray[np.generic]:
@@ -93,7 +109,7 @@ def _narrow(name: str, values: Column) -> NDArray[np.generic]:
 
 
 def unpack_items(packed: str, items: int) -> NDArray[np.bool_]:
-    """The outcomes that `EvalResult.per_item` holds.
+    """Unpack the outcomes that `EvalResult.per_item` returned.
 
     Raises:
         DataError: it is no hexadecimal text, or does not hold so many items.

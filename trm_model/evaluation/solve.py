@@ -1,36 +1,39 @@
-"""Solve single puzzles with a trained model: the answer, its confidence, and the answer after every step."""
+"""Solve single puzzles with a trained model, and give the answer and its confidence after every supervision step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from trm_data import Dataset
 from trm_data.config import Family
-from trm_data.dataset.loader import eval_items
+from trm_data.dataset.schema import SPLITS
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
 from trm_data.puzzles.arc import crop
-from trm_data.puzzles.text import Question, arc_inputs, family_of, read_questions, write_rows
+from trm_data.puzzles.text import Question, family_of, read_arc_examples, read_questions, write_rows
 from trm_model.checkpoints.trained import Trained
-from trm_model.evaluation.inference import Step, think
+from trm_model.evaluation.inference import supervision_steps
 from trm_model.evaluation.validity import valid
 from trm_model.model.recursion import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The answers to one puzzle, one per supervision step; the last one counts."""
+    """Hold the answers to one puzzle, one per supervision step; the last one counts."""
 
     answers: list[Bytes]
     """(C) cells each, encoded as in the data."""
     confidences: list[float]
-    """How sure the model was, after each step, that its answer is right: the sigmoid of the halt logit."""
+    """The probability after each step that the answer is right, as the model estimates it: the sigmoid of the halt
+    logit."""
 
     @property
     def answer(self) -> Bytes:
@@ -46,7 +49,8 @@ def solve(model: Model, cells: Bytes, *, puzzle_id: int = 0, steps: int | None =
     """Solve a puzzle (C), encoded as in the data, in at most `steps` supervision steps (None: as many as in training).
 
     Args:
-        halt: stop as soon as the model is more likely right than not.
+        puzzle_id: the puzzle's row in the embedding table.
+        halt: stop as soon as the model wants to halt by its own rule, see `wants_halt`.
 
     Raises:
         DataError: the puzzle has another number of cells, or a symbol that the model does not know.
@@ -57,22 +61,21 @@ def solve(model: Model, cells: Bytes, *, puzzle_id: int = 0, steps: int | None =
         raise DataError(f"cell value {int(cells.max())} is beyond the model's {model.vocab_size} symbols")
     inputs_BC = torch.tensor(cells[None].astype(np.uint8)).to(model.device)
     ids_B = torch.tensor([puzzle_id], device=model.device)
-    weights = dict(model.named_parameters())
-    thoughts: list[Step] = []
-    for thought in think(model, weights, inputs_BC, ids_B, dtype=torch.float32):
-        thoughts.append(thought)
-        enough = len(thoughts) == (steps or model.config.supervision_steps)
-        if enough or (halt and float(thought.halt_logits_B) > 0):
+    most = steps or model.config.supervision_steps
+    answers: list[Bytes] = []
+    confidences: list[float] = []
+    outputs = supervision_steps(model, dict(model.named_parameters()), inputs_BC, ids_B, dtype=torch.float32)
+    for step in islice(outputs, most):
+        answers.append(step.cells_BC[0].to(torch.uint8).cpu().numpy())
+        confidences.append(float(step.halt_logits_B.sigmoid()))
+        if halt and bool(step.wants_halt_B):
             break
-    return Solution(
-        [thought.cells_BC[0].to(torch.uint8).cpu().numpy() for thought in thoughts],
-        [float(thought.halt_logits_B.sigmoid()) for thought in thoughts],
-    )
+    return Solution(answers, confidences)
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """A puzzle and what the model made of it."""
+    """Hold a puzzle and the model's solution."""
 
     family: Family
     side: int
@@ -81,7 +84,7 @@ class Solved:
 
     @property
     def is_valid(self) -> bool | None:
-        """Whether the answer solves the puzzle: a correct Sudoku, a shortest path, ARC's known output; else None."""
+        """Check the answer: a correct Sudoku, a shortest path, ARC's known output. None where it cannot be checked."""
         answer, label = self.solution.answer, self.question.label
         if self.family == "arc":
             return None if label is None else np.array_equal(crop(answer), crop(label))
@@ -90,12 +93,12 @@ class Solved:
         return None if outcome is None else bool(outcome[0])
 
     def rows(self, cells: Bytes) -> list[str]:
-        """A grid of this puzzle as text."""
+        """Write a grid (C) of this puzzle as text, one string per row."""
         return write_rows(cells, self.family, self.side)
 
     def plain(self, with_steps: bool) -> dict[str, Any]:
-        """As JSON-ready values; `steps` is a list of (answer, confidence)."""
-        told = {
+        """Return JSON-ready values; `steps` is a list of answers with their confidence."""
+        values = {
             "puzzle": self.rows(self.question.cells),
             "answer": self.rows(self.solution.answer),
             "valid": self.is_valid,
@@ -103,41 +106,93 @@ class Solved:
             "supervision_steps": len(self.solution.answers),
         }
         if not with_steps:
-            return told
-        both = zip(self.solution.answers, self.solution.confidences, strict=True)
-        return told | {"steps": [{"answer": self.rows(answer), "confidence": sure} for answer, sure in both]}
+            return values
+        pairs = zip(self.solution.answers, self.solution.confidences, strict=True)
+        steps = [{"answer": self.rows(answer), "confidence": confidence} for answer, confidence in pairs]
+        return values | {"steps": steps}
 
 
-def solve_text(trained: Trained, text: str, dataset: Callable[[], Dataset], depth: int | None = None) -> list[Solved]:
-    """Solve the puzzles of a text, see `puzzle_text`, in at most `depth` supervision steps.
+def solve_text(
+    trained: Trained,
+    text: str,
+    dataset: Callable[[], Dataset],
+    depth: int | None = None,
+    *,
+    task: str | None = None,
+) -> list[Solved]:
+    """Solve the puzzles of a text, see `trm_data.puzzles.text`, in at most `depth` supervision steps.
 
     Args:
-        dataset: asked for where the model has an embedding per puzzle, which the dataset alone can find.
+        dataset: called where the model has an embedding per puzzle, to find the puzzle among those trained on.
+        task: the name of the ARC task whose embedding to use; None finds it by its demonstrations.
 
     Raises:
-        UserError: no puzzle of the model's kind and size, or a task that it was not trained with.
+        UserError: no puzzle of the model's kind and size, or not exactly one task of the dataset fits.
     """
     model = trained.model
     side = math.isqrt(model.num_cells)
     family = family_of(model.vocab_size, side)
     questions = read_questions(text, family, side)
-    puzzle_id = _task_id(trained, arc_inputs(text), dataset()) if family == "arc" else 0
+    puzzle_id = 0
+    if family == "arc":
+        puzzle_id = _embedding_of(trained, dataset(), text, task)
+    elif task is not None:
+        raise DataError(f"a {family} model has no embedding per task", "Leave the task out")
     return [
         Solved(family, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=depth))
         for question in questions
     ]
 
 
-def _task_id(trained: Trained, inputs: list[Bytes], dataset: Dataset) -> int:
-    """The embedding of the task that one of these inputs belongs to."""
+def _embedding_of(trained: Trained, dataset: Dataset, text: str, task: str | None) -> int:
+    """Find the embedding row of the task in `text`, or of the task of that name."""
     copies = trained.config.data.num_augmentations
     trained.check_dataset(dataset.id_map_hash(copies), dataset.vocab_size, dataset.seq_len)
-    for cells in inputs:
-        rows = np.flatnonzero((dataset.inputs == cells).all(1))
-        if len(rows):
-            split = dataset.split_of(int(rows[0]))
-            item = np.searchsorted(dataset.rows(split), rows[:1])
-            return int(eval_items(dataset, split, item).puzzle_ids[0])
-    raise DataError(
-        f"the task is not in {dataset.path.name}", "An ARC model answers only tasks whose examples it was trained with"
-    )
+    puzzle = find_task(dataset, text) if task is None else dataset.puzzle_index(task)
+    return dataset.identifier_of(puzzle)
+
+
+def find_task(dataset: Dataset, text: str) -> int:
+    """Find the puzzle of an ARC dataset that has all demonstrations of a task.
+
+    Different tasks may share inputs, so one match is not enough: a3df8b1e and e179c5f4 of ARC-AGI-1 have the same
+    inputs. Where the demonstrations fit several tasks, the test inputs decide. A task that holds them out comes before
+    one that was trained on them: evaluation task 070dd51e repeats training task 40853293.
+
+    Args:
+        text: the JSON of the task.
+
+    Returns:
+        The number of the puzzle.
+
+    Raises:
+        DataError: no task of the dataset has all demonstrations, or several have.
+    """
+    demonstrations, tests = read_arc_examples(text)
+    if not demonstrations:
+        raise DataError("the task has no demonstrations by which to find it", "Add its train pairs, or name it: --task")
+    trained = dataset.split == SPLITS.index("train")
+    owners = [
+        _owners(dataset, trained & (dataset.inputs == question).all(1) & (dataset.labels == answer).all(1))
+        for question, answer in demonstrations
+    ]
+    fitting = set.intersection(*owners)
+    asked = [(dataset.inputs == question).all(1) for question in tests]
+    for known in ([rows & ~trained for rows in asked], asked):  # held out as test inputs, or anywhere in the task
+        narrowed = fitting.intersection(*(_owners(dataset, rows) for rows in known))
+        if len(fitting) > 1 and tests and narrowed:
+            fitting = narrowed
+    if not fitting:
+        raise DataError(
+            f"no task of {dataset.path.name} has all {len(demonstrations)} demonstrations",
+            "An ARC model answers only tasks that it was trained on; name one of them with --task",
+        )
+    if len(fitting) > 1:
+        names = sorted(dataset.names[puzzle] for puzzle in fitting)
+        raise DataError(f"the demonstrations fit several tasks: {', '.join(names[:6])}", "Name one with --task")
+    return fitting.pop()
+
+
+def _owners(dataset: Dataset, examples: NDArray[np.bool_]) -> set[int]:
+    """Return the puzzles that the chosen examples belong to."""
+    return set(dataset.puzzle[examples].tolist())

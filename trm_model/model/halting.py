@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_model.config import IGNORED
-from trm_model.model.recursion import States
+from trm_model.config import IGNORED, ModelConfig
+from trm_model.model.recursion import Output, States
 
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """The sequences in the slots. `halted_B` means that the slot wants a new puzzle before the next step."""
+    """Hold the sequences in the slots. `halted_B` marks the slots that take a new puzzle before the next step."""
 
     states: States
     steps_B: Tensor
@@ -29,44 +29,54 @@ class Carry:
     puzzle_ids_B: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name; each has the slots as its first axis."""
+        """Return all tensors by name; each has the slots as its first axis."""
         named = {f"state_{index}": state for index, state in enumerate(self.states)}
         names = ("steps_B", "halted_B", "inputs_BC", "labels_BC", "puzzle_ids_B")
         return named | {name: getattr(self, name) for name in names}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Carry:
-        """The inverse of `tensors`."""
+        """Build a carry from what `tensors` returned."""
         count = sum(name.startswith("state_") for name in tensors)
         states = tuple(tensors[f"state_{index}"] for index in range(count))
         return cls(states, **{name: value for name, value in tensors.items() if not name.startswith("state_")})
 
     def rows(self, part: slice) -> Carry:
-        """Some of the slots."""
+        """Select some of the slots."""
         return Carry.of({name: value[part] for name, value in self.tensors().items()})
 
     @classmethod
     def join(cls, parts: Sequence[Carry]) -> Carry:
-        """Slots side by side again."""
+        """Concatenate the slots of several carries."""
         if len(parts) == 1:
             return parts[0]
         return cls.of({name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
 
 
 def without_halted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A carry's tensors for a checkpoint: states only of the slots that go on, since the others start anew."""
-    going_B = ~tensors["halted_B"]
-    return {name: value[going_B] if name.startswith("state_") else value for name, value in tensors.items()}
+    """Select what a checkpoint needs of a carry: the states of halted slots are left out, since they start fresh.
+
+    Args:
+        tensors: `Carry.tensors`, each with B rows.
+
+    Returns:
+        The same names; states have as many rows as there are slots that have not halted.
+    """
+    active_B = ~tensors["halted_B"]
+    return {name: value[active_B] if name.startswith("state_") else value for name, value in tensors.items()}
 
 
 def with_halted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse, with zeros as states of halted slots; whole tensors, as earlier versions wrote them, stay."""
-    going_B = ~tensors["halted_B"]
+    """Undo `without_halted`: every tensor has B rows again, and the states of halted slots are zero.
+
+    States that already have B rows, as earlier versions wrote them, stay as they are.
+    """
+    active_B = ~tensors["halted_B"]
     whole = dict(tensors)
     for name, value in tensors.items():
-        if name.startswith("state_") and len(value) < len(going_B):
-            whole[name] = value.new_zeros(len(going_B), *value.shape[1:])
-            whole[name][going_B] = value
+        if name.startswith("state_") and len(value) < len(active_B):
+            whole[name] = value.new_zeros(len(active_B), *value.shape[1:])
+            whole[name][active_B] = value
     return whole
 
 
@@ -79,7 +89,7 @@ def carry_fault(
     num_identifiers: int,
     supervision_steps: int,
 ) -> str | None:
-    """What is wrong with the carry of a checkpoint, for a run whose own carry is `own`; None if it can be used.
+    """Describe what is wrong with the carry of a checkpoint, for a run whose own carry is `own`; None if it is usable.
 
     Args:
         tensors: as `without_halted` gives them, or whole.
@@ -91,9 +101,9 @@ def carry_fault(
     for name, value in tensors.items():
         if value.dtype != expected[name].dtype or value.shape[1:] != expected[name].shape[1:] or value.ndim == 0:
             return f"carry/{name} is {value.dtype} of shape {tuple(value.shape)}, which is another model's"
-    going = int((~tensors["halted_B"]).sum())
+    active = int((~tensors["halted_B"]).sum())
     for name, value in tensors.items():
-        if len(value) != slots and not (name.startswith("state_") and len(value) == going):
+        if len(value) != slots and not (name.startswith("state_") and len(value) == active):
             return f"carry/{name} has {len(value)} slots, the batch has {slots}"
     labels = tensors["labels_BC"]
     highest = {
@@ -110,9 +120,10 @@ def carry_fault(
 
 
 def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int, exploration: float) -> np.ndarray:
-    """For each slot the supervision step before which it may not halt: 0, or 2 .. N_sup with probability `exploration`.
+    """Draw for each slot the supervision step before which it may not halt: 0, or 2 .. N_sup with probability
+    `exploration`.
 
-    A pure function of (seed, step, slot): a resumed run and a run on several processes draw the same numbers.
+    This is a pure function of (seed, step, slot): a resumed run and a run on several processes draw the same numbers.
     """
     generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, step, 0, 0]))
     explores, later = generator.random((2, slots.stop))[:, slots.start :]
@@ -120,15 +131,26 @@ def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int,
     return np.where(explores < exploration, 2 + (later * (last - 1)).astype(np.int64), 0)
 
 
-def halts(
-    halt_logits_B: Tensor,
-    continue_logits_B: Tensor | None,
-    steps_B: Tensor,
-    earliest_B: Tensor,
-    supervision_steps: int,
-) -> Tensor:
-    """Which sequences leave after this step: those that want to and may, and all at their last step."""
-    wants_B = halt_logits_B > (0 if continue_logits_B is None else continue_logits_B)
+def wants_halt(output: Output, config: ModelConfig) -> Tensor:
+    """Decide (B) by the model's own halting rule which sequences want to halt after a supervision step.
+
+    Training, `trm eval` and `trm solve` all decide by this function. A rule of `sign` compares the halt logit with
+    zero; `continue` and `compare` compare it with the continue logit.
+    """
+    if config.halting_rule == "sign":
+        return output.halt_logits_B > 0
+    return output.halt_logits_B > output.continue_logits_B
+
+
+def halts(wants_B: Tensor, steps_B: Tensor, earliest_B: Tensor, supervision_steps: int) -> Tensor:
+    """Select (B) the sequences that leave their slot after this step of training.
+
+    Args:
+        wants_B: see `wants_halt`.
+        steps_B: supervision steps that each sequence has had, this one included.
+        earliest_B: see `earliest_halt`.
+        supervision_steps: N_sup, the last step of every sequence.
+    """
     if supervision_steps == 1:
         return torch.ones_like(wants_B)
     return ((steps_B >= supervision_steps) | wants_B) & (steps_B >= earliest_B)

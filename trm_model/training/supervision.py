@@ -1,4 +1,4 @@
-"""One supervision step of a batch: refresh halted slots, run the model, judge, decide who halts, sum up the loss.
+"""Run one supervision step of a batch: refresh halted slots, run the model, decide which slots halt, sum up the loss.
 
 Shapes: B batch, C grid cells. One optimizer step of training is one such step.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trm_model.model.halting import Carry, halts
+from trm_model.model.halting import Carry, halts, wants_halt
 from trm_model.model.recursion import Model, Output, Weights, run
 from trm_model.training.losses import answer_loss, continue_loss, continue_target, halt_loss, judge
 
@@ -29,7 +29,7 @@ SUMS = (
 
 
 class Supervised(NamedTuple):
-    """The outcome of a supervision step."""
+    """Hold the outcome of a supervision step."""
 
     loss: Tensor
     """Scalar, a sum over rows."""
@@ -42,7 +42,13 @@ class Supervised(NamedTuple):
 def supervise(
     model: Model, weights: Weights, carry: Carry, puzzle_rows_BE: Tensor | None, earliest_B: Tensor, loss: str
 ) -> Supervised:
-    """Run and judge one step. `earliest_B` forbids halting before that supervision step (exploration)."""
+    """Run one supervision step of every slot, compare the answers with the labels, and sum up the loss.
+
+    Args:
+        puzzle_rows_BE: puzzle embeddings, or None where the model has none.
+        earliest_B: the supervision step before which a slot may not halt (exploration).
+        loss: a name in `CROSS_ENTROPIES`.
+    """
     config = model.config
     steps_B = torch.where(carry.halted_B, 0, carry.steps_B) + 1
     states = model.reset(carry.states, carry.halted_B)
@@ -51,21 +57,20 @@ def supervise(
     halt_logits_B = output.halt_logits_B
     answer = answer_loss(output.logits_BCV, carry.labels_BC, loss)
     halting = halt_loss(halt_logits_B, judged.correct_B)
-    going_on = halting.new_zeros(())
+    continuing = halting.new_zeros(())
     if config.learns_continue:
         with torch.no_grad():
             ahead = run(model, weights, output.states, carry.inputs_BC, puzzle_rows_BE)
         target_B = continue_target(ahead, steps_B >= config.supervision_steps)
-        going_on = continue_loss(output.continue_logits_B, target_B)
+        continuing = continue_loss(output.continue_logits_B, target_B)
     with torch.no_grad():
-        rival_B = None if config.halting_rule == "sign" else output.continue_logits_B
-        halted_B = halts(halt_logits_B, rival_B, steps_B, earliest_B, config.supervision_steps)
+        halted_B = halts(wants_halt(output, config), steps_B, earliest_B, config.supervision_steps)
         counted_B = halted_B & judged.has_labels_B
         says_right_B = (halt_logits_B >= 0) == judged.correct_B
         rows = (torch.ones_like(steps_B), judged.cell_accuracy_B, judged.correct_B, says_right_B, steps_B)
-        sums = [(counted_B * row).sum() for row in rows] + [answer.detach(), halting.detach(), going_on.detach()]
+        sums = [(counted_B * row).sum() for row in rows] + [answer.detach(), halting.detach(), continuing.detach()]
     return Supervised(
-        answer + 0.5 * (halting + going_on),
+        answer + 0.5 * (halting + continuing),
         replace(carry, states=output.states, steps_B=steps_B, halted_B=halted_B),
         output,
         torch.stack([value.double() for value in sums]),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_data.benchmarks import published_with
 from trm_data.building import official_random
 from trm_data.config import DataRequest
 from trm_data.dataset.schema import Puzzles
@@ -18,17 +20,21 @@ from trm_data.sources.arc import Task
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
+_log = logging.getLogger(__name__)
 
 
 def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:
     """Tasks -> puzzles with their splits and augmentations.
 
     Every demonstration trains, and so do the test pairs of training tasks but those lent to validation; the test pairs
-    of evaluation tasks are the test split. A task that is only tested would have no trained embedding.
+    of evaluation tasks are the test split. A task that is only tested would have no trained embedding. Test inputs
+    without an answer are kept in the test split, for a submission, and left out of the other splits: they would teach
+    the model that any answer is right.
 
     Raises:
-        DataError: an extra task holds a test pair of the benchmark and is not named in `allow_overlaps`.
+        DataError: a task to train on holds a test pair of the benchmark and is not named in `allow_overlaps`.
     """
+    tasks = _without_unanswered(_distinct_names(tasks), facts)
     if request.ids == "upstream":
         return _upstream(tasks, request, facts, progress)
     puzzles = _with_pairs(_without_repeats(tasks, facts), _lenders(tasks, request), facts)
@@ -42,12 +48,34 @@ def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, obj
     return _with_codes(puzzles, codes)
 
 
+def _distinct_names(tasks: Sequence[Task]) -> list[Task]:
+    """Rename training tasks that have the name of an evaluation task: a name stands for one task in every score."""
+    tested = {task.name for task in tasks if task.subset == "evaluation"}
+    return [
+        task._replace(name=f"{task.name}#training") if task.subset == "training" and task.name in tested else task
+        for task in tasks
+    ]
+
+
+def _without_unanswered(tasks: Sequence[Task], facts: dict[str, object]) -> list[Task]:
+    """Take the test inputs without an answer out of tasks that are trained on; `facts` says how many there were."""
+    dropped = sum(task.unanswered for task in tasks if task.subset != "evaluation")
+    if not dropped:
+        return list(tasks)
+    facts["unanswered_pairs_dropped"] = dropped
+    _log.warning("%d test inputs of training tasks have no answer: they are not trained on", dropped)
+    kept = [task if task.subset == "evaluation" else task.answered() for task in tasks]
+    return [task for task in kept if task.pairs]
+
+
 def _lenders(tasks: Sequence[Task], request: DataRequest) -> set[str]:
     """Seeded training tasks whose test pairs are withheld for validation."""
-    training = sorted(task.name for task in tasks if task.subset == "training")
+    training = sorted(task.name for task in tasks if task.subset == "training" and task.tests)
     wanted = request.num_validation or 0
     if wanted > len(training):
-        raise ConfigError(f"num_validation={wanted}, but there are only {len(training)} training tasks")
+        raise ConfigError(
+            f"num_validation={wanted}, but there are only {len(training)} training tasks with answered test pairs"
+        )
     rng = np.random.Generator(np.random.Philox(request.build_seed))
     return set(rng.permutation(training)[:wanted].tolist())
 
@@ -107,21 +135,30 @@ def overlaps(puzzles: Puzzles) -> dict[str, str]:
 
 
 def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
-    """Refuse extra tasks that hold test pairs; what the benchmark's own tasks share is as published, and only noted."""
+    """Refuse tasks that train on test pairs, but for those of which the published benchmark is known to have them."""
     shared = overlaps(puzzles)
-    extra = {name for name, source in zip(puzzles.names, puzzles.sources, strict=True) if source == "extra"}
-    puzzles.facts["published_overlaps"] = {name: other for name, other in shared.items() if name not in extra}
-    leaks = sorted(name for name in shared if name in extra)
+    own = {name for name, source in zip(puzzles.names, puzzles.sources, strict=True) if source != "extra"}
+    published = published_overlaps(puzzles, shared)
+    puzzles.facts["published_overlaps"] = {name: other for name, other in published.items() if name in own}
+    leaks = sorted(name for name in shared if name not in published or name not in own)
     named = set(request.allow_overlaps)
     refused = [] if "all" in named else [name for name in leaks if name not in named]
     puzzles.facts["allowed_overlaps"] = [name for name in leaks if name not in refused]
     if refused:
-        extra_address = parse_address(request.extra_training or "")
+        addresses = [str(parse_address(text)) for text in (request.source, request.extra_training) if text is not None]
+        shown = [f"{name} ({shared[name]})" if name != shared[name] else name for name in refused[:6]]
         raise DataError(
-            f"{len(refused)} tasks of {extra_address} hold test pairs of {request.benchmark}: "
-            f"{', '.join(refused[:6])}{' ...' if len(refused) > 6 else ''}",
+            f"{len(refused)} tasks to train on, of {' and '.join(addresses)}, hold test pairs of evaluation tasks: "
+            f"{', '.join(shown)}{' ...' if len(refused) > 6 else ''}",
             "Remove them, or name them (or 'all') in allow_overlaps",
         )
+
+
+def published_overlaps(puzzles: Puzzles, shared: Mapping[str, str]) -> dict[str, str]:
+    """The part of `overlaps` that a published benchmark has, where the test split is a published one."""
+    benchmark = published_with(puzzles.digest_of("test"))
+    known = benchmark.published_overlaps if benchmark is not None else frozenset()
+    return {name: other for name, other in shared.items() if name in known}
 
 
 def _upstream(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:

@@ -26,9 +26,9 @@ def export(dataset: Dataset, folder: Path, num_augmentations: int, progress: Pro
     Raises:
         DataError: the folder is not empty, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty", "Name a new folder")
     try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"{folder} is not an empty folder", "Name a new folder")
         for name, splits in (("train", ("train", "validation")), ("test", ("test",))):
             _export_split(dataset, folder / name, splits, num_augmentations, progress)
         identifiers = dataset.identifiers(num_augmentations) if dataset.has_identifiers else ["<blank>"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data.building.arc import overlaps
+from trm_data.building.arc import overlaps, published_overlaps
 from trm_data.config import Family
 from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_shapes
 from trm_data.dataset.schema import Puzzles, vocab_size
@@ -34,6 +35,7 @@ from trm_data.puzzles.symmetry import parse_augmentation, recover_sudoku
 Progress = Callable[[str, int, int], None]
 FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
 _CHUNK = 16_384
+_log = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
@@ -57,11 +59,6 @@ class Split(NamedTuple):
         return np.diff(self.puzzle_indices)[self.group_indices[:-1]].astype(np.int64)
 
 
-def is_official(folder: Path) -> bool:
-    """Whether a folder has the official layout."""
-    return (folder / "train" / "dataset.json").is_file()
-
-
 def _load(path: Path) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, mmap_mode="r"))
@@ -76,6 +73,8 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing", "Name a folder that an official builder wrote") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise DataError(f"{path} is no JSON or is truncated ({error})", "Build it again") from None
 
@@ -272,6 +271,21 @@ def _base_examples(split: Split) -> Base:
     return Base(moved[0], moved[1], shapes, broken)
 
 
+def _without_placeholders(tests: Base, facts: dict[str, object]) -> Base:
+    """Mark the answers as unknown where every one is a single black cell.
+
+    The official builder writes that grid for each test input when it has no file of solutions.
+    """
+    is_placeholder = (tests.shapes[:, 2:] == 1).all(1) & (tests.labels[:, 0] == 2)
+    if not len(tests.labels) or not is_placeholder.all():
+        return tests
+    facts["placeholder_answers"] = len(tests.labels)
+    _log.warning("all %d test answers are the official builder's placeholder: they are unknown", len(tests.labels))
+    shapes = tests.shapes.copy()
+    shapes[:, 2:] = 0
+    return tests._replace(labels=np.zeros_like(tests.labels), shapes=shapes)
+
+
 def _load_arc(
     train: Split,
     test: Split,
@@ -293,7 +307,7 @@ def _load_arc(
         if identifier not in place:
             raise DataError(f"{folder}/test: {identifier} has no group in train", "Build it again")
         tested.append(place[identifier])
-    parts = [_base_examples(split) for split in (train, test)]
+    parts = [_base_examples(train), _without_placeholders(_base_examples(test), facts)]
     for part, split_name in zip(parts, ("train", "test"), strict=True):
         if part.broken.any():
             what = f"original example {int(part.broken.argmax())} is no framed grid"
@@ -324,8 +338,19 @@ def _load_arc(
         facts=facts,
     )
     _check_rows(puzzles, train, codes, folder, progress)
-    facts["published_overlaps"] = overlaps(puzzles)
+    _note_overlaps(puzzles, folder)
     return puzzles
+
+
+def _note_overlaps(puzzles: Puzzles, folder: Path) -> None:
+    """Write into the facts which training tasks hold test pairs. `verify` reports those that are not published so."""
+    shared = overlaps(puzzles)
+    published = published_overlaps(puzzles, shared)
+    puzzles.facts["published_overlaps"] = published
+    own = sorted(shared.keys() - published.keys())
+    if own:
+        puzzles.facts["overlaps"] = own
+        _log.warning("%s: %d training tasks hold test pairs: %s", folder, len(own), ", ".join(own[:6]))
 
 
 def _parse_identifiers(identifiers: list[str], train: Split, folder: Path) -> list[tuple[str, int]]:

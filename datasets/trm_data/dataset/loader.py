@@ -9,14 +9,14 @@ state to save, slots that need no new row cost nothing, and the length of an epo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trm_data.dataset.reader import Dataset
-from trm_data.dataset.view import codes_of, fixed_places, place_word, view
-from trm_data.errors import ConfigError
+from trm_data.dataset.view import codes_of, fixed_places, place_word, view, view_codes
+from trm_data.errors import ConfigError, DataError
 from trm_data.jit import Bytes, Ints, Words, i64, jit, mix, u64
 
 Translation = Literal["fixed", "fresh", "none"]
@@ -50,6 +50,13 @@ class EvalBatch(NamedTuple):
     """(B): the augmentation through which the row is seen; 0 is the identity."""
     copies: Ints
     """(B): number of the view; 0 is the original."""
+    is_answered: NDArray[np.bool_]
+    """(B): whether the label is known. Where it is not, the row of labels is padding and must not be compared."""
+
+    def select(self, chosen: NDArray[np.bool_]) -> EvalBatch:
+        """Return the rows that the mask (B) chooses."""
+        columns: tuple[Any, ...] = tuple(column[chosen] for column in self)
+        return EvalBatch(*columns)
 
 
 @jit
@@ -126,7 +133,7 @@ class TrainLoader:
         self.local_batch_size = batch_size // world_size
         self.seed = seed
         self._first_slot = rank * self.local_batch_size
-        self._rows = dataset.rows(*splits)
+        self._rows = _trainable(dataset, splits)
         groups, first = np.unique(dataset.puzzle[self._rows], return_index=True)
         self._groups = groups.astype(np.int64)
         self._first = np.append(first, self._rows.size).astype(np.int64)
@@ -138,11 +145,6 @@ class TrainLoader:
         self._translation = _TRANSLATION[translation] if dataset.augmentation == "arc" else 0
         if self._translation == 1 and dataset.places is not None:
             self._translation = _LISTED
-
-    @property
-    def num_puzzles(self) -> int:
-        """Puzzles that an epoch visits."""
-        return len(self._groups)
 
     @property
     def rows_per_epoch(self) -> int:
@@ -212,8 +214,8 @@ def eval_batches(
     Raises:
         ConfigError: an unknown or empty split, too many augmentations.
     """
-    rows = _first_rows(dataset, split, max_puzzles)
-    turns = 1 + dataset.num_copies(num_augmentations)[dataset.puzzle[rows]]
+    rows = first_rows(dataset, split, max_puzzles)
+    turns = 1 + dataset.num_views(num_augmentations)[dataset.puzzle[rows]]
     items = np.repeat(np.arange(len(rows)), turns)
     copies = np.arange(len(items)) - np.repeat(np.cumsum(turns) - turns, turns)
     return _eval_batches(dataset, rows, items, copies, batch_size, num_augmentations)
@@ -221,17 +223,45 @@ def eval_batches(
 
 def num_views(dataset: Dataset, split: str, *, max_puzzles: int | None = None, num_augmentations: int = 0) -> int:
     """How many rows `eval_batches` gives altogether."""
-    rows = _first_rows(dataset, split, max_puzzles)
-    return int((1 + dataset.num_copies(num_augmentations)[dataset.puzzle[rows]]).sum())
+    rows = first_rows(dataset, split, max_puzzles)
+    return int((1 + dataset.num_views(num_augmentations)[dataset.puzzle[rows]]).sum())
 
 
 def eval_items(dataset: Dataset, split: str, items: Ints) -> EvalBatch:
-    """Some items of a split, as they are."""
+    """Some items of a split, without augmentation, as one batch.
+
+    Raises:
+        ValueError: no items are named.
+    """
+    if not len(items):
+        raise ValueError("no items")
     originals = np.zeros(len(items), np.int64)
-    return next(_eval_batches(dataset, dataset.rows(split), items, originals, max(1, len(items)), 0))
+    return next(_eval_batches(dataset, dataset.rows(split), items, originals, len(items), 0))
 
 
-def _first_rows(dataset: Dataset, split: str, max_puzzles: int | None) -> Ints:
+def _trainable(dataset: Dataset, splits: Sequence[str]) -> Ints:
+    """The examples of some splits that have an answer to learn from. The builder leaves the others
+    out; datasets that were built before it did may hold some.
+
+    Raises:
+        ConfigError: an unknown split, or no example.
+        DataError: translations are listed per example, so that none can be left out.
+    """
+    rows = dataset.rows(*splits)
+    answered = dataset.is_answered[rows]
+    if answered.all():
+        return rows
+    if dataset.places is not None:
+        raise DataError(
+            f"{dataset.path} has training examples without an answer", "Rename the folder, and build the dataset again"
+        )
+    if not answered.any():
+        raise ConfigError(f"no example of {' or '.join(splits)} of {dataset.benchmark} has an answer to learn from")
+    return rows[answered]
+
+
+def first_rows(dataset: Dataset, split: str, max_puzzles: int | None) -> Ints:
+    """Select the examples of the first `max_puzzles` puzzles of a split, or of all if None."""
     rows = dataset.rows(split)
     if max_puzzles is None:
         return rows
@@ -246,9 +276,10 @@ def _eval_batches(
     for start in range(0, len(items), batch_size):
         part = slice(start, start + batch_size)
         puzzles = dataset.puzzle[rows[items[part]]].astype(np.int64)
-        codes = codes_of(dataset, puzzles, copies[part])
+        codes = view_codes(dataset, puzzles, copies[part])
         inputs, labels = view(dataset, rows[items[part]], codes, np.zeros(len(puzzles), np.uint64))
         ids = np.zeros(len(puzzles), np.int32)
         if layers is not None and ranks is not None:
             ids = (layers[copies[part]] + ranks[puzzles]).astype(np.int32)
-        yield EvalBatch(inputs, labels, ids, items[part], puzzles, codes, copies[part])
+        answered = dataset.is_answered[rows[items[part]]]
+        yield EvalBatch(inputs, labels, ids, items[part], puzzles, codes, copies[part], answered)

@@ -23,6 +23,8 @@ FORMAT = 1
 """Version of the folder layout. A newer one is refused."""
 
 Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
+_OWN_KEYS = {"fingerprint", "builder_version"}
+_RESTORE = "Move the folder away and build the dataset again"
 _SYMMETRIES: dict[Family, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 
 
@@ -79,9 +81,14 @@ class Manifest(Settings):
             raise DataError(
                 f"{folder} is no dataset (it has no {MANIFEST})", "Build one with `trm data build`"
             ) from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}", "Name a built dataset") from None
         except ValueError:
-            raise DataError(f"{path} is damaged", "Delete the dataset's folder and build it again") from None
-        version = values.get("format") if isinstance(values, dict) else None
+            raise DataError(f"{path} is damaged", _RESTORE) from None
+        if not isinstance(values, dict) or not _OWN_KEYS & values.keys():
+            # Many programs write a manifest.json: nobody may be told to delete theirs.
+            raise DataError(f"{path} is not the manifest of a dataset", "Build one with `trm data build`")
+        version = values.get("format")
         if isinstance(version, int) and version > FORMAT:
             raise DataError(f"{path} has format {version}, this version reads {FORMAT}", "Upgrade, or build it again")
         try:
@@ -90,7 +97,7 @@ class Manifest(Settings):
         except ValidationError as error:
             contradiction = str(error.errors()[0]["msg"])
         if contradiction is not None:
-            raise DataError(f"{path} is damaged: {contradiction}", "Delete the dataset's folder and build it again")
+            raise DataError(f"{path} is damaged: {contradiction}", _RESTORE)
         return manifest
 
     def _contradiction(self) -> str | None:

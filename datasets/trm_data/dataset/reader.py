@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data.dataset.integrity import read_checked
+from trm_data.dataset.integrity import order_of, read_checked
 from trm_data.dataset.manifest import AUGMENTATIONS, Augmentation, Manifest
 from trm_data.dataset.schema import SPLITS
 from trm_data.errors import ConfigError, nearest
 from trm_data.jit import Bytes, Words
 from trm_data.puzzles.arc import MOST_AUGMENTATIONS
 from trm_data.puzzles.symmetry import augmentation_name
+
+MOST_DERIVED = 2**31
+"""Augmented copies of a Sudoku, each derived from the puzzle's key and the number of the copy."""
 
 
 class Dataset:
@@ -78,6 +81,22 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Puzzles per split."""
         return self.manifest.counts
+
+    @cached_property
+    def is_answered(self) -> NDArray[np.bool_]:
+        """(E): whether the answer of every example is known. Only test inputs of ARC tasks may come without one.
+
+        The shape decides, not the cells: an unknown answer is a grid of 0x0, and its label of padding alone would also
+        match a model that answers nothing.
+        """
+        known: NDArray[np.bool_] = self.shapes[:, 2] > 0
+        return known
+
+    @property
+    def num_unanswered(self) -> dict[str, int]:
+        """Examples per split whose answer is not known; they are in no score."""
+        counts = np.bincount(self.split[~self.is_answered], minlength=len(SPLITS))
+        return dict(zip(SPLITS, counts.tolist(), strict=True))
 
     @property
     def augmentation(self) -> Augmentation:
@@ -159,13 +178,31 @@ class Dataset:
 
     def check_augmentations(self, num_augmentations: int) -> None:
         """Raises ConfigError if this dataset cannot serve so many augmented copies."""
-        most = {"none": 0, "dihedral": 7, "arc": MOST_AUGMENTATIONS, "sudoku": 2**31}[self.augmentation]
+        most = {"none": 0, "dihedral": 7, "arc": MOST_AUGMENTATIONS, "sudoku": MOST_DERIVED}[self.augmentation]
         if self.is_listed and self.manifest.ids != "native":
             most = int(self.num_listed.max(initial=0))
         if not 0 <= num_augmentations <= most:
             raise ConfigError(
                 f"num_augmentations={num_augmentations} is not possible for {self.benchmark}", f"Take 0 to {most}"
             )
+
+    def num_views(self, num_augmentations: int) -> NDArray[np.int64]:
+        """(P): augmented views for a vote, the original apart, when `num_augmentations` are requested.
+
+        Puzzles with an embedding of their own (ARC) have the views that were listed for them. Puzzles that share an
+        embedding can be seen through any symmetry, whatever copies an imported dataset lists for training.
+
+        Raises:
+            ConfigError: there are fewer symmetries than that.
+        """
+        if self.has_identifiers:
+            return self.num_copies(num_augmentations)
+        most = order_of(self.manifest) - 1 if self.augmentation == "dihedral" else MOST_DERIVED
+        if not 0 <= num_augmentations <= most:
+            raise ConfigError(
+                f"{self.benchmark} has no {num_augmentations} augmented views of a puzzle", f"Take 0 to {most}"
+            )
+        return np.full(len(self.names), num_augmentations, np.int64)
 
     def num_copies(self, num_augmentations: int) -> NDArray[np.int64]:
         """(P): the augmented copies that every puzzle really has, the original apart."""
@@ -201,6 +238,13 @@ class Dataset:
         if self.manifest.ids == "upstream":
             copies = self.num_listed
         return int(1 + (copies + 1).sum())
+
+    def identifier_of(self, puzzle: int) -> int:
+        """The embedding row of a puzzle as it is, without augmentation; 0 where puzzles share it."""
+        if not self.has_identifiers:
+            return 0
+        layers, ranks = self.identifier_maps(0)
+        return int(layers[0] + ranks[puzzle])
 
     def identifiers(self, num_augmentations: int) -> list[str]:
         """What every embedding row stands for, in the official notation; row 0 is `<blank>`.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_data.benchmarks import CATALOGUE
 from trm_data.dataset.integrity import changed_files, count_faults, index_faults, read_content, row_faults
 from trm_data.dataset.manifest import Manifest
 from trm_data.dataset.reader import Dataset
@@ -149,9 +150,10 @@ def _maze_leaks(examples: _Examples) -> Iterator[str]:
 
 
 def _arc_leaks(examples: _Examples) -> Iterator[str]:
-    """Training pairs that equal a test pair, but for those the manifest names (as published, or allowed)."""
+    """Training pairs that equal a test pair, but for those that a published benchmark has or that were allowed."""
     facts = examples.manifest.facts
-    known = {*facts.get("published_overlaps", {}), *facts.get("allowed_overlaps", [])}
+    published = frozenset().union(*(benchmark.published_overlaps for benchmark in CATALOGUE.values()))
+    known = (published & set(facts.get("published_overlaps", {}))) | set(facts.get("allowed_overlaps", []))
     keys = pair_keys(examples.inputs, examples.labels, examples.shapes)
     tested = set(keys[examples.split == SPLITS.index("test")].tolist())
     for row in np.flatnonzero(examples.split == SPLITS.index("train")):

@@ -55,6 +55,15 @@ def fixed_places(dataset: Dataset, puzzles: Ints, copies: Ints, examples: Ints, 
     return place_words(dataset.places[dataset.place_starts[puzzles] + copies * sizes + examples])
 
 
+def view_codes(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
+    """(B): the augmentation of view `copies[b]` of puzzle `puzzles[b]` in a vote; view 0 is the identity.
+
+    The test puzzles of an imported Sudoku or maze dataset have no listed copies. Theirs are derived, as they are for
+    any other Sudoku or maze.
+    """
+    return codes_of(dataset, puzzles, copies) if dataset.has_identifiers else _derived(dataset, puzzles, copies)
+
+
 def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
     """(B): the augmentation of copy `copies[b]` of puzzle `puzzles[b]`; copy 0 is the identity.
 
@@ -66,6 +75,11 @@ def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
         augmented = copies > 0
         codes[augmented] = listed[bounds[puzzles[augmented]] + copies[augmented] - 1]
         return codes
+    return _derived(dataset, puzzles, copies)
+
+
+def _derived(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
+    """(B): codes that follow from the puzzle and the number of the copy."""
     if dataset.augmentation == "dihedral":
         return copies.astype(np.uint64)
     codes = np.empty(puzzles.size, np.uint64)

@@ -87,19 +87,37 @@ def _read_arc(text: str) -> list[Question]:
             Question(frame(as_grid(pair["input"], "test input")), _framed(pair.get("output"), "test output"))
             for pair in tests
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"the text is no ARC task: {type(error).__name__} {error}"
-        raise DataError(what, 'Give its JSON: {"train": [...], "test": [{"input": [[...]]}]}') from None
+    except _NO_TASK as error:
+        raise _no_task(error) from None
 
 
 def _framed(grid: Any, where: str) -> Bytes | None:
     return None if grid is None else frame(as_grid(grid, where))
 
 
-def arc_inputs(text: str) -> list[Bytes]:
-    """The framed inputs of all examples of an ARC task, by which a dataset knows it."""
-    task = json.loads(text)
-    return [frame(as_grid(pair["input"], "input")) for part in ("test", "train") for pair in task.get(part, [])]
+def read_arc_examples(text: str) -> tuple[list[tuple[Bytes, Bytes]], list[Bytes]]:
+    """Read the demonstrations (input, output) and the test inputs of an ARC task, framed (900 cells each).
+
+    Raises:
+        DataError: the text is no ARC task.
+    """
+    try:
+        task = json.loads(text)
+        demonstrations = [
+            (frame(as_grid(pair["input"], "train input")), frame(as_grid(pair["output"], "train output")))
+            for pair in task.get("train", [])
+        ]
+        return demonstrations, [frame(as_grid(pair["input"], "test input")) for pair in task["test"]]
+    except _NO_TASK as error:
+        raise _no_task(error) from None
+
+
+_NO_TASK = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _no_task(error: Exception) -> DataError:
+    what = f"the text is no ARC task: {type(error).__name__} {error}"
+    return DataError(what, 'Give its JSON: {"train": [...], "test": [{"input": [[...]]}]}')
 
 
 def write_rows(cells: Bytes, family: Family, side: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,6 +47,15 @@ class Task(NamedTuple):
     def pairs(self) -> list[Pair]:
         """All examples in the order of the source."""
         return self.tests + self.demonstrations if self.tests_first else self.demonstrations + self.tests
+
+    @property
+    def unanswered(self) -> int:
+        """Test inputs whose answer is not known."""
+        return sum(not pair.answer.size for pair in self.tests)
+
+    def answered(self) -> Task:
+        """The task without the test inputs whose answer is not known."""
+        return self._replace(tests=[pair for pair in self.tests if pair.answer.size])
 
 
 def packaged_tasks(benchmark: str) -> list[Task]:
@@ -106,9 +116,10 @@ def _kaggle_prefix(address: Address, subset: str) -> Address | None:
     return address.join(found[0].removesuffix(ending)) if len(found) == 1 else None
 
 
-def _json(address: Address, content: dict[str, str]) -> dict[str, Any]:
+def _json(address: Address, content: dict[str, str], name: str | None = None) -> dict[str, Any]:
+    """Read a JSON object and note its hash in `content`, under `name` or the file's own name."""
     raw = files.read(address)
-    content[address.base.rsplit("/", 1)[-1]] = hashlib.sha256(raw).hexdigest()
+    content[name or address.base.rsplit("/", 1)[-1]] = hashlib.sha256(raw).hexdigest()
     try:
         value = json.loads(raw)
     except ValueError as error:
@@ -139,11 +150,20 @@ def _folder_tasks(folder: Address, subset: str, content: dict[str, str]) -> list
             f"{folder} holds no ARC tasks",
             "Name a folder with training/ and evaluation/, or the prefix of *_training_challenges.json",
         )
-    sources = [(name, folder.join(name)) for name in found]
     return [
-        _task(name.rsplit("/", 1)[-1].removesuffix(".json"), subset, _json(source, content), [], str(source))
-        for name, source in sources
+        _task(name, subset, _json(folder.join(path), content, path), [], str(folder.join(path)))
+        for path, name in zip(found, _task_names(found), strict=True)
     ]
+
+
+def _task_names(paths: Sequence[str]) -> list[str]:
+    """The name of the task in each file of a subset: the file's stem, or its path where several files have that stem.
+
+    `Copy/1.json` and `Mirror/1.json` are two tasks, and a name stands for one task in scores and submissions.
+    """
+    stems = [path.rsplit("/", 1)[-1].removesuffix(".json") for path in paths]
+    counts = Counter(stems)
+    return [stem if counts[stem] == 1 else path.removesuffix(".json") for path, stem in zip(paths, stems, strict=True)]
 
 
 def _task(name: str, subset: str, value: Any, answers: Sequence[Any], where: str) -> Task:

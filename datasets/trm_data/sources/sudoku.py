@@ -20,6 +20,7 @@ from trm_data.jit import Bytes, Ints
 from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.sources import files
 from trm_data.sources.files import Address
+from trm_data.sources.tables import layout_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -104,29 +105,45 @@ def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
 
 
 def read_lines(text: str, where: str) -> Iterator[Line]:
-    """The puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is known by its header.
+    """The puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is known by its commas.
 
     Raises:
         DataError: naming file and row.
     """
-    first = text.split("\n", 1)[0].lower()
-    if first.startswith("source,"):
-        for cells in (reader := csv.reader(io.StringIO(text))):
-            row = reader.line_num
-            if row == 1 or not cells:
-                continue
-            if len(cells) != 4:
-                raise DataError(f"{where}, row {row}: {len(cells)} columns", "A row is source,question,answer,rating")
-            source, question, answer, rating = cells
-            try:
-                yield Line(row, question, answer or None, source, float(rating or "nan"))
-            except ValueError:
-                raise DataError(f"{where}, row {row}: rating {rating!r} is no number", "Mend the row") from None
-        return
+    text = text.removeprefix("\ufeff")
     name = where.rsplit("/", 1)[-1]
+    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+    if "," in first:
+        yield from _csv_lines(text, first, where, name)
+        return
     for row, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             yield Line(row, line.split()[0], None, name, float("nan"))
+
+
+def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
+    """Read the puzzles of a CSV, whose first line below any comments is `first`.
+
+    Without a column `source`, they are from the file called `name`.
+    """
+    layout = layout_of(first, where)
+    to_skip = layout.header_lines
+    for cells in (reader := csv.reader(io.StringIO(text))):
+        row = reader.line_num
+        if not cells or cells[0].startswith("#"):
+            continue
+        if to_skip:
+            to_skip -= 1
+            continue
+        if len(cells) != len(layout.names):
+            what = f"{len(cells)} columns instead of {len(layout.names)}"
+            raise DataError(f"{where}, row {row}: {what}", "Correct the row")
+        values = dict(zip(layout.names, cells, strict=True))
+        rating = values.get("rating") or "nan"
+        try:
+            yield Line(row, values["question"], values["answer"] or None, values.get("source", name), float(rating))
+        except ValueError:
+            raise DataError(f"{where}, row {row}: rating {rating!r} is no number", "Correct the row") from None
 
 
 def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:

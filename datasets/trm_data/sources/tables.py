@@ -1,7 +1,9 @@
-"""CSV files of puzzles, `source,question,answer,rating`: read without holding more than the rows that are wanted."""
+"""CSV files of puzzles, with columns named in a header: read without holding more than the rows that are wanted."""
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +18,9 @@ from trm_data.sources import files
 from trm_data.sources.files import Address
 
 COLUMNS = ("source", "question", "answer", "rating")
+"""The published order, which a file without a header has."""
+_FORM = "Name the columns question and answer (source and rating are optional) in the first line"
+_BOM = "\ufeff"
 Choose = Callable[[int], Ints]
 """Number of rows -> the rows to keep, in ascending order."""
 
@@ -29,21 +34,64 @@ class Table(NamedTuple):
     ratings: NDArray[np.float32]
     sources: list[str]
     rows: Ints
-    """(N): line numbers in the file, from 1; the header is line 1."""
+    """(N): line numbers in the file, from 1; a header is line 1."""
 
 
-def _blocks(address: Address) -> Iterator[pa.RecordBatch]:
-    from pyarrow import csv
+class Layout(NamedTuple):
+    """Where the columns of a CSV are."""
 
-    convert = csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=False)
+    names: list[str]
+    """Of all columns, in the order of the file."""
+    header_lines: int
+    """1, or 0 where the first line is a puzzle already."""
+
+
+def layout_of(first_line_of_file: str, where: str) -> Layout:
+    """Find the columns in the first line of a CSV: a header names them in any order, with any others between them.
+
+    Raises:
+        DataError: it is neither a header with a question and an answer nor a row in the published order.
+    """
+    cells = next(csv.reader([first_line_of_file.removeprefix(_BOM).strip()]), [])
+    names = [cell.strip().lower() for cell in cells]
+    if {"question", "answer"} <= set(names):
+        twice = [name for name in COLUMNS if names.count(name) > 1]
+        if twice:
+            raise DataError(f"{where}, row 1: column {twice[0]!r} comes twice", _FORM)
+        return Layout(names, 1)
+    if len(cells) == len(COLUMNS) and len(cells[1]) == len(cells[2]) == math.isqrt(len(cells[1])) ** 2:
+        return Layout(list(COLUMNS), 0)  # the first line is a puzzle: two grids of equal size
+    raise DataError(f"{where}, row 1: no columns question and answer in {', '.join(names)[:80]!r}", _FORM)
+
+
+def _layout(address: Address) -> Layout:
+    with files.open_binary(address) as stream:
+        raw = stream.readline()
+    try:
+        return layout_of(raw.decode(), str(address))
+    except UnicodeDecodeError:
+        raise DataError(f"{address}, row 1: not text", _FORM) from None
+
+
+def _blocks(address: Address, layout: Layout) -> Iterator[pa.RecordBatch]:
+    """The columns of `COLUMNS`, in this order, block by block; columns that the file lacks are empty."""
+    from pyarrow import csv as arrow_csv
+
+    present = [name for name in COLUMNS if name in layout.names]
+    # Columns of other names may hold anything, and may share a name: they are numbered and left out.
+    names = [name if name in COLUMNS else f"column {number}" for number, name in enumerate(layout.names)]
+    convert = arrow_csv.ConvertOptions(
+        column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=False, include_columns=present
+    )
     try:
         with files.open_binary(address) as stream:
-            options = csv.ReadOptions(column_names=list(COLUMNS), skip_rows=1)
-            yield from csv.open_csv(stream, read_options=options, convert_options=convert)
+            options = arrow_csv.ReadOptions(column_names=names, skip_rows=layout.header_lines)
+            for block in arrow_csv.open_csv(stream, read_options=options, convert_options=convert):
+                empty = pa.array([""] * block.num_rows, pa.string())
+                columns = [block.column(name) if name in present else empty for name in COLUMNS]
+                yield pa.RecordBatch.from_arrays(columns, names=list(COLUMNS))
     except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{address}: {first_line(error)}", "A row is source,question,answer,rating after one header line"
-        ) from None
+        raise DataError(f"{address}: {first_line(error)}", _FORM) from None
 
 
 def _characters(column: pa.Array, length: int, first_row: int, where: Address, name: str) -> Bytes:
@@ -62,8 +110,8 @@ def _characters(column: pa.Array, length: int, first_row: int, where: Address, n
 
 
 def count_rows(address: Address) -> int:
-    """Rows of a CSV, without the header."""
-    return sum(block.num_rows for block in _blocks(address))
+    """Count the puzzles of a CSV. A header is none."""
+    return sum(block.num_rows for block in _blocks(address, _layout(address)))
 
 
 def read_table(address: Address, length: int, choose: Choose | None = None) -> Table:
@@ -77,19 +125,20 @@ def read_table(address: Address, length: int, choose: Choose | None = None) -> T
     """
     wanted = None if choose is None else choose(count_rows(address))
     parts: list[tuple[Any, ...]] = []
-    start = 0
-    for block in _blocks(address):
+    start, layout = 0, _layout(address)
+    first = 1 + layout.header_lines
+    for block in _blocks(address, layout):
         rows = np.arange(start, start + block.num_rows)
         if wanted is not None:
             rows = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + block.num_rows)]
         part = block.take(pa.array(rows - start))
         if len(rows):
-            line = 2 + int(rows[0])
+            line = first + int(rows[0])
             texts = [_characters(part.column(i), length, line, address, COLUMNS[i]) for i in (1, 2)]
-            parts.append((*texts, _ratings(part.column(3), line, address), part.column(0).to_pylist(), rows + 2))
+            parts.append((*texts, _ratings(part.column(3), line, address), part.column(0).to_pylist(), rows + first))
         start += block.num_rows
     if not parts:
-        raise DataError(f"{address} holds no puzzle", "A row is source,question,answer,rating after one header line")
+        raise DataError(f"{address} holds no puzzle", _FORM)
     questions, answers, ratings, names, lines = zip(*parts, strict=True)
     return Table(
         np.concatenate(questions),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, DatasetOption
-from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_recursions
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.checkpoints import Scored
@@ -42,7 +42,9 @@ def evaluate(
         int | None, typer.Option("--seed", min=0, help="Of the noise; the trial's own if left out.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    output: Annotated[Path | None, typer.Option("--out", help="Folder for per-item outcomes and submissions.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", help="Folder for per-item outcomes and submissions.", **OUTPUT_FOLDER)
+    ] = None,
     trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
@@ -65,6 +67,7 @@ def evaluate(
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
     from orchestrator.sweep.settings import split_assignments
+    from trm_model.checkpoints.trained import check_dataset_is_known
     from trm_model.config import TrialConfig
 
     trust_recursions(trust)
@@ -76,6 +79,8 @@ def evaluate(
     base = configs[0].evaluation.model_copy(update={name: value for name, value in given.items() if value is not None})
     values = split_assignments(vary, "--vary", example="D=16,64")
     cells = expand(base, weights or base.weights, [config.model for config in configs], values)
+    if dataset is None and found[0].dataset is None:
+        check_dataset_is_known(loaded[found[0].where].header, found[0].where)
     data = dataset_for(found[0], configs[0], dataset, store)
     rows: list[Scored] = []
     with Bar(len(cells) * len(loaded)) as bar:

@@ -81,7 +81,10 @@ def load_questions(dataset: Dataset, split: str, limit: int | None) -> list[Ques
     family, side = dataset.manifest.family, dataset.grid_shape[0]
     found = []
     for batch in eval_batches(dataset, split, 1024, max_puzzles=limit):
-        for cells, label, item, puzzle in zip(batch.inputs, batch.labels, batch.items, batch.puzzles, strict=True):
+        rows = (batch.inputs, batch.labels, batch.items, batch.puzzles, batch.is_answered)
+        for cells, label, item, puzzle, is_answered in zip(*rows, strict=True):
+            if not is_answered:  # nothing to compare a reply with
+                continue
             if family == "arc":
                 text = _arc_text(_demonstrations(dataset, int(puzzle)), cells)
             else:
