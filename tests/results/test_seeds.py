@@ -200,4 +200,4 @@ def test_best_of_twelve_equal_configurations_is_covered() -> None:
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize(("configurations", "spacing"), [(12, 0.0), (12, 0.003), (8, 0.0), (20, 0.0), (2, 0.1)])
 def test_chosen_best_is_covered_as_stated(configurations: int, spacing: float, seeds: int) -> None:
-    assert best_coverage(configurations, seeds, 3_000, spacing) >= 0.945
+    assert best_coverage(configurations, seeds, 3_000, spacing) >= 0.94
