@@ -18,7 +18,7 @@ def gpu_uuid(device: torch.device) -> str | None:
 
 
 class EnergyMeter:
-    """Counts from its making."""
+    """Counts the energy used since it was created."""
 
     def __init__(self, uuid: str | None) -> None:
         self._nvml: Any = None
@@ -37,7 +37,7 @@ class EnergyMeter:
         self._nvml = pynvml
 
     def joules(self) -> float | None:
-        """Used since the start; None where the device does not tell."""
+        """Return the energy used since the start; None where the device does not report it."""
         if self._nvml is None:
             return None
         used_mj: int = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._start_mj

@@ -52,7 +52,7 @@ class _Window:
         self.sums = [before + new for before, new in zip(self.sums, sums.tolist(), strict=True)]
 
     def means(self, batch_size: int) -> dict[str, float]:
-        """Losses per example; the rest per sequence that halted (absent where none did)."""
+        """Return losses per example; the rest per sequence that halted (absent where none did)."""
         sums = dict(zip(SUMS, self.sums, strict=True))
         halted = sums.pop("count")
         metrics = {"loss": self.loss / self.steps}
@@ -67,7 +67,7 @@ class _Window:
 
 @dataclass(slots=True)
 class _Progress:
-    """What outlives an attempt beside the trainer's own state."""
+    """Progress that outlives an attempt, in addition to the trainer's own state."""
 
     train_s: float = 0.0
     best_step: int | None = None
@@ -89,7 +89,7 @@ class CompileError(UserError):
 
 
 def never() -> bool:
-    """The `should_stop` of a run that is not to be interrupted."""
+    """Return the `should_stop` of a run that is not to be interrupted."""
     return False
 
 
@@ -126,7 +126,7 @@ def train(
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
     saved_at, save_s = timer(), 0.0
     while not trainer.is_done:
-        if trainer.ranks.first_says(should_stop()):
+        if trainer.ranks.broadcast_flag(should_stop()):
             yield _save(trainer, progress, kept)
             yield Interrupted(trainer.step)
             return
@@ -134,7 +134,7 @@ def train(
         loss, sums = _step(trainer)
         seconds = timer() - started
         if not math.isfinite(loss):
-            yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.last_words()}")
+            yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.describe_last()}")
             return
         progress.train_s += seconds
         progress.window.add(loss, sums, seconds, trainer.flops - flops)
@@ -149,7 +149,7 @@ def train(
             if improved:
                 progress.best_step, progress.best_score = trainer.step, metrics["exact_accuracy"]
             yield Evaluated(trainer.step, "validation", metrics | _position(trainer, progress))
-        is_due = trainer.ranks.first_says(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
+        is_due = trainer.ranks.broadcast_flag(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
         if improved or is_last or is_due:
             started = timer()
             saved = _save(trainer, progress, kept)
@@ -232,7 +232,7 @@ def _energy(trainer: Trainer) -> dict[str, float]:
 
 
 def _curve_point(trainer: Trainer) -> dict[str, float]:
-    """Scores of the weights that the evaluation names and, since an average lags, of the raw weights."""
+    """Return scores of the weights that the evaluation names and, since an average lags, of the raw weights."""
     config = trainer.config
     limit = _curve_puzzles(config)
     raw = trainer.score("validation", weights="raw", max_puzzles=limit)
@@ -256,7 +256,7 @@ def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints) -> Checkp
 
 
 def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The final score, as plain data, and the files beside it."""
+    """Take the final score; return it as plain data, with the files that accompany it."""
     config = trainer.config
     evaluation = config.evaluation
     score: EvalResult = trainer.score(evaluation.split, weights=evaluation.weights, max_puzzles=evaluation.max_puzzles)
