@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.worker.telemetry import gpus_of
 from trm_model import cost
 from trm_model.config import TrialConfig
 from trm_model.device import DTYPES
@@ -25,7 +26,6 @@ from trm_model.model.precision import choose_products
 from trm_model.model.recursion import build_model
 from trm_model.recipes import get_recipe
 from trm_model.training.ema import MovingAverage
-from trm_model.training.energy import EnergyMeter, gpu_uuid
 from trm_model.training.optim import FlatParameters, build_optimizer
 from trm_model.training.supervision import supervise
 
@@ -118,14 +118,16 @@ def measure(name: str, options: argparse.Namespace, *, compiled: bool) -> dict[s
     step = Step(config, cells, vocab, device, compiled=compiled)
     step()
     warm_s = time.perf_counter() - started
-    seconds, meter = [], EnergyMeter(gpu_uuid(device))
+    seconds, gpus = [], gpus_of(device.type)
+    before_j = gpus.energy_j() if gpus else None
     for _ in range(options.steps):
         started = time.perf_counter()
         step()
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    step_s, joules = statistics.median(seconds), meter.joules()
+    step_s, after_j = statistics.median(seconds), gpus.energy_j() if gpus else None
+    joules = None if before_j is None or after_j is None else after_j - before_j
     rate = config.train.batch_size * cost.train_flops(config.model, **shape) / step_s
     predicted = cost.peak_bytes(config, num_identifiers=1024, device=device.type, **shape)
     title = torch.cuda.get_device_name() if on_gpu else "cpu"

@@ -30,15 +30,16 @@ from typing import Any
 SYSTEMS = ("ours", "tune", "tune_reuse", "optuna")
 
 
-def empty_trial(job: Any, pipe: Any) -> None:
-    """In place of `orchestrator.worker.job.child_main`: writes a record as a trial does, and trains nothing."""
+def empty_trial(text: str, pipe: Any) -> None:
+    """Write a record as a trial does, and train nothing: instead of `orchestrator.worker.attempt.child_main`."""
     import torch
 
     from orchestrator.records.schema import AttemptEnd, AttemptStart, Status, TrialResult
     from orchestrator.records.writer import TrialWriter
     from orchestrator.storage import open_storage
-    from orchestrator.worker.job import TrialReport
+    from orchestrator.worker.job import Job, TrialReport
 
+    job = Job.from_json(text)
     writer = TrialWriter(open_storage(job.storage_url), job.sweep, job.trial_id)
     writer.start(AttemptStart(from_step=0, started_s=time.time(), pid=os.getpid()))
     metrics = {"exact_accuracy": float(torch.zeros(1)), "cell_accuracy": 0.0}
@@ -59,12 +60,10 @@ def run_ours(trials: int, slots: int, gpus: bool, folder: Path) -> dict[str, Any
     from trm_model.recipes import get_recipe
 
     class EmptySlot(orchestrator.worker.trial_actor.TrialActor):
-        """The real slot; only what its child runs is replaced."""
+        """Run an empty trial instead of a real one in the processes of a real actor."""
 
         def setup(self, config: dict[str, Any]) -> None:
-            import overhead
-
-            orchestrator.worker.trial_actor.child_main = overhead.empty_trial
+            orchestrator.worker.trial_actor.ENTRY_POINT = "overhead:empty_trial"
             super().setup(config)
 
     fork_server.PRELOAD.append("overhead")  # as what it replaces is

@@ -42,7 +42,7 @@ from orchestrator.records.schema import (
 from orchestrator.sweep import Sweep, choice
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import MlflowSync
-from orchestrator.tracking.mlflow_connection import load_mlflow
+from orchestrator.tracking.mlflow_connection import load_mlflow, mlflow_environment
 from orchestrator.worker.provenance import processor
 from trm_data.config import DataConfig
 from trm_data.settings import digest
@@ -204,7 +204,8 @@ def measure(side: str, uri: str, records: Sequence[TrialRecord]) -> Measured:
     points = sum(len(row.metrics) for record in records for row in mlflow_view.rows(record))
     gc.collect()  # garbage of the previous side
     began, cpu = time.perf_counter(), time.process_time()
-    SIDES[side](uri, records)
+    with mlflow_environment():
+        SIDES[side](uri, records)
     return Measured(points / (time.perf_counter() - began), points / (time.process_time() - cpu))
 
 

@@ -1,21 +1,116 @@
-"""Plan, place, run, record and compare trials of recursive puzzle solvers."""
+"""Plan, run, record and compare trials of recursive puzzle solvers.
+
+    from orchestrator import Sweep, choice, get_recipe, leaderboard, load_results, plan, run
+
+    sweep = Sweep(name="depth", base=get_recipe("sudoku-mini"), space={"T": choice(1, 2), "n": choice(2, 4)}, seeds=3)
+    print(plan(sweep).wall_s)
+    outcome = run(sweep)
+    frame = load_results("runs", "depth")
+
+Names are imported when they are first used: `import orchestrator` loads no library.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from orchestrator.api.callbacks import Callback
+    from orchestrator.api.plan import plan
+    from orchestrator.api.read import ablate, leaderboard, read_trials, write_report
+    from orchestrator.api.run import run
+    from orchestrator.api.status import SweepState, status
+    from orchestrator.api.train import TrainOutcome, train
+    from orchestrator.errors import ClusterError, SweepError
+    from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
+    from orchestrator.records.schema import Status, TrialRecord
+    from orchestrator.resources.estimate import Estimate
+    from orchestrator.resources.published import recipe_for_gpu, reproduction_sweep, table_variants
+    from orchestrator.resources.usage import Budget
+    from orchestrator.results.dataframe import load_results
+    from orchestrator.storage import open_storage
+    from orchestrator.sweep.definition import Confirm, ResourceRule, Resources, Stopping, Sweep, Variant
+    from orchestrator.sweep.domains import choice, integers, log_uniform, uniform
+    from orchestrator.sweep.settings import configure
+    from trm_data.errors import UserError
+    from trm_model.config import TrialConfig
+    from trm_model.recipes import get_recipe
 
-    import pandas as pd
+_HOMES = {
+    "orchestrator.api.callbacks": ("Callback",),
+    "orchestrator.api.plan": ("plan",),
+    "orchestrator.api.read": ("ablate", "leaderboard", "read_trials", "write_report"),
+    "orchestrator.api.run": ("run",),
+    "orchestrator.api.status": ("SweepState", "status"),
+    "orchestrator.api.train": ("TrainOutcome", "train"),
+    "orchestrator.errors": ("ClusterError", "SweepError"),
+    "orchestrator.execution.options": ("RunOptions", "SweepOutcome", "SweepStatus"),
+    "orchestrator.records.schema": ("Status", "TrialRecord"),
+    "orchestrator.resources.estimate": ("Estimate",),
+    "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),
+    "orchestrator.resources.usage": ("Budget",),
+    "orchestrator.results.dataframe": ("load_results",),
+    "orchestrator.storage": ("open_storage",),
+    "orchestrator.sweep.definition": ("Confirm", "ResourceRule", "Resources", "Stopping", "Sweep", "Variant"),
+    "orchestrator.sweep.domains": ("choice", "integers", "log_uniform", "uniform"),
+    "orchestrator.sweep.settings": ("configure",),
+    "trm_data.errors": ("UserError",),
+    "trm_model.config": ("TrialConfig",),
+    "trm_model.recipes": ("get_recipe",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-    from orchestrator.storage import Storage
+__all__ = [
+    "Budget",
+    "Callback",
+    "ClusterError",
+    "Confirm",
+    "Estimate",
+    "ResourceRule",
+    "Resources",
+    "RunOptions",
+    "Status",
+    "Stopping",
+    "Sweep",
+    "SweepError",
+    "SweepOutcome",
+    "SweepState",
+    "SweepStatus",
+    "TrainOutcome",
+    "TrialConfig",
+    "TrialRecord",
+    "UserError",
+    "Variant",
+    "ablate",
+    "choice",
+    "configure",
+    "get_recipe",
+    "integers",
+    "leaderboard",
+    "load_results",
+    "log_uniform",
+    "open_storage",
+    "plan",
+    "read_trials",
+    "recipe_for_gpu",
+    "reproduction_sweep",
+    "run",
+    "status",
+    "table_variants",
+    "train",
+    "uniform",
+    "write_report",
+]
 
-__all__ = ["load_results"]
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
 
 
-def load_results(storage: Storage | str | Path = "runs", sweep: str | None = None) -> pd.DataFrame:
-    """Every trial of a sweep, or of all sweeps of a storage, as a table: see `orchestrator.results.dataframe`."""
-    from orchestrator.results import dataframe  # what only commands need is not imported with the package
-
-    return dataframe.load_results(storage, sweep)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

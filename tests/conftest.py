@@ -31,7 +31,7 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 
 @pytest.fixture
 def fork_server_name() -> str:
-    """A zygote of this test's own."""
+    """Return the name of a fork server of this test's own."""
     return f"trm-test-{uuid.uuid4()}"
 
 

@@ -9,6 +9,7 @@ UserError
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -39,6 +40,22 @@ class DataError(UserError):
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's error, or its type if it has no text."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error and the errors that it was explicitly raised from."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Return whether a disk, a quota or a limit on file sizes is exhausted, which waiting does not mend."""
+    return any(isinstance(each, OSError) and each.errno in _OUT_OF_SPACE for each in causes(error))
+
+
+_OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

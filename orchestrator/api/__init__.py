@@ -1,1 +1,1 @@
-"""The Python API: plan, run and train, with progress and tracking."""
+"""What `import orchestrator` offers: plan, run and train, with tracking, notifications and progress."""

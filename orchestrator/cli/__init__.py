@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from contextlib import suppress
 
 import typer
 
-from trm_data.errors import UserError
+from trm_data.errors import UserError, first_line
 from trm_model.recursion_file import distrust_all
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,6 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
     from orchestrator.cli.app import app
 
     distrust_all()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # a test or a notebook may have put another object there
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = app(args=arguments, standalone_mode=False)
     except UserError as error:
@@ -24,16 +31,32 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader, `head` say, has seen enough
+        sys.stderr.close()  # the reader, `head` for example, has closed the pipe
         sys.exit(0)
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if message.strip():
-            _fail(f"{message.strip().rstrip('.')}. See `trm --help`")
+            _fail(f"{message.strip().rstrip('.?')}. See `trm --help`")
         sys.exit(2)
+    except (OSError, ValueError) as error:
+        # The last resort for a file or value that no check has met. The traceback is for whoever reports it.
+        logger.debug("%s", type(error).__name__, exc_info=error)
+        is_clear = isinstance(error, OSError) and error.filename is not None
+        _fail(_describe(error) + ("" if is_clear else ". `trm -vv ...` shows where"))
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _describe(error: OSError | ValueError) -> str:
+    """Return one line that names the file, if the error knows it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or first_line(error)}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a file is not {error.encoding} text: byte {error.object[error.start]:#04x} at position {error.start}"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def _fail(message: str, code: int = 2) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    from orchestrator.api.terminal import printable
+
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

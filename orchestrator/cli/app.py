@@ -1,6 +1,9 @@
-"""The tree of commands."""
+"""The tree of commands, and the options that stand before them."""
 
 from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from typing import Annotated
 
 import typer
 
@@ -28,7 +31,33 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # a defect shows its plain traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"trm {version_of('trm-orchestrator')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Log changes of state; -vv logs everything.")
+    ] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no remarks: results and errors.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    from orchestrator.cli.logs import set_levels
+
+    set_levels(verbose, quiet)
+
+
 app.add_typer(data.app, name="data")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trial.app, name="trial")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how the command line becomes a sweep."""
+"""Define the options that several commands share, and turn the command line into a sweep."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import SweepError
-from orchestrator.resources.placement import parse_gpu
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Setting
-from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.plan_file import SUFFIX
 from orchestrator.sweep.settings import absolute_path, configure, parse_assignments
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
+from trm_model.recipes import get_recipe
 from trm_model.recursion_file import pin, replace_in, trust
 
 StorageOption = Annotated[
     str, typer.Option("--storage", help="Folder or s3://bucket/prefix that holds datasets and records.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-BaselinesOption = Annotated[
-    Path | None,
-    typer.Option("--baselines", help="CSV file with result rows of your own; <storage>/baselines if left out."),
-]
+INPUT_FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "readable": True}
+INPUT_FOLDER: dict[str, Any] = {"exists": True, "file_okay": False, "readable": True}
+OUTPUT_FILE: dict[str, Any] = {"dir_okay": False, "writable": True}
+OUTPUT_FOLDER: dict[str, Any] = {"file_okay": False, "writable": True}
+"""What a path has to be: a wrong one is a usage error before anything is read or trained."""
+_BASELINES_HELP = "CSV file with result rows of your own; <storage>/baselines if left out."
+BaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **INPUT_FILE)]
+NewBaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **OUTPUT_FILE)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a setting: --set lr=1e-3 (repeatable).", metavar="NAME=VALUE")
 ]
@@ -34,7 +37,10 @@ VaryOption = Annotated[
     typer.Option("--vary", help="Values to compare: --vary T=1,2 --vary n=2,4 (repeatable).", metavar="NAME=V,V..."),
 ]
 FileArgument = Annotated[
-    Path | None, typer.Argument(help="A sweep file or a plan, e.g. sweeps/demo.py.", show_default=False)
+    Path | None,
+    typer.Argument(
+        metavar="[SWEEP]", help="A sweep file, a plan, or the name of a recorded sweep.", show_default=False
+    ),
 ]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
 NameOption = Annotated[
@@ -60,7 +66,7 @@ CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU c
 
 
 def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
-    """`["T=1,2", "n=2"]` -> {"T": [1, 2], "n": [2]}."""
+    """Parse `["T=1,2", "n=2"]` to `{"T": [1, 2], "n": [2]}`. Raises ConfigError or SweepError for what is neither."""
     found = {
         name: [absolute_path(name, value, Path.cwd()) for value in values]
         for name, values in parse_assignments(texts, option).items()
@@ -76,7 +82,7 @@ def trust_recursions(files: list[Path] | None) -> None:
 
 
 def single_values(texts: list[str] | None) -> dict[str, Setting]:
-    """`["lr=1e-3"]` -> {"lr": 0.001}."""
+    """Parse `["lr=1e-3"]` to `{"lr": 0.001}`. Raises SweepError where a setting has several values."""
     found = {}
     for name, values in assignments(texts, "--set").items():
         if len(values) != 1:
@@ -88,9 +94,7 @@ def single_values(texts: list[str] | None) -> dict[str, Setting]:
 
 
 def base_config(recipe: str, texts: list[str] | None, max_steps: int | None) -> TrialConfig:
-    """A recipe with settings replaced."""
-    from trm_model.recipes import get_recipe
-
+    """Return a recipe with settings replaced."""
     settings = single_values(texts)
     if max_steps is not None:
         settings["train.max_steps"] = max_steps
@@ -99,6 +103,7 @@ def base_config(recipe: str, texts: list[str] | None, max_steps: int | None) -> 
 
 def make_sweep(
     file: Path | None,
+    storage: str,
     *,
     recipe: str | None,
     vary: list[str] | None,
@@ -110,15 +115,23 @@ def make_sweep(
     gpu: str | None,
     cpus: float | None,
 ) -> Sweep:
-    """The sweep that a file or the options describe; options win over the file."""
+    """Return the sweep that a file, a record or the options describe; options win over the definition.
+
+    Raises:
+        SweepError: neither or both of a sweep and a recipe are given, or there is no such sweep.
+        ConfigError: a setting or value that cannot be.
+    """
     if file is None and recipe is None:
-        raise SweepError("nothing to run", "Name a sweep file, or --recipe NAME with --vary (see `trm recipes`)")
+        raise SweepError("nothing to run", "Name a sweep, or --recipe NAME with --vary (see `trm recipes`)")
     if file is not None and recipe is not None:
-        raise SweepError("both a sweep file and --recipe are given", "Name one of them")
+        raise SweepError("both a sweep and --recipe are given", "Name one of them")
     if file is not None and file.suffix == SUFFIX and (vary or settings or seeds or trials or max_steps):
         raise SweepError(f"{file} is a plan: it is run as it is", "Leave the options out, or plan again with them")
     if file is not None:
-        values = load_sweep(file).plain()
+        from orchestrator.api.inputs import as_sweep
+        from orchestrator.storage import open_storage
+
+        values = as_sweep(file, open_storage(storage)).plain()
         base = configure(TrialConfig.parse(values["base"]), single_values(settings))
         if max_steps is not None:
             base = configure(base, {"train.max_steps": max_steps})
@@ -143,6 +156,8 @@ def make_sweep(
 def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None) -> dict[str, Any]:
     resources = dict(found or {})
     if gpu is not None:
+        from orchestrator.resources.placement import parse_gpu
+
         resources |= {key: value for key, value in parse_gpu(gpu).plain().items() if key != "cpus"}
     if cpus is not None:
         resources["cpus"] = cpus
@@ -150,6 +165,6 @@ def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None
 
 
 def _made_name(recipe: str, values: dict[str, Any]) -> str:
-    """The same options make the same name, so the same command goes on where it was left."""
+    """Return a name made of the options: the same command resumes the same sweep."""
     relevant = {key: value for key, value in values.items() if key not in ("name", "resources")}
     return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.cli.views.console import BuildBar, bar, err, out
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.evaluation.llm.answers import Answers
 from orchestrator.evaluation.llm.endpoint import Endpoint, Request
 from orchestrator.evaluation.llm.ledger import Ledger, Prices
@@ -41,7 +41,7 @@ _EXIT_CODES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class LlmOptions:
     """What the command line asks for."""
 
     endpoint: str
@@ -60,36 +60,36 @@ class Asked:
     effort: Effort
 
 
-def ask_all(asked: Asked, url: str, as_json: bool) -> int:
+def ask_all(options: LlmOptions, url: str, as_json: bool) -> int:
     """Ask, show, store. Returns the exit code: 0 complete, 1 some unanswered, 4 limit reached, 130 interrupted."""
-    prices, key = _prices(asked), api_key(asked.endpoint, asked.api_key_file)
+    prices, key = _prices(options), api_key(options.endpoint, options.api_key_file)
     storage = open_storage(url)
     with BuildBar() as progress:
-        dataset = find(storage, asked.benchmark, progress)
-    questions = load_questions(dataset, asked.split, asked.limit)
-    _check_affordable(questions[0], asked, prices)
+        dataset = find(storage, options.benchmark, progress)
+    questions = load_questions(dataset, options.split, options.limit)
+    _check_affordable(questions[0], options, prices)
     plan = Plan(
         benchmark=dataset.benchmark,
         fingerprint=dataset.fingerprint,
-        split=asked.split,
-        endpoint=asked.endpoint.rstrip("/"),
-        model=asked.model,
-        max_tokens=asked.max_tokens,
-        temperature=asked.temperature,
-        reasoning_effort=asked.reasoning_effort,
+        split=options.split,
+        endpoint=options.endpoint.rstrip("/"),
+        model=options.model,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        reasoning_effort=options.reasoning_effort,
     )
     folder = measurement_folder(storage, plan)
     request = Request(plan.model, plan.max_tokens, plan.temperature, plan.reasoning_effort)
-    endpoint = Endpoint(plan.endpoint, request, key=key, timeout_s=asked.timeout_s)
+    endpoint = Endpoint(plan.endpoint, request, key=key, timeout_s=options.timeout_s)
     try:
         with _alone(folder, plan):
             folder.create("measurement.json", to_json_bytes(plan.plain()))
             answers = Answers(folder)
-            ledger = Ledger(asked.max_usd, answers.spent_usd + answers.lost_usd)
-            ending = _measure(asked, dataset, questions, endpoint, answers, ledger, prices)
+            ledger = Ledger(options.max_usd, answers.spent_usd + answers.lost_usd)
+            ending = _measure(options, dataset, questions, endpoint, answers, ledger, prices)
             measured = None
             if ending is RunStatus.COMPLETE:
-                measured = summarise(plan, dataset, questions, answers, asked.effort.attempts)
+                measured = summarise(plan, dataset, questions, answers, options.effort.attempts)
                 store(folder, measured)
     finally:
         endpoint.close()
@@ -99,20 +99,20 @@ def ask_all(asked: Asked, url: str, as_json: bool) -> int:
     return _EXIT_CODES[ending]
 
 
-def _prices(asked: Asked) -> Prices:
-    if asked.usd_in is None or asked.usd_out is None:
+def _prices(options: LlmOptions) -> Prices:
+    if options.usd_in is None or options.usd_out is None:
         raise ConfigError(
             "--max-usd needs prices to keep",
             "Give --usd-per-mtok-in and --usd-per-mtok-out; 0 for a server of your own",
         )
-    return Prices(asked.usd_in, asked.usd_out)
+    return Prices(options.usd_in, options.usd_out)
 
 
-def _check_affordable(question: Question, asked: Asked, prices: Prices) -> None:
-    most = most_usd(question, prices, asked.max_tokens)
-    if most > asked.max_usd:
+def _check_affordable(question: Question, options: LlmOptions, prices: Prices) -> None:
+    most = most_usd(question, prices, options.max_tokens)
+    if most > options.max_usd:
         raise ConfigError(
-            f"one answer can cost {dollars(most)}, more than --max-usd {dollars(asked.max_usd)} leaves",
+            f"one answer can cost {dollars(most)}, more than --max-usd {dollars(options.max_usd)} leaves",
             "Raise --max-usd or lower --max-tokens",
         )
 
@@ -160,7 +160,7 @@ def _alone(folder: Storage, plan: Plan) -> Iterator[None]:
 
 
 def _measure(
-    asked: Asked,
+    options: LlmOptions,
     dataset: Dataset,
     questions: list[Question],
     endpoint: Endpoint,
@@ -171,14 +171,22 @@ def _measure(
     stop = threading.Event()
     threading.Thread(target=_wait_for_stop, args=(stop,), daemon=True).start()
     with stop_signals(stop), bar() as progress:
-        task = progress.add_task(asked.model, total=len(questions), note="")
+        task = progress.add_task(options.model, total=len(questions), note="")
 
         def tell(done: Progress) -> None:
-            note = f"{done.solved} solved, {dollars(done.usd)} of {dollars(asked.max_usd)}"
+            note = f"{done.solved} solved, {dollars(done.usd)} of {dollars(options.max_usd)}"
             progress.update(task, completed=done.items, note=note)
 
         measurement = Measurement(
-            dataset, endpoint, answers, ledger, prices, asked.effort, stop=stop, on_progress=tell, rng=random.Random(0)
+            dataset,
+            endpoint,
+            answers,
+            ledger,
+            prices,
+            options.effort,
+            stop=stop,
+            on_progress=tell,
+            rng=random.Random(0),
         )
         return measurement.run(questions)
 
@@ -218,4 +226,5 @@ def _show(measured: Measured, storage: Storage, as_json: bool) -> None:
     if measured.truncated or measured.unreadable:
         out.print(f"{measured.truncated} cut off at the token limit, {measured.unreadable} without a whole grid")
     out.print(f"{dollars(measured.usd / measured.puzzles)} per puzzle; {storage.url}/llm/{measured.name}")
-    out.print(f"beside everything else: trm leaderboard {measured.plan.benchmark}")
+    ranked = command_line("leaderboard", measured.plan.benchmark, storage=storage.url)
+    out.print(f"ranked with everything else: {ranked}", soft_wrap=True)

@@ -1,19 +1,18 @@
-"""What `trm sweep run` and `resume` share: where to run, within which budget, and the run itself."""
+"""Define the options of `trm sweep run`: where to run, within which budget, tracking, notifications."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from orchestrator.errors import SweepError
 from orchestrator.resources.usage import Budget
+from orchestrator.sweep.definition import Sweep
 from trm_data.errors import nearest
-
-if TYPE_CHECKING:
-    from orchestrator.sweep.definition import Sweep
 
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="HOST:PORT of a running Ray cluster; this machine if left out.")
@@ -40,9 +39,7 @@ CanaryOption = Annotated[
         show_default=False,
     ),
 ]
-ReuseOption = Annotated[
-    bool, typer.Option("--reuse", help="Take over trials that other sweeps of the storage have finished.")
-]
+ReuseOption = Annotated[bool, typer.Option("--reuse", help="Reuse finished trials of other sweeps in this storage.")]
 MaxFailuresOption = Annotated[
     int,
     typer.Option(
@@ -60,61 +57,31 @@ MaxUsdOption = Annotated[
 MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help="Budget: hours from now.")]
 
 
-def run_options(
-    *,
-    address: str | None,
-    max_concurrent: int | None,
-    max_gpus: float | None,
-    prefer: str,
-    share_gpus: bool,
-    canary: bool | None,
-    reuse: bool,
-    max_failures: int,
-    retries: int,
-    **limits: float | None,
-) -> dict[str, Any]:
-    """Build the arguments of `RunOptions`. Raises UserError for an empty limit or an unknown preference."""
+def budget(trials: int | None, gpu_hours: float | None, usd: float | None, hours: float | None) -> Budget:
+    """Return the budget that the options describe."""
+    return Budget.parse({"trials": trials, "gpu_hours": gpu_hours, "usd": usd, "wall_hours": hours}, "budget")
+
+
+def check_preference(prefer: str) -> None:
+    """Raise SweepError for a `--prefer` that is neither cost nor time."""
     if prefer not in ("cost", "time"):
         raise SweepError(f"--prefer {prefer!r} is neither cost nor time", nearest(prefer, ["cost", "time"]))
-    return {
-        "address": address,
-        "max_concurrent": max_concurrent,
-        "max_gpus": max_gpus,
-        "prefer": prefer,
-        "share_gpus": share_gpus,
-        "canary": canary,
-        "reuse": reuse,
-        "max_failures": max_failures or None,
-        "retries": retries,
-        "budget": Budget.parse(limits, "budget"),
-    }
 
 
-def drive(sweep: Sweep, url: str, tracking: str | None, notify: list[str] | None, options: dict[str, Any]) -> None:
-    """Run, show, track. Exits with a code of `ExitCode`."""
-    from orchestrator.cli.commands.notify import notified
-    from orchestrator.cli.views.live import Live, closing_words
-    from orchestrator.execution.run import RunOptions, SweepStatus, run_sweep
+def run_and_show(
+    sweep: Sweep, url: str, tracking: str | None, notify: Sequence[str] | None, options: dict[str, Any]
+) -> int:
+    """Run a sweep with the live view and print its outcome. Returns the exit code (`ExitCode`)."""
+    from orchestrator.api.run import run
+    from orchestrator.cli.views.live import LiveView, show_outcome
+    from orchestrator.execution.options import SweepStatus
     from orchestrator.storage import open_storage
-    from orchestrator.storage.mounts import refuse_network_database
-    from orchestrator.tracking.live import resolve_uri, tracked
+    from orchestrator.tracking.live import resolve_uri
 
     storage = open_storage(url)
-    refuse_network_database(resolve_uri(storage, tracking) or "http://")
-    with (
-        notified(storage, sweep.name, notify),
-        tracked(sweep, storage, tracking, _warn) as tracker,
-        Live(sweep) as live,
-    ):
-        ran = run_sweep(sweep, storage, RunOptions(**options), [live])
-    closing_words(sweep, storage, ran, tracker.uri)
-    if ran.status is SweepStatus.ABANDONED:
+    outcome = run(sweep, storage, tracking, notify or (), [LiveView()], **options)
+    show_outcome(sweep, storage, outcome, resolve_uri(storage, tracking))
+    if outcome.status is SweepStatus.ABANDONED:
         sys.stdout.flush()
-        os._exit(ran.exit_code)  # Ray's own shutdown at exit would wait for what is gone
-    raise typer.Exit(ran.exit_code)
-
-
-def _warn(text: str) -> None:
-    from orchestrator.cli.views.console import err
-
-    err.print(text, style="yellow", markup=False)
+        os._exit(outcome.exit_code)  # Ray's own shutdown would wait for processes that are gone
+    return outcome.exit_code

@@ -104,15 +104,15 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     """
     if budget == Budget():
         return
-    pace, budget_tracker = RuntimeModel(records), BudgetTracker(budget, records, time.time)
+    model, tracker = RuntimeModel(records), BudgetTracker(budget, records, time.time)
     settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
     needs = [
-        pace.need(config, device, gpus=resources.gpus, cpus=resources.cpus)
+        model.need(config, device, gpus=resources.gpus, cpus=resources.cpus)
         for config in (configure(sweep.base, cell) for cell in settings)
         for resources in [sweep.resources_of(config)]
         for device in (gpu_types(resources.gpu_type) or KNOWN_TYPES if resources.gpus else [CPU])
     ]
     unfinished = next((record.trial_id for record in records if record.attempts and not record.status.is_final), "")
-    reasons = [budget_tracker.check(unfinished, need) for need in sorted(needs)]
+    reasons = [tracker.check(unfinished, need) for need in sorted(needs)]
     if all(reasons):
         raise SweepError(f"the budget is too small for one trial: {reasons[0]}", "Raise the limit")

@@ -254,6 +254,8 @@ class Controller:
         with self._stops_on_error():
             record = self._read(trial_id)
             self._check_space(record)
+            if record.status is Status.INTERRUPTED:
+                why = why or record.reason
             if not record.status.is_final and not self.stopping.is_set():
                 if self._limits.may_resume(record, lost):
                     self._requeue(record, f"lost: {why or 'no reason'}" if lost else why or "it was interrupted")

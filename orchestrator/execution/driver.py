@@ -121,7 +121,8 @@ class Driver:
     ) -> None:
         self._controller = controller
         self._cluster = cluster
-        self._folder = folder
+        self._folder = folder.patient(0.0)
+        """A look for a request is repeated anyway; the main thread must not wait for a storage that is away."""
         self._lease = lease
         self._callbacks = callbacks
         self._execute = execute
@@ -154,12 +155,19 @@ class Driver:
     def _supervise(self, thread: threading.Thread) -> str:
         """Wait for the thread. Returns why it was abandoned instead; an empty string where it ended."""
         checked_s = stopping_s = time.monotonic()
+        is_announced = False
         while thread.is_alive():
             thread.join(POLL_S)
             self._callbacks.deliver()
             self._callbacks.call("on_progress", self._controller.snapshot())
             if not self._controller.is_stopping:
                 stopping_s = time.monotonic()
+            elif not is_announced:
+                is_announced = True
+                logger.info("stopping: running trials write a last checkpoint")
+                self._callbacks.call(
+                    "on_message", "stopping: running trials write a last checkpoint; a second signal ends at once"
+                )
             elif time.monotonic() - stopping_s > STOP_LIMIT_S + self._controller.grace_s:
                 return f"trials did not stop within {time.monotonic() - stopping_s:.0f} s"
             if self._lease.lost.is_set():
@@ -180,7 +188,7 @@ class Driver:
                 self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
             self._unreachable_since_s = None
         except StorageError as error:
-            # An outage is no request. The sweep goes on until writing its records has failed for too long as well.
+            # An outage is no request. The sweep continues until writing its records has failed for too long as well.
             now_s = time.monotonic()
             if self._unreachable_since_s is None:
                 self._unreachable_since_s = now_s

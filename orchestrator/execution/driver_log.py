@@ -27,14 +27,24 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def driver_log(folder: Storage) -> Iterator[None]:
     """Write what the package logs, from INFO up, to the sweep's folder while the block runs. Never fails."""
     package = logging.getLogger(__name__.partition(".")[0])
-    handler, level = _StorageHandler(folder), package.level
+    handler, level, shown = _StorageHandler(folder), package.level, package.getEffectiveLevel()
     handler.setFormatter(logging.Formatter(FORMAT))
+    others = [*package.handlers, *logging.getLogger().handlers]
     package.addHandler(handler)
-    if package.getEffectiveLevel() > logging.INFO:
+
+    def as_before(record: logging.LogRecord) -> bool:
+        """Let a terminal show no more than it would without this log."""
+        return record.levelno >= shown or not record.name.startswith(package.name)
+
+    if shown > logging.INFO:
         package.setLevel(logging.INFO)
+        for other in others:
+            other.addFilter(as_before)
     try:
         yield
     finally:
+        for other in others:
+            other.removeFilter(as_before)
         package.removeHandler(handler)
         package.setLevel(level)
         handler.close()

@@ -15,6 +15,7 @@ from orchestrator.records.failures import is_out_of_space
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage.base import StorageError
 from orchestrator.sweep.definition import Sweep
+from orchestrator.worker.job import ASKED_TO_STOP
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ class AttemptLimits:
         trial_id = record.trial_id
         has_begun = len(record.attempts) > self._attempts[trial_id]
         self._attempts[trial_id] = len(record.attempts)
-        if record.status is Status.INTERRUPTED and has_begun and not lost:
-            return True  # its node announced that it leaves: no fault of the trial
+        if record.status is Status.INTERRUPTED and has_begun and not lost and record.reason.startswith(ASKED_TO_STOP):
+            return True  # its node announced that it leaves; other interruptions, e.g. by its storage, are losses
         self._lost[trial_id] += has_begun
         self._failed_launches[trial_id] += not has_begun
         return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES

@@ -115,6 +115,7 @@ def _drive(
     has_budget = options.budget != Budget()
     costs = RuntimeModel(records if sweep.resources.gpus or has_budget else ())
     is_canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
+    impatient = storage.patient(0.0)  # the controller repeats requests itself, until the sweep is to stop
     cluster.start()
     status = SweepStatus.STOPPED
     try:
@@ -123,10 +124,10 @@ def _drive(
         )
         controller = Controller(
             planner=planner,
-            submitter=TrialSubmitter(sweep.name, storage, library, records, reuse=options.reuse),
+            submitter=TrialSubmitter(sweep.name, impatient, library, records, reuse=options.reuse),
             placement=ClusterPlacement(sweep, cluster, options, costs),
             allocator=allocator,
-            storage=storage,
+            storage=impatient,
             records=records,
             options=options,
             costs=costs,

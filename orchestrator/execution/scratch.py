@@ -1,63 +1,44 @@
-"""A private folder for temporary files of this process: `/tmp/trm-UID/PID-START/`.
+"""A folder for the temporary files of this process, such as Ray's session: `<private folder>/processes/PID-START/`.
 
-`/tmp` is shared: names in it may be taken or watched by other users. The folder of the user has mode 0700 and is
-checked for its owner. Below it, the name of every folder tells which process it belongs to, so that what a killed
-process left is removed by the next one.
+The name tells which process a folder belongs to, so that what a killed process left is removed by the next one.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import stat
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
-from trm_data.errors import UserError
+from trm_data.files import ProcessIdentity, machine_id, private_folder, this_process
 
 
 def scratch_folder() -> Path:
     """Return this process's own folder, made if need be. Removes the folders of processes that are gone.
 
     Raises:
-        UserError: the folder of the user belongs to somebody else, or is open to others.
+        UserError: the private folder belongs to somebody else.
     """
-    folder = _user_folder() / _name_of(psutil.Process())
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    root = private_folder("processes")
+    for folder in root.iterdir():
+        if _is_left(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+    own = root / _own_name()
+    own.mkdir(mode=0o700, exist_ok=True)
+    return own
 
 
 def remove_scratch_folder() -> None:
     """Remove this process's folder, if it has one."""
-    shutil.rmtree(_root() / _name_of(psutil.Process()), ignore_errors=True)
+    shutil.rmtree(private_folder("processes") / _own_name(), ignore_errors=True)
 
 
-def _root() -> Path:
-    return Path(tempfile.gettempdir()) / f"trm-{os.getuid()}"
+def _own_name() -> str:
+    return f"{os.getpid()}-{this_process().start}"
 
 
-def _user_folder() -> Path:
-    root = _root()
-    root.mkdir(mode=0o700, exist_ok=True)
-    status = root.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise UserError(f"{root} is not a private folder of this user", "Remove it, or set TMPDIR to another folder")
-    for left in root.iterdir():
-        if not _is_owned(left.name):
-            shutil.rmtree(left, ignore_errors=True)
-    return root
-
-
-def _name_of(process: psutil.Process) -> str:
-    return f"{process.pid}-{int(process.create_time())}"
-
-
-def _is_owned(name: str) -> bool:
-    """Return whether the process that a folder is named for is alive."""
-    pid, _, _ = name.partition("-")
-    with suppress(psutil.Error, ValueError):
-        return _name_of(psutil.Process(int(pid))) == name
-    return False
+def _is_left(name: str) -> bool:
+    """Return whether a folder is named for a process that no longer runs."""
+    pid, _, start = name.partition("-")
+    if not (pid.isdecimal() and start.isdecimal()):
+        return False
+    return ProcessIdentity(machine_id(), int(pid), int(start)).is_alive() is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,9 +21,17 @@ from trm_data.sources.files import parse_address
 Progress = Callable[[str, int, int], None]
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be fetched or made again: `TRM_CACHE`, or `~/.cache/trm`.
+
+    A container or a cluster node may have no home folder that can be written.
+    """
+    return Path(os.environ.get("TRM_CACHE") or Path.home() / ".cache" / "trm")
+
+
 def cache_root() -> Path:
     """Where datasets of a remote storage are kept on this machine."""
-    return Path.home() / ".cache" / "trm" / "datasets"
+    return cache_folder() / "datasets"
 
 
 def local_root(storage: Storage) -> Path:

@@ -16,7 +16,9 @@ import errno
 from enum import StrEnum
 
 from orchestrator.storage.base import StorageError
-from trm_data.errors import UserError, first_line
+from trm_data.errors import UserError, causes, first_line, is_out_of_space
+
+__all__ = ["ExitCode", "FailureKind", "classify", "is_out_of_memory", "is_out_of_space", "reason_of"]
 
 
 class FailureKind(StrEnum):
@@ -47,12 +49,13 @@ OUT_OF_MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 """torch raises a plain RuntimeError with these words where a CPU allocation fails."""
 STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT}
-OUT_OF_SPACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 
 
 def classify(error: BaseException) -> FailureKind:
     """Return to whom a failure belongs; what is not known otherwise is the trial's own."""
-    if isinstance(error, StorageError) or _errno(error) in STORAGE_ERRNOS:
+    if is_out_of_space(error) or any(
+        isinstance(each, StorageError) or _errno(each) in STORAGE_ERRNOS for each in causes(error)
+    ):
         return FailureKind.STORAGE
     if is_out_of_memory(error):
         return FailureKind.TRIAL
@@ -70,11 +73,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
-def is_out_of_space(error: BaseException) -> bool:
-    """Return whether a disk or a quota is full: waiting does not help, freeing space does."""
-    return any(_errno(each) in OUT_OF_SPACE_ERRNOS for each in _chain(error))
-
-
 def reason_of(error: BaseException) -> str:
     """Return one line: the error's type and the first line of its message."""
     return f"{type(error).__name__}: {first_line(error)}"
@@ -82,13 +80,3 @@ def reason_of(error: BaseException) -> str:
 
 def _errno(error: BaseException) -> int | None:
     return error.errno if isinstance(error, OSError) else None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and those it was raised from."""
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = current.__cause__ or current.__context__
-    return found

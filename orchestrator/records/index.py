@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial
@@ -12,10 +13,12 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import PlannedTrial
-from trm_data import Dataset
 from trm_data.errors import ConfigError, nearest
 from trm_model.config import TrialConfig
 from trm_model.recursion_file import trusted_source
+
+if TYPE_CHECKING:
+    from trm_data import Dataset
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, beside the sweeps; they are never ranked."""

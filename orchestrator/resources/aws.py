@@ -1,4 +1,4 @@
-"""What AWS allows an account to start, and the end of a cluster's machines. boto3 is imported when asked something.
+"""Ask AWS for quotas, and terminate the instances of a cluster. boto3 is imported on use.
 
 for line in shortfalls([Need("g6e.2xlarge", "spot", 12), Need("p5.4xlarge", "on-demand", 2)], region="us-east-1"):
     print(line)          # spot g machines: 96 vCPUs needed, quota 0 (L-3819A6DF): ask for more in the console
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class AwsError(UserError):
-    """AWS cannot be asked, or refuses."""
+    """AWS cannot be reached, or refuses."""
 
 
 class Need(NamedTuple):
-    """So many machines of a type at once."""
+    """Instances of one type that are needed at once."""
 
     instance: str
     market: Literal["on-demand", "spot"]
@@ -28,7 +28,7 @@ class Need(NamedTuple):
 
 
 def shortfalls(needs: Iterable[Need], region: str | None = None, client: Any = None) -> list[str]:
-    """One line for every quota that is too small for all these machines together.
+    """Return one line for every quota that is too small for all these instances together.
 
     Raises:
         CatalogueError: an instance type that the catalogue does not have.
@@ -51,7 +51,7 @@ def shortfalls(needs: Iterable[Need], region: str | None = None, client: Any = N
 
 
 def vcpu_quota(quota: Quota, client: Any) -> float:
-    """The account's value of a quota, in vCPUs; AWS's default where the account never had its own."""
+    """Return the account's value of a quota, in vCPUs; AWS's default where the account has none of its own."""
 
     def ask() -> float:
         where = {"ServiceCode": "ec2", "QuotaCode": quota.code}
@@ -65,13 +65,13 @@ def vcpu_quota(quota: Quota, client: Any) -> float:
 
 
 def quota_of(instance: str, market: Literal["on-demand", "spot"]) -> Quota:
-    """The quota that bounds an instance type in a market. Raises CatalogueError."""
+    """Return the quota that bounds an instance type in a market. Raises CatalogueError."""
     vcpus_of(instance)
     return next(quota for quota in quotas() if quota.market == market and instance.startswith(quota.family))
 
 
 def vcpus_of(instance: str) -> int:
-    """How many vCPUs of its quota a machine takes. Raises CatalogueError."""
+    """Return how many vCPUs of its quota an instance takes. Raises CatalogueError."""
     known = {price.instance: price.num_vcpus for price in prices() if price.provider == "aws"}
     vcpus = known.get(instance)
     if vcpus is None:
@@ -80,7 +80,7 @@ def vcpus_of(instance: str) -> int:
 
 
 def terminate_workers(cluster_name: str, region: str | None = None, client: Any = None) -> list[str]:
-    """End every worker machine that Ray started for a cluster; the head stays. Returns their ids.
+    """Terminate every worker instance that Ray started for a cluster; the head stays. Return their ids.
 
     Raises:
         AwsError: no credentials, no right, no network.

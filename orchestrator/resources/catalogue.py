@@ -1,9 +1,9 @@
-"""What GPUs can do and what they cost: the facts in `infra/catalogue/`, each with its source and date.
+"""Read the catalogue of GPUs and their prices in `infra/catalogue/`, each entry with its source and date.
 
     gpu("H100").bf16_tflops                # 989.0
     usd_per_gpu_hour("L40S", "spot")       # 0.65
 
-The facts are dense peak rates and list prices: a plan starts from them, measured trials correct it. A name may be
+Rates are dense peaks and prices are list prices: a plan starts from them, measured trials correct it. A name may be
 the catalogue's own, Ray's accelerator type (`H100` means the SXM card, the one in AWS P5) or what the driver reports.
 """
 
@@ -77,24 +77,24 @@ class Quota(Settings):
 
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
-    """Every GPU of the catalogue."""
+    """Return every GPU of the catalogue."""
     return _load("gpus.csv", Gpu)
 
 
 @functools.cache
 def prices() -> tuple[Price, ...]:
-    """Every price of the catalogue."""
+    """Return every price of the catalogue."""
     return _load("prices.csv", Price)
 
 
 @functools.cache
 def quotas() -> tuple[Quota, ...]:
-    """The AWS quotas that bound the number of GPU machines."""
+    """Return the AWS quotas that bound the number of GPU instances."""
     return _load("quotas.csv", Quota)
 
 
 def gpu(name: str) -> Gpu:
-    """A GPU by the catalogue's name, Ray's accelerator type or the driver's name.
+    """Return a GPU by the catalogue's name, Ray's accelerator type or the driver's name.
 
     Raises:
         CatalogueError: unknown; names the nearest one.
@@ -106,7 +106,7 @@ def gpu(name: str) -> Gpu:
 
 
 def prices_for(name: str, market: Market | None = None, provider: str | None = None) -> list[Price]:
-    """Prices of machines with this GPU, the cheapest per GPU first; old ones are left out.
+    """Return prices of machines with this GPU, the cheapest per GPU first; old ones are left out.
 
     Raises:
         CatalogueError: unknown GPU.
@@ -124,12 +124,12 @@ def prices_for(name: str, market: Market | None = None, provider: str | None = N
 
 
 def instances_for(name: str) -> list[Price]:
-    """The AWS machines with this GPU at their on-demand price, the cheapest per GPU first."""
+    """Return the AWS instances with this GPU at their on-demand price, the cheapest per GPU first."""
     return prices_for(name, "on-demand", "aws")
 
 
 def usd_per_gpu_hour(name: str, market: Market = "on-demand", provider: str = "aws") -> float:
-    """The lowest known price of one such GPU for an hour.
+    """Return the lowest known price of one such GPU for an hour, in USD.
 
     Raises:
         CatalogueError: unknown GPU, or no price in this market.
@@ -163,6 +163,6 @@ def _load(name: str, kind: type[Row]) -> tuple[Row, ...]:
 
 
 def _folder() -> Path:
-    """The facts as the wheel packs them, or as they lie in the repository."""
+    """Return the folder of the catalogue in the wheel, or in the repository."""
     packed = Path(__file__).parents[1] / "_catalogue"
     return packed if packed.is_dir() else Path(__file__).parents[2] / "infra" / "catalogue"

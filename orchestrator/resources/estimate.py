@@ -210,13 +210,13 @@ def _study_cells(sweep: Sweep) -> tuple[list[tuple[str, Mapping[str, Setting]]],
 def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sweep) -> CellEstimate:
     work = work_of(config)
     memory = {device.name: memory_bytes(config, device.kind, device.overhead_bytes) for device in devices}
-    asked = devices[0].name if not sweep.resources.gpus else devices[-1].name
+    main_device = devices[0].name if not sweep.resources.gpus else devices[-1].name
     return CellEstimate(
         family=family,
         steps=config.train.max_steps,
         train_flops=work.train_flops,
         evaluation_flops=work.evaluation_flops,
-        memory_bytes=memory[asked],
+        memory_bytes=memory[main_device],
         memory_by_device=memory,
         checkpoint_bytes=cost.checkpoint_bytes(config, num_identifiers=num_identifiers(config), **shape_of(config)),
         does_not_fit=tuple(d.name for d in devices if d.memory_bytes and memory[d.name] > d.memory_bytes),

@@ -1,7 +1,7 @@
-"""How much memory a trial takes: predicted from its configuration, corrected by trials that have run.
+"""Predict the memory of a trial from its configuration, corrected by finished trials.
 
-A configuration tells what training holds. What a process takes besides (Python, torch, its pools; on a GPU what the
-allocator keeps) it cannot tell, and that differs by machine: an assumption, until finished trials have shown it.
+The configuration determines what training holds. The overhead of a process (Python, torch and its pools; on a GPU what
+the allocator keeps) differs between machines: it is assumed until finished trials have shown it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from trm_model import cost
 from trm_model.config import TrialConfig
 
 ARC_TASKS = 960
-"""With ConceptARC; the table of puzzle embeddings has a row for each of their augmented copies."""
+"""Tasks with ConceptARC; the table of puzzle embeddings has a row for each of their augmented copies."""
 
 
 def memory_bytes(config: TrialConfig, device: str, overhead_bytes: int | None = None) -> int:
-    """Most memory of one trial: of the GPU (`cuda`), or of its process (`cpu`).
+    """Predict the peak memory of one trial: of the GPU (`cuda`), or of its process (`cpu`).
 
-    `overhead_bytes` is what was measured to be taken whatever is trained (`measured_overhead_bytes`).
+    Args:
+        overhead_bytes: measured overhead (see `measured_overhead_bytes`); None assumes one.
     """
     taken = cost.process_bytes(device) if overhead_bytes is None else overhead_bytes
     shape = shape_of(config)
@@ -30,7 +31,7 @@ def memory_bytes(config: TrialConfig, device: str, overhead_bytes: int | None = 
 
 
 def measured_overhead_bytes(records: Iterable[TrialRecord], device: str, where: str) -> int | None:
-    """What finished trials took besides the prediction for their training; None where none has told.
+    """Return the memory that finished trials took in addition to the prediction for their training; None without any.
 
     `where` is a host (`cpu`) or a GPU type (`cuda`): the median over the trials that ran there from start to end.
     """
@@ -53,6 +54,6 @@ def _peak(record: TrialRecord, device: str) -> int | None:
 
 
 def num_identifiers(config: TrialConfig) -> int:
-    """Rows of the table of puzzle embeddings."""
+    """Return the number of rows of the table of puzzle embeddings."""
     is_arc = resolve_benchmark(config.data.benchmark).family == "arc"
     return ARC_TASKS * (1 + config.data.num_augmentations) if is_arc else 1

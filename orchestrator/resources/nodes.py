@@ -1,4 +1,4 @@
-"""What a running Ray cluster consists of, asked of its head directly, without joining it as a driver."""
+"""Describe a running Ray cluster by asking its head, without joining it as a driver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKET_LABEL = "ray.io/market-type"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One living machine of a cluster."""
+    """One living node of a cluster."""
 
     node_id: str
     host: str
@@ -51,7 +51,7 @@ class Cluster:
 
 
 def describe_cluster(address: str, timeout_s: float = 2.0) -> Cluster:
-    """The cluster whose head answers at HOST:PORT. The token comes from where Ray looks for it.
+    """Describe the cluster whose head answers at HOST:PORT. The token comes from where Ray looks for it.
 
     Raises:
         ClusterError: nothing answers, or it refuses (token, another version of Ray).
@@ -78,7 +78,7 @@ def require_answer(address: str, timeout_s: float = 2.0) -> None:
 
 
 def scales() -> bool:
-    """Whether the cluster that this process has joined starts machines by itself: an autoscaler reports to its head."""
+    """Return whether the cluster that this process has joined starts nodes by itself: an autoscaler reports to it."""
     import ray
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
@@ -90,7 +90,7 @@ def scales() -> bool:
 
 @contextmanager
 def _silent_core() -> Iterator[None]:
-    """Ray's core writes warnings past Python, straight to the terminal, before any setting of its log level holds."""
+    """Hide what Ray's core writes to the terminal itself, before any setting of its log level holds."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -125,7 +125,7 @@ def _ask(address: str, timeout_s: float) -> Cluster:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """HOST:PORT. Raises ClusterError if it is not of that form."""
+    """Split HOST:PORT. Raises ClusterError if it is not of that form."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ClusterError(f"--address {address!r} is not HOST:PORT", "Example: --address 10.0.0.5:6379")

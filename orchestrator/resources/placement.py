@@ -109,8 +109,8 @@ def candidates(
     """
     if not resources.gpus:
         return [Candidate((), bundle(resources))]
-    asked = gpu_types(resources.gpu_type)
-    types = asked or sorted(set(present))
+    requested = gpu_types(resources.gpu_type)
+    types = requested or sorted(set(present))
     if not types:
         return [Candidate((), bundle(resources))]
     fitting = [name for name in types if need_bytes is None or _fits_in(need_bytes, name, resources.gpus)]

@@ -29,6 +29,10 @@ CPU = "cpu"
 ASSUMED_SHARE_OF_PEAK = {False: 0.08, True: 0.18}
 """Of a GPU's dense bf16 peak, without and with `runtime.compile`: an H100 gave published shapes 7 to 10 and 17 to 20 %.
 The TRM paper's stated run times are about 15 % (ARC-1 on four H100)."""
+ASSUMED_GPU_CALL_S = 120e-6
+"""Per network layer run forward: a dozen kernels of 10 microseconds each, which small models never fill."""
+ASSUMED_GPU_START_S = {False: 10.0, True: 45.0}
+"""To import torch, to initialise CUDA and, with `runtime.compile`, to compile."""
 ASSUMED_CORE_FLOPS = 40e9
 """Per CPU core, for models as small as the quick start's."""
 ASSUMED_SPREAD = 2.0
@@ -230,8 +234,8 @@ def _evaluations(config: TrialConfig) -> tuple[float, float]:
     return times * math.ceil(on_curve / size) + math.ceil(scored / size), times * on_curve + scored
 
 
-def _count(asked: int | None, usual: int | None) -> int:
-    return asked if asked is not None else (usual if usual is not None else 1000)
+def _count(set_by_user: int | None, default: int | None) -> int:
+    return set_by_user if set_by_user is not None else (default if default is not None else 1000)
 
 
 def fit(observations: Sequence[Observation]) -> RuntimeFit:
@@ -297,4 +301,10 @@ def assumed_gpu(name: str, share: float, compiled: bool) -> RuntimeFit | None:
         slower = 1 / share
         basis += f", {slower:.3g} times slower where {slower:.3g} share a GPU"
     rate = share_of_peak * peak * max(1.0, share)
-    return RuntimeFit(flop_s=slower / rate, basis=basis, spread=ASSUMED_SPREAD)
+    return RuntimeFit(
+        start_s=slower * ASSUMED_GPU_START_S[compiled],
+        call_s=slower * ASSUMED_GPU_CALL_S,
+        flop_s=slower / rate,
+        basis=basis,
+        spread=ASSUMED_SPREAD,
+    )

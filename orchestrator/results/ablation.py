@@ -136,7 +136,7 @@ def _effect(entry: Entry, control: Entry, baselines: Sequence[Baseline]) -> tupl
     test = None
     if min(len(own.scores), len(base.scores)) > 1:
         by_seed = [dict(zip(group.seeds, group.scores, strict=True)) for group in (own, base)]
-        test = SeedTest(by_seed[0], by_seed[1], resolution=100 / min(entry.items or 1, control.items or 1))
+        test = SeedTest(by_seed[0], by_seed[1], resolution=max(_least_deviation(entry), _least_deviation(control)))
     changes = differences(base.settings, own.settings)
     effect = Effect(
         name=entry.system,
@@ -151,6 +151,10 @@ def _effect(entry: Entry, control: Entry, baselines: Sequence[Baseline]) -> tupl
         warning=own.warning or base.warning,
     )
     return effect, test
+
+
+def _least_deviation(entry: Entry) -> float:
+    return 100 * stats.least_deviation([score / 100 for score in _own(entry).scores], entry.items or 1)
 
 
 def _corrected(effects: list[tuple[Effect, SeedTest | None]]) -> list[Effect]:

@@ -57,6 +57,17 @@ def proportion_error(proportion: float, items: int) -> float:
     return math.sqrt(adjusted * (1 - adjusted) / adjusted_items)
 
 
+def least_deviation(shares: Sequence[float], items: int) -> float:
+    """Return the smallest standard deviation over seeds that scores on `items` puzzles may claim.
+
+    It is one puzzle where the scores differ. Seeds with equal scores agree by chance and do not show their spread; for
+    them it is the binomial error of one run.
+    """
+    if len(set(shares)) == 1:
+        return max(1 / items, proportion_error(shares[0], items))
+    return 1 / items
+
+
 def spread(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation; None for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None

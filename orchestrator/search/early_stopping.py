@@ -1,14 +1,14 @@
-"""Whether a trial goes on: pure functions over curves, one per rule.
+"""Decide which trials are stopped early: pure functions over learning curves, one per rule.
 
-Exact accuracy stays near zero for a third of a run and then jumps, so nothing is stopped before the grace period, and
-where fewer than half of the trials solve anything, cell accuracy with raw weights is judged instead: it moves earlier,
-and the averaged weights lag at the start. `benchmarks/stopping.py` says what each rule saves and loses on real curves.
+Exact accuracy stays near zero for a third of a run and then jumps, so nothing is stopped before the grace period. Where
+fewer than half of the trials solve anything, cell accuracy with raw weights is judged instead: it improves earlier, and
+averaged weights lag at the start. `benchmarks/stopping.py` measures what each rule saves and loses on real curves.
 
-halving: of those seen at a rung, the better share `keep` goes on; the rungs lie at grace, grace / keep, grace / keep^2.
-Only who is better by more than the chance of a few hundred puzzles counts as better: in the jump, where every trial is
-on its way up, ranks are noise.
-median: who never was better than half of the others were on average up to here is stopped.
-patience: who did not improve for a share of the run is stopped; compares a trial with itself alone.
+halving: of the trials seen at a rung, the better share `keep` continues; the rungs lie at grace, grace / keep,
+grace / keep^2. A trial counts as better only if it is better by more than the sampling noise of a few hundred puzzles:
+during the jump, when every trial improves fast, ranks are noise.
+median: a trial is stopped if it was never better than the median of the other trials' averages up to the same step.
+patience: a trial is stopped if it has not improved for a share of the run; it is compared with itself alone.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from orchestrator.sweep.definition import Stopping
 
 
 class Rung(NamedTuple):
-    """What one evaluation said."""
+    """The result of one evaluation."""
 
     step: int
     exact_accuracy: float
     raw_cell_accuracy: float
     items: int = 0
-    """Puzzles that were scored; 0 where it is not known, and the accuracies count as exact."""
+    """Number of puzzles that were scored; 0 if unknown, and the accuracies count as exact."""
 
 
 class Decision(NamedTuple):
-    """`stop` and, in words, why."""
+    """Whether to stop a trial, and why."""
 
     stop: bool
     reason: str = ""
@@ -41,9 +41,9 @@ class Decision(NamedTuple):
 Curve = Sequence[Rung]
 """The evaluations of one trial, oldest first."""
 Metric = Literal["exact_accuracy", "raw_cell_accuracy"]
-GO_ON = Decision(False)
+CONTINUE = Decision(False)
 MIN_PEERS = 4
-"""Trials that must have reached a rung before anybody is judged there."""
+"""Trials that must have reached a rung before any is judged there."""
 SOLVING = 0.01
 """Exact accuracy from which a trial counts as solving something."""
 Z_95 = 1.96
@@ -59,34 +59,37 @@ def decide(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Cu
         others: the rungs of every other explored trial, by id, stopped and finished ones too.
     """
     if not trial or trial[-1].step < rule.grace * max_steps or trial[-1].step >= max_steps:
-        return GO_ON
+        return CONTINUE
     return RULES[rule.rule](rule, max_steps, trial, others)
 
 
 def _none(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Curve]) -> Decision:
-    return GO_ON
+    return CONTINUE
 
 
 def _halving(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Curve]) -> Decision:
     here = trial[-1]
     if not _is_rung(rule, max_steps, trial):
-        return GO_ON
+        return CONTINUE
     peers = [rung for rungs in others.values() for rung in rungs if rung.step == here.step]
     if len(peers) + 1 < MIN_PEERS:
-        return GO_ON
+        return CONTINUE
     metric = _judged([*peers, here])
     mine = getattr(here, metric)
     rank = 1 + sum(_is_better(rung, here, metric) for rung in peers)
     allowed = math.ceil(rule.keep * (len(peers) + 1))
     if rank <= allowed:
-        return GO_ON
-    worse = f"{rank - 1} of {len(peers)} others are better by {_said(metric, mine, here)}"
-    return Decision(True, f"{worse}; {allowed} of {len(peers) + 1} go on")
+        return CONTINUE
+    worse = f"{rank - 1} of {len(peers)} others are better by {_describe(metric, mine, here)}"
+    return Decision(True, f"{worse}; {allowed} of {len(peers) + 1} continue")
 
 
 def _is_better(one: Rung, other: Rung, metric: Metric) -> bool:
-    """Whether a score exceeds another beyond the 95 % interval of their difference (Agresti and Caffo 2000: a success
-    and a failure added to each). Cells of one puzzle hang together, so that for them, too, puzzles are counted."""
+    """Return whether a score exceeds another beyond the 95 % interval of their difference.
+
+    The interval is that of Agresti and Caffo (2000), with a success and a failure added to each sample. Cells of one
+    puzzle are correlated, so that the sample size is the number of puzzles for cell accuracy, too.
+    """
     a, b = getattr(one, metric), getattr(other, metric)
     if not (one.items and other.items):
         return bool(a > b)
@@ -96,7 +99,7 @@ def _is_better(one: Rung, other: Rung, metric: Metric) -> bool:
 
 
 def _is_rung(rule: Stopping, max_steps: int, trial: Curve) -> bool:
-    """Whether the newest evaluation is the first at or after one of the rungs."""
+    """Return whether the newest evaluation is the first one at or after a rung."""
     if rule.keep == 1 or rule.grace == 0:
         return True
     before = trial[-2].step if len(trial) > 1 else 0
@@ -114,13 +117,13 @@ def _median(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, C
         if rungs and rungs[-1].step >= here.step
     ]
     if len(reached) + 1 < MIN_PEERS:
-        return GO_ON
+        return CONTINUE
     metric = _judged([here, *(rungs[-1] for rungs in reached)])
     best = max(getattr(rung, metric) for rung in trial)
     middle = statistics.median(statistics.fmean(getattr(rung, metric) for rung in rungs) for rungs in reached)
     if best >= middle:
-        return GO_ON
-    said = _said(metric, best, here)
+        return CONTINUE
+    said = _describe(metric, best, here)
     return Decision(True, f"below the median of {len(reached)} others ({middle:.3f}): {said} at best")
 
 
@@ -131,17 +134,19 @@ def _patience(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str,
             best = rung
     waited = here.step - best.step
     if waited < rule.patience * max_steps:
-        return GO_ON
-    return Decision(True, f"no gain for {waited} steps: {_said('exact_accuracy', best.exact_accuracy, here)} at best")
+        return CONTINUE
+    return Decision(
+        True, f"no gain for {waited} steps: {_describe('exact_accuracy', best.exact_accuracy, here)} at best"
+    )
 
 
 def _judged(rungs: Sequence[Rung]) -> Metric:
-    """What a comparison at one step looks at."""
+    """Choose the metric by which trials are compared at one step."""
     solving = sum(rung.exact_accuracy > SOLVING for rung in rungs)
     return "exact_accuracy" if 2 * solving >= len(rungs) else "raw_cell_accuracy"
 
 
-def _said(metric: Metric, value: float, here: Rung) -> str:
+def _describe(metric: Metric, value: float, here: Rung) -> str:
     return f"{metric.replace('_', ' ')} ({value:.3f}) at step {here.step}"
 
 

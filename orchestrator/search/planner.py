@@ -1,7 +1,7 @@
-"""Which trial starts next: pure bookkeeping over records, so that a new driver goes on where the last one died.
+"""Decide which trial starts next, from records alone, so that a new driver continues where the last one ended.
 
-Order: what an earlier driver left unfinished; then a study's cells, or a search's explored configurations; then the
-controls (they need no result of the search, so they fill the slots while its last trials end); then the best.
+Order: trials that an earlier driver left unfinished; then a study's cells, or a search's explored configurations; then
+the controls (they need no result of the search, so they fill the slots while its last trials end); then the best.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials,
 
 @dataclass
 class TrialState:
-    """One trial as the driver sees it."""
+    """One trial as the driver knows it."""
 
     trial: PlannedTrial
     status: Status = Status.PENDING
@@ -33,7 +33,7 @@ class TrialState:
 
 
 class Planner:
-    """The state of a sweep, rebuilt from records; decides what starts next and what stops early."""
+    """The state of a sweep, rebuilt from records. Decides what starts next and what stops early."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class Planner:
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
         self._found_nothing = False
-        """A search's space held fewer configurations than were asked for."""
+        """Whether the sampler has looked for another configuration and found none."""
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
-        """Explored trials: what is not chosen among need not be kept."""
+        """Ended trials of the explore stage, among which the best are chosen."""
         self._running: set[str] = set()
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
@@ -158,14 +158,17 @@ class Planner:
 
     def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
         waiting = {trial.trial_id for trial in self._queue}
-        self._queue += [t for t in trials if t.trial_id not in self.trials and t.trial_id not in waiting]
+        for trial in trials:
+            if trial.trial_id not in self.trials and trial.trial_id not in waiting:
+                waiting.add(trial.trial_id)
+                self._queue.append(trial)
 
     def best(self, count: int) -> list[TrialRecord]:
-        """What the search has found: see `objectives.best`."""
+        """Return the best explored trials: see `objectives.best`."""
         return objectives.best(self._ended, self.sweep, count)
 
     def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
-        """Take a rung in and decide whether the trial goes on. Only explored trials are ever stopped."""
+        """Take in an evaluation and decide whether the trial is stopped. Only explored trials ever are."""
         state = self.trials[trial_id]
         state.step, state.value = rung.step, value
         state.rungs = [r for r in state.rungs if r.step < rung.step] + [rung]
@@ -179,7 +182,7 @@ class Planner:
         return decide(self.sweep.stopping, state.trial.config.train.max_steps, state.rungs, others)
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial has ended: final or interrupted."""
+        """Take in the record of a trial that has ended or was interrupted."""
         state = self.trials[record.trial_id]
         state.status, state.step = record.status, record.step
         self._running.discard(record.trial_id)
@@ -192,13 +195,13 @@ class Planner:
 
 
 def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:
-    """What stopping looks at in one evaluation."""
+    """Return what early stopping looks at in the metrics of one evaluation."""
     cell, items = metrics.get("raw_cell_accuracy", 0.0), metrics.get("items", 0)
     return Rung(step, metrics["exact_accuracy"], cell, int(items))
 
 
 def rungs_of(record: TrialRecord) -> list[Rung]:
-    """The evaluations of a record."""
+    """Return the evaluations of a record."""
     return [
         rung_of(row.step, row.metrics)
         for row in record.rows

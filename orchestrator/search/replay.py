@@ -1,10 +1,10 @@
-"""What a stopping rule would have saved and lost on curves that were recorded to their end, in seconds.
+"""Replay a stopping rule on complete recorded curves: the time it would have saved and the score it would have lost.
 
     curves = list(recorded(read_trials(storage, "demo")))
     replay(curves, Stopping(rule="halving", grace=0.4), slots=2).regret
 
-The trials are started in the order given, `slots` at once, and take the time that they took. At each of its evaluations
-a trial is judged against what the others have shown until then, by the function that judges real trials.
+Trials start in the order given, `slots` at once, and take their recorded time. At each evaluation a trial is judged
+against the curves of the others up to that moment, by the function that judges real trials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchestrator.sweep.definition import Stopping
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A trial that ran to its end."""
+    """The curve of a trial that ran to its end."""
 
     name: str
     max_steps: int
@@ -40,13 +40,13 @@ class Replay(NamedTuple):
     regret: float
     """Final score of the best trial minus that of the best one that was not stopped."""
     saved: float
-    """Share of the training time that was not spent."""
+    """Share of the training time that the rule saves."""
     saved_s: float
     stopped: tuple[str, ...]
 
 
 def recorded(records: Iterable[TrialRecord], metric: str = "exact_accuracy") -> Iterator[Curve]:
-    """The curves of the finished trials among these."""
+    """Yield the curves of the finished trials."""
     for record in records:
         rungs = rungs_of(record)
         times = dict(record.curve("train_s"))
@@ -61,12 +61,12 @@ def recorded(records: Iterable[TrialRecord], metric: str = "exact_accuracy") -> 
 
 
 def dump_curves(curves: Iterable[Curve]) -> str:
-    """A JSON line per curve."""
+    """Write one JSON line per curve."""
     return "".join(json.dumps(asdict(curve)) + "\n" for curve in curves)
 
 
 def parse_curves(text: str) -> list[Curve]:
-    """What `dump_curves` wrote."""
+    """Read what `dump_curves` wrote."""
     found = []
     for line in text.splitlines():
         values = json.loads(line)
@@ -77,7 +77,7 @@ def parse_curves(text: str) -> list[Curve]:
 
 
 def replay(curves: Sequence[Curve], rule: Stopping, slots: int) -> Replay:
-    """Run the trials again under a rule, in the order given. Raises ValueError without curves."""
+    """Replay the trials under a rule, in the order given. Raises ValueError without curves."""
     if not curves:
         raise ValueError("nothing to replay")
     seen: dict[int, list[Rung]] = {}

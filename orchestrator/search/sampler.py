@@ -90,7 +90,7 @@ class Sampler:
             return None
         if self._grid is None:
             self._grid = self._space.grid()
-        for settings in self._grid:  # goes on where the last call ended: everything before it has been tried
+        for settings in self._grid:  # continues where the last call ended: all cells before have been tried
             trial = self._trial(settings)
             if trial.trial_id not in self._tried:
                 return self._take(trial)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 _SECRET = re.compile(r"password|passwd|pwd|token|secret|signature|credential|^sig$|key|^auth", re.IGNORECASE)
 """Names of query parameters whose values are never shown. Presigned URLs: X-Amz-Signature, X-Goog-Credential, sig."""
-_PARAMETER = re.compile(r"([?&;]|^)([^=&;?#]*)=([^&;#]*)")
+_PARAMETER = re.compile(r"([?&;#]|^)([^=&;?#]*)=([^&;#]*)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 
 

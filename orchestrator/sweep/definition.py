@@ -135,7 +135,7 @@ class Sweep(Settings):
     minimise: tuple[Literal["train_flops", "train_s", "num_parameters", "usd"], ...] = ()
     """Costs that a search weighs against the metric; it then confirms its Pareto front."""
     warm_start: tuple[str, ...] = ()
-    """Earlier sweeps of the same storage that a search learns from, or `published`; see
+    """Other sweeps of the same storage that a search learns from, or `published`; see
     `orchestrator.search.warm_start`."""
     stopping: Stopping = Stopping()
     confirm: Confirm = Confirm()

@@ -1,7 +1,7 @@
-"""On which axis the trials of a sweep are equal, and what follows for each.
+"""Match the trials of a sweep on one axis: give each the number of steps that makes it equal to the base.
 
 At equal steps a deep recursion costs more than a shallow one, and one that keeps its puzzles for N_sup steps sees
-fewer of them. So every comparison names its axis, and the number of steps follows from it:
+fewer of them. So every comparison names its axis, which decides the number of steps:
 
 - `steps`: as the configuration says.
 - `puzzles`: until `train.max_puzzles` have been presented, at most `train.max_steps` steps.
@@ -19,8 +19,8 @@ Axis = Literal["steps", "puzzles", "flops"]
 
 
 def shape_of(config: TrialConfig) -> dict[str, int]:
-    """`seq_len` and `vocab_size` of the configuration's benchmark, as the cost functions take them."""
-    from trm_data.benchmarks import resolve_benchmark  # here, so that reading a sweep loads neither pyarrow nor torch
+    """Return `seq_len` and `vocab_size` of the configuration's benchmark, as the cost functions take them."""
+    from trm_data.benchmarks import resolve_benchmark  # loads pyarrow, which reading a sweep does not need
     from trm_data.dataset.schema import vocab_size
 
     benchmark = resolve_benchmark(config.data.benchmark)
@@ -28,7 +28,7 @@ def shape_of(config: TrialConfig) -> dict[str, int]:
 
 
 def training_flops(config: TrialConfig, steps: int | None = None) -> float:
-    """FLOPs of training, forward and backward, in `steps` (default: all) steps of a run of `train.max_steps`."""
+    """Compute the FLOPs of training, forward and backward, in `steps` (default: all) steps of a run."""
     from trm_model import cost
 
     train, shape = config.train, shape_of(config)
@@ -45,10 +45,10 @@ def training_flops(config: TrialConfig, steps: int | None = None) -> float:
 
 
 def match_axis(config: TrialConfig, base: TrialConfig, axis: Axis) -> TrialConfig:
-    """The configuration with the steps that make it equal to the base on an axis.
+    """Return the configuration with the steps that make it equal to the base on an axis.
 
     Raises:
-        ConfigError: the axis leaves nothing to choose where the configuration chooses.
+        ConfigError: the configuration sets what the axis decides.
     """
     if axis == "puzzles" and config.train.max_puzzles is None:
         raise ConfigError("equal='puzzles' needs to know how many", "Set train.max_puzzles in the base")
@@ -68,5 +68,5 @@ def match_axis(config: TrialConfig, base: TrialConfig, axis: Axis) -> TrialConfi
 
 
 def _as_long(config: TrialConfig, base: TrialConfig) -> TrialConfig:
-    """With the base's number of steps. What the configuration had is replaced in any case."""
+    """Return the configuration with the base's number of steps."""
     return config.model_copy(update={"train": config.train.model_copy(update={"max_steps": base.train.max_steps})})

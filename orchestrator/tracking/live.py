@@ -89,6 +89,7 @@ class Tracker:
         self._warn = warn
         self._records = SweepReader(storage, sweep.name)
         self._sent_version = 0
+        self._num_damaged = 0
         self._end = threading.Event()
         self._answered_s = time.monotonic()
         self._patience_s = LOCAL_WAIT_S
@@ -131,7 +132,10 @@ class Tracker:
 
     def _sync(self, mlflow: MlflowSync, wait_s: float) -> None:
         try:
-            records = self._records.read().trials
+            records, damaged = self._records.read()
+            for file in damaged[self._num_damaged :]:
+                logger.warning("sweep %s: a trial is not synced to MLflow: %s", self._sweep.name, file)
+            self._num_damaged = len(damaged)
             if self._records.version == self._sent_version or not any(map(has_run, records)):
                 return
             version = self._records.version

@@ -229,10 +229,11 @@ class SweepWatcher:
     def snapshot(self) -> Snapshot:
         """Read what is new and return the state of the sweep."""
         is_driven = driver_of(self._folder) is not None  # first: after its end the records are complete
-        records = self._records.read().trials
+        records, damaged = self._records.read()
         progress = sweep_progress(load_definition(self._storage, self._name), records)
         over_budget = exceeded(spending(records, time.time()), self._budget)
-        return Snapshot(self._name, records, progress, is_driven, over_budget, self._records.unreadable)
+        unreadable = [each.file.rpartition("/trials/")[2] for each in damaged]
+        return Snapshot(self._name, records, progress, is_driven, over_budget, unreadable)
 
     def watch(self, report: Callable[[Event], None]) -> None:
         """Report every event until the sweep is over."""

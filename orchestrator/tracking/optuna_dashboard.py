@@ -27,6 +27,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.records.datasets import cache_folder
 from orchestrator.records.extend import current
 from orchestrator.records.index import load_definition, sweep_folder
 from orchestrator.records.reader import read_trials
@@ -65,7 +66,7 @@ def default_url(storage: Storage) -> str:
     """Return an SQLite file in the folder of local records; for remote ones, in the user's cache."""
     if isinstance(storage, LocalStorage):
         return f"sqlite:///{storage.root.resolve()}/optuna.db"
-    return f"sqlite:///{Path.home()}/.cache/trm/optuna-{digest(storage.url, 8)}.db"
+    return f"sqlite:///{cache_folder()}/optuna-{digest(storage.url, 8)}.db"
 
 
 def sync(storage: Storage, sweep_name: str, url: str) -> SyncResult:

@@ -1,27 +1,40 @@
 """One attempt at a trial, in a process of its own: train, and write everything to the record.
 
-Invariant: own failures, divergence and lack of memory are results. They end the attempt with a status; nothing is
-raised, so that whatever does raise is the machine's failure and not the trial's.
+What follows a failure is decided by `orchestrator.records.failures.classify`:
+
+- A failure of the trial itself (an exception, divergence, lack of memory) is a result: it ends the attempt with a
+  status.
+- A failure of the storage: rows stay pending and checkpoints are tried again when the next one is due, while training
+  continues; what cannot be done without is waited for, for minutes. Where that does not help, or a disk is full, the
+  attempt ends as interrupted: the trial resumes from its last checkpoint once the storage is back.
+- A failure of the machine is raised, and the driver requeues the trial.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import resource
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import torch
 
 from orchestrator.records.checkpoints import StoredCheckpoints
 from orchestrator.records.datasets import ensure_local
+from orchestrator.records.failures import FailureKind, classify, is_out_of_memory, is_out_of_space, reason_of
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import SYSTEM_SPLIT, AttemptEnd, AttemptStart, Row, Status, TrialResult
 from orchestrator.records.writer import TrialWriter
-from orchestrator.storage import Storage, open_storage
+from orchestrator.resources.memory import memory_bytes
+from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.worker import provenance
-from orchestrator.worker.job import Job, Listener, TrialReport
+from orchestrator.worker.job import ASKED_TO_STOP, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
@@ -29,16 +42,119 @@ from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.recursion_file import accept
 from trm_model.training import events
-from trm_model.training.launch import ProcessLostError, train_in_processes
+from trm_model.training.launch import train_in_processes
+
+logger = logging.getLogger(__name__)
+GIB = 2**30
+
+
+def child_main(job: str, pipe: Connection) -> None:
+    """Run an attempt in a forked process: the entry point that a trial actor names. `job` is a `Job` as JSON.
+
+    Sends reports. Receives `continue` after a rung, and `stop`. Exits when the actor is gone.
+    """
+    may_continue, stop = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        try:
+            while True:
+                if pipe.recv() == "stop":
+                    stop.set()
+                may_continue.set()
+        except (EOFError, OSError):
+            pass  # the actor is gone: the next attempt resumes from the last checkpoint
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)  # whatever ended this thread, a trial that hears nobody must not run on
+
+    threading.Thread(target=listen, name="actor-messages", daemon=True).start()
+
+    def report(message: TrialReport) -> None:
+        may_continue.clear()
+        pipe.send(message)
+        if message.kind == "rung" and not stop.is_set():
+            may_continue.wait()
+
+    run_attempt(Job.from_json(job), report, stop.is_set)
 
 
 def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> TrialReport:
-    """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Returns the news of the end."""
-    storage = open_storage(job.storage_url)
-    config = TrialConfig.parse(job.config)
-    writer = TrialWriter(storage, job.sweep, job.trial_id)
-    attempt = _Attempt(job, config, writer, listen)
+    """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Returns the report of the end.
+
+    Raises:
+        Exception: the failure of a machine, see `orchestrator.records.failures`.
+    """
+    attempt = _Attempt(job, listen, should_stop)
     try:
+        attempt.train()
+    except Exception as error:
+        attempt.fail(error)
+    assert attempt.last is not None, "training ends with Finished, Diverged or Interrupted"
+    return attempt.last
+
+
+def cap_memory(share: float | None) -> None:
+    """Limit a trial that shares a GPU to its part of the memory: if that is too little, it is the trial's failure."""
+    if share is not None and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
+def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max_steps: int) -> None:
+    """Let a trial that has no checkpoint yet begin with the last one of a shorter trial, and with its curve so far."""
+    own = StoredCheckpoints(writer.checkpoints)
+    if checkpoint_names(own):
+        return
+    theirs = StoredCheckpoints(storage.sub(f"sweeps/{sweep}/trials/{shorter}/checkpoints"))
+    names = [name for name in checkpoint_names(theirs) if step_of(name) <= max_steps]
+    if not names:
+        return
+    rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= step_of(names[-1])]
+    writer.inherit(rows)
+    copy(theirs, names[-1], own)
+
+
+class AttemptCheckpoints(StoredCheckpoints):
+    """Checkpoints of a running trial, of which only reads wait for a storage that is away.
+
+    A write does not: training continues, and writes a checkpoint when the next one is due.
+    """
+
+    def __init__(self, folder: Storage) -> None:
+        super().__init__(folder)
+        self._at_once = folder.patient(0.0)
+
+    def write(self, name: str, data: bytes) -> None:
+        self._at_once.write(name, data)
+
+    def delete(self, name: str) -> None:
+        self._at_once.delete(name)
+
+
+class _Attempt:
+    """Turn the events of a run into rows, files and reports."""
+
+    def __init__(self, job: Job, listen: Listener, should_stop: Callable[[], bool]) -> None:
+        self.last: TrialReport | None = None
+        self._job = job
+        self._config = TrialConfig.parse(job.config)
+        self._listen = listen
+        self._should_stop = should_stop
+        self._writer: TrialWriter | None = None
+        self._is_announced = False
+        self._step = 0
+        self._train_s = 0.0
+        self._stop_time = _StopTime(self._config.train.batch_size)
+        self._started_s = time.monotonic()
+        self._device = _device_of(self._config)
+        self._gpu_count = job.placement.get("gpu_count", job.processes if self._device == "cuda" else 0)
+        self._metrics = SystemMetrics(gpus_of(self._device), self._gpu_count or 1.0)
+
+    def train(self) -> None:
+        """Run the trial, and write what it yields."""
+        job, config = self._job, self._config
+        storage = open_storage(job.storage_url)
+        self._writer = writer = TrialWriter(storage, job.sweep, job.trial_id)
+        logger.info("trial %s: attempt %d begins", job.trial_id, writer.attempt)
         if config.model.recursion is not None and job.recursion is not None:
             accept(config.model.recursion, job.recursion)
         cap_memory(job.placement.get("memory_share"))
@@ -49,102 +165,56 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
             config,
             dataset,
             processes=job.processes,
-            checkpoints=StoredCheckpoints(writer.checkpoints),
-            should_stop=should_stop,
+            checkpoints=AttemptCheckpoints(writer.checkpoints),
+            should_stop=self._should_stop,
         ):
-            attempt.take(event)
-    except ProcessLostError:
-        raise  # the machine's doing, not the trial's
-    except MemoryError as error:
-        attempt.finish(Status.OUT_OF_MEMORY, str(error) or "the machine's memory is exhausted")
-    except Exception as error:
-        is_memory = type(error).__name__ == "OutOfMemoryError"  # torch's own, without importing it here
-        attempt.finish(
-            Status.OUT_OF_MEMORY if is_memory else Status.FAILED,
-            f"{type(error).__name__}: {error}",
-            traceback.format_exc(),
-        )
-    assert attempt.last is not None, "training ends with Finished, Diverged or Interrupted"
-    return attempt.last
+            self._take(event)
 
+    def fail(self, error: Exception) -> None:
+        """End the attempt by an error. Raises the error if it belongs to the machine."""
+        kind = classify(error)
+        if kind is FailureKind.MACHINE:
+            raise error
+        if kind is FailureKind.STORAGE:
+            self._finish(Status.INTERRUPTED, _storage_reason(error))
+        elif is_out_of_memory(error):
+            self._finish(Status.OUT_OF_MEMORY, self._memory_reason(error), traceback.format_exc())
+        else:
+            self._finish(Status.FAILED, reason_of(error), traceback.format_exc())
 
-def cap_memory(share: float | None) -> None:
-    """A trial that shares a GPU takes its part of the memory and no more: what it lacks then is its own failure."""
-    if share is not None and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(share)
-
-
-def _device_of(config: TrialConfig) -> str:
-    """What it runs on, or what it asks for in vain: that has to be told, too."""
-    try:
-        return resolve_device(config.runtime.device).type
-    except UserError:
-        return config.runtime.device
-
-
-def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max_steps: int) -> None:
-    """Let a trial that has no checkpoint yet begin with the last one of a shorter trial, and with its curve so far."""
-    if writer.checkpoints.list():
-        return
-    theirs = storage.sub(f"sweeps/{sweep}/trials/{shorter}/checkpoints")
-    names = [name for name in checkpoint_names(StoredCheckpoints(theirs)) if step_of(name) <= max_steps]
-    if not names:
-        return
-    rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= step_of(names[-1])]
-    writer.inherit(rows)
-    copy(StoredCheckpoints(theirs), names[-1], StoredCheckpoints(writer.checkpoints))
-
-
-class _Attempt:
-    """Turns events into rows, files and news."""
-
-    def __init__(self, job: Job, config: TrialConfig, writer: TrialWriter, listen: Listener) -> None:
-        self.last: TrialReport | None = None
-        self._job = job
-        self._num_threads = config.runtime.num_threads
-        self._writer = writer
-        self._listen = listen
-        self._step = 0
-        self._train_s = 0.0
-        self._announced = False
-        self._started_s = time.monotonic()
-        self._taken_s = time.monotonic()
-        self._to_checkpoint_s = 0.0
-        self._device = _device_of(config)
-        self._monitor = SystemMetrics(gpus_of(self._device), float(job.placement.get("gpu_count") or 1))
-
-    def take(self, event: events.Event) -> None:
-        if isinstance(event, events.Checkpointed):
-            self._to_checkpoint_s = max(self._to_checkpoint_s, time.monotonic() - self._taken_s)
-        self._handle(event)
-        self._taken_s = time.monotonic()  # a rung may have waited for its answer meanwhile
-
-    def _handle(self, event: events.Event) -> None:
+    def _take(self, event: events.Event) -> None:
+        assert self._writer is not None
         self._step = event.step
+        self._stop_time.take(event)
         match event:
             case events.Started():
-                self._announce(event.step)
+                self._announce(self._writer)
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
-                self._note(self._monitor.due())
-                self._listen(TrialReport(event.step, metrics, "progress", grace_s=self._to_checkpoint_s))
+                self._add(SYSTEM_SPLIT, self._metrics.due())
+                self._report("progress", metrics)
             case events.Evaluated(metrics=metrics, split=split):
                 self._add(split, metrics)
                 self._writer.flush()
-                self._listen(TrialReport(event.step, metrics, "rung", grace_s=self._to_checkpoint_s))
+                self._report("rung", metrics)
+            case events.CheckpointFailed(reason=reason, is_out_of_space=True):
+                raise StorageError(f"no checkpoint at step {event.step}: {reason}") from _no_space()
+            case events.CheckpointFailed(reason=reason):
+                logger.warning("trial %s: no checkpoint at step %d: %s", self._job.trial_id, event.step, reason)
             case events.Finished(result=result, files=files):
-                self._note(self._monitor.last())
+                self._add(SYSTEM_SPLIT, self._metrics.last())
                 self._writer.finish(TrialResult.parse(result), files)
-                self.finish(Status.FINISHED, metrics=result["metrics"])
+                self._finish(Status.FINISHED, metrics=result["metrics"])
             case events.Diverged(reason=reason):
-                self.finish(Status.DIVERGED, reason)
-            case events.Interrupted():
-                self.finish(Status.INTERRUPTED, "asked to stop")
+                self._finish(Status.DIVERGED, reason)
+            case events.Interrupted(is_saved=is_saved):
+                saved = "with a checkpoint" if is_saved else "without a last checkpoint"
+                self._finish(Status.INTERRUPTED, f"{ASKED_TO_STOP} at step {event.step}, {saved}")
 
-    def finish(
+    def _finish(
         self, status: Status, reason: str = "", trace: str = "", metrics: dict[str, float] | None = None
     ) -> None:
-        self._announce(self._step)
+        """Write how the attempt ended, and report it."""
         end = AttemptEnd(
             status=status,
             step=self._step,
@@ -153,28 +223,96 @@ class _Attempt:
             train_s=self._train_s,
             reason=reason,
             traceback=trace,
-            peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            peak_bytes=_held_bytes(),
             gpu_peak_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None,
         )
-        with suppress(UserError):  # a full disk: the driver, which reads the record, is the one to say so
-            self._note(self._monitor.last())
-            self._writer.end(end)
-        self.last = TrialReport(self._step, metrics or {}, "end", str(status), reason)
-        self._listen(self.last)
+        try:
+            self._write_end(end)
+        except StorageError as error:
+            # Without an end in its record the trial is resumed, also where it had failed: that is found again.
+            logger.warning("trial %s: cannot write how it ended: %s", self._job.trial_id, error)
+            if status is not Status.FINISHED:
+                status, reason = Status.INTERRUPTED, reason or _storage_reason(error)
+        logger.info("trial %s: %s at step %d%s", self._job.trial_id, status, self._step, f": {reason}" * bool(reason))
+        self._report("end", metrics or {}, str(status), reason)
 
-    def _announce(self, step: int) -> None:
-        if self._announced:
+    def _write_end(self, end: AttemptEnd) -> None:
+        if self._writer is None:  # the storage has been away since the beginning
             return
-        self._announced = True
-        self._started_s = time.monotonic()
-        run = {"from_step": step, "num_threads": self._num_threads, "processes": self._job.processes}
-        where = provenance.describe(self._device) | self._job.placement
-        self._writer.start(AttemptStart.parse({**where, **run, "started_s": time.time()}))
+        if not self._is_announced:
+            self._announce(self._writer)
+        self._add(SYSTEM_SPLIT, self._metrics.last())
+        self._writer.end(end)
 
-    def _note(self, sample: dict[str, float]) -> None:
-        if sample:
-            self._add(SYSTEM_SPLIT, sample)
+    def _announce(self, writer: TrialWriter) -> None:
+        self._started_s = time.monotonic()
+        where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
+        run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
+        start = {**where, **run, "from_step": self._step, "started_s": time.time()}
+        writer.start(AttemptStart.parse(start))
+        self._is_announced = True
 
     def _add(self, split: str, metrics: dict[str, float]) -> None:
+        """Add a row, unless there is nothing in it."""
         self._train_s = metrics.get("train_s", self._train_s)
-        self._writer.add(Row(self._step, time.time(), split, metrics))
+        if metrics and self._writer is not None:
+            self._writer.add(Row(self._step, time.time(), split, metrics))
+
+    def _report(self, kind: str, metrics: dict[str, float], status: str = "", reason: str = "") -> None:
+        report = TrialReport(self._step, metrics, kind, status, reason, self._stop_time.seconds)  # type: ignore[arg-type]
+        if kind == "end":
+            self.last = report
+        self._listen(report)
+
+    def _memory_reason(self, error: Exception) -> str:
+        """Return one line with the predicted memory and what the process held at most."""
+        reason = reason_of(error)
+        if "predicted" in reason:  # the training loop has added both
+            return reason
+        is_gpu = self._device == "cuda" and torch.cuda.is_available()
+        predicted = memory_bytes(self._config, "cuda" if is_gpu else "cpu")
+        held = torch.cuda.max_memory_allocated() if is_gpu else _held_bytes()
+        return f"{reason} ({predicted / GIB:.2f} GiB predicted, {held / GIB:.2f} GiB held)"
+
+
+@dataclass(slots=True)
+class _StopTime:
+    """Measure how long it takes from a request to stop until the last checkpoint is written."""
+
+    batch_size: int
+    step_s: float = 0.0
+    save_s: float = 0.0
+
+    def take(self, event: events.Event) -> None:
+        """Take in the times that an event carries."""
+        if isinstance(event, events.Trained) and (rate := event.metrics.get("examples_per_s")):
+            self.step_s = self.batch_size / rate
+        elif isinstance(event, events.Checkpointed):
+            self.save_s = max(self.save_s, event.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """The rest of a step, and two tries to write."""
+        return self.step_s + 2 * self.save_s
+
+
+def _device_of(config: TrialConfig) -> str:
+    """Return the device that a trial runs on, or asks for although it is not there, which the record shows as well."""
+    try:
+        return resolve_device(config.runtime.device).type
+    except UserError:
+        return config.runtime.device
+
+
+def _held_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _no_space() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _storage_reason(error: Exception) -> str:
+    """Return one line. The driver recognises a full disk by the text of the system error."""
+    what = f"{os.strerror(errno.ENOSPC)}: " if is_out_of_space(error) else ""
+    return f"storage failure: {what}{reason_of(error)}"

@@ -1,11 +1,16 @@
-"""One warm process per machine that forks the trials of all its slots: torch is imported once there, not once per slot.
+"""A fork server: one process per machine and sweep that has imported torch, and forks the processes of all trials.
 
-A slot connects, and a process is forked for that connection at once: it says its pid and waits for its work. The zygote
-itself only forks and reaps. When a process has ended it says how on the same connection and closes it, so that the
-slot's `EOFError` means the end. It leaves when no process is left: a slot has always one, if only the next.
+Importing torch takes seconds. Without a fork server every trial would pay that, which matters for trials of seconds;
+for trials of hours it does not. Each trial still has a process of its own: it can be killed, its memory (the GPU's too)
+is returned, and no global variable leaks from one trial into the next.
 
-Its address is a name in Linux's abstract namespace, which the first slot takes and which is gone with the process that
-listens: nothing is left behind, whoever is killed. Only processes of the same user are served.
+A trial actor connects, and the server forks a process for that connection at once. The process sends
+`Message("started")` with a file descriptor that refers to itself (a pidfd), then waits for its work. When it has ended,
+the server sends `Message("exited")` on the same connection and closes it. The server itself only forks and reaps; it
+exits when it has no process left.
+
+The address is a name in Linux's abstract socket namespace, bound by the first actor and gone with the process that
+listens: nothing is left behind, whoever is killed. Both ends check that the other one belongs to the same user.
 """
 
 from __future__ import annotations
@@ -13,8 +18,9 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import logging
 import os
-import select
+import pkgutil
 import signal
 import socket
 import struct
@@ -22,51 +28,47 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from trm_data.errors import first_line
 
+logger = logging.getLogger(__name__)
+
 PRELOAD = ["orchestrator.worker.preload"]
-"""Imports torch and numpy."""
+"""Modules that import torch and numpy."""
 LINGER_S = 5.0
-"""How long the zygote waits for the slot that has started it."""
+"""How long a new server waits for the actor that started it."""
 BACKLOG = 1024
-START_S = 10.0
-"""Within which an address that another slot has just taken must answer."""
-_MAIN = (
+LISTEN_S = 10.0
+"""Within which an address that another actor has just bound must accept connections."""
+START_S = 300.0
+"""Within which a process must have started; on a busy machine the imports of a new server take minutes."""
+REAP_S = 10.0
+"""Within which the server must have said how a process ended that is known to be dead."""
+_PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from orchestrator.worker.fork_server import main; main()"
 )
 _CREDENTIALS = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
-class Forked:
-    """The first word of a process."""
+class Message:
+    """A message about a process. Whatever else arrives on its connection was sent by the entry point that it runs."""
 
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """The last word of a process that has failed, or of a zygote whose imports have."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The last word on a process: its exit code, or the negative number of the signal that ended it."""
-
-    code: int
+    kind: Literal["started", "failed", "exited"]
+    detail: str = ""
+    """Why it failed, or its exit code (a negative number is the signal that ended it)."""
 
 
 def next_process(*, is_quiet: bool = False) -> ForkedProcess:
-    """A process for the next trial of this driver's sweep on this machine. `is_quiet`: see `ForkedProcess`."""
+    """Return a process for the next trial of this driver's sweep on this machine. `is_quiet`: see `ForkedProcess`."""
     import ray
 
     context = ray.get_runtime_context()
@@ -74,83 +76,122 @@ def next_process(*, is_quiet: bool = False) -> ForkedProcess:
 
 
 class ForkedProcess:
-    """A process that waits for its work, seen from the slot that asked for it."""
+    """A handle to a forked process, which waits until it is given its work."""
 
     def __init__(self, name: str, preload: Sequence[str], *, is_quiet: bool = False) -> None:
-        """If a zygote has to be started, it imports `preload` before its first fork; a quiet one writes nothing where
-        this process does."""
-        self._pipe = _dial(name, preload, is_quiet)
-        self._is_met = False
-        self._pidfd: int | None = None
-        self._refusal: Raised | None = None
+        """Ask the fork server of that name for a process, and start the server if there is none.
 
-    def run(self, target: Callable[..., None], *arguments: Any) -> None:
-        """Have it call `target(*arguments, pipe)` in this process's environment.
+        Does not wait for the process: a new server imports `preload` before its first fork. A quiet server writes
+        nothing to the output of this process.
+        """
+        self._pipe = _connect(name, preload, is_quiet)
+        self._start_until_s = time.monotonic() + START_S
+        self._pidfd: int | None = None
+        self._received: deque[Any] = deque()
+        self._is_gone = False
+
+    def run(self, entry_point: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        """Have it call `entry_point` ("module:function") with the arguments and its end of the connection.
+
+        It gets this process's environment, changed by `environment`, its `sys.path` and its working directory.
 
         Raises:
-            OSError: the zygote has died, and this process with it.
+            OSError: the process is gone, with its server or by itself; a ChildProcessError if it is known why.
         """
-        self._pipe.send((_environment(), sys.path, str(Path.cwd())))
-        self._pipe.send((target, arguments))
+        changed = {**_environment(), **(environment or {})}
+        try:
+            self._pipe.send((changed, sys.path, str(Path.cwd()), entry_point, arguments))
+        except OSError:
+            if self.poll(REAP_S) and self._received and isinstance(self._received[0], Message):
+                raise _error_of(self._received[0]) from None
+            raise
 
-    def send(self, word: Any) -> None:
-        """To the other end of `pipe`. Raises OSError if it is gone."""
-        self._pipe.send(word)
+    def send(self, message: Any) -> None:
+        """Send something to the entry point. Raises OSError if the process is gone."""
+        self._pipe.send(message)
 
     def poll(self, timeout_s: float) -> bool:
-        """Whether there is something to `receive` within so long."""
-        until = time.monotonic() + timeout_s
-        if not self._is_met and self._pipe.poll(timeout_s):
-            self._meet()
-        return self._pipe.poll(max(0.0, until - time.monotonic()))
+        """Return whether there is something to `receive` within `timeout_s`; its end counts."""
+        until_s = time.monotonic() + timeout_s
+        while not self._received and not self._is_gone:
+            if not self._listen(max(0.0, until_s - time.monotonic())):
+                return False
+        return True
 
     def receive(self) -> Any:
-        """The next thing that it says. Raises ChildProcessError, with how it ended, when it has died."""
-        self._meet()
-        try:
-            word = self._refusal or self._pipe.recv()
-        except (EOFError, OSError):
-            raise ChildProcessError("died with the process that forks it") from None
-        if isinstance(word, Exited):
-            raise ChildProcessError(f"died with exit code {word.code}")
-        if isinstance(word, Raised):
-            raise ChildProcessError(f"failed: {word.why}")
-        return word
+        """Return what the entry point sent next. Waits for it.
 
-    def join(self, timeout_s: float | None = None) -> bool:
-        """Whether it has ended, at the latest after so long."""
-        self._meet()
-        return self._pidfd is None or bool(select.select([self._pidfd], [], [], timeout_s)[0])
+        Raises:
+            ChildProcessError: the process has failed or ended; says how.
+        """
+        while not self._received and not self._is_gone:
+            self._listen(START_S)
+        received = self._received.popleft() if self._received else Message("failed", "it is gone, with its fork server")
+        if not isinstance(received, Message):
+            return received
+        raise _error_of(received)
+
+    def join(self, timeout_s: float) -> bool:
+        """Return whether it has ended, at the latest after `timeout_s`."""
+        until_s = time.monotonic() + timeout_s
+        while self._pidfd is None and not self._is_gone:
+            if not self._listen(max(0.0, until_s - time.monotonic())):
+                return False
+        return self._pidfd is None or bool(wait([self._pidfd], max(0.0, until_s - time.monotonic())))
 
     def kill(self) -> None:
-        """At once."""
-        self._meet()
+        """Kill it and wait until it has ended. One that has not started ends when it finds the connection closed."""
+        while self._pidfd is None and not self._is_gone and self._listen(0.0):
+            pass
         if self._pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            wait([self._pidfd], REAP_S)
 
     def close(self) -> None:
-        """Let go of it. One that still waits for its work ends by that."""
+        """Close the connection. A process that still waits for its work ends by that."""
         self._pipe.close()
+        self._is_gone = True
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
 
-    def _meet(self) -> None:
-        """Hear its pid; waits for a zygote that is still importing."""
-        if self._is_met:
-            return
-        self._is_met = True
-        with suppress(EOFError, OSError):  # it is gone already: nobody to wait for
-            word = self._pipe.recv()
-            if isinstance(word, Forked):
-                self._pidfd = os.pidfd_open(word.pid)
+    def _listen(self, timeout_s: float) -> bool:
+        """Take in the next message or the end of the process. Returns whether there was one in time."""
+        if self._pidfd is None:
+            timeout_s = min(timeout_s, max(0.0, self._start_until_s - time.monotonic()))
+        ready = wait([self._pipe] if self._pidfd is None else [self._pipe, self._pidfd], timeout_s)
+        if not ready and self._pidfd is None and time.monotonic() >= self._start_until_s:
+            self._end(Message("failed", f"it has not started within {START_S:.0f} s"))
+            return True
+        if self._pipe not in ready and ready and not self._pipe.poll(REAP_S):
+            # The process is dead, and a server that cannot say so is dead or stopped as well.
+            self._end(Message("failed", "it was killed, and its fork server does not answer"))
+            return True
+        if not ready:
+            return False
+        try:
+            message = self._pipe.recv()
+            if isinstance(message, Message) and message.kind == "started":
+                self._pidfd = recv_handle(self._pipe)
             else:
-                self._refusal = word
+                self._received.append(message)
+        except (EOFError, OSError):
+            self._is_gone = True
+        return True
+
+    def _end(self, message: Message) -> None:
+        self._received.append(message)
+        self._is_gone = True
+
+
+def _error_of(message: Message) -> ChildProcessError:
+    what = "died with exit code" if message.kind == "exited" else "failed:"
+    return ChildProcessError(f"{what} {message.detail}")
 
 
 def _environment() -> dict[str, str]:
-    """This process's, and what torch and the allocator read when they are loaded.
+    """Return this process's environment, and what torch and the allocator read when they are loaded.
 
     Huge pages: a fork copies 46,000 fewer entries (5 instead of 10 ms, and the same again at the end), and training
     meets a quarter of the page faults. Spinning threads cost 10x when another process takes a core.
@@ -158,123 +199,134 @@ def _environment() -> dict[str, str]:
     return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _dial(name: str, preload: Sequence[str], is_quiet: bool) -> Connection:
-    """A connection to the zygote of that name, which is started if there is none."""
-    address, until = f"\0{name}", time.monotonic() + START_S
+def _connect(name: str, preload: Sequence[str], is_quiet: bool) -> Connection:
+    """Return a connection to the server of that name. Starts one if there is none."""
+    address, until_s = f"\0{name}", time.monotonic() + LISTEN_S
     while True:
-        with socket.socket(socket.AF_UNIX) as dialled, suppress(ConnectionRefusedError):
-            dialled.connect(address)
-            _check_user(dialled)
-            return Connection(dialled.detach())
+        with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
+            client.connect(address)
+            _check_user(client)
+            return Connection(client.detach())
         with socket.socket(socket.AF_UNIX) as listener:
             try:
                 listener.bind(address)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > until_s:
                     raise
-                time.sleep(0.01)  # another slot has just taken it, and does not listen yet
+                time.sleep(0.01)  # another actor has just bound it, and does not listen yet
                 continue
             listener.listen(BACKLOG)
             _start(listener.fileno(), preload, is_quiet)
+            logger.info("fork server %s: started", name)
 
 
 def _start(listener: int, preload: Sequence[str], is_quiet: bool) -> None:
-    """The first process forks the zygote and ends: Ray kills the children of an actor with it."""
-    command = [sys.executable, "-c", _MAIN, str(listener), json.dumps(sys.path), *preload]
-    # A trial sets its own number of threads; here it must not be that of the slot which came first.
+    """Start a server. The first process forks it and ends, because Ray kills the children of an actor with it."""
+    command = [sys.executable, "-c", _PROGRAM, str(listener), json.dumps(sys.path), *preload]
+    # A trial sets its own number of threads; here it must not be that of the actor which came first.
     environment = _environment() | {"OMP_NUM_THREADS": "1"}
-    where = subprocess.DEVNULL if is_quiet else None
+    output = subprocess.DEVNULL if is_quiet else None
     subprocess.run(
-        command, env=environment, pass_fds=[listener], stdin=subprocess.DEVNULL, stdout=where, stderr=where,
+        command, env=environment, pass_fds=[listener], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         start_new_session=True, check=True,
     )  # fmt: skip
 
 
 def _check_user(peer: socket.socket) -> None:
-    """Raises PermissionError unless the other end is this user's: what it says is unpickled."""
+    """Raise PermissionError unless the other end belongs to this user: what it sends is unpickled."""
     _, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if user != os.getuid():
         raise PermissionError(f"another user ({user}) is at the other end")
 
 
 def main() -> None:
-    """The zygote: `python -c _MAIN LISTENER PATH PRELOAD ...`."""
+    """Run the server: `python -c _PROGRAM LISTENER PATH PRELOAD ...`."""
     if os.fork():
         os._exit(0)
     listener, _, *preload = sys.argv[1:]
-    with socket.socket(fileno=int(listener)) as waiting:
+    with socket.socket(fileno=int(listener)) as listening:
         try:
             for name in preload:
                 importlib.import_module(name)
         except Exception as error:
-            _refuse(waiting, f"{type(error).__name__}: {first_line(error)}")
+            _refuse(listening, f"{type(error).__name__}: {first_line(error)}")
         else:
-            _serve(waiting)
+            _serve(listening)
 
 
-def _refuse(listener: socket.socket, why: str) -> None:
-    """Tell those who ask why there is nothing for them."""
+def _refuse(listener: socket.socket, reason: str) -> None:
+    """Answer all who connect with the reason why there is no process for them."""
     while wait([listener], LINGER_S):
         with Connection(listener.accept()[0].detach()) as pipe, suppress(OSError):
-            pipe.send(Raised(why))
+            pipe.send(Message("failed", reason))
 
 
 def _serve(listener: socket.socket) -> None:
-    """Fork for every connection, say how each process ended, until none is left."""
+    """Fork a process for every connection and report how each ended, until none is left."""
     pipes: dict[int, Connection] = {}
-    bell, rope = os.pipe()
-    for end in (bell, rope):
+    wakeup_r, wakeup_w = os.pipe()
+    for end in (wakeup_r, wakeup_w):
         os.set_blocking(end, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # it only has to ring
-    signal.set_wakeup_fd(rope)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler the descriptor below would not be written to
+    signal.set_wakeup_fd(wakeup_w)
     has_served = False
-    while ready := wait([listener, bell], None if pipes else 0 if has_served else LINGER_S):
-        if bell in ready:
-            os.read(bell, BACKLOG)
+    while ready := wait([listener, wakeup_r], None if pipes else 0 if has_served else LINGER_S):
+        if wakeup_r in ready:
+            os.read(wakeup_r, BACKLOG)
             _reap(pipes)
-        if listener in ready:
-            caller, _ = listener.accept()
+        if listener in ready and (pipe := _accept(listener)) is not None:
             try:
-                _check_user(caller)
-            except PermissionError:
-                caller.close()
+                pid = os.fork()
+            except OSError as error:  # too many processes, or too little memory for another one
+                with pipe, suppress(OSError):
+                    pipe.send(Message("failed", f"cannot fork: {error.strerror}"))
                 continue
-            pipe = Connection(caller.detach())
-            pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
-                for end in (bell, rope):
+                for end in (wakeup_r, wakeup_w):
                     os.close(end)
                 for other in pipes.values():
                     other.close()
-                _live(pipe)
+                _run_child(pipe)
             pipes[pid] = pipe
             has_served = True
 
 
+def _accept(listener: socket.socket) -> Connection | None:
+    """Return the next connection; None if another user made it."""
+    client, _ = listener.accept()
+    try:
+        _check_user(client)
+    except PermissionError:
+        client.close()
+        return None
+    return Connection(client.detach())
+
+
 def _reap(pipes: dict[int, Connection]) -> None:
+    """Report how each process ended that has."""
     while pipes:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        with pipes.pop(pid) as pipe, suppress(OSError):  # its slot may have gone before it
-            pipe.send(Exited(os.waitstatus_to_exitcode(status)))
+        with pipes.pop(pid) as pipe, suppress(OSError):  # its actor may have gone before it
+            pipe.send(Message("exited", str(os.waitstatus_to_exitcode(status))))
 
 
-def _live(pipe: Connection) -> NoReturn:
-    """A forked process: wait for work, do it, leave without the end of the interpreter, as `multiprocessing` does."""
+def _run_child(pipe: Connection) -> NoReturn:
+    """Wait for work, do it, and exit without the usual end of the interpreter, as `multiprocessing` does."""
     code = 0
     try:
-        work = _work(pipe)
+        work = _receive_work(pipe)
         if work is not None:
-            target, arguments = work
-            target(*arguments, pipe)
+            entry_point, arguments = work
+            pkgutil.resolve_name(entry_point)(*arguments, pipe)
     except BaseException as error:
         traceback.print_exc()
         with suppress(OSError):
-            pipe.send(Raised(f"{type(error).__name__}: {first_line(error)}"))
+            pipe.send(Message("failed", f"{type(error).__name__}: {first_line(error)}"))
         code = 1
     finally:
         with suppress(OSError, ValueError):
@@ -283,16 +335,19 @@ def _live(pipe: Connection) -> NoReturn:
         os._exit(code)
 
 
-def _work(pipe: Connection) -> tuple[Callable[..., None], tuple[Any, ...]] | None:
-    """What the slot sends, whose environment this process takes on first; None if it sends nothing any more."""
+def _receive_work(pipe: Connection) -> tuple[str, tuple[str, ...]] | None:
+    """Return the entry point and its arguments, and take on the actor's environment; None if the actor has gone."""
     try:
-        pipe.send(Forked(os.getpid()))
-        environment, path, folder = pipe.recv()
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.path[:] = path
-        os.chdir(folder)
-        target, arguments = pipe.recv()
+        pipe.send(Message("started"))
+        # A descriptor, not a number: by the time that the actor uses a number, it may be another process's.
+        pidfd = os.pidfd_open(os.getpid())
+        send_handle(pipe, pidfd, os.getppid())
+        os.close(pidfd)
+        environment, path, folder, entry_point, arguments = pipe.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return None
-    return target, arguments
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path
+    os.chdir(folder)
+    return entry_point, arguments

@@ -1,21 +1,23 @@
-"""What a driver, a slot and a trial's process say to each other: plain data, and the trial process's front door.
+"""Data that a driver, a trial actor and a trial's process exchange.
 
-Imports neither torch nor Ray: the driver and its slots stay light, only trial processes carry the weight.
+Imports neither torch nor Ray: drivers and trial actors stay light, only the processes of trials load torch.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
+
+ASKED_TO_STOP = "asked to stop"
+"""Start of the reason of an attempt that ended because its node leaves or the sweep stops; the rest says at which step
+it stopped, and whether it has written a last checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that an attempt needs to know; crosses process and machine borders as plain data."""
+    """All that an attempt needs to know; crosses process and machine borders as JSON."""
 
     storage_url: str
     sweep: str
@@ -24,66 +26,37 @@ class Job:
     dataset: str
     """Folder name of the dataset below `datasets/` of the storage."""
     placement: dict[str, Any] = field(default_factory=dict)
-    """node_id, gpu_type, gpu_count: where it was put."""
+    """node_id, gpu_type, gpu_count, gpu_ids: where it was put."""
     processes: int = 1
-    """That share every batch: one per GPU."""
+    """Number of processes that share every batch: one per GPU."""
     continues: str | None = None
-    """A shorter trial of the sweep whose first steps are this one's: its last checkpoint is where a first attempt
-    begins."""
+    """Trial id of a shorter trial of the sweep whose first steps are this one's: its last checkpoint is where a first
+    attempt begins."""
     recursion: str | None = None
     """Source of the file that `model.recursion` names, which the trial's machine need not have."""
 
     def to_json(self) -> str:
-        """As one string, which Tune passes on as it is: a nested configuration it copies and searches a dozen times."""
+        """Return the job as one string. Tune copies and searches nested configurations a dozen times, strings not."""
         return json.dumps({item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """What `to_json` was given."""
+        """Return the job of which `text` is the JSON."""
         return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What an attempt tells whoever started it."""
+    """A report of an attempt to the process that started it."""
 
     step: int
     metrics: dict[str, float]
-    kind: str
-    """progress | rung | end"""
+    kind: Literal["progress", "rung", "end"]
     status: str = ""
     reason: str = ""
-    grace_s: float = 0.0
-    """Longest time that the attempt has taken from one event to a written checkpoint: to stop takes as long."""
+    stop_s: float = 0.0
+    """Seconds, as measured so far, until a stop is noticed and a last checkpoint is written; 0 if not known yet."""
 
 
 Listener = Callable[[TrialReport], None]
-"""Called for every piece of news. A rung's listener may block until it is known whether the trial goes on."""
-
-
-def child_main(job: Job, pipe: Any) -> None:
-    """The body of a forked trial process: news out, `go` and `stop` in; dies when the other end does."""
-    go, stop = threading.Event(), threading.Event()
-
-    def hear() -> None:
-        while True:
-            try:
-                word = pipe.recv()
-            except (EOFError, OSError):
-                os._exit(1)  # the slot is gone: the next attempt goes on from the last checkpoint
-            (stop if word == "stop" else go).set()
-            if word == "stop":
-                go.set()
-
-    threading.Thread(target=hear, name="slot-words", daemon=True).start()
-
-    def listen(news: TrialReport) -> None:
-        go.clear()
-        pipe.send(news)
-        if news.kind == "rung" and not stop.is_set():
-            go.wait()
-
-    from orchestrator.worker.attempt import run_attempt  # the zygote has it already
-
-    run_attempt(job, listen, stop.is_set)
-    pipe.close()
+"""Called for every report. May block at a rung until it is known whether the trial continues."""

@@ -1,8 +1,14 @@
-"""What an attempt ran on and with: provenance for the record."""
+"""Describe what an attempt ran on and with: provenance for its record.
+
+The commit and the diff are recorded only if this package is tracked by the repository that it lies in: a virtual
+environment may lie inside a repository that has nothing to do with it. The diff covers this project's own packages
+only, and `TRM_RECORD_DIFF=0` leaves it out.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import socket
@@ -13,12 +19,15 @@ from typing import Any
 
 DIFF_LEN = 32_000
 """Characters of a diff that a record keeps: it is in the record of every attempt."""
+DIFF_VARIABLE = "TRM_RECORD_DIFF"
+"""Environment variable: 0 leaves the diff of a changed checkout out of records."""
 PACKAGES = ("trm-orchestrator", "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow")
+OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Python and the packages that matter to a result."""
+    """Return the versions of Python and of the packages that matter to a result."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -30,27 +39,45 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """commit and dirty of this code's checkout, and the diff if dirty; empty for an installed wheel."""
-    folder = Path(__file__).parents[1]
+    """Return commit and dirty of this project's checkout, and the diff if dirty; empty for an installed package."""
+    return checkout_state(Path(__file__), _own_folders(), has_diff=os.environ.get(DIFF_VARIABLE, "1") != "0")
+
+
+def checkout_state(file: Path, folders: list[Path], *, has_diff: bool = True) -> dict[str, Any]:
+    """Return commit and dirty of the repository that tracks `file`, and the diff of `folders` in it if dirty.
+
+    Empty if no repository tracks it. Changes outside the folders count neither as dirty nor for the diff.
+    """
 
     def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(file.parent), *arguments]
         try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or git("ls-files", "--error-unmatch", "--", file.name) is None:
+        return {}
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return {}
-    if not git("status", "--porcelain", "--untracked-files=no"):
+    own = [str(folder) for folder in folders if folder.resolve().is_relative_to(Path(top).resolve())]
+    if not git("status", "--porcelain", "--untracked-files=no", "--", *own):
         return {"commit": commit, "dirty": False}
-    return {"commit": commit, "dirty": True, "diff": (git("diff", "HEAD") or "")[:DIFF_LEN]}
+    state: dict[str, Any] = {"commit": commit, "dirty": True}
+    return state | {"diff": (git("diff", "HEAD", "--", *own) or "")[:DIFF_LEN]} if has_diff else state
+
+
+def _own_folders() -> list[Path]:
+    specs = [importlib.util.find_spec(name) for name in OWN_PACKAGES]
+    return [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ()]
 
 
 @cache
 def processor() -> str:
-    """The CPU's name."""
+    """Return the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -59,7 +86,7 @@ def processor() -> str:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """host, pid, device and processor of this process; for CUDA also the GPU's name and memory."""
+    """Return host, pid, device and processor of this process; for CUDA also the GPU's name and memory."""
     found: dict[str, Any] = {
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -1,18 +1,19 @@
-"""Hear of a spot machine's end two minutes ahead, and tell Ray and the trials on it.
+"""Watch for the announced end of a spot machine, two minutes ahead, and notify Ray and the trials on it.
 
     python -m orchestrator.worker.spot 10.0.0.5:6379        # on every worker; ends by itself where there is no EC2
 
 AWS announces it on the machine only. Draining the node makes Ray place nothing more there and count what is lost as
-preempted instead of failed. A file tells the trials of this node (`is_leaving`), so that they write a last checkpoint
-and go on elsewhere at once instead of after the loss.
+preempted instead of failed. A file notifies the trials of this node (`is_leaving`), so that they write a last
+checkpoint and resume elsewhere at once instead of after the loss. It lies in a folder that only this user can write:
+anyone who can make that file stops all trials of the node.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import socket
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,12 +24,17 @@ from pathlib import Path
 
 from orchestrator.errors import ClusterError
 from orchestrator.resources.nodes import describe_cluster, parse_address, require_answer
-from trm_data.files import write_atomic
+from trm_data.errors import UserError
+from trm_data.files import private_folder, write_atomic
+
+logger = logging.getLogger(__name__)
 
 METADATA_URL = "http://169.254.169.254"
 POLL_S = 5.0
 """AWS recommends every 5 s; the notice comes 120 s ahead."""
 TOKEN_S = 21600
+STALE_S = 86400.0
+"""Age at which the file of a node that left is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +47,23 @@ class Notice:
 
 @dataclass(slots=True)
 class Metadata:
-    """The instance metadata service, version 2: every question carries a token that is asked for first."""
+    """Query the instance metadata service, version 2: every request carries a token that is requested first."""
 
     url: str = METADATA_URL
     timeout_s: float = 2.0
     _token: str = field(default="", repr=False)
 
     def notice(self) -> Notice | None:
-        """The announced end of this machine, if there is one.
+        """Return the announced end of this machine, if there is one.
 
         Raises:
-            OSError: the service does not answer: not on EC2, or a moment's trouble.
+            OSError: the service does not answer: this is not EC2, or it is busy.
         """
         try:
             found = json.loads(self._get("/latest/meta-data/spot/instance-action"))
         except urllib.error.HTTPError as error:
             if error.code == 401:
-                self._token = ""  # expired: the next question asks for a new one
+                self._token = ""  # expired: the next call requests a new one
             elif error.code != 404:
                 raise
             return None
@@ -78,18 +84,18 @@ class Metadata:
 
 
 def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[float], None] = time.sleep) -> Notice:
-    """Ask until a notice comes, then call `leave` until it works, and return the notice.
+    """Poll until a notice comes, then call `leave` until it succeeds, and return the notice.
 
     Raises:
         OSError: the service never answered: this is no EC2 machine.
     """
-    heard = False
+    has_answered = False
     while True:
         try:
             notice = metadata.notice()
-            heard = True
+            has_answered = True
         except OSError:
-            if not heard:
+            if not has_answered:
                 raise
             notice = None
         if notice:
@@ -98,29 +104,34 @@ def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[
     while True:
         try:
             leave(notice)
-        except (ClusterError, OSError):
-            sleep(1.0)  # the head may be busy: two minutes are many tries
+        except (UserError, OSError) as error:
+            logger.warning("cannot announce the end of this node yet: %s", error)
+            sleep(1.0)  # the head may be busy: there is time for many tries in two minutes
         else:
             return notice
 
 
 def leave_node(address: str, node_id: str, notice: Notice) -> None:
-    """Tell the trials of a node, then Ray, that the machine goes.
+    """Notify the trials of a node, then Ray, that the machine is taken away.
 
     Raises:
-        ClusterError: the head does not answer, or refuses.
+        UserError: the head does not answer or refuses, or the file for the trials cannot be written.
     """
+    _remove_stale_files()
     write_atomic(_leaving_file(node_id), json.dumps({"action": notice.action, "at_s": notice.at_s}).encode())
     drain(address, node_id, f"spot {notice.action}", notice.at_s)
 
 
 def is_leaving(node_id: str) -> bool:
-    """Whether the machine of this node, which must be the caller's own, is about to be taken away."""
-    return _leaving_file(node_id).exists()
+    """Return whether the machine of this node, which must be the caller's own, is about to be taken away."""
+    try:
+        return _leaving_file(node_id).exists()
+    except (UserError, OSError):
+        return False  # where no folder is safe from others, nobody is believed
 
 
 def drain(address: str, node_id: str, reason: str, deadline_s: float) -> None:
-    """Have Ray place nothing more on a node and count its loss as a preemption. Running work goes on.
+    """Have Ray place nothing more on a node and count its loss as a preemption. Running work continues.
 
     Raises:
         ClusterError: the head does not answer, or refuses.
@@ -140,7 +151,7 @@ def drain(address: str, node_id: str, reason: str, deadline_s: float) -> None:
 
 
 def own_node(address: str) -> str:
-    """The id of the worker node on this machine.
+    """Return the id of the worker node on this machine.
 
     Raises:
         ClusterError: there is none, or more than one.
@@ -154,11 +165,17 @@ def own_node(address: str) -> str:
 
 
 def _leaving_file(node_id: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"trm-leaving-{node_id}.json"
+    return private_folder("leaving") / f"{node_id}.json"
+
+
+def _remove_stale_files() -> None:
+    for path in private_folder("leaving").glob("*.json"):
+        if time.time() - path.stat().st_mtime > STALE_S:
+            path.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line of the watcher."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.worker.spot", description=__doc__.split("\n\n")[0])
     parser.add_argument("address", help="HOST:PORT of the Ray head")
     parser.add_argument("--node-id", help="the node that goes with this machine; found by its address if left out")
@@ -169,11 +186,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         node_id = options.node_id or own_node(options.address)
         notice = watch(Metadata(options.metadata_url), lambda notice: leave_node(options.address, node_id, notice))
-    except ClusterError as error:
+    except UserError as error:
         parser.exit(2, f"{error}\n")
     except OSError as error:
         parser.exit(0, f"no EC2 metadata service here ({error}): nothing to watch\n")
-    print(f"{notice.action} announced: node {node_id[:8]} is drained and its trials are told", flush=True)
+    print(f"{notice.action} announced: node {node_id[:8]} is drained and its trials are notified", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What a trial takes of its machine, sampled beside training: rows of the split `system` in its record.
+"""Sample what a trial takes of its machine while it trains: rows of the split `system` in its record.
 
-Names are those of MLflow's own system metrics, so that its page shows them in their place. Energy is the counter of the
-GPU itself (NVML, Volta and newer) since the attempt began; a trial on a share of a GPU is charged that share.
+Names are those of MLflow's own system metrics, so that its page shows them in their place. Energy is read from the
+counter of the GPU itself (NVML, Volta and newer) since the attempt began; a trial on a share of a GPU is charged that
+share. This is the only energy meter: where the device has no counter there is no number, and none is estimated.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import psutil
 from orchestrator.records.schema import GPU_ENERGY
 
 EVERY_S = 10.0
-"""As MLflow's default. A sample takes a millisecond."""
+"""MLflow's default. A sample takes a millisecond."""
 LAST_S = 1.0
-"""A sample at the end is spared if there was one so shortly before."""
+"""No sample is taken at the end if there was one so shortly before."""
 MIB = 2**20
 
 
@@ -26,18 +27,18 @@ class Gpus(Protocol):
     """The GPUs that a process may use."""
 
     def sample(self) -> dict[str, float]:
-        """Utilization, memory and power of each."""
+        """Return utilization, memory and power of each."""
 
     def energy_j(self) -> float | None:
-        """Of all together since some moment in the past; None where they do not count it."""
+        """Return the energy of all together since some moment in the past; None where they do not count it."""
 
 
 class SystemMetrics:
-    """Samples at most every `EVERY_S`; `gpu_share` is the part of a GPU that the trial was given, or 1 and more."""
+    """Take samples, at most every `EVERY_S`. `gpu_share`: part of a GPU that the trial was given, or 1 and more."""
 
     def __init__(self, gpus: Gpus | None, gpu_share: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._gpus = gpus
-        self._share = min(1.0, gpu_share or 1.0)
+        self._share = min(1.0, gpu_share)
         self._clock = clock
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first answer is 0: it counts from here
@@ -46,16 +47,16 @@ class SystemMetrics:
         self._energy_before_j = gpus.energy_j() if gpus else None
 
     def due(self) -> dict[str, float]:
-        """A sample, or nothing if the last one is young."""
+        """Return a sample, or nothing if the last one is recent."""
         return self.sample() if self._clock() - self._sampled_s >= EVERY_S else {}
 
     def last(self) -> dict[str, float]:
-        """A sample at the end of a trial on GPUs, whose energy is then known to the end; else nothing."""
+        """Return a sample at the end of a trial on GPUs, so that its energy is known to the end; else nothing."""
         is_new = self._clock() - self._sampled_s > LAST_S
         return self.sample() if is_new and self._energy_before_j is not None else {}
 
     def sample(self) -> dict[str, float]:
-        """Of the process, its machine and its GPUs."""
+        """Return a sample of the process, its machine and its GPUs."""
         self._sampled_s = self._clock()
         found = {
             "process_cpu_percentage": self._process.cpu_percent(),
@@ -72,18 +73,19 @@ class SystemMetrics:
 
 
 class NvmlGpus:
-    """NVIDIA's management library, on the devices that torch sees here."""
+    """Read NVIDIA's management library, for the devices that torch sees in this process."""
 
     def __init__(self, nvml: Any, uuids: Sequence[str]) -> None:
-        """Raises `nvml.NVMLError` where the library or a device cannot be used."""
+        """Raise `nvml.NVMLError` where the library or a device cannot be used."""
         self._nvml = nvml
         nvml.nvmlInit()
         self._handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
 
     def sample(self) -> dict[str, float]:
+        """Return utilization, memory and power of each GPU."""
         found: dict[str, float] = {}
         for index, handle in enumerate(self._handles):
-            with suppress(self._nvml.NVMLError):  # not every card answers every question
+            with suppress(self._nvml.NVMLError):  # older cards do not report all of these
                 memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
                 found[f"gpu_{index}_memory_usage_megabytes"] = memory.used / MIB
                 found[f"gpu_{index}_memory_usage_percentage"] = 100 * memory.used / memory.total
@@ -93,6 +95,7 @@ class NvmlGpus:
         return found
 
     def energy_j(self) -> float | None:
+        """Return the energy of all GPUs since some moment in the past; None where one does not count it."""
         try:
             return float(sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles))) / 1000
         except self._nvml.NVMLError:
@@ -100,7 +103,7 @@ class NvmlGpus:
 
 
 def gpus_of(device: str) -> Gpus | None:
-    """The GPUs of a process that trains on `device`; None on a CPU, and where NVML cannot be used."""
+    """Return the GPUs of a process that trains on `device`; None on a CPU, and where NVML cannot be used."""
     if device != "cuda":
         return None
     import pynvml

@@ -1,13 +1,13 @@
 """A reused Ray Tune actor that runs each trial in a fresh process.
 
-The slots of a machine share a zygote that has already imported torch, so a trial starts in milliseconds, and yet in a
-process of its own: it can be killed, its memory (the GPU's too) comes back, and no global leaks from one trial into the
-next. The process of the next trial always waits already.
+The actors of a machine share a fork server that has already imported torch, so a trial starts in milliseconds. The
+process of the next trial is always forked ahead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,155 +16,195 @@ from ray import tune
 
 from orchestrator.resources.nodes import GPU_LABEL, MARKET_LABEL
 from orchestrator.worker.fork_server import ForkedProcess, next_process
-from orchestrator.worker.job import Job, TrialReport, child_main
+from orchestrator.worker.job import Job, TrialReport
 from orchestrator.worker.spot import is_leaving
 
+logger = logging.getLogger(__name__)
+
 HEARTBEAT_S = 2.0
-"""Longest time that a step of the actor takes, so that a stop is heard soon."""
+"""Longest time that a step of the actor takes, so that Tune can stop a trial soon."""
 GRACE_S = 20.0
-LONGEST_GRACE_S = 100.0
-"""Shortest and longest time that a trial gets to write its last checkpoint; in between, twice what it has taken so far.
-A spot machine is announced to go 120 s ahead."""
+"""Shortest time that a trial gets to write its last checkpoint."""
+LONGEST_GRACE_S = 300.0
+LEAVING_GRACE_S = 100.0
+"""Longest time to write it on a machine that is taken away: AWS gives 120 s from the notice."""
+ENTRY_POINT = "orchestrator.worker.attempt:child_main"
+"""By name: importing it here would load torch into every actor."""
 
 
 class TrialProcess:
-    """The process of one attempt, seen from its slot."""
+    """The process of one attempt, as its actor sees it."""
 
-    def __init__(self, child: ForkedProcess, job: Job) -> None:
-        """Give a process that waits its work. Raises OSError if it has died meanwhile."""
-        self._child = child
-        child.run(child_main, job)
-        self.grace_s = GRACE_S
-        """Time that the trial gets to write its last checkpoint."""
-        self._told = ""
-        """`rung` while it waits for a word, `end` when it only has to leave."""
+    def __init__(self, process: ForkedProcess, job: Job) -> None:
+        """Give a waiting process its work. Raises OSError if it has died meanwhile."""
+        self._process = process
+        self._trial_id = job.trial_id
+        # An actor without GPUs may still see all of the machine's, and its trial would take one that is not its own.
+        hidden = {} if job.placement.get("gpu_ids") else {"CUDA_VISIBLE_DEVICES": ""}
+        process.run(ENTRY_POINT, job.to_json(), environment=hidden)
+        self._last: TrialReport | None = None
+        """The last report; None before the first."""
+        self._stop_s = 0.0
+
+    @property
+    def grace_s(self) -> float:
+        """Time to give for a last checkpoint, from the measured times of a step and of writing one."""
+        return min(LONGEST_GRACE_S, max(GRACE_S, 10 + 2 * self._stop_s))
 
     def wait(self, timeout_s: float) -> TrialReport | None:
-        """Let a waiting trial go on; the next rung or end, or the newest progress, or None if there is no news.
+        """Let a trial that waits at a rung continue, and return the next rung or end, or the newest progress if any.
 
         Raises:
-            RuntimeError: the process died without a word: killed, or out of the machine's memory.
+            RuntimeError: the process died: it was killed, or the machine is out of memory.
         """
-        if self._told == "rung":
-            self._child.send("go")
-            self._told = ""
-        latest: TrialReport | None = None
-        until = time.monotonic() + timeout_s
-        while (left := until - time.monotonic()) > 0:
-            if not self._child.poll(left):
+        if self._last is not None and self._last.kind == "rung":
+            self._send("continue")
+        self._last = None
+        until_s = time.monotonic() + timeout_s
+        while (left_s := until_s - time.monotonic()) > 0 and self._process.poll(left_s):
+            if self._receive().kind != "progress":
                 break
-            latest = self._receive()
-            if latest.kind != "progress":
-                self._told = latest.kind
-                break
-        return latest
+        return self._last
+
+    def end(self, graceful: bool, limit_s: float = LONGEST_GRACE_S) -> TrialReport | None:
+        """End it if it still runs, and return its last report.
+
+        Gracefully, it gets time to write a last checkpoint, at most `limit_s`. A process that has reported its end is
+        left to exit. Any other one is killed.
+        """
+        limit_s = min(self.grace_s, limit_s)
+        if graceful or (self._last is not None and self._last.kind == "end"):
+            self._send("stop")
+            until_s = time.monotonic() + limit_s
+            with contextlib.suppress(RuntimeError):  # raised once it has ended
+                while (left_s := until_s - time.monotonic()) > 0 and self._process.poll(left_s):
+                    self._receive()
+            if not self._process.join(0):
+                logger.warning("trial %s: killed, it did not stop within %.0f s", self._trial_id, limit_s)
+        self._process.kill()
+        self._process.close()
+        return self._last
 
     def _receive(self) -> TrialReport:
         try:
-            news: TrialReport = self._child.receive()
+            report: TrialReport = self._process.receive()
         except ChildProcessError as error:
             raise RuntimeError(f"the trial's process {error}") from None
-        self.grace_s = min(max(self.grace_s, 2 * news.grace_s), LONGEST_GRACE_S)
-        return news
+        self._last = report
+        self._stop_s = report.stop_s or self._stop_s
+        return report
 
-    def end(self, graceful: bool) -> None:
-        """Stop it if it still runs: gracefully with a last checkpoint, else at once unless it has ended by itself."""
-        if graceful or self._told == "end":
-            with contextlib.suppress(OSError):  # it has just ended
-                self._child.send("stop")
-            self._child.join(self.grace_s)
-        self._child.kill()
-        self._child.join()
-        self._child.close()
+    def _send(self, message: str) -> None:
+        with contextlib.suppress(OSError):  # it has just died, which the next `receive` reports
+            self._process.send(message)
 
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]
-    """One place where trials run one after the other. `config["job"]` is a `Job` as JSON."""
+    """Run trials one after the other on the resources of one actor. `config["job"]` is a `Job` as JSON."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Called once per actor.
+        """Prepare the actor. Called once.
 
         The first trial begins with the first step and not here: Tune may ask for an actor, give the trial another one
-        that has become free, and then take the asked-for one for a later trial, which it tells by `reset_config`.
+        that has become free, and then use the new one for a later trial, which it announces by `reset_config`.
         """
-        self._where = _placement()
+        self._placement = _placement()
         self._next = next_process()  # torch is imported while Tune brings the first trial
         self._process: TrialProcess | None = None
         self._config = config
         self._has_announced = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Called for every further trial. What still runs was stopped early: it is ended at once.
+        """Begin the next trial. What still runs was stopped early: it is killed.
 
-        A process that told its end leaves while Tune takes note of it (10 ms), and is waited for here.
+        A process that has reported its end exits while Tune takes note of it (10 ms), and is waited for here.
+
+        Raises:
+            RuntimeError: the machine is about to be taken away; the driver requeues the trial.
         """
         self._end(graceful=False)
         if self._is_leaving():
-            raise RuntimeError("the machine is about to be taken away")  # the trial is placed anew, on another
+            raise RuntimeError("the machine is about to be taken away")
         self._config = new_config
-        self._process = self._begin()  # now and not with the first step: it comes up while Tune takes its turn
+        self._process = self._begin()  # now and not with the first step: it starts while Tune handles other trials
         return True
 
     def step(self) -> dict[str, Any]:
-        """Until the next rung or end, or for `HEARTBEAT_S`."""
-        seat: dict[str, Any] = {"node_id": self._where["node_id"], "gpu_type": self._where["gpu_type"]}
-        if self._process is not None and self._is_leaving() and not self._has_announced:
-            # Whoever counts heartbeats has to know before this actor falls silent.
-            self._has_announced = True
-            seat |= {"silence_s": self._process.grace_s, "grace_s": self._process.grace_s}
-            return {**seat, "kind": "progress", "trial_step": None, "metrics": (), "done": False}
+        """Run until the next rung or end, or for `HEARTBEAT_S`.
+
+        Raises:
+            RuntimeError: the trial's process died, which Tune reports as a failure of the actor: the machine's.
+        """
         if self._is_leaving():
-            self._end(graceful=True)  # a last checkpoint; the trial goes on elsewhere
-            return {**seat, "kind": "end", "trial_step": None, "metrics": (), "done": True}
+            if self._process is not None and not self._has_announced:
+                # Whoever counts heartbeats has to know before this actor falls silent.
+                self._has_announced = True
+                grace_s = min(self._process.grace_s, LEAVING_GRACE_S)
+                leaving = {"silence_s": grace_s, "grace_s": grace_s, "kind": "progress"}
+                return {**self._where(), **leaving, "trial_step": None, "metrics": (), "done": False}
+            report = self._end(graceful=True)  # the trial resumes on another machine
+            has_ended = report is not None and report.kind == "end"
+            reason = report.reason if report and has_ended else "killed before its last checkpoint: the machine leaves"
+            status = report.status if report and has_ended else ""
+            ended = {"kind": "end", "status": status, "reason": reason, "trial_step": None, "metrics": ()}
+            return {**self._where(), **ended, "grace_s": 0.0, "done": True}
         self._process = self._process or self._begin()
-        news = self._process.wait(HEARTBEAT_S)
-        seat["grace_s"] = self._process.grace_s
-        if news is None:
-            return {**seat, "kind": "progress", "trial_step": None, "metrics": (), "done": False}
+        report = self._process.wait(HEARTBEAT_S)
+        result = {**self._where(), "grace_s": self._process.grace_s}
+        if report is None:
+            return {**result, "kind": "progress", "trial_step": None, "metrics": (), "done": False}
         return {
-            **seat,
-            "kind": news.kind,
-            "trial_step": news.step,
-            "metrics": tuple(news.metrics.items()),  # Tune would flatten a dict
-            "status": news.status,
-            "reason": news.reason,
-            "done": news.kind == "end",
+            **result,
+            "kind": report.kind,
+            "trial_step": report.step,
+            "metrics": tuple(report.metrics.items()),  # Tune would flatten a dict
+            "status": report.status,
+            "reason": report.reason,
+            "done": report.kind == "end",
         }
 
     def cleanup(self) -> None:
-        """The sweep stops or the actor is not needed any more."""
+        """End the trial with a last checkpoint: the sweep stops, or the actor is not needed any more."""
         self._end(graceful=True)
         self._next.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the record holds the checkpoints."""
+        """Write nothing: the record holds the checkpoints."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: an attempt finds its newest checkpoint in the record."""
+        """Read nothing: an attempt finds its newest checkpoint in the record."""
 
     def _begin(self) -> TrialProcess:
         job = Job.from_json(self._config["job"])
-        processes = max(1, len(self._where["gpu_ids"]))
-        job = replace(job, placement={**job.placement, **self._where}, processes=processes)
+        processes = max(1, len(self._placement["gpu_ids"]))
+        job = replace(job, placement={**job.placement, **self._placement}, processes=processes)
         try:
             process = TrialProcess(self._next, job)
-        except OSError:  # the zygote was killed
+        except OSError as error:
+            logger.warning("trial %s: its process was gone (%s), another one is started", job.trial_id, error)
             self._next.close()
             process = TrialProcess(next_process(), job)
         self._next = next_process()
+        logger.info("trial %s: started", job.trial_id)
         return process
 
-    def _is_leaving(self) -> bool:
-        return is_leaving(self._where["node_id"])
+    def _where(self) -> dict[str, Any]:
+        return {"node_id": self._placement["node_id"], "gpu_type": self._placement["gpu_type"]}
 
-    def _end(self, graceful: bool) -> None:
-        if self._process is not None:
-            self._process.end(graceful)
-            self._process = None
+    def _is_leaving(self) -> bool:
+        return is_leaving(self._placement["node_id"])
+
+    def _end(self, graceful: bool) -> TrialReport | None:
+        if self._process is None:
+            return None
+        limit_s = LEAVING_GRACE_S if self._is_leaving() else LONGEST_GRACE_S
+        report = self._process.end(graceful, limit_s)
+        self._process = None
+        return report
 
 
 def _placement() -> dict[str, Any]:
-    """Where Ray put this actor: node, GPU type by the node's label, GPUs by index."""
+    """Return where Ray put this actor: node, GPU type and market by the node's labels, GPUs by index."""
     import ray
 
     context = ray.get_runtime_context()

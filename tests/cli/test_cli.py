@@ -44,7 +44,7 @@ MISTAKES = [
     ("sweep run --recipe sudoku-mini --vary Nsup=1,2", "'N_sup'"),
     ("sweep run --recipe sudoku-mini --vary T=1,x", "model.cycles='x'"),
     ("sweep run --recipe sudoku-mini --vary T", "--vary T=1,2"),
-    ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40", "'L40S'"),
+    ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40S|", "--gpu"),
     ("sweep run --recipe sudoku-mini --vary T=1 --seeds 0", "--seeds"),
     ("sweep run --recipe sudoku-mini --vary T=1 --address 127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
     ("sweep run --recipe sudoku-mini --vary T=1 --address nowhere", "not HOST:PORT"),

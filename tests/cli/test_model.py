@@ -94,7 +94,7 @@ def test_checkpoint_of_a_trial_is_shown_by_the_start_of_its_id(
     file = next((runs / "sweeps").rglob("step-00000010.safetensors"))
     assert told(capsys, "checkpoint", "show", str(file))["step"] == 10
     code, out, _ = call(capsys, "checkpoint", "show", str(file))
-    assert code == 0 and "complete: a run can go on from it" in out
+    assert code == 0 and "complete: a run can resume from it" in out
 
 
 def test_checkpoint_that_is_not_there_is_named_with_the_nearest(runs: Path, trials: list[str]) -> None:

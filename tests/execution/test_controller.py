@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import threading
 from collections.abc import Callable
@@ -39,6 +40,9 @@ class Faulty:
     @property
     def url(self) -> str:
         return self._inner.url
+
+    def patient(self, patience_s: float) -> Faulty:
+        return self
 
     def sub(self, folder: str) -> Faulty:
         return Faulty(self._inner.sub(folder), self._fault, f"{self._prefix}{folder}/")
@@ -138,11 +142,21 @@ class TestStorage:
         assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
         assert outcome.reason.startswith("cannot write") and tune.order == []
 
-    def test_full_disk_of_a_trial_stops_the_sweep_and_is_not_the_trial_s_failure(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("end", ["fail", "interrupt"])
+    def test_full_disk_of_a_trial_stops_the_sweep_and_is_not_the_trial_s_failure(
+        self, storage: Storage, end: str
+    ) -> None:
         reason = "StorageError: cannot write /x: No space left on device"
-        outcome, tune = run(storage, study(), lambda *_: f"fail {reason}", max_concurrent=1)
+        outcome, tune = run(storage, study(), lambda *_: f"{end} {reason}", max_concurrent=1)
         assert outcome.status is SweepStatus.STOPPED and "full disk" in outcome.reason
         assert len(tune.order) == 1
+
+    def test_trial_that_its_storage_interrupts_again_and_again_is_marked_failed_in_the_end(
+        self, storage: Storage
+    ) -> None:
+        script: Script = lambda *_: "interrupt StorageError: the bucket is away"  # noqa: E731
+        outcome, tune = run(storage, study(seeds=1), script, max_failures=None)
+        assert outcome.snapshot.progress.failed == 4 and set(tune.starts.values()) == {6}
 
     def test_persist_gives_up_at_once_where_waiting_cannot_help(self) -> None:
         calls: list[int] = []
@@ -282,8 +296,10 @@ class TestEnds:
             request_stop(sweep_folder(storage, "study"), "60 of 50 USD used")
             assert controller.stopping.wait(60)
 
-        outcome, _ = run(storage, study(), execute=execute)
+        recorder = Recorder()
+        outcome, _ = run(storage, study(), lambda *_: "finish", recorder, execute=execute)
         assert (outcome.status, outcome.reason) == (SweepStatus.STOPPED, "60 of 50 USD used")
+        assert recorder.messages == ["stopping: running trials write a last checkpoint; a second signal ends at once"]
 
 
 class Broken(Callback):
@@ -379,6 +395,17 @@ class TestLog:
         run(storage, study(), max_concurrent=1)
         assert log.read_text().startswith(first) and "study: complete" in log.read_text()
         assert logging.getLogger("orchestrator").level == level
+
+    def test_a_terminal_shows_no_more_than_without_the_log(self, storage: Storage, tmp_path: Path) -> None:
+        package, shown = logging.getLogger("orchestrator"), io.StringIO()
+        terminal = logging.StreamHandler(shown)
+        package.addHandler(terminal)
+        try:
+            run(storage, study(), lambda *_: "finish", Broken())
+        finally:
+            package.removeHandler(terminal)
+        assert "Broken.on_sweep_start failed" in shown.getvalue() and "started" not in shown.getvalue()
+        assert "started on CPU" in (tmp_path / "sweeps" / "study" / "driver.log").read_text()
 
     def test_an_object_store_gets_numbered_segments(self, storage: Storage) -> None:
         plain = Faulty(storage, lambda operation, key: None)

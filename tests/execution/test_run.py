@@ -228,7 +228,7 @@ def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp
     assert saved, "a clean stop writes a last checkpoint"
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
 def test_ray_that_is_killed_ends_the_driver_with_the_command_that_resumes(name: str, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     command = grid(storage, "--tracking", "none", **{"train.max_steps": 100_000, "runtime.checkpoint_every_s": 60})

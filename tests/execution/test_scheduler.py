@@ -93,24 +93,24 @@ class TestDispatch:
         rng = random.Random(seed)
         allocator = Allocator()
         left = {machine.node_id: dict(machine.resources) for machine in FLEET}
-        sits: dict[str, tuple[str, Candidate]] = {}
+        placed: dict[str, tuple[str, Candidate]] = {}
         for number in range(40):
             kind = rng.choice(["L40S", "H100", "L40S|H100"])
             wanted = candidates(on(kind, gpus=rng.choice([0.25, 0.5, 1, 1 if kind == "H100" else 2])), ())
-            seat = allocator.place(wanted, FLEET)
-            if seat is not None:
-                allocator.allocate(str(number), seat, FLEET, 0.0)
-                home = next(m for m in FLEET if holds(left[m.node_id], m.gpu_type, seat.bundle))
+            chosen = allocator.place(wanted, FLEET)
+            if chosen is not None:
+                allocator.allocate(str(number), chosen, FLEET, 0.0)
+                home = next(m for m in FLEET if holds(left[m.node_id], m.gpu_type, chosen.bundle))
                 allocator.report(str(number), home.node_id, home.gpu_type, 1, 10)
-                sits[str(number)] = home.node_id, seat
-                for name, amount in seat.bundle.resources.items():
+                placed[str(number)] = home.node_id, chosen
+                for name, amount in chosen.bundle.resources.items():
                     left[home.node_id][name] -= amount
                     assert left[home.node_id][name] >= -1e-6
-            elif sits:
-                gone = rng.choice(list(sits))
-                node_id, seat = sits.pop(gone)
+            elif placed:
+                gone = rng.choice(list(placed))
+                node_id, chosen = placed.pop(gone)
                 allocator.release(gone)
-                for name, amount in seat.bundle.resources.items():
+                for name, amount in chosen.bundle.resources.items():
                     left[node_id][name] += amount
 
     def test_who_waits_for_an_h100_leaves_the_l40s_to_others(self) -> None:
@@ -121,9 +121,9 @@ class TestDispatch:
         allocator.allocate("first", first, FLEET, 0.0)
         assert allocator.place(h100, FLEET) is None
         for number in range(4):
-            seat = allocator.place(either, FLEET)
-            assert seat and seat.gpu_types == ("L40S",)
-            allocator.allocate(str(number), seat, FLEET, 0.0)
+            chosen = allocator.place(either, FLEET)
+            assert chosen and chosen.gpu_types == ("L40S",)
+            allocator.allocate(str(number), chosen, FLEET, 0.0)
         assert allocator.place(either, FLEET) is None
         allocator.release("first")
         assert allocator.place(h100, FLEET) is not None
@@ -139,18 +139,18 @@ class TestDispatch:
     def test_machines_on_demand_are_asked_for_by_any_of_and_not_without_end(self) -> None:
         allocator = Allocator(scales=True)
         asked = 0
-        while (seat := allocator.place(candidates(on("L40S|H100"), ()), [])) is not None:
-            assert set(seat.gpu_types) == {"L40S", "H100"}
-            allocator.allocate(str(asked), seat, [], 0.0)
+        while (chosen := allocator.place(candidates(on("L40S|H100"), ()), [])) is not None:
+            assert set(chosen.gpu_types) == {"L40S", "H100"}
+            allocator.allocate(str(asked), chosen, [], 0.0)
             asked += 1
         assert 0 < asked < 20
 
     def test_what_no_machine_can_hold_waits_with_ray_for_one_that_joins(self) -> None:
         allocator = Allocator(scales=False)
         only_l40s = [machine for machine in FLEET if machine.gpu_type == "L40S"]
-        seat = allocator.place(candidates(on("H100"), ()), only_l40s)
-        assert seat
-        allocator.allocate("waits", seat, only_l40s, 0.0)
+        chosen = allocator.place(candidates(on("H100"), ()), only_l40s)
+        assert chosen
+        allocator.allocate("waits", chosen, only_l40s, 0.0)
         assert allocator.allocations["waits"].is_waiting
         for number in range(4):
             busy = allocator.place(candidates(on("L40S"), ()), only_l40s)
@@ -161,9 +161,9 @@ class TestDispatch:
     def test_no_more_gpus_than_allowed_are_in_use(self) -> None:
         allocator = Allocator(max_gpus=2)
         for number in range(2):
-            seat = allocator.place(candidates(on("L40S"), ()), FLEET)
-            assert seat
-            allocator.allocate(str(number), seat, FLEET, 0.0)
+            chosen = allocator.place(candidates(on("L40S"), ()), FLEET)
+            assert chosen
+            allocator.allocate(str(number), chosen, FLEET, 0.0)
         assert allocator.place(candidates(on("H100"), ()), FLEET) is None
         assert allocator.place(candidates(Resources(), ()), FLEET) is not None
 
@@ -182,22 +182,22 @@ class TestDispatch:
     def test_a_canary_that_may_land_on_either_type_holds_both_until_it_is_seen(self) -> None:
         allocator = Allocator(scales=True, canary_steps=5)
         either = candidates(on("L40S|H100"), ())
-        seat = allocator.place(either, [])
-        assert seat
-        allocator.allocate("canary", seat, [], 0.0)
+        chosen = allocator.place(either, [])
+        assert chosen
+        allocator.allocate("canary", chosen, [], 0.0)
         assert allocator.place(either, []) is None
         allocator.report("canary", "a", "L40S", 0, 10)
         assert types([allocator.place(either, FLEET)]) == ["H100"]  # type: ignore[list-item]
 
     def test_trial_without_its_resources_is_overdue_sooner_where_no_node_has_to_boot(self) -> None:
         allocator = Allocator(scales=True)
-        (seat,) = candidates(on("L40S"), ())
-        allocator.allocate("sits", seat, FLEET, 0.0)
-        allocator.allocate("boots", seat, [], 0.0)
-        assert not allocator.overdue("sits", PATIENCE_S - 1) and allocator.overdue("sits", PATIENCE_S + 1)
+        (chosen,) = candidates(on("L40S"), ())
+        allocator.allocate("placed", chosen, FLEET, 0.0)
+        allocator.allocate("boots", chosen, [], 0.0)
+        assert not allocator.overdue("placed", PATIENCE_S - 1) and allocator.overdue("placed", PATIENCE_S + 1)
         assert not allocator.overdue("boots", PATIENCE_S + 1) and allocator.overdue("boots", BOOT_S + 1)
-        allocator.report("sits", "a", "L40S", 0, 10)
-        assert not allocator.overdue("sits", 10 * BOOT_S)
+        allocator.report("placed", "a", "L40S", 0, 10)
+        assert not allocator.overdue("placed", 10 * BOOT_S)
 
 
 class TestSilence:
@@ -409,22 +409,22 @@ class TestBudget:
 class TestPace:
     def test_measured_trials_replace_the_assumption_for_their_device_alone(self) -> None:
         (first, *_) = (record_of(t, Status.FINISHED) for t in _trials())
-        pace = RuntimeModel()
-        before = pace.need(first.config, "L40S", gpus=1, cpus=1), pace.need(first.config, "H100", gpus=1, cpus=1)
-        pace.learn(ran(first, 3.0))
-        after = pace.need(first.config, "L40S", gpus=1, cpus=1)
+        model = RuntimeModel()
+        before = model.need(first.config, "L40S", gpus=1, cpus=1), model.need(first.config, "H100", gpus=1, cpus=1)
+        model.learn(ran(first, 3.0))
+        after = model.need(first.config, "L40S", gpus=1, cpus=1)
         assert (after.hours, after.gpu_hours, after.usd) == pytest.approx((3.0, 3.0, 3 * 1.861))
-        shared = pace.need(first.config, "L40S", gpus=0.5, cpus=1)  # half a GPU is half as fast until it is measured
+        shared = model.need(first.config, "L40S", gpus=0.5, cpus=1)  # half a GPU is half as fast until it is measured
         assert (shared.hours, shared.gpu_hours, shared.usd) == pytest.approx((6.0, 3.0, 3 * 1.861))
-        assert pace.need(first.config, "H100", gpus=1, cpus=1) == before[1] != before[0]
-        assert pace.need(first.config, "L40S", gpus=1, cpus=1, step=6).hours == pytest.approx(1.5)
-        assert pace.speed_of(first.config)("H100") > pace.speed_of(first.config)("L40S") > 0
-        assert pace.need(first.config, CPU, gpus=0, cpus=2).usd == 0
+        assert model.need(first.config, "H100", gpus=1, cpus=1) == before[1] != before[0]
+        assert model.need(first.config, "L40S", gpus=1, cpus=1, step=6).hours == pytest.approx(1.5)
+        assert model.speed_of(first.config)("H100") > model.speed_of(first.config)("L40S") > 0
+        assert model.need(first.config, CPU, gpus=0, cpus=2).usd == 0
 
     def test_a_trial_without_an_end_teaches_nothing(self) -> None:
         (first, *_) = (record_of(t, Status.RUNNING) for t in _trials())
-        pace = RuntimeModel([first])
-        assert pace.need(first.config, CPU, gpus=0, cpus=1) == RuntimeModel().need(first.config, CPU, gpus=0, cpus=1)
+        model = RuntimeModel([first])
+        assert model.need(first.config, CPU, gpus=0, cpus=1) == RuntimeModel().need(first.config, CPU, gpus=0, cpus=1)
 
 
 def _trials() -> list[Any]:

@@ -51,6 +51,22 @@ def test_layout_page_names_every_file() -> None:
     assert tree.updated(page) == page, "run: python docs/tree.py"
 
 
+def test_call_paths_of_the_layout_page_exist() -> None:
+    page = (ROOT / "docs/development/layout.md").read_text()
+    named = re.findall(r"`([\w/]+\.py):(\w+)`", page)
+    assert len(named) > 30
+    for file, function in named:
+        assert re.search(rf"def {function}\(", (ROOT / file).read_text()), f"{file}:{function}"
+
+
+def test_packages_of_the_layout_page_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/development/layout.md").read_text()
+    first = page.partition("## Packages of `trm_model`")[0]
+    named = set(re.findall(r"^\| \d+ \| `(\w+)`", first, re.MULTILINE))
+    there = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")}
+    assert named == there | {"errors"}
+
+
 def test_every_recipe_constructs_and_says_what_it_is() -> None:
     from trm_model.recipes import RECIPES
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cli.reproduce import comparison
+from orchestrator.api.reproduce import compare_results
 from orchestrator.cli.views import history
 from orchestrator.cli.views.trial import sparkline
 from orchestrator.errors import SweepError
@@ -303,7 +303,7 @@ class TestLogs:
                 ran(storage, sweep, later, Status.FINISHED)
                 lock.__exit__()
 
-        events = list(history.news(storage, "study", [], sleep))
+        events = list(history.new_events(storage, "study", [], sleep))
         assert len(events) == len(set(events))
         assert {event.trial_id for event in events if event.kind == "finished"} == {
             record.trial_id for record in read_trials(storage, "study")
@@ -346,11 +346,11 @@ class TestTrial:
 
     def test_comparison_knows_every_score_and_every_answer(self) -> None:
         first = TrialResult(split="test", items=8, metrics={"exact_accuracy": 0.5, "loss": 1.0}, per_item="f0")
-        assert comparison(first, first)["bitwise"]
-        moved = comparison(first, first.model_copy(update={"metrics": {"exact_accuracy": 0.5, "loss": 1.25}}))
-        assert not moved["bitwise"] and moved["largest_difference"] == 0.25 and moved["same_answers"]
-        other = comparison(first, first.model_copy(update={"per_item": "0f"}))
-        assert not other["bitwise"] and other["largest_difference"] == 0
+        assert compare_results(first, first).bitwise
+        moved = compare_results(first, first.model_copy(update={"metrics": {"exact_accuracy": 0.5, "loss": 1.25}}))
+        assert not moved.bitwise and moved.largest_difference == 0.25 and moved.same_answers
+        other = compare_results(first, first.model_copy(update={"per_item": "0f"}))
+        assert not other.bitwise and other.largest_difference == 0 and not other.same_answers
 
     def test_a_curve_in_a_line(self) -> None:
         assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "".join(chr(0x2581 + level) for level in range(8))

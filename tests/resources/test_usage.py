@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources import placement
+from orchestrator.resources.runtime import TrialCost
 from orchestrator.resources.usage import (
     SILENT_S,
+    Budget,
     Cost,
     attempt_usage,
     mean_cost,
@@ -201,3 +204,12 @@ def test_spending_is_the_sum_over_trials(parts: list[tuple[float, float, float]]
     assert together.gpu_hours == pytest.approx(sum(one.gpu_hours for one in alone))
     assert together.usd == pytest.approx(sum(one.usd for one in alone))
     assert together.usd == pytest.approx(sum(length * share / HOUR * H100_USD for _, length, share in parts))
+
+
+def test_earlier_attempts_of_a_trial_that_runs_again_stay_spent() -> None:
+    resumed = record(attempt(0, 4 * HOUR), status=Status.INTERRUPTED)
+    tracker = BudgetTracker(Budget(gpu_hours=6, trials=1), [resumed], lambda: 5 * HOUR)
+    tracker.started(resumed.trial_id, TrialCost(1, 1, 0))
+    assert tracker.check(resumed.trial_id, TrialCost(1, 1, 0)) is None
+    assert tracker.check(resumed.trial_id, TrialCost(2, 2, 0)) == "5 of 6 GPU-hours taken, and the next trial needs 2"
+    assert str(tracker.check("new", TrialCost(0, 0, 0))).startswith("1 of 1 trials taken")

@@ -19,7 +19,7 @@ from orchestrator.worker.job import Job
 
 NODES = [("a", "L40S", 2), ("b", "H100", 1)]
 Script = Callable[[str, int], str]
-"""(trial id, how often it was started) -> finish | fail | fail REASON | diverge | lose | vanish | leave."""
+"""(trial id, times started) -> finish | fail [REASON] | diverge | lose | vanish | leave | interrupt REASON."""
 
 
 class StandIn:
@@ -36,7 +36,7 @@ class StandIn:
         rng, running = random.Random(0), []
         for _ in range(2000):
             while len(running) < slots and (config := driver.suggest()) is not None:
-                running.append((Job.from_json(config["job"]), self._sit(config)))
+                running.append((Job.from_json(config["job"]), self._place(config)))
             if not running:
                 if driver.is_finished or driver.is_stopping:
                     return
@@ -46,7 +46,7 @@ class StandIn:
             self._play(driver, *running.pop(rng.randrange(len(running))))
         raise AssertionError("no end")
 
-    def _sit(self, config: dict[str, Any]) -> tuple[str, str | None]:
+    def _place(self, config: dict[str, Any]) -> tuple[str, str | None]:
         rule = config["bundle"]["labels"].get("ray.io/accelerator-type", "")
         node = next((n for n, kind, _ in NODES if kind in rule or not rule), "a")
         kind = {n: k for n, k, _ in NODES}[node] if config["bundle"]["resources"].get("GPU") else None
@@ -55,16 +55,16 @@ class StandIn:
         self.order.append((config["trial_id"], node))
         return node, kind
 
-    def _play(self, driver: Controller, job: Job, seat: tuple[str, str | None]) -> None:
+    def _play(self, driver: Controller, job: Job, place: tuple[str, str | None]) -> None:
         writer = TrialWriter(open_storage(job.storage_url), job.sweep, job.trial_id)
         self.starts[job.trial_id] += 1
         deed = self.script(job.trial_id, self.starts[job.trial_id])
-        where = {"node_id": seat[0], "gpu_type": seat[1]}
+        where = {"node_id": place[0], "gpu_type": place[1]}
         del self.allocations[job.trial_id]
         if deed == "vanish":  # its machine was gone before it began
             driver.ended(job.trial_id, lost=True, why="RuntimeError: exit code 1")
             return
-        start = {"from_step": 0, "started_s": 1000.0, "gpu_type": seat[1], "gpu_count": job.placement["gpu_count"]}
+        start = {"from_step": 0, "started_s": 1000.0, "gpu_type": place[1], "gpu_count": job.placement["gpu_count"]}
         writer.start(AttemptStart.parse({**start, "device": "cuda"}))
         writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5}))
         writer.flush()
@@ -79,6 +79,9 @@ class StandIn:
             writer.end(AttemptEnd.parse({**end, "status": "finished", "reason": ""}))
         elif deed.startswith("fail"):
             writer.end(AttemptEnd.parse({**end, "status": "failed", "reason": deed.partition(" ")[2] or "boom"}))
+        elif deed.startswith("interrupt"):
+            reason = deed.partition(" ")[2]
+            writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": reason}))
         elif deed == "leave":
             writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": "asked to stop"}))
         driver.ended(job.trial_id, lost=deed == "lose")

@@ -15,9 +15,6 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.cli.commands.notify import notified
-from orchestrator.errors import SweepError
-from orchestrator.records.index import request_stop
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage, open_storage
@@ -148,40 +145,6 @@ class TestSecrets:
 
 
 class TestSweeps:
-    def test_complete_is_sent_when_no_planned_trial_is_left(self, storage: Storage, hook: Hook) -> None:
-        write_record(storage, finished(3))
-        with notified(storage, "depth", [hook.url]):
-            pass
-        assert [(one["event"], one["counts"]) for one in hook.received] == [("complete", {"finished": 4})]
-
-    def test_a_sweep_with_trials_left_is_stopped_and_not_complete(self, storage: Storage, hook: Hook) -> None:
-        """As with `--max-trials 3` of 4: the fourth has no record."""
-        with notified(storage, "depth", [hook.url]):
-            pass
-        assert [one["event"] for one in hook.received] == ["stopped"]
-        assert "3 finished; 1 of 4 trials left" in hook.received[0]["text"]
-
-    def test_a_stop_and_the_budget_behind_it_are_distinguished(self, storage: Storage, hook: Hook) -> None:
-        for reason in ("", "50.1 of 50 USD used"):
-            request_stop(storage.sub("sweeps/depth"), reason)
-            with notified(storage, "depth", [hook.url]):
-                pass
-        assert [one["event"] for one in hook.received] == ["stopped", "budget"]
-        assert "50.1 of 50 USD used" in hook.received[1]["text"]
-
-    def test_a_failure_is_sent_and_raised(self, storage: Storage, hook: Hook) -> None:
-        with pytest.raises(SweepError), notified(storage, "depth", [hook.url]):
-            raise SweepError("the disk is full", "Make room")
-        assert hook.received[0]["event"] == "failed" and "disk is full" in hook.received[0]["text"]
-
-    def test_a_target_that_is_down_harms_nothing(
-        self, storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setattr("orchestrator.tracking.notifications.WEBHOOK_PAUSES_S", (0.0,))
-        with notified(storage, "depth", ["http://127.0.0.1:1/"]):
-            pass
-        assert "not delivered: 127.0.0.1" in capsys.readouterr().err
-
     def test_targets_that_hang_delay_the_end_once_and_by_the_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("orchestrator.tracking.notifications.COMMAND_TIMEOUT_S", -0.8)
         hangs = threading.Event()
@@ -247,7 +210,7 @@ class TestWatching:
         with pytest.raises(SystemExit) as ended:
             main(["notify", "depth", "--to", hook.url, "--once", "--storage", storage.url])
         assert ended.value.code == 0
-        assert f"2 finished; 2 of 4 trials left; 1 unreadable ({damaged})" in hook.received[0]["text"]
+        assert f"2 finished; 2 of 4 trials left; 1 unreadable ({damaged}/result.json)" in hook.received[0]["text"]
 
     def test_once_sends_the_present_state(self, storage: Storage, hook: Hook) -> None:
         with pytest.raises(SystemExit):

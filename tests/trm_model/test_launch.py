@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from tests.trm_model.test_train import crew_of, tiny
 from trm_data import Dataset, build
 from trm_data.errors import ConfigError, UserError
+from trm_data.files import private_folder
 from trm_model.checkpoints.store import LocalCheckpoints
 from trm_model.training.events import Started
 from trm_model.training.launch import ProcessLostError, train_in_processes
@@ -23,18 +25,35 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build(tiny().data.request(), tmp_path_factory.mktemp("data"))
 
 
+def name_of_a_dead_process() -> str:
+    """Return the name of a temporary file whose owner has ended."""
+    command = [sys.executable, "-c", "from trm_data.files import temporary_name; print(temporary_name())"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def listening(processes: list[psutil.Process]) -> set[str]:
+    """Return the addresses on which processes accept TCP connections."""
+    sockets = [each for process in processes for each in process.net_connections("tcp")]
+    return {str(each.laddr.ip) for each in sockets if each.status == psutil.CONN_LISTEN}
+
+
 def test_death_of_a_process_ends_all_and_is_told(dataset: Dataset, tmp_path: Path) -> None:
     config = tiny(train={"max_steps": 100_000}, runtime={"evaluate_every": 100_000, "log_every": 5})
     store = LocalCheckpoints(tmp_path)
+    rendezvous = private_folder("ranks")
+    left = rendezvous / name_of_a_dead_process()
+    left.touch()
     running = train_in_processes(config, dataset, processes=2, checkpoints=store)
     assert isinstance(next(running), Started)
     next(running)
+    assert not left.exists(), "what a killed run left"
     crew = crew_of()
     assert len(crew) == 2
+    assert listening([*crew, psutil.Process()]) <= {"127.0.0.1", "::1"}, "nobody else may connect"
     crew[1].send_signal(signal.SIGKILL)
     with pytest.raises(ProcessLostError, match=r"process 1 of 2 died with signal 9\. Start the run again"):
         list(running)
-    assert not crew_of()
+    assert not crew_of() and not list(rendezvous.glob(f"*{os.getpid()}*"))
 
 
 CALLER = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +18,20 @@ import torch
 from trm_data import Dataset, build
 from trm_model.checkpoints.store import CheckpointError, CheckpointStore, LocalCheckpoints, newest, read_header, unpack
 from trm_model.config import TrialConfig
+from trm_model.evaluation import evaluate
 from trm_model.evaluation.outcomes import unpack_items
 from trm_model.model.precision import product_error
-from trm_model.training.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
+from trm_model.training.events import (
+    Checkpointed,
+    CheckpointFailed,
+    Diverged,
+    Evaluated,
+    Event,
+    Finished,
+    Interrupted,
+    Started,
+    Trained,
+)
 from trm_model.training.loop import CompileError, OutOfMemoryError, train
 from trm_model.training.trainer import Trainer
 
@@ -263,6 +276,77 @@ def test_checkpoint_of_another_configuration_is_refused(dataset: Dataset, tmp_pa
     run(tiny(), dataset, tmp_path)
     with pytest.raises(CheckpointError, match="another model configuration"):
         run(tiny(model={"latent_steps": 3}), dataset, tmp_path)
+
+
+class AskedDuringEvaluation:
+    """A `should_stop` that becomes true at the `nth` batch of evaluation, counted over the run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+        self._batches, self._nth, answer = 0, nth, evaluate.final_answers
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self._batches += 1
+            return answer(*arguments, **options)
+
+        monkeypatch.setattr(evaluate, "final_answers", counted)
+
+    def __call__(self) -> bool:
+        return self._batches >= self._nth
+
+
+@pytest.mark.parametrize(("nth", "step"), [(3, 5), (9, 10), (13, 10)])  # a curve point, the last one, the final score
+def test_stop_is_noticed_between_batches_of_an_evaluation_which_is_repeated_after_the_resume(
+    nth: int, step: int, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(evaluation={"batch_size": 4})  # 3 batches per score, 6 per curve point: raw and averaged weights
+    straight = run(config, dataset, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop = AskedDuringEvaluation(patch, nth)
+        store = LocalCheckpoints(tmp_path / "cut")
+        first = list(train(config, dataset, checkpoints=store, should_stop=stop))
+    assert first[-1] == Interrupted(step, is_saved=True)
+    assert not any(isinstance(event, Evaluated) and event.step == step for event in first) or nth == 13
+    second = run(config, dataset, tmp_path / "cut")
+
+    def curve(events: list[Event]) -> list[tuple[int, float]]:
+        return [(event.step, event.metrics["cell_accuracy"]) for event in events if isinstance(event, Evaluated)]
+
+    assert curve(first) + curve(second) == curve(straight)
+    assert_same(final_tensors(tmp_path / "cut"), final_tensors(tmp_path / "straight"))
+    ends = [events[-1] for events in (second, straight)]
+    assert all(isinstance(end, Finished) for end in ends)
+    assert ends[0].result["metrics"] == ends[1].result["metrics"]  # type: ignore[union-attr]
+
+
+class Failing(LocalCheckpoints):
+    """A folder whose disk fails at the writes with these numbers, from 1."""
+
+    def __init__(self, folder: Path, code: int, *numbers: int) -> None:
+        super().__init__(folder)
+        self.code, self.numbers, self.writes = code, numbers, 0
+
+    def write(self, name: str, data: bytes) -> None:
+        self.writes += 1
+        if self.writes in self.numbers:
+            raise OSError(self.code, os.strerror(self.code))
+        super().write(name, data)
+
+
+def test_checkpoint_that_cannot_be_written_does_not_end_training(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(runtime={"checkpoint_every_s": 1e-9, "keep_checkpoints": 20})
+    events = run(config, dataset, Failing(tmp_path, errno.EIO, 1, 2))
+    failed = [event for event in events if isinstance(event, CheckpointFailed)]
+    assert len(failed) == 2 and "Input/output error" in failed[0].reason and not failed[0].is_out_of_space
+    assert any(isinstance(event, Checkpointed) for event in events) and isinstance(events[-1], Finished)
+    assert newest(LocalCheckpoints(tmp_path)) is not None
+
+
+def test_last_checkpoint_of_a_stop_is_tried_twice_and_a_failure_is_reported(dataset: Dataset, tmp_path: Path) -> None:
+    once = run(tiny(), dataset, Failing(tmp_path / "once", errno.EIO, 1), stop_at=2)
+    assert isinstance(once[-3], CheckpointFailed) and once[-1] == Interrupted(2, is_saved=True)
+    full = run(tiny(), dataset, Failing(tmp_path / "full", errno.ENOSPC, 1), stop_at=2)
+    assert isinstance(full[-2], CheckpointFailed) and full[-2].is_out_of_space
+    assert full[-1] == Interrupted(2, is_saved=False)
 
 
 def test_several_averages_are_kept_and_scored(dataset: Dataset, tmp_path: Path) -> None:

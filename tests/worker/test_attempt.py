@@ -1,24 +1,298 @@
-"""One attempt at a trial: what goes wrong in it is its result and never its machine's failure."""
+"""One attempt at a trial: its own failures are results, those of the storage and the machine are not."""
 
 from __future__ import annotations
 
+import errno
+import os
+import pickle
+import random
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from orchestrator.records.schema import Status
-from orchestrator.storage import LocalStorage
-from orchestrator.worker.job import TrialReport
+from orchestrator.records import writer
+from orchestrator.records.datasets import provide
+from orchestrator.records.index import trial_folder
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.patience import TransientError, retry_transient
+from orchestrator.sweep.trials import trial_id
+from orchestrator.worker import attempt
+from orchestrator.worker.attempt import child_main, run_attempt
+from orchestrator.worker.job import Job, TrialReport
+from tests.support.refusing import refusing_proxy
 from tests.support.sweeps import attempted, tiny_config
+from trm_model.config import TrialConfig
+from trm_model.evaluation import evaluate
+from trm_model.training.launch import ProcessLostError
+
+
+def job_of(storage: Storage, config: TrialConfig, **options: Any) -> Job:
+    """Return a job whose dataset is built and whose trial is announced, as a driver does it."""
+    dataset = provide(storage, config.data.request())
+    name = trial_id(config, dataset.fingerprint)
+    head = {"stage": "study", "family": "", "config": config.plain(), "dataset": {"benchmark": "b", "fingerprint": "f"}}
+    trial_folder(storage, "s", name).create("trial.json", to_json_bytes(head))
+    return Job(storage.url, "s", name, config.plain(), dataset.path.name, **options)
+
+
+def go(job: Job, should_stop: Callable[[], bool] = lambda: False) -> tuple[list[TrialReport], TrialRecord]:
+    """Run an attempt. Returns its reports and the record after it."""
+    reports: list[TrialReport] = []
+    last = run_attempt(job, reports.append, should_stop)
+    assert reports[-1] == last
+    return reports, read_trial(LocalStorage(Path(job.storage_url)), job.sweep, job.trial_id)
 
 
 def test_missing_gpu_is_a_result_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It once killed the trial's process without a word: 21 times, then 'its machine was lost'."""
+    """It once killed the trial's process silently: 21 times, then 'its machine was lost'."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    heard: list[TrialReport] = []
+    reports: list[TrialReport] = []
     config = tiny_config(**{"runtime.device": "cuda"})
-    record = attempted(LocalStorage(tmp_path), config, {"gpu_type": "L40S", "gpu_count": 1}, heard.append)
+    record = attempted(LocalStorage(tmp_path), config, {"gpu_type": "L40S", "gpu_count": 1}, reports.append)
     assert record.status is Status.FAILED and "no usable CUDA" in record.reason
     assert record.attempts[0].start.device == "cuda" and record.attempts[0].start.gpu_type == "L40S"
-    assert [(news.kind, news.status) for news in heard] == [("end", "failed")]
+    assert [(report.kind, report.status) for report in reports] == [("end", "failed")]
+
+
+def test_trial_on_a_cpu_uses_no_gpu(tmp_path: Path) -> None:
+    _, record = go(job_of(LocalStorage(tmp_path), tiny_config(**{"train.max_steps": 1})))
+    assert record.status is Status.FINISHED and record.attempts[0].start.gpu_count == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EACCES, "storage failure: StorageError: cannot write"),
+        (errno.EDQUOT, "storage failure: No space left on device: StorageError: cannot write"),
+    ],
+)
+def test_fault_of_the_storage_interrupts_a_trial_and_is_not_its_failure(
+    code: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise StorageError("cannot write") from OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(attempt, "ensure_local", fails)
+    record = attempted(LocalStorage(tmp_path), tiny_config(), {})
+    assert (record.status, record.reason) == (Status.INTERRUPTED, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Faulty(LocalStorage):
+    """A folder of which writes fail as `fault` says, which is called with the path of every key."""
+
+    fault: ClassVar[Callable[[str], int | None]] = lambda path: None
+
+    def write(self, key: str, data: bytes) -> None:
+        def write() -> None:
+            code = Faulty.fault(str(self.root / key))
+            if code is not None:
+                kind = StorageError if code == errno.ENOSPC else TransientError
+                raise kind(f"cannot write {key}") from OSError(code, os.strerror(code))
+            LocalStorage.write(self, key, data)
+
+        retry_transient(write, self.patience_s)
+
+    def sub(self, folder: str) -> Faulty:
+        return Faulty(self.root / folder, self.patience_s)
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make attempts use a `Faulty` storage."""
+
+    def use(fault: Callable[[str], int | None], patience_s: float = 60.0) -> None:
+        monkeypatch.setattr(attempt, "open_storage", lambda url: Faulty(Path(url), patience_s))
+        monkeypatch.setattr(Faulty, "fault", staticmethod(fault))
+
+    return use
+
+
+def failing(pattern: str, code: int, times: int) -> Callable[[str], int | None]:
+    """Fail so many writes of keys that contain `pattern`."""
+    left = [times]
+
+    def fault(key: str) -> int | None:
+        if pattern not in key or left[0] == 0:
+            return None
+        left[0] -= 1
+        return code
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    "pattern", ["start.json", "rows-", "checkpoints/", "outcomes.arrow", "result.json", "end.json"]
+)
+def test_storage_fault_is_survived_wherever_it_happens(pattern: str, tmp_path: Path, faulty: Any) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+    faulty(failing(pattern, errno.EIO, 2))
+    _, record = go(job)
+    assert record.status is Status.FINISHED and len(record.attempts) == 1
+    assert [step for step, _ in record.curve("exact_accuracy")] == [4, 8, 12], "no row is lost"
+
+
+@pytest.mark.parametrize("pattern", ["rows-", "checkpoints/", "result.json", "start.json"])
+def test_outage_that_lasts_interrupts_the_trial_which_then_resumes(pattern: str, tmp_path: Path, faulty: Any) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+    faulty(failing(pattern, errno.EIO, 100), patience_s=0.0)
+    reports, record = go(job)
+    if pattern == "checkpoints/":  # training does without, and what it lost is nothing
+        assert record.status is Status.FINISHED
+        return
+    assert reports[-1].status == "interrupted" and reports[-1].reason.startswith("storage failure: ")
+    assert record.status in (Status.INTERRUPTED, Status.RUNNING, Status.PENDING) and not record.status.is_final
+    faulty(lambda key: None)
+    assert go(job)[1].status is Status.FINISHED
+
+
+FULL = """
+import resource, sys
+from orchestrator.worker.attempt import child_main, run_attempt
+from orchestrator.worker.job import Job
+job = Job.from_json(sys.argv[1])
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+last = run_attempt(job, lambda report: None, lambda: False)
+print(last.status, last.reason, sep="\\n")
+"""
+
+
+def test_full_disk_interrupts_the_trial_at_once_and_space_lets_it_finish(tmp_path: Path) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+    environment = {**os.environ, "TRM_RECORD_DIFF": "0"}
+    command = [sys.executable, "-c", FULL, job.to_json(), "16384"]  # larger than rows, smaller than a checkpoint
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    status, reason = done.stdout.splitlines()
+    assert status == "interrupted" and "No space left on device" in reason and "no checkpoint at step" in reason
+    record = read_trial(LocalStorage(tmp_path), "s", job.trial_id)
+    assert record.status is Status.INTERRUPTED and "No space left on device" in record.reason
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    assert go(job)[1].status is Status.FINISHED
+
+
+def test_failure_that_cannot_be_recorded_is_found_again_by_the_next_attempt(
+    tmp_path: Path, faulty: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial whose end is missing in its record is resumed, and must not be reported as failed."""
+    job = job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.device": "cuda"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(writer, "SPACE_WAIT_S", 0.0)
+    faulty(failing("end.json", errno.ENOSPC, 1))
+    reports, record = go(job)
+    assert reports[-1].status == "interrupted" and record.status is Status.RUNNING
+    assert go(job)[1].status is Status.FAILED
+
+
+def test_busy_bucket_costs_time_and_no_trial(s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "open_storage", lambda url: open_storage(url, attempts=1))
+    chance, refused = random.Random(1), []
+
+    def refuses(method: str, path: str) -> bool:
+        is_refused = chance.random() < 0.3
+        if is_refused:
+            refused.append(f"{method} {path}")
+        return is_refused
+
+    config = tiny_config(**{"train.max_steps": 4})
+    with refusing_proxy(s3_endpoint, refuses) as address:
+        job = job_of(open_storage(s3_bucket), config)
+        job = replace(job, storage_url=s3_bucket.replace(s3_endpoint, address))
+        last = run_attempt(job, lambda report: None, lambda: False)
+    assert last.status == "finished" and len(refused) > 3
+    assert read_trial(open_storage(s3_bucket), "s", job.trial_id).status is Status.FINISHED
+
+
+def test_half_copied_checkpoint_of_a_shorter_trial_is_copied_again(tmp_path: Path, faulty: Any) -> None:
+    storage = LocalStorage(tmp_path)
+    shorter = job_of(storage, tiny_config(**{"train.max_steps": 4}))
+    assert go(shorter)[1].status is Status.FINISHED
+    longer = job_of(storage, tiny_config(**{"train.max_steps": 8}), continues=shorter.trial_id)
+    faulty(failing(f"{longer.trial_id}/checkpoints/step-", errno.EIO, 1))
+    _, record = go(longer)
+    assert record.status is Status.FINISHED and record.attempts[0].start.from_step == 4
+
+
+OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9999 bytes"
+
+
+@pytest.mark.parametrize("where", ["trm_model.training.trainer.Trainer.train_step", "tests", "open_dataset"])
+def test_lack_of_memory_is_a_result_with_both_figures_wherever_it_happens(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError(OUT_OF_MEMORY)
+
+    if where == "tests":
+        monkeypatch.setattr(evaluate, "final_answers", fails)
+    elif where == "open_dataset":
+        monkeypatch.setattr(attempt, "ensure_local", fails)
+    else:
+        monkeypatch.setattr(where, fails)
+    _, record = go(job)
+    assert record.status is Status.OUT_OF_MEMORY
+    assert "GiB predicted" in record.reason and "GiB held" in record.reason
+
+
+def test_lost_process_of_a_run_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        raise ProcessLostError("process 1 of 2 died with signal 9")
+
+    monkeypatch.setattr(attempt, "train_in_processes", dies)
+    with pytest.raises(ProcessLostError):
+        go(job)
+    assert not read_trial(LocalStorage(tmp_path), "s", job.trial_id).status.is_final
+
+
+@pytest.mark.parametrize(("fails", "expected"), [(False, "with a checkpoint"), (True, "without a last checkpoint")])
+def test_interrupted_trial_says_whether_a_checkpoint_was_written(
+    fails: bool, expected: str, tmp_path: Path, faulty: Any
+) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+    if fails:
+        faulty(failing("checkpoints/", errno.EIO, 100))
+    reports, record = go(job, should_stop=lambda: True)
+    assert (reports[-1].status, reports[-1].reason) == ("interrupted", f"asked to stop at step 0, {expected}")
+    assert record.reason == reports[-1].reason
+    assert bool(record.status) and bool(list(tmp_path.rglob("step-*.safetensors"))) is not fails
+
+
+def test_reports_say_how_long_a_stop_takes(tmp_path: Path) -> None:
+    reports, _ = go(job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.log_every": 1})))
+    assert all(report.stop_s > 0 for report in reports)
+
+
+def test_trial_that_cannot_hear_its_actor_any_more_does_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that died of a message that it could not read would leave a trial that nobody can stop."""
+    exited = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        exited.set()
+        threading.Event().wait(0.1)
+
+    class Damaged:
+        def recv(self) -> str:
+            raise pickle.UnpicklingError("invalid load key")
+
+    monkeypatch.setattr(attempt.os, "_exit", leave)
+    monkeypatch.setattr(attempt, "run_attempt", lambda job, report, should_stop: exited.wait(60))
+    child_main(Job("", "s", "t", {}, "d").to_json(), Damaged())  # type: ignore[arg-type]
+    assert codes == [1]

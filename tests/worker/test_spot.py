@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,13 +19,15 @@ import pytest
 from orchestrator.errors import ClusterError
 from orchestrator.worker import spot
 from orchestrator.worker.spot import Metadata, Notice
+from trm_data import files
+from trm_data.errors import UserError
 
 AT_S = 1795335720.0
 AT = "2026-11-22T08:22:00Z"
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """Version 2 of the service: no answer without a token. `script` says what the next questions get."""
+    """Version 2 of the service: no answer without a token. `script` says what the next requests get."""
 
     script: list[int]
     tokens: int
@@ -118,13 +121,40 @@ def test_a_machine_outside_ec2_ends_the_watch_in_one_line() -> None:
 
 
 def test_a_node_that_leaves_tells_its_trials_before_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spot.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
     known: list[bool] = []
     monkeypatch.setattr(spot, "drain", lambda *arguments: known.append(spot.is_leaving("node-a")))
     assert not spot.is_leaving("node-a")
     spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
     assert known == [True]
     assert not spot.is_leaving("node-b")
+    (marker,) = (path for path in tmp_path.rglob("node-a*"))
+    assert [path.stat().st_mode & 0o777 for path in marker.parents][:2] == [0o700, 0o700]
+
+
+def test_other_users_cannot_announce_the_end_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever could would stop all trials of the node."""
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(spot, "drain", lambda *arguments: None)
+    (tmp_path / "trm-leaving-node-a.json").write_text("{}")  # as earlier versions believed
+    assert not spot.is_leaving("node-a")
+    spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
+    assert spot.is_leaving("node-a")
+    monkeypatch.setattr(files.os, "getuid", lambda: 12345)  # the folder is now another user's
+    (tmp_path / f"trm-{os.getuid()}").mkdir(exist_ok=True)
+    assert not spot.is_leaving("node-a")
+    with pytest.raises(UserError, match="belongs to somebody else"):
+        spot.leave_node("10.0.0.5:6379", "node-b", Notice("terminate", AT_S))
+
+
+def test_announcements_of_nodes_that_are_long_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(spot, "drain", lambda *arguments: None)
+    spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
+    (marker,) = (path for path in tmp_path.rglob("node-a*"))
+    os.utime(marker, (1.0, 1.0))
+    spot.leave_node("10.0.0.5:6379", "node-b", Notice("terminate", AT_S))
+    assert spot.is_leaving("node-b") and not spot.is_leaving("node-a")
 
 
 def test_draining_needs_a_head_that_answers() -> None:

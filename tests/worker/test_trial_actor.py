@@ -1,69 +1,168 @@
-"""A slot's trial process: it is left to leave once it has told its end, and killed if it has not."""
+"""The process of a trial as its actor sees it: it may exit once it has reported its end, and is killed otherwise."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.worker import trial_actor
 from orchestrator.worker.fork_server import ForkedProcess
 from orchestrator.worker.job import Job, TrialReport
-from tests.support.trial_processes import dies, ends_and_tidies_up, never_ends
+from orchestrator.worker.trial_actor import TrialActor, TrialProcess
+from tests.support.trial_processes import HERE
 
 PRELOAD = ["orchestrator.worker.job"]
 
 
-def begin(child: Any, left: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str) -> trial_actor.TrialProcess:
-    """A process for a job whose storage is the file that it leaves."""
-    monkeypatch.setattr(trial_actor, "child_main", child)
-    job = Job(storage_url=str(left), sweep="s", trial_id="t", config={"seed": 1}, dataset="d")
-    return trial_actor.TrialProcess(ForkedProcess(fork_server_name, PRELOAD), Job.from_json(job.to_json()))
+def begin(
+    entry_point: str,
+    storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fork_server_name: str,
+    placement: dict[str, Any] | None = None,
+) -> TrialProcess:
+    """Return a process for a job whose storage is the file that it writes."""
+    monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:{entry_point}")
+    job = Job(str(storage), "s", "t", {"seed": 1}, "d", placement or {})
+    return TrialProcess(ForkedProcess(fork_server_name, PRELOAD), Job.from_json(job.to_json()))
 
 
-def test_a_trial_that_told_its_end_is_waited_for(
+def test_trial_that_has_reported_its_end_is_waited_for(
     tmp_path: Path, fork_server_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = begin(ends_and_tidies_up, tmp_path / "left", monkeypatch, fork_server_name)
+    process = begin("ends_and_tidies_up", tmp_path / "left", monkeypatch, fork_server_name)
     assert process.wait(30) == TrialReport(7, {"exact_accuracy": 0.5}, "end", "finished")
     process.end(graceful=False)
     assert (tmp_path / "left").read_text() == "tidy"
 
 
-def test_a_trial_that_was_stopped_early_is_killed_at_once(
+def test_trial_that_is_stopped_early_is_killed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
 ) -> None:
-    process = begin(never_ends, tmp_path / "left", monkeypatch, fork_server_name)
-    news = process.wait(2)
-    assert news is not None and (news.step, news.kind) == (3, "progress")
+    process = begin("never_ends", tmp_path / "left", monkeypatch, fork_server_name)
+    report = process.wait(5)
+    assert report is not None and (report.step, report.kind) == (3, "progress")
     process.end(graceful=False)
     assert not (tmp_path / "left").exists()
 
 
-def test_a_process_that_dies_without_a_word_says_how(
+def test_grace_for_the_last_checkpoint_follows_the_measured_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
 ) -> None:
-    process = begin(dies, tmp_path / "left", monkeypatch, fork_server_name)
+    monkeypatch.setattr(trial_actor, "GRACE_S", 0.1)
+    monkeypatch.setattr(trial_actor, "LONGEST_GRACE_S", 65.0)
+    process = begin("stops_slowly", tmp_path / "left", monkeypatch, fork_server_name)
+    assert process.wait(5) is not None
+    assert process.grace_s == 65.0  # 10 s and twice what it takes, at most the limit
+    report = process.end(graceful=True)
+    assert report is not None and report.reason == "asked to stop at step 4, with a checkpoint"
+    assert (tmp_path / "left").read_text() == "checkpoint"
+
+
+def test_trial_that_does_not_stop_within_its_grace_is_killed_and_reports_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = begin("ignores_a_stop", tmp_path / "left", monkeypatch, fork_server_name)
+    assert process.wait(5) is not None and process.grace_s == trial_actor.GRACE_S
+    report = process.end(graceful=True, limit_s=0.2)
+    assert report is None or report.kind == "progress"
+    assert "killed, it did not stop within 0 s" in caplog.text
+
+
+def test_death_of_a_process_is_an_error_of_the_actor_and_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
+) -> None:
+    process = begin("dies", tmp_path / "left", monkeypatch, fork_server_name)
     with pytest.raises(RuntimeError, match="exit code -9"):
-        process.wait(30)
+        process.wait(60)
     process.end(graceful=False)
 
 
-def test_a_job_is_the_same_after_its_travel() -> None:
+@pytest.mark.parametrize(("gpu_ids", "visible"), [([], ""), (["2", "3"], "2,3")])
+def test_trial_without_gpus_sees_none_of_the_machines(
+    gpu_ids: list[str], visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")  # as an actor without GPUs may have inherited it
+    placement = {"gpu_ids": gpu_ids}
+    process = begin("reports_its_gpus", tmp_path / "left", monkeypatch, fork_server_name, placement)
+    report = process.wait(60)
+    assert report is not None and report.status == visible
+    process.end(graceful=False)
+
+
+class Actor(TrialActor):
+    """An actor outside Ray."""
+
+    def __init__(self, job: Job) -> None:
+        self.setup({"job": job.to_json()})
+
+
+@pytest.fixture
+def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str) -> Any:
+    where = {"node_id": "node-a", "gpu_type": None, "gpu_ids": [], "market": None}
+    monkeypatch.setattr(trial_actor, "_placement", lambda: where)
+    monkeypatch.setattr(trial_actor, "next_process", lambda: ForkedProcess(fork_server_name, PRELOAD))
+    monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:stops_slowly")
+    monkeypatch.setattr(trial_actor, "HEARTBEAT_S", 30.0)
+    actor = Actor(Job(str(tmp_path / "left"), "s", "t", {}, "d"))
+    yield actor
+    actor.cleanup()
+
+
+def test_machine_that_leaves_ends_a_trial_with_its_own_report(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_actor, "HEARTBEAT_S", 5.0)
+    result = actor.step()
+    assert (result["kind"], result["trial_step"], result["grace_s"], result["done"]) == ("progress", 3, 70.0, False)
+    monkeypatch.setattr(trial_actor, "is_leaving", lambda node_id: node_id == "node-a")
+    result = actor.step()  # before the actor falls silent, it says for how long
+    assert (result["kind"], result["silence_s"], result["done"]) == ("progress", 70.0, False)
+    result = actor.step()
+    assert result["done"] and (result["kind"], result["status"]) == ("end", "interrupted")
+    assert result["reason"] == "asked to stop at step 4, with a checkpoint"
+    with pytest.raises(RuntimeError, match="about to be taken away"):
+        actor.reset_config({"job": Job("x", "s", "u", {}, "d").to_json()})
+
+
+def test_kill_of_server_and_waiting_process_costs_no_trial(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:reports_its_gpus")
+    assert actor.step()["status"] == ""  # its process reported that it sees no GPU
+    assert not actor._next.join(0.5)
+    waiting = [process for process in psutil.process_iter() if is_forked_by_this_test(process)]
+    for process in waiting:
+        os.kill(process.pid, signal.SIGKILL)
+    psutil.wait_procs(waiting, timeout=20)
+    actor.reset_config({"job": Job("x", "s", "u", {}, "d").to_json()})
+    assert actor.step()["kind"] == "end"
+
+
+def is_forked_by_this_test(process: psutil.Process) -> bool:
+    """Return whether a process is a fork server, or was forked by one, that this test run has started."""
+    try:
+        command = process.cmdline()
+        return PRELOAD[0] in command and process.environ().get("PYTEST_CURRENT_TEST") == os.environ.get(
+            "PYTEST_CURRENT_TEST"
+        )
+    except psutil.Error:
+        return False
+
+
+def test_job_is_the_same_after_its_transfer() -> None:
     job = Job("s3://b/p", "depth", "ab12", {"model": {"T": 3}, "seed": 2}, "sudoku-1", {"gpu_count": 0.5}, 2, "cd34")
     assert Job.from_json(job.to_json()) == job
 
 
 class Reporting:
-    """A forked process that says how long its checkpoints take."""
+    """A forked process that reports how long a stop takes."""
 
-    def __init__(self, grace_s: float) -> None:
-        self.joined: list[float] = []
-        self._report = TrialReport(4, {}, "progress", grace_s=grace_s)
+    def __init__(self, stop_s: float) -> None:
+        self._report = TrialReport(4, {}, "progress", stop_s=stop_s)
 
-    def run(self, *_: Any) -> None:
-        pass
+    def run(self, *_: Any, **__: Any) -> None: ...
 
     def poll(self, timeout_s: float) -> bool:
         return True
@@ -71,24 +170,9 @@ class Reporting:
     def receive(self) -> TrialReport:
         return self._report
 
-    def send(self, word: str) -> None:
-        pass
 
-    def join(self, timeout_s: float = -1.0) -> bool:
-        self.joined.append(timeout_s)
-        return True
-
-    def kill(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize(("measured_s", "grace_s"), [(0.0, 20.0), (5.0, 20.0), (30.0, 60.0), (300.0, 100.0)])
-def test_time_for_a_last_checkpoint_follows_what_checkpoints_have_taken(measured_s: float, grace_s: float) -> None:
-    child = Reporting(measured_s)
-    process = trial_actor.TrialProcess(child, Job("", "s", "t", {}, "d"))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("measured_s", "grace_s"), [(0.0, 20.0), (4.0, 20.0), (30.0, 70.0), (1000.0, 300.0)])
+def test_grace_is_between_its_limits(measured_s: float, grace_s: float) -> None:
+    process = TrialProcess(Reporting(measured_s), Job("", "s", "t", {}, "d"))  # type: ignore[arg-type]
     process.wait(0.01)
-    process.end(graceful=True)
-    assert child.joined[0] == grace_s
+    assert process.grace_s == grace_s

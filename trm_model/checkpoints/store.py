@@ -27,7 +27,7 @@ from trm_model.checkpoints.table_deltas import Base, join, split
 _KEY = "trm"
 _FORMAT = 1
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
-_OLDER = "Delete this checkpoint of the run; the one before it will be used"
+_OLDER = "Use an earlier checkpoint, or another copy of this one"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {

@@ -35,6 +35,15 @@ Progress = Callable[[int, int], None]
 """(forward passes done, of so many), a pass being one supervision step of one item in one view and rollout."""
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation was asked to stop between two batches. It has no result."""
+
+
+def never() -> bool:
+    """Return False: the `should_stop` of what is not to be interrupted."""
+    return False
+
+
 class _Columns:
     """Collect per-item numbers that arrive batch by batch."""
 
@@ -215,6 +224,7 @@ def evaluate(
     keep_votes: bool = False,
     progress: Progress | None = None,
     ranks: Ranks | None = None,
+    should_stop: Callable[[], bool] = never,
 ) -> EvalResult:
     """Score `weights` (the model's own if None) on a split.
 
@@ -222,8 +232,10 @@ def evaluate(
         seed: of the rollouts' noise.
         keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
         ranks: processes that share the batches; the result is that of one process, in each of them.
+        should_stop: asked after every batch; the answer of the first process counts for all.
 
     Raises:
+        EvaluationStoppedError: `should_stop` became true.
         ConfigError: the split is empty, or there are more votes than views or than trained identifiers.
     """
     check_evaluation(dataset, split, evaluation, trained_augmentations)
@@ -249,8 +261,11 @@ def evaluate(
 
     batches = eval_batches(dataset, split, evaluation.batch_size, max_puzzles=limit, num_augmentations=copies)
     runs = ((batch, rollout) for batch in batches for rollout in range(evaluation.rollouts))
-    for (batch, rollout), answers in (ranks or Ranks()).spread(runs, answer):
+    ranks = ranks or Ranks()
+    for (batch, rollout), answers in ranks.spread(runs, answer):
         tally.add(batch, answers, is_first=rollout == 0)
+        if ranks.broadcast_flag(should_stop()):
+            raise EvaluationStoppedError
     return tally.result(num_steps)
 
 

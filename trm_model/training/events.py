@@ -39,6 +39,18 @@ class Checkpointed:
     step: int
     name: str
     num_bytes: int
+    seconds: float = 0.0
+    """What writing it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFailed:
+    """A checkpoint could not be written. Training continues, and the next one is tried when it is due."""
+
+    step: int
+    reason: str
+    is_out_of_space: bool
+    """Whether a disk or a quota is full, so that the next one cannot be written either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +74,11 @@ class Diverged:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """`should_stop()` became true; a checkpoint at `step` has been written."""
+    """`should_stop()` became true."""
 
     step: int
+    is_saved: bool = True
+    """Whether a checkpoint at `step` has been written; otherwise the run resumes from an earlier one."""
 
 
-Event = Started | Trained | Evaluated | Checkpointed | Finished | Diverged | Interrupted
+Event = Started | Trained | Evaluated | Checkpointed | CheckpointFailed | Finished | Diverged | Interrupted

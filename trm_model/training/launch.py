@@ -30,18 +30,19 @@ import torch.distributed as dist
 
 from trm_data import open_dataset
 from trm_data.errors import ConfigError, UserError
+from trm_data.files import private_folder, remove_abandoned, temporary_name
 from trm_model.checkpoints.store import CheckpointStore
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
+from trm_model.evaluation.evaluate import never
 from trm_model.recursion_file import accept, trusted_source
 from trm_model.training.events import Event
-from trm_model.training.loop import never, train
+from trm_model.training.loop import train
 
 if TYPE_CHECKING:
     from trm_data import Dataset
 
 GO, STOP = "go", "stop"
-_HOST = "127.0.0.1"
 _POLL_S = 0.2
 """Seconds until a stop that is requested between two events is noticed."""
 _ERROR_GRACE_S = 2.0
@@ -62,7 +63,8 @@ class Task:
     checkpoints: CheckpointStore
     rank: int
     world_size: int
-    port: int
+    rendezvous: str
+    """Path of the file by which the processes find each other."""
     recursion: str | None
     """Source of the file that `model.recursion` names."""
 
@@ -122,22 +124,24 @@ class _ProcessGroup:
     """The processes of a run. Leaving the context ends those that still run."""
 
     def __init__(self, config: TrialConfig, dataset: Path, checkpoints: CheckpointStore, processes: int) -> None:
-        # The caller keeps the address book by which the processes find each other, so that no port is guessed.
-        self._book = dist.TCPStore(  # type: ignore[attr-defined]
-            _HOST, 0, processes, is_master=True, wait_for_workers=False
-        )
+        # The processes find each other by a file in a folder of mode 0700. A `TCPStore` listens on all interfaces of
+        # the machine, without authentication.
+        self._rendezvous = private_folder("ranks") / temporary_name()
+        remove_abandoned(self._rendezvous.parent)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
         self._is_stopping = False
         source = None if config.model.recursion is None else trusted_source(config.model.recursion).text
         for rank in range(processes):
-            self._start(Task(config, dataset, checkpoints, rank, processes, self._book.port, source))
+            self._start(Task(config, dataset, checkpoints, rank, processes, str(self._rendezvous), source))
 
     def _start(self, task: Task) -> None:
         ours, theirs = Pipe()
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "GLOO_SOCKET_IFNAME": "lo",  # all on this machine: a name that does not resolve is no obstacle
+            # All are on this machine: no other one may connect, and a host name that does not resolve is no obstacle.
+            "GLOO_SOCKET_IFNAME": "lo",
+            "NCCL_SOCKET_IFNAME": "lo",
         }
         program = f"from trm_model.training.launch import rank_main; rank_main({theirs.fileno()})"
         command = [sys.executable, "-c", program]
@@ -202,6 +206,7 @@ class _ProcessGroup:
                 process.wait()
         for pipe in self._pipes:
             pipe.close()
+        self._rendezvous.unlink(missing_ok=True)
 
 
 def _send(pipe: Connection, message: str) -> None:
@@ -229,7 +234,7 @@ class _Caller:
         while True:
             try:
                 message = self._pipe.recv()
-            except (EOFError, OSError):
+            except BaseException:  # the caller is gone, or this thread cannot hear it any more
                 os._exit(1)
             self._stop.set() if message == STOP else self._go.release()
 
@@ -271,7 +276,7 @@ def _train(task: Task, caller: _Caller) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // task.world_size))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=dist.TCPStore(_HOST, task.port, task.world_size, is_master=False),  # type: ignore[attr-defined]
+        store=dist.FileStore(task.rendezvous, task.world_size),  # type: ignore[attr-defined]
         rank=task.rank,
         world_size=task.world_size,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,24 @@ import torch
 from numpy.typing import NDArray
 
 from trm_data.dataset.loader import first_rows
-from trm_data.errors import ConfigError, UserError, first_line
+from trm_data.errors import ConfigError, UserError, first_line, is_out_of_space
 from trm_model.checkpoints.store import CheckpointStore, RunCheckpoints, name_of
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
 from trm_model.device import resolve_device
-from trm_model.evaluation.evaluate import check_evaluation
+from trm_model.evaluation.evaluate import EvaluationStoppedError, check_evaluation, never
 from trm_model.evaluation.outcomes import EvalResult
-from trm_model.training.events import Checkpointed, Diverged, Evaluated, Event, Finished, Interrupted, Started, Trained
+from trm_model.training.events import (
+    Checkpointed,
+    CheckpointFailed,
+    Diverged,
+    Evaluated,
+    Event,
+    Finished,
+    Interrupted,
+    Started,
+    Trained,
+)
 from trm_model.training.supervision import SUMS
 from trm_model.training.trainer import Trainer
 
@@ -73,6 +84,8 @@ class _Progress:
     best_step: int | None = None
     best_score: float = -1.0
     window: _Window = field(default_factory=_Window)
+    is_evaluation_due: bool = False
+    """Whether the evaluation at the current step is still to be done, because a stop cut it off."""
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> _Progress:
@@ -86,11 +99,6 @@ class OutOfMemoryError(UserError):
 
 class CompileError(UserError):
     """`torch.compile` lacks something on this machine."""
-
-
-def never() -> bool:
-    """Return the `should_stop` of a run that is not to be interrupted."""
-    return False
 
 
 def train(
@@ -125,38 +133,44 @@ def train(
     has_curve = dataset.counts.get("validation", 0) > 0 and _has_answers(dataset, "validation", _curve_puzzles(config))
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
     saved_at, save_s = timer(), 0.0
-    while not trainer.is_done:
+    while not trainer.is_done or progress.is_evaluation_due:
         if trainer.ranks.broadcast_flag(should_stop()):
-            yield _save(trainer, progress, kept)
-            yield Interrupted(trainer.step)
+            yield from _stop(trainer, progress, kept, timer)
             return
-        started, flops = timer(), trainer.flops
-        loss, sums = _step(trainer)
-        seconds = timer() - started
-        if not math.isfinite(loss):
-            yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.describe_last()}")
-            return
-        progress.train_s += seconds
-        progress.window.add(loss, sums, seconds, trainer.flops - flops)
-        is_last = trainer.is_done
-        if trainer.step % runtime.log_every == 0 or is_last:
-            yield Trained(trainer.step, progress.window.means(config.train.batch_size) | _position(trainer, progress))
-            progress.window = _Window()
+        if not progress.is_evaluation_due:
+            if not _advance(trainer, progress, timer):
+                yield Diverged(
+                    trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.describe_last()}"
+                )
+                return
+            if trainer.step % runtime.log_every == 0 or trainer.is_done:
+                means = progress.window.means(config.train.batch_size)
+                yield Trained(trainer.step, means | _position(trainer, progress))
+                progress.window = _Window()
+            is_rung = trainer.step % evaluate_every == 0 or trainer.is_done
+            progress.is_evaluation_due = is_rung and has_curve
         improved = False
-        if has_curve and (trainer.step % evaluate_every == 0 or is_last):
-            metrics = _curve_point(trainer)
+        if progress.is_evaluation_due:
+            try:
+                metrics = _curve_point(trainer, should_stop)
+            except EvaluationStoppedError:  # its checkpoint says that the evaluation is due
+                yield from _stop(trainer, progress, kept, timer)
+                return
+            progress.is_evaluation_due = False
             improved = metrics["exact_accuracy"] > progress.best_score
             if improved:
                 progress.best_step, progress.best_score = trainer.step, metrics["exact_accuracy"]
             yield Evaluated(trainer.step, "validation", metrics | _position(trainer, progress))
         is_due = trainer.ranks.broadcast_flag(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
-        if improved or is_last or is_due:
-            started = timer()
-            saved = _save(trainer, progress, kept)
+        if improved or trainer.is_done or is_due:
+            saved = _save(trainer, progress, kept, timer)
             saved_at = timer()
-            save_s = saved_at - started
+            save_s = saved.seconds if isinstance(saved, Checkpointed) else save_s
             yield saved
-    yield Finished(trainer.step, *_result(trainer, progress, clock))
+    try:
+        yield Finished(trainer.step, *_result(trainer, progress, clock, should_stop))
+    except EvaluationStoppedError:
+        yield from _stop(trainer, progress, kept, timer)
 
 
 def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:
@@ -183,9 +197,29 @@ def _curve_puzzles(config: TrialConfig) -> int | None:
     return config.runtime.evaluate_puzzles or config.evaluation.max_puzzles
 
 
-def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
+def _advance(trainer: Trainer, progress: _Progress, timer: Clock) -> bool:
+    """Train one step. Returns whether its loss is finite."""
+    started, flops = timer(), trainer.flops
+    with _memory_explained(trainer):
+        loss, sums = trainer.train_step()
+    if not math.isfinite(loss):
+        return False
+    seconds = timer() - started
+    progress.train_s += seconds
+    progress.window.add(loss, sums, seconds, trainer.flops - flops)
+    return True
+
+
+@contextmanager
+def _memory_explained(trainer: Trainer) -> Iterator[None]:
+    """Raise a lack of memory, and a compiler that does not work, as errors that say what to do.
+
+    Raises:
+        OutOfMemoryError: with the predicted memory and what was held before.
+        CompileError: `torch.compile` fails.
+    """
     try:
-        return trainer.train_step()
+        yield
     except (MemoryError, RuntimeError) as error:
         if type(error).__module__.startswith(_COMPILER):
             raise CompileError(
@@ -212,33 +246,30 @@ def _step(trainer: Trainer) -> tuple[float, NDArray[np.float64]]:
 
 
 def _lacks_memory(error: Exception) -> bool:
+    """Return whether memory is lacking. torch raises a plain RuntimeError where the allocator of the CPU or a library
+    of CUDA fails."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+        text in str(error) for text in ("DefaultCPUAllocator", "an't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     )
 
 
 def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:
-    position = {
+    return {
         "lr": trainer.learning_rate(trainer.config.optimizer.lr),
         "puzzles_presented": float(trainer.puzzles_presented),
         "train_s": progress.train_s,
     }
-    return position | _energy(trainer)
 
 
-def _energy(trainer: Trainer) -> dict[str, float]:
-    joules = trainer.energy_j()
-    return {} if joules is None else {"energy_j": joules}
-
-
-def _curve_point(trainer: Trainer) -> dict[str, float]:
+def _curve_point(trainer: Trainer, should_stop: Callable[[], bool]) -> dict[str, float]:
     """Return scores of the weights that the evaluation names and, since an average lags, of the raw weights."""
     config = trainer.config
     limit = _curve_puzzles(config)
-    raw = trainer.score("validation", weights="raw", max_puzzles=limit)
-    chosen = raw
-    if config.evaluation.weights == "ema" and config.optimizer.ema_rate:
-        chosen = trainer.score("validation", weights="ema", max_puzzles=limit)
+    with _memory_explained(trainer):
+        raw = trainer.score("validation", weights="raw", max_puzzles=limit, should_stop=should_stop)
+        chosen = raw
+        if config.evaluation.weights == "ema" and config.optimizer.ema_rate:
+            chosen = trainer.score("validation", weights="ema", max_puzzles=limit, should_stop=should_stop)
     return chosen.metrics | {
         "raw_exact_accuracy": raw.metrics["exact_accuracy"],
         "raw_cell_accuracy": raw.metrics["cell_accuracy"],
@@ -246,27 +277,46 @@ def _curve_point(trainer: Trainer) -> dict[str, float]:
     }
 
 
-def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints) -> Checkpointed:
+def _stop(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Iterator[Event]:
+    """Write a last checkpoint, twice if the first try fails."""
+    saved = _save(trainer, progress, kept, timer)
+    if trainer.ranks.broadcast_flag(isinstance(saved, CheckpointFailed) and not saved.is_out_of_space):
+        yield saved
+        saved = _save(trainer, progress, kept, timer)
+    yield saved
+    yield Interrupted(trainer.step, is_saved=isinstance(saved, Checkpointed))
+
+
+def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Checkpointed | CheckpointFailed:
+    started = timer()
     state = trainer.state({"progress": asdict(progress)})  # all processes have a part in it, the first one writes
     if trainer.ranks.rank > 0:
         return Checkpointed(trainer.step, name_of(trainer.step), 0)
-    written = kept.write(state)
-    kept.prune(keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
-    return Checkpointed(trainer.step, written.name, written.num_bytes)
+    try:
+        written = kept.write(state)
+    except (OSError, UserError) as error:  # what fails here is a disk or a storage, and training need not wait for it
+        return CheckpointFailed(trainer.step, f"{type(error).__name__}: {first_line(error)}", is_out_of_space(error))
+    with suppress(OSError, UserError):  # checkpoints that are not deleted now are deleted after the next one
+        kept.prune(keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
+    return Checkpointed(trainer.step, written.name, written.num_bytes, timer() - started)
 
 
-def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _result(
+    trainer: Trainer, progress: _Progress, clock: Clock, should_stop: Callable[[], bool]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Take the final score; return it as plain data, with the files that accompany it."""
     config = trainer.config
     evaluation = config.evaluation
-    score: EvalResult = trainer.score(evaluation.split, weights=evaluation.weights, max_puzzles=evaluation.max_puzzles)
-    further = {
-        f"exact_accuracy@ema={rate}": trainer.score(
-            evaluation.split, weights=str(rate), max_puzzles=evaluation.max_puzzles
-        ).metrics["exact_accuracy"]
-        for rate in config.optimizer.further_ema_rates
-    }
-    files = {"outcomes.arrow": score.arrow(), "gallery.json": trainer.gallery(score)}
+    limits: dict[str, Any] = {"max_puzzles": evaluation.max_puzzles, "should_stop": should_stop}
+    with _memory_explained(trainer):
+        score: EvalResult = trainer.score(evaluation.split, weights=evaluation.weights, **limits)
+        further = {
+            f"exact_accuracy@ema={rate}": trainer.score(evaluation.split, weights=str(rate), **limits).metrics[
+                "exact_accuracy"
+            ]
+            for rate in config.optimizer.further_ema_rates
+        }
+        files = {"outcomes.arrow": score.arrow(), "gallery.json": trainer.gallery(score)}
     result = {
         "split": score.split,
         "items": score.items,
@@ -281,7 +331,6 @@ def _result(trainer: Trainer, progress: _Progress, clock: Clock) -> tuple[dict[s
         "train_s": progress.train_s,
         "ended_s": clock(),
         "per_item": score.per_item,
-        **_energy(trainer),
     }
     if score.tasks:
         result["per_task"] = {f"pass@{k}": score.shares(k).tolist() for k in (1, 2)}

@@ -8,6 +8,7 @@ bit on one CPU with the same number of threads. Shapes: B batch (slots), C grid 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,14 +24,13 @@ from trm_model.config import TrialConfig
 from trm_model.cost import train_flops
 from trm_model.device import DTYPES
 from trm_model.distributed import Ranks
-from trm_model.evaluation.evaluate import evaluate
+from trm_model.evaluation.evaluate import evaluate, never
 from trm_model.evaluation.gallery import gallery
 from trm_model.evaluation.outcomes import EvalResult
 from trm_model.model.halting import Carry, carry_fault, earliest_halt, with_halted, without_halted
 from trm_model.model.precision import choose_products
 from trm_model.model.recursion import Weights, build_model
 from trm_model.training.ema import MovingAverage
-from trm_model.training.energy import EnergyMeter, gpu_uuid
 from trm_model.training.losses import as_targets
 from trm_model.training.optim import FlatParameters, build_optimizer, schedule
 from trm_model.training.supervision import SUMS, supervise
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def _damaged(checkpoint: Checkpoint, what: str) -> CheckpointError:
     return CheckpointError(
         f"the checkpoint at step {checkpoint.step} is damaged: {what}",
-        "Delete this checkpoint of the run; the one before it will be used",
+        "Use an earlier checkpoint, or another copy of this one",
     )
 
 
@@ -94,8 +94,6 @@ class Trainer:
         self.step = 0
         self.puzzles_presented = 0
         self.flops = 0.0
-        self._meter = EnergyMeter(gpu_uuid(device))
-        self._earlier_energy_j = 0.0
         self.carry = self._empty_carry()
         self._halted = np.ones(len(self.slots), np.bool_)
 
@@ -226,24 +224,20 @@ class Trainer:
         for average in self.averages.values():
             average.update(self.flat.vector)
 
-    def energy_j(self) -> float | None:
-        """Joules that the GPUs of all processes have used, earlier attempts included; None where one does not tell.
-
-        All processes must ask at once.
-        """
-        own = self._meter.joules()
-        total = torch.tensor([math.nan if own is None else own], dtype=torch.float64, device=self.device)
-        self.ranks.sum_(total)
-        return None if total.isnan() else self._earlier_energy_j + float(total)
-
     def weights(self, kind: str) -> Weights:
         """By name: `raw`, `ema` (the main average), or a further average by its rate."""
         rate = str(self.config.optimizer.ema_rate) if kind == "ema" else kind
         average = self.averages.get(rate)
         return self.flat.views(self.flat.vector.detach() if average is None else average.vector)
 
-    def score(self, split: str, *, weights: str, max_puzzles: int | None) -> EvalResult:
-        """Evaluate as the configuration says, at the model's own depth."""
+    def score(
+        self, split: str, *, weights: str, max_puzzles: int | None, should_stop: Callable[[], bool] = never
+    ) -> EvalResult:
+        """Evaluate as the configuration says, at the model's own depth.
+
+        Raises:
+            EvaluationStoppedError: `should_stop` became true in the first process.
+        """
         self.model.recursion.set_depth(self.config.model.cycles, self.config.model.latent_steps)
         evaluation = self.config.evaluation.model_copy(update={"max_puzzles": max_puzzles})
         return evaluate(
@@ -256,6 +250,7 @@ class Trainer:
             trained_augmentations=self.config.data.num_augmentations,
             seed=self.config.seed,
             ranks=self.ranks,
+            should_stop=should_stop,
         )
 
     def gallery(self, scored: EvalResult) -> bytes:
@@ -286,7 +281,6 @@ class Trainer:
             "ema_updates": {rate: average.count for rate, average in self.averages.items()},
             "puzzles_presented": self.puzzles_presented,
             "train_flops": self.flops,
-            "energy_j": self.energy_j(),
             "torch": torch.__version__,
         }
         return Checkpoint(tensors, header | extra)
@@ -330,7 +324,6 @@ class Trainer:
         self.step = checkpoint.step
         self.puzzles_presented = int(checkpoint.header["puzzles_presented"])
         self.flops = float(checkpoint.header["train_flops"])
-        self._earlier_energy_j = float(checkpoint.header.get("energy_j") or 0.0)
 
     def _check_same_run(self, checkpoint: Checkpoint) -> None:
         header = checkpoint.header

@@ -1,4 +1,4 @@
-"""`trm baselines`: published results, rows of your own, and language models measured on the same puzzles."""
+"""`trm baselines`: list, check and add published results, and measure language models on the same puzzles."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import BaselinesOption, JsonOption, StorageOption
+from orchestrator.cli.options import INPUT_FILE, BaselinesOption, JsonOption, NewBaselinesOption, StorageOption
 
-app = typer.Typer(help="Published results and language models beside your own runs.", no_args_is_help=True)
+app = typer.Typer(help="Published results, and language models on the puzzles of your own runs.", no_args_is_help=True)
 
 
 @app.command("run-llm")
@@ -43,15 +43,15 @@ def run_llm(
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds to wait for an answer.")] = 600.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries at a question.")] = 6,
     api_key_file: Annotated[
-        Path | None, typer.Option("--api-key-file", help="File with the key; OPENAI_API_KEY if left out.")
+        Path | None, typer.Option("--api-key-file", help="File with the key; OPENAI_API_KEY if left out.", **INPUT_FILE)
     ] = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a language model the puzzles that your own models are scored on, and rank it beside them.
+    """Ask a language model the puzzles that your own models are scored on, and rank it with them.
 
-    Every answer is stored: the same command goes on where it was left, and pays for nothing twice.
+    Every answer is stored: the same command resumes, and pays for nothing twice.
 
     Examples:
 
@@ -61,10 +61,10 @@ def run_llm(
     trm baselines run-llm --endpoint https://api.openai.com/v1 --model gpt-5-mini --benchmark arc-agi-1 --limit 20
     --max-usd 5 --usd-per-mtok-in 0.25 --usd-per-mtok-out 2 --api-key-file key.txt
     """
-    from orchestrator.cli.run_llm import Asked, ask_all
+    from orchestrator.cli.run_llm import LlmOptions, ask_all
     from orchestrator.evaluation.llm.measure import Effort
 
-    asked = Asked(
+    options = LlmOptions(
         endpoint=endpoint,
         model=model,
         benchmark=benchmark,
@@ -80,7 +80,7 @@ def run_llm(
         api_key_file=api_key_file,
         effort=Effort(attempts=attempts, concurrency=concurrency, retries=retries),
     )
-    raise typer.Exit(ask_all(asked, storage, as_json))
+    raise typer.Exit(ask_all(options, storage, as_json))
 
 
 @app.command("list")
@@ -102,8 +102,10 @@ def list_(
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="A CSV in the form of `trm baselines list`.")]) -> None:
-    """Check a file of published rows: every row needs a source, a split and a score that can be.
+def check(
+    file: Annotated[Path, typer.Argument(help="A CSV in the form of `trm baselines list`.", **INPUT_FILE)],
+) -> None:
+    """Check a file of published rows: every row needs a source, a split and a possible score.
 
     Example: trm baselines check my-rows.csv
     """
@@ -139,8 +141,8 @@ def add(
     role: Annotated[str, typer.Option("--role", help="headline, reproduction or ablation.")] = "headline",
     evidence: Annotated[str, typer.Option("--evidence", help="verified, claimed or quoted.")] = "claimed",
     detail: Annotated[str, typer.Option("--detail", help="What to know about it.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of the same row.")] = False,
-    baselines: BaselinesOption = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the same row.")] = False,
+    baselines: NewBaselinesOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Add a published result of your own; `trm leaderboard` ranks it where it can be compared.
@@ -162,21 +164,23 @@ def add(
     row = Baseline.parse(values)
     own = OwnBaselines(open_storage(storage), baselines)
     if not replace and row.key in {known.key for known in load_baselines(None, own.read())}:
-        raise ConfigError(f"{system!r} has this row of {benchmark} already", "Say --replace to change its figures")
+        raise ConfigError(f"{system!r} has this row of {benchmark} already", "Add --replace to change its figures")
     own.put([row])
     out.print(f"{row.system}, {row.benchmark}, {row.split}, {row.metric}: {row.score:g} % in {own.where}")
 
 
 @app.command()
 def update(
-    file: Annotated[Path, typer.Argument(help="The ARC Prize leaderboard's evaluations.json.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="The ARC Prize leaderboard's evaluations.json.", show_default=False, **INPUT_FILE)
+    ],
     date: Annotated[str, typer.Option("--date", help="Day of the export, e.g. 2026-11-22.")],
     write: Annotated[bool, typer.Option("--write", help="Write new and changed rows to your own baselines.")] = False,
-    baselines: BaselinesOption = None,
+    baselines: NewBaselinesOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a newer export of the ARC Prize leaderboard adds, changes and drops; with --write, take it over.
+    """Compare a newer export of the ARC Prize leaderboard with the known rows; with --write, adopt what is new.
 
     Example: trm baselines update evaluations.json --date 2026-11-22
     """

@@ -1,4 +1,4 @@
-"""`trm checkpoint`: look into checkpoints, take over official ones, write them back."""
+"""`trm checkpoint`: show checkpoints, import official ones, export to their format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, DatasetOption, WeightsOption
-from orchestrator.cli.options import JsonOption, RecipeOption, SetOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import (
+    INPUT_FILE,
+    OUTPUT_FILE,
+    JsonOption,
+    RecipeOption,
+    SetOption,
+    StorageOption,
+    TrustOption,
+    trust_recursions,
+)
 
 if TYPE_CHECKING:
     from trm_data.config import DataConfig
@@ -32,9 +41,7 @@ def show(
 
     trm checkpoint show model.safetensors --json
     """
-    from rich.table import Table
-
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import line, out, table
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
 
@@ -44,23 +51,23 @@ def show(
     if as_json:
         print(json.dumps({**facts, "config": loaded.header["config"]}, indent=1))
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
+    rows = table("", "", header=False)
     for name, value in facts.items():
         if value not in (None, [], ""):
-            table.add_row(f"[dim]{name.replace('_', ' ')}[/]", _words(value))
-    out.print(table)
+            rows.add_row(line((name.replace("_", " "), "dim")), _format(value))
+    out.print(rows)
 
 
 @app.command("import")
 def import_(
-    official: Annotated[Path, typer.Argument(help="A file step_<number> of an official TRM or HRM run.")],
-    output: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint file to write.")],
+    official: Annotated[Path, typer.Argument(help="A file step_<number> of an official TRM or HRM run.", **INPUT_FILE)],
+    output: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint file to write.", **OUTPUT_FILE)],
     recipe: RecipeOption = None,
     set_: SetOption = None,
     dataset: DatasetOption = None,
     storage: StorageOption = "runs",
 ) -> None:
-    """Take over an official checkpoint; its settings come from a recipe, or from the all_config.yaml beside it.
+    """Import an official checkpoint; its settings come from a recipe, or from the all_config.yaml next to it.
 
     Nothing in the file is executed. Checkpoints with an embedding per puzzle (ARC) need the dataset that gave the ids.
 
@@ -102,13 +109,15 @@ def import_(
 @app.command()
 def export(
     checkpoint: CheckpointArgument,
-    output: Annotated[Path, typer.Option("--out", "-o", help="File to write; all_config.yaml goes beside it.")],
+    output: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; all_config.yaml goes next to it.", **OUTPUT_FILE)
+    ],
     at: AtOption = "last",
     weights: WeightsOption = "ema",
     trust: TrustOption = None,
     storage: StorageOption = "runs",
 ) -> None:
-    """Write a checkpoint as the official code saves it: a state dict, and the all_config.yaml beside it.
+    """Write a checkpoint as the official code saves it: a state dict, and the all_config.yaml next to it.
 
     Example: trm checkpoint export demo/3f2a91 -o official/step_300
     """
@@ -132,7 +141,7 @@ def _reading(request: dict[str, Any], num_augmentations: int) -> DataConfig:
 
 
 def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What people ask about a checkpoint, as plain data."""
+    """Return what a checkpoint is, as plain data."""
     from trm_model.config import TrialConfig
 
     header = checkpoint.header
@@ -146,7 +155,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "step": checkpoint.step,
         "recipe": config.recipe,
         "model": _model(config),
-        "kind": "weights only" if header.get("weights_only") else "complete: a run can go on from it",
+        "kind": "weights only" if header.get("weights_only") else "complete: a run can resume from it",
         "imported_from": header.get("imported_from"),
         "benchmark": config.data.benchmark,
         "fingerprint": header.get("fingerprint"),
@@ -175,7 +184,7 @@ def _model(config: TrialConfig) -> str:
     return f"{model.variant}, {model.mixer}, width {model.hidden_size}, {model.num_layers} layers, {depth}"
 
 
-def _words(value: object) -> str:
+def _format(value: object) -> str:
     from orchestrator.cli.views.console import num_bytes
 
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""`trm ablate`: what the confirmed runs of one sweep say."""
+"""`trm ablate`: compare the confirmed runs of one sweep with a control."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import StorageOption
+from orchestrator.cli.options import OUTPUT_FILE, StorageOption
 
 
 def ablate(
     sweep: Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)],
     control: Annotated[str, typer.Option("--control", help="Family that the others are compared with.")],
-    html: Annotated[Path | None, typer.Option("--html", help="Also write the page with the forest plot here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write the page with the forest plot here.", **OUTPUT_FILE)
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of a table.")] = False,
     storage: StorageOption = "runs",
 ) -> None:
@@ -22,7 +24,7 @@ def ablate(
 
     Example: trm ablate depth --control "T=1 n=2"
     """
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import line, out
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
     from orchestrator.results.ablation import compare_with_control
@@ -41,8 +43,8 @@ def ablate(
     else:
         out.print(ablation_to_rich(found))
         for effect in found.effects:
-            out.print(f"{effect.name}: {effect.verdict}", markup=False)
+            out.print(f"{effect.name}: {effect.verdict}")
     if html is not None:
         gallery = stored_galleries(store)
         Report(records=records, now=datetime.now(UTC), control=control, gallery=gallery).write(html)
-        out.print(f"page: [bold]{html}[/]")
+        out.print(line("page: ", (str(html), "bold")), soft_wrap=True)

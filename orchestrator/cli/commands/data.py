@@ -1,4 +1,4 @@
-"""`trm data`: what puzzles there are, building them, looking at them, checking them."""
+"""`trm data`: list, build, draw, check and export puzzle datasets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import JsonOption, StorageOption
+from orchestrator.cli.options import INPUT_FOLDER, OUTPUT_FILE, OUTPUT_FOLDER, JsonOption, StorageOption
 
 if TYPE_CHECKING:
     from trm_data import DataRequest, Dataset
 
-app = typer.Typer(help="List, build, look at and check puzzle datasets.", no_args_is_help=True)
+app = typer.Typer(help="List, build, draw, check and export puzzle datasets.", no_args_is_help=True)
 
 BenchmarkArgument = Annotated[str, typer.Argument(help="A benchmark: see `trm data list`.", show_default=False)]
 DatasetArgument = Annotated[
     str, typer.Argument(help="A built dataset's name or folder, or a benchmark with its defaults.", show_default=False)
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to write.")]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to write.", **OUTPUT_FILE)]
 
 
 @app.command("list")
@@ -29,9 +29,7 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
 
     Example: trm data list
     """
-    from rich.table import Table
-
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import out, table
     from orchestrator.records.datasets import local_root
     from orchestrator.storage import open_storage
     from trm_data import list_benchmarks, open_dataset
@@ -42,12 +40,11 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
         rows = [{"name": b.name, "description": b.description, "source": b.source} for b in list_benchmarks()]
         print(json.dumps({"benchmarks": rows, "built": [_row(dataset) for dataset in built]}, indent=1))
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("benchmark", "what it is", "source", "licence"):
-        table.add_column(name, no_wrap=name == "benchmark")
+    known = table("benchmark", "what it is", "source", "licence")
+    known.columns[0].no_wrap = True
     for benchmark in list_benchmarks():
-        table.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
-    out.print(table)
+        known.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
+    out.print(known)
     if built:
         out.print(f"\nbuilt in {root}:")
     for dataset in built:
@@ -92,7 +89,7 @@ def build(
 
 @app.command("import-official")
 def import_official(
-    folder: Annotated[Path, typer.Argument(help="A folder that an official TRM or HRM builder wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that an official TRM or HRM builder wrote.", **INPUT_FOLDER)],
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -136,7 +133,7 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
 
     Example: trm data verify arc-agi-1
     """
-    from orchestrator.cli.views.console import BuildBar, out
+    from orchestrator.cli.views.console import BuildBar, line, out
     from orchestrator.records.datasets import locate
     from orchestrator.storage import open_storage
     from trm_data import open_dataset
@@ -146,7 +143,7 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
         folder = locate(open_storage(storage), dataset, progress)
         problems = check(folder, progress)
     for problem in problems:
-        out.print(f"[red]wrong[/] {problem}")
+        out.print(line(("wrong", "red"), f" {problem}"))
     if problems:
         raise typer.Exit(1)
     out.print(f"{folder.name}: nothing wrong; {_counts(open_dataset(folder))}")
@@ -164,7 +161,7 @@ def fingerprint(dataset: DatasetArgument, storage: StorageOption = "runs") -> No
 @app.command()
 def export(
     dataset: DatasetArgument,
-    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False, **OUTPUT_FOLDER)],
     augmentations: Annotated[int, typer.Option("--augmentations", min=0, help="Augmented copies per puzzle.")] = 0,
     storage: StorageOption = "runs",
 ) -> None:
@@ -182,7 +179,7 @@ def export(
 
 
 def _settings(texts: list[str] | None) -> dict[str, Any]:
-    """`["ids=upstream", "allow_overlaps=a,b"]` as values of a request."""
+    """Parse `["ids=upstream", "allow_overlaps=a,b"]` to values of a request. Raises ConfigError for what is none."""
     from orchestrator.sweep.settings import parse_value
     from trm_data import DataRequest
     from trm_data.errors import ConfigError, nearest
@@ -200,6 +197,7 @@ def _settings(texts: list[str] | None) -> dict[str, Any]:
 
 def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     from orchestrator.cli.views.console import BuildBar, duration, num_bytes, out
+    from orchestrator.errors import command_line
     from orchestrator.records.datasets import provide
     from orchestrator.storage import open_storage
 
@@ -212,8 +210,8 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
         return
     size = sum(file.stat().st_size for file in dataset.path.iterdir())
     out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
-    where = "" if storage == "runs" else f" --storage {storage}"
-    out.print(f"look at one: trm data show {dataset.path.name}{where}")
+    show_one = command_line("data", "show", dataset.path.name, storage=storage)
+    out.print(f"draw one: {show_one}", soft_wrap=True)
 
 
 def _find(name: str, storage: str) -> Dataset:

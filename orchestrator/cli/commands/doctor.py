@@ -1,4 +1,4 @@
-"""`trm doctor`: what this machine has, and the remedy for what is missing."""
+"""`trm doctor`: check this machine and the services that a sweep needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def doctor(
     tracking: Annotated[str | None, typer.Option("--tracking", help="MLflow tracking URI to try.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at versions, devices, memory, disk, storage, cluster and tracker; exit code 1 if something is missing.
+    """Check versions, devices, memory, disk, storage, cluster and tracker; exit code 1 if something is missing.
 
     Examples:
 
@@ -25,19 +25,18 @@ def doctor(
 
     trm doctor --address 10.0.0.5:6379 --storage s3://bucket/trm --tracking http://mlflow:5000
     """
-    from rich.table import Table
-
     from orchestrator.cli.doctor import examine
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import line, out, table
 
     checks = examine(storage, tracking, address)
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=1))
     else:
         styles = {"ok": "green", "warn": "yellow", "fail": "red"}
-        table = Table(box=None, pad_edge=False, show_header=False)
+        rows = table("", "", "", header=False)
         for check in checks:
-            remedy = f"\n[dim]{check.remedy}[/]" if check.remedy and check.status != "ok" else ""
-            table.add_row(f"[{styles[check.status]}]{check.status}[/]", check.name, f"{check.found}{remedy}")
-        out.print(table)
+            remedy = f"\n{check.remedy}" if check.remedy and check.status != "ok" else ""
+            status = line((check.status, styles[check.status]))
+            rows.add_row(status, check.name, line(check.found, (remedy, "dim")))
+        out.print(rows)
     raise typer.Exit(1 if any(check.status == "fail" for check in checks) else 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, DatasetOption
-from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_recursions
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.checkpoints import Scored
@@ -42,7 +42,9 @@ def evaluate(
         int | None, typer.Option("--seed", min=0, help="Of the noise; the trial's own if left out.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    output: Annotated[Path | None, typer.Option("--out", help="Folder for per-item outcomes and submissions.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", help="Folder for per-item outcomes and submissions.", **OUTPUT_FOLDER)
+    ] = None,
     trust: TrustOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,

@@ -1,4 +1,4 @@
-"""`trm leaderboard`: own confirmed results beside published ones."""
+"""`trm leaderboard`: rank own confirmed results with published ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import BaselinesOption, StorageOption
+from orchestrator.cli.options import OUTPUT_FILE, BaselinesOption, StorageOption
 
 
 def leaderboard(
@@ -16,7 +16,8 @@ def leaderboard(
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.")
+        Path | None,
+        typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.", **OUTPUT_FILE),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
     gco2_per_kwh: Annotated[
@@ -26,7 +27,7 @@ def leaderboard(
     baselines: BaselinesOption = None,
     storage: StorageOption = "runs",
 ) -> None:
-    """Show own confirmed results beside published HRM, TRM and LLM results, one table per benchmark and split.
+    """Show own confirmed results next to published HRM, TRM and LLM results, one table per benchmark and split.
 
     Examples:
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.options import StorageOption
-from trm_data.errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.storage import Storage
     from orchestrator.tracking.notifications import Event, Target
 
 TargetsOption = Annotated[
@@ -73,28 +70,6 @@ def deliver(targets: Sequence[Target], event: Event) -> None:
     from orchestrator.cli.views.console import err
     from orchestrator.tracking.notifications import send
 
-    err.print(event.text, markup=False)
+    err.print(event.text)
     for problem in send(targets, event):
-        err.print(f"not delivered: {problem}", style="yellow", markup=False)
-
-
-@contextmanager
-def notified(storage: Storage, sweep: str, texts: Sequence[str] | None) -> Iterator[None]:
-    """Send to the targets how what is inside ended: complete, stopped, out of budget, or failed.
-
-    Raises:
-        NotifyError: a target is neither an address nor a program; nothing has been started then.
-    """
-    from orchestrator.tracking.notifications import Event, end_event, parse_targets
-
-    targets = parse_targets(texts or [])
-    if not targets:
-        yield
-        return
-    try:
-        yield
-    except Exception as error:
-        deliver(targets, Event("failed", sweep, f"sweep {sweep}: failed: {' '.join(str(error).split())}"))
-        raise
-    with suppress(UserError):  # the storage cannot be read: the sweep itself has reported that
-        deliver(targets, end_event(storage, sweep))
+        err.print(f"not delivered: {problem}", style="yellow")

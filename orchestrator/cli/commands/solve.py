@@ -1,8 +1,9 @@
-"""`trm solve` and `trm export`: a trained model at work on a puzzle, and as a program for elsewhere."""
+"""`trm solve`: solve a puzzle with a trained model; `trm export`: write a model for other runtimes."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, WeightsOption
-from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption, TrustOption, trust_recursions
+from trm_data.errors import DataError
 
 if TYPE_CHECKING:
     from trm_model.evaluation.solve import Solved
@@ -26,7 +28,9 @@ def solve(
     ],
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="D: supervision steps at most.")] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also show the answer after each supervision step.")] = False,
-    picture: Annotated[Path | None, typer.Option("--out", "-o", help="Draw it: .png, or .gif with every step.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Draw it: .png, or .gif with every step.", **OUTPUT_FILE)
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="ARC: the task to answer as, by name; found by its pairs if left out.")
     ] = None,
@@ -74,33 +78,40 @@ def solve(
 
 
 def _text(puzzle: str) -> str:
-    if puzzle == "-":
-        return sys.stdin.read()
-    is_name = len(puzzle) <= _LONGEST_NAME and "\n" not in puzzle
-    return Path(puzzle).read_text() if is_name and Path(puzzle).is_file() else puzzle
+    """Return the puzzle itself, or the text of the file that is named. Raises DataError for what is no text."""
+    where = "standard input" if puzzle == "-" else puzzle
+    try:
+        if puzzle == "-":
+            return sys.stdin.read()
+        is_name = len(os.fsencode(puzzle)) <= _LONGEST_NAME and "\n" not in puzzle
+        if not is_name or not Path(puzzle).exists():
+            return puzzle
+        return Path(puzzle).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read {where}: {error.strerror or error}", "Name a file with a puzzle") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{where} is no text", "A puzzle is a line of digits, a maze, or an ARC task as JSON") from None
 
 
 def _show(one: Solved, steps: bool) -> None:
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import line, out
 
-    verdicts = {True: "[green]valid[/]", False: "[red]not valid[/]", None: "cannot be checked"}
+    verdicts = {True: ("valid", "green"), False: ("not valid", "red"), None: ("cannot be checked", "default")}
     solution = one.solution
     if steps:
         for number, (answer, sure) in enumerate(zip(solution.answers, solution.confidences, strict=True), 1):
-            out.print(f"[dim]step {number}, halting score {sure:.3f}[/]")
+            out.print(f"step {number}, halting score {sure:.3f}", style="dim")
             print("\n".join(one.rows(answer)))
     word = "step" if len(solution.answers) == 1 else "steps"
-    out.print(
-        f"{verdicts[one.is_valid]} after {len(solution.answers)} supervision {word}, "
-        f"confidence {solution.confidence:.3f}"
-    )
+    after = f" after {len(solution.answers)} supervision {word}, confidence {solution.confidence:.3f}"
+    out.print(line(verdicts[one.is_valid], after))
     if not steps:
         print("\n".join(one.rows(solution.answer)))
 
 
 def export(
     checkpoint: CheckpointArgument,
-    output: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="File to write.", **OUTPUT_FILE)],
     format_: Annotated[str, typer.Option("--format", help="onnx, or torch (a torch.export program).")] = "onnx",
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="D: a loop of so many supervision steps; one step if left out.")

@@ -1,10 +1,10 @@
-"""`trm sweep`: plan, run, resume, watch and stop sweeps."""
+"""`trm sweep`: plan, run, watch, stop and change sweeps."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from orchestrator.cli.commands.notify import TargetsOption
 from orchestrator.cli.commands.sweep_export import export
 from orchestrator.cli.commands.sweep_lifecycle import NameArgument
 from orchestrator.cli.options import (
+    OUTPUT_FILE,
     CpusOption,
     FileArgument,
     GpuOption,
@@ -44,8 +45,9 @@ from orchestrator.cli.run_options import (
     ReuseOption,
     ShareOption,
     TrackingOption,
-    drive,
-    run_options,
+    budget,
+    check_preference,
+    run_and_show,
 )
 
 app = typer.Typer(help="Plan, run, watch, stop, resume, extend and tidy up sweeps.", no_args_is_help=True)
@@ -66,11 +68,13 @@ def plan(
     storage: StorageOption = "runs",
     address: AddressOption = None,
     region: Annotated[
-        str | None, typer.Option("--region", help="AWS region whose quotas are asked, e.g. us-east-1.")
+        str | None, typer.Option("--region", help="AWS region whose quotas are checked, e.g. us-east-1.")
     ] = None,
     max_concurrent: ConcurrentOption = None,
     share_gpus: ShareOption = False,
-    to: Annotated[Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.", **OUTPUT_FILE)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a sweep would do and cost. Starts nothing.
@@ -85,33 +89,30 @@ def plan(
 
     trm sweep run plan.jsonl
     """
+    from orchestrator.api.plan import plan as estimate_sweep
     from orchestrator.cli.views.plan import show_plan
-    from orchestrator.execution.ray_cluster import check_cluster
     from orchestrator.resources.aws import shortfalls
-    from orchestrator.resources.estimate import estimate, machines_needed
-    from orchestrator.storage import open_storage
+    from orchestrator.resources.estimate import machines_needed
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
     from trm_data.files import write_atomic
 
     sweep = make_sweep(
-        file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
-        gpu=gpu, cpus=cpus,
+        file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
+        name=name, gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    nodes = None
-    if address is not None:
-        nodes = check_cluster(address).nodes
-    found = estimate(sweep, open_storage(storage), max_concurrent, nodes, share_gpus)
+    found = estimate_sweep(sweep, storage, address=address, max_concurrent=max_concurrent, share_gpus=share_gpus)
     lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
     if to is not None:
         write_atomic(to, dump_plan(sweep, fingerprint))
     if as_json:
         print(json.dumps({**found.plain(), "lacking_quotas": lacking}, indent=1))
     else:
-        show_plan(sweep, found, lacking)
+        show_plan(sweep, found, storage, lacking)
 
 
-@app.command()
+@app.command("resume")
+@app.command("run")
 def run(
     file: FileArgument = None,
     recipe: RecipeOption = None,
@@ -141,7 +142,9 @@ def run(
     tracking: TrackingOption = None,
     notify: TargetsOption = None,
 ) -> None:
-    """Run a sweep, or go on with it: the same command twice runs nothing twice.
+    """Run a sweep, or resume it: the same command twice runs nothing twice. `run` and `resume` are the same command.
+
+    Finished trials stay, unfinished ones resume from their checkpoints.
 
     Examples:
 
@@ -150,60 +153,31 @@ def run(
     trm sweep run --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 2 --max-steps 50
 
     trm sweep run sweeps/demo.py --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100' --max-usd 50
-    """
-    trust_recursions(trust)
-    sweep = make_sweep(
-        file, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps, name=name,
-        gpu=gpu, cpus=cpus,
-    )  # fmt: skip
-    options = run_options(
-        address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
-        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
-    )  # fmt: skip
-    drive(sweep, storage, tracking, notify, options)
-
-
-@app.command()
-def resume(
-    name: NameArgument,
-    storage: StorageOption = "runs",
-    address: AddressOption = None,
-    max_concurrent: ConcurrentOption = None,
-    max_gpus: MaxGpusOption = None,
-    prefer: PreferOption = "cost",
-    share_gpus: ShareOption = False,
-    canary: CanaryOption = None,
-    reuse: ReuseOption = False,
-    max_failures: MaxFailuresOption = 5,
-    retries: RetriesOption = 0,
-    trust: TrustOption = None,
-    max_trials: MaxTrialsOption = None,
-    max_gpu_hours: MaxGpuHoursOption = None,
-    max_usd: MaxUsdOption = None,
-    max_hours: MaxHoursOption = None,
-    tracking: TrackingOption = None,
-    notify: TargetsOption = None,
-) -> None:
-    """Go on with a sweep from its records: finished trials stay, unfinished ones go on from their checkpoints.
-
-    Examples:
-
-    trm sweep resume demo
 
     trm sweep resume demo --max-trials 40 --max-hours 2
     """
-    from orchestrator.records.index import load_definition
-    from orchestrator.storage import open_storage
+    from orchestrator.api.inputs import is_file_name
 
     trust_recursions(trust)
-    options = run_options(
-        address=address, max_concurrent=max_concurrent, max_gpus=max_gpus, prefer=prefer, share_gpus=share_gpus,
-        canary=canary, reuse=reuse, max_failures=max_failures, retries=retries, trials=max_trials,
-        gpu_hours=max_gpu_hours, usd=max_usd, wall_hours=max_hours,
+    sweep = make_sweep(
+        file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
+        name=name, gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    sweep = load_definition(open_storage(storage), name)
-    drive(sweep, storage, tracking, notify, {**options, "is_stored": True})
+    check_preference(prefer)
+    options = {
+        "address": address,
+        "max_concurrent": max_concurrent,
+        "max_gpus": max_gpus,
+        "prefer": prefer,
+        "share_gpus": share_gpus,
+        "canary": canary,
+        "reuse": reuse,
+        "max_failures": max_failures or None,
+        "retries": retries,
+        "is_stored": file is not None and not is_file_name(file),
+        "budget": budget(max_trials, max_gpu_hours, max_usd, max_hours),
+    }
+    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options))
 
 
 @app.command()
@@ -220,37 +194,37 @@ def status(
 
     trm sweep status demo --json
     """
+    from orchestrator.api.status import status as state_of
     from orchestrator.cli.views.status import show_damaged, show_sweep, show_sweeps, summary
-    from orchestrator.records.index import load_definition, load_definitions, sweep_folder
-    from orchestrator.records.reader import read_sweep
+    from orchestrator.records.index import load_definitions
     from orchestrator.storage import open_storage
-    from orchestrator.storage.lease import driver_of
 
     store = open_storage(storage)
-    definitions, unreadable = ([load_definition(store, name)], []) if name is not None else load_definitions(store)
-    show_damaged(unreadable)
-    found: list[dict[str, Any]] = []
-    for definition in definitions:
-        records, damaged = read_sweep(store, definition.name)
-        driver = driver_of(sweep_folder(store, definition.name))
-        found.append({**summary(definition, records, driver), "damaged": [each._asdict() for each in damaged]})
-        show_damaged(damaged)
-        if name is not None and not as_json:
-            show_sweep(definition, records, driver)
+    if name is not None:
+        state = state_of(store, name)
+        show_damaged(state.damaged)
+        if as_json:
+            print(json.dumps(summary(state), indent=1))
+        else:
+            show_sweep(state, store.url)
+        return
+    definitions, unreadable = load_definitions(store)
+    states = [state_of(store, definition.name) for definition in definitions]
+    show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
     if as_json:
-        print(json.dumps(found[0] if name is not None else found, indent=1))
-    elif name is None:
-        show_sweeps(found, store.url)
+        print(json.dumps([summary(state) for state in states], indent=1))
+    else:
+        show_sweeps(states, store.url)
 
 
 @app.command()
 def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
-    """Ask a running sweep to stop cleanly, wherever its driver is; `trm sweep resume` goes on.
+    """Ask a running sweep to stop cleanly, wherever its driver is; `trm sweep resume` resumes it.
 
     Example: trm sweep stop demo
     """
     from orchestrator.cli.views.console import out
-    from orchestrator.errors import SweepError
+    from orchestrator.errors import SweepError, command_line
     from orchestrator.records.index import load_definition, request_stop, sweep_folder
     from orchestrator.storage import open_storage
     from orchestrator.storage.lease import driver_of
@@ -260,7 +234,10 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
     folder = sweep_folder(store, name)
     driver = driver_of(folder)
     if driver is None:
-        raise SweepError(f"sweep {name!r} is not running", f"See it with `trm sweep status {name}`")
+        raise SweepError(
+            f"sweep {name!r} is not running",
+            f"See it with `{command_line('sweep', 'status', name, storage=store.url)}`",
+        )
     request_stop(folder)
     out.print(f"asked process {driver['pid']} on {driver['host']} to stop; its trials write a last checkpoint")
 

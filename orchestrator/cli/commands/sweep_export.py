@@ -1,4 +1,4 @@
-"""`trm sweep export`: results as a file."""
+"""`trm sweep export`: write results as a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.commands.sweep_lifecycle import NameArgument
-from orchestrator.cli.options import StorageOption
+from orchestrator.cli.options import OUTPUT_FILE, StorageOption
 from orchestrator.errors import SweepError
 from trm_data.errors import nearest
 
@@ -18,7 +18,9 @@ from trm_data.errors import nearest
 def export(
     name: NameArgument,
     kind: Annotated[str, typer.Option("--format", help="csv, json, latex or parquet.")] = "csv",
-    to: Annotated[Path | None, typer.Option("--out", help="File to write; standard output if left out.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="File to write; standard output if left out.", **OUTPUT_FILE)
+    ] = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Write the trials of a sweep as a table: CSV, JSON and Parquet with every setting, LaTeX with one row per family.

@@ -1,4 +1,4 @@
-"""`trm sweep extend|retry|watch|logs|prune|watchdog`: what a sweep that exists can be told, and asked."""
+"""`trm sweep extend|retry|watch|logs|prune|watchdog`: commands on a recorded sweep."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import JsonOption, SeedsOption, StorageOption, VaryOption, assignments
-from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption
-from orchestrator.errors import SweepError
-from orchestrator.resources.usage import Budget
+from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, budget
+from orchestrator.errors import SweepError, command_line
 
 NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
 TrialsArgument = Annotated[
@@ -28,7 +27,7 @@ def extend(
 ) -> None:
     """Give a sweep more trials, seeds, values or steps. What is recorded stays; `trm sweep resume` runs what is new.
 
-    Longer trials go on from the last checkpoints of the shorter ones where the learning rate does not depend on the
+    Longer trials continue from the last checkpoints of the shorter ones where the learning rate does not depend on the
     number of steps, and equal runs from scratch.
 
     Examples:
@@ -39,21 +38,28 @@ def extend(
 
     trm sweep extend depth --max-steps 4000
     """
-    from orchestrator.cli.views.console import out
-    from orchestrator.records.extend import Extension
+    from orchestrator.cli.views.console import line, out
+    from orchestrator.records.extend import Extension, extended
     from orchestrator.records.extend import extend as extend_sweep
+    from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
 
     values = {path: tuple(found) for path, found in assignments(vary, "--vary").items()}
     store = open_storage(storage)
-    extend_sweep(store, name, Extension(trials=trials, seeds=seeds, max_steps=max_steps, vary=values))
-    out.print(f"sweep [bold]{name}[/] is extended. Run what is new: [bold]{resume_words(name, store.url)}[/]")
+    more = Extension(trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
+    recorded = load_definition(store, name)
+    if extended(recorded, more).definition() == recorded.definition():
+        out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
+        return
+    extend_sweep(store, name, more)
+    resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
+    out.print(line("sweep ", (name, "bold"), " is extended. Run what is new: ", resume), soft_wrap=True)
 
 
 def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOption = "runs") -> None:
-    """Give failed trials another chance; `trm sweep resume` runs them, from their last checkpoints.
+    """Mark failed trials to be run again; `trm sweep resume` runs them, from their last checkpoints.
 
-    Without ids: all that failed, diverged or ran out of memory. A trial that was stopped early goes on if it is named,
+    Without ids: all that failed, diverged or ran out of memory. A trial that was stopped early runs on if it is named,
     and is not stopped again.
 
     Examples:
@@ -62,7 +68,7 @@ def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOpt
 
     trm sweep retry demo 3f9a0c1b2d4e
     """
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import line, out
     from orchestrator.records.extend import retry as retry_trials
     from orchestrator.storage import open_storage
 
@@ -71,9 +77,10 @@ def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOpt
     for record in chosen:
         out.print(f"{record.trial_id} {record.family} seed {record.config.seed}: was {record.status}, {record.reason}")
     if not chosen:
-        out.print(f"no trial of {name} has failed. A stopped one goes on if it is named")
+        out.print(f"no trial of {name} has failed. A stopped one runs on if it is named")
         return
-    out.print(f"{len(chosen)} trials go again. Run them: [bold]{resume_words(name, store.url)}[/]")
+    resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
+    out.print(line(f"{len(chosen)} trials will run again. Run them: ", resume), soft_wrap=True)
 
 
 def watch(name: NameArgument, storage: StorageOption = "runs") -> None:
@@ -90,11 +97,11 @@ def watch(name: NameArgument, storage: StorageOption = "runs") -> None:
 def logs(
     name: NameArgument,
     trials: TrialsArgument = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the sweep is over.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for new events until the sweep ends.")] = False,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what happened, in order: starts, evaluations, stops and why, ends, tracebacks.
+    """Print the events in order: starts, evaluations, early stops with their reasons, ends, tracebacks.
 
     Examples:
 
@@ -115,7 +122,7 @@ def prune(
     name: Annotated[str | None, typer.Argument(help="Name of a sweep.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="All sweeps of the storage together.")] = False,
     keep_bytes: Annotated[str, typer.Option("--keep-bytes", help="Checkpoints that may stay: 2GB, 500MB.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -149,7 +156,7 @@ def prune(
     verb = "would be freed" if dry_run else "freed"
     out.print(f"{num_bytes(freed)} {verb} in {len(done.deleted)} checkpoints, {num_bytes(done.kept_bytes)} stay")
     if done.kept_bytes > keep:
-        out.print(f"more than {num_bytes(keep)}: the rest is needed to go on, or belongs to a running sweep")
+        out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or belongs to a running sweep")
 
 
 def watchdog(
@@ -176,14 +183,8 @@ def watchdog(
     from orchestrator.cli.views.console import out
     from orchestrator.execution.watchdog import guard
 
-    limits = {"trials": max_trials, "gpu_hours": max_gpu_hours, "usd": max_usd, "wall_hours": max_hours}
-    out.print(guard(storage, name, Budget.parse(limits, "budget"), terminate, region))
-
-
-def resume_words(name: str, url: str) -> str:
-    """The command that goes on with a sweep."""
-    where = "" if url.rstrip("/").endswith("/runs") else f" --storage {url}"
-    return f"trm sweep resume {name}{where}"
+    limits = budget(max_trials, max_gpu_hours, max_usd, max_hours)
+    out.print(guard(storage, name, limits, terminate, region))
 
 
 COMMANDS = (extend, retry, watch, logs, prune, watchdog)

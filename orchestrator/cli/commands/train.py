@@ -1,4 +1,4 @@
-"""`trm train`: one configuration on this machine; `trm recipes`: what there is."""
+"""`trm train`: train one configuration on this machine; `trm recipes`: list the named configurations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def train(
     set_: SetOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
     max_steps: MaxStepsOption = None,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="That share every batch: one per GPU.")] = 1,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that share every batch: one per GPU.")
+    ] = 1,
     storage: StorageOption = "runs",
     show_config: ShowOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one configuration here and score it; the same command again goes on from the last checkpoint.
+    """Train one configuration on this machine and score it; the same command again resumes from the last checkpoint.
 
     Examples:
 
@@ -41,9 +43,10 @@ def train(
     if show_config:
         print(json.dumps(config.plain(), indent=1))
         return
-    from orchestrator.cli.train_here import train_here
+    from orchestrator.api.train import train as train_config
+    from orchestrator.cli.views.train import TrainView, show_outcome
 
-    raise typer.Exit(train_here(config, storage, as_json, processes))
+    raise typer.Exit(show_outcome(train_config(config, storage, processes, [TrainView()]), as_json))
 
 
 def recipes(as_json: JsonOption = False) -> None:
@@ -51,9 +54,7 @@ def recipes(as_json: JsonOption = False) -> None:
 
     Example: trm recipes
     """
-    from rich.table import Table
-
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import out, table
     from trm_model.recipes import RECIPES
 
     described = {
@@ -62,9 +63,7 @@ def recipes(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(described, indent=1))
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("recipe")
-    table.add_column("what it is")
+    rows = table("recipe", "what it is")
     for name, text in described.items():
-        table.add_row(name, text)
-    out.print(table)
+        rows.add_row(name, text)
+    out.print(rows)

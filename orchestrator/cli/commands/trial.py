@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
-app = typer.Typer(help="Look at one trial, or run it again.", no_args_is_help=True)
+app = typer.Typer(help="Show one trial, or run it again.", no_args_is_help=True)
 
 TrialArgument = Annotated[
     str, typer.Argument(help="A trial's id, how it begins, or SWEEP/TRIAL.", metavar="ID", show_default=False)
@@ -51,8 +51,13 @@ def reproduce(
 
     trm trial reproduce demo/3f9a --tolerance 0.01
     """
-    from orchestrator.cli.reproduce import reproduce_trial
+    from orchestrator.api.callbacks import open_callbacks
+    from orchestrator.api.reproduce import reproduce as run_again
+    from orchestrator.cli.views.reproduce import show_reproduction
+    from orchestrator.cli.views.train import TrainView
     from orchestrator.storage import open_storage
 
     trust_recursions(trust)
-    raise typer.Exit(reproduce_trial(open_storage(storage), trial, tolerance, as_json))
+    with open_callbacks([TrainView()]) as events:
+        found = run_again(open_storage(storage), trial, events)
+    raise typer.Exit(show_reproduction(found, tolerance, as_json))

@@ -23,7 +23,7 @@ LIMIT_S = 2.7
 def examine(
     storage_url: str, tracking_uri: str | None = None, address: str | None = None, limit_s: float = LIMIT_S
 ) -> list[Check]:
-    """Look at this machine and at the services named; None leaves one out. Never raises for what it finds."""
+    """Check this machine and the named services; None leaves one out. Never raises for what it finds."""
     jobs: list[tuple[str, Callable[[], Sequence[Check]]]] = [*MACHINE_CHECKS]
     jobs.append(("disk", lambda: disk(storage_url)))
     jobs.append(("storage", lambda: storage(storage_url)))

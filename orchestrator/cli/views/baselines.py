@@ -1,12 +1,10 @@
-"""What `trm baselines update` found."""
+"""Show what `trm baselines update` found."""
 
 from __future__ import annotations
 
 import json
 
-from rich.markup import escape
-
-from orchestrator.cli.views.console import out
+from orchestrator.cli.views.console import line, out
 from orchestrator.results.baselines import Baseline
 from orchestrator.results.baselines.arc_prize import Update
 
@@ -15,7 +13,7 @@ _SHOWN = 20
 
 
 def show_update(update: Update, written_to: str, as_json: bool) -> None:
-    """New, changed and gone rows; `written_to` is empty after a look only."""
+    """Print new, changed and removed rows; `written_to` is empty where nothing was written."""
     if as_json:
         changed = [{"before": before.plain(), "after": after.plain()} for before, after in update.changed]
         rows = {"new": [row.plain() for row in update.new], "gone": [row.plain() for row in update.gone]}
@@ -27,19 +25,19 @@ def show_update(update: Update, written_to: str, as_json: bool) -> None:
     _list("gone", [_name(row) for row in update.gone])
     out.print(f"{update.unchanged} unchanged, {update.ignored} on test sets that are no benchmark here")
     if update.new:
-        out.print("[dim]look at kind and protocol of new rows: the export does not say what is an ensemble[/]")
+        out.print("check kind and protocol of new rows: the export does not say what is an ensemble", style="dim")
     if written_to:
         out.print(f"written to {written_to}; rows that are gone stay as they were, with their date")
     elif update.rows:
         out.print("nothing is written without --write")
 
 
-def _list(word: str, lines: list[str]) -> None:
-    out.print(f"[bold]{len(lines)} {word}[/]")
-    for line in lines[:_SHOWN]:
-        out.print(f"  {escape(line)}")
-    if len(lines) > _SHOWN:
-        out.print(f"  and {len(lines) - _SHOWN} more")
+def _list(word: str, rows: list[str]) -> None:
+    out.print(line((f"{len(rows)} {word}", "bold")))
+    for row in rows[:_SHOWN]:
+        out.print(f"  {row}")
+    if len(rows) > _SHOWN:
+        out.print(f"  and {len(rows) - _SHOWN} more")
 
 
 def _name(row: Baseline) -> str:
@@ -49,10 +47,7 @@ def _name(row: Baseline) -> str:
 def _change(before: Baseline, after: Baseline) -> str:
     words = [f"{before.score:g} -> {after.score:g} %"] if before.score != after.score else []
     if before.cost_per_task_usd != after.cost_per_task_usd:
-        costs = (
-            "unknown" if cost is None else f"${cost:g}" for cost in (before.cost_per_task_usd, after.cost_per_task_usd)
-        )
-        words.append(" -> ".join(costs) + " a task")
+        words.append(f"{_cost(before)} -> {_cost(after)} a task")
     return ", ".join(words)
 
 

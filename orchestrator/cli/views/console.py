@@ -1,19 +1,34 @@
-"""What people see while they wait: one style for every command, plain lines where there is no terminal."""
+"""Print to the terminal: one style for every command, plain lines where the output is no terminal.
+
+Nothing that is printed is read as markup: a name, a path or an error may hold `[/x]`, a terminal escape or a broken
+character. Style is given next to the text:
+
+    out.print(line("sweep ", (name, "bold"), " is complete"))
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.api.terminal import SafeConsole
 
 PLAIN_WIDTH = 120
 """Columns where the output is a file or a pipe, which have no width of their own."""
 
 
-def _console(stderr: bool) -> Console:
-    found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+def line(*parts: str | tuple[str, str]) -> Text:
+    """Return one text of plain parts and of (part, style) pairs; no part is read as markup."""
+    return Text.assemble(*parts)
+
+
+def _console(stderr: bool) -> SafeConsole:
+    console = SafeConsole(stderr=stderr)
+    return console if console.is_terminal else SafeConsole(stderr=stderr, width=PLAIN_WIDTH)
 
 
 out = _console(stderr=False)
@@ -22,13 +37,21 @@ err = _console(stderr=True)
 """Progress and remarks: `trm ... --json | jq` stays clean."""
 
 
+def table(*columns: str, right: Iterable[str] = (), header: bool = True) -> Table:
+    """Return an empty table in the style of all commands; columns named in `right` are aligned to the right."""
+    made = Table(box=None, pad_edge=False, show_header=header, header_style="dim")
+    for name in columns:
+        made.add_column(name, justify="right" if name in set(right) else "left")
+    return made
+
+
 def bar() -> Progress:
-    """A progress bar on standard error; it draws nothing where that is not a terminal."""
+    """Return a progress bar on standard error; it draws nothing where that is not a terminal."""
     return Progress(
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=32),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=err,
@@ -38,7 +61,7 @@ def bar() -> Progress:
 
 
 class BuildBar:
-    """`progress` of a dataset build: a bar per stage."""
+    """Show the progress of a dataset build: a bar per stage."""
 
     def __init__(self) -> None:
         self._bar = bar()
@@ -52,6 +75,7 @@ class BuildBar:
         self._bar.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Update the bar of one stage, as `trm_data.build` calls it."""
         task = self._tasks.get(stage)
         if task is None:
             task = self._tasks[stage] = self._bar.add_task(stage, total=max(total, 1), note="")
@@ -59,7 +83,7 @@ class BuildBar:
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    """Format seconds as `45 s`, `3 min 20 s`, `2 h 5 min` or `3 d 4 h`."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -71,7 +95,7 @@ def duration(seconds: float) -> str:
 
 
 def num_bytes(count: float) -> str:
-    """`3.2 MB`, in powers of 1,000."""
+    """Format a number of bytes as `3.2 MB`, in powers of 1,000."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -80,10 +104,10 @@ def num_bytes(count: float) -> str:
 
 
 def clock_of(time_s: float) -> str:
-    """A moment, as date and time of day."""
+    """Format a moment as date and time of day."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
 
 
 def clock() -> str:
-    """The time of day, for plain lines."""
+    """Return the time of day, for plain lines."""
     return time.strftime("%H:%M:%S")

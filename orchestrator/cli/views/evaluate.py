@@ -1,4 +1,4 @@
-"""What `trm eval` shows and writes."""
+"""Show and write what `trm eval` measures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
+from rich.text import Text
 
-from orchestrator.cli.views.console import bar, duration, out
+from orchestrator.cli.views.console import bar, duration, line, out, table
 from orchestrator.evaluation.checkpoints import Scored
 from orchestrator.results.stats import Interval
 from trm_data import Dataset
@@ -19,7 +19,7 @@ _NAMES |= {"task_pass@2": "whole tasks @2 %"}
 
 
 class Bar:
-    """A progress bar over cells; its length is that of the cell at hand."""
+    """Show a progress bar over cells."""
 
     def __init__(self, total: int) -> None:
         self._bar = bar()
@@ -34,43 +34,40 @@ class Bar:
         self._bar.stop()
 
     def update(self, label: str, done: int, total: int) -> None:
-        """Told by `score`."""
+        """Move the bar, as `score` calls it."""
         self._bar.update(self._task, completed=self._finished + done / total, note=label)
         self._finished += done == total
 
 
 def show(rows: Sequence[Scored], dataset: Dataset) -> None:
-    """One row per cell and checkpoint; 95 % intervals in brackets."""
+    """Print one row per cell and checkpoint; 95 % intervals in brackets."""
     several = len({row.checkpoint for row in rows}) > 1
     shown = [name for name in _NAMES if any(row.metric(name) is not None for row in rows)]
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("")
-    if several:
-        table.add_column("checkpoint")
+    found = table("", *(["checkpoint"] if several else []))
     for heading in (*(_NAMES[name] for name in shown), "cells %", "steps", "time", "FLOPs"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        found.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         names = [row.cell.label, row.checkpoint] if several else [row.cell.label]
         steps, cells = row.metric("halting_steps"), row.metric("cell_accuracy")
         numbers = [_percent(row.metric(name), row.interval(name)) for name in shown]
-        numbers += [_percent(cells, None), "" if steps is None else f"{steps:.1f}"]
-        table.add_row(*names, *numbers, duration(row.seconds), f"{row.flops:.2e}")
+        numbers += [_percent(cells, None), Text("" if steps is None else f"{steps:.1f}")]
+        found.add_row(*names, *numbers, duration(row.seconds), f"{row.flops:.2e}")
     first = rows[0].result
-    out.print(table)
-    out.print(f"[dim]{first.items:,} {first.split} items of {dataset.path.name}; 95 % intervals over them[/]")
+    out.print(found)
+    out.print(f"{first.items:,} {first.split} items of {dataset.path.name}; 95 % intervals over them", style="dim")
     if first.unscored:
         out.print(f"{first.unscored:,} items have no known answer: they are in no score")
 
 
-def _percent(value: float | None, interval: Interval | None) -> str:
+def _percent(value: float | None, interval: Interval | None) -> Text:
     if value is None:
-        return ""
-    around = "" if interval is None else f" [dim]\\[{100 * interval.low:.1f}, {100 * interval.high:.1f}][/]"
-    return f"{100 * value:.1f}{around}"
+        return Text()
+    around = "" if interval is None else f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return line(f"{100 * value:.1f}", (around, "dim"))
 
 
 def write_files(rows: Sequence[Scored], folder: Path, several: bool) -> None:
-    """All rows so far as `evaluation.json`; of the newest, the outcomes per item and, for ARC, the submission."""
+    """Write all rows so far as `evaluation.json`, and the newest row's outcomes per item and, for ARC, submission."""
     write_atomic(folder / "evaluation.json", json.dumps([row.plain() for row in rows], indent=1).encode())
     newest = rows[-1]
     name = f"{newest.cell.label} {newest.checkpoint}" if several else newest.cell.label

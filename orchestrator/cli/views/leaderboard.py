@@ -1,13 +1,12 @@
-"""The body of `trm leaderboard`."""
+"""Show the leaderboard: the body of `trm leaderboard`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.markup import escape
-
-from orchestrator.cli.views.console import out
+from orchestrator.cli.views.console import line, out
+from orchestrator.errors import command_line
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusals, select
@@ -38,7 +37,7 @@ def show(
     own_rows: Path | None,
     gco2_per_kwh: float | None,
 ) -> None:
-    """Tables on standard output, and the page as a file."""
+    """Print tables, and write the page as a file."""
     if text_format not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
     storage = open_storage(url)
@@ -54,7 +53,7 @@ def show(
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    page = f"page: [bold]{escape(str(path))}[/]"
+    page = line("page: ", (str(path), "bold"))
     try:
         write_storage_page(
             storage, path, records=records, baselines=baselines, measured=measured, grid=_grid(gco2_per_kwh)
@@ -63,24 +62,26 @@ def show(
         if html is not None:
             raise
         # Nobody asked for the page: a storage that can only be read still has its tables.
-        page = f"the page is not written: {escape(str(error))}"
+        page = line(f"the page is not written: {error}")
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
     if benchmark is None:
         names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
-        out.print(f"every published row: trm leaderboard BENCHMARK, with {names}", style="dim")
+        every = command_line("leaderboard", "BENCHMARK", storage=storage.url)
+        out.print(f"every published row: {every} (BENCHMARK is one of {names})", style="dim")
     if not any(table.has_own for table in tables):
-        out.print("no own confirmed results here yet: run a sweep, e.g. trm sweep run sweeps/demo.py\n")
+        example = command_line("sweep", "run", "sweeps/demo.py", storage=storage.url)
+        out.print(f"no own confirmed results in this storage yet: run a sweep, for example {example}\n")
     refused = refusals(records)
     if refused:
-        words = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
-        out.print(f"not ranked: {words}", style="dim")
-    out.print(page)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+        out.print(f"not ranked: {reasons}", style="dim")
+    out.print(page, soft_wrap=True)
 
 
 def _headlines(tables: Sequence[Table]) -> list[Table]:
-    """The fullest published table of every benchmark, cut to TRM's kin and the paper's rivals."""
+    """Return the fullest published table of every benchmark, cut to TRM's relatives and the paper's rivals."""
     fullest: dict[str, Table] = {}
     for table in tables:
         if not table.has_measured and len(table.entries) > len(getattr(fullest.get(table.benchmark), "entries", ())):
@@ -89,7 +90,7 @@ def _headlines(tables: Sequence[Table]) -> list[Table]:
 
 
 def _grid(gco2_per_kwh: float | None) -> Grid | None:
-    """The user's own figure, the world's, or none for 0."""
+    """Return the user's own figure, the world's, or none for 0."""
     if gco2_per_kwh is None:
         return WORLD_GRID
     return Grid(gco2_per_kwh, "as given") if gco2_per_kwh else None

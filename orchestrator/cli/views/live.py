@@ -1,22 +1,24 @@
-"""A sweep while it runs: a table that redraws itself on a terminal, plain lines elsewhere."""
+"""Show a sweep while it runs: a table that redraws itself on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.live import Live as RichLive
-from rich.markup import escape
+from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.views.console import BuildBar, clock, duration, err, out
-from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+from orchestrator.api.callbacks import Callback
+from orchestrator.cli.views.console import BuildBar, clock, duration, err, line, out, table
+from orchestrator.cli.views.status import format_counts
+from orchestrator.errors import command_line
+from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
-from orchestrator.storage import Storage
+from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.address import shown_address
 from orchestrator.sweep.definition import Sweep
 
@@ -32,100 +34,104 @@ STYLES = {
 EXPLAINED = {Status.STOPPED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
 
 
-class Live(Callback):
-    """Shows a running sweep."""
+class LiveView(Callback):
+    """Show the running trials of a sweep, and a line for each that ends."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
+    def __init__(self) -> None:
         self._started_s = time.monotonic()
         self._plain_s = 0.0
         self._stack = contextlib.ExitStack()
         self._build: BuildBar | None = None
-        self._live: RichLive | None = None
+        self._live: Live | None = None
 
-    def __enter__(self) -> Live:
-        self._stack.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Remove the live table."""
         self._stack.close()
+        self._live = None
 
     def on_build(self, stage: str, done: int, total: int) -> None:
+        """Show how far a dataset is built."""
         if self._build is None:
             self._build = self._stack.enter_context(BuildBar())
         self._build(stage, done, total)
 
     def on_sweep_start(self, snapshot: SweepSnapshot) -> None:
-        self._stack.close()  # the build is over
+        """Print how many trials there are, and open the live table."""
+        self._stack.close()  # the bars of the build
         total, slots = snapshot.progress.planned, snapshot.slots
         at_once = f"up to {min(slots, total)} at once" if slots > 1 else "one at a time"
-        err.print(f"sweep [bold]{self._sweep.name}[/]: {total} trials, {at_once}. Ctrl-C stops cleanly.")
+        err.print(line("sweep ", (snapshot.name, "bold"), f": {total} trials, {at_once}. Ctrl-C stops cleanly."))
         if err.is_terminal:
-            self._live = self._stack.enter_context(RichLive(console=err, refresh_per_second=4, transient=True))
+            self._live = self._stack.enter_context(Live(console=err, refresh_per_second=4, transient=True))
 
     def on_progress(self, snapshot: SweepSnapshot) -> None:
+        """Redraw the table; without a terminal, print the running trials every quarter of a minute."""
         if self._live is not None:
             self._live.update(self._table(snapshot))
         elif time.monotonic() - self._plain_s > PLAIN_EVERY_S:
             self._plain_s = time.monotonic()
             for trial in snapshot.running:
-                err.print(f"{clock()}        {_words(trial)}", markup=False)
+                err.print(f"{clock()}        {_described(trial)}")
 
     def on_trial_end(self, trial: TrialSnapshot, progress: SweepProgress) -> None:
-        style = STYLES.get(trial.status, "default")
-        reason = f" ({trial.reason})" if trial.reason and trial.status in EXPLAINED else ""
-        text = escape(f"{_words(trial)}{reason}")
-        err.print(f"{clock()} {progress.done:3}/{progress.planned} [{style}]{trial.status:<11}[/] {text}")
+        """Print one line: how the trial ended, and why."""
+        status = (f"{trial.status:<11}", STYLES.get(trial.status, "default"))
+        reason = f" ({' '.join(trial.reason.split())})" if trial.reason and trial.status in EXPLAINED else ""
+        count = f"{progress.done:3}/{progress.planned}"
+        err.print(line(f"{clock()} {count} ", status, f" {_described(trial)}{reason}"))
 
     def on_message(self, text: str) -> None:
-        err.print(f"{clock()} {text}", markup=False)
+        """Print one line."""
+        err.print(f"{clock()} {text}")
 
     def _table(self, snapshot: SweepSnapshot) -> RenderableType:
-        table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
-        for name, justify in (("stage", "left"), ("trial", "left"), ("step", "right"), ("", "left")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        table.add_column(self._sweep.metric.replace("_", " "), justify="right")
+        metric = snapshot.metric.replace("_", " ")
+        rows = table("stage", "trial", "step", "", metric, right=("step", metric))
         for trial in snapshot.running:
             shown = "-" if trial.value is None else f"{100 * trial.value:.1f} %"
-            name = escape(f"{trial.family}  seed {trial.seed}")
+            name = f"{trial.family}  seed {trial.seed}"
             bar = ProgressBar(trial.max_steps, trial.step, width=20)
-            table.add_row(trial.stage, name, f"{trial.step}/{trial.max_steps}", bar, shown)
+            rows.add_row(trial.stage, name, f"{trial.step}/{trial.max_steps}", bar, shown)
         spent = duration(time.monotonic() - self._started_s)
-        return Group(table, Text(f"{snapshot.progress}, {spent}", style="dim"))
+        return Group(rows, Text(f"{snapshot.progress}, {spent}", style="dim"))
 
 
-def _words(trial: TrialSnapshot) -> str:
+def _described(trial: TrialSnapshot) -> str:
     value = "" if trial.value is None else f"  {100 * trial.value:5.1f} % exact"
     return f"{trial.stage:<7} {trial.family}  seed {trial.seed}  step {trial.step}/{trial.max_steps}{value}"
 
 
-def closing_words(sweep: Sweep, storage: Storage, ran: SweepOutcome, tracking: str | None) -> None:
-    """Print what came out, and what to do next."""
-    snapshot, progress = ran.snapshot, ran.snapshot.progress
-    shown = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in snapshot.counts.items())
-    where = "" if storage.url.rstrip("/").endswith("/runs") else f" --storage {storage.url}"
-    resume, retry = f"trm sweep resume {sweep.name}{where}", f"trm sweep retry {sweep.name}{where}"
-    if ran.status is not SweepStatus.COMPLETE:
-        reason = f" ({ran.reason})" if ran.reason else ""
+def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> None:
+    """Print what came out, and the command that comes next."""
+    for text in _outcome_lines(sweep, storage, outcome, tracking):
+        out.print(text, soft_wrap=True)
+
+
+def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> Iterator[str]:
+    snapshot, progress = outcome.snapshot, outcome.snapshot.progress
+    counts = format_counts(snapshot.counts) or "no trial"
+    resume = command_line("sweep", "resume", sweep.name, storage=storage.url)
+    retry = command_line("sweep", "retry", sweep.name, storage=storage.url)
+    if outcome.status is not SweepStatus.COMPLETE:
+        reason = f" ({outcome.reason})" if outcome.reason else ""
         left = f"{progress.left} of {progress.planned} trials are left"
-        out.print(f"\n{ran.status}{reason}: {shown or 'no trial'}; {left}.", markup=False, soft_wrap=True)
-        if ran.status is SweepStatus.FAILING:
-            out.print(f"Fix it, then: {retry} && {resume}; --max-failures 0 never stops", markup=False, soft_wrap=True)
-        elif ran.status is SweepStatus.OUT_OF_BUDGET:
-            out.print(f"Continue with a larger limit: {resume} --max-...", markup=False, soft_wrap=True)
+        yield f"\n{outcome.status}{reason}: {counts}; {left}."
+        if outcome.status is SweepStatus.FAILING:
+            yield f"Fix it, then: {retry} && {resume}"
+            yield "--max-failures 0 never stops for failures"
+        elif outcome.status is SweepStatus.OUT_OF_BUDGET:
+            yield f"Resume with a larger limit: {resume} --max-..."
         else:
-            out.print(f"Continue with: {resume}", markup=False, soft_wrap=True)
+            yield f"Resume with: {resume}"
         return
     failed = f", but {progress.failed} failed: {retry}" if progress.failed else ""
-    out.print(f"\nsweep {sweep.name} is complete{failed}: {shown}.", markup=False, soft_wrap=True)
+    yield f"\nsweep {sweep.name} is complete{failed}: {counts}."
     if snapshot.is_exhausted:
-        explored = sum(trial.stage == "explore" for trial in snapshot.trials)
-        out.print(f"the space holds only {explored} configurations")
-    if ran.best is not None and ran.best.value is not None:
+        yield f"the space holds only {sum(trial.stage == 'explore' for trial in snapshot.trials)} configurations"
+    if outcome.best is not None and outcome.best.value is not None:
         metric = sweep.metric.replace("_", " ")
-        out.print(
-            f"best explored: {ran.best.family} ({100 * ran.best.value:.1f} % {metric} on validation)", markup=False
-        )
+        yield f"best explored: {outcome.best.family} ({100 * outcome.best.value:.1f} % {metric} on validation)"
     if tracking:
-        out.print(f"MLflow: mlflow ui --backend-store-uri {shown_address(tracking)}", markup=False)
-    out.print(f"Compare: [bold]trm leaderboard{where}[/]")
+        is_local = tracking.startswith("sqlite:") and isinstance(storage, LocalStorage)
+        yield f"MLflow: {command_line('ui', storage=storage.url) if is_local else shown_address(tracking)}"
+    yield f"Compare: {command_line('leaderboard', storage=storage.url)}"

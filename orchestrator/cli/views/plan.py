@@ -1,12 +1,11 @@
-"""A plan, for people."""
+"""Show a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
-from orchestrator.cli.views.console import duration, num_bytes, out
+from orchestrator.cli.views.console import duration, line, num_bytes, out, table
+from orchestrator.errors import command_line
 from orchestrator.resources.estimate import CellEstimate, Estimate
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Uniform
@@ -15,10 +14,10 @@ from orchestrator.sweep.settings import short_name
 MOST_ROWS = 16
 
 
-def show_plan(sweep: Sweep, plan: Estimate, lacking: Sequence[str] = ()) -> None:
-    """Cells, seeds, steps, time, money, what would not fit, what has to be built, and what the cloud lacks."""
+def show_plan(sweep: Sweep, plan: Estimate, storage: str, lacking: Sequence[str] = ()) -> None:
+    """Print cells, seeds, steps, time, cost, what would not fit, what has to be built, and what the cloud lacks."""
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
-    out.print(f"[bold]{plan.name}[/] ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}")
+    out.print(line((plan.name, "bold"), f" ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}"))
     _show_datasets(plan)
     if sweep.kind == "search":
         out.print(f"space: {'; '.join(_axis(path, domain) for path, domain in sweep.space.items())}")
@@ -30,9 +29,10 @@ def show_plan(sweep: Sweep, plan: Estimate, lacking: Sequence[str] = ()) -> None
         f"{num_bytes(plan.checkpoint_bytes)} of checkpoints"
     )
     _show_time(plan)
-    for line in lacking:
-        out.print(f"[yellow]quota[/] {line}")
-    out.print(f"\nnothing was started. Run it: trm sweep run ... (then `trm sweep status {plan.name}`)")
+    for text in lacking:
+        out.print(line(("quota", "yellow"), f" {text}"))
+    status = command_line("sweep", "status", plan.name, storage=storage)
+    out.print(f"\nnothing was started. Run it: trm sweep run ... (then `{status}`)", soft_wrap=True)
 
 
 def _show_datasets(plan: Estimate) -> None:
@@ -44,14 +44,11 @@ def _show_datasets(plan: Estimate) -> None:
 
 
 def _show_cells(sweep: Sweep, plan: Estimate) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("cell", no_wrap=True)
-    for name in ("seeds", "steps", "PFLOP", "memory", "checkpoint"):
-        table.add_column(name, justify="right")
-    table.add_column("does not fit")
+    numbers = ("seeds", "steps", "PFLOP", "memory", "checkpoint")
+    rows = table("cell", *numbers, "does not fit", right=numbers)
     for cell in plan.cells[:MOST_ROWS]:
-        table.add_row(*_row(sweep, cell))
-    out.print(table)
+        rows.add_row(*_row(sweep, cell))
+    out.print(rows)
     if plan.num_cells > MOST_ROWS:
         which = "all of them: --json"
         if plan.num_cells > len(plan.cells):
@@ -64,14 +61,14 @@ def _show_time(plan: Estimate) -> None:
     if plan.wall_s is None:
         out.print("estimated time: not known before the first trial")
     else:
-        out.print(f"estimated time: [bold]{most}{duration(plan.wall_s)}[/], {_sure(plan.wall_spread)}")
+        out.print(line("estimated time: ", (most + duration(plan.wall_s), "bold"), f", {_spread(plan.wall_spread)}"))
     for cost in plan.costs:
         hours = "" if cost.device_hours is None else f"{cost.device_hours:.3g} device hours, "
         usd = "" if cost.usd is None else f"${cost.usd:,.2f} on demand, "
         out.print(f"  {cost.device}: {hours}{usd}{cost.basis}", style="dim")
 
 
-def _sure(spread: float) -> str:
+def _spread(spread: float) -> str:
     return f"give or take {100 * spread:.0f} %" if spread < 1 else f"or {1 + spread:.0f} times less or more"
 
 
@@ -95,7 +92,7 @@ def _axis(path: str, domain: Choice | Uniform) -> str:
 
 
 def _misfits(plan: Estimate) -> str:
-    """Each cell with what it needs, and what the devices have."""
+    """Name each cell that does not fit with what it needs, and what the devices have."""
     found = [cell for cell in plan.cells if cell.does_not_fit]
     if not found:
         return "nothing"

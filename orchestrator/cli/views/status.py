@@ -1,44 +1,51 @@
-"""Sweeps at rest, from their records."""
+"""Show how far sweeps are, from their records."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.views.console import duration, err, out
+from orchestrator.api.status import SweepState
+from orchestrator.cli.views.console import duration, err, line, out, table
+from orchestrator.errors import command_line
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
-from orchestrator.sweep.definition import Sweep
 
 
-def summary(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> dict[str, Any]:
-    """For a script: counts by status, the driver, and a row per trial."""
+def summary(state: SweepState) -> dict[str, Any]:
+    """Return the state as plain data, for a script: counts by status, total and rest, the driver, a row per trial."""
     return {
-        "name": sweep.name,
-        "kind": sweep.kind,
-        "driver": driver,
-        "counts": {str(status): count for status, count in _counts(records, driver).items() if count},
-        "trials": [_row(sweep, record, driver) for record in records],
+        "name": state.sweep.name,
+        "kind": state.sweep.kind,
+        "driver": state.driver,
+        "counts": {str(status): count for status, count in state.counts.items()},
+        "planned": state.progress.planned,
+        "done": state.progress.done,
+        "failed": state.progress.failed,
+        "left": state.progress.left,
+        "trials": [_row(state, record) for record in state.trials],
+        "damaged": [each._asdict() for each in state.damaged],
     }
 
 
-def _row(sweep: Sweep, record: TrialRecord, driver: dict[str, Any] | None) -> dict[str, Any]:
-    curve = record.curve(sweep.metric)
-    value = record.result.metrics.get(sweep.metric) if record.result else curve[-1][1] if curve else None
+def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
+    metric = state.sweep.metric
+    curve = record.curve(metric)
+    value = record.result.metrics.get(metric) if record.result else curve[-1][1] if curve else None
     last = record.attempts[-1] if record.attempts else None
     return {
         "trial_id": record.trial_id,
         "stage": record.stage,
         "family": record.family,
         "seed": record.config.seed,
-        "status": str(_shown(record, driver)),
+        "status": str(state.status_of(record)),
         "step": record.step,
         "max_steps": record.config.train.max_steps,
-        sweep.metric: value,
+        metric: value,
         "split": record.result.split if record.result else "validation",
         "attempts": len(record.attempts),
         "host": last.start.host if last else None,
@@ -47,47 +54,56 @@ def _row(sweep: Sweep, record: TrialRecord, driver: dict[str, Any] | None) -> di
     }
 
 
-def _shown(record: TrialRecord, driver: dict[str, Any] | None) -> Status:
-    """Without a living driver nothing runs: an attempt without an end was cut off."""
-    return Status.INTERRUPTED if record.status is Status.RUNNING and driver is None else record.status
+def show_sweep(state: SweepState, storage: str) -> None:
+    """Print one sweep: a row per trial, the best first, and the command that comes next."""
+    out.print(sweep_view(state))
+    name = state.sweep.name
+    if state.driver is None and not state.progress.is_complete:
+        out.print(f"Resume it: {command_line('sweep', 'resume', name, storage=storage)}", soft_wrap=True)
+    elif state.driver is None and state.progress.failed:
+        out.print(
+            f"Try the failed trials again: {command_line('sweep', 'retry', name, storage=storage)}", soft_wrap=True
+        )
 
 
-def _counts(records: list[TrialRecord], driver: dict[str, Any] | None) -> dict[Status, int]:
-    shown = [_shown(record, driver) for record in records]
-    return {status: shown.count(status) for status in Status}
-
-
-def show_sweep(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> None:
-    """One sweep: a row per trial, the best first."""
-    out.print(sweep_view(sweep, records, driver))
-
-
-def sweep_view(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> RenderableType:
-    """Who runs it, a row per trial, and the counts."""
+def sweep_view(state: SweepState) -> RenderableType:
+    """Return who runs the sweep, a row per trial, and the counts."""
+    driver = state.driver
     where = f"runs as process {driver['pid']} on {driver['host']}" if driver else "is not running"
-    spent = sum(a.end.train_s for r in records for a in r.attempts[-1:] if a.end)
-    counts = ", ".join(f"{count} {status}" for status, count in _counts(records, driver).items() if count)
+    spent = sum(a.end.train_s for r in state.trials for a in r.attempts[-1:] if a.end)
     return Group(
-        Text.from_markup(f"[bold]{sweep.name}[/] ({sweep.kind}) {where}"),
-        _table(sweep, records, driver),
-        Text(f"{counts or 'no trials yet'}; {duration(spent)} of training"),
+        line((state.sweep.name, "bold"), f" ({state.sweep.kind}) {where}"),
+        _table(state),
+        Text(f"{progress(state)}; {duration(spent)} of training"),
     )
 
 
-def _table(sweep: Sweep, records: list[TrialRecord], driver: dict[str, Any] | None) -> Table:
-    rows = [_row(sweep, record, driver) for record in records]
-    rows.sort(key=lambda row: (row["stage"], -(row[sweep.metric] if row[sweep.metric] is not None else -1)))
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    right = {"seed", "step", sweep.metric}
-    for name in ("trial", "stage", "configuration", "seed", "status", "step", sweep.metric, "on"):
-        table.add_column(name.replace("_", " "), justify="right" if name in right else "left")
+def progress(state: SweepState) -> str:
+    """Format how far a sweep is: `2 of 4 trials done, 1 failed (1 finished, 1 failed, 1 running)`."""
+    counts = format_counts(state.counts)
+    return f"{state.progress} ({counts})" if counts else str(state.progress)
+
+
+def format_counts(counts: Mapping[Status, int]) -> str:
+    """Format counts as `3 finished, 1 out of memory`."""
+    return ", ".join(f"{count} {str(status).replace('_', ' ')}" for status, count in counts.items() if count)
+
+
+def _table(state: SweepState) -> Table:
+    metric = state.sweep.metric
+    rows = [_row(state, record) for record in state.trials]
+    rows.sort(key=lambda row: (row["stage"], -(row[metric] if row[metric] is not None else -1)))
+    shown = metric.replace("_", " ")
+    found = table(
+        "trial", "stage", "configuration", "seed", "status", "step", shown, "on", right=("seed", "step", shown)
+    )
     for row in rows:
-        value = "-" if row[sweep.metric] is None else f"{100 * row[sweep.metric]:.1f} %"
-        table.add_row(
+        value = "-" if row[metric] is None else f"{100 * row[metric]:.1f} %"
+        found.add_row(
             row["trial_id"], row["stage"], row["family"], str(row["seed"]), row["status"],
-            f"{row['step']}/{row['max_steps']}", value, row["split"] if row[sweep.metric] is not None else "",
+            f"{row['step']}/{row['max_steps']}", value, row["split"] if row[metric] is not None else "",
         )  # fmt: skip
-    return table
+    return found
 
 
 def show_damaged(damaged: Sequence[Damaged]) -> None:
@@ -95,18 +111,17 @@ def show_damaged(damaged: Sequence[Damaged]) -> None:
     if damaged:
         err.print(f"{len(damaged)} unreadable file{'s' if len(damaged) > 1 else ''} skipped:", style="yellow")
     for each in damaged:
-        err.print(f"  {each}", style="yellow", markup=False, soft_wrap=True)
+        err.print(f"  {each}", style="yellow", soft_wrap=True)
 
 
-def show_sweeps(found: list[dict[str, Any]], url: str) -> None:
-    """All sweeps of a storage, a line each."""
-    if not found:
-        out.print(f"no sweeps in {url} yet. Start one: trm sweep run --recipe sudoku-mini --vary T=1,2 --max-steps 50")
+def show_sweeps(states: Sequence[SweepState], storage: str) -> None:
+    """Print all sweeps of a storage, a line each."""
+    if not states:
+        words = ("sweep", "run", "--recipe", "sudoku-mini", "--vary", "T=1,2", "--max-steps", "50")
+        out.print(f"no sweeps in {storage} yet. Start one: {command_line(*words, storage=storage)}", soft_wrap=True)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("sweep", "kind", "state", "trials"):
-        table.add_column(name)
-    for each in found:
-        counts = ", ".join(f"{count} {status}" for status, count in each["counts"].items())
-        table.add_row(each["name"], each["kind"], "running" if each["driver"] else "at rest", counts or "none")
-    out.print(table)
+    found = table("sweep", "kind", "state", "trials")
+    for state in states:
+        at = "running" if state.driver else "complete" if state.progress.is_complete else "stopped"
+        found.add_row(state.sweep.name, state.sweep.kind, at, progress(state))
+    out.print(found)

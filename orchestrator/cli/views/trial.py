@@ -1,4 +1,4 @@
-"""The body of `trm trial show`."""
+"""Show one trial: the body of `trm trial show`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.views.console import clock_of, duration, out
@@ -24,7 +23,7 @@ WIDTH = 40
 
 
 def show_trial(storage: Storage, address: str, as_json: bool) -> None:
-    """Print one trial. Raises SweepError if there is none, or several that begin so."""
+    """Print one trial. Raises SweepError if there is none, or several whose ids begin so."""
     record = find_trial(storage, address)
     sweep = find_definition(storage, record.sweep)
     found = described(record, sweep)
@@ -35,16 +34,16 @@ def show_trial(storage: Storage, address: str, as_json: bool) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _lines(record, found):
-        table.add_row(name, escape(text))
+        table.add_row(name, text)
     out.print(table)
     for event in trial_events([record]):
-        out.print(f"{clock_of(event.time_s)} {escape(event.text)}", soft_wrap=True)
+        out.print(f"{clock_of(event.time_s)} {event.text}", soft_wrap=True)
         if event.detail:
-            out.print(escape(event.detail.rstrip()), style="dim", soft_wrap=True)
+            out.print(event.detail.rstrip(), style="dim", soft_wrap=True)
 
 
 def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
-    """For a script: identity, state, differences from the sweep's base, curve, attempts, result."""
+    """Return plain data for a script: identity, state, differences from the sweep's base, curve, attempts, result."""
     result = record.result and {key: value for key, value in record.result.plain().items() if key != "per_item"}
     return {
         "trial_id": record.trial_id,
@@ -71,13 +70,13 @@ def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
 def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("trial", f"{record.trial_id} of {record.sweep} ({record.stage})"),
-        ("what", f"{record.family}, seed {record.config.seed}, {record.dataset.benchmark}"),
+        ("configuration", f"{record.family}, seed {record.config.seed}, {record.dataset.benchmark}"),
         ("status", f"{record.status} at step {record.step}/{record.config.train.max_steps}"),
     ]
     if record.reason:
-        lines.append(("why", record.reason))
+        lines.append(("reason", record.reason))
     if record.origin:
-        lines.append(("origin", _origin_words(record.origin)))
+        lines.append(("origin", _format_origin(record.origin)))
     lines += [("" if index else "differs from base", text) for index, text in enumerate(found["differs_from_base"])]
     for split in ("train", "validation"):
         curve = record.curve("exact_accuracy", split)
@@ -90,14 +89,14 @@ def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _origin_words(origin: Origin) -> str:
+def _format_origin(origin: Origin) -> str:
     if origin.kind == "reused":
-        return f"taken over from sweep {origin.sweep}: nothing was run again"
-    return f"goes on from trial {origin.trial_id}, which had fewer steps"
+        return f"reused from sweep {origin.sweep}: nothing was run again"
+    return f"continues trial {origin.trial_id}, which had fewer steps"
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
-    """A curve in one line, from its lowest to its highest value; a longer one is thinned out."""
+    """Return a curve as one line of blocks, from its lowest to its highest value; a longer one is thinned out."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return ""

@@ -1,4 +1,4 @@
-"""One question over HTTP to whatever speaks OpenAI's chat protocol.
+"""Send one question over HTTP to an endpoint with OpenAI's chat protocol.
 
 The client library's own retries are off: what a try may have cost has to be known for each of them.
 """
@@ -18,39 +18,39 @@ if TYPE_CHECKING:
 
 CONNECT_S = 20.0
 _MESSAGE_LENGTH = 200
-"""Characters of a server's own words in an error line."""
+"""Most characters of a server's message in an error line."""
 
 
 class EndpointError(UserError):
-    """An endpoint that will not answer, however often it is asked."""
+    """An endpoint that retries cannot help: a wrong address, a refused key, an unknown model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, whatever it says."""
+    """A completed response."""
 
     text: str
     finish: str
-    """`stop`, `length` where it was cut off, or what else the endpoint calls it."""
+    """`stop`, `length` if it was cut off, or another reason of the endpoint."""
     tokens_in: int
     tokens_out: int
     estimated: bool
-    """Whether the endpoint did not count the tokens: then they are the most that they can be."""
+    """Whether the endpoint did not report the tokens; then they are upper bounds."""
     model: str
-    """What the endpoint says that it ran."""
+    """The model that the endpoint reports."""
     seconds: float
 
 
-class TryAgain(Exception):
-    """A try without a reply; the next one may have more luck."""
+class RetryableError(Exception):
+    """A request without a reply that may succeed when it is repeated."""
 
     def __init__(self, reason: str, kind: Literal["busy", "lost", "garbage", "unreachable"], wait_s: float = 0.0):
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
-        """busy: told to come back. lost: sent, and no reply. garbage: a reply that is none. unreachable: not sent."""
+        """busy: rate limit. lost: sent, no reply. garbage: not a valid reply. unreachable: not sent."""
         self.wait_s = wait_s
-        """The shortest wait that the endpoint asks for."""
+        """Shortest wait that the endpoint requests."""
 
     @property
     def may_have_cost(self) -> bool:
@@ -60,7 +60,7 @@ class TryAgain(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What shapes an answer beside the question."""
+    """Parameters of a request other than the question."""
 
     model: str
     max_tokens: int
@@ -83,14 +83,14 @@ class Endpoint:
         )
 
     def close(self) -> None:
-        """Drop every connection, those under way too."""
+        """Close every connection, open requests included."""
         self._client.close()
 
     def ask(self, question: str) -> Reply:
         """Send one question and wait for the reply.
 
         Raises:
-            TryAgain: no reply this time.
+            RetryableError: no reply this time.
             EndpointError: there will never be one.
         """
         started = time.monotonic()
@@ -103,10 +103,10 @@ class Endpoint:
             raise self._refusal(error) from None
         except self._openai.APITimeoutError as error:
             sent = "connect" not in type(error.__cause__).__name__.lower()
-            raise TryAgain("no reply in time", "lost" if sent else "unreachable") from None
+            raise RetryableError("no reply in time", "lost" if sent else "unreachable") from None
         except self._openai.APIConnectionError as error:
             sent = "connect" not in type(error.__cause__).__name__.lower()
-            raise TryAgain(first_line(error.__cause__ or error), "lost" if sent else "unreachable") from None
+            raise RetryableError(first_line(error.__cause__ or error), "lost" if sent else "unreachable") from None
         return self._read(body, question, time.monotonic() - started)
 
     def _post(self, question: str) -> str:
@@ -123,10 +123,12 @@ class Endpoint:
     def _refusal(self, error: openai.APIStatusError) -> Exception:
         status, words = error.status_code, _message_of(error.response.text)
         if status == 429 and "insufficient_quota" not in error.response.text:
-            return TryAgain(f"rate limit: {words}", "busy", _retry_after_s(error.response.headers.get("retry-after")))
+            return RetryableError(
+                f"rate limit: {words}", "busy", _retry_after_s(error.response.headers.get("retry-after"))
+            )
         if status in (408, 409) or status >= 500:
             wait_s = _retry_after_s(error.response.headers.get("retry-after"))
-            return TryAgain(f"status {status}: {words}", "busy", wait_s)
+            return RetryableError(f"status {status}: {words}", "busy", wait_s)
         remedy = {
             401: "Give a valid key with --api-key-file",
             403: "Give a key that may use this model with --api-key-file",
@@ -142,9 +144,9 @@ class Endpoint:
             finish = str(choice.get("finish_reason") or "unknown")
             reported = str(value.get("model") or "")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise TryAgain(f"the reply is no chat completion: {_message_of(body)}", "garbage") from None
+            raise RetryableError(f"the reply is no chat completion: {_message_of(body)}", "garbage") from None
         if not isinstance(text, str):
-            raise TryAgain("the reply holds no text", "garbage")
+            raise RetryableError("the reply holds no text", "garbage")
         tokens = _counted(value.get("usage"))
         tokens_in, tokens_out = tokens or (len(question.encode()), self.request.max_tokens)
         return Reply(text, finish, tokens_in, tokens_out, tokens is None, reported, seconds)
@@ -161,7 +163,7 @@ def _library() -> Any:
 
 
 def _counted(usage: object) -> tuple[int, int] | None:
-    """(prompt, completion) tokens; hidden thoughts, which some endpoints count in the total only, are completion."""
+    """Return (prompt, completion) tokens; hidden reasoning, which may be in the total only, counts as completion."""
     if not isinstance(usage, dict):
         return None
     given, made, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
@@ -171,7 +173,7 @@ def _counted(usage: object) -> tuple[int, int] | None:
 
 
 def _message_of(body: str) -> str:
-    """What a body says, in one line."""
+    """Extract the message of a response body, in one line."""
     try:
         error = json.loads(body)
         while isinstance(error, dict) and (inner := error.get("error") or error.get("message") or error.get("detail")):
@@ -184,7 +186,7 @@ def _message_of(body: str) -> str:
 
 
 def _retry_after_s(header: str | None) -> float:
-    """Seconds of a Retry-After header, which is a number or a date; 0 without one."""
+    """Return the seconds of a Retry-After header, which is a number or a date; 0 without one."""
     if not header:
         return 0.0
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.evaluation.llm.answers import Answer, Answers
-from orchestrator.evaluation.llm.endpoint import Endpoint, EndpointError, Reply, TryAgain
+from orchestrator.evaluation.llm.endpoint import Endpoint, EndpointError, Reply, RetryableError
 from orchestrator.evaluation.llm.ledger import Ledger, Prices
 from orchestrator.evaluation.llm.questions import Question, read_answer
 from orchestrator.evaluation.llm.score import is_exact
@@ -166,7 +166,7 @@ class Measurement:
                 return None
             try:
                 return self._try(question, attempt, most)
-            except TryAgain as error:
+            except RetryableError as error:
                 reason = error.reason
                 self._pause(error, number)
         with self._lock:
@@ -183,7 +183,7 @@ class Measurement:
             name = self._answers.record_attempt(question.item, attempt, most_usd)
             try:
                 reply = self._endpoint.ask(question.text)
-            except (TryAgain, EndpointError) as raised:
+            except (RetryableError, EndpointError) as raised:
                 error = self._classify(raised)
                 if isinstance(error, EndpointError) or not error.may_have_cost:
                     spent = 0.0
@@ -197,9 +197,9 @@ class Measurement:
         self._note_reply(reply)
         return answer
 
-    def _classify(self, error: TryAgain | EndpointError) -> TryAgain | EndpointError:
+    def _classify(self, error: RetryableError | EndpointError) -> RetryableError | EndpointError:
         """Turn a failure before the first reply into an error: the address is probably wrong."""
-        if isinstance(error, TryAgain) and not self._has_answered and error.kind in _NOT_AN_ENDPOINT:
+        if isinstance(error, RetryableError) and not self._has_answered and error.kind in _NOT_AN_ENDPOINT:
             words = _NOT_AN_ENDPOINT[error.kind].format(url=self._endpoint.url, reason=error.reason)
             return EndpointError(words, "Check --endpoint: it often ends in /v1")
         return error
@@ -210,7 +210,7 @@ class Measurement:
             self._unanswered = 0
             self._most_out = max(self._most_out, reply.tokens_out)  # not every endpoint respects max_tokens
 
-    def _pause(self, error: TryAgain, number: int) -> None:
+    def _pause(self, error: RetryableError, number: int) -> None:
         if error.wait_s > LONGEST_WAIT_S:
             raise EndpointError(
                 f"{self._endpoint.url} asks to wait {error.wait_s / 60:.0f} minutes ({error.reason})",

@@ -1,4 +1,4 @@
-"""The TRM paper's Table 5, which prints two evaluation sets in one column, beside what each system scores on each."""
+"""Compare the TRM paper's Table 5, whose column mixes two evaluation sets, with the scores on each of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Printed(NamedTuple):
 
 
 def like_for_like(benchmark: str, baselines: Sequence[Baseline]) -> list[Printed]:
-    """The lines of Table 5 for one ARC benchmark, lowest first as printed; empty for every other benchmark."""
+    """Return the lines of Table 5 for an ARC benchmark, lowest first as printed; none for other benchmarks."""
     rows = [row for row in baselines if row.benchmark == benchmark and row.metric == "pass@2"]
     paper = [row for row in rows if row.source == _TRM_PAPER]
     return [_line(row, rows) for row in sorted(paper, key=lambda row: (row.kind != "llm", row.score))]

@@ -153,10 +153,13 @@ def _errors(entries: Sequence[Entry], assumed_spread: float) -> tuple[list[float
         item_variance = stats.proportion_error(entry.score / 100, entry.items or 1) ** 2
         seed_variance, freedom = 0.0, math.inf
         if entry.own and entry.own.spread is not None:
-            # Equal scores of a few seeds are a coincidence: the spread is at least one puzzle.
-            spread = max(entry.own.spread / 100, 1 / (entry.items or 1))
-            seed_variance = spread**2 / len(entry.own.scores)
-            freedom = (item_variance + seed_variance) ** 2 / (seed_variance**2 / (len(entry.own.scores) - 1))
+            shares, seeds = [score / 100 for score in entry.own.scores], len(entry.own.scores)
+            least = stats.least_deviation(shares, entry.items or 1)
+            seed_variance = max(entry.own.spread / 100, least) ** 2 / seeds
+            freedom = (item_variance + seed_variance) ** 2 / (seed_variance**2 / (seeds - 1))
+            if entry.own.spread == 0:
+                # Equal scores do not show how large the seeds' part of the error is, so no more is known than they are.
+                freedom = seeds - 1
         elif entry.kind in _TRAINED:
             seed_variance = (assumed_spread / 100) ** 2 / (entry.seeds or 1)
         errors.append(math.sqrt(item_variance + seed_variance))

@@ -19,7 +19,7 @@ class Benchmark(NamedTuple):
 
     title: str
     test_split: str
-    """The split on which an own `test` score may stand beside published ones."""
+    """The split on which an own `test` score is comparable with published ones."""
     items: int
     train_puzzles: int
     """The published training set; for ARC the tasks of both public sets and ConceptARC, as TRM and HRM train on."""

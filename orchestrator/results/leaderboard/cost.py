@@ -1,4 +1,4 @@
-"""What a trial cost, in words, and the CO2 of its energy. `orchestrator.resources.usage` computes the figures.
+"""Describe what a trial cost and the CO2 of its energy. `orchestrator.resources.usage` computes the figures.
 
 Dollars are an upper bound: the on-demand list price unless the record names another market. So is energy, at the
 maker's power limit, unless the GPUs measured it. A trial on CPU has no cost: the catalogue has GPUs only.

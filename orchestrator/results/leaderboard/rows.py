@@ -82,7 +82,7 @@ class Entry:
 
     @property
     def measured_here(self) -> bool:
-        """Whether this project's code scored it: an own model, or a language model that was asked."""
+        """Whether this project's code scored it: an own model, or a language model."""
         return self.own is not None or self.evidence == MEASURED_HERE
 
     @property

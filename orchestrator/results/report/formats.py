@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from orchestrator.resources.usage import Cost
 from orchestrator.results.ablation import Ablation, Effect, show_p
@@ -81,7 +81,7 @@ def to_rich(table: Table) -> RichTable:
     used = _used(table)
     drawn = RichTable(
         title=_terminal(table.heading),
-        caption=_terminal(" ".join(table.notes)) or None,
+        caption=_terminal(" ".join(table.notes)) if table.notes else None,
         title_justify="left",
         caption_justify="left",
     )
@@ -250,5 +250,5 @@ def _ampersands(texts: Sequence[str]) -> str:
     return " & ".join(map(escape.latex, texts)) + r" \\"
 
 
-def _terminal(text: str) -> str:
-    return escape_markup(escape.one_line(text))
+def _terminal(text: str) -> Text:
+    return Text(escape.one_line(text))  # a text is no markup, whichever console prints it

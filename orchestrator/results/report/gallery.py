@@ -1,4 +1,4 @@
-"""Puzzles to look at: the input, the answer after each supervision step, the label, and how sure the model was.
+"""Show example puzzles: input, answer after each supervision step, label, and halting score.
 
 What a trial's `gallery.json` holds becomes a few strings in the page, one character per cell, from which its script
 draws; an answer like the one before it is the empty string. A page holds at most `MAX_BYTES` of them.
@@ -26,7 +26,7 @@ _CHARACTERS = "0123456789ab"
 """Cell values as they are stored: at most the twelve of ARC."""
 
 GallerySource = Callable[[TrialRecord], bytes | None]
-"""The content of a trial's gallery, None where it has none."""
+"""Returns the content of a trial's gallery; None if it has none."""
 
 
 class Puzzle(BaseModel):
@@ -78,18 +78,18 @@ class Gallery:
 
     @property
     def data(self) -> str:
-        """JSON for the script; `<` cannot end the element that holds it."""
+        """JSON for the script. `<` is escaped, so that nothing can end the element that holds it."""
         value = {"family": self.family, "shape": self.shape, "puzzles": self.puzzles}
         return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def no_gallery(record: TrialRecord) -> bytes | None:
-    """Where records have no folder to look into."""
+    """Return None: a source for records without a storage."""
     return None
 
 
 def stored_galleries(storage: Storage) -> GallerySource:
-    """Galleries from the records' own folders."""
+    """Return a source that reads galleries from the records' folders."""
 
     def read(record: TrialRecord) -> bytes | None:
         try:
@@ -103,7 +103,7 @@ def stored_galleries(storage: Storage) -> GallerySource:
 def galleries(
     entries: Sequence[Entry], records: Sequence[TrialRecord], source: GallerySource, most_bytes: int = MAX_BYTES
 ) -> list[Gallery]:
-    """The gallery of the best configuration and of the best of each other architecture, one seed each."""
+    """Return the gallery of the best configuration and of the best of each other architecture, one seed each."""
     by_id = {record.trial_id: record for record in records}
     best: dict[str, Entry] = {}
     for entry in entries:
@@ -120,7 +120,7 @@ def galleries(
 
 
 def _read(system: str, record: TrialRecord, source: GallerySource) -> Gallery | None:
-    """None too where the file is damaged: the figures do not rest on it."""
+    """Read a gallery; None without one, and for a damaged file, on which no figure depends."""
     content = source(record)
     if content is None:
         return None
@@ -153,7 +153,7 @@ def _text(cells: Sequence[int]) -> str:
 
 
 def _within(found: list[Gallery], most_bytes: int) -> list[Gallery]:
-    """As many puzzles of each as fit, the same number of each trial."""
+    """Keep as many puzzles as fit, the same number of each trial."""
     for count in range(MAX_PUZZLES, 0, -1):
         cut = [Gallery(g.system, g.seed, g.family, g.shape, _both(g.puzzles, count)) for g in found]
         if sum(len(gallery.data) for gallery in cut) <= most_bytes:
@@ -162,7 +162,7 @@ def _within(found: list[Gallery], most_bytes: int) -> list[Gallery]:
 
 
 def _both(puzzles: tuple[dict[str, Any], ...], count: int) -> tuple[dict[str, Any], ...]:
-    """`count` puzzles in their order: of solved and failed ones as many, as far as there are."""
+    """Keep `count` puzzles in their order, half of them solved if possible."""
     sides = [[p for p in puzzles if p["exact"] is exact] for exact in (True, False)]
     by_turns = [p for pair in zip_longest(*sides) for p in pair if p is not None]
     chosen = [p["item"] for p in by_turns[:count]]

@@ -1,4 +1,4 @@
-"""Small pieces of SVG and HTML, scales with round ticks, and numbers as people read them.
+"""Build small pieces of SVG and HTML, scales with round ticks, and readable numbers.
 
 A plot is an SVG as wide as its column: positions are percentages of the drawing area, so a plot keeps its letter size
 on any screen, and labels hang over the edge into the padding of the surrounding box. Only lines are drawn in an inner
@@ -18,7 +18,7 @@ _MISSING = "\N{EN DASH}"
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """One element. `class_` is written class, `aria_label` aria-label; children that are not markup are escaped."""
+    """Build one element. `class_` becomes class, `aria_label` aria-label; children that are not markup are escaped."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
@@ -28,13 +28,13 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
 
 
 def percent(value: float) -> str:
-    """A position, to a hundredth of a per cent."""
+    """Format a position to a hundredth of a per cent."""
     return f"{value:.2f}".rstrip("0").rstrip(".") + "%"
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Maps low..high to 0..100 per cent of a drawing area, linearly or in the logarithm."""
+    """Map low..high to 0..100 per cent of a drawing area, linearly or in the logarithm."""
 
     low: float
     high: float
@@ -42,7 +42,7 @@ class Scale:
 
     @classmethod
     def over(cls, values: Iterable[float], *, log: bool = False, margin: float = 0.04) -> Scale:
-        """A scale that holds the values with a margin at both ends."""
+        """Return a scale that holds the values with a margin at both ends."""
         kept = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
         low, high = (min(kept), max(kept)) if kept else (1.0, 2.0)
         if log:
@@ -52,12 +52,12 @@ class Scale:
         return cls(10**low, 10**high, log=True) if log else cls(low, high)
 
     def at(self, value: float) -> float:
-        """Position in per cent, held inside the area."""
+        """Return the position in per cent, clipped to the area."""
         share = (self._inner(value) - self._inner(self.low)) / (self._inner(self.high) - self._inner(self.low))
         return 100 * min(max(share, 0.0), 1.0)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """About `count` round values inside the scale."""
+        """Return about `count` round values inside the scale."""
         return _log_ticks(self.low, self.high, count) if self.log else _linear_ticks(self.low, self.high, count)
 
     def _inner(self, value: float) -> float:
@@ -83,22 +83,22 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A plain figure; a dash for None."""
+    """Format a number; a dash for None."""
     return _MISSING if value is None else f"{value:.{digits}f}"
 
 
 def points(score: float) -> str:
-    """A score in per cent as its source gives it: one decimal, or two where there are two."""
+    """Format a score with one decimal, or with two if its source gives two."""
     return f"{score:.1f}" if abs(score - round(score, 1)) < 1e-9 else f"{score:.2f}"
 
 
 def signed(value: float, style: str = "+.1f") -> str:
-    """A difference with its sign, typeset; zero has none."""
+    """Format a difference with a typographic sign; zero has none."""
     return f"{value:{style}}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
 
 def compact(value: float | None) -> str:
-    """`148 K`, `7 M`, `1.7 T`."""
+    """Format a count as `148 K`, `7 M` or `1.7 T`."""
     if value is None:
         return _MISSING
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
@@ -108,7 +108,7 @@ def compact(value: float | None) -> str:
 
 
 def flops(value: float | None) -> str:
-    """`5.2 PFLOP`."""
+    """Format FLOPs as `5.2 PFLOP`."""
     if value is None:
         return _MISSING
     units = ("FLOP", "KFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP")
@@ -117,7 +117,7 @@ def flops(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`48 s`, `3.2 min`, `5.1 h`."""
+    """Format seconds as `48 s`, `3.2 min` or `5.1 h`."""
     if seconds is None:
         return _MISSING
     for unit, size in (("h", 3600), ("min", 60)):
@@ -127,31 +127,31 @@ def duration(seconds: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """`$0.39`, `$0.004`."""
+    """Format dollars as `$0.39` or `$0.004`."""
     if value is None:
         return _MISSING
     return f"${value:.2f}" if value >= 0.1 else f"${value:.2g}"
 
 
 def _three(value: float) -> str:
-    """Up to three significant digits, without an exponent below a thousand."""
+    """Format up to three significant digits, without an exponent below a thousand."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def polyline(points: Sequence[tuple[float, float]], class_: str) -> Markup:
-    """A path through points given in per cent of the drawing area, y upwards; for use inside `stretched`."""
+    """Draw a path through points in per cent of the drawing area, y upwards; for use inside `stretched`."""
     path = "".join(f"{'L' if i else 'M'}{x:.1f} {100 - y:.1f}" for i, (x, y) in enumerate(points))
     return tag("path", d=path, class_=class_)
 
 
 def stretched(*children: str) -> Markup:
-    """An inner drawing of 100 x 100 that fills the area."""
+    """Wrap children in an inner drawing of 100 x 100 that fills the area."""
     view = {"viewBox": "0 0 100 100", "preserveAspectRatio": "none"}
     return tag("svg", *children, width="100%", height="100%", **view)
 
 
 def axes(x: Scale | None, y: Scale | None, *, x_format: str = "g", y_format: str = "g") -> Markup:
-    """Hairlines and labels at the ticks of both scales."""
+    """Draw hairlines and labels at the ticks of both scales."""
     parts = []
     for value in y.ticks() if y else []:
         at = percent(100 - y.at(value)) if y else ""
@@ -170,7 +170,7 @@ def _tick_label(value: float, style: str) -> str:
 
 
 def plot(body: str, *, label: str, height: int = 240, x_title: str = "", y_title: str = "") -> Markup:
-    """The box around a drawing area: `label` is what a screen reader says, the titles name the axes."""
+    """Wrap a drawing in its box. `label` is for screen readers, the titles name the axes."""
     titles = Markup("")
     if y_title:
         titles += tag("text", y_title, x="0", y="-12", class_="axis-title")
@@ -181,5 +181,5 @@ def plot(body: str, *, label: str, height: int = 240, x_title: str = "", y_title
 
 
 def kind_class(kind: str) -> str:
-    """The colour of an architecture: TRM, HRM, direct prediction; everything else shares one."""
+    """Return the class that colours an architecture: TRM, HRM, direct prediction, or other."""
     return f"k-{kind if kind in ('trm', 'hrm', 'direct') else 'other'}"

@@ -1,4 +1,4 @@
-"""Score against what it costs, on a log axis, with the Pareto front."""
+"""Draw score against cost, on a log axis, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 
 
 def cost_scatter(entries: Sequence[Entry], axis: str, *, named: Container[str], y_title: str) -> Markup:
-    """Score against what it costs on a log axis, with the Pareto front; only rows in `named` carry their name."""
+    """Draw score against cost on a log axis, with the Pareto front; only rows in `named` are labelled."""
     points = [(cost, entry) for entry in entries if (cost := _cost(entry, axis))]
     if len(points) < 2:
         return Markup("")
@@ -66,7 +66,7 @@ def _scatter_named(at: float, entry: Entry, y: Scale) -> Markup:
 
 
 def _scatter_names(points: Sequence[tuple[float, float, Entry]]) -> list[Markup]:
-    """Names right of their dots, else left, else left out where both places are taken; TRM and HRM choose first."""
+    """Place names right of their dots, else left, else omit them; TRM and HRM are placed first."""
     taken: list[tuple[float, float, float]] = []
     names = []
     for at, down, entry in sorted(points, key=lambda point: point[2].kind not in ("trm", "hrm", "direct")):

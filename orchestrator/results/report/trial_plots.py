@@ -1,4 +1,4 @@
-"""What the trials of a study show: curves, effects of settings, and the settings that explain the spread."""
+"""Draw the trials of a study: curves, effects of settings, and the settings that explain the spread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIGHT_INK_FROM = 66
 
 
 def curves(trials: Sequence[TrialView]) -> Markup:
-    """Exact accuracy on validation over steps, a line per trial; the best explored and the confirmed ones in colour."""
+    """Draw exact accuracy on validation over steps, a line per trial; the best and the confirmed ones in colour."""
     drawn = [trial for trial in trials if len(trial.curve) > 1]
     if not drawn:
         return Markup("")
@@ -45,7 +45,7 @@ def curves(trials: Sequence[TrialView]) -> Markup:
 
 
 def _leading(trials: Sequence[TrialView]) -> set[str]:
-    """Ids of the curves in colour: confirmed trials, the best explored one, and the runs of a study's best cell."""
+    """Return the ids of curves in colour: confirmed trials, the best explored one, and runs of a study's best cell."""
     explored = [trial for trial in trials if trial.stage == "explore" and trial.score is not None]
     cells: dict[str, list[TrialView]] = defaultdict(list)
     for trial in trials:
@@ -66,7 +66,7 @@ def _trial_words(trial: TrialView) -> str:
 
 
 def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
-    """One setting against the score: columns for a few values, a numeric axis for many; hollow if cut short."""
+    """Draw the score over one setting: columns for a few values, a numeric axis for many; hollow if cut short."""
     groups = {key[0]: group for key, group in grouped(trials, name).items()}
     values = sort_values(set(groups))
     if len(values) < 2:
@@ -91,7 +91,7 @@ def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
 
 
 def _column(group: Group, value: Value, index: int, count: int, y: Scale) -> Markup:
-    """The dots of one value and their mean."""
+    """Draw the dots of one value and their mean."""
     centre, half = 100 * (index + 0.5) / count, 26 / count
     marks = _strip(group.trials, centre, 100 / count, y)
     marks.append(tag("text", _plain(value), x=percent(centre), y="100%", dy="1.5em", class_="tick middle"))
@@ -102,7 +102,7 @@ def _column(group: Group, value: Value, index: int, count: int, y: Scale) -> Mar
 
 
 def _strip(group: Sequence[TrialView], centre: float, width: float, y: Scale) -> list[Markup]:
-    """Dots side by side inside a column, spread evenly in the order of the trials, so that none hides another."""
+    """Draw dots side by side inside a column, in the order of the trials, so that none hides another."""
     step = min(width * 0.5 / max(len(group) - 1, 1), 2.2)
     return [_trial_dot(trial, centre + (i - (len(group) - 1) / 2) * step, y) for i, trial in enumerate(group)]
 
@@ -114,7 +114,7 @@ def _trial_dot(trial: TrialView, x: float, y: Scale) -> Markup:
 
 
 def heat_map(trials: Sequence[TrialView], row: str, column: str) -> Markup:
-    """Mean score over two settings, as a table with tinted cells; `n` is the number of trials of a cell."""
+    """Draw the mean score over two settings as a table with tinted cells; `n` is the number of trials of a cell."""
     cells = grouped(trials, row, column)
     rows, columns = (sort_values({key[index] for key in cells}) for index in (0, 1))
     if len(rows) < 2 or len(columns) < 2:
@@ -147,7 +147,7 @@ def _heat_cell(group: Group | None, scale: Scale) -> Markup:
 
 
 def parallel(trials: Sequence[TrialView], names: Sequence[str]) -> Markup:
-    """One line per trial through its settings to its score; the best quarter of complete trials in colour."""
+    """Draw a line per trial through its settings to its score; the best quarter of complete trials in colour."""
     drawn = [trial for trial in trials if trial.score is not None]
     if len(drawn) < 8 or len(names) < 2:
         return Markup("")
@@ -171,7 +171,7 @@ def parallel(trials: Sequence[TrialView], names: Sequence[str]) -> Markup:
 
 
 def _best_quarter(trials: Sequence[TrialView]) -> set[str]:
-    """Ids of the best complete trials; none where all score the same."""
+    """Return the ids of the best complete trials; none if all score the same."""
     complete = sorted((t for t in trials if t.complete), key=lambda t: -(t.score or 0.0))
     if not complete or complete[0].score == complete[-1].score:
         return set()
@@ -179,7 +179,7 @@ def _best_quarter(trials: Sequence[TrialView]) -> set[str]:
 
 
 def _place(value: Value, values: Sequence[Value]) -> float:
-    """Evenly spaced in the order of the values, inside the axis."""
+    """Return the position of a value, evenly spaced in the order of the values."""
     return 50.0 if len(values) == 1 else 4 + 92 * values.index(value) / (len(values) - 1)
 
 
@@ -188,7 +188,7 @@ def _few(values: list[Value], most: int = 7) -> list[Value]:
 
 
 def _parallel_axis(at: float, name: str, ticks: Sequence[tuple[float, str]], *, lowered: bool) -> Markup:
-    """Names by turns on two lines, without the section of the setting: neighbours would touch."""
+    """Draw an axis. Names alternate between two lines and omit the section, because neighbours would overlap."""
     x, drop = percent(at), "3.1em" if lowered else "1.7em"
     parts = [tag("line", x1=x, x2=x, y1="0", y2="100%", class_="base")]
     parts.append(
@@ -200,7 +200,7 @@ def _parallel_axis(at: float, name: str, ticks: Sequence[tuple[float, str]], *, 
 
 
 def importance_bars(importance: Importance | None) -> Markup:
-    """Share of the spread that each setting explains."""
+    """Draw the share of the spread that each setting explains."""
     if importance is None:
         return Markup("")
     rows = [

@@ -1,4 +1,4 @@
-"""What the plots show, as plain data taken from records: no markup here."""
+"""Extract from records what the plots show, as plain data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Value = bool | int | float | str | None
 
 @dataclass(frozen=True, slots=True)
 class TrialView:
-    """One trial as the plots and the list of trials show it."""
+    """A trial as the plots and the list of trials show it."""
 
     trial_id: str
     stage: str
@@ -69,7 +69,7 @@ class Study:
 
 
 def studies(records: Sequence[TrialRecord]) -> list[Study]:
-    """One study per dataset, the largest first."""
+    """Group records into one study per dataset, the largest first."""
     groups: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
     for record in records:
         groups[label(record), record.dataset.fingerprint].append(record)
@@ -89,7 +89,7 @@ def _study(benchmark: str, fingerprint: str, records: list[TrialRecord]) -> Stud
 
 
 def _written_out(settings: dict[str, Any], record: TrialRecord) -> dict[str, Value]:
-    """By path, a model's defaults written out: whether a value was said or left to the default, it is the same."""
+    """Return settings by path with the model's defaults filled in, so that a stated default equals an omitted one."""
     return _as_text(settings | {"model": record.config.model.resolved().plain()})
 
 
@@ -114,20 +114,20 @@ def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
 
 
 def thin(curve: Sequence[tuple[int, float]], most: int = MAX_CURVE_POINTS) -> list[tuple[int, float]]:
-    """At most `most` points of a curve, evenly spaced, the first and last kept."""
+    """Keep at most `most` points of a curve, evenly spaced, with the first and last."""
     if len(curve) <= most:
         return list(curve)
     return [curve[index] for index in np.linspace(0, len(curve) - 1, most).round().astype(int)]
 
 
 def _as_text(settings: dict[str, Any]) -> dict[str, Value]:
-    """Nested settings by dotted path; a list is written as text."""
+    """Flatten settings to dotted paths, with lists as text."""
     flat = flatten(settings)
     return {path: ", ".join(map(str, value)) if isinstance(value, list) else value for path, value in flat.items()}
 
 
 def _varied(settings: list[dict[str, Value]]) -> list[str]:
-    """Paths with more than one value, those that have a letter first and in the order of the paper."""
+    """Return paths with more than one value: first those with a letter, in the order of the paper."""
     values: dict[str, set[Value]] = defaultdict(set)
     for flat in settings:
         for path, value in flat.items():
@@ -146,18 +146,18 @@ class Group:
 
     @property
     def complete(self) -> int:
-        """How many ran to their end."""
+        """Number of trials that ran to their end."""
         return sum(trial.complete for trial in self.trials)
 
     @property
     def mean(self) -> float:
-        """Mean score of the complete trials; of the others only where there is no complete one."""
+        """Mean score of the complete trials, or of all if none is complete."""
         chosen = [trial for trial in self.trials if trial.complete] or self.trials
         return float(np.mean([trial.score for trial in chosen if trial.score is not None]))
 
 
 def grouped(trials: Sequence[TrialView], *names: str) -> dict[tuple[Value, ...], Group]:
-    """Scored trials by their values of the named settings."""
+    """Group scored trials by their values of the named settings."""
     groups: dict[tuple[Value, ...], list[TrialView]] = defaultdict(list)
     for trial in trials:
         if trial.score is not None:
@@ -166,5 +166,5 @@ def grouped(trials: Sequence[TrialView], *names: str) -> dict[tuple[Value, ...],
 
 
 def sort_values(values: set[Value]) -> list[Value]:
-    """Numbers by size, then everything else by name."""
+    """Sort numbers by size, then everything else by name."""
     return sorted(values, key=lambda v: (0, float(v), "") if isinstance(v, int | float) else (1, 0.0, str(v)))

@@ -1,0 +1,53 @@
+"""Turn what a user passes (a name, a path, a URL) into the object that it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SweepError
+from orchestrator.execution.options import RunOptions
+from orchestrator.records.index import find_definition, sweep_names
+from orchestrator.storage import Storage, open_storage
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.loader import load_sweep
+from orchestrator.sweep.plan_file import SUFFIX
+from trm_data.errors import nearest
+
+
+def as_storage(storage: Storage | str | Path) -> Storage:
+    """Return the storage, opened if an address is given."""
+    return open_storage(str(storage)) if isinstance(storage, str | Path) else storage
+
+
+def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
+    """Return the sweep itself, the one of a file, or the recorded one of that name.
+
+    Raises:
+        SweepError: there is neither such a file nor such a record, or the file defines no sweep.
+    """
+    if isinstance(sweep, Sweep):
+        return sweep
+    path = Path(sweep)
+    if is_file_name(path):
+        return load_sweep(path)
+    recorded = find_definition(storage, str(sweep))
+    if recorded is not None:
+        return recorded
+    hint = nearest(str(sweep), sweep_names(storage)) or "Name a sweep file, e.g. sweeps/demo.py"
+    raise SweepError(f"no sweep {str(sweep)!r} in {storage.url}, and no sweep file of that name", hint)
+
+
+def is_file_name(path: Path) -> bool:
+    """Return whether a user means a sweep file, and not the name of a recorded sweep."""
+    return path.suffix in (".py", SUFFIX) or len(path.parts) != 1 or path.is_file()
+
+
+def as_run_options(options: dict[str, Any]) -> RunOptions:
+    """Return the options of a run. Raises SweepError for a name that is none, with the nearest one."""
+    known = [field.name for field in fields(RunOptions)]
+    for name in options:
+        if name not in known:
+            raise SweepError(f"run() has no option {name!r}", nearest(name, known))
+    return RunOptions(**options)

@@ -1,0 +1,39 @@
+"""Say what a sweep would do and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.api.inputs import as_storage, as_sweep
+from orchestrator.execution.ray_cluster import check_cluster
+from orchestrator.resources.estimate import Estimate, estimate
+from orchestrator.storage import Storage
+from orchestrator.sweep.definition import Sweep
+
+
+def plan(
+    sweep: Sweep | str | Path,
+    storage: Storage | str | Path = "runs",
+    *,
+    address: str | None = None,
+    max_concurrent: int | None = None,
+    share_gpus: bool = False,
+) -> Estimate:
+    """Estimate trials, steps, FLOPs, time, cost and memory of a sweep. Nothing is started or written.
+
+    Args:
+        sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.
+        storage: where datasets may be built already.
+        address: HOST:PORT of a Ray cluster whose nodes are counted; this machine if left out.
+        max_concurrent: trials at once; as many as fit if left out.
+        share_gpus: whether trials that need less than a GPU's memory share one.
+
+    Raises:
+        SweepError: no such sweep, or one that cannot be expanded.
+        ClusterError: no cluster answers at the address.
+    """
+    store = as_storage(storage)
+    nodes = None
+    if address is not None:
+        nodes = check_cluster(address).nodes
+    return estimate(as_sweep(sweep, store), store, max_concurrent, nodes, share_gpus)

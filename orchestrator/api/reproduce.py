@@ -1,0 +1,121 @@
+"""Run a finished trial again on this machine and compare the results."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from orchestrator.api.train import run_job
+from orchestrator.errors import SweepError
+from orchestrator.execution.callbacks import CallbackList
+from orchestrator.records.datasets import Library
+from orchestrator.records.index import find_trial, new_head, trial_folder, write_head
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import Status, TrialRecord, TrialResult
+from orchestrator.storage import Storage
+from orchestrator.sweep.settings import configure
+from orchestrator.sweep.trials import trial_id
+from orchestrator.worker import provenance
+from orchestrator.worker.job import Job
+from trm_model.config import TrialConfig
+from trm_model.recursion_file import trusted_source
+
+FOLDER = "reproduced"
+"""Below `sweeps/`, but without a definition: these trials are on no leaderboard."""
+
+
+class Comparison(NamedTuple):
+    """Two results of one trial."""
+
+    bitwise: bool
+    """Every score and every single answer is the same."""
+    largest_difference: float
+    differences: dict[str, float]
+    """Of every metric that differs."""
+    same_answers: bool
+
+
+class Reproduction(NamedTuple):
+    """A trial and its repetition; without the latter where it was interrupted."""
+
+    first: TrialRecord
+    second: TrialRecord | None
+    comparison: Comparison | None
+
+
+def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduction:
+    """Run the trial at `address` (an id, its start, or SWEEP/ID) again, outside its sweep, and compare.
+
+    Raises:
+        SweepError: no such trial, it has no result, or its dataset cannot be built any more.
+    """
+    record = find_trial(storage, address)
+    if record.result is None:
+        raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
+    config = _config_of_last_attempt(record)
+    if config.model.recursion is not None:
+        trusted_source(config.model.recursion)
+    dataset = Library(storage, is_stored=True).get(config.data.request())
+    if trial_id(config, dataset.fingerprint) != record.trial_id:
+        raise SweepError(
+            f"trial {record.trial_id} cannot be made again here: its dataset {record.dataset.fingerprint} is now "
+            f"{dataset.fingerprint}, or this version gives other meanings to settings",
+            "Install the version that it was recorded with: `trm trial show` names it",
+        )
+    for text in environment_differences(record):
+        events.call("on_message", f"differs: {text}")
+    sweep = f"{FOLDER}/{record.sweep}"
+    folder = trial_folder(storage, sweep, record.trial_id)
+    if folder.exists("result.json"):  # of an earlier reproduction
+        for key in folder.list():
+            folder.delete(key)
+    write_head(folder, config, new_head(record.stage, record.family, config, record.dataset))
+    job = Job(storage.url, sweep, record.trial_id, config.plain(), dataset.path.name)
+    report = run_job(job, config.train.max_steps, events)
+    if report.status == Status.INTERRUPTED:
+        return Reproduction(record, None, None)
+    again = read_trial(storage, sweep, record.trial_id)
+    if again.result is None:
+        raise SweepError(f"the trial {again.status} this time: {again.reason}")
+    return Reproduction(record, again, compare_results(record.result, again.result))
+
+
+def _config_of_last_attempt(record: TrialRecord) -> TrialConfig:
+    """Return the configuration with the number of threads of the attempt that finished: it decides the last bits."""
+    threads = record.attempts[-1].start.num_threads if record.attempts else None
+    return configure(record.config, {"runtime.num_threads": threads})
+
+
+def environment_differences(record: TrialRecord) -> list[str]:
+    """List what differs between the machine of the trial and this one: versions, processor, device."""
+    if not record.attempts:
+        return []
+    then, processor = record.attempts[-1].start, provenance.processor()
+    found = [
+        f"{name} {then.versions.get(name)} then, {version} now"
+        for name, version in provenance.versions().items()
+        if then.versions.get(name) not in (None, version)
+    ]
+    if then.device == "cpu" and then.processor != processor:
+        found.append(f"processor {then.processor} then, {processor} now")
+    if then.device != "cpu":
+        found.append(f"it ran on {then.gpu_name or then.device}: GPUs do not repeat bit for bit")
+    return found
+
+
+def compare_results(first: TrialResult, second: TrialResult) -> Comparison:
+    """Compare every metric and every single answer of two results."""
+    names = sorted(set(first.metrics) | set(second.metrics))
+    apart = {name: _difference(first.metrics.get(name), second.metrics.get(name)) for name in names}
+    same_answers = first.per_item == second.per_item
+    return Comparison(
+        bitwise=not any(apart.values()) and same_answers,
+        largest_difference=max(apart.values(), default=0.0),
+        differences={name: value for name, value in apart.items() if value},
+        same_answers=same_answers,
+    )
+
+
+def _difference(first: float | None, second: float | None) -> float:
+    if first is None or second is None:
+        return float("inf")
+    return 0.0 if first == second else abs(first - second)

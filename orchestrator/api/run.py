@@ -1,0 +1,102 @@
+"""Run a sweep with everything that belongs to it: execution, tracking, notifications, progress."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.callbacks import open_callbacks
+from orchestrator.api.inputs import as_run_options, as_storage, as_sweep, is_file_name
+from orchestrator.api.progress import default_callbacks
+from orchestrator.execution.callbacks import CallbackList
+from orchestrator.execution.options import Callback, SweepOutcome, SweepStatus
+from orchestrator.execution.run import run_sweep
+from orchestrator.storage import Storage
+from orchestrator.storage.mounts import refuse_network_database
+from orchestrator.sweep.definition import Sweep
+from orchestrator.tracking.live import resolve_uri, tracked
+from orchestrator.tracking.notifications import Event, Target, end_event, parse_targets, send
+from trm_data.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    sweep: Sweep | str | Path,
+    storage: Storage | str | Path = "runs",
+    tracking: str | None = None,
+    notify: Sequence[str] = (),
+    callbacks: Sequence[Callback] | None = None,
+    **options: Any,
+) -> SweepOutcome:
+    """Run a sweep to its end, or resume it: the same call twice runs nothing twice. `trm sweep run` calls this.
+
+    Args:
+        sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.
+        storage: folder or `s3://bucket/prefix` for datasets and records.
+        tracking: MLflow tracking URI, or "none". SQLite in the storage folder if left out.
+        notify: webhook URLs or commands that receive how the sweep ended.
+        callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
+            a notebook shows it, else nothing.
+        options: fields of `RunOptions`: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
+            max_failures, retries.
+
+    Returns:
+        How the sweep ended: its status, a snapshot of all trials, and the best one of a search.
+
+    Raises:
+        SweepError: another definition has this name, another driver runs it, or the budget is too small.
+        ClusterError: the cluster cannot be joined or cannot hold a trial.
+        UserError: a target of `notify` is no address and no program, or the storage cannot be reached.
+    """
+    store = as_storage(storage)
+    definition = as_sweep(sweep, store)
+    # What only a record names is not read from this machine: the record may be somebody else's.
+    is_recorded = not isinstance(sweep, Sweep) and not is_file_name(Path(sweep))
+    run_options = as_run_options({"is_stored": is_recorded, **options})
+    refuse_network_database(resolve_uri(store, tracking) or "http://")
+    targets = parse_targets(notify)  # a wrong target is refused before anything starts
+    chosen = default_callbacks() if callbacks is None else callbacks
+    with (
+        open_callbacks(chosen) as events,
+        _notified(store, definition.name, targets, events) as ended,
+        tracked(definition, store, tracking, lambda text: events.call("on_message", text)),
+    ):
+        outcome = run_sweep(definition, store, run_options, chosen)
+        ended(outcome)
+    return outcome
+
+
+@contextmanager
+def _notified(
+    storage: Storage, sweep: str, targets: Sequence[Target], events: CallbackList
+) -> Iterator[Callable[[SweepOutcome], None]]:
+    """Notify the targets at the end of the block, which hands over its outcome or raises."""
+    outcomes: list[SweepOutcome] = []
+    try:
+        yield outcomes.append
+    except Exception as error:
+        if targets:
+            text = f"sweep {sweep}: failed: {' '.join(str(error).split())}"
+            _send(targets, Event("failed", sweep, text), events)
+        raise
+    if targets and outcomes:
+        with suppress(UserError):  # the storage went away: the sweep's own outcome has said so
+            _send(targets, _end_event(storage, sweep, outcomes[-1]), events)
+
+
+def _end_event(storage: Storage, sweep: str, outcome: SweepOutcome) -> Event:
+    event = end_event(storage, sweep)
+    if outcome.status is SweepStatus.OUT_OF_BUDGET:  # by this driver's own budget, which no record names
+        return replace(event, event="budget", text=f"sweep {sweep}: budget: {outcome.reason}")
+    return event
+
+
+def _send(targets: Sequence[Target], event: Event, events: CallbackList) -> None:
+    logger.info("notify: %s", event.text)
+    for problem in send(targets, event):
+        events.call("on_message", f"not delivered: {problem}")

@@ -1,0 +1,59 @@
+"""Say how far a sweep is, from its records: on any machine, whether or not it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.inputs import as_storage
+from orchestrator.records.index import load_definition, sweep_folder
+from orchestrator.records.progress import SweepProgress, sweep_progress
+from orchestrator.records.reader import SweepReader
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.stored import Damaged
+from orchestrator.storage import Storage
+from orchestrator.storage.lease import driver_of
+from orchestrator.sweep.definition import Sweep
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """A sweep at one moment, from its records."""
+
+    sweep: Sweep
+    trials: list[TrialRecord]
+    driver: dict[str, Any] | None
+    """host, pid, started_s of the process that runs it; None if it does not run."""
+    progress: SweepProgress
+    """How many trials are planned, done and failed: judged against the plan, since only started trials are recorded."""
+    damaged: Sequence[Damaged] = ()
+    """Files that cannot be read; what they hold is missing from `trials`."""
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Trials by status, without zeros."""
+        found = [self.status_of(record) for record in self.trials]
+        return {status: found.count(status) for status in Status if status in found}
+
+    def status_of(self, record: TrialRecord) -> Status:
+        """Return the status of a trial; without a living driver nothing runs, so an open attempt was cut off."""
+        is_cut_off = record.status is Status.RUNNING and self.driver is None
+        return Status.INTERRUPTED if is_cut_off else record.status
+
+
+def status(storage: Storage | str | Path, sweep: str, reader: SweepReader | None = None) -> SweepState:
+    """Read how far a recorded sweep is.
+
+    Args:
+        reader: of this sweep, for repeated calls: it reads only what is new.
+
+    Raises:
+        SweepError: the storage holds no sweep of that name.
+    """
+    store = as_storage(storage)
+    definition = load_definition(store, sweep)
+    driver = driver_of(sweep_folder(store, sweep))  # first: the records are complete when the driver has gone
+    records, damaged = (reader or SweepReader(store, sweep)).read()
+    return SweepState(definition, records, driver, sweep_progress(definition, records), damaged)

@@ -1,0 +1,39 @@
+"""A console that prints text from outside as it is: names, paths and errors are never markup or terminal control."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+_CONTROL = re.compile(
+    "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|\x9b[0-?]*[ -/]*[@-~]"  # whole escape sequences
+    "|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # other controls, and text direction
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return the text without what would control a terminal; line breaks and tabs stay.
+
+    Bytes of a file name that are no UTF-8 become `\\xff`.
+    """
+    text = _CONTROL.sub("", text)
+    return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
+
+
+class SafeConsole(Console):
+    """Print every text literally and without control characters, in tables and live displays too."""
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does. Every text passes here, whichever renderable it belongs to."""
+        for segment in super().render(renderable, options):
+            if segment.control is None and (_CONTROL.search(segment.text) or _SURROGATE.search(segment.text)):
+                yield Segment(printable(segment.text), segment.style)
+            else:
+                yield segment

@@ -1,0 +1,94 @@
+"""Train one configuration in this process, with a record."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.api.callbacks import open_callbacks
+from orchestrator.api.inputs import as_storage
+from orchestrator.api.progress import default_callbacks
+from orchestrator.api.quick_eval import limit_evaluation
+from orchestrator.execution.callbacks import CallbackList
+from orchestrator.execution.options import Callback
+from orchestrator.execution.signals import stop_signals
+from orchestrator.records.datasets import provide
+from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
+from orchestrator.records.reader import read_trial
+from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.storage import Storage
+from orchestrator.storage.lease import Lease
+from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.trials import PlannedTrial, trial_id
+from orchestrator.worker.attempt import run_attempt
+from orchestrator.worker.job import Job, TrialReport
+from trm_model.config import TrialConfig
+from trm_model.device import resolve_device
+from trm_model.model.recursion import load_recursion
+
+
+class TrainOutcome(NamedTuple):
+    """How a training run ended."""
+
+    record: TrialRecord
+    """`record.result.metrics` has the final scores of a finished run; None otherwise."""
+    status: Status
+    step: int
+    reason: str
+    """Why it ended, unless it finished."""
+    location: str
+    """Folder of the record."""
+
+
+def train(
+    config: TrialConfig,
+    storage: Storage | str | Path = "runs",
+    processes: int = 1,
+    callbacks: Sequence[Callback] | None = None,
+) -> TrainOutcome:
+    """Train one configuration on this machine and score it; the same call again resumes from the last checkpoint.
+
+    Args:
+        config: for example `get_recipe("sudoku-mini")`.
+        storage: folder or `s3://bucket/prefix` for the dataset and the record (`sweeps/train/trials/<id>`).
+        processes: processes that share every batch: one per GPU.
+        callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
+            a notebook shows it, else nothing.
+
+    Raises:
+        SweepError: another process trains this configuration into the same storage.
+        ConfigError: the configuration does not fit its dataset.
+    """
+    if config.model.recursion is not None:
+        load_recursion(config.model.recursion)  # a file that fails is the user's mistake, and no result of a trial
+    store = as_storage(storage)
+    with open_callbacks(default_callbacks() if callbacks is None else callbacks) as events:
+        dataset = provide(store, config.data.request(), lambda *progress: events.call("on_build", *progress))
+        if resolve_device(config.runtime.device).type == "cpu":
+            config, remark = limit_evaluation(config, dataset)
+            if remark:
+                events.call("on_message", remark)
+        identity = trial_id(config, dataset.fingerprint)
+        folder = trial_folder(store, SINGLE_RUNS, identity)
+        family = config.recipe or "train"
+        trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
+        write_head(folder, config, head_of(trial, dataset))
+        report: TrialReport | None = None
+        if not folder.exists("result.json"):  # a finished run is not repeated
+            with Lease(folder, f"{SINGLE_RUNS}/{identity}"):
+                job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
+                report = run_job(job, config.train.max_steps, events)
+    record = read_trial(store, SINGLE_RUNS, identity)
+    location = f"{store.url}/sweeps/{SINGLE_RUNS}/trials/{identity}"
+    if report is None:
+        return TrainOutcome(record, record.status, record.step, record.reason, location)
+    return TrainOutcome(record, Status(report.status), report.step, report.reason, location)
+
+
+def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:
+    """Run one attempt in this process. SIGINT and SIGTERM end it with a checkpoint."""
+    stop = threading.Event()
+    with stop_signals(stop):
+        return run_attempt(job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set)

@@ -1,0 +1,77 @@
+"""Show a training run of this process: a progress bar, or a line per evaluation where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+
+from rich.progress import TaskID
+
+from orchestrator.api.callbacks import Callback
+from orchestrator.api.train import TrainOutcome
+from orchestrator.cli.views.console import BuildBar, bar, err, line, out
+from orchestrator.records.schema import Status
+from orchestrator.worker.job import TrialReport
+
+SHOWN = ("loss", "exact_accuracy")
+
+
+class TrainView(Callback):
+    """Show how a dataset is built, then how the training gets on."""
+
+    def __init__(self) -> None:
+        self._build: BuildBar | None = None
+        self._bar = bar()
+        self._task: TaskID | None = None
+
+    def on_build(self, stage: str, done: int, total: int) -> None:
+        """Show how far a dataset is built."""
+        if self._build is None:
+            self._build = BuildBar().__enter__()
+        self._build(stage, done, total)
+
+    def on_train_report(self, report: TrialReport, max_steps: int) -> None:
+        """Move the bar; without a terminal, print evaluations."""
+        self._close_build()
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=max_steps, note="")
+        shown = {key: report.metrics[key] for key in SHOWN if key in report.metrics}
+        note = "  ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in shown.items())
+        self._bar.update(self._task, completed=report.step)
+        if note:
+            self._bar.update(self._task, note=note)
+        if not err.is_terminal and report.kind == "rung":
+            err.print(f"step {report.step}/{max_steps}  {note}")
+
+    def on_message(self, text: str) -> None:
+        """Print one line."""
+        err.print(text)
+
+    def close(self) -> None:
+        """Remove the bars."""
+        self._close_build()
+        self._bar.stop()
+
+    def _close_build(self) -> None:
+        if self._build is not None:
+            self._build.__exit__()
+            self._build = None
+
+
+def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
+    """Print the scores, or why there are none. Returns the exit code: 0 finished, 1 failed, 3 interrupted."""
+    if outcome.status is not Status.FINISHED:
+        is_interrupted = outcome.status is Status.INTERRUPTED
+        reason = "the same command resumes" if is_interrupted else outcome.reason
+        err.print(line((str(outcome.status), "yellow"), f" at step {outcome.step}: {reason}"))
+        return 3 if is_interrupted else 1
+    result = outcome.record.result
+    assert result is not None
+    if as_json:
+        shown = {key: value for key, value in result.plain().items() if key != "per_item"}
+        print(json.dumps({"trial_id": outcome.record.trial_id, **shown}, indent=1))
+        return 0
+    exact, cell = 100 * result.metrics["exact_accuracy"], 100 * result.metrics["cell_accuracy"]
+    out.print(f"{exact:.1f} % of {result.items} {result.split} puzzles solved, {cell:.1f} % of cells right")
+    out.print(f"record: {outcome.location}", soft_wrap=True)
+    return 0

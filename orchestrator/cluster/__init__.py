@@ -1,1 +1,0 @@
-"""Ray clusters: joining one, describing one in the cloud."""

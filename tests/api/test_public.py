@@ -1,0 +1,57 @@
+"""The public names: frozen, lazy, and cheap to import."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+PUBLIC = {
+    "orchestrator": """
+        Budget Callback ClusterError Confirm Estimate ResourceRule Resources RunOptions Status Stopping Sweep SweepError
+        SweepOutcome SweepState SweepStatus TrainOutcome TrialConfig TrialRecord UserError Variant ablate choice
+        configure get_recipe integers leaderboard load_results log_uniform open_storage plan read_trials recipe_for_gpu
+        reproduction_sweep run status table_variants train uniform write_report
+    """,
+    "trm_model": """
+        EvaluationConfig Model ModelConfig OptimizerConfig Recursion RuntimeConfig Solution TrainConfig Trained
+        TrialConfig build_model evaluate get_recipe load_trained pack_weights solve solve_text train
+    """,
+    "trm_data": """
+        Batch Benchmark DataConfig DataRequest Dataset EvalBatch Prefetcher TrainLoader build draw eval_batches export
+        find fingerprint import_official list_benchmarks open_dataset resolve_benchmark save_png verify
+    """,
+}
+HEAVY = ("torch", "ray", "mlflow", "optuna", "numba", "pyarrow", "numpy", "pandas", "pydantic", "rich", "scipy")
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names_are_these_and_each_can_be_imported(package: str) -> None:
+    """A name is added here on purpose; one that goes or changes breaks users' code."""
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == sorted(PUBLIC[package].split())
+    for name in module.__all__:
+        assert getattr(module, name) is not None, name
+        assert name in dir(module)
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_unknown_name_is_an_attribute_error(package: str) -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = importlib.import_module(package).no_such_name
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_import_loads_no_library(package: str) -> None:
+    code = f"import sys; before = set(sys.modules); import {package}; new = set(sys.modules) - before\n"
+    code += f"print(sorted(set({HEAVY!r}) & new), len(new))"
+    found = subprocess.run([sys.executable, "-I", "-c", _with_path(code)], capture_output=True, text=True, check=True)
+    heavy, _, count = found.stdout.strip().rpartition(" ")
+    assert heavy == "[]"
+    assert int(count) < 60, "modules of the standard library that the import adds to a bare interpreter"
+
+
+def _with_path(code: str) -> str:
+    return f"import sys; sys.path[:0] = {sys.path!r}\n{code}"

@@ -1,0 +1,134 @@
+"""What is printed: foreign text as it is, commands that can be pasted, and displays that never stop a sweep."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.api.terminal import SafeConsole, printable
+from orchestrator.cli.views import console
+from orchestrator.cli.views.console import line, table
+from orchestrator.cli.views.live import LiveView, show_outcome
+from orchestrator.errors import command_line
+from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+from orchestrator.records.progress import SweepProgress
+from orchestrator.records.schema import Status
+from orchestrator.storage import open_storage
+from tests.support.sweeps import study
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:54321"
+
+
+def printed(*what: object, width: int = 200) -> str:
+    """What a console of ours writes."""
+    safe = SafeConsole(width=width)
+    safe.file = io.StringIO()
+    for each in what:
+        safe.print(each)
+    text: str = safe.file.getvalue()
+    return text
+
+
+@pytest.mark.parametrize("text", [GLOO, "[lower case]", "[bold]x[/]", "[/x]", ":smile:", "\\[x]", "[link=file:///]y"])
+def test_foreign_text_is_printed_as_it_is(text: str) -> None:
+    rows = table("name")
+    rows.add_row(text)
+    rows.add_row(line(("name ", "bold"), text))
+    for out in (printed(text), printed(line(text)), printed(rows)):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[2J\x1b[31mred", "ared"),
+        ("a\x1b]0;title\x07b", "ab"),
+        ("a\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "alink"),
+        ("a\x9b31mb\x00\x07\rc", "abc"),
+        ("abc\u202edef", "abcdef"),
+        ("file\udcff.txt", "file\\xff.txt"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+    ],
+)
+def test_control_characters_are_dropped_everywhere(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    rows = table("name")
+    rows.add_row(line((text, "bold")))
+    for out in (printed(text), printed(rows)):
+        assert not {"\x1b", "\x9b", "\x07", "\x00", "\r", "\u202e", "\udcff"} & set(out)
+
+
+@given(st.text())
+def test_any_text_can_be_printed_and_controls_nothing(text: str) -> None:
+    out = printed(text)
+    out.encode()
+    assert all(character in "\n\t" or not "\x00" <= character < "\x20" for character in out)
+
+
+@pytest.mark.parametrize("url", ["/data/my runs/[x]", "s3://bucket/a b?region=eu-west-1", "../it's"])
+def test_command_can_be_pasted(url: str) -> None:
+    command = command_line("sweep", "resume", "my sweep [1]", storage=url)
+    assert shlex.split(command) == ["trm", "sweep", "resume", "my sweep [1]", "--storage", url]
+
+
+def test_command_leaves_out_the_default_storage_of_this_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_line("ui", storage="runs") == command_line("ui", storage=str(tmp_path / "runs")) == "trm ui"
+    elsewhere = str(tmp_path / "elsewhere" / "runs")  # its name is the default, but it is another folder
+    assert command_line("ui", storage=elsewhere) == f"trm ui --storage {elsewhere}"
+
+
+TRIAL = TrialSnapshot("3f2a", "study", "T=[1] n=2", 0, Status.FAILED, 4, 12, 0.5, f"RuntimeError: {GLOO}")
+PROGRESS = SweepProgress(planned=4, done=1, failed=1)
+
+
+def test_live_view_prints_a_trials_error_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    view = LiveView()
+    snapshot = SweepSnapshot("a [b]", "exact_accuracy", PROGRESS, (TRIAL, replace(TRIAL, status=Status.RUNNING)))
+    view.on_sweep_start(snapshot)
+    view.on_progress(snapshot)
+    view.on_trial_end(TRIAL, PROGRESS)
+    view.on_message("see [/tmp/x]")
+    view.close()
+    err = " ".join(capsys.readouterr().err.split())
+    assert GLOO in err and "see [/tmp/x]" in err and "T=[1] n=2" in err and "sweep a [b]: 4 trials" in err
+
+
+@pytest.mark.parametrize(
+    ("status", "progress", "shown", "code"),
+    [
+        (SweepStatus.COMPLETE, SweepProgress(4, 4, 0), ["is complete: "], 0),
+        (SweepStatus.COMPLETE, SweepProgress(4, 4, 1), ["complete, but 1 failed: {trm} sweep retry study {at}"], 1),
+        (SweepStatus.STOPPED, SweepProgress(4, 2, 0), ["2 of 4 trials are left", "{trm} sweep resume study {at}"], 3),
+        (SweepStatus.OUT_OF_BUDGET, SweepProgress(4, 2, 0), ["out of budget (why [x])", "--max-..."], 3),
+        (SweepStatus.FAILING, SweepProgress(4, 2, 2), ["sweep retry study {at} && {trm} sweep resume study {at}"], 1),
+    ],
+)
+def test_outcome_names_what_is_left_and_the_next_command(
+    status: SweepStatus,
+    progress: SweepProgress,
+    shown: list[str],
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    storage = open_storage(str(tmp_path / "my runs"))
+    snapshot = SweepSnapshot("study", "exact_accuracy", progress, ())
+    outcome = SweepOutcome(status, snapshot, "" if status is SweepStatus.COMPLETE else "why [x]")
+    show_outcome(study(), storage, outcome, None)
+    out = capsys.readouterr().out
+    for text in shown:
+        assert text.format(trm="trm", at=f"--storage '{storage.url}'") in out
+    assert outcome.exit_code == code
+
+
+def test_consoles_of_the_command_line_are_safe() -> None:
+    assert isinstance(console.out, SafeConsole) and isinstance(console.err, SafeConsole)

@@ -1,0 +1,156 @@
+"""`trm sweep` on recorded sweeps, and the options before every command, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.api import run as api_run
+from orchestrator.cli.views.console import err as error_console
+from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
+from orchestrator.records.datasets import cache_root
+from orchestrator.records.index import load_definition
+from orchestrator.records.progress import SweepProgress
+from orchestrator.records.schema import Status
+from orchestrator.resources.usage import Budget
+from orchestrator.storage import Storage, open_storage
+from orchestrator.sweep import Sweep
+from tests.cli.test_cli import call
+from tests.records.test_extend import recorded_study
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """A storage in a folder whose name a shell would split."""
+    return open_storage(str(tmp_path / "my runs"))
+
+
+def test_status_says_how_many_of_the_planned_trials_are_done(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_study(storage, Status.FINISHED, Status.FAILED, Status.RUNNING)
+    code, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url)
+    assert code == 0 and "2 of 8 trials done, 1 failed (1 interrupted, 1 finished, 1 failed)" in out
+    assert f"trm sweep resume study --storage '{storage.url}'" in out
+    code, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url, "--json")
+    found = json.loads(out)
+    assert (found["planned"], found["done"], found["failed"], found["left"]) == (8, 2, 1, 6)
+    code, out, _ = call(capsys, "sweep", "status", "--storage", storage.url)
+    assert "stopped" in out and "2 of 8 trials done, 1 failed" in out and "complete" not in out
+
+
+def test_status_of_a_complete_sweep_names_how_to_try_the_failed_again(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_study(storage, *[Status.FINISHED] * 7, Status.DIVERGED)
+    _, out, _ = call(capsys, "sweep", "status", "study", "--storage", storage.url)
+    assert "8 of 8 trials done, 1 failed" in out
+    assert f"trm sweep retry study --storage '{storage.url}'" in out and "resume" not in out
+
+
+def test_extending_by_what_is_there_says_that_nothing_is_new(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_study(storage, Status.FINISHED)
+    before = storage.list()
+    code, out, _ = call(capsys, "sweep", "extend", "study", "--vary", "T=1", "--storage", storage.url)
+    assert code == 0 and "nothing new" in out and "is extended" not in out
+    assert storage.list() == before, "no history is written either"
+    code, out, _ = call(capsys, "sweep", "extend", "study", "--vary", "T=3", "--storage", storage.url)
+    assert code == 0 and "is extended" in out and f"trm sweep resume study --storage '{storage.url}'" in out
+
+
+@pytest.mark.parametrize("verb", ["run", "resume"])
+def test_run_takes_a_recorded_sweep_by_name_and_passes_every_option_on(
+    verb: str, storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_study(storage, Status.FINISHED)
+    made: list[tuple[Sweep, RunOptions]] = []
+
+    def run_sweep(sweep: Sweep, _: Storage, options: RunOptions, callbacks: Sequence[Any]) -> SweepOutcome:
+        made.append((sweep, options))
+        snapshot = SweepSnapshot(sweep.name, sweep.metric, SweepProgress(planned=8, done=8, failed=1), ())
+        return SweepOutcome(SweepStatus.COMPLETE, snapshot)
+
+    monkeypatch.setattr(api_run, "run_sweep", run_sweep)
+    options = "--max-concurrent 2 --max-gpus 1 --prefer time --share-gpus --no-canary --reuse --max-failures 0"
+    limits = "--retries 2 --max-trials 3 --max-gpu-hours 4 --max-usd 5 --max-hours 6 --tracking none"
+    code, out, err = call(capsys, "sweep", verb, "study", *options.split(), *limits.split(), "--storage", storage.url)
+    assert code == 1 and "complete, but 1 failed: trm sweep retry study" in out, err
+    ((sweep, passed),) = made
+    assert sweep == load_definition(storage, "study")
+    assert passed == RunOptions(
+        max_concurrent=2,
+        max_gpus=1,
+        prefer="time",
+        share_gpus=True,
+        canary=False,
+        reuse=True,
+        is_stored=True,
+        max_failures=None,
+        retries=2,
+        budget=Budget(trials=3, gpu_hours=4, usd=5, wall_hours=6),
+    )
+
+
+def test_version_and_short_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--version")
+    assert code == 0 and out.startswith("trm ")
+    code, out, _ = call(capsys, "sweep", "run", "-h")
+    assert code == 0 and "--recipe" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "level", "is_quiet"),
+    [([], logging.WARNING, False), (["-v"], logging.INFO, False), (["-vv"], logging.DEBUG, False), (["-q"], 40, True)],
+)
+def test_verbosity_sets_the_level_of_the_libraries(
+    flags: list[str], level: int, is_quiet: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, *flags, "sweep", "status", "--storage", str(tmp_path))
+    assert {logging.getLogger(name).level for name in ("orchestrator", "trm_model", "trm_data")} == {level}
+    assert error_console.quiet == is_quiet
+    call(capsys, "sweep", "status", "--storage", str(tmp_path))
+    assert error_console.quiet is False and logging.getLogger("orchestrator").level == logging.WARNING
+
+
+def test_warning_of_a_library_is_one_line_without_its_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    call(capsys, "sweep", "status", "--storage", str(tmp_path))
+    try:
+        raise KeyError("[/x]\x1b[2J")
+    except KeyError:
+        logging.getLogger("orchestrator.test").warning("a display failed", exc_info=True)
+    assert capsys.readouterr().err == "warning: a display failed: KeyError: '[/x]\\x1b[2J'\n"
+
+
+def test_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRM_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path / "datasets"
+    monkeypatch.delenv("TRM_CACHE")
+    assert cache_root() == Path.home() / ".cache" / "trm" / "datasets"
+
+
+@pytest.mark.parametrize(
+    ("command", "absent"),
+    [
+        ("sweep plan --recipe sudoku-mini --vary T=1,2", {"torch", "ray", "mlflow", "optuna"}),
+        ("sweep status", {"torch", "ray", "mlflow", "optuna", "numba"}),
+        ("leaderboard", {"torch", "ray", "mlflow", "optuna", "numba"}),
+    ],
+)
+def test_reading_commands_load_no_library_for_running(command: str, absent: set[str], tmp_path: Path) -> None:
+    code = "import sys\nfrom orchestrator.cli import main\n"
+    code += f"try: main({[*command.split(), '--storage', str(tmp_path)]!r})\n"
+    code += "except SystemExit as end: print(end.code)\n"
+    code += f"print('LOADED', sorted({absent!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-2:] == ["0", "LOADED []"], done.stdout + done.stderr

@@ -1,0 +1,154 @@
+"""Wrong files, folders, encodings and values, thrown at every verb that takes one: one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+
+INPUTS = {
+    "sweep plan": "sweep plan {path}",
+    "sweep run": "sweep run {path} --tracking none",
+    "baselines check": "baselines check {path}",
+    "baselines update": "baselines update {path} --date 2026-11-22",
+    "baselines list": "baselines list --baselines {path}",
+    "baselines run-llm": "baselines run-llm --endpoint https://localhost:1/v1 --model m --benchmark sudoku-4x4"
+    " --max-usd 1 --usd-per-mtok-in 0 --usd-per-mtok-out 0 --api-key-file {path}",
+    "leaderboard": "leaderboard --baselines {path}",
+    "checkpoint show": "checkpoint show {path}",
+    "checkpoint import": "checkpoint import {path} --recipe sudoku-mlp.readme -o {out}",
+    "checkpoint import, without a recipe": "checkpoint import {path} -o {out}",
+    "checkpoint export": "checkpoint export {path} -o {out}",
+    "data build": "data build sudoku-9x9 --source {path}",
+    "data import-official": "data import-official {path}",
+    "data verify": "data verify {path}",
+    "data show": "data show {path}",
+    "data export": "data export {path} {out}",
+    "data fingerprint": "data fingerprint {path}",
+    "eval": "eval {path}",
+    "eval, dataset": "eval {path} --dataset {path}",
+    "solve": "solve {path} 1..4.2..3..1",
+    "export": "export {path} -o {out}",
+    "train": "train --set data.source={path} --max-steps 1",
+    "trust": "solve {path} 1..4.2..3..1 --trust-recursion {path}",
+}
+"""Commands by what they read. A plain folder or file is none that any of them can use."""
+WRONG = (
+    "nowhere",
+    "folder",
+    "empty",
+    "text",
+    "binary",
+    "null",
+    "json",
+    "latin-1",
+    "no-utf8-name",
+    "long",
+    "spaces [x]",
+)
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> dict[str, Path]:
+    """Paths that are not what any command wants."""
+    content = {
+        "empty": b"",
+        "text": b"not what you expect\n",
+        "binary": bytes(range(256)) * 8,
+        "null": b"\0" * 64,
+        "json": b'{"a": [1, null]}',
+        "latin-1": "caf\xe9,1\n".encode("latin-1"),
+        "spaces [x]": b"\x1b[31mred",
+    }
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    odd = tmp_path / "odd\udcff"
+    odd.write_bytes(b"x")
+    return {name: tmp_path / name for name in WRONG} | {"no-utf8-name": odd, "long": tmp_path / ("x" * 300)}
+
+
+def end(capsys: pytest.CaptureFixture[str], arguments: list[str], storage: Path) -> tuple[int, str]:
+    """Run one command and return its exit code and standard error. A traceback would fail the test here."""
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, *(["--storage", str(storage)] if arguments[:2] != ["baselines", "check"] else [])])
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", INPUTS)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    command: str, wrong: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, path in wrong.items():
+        words = [
+            word.format(path=path, out=tmp_path / "out") for word in INPUTS[command].split()
+        ]  # a path may hold spaces
+        code, err = end(capsys, words, tmp_path / "runs")
+        assert code == 2, f"{kind}: exit code {code}\n{err}"
+        assert err.startswith("error: ") and err.count("\n") == 1, f"{kind}: {err}"
+        assert "\x1b" not in err and "elete" not in err, f"{kind}: advice about a file that is not ours: {err}"
+        assert "shows where" not in err, f"{kind}: a known command left this to the last resort: {err}"
+
+
+OUTPUTS = {
+    "sweep plan --out": "sweep plan --recipe sudoku-mini --vary T=1,2 --out {path}",
+    "leaderboard --html": "leaderboard --html {path}",
+    "data export": "data export sudoku-4x4 {path}",
+    "data show": "data show sudoku-4x4 --out {path}",
+}
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+@pytest.mark.parametrize("kind", ["onto the other kind", "below a file"])
+def test_output_that_cannot_be_written_is_one_line(
+    command: str, kind: str, wrong: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = wrong["text"] if command == "data export" else wrong["folder"]
+    path = other if kind == "onto the other kind" else wrong["text"] / "below"
+    code, err = end(capsys, OUTPUTS[command].format(path=path).split(), tmp_path / "runs")
+    assert code == 2 and err.count("\n") == 1 and path.name in err, err
+    assert wrong["text"].read_bytes() == b"not what you expect\n"
+
+
+@pytest.mark.parametrize("storage", ["text", "text/below", "s3://", "ftp://host/x", ""])
+@pytest.mark.parametrize("command", ["sweep status", "leaderboard", "data list", "sweep plan --recipe sudoku-mini"])
+def test_storage_that_cannot_be_used_is_one_line(
+    command: str, storage: str, wrong: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = str(tmp_path / storage) if storage.startswith("text") else storage
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--storage", address])
+    err = capsys.readouterr().err
+    if ended.value.code == 0:  # a plan, for example, writes nothing: a place that cannot be written does not matter
+        assert not err.strip()
+    else:
+        assert ended.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    assert "shows where" not in err
+
+
+def test_error_of_no_known_kind_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last resort, for a place that the tests above do not know."""
+    from orchestrator.cli.commands import train
+
+    for error, hint in (
+        (PermissionError(13, "Permission denied", "/root/.x\x1b[2J"), "/root/.x: Permission denied"),
+        (UnicodeDecodeError("utf-8", b"ab\xff", 2, 3, "invalid start byte"), "not utf-8 text"),
+        (ValueError("two\nlines"), "ValueError: two"),
+    ):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("orchestrator.cli.options.base_config", fail)
+        with pytest.raises(SystemExit) as ended:
+            main(["train"])
+        err = capsys.readouterr().err
+        assert ended.value.code == 2 and hint in err and err.count("\n") == 1 and "\x1b" not in err
+    assert train is not None and sys.exc_info() == (None, None, None)
