@@ -42,8 +42,8 @@ class ModelConfig(Settings):
     latent_steps: int = Field(6, ge=1)
     """n: latent updates per cycle (official `L_cycles`)."""
     num_latents: int = Field(1, ge=0)
-    """Latent features beside the answer. 0: the answer is the only state; k > 1: latent step i updates latent i mod
-    k."""
+    """Latent features besides the answer. 0: the answer is the only state; k > 1: latent step i updates latent i mod k.
+    """
     shared_network: bool | None = None
     """One network refines latent and answer, or each has its own. None: as the variant has it (trm shares, hrm does
     not)."""
@@ -71,22 +71,22 @@ class ModelConfig(Settings):
 
     @property
     def shares_network(self) -> bool:
-        """Whether one network refines both latent and answer."""
+        """Return whether one network refines both latent and answer."""
         return self.variant != "hrm" if self.shared_network is None else self.shared_network
 
     @property
     def one_step_gradient(self) -> bool:
-        """Whether only the last latent and answer update are differentiated."""
+        """Return whether only the last latent and answer update are differentiated."""
         return (self.gradient or ("step" if self.variant == "hrm" else "cycle")) == "step"
 
     @property
     def halting_rule(self) -> Literal["sign", "continue", "compare"]:
-        """How a sequence decides to halt in training."""
+        """Return how a sequence decides to halt in training."""
         return self.halting or ("continue" if self.variant == "hrm" else "sign")
 
     @property
     def learns_continue(self) -> bool:
-        """Whether the continue logit has a loss, which needs a look at the next step."""
+        """Return whether the continue logit has a loss, which needs a look at the next step."""
         return self.halting_rule == "continue"
 
     def identity(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class ModelConfig(Settings):
         return plain
 
     def resolved(self) -> Self:
-        """The same model with every default written out that follows from another setting."""
+        """Return the same model with every default written out that follows from another setting."""
         return self.model_copy(
             update={
                 "shared_network": self.shares_network,
@@ -140,7 +140,7 @@ class OptimizerConfig(Settings):
     ema_rate: float = Field(0.999, ge=0, lt=1)
     """Decay of the averaged weights; 0 switches the average off. Warmed up, so that it does not lag at the start."""
     further_ema_rates: tuple[float, ...] = ()
-    """Averages kept beside the main one and scored at the end; none of them feeds back into training."""
+    """Averages kept in addition to the main one and scored at the end; none of them feeds back into training."""
 
 
 class TrainConfig(Settings):
@@ -217,7 +217,7 @@ class TrialConfig(Settings):
     seed: int = Field(0, ge=0)
 
     def trajectory(self) -> dict[str, Any]:
-        """What decides the weights after any number of steps: equal for two runs of which one is only longer.
+        """Return what decides the weights after any number of steps: equal for two runs of which one is only longer.
 
         How many steps follow matters to a decaying rate and to a curriculum alone.
         """

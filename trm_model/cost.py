@@ -66,7 +66,7 @@ def num_parameters(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int
 
 
 def activation_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, device: str = "cuda") -> int:
-    """What a forward pass keeps for its backward pass: examples of a micro-batch and the weights cast once."""
+    """Return what a forward pass keeps for its backward pass: examples of a micro-batch and the weights cast once."""
     model, dtype = config.model, config.train.dtype
     examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
     cast = 2 * num_parameters(model, seq_len=seq_len, vocab_size=vocab_size) if dtype == "bfloat16" else 0
@@ -115,7 +115,7 @@ def example_activation_bytes(
 
 
 def table_bytes(config: ModelConfig, *, num_identifiers: int) -> int:
-    """The puzzle-embedding table, float32."""
+    """Return the puzzle-embedding table, float32."""
     return 4 * num_identifiers * config.puzzle_embedding_width
 
 

@@ -30,7 +30,7 @@ class Ranks:
         return cls()
 
     def share(self, batch_size: int) -> range:
-        """The slots of the batch that this process has."""
+        """Return the slots of the batch that this process has."""
         size = batch_size // self.world_size
         return range(self.rank * size, (self.rank + 1) * size)
 
@@ -41,7 +41,7 @@ class Ranks:
         return tensor
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The rows of all processes, in the order of the slots."""
+        """Return the rows of all processes, in the order of the slots."""
         if self.world_size == 1:
             return tensor
         raw = tensor.contiguous().view(torch.uint8)  # gloo knows neither bfloat16 nor short integers
@@ -50,7 +50,7 @@ class Ranks:
         return torch.cat(parts).view(tensor.dtype)
 
     def spread(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
-        """Every item with its result, in order and in all processes; the processes take turns to do the work.
+        """Yield every item with its result, in order and in all processes; the processes take turns to do the work.
 
         A result must survive pickling and lie in the CPU's memory.
         """
@@ -64,10 +64,10 @@ class Ranks:
             dist.all_gather_object(results, mine)
             yield from zip(turn, results, strict=False)
 
-    def first_says(self, flag: bool) -> bool:
-        """The flag of rank 0, for decisions that hang on a clock or a signal."""
+    def broadcast_flag(self, flag: bool) -> bool:
+        """Return the flag of rank 0, for decisions that hang on a clock or a signal."""
         if self.world_size == 1:
             return flag
-        told = [flag]
-        dist.broadcast_object_list(told, src=0)
-        return bool(told[0])
+        flags = [flag]
+        dist.broadcast_object_list(flags, src=0)
+        return bool(flags[0])

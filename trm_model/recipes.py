@@ -33,12 +33,12 @@ class Recipe:
 
     @property
     def summary(self) -> str:
-        """Origin and expected score in one line."""
+        """Return origin and expected score in one line."""
         return self.source if self.expected is None else f"{self.source}: {self.expected} %"
 
 
 def _puzzles(benchmark: str, *, epochs: int, model: ModelConfig, **optimizer: Any) -> TrialConfig:
-    """Sudoku-Extreme or Maze-Hard: 1,000 training puzzles, weight decay 1, no validation puzzles held out."""
+    """Configure Sudoku-Extreme or Maze-Hard: 1,000 training puzzles, weight decay 1, no validation puzzles held out."""
     augmentations = 1000 if benchmark == "sudoku-extreme" else 0  # the official maze command builds no copies
     settings = {"weight_decay": 1.0, "puzzle_embedding_lr": 1e-4, "puzzle_embedding_weight_decay": 1.0} | optimizer
     return TrialConfig(
@@ -51,7 +51,7 @@ def _puzzles(benchmark: str, *, epochs: int, model: ModelConfig, **optimizer: An
 
 
 def _arc(benchmark: str, *, steps: int, model: ModelConfig) -> TrialConfig:
-    """ARC-AGI with 1,000 augmentations per task."""
+    """Configure ARC-AGI with 1,000 augmentations per task."""
     return TrialConfig(
         data=DataConfig(benchmark=benchmark, num_augmentations=1000),
         model=model,
@@ -75,12 +75,12 @@ def _hrm(**changes: Any) -> ModelConfig:
 
 
 def _direct(**changes: Any) -> ModelConfig:
-    """Direct prediction: one pass of eight layers (27 M parameters, as HRM) per supervision step."""
+    """Configure direct prediction: one pass of eight layers (27 M parameters, as HRM) per supervision step."""
     return ModelConfig.model_validate({"variant": "direct", "num_layers": 8, "puzzle_embedding_len": 1} | changes)
 
 
 def _mini(benchmark: str, blanks: int, *, steps: int, **model: Any) -> TrialConfig:
-    """Generated Sudoku for a laptop: one thread, hidden width 64."""
+    """Configure generated Sudoku for a laptop: one thread, hidden width 64."""
     shape = {
         "mixer": "mlp",
         "positions": "none",
@@ -118,7 +118,7 @@ def _minis() -> dict[str, Recipe]:
 
 
 def _published() -> dict[str, Recipe]:
-    """The main results of TRM's Tables 4 and 5, and the controls beside them."""
+    """Return the main results of TRM's Tables 4 and 5, and the controls beside them."""
     sudoku, maze, paper = "sudoku-extreme", "maze-hard", {"puzzle_embedding_len": 1}
     readme = f"{TRM}, official README"
     section = f"{TRM}, section 6"
@@ -149,7 +149,7 @@ def _published() -> dict[str, Recipe]:
 
 
 def _tables() -> dict[str, Recipe]:
-    """Every row of TRM's Tables 1 to 3 (all on Sudoku-Extreme, one run each), and the CGAR curriculum."""
+    """Return every row of TRM's Tables 1 to 3 (all on Sudoku-Extreme, one run each), and the CGAR curriculum."""
 
     def row(table: int, model: ModelConfig, expected: float | None, **optimizer: Any) -> Recipe:
         config = _puzzles("sudoku-extreme", epochs=60_000, model=model, **optimizer)
@@ -200,7 +200,7 @@ CATALOGUE |= {short: CATALOGUE[long] for short, long in _SHORT.items()}
 
 
 def get_recipe(name: str) -> TrialConfig:
-    """The configuration of a name, labelled with it.
+    """Return the configuration of a name, labelled with it.
 
     Raises:
         ConfigError: no such recipe; names the nearest one.

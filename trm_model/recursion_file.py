@@ -3,7 +3,7 @@
 A configuration names one as `path/to/file.py:ClassName`. Where it is read (a sweep file, `--set`) it is pinned to
 `/absolute/path/file.py:ClassName#sha256=<hex>`, which is what records and checkpoints hold.
 
-Reading a record or a checkpoint must not run code, so a file is executed only if this process was told to trust its
+Reading a record or a checkpoint must not run code, so a file is executed only if this process was asked to trust its
 content: because the current command names the file, or because a driver sent the text along with a job. The path in a
 record is for people: nothing is ever executed from there.
 """
@@ -109,10 +109,10 @@ def accept(text: str, source: str) -> None:
 
 
 def trusted_source(text: str) -> Source:
-    """The source that a pinned address stands for.
+    """Return the source that a pinned address stands for.
 
     Raises:
-        ConfigError: this process was not told to trust it.
+        ConfigError: this process does not trust it.
     """
     address = parse_address(text)
     if address.sha256 is None:

@@ -164,7 +164,7 @@ CATALOGUE = {
 
 
 def resolve_benchmark(name: str) -> Benchmark:
-    """The benchmark called `name`.
+    """Return the benchmark called `name`.
 
     Raises:
         ConfigError: there is none; names the nearest.
@@ -175,12 +175,12 @@ def resolve_benchmark(name: str) -> Benchmark:
 
 
 def published_with(test_digest: str) -> Benchmark | None:
-    """The benchmark whose published test split has this `Puzzles.digest_of("test")`, or None."""
+    """Return the benchmark whose published test split has this `Puzzles.digest_of("test")`, or None."""
     return next((benchmark for benchmark in CATALOGUE.values() if test_digest in benchmark.test_digests), None)
 
 
 def list_benchmarks() -> list[Benchmark]:
-    """Every benchmark that can be built, in the order of the catalogue."""
+    """Return every benchmark that can be built, in the order of the catalogue."""
     return list(CATALOGUE.values())
 
 

@@ -49,10 +49,10 @@ class DataConfig(DataRequest):
     """Augmented copies per training puzzle beside the original; a view, so it never changes the dataset."""
     translation: Literal["fixed", "fresh", "none"] = "fixed"
     """ARC: where an augmented example lies in the 30x30 frame. fixed: as published, drawn once per augmented example;
-    fresh: drawn at every visit; none: always top left."""
+    fresh: drawn again at every visit; none: always top left."""
     train_splits: tuple[Literal["train", "validation"], ...] = ("train",)
     """`("train", "validation")` where a confirmed run trains on everything but the test split."""
 
     def request(self) -> DataRequest:
-        """The part that decides what is built."""
+        """Return the part that decides what is built."""
         return DataRequest.model_validate(self.model_dump(include=set(DataRequest.model_fields)))

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend. The command line prints one of these as a single line and exits with 2.
+"""Errors that a user can cause and correct. The command line prints one of these as a single line and exits with 2.
 
 UserError
 +-- ConfigError        a setting: unknown name, wrong type, value out of range
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something that the user can mend: says what, where, and the remedy, in one line."""
+    """An error that the user can correct: says what, where, and the remedy, in one line."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
@@ -38,7 +38,7 @@ class DataError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign error says first, or its type if it says nothing: for the reason in a line of ours."""
+    """Return the first line of another library's error, or its type if it has no text."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

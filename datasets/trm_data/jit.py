@@ -33,7 +33,7 @@ def jit(function: F) -> F:
 
 @jit
 def scramble(x: np.uint64) -> np.uint64:
-    """The finalizer of splitmix64: a bijection whose output bits all depend on all input bits."""
+    """Return the finalizer of splitmix64: a bijection whose output bits all depend on all input bits."""
     x = (x ^ (x >> _S30)) * _M1
     x = (x ^ (x >> _S27)) * _M2
     return x ^ (x >> _S31)
@@ -63,7 +63,7 @@ def shuffle(state: Words, items: Any) -> None:
 
 @jit
 def stream(seed: int, index: int) -> Words:
-    """An independent stream for item `index` of a seeded sequence."""
+    """Return an independent stream for item `index` of a seeded sequence."""
     state = np.empty(1, np.uint64)
     state[0] = mix(u64(seed), u64(index))
     return state

@@ -52,7 +52,7 @@ def _explain(cls: type[Settings], error: ValidationError, where: str) -> tuple[s
 
 
 def field_names(cls: type[BaseModel], path: list[str]) -> list[str]:
-    """The names of the fields below `path` inside `cls` (empty if the path leads nowhere)."""
+    """Return the names of the fields below `path` inside `cls` (empty if the path leads nowhere)."""
     current: type[BaseModel] = cls
     for part in path:
         field = current.model_fields.get(part)
@@ -64,10 +64,10 @@ def field_names(cls: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value. Raises TypeError or ValueError for what JSON cannot hold."""
+    """Return the one JSON text of a value. Raises TypeError or ValueError for what JSON cannot hold."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """The first `length` hexadecimal digits of the sha256 of `canonical_json(value)`."""
+    """Return the first `length` hexadecimal digits of the sha256 of `canonical_json(value)`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]

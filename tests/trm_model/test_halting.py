@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -53,6 +55,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build(tiny().data.request(), tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: for models this small, several only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def trainer(config: TrialConfig, dataset: Dataset) -> Trainer:
     """A run whose halt logits have either sign from the start; an untrained model never wants to halt."""
     made = Trainer(config, dataset, torch.device("cpu"))
@@ -63,6 +74,7 @@ def trainer(config: TrialConfig, dataset: Dataset) -> Trainer:
     return made
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("variant", ["trm", "hrm"])
 def test_run_resumes_from_a_step_at_which_some_slots_have_halted(variant: str, dataset: Dataset) -> None:
     config = tiny(model={"variant": variant, "supervision_steps": 4}, train={"batch_size": 16})

@@ -27,11 +27,11 @@ _MOST_ONNX_BYTES = 2**31 - 2**26
 
 
 class ExportError(UserError):
-    """A model that cannot be exported here, or whose export does not compute what the model computes."""
+    """A model that cannot be exported here, or whose export computes something else."""
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of program that a user names.
+    """Return the kind of program that a user names.
 
     Raises:
         ExportError: there is none such.

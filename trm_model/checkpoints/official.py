@@ -51,7 +51,7 @@ _WRAPPERS = re.compile(r"^(_orig_mod\.|model\.|inner\.)+")
 
 
 def official_name(name: str, config: ModelConfig) -> str:
-    """The official name, below `inner`, of one of our tensors."""
+    """Return the official name, below `inner`, of one of our tensors."""
     if name in _OUTER:
         return _OUTER[name]
     if name.startswith("start_"):
@@ -90,7 +90,7 @@ def load_official(model: Model, state: Mapping[str, Tensor]) -> None:
 
 
 def to_official(model: Model) -> dict[str, Tensor]:
-    """The model's tensors under official names, as the official loss head saves them."""
+    """Return the model's tensors under official names, as the official loss head saves them."""
     return {
         f"model.inner.{official_name(name, model.config)}": value.detach().clone()
         for name, value in model.state_dict().items()
@@ -98,7 +98,7 @@ def to_official(model: Model) -> dict[str, Tensor]:
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
-    """The tensors of an official checkpoint file. Nothing in it is executed.
+    """Return the tensors of an official checkpoint file. Nothing in it is executed.
 
     Raises:
         CheckpointError: no such file, or it holds something else than tensors.
@@ -118,7 +118,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
 
 
 def official_sizes(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[int, int]:
-    """(vocabulary, rows of the puzzle-embedding table) of an official state dict."""
+    """Return (vocabulary, rows of the puzzle-embedding table) of an official state dict."""
     named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
     try:
         table = named["puzzle_emb.weights"] if config.puzzle_embedding_len else None
@@ -143,15 +143,15 @@ def settings_of(path: Path, recipe: TrialConfig | None) -> TrialConfig:
     Raises:
         CheckpointError: there is neither, or they contradict each other (another T or n would ruin the score silently).
     """
-    beside = path.with_name(NAME)
+    yaml_path = path.with_name(NAME)
     if recipe is None:
-        return config_from_official(beside)
-    if beside.is_file():
-        own, told = recipe.model.plain(), config_from_official(beside).model.plain()
+        return config_from_official(yaml_path)
+    if yaml_path.is_file():
+        own, official = recipe.model.plain(), config_from_official(yaml_path).model.plain()
         for name in ("cycles", "latent_steps", "num_layers", "num_heads", "mixer", "positions", "puzzle_embedding_len"):
-            if own[name] != told[name] and recipe.model.variant != "direct":
+            if own[name] != official[name] and recipe.model.variant != "direct":
                 raise CheckpointError(
-                    f"model.{name}={own[name]} in the recipe, but {beside} says {told[name]}",
+                    f"model.{name}={own[name]} in the recipe, but {yaml_path} says {official[name]}",
                     "Leave the recipe out, or give the one that it was trained with",
                 )
     return recipe
@@ -202,10 +202,10 @@ def export_official(model: Model, config: TrialConfig, path: Path) -> None:
     Raises:
         CheckpointError: the official code has no such model, or another run's settings lie there.
     """
-    settings, beside = config_to_official(config), path.with_name(NAME)
-    if beside.is_file() and beside.read_bytes() != settings:
-        raise CheckpointError(f"{beside} belongs to another checkpoint", "Name a file in a folder of its own")
+    settings, yaml_path = config_to_official(config), path.with_name(NAME)
+    if yaml_path.is_file() and yaml_path.read_bytes() != settings:
+        raise CheckpointError(f"{yaml_path} belongs to another checkpoint", "Name a file in a folder of its own")
     buffer = io.BytesIO()
     torch.save(to_official(model), buffer)
     write_atomic(path, buffer.getvalue())
-    write_atomic(beside, settings)
+    write_atomic(yaml_path, settings)

@@ -25,7 +25,7 @@ _POSITIONS = {"rope": "rotary", "learned": "learned", "none": "none"}
 
 
 def config_from_official(path: Path) -> TrialConfig:
-    """The settings in an `all_config.yaml`. Which data it was trained on is not part of them.
+    """Return the settings in an `all_config.yaml`. Which data it was trained on is not part of them.
 
     Raises:
         CheckpointError: the file is missing or lacks a setting.
@@ -86,7 +86,7 @@ def _parse(facts: dict[str, Any], where: str) -> TrialConfig:
 
 
 def config_to_official(config: TrialConfig) -> bytes:
-    """The `all_config.yaml` of a configuration.
+    """Return the `all_config.yaml` of a configuration.
 
     Raises:
         CheckpointError: the official code has no such model; names the setting.
@@ -146,7 +146,7 @@ def _check_same(own: ModelConfig, official: ModelConfig) -> None:
 
 
 def _resolved(model: ModelConfig) -> dict[str, Any]:
-    """The settings, with what None stands for."""
+    """Return the settings, with what None stands for."""
     return model.plain() | {
         "shared_network": model.shares_network,
         "gradient": "step" if model.one_step_gradient else "cycle",

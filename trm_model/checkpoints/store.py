@@ -52,11 +52,11 @@ class CheckpointStore(Protocol):
     def write(self, name: str, data: bytes) -> None: ...
 
     def read(self, name: str) -> bytes:
-        """The file. Raises KeyError if there is none."""
+        """Return the file. Raises KeyError if there is none."""
         ...
 
     def names(self) -> list[str]:
-        """Of all files, sorted."""
+        """Return the names of all files, sorted."""
         ...
 
     def delete(self, name: str) -> None: ...
@@ -97,7 +97,7 @@ class Checkpoint:
         return int(self.header["step"])
 
     def section(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors below `prefix/`, without it."""
+        """Return the tensors below `prefix/`, without it."""
         start = f"{prefix}/"
         return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
 
@@ -108,12 +108,12 @@ def name_of(step: int) -> str:
 
 
 def step_of(name: str) -> int:
-    """The step in a checkpoint's file name."""
+    """Return the step in a checkpoint's file name."""
     return int(name.removeprefix("step-").removesuffix(".safetensors"))
 
 
 def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
-    """The bytes of a checkpoint file.
+    """Serialize a checkpoint.
 
     Written out because the library's own function copies all tensors twice, seconds and gigabytes for a large table.
     """
@@ -131,7 +131,7 @@ def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
 
 
 def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
-    """The JSON part of a checkpoint file.
+    """Return the JSON part of a checkpoint file.
 
     Raises:
         CheckpointError: it is not one of ours, or is damaged.
@@ -156,11 +156,11 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
         CheckpointError: it is not one of ours, or it or its base is damaged or missing.
     """
     header = read_header(data, where)
-    told = header.get("table")
+    stored = header.get("table")
     tensors = _tensors(data, where)
-    if told is not None:
+    if stored is not None:
         try:
-            tensors = join(tensors, _table(told, where, store), int(header["step"]))
+            tensors = join(tensors, _table(stored, where, store), int(header["step"]))
         except ValueError as error:
             raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from None
     return Checkpoint(tensors, header)
@@ -173,10 +173,10 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
 
 
-def _base(told: Mapping[str, Any], where: str) -> Base:
+def _base(stored: Mapping[str, Any], where: str) -> Base:
     """The base that a header names. Raises CheckpointError where its name could lead out of the checkpoint's folder."""
     try:
-        base = Base(**told["base"])
+        base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
     except (KeyError, TypeError):
         raise CheckpointError(f"{where} is damaged: it does not say what its table is based on") from None
@@ -185,11 +185,11 @@ def _base(told: Mapping[str, Any], where: str) -> Base:
     return base
 
 
-def _table(told: Mapping[str, Any], where: str, store: CheckpointStore | None) -> Tensor:
-    """The table that the header of a checkpoint speaks of, as it was in its base."""
-    base = _base(told, where)
+def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None) -> Tensor:
+    """Read the table of a checkpoint, as it was in its base."""
+    base = _base(stored, where)
     if not base.name:
-        return torch.zeros(told["shape"])
+        return torch.zeros(stored["shape"])
     try:
         if store is None:
             raise KeyError(base.name)
@@ -204,7 +204,7 @@ def _table(told: Mapping[str, Any], where: str, store: CheckpointStore | None) -
 
 
 def read(store: CheckpointStore, name: str) -> Checkpoint:
-    """A checkpoint with everything that belongs to it.
+    """Return a checkpoint with everything that belongs to it.
 
     Raises:
         CheckpointError: there is none of that name, or it or its base is damaged or missing.
@@ -219,19 +219,19 @@ def read(store: CheckpointStore, name: str) -> Checkpoint:
 def copy(source: CheckpointStore, name: str, target: CheckpointStore) -> None:
     """Copy a checkpoint, its base first."""
     data = source.read(name)
-    told = read_header(data, name).get("table")
-    if told is not None and (base := _base(told, name)).name:
+    stored = read_header(data, name).get("table")
+    if stored is not None and (base := _base(stored, name)).name:
         target.write(base.name, source.read(base.name))
     target.write(name, data)
 
 
 def checkpoint_names(store: CheckpointStore) -> list[str]:
-    """The checkpoints in a store, the newest last."""
+    """Return the checkpoints in a store, the newest last."""
     return [name for name in store.names() if name.startswith("step-")]
 
 
 def newest(store: CheckpointStore) -> Checkpoint | None:
-    """The last checkpoint in a store, or None."""
+    """Return the last checkpoint in a store, or None."""
     names = checkpoint_names(store)
     return read(store, names[-1]) if names else None
 
@@ -263,8 +263,8 @@ class RunCheckpoints:
             found = newest(self._store)
         except CheckpointError as error:
             raise CheckpointError(error.what, _OLDER) from error
-        if found is not None and (told := found.header.get("table")) is not None:
-            self._base, self._bases = _base(told, name_of(found.step)), dict(told["needed"])
+        if found is not None and (stored := found.header.get("table")) is not None:
+            self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
         return found
 
     def write(self, checkpoint: Checkpoint) -> Written:
@@ -285,8 +285,8 @@ class RunCheckpoints:
         self._store.write(name, data)
         return Written(name, base_bytes + len(data))
 
-    def last_words(self) -> str:
-        """For people: where a run that ends here can be gone on from."""
+    def describe_last(self) -> str:
+        """Say, for people, from which checkpoint a run that ends here can be resumed."""
         names = checkpoint_names(self._store)
         return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
 

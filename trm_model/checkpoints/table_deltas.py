@@ -63,7 +63,7 @@ def split(tensors: Mapping[str, Tensor], base: Base, step: int) -> Split | None:
 
 
 def join(tensors: Mapping[str, Tensor], table: Tensor, step: int) -> dict[str, Tensor]:
-    """The inverse: `table` is the base's, and is changed. `step` is the checkpoint's.
+    """Undo `split`: `table` is the base's, and is changed in place. `step` is the checkpoint's.
 
     Raises:
         ValueError: the changed rows are not rows of this table.

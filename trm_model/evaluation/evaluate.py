@@ -264,7 +264,7 @@ def evaluate(
     ranks = ranks or Ranks()
     for (batch, rollout), answers in ranks.spread(runs, answer):
         tally.add(batch, answers, is_first=rollout == 0)
-        if ranks.first_says(should_stop()):
+        if ranks.broadcast_flag(should_stop()):
             raise EvaluationStoppedError
     return tally.result(num_steps)
 

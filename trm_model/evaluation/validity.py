@@ -21,7 +21,7 @@ def _check_shapes(side: int, *grids: Bytes) -> None:
 
 
 def valid_sudoku(inputs: Bytes, answers: Bytes, side: int) -> Outcomes:
-    """Every row, column and box holds every digit, and the given cells are kept."""
+    """Return (N) whether every row, column and box holds every digit and the given cells are kept."""
     _check_shapes(side, inputs, answers)
     units = sudoku.shape(side).units
     blank = inputs <= 1
@@ -32,7 +32,7 @@ def valid_sudoku(inputs: Bytes, answers: Bytes, side: int) -> Outcomes:
 
 
 def valid_maze(inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> Outcomes:
-    """A path from start to goal over free cells, as short as the labelled one; there may be several."""
+    """Return (N) whether each answer is a path over free cells as short as the labelled one; there may be several."""
     _check_shapes(side, inputs, answers, labels)
     only_marks = ((answers == inputs) | ((answers == maze.PATH) & (inputs == maze.SPACE))).all(1)
     return np.array(
@@ -44,7 +44,7 @@ def valid_maze(inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> Outco
 
 
 def valid(family: str, inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> Outcomes | None:
-    """Which answers solve their puzzle; None where only the label counts (ARC)."""
+    """Return (N) which answers solve their puzzle; None where only the label counts (ARC)."""
     if family == "sudoku":
         return valid_sudoku(inputs, answers, side)
     if family == "maze":

@@ -91,7 +91,7 @@ def _check_answers(augmentation: Augmentation, side: int, cells: Bytes, codes: W
 
 
 def undo(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> Bytes:
-    """Answers (B, C) as they would be given to the original puzzles; ARC answers are cropped to their grid.
+    """Return answers (B, C) as they would be given to the original puzzles; ARC answers are cropped to their grid.
 
     Raises:
         DataError: answers of another size, symbols that the puzzles do not have, or codes that are no augmentation.
@@ -110,7 +110,7 @@ def undo(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> B
 
 
 def hashes(cells: Bytes) -> Words:
-    """(B): a 64-bit name of each answer."""
+    """Return (B) a 64-bit name of each answer."""
     out = np.empty(len(cells), np.uint64)
     _hashes(np.ascontiguousarray(cells), out)
     return out
@@ -167,18 +167,18 @@ class Votes:
 
     @property
     def items(self) -> list[int]:
-        """The items that have votes, in order."""
+        """Return the items that have votes, in order."""
         return sorted(self._items)
 
     def ranking(self, item: int) -> list[_Candidate]:
-        """Distinct answers, best first: by count, then mean score; or by the best score (`choose="halt"`)."""
+        """Return distinct answers, best first: by count, then mean score; or by the best score (`choose="halt"`)."""
         candidates = self._items[item].values()
         if self.choose == "halt":
             return sorted(candidates, key=lambda candidate: candidate.best, reverse=True)
         return sorted(candidates, key=lambda candidate: (candidate.count, candidate.mean_score), reverse=True)
 
     def answer(self, item: int) -> Bytes:
-        """The winning answer, (C)."""
+        """Return the winning answer, (C)."""
         return np.frombuffer(self.ranking(item)[0].answer, np.uint8)
 
 

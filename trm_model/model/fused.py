@@ -133,7 +133,7 @@ def _uses_kernels(x: Tensor) -> bool:
 
 
 def _rows(x: Tensor) -> NDArray[Any]:
-    """A contiguous tensor as a matrix over its last axis, sharing memory; bfloat16 as uint16."""
+    """Return a contiguous tensor as a matrix over its last axis, sharing memory; bfloat16 as uint16."""
     flat = x.detach().view(-1, x.shape[-1])
     return (flat.view(torch.uint16) if x.dtype == torch.bfloat16 else flat).numpy()
 
@@ -148,7 +148,7 @@ def _gate(gate_up: Tensor) -> Tensor:
 
 
 def _gate_gradient(gate_up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient of `gate_up`, the gated values again)."""
+    """Return (gradient of `gate_up`, the gated values again)."""
     if _uses_kernels(gate_up):
         grad_gate_up, out = torch.empty_like(gate_up), torch.empty_like(grad)
         _gate_backward(_rows(gate_up), _rows(grad), _rows(grad_gate_up), _rows(out))

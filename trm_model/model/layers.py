@@ -28,14 +28,14 @@ class Rotary(NamedTuple):
 
 
 def truncated_normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
-    """Normal numbers cut at two standard deviations, rescaled so that `std` holds after the cut."""
+    """Draw normal numbers cut at two standard deviations, rescaled so that `std` holds after the cut."""
     bound = math.erf(math.sqrt(2.0))
     uniform = torch.empty(shape).uniform_(-bound, bound, generator=generator)
     return uniform.erfinv_().mul_(math.sqrt(2.0)).clamp_(-2.0, 2.0).mul_(std / _STD_AFTER_TRUNCATION)
 
 
 def linear_weight(outputs: int, inputs: int, generator: torch.Generator) -> nn.Parameter:
-    """An (outputs, inputs) weight with variance 1 / inputs."""
+    """Return an (outputs, inputs) weight with variance 1 / inputs."""
     return nn.Parameter(truncated_normal((outputs, inputs), inputs**-0.5, generator))
 
 
@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
 
 def rotary_table(num_tokens: int, head_size: int, theta: float) -> Rotary:
-    """Angles for positions 0 .. num_tokens - 1."""
+    """Compute the angles for positions 0 .. num_tokens - 1."""
     frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
     angles_LN = torch.outer(torch.arange(num_tokens, dtype=torch.float32), frequencies).repeat(1, 2)
     return Rotary(angles_LN.cos(), angles_LN.sin())

@@ -17,7 +17,7 @@ _FLOAT32_ERROR = 1e-5  # of a product of 512-vectors: float32 gives about 3e-7, 
 
 
 def is_amd(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this machine's processor is AMD's (False where that cannot be read)."""
+    """Return whether this machine's processor is AMD's (False where that cannot be read)."""
     try:
         return "AuthenticAMD" in cpuinfo.read_text()
     except OSError:

@@ -23,7 +23,7 @@ class PuzzleEmbedding(nn.Module):
         self.register_buffer("changed_at", torch.zeros(num_identifiers, dtype=torch.int32), persistent=False)
 
     def rows(self, ids_B: Tensor, *, trained: bool) -> Tensor:
-        """The rows of a batch, (B, E), as a leaf whose gradient `update` takes."""
+        """Return the rows of a batch, (B, E), as a leaf whose gradient `update` takes."""
         return self.weight[ids_B.long()].requires_grad_(trained)
 
     @torch.no_grad()

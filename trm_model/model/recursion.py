@@ -72,7 +72,7 @@ class Recursion(nn.Module):
         return 1 + self.num_latents
 
     def networks(self) -> list[Network]:
-        """The one or two networks."""
+        """Return the one or two networks."""
         return [self.latent_network] if self.answer_network is None else [self.latent_network, self.answer_network]
 
     def set_depth(self, cycles: int, latent_steps: int) -> None:
@@ -109,7 +109,7 @@ class Recursion(nn.Module):
 
 
 class OneState(Recursion):
-    """No latent beside the answer: n updates that see the input, then one that does not."""
+    """No latent besides the answer: n updates that see the input, then one that does not."""
 
     @property
     def num_states(self) -> int:
@@ -138,7 +138,7 @@ class DirectPrediction(Recursion):
 
 
 def recursion_class(config: ModelConfig) -> type[Recursion]:
-    """The recursion that a configuration names."""
+    """Return the recursion that a configuration names."""
     if config.recursion is not None:
         return load_recursion(config.recursion)
     if config.variant == "direct":
@@ -147,7 +147,7 @@ def recursion_class(config: ModelConfig) -> type[Recursion]:
 
 
 def load_recursion(address: str) -> type[Recursion]:
-    """The class that a pinned address names, from the trusted source and not from the file at its path.
+    """Return the class that a pinned address names, from the trusted source and not from the file at its path.
 
     Raises:
         ConfigError: the source is not trusted (`recursion_file`), it fails, or it has no such `Recursion`.
@@ -163,7 +163,7 @@ def load_recursion(address: str) -> type[Recursion]:
 
 @cache
 def _execute(source: Source) -> ModuleType:
-    """The module that a trusted source defines."""
+    """Return the module that a trusted source defines."""
     module = ModuleType(f"recursion_{Path(source.path).stem}_{source.sha256[:12]}")
     module.__file__ = source.path
     # Tracebacks show the text that runs: the file may be on another machine, or edited since.
@@ -212,7 +212,7 @@ class Model(nn.Module):
         return self.token_embedding.device
 
     def start(self, batch_size: int, dtype: torch.dtype) -> States:
-        """Fresh states, each (B, L, D)."""
+        """Return fresh states, each (B, L, D)."""
         size = (batch_size, self.num_tokens, self.config.hidden_size)
         return tuple(start.to(dtype).expand(size) for start in self._starts())
 
@@ -228,7 +228,7 @@ class Model(nn.Module):
         return [self.get_buffer(f"start_{index}") for index in range(self.recursion.num_states)]
 
     def embed(self, inputs_BC: Tensor, puzzle_rows_BE: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """The input of the recursion, (B, L, D): puzzle tokens, then cells."""
+        """Return the input of the recursion, (B, L, D): puzzle tokens, then cells."""
         width = self.config.hidden_size
         embedded = F.embedding(inputs_BC.int(), self.token_embedding.to(dtype))
         if puzzle_rows_BE is not None:
@@ -251,7 +251,7 @@ class Model(nn.Module):
         return Output(tuple(state.detach() for state in states), logits_BCV, q_B2[:, 0], q_B2[:, 1])
 
     def rotary(self, dtype: torch.dtype) -> Rotary | None:
-        """The angles on the model's device, in the dtype that attention computes in."""
+        """Return the angles on the model's device, in the dtype that attention computes in."""
         if self._rotary is None:
             return None
         if self._rotary.cos_LN.device != self.device:

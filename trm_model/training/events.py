@@ -1,4 +1,4 @@
-"""What a training run tells, in order. The loop yields these and knows no tracker."""
+"""Events of a training run, in order. The loop yields these and knows no tracker."""
 
 from __future__ import annotations
 

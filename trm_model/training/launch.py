@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 
 GO, STOP = "go", "stop"
 _POLL_S = 0.2
-"""How soon a stop that is asked for between two events is heard."""
-_LAST_WORDS_S = 2.0
-"""How long, once a process is in trouble, the others may say what is the matter with them."""
+"""Seconds until a stop that is requested between two events is noticed."""
+_ERROR_GRACE_S = 2.0
+"""Seconds, once a process has failed, in which the others may report their own errors."""
 _EXIT_S = 30.0
 
 
 class ProcessLostError(UserError):
-    """A process of the run died without a word: killed, or out of the machine's memory."""
+    """A process of the run died without an error: it was killed, or the machine is out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """All that a process needs to know."""
+    """The work of one process."""
 
     config: TrialConfig
     dataset: Path
@@ -96,15 +96,15 @@ def train_in_processes(
 
     Raises:
         ConfigError: the batch cannot be shared evenly, or there are too few GPUs.
-        ProcessLostError: a process was killed. Started again, the run goes on from its last checkpoint.
+        ProcessLostError: a process was killed. Started again, the run resumes from its last checkpoint.
         Exception: what a process raised, with its traceback as a note.
     """
     if processes == 1:
         yield from train(config, dataset, checkpoints=checkpoints, should_stop=should_stop)
         return
     _check(config, processes)
-    with _Crew(config, dataset.path, checkpoints, processes) as crew:
-        yield from crew.events(should_stop)
+    with _ProcessGroup(config, dataset.path, checkpoints, processes) as group:
+        yield from group.events(should_stop)
 
 
 def _check(config: TrialConfig, processes: int) -> None:
@@ -120,7 +120,7 @@ def _check(config: TrialConfig, processes: int) -> None:
         )
 
 
-class _Crew:
+class _ProcessGroup:
     """The processes of a run. Leaving the context ends those that still run."""
 
     def __init__(self, config: TrialConfig, dataset: Path, checkpoints: CheckpointStore, processes: int) -> None:
@@ -152,45 +152,45 @@ class _Crew:
         ours.send(task)
 
     def events(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
-        """What the first process tells, until all have ended."""
+        """Yield the events of the first process, until all have ended."""
         first, running = self._pipes[0], set(self._pipes)
         while running:
-            self._pass_on(should_stop)
+            self._forward_stop(should_stop)
             for pipe in wait(list(running), _POLL_S):
                 assert isinstance(pipe, Connection)
-                word = _heard(pipe)
-                if word is None or isinstance(word, _Failed):
-                    raise self._cause(pipe, word)
-                if isinstance(word, _Ended):
+                message = _receive(pipe)
+                if message is None or isinstance(message, _Failed):
+                    raise self._cause(pipe, message)
+                if isinstance(message, _Ended):
                     running.remove(pipe)
                     continue
-                yield word
-                self._pass_on(should_stop)
-                _say(first, GO)
+                yield message
+                self._forward_stop(should_stop)
+                _send(first, GO)
 
-    def _pass_on(self, should_stop: Callable[[], bool]) -> None:
-        """Tell the first process to stop, once; the others hear it from there, all before the same step."""
+    def _forward_stop(self, should_stop: Callable[[], bool]) -> None:
+        """Tell the first process to stop, once; the others learn of it from there, all before the same step."""
         if not self._is_stopping and should_stop():
             self._is_stopping = True
-            _say(self._pipes[0], STOP)
+            _send(self._pipes[0], STOP)
 
-    def _cause(self, pipe: Connection, word: _Failed | None) -> Exception:
-        """Why a process is in trouble: the death of one of them, or whatever failed first."""
-        words = {pipe: word}
-        until = time.monotonic() + _LAST_WORDS_S
-        while (left := until - time.monotonic()) > 0 and len(words) < len(self._pipes):
-            for other in wait([pipe for pipe in self._pipes if pipe not in words], left):
+    def _cause(self, pipe: Connection, message: _Failed | None) -> Exception:
+        """Return why a process failed: the death of one of them, or the error that came first."""
+        endings = {pipe: message}
+        until = time.monotonic() + _ERROR_GRACE_S
+        while (left := until - time.monotonic()) > 0 and len(endings) < len(self._pipes):
+            for other in wait([pipe for pipe in self._pipes if pipe not in endings], left):
                 assert isinstance(other, Connection)
-                heard = _heard(other)
-                if not isinstance(heard, Event):
-                    words[other] = heard if isinstance(heard, _Failed) else None
-        silent = [rank for rank, pipe in enumerate(self._pipes) if pipe in words and words[pipe] is None]
+                message = _receive(other)
+                if not isinstance(message, Event):
+                    endings[other] = message if isinstance(message, _Failed) else None
+        silent = [rank for rank, pipe in enumerate(self._pipes) if pipe in endings and endings[pipe] is None]
         for rank in silent:
             if (code := self._processes[rank].wait(_EXIT_S)) != 0:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 what = f"process {rank} of {len(self._processes)} died with {how}"
-                return ProcessLostError(what, "Start the run again: it goes on from its last checkpoint")
-        return min((failed for failed in words.values() if failed is not None), key=lambda failed: failed.at_s).error
+                return ProcessLostError(what, "Start the run again: it resumes from its last checkpoint")
+        return min((failed for failed in endings.values() if failed is not None), key=lambda failed: failed.at_s).error
 
     def __enter__(self) -> Self:
         return self
@@ -209,13 +209,13 @@ class _Crew:
         self._rendezvous.unlink(missing_ok=True)
 
 
-def _say(pipe: Connection, word: str) -> None:
+def _send(pipe: Connection, message: str) -> None:
     with suppress(OSError):  # a process that has died is noticed by the silence of its pipe
-        pipe.send(word)
+        pipe.send(message)
 
 
-def _heard(pipe: Connection) -> Any:
-    """The next word, or None if its process is gone."""
+def _receive(pipe: Connection) -> Any:
+    """Receive the next message; None if its process is gone."""
     with suppress(EOFError, OSError):
         return pipe.recv()
     return None
@@ -233,10 +233,10 @@ class _Caller:
     def _listen(self) -> None:
         while True:
             try:
-                word = self._pipe.recv()
+                message = self._pipe.recv()
             except BaseException:  # the caller is gone, or this thread cannot hear it any more
                 os._exit(1)
-            self._stop.set() if word == STOP else self._go.release()
+            self._stop.set() if message == STOP else self._go.release()
 
     def tell(self, event: Event) -> None:
         """Report an event and wait until it has been looked at."""

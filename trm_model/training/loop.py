@@ -63,7 +63,7 @@ class _Window:
         self.sums = [before + new for before, new in zip(self.sums, sums.tolist(), strict=True)]
 
     def means(self, batch_size: int) -> dict[str, float]:
-        """Losses per example; the rest per sequence that halted (absent where none did)."""
+        """Return losses per example; the rest per sequence that halted (absent where none did)."""
         sums = dict(zip(SUMS, self.sums, strict=True))
         halted = sums.pop("count")
         metrics = {"loss": self.loss / self.steps}
@@ -78,7 +78,7 @@ class _Window:
 
 @dataclass(slots=True)
 class _Progress:
-    """What outlives an attempt beside the trainer's own state."""
+    """Progress that outlives an attempt, in addition to the trainer's own state."""
 
     train_s: float = 0.0
     best_step: int | None = None
@@ -134,12 +134,14 @@ def train(
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
     saved_at, save_s = timer(), 0.0
     while not trainer.is_done or progress.is_evaluation_due:
-        if trainer.ranks.first_says(should_stop()):
+        if trainer.ranks.broadcast_flag(should_stop()):
             yield from _stop(trainer, progress, kept, timer)
             return
         if not progress.is_evaluation_due:
             if not _advance(trainer, progress, timer):
-                yield Diverged(trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.last_words()}")
+                yield Diverged(
+                    trainer.step, f"the loss of step {trainer.step + 1} is not finite; {kept.describe_last()}"
+                )
                 return
             if trainer.step % runtime.log_every == 0 or trainer.is_done:
                 means = progress.window.means(config.train.batch_size)
@@ -159,7 +161,7 @@ def train(
             if improved:
                 progress.best_step, progress.best_score = trainer.step, metrics["exact_accuracy"]
             yield Evaluated(trainer.step, "validation", metrics | _position(trainer, progress))
-        is_due = trainer.ranks.first_says(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
+        is_due = trainer.ranks.broadcast_flag(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
         if improved or trainer.is_done or is_due:
             saved = _save(trainer, progress, kept, timer)
             saved_at = timer()
@@ -260,7 +262,7 @@ def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:
 
 
 def _curve_point(trainer: Trainer, should_stop: Callable[[], bool]) -> dict[str, float]:
-    """Scores of the weights that the evaluation names and, since an average lags, of the raw weights."""
+    """Return scores of the weights that the evaluation names and, since an average lags, of the raw weights."""
     config = trainer.config
     limit = _curve_puzzles(config)
     with _memory_explained(trainer):
@@ -278,7 +280,7 @@ def _curve_point(trainer: Trainer, should_stop: Callable[[], bool]) -> dict[str,
 def _stop(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Iterator[Event]:
     """Write a last checkpoint, twice if the first try fails."""
     saved = _save(trainer, progress, kept, timer)
-    if trainer.ranks.first_says(isinstance(saved, CheckpointFailed) and not saved.is_out_of_space):
+    if trainer.ranks.broadcast_flag(isinstance(saved, CheckpointFailed) and not saved.is_out_of_space):
         yield saved
         saved = _save(trainer, progress, kept, timer)
     yield saved
@@ -302,7 +304,7 @@ def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Cl
 def _result(
     trainer: Trainer, progress: _Progress, clock: Clock, should_stop: Callable[[], bool]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The final score, as plain data, and the files beside it."""
+    """Take the final score; return it as plain data, with the files that accompany it."""
     config = trainer.config
     evaluation = config.evaluation
     limits: dict[str, Any] = {"max_puzzles": evaluation.max_puzzles, "should_stop": should_stop}

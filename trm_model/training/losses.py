@@ -38,7 +38,7 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The usual cross entropy per cell, in float32."""
+    """Return the usual cross entropy per cell, in float32."""
     flat = F.cross_entropy(
         logits.float().flatten(0, -2), labels.long().flatten(), ignore_index=IGNORED, reduction="none"
     )
@@ -49,7 +49,7 @@ CROSS_ENTROPIES = {"stablemax": stablemax_cross_entropy, "softmax": softmax_cros
 
 
 def as_targets(labels_BC: Tensor) -> Tensor:
-    """Labels as the data has them (unsigned, 0 for a cell that is not supervised) with `IGNORED` for 0."""
+    """Convert labels of the data (unsigned, 0 for a cell that is not supervised): signed, with `IGNORED` for 0."""
     return labels_BC.short().masked_fill_(labels_BC == 0, IGNORED)
 
 
@@ -63,24 +63,24 @@ def judge(logits_BCV: Tensor, labels_BC: Tensor) -> Judged:
 
 
 def answer_loss(logits_BCV: Tensor, labels_BC: Tensor, kind: str) -> Tensor:
-    """Sum over rows of the mean cross entropy of a row's supervised cells."""
+    """Return the sum over rows of the mean cross entropy of a row's supervised cells."""
     supervised_BC = labels_BC != IGNORED
     loss_BC = CROSS_ENTROPIES[kind](logits_BCV, labels_BC).masked_fill(~supervised_BC, 0)
     return (loss_BC.sum(-1) / supervised_BC.sum(-1).clamp_min(1)).sum()
 
 
 def halt_loss(halt_logits_B: Tensor, correct_B: Tensor) -> Tensor:
-    """Halting predicts whether the answer is right already."""
+    """Return the loss of the halting head, which predicts whether the answer is already right."""
     return F.binary_cross_entropy_with_logits(halt_logits_B, correct_B.to(halt_logits_B.dtype), reduction="sum")
 
 
 @torch.no_grad()
 def continue_target(next_output: Output, is_last_B: Tensor) -> Tensor:
-    """Target of the continue head: the value that the next step would have."""
+    """Return the target of the continue head: the value that the next step would have."""
     halt_B, go_on_B = next_output.halt_logits_B, next_output.continue_logits_B
     return torch.where(is_last_B, halt_B, torch.maximum(halt_B, go_on_B)).sigmoid()
 
 
 def continue_loss(continue_logits_B: Tensor, target_B: Tensor) -> Tensor:
-    """Q-learning of going on."""
+    """Return the Q-learning loss of the continue head."""
     return F.binary_cross_entropy_with_logits(continue_logits_B, target_B, reduction="sum")

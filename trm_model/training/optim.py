@@ -28,17 +28,17 @@ class FlatParameters:
             parameter.requires_grad_(False)
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
-        """A vector of this layout, by parameter name."""
+        """Return a vector of this layout, by parameter name."""
         pieces = torch.split(vector, self._sizes)
         return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The weights to compute with, cast once; gradients flow back to `vector`."""
+        """Return the weights to compute with, cast once; gradients flow back to `vector`."""
         return self.views(self.vector.to(dtype))
 
     @property
     def grad(self) -> Tensor:
-        """The gradient vector after a backward pass."""
+        """Return the gradient vector after a backward pass."""
         assert self.vector.grad is not None, "no backward pass yet"
         return self.vector.grad
 
@@ -53,7 +53,7 @@ class Optimizer(Protocol):
     def step(self, vector: Tensor, grad: Tensor, lr: float) -> None: ...
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold."""
+        """Return what a checkpoint must hold."""
         ...
 
     def load(self, state: dict[str, Tensor]) -> None: ...
@@ -158,7 +158,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def build_optimizer(config: OptimizerConfig, flat: FlatParameters) -> Optimizer:
-    """The optimizer that a configuration names."""
+    """Return the optimizer that a configuration names."""
     if config.name == "muon":
         return Muon(flat, config.betas, config.weight_decay)
     kind = AdamAtan2 if config.name == "adam_atan2" else AdamW

@@ -124,7 +124,7 @@ class Trainer:
             target.index_copy_(0, place, rows.to(self.device))
 
     def learning_rate(self, peak: float) -> float:
-        """The rate of the coming update."""
+        """Return the rate of the coming update."""
         settings = self.config.optimizer
         return peak * schedule(
             self.step + 1,
@@ -148,13 +148,13 @@ class Trainer:
         totals = torch.stack([torch.cat([part.loss.detach().double().view(1), part.sums]) for part in parts]).sum(0)
         totals = self.ranks.sum_(torch.cat([totals, totals.new_tensor([fetched])]))
         carry = Carry.join([part.carry for part in parts])
-        told = torch.cat([totals, carry.halted_B.double()]).cpu().numpy()
-        loss, sums, fetched = float(told[0]) / size, told[1 : 1 + len(SUMS)], int(told[1 + len(SUMS)])
+        values = torch.cat([totals, carry.halted_B.double()]).cpu().numpy()
+        loss, sums, fetched = float(values[0]) / size, values[1 : 1 + len(SUMS)], int(values[1 + len(SUMS)])
         if not math.isfinite(loss):
             return math.nan, sums
         self._update([part.row_grads_BE for part in parts])
         self.carry = carry
-        self._halted = told[2 + len(SUMS) :] > 0
+        self._halted = values[2 + len(SUMS) :] > 0
         self.step += 1
         self.puzzles_presented += fetched
         self.flops += size * train_flops(
@@ -166,13 +166,13 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has had its steps or its puzzles."""
+        """Return whether the run has had its steps or its puzzles."""
         limits = self.config.train
         most = math.inf if limits.max_puzzles is None else limits.max_puzzles
         return self.step >= limits.max_steps or self.puzzles_presented >= most
 
     def _set_depth(self) -> tuple[int, int]:
-        """T and n of the coming step."""
+        """Return T and n of the coming step."""
         depth = self.config.model.cycles, self.config.model.latent_steps
         for share, cycles, latent_steps in self.config.train.depth_curriculum:
             if self.step >= share * self.config.train.max_steps:
@@ -254,12 +254,12 @@ class Trainer:
         )
 
     def gallery(self, scored: EvalResult) -> bytes:
-        """A few of the puzzles that were scored, see `gallery.gallery`."""
+        """Select a few of the puzzles that were scored, see `gallery.gallery`."""
         weights = self.weights(self.config.evaluation.weights)
         return gallery(self.model, self.dataset, scored, weights=weights, dtype=self.dtype)
 
     def state(self, extra: dict[str, Any]) -> Checkpoint:
-        """The whole run; tensors are shared with it, so write it before the next step."""
+        """Collect the state of the run. Tensors are shared with it, so write it before the next step."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
         if self.model.puzzle_embedding is not None:
@@ -286,7 +286,7 @@ class Trainer:
         return Checkpoint(tensors, header | extra)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same run.
+        """Restore a checkpoint of the same run.
 
         Raises:
             CheckpointError: it belongs to another configuration, dataset or map of puzzle ids, or is damaged.

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:
-    """Tasks -> puzzles with their splits and augmentations.
+    """Convert tasks to puzzles with their splits and augmentations.
 
     Every demonstration trains, and so do the test pairs of training tasks but those lent to validation; the test pairs
     of evaluation tasks are the test split. A task that is only tested would have no trained embedding. Test inputs
@@ -69,7 +69,7 @@ def _without_unanswered(tasks: Sequence[Task], facts: dict[str, object]) -> list
 
 
 def _lenders(tasks: Sequence[Task], request: DataRequest) -> set[str]:
-    """Seeded training tasks whose test pairs are withheld for validation."""
+    """Return seeded training tasks whose test pairs are withheld for validation."""
     training = sorted(task.name for task in tasks if task.subset == "training" and task.tests)
     wanted = request.num_validation or 0
     if wanted > len(training):
@@ -155,14 +155,14 @@ def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
 
 
 def published_overlaps(puzzles: Puzzles, shared: Mapping[str, str]) -> dict[str, str]:
-    """The part of `overlaps` that a published benchmark has, where the test split is a published one."""
+    """Return the part of `overlaps` that a published benchmark has, where the test split is a published one."""
     benchmark = published_with(puzzles.digest_of("test"))
     known = benchmark.published_overlaps if benchmark is not None else frozenset()
     return {name: other for name, other in shared.items() if name in known}
 
 
 def _upstream(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:
-    """The official builder's order, augmentations and translations. It holds nothing out for validation."""
+    """Return the official builder's order, augmentations and translations. It holds nothing out for validation."""
     if request.num_validation:
         raise ConfigError("ids=upstream holds nothing out", "Set num_validation to 0")
     assert request.upstream_augmentations is not None

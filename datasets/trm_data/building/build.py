@@ -49,7 +49,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
-    """What stands for the content of the sources in the fingerprint."""
+    """Return what stands for the content of the sources in the fingerprint."""
     given = [files.digest(parse_address(text), _KNOWN) for text in (request.source, request.extra_training) if text]
     if request.source is not None:
         return given
@@ -57,7 +57,7 @@ def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
 
 
 def _name(request: DataRequest, benchmark: Benchmark) -> str:
-    """The identity under which results are ranked: a list of one's own puzzles is a benchmark of its own."""
+    """Return the identity under which results are ranked: a list of one's own puzzles is a benchmark of its own."""
     if request.source is not None:
         address = parse_address(request.source)
         is_list = benchmark.family == "sudoku" and files.exists(address)
@@ -97,7 +97,7 @@ def _folder(request: DataRequest, root: Path) -> Path:
 
 
 def find(request: DataRequest, root: Path) -> Path | None:
-    """Where `build` would find this dataset, or None if it is not built."""
+    """Return where `build` would find this dataset, or None if it is not built."""
     folder = _folder(request, root)
     return folder if (folder / MANIFEST).is_file() else None
 
@@ -112,7 +112,7 @@ def open_dataset(path: Path) -> Dataset:
 
 
 def build(request: DataRequest, root: Path, progress: Progress | None = None) -> Dataset:
-    """The dataset of a request: found under `root` if it was built before, otherwise built there.
+    """Return the dataset of a request: found under `root` if it was built before, otherwise built there.
 
     Raises:
         ConfigError, DataError: a bad request or source; nothing is left behind.
@@ -127,7 +127,7 @@ def build(request: DataRequest, root: Path, progress: Progress | None = None) ->
 
 
 def import_official(folder: Path, root: Path, progress: Progress | None = None) -> Dataset:
-    """The dataset of a folder that an official builder wrote; found again like any other.
+    """Return the dataset of a folder that an official builder wrote; found again like any other.
 
     Raises:
         DataError: no official dataset, damaged, or rows that no augmentation makes.
@@ -156,7 +156,7 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
 
 
 def public_request(request: DataRequest) -> DataRequest:
-    """The request that a manifest holds: complete, without the queries of addresses, which may hold credentials.
+    """Return the request that a manifest holds: complete, without the queries of addresses, which may hold credentials.
 
     Raises:
         ConfigError: an unknown benchmark, or a setting that has no meaning for this one.

@@ -40,7 +40,7 @@ def export(dataset: Dataset, folder: Path, num_augmentations: int, progress: Pro
 
 
 def _test_puzzles(dataset: Dataset) -> dict[str, Any]:
-    """The tested tasks as the official evaluator reads them."""
+    """Return the tested tasks as the official evaluator reads them."""
     tasks: dict[str, Any] = {}
     tested = set(dataset.puzzle[dataset.rows("test")].tolist())
     for row, puzzle in enumerate(dataset.puzzle.tolist()):
@@ -52,7 +52,7 @@ def _test_puzzles(dataset: Dataset) -> dict[str, Any]:
 
 
 def _copies(dataset: Dataset, rows: Ints, num_augmentations: int, is_train: bool) -> Iterator[tuple[int, int, Ints]]:
-    """(puzzle, copy, its examples) in the official order: puzzle after puzzle, copy after copy."""
+    """Yield (puzzle, copy, its examples) in the official order: puzzle after puzzle, copy after copy."""
     puzzles, first = np.unique(dataset.puzzle[rows], return_index=True)
     copies = dataset.num_copies(num_augmentations)
     if not is_train and not dataset.has_identifiers:

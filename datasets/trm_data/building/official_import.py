@@ -49,13 +49,13 @@ class Split(NamedTuple):
     metadata: dict[str, Any]
 
     def first_examples(self) -> Ints:
-        """The examples of the first puzzle of every group."""
+        """Return the examples of the first puzzle of every group."""
         puzzles = self.group_indices[:-1]
         ranges = zip(self.puzzle_indices[puzzles], self.puzzle_indices[puzzles + 1], strict=True)
         return np.concatenate([np.arange(a, b) for a, b in ranges] or [np.zeros(0, np.int64)])
 
     def sizes(self) -> Ints:
-        """Examples of the first puzzle of every group."""
+        """Return the number of examples of the first puzzle of every group."""
         return np.diff(self.puzzle_indices)[self.group_indices[:-1]].astype(np.int64)
 
 
@@ -108,7 +108,7 @@ def read_split(folder: Path, split: str) -> Split:
 
 
 def _are_bounds(values: NDArray[Any], count: int) -> bool:
-    """Whether the values divide `count` things: from 0 to `count`, never decreasing."""
+    """Return whether the values divide `count` things: from 0 to `count`, never decreasing."""
     wide = values.astype(np.int64)
     return bool(len(wide) and wide[0] == 0 and wide[-1] == count and (np.diff(wide) >= 0).all())
 
@@ -137,7 +137,7 @@ def _family(split: Split, where: Path) -> tuple[Family, int]:
 
 
 def load(folder: Path, progress: Progress) -> Puzzles:
-    """An official folder -> puzzles with listed augmentations (and translations).
+    """Read an official folder as puzzles with listed augmentations (and translations).
 
     Raises:
         DataError: no official dataset, damaged, or rows that no augmentation makes.
@@ -237,7 +237,7 @@ def _corners(cells: Bytes) -> NDArray[np.uint16]:
 
 
 def _uncorner(cells: Bytes, corners: NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
-    """Rows moved back to the corner, and their (height, width)."""
+    """Return rows moved back to the corner, and their (height, width)."""
     moved = np.zeros_like(cells)
     shapes = np.empty((len(cells), 2), np.uint8)
     for i, corner in enumerate(corners.tolist()):
@@ -245,9 +245,7 @@ def _uncorner(cells: Bytes, corners: NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
         grid = cells[i].reshape(SIDE, SIDE)[top:, left:]
         colours = np.pad(grid > 1, ((0, 1), (0, 1)))
         height, width = shapes[i] = colours[:, 0].argmin(), colours[0].argmin()
-        moved[i] = frame(
-            grid[:height, :width] - np.uint8(2)
-        )  # framed again: at the frame's edge there are no end markers
+        moved[i] = frame(grid[:height, :width] - np.uint8(2))  # no end markers at the edge of the frame
     return moved, shapes
 
 
@@ -356,7 +354,7 @@ def _note_overlaps(puzzles: Puzzles, folder: Path) -> None:
 
 
 def _parse_identifiers(identifiers: list[str], train: Split, folder: Path) -> list[tuple[str, int]]:
-    """(task, code) of every puzzle of train, which must be numbered in order from 1."""
+    """Return (task, code) of every puzzle of train, which must be numbered in order from 1."""
     count = len(train.puzzle_identifiers)
     if len(identifiers) != count + 1 or (train.puzzle_identifiers != np.arange(1, count + 1)).any():
         raise DataError(f"{folder}/identifiers.json does not number the puzzles of train in order from 1")

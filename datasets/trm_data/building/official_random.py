@@ -24,7 +24,7 @@ _N, _M = 624, 397
 
 
 def seeded(seed: int = SEED) -> State:
-    """The state of `np.random.seed(seed)`: 624 words and the position."""
+    """Return the state of `np.random.seed(seed)`: 624 words and the position."""
     _, words, position, *_ = np.random.RandomState(seed).get_state(legacy=True)
     return np.append(np.asarray(words, np.uint32), np.uint32(position))
 
@@ -71,7 +71,7 @@ def shuffle(state: State, items: Any) -> None:
 
 @jit
 def _codes(state: State, sums: Words, count: int, out: Words) -> int:
-    """The augmentations that the official builder keeps of one task; returns how many."""
+    """Write to `out` the augmentations that the official builder keeps of one task, and return how many."""
     table = np.zeros(4 * count + 7, np.uint64)
     scratch = np.empty(10, np.int64)
     colours = np.empty(9, np.int64)
@@ -121,7 +121,7 @@ def _places(state: State, shapes: Bytes, first: Ints, codes: Words, listed: Ints
 
 
 def draw_places(state: State, shapes: Bytes, sizes: Ints, num_codes: Ints, codes: Words) -> NDArray[np.uint16]:
-    """The translations of all training examples, drawn after all augmentations.
+    """Return the translations of all training examples, drawn after all augmentations.
 
     Args:
         shapes: (E, 4) of the training examples, puzzle after puzzle; sizes: (P), examples per puzzle.

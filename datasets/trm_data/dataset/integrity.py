@@ -1,4 +1,4 @@
-"""Checking a dataset's files before anything computes with them.
+"""Check a dataset's files before anything computes with them.
 
 The compiled kernels check no bounds: a cell outside the vocabulary or a wrong shape would read or write memory that is
 not theirs. Two checks stand before them. The files are compared with the hashes of the manifest, once: a mark beside
@@ -65,7 +65,7 @@ class Content:
 
 
 def _state_of(path: Path) -> list[int]:
-    """What changes when a file is written, replaced or copied. The time of the last status change is set by the
+    """Return what changes when a file is written, replaced or copied. The time of the last status change is set by the
     system alone, so that a mark that came with a copy or a download does not fit the files beside it."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
@@ -119,7 +119,7 @@ def changed_files(folder: Path, manifest: Manifest, *, trust_mark: bool = False)
 
 
 def _column(table: pa.Table, name: str, kind: pa.DataType, size: int | None, path: Path) -> NDArray[Any]:
-    """A column of the type that the builder writes, without gaps."""
+    """Return a column of the type that the builder writes, without gaps."""
     wanted = kind if size is None else pa.list_(kind, size)
     found = table.schema.field(name).type if name in table.schema.names else None
     right = found == wanted
@@ -185,14 +185,14 @@ def read_content(folder: Path, manifest: Manifest) -> Content:
 
 
 def _is_sorted_index(values: NDArray[np.int32], count: int) -> bool:
-    """Whether the values never decrease and lie in [0, count)."""
+    """Return whether the values never decrease and lie in [0, count)."""
     if not len(values):
         return True
     return bool(values[0] >= 0 and values[-1] < count and (values[1:] >= values[:-1]).all())
 
 
 def index_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
-    """What is wrong with the columns that say where something lies: puzzles, splits, codes and places."""
+    """Yield what is wrong with the columns that say where something lies: puzzles, splits, codes and places."""
     count = content.puzzles.num_rows
     if not _is_sorted_index(content.puzzle, count):
         yield Fault(EXAMPLES, f"column 'puzzle' is not sorted, or names none of the {count} puzzles")
@@ -220,7 +220,7 @@ def index_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
 
 
 def order_of(manifest: Manifest) -> int:
-    """How many codes there are for a dataset's augmentations."""
+    """Return how many codes there are for a dataset's augmentations."""
     side = manifest.grid_shape[0]
     if manifest.augmentation == "sudoku":
         return sudoku_order(side, *sudoku.BOXES[side])
@@ -228,7 +228,7 @@ def order_of(manifest: Manifest) -> int:
 
 
 def count_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
-    """Splits that have not as many examples as the manifest says."""
+    """Yield splits that have not as many examples as the manifest says."""
     found = np.bincount(content.split, minlength=len(SPLITS))
     for index, split in enumerate(SPLITS):
         said = manifest.examples[split]
@@ -237,7 +237,7 @@ def count_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
 
 
 def outside(cells: Bytes, low: int, high: int) -> NDArray[np.bool_]:
-    """(E): rows of (E, L) with a cell below `low` or above `high`. Makes no copy where there is none."""
+    """Return (E) rows of (E, L) with a cell below `low` or above `high`. Makes no copy where there is none."""
     wrong = np.zeros(len(cells), bool)
     if not cells.size or (cells.max() <= high and (low == 0 or cells.min() >= low)):
         return wrong
@@ -248,12 +248,12 @@ def outside(cells: Bytes, low: int, high: int) -> NDArray[np.bool_]:
 
 
 def least_cell(family: Family) -> int:
-    """The least value of a cell: only ARC grids are padded."""
+    """Return the least value of a cell: only ARC grids are padded."""
     return 0 if family == "arc" else 1
 
 
 def wrong_shapes(shapes: Bytes, family: Family, side: int) -> NDArray[np.bool_]:
-    """(E): rows of (E, 4) that are no height and width of an input and a label in a frame of `side`."""
+    """Return (E) rows of (E, 4) that are no height and width of an input and a label in a frame of `side`."""
     if family != "arc":
         whole = bool((shapes == side).all())
         return np.zeros(len(shapes), bool) if whole else np.asarray((shapes != side).any(1))
@@ -263,7 +263,7 @@ def wrong_shapes(shapes: Bytes, family: Family, side: int) -> NDArray[np.bool_]:
 
 
 def misframed(cells: Bytes, sizes: Bytes) -> NDArray[np.bool_]:
-    """(E): ARC rows (E, 900) whose colours do not fill exactly the rectangle of their (E, 2) height and width."""
+    """Return (E) ARC rows (E, 900) whose colours do not fill exactly the rectangle of their (E, 2) height and width."""
     wrong = np.zeros(len(cells), bool)
     lines = np.arange(SIDE)
     for start in range(0, len(cells), _MOST_ROWS):
@@ -307,7 +307,7 @@ def row_faults(content: Content, manifest: Manifest) -> RowFaults:
 
 
 def read_checked(folder: Path, manifest: Manifest) -> Content:
-    """The columns of a dataset whose files are as built and whose values are all in range.
+    """Return the columns of a dataset whose files are as built and whose values are all in range.
 
     Raises:
         DataError: names the first file that is not, and how.

@@ -105,7 +105,7 @@ class TrainLoader:
     Args:
         splits: the splits whose examples are trained on; an empty one among several is passed over.
         batch_size: B of all ranks together.
-        num_augmentations: N, copies per puzzle beside the original; a smaller N draws from a prefix of a larger one.
+        num_augmentations: N, copies per puzzle besides the original; a smaller N draws from a prefix of a larger one.
         seed: of the order and the draws.
         rank, world_size: this loader serves slots [rank * B / world_size, (rank + 1) * B / world_size).
         translation: ARC only, see `DataConfig.translation`.
@@ -148,11 +148,11 @@ class TrainLoader:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of the stream per epoch, whatever the number of augmentations."""
+        """Return the number of rows of the stream per epoch, whatever the number of augmentations."""
         return len(self._rows)
 
     def fetch(self, step: int, slots: NDArray[np.integer]) -> Batch:
-        """The rows of `slots` (numbers within this rank's part of the batch) at `step`."""
+        """Return the rows of `slots` (numbers within this rank's part of the batch) at `step`."""
         positions = step * self.batch_size + self._first_slot + np.asarray(slots, np.int64)
         (owners, examples, copies), places = self._locate(positions)
         puzzles = self._groups[owners]
@@ -168,7 +168,7 @@ class TrainLoader:
         return Batch(inputs, labels, ids)
 
     def _epoch(self, epoch: int) -> tuple[Ints, Ints]:
-        """The order of the groups in an epoch and the offset at which each one starts."""
+        """Return the order of the groups in an epoch and the offset at which each one starts."""
         if epoch not in self._epochs:
             if len(self._epochs) > 8:
                 self._epochs.clear()
@@ -180,7 +180,7 @@ class TrainLoader:
         return self._epochs[epoch]
 
     def _locate(self, positions: Ints) -> tuple[Ints, Words]:
-        """(3, B) group, example, copy, and (B) place words; see `_draw`."""
+        """Return (3, B) group, example, copy, and (B) place words; see `_draw`."""
         drawn = np.empty((3, positions.size), np.int64)
         places = np.empty(positions.size, np.uint64)
         epochs, offsets = np.divmod(positions, self.rows_per_epoch)
@@ -205,7 +205,7 @@ class TrainLoader:
 def eval_batches(
     dataset: Dataset, split: str, batch_size: int, *, max_puzzles: int | None = None, num_augmentations: int = 0
 ) -> Iterator[EvalBatch]:
-    """The examples of a split in order; ARC rows carry their trained identifier and are never translated.
+    """Yield the examples of a split in order; ARC rows carry their trained identifier and are never translated.
 
     Args:
         max_puzzles: only the examples of the first so many puzzles.
@@ -222,13 +222,13 @@ def eval_batches(
 
 
 def num_views(dataset: Dataset, split: str, *, max_puzzles: int | None = None, num_augmentations: int = 0) -> int:
-    """How many rows `eval_batches` gives altogether."""
+    """Return how many rows `eval_batches` gives altogether."""
     rows = first_rows(dataset, split, max_puzzles)
     return int((1 + dataset.num_views(num_augmentations)[dataset.puzzle[rows]]).sum())
 
 
 def eval_items(dataset: Dataset, split: str, items: Ints) -> EvalBatch:
-    """Some items of a split, without augmentation, as one batch.
+    """Return some items of a split, without augmentation, as one batch.
 
     Raises:
         ValueError: no items are named.
@@ -240,7 +240,7 @@ def eval_items(dataset: Dataset, split: str, items: Ints) -> EvalBatch:
 
 
 def _trainable(dataset: Dataset, splits: Sequence[str]) -> Ints:
-    """The examples of some splits that have an answer to learn from. The builder leaves the others
+    """Return the examples of some splits that have an answer to learn from. The builder leaves the others
     out; datasets that were built before it did may hold some.
 
     Raises:

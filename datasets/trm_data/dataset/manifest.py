@@ -1,4 +1,4 @@
-"""What a dataset says about itself: `manifest.json`, written last, so that a folder without one is no dataset."""
+"""Describe a dataset: `manifest.json`, written last, so that a folder without one is no dataset."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Manifest(Settings):
         except ValueError:
             raise DataError(f"{path} is damaged", _RESTORE) from None
         if not isinstance(values, dict) or not _OWN_KEYS & values.keys():
-            # Many programs write a manifest.json: nobody may be told to delete theirs.
+            # Many programs write a manifest.json: users must not be advised to delete theirs.
             raise DataError(f"{path} is not the manifest of a dataset", "Build one with `trm data build`")
         version = values.get("format")
         if isinstance(version, int) and version > FORMAT:
@@ -101,7 +101,7 @@ class Manifest(Settings):
         return manifest
 
     def _contradiction(self) -> str | None:
-        """What cannot be true of a built dataset, or None. The kernels rely on all of it."""
+        """Return what cannot be true of a built dataset, or None. The kernels rely on all of it."""
         (height, width), arc = self.grid_shape, self.family == "arc"
         sides = {"sudoku": set(BOXES), "maze": set(range(2, 256)), "arc": {30}}[self.family]
         if height != width or height not in sides:

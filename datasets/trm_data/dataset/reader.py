@@ -49,27 +49,27 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the request, the source bytes and the builder version."""
+        """Return sha256 of the request, the source bytes and the builder version."""
         return self.manifest.fingerprint
 
     @property
     def benchmark(self) -> str:
-        """The name under which results are ranked."""
+        """Return the name under which results are ranked."""
         return self.manifest.benchmark
 
     @property
     def generated(self) -> bool:
-        """Whether the puzzles were made here: such results are never ranked with published ones."""
+        """Return whether the puzzles were made here: such results are never ranked with published ones."""
         return self.manifest.generated
 
     @property
     def vocab_size(self) -> int:
-        """Distinct cell values, padding 0 included."""
+        """Return the number of distinct cell values, padding 0 included."""
         return self.manifest.vocab_size
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """Rows and columns of the grid that a model reads."""
+        """Return rows and columns of the grid that a model reads."""
         return self.manifest.grid_shape
 
     @property
@@ -79,12 +79,12 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Puzzles per split."""
+        """Return the number of puzzles per split."""
         return self.manifest.counts
 
     @cached_property
     def is_answered(self) -> NDArray[np.bool_]:
-        """(E): whether the answer of every example is known. Only test inputs of ARC tasks may come without one.
+        """Return (E) whether the answer of every example is known. Only test inputs of ARC tasks may come without one.
 
         The shape decides, not the cells: an unknown answer is a grid of 0x0, and its label of padding alone would also
         match a model that answers nothing.
@@ -94,51 +94,51 @@ class Dataset:
 
     @property
     def num_unanswered(self) -> dict[str, int]:
-        """Examples per split whose answer is not known; they are in no score."""
+        """Return the number of examples per split whose answer is not known; they are in no score."""
         counts = np.bincount(self.split[~self.is_answered], minlength=len(SPLITS))
         return dict(zip(SPLITS, counts.tolist(), strict=True))
 
     @property
     def augmentation(self) -> Augmentation:
-        """The kind of symmetry that augmented copies are drawn from."""
+        """Return the kind of symmetry that augmented copies are drawn from."""
         return self.manifest.augmentation
 
     @cached_property
     def codes(self) -> tuple[Words, NDArray[np.int64]]:
-        """Listed augmentations: codes, and P + 1 bounds of every puzzle's part of them."""
+        """Return the listed augmentations: codes, and P + 1 bounds of every puzzle's part of them."""
         codes, owners = self._content.codes, self._content.owners
-        assert codes is not None and owners is not None, "asked for where augmentations are listed only"
+        assert codes is not None and owners is not None, "available only where augmentations are listed"
         return codes, np.searchsorted(owners, np.arange(len(self.names) + 1)).astype(np.int64)
 
     @property
     def num_listed(self) -> NDArray[np.int64]:
-        """(P): listed augmentations of every puzzle."""
+        """Return (P) the number of listed augmentations of every puzzle."""
         return np.diff(self.codes[1])
 
     @property
     def places(self) -> NDArray[np.uint16] | None:
-        """Listed translations of augmented training examples, or None where they are derived."""
+        """Return the listed translations of augmented training examples, or None where they are derived."""
         return self._content.places
 
     @cached_property
     def place_starts(self) -> NDArray[np.int64]:
-        """(P): where the listed translations of every puzzle begin."""
+        """Return (P) where the listed translations of every puzzle begin."""
         trained = np.bincount(self.puzzle[self.split == 0], minlength=len(self.names))
         sizes: NDArray[np.int64] = trained * (1 + self.num_listed)
         return np.cumsum(sizes) - sizes
 
     @property
     def is_listed(self) -> bool:
-        """Whether augmentations are listed, not derived from the puzzle's key."""
+        """Return whether augmentations are listed, not derived from the puzzle's key."""
         return AUGMENTATIONS in self.manifest.files
 
     @property
     def has_identifiers(self) -> bool:
-        """Whether puzzles have embeddings of their own (ARC); otherwise all share row 0."""
+        """Return whether puzzles have embeddings of their own (ARC); otherwise all share row 0."""
         return self.manifest.ids != "shared"
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
-        """The examples of some splits, in order.
+        """Return the examples of some splits, in order.
 
         Raises:
             ConfigError: there is no such split, or all of them are empty.
@@ -153,7 +153,7 @@ class Dataset:
         return rows
 
     def puzzle_index(self, puzzle: int | str) -> int:
-        """The number of a puzzle given by name or number.
+        """Return the number of a puzzle given by name or number.
 
         Raises:
             ConfigError: there is no such puzzle.
@@ -167,11 +167,11 @@ class Dataset:
         raise ConfigError(f"no puzzle {puzzle!r} in {self.benchmark}", nearest(puzzle, self.names))
 
     def split_of(self, row: int) -> str:
-        """The split of an example."""
+        """Return the split of an example."""
         return SPLITS[self.split[row]]
 
     def title(self, puzzle: int) -> str:
-        """A line that names a puzzle: benchmark, name, source and rating."""
+        """Return a line that names a puzzle: benchmark, name, source and rating."""
         source, rating = (self._content.puzzles.column(name)[puzzle].as_py() for name in ("source", "rating"))
         rated = "" if rating is None else f", rating {rating:g}"
         return f"{self.benchmark}   {self.names[puzzle]}   ({source}{rated})"
@@ -187,7 +187,7 @@ class Dataset:
             )
 
     def num_views(self, num_augmentations: int) -> NDArray[np.int64]:
-        """(P): augmented views for a vote, the original apart, when `num_augmentations` are requested.
+        """Return (P) augmented views for a vote, the original apart, when `num_augmentations` are requested.
 
         Puzzles with an embedding of their own (ARC) have the views that were listed for them. Puzzles that share an
         embedding can be seen through any symmetry, whatever copies an imported dataset lists for training.
@@ -205,14 +205,14 @@ class Dataset:
         return np.full(len(self.names), num_augmentations, np.int64)
 
     def num_copies(self, num_augmentations: int) -> NDArray[np.int64]:
-        """(P): the augmented copies that every puzzle really has, the original apart."""
+        """Return (P) the augmented copies that every puzzle really has, the original apart."""
         self.check_augmentations(num_augmentations)
         if not self.is_listed:
             return np.full(len(self.names), num_augmentations, np.int64)
         return np.minimum(self.num_listed, num_augmentations)
 
     def identifier_maps(self, num_augmentations: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Embedding rows: `layers[k] + ranks[p]` is the row of copy k of puzzle p; row 0 is blank.
+        """Return embedding rows: `layers[k] + ranks[p]` is the row of copy k of puzzle p; row 0 is blank.
 
         Native rows are augmentation-major and puzzles ranked by how many copies they have, so that every layer is
         gapless and the rows for 10 augmentations are the first rows of those for 1000. Upstream rows are puzzle-major
@@ -231,7 +231,7 @@ class Dataset:
         return np.cumsum([1, *sizes]), ranks
 
     def num_identifiers(self, num_augmentations: int) -> int:
-        """Rows of the puzzle-embedding table, the blank row 0 included; 1 where puzzles share it."""
+        """Return the number of rows of the embedding table, the blank row 0 included; 1 where puzzles share it."""
         if not self.has_identifiers:
             return 1
         copies = self.num_copies(num_augmentations)
@@ -240,14 +240,14 @@ class Dataset:
         return int(1 + (copies + 1).sum())
 
     def identifier_of(self, puzzle: int) -> int:
-        """The embedding row of a puzzle as it is, without augmentation; 0 where puzzles share it."""
+        """Return the embedding row of a puzzle as it is, without augmentation; 0 where puzzles share it."""
         if not self.has_identifiers:
             return 0
         layers, ranks = self.identifier_maps(0)
         return int(layers[0] + ranks[puzzle])
 
     def identifiers(self, num_augmentations: int) -> list[str]:
-        """What every embedding row stands for, in the official notation; row 0 is `<blank>`.
+        """Return what every embedding row stands for, in the official notation; row 0 is `<blank>`.
 
         Raises:
             ConfigError: puzzles share their embedding.
@@ -281,7 +281,7 @@ class Dataset:
         return hasher.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
-        """What a trial's record says about its data."""
+        """Return what a trial's record says about its data."""
         manifest = self.manifest
         return {
             "benchmark": self.benchmark,

@@ -142,7 +142,7 @@ def _panels(family: str, side: int, question: Bytes, label: Bytes, prediction: B
 def draw(
     dataset: Dataset, puzzle: int | str, *, predictions: Bytes | None = None, max_examples: int = 8
 ) -> Image.Image:
-    """A puzzle, one row of panels per example.
+    """Return a puzzle, one row of panels per example.
 
     Args:
         puzzle: its number or name.
@@ -209,7 +209,7 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
 
 
 def _panel(family: Family, side: int, question: Bytes, cells: Bytes) -> Panel:
-    """The cells of a puzzle or of an answer to it."""
+    """Return the cells of a puzzle or of an answer to it."""
     if family == "arc":
         return _arc_panel(cells)
     grid = cells.reshape(side, side)
@@ -217,7 +217,7 @@ def _panel(family: Family, side: int, question: Bytes, cells: Bytes) -> Panel:
 
 
 def _beside(family: Family, side: int, question: Bytes, answer: Bytes, number: int) -> Image.Image:
-    """Two panels: the puzzle, and the answer after so many steps."""
+    """Return two panels: the puzzle, and the answer after so many steps."""
     shown = (("puzzle", question), (f"step {number}", answer))
     image = Image.new("RGB", (2 * _PANEL + 3 * _GAP, _PANEL + _TITLE + 2 * _GAP), _PAPER)
     pen = ImageDraw.Draw(image)

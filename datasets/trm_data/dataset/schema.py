@@ -1,4 +1,4 @@
-"""What a built dataset holds, in memory and as Arrow columns.
+"""Define what a built dataset holds, in memory and as Arrow columns.
 
     puzzles.arrow        one row per puzzle (an augmentation group): name, source, rating, key
     examples.arrow       one row per (input, label) pair of a puzzle, without augmentation
@@ -32,7 +32,7 @@ BUILDER_VERSION = 4
 
 
 def vocab_size(family: Family, side: int) -> int:
-    """Distinct cell values: Sudoku pad, blank, digits; maze pad and `# SGo`; ARC pad, end marker, colours."""
+    """Count the distinct cell values: Sudoku pad, blank, digits; maze pad and `# SGo`; ARC pad, end marker, colours."""
     return {"sudoku": side + 2, "maze": 6, "arc": 12}[family]
 
 
@@ -72,22 +72,22 @@ class Puzzles:
 
     @property
     def side(self) -> int:
-        """Cells per row of the grid that the model reads."""
+        """Return the number of cells per row of the grid that the model reads."""
         return math.isqrt(self.inputs.shape[1])
 
     def bounds(self) -> NDArray[np.int64]:
-        """(P + 1): where every puzzle's examples begin."""
+        """Return (P + 1) where every puzzle's examples begin."""
         return np.searchsorted(self.puzzle, np.arange(len(self.names) + 1)).astype(np.int64)
 
     def keys(self) -> NDArray[np.uint64]:
-        """(P): 64 bits of the content of every puzzle, the same in any dataset that holds it."""
+        """Return (P) 64 bits of the content of every puzzle, the same in any dataset that holds it."""
         hashes = [hashlib.sha256() for _ in self.names]
         for row, puzzle in enumerate(self.puzzle):
             hashes[puzzle].update(self._pair(row))
         return np.array([int.from_bytes(h.digest()[:8], "little") for h in hashes], np.uint64)
 
     def digest_of(self, split: str) -> str:
-        """sha256 of the (input, label) pairs of a split, whatever their order and their names."""
+        """Return sha256 of the (input, label) pairs of a split, whatever their order and their names."""
         rows = np.flatnonzero(self.split == SPLITS.index(split))
         pairs = sorted(hashlib.sha256(self._pair(row)).digest() for row in rows.tolist())
         return hashlib.sha256(b"".join(pairs)).hexdigest()
@@ -156,7 +156,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def column(table: pa.Table, name: str) -> NDArray[Any]:
-    """A column as a read-only view of the mapped file: (rows) or, for lists of fixed size, (rows, size)."""
+    """Return a column as a read-only view of the mapped file: (rows) or, for lists of fixed size, (rows, size)."""
     array = table.column(name).combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # an empty table has no chunk
         array = pa.array([], table.schema.field(name).type)

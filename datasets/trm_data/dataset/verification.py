@@ -1,4 +1,4 @@
-"""Checking a built dataset again, from its bytes: files, counts, splits, and whether every puzzle is what it says."""
+"""Verify a built dataset from its bytes: files, counts, splits, and every puzzle."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Examples:
 
 
 def verify(dataset: Dataset | Path, progress: Progress = lambda *_: None) -> list[str]:
-    """What is wrong with a dataset or the folder of one, one line each; an empty list if nothing is.
+    """Return what is wrong with a dataset or the folder of one, one line each; an empty list if nothing is.
 
     Checks the hash of every file, the counts of the manifest, the ranges of all values, then, of the examples that are
     in range, the puzzles of the family (Sudoku: valid and with one solution; mazes: labels shortest; ARC: frames) and
@@ -122,7 +122,7 @@ def _arc_puzzles(examples: _Examples) -> Iterator[str]:
 
 
 def _across_splits(examples: _Examples, names: list[bytes]) -> Iterator[str]:
-    """Examples of different splits with equal names."""
+    """Yield examples of different splits with equal names."""
     seen: dict[bytes, int] = {}
     for row, name in enumerate(names):
         other = seen.setdefault(name, row)

@@ -30,7 +30,7 @@ def _derive(keys: Words, copies: Ints, order: np.uint64, codes: Words) -> None:
 
 
 def place_words(places: NDArray[np.uint16]) -> Words:
-    """Listed places, 32 * top + left, as the words that `arc_rows` takes."""
+    """Return listed places, 32 * top + left, as the words that `arc_rows` takes."""
     wide = places.astype(np.uint64)
     return (wide >> np.uint64(5)) << np.uint64(32) | wide & np.uint64(31)
 
@@ -44,7 +44,7 @@ def _hashed_places(keys: Words, copies: Ints, examples: Ints, sizes: Ints) -> Wo
 
 
 def fixed_places(dataset: Dataset, puzzles: Ints, copies: Ints, examples: Ints, sizes: Ints) -> Words:
-    """(B): where training examples lie that are translated as published, once per augmented example.
+    """Return (B) where training examples lie that are translated as published, once per augmented example.
 
     Args:
         puzzles, copies, examples: (B), which example of which copy of which puzzle.
@@ -56,7 +56,7 @@ def fixed_places(dataset: Dataset, puzzles: Ints, copies: Ints, examples: Ints, 
 
 
 def view_codes(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
-    """(B): the augmentation of view `copies[b]` of puzzle `puzzles[b]` in a vote; view 0 is the identity.
+    """Return (B) the augmentation of view `copies[b]` of puzzle `puzzles[b]` in a vote; view 0 is the identity.
 
     The test puzzles of an imported Sudoku or maze dataset have no listed copies. Theirs are derived, as they are for
     any other Sudoku or maze.
@@ -65,7 +65,7 @@ def view_codes(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
 
 
 def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
-    """(B): the augmentation of copy `copies[b]` of puzzle `puzzles[b]`; copy 0 is the identity.
+    """Return (B) the augmentation of copy `copies[b]` of puzzle `puzzles[b]`; copy 0 is the identity.
 
     Listed codes are looked up; Sudoku codes are a hash of (puzzle, copy); a dihedral code is the copy's number.
     """
@@ -79,7 +79,7 @@ def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
 
 
 def _derived(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
-    """(B): codes that follow from the puzzle and the number of the copy."""
+    """Return (B) codes that follow from the puzzle and the number of the copy."""
     if dataset.augmentation == "dihedral":
         return copies.astype(np.uint64)
     codes = np.empty(puzzles.size, np.uint64)
@@ -88,7 +88,7 @@ def _derived(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
 
 
 def view(dataset: Dataset, rows: Ints, codes: Words, places: Words) -> tuple[Bytes, Bytes]:
-    """(inputs, labels) of examples `rows` seen through `codes`, each (B, L); `places` matters to ARC only.
+    """Return (inputs, labels) of examples `rows` seen through `codes`, each (B, L); `places` matters to ARC only.
 
     Raises:
         IndexError: there is no such example or no such augmentation.

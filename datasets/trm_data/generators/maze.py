@@ -2,7 +2,7 @@
 
 The number of walls is uniform between 30 and 50 % of the cells and their places are uniform; up to 100 pairs of free
 cells are tried per layout, and a layout gives at most one maze. Long paths are rare (one layout in a thousand for 110
-edges in 30x30), so a layout is discarded after two searches if the diameter of a random component is far too short.
+edges in 30x30), so a layout is abandoned after two searches if the diameter of a random component is far too short.
 """
 
 from __future__ import annotations

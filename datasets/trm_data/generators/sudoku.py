@@ -105,7 +105,7 @@ class Distinct:
         return sudoku_forms.canonical(puzzle, solution, *self._shape[:3]).tobytes()
 
     def is_new(self, puzzle: Bytes, solution: Bytes, invariant: int) -> bool:
-        """Whether no equivalent puzzle came before; if so, remember this one."""
+        """Return whether no equivalent puzzle came before; if so, remember this one."""
         alike = self._seen.setdefault(invariant, [])
         form = self._canonical(puzzle, solution) if alike else None
         for i, (other, other_solution, known) in enumerate(alike):

@@ -26,11 +26,11 @@ from trm_data.puzzles.symmetry import (
 SIDE = 30
 MOST_AUGMENTATIONS = 1000
 """Listed per task, the published number; any prefix can be used."""
-_RETRIES = 5  # as published: draws per wanted augmentation before a task with few colours gets fewer
+_RETRIES = 5  # as published: draws per wanted augmentation before no more are drawn for a task with few colours
 
 
 def frame(grid: Bytes, row: int = 0, col: int = 0) -> Bytes:
-    """A (height, width) grid of colours 0-9 -> (900) cells with its upper left corner at (row, col)."""
+    """Place a (height, width) grid of colours 0-9 in a frame of (900) cells, its upper left corner at (row, col)."""
     height, width = grid.shape
     cells = np.zeros((SIDE, SIDE), np.uint8)
     cells[row : row + height, col : col + width] = grid + 2
@@ -42,7 +42,7 @@ def frame(grid: Bytes, row: int = 0, col: int = 0) -> Bytes:
 
 
 def crop(cells: Bytes) -> Bytes:
-    """(900) predicted cells -> the largest rectangle of colours at the upper left, as colours 0-9.
+    """Crop (900) predicted cells to the largest rectangle of colours at the upper left, as colours 0-9.
 
     As upstream: of all rectangles from the corner without padding or end marker, the first of greatest area.
     """
@@ -58,7 +58,7 @@ def crop(cells: Bytes) -> Bytes:
 
 
 def grid_hash(grid: Bytes) -> str:
-    """sha256 of height, width (a byte each) and the colours, as upstream."""
+    """Return sha256 of height, width (a byte each) and the colours, as upstream."""
     return hashlib.sha256(bytes(grid.shape) + np.ascontiguousarray(grid, np.uint8).tobytes()).hexdigest()
 
 
@@ -136,7 +136,7 @@ _ZOBRIST = _zobrist()
 
 @jit
 def pair_keys(inputs: Bytes, labels: Bytes, shapes: Bytes) -> Words:
-    """(E): a hash of every example that no dihedral transform and no permutation of the colours 1-9 changes."""
+    """Return (E) a hash of every example that no dihedral transform and no permutation of the colours 1-9 changes."""
     out = np.empty(len(inputs), np.uint64)
     names = np.empty(10, np.int64)
     for e in range(len(inputs)):
@@ -162,12 +162,12 @@ def pair_keys(inputs: Bytes, labels: Bytes, shapes: Bytes) -> Words:
 
 
 def task_sums(inputs: Bytes, labels: Bytes, shapes: Bytes) -> Words:
-    """The table from which `view_hash` reads the hash of a task under any augmentation, see `distinct_codes`."""
+    """Return the table from which `view_hash` reads the hash of a task under any augmentation, see `distinct_codes`."""
     return _sums(inputs, labels, shapes, _ZOBRIST)
 
 
 def distinct_codes(inputs: Bytes, labels: Bytes, shapes: Bytes, key: int, count: int = MOST_AUGMENTATIONS) -> Words:
-    """Up to `count` augmentations of one task, no two alike and none like the original.
+    """Return up to `count` augmentations of one task, no two alike and none like the original.
 
     Two are alike if they give the same multiset of (input, label) pairs, judged by 64-bit Zobrist hashes: one table
     per task turns the hash of an augmented example into ten additions. A shorter call gives a prefix of a longer
@@ -184,13 +184,13 @@ def distinct_codes(inputs: Bytes, labels: Bytes, shapes: Bytes, key: int, count:
 
 
 def restore(cells: Bytes, code: int) -> Bytes:
-    """(900) cells predicted for a task seen through augmentation `code` -> the grid for the original task."""
+    """Map (900) cells predicted for a task seen through augmentation `code` to the grid of the original task."""
     turned = dihedral(crop(cells), DIHEDRAL_INVERSE[code % 8])
     return np.argsort(arc_colours(code)).astype(np.uint8)[turned]
 
 
 def as_grid(value: Any, where: str) -> Bytes:
-    """A checked grid.
+    """Return a checked grid.
 
     Raises:
         DataError: ragged, empty, above 30x30, or colours outside 0-9.

@@ -20,7 +20,7 @@ _UNREACHED = -1
 
 @jit
 def neighbour(cell: int, direction: int, side: int) -> int:
-    """The cell above, below, left or right (0-3) of `cell`, or -1 outside the grid."""
+    """Return the cell above, below, left or right (0-3) of `cell`, or -1 outside the grid."""
     if direction == 0:
         return cell - side if cell >= side else -1
     if direction == 1:
@@ -135,6 +135,6 @@ def solve_all(mazes: Bytes, side: int) -> tuple[Bytes, Ints, NDArray[np.float64]
 
 
 def canonical(maze: Bytes) -> bytes:
-    """The least of the eight dihedral views of a maze (side, side)."""
+    """Return the least of the eight dihedral views of a maze (side, side)."""
     turns = [np.rot90(grid, k) for grid in (maze, maze.T) for k in range(4)]
     return min(np.ascontiguousarray(turn).tobytes() for turn in turns)

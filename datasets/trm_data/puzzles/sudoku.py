@@ -28,7 +28,7 @@ class Shape(NamedTuple):
 
 
 def shape(side: int) -> Shape:
-    """The geometry of a Sudoku with `side` digits (4, 6 or 9)."""
+    """Return the geometry of a Sudoku with `side` digits (4, 6 or 9)."""
     box_rows, box_cols = BOXES[side]
     cells = np.arange(side * side).reshape(side, side)
     boxes = cells.reshape(side // box_rows, box_rows, side // box_cols, box_cols).swapaxes(1, 2).reshape(side, side)
@@ -145,7 +145,7 @@ def _propagate(candidates: Ints, units: Ints, box_cols: int, dirty: int) -> bool
 
 @jit
 def _branching_cell(candidates: Ints, units: Ints, box_cols: int) -> int:
-    """The open cell with the fewest candidates, or -1 if every cell is decided.
+    """Return the open cell with the fewest candidates, or -1 if every cell is decided.
 
     Among equals the one that shares candidates with the most open cells of its units: a guess there decides most.
     """
@@ -245,13 +245,13 @@ def solve_two(puzzle: Bytes, units: Ints, first: Bytes, second: Bytes) -> int:
 
 @jit
 def needs_clue(puzzle: Bytes, cell: int, units: Ints) -> bool:
-    """Whether a puzzle with one solution would have more without the clue of `cell`."""
+    """Return whether a puzzle with one solution would have more without the clue of `cell`."""
     return _search(puzzle, 1, units, np.empty((0, puzzle.size), np.uint8), cell)[0] > 0
 
 
 @jit
 def is_complete(grid: Bytes, units: Ints) -> bool:
-    """Whether every unit holds every digit once."""
+    """Return whether every unit holds every digit once."""
     num_units, side = units.shape
     for u in range(num_units):
         seen = 0
@@ -264,7 +264,7 @@ def is_complete(grid: Bytes, units: Ints) -> bool:
 
 @jit
 def misfit(puzzles: Bytes, solutions: Bytes, units: Ints) -> int:
-    """The first row whose solution is incomplete, invalid or contradicts a clue; -1 if every one fits."""
+    """Return the first row whose solution is incomplete, invalid or contradicts a clue; -1 if every one fits."""
     for i in range(len(puzzles)):
         fits = is_complete(solutions[i], units)
         for cell in range(puzzles.shape[1]):
@@ -276,7 +276,7 @@ def misfit(puzzles: Bytes, solutions: Bytes, units: Ints) -> int:
 
 @jit
 def ambiguous(puzzles: Bytes, units: Ints) -> int:
-    """The first row that has not exactly one solution; -1 if every one has."""
+    """Return the first row that has not exactly one solution; -1 if every one has."""
     scratch = np.empty(puzzles.shape[1], np.uint8)
     for i in range(len(puzzles)):
         if solve(puzzles[i], 2, units, scratch)[0] != 1:

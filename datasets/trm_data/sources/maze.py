@@ -50,7 +50,7 @@ def as_puzzles(
 
 
 def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
-    """A complete request -> mazes from the generator, in the order train, validation, test."""
+    """Generate the mazes of a complete request, in the order train, validation, test."""
     assert request.num_train is not None and request.shortest_path is not None
     sizes = [request.num_train, request.num_validation or 0, request.num_test or 0]
     total = sum(sizes)
@@ -88,9 +88,9 @@ def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float6
         if edges[i] < 0:
             raise DataError(f"{where}, row {table.rows[i]}: the maze has no way from one S to one G", "Remove the row")
         if (changed[i] != mazes[i]).any():
-            raise DataError(f"{where}, row {table.rows[i]}: the answer is of another maze", "Mend the row")
+            raise DataError(f"{where}, row {table.rows[i]}: the answer is of another maze", "Correct the row")
         if maze.path_length(labels[i], side) != edges[i]:
-            raise DataError(f"{where}, row {table.rows[i]}: the answer is no shortest path", "Mend the row")
+            raise DataError(f"{where}, row {table.rows[i]}: the answer is no shortest path", "Correct the row")
     return mazes, labels, ways
 
 

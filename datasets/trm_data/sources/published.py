@@ -16,13 +16,13 @@ _TEST_SEED = 0
 
 
 def draw_pair(folder: Address, request: DataRequest, cells: int) -> tuple[dict[str, Table], Bytes, dict[str, object]]:
-    """The drawn rows of both files, the split of every row, and facts for the manifest.
+    """Return the drawn rows of both files, the split of every row, and facts for the manifest.
 
     Training and validation rows are a draw without repetition from train.csv by the build seed; test rows are all of
     test.csv, or a draw of `num_test` that is the same for every build seed, so that results stay comparable.
 
     Raises:
-        DataError: a file is missing, bad, or has fewer rows than asked for.
+        DataError: a file is missing, bad, or has fewer rows than requested.
     """
     train, test = folder.join(_TRAIN), folder.join(_TEST)
     available = count_rows(train)

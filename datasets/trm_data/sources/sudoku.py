@@ -46,10 +46,10 @@ class Listed(NamedTuple):
 
 
 def split_sizes(request: DataRequest, available: int, where: str) -> list[int]:
-    """Puzzles per split. What is not given: a tenth for validation and for test, the rest for training.
+    """Return the number of puzzles per split. Defaults: a tenth for validation and for test, the rest for training.
 
     Raises:
-        DataError: the source has fewer puzzles than asked for.
+        DataError: the source has fewer puzzles than requested.
     """
     validation = available // 10 if request.num_validation is None else request.num_validation
     test = available // 10 if request.num_test is None else request.num_test
@@ -86,7 +86,7 @@ def split_column(sizes: list[int]) -> Bytes:
 
 
 def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
-    """A complete request -> puzzles from the generator, in the order train, validation, test."""
+    """Generate the puzzles of a complete request, in the order train, validation, test."""
     assert request.num_train is not None
     sizes = [request.num_train, request.num_validation or 0, request.num_test or 0]
     total = sum(sizes)
@@ -105,7 +105,7 @@ def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
 
 
 def read_lines(text: str, where: str) -> Iterator[Line]:
-    """The puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is known by its commas.
+    """Yield the puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is known by its commas.
 
     Raises:
         DataError: naming file and row.
@@ -147,7 +147,7 @@ def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
 
 
 def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
-    """(N, side * side) digits of N texts."""
+    """Return (N, side * side) digits of N texts."""
     for text, row in zip(texts, rows, strict=True):
         if len(text) != side * side:
             raise DataError(
@@ -167,7 +167,7 @@ def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
 
 
 def check(lines: list[Line], side: int, where: str) -> Listed:
-    """Puzzles, solutions and ratings of a list.
+    """Return puzzles, solutions and ratings of a list.
 
     Raises:
         DataError: a bad row, no solution, several solutions, or an answer that contradicts its puzzle.
@@ -182,7 +182,7 @@ def check(lines: list[Line], side: int, where: str) -> Listed:
     answered = [i for i, line in enumerate(lines) if line.answer is not None]
     answers = _digits([lines[i].answer or "" for i in answered], [rows[i] for i in answered], side, where)
     for i in np.flatnonzero((answers != solutions[answered]).any(1)):
-        raise DataError(f"{where}, row {rows[answered[i]]}: the answer does not solve the puzzle", "Mend the row")
+        raise DataError(f"{where}, row {rows[answered[i]]}: the answer does not solve the puzzle", "Correct the row")
     ratings = np.array([line.rating for line in lines], np.float32)
     ratings = np.where(np.isnan(ratings), guesses, ratings).astype(np.float32)
     return Listed(puzzles, solutions, ratings, [line.source for line in lines])
@@ -196,13 +196,13 @@ def check_solutions(puzzles: Bytes, solutions: Bytes, rows: Ints, side: int, whe
     units = sudoku.shape(side).units
     wrong = int(sudoku.misfit(puzzles, solutions, units))
     if wrong >= 0:
-        raise DataError(f"{where}, row {rows[wrong]}: the answer does not solve the puzzle", "Mend the row")
+        raise DataError(f"{where}, row {rows[wrong]}: the answer does not solve the puzzle", "Correct the row")
     if len(puzzles) <= _PROVED and (several := int(sudoku.ambiguous(puzzles, units))) >= 0:
         raise DataError(f"{where}, row {rows[several]}: the puzzle has more than one solution", "Remove the row")
 
 
 def inequivalent(listed: Listed, side: int) -> Ints:
-    """The rows of a list, of equivalent puzzles only the first."""
+    """Return the rows of a list, of equivalent puzzles only the first."""
     shape = sudoku.shape(side)
     names = sudoku_forms.invariants(listed.puzzles, *shape[:3]).tolist()
     distinct = Distinct(shape)
@@ -212,7 +212,7 @@ def inequivalent(listed: Listed, side: int) -> Ints:
 
 
 def read_text(address: Address) -> tuple[str, str]:
-    """The text of a list and its sha256.
+    """Return the text of a list and its sha256.
 
     Raises:
         DataError: it cannot be read or is no text; names the row.
@@ -226,10 +226,10 @@ def read_text(address: Address) -> tuple[str, str]:
 
 
 def listed(address: Address, request: DataRequest, side: int) -> Puzzles:
-    """A puzzle list -> puzzles, drawn by the build seed. Of equivalent puzzles only the first is kept.
+    """Draw the puzzles of a list by the build seed. Of equivalent puzzles only the first is kept.
 
     Raises:
-        DataError: a bad row, or fewer puzzles than asked for.
+        DataError: a bad row, or fewer puzzles than requested.
     """
     text, sha256 = read_text(address)
     lines = list(read_lines(text, str(address)))

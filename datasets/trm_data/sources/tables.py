@@ -74,7 +74,7 @@ def _layout(address: Address) -> Layout:
 
 
 def _blocks(address: Address, layout: Layout) -> Iterator[pa.RecordBatch]:
-    """The columns of `COLUMNS`, in this order, block by block; columns that the file lacks are empty."""
+    """Yield the columns of `COLUMNS`, in this order, block by block; columns that the file lacks are empty."""
     from pyarrow import csv as arrow_csv
 
     present = [name for name in COLUMNS if name in layout.names]
@@ -95,14 +95,14 @@ def _blocks(address: Address, layout: Layout) -> Iterator[pa.RecordBatch]:
 
 
 def _characters(column: pa.Array, length: int, first_row: int, where: Address, name: str) -> Bytes:
-    """(N, length) bytes of a column of equally long texts."""
+    """Return (N, length) bytes of a column of equally long texts."""
     sizes = compute.binary_length(column)
     wrong = np.flatnonzero(sizes.to_numpy(zero_copy_only=False) != length)
     if wrong.size:
         size = sizes[int(wrong[0])].as_py()
         raise DataError(
             f"{where}, row {first_row + int(wrong[0])}: {name} has {size} characters instead of {length}",
-            "Remove or mend the row",
+            "Remove or correct the row",
         )
     fixed = column.cast(pa.binary(length))
     flat: Bytes = np.frombuffer(fixed.buffers()[1], np.uint8, count=len(column) * length, offset=fixed.offset * length)
@@ -115,7 +115,7 @@ def count_rows(address: Address) -> int:
 
 
 def read_table(address: Address, length: int, choose: Choose | None = None) -> Table:
-    """Some rows of a CSV (all of them without `choose`).
+    """Return some rows of a CSV (all of them without `choose`).
 
     Args:
         length: characters of every question and answer.
@@ -154,4 +154,4 @@ def _ratings(column: pa.Array, first_row: int, where: Address) -> NDArray[np.flo
         texts = column.to_numpy(zero_copy_only=False)
         return np.where(texts == "", "nan", texts).astype(np.float32)
     except ValueError as error:
-        raise DataError(f"{where}, from row {first_row}: a rating is no number ({error})", "Mend the row") from None
+        raise DataError(f"{where}, from row {first_row}: a rating is no number ({error})", "Correct the row") from None
