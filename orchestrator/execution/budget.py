@@ -66,7 +66,7 @@ class BudgetTracker:
         self._records[record.trial_id] = record
 
     def exceeded(self) -> str | None:
-        """Return the limit that has been exceeded, running trials included. The number of trials stops no running one."""
+        """Return the limit that has been exceeded, running trials included. A limit on trials stops no running one."""
         spent = self._spent()
         # A running trial has used the share of its estimate that corresponds to the time that has passed.
         running = self._running.values()

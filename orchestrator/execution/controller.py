@@ -291,7 +291,7 @@ class Controller:
         return {"trial_id": job.trial_id, "job": job.to_json(), "bundle": start.candidate.bundle._asdict()}
 
     def _read(self, trial_id: str) -> TrialRecord:
-        """Read how a trial ended, without its curve: the driver has it already, and reading a long one takes minutes."""
+        """Read how a trial ended, without its curve: the driver has it already, and reading it can take minutes."""
         record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
         return replace(record, rows=self._curves.get(trial_id, []))
 
@@ -347,7 +347,7 @@ class Controller:
 
     @contextmanager
     def _stops_on_error(self) -> Iterator[None]:
-        """Stop the sweep cleanly on an error that the user can fix: a full disk, or a storage that stays unavailable."""
+        """Stop the sweep cleanly on an error that the user can fix: a full disk, or an unavailable storage."""
         try:
             yield
         except UserError as error:

@@ -120,7 +120,7 @@ class RayCluster:
         return closing(next_process(is_quiet=True)) if self.address is None else nullcontext()
 
     def failure(self) -> str:
-        """Return why Ray can no longer be used; an empty string while it works. Meant to be polled every few seconds."""
+        """Return why Ray can no longer be used; an empty string while it works. Poll it every few seconds."""
         if self.address is None:
             gone = next((name for name, process in self._processes.items() if not _is_alive(process)), None)
             return f"Ray's {gone} on this machine has died" if gone else ""

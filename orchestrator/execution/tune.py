@@ -141,7 +141,7 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
 
 
 def _describe(error: Exception | None) -> str:
-    """Return an error in one line: the last line of a task's traceback, or the first line of a report on a lost actor."""
+    """Return one line of an error: the last one of a task's traceback, or the first one of a report on a lost actor."""
     lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
     return lines[-1 if isinstance(error, RayTaskError) else 0] if lines else ""
 

@@ -104,7 +104,7 @@ class Watchdog:
         return True
 
     def _terminate(self, found: str) -> str:
-        """Terminate nodes. Without a driver Ray ends its trials and the autoscaler its nodes, unless something hangs."""
+        """Terminate nodes. Without a driver, Ray ends trials and the autoscaler ends nodes, unless something hangs."""
         if self.end_machines is None:
             return f"{found}; no node was terminated (--terminate CLUSTER does)"
         return f"{found}; {len(self.end_machines())} worker nodes terminated"

@@ -108,7 +108,7 @@ def provide_stored(storage: Storage, request: DataRequest, progress: Progress | 
 
 
 def _upload(storage: Storage, path: Path) -> None:
-    """Upload a dataset, its manifest last, so that a visible manifest implies a whole dataset. Other files stay local."""
+    """Upload a dataset, its manifest last, so that it implies a whole dataset. Other files stay local."""
     prefix = f"datasets/{path.name}"
     if storage.exists(f"{prefix}/{MANIFEST}"):
         return

@@ -128,7 +128,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
 
 
 def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[tuple[PlannedTrial, TrialRecord]]:
-    """Yield the explored trials that continue with the new number of steps; a study's cells follow from its definition."""
+    """Yield explored trials that continue with the new number of steps; a study's cells follow from its definition."""
     for record in records:
         if record.stage != "explore" or record.status in AGAIN or is_current(sweep, record):
             continue

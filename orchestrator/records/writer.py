@@ -133,5 +133,5 @@ class TrialWriter:
 
 
 def flush_every_s(age_s: float) -> float:
-    """Return how long rows may wait, in seconds, in an attempt of this age: curves of young attempts are watched live."""
+    """Return how many seconds rows may wait in an attempt of this age: young attempts are watched live."""
     return next(wait_s for until_s, wait_s in FLUSH_S if age_s < until_s)

@@ -78,7 +78,7 @@ def require_answer(address: str, timeout_s: float = 2.0) -> None:
 
 
 def scales() -> bool:
-    """Return whether the cluster that this process has joined starts nodes automatically: an autoscaler reports to it."""
+    """Return whether the cluster that this process has joined has an autoscaler that starts nodes."""
     import ray
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply

@@ -58,7 +58,7 @@ class Sampler:
 
     @property
     def is_exhausted(self) -> bool:
-        """Return whether every cell has been tried. For ranges or rare cells this may only become known in `suggest`."""
+        """Return whether every cell has been tried. Ranges and rare cells show it only in `suggest`."""
         return self._max_cells is not None and len(self._tried) >= self._max_cells
 
     def suggest(self) -> PlannedTrial | None:

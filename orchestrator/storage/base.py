@@ -47,7 +47,7 @@ class Storage(Protocol):
         True."""
 
     def replace_if(self, key: str, data: bytes, etag: str) -> str | None:
-        """Set the value if its version is still `etag`. Return the new version, or None if it changed or was deleted."""
+        """Set the value if its version is still `etag`. Return the new version, or None if it changed."""
 
     def exists(self, key: str) -> bool:
         """Return whether the key has a value."""

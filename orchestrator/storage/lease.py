@@ -86,7 +86,7 @@ class Lease:
         return taken
 
     def _changes(self, version: str) -> bool:
-        """Watch a lease for the length of a lease, by this machine's monotonic clock. Raises KeyError if it is deleted."""
+        """Watch a lease for `LEASE_S` seconds of this machine's monotonic clock. Raises KeyError if it is deleted."""
         deadline = time.monotonic() + LEASE_S
         while time.monotonic() < deadline:
             time.sleep(min(HEARTBEAT_S / 5, LEASE_S / 5))

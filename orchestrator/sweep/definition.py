@@ -110,7 +110,7 @@ class ResourceRule(Settings):
 
 
 class Sweep(Settings):
-    """Define a sweep completely. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
+    """Define a sweep. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
 
     name: str
     kind: Literal["search", "study"] = "study"
