@@ -57,7 +57,7 @@ def attempt(job: Job) -> None:
     from orchestrator.worker.attempt import run_attempt
 
     started = time.process_time()
-    run_attempt(job, lambda news: None, lambda: False)
+    run_attempt(job, lambda report: None, lambda: False)
     spent = {"cpu_s": time.process_time() - started}
     trial_folder(open_storage(job.storage_url), job.sweep, job.trial_id).write("cpu.json", to_json_bytes(spent))
 

@@ -5,7 +5,7 @@ memory.
     python benchmarks/records.py --trials 100 1000 --rows 15
 
 The old way reads every file of every trial into dictionaries, as versions until a9a5703 did; the new way reads the
-index, verifies it against a listing, and leaves rows alone until they are asked for. Each measurement is a process of
+index, verifies it against a listing, and does not read rows until they are used. Each measurement runs in a process of
 its own. `status`, `leaderboard` and `resume` run the commands themselves on the same storage.
 """
 

@@ -53,7 +53,7 @@ class ModelConfig(Settings):
     supervision_steps: int = Field(16, ge=1)
     """N_sup: most optimizer steps that one sequence's carry lives (official `halt_max_steps`)."""
     halting: Literal["sign", "continue", "compare"] | None = None
-    """sign: halt when the halt logit is positive (TRM). continue: when it exceeds a learned value of going on, which
+    """sign: halt when the halt logit is positive (TRM). continue: when it exceeds a learned value of continuing, which
     costs a second forward pass per step (HRM). compare: when it exceeds the continue logit that no loss trains (the
     official direct baseline). None: continue for hrm, sign for the others."""
     halt_exploration: float = Field(0.1, ge=0, le=1)

@@ -44,7 +44,7 @@ class Ranks:
         """Return the rows of all processes, in the order of the slots."""
         if self.world_size == 1:
             return tensor
-        raw = tensor.contiguous().view(torch.uint8)  # gloo knows neither bfloat16 nor short integers
+        raw = tensor.contiguous().view(torch.uint8)  # gloo supports neither bfloat16 nor short integers
         parts = [torch.empty_like(raw) for _ in range(self.world_size)]
         dist.all_gather(parts, raw)
         return torch.cat(parts).view(tensor.dtype)

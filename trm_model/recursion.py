@@ -1,5 +1,4 @@
-"""Keep the old import path of `Recursion`, which users' files contain. New code uses `from trm_model import
-Recursion`."""
+"""Keep the old import path of `Recursion` for users' files. New code uses `from trm_model import Recursion`."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class DataConfig(DataRequest):
     """Describe what to build, and how its puzzles are read in training."""
 
     num_augmentations: int = Field(0, ge=0)
-    """Augmented copies per training puzzle beside the original; a view, so it never changes the dataset."""
+    """Augmented copies per training puzzle in addition to the original; a view, so it never changes the dataset."""
     translation: Literal["fixed", "fresh", "none"] = "fixed"
     """ARC: where an augmented example lies in the 30x30 frame. fixed: as published, drawn once per augmented example;
     fresh: drawn again at every visit; none: always top left."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from trm_data.errors import UserError
 
 ABANDONED_S = 24 * 3600.0
-"""Age from which a temporary is taken for abandoned where its owner cannot be looked up: on another machine."""
+"""Age in seconds from which a temporary of another machine, whose owner cannot be checked, counts as abandoned."""
 
 
 class ProcessIdentity(NamedTuple):
@@ -29,7 +29,7 @@ class ProcessIdentity(NamedTuple):
     """Digest of the boot and the PID namespace: PIDs can be compared where it is equal."""
     pid: int
     start: int
-    """Clock ticks from the boot to the start of the process, which tell it from a later one with its PID; or 0."""
+    """Clock ticks from the boot to the start of the process, to distinguish it from a later one with its PID, or 0."""
 
     def is_alive(self) -> bool | None:
         """Return whether the process runs; None if it cannot be determined from this process."""
@@ -119,14 +119,14 @@ def private_folder(name: str = "") -> Path:
         name: a folder inside it.
 
     Raises:
-        UserError: something stands there that is not this user's own.
+        UserError: the path exists and does not belong to this user.
     """
     top = Path(tempfile.gettempdir(), f"trm-{os.getuid()}")
     try:
         top.mkdir(mode=0o700, exist_ok=True)
         found = top.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise UserError(f"{top} belongs to somebody else", "Set TMPDIR to a folder of your own")
+            raise UserError(f"{top} belongs to another user", "Set TMPDIR to a folder of your own")
         if stat.S_IMODE(found.st_mode) != 0o700:
             top.chmod(0o700)
         inside = top / name

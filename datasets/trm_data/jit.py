@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
-i64: Any = np.int64  # conversions inside kernels, where numba and not mypy decides what fits
+i64: Any = np.int64  # conversions inside kernels, where numba checks the types instead of mypy
 u64: Any = np.uint64
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)

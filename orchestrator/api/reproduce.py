@@ -57,8 +57,8 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
     dataset = Library(storage, is_stored=True).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(
-            f"trial {record.trial_id} cannot be made again here: its dataset {record.dataset.fingerprint} is now "
-            f"{dataset.fingerprint}, or this version gives other meanings to settings",
+            f"trial {record.trial_id} cannot be reproduced here: its dataset {record.dataset.fingerprint} is now "
+            f"{dataset.fingerprint}, or settings have another meaning in this version",
             "Install the version that it was recorded with: `trm trial show` names it",
         )
     for text in environment_differences(record):

@@ -62,7 +62,7 @@ def train(
         ConfigError: the configuration does not fit its dataset.
     """
     if config.model.recursion is not None:
-        load_recursion(config.model.recursion)  # a file that fails is the user's mistake, and no result of a trial
+        load_recursion(config.model.recursion)  # a file that fails is a user error, not a trial result
     store = as_storage(storage)
     with open_callbacks(default_callbacks() if callbacks is None else callbacks) as events:
         dataset = provide(store, config.data.request(), lambda *progress: events.call("on_build", *progress))

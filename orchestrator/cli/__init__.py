@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(f"{message.strip().rstrip('.?')}. See `trm --help`")
         sys.exit(2)
     except (OSError, ValueError) as error:
-        # The last resort for a file or value that no check has met. The traceback is for whoever reports it.
+        # The last resort for a file or value that no check covers. `-vv` shows the traceback for a bug report.
         logger.debug("%s", type(error).__name__, exc_info=error)
         is_clear = isinstance(error, OSError) and error.filename is not None
         _fail(_describe(error) + ("" if is_clear else ". `trm -vv ...` shows where"))

@@ -121,11 +121,11 @@ def api_key(endpoint: str, file: Path | None) -> str | None:
     """Return the key from a file, or from the environment if it is not sent unencrypted to another machine.
 
     Raises:
-        ConfigError: the endpoint is no address, or the file holds no key.
+        ConfigError: the endpoint is not an address, or the file holds no key.
     """
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--endpoint {endpoint!r} is no address", "Example: https://api.openai.com/v1")
+        raise ConfigError(f"--endpoint {endpoint!r} is not an address", "Example: https://api.openai.com/v1")
     if file is None:
         return os.environ.get(KEY_VARIABLE) if parts.scheme == "https" or _is_here(parts.hostname) else None
     try:

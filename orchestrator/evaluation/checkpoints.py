@@ -120,14 +120,14 @@ def _is_trained(name: str, values: Sequence[str], models: Sequence[ModelConfig])
     """Return whether `name` is a model setting with the value that the models were trained with.
 
     Raises:
-        ConfigError: it has another value, or nothing has this name.
+        ConfigError: it has another value, or there is no setting of this name.
     """
     if SHORT.get(name, name) in VARIABLE:
         return False
     path = ALIASES.get(name, name)
     field = path.removeprefix("model.")
     if not path.startswith("model.") or field not in ModelConfig.model_fields:
-        raise ConfigError(f"--vary {name!r} is no setting of an evaluation", nearest(name, {*VARIABLE, *SHORT}))
+        raise ConfigError(f"--vary {name!r} is not a setting of an evaluation", nearest(name, {*VARIABLE, *SHORT}))
     for model, value in itertools.product(models, values):
         own = model.plain()
         if ModelConfig.parse({**own, field: value}).plain()[field] != own[field]:

@@ -15,7 +15,7 @@ that has them and only imports is left alone (`orchestrator.execution.tune`)."""
 BOOT_S = 900.0
 """The same where a node has to be started first."""
 MOST_WAITING = 8
-"""Trials that may wait for nodes to be started, at once."""
+"""Maximum number of trials that wait for nodes to be started."""
 
 
 class Machine(NamedTuple):
@@ -48,7 +48,7 @@ class Allocation:
     heard_s: float = 0.0
     """When it reported last, by the same clock as `since_s`."""
     silence_s: float = 0.0
-    """For how long it may write a last checkpoint without reporting, on top of the usual limit."""
+    """Additional seconds without a report in which it may write a last checkpoint."""
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Allocator:
                 return one
         exists = any(holds(machine.resources, machine.gpu_type, one.bundle) for machine in machines for one in allowed)
         if exists and not self.scales:
-            return None  # the node is only busy
+            return None  # the node exists but is occupied
         if sum(allocation.is_waiting for allocation in self.allocations.values()) >= MOST_WAITING:
             return None
         return any_of(allowed) if allowed[0].gpu_types else allowed[0]

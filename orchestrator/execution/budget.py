@@ -85,7 +85,7 @@ class BudgetTracker:
         return known is None or not known.attempts
 
     def _spent(self) -> Spent:
-        # What a running trial has used in earlier attempts stays spent; its present one is added from its estimate.
+        # Earlier attempts of a running trial count as spent; its current attempt is added from its estimate.
         records = [
             replace(record, status=Status.INTERRUPTED) if key in self._running else record
             for key, record in self._records.items()
@@ -100,7 +100,7 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     """Raise an error if the budget does not cover the cheapest trial, before anything is built or started.
 
     Raises:
-        SweepError: names the limit, what is taken of it, and what a trial needs.
+        SweepError: names the limit, how much of it is used, and what a trial needs.
     """
     if budget == Budget():
         return

@@ -98,14 +98,14 @@ class Controller:
         self._curves = {record.trial_id: list(record.rows) for record in records if not record.status.is_final}
         self._reasons = {record.trial_id: record.reason for record in ended if record.reason}
         self._end_reasons: dict[str, str] = {}
-        """What a trial reported at its end, also where it could not write its record."""
+        """The report of a trial at its end, even if it could not write its record."""
         self._grace_s: dict[str, float] = {}
         self._snapshots = Snapshots(planner)
         self._final = {record.trial_id: record.status in FAILED for record in ended}
         self._slots = 1
         self._has_submitted = False
         self._is_choosing = False
-        """Whether a sampler is at work: the planner does not know yet that something is left."""
+        """Whether a sampler is choosing a configuration, of which the planner does not know yet."""
         self._error: BaseException | None = None
         self._stop: tuple[SweepStatus, str] | None = None
 
@@ -147,7 +147,7 @@ class Controller:
         """
         with self._lock:
             if self._error is not None:
-                # Storage and machines are not the user's fault: what is recorded stays, and the same command resumes.
+                # A failure of the storage or a machine: records are kept, and the same command resumes.
                 if classify(self._error) not in (FailureKind.STORAGE, FailureKind.MACHINE):
                     raise self._error
                 return SweepStatus.STOPPED, str(self._error)
@@ -238,7 +238,7 @@ class Controller:
     def expired(self, silence_limit_s: float) -> dict[str, str]:
         """Return the trials to requeue, with the reason: they never received their resources, or stopped reporting.
 
-        To be called in every round of the scheduler: it tells that the scheduler was at work.
+        Must be called in every round of the scheduler, which shows that the scheduler was active.
         """
         with self._lock:
             self._clock.tick()
@@ -247,7 +247,7 @@ class Controller:
                 if self._allocator.overdue(trial_id, self._clock()):
                     found[trial_id] = "its resources were not granted in time"
                 elif self._allocator.silent(trial_id, silence_limit_s, self._clock()):
-                    found[trial_id] = f"it reported nothing for {silence_limit_s:.0f} s"
+                    found[trial_id] = f"it sent no report for {silence_limit_s:.0f} s"
             return found
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
@@ -269,7 +269,7 @@ class Controller:
                 persist(lambda: self._submitter.retry(record), self.stopping)
                 self._requeue(record, f"retry after: {record.reason}")
                 return
-            if record.status is not Status.RUNNING:  # else it was cut off without an end: the next run resumes it
+            if record.status is not Status.RUNNING:  # a trial without an end is resumed by the next run
                 self._end(record)
 
     def _submit(self, start: Start) -> dict[str, Any] | None:
@@ -298,7 +298,7 @@ class Controller:
     def _check_space(self, record: TrialRecord) -> None:
         reasons = [self._end_reasons.pop(record.trial_id, ""), record.reason]
         if full := next((reason for reason in reasons if says_out_of_space(reason)), ""):
-            raise StorageError(f"trial {record.trial_id} met a full disk: {full}", "Free space, then resume the sweep")
+            raise StorageError(f"trial {record.trial_id} ran out of space: {full}", "Free space, then resume the sweep")
 
     def _requeue(self, record: TrialRecord, reason: str) -> None:
         with self._lock:

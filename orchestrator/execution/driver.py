@@ -36,11 +36,11 @@ POLL_S = 0.2
 CHECK_S = 2.0
 """Time between two checks of the budget, of Ray, and for requests to stop."""
 STOP_LIMIT_S = 45.0
-"""Longest wait for a clean stop, on top of the time that trials get for a last checkpoint: where Ray was ended together
-with the driver it never comes."""
+"""Longest wait for a clean stop, in addition to the time that trials get for a last checkpoint. If Ray was ended
+together with the driver, a clean stop never happens."""
 MAX_UNBOUNDED_SLOTS = 64
 MACHINES_S = 1.0
-"""How long an answer of Ray about its nodes is used."""
+"""How long Ray's list of nodes is cached."""
 
 Executor = Callable[[Controller, int], None]
 """Runs what a controller suggests, up to a number of trials at once, until it is finished."""
@@ -122,7 +122,7 @@ class Driver:
         self._controller = controller
         self._cluster = cluster
         self._folder = folder.patient(0.0)
-        """A look for a request is repeated anyway; the main thread must not wait for a storage that is away."""
+        """The check is repeated anyway; the main thread must not wait for an unavailable storage."""
         self._lease = lease
         self._callbacks = callbacks
         self._execute = execute
@@ -175,7 +175,7 @@ class Driver:
             if time.monotonic() - checked_s > CHECK_S:
                 checked_s = time.monotonic()
                 if failure := self._cluster.failure():
-                    # Tune would wait for its actors for ever: nothing that it starts can answer any more.
+                    # Tune would wait for its actors forever: none of them can answer any more.
                     self._controller.fail(ClusterError(failure, "Run the same command again to continue"))
                     return failure
                 self._check_requests()
@@ -188,11 +188,11 @@ class Driver:
                 self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
             self._unreachable_since_s = None
         except StorageError as error:
-            # An outage is no request. The sweep continues until writing its records has failed for too long as well.
+            # An outage is not a request to stop. The sweep ends when its records cannot be written for too long.
             now_s = time.monotonic()
             if self._unreachable_since_s is None:
                 self._unreachable_since_s = now_s
-                logger.warning("storage is away, no request to stop can be read: %s", error)
+                logger.warning("storage is unavailable, no request to stop can be read: %s", error)
             elif now_s - self._unreachable_since_s > OUTAGE_S:
                 self._controller.fail(error)
         if not self._controller.is_stopping and (reason := self._controller.budget_exceeded()):

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from orchestrator.storage import LocalStorage, Storage
 
 FLUSH_S = {True: 2.0, False: 30.0}
-"""Longest time until a line can be read by others, by whether the storage is local. A segment costs a request."""
+"""Most seconds until a line is visible to others, by whether the storage is local. A segment costs a request."""
 MOST_LINES = 10_000
-"""Lines kept while the storage is away; older ones are dropped."""
+"""Lines kept while the storage is unavailable; older ones are dropped."""
 CLOSE_S = 10.0
 """Longest time that the end of a sweep waits for the log."""
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -25,10 +25,10 @@ FAILED_LAUNCHES = 20
 """Maximum failed launches per trial, e.g. on a node that is being preempted."""
 OUTAGE_S = 600.0
 """Longest outage of the storage that a driver waits for. It may exceed the lease: the next heartbeat is a conditional
-write, which tells whether another driver took over meanwhile."""
+write, which shows whether another driver took over meanwhile."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
-"""How the errors of `is_out_of_space` read in the reason of a trial that met one on another machine."""
+"""Texts by which the errors of `is_out_of_space` are recognised in the reason of a trial on another machine."""
 _PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _Value = TypeVar("_Value")
 
@@ -50,7 +50,7 @@ class AttemptLimits:
         has_begun = len(record.attempts) > self._attempts[trial_id]
         self._attempts[trial_id] = len(record.attempts)
         if record.status is Status.INTERRUPTED and has_begun and not lost and record.reason.startswith(ASKED_TO_STOP):
-            return True  # its node announced that it leaves; other interruptions, e.g. by its storage, are losses
+            return True  # its node announced its termination; other interruptions, e.g. by the storage, count as losses
         self._lost[trial_id] += has_begun
         self._failed_launches[trial_id] += not has_begun
         return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES
@@ -71,7 +71,7 @@ class AttemptLimits:
 class FailureStreak:
     """Count trials that fail in succession with the same reason.
 
-    Only failures by an error count: a trial that diverges or runs out of memory tells about its own configuration.
+    Only failures by an error count: divergence and lack of memory depend on the trial's own configuration.
     """
 
     def __init__(self, sweep: Sweep, limit: int | None, num_explored: int) -> None:
@@ -79,7 +79,7 @@ class FailureStreak:
         self._reason = ""
         self._count = 0
         self._num_explored = num_explored
-        # The first configurations of a search are drawn at random: that all of them fail says little about the rest.
+        # The first configurations of a search are drawn at random: if all of them fail, the rest may still succeed.
         self._num_startup = max(4, min(10, (sweep.trials or 0) // 3)) if sweep.kind == "search" else 0
 
     def add(self, record: TrialRecord) -> str:
@@ -125,7 +125,7 @@ def persist(
         except StorageError as error:
             if is_out_of_space(error) or _is_permanent(error) or clock() > until_s or give_up.is_set():
                 raise
-            logger.warning("storage is away, next try in %.0f s: %s", pause_s, error)
+            logger.warning("storage is unavailable, next try in %.0f s: %s", pause_s, error)
         give_up.wait(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -21,9 +21,9 @@ class SweepStatus(StrEnum):
     """List the ways in which a run can end."""
 
     COMPLETE = "complete"
-    """Nothing of the plan is left, failed trials included."""
+    """Every planned trial has ended, including failed ones."""
     STOPPED = "stopped"
-    """Stopped by the user, or because the storage was full or away for too long."""
+    """Stopped by the user, or because the storage was full or unavailable for too long."""
     OUT_OF_BUDGET = "out of budget"
     FAILING = "failing"
     """Stopped because trials failed one after the other with the same reason."""
@@ -42,15 +42,15 @@ class RunOptions:
     budget: Budget = field(default_factory=Budget)
     prefer: Preference = "cost"
     share_gpus: bool = False
-    """Give a trial that asks for one GPU the share of it that its predicted memory needs."""
+    """Give a trial that requests one GPU only the share that its predicted memory needs."""
     canary: bool | None = None
     """Whether the first trial on a GPU type runs alone at first; None: on clusters with GPUs."""
     reuse: bool = False
-    """Take over what other sweeps of the storage have finished."""
+    """Reuse finished trials of other sweeps in this storage."""
     is_stored: bool = False
     """The definition comes from the storage: no puzzle source that it names is opened."""
     max_failures: int | None = MAX_FAILURES
-    """Failures in a row with the same reason that stop the sweep; None never stops it."""
+    """Number of consecutive failures with the same reason that stop the sweep; None never stops it."""
     retries: int = 0
     """Times that a trial which failed by itself runs again, from its last checkpoint."""
 
@@ -69,7 +69,7 @@ class TrialSnapshot:
     value: float | None
     """Newest value of the sweep's metric."""
     reason: str = ""
-    """Why it ended as it did; empty where there is nothing to say."""
+    """Why it ended; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class SweepSnapshot:
     slots: int = 1
     """Trials that may run at once."""
     is_exhausted: bool = False
-    """Whether a search's space held fewer configurations than were asked for."""
+    """Whether a search's space held fewer configurations than requested."""
 
     @property
     def running(self) -> list[TrialSnapshot]:
@@ -107,7 +107,7 @@ class SweepOutcome:
     status: SweepStatus
     snapshot: SweepSnapshot
     reason: str = ""
-    """What stopped it: a limit of the budget, an error, a repeated failure; empty where the user did."""
+    """What stopped it: a limit of the budget, an error, a repeated failure; empty if the user stopped it."""
     best: TrialSnapshot | None = None
     """The best explored trial of a search; `value` is its score on the validation split."""
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records hold the results: no CSV, JSON or TensorBoard as well
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's own snapshots cost O(trials) each and are never read
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost node is no news: the driver requeues its trials
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost node need not be printed: the driver requeues its trials
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops by itself, on SIGTERM too
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 60.0
 ABANDONED_S = 5.0
-"""Longest wait for Ray to shut down: usually, and where it no longer answers."""
+"""Longest wait for Ray to shut down: normally, and if it no longer answers."""
 TAKE_OVER_S = 3.0
-"""Trials of a driver that was killed on this machine may take so long to notice."""
+"""Longest time until trials notice that their driver on this machine was killed."""
 
 
 def run_sweep(
@@ -92,7 +92,7 @@ def run_sweep(
         cluster = cluster or RayCluster(options.address)
         status, reason = _drive(planner, records, storage, library, lease, options, events, cluster, execute)
         if status is not SweepStatus.COMPLETE:
-            try:  # trials may have written their end after Tune had let go of them
+            try:  # trials may have written their end after Tune released them
                 records = read_trials(storage, sweep.name)
                 planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
             except StorageError as error:

@@ -19,7 +19,7 @@ from orchestrator.search.planner import Planner
 from orchestrator.sweep.trials import PlannedTrial
 
 MOST_AHEAD = 8
-"""Trials that wait for their GPU type while later ones start on another."""
+"""Maximum number of trials that wait for their GPU type while later ones start on another type."""
 
 
 class Start(NamedTuple):
@@ -59,7 +59,7 @@ class TrialScheduler:
         clock: Callable[[], float],
     ) -> None:
         self.refused = ""
-        """Why the budget lets nothing more start."""
+        """Why the budget allows no further start."""
         self._planner = planner
         self._allocator = allocator
         self._placement = placement
@@ -76,7 +76,7 @@ class TrialScheduler:
     def next(self) -> Start | None:
         """Return the first trial for which resources and budget suffice, with its resources allocated.
 
-        None means: nothing for now, or `wants_suggestion`.
+        None means that nothing can start now, or that `wants_suggestion` is true.
         """
         if self.is_exhausted:
             return None
@@ -103,7 +103,7 @@ class TrialScheduler:
         """Put a submitted trial that came back unfinished at the head of the queue.
 
         Args:
-            record: what its attempts so far have used counts as spent; None if it never began.
+            record: the usage of its attempts so far counts as spent; None if it never started.
         """
         self._allocator.release(trial_id)
         if self._budget and record is not None:
@@ -140,7 +140,7 @@ class TrialScheduler:
         if not sweep.resources.gpus:
             return False
         if sweep.kind == "study":
-            return True  # its trials are known anyway, and shares of a GPU differ in size
+            return True  # all its trials are known in advance, and shares of a GPU differ in size
         asked = gpu_types(sweep.resources.gpu_type)
         present = {machine.gpu_type for machine in machines if machine.gpu_type}
         if self._allocator.scales:

@@ -16,7 +16,7 @@ def scratch_folder() -> Path:
     """Return this process's own folder, creating it if necessary. Remove the folders of processes that are gone.
 
     Raises:
-        UserError: the private folder belongs to somebody else.
+        UserError: the private folder belongs to another user.
     """
     root = private_folder("processes")
     for folder in root.iterdir():

@@ -92,7 +92,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Choose the first trial that waits for resources. Tune calls this in every round.
 
-        A trial whose own actor is coming up is not chosen: Tune would discard that actor, and ask for another one for
+        A trial whose own actor is starting is not chosen: Tune would discard that actor, and ask for another one for
         the next trial, which the next free actor would take again. Where trials are shorter than the start of an
         actor, one actor ran them all while others started for nothing.
         """
@@ -107,7 +107,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
             self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]]
             tune_controller.stop_trial(trial)
             if trial in private.staged_trials:
-                # Tune forgets to: it would keep an actor, and its GPU, for a trial that was stopped before it began.
+                # Tune would keep an actor, and its GPU, for a trial that was stopped before it began.
                 private.unstage(trial)
             waiting.remove(trial)
         return next((trial for trial in tune_controller.get_trials() if trial in waiting), None) if waiting else None

@@ -72,8 +72,8 @@ class Watchdog:
                 progress = sweep_progress(self.sweep, records)
                 if not is_driven and progress.is_complete:
                     return f"the sweep is complete: {progress}"
-            except StorageError as error:  # an outage says nothing about the sweep
-                logger.warning("storage is away: %s", error)
+            except StorageError as error:  # an outage says nothing about the sweep itself
+                logger.warning("storage is unavailable: %s", error)
             self.sleep(self.poll_s)
 
     def stop(self, reason: str = "") -> str:

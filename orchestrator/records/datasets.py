@@ -77,8 +77,8 @@ def ensure_local(storage: Storage, name: str) -> Dataset:
 
 
 def _local_folder(storage: Storage, name: str) -> Path:
-    if not name or name != Path(name).name or name.startswith("."):  # may come from a record that somebody else wrote
-        raise DataError(f"{name!r} is no name of a dataset in {storage.url}", "Name a built dataset with --dataset")
+    if not name or name != Path(name).name or name.startswith("."):  # may come from another user's record
+        raise DataError(f"{name!r} is not a name of a dataset in {storage.url}", "Name a built dataset with --dataset")
     path = local_root(storage) / name
     if not path.is_dir() and not isinstance(storage, LocalStorage):
         _download(storage, name, path)
@@ -88,7 +88,7 @@ def _local_folder(storage: Storage, name: str) -> Path:
 def provide_stored(storage: Storage, request: DataRequest, progress: Progress | None = None) -> Dataset:
     """Provide the dataset of a stored request: generated if necessary, but from a source only if it is built already.
 
-    A source is a file or address of whoever wrote the record; to read it here could reach what only the reader may see.
+    The source is a path or address of the record's author: reading it here could expose files of the current user.
 
     Raises:
         DataError: the storage holds no dataset that was built from this source.
@@ -135,7 +135,7 @@ def _download(storage: Storage, name: str, path: Path) -> None:
         except OSError:
             if not path.is_dir():
                 raise
-            # another trial on this machine was faster: its copy is as good
+            # another trial on this machine has downloaded the same files already
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -38,7 +38,7 @@ def _of_trial(record: TrialRecord, rows: bool) -> list[TrialEvent]:
             text = f"{attempt.end.status.replace('_', ' ')} at step {attempt.end.step}{reason}"
             found.append(event(attempt.end.ended_s, "ended", text, attempt.end.traceback))
     for retry in record.retries:
-        found.append(event(retry.requested_s, "retried", f"given another chance ({retry.was})"))
+        found.append(event(retry.requested_s, "retried", f"marked for retry ({retry.was})"))
     if record.stopped is not None:
         time_s = record.stopped.decided_s or (record.rows[-1].time_s if record.rows else 0.0)
         found.append(event(time_s, "stopped", f"stopped at step {record.stopped.step}: {record.stopped.reason}"))

@@ -28,7 +28,7 @@ from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
 
 AGAIN = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
-"""Ends that `retry` without names gives another chance."""
+"""Statuses of trials that `retry` without names runs again."""
 
 
 class Extension(Settings):
@@ -51,7 +51,7 @@ def extended(sweep: Sweep, more: Extension) -> Sweep:
     """Return the definition with the extension applied.
 
     Raises:
-        SweepError: nothing is named, or it would become less, or the sweep has no such thing.
+        SweepError: nothing is named, a total would not grow, or the setting does not apply to this kind of sweep.
     """
     if more == Extension():
         raise SweepError("nothing to extend by", "Name --trials, --seeds, --vary or --max-steps")
@@ -111,7 +111,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
     """Replace the recorded definition of a sweep that is not running. Return the new one.
 
     Raises:
-        SweepError: there is no such sweep, it runs, or it cannot be extended so.
+        SweepError: there is no such sweep, it is running, or this extension does not apply to it.
     """
     sweep = load_definition(storage, name)
     wider = extended(sweep, more)
@@ -167,7 +167,7 @@ def _path(config: TrialConfig) -> str:
 def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[TrialRecord]:
     """Allow trials of a sweep that is not running to run again; a stopped trial that is named is not stopped again.
 
-    Returns the trials as they were. What was recorded of them stays.
+    Returns the trials as they were. Their records are kept.
 
     Raises:
         SweepError: no such sweep, it runs, no such trial, or one that does not need it.
@@ -192,7 +192,7 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
 def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialRecord:
     found = [record for trial_id, record in known.items() if trial_id.startswith(text)]
     if len(found) != 1:
-        hint = f"{len(found)} trials begin so: give more digits" if found else nearest(text, known)
+        hint = f"{len(found)} trials have ids that start so: give more digits" if found else nearest(text, known)
         raise SweepError(f"sweep {sweep!r} has no trial {text!r}", hint or f"See `trm sweep status {sweep}`")
     record = found[0]
     if record.status not in (*AGAIN, Status.STOPPED):

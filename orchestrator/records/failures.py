@@ -36,7 +36,7 @@ class ExitCode:
     COMPLETE = 0
     """Every planned trial has a result."""
     FAILED = 1
-    """Complete, or stopped by `--max-failures`, with trials that failed by themselves."""
+    """Complete, or stopped by `--max-failures`, with failed trials."""
     USER = 2
     """Wrong input."""
     STOPPED = 3

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 KEY = "finished.jsonl"
 WORTH_READING = 20
-"""Changed trials from which the index is read: for fewer, the records themselves are as fast."""
+"""Number of changed trials from which the index is used: for fewer, reading the records is as fast."""
 MAX_ENTRY_BYTES = 16_384
 """A record that is larger (per-puzzle outcomes of a large test set, a long diff) is not copied into the index."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 SINGLE_RUNS = "train"
-"""Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
+"""Folder of the records of `trm train`, next to the sweeps; they are never ranked."""
 RESERVED_NAMES = frozenset({SINGLE_RUNS, "reproduced"})
 """Names that no sweep may have: their folders hold other records."""
 
@@ -76,7 +76,7 @@ def find_trial(storage: Storage, address: str) -> TrialRecord:
     """Return the trial that a user names by its id or a prefix of it, alone or as `SWEEP/ID`.
 
     Raises:
-        SweepError: there is none, or several that begin so.
+        SweepError: there is none, or several ids start with the prefix.
     """
     sweep, _, start = address.rpartition("/")
     names = [sweep] if sweep else sweep_names(storage)

@@ -29,7 +29,7 @@ class SweepProgress:
     planned: int
     """Trials that the sweep will have in the end."""
     done: int
-    """Trials that need nothing more: finished, stopped early, or failed."""
+    """Trials that have ended: finished, stopped early, or failed."""
     failed: int
     """Trials among `done` without a result: failed, diverged, or out of memory."""
 

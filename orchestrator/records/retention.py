@@ -25,8 +25,8 @@ _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 class Stored(NamedTuple):
     """Describe a checkpoint of a trial: its key in the storage and its size in bytes.
 
-    The newest one stands for what all of a trial's checkpoints share (the bases of a large table) as well: within a
-    trial it is the last to go, and nothing needs them then.
+    The newest one also represents what all of a trial's checkpoints share (the bases of a large table): within a
+    trial it is deleted last, when nothing needs them any more.
     """
 
     key: str
@@ -46,7 +46,7 @@ def parse_bytes(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     units = {unit.lower(): factor for unit, factor in _UNITS.items()}
     if not found or found[2].lower() not in units:
-        raise SweepError(f"{text!r} is no amount of bytes", "Write for example 2GB, 500MB or 1.5GiB")
+        raise SweepError(f"{text!r} is not an amount of bytes", "Write for example 2GB, 500MB or 1.5GiB")
     return int(float(found[1]) * units[found[2].lower()])
 
 

@@ -13,7 +13,7 @@ from orchestrator.sweep.trials import PlannedTrial
 from trm_model.config import TrialConfig
 
 LEFT_OUT = ("trial.json", "stopped.json", "lock.json", "checkpoints", "retries")
-"""The head is written for this sweep, checkpoints stay where they are."""
+"""Files that are not copied: the head is written for this sweep, and checkpoints are not needed."""
 
 
 class FinishedTrials:

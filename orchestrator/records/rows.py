@@ -23,7 +23,7 @@ class _Group(NamedTuple):
     values: NDArray[np.float64]
     """[rows, metrics]."""
     is_integer: NDArray[np.bool_]
-    """[rows, metrics]: written as an integer. A digest of the rows tells 1 from 1.0."""
+    """[rows, metrics]: written as an integer. A digest of the rows distinguishes 1 from 1.0."""
 
 
 class Columns(NamedTuple):
@@ -70,7 +70,7 @@ class Columns(NamedTuple):
 def _numbers(row: Row) -> list[float]:
     numbers = list(row.metrics.values())
     if not all(type(n) is float or (type(n) is int and abs(n) < EXACT) for n in numbers):
-        raise ValueError(f"step {row.step}: a metric is no number")
+        raise ValueError(f"step {row.step}: a metric is not a number")
     return numbers
 
 
@@ -78,7 +78,7 @@ def columns_of(rows: Iterable[Row]) -> Columns:
     """Return rows as columns.
 
     Raises:
-        ValueError: a metric is no number, or too large an integer.
+        ValueError: a metric is not a number, or too large an integer.
     """
     steps: list[int] = []
     times_s: list[float] = []

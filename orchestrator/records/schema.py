@@ -1,4 +1,4 @@
-"""The folder of a trial: the truth from which every view (MLflow, the Optuna study, reports) can be rebuilt.
+"""Define the records of a sweep, from which every view (MLflow, the Optuna study, reports) can be rebuilt.
 
     <storage>/sweeps/<sweep>/
         sweep.json                     the definition, as data
@@ -14,7 +14,7 @@
             attempts/001/end.json      how the attempt ended
             checkpoints/step-00000123.safetensors
             stopped.json               the driver's decision to stop it early: step, rule, reason
-            outcomes.arrow             of the final score: what happened to every item
+            outcomes.arrow             of the final score: the outcome of every item
             gallery.json               a few of them, with the answer after every supervision step
             result.json                the final score; exists only for a finished trial
 
@@ -48,10 +48,10 @@ class Status(StrEnum):
 
     PENDING = "pending"  # trial.json only
     RUNNING = "running"  # the last attempt has no end
-    INTERRUPTED = "interrupted"  # ended by a signal, or given another chance; goes on from its checkpoint
+    INTERRUPTED = "interrupted"  # ended by a signal, or marked for retry; resumes from its checkpoint
     STOPPED = "stopped"  # stopped early by a rule; can be continued
     FINISHED = "finished"  # result.json
-    FAILED = "failed"  # its own error: not tried again by itself
+    FAILED = "failed"  # its own error: not retried automatically
     DIVERGED = "diverged"  # non-finite loss
     OUT_OF_MEMORY = "out_of_memory"
 

@@ -24,7 +24,7 @@ def segment_name(attempt: int, number: int, *, folded: bool = False) -> str:
 
 
 def attempt_of(name: str) -> int | None:
-    """Return the attempt whose rows a file holds; None if it is no segment."""
+    """Return the attempt whose rows a file holds; None if it is not a segment."""
     found = _NAME.fullmatch(name)
     return int(found["attempt"]) if found else None
 

@@ -38,7 +38,7 @@ def parse_json(data: bytes, file: str) -> dict[str, Any]:
     """Return the object that `data` holds.
 
     Raises:
-        DamagedRecordError: it is no JSON object; `file` says where it comes from.
+        DamagedRecordError: it is not a JSON object; `file` says where it comes from.
     """
     try:
         value = json.loads(data)
@@ -54,7 +54,7 @@ def read_json(folder: Storage, key: str) -> dict[str, Any]:
 
     Raises:
         KeyError: there is no such file.
-        DamagedRecordError: it is no JSON object.
+        DamagedRecordError: it is not a JSON object.
     """
     return parse_json(folder.read(key), f"{folder.url}/{key}")
 

@@ -40,7 +40,7 @@ class TrialWriter:
         taken = [int(key.split("/")[1]) for key in self.folder.list("attempts") if key.endswith("/start.json")]
         self.attempt = max(taken, default=0) + 1
         self._curve = self.folder.patient(0.0)
-        """Training does not wait for rows: what is refused is written with the next segment."""
+        """Training does not wait for rows: a failed write is repeated with the next segment."""
         self._clock = clock
         self._started_s = self._flushed_s = clock()
         self._pending: list[Row] = []
@@ -72,7 +72,7 @@ class TrialWriter:
         """Write pending rows as one immutable segment; if the storage fails, they stay pending.
 
         Raises:
-            StorageError: no space is left: later is no better.
+            StorageError: no space is left, so that a later attempt would also fail.
         """
         self._flushed_s = self._clock()
         try:

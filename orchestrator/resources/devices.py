@@ -28,11 +28,11 @@ class Device(Settings):
 
     name: str
     speed: RuntimeFit | None
-    """None: a GPU that the catalogue does not know and on which nothing has run."""
+    """None for a GPU that the catalogue does not know and on which no trial has run."""
     memory_bytes: int | None
     """Memory that one trial may take; None if the catalogue does not know the GPU."""
     usd_per_hour: float | None = None
-    """Price of what one trial occupies."""
+    """Price per hour of the resources of one trial, in USD."""
     gpus: float = 0
     """GPUs that one trial occupies: a share of one below 1."""
     overhead_bytes: int | None = None
@@ -49,7 +49,7 @@ def require_local_cpus(sweep: Sweep) -> None:
     started.
 
     Raises:
-        SweepError: names what is asked for, what there is, and the remedy.
+        SweepError: names the requested and the available cores, and the remedy.
     """
     cores = os.cpu_count() or 1
     for resources in (sweep.resources, *(rule.resources for rule in sweep.resource_rules)):

@@ -108,7 +108,7 @@ def estimate(
 
     Args:
         nodes: nodes of the cluster to run on; None plans for this machine, or for GPUs of one type.
-        share_gpus: trials get shares of a GPU; all are taken to need as large a share as the largest.
+        share_gpus: trials get shares of a GPU; all are assumed to need as large a share as the largest.
 
     Raises:
         SweepError: a trial needs more CPUs than this machine has.
@@ -189,7 +189,7 @@ def _planned_cells(sweep: Sweep) -> _PlannedCells:
     controls = [(variant.name, configured(variant.settings)) for variant in confirm.controls]
     most = space.max_cells()
     explore = min(sweep.trials or 0, most) if most is not None else sweep.trials or 0
-    # The best is not known yet: it is taken to cost as much as the average cell.
+    # The best is not known yet: it is assumed to cost as much as the average cell.
     share = (explore + confirm.seeds * confirm.top) / len(explored)
     weights = [share] * len(explored) + [float(confirm.seeds)] * len(controls)
     stages = {"explore": explore, "confirm": confirm.seeds * (confirm.top + len(controls))}

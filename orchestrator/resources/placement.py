@@ -20,7 +20,7 @@ SpeedOf = Callable[[str], float]
 """FLOP/s of one trial on a GPU type."""
 SHARE_STEP = 0.05
 SHARE_MARGIN = 1.15
-"""The prediction of memory is good to 15 %."""
+"""Safety factor: predictions of memory are accurate to 15 %."""
 CONTEXT_BYTES = 600_000_000
 """Memory that CUDA takes for every process that uses a GPU, in addition to its tensors."""
 
@@ -80,7 +80,7 @@ def parse_gpu(text: str | None) -> Resources:
         return Resources.parse({"gpus": 1, "gpu_type": "|".join(map(_ray_label, names))})
     except ConfigError:
         raise SweepError(
-            f"--gpu {text!r} is no GPU type", "Examples: --gpu H100, --gpu 'L40S|H100', --gpu any"
+            f"--gpu {text!r} is not a GPU type", "Examples: --gpu H100, --gpu 'L40S|H100', --gpu any"
         ) from None
 
 
@@ -104,8 +104,8 @@ def candidates(
 
     Args:
         present: GPU types of the cluster, for a trial that takes any.
-        need_bytes: predicted memory on the GPU; None if nobody predicted it.
-        is_shared: a trial that asks for one GPU gets the share of it that it needs.
+        need_bytes: predicted memory on the GPU; None if there is no prediction.
+        is_shared: a trial that requests one GPU gets only the share that it needs.
     """
     if not resources.gpus:
         return [Candidate((), bundle(resources))]
@@ -164,7 +164,7 @@ def _price(gpu_type: str, prefer: Preference, speed: SpeedOf) -> float:
     if prefer == "time":
         return seconds
     price = price_per_gpu_hour(gpu_type)
-    return math.inf if price is None else seconds * price  # a type without a price is taken last
+    return math.inf if price is None else seconds * price  # a type without a price comes last
 
 
 def fits(bundle: Bundle, nodes: list[dict[str, Any]]) -> bool:

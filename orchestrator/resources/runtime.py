@@ -36,7 +36,7 @@ ASSUMED_GPU_START_S = {False: 10.0, True: 45.0}
 ASSUMED_CORE_FLOPS = 40e9
 """Per CPU core, for models as small as the quick start's."""
 ASSUMED_SPREAD = 2.0
-"""An assumption may be off by this factor and more, both ways."""
+"""Error factor of an assumption in both directions; it may be exceeded."""
 ENOUGH = 4
 """Trials from which all constants are fitted; fewer give a rate alone."""
 RECENT = 50
@@ -163,7 +163,7 @@ class RuntimeModel:
         runs = [run for run in runs if run.share == share] or runs
         close = [run for run in runs if _shape(run.config) == _shape(config)]
         chosen = sorted(close if len(close) >= ENOUGH else runs, key=lambda run: run.started_s)[-RECENT:]
-        # Trials that share a GPU are taken to wait for each other: on a smaller share one is slower in proportion.
+        # Trials that share a GPU are assumed to wait for each other: on a smaller share one is slower in proportion.
         return [
             Observation(work_of(run.config), run.seconds * max(1.0, min(1.0, run.share) / min(1.0, share)))
             for run in chosen

@@ -23,7 +23,7 @@ from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_pe
 from trm_data.settings import Settings
 
 SILENT_S = 900.0
-"""A running attempt that has written nothing for this long has died: evaluations between two rows are shorter."""
+"""A running attempt without a row for this many seconds has died: evaluations between two rows are shorter."""
 UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
 """The limits of a `Budget` and their units."""
 
@@ -36,7 +36,7 @@ class Budget(Settings):
     gpu_hours: float | None = Field(None, gt=0)
     """Shares of a GPU count as such: two trials on one GPU for an hour are one GPU-hour."""
     usd: float | None = Field(None, gt=0)
-    """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes come on top."""
+    """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes are not included."""
     wall_hours: float | None = Field(None, gt=0)
     """From the start of the first trial."""
 

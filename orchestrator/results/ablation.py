@@ -113,7 +113,7 @@ def compare_with_control(
     """Compare every confirmed configuration with the control that shares its test set.
 
     Raises:
-        UserError: the control has no confirmed result, stands in several tables, or is alone in its own.
+        UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
     tables = [table for table in build_leaderboard(None, records, []) if table.metric == metric]
     names = {entry.system for table in tables for entry in table.entries}

@@ -125,7 +125,7 @@ def ablate(
 
     Raises:
         SweepError: no such sweep.
-        UserError: the control has no confirmed result, stands in several tables, or is alone in its own.
+        UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
     store = _opened(storage)
     load_definition(store, sweep)

@@ -45,7 +45,7 @@ class Planner:
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
         self._found_nothing = False
-        """Whether the sampler has looked for another configuration and found none."""
+        """Whether the sampler has found no further configuration."""
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
         """Ended trials of the explore stage, among which the best are chosen."""
@@ -94,7 +94,7 @@ class Planner:
     def wants_suggestion(self) -> bool:
         """Return whether the next trial is one that the sampler has yet to choose.
 
-        A search chooses as late as it can, when nothing else waits, so that a choice knows every result.
+        A search chooses as late as possible, when nothing else waits, so that every result is available.
         """
         return not self._queue and self._wants_more()
 

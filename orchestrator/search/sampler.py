@@ -28,7 +28,7 @@ from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
 DRAWS = 50
 """Suggestions of known or forbidden cells that are discarded before an unknown cell is drawn at random."""
 FEWEST_SOURCES = 10
-"""CMA-ES takes its first mean from the best tenth of what it is given, which must hold one."""
+"""CMA-ES takes its first mean from the best tenth of the earlier trials, which must contain at least one."""
 NO_WARM_START = WarmStart()
 
 
@@ -147,7 +147,7 @@ def _scalars(domain: Choice) -> tuple[bool | int | float | str | None, ...]:
 
 def _optuna_sampler(sweep: Sweep, results: Sequence[FrozenTrial]) -> BaseSampler:
     seed = sweep.sampler_seed
-    # A third of a small search is drawn at random; Optuna's default of 10 would leave nothing to the model.
+    # A third of a small search is drawn at random; with Optuna's default of 10 the model would choose none.
     startup = max(4, min(10, (sweep.trials or 10) // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # the interfaces may change, and Optuna is pinned

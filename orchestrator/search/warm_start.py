@@ -20,7 +20,7 @@ from orchestrator.sweep.trials import Fingerprint, search_trial
 from trm_model.recipes import CATALOGUE
 
 PUBLISHED = "published"
-"""Instead of a sweep's name: the T x n grid of the TRM paper (Table 3, one run per cell, Sudoku-Extreme)."""
+"""Name used instead of a sweep's: the T x n grid of the TRM paper (Table 3, one run per cell, Sudoku-Extreme)."""
 SHARE = 4
 """At most one in this many trials of a search goes to cells that were best elsewhere."""
 CYCLES, LATENT_STEPS = "model.cycles", "model.latent_steps"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from trm_data.errors import UserError
 
 Keys: TypeAlias = list[str]
-"""Inside a class with a method `list` that name is not the type any more."""
+"""Alias, since `list` refers to the method inside the class."""
 
 
 class StorageError(UserError):
@@ -94,10 +94,10 @@ class Storage(Protocol):
 
 
 def checked_key(key: str) -> str:
-    """Return the key, checked that it stays below its root and is no hidden file of a storage's own.
+    """Return the key, checked that it stays below its root and is not a hidden file of a storage's own.
 
     Raises:
-        StorageError: it does not.
+        StorageError: the key is not valid.
     """
     if not key.isprintable() or any(not part or part.startswith(".") for part in key.split("/")):
         raise StorageError(f"{key!r} is not a key", "Use a relative path of printable parts that start with no dot")

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 LEASE_S = 30.0
-"""Survives five missed beats on slow storage; a claim that stays unchanged for so long may be taken over."""
+"""Seconds after which an unchanged lease may be taken over: five missed heartbeats on slow storage are tolerated."""
 LOCK = "lock.json"
 
 
@@ -42,7 +42,7 @@ class Lease:
         """Set when another process took the claim over, as it may when this machine was suspended for too long."""
         self._folder = folder
         self._beating = folder.patient(0.0)
-        """A beat that fails is followed by the next one; repeating it would only make that one late."""
+        """A failed heartbeat is not repeated, because that would delay the next one."""
         self._name = name
         identity = this_process()
         self._owner = {
@@ -173,7 +173,7 @@ def driver_of(folder: Storage) -> dict[str, Any] | None:
     """Return host, pid and started_s of the living holder, if there is one.
 
     Of a holder on another machine the age of its claim decides, by the clock of the storage where it tells its time:
-    good enough to show, while `Lease` and `unlock` watch the claim.
+    this is sufficient for display, while `Lease` and `unlock` watch the claim.
     """
     try:
         holder = _parse(folder.read(LOCK))
@@ -189,7 +189,7 @@ def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
     """Remove the lease of a dead holder, and return it; None if there is no lease.
 
     Raises:
-        SweepError: its process runs on this machine, or its heartbeat goes on.
+        SweepError: its process runs on this machine, or its heartbeat continues.
     """
     try:
         data, version = folder.read_tagged(LOCK)
@@ -202,5 +202,5 @@ def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
     if _lives(holder) is None:
         time.sleep(2.2 * HEARTBEAT_S)
     if not folder.delete_if(LOCK, version):
-        raise SweepError(f"the heartbeat of {where} goes on", f"End it with `trm sweep stop {name}`")
+        raise SweepError(f"the heartbeat of {where} continues", f"End it with `trm sweep stop {name}`")
     return holder

@@ -31,7 +31,7 @@ def file_system(path: Path, mounts: str | None = None) -> str:
 def refuse_network_database(uri: str, mounts: str | None = None) -> None:
     """Raise StorageError for an SQLite file, or an Optuna journal, on a network file system.
 
-    Its locks do not hold there: writers on two machines destroy the file, in silence.
+    Locks are unreliable there: writers on two machines silently destroy the file.
     """
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] not in ("sqlite", "journal", ""):

@@ -14,9 +14,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 300.0
-"""Total time for which a storage that has answered before is tried again."""
+"""Total time in seconds for which requests to a storage that has answered before are retried."""
 FIRST_CONTACT_S = 5.0
-"""The same for one that has not answered this process yet: its address may be wrong."""
+"""The same for a storage that has not answered this process yet: its address may be wrong."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 20.0
 

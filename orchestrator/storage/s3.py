@@ -163,7 +163,7 @@ class S3Storage:
         """Send a conditional PUT. Return the new version, or None if the condition does not hold.
 
         A PUT that is repeated because its answer was lost meets its own result and is refused. A random mark in the
-        metadata tells that case from a lost race.
+        metadata distinguishes that case from a lost race.
         """
         writer = uuid.uuid4().hex
 
@@ -203,7 +203,7 @@ class S3Storage:
             except self._client.exceptions.ClientError as error:
                 if _code(error) in _CONDITION_FAILED:
                     return None
-                raise  # also ConditionalRequestConflict: two requests met, and neither says what the value is now
+                raise  # also ConditionalRequestConflict: two requests conflicted, and neither returns the current value
 
         return checked
 
@@ -222,7 +222,7 @@ class S3Storage:
                 HTTPError,
                 OSError,
                 ValueError,
-            ) as error:  # ValueError: an endpoint that is no address
+            ) as error:  # ValueError: an endpoint that is not an address
                 name = type(error).__name__
                 kind = StorageError if isinstance(error, ValueError) or name in _LASTING else TransientError
                 raise kind(*self._explain(name, str(error))) from error
@@ -302,7 +302,7 @@ _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
         "the bucket is in another region",
         "Add ?region=NAME",
     ),
-    ({"ValueError", "InvalidEndpoint"}, "the endpoint is no address", "Write endpoint_override=http://HOST:PORT"),
+    ({"ValueError", "InvalidEndpoint"}, "the endpoint is not an address", "Write endpoint_override=http://HOST:PORT"),
 ]
 
 

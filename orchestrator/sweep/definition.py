@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 MAX_CHECKED_CELLS = 256
-"""Cells of a space that are validated before anything runs: a bad combination is found in the file, not on day two."""
+"""Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
 RESERVED_NAMES = {
     "train": "the records of `trm train`",
     "published": "the published results that a search may start from",
@@ -75,7 +75,7 @@ class Confirm(Settings):
     """How many of the best explored configurations are confirmed."""
     seeds: int = Field(3, ge=1)
     controls: tuple[Variant, ...] = ()
-    """Named rivals that are run with the same seeds, each relative to the base."""
+    """Named control configurations that are run with the same seeds, each relative to the base."""
     train_splits: tuple[Literal["train", "validation"], ...] = ("train",)
     """`("train", "validation")`: nothing is chosen any more, so the validation puzzles may be trained on."""
 
@@ -99,7 +99,7 @@ class Resources(Settings):
     cpus: float = Field(1, gt=0, allow_inf_nan=False)
     gpus: float = Field(0, ge=0, allow_inf_nan=False)
     gpu_type: str | None = Field(None, pattern=r"^[\w.+-]+(\|[\w.+-]+)*$")
-    """`L40S`, `H100`, `L40S|H100` for either, or `any`; None asks for no particular type."""
+    """`L40S`, `H100`, `L40S|H100` for either, or `any`; None requests no particular type."""
 
 
 class ResourceRule(Settings):
@@ -209,7 +209,7 @@ class Sweep(Settings):
         order = list(self.space)
         for path, condition in self.only_if.items():
             if path not in self.space:
-                raise ValueError(f"only_if names {path!r}, which is no axis of the space")
+                raise ValueError(f"only_if names {path!r}, which is not an axis of the space")
             if late := [other for other in condition if other in order and order.index(other) >= order.index(path)]:
                 raise ValueError(f"only_if: {path!r} follows from {late[0]!r}: put that axis before it in the space")
         rules: list[Condition] = [{**rule.when} for rule in self.resource_rules]
@@ -307,7 +307,7 @@ class Sweep(Settings):
     def definition(self) -> dict[str, Any]:
         """Return the settings that identify this sweep: everything except where and how fast it runs.
 
-        Files of puzzles count by name: their content is part of the dataset's fingerprint, their folder of nothing.
+        Puzzle files are identified by name: their content is part of the dataset's fingerprint; their folder is not.
         """
         plain = self.plain()
         for operational in ("resources", "resource_rules", "max_concurrent"):

@@ -29,7 +29,7 @@ class Choice(Settings):
         if twice := [value for index, value in enumerate(self.values) if keys[index] in keys[:index]]:
             raise ValueError(f"{twice[0]!r} is given twice")
         if bad := [value for value in self.values if isinstance(value, float) and not math.isfinite(value)]:
-            raise ValueError(f"{bad[0]!r} is no value that can be trained with")
+            raise ValueError(f"{bad[0]!r} is not a value that can be trained with")
         return self
 
     @property

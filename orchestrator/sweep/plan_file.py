@@ -44,13 +44,13 @@ def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
     except OSError as error:
         raise SweepError(f"no plan {str(path)!r}", "Write it: trm sweep plan FILE --out plan.jsonl") from error
     except (ValueError, KeyError, TypeError, ConfigError) as error:
-        raise SweepError(f"{path} is no plan that this version can read: {error}", "Plan again") from error
+        raise SweepError(f"{path} is not a plan that this version can read: {error}", "Plan again") from error
     known = {trial.trial_id: trial for trial in known_trials(sweep, fingerprint)}
     for trial in listed:
         if known.get(trial.trial_id) != trial:
             named = f"{trial.family!r} seed {trial.config.seed}"
             raise SweepError(
-                f"{path} lists {named} as {trial.trial_id}, which it would not be now",
+                f"{path} lists {named} as {trial.trial_id}, which would now be another trial",
                 "The line, the puzzles or this program changed since: plan again",
             )
     ids = tuple(trial.trial_id for trial in listed)

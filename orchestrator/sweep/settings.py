@@ -58,7 +58,7 @@ def check_value(path: str, value: Setting) -> None:
 
 
 def configure(base: TrialConfig, settings: Mapping[str, Setting]) -> TrialConfig:
-    """Return the base with some settings replaced. Raises ConfigError naming the field and the remedy."""
+    """Return the base with some settings replaced. Raises ConfigError with the field and the remedy."""
     values = base.model_dump()
     for name, value in settings.items():
         check_path(name)
@@ -161,7 +161,7 @@ def parse_value(text: str) -> Setting:
         try:
             return _tuple(json.loads(text))
         except json.JSONDecodeError as error:
-            raise ConfigError(f"{text!r} is no JSON list: {error.msg}", 'Example: ["train","validation"]') from None
+            raise ConfigError(f"{text!r} is not JSON list: {error.msg}", 'Example: ["train","validation"]') from None
     for kind in (int, float):
         try:
             return kind(text)
@@ -172,7 +172,7 @@ def parse_value(text: str) -> Setting:
 
 def _tuple(value: Any) -> Setting:
     if isinstance(value, dict):
-        raise ConfigError(f"{json.dumps(value)} is no list of values", "A list holds numbers, texts and lists")
+        raise ConfigError(f"{json.dumps(value)} is not a list of values", "A list holds numbers, texts and lists")
     return tuple(map(_tuple, value)) if isinstance(value, list) else value
 
 

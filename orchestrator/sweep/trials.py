@@ -29,7 +29,7 @@ class PlannedTrial(Settings):
 
 
 def planned(sweep: Sweep, fingerprint: Fingerprint, stage: Stage, family: str, config: TrialConfig) -> PlannedTrial:
-    """Plan one trial: give it its id, its resources, and the steps that the sweep's axis of comparison asks for."""
+    """Plan one trial: give it its id, its resources, and the steps that the sweep's axis of comparison requires."""
     config = match_axis(config, sweep.base, sweep.equal)
     return PlannedTrial(
         trial_id=trial_id(config, fingerprint(config.data.request())),

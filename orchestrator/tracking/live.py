@@ -31,7 +31,7 @@ from trm_data.errors import UserError, first_line
 logger = logging.getLogger(__name__)
 
 SYNC_EVERY_S = 5.0
-"""Pause between two syncs: a sweep of tiny trials must not spend its cores on tracking."""
+"""Pause between two syncs: tracking must not slow down a sweep of tiny trials."""
 ANSWER_WAIT_S = 5.0
 """At the end of a sweep: time to wait for the next answer of a server, and for another process that is writing."""
 LOCAL_WAIT_S = 60.0

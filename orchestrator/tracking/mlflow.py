@@ -51,9 +51,9 @@ logger = logging.getLogger(__name__)
 FILES_TAG = "files"
 """Tag with the digest of the files that were sent."""
 MAX_VALUE = 1.7976931348623157e308
-"""What MLflow stores for infinity."""
+"""Value that MLflow stores for infinity."""
 MAX_STEPS_NAMED = 5
-"""Steps that are named where a curve differs."""
+"""Number of steps that are listed if a curve differs."""
 
 OnProgress = Callable[[int, int], None]
 """Called with (trials done, trials) after every request that was answered."""
@@ -180,7 +180,7 @@ class MlflowSync:
         """Send one run and return the number of points sent; None if there was nothing to send."""
         run = runs.get(key)
         if run and not content.continues(run):
-            logger.info("the record of run %s has taken back rows: it is sent again", content.name)
+            logger.info("the record of run %s has fewer rows than were sent: it is sent again", content.name)
             client.delete_run(run.run_id)
             del runs[key]
             run = None

@@ -49,7 +49,7 @@ class RunWriter:
         limit = ENTITIES_PER_REQUEST - len(last_params) - len(content.tags) - 1
         for end, batch in batches(content.rows, run.num_rows, limit) or [(run.num_rows, [])]:
             tags = {ROWS_TAG: digest_of_rows(content.rows[:end])}
-            # The state in the other tags is true once the run has all rows.
+            # The state in the other tags is sent only when the run has all rows.
             self.send(run, batch, {**content.tags, **tags} if end == len(content.rows) else tags, last_params)
             last_params = []
         self._set_status(run, content)

@@ -33,7 +33,7 @@ EXPERIMENT = "trm"
 RUNS_PER_PAGE = 1000
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
-"""A server with a busy database takes a while to answer; one that is silent for longer is taken to be down."""
+"""A server with a busy database takes a while to answer; one that does not answer for longer is considered down."""
 ADDRESSES = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 _ENVIRONMENT = {
@@ -142,7 +142,7 @@ class Connection:
             with _tracking_errors(self.tracking_uri):
                 yield
         except BaseException:
-            self._client = None  # the other side may have changed meanwhile
+            self._client = None  # the server may have changed meanwhile
             raise
 
     def _new_client(self) -> Any:
@@ -264,7 +264,7 @@ def server_version(uri: str, timeout_s: float | None = None) -> str:
     MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_TOKEN, and of ~/.mlflow/credentials.
 
     Raises:
-        TrackingError: the server does not answer, asks for credentials, or is no MLflow server.
+        TrackingError: the server does not answer, requires credentials, or is not an MLflow server.
     """
     shown = shown_address(uri)
     with mlflow_environment():
@@ -290,7 +290,7 @@ def server_version(uri: str, timeout_s: float | None = None) -> str:
     version = str(answer.text).strip()
     if answer.status_code != 200 or not version[:1].isdigit():
         raise TrackingError(
-            f"{shown} answers, but it is no MLflow server", f"{ADDRESSES}; another service listens there"
+            f"{shown} answers, but it is not an MLflow server", f"{ADDRESSES}; another service listens there"
         )
     return version
 
@@ -344,7 +344,7 @@ def _is_half_made(path: Path) -> bool:
     try:
         tables = rows_by_table(path)
     except sqlite3.Error:
-        return False  # no database at all: a mistaken address, never to be replaced
+        return False  # not a database: the address is probably wrong, so the file is never replaced
     if not tables:
         return path.stat().st_size == 0
     # Every new database gets one experiment, `Default`.

@@ -223,7 +223,7 @@ def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
         "benchmark": record.dataset.benchmark,
     }
     stop = record.stopped
-    # A request cannot delete a tag: an empty one says that a stopped trial was continued.
+    # A request cannot delete a tag: an empty value means that a stopped trial was continued.
     tags["stopped"] = f"step {stop.step}: {stop.reason}" if stop else ""
     if record.attempts:
         tags |= _attempt_tags(record.attempts[-1].start)

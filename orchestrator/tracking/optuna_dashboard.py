@@ -167,7 +167,7 @@ def _stored_trials(database: RDBStorage, name: str) -> list[FrozenTrial] | None:
 def _recreate_study(database: RDBStorage, sweep: Sweep) -> None:
     """Replace the stored study by an empty one, if there is one."""
     if any(study.study_name == sweep.name for study in database.get_all_studies()):
-        logger.info("Optuna's study %s does not lead to the records: it is written again", sweep.name)
+        logger.info("Optuna's study %s does not match the records: it is written again", sweep.name)
         optuna.delete_study(study_name=sweep.name, storage=database)
     create_study(sweep, storage=database)
 

@@ -41,7 +41,7 @@ def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Calla
     """Create a database unless a usable one exists. An unusable file is replaced.
 
     Args:
-        is_usable: whether an existing file is to be left as it is. It is to say no only of a file that holds nothing
+        is_usable: whether an existing file is to be left as it is. It must reject only a file that holds nothing
             but the beginnings of the tables; called with a path that exists.
         create: creates all tables in a new file at the given path and closes it.
 
@@ -60,7 +60,7 @@ def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Calla
         try:
             create(temporary)
             _use_write_ahead_log(temporary)
-            # A journal that a half-made file left behind would be played into the new one.
+            # A leftover journal of an incomplete file would be applied to the new one.
             _remove(path, *_side_files(path))
             temporary.rename(path)
         finally:

@@ -65,7 +65,7 @@ def child_main(job: str, pipe: Connection) -> None:
             pass  # the actor is gone: the next attempt resumes from the last checkpoint
         except BaseException:
             traceback.print_exc()
-        os._exit(1)  # whatever ended this thread, a trial that hears nobody must not run on
+        os._exit(1)  # whatever ended this thread, a trial without its actor must not continue
 
     threading.Thread(target=listen, name="actor-messages", daemon=True).start()
 
@@ -116,7 +116,7 @@ def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max
 class AttemptCheckpoints(StoredCheckpoints):
     """Store the checkpoints of a running trial. Only reads wait for an unavailable storage.
 
-    A write does not: training continues, and writes a checkpoint when the next one is due.
+    Writes do not wait: training continues, and the next checkpoint is written when it is due.
     """
 
     def __init__(self, folder: Storage) -> None:
@@ -229,7 +229,7 @@ class _Attempt:
         try:
             self._write_end(end)
         except StorageError as error:
-            # Without an end in its record the trial is resumed, also where it had failed: that is found again.
+            # Without an end in its record the trial is resumed, even if it had failed: the failure will recur.
             logger.warning("trial %s: cannot write how it ended: %s", self._job.trial_id, error)
             if status is not Status.FINISHED:
                 status, reason = Status.INTERRUPTED, reason or _storage_reason(error)
@@ -237,7 +237,7 @@ class _Attempt:
         self._report("end", metrics or {}, str(status), reason)
 
     def _write_end(self, end: AttemptEnd) -> None:
-        if self._writer is None:  # the storage has been away since the beginning
+        if self._writer is None:  # the storage has been unavailable since the start
             return
         if not self._is_announced:
             self._announce(self._writer)

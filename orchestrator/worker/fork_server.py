@@ -44,14 +44,14 @@ logger = logging.getLogger(__name__)
 PRELOAD = ["orchestrator.worker.preload"]
 """Modules that import torch and numpy."""
 LINGER_S = 5.0
-"""How long a new server waits for the actor that started it."""
+"""Seconds that a new server waits for the actor that started it."""
 BACKLOG = 1024
 LISTEN_S = 10.0
-"""Within which an address that another actor has just bound must accept connections."""
+"""Seconds within which an address that another actor has bound must accept connections."""
 START_S = 300.0
-"""Within which a process must have started; on a busy machine the imports of a new server take minutes."""
+"""Seconds within which a process must have started; on a busy machine the imports of a new server take minutes."""
 REAP_S = 10.0
-"""Within which the server must have said how a process ended that is known to be dead."""
+"""Seconds within which the server must have reported how a dead process ended."""
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from orchestrator.worker.fork_server import main; main()"
 )
@@ -165,7 +165,7 @@ class ForkedProcess:
             self._end(Message("failed", f"it has not started within {START_S:.0f} s"))
             return True
         if self._pipe not in ready and ready and not self._pipe.poll(REAP_S):
-            # The process is dead, and a server that cannot say so is dead or stopped as well.
+            # The process is dead, and a server that does not report it is dead or stopped as well.
             self._end(Message("failed", "it was killed, and its fork server does not answer"))
             return True
         if not ready:
@@ -311,7 +311,7 @@ def _reap(pipes: dict[int, Connection]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        with pipes.pop(pid) as pipe, suppress(OSError):  # its actor may have gone before it
+        with pipes.pop(pid) as pipe, suppress(OSError):  # its actor may have exited first
             pipe.send(Message("exited", str(os.waitstatus_to_exitcode(status))))
 
 

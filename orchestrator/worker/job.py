@@ -26,7 +26,7 @@ class Job:
     dataset: str
     """Folder name of the dataset below `datasets/` of the storage."""
     placement: dict[str, Any] = field(default_factory=dict)
-    """node_id, gpu_type, gpu_count, gpu_ids: where it was put."""
+    """Where the trial was placed: node_id, gpu_type, gpu_count, gpu_ids."""
     processes: int = 1
     """Number of processes that share every batch: one per GPU."""
     continues: str | None = None

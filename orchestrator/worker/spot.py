@@ -87,7 +87,7 @@ def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[
     """Poll until a notice arrives, then call `leave` until it succeeds, and return the notice.
 
     Raises:
-        OSError: the service never answered: this is no EC2 machine.
+        OSError: the service never answered: this is not an EC2 machine.
     """
     has_answered = False
     while True:
@@ -127,7 +127,7 @@ def is_leaving(node_id: str) -> bool:
     try:
         return _leaving_file(node_id).exists()
     except (UserError, OSError):
-        return False  # where no folder is safe from others, nobody is believed
+        return False  # without a folder that only this user can write, no notice is trusted
 
 
 def drain(address: str, node_id: str, reason: str, deadline_s: float) -> None:

@@ -41,7 +41,7 @@ class SystemMetrics:
         self._share = min(1.0, gpu_share)
         self._clock = clock
         self._process = psutil.Process()
-        self._process.cpu_percent()  # the first answer is 0: it counts from here
+        self._process.cpu_percent()  # the first value is 0: it counts from this call
         psutil.cpu_percent()
         self._sampled_s = clock()
         self._energy_before_j = gpus.energy_j() if gpus else None

@@ -27,7 +27,7 @@ GRACE_S = 20.0
 """Shortest time that a trial gets to write its last checkpoint."""
 LONGEST_GRACE_S = 300.0
 LEAVING_GRACE_S = 100.0
-"""Longest time to write it on a machine that is taken away: AWS gives 120 s from the notice."""
+"""Longest time to write it on a machine that will be terminated: AWS gives 120 s from the notice."""
 ENTRY_POINT = "orchestrator.worker.attempt:child_main"
 """By name: importing it here would load torch into every actor."""
 
@@ -120,11 +120,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         A process that has reported its end exits while Tune takes note of it (10 ms), and is waited for here.
 
         Raises:
-            RuntimeError: the machine is about to be taken away; the driver requeues the trial.
+            RuntimeError: the machine will be terminated soon; the driver requeues the trial.
         """
         self._end(graceful=False)
         if self._is_leaving():
-            raise RuntimeError("the machine is about to be taken away")
+            raise RuntimeError("the machine will be terminated soon")
         self._config = new_config
         self._process = self._begin()  # now and not with the first step: it starts while Tune handles other trials
         return True
@@ -137,14 +137,14 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         """
         if self._is_leaving():
             if self._process is not None and not self._has_announced:
-                # Whoever counts heartbeats has to know before this actor falls silent.
+                # The controller has to know before this actor stops sending heartbeats.
                 self._has_announced = True
                 grace_s = min(self._process.grace_s, LEAVING_GRACE_S)
                 leaving = {"silence_s": grace_s, "grace_s": grace_s, "kind": "progress"}
                 return {**self._where(), **leaving, "trial_step": None, "metrics": (), "done": False}
             report = self._end(graceful=True)  # the trial resumes on another machine
             has_ended = report is not None and report.kind == "end"
-            reason = report.reason if report and has_ended else "killed before its last checkpoint: the machine leaves"
+            reason = report.reason if report and has_ended else "killed before its last checkpoint: the machine ends"
             status = report.status if report and has_ended else ""
             ended = {"kind": "end", "status": status, "reason": reason, "trial_step": None, "metrics": ()}
             return {**self._where(), **ended, "grace_s": 0.0, "done": True}

@@ -83,7 +83,7 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "start without a step": ("attempts/001/start.json", b"{}"),
     "end of a newer version": ("attempts/001/end.json", b'{"status": "hibernated", "step": 1, "ended_s": 1}'),
     "result without a score": ("result.json", b'{"split": "test", "items": 3}'),
-    "result that is no text": ("result.json", b"\xff\xfe"),
+    "result that is not text": ("result.json", b"\xff\xfe"),
     "stop without a step": ("stopped.json", b'{"reason": "rank"}'),
     "retry of nothing": ("retries/001.json", b"{}"),
 }

@@ -174,7 +174,7 @@ def import_official(
         config: see `settings_of`.
         knows_dataset: whether `config.data` is what the model was trained on, see
             `check_dataset_is_known`.
-        seq_len: grid cells; None where a tensor tells it.
+        seq_len: grid cells; None if a tensor shows it.
         id_map_hash, num_ids: `Dataset.id_map_hash` and `num_identifiers` of the dataset that gave the puzzle ids.
 
     Raises:
@@ -183,7 +183,7 @@ def import_official(
     state = read_official(path)
     vocab_size, num_identifiers = official_sizes(state, config.model)
     if seq_len is None and (seq_len := official_cells(state, config.model)) is None:
-        raise CheckpointError("no tensor of the checkpoint tells the size of the grid", "Name the dataset: --dataset")
+        raise CheckpointError("no tensor of the checkpoint shows the size of the grid", "Name the dataset: --dataset")
     if num_identifiers not in (0, num_ids):
         given = f", but the dataset has {num_ids}" if num_ids > 1 else ", and only the dataset says which is whose"
         raise CheckpointError(

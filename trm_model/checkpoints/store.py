@@ -117,7 +117,7 @@ def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
 
     Written out because the library's own function copies all tensors twice, seconds and gigabytes for a large table.
     """
-    # Wide types first, as the format asks for: every tensor then begins at a multiple of its item size.
+    # Wide types first, as the format requires: every tensor then begins at a multiple of its item size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     layout: dict[str, Any] = {"__metadata__": {_KEY: json.dumps({"format": _FORMAT, **header}, sort_keys=True)}}
     parts, end = [], 0
@@ -180,9 +180,9 @@ def _base(stored: Mapping[str, Any], where: str) -> Base:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
     except (KeyError, TypeError):
-        raise CheckpointError(f"{where} is damaged: it does not say what its table is based on") from None
+        raise CheckpointError(f"{where} is damaged: it does not name the base of its table") from None
     if not is_safe:
-        raise CheckpointError(f"{where} names {base.name!r} as its base, which is no name of a base", "Do not use it")
+        raise CheckpointError(f"{where} names {base.name!r} as its base, which is not a base's name", "Do not use it")
     return base
 
 
@@ -196,7 +196,7 @@ def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None)
             raise KeyError(base.name)
         data = store.read(base.name)
     except KeyError:
-        what = f"{where} needs {base.name}, which is not beside it"
+        what = f"{where} needs {base.name}, which is not in the same folder"
         raise CheckpointError(what, "Copy both, or take another checkpoint") from None
     if hashlib.sha256(data).hexdigest() != base.sha256:
         what = f"{base.name} is damaged, and {where} needs it"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 TABLE = "model/puzzle_embedding.weight"
 CHANGED_AT = "table/changed_at"
-"""(R) int32, beside the table in memory: the step at which each row was last changed."""
+"""(R) int32, in memory next to the table: the step at which each row was last changed."""
 _ROWS, _VALUES = "table/rows", "table/values"
 _SMALLEST = 2**20
 """Below this many bytes a table is written whole every time: another file would cost more than it saves."""

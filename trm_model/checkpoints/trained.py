@@ -91,7 +91,7 @@ def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:
         config = TrialConfig.parse(header["config"], where)
         known = "imported_from" not in header or bool(config.recipe) or config.data != DataConfig()
     if not known:
-        raise CheckpointError(f"{where} does not say which dataset it was trained on", "Name it: --dataset NAME")
+        raise CheckpointError(f"{where} does not name the dataset that it was trained on", "Name it: --dataset NAME")
 
 
 def pack_weights(model: Model, config: TrialConfig, *, step: int, id_map_hash: str, **notes: Any) -> bytes:

@@ -232,7 +232,7 @@ def evaluate(
         seed: of the rollouts' noise.
         keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
         ranks: processes that share the batches; the result is that of one process, in each of them.
-        should_stop: asked after every batch; the answer of the first process counts for all.
+        should_stop: called after every batch; the result of the first process counts for all.
 
     Raises:
         EvaluationStoppedError: `should_stop` became true.

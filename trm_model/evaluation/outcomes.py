@@ -112,12 +112,12 @@ def unpack_items(packed: str, items: int) -> NDArray[np.bool_]:
     """Unpack the outcomes that `EvalResult.per_item` returned.
 
     Raises:
-        DataError: it is no hexadecimal text, or does not hold so many items.
+        DataError: it is not a hexadecimal text, or does not hold so many items.
     """
     try:
         packed_bytes = np.frombuffer(bytes.fromhex(packed), np.uint8)
     except ValueError:
-        raise DataError("per_item is no hexadecimal text", "The record is damaged: score the trial again") from None
+        raise DataError("per_item is not a hexadecimal text", "The record is damaged: score the trial again") from None
     if items < 0 or packed_bytes.size != -(-items // 8):
         what = f"per_item holds {packed_bytes.size} bytes, {items} items need {-(-max(items, 0) // 8)}"
         raise DataError(what, "The record is damaged: score the trial again")

@@ -209,7 +209,7 @@ def _attempts(ranking: list[_Candidate], tries: int) -> dict[str, list[list[int]
 def _grid(answer: bytes) -> list[list[int]]:
     cells = np.frombuffer(answer, np.uint8)
     if cells.size != SIDE * SIDE:
-        raise DataError(f"an answer of {cells.size} cells is no ARC answer, which has {SIDE}x{SIDE}")
+        raise DataError(f"an answer of {cells.size} cells is not an ARC answer, which has {SIDE}x{SIDE}")
     height, width = _extent(cells)
     colours: list[list[int]] = (cells.reshape(SIDE, SIDE)[:height, :width].astype(int) - 2).tolist()
     return colours

@@ -207,7 +207,7 @@ class _ResidualNorm(torch.autograd.Function):
 
 def swiglu(x: Tensor, gate_up_weight: Tensor, down_weight: Tensor) -> Tensor:
     """Compute `down(silu(gate(x)) * up(x))` along the last axis; the weights are (2I, W) and (W, I)."""
-    if torch.compiler.is_compiling():  # the compiler fuses by itself, and export knows no custom functions
+    if torch.compiler.is_compiling():  # the compiler fuses automatically, and export does not support custom functions
         return F.linear(_gate(F.linear(x, gate_up_weight)), down_weight)
     return cast(Tensor, _SwiGLU.apply(x, gate_up_weight, down_weight))
 

@@ -40,7 +40,7 @@ class Checkpointed:
     name: str
     num_bytes: int
     seconds: float = 0.0
-    """What writing it took."""
+    """Seconds that writing it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Finished:
     step: int
     result: dict[str, Any]
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
-    """What belongs beside the result, by file name: `outcomes.arrow` (every item), `gallery.json` (a few to look at).
+    """Files that accompany the result, by name: `outcomes.arrow` (every item), `gallery.json` (a few to look at).
     """
 
 

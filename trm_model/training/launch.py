@@ -3,7 +3,7 @@
 The processes are children of the caller, which does not take part in the computation, so it can always end them. If
 one of them fails or dies, all end. If the caller dies, their pipes close and they end immediately.
 
-    caller -> process    its `Task`, then GO after every event; STOP asks for a last checkpoint
+    caller -> process    its `Task`, then GO after every event; STOP requests a last checkpoint
     process -> caller    events (the first process only), then `_Ended` or `_Failed`
 """
 
@@ -210,7 +210,7 @@ class _ProcessGroup:
 
 
 def _send(pipe: Connection, message: str) -> None:
-    with suppress(OSError):  # a process that has died is noticed by the silence of its pipe
+    with suppress(OSError):  # a dead process is noticed when its pipe closes
         pipe.send(message)
 
 
@@ -235,7 +235,7 @@ class _Caller:
         while True:
             try:
                 message = self._pipe.recv()
-            except BaseException:  # the caller is gone, or this thread cannot hear it any more
+            except BaseException:  # the caller is gone, or its messages can no longer be received
                 os._exit(1)
             self._stop.set() if message == STOP else self._go.release()
 
@@ -251,7 +251,7 @@ class _Caller:
 def rank_main(descriptor: int) -> None:
     """Run a process of the run; `descriptor` is its end of the pipe."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a terminal tells all processes, and the caller decides
+        signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes, and the caller decides
     pipe = Connection(descriptor)
     task: Task = pipe.recv()
     caller = _Caller(pipe)

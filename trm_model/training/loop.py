@@ -289,12 +289,12 @@ def _stop(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Cl
 
 def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Checkpointed | CheckpointFailed:
     started = timer()
-    state = trainer.state({"progress": asdict(progress)})  # all processes have a part in it, the first one writes
+    state = trainer.state({"progress": asdict(progress)})  # all processes contribute, the first one writes
     if trainer.ranks.rank > 0:
         return Checkpointed(trainer.step, name_of(trainer.step), 0)
     try:
         written = kept.write(state)
-    except (OSError, UserError) as error:  # what fails here is a disk or a storage, and training need not wait for it
+    except (OSError, UserError) as error:  # a disk or a storage failed, and training need not wait for it
         return CheckpointFailed(trainer.step, f"{type(error).__name__}: {first_line(error)}", is_out_of_space(error))
     with suppress(OSError, UserError):  # checkpoints that are not deleted now are deleted after the next one
         kept.prune(keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)

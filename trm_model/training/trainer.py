@@ -144,7 +144,7 @@ class Trainer:
         self._refill()
         self.flat.vector.grad = None
         parts = [self._accumulate(part) for part in self._micro_batches()]
-        # One transfer tells the host all it needs: how many were fetched, the loss, the metrics, who has halted.
+        # One transfer brings everything that the host needs: fetched rows, the loss, the metrics, halted slots.
         totals = torch.stack([torch.cat([part.loss.detach().double().view(1), part.sums]) for part in parts]).sum(0)
         totals = self.ranks.sum_(torch.cat([totals, totals.new_tensor([fetched])]))
         carry = Carry.join([part.carry for part in parts])
@@ -309,7 +309,7 @@ class Trainer:
         except RuntimeError as error:
             raise _damaged(checkpoint, first_line(error)) from None
         if self.model.puzzle_embedding is not None:
-            # Checkpoints of earlier versions do not know when each row was changed: count them all as just changed.
+            # Checkpoints of earlier versions lack the time of each row's change: count all rows as just changed.
             changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))
             self.model.puzzle_embedding.changed_at.copy_(changed_at)
         self.optimizer.load(checkpoint.section("optimizer"))

@@ -27,7 +27,7 @@ def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, obj
     """Convert tasks to puzzles with their splits and augmentations.
 
     Every demonstration trains, and so do the test pairs of training tasks but those lent to validation; the test pairs
-    of evaluation tasks are the test split. A task that is only tested would have no trained embedding. Test inputs
+    of evaluation tasks are the test split. A task without training pairs would have no trained embedding. Test inputs
     without an answer are kept in the test split, for a submission, and left out of the other splits: they would teach
     the model that any answer is right.
 

@@ -26,7 +26,7 @@ from trm_data.sources import arc, files, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
+"""Called with (stage, done, total)."""
 _AUGMENTATION: dict[str, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 _KNOWN = (
     "train.csv",
@@ -40,7 +40,7 @@ _KNOWN = (
         for part in ("challenges", "solutions")
     ),
 )
-"""What to look for under a web address, which cannot be listed."""
+"""Files to look for under a web address, which cannot be listed."""
 _ABANDONED_S = 24 * 3600.0  # a build that old was killed: none takes a day
 
 
@@ -107,7 +107,7 @@ def open_dataset(path: Path) -> Dataset:
     """Map a built dataset into memory.
 
     Raises:
-        DataError: the folder is no dataset, is damaged or changed, or was made by a newer version.
+        DataError: the folder is not a dataset, is damaged or changed, or was made by a newer version.
     """
     return Dataset(Path(path))
 

@@ -77,7 +77,7 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise DataError(f"{path} is no JSON or is truncated ({error})", "Build it again") from None
+        raise DataError(f"{path} is not JSON or is truncated ({error})", "Build it again") from None
 
 
 def read_split(folder: Path, split: str) -> Split:
@@ -94,7 +94,7 @@ def read_split(folder: Path, split: str) -> Split:
             raise DataError(f"{folder / split / f'all__{field}.npy'} has {what}", "Build it again")
     metadata = _read_json(folder / split / "dataset.json")
     if not isinstance(metadata, dict):
-        raise DataError(f"{folder / split / 'dataset.json'} is no JSON object", "Build it again")
+        raise DataError(f"{folder / split / 'dataset.json'} is not a JSON object", "Build it again")
     found = Split(**arrays, metadata=metadata)
     fits = (
         found.inputs.shape == found.labels.shape
@@ -155,9 +155,9 @@ def load(folder: Path, progress: Progress) -> Puzzles:
     if family == "arc":
         identifiers, tasks = (_read_json(folder / name) for name in ("identifiers.json", "test_puzzles.json"))
         if not isinstance(identifiers, list) or not all(isinstance(name, str) for name in identifiers):
-            raise DataError(f"{folder / 'identifiers.json'} is no list of names", "Build it again")
+            raise DataError(f"{folder / 'identifiers.json'} is not a list of names", "Build it again")
         if not isinstance(tasks, dict):
-            raise DataError(f"{folder / 'test_puzzles.json'} is no JSON object", "Build it again")
+            raise DataError(f"{folder / 'test_puzzles.json'} is not a JSON object", "Build it again")
         return _load_arc(train, test, identifiers, tasks, facts, folder, progress)
     return _load_shared(train, test, family, side, facts, folder, progress)
 
@@ -258,7 +258,7 @@ class Base(NamedTuple):
     labels: Bytes
     shapes: Bytes
     broken: NDArray[np.bool_]
-    """(E): what is no grid in a frame, so that moving it back has lost or changed something."""
+    """(E): what is not a grid in a frame, so that moving it back has lost or changed something."""
 
 
 def _base_examples(split: Split) -> Base:
@@ -312,7 +312,7 @@ def _load_arc(
     parts = [_base_examples(train), _without_placeholders(_base_examples(test), facts)]
     for part, split_name in zip(parts, ("train", "test"), strict=True):
         if part.broken.any():
-            what = f"original example {int(part.broken.argmax())} is no framed grid"
+            what = f"original example {int(part.broken.argmax())} is not a framed grid"
             raise DataError(f"{folder}/{split_name}: {what}", "Build it again")
     owner = np.concatenate([np.repeat(np.arange(len(names)), train.sizes()), np.repeat(tested, test.sizes())])
     split = np.repeat(np.array([0, 2], np.uint8), [len(part.inputs) for part in parts])
@@ -363,7 +363,7 @@ def _parse_identifiers(identifiers: list[str], train: Split, folder: Path) -> li
     try:
         return [parse_augmentation(name) for name in identifiers[1:]]
     except ValueError as error:
-        raise DataError(f"{folder}/identifiers.json: {error} is no identifier of an ARC task") from None
+        raise DataError(f"{folder}/identifiers.json: {error} is not an identifier of an ARC task") from None
 
 
 def _check_rows(puzzles: Puzzles, train: Split, codes: Words, folder: Path, progress: Progress) -> None:

@@ -302,7 +302,7 @@ def row_faults(content: Content, manifest: Manifest) -> RowFaults:
     if family == "arc":
         for name, cells, first in (("input", content.inputs, 0), ("label", content.labels, 2)):
             unframed = misframed(cells, content.shapes[:, first : first + 2])
-            note(unframed & ~wrong, f"{name} is no framed grid of its shape")
+            note(unframed & ~wrong, f"{name} is not a framed grid of its shape")
     return RowFaults(np.flatnonzero(~wrong), faults)
 
 

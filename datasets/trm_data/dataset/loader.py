@@ -22,7 +22,7 @@ from trm_data.jit import Bytes, Ints, Words, i64, jit, mix, u64
 Translation = Literal["fixed", "fresh", "none"]
 _TRANSLATION = {"none": 0, "fixed": 1, "fresh": 2}
 _LISTED = 3  # fixed, but looked up in the dataset
-_COPY, _ORDER = np.uint64(1), np.uint64(2)  # what a random word of a visit is for
+_COPY, _ORDER = np.uint64(1), np.uint64(2)  # purposes of the random words of a visit
 
 
 class Batch(NamedTuple):

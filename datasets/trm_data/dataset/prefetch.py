@@ -14,7 +14,7 @@ from trm_data.dataset.loader import Batch, TrainLoader
 class Prefetcher:
     """Wrap a loader: `fetch` returns the same rows, but a thread prepares whole batches of the coming steps.
 
-    The kernels hold no interpreter lock, so the thread really runs beside the caller. Which slots will be needed is not
+    The kernels hold no interpreter lock, so the thread runs parallel to the caller. Which slots will be needed is not
     known in advance; rows of other slots are dropped.
 
     Args:

@@ -28,7 +28,7 @@ class Dataset:
     Its files are as they were built and every value is in range, see `integrity.py`: the kernels rely on it.
 
     Raises:
-        DataError: the folder is no dataset, is damaged or changed, or was made by a newer version.
+        DataError: the folder is not a dataset, is damaged or changed, or was made by a newer version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,7 +88,7 @@ class Dataset:
         """Return (E) whether the answer of every example is known. Only test inputs of ARC tasks may have none.
 
         The shape decides, not the cells: an unknown answer is a grid of 0x0, and its label of padding alone would also
-        match a model that answers nothing.
+        match a model that predicts only padding.
         """
         known: NDArray[np.bool_] = self.shapes[:, 2] > 0
         return known

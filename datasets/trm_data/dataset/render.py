@@ -147,7 +147,7 @@ def draw(
 
     Args:
         puzzle: its number or name.
-        predictions: (examples of the puzzle, L), drawn beside the labels with the cells that differ.
+        predictions: (examples of the puzzle, L), drawn next to the labels, with differences marked.
         max_examples: ARC tasks have several; the rest is left out.
 
     Raises:
@@ -198,7 +198,7 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
         UserError: the disk is full or the folder cannot be written.
     """
     if path.suffix not in (".png", ".gif"):
-        raise ConfigError(f"{path} is no picture that can be drawn", "Name it .png or .gif")
+        raise ConfigError(f"{path} is not a picture that can be drawn", "Name it .png or .gif")
     side = math.isqrt(question.size)
     frames = [_beside(family, side, question, answer, number) for number, answer in enumerate(answers, 1)]
     if path.suffix == ".png":

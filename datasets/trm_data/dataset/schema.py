@@ -68,7 +68,7 @@ class Puzzles:
     """(P): how many answers are equally right (mazes: shortest paths); None where it is one, or unknown (ARC)."""
     ids: Ids = "shared"
     facts: dict[str, object] = field(default_factory=dict)
-    """What else the manifest should say: hashes of the sources, how often the generator tried."""
+    """Further facts for the manifest: hashes of the sources, number of attempts of the generator."""
 
     @property
     def side(self) -> int:

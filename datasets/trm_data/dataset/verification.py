@@ -106,7 +106,7 @@ def _maze_puzzles(examples: _Examples) -> Iterator[str]:
     _, edges, _ = maze.solve_all(examples.inputs, side)
     for row in range(len(edges)):
         if edges[row] < 0 or maze.path_length(examples.labels[row], side) != edges[row]:
-            yield f"example {examples.numbers[row]}: the label is no shortest path"
+            yield f"example {examples.numbers[row]}: the label is not a shortest path"
         plain = np.where(examples.labels[row] == maze.PATH, maze.SPACE, examples.labels[row])
         if (plain != examples.inputs[row]).any():
             yield f"example {examples.numbers[row]}: the label is of another maze"
@@ -118,7 +118,7 @@ def _arc_puzzles(examples: _Examples) -> Iterator[str]:
             height, width = (int(size) for size in examples.shapes[row, first : first + 2])
             grid = cells[row].reshape(examples.manifest.grid_shape)[:height, :width]
             if (grid < 2).any() or (frame(grid - np.uint8(2)) != cells[row]).any():
-                yield f"example {examples.numbers[row]}: {name} is no framed grid of {height}x{width}"
+                yield f"example {examples.numbers[row]}: {name} is not a framed grid of {height}x{width}"
 
 
 def _across_splits(examples: _Examples, names: list[bytes]) -> Iterator[str]:

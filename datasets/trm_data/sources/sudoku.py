@@ -144,7 +144,7 @@ def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
         try:
             yield Line(row, values["question"], values["answer"] or None, values.get("source", name), float(rating))
         except ValueError:
-            raise DataError(f"{where}, row {row}: rating {rating!r} is no number", "Correct the row") from None
+            raise DataError(f"{where}, row {row}: rating {rating!r} is not a number", "Correct the row") from None
 
 
 def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
@@ -216,7 +216,7 @@ def read_text(address: Address) -> tuple[str, str]:
     """Return the text of a list and its sha256.
 
     Raises:
-        DataError: it cannot be read or is no text; names the row.
+        DataError: it cannot be read or is not text; names the row.
     """
     content = files.read(address)
     try:

@@ -154,4 +154,4 @@ def _ratings(column: pa.Array, first_row: int, where: Address) -> NDArray[np.flo
         texts = column.to_numpy(zero_copy_only=False)
         return np.where(texts == "", "nan", texts).astype(np.float32)
     except ValueError as error:
-        raise DataError(f"{where}, from row {first_row}: a rating is no number ({error})", "Correct the row") from None
+        raise DataError(f"{where}, from row {first_row}: a rating is not a number: {error}", "Correct it") from None

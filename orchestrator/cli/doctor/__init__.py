@@ -43,10 +43,10 @@ def _run(jobs: Sequence[tuple[str, Callable[[], Sequence[Check]]]], limit_s: flo
     def answer(name: str, job: Callable[[], Sequence[Check]]) -> None:
         try:
             answers[name] = job()
-        except Exception as error:  # a check that breaks is a finding, not the end of the examination
+        except Exception as error:  # a check that raises is reported as failed, and the others continue
             answers[name] = [Check(name, "fail", f"{type(error).__name__}: {error}")]
 
-    threads = [threading.Thread(target=answer, args=job, daemon=True) for job in jobs]  # daemon: none holds up the end
+    threads = [threading.Thread(target=answer, args=job, daemon=True) for job in jobs]  # not joined at exit
     deadline = time.monotonic() + limit_s
     for thread in threads:
         thread.start()

@@ -67,7 +67,7 @@ def _sqlite(path: Path) -> Check:
     if kind in NETWORK_FILE_SYSTEMS:
         return Check("tracker", "warn", f"{path} is SQLite on {kind}", "Locks fail there: use a local disk or a server")
     if not path.exists():
-        return Check("tracker", "ok", f"{path} will be made")
+        return Check("tracker", "ok", f"{path} will be created")
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=TIMEOUT_S)
         try:

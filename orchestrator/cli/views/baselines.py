@@ -27,7 +27,7 @@ def show_update(update: Update, written_to: str, as_json: bool) -> None:
     if update.new:
         out.print("check kind and protocol of new rows: the export does not say what is an ensemble", style="dim")
     if written_to:
-        out.print(f"written to {written_to}; rows that are gone stay as they were, with their date")
+        out.print(f"written to {written_to}; rows that the export no longer has are kept, with their date")
     elif update.rows:
         out.print("nothing is written without --write")
 

@@ -1,4 +1,4 @@
-"""Print to the terminal: one style for every command, plain lines if the output is no terminal.
+"""Print to the terminal: one style for every command, plain lines if the output is not a terminal.
 
 No printed text is interpreted as markup: a name, a path or an error may contain `[/x]`, a terminal escape or an invalid
 character. Style is given separately from the text:
@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.api.terminal import SafeConsole
 
 PLAIN_WIDTH = 120
-"""Columns where the output is a file or a pipe, which have no width of their own."""
+"""Number of columns if the output is a file or a pipe."""
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
@@ -34,7 +34,7 @@ def _console(stderr: bool) -> SafeConsole:
 out = _console(stderr=False)
 """Results."""
 err = _console(stderr=True)
-"""Progress and remarks: `trm ... --json | jq` stays clean."""
+"""Progress and notes, on standard error so that `trm ... --json | jq` works."""
 
 
 def table(*columns: str, right: Iterable[str] = (), header: bool = True) -> Table:

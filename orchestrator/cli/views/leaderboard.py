@@ -61,8 +61,8 @@ def show(
     except UserError as error:
         if html is not None:
             raise
-        # Nobody asked for the page: a storage that can only be read still has its tables.
-        page = line(f"the page is not written: {error}")
+        # The page is optional: tables are printed even if the storage is read-only.
+        page = line(f"the page was not written: {error}")
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()

@@ -77,7 +77,7 @@ class Endpoint:
         self._openai = _library()
         self._limit_field = "max_tokens"
         timeout = self._openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-        # Servers of one's own want no key, but the library insists on some text.
+        # Private servers need no key, but the library requires a non-empty one.
         self._client: openai.OpenAI = self._openai.OpenAI(
             base_url=url, api_key=key or "none", max_retries=0, timeout=timeout
         )
@@ -90,15 +90,15 @@ class Endpoint:
         """Send one question and wait for the reply.
 
         Raises:
-            RetryableError: no reply this time.
-            EndpointError: there will never be one.
+            RetryableError: no reply, but a retry may succeed.
+            EndpointError: retries cannot succeed.
         """
         started = time.monotonic()
         try:
             body = self._post(question)
         except self._openai.APIStatusError as error:
             if self._limit_field == "max_tokens" and "max_completion_tokens" in error.response.text:
-                self._limit_field = "max_completion_tokens"  # the only name that newer models of OpenAI's take
+                self._limit_field = "max_completion_tokens"  # the only name that newer OpenAI models accept
                 return self.ask(question)
             raise self._refusal(error) from None
         except self._openai.APITimeoutError as error:
@@ -144,7 +144,7 @@ class Endpoint:
             finish = str(choice.get("finish_reason") or "unknown")
             reported = str(value.get("model") or "")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise RetryableError(f"the reply is no chat completion: {_message_of(body)}", "garbage") from None
+            raise RetryableError(f"the reply is not a chat completion: {_message_of(body)}", "garbage") from None
         if not isinstance(text, str):
             raise RetryableError("the reply holds no text", "garbage")
         tokens = _counted(value.get("usage"))

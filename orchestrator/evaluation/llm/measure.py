@@ -179,7 +179,7 @@ class Measurement:
         return None
 
     def _try(self, question: Question, attempt: int, most_usd: float) -> Answer:
-        spent = most_usd  # a request whose fate is unknown counts in full
+        spent = most_usd  # a request with an unknown outcome counts at its maximum
         try:
             name = self._answers.record_attempt(question.item, attempt, most_usd)
             try:
@@ -224,6 +224,6 @@ class Measurement:
 
 
 _NOT_AN_ENDPOINT = {
-    "garbage": "{url} is no OpenAI-compatible endpoint: {reason}",
+    "garbage": "{url} is not an OpenAI-compatible endpoint: {reason}",
     "unreachable": "no language model answers at {url}: {reason}",
 }

@@ -56,7 +56,7 @@ def read_export(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, A
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
-        raise DataError(f"{path} is no JSON", "Save the leaderboard's evaluations.json whole") from None
+        raise DataError(f"{path} is not JSON", "Save the leaderboard's evaluations.json whole") from None
     parts = value if isinstance(value, dict) else {"evaluations": value}
     evaluations, models = parts.get("evaluations"), parts.get("models", [])
     if not isinstance(evaluations, list) or not evaluations or not isinstance(models, list):

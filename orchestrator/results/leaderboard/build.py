@@ -158,7 +158,8 @@ def _errors(entries: Sequence[Entry], assumed_spread: float) -> tuple[list[float
             seed_variance = max(entry.own.spread / 100, least) ** 2 / seeds
             freedom = (item_variance + seed_variance) ** 2 / (seed_variance**2 / (seeds - 1))
             if entry.own.spread == 0:
-                # Equal scores do not show how large the seeds' part of the error is, so no more is known than they are.
+                # Equal scores do not show how large the seeds' part of the error is, so the fewest
+                # degrees of freedom are assumed.
                 freedom = seeds - 1
         elif entry.kind in _TRAINED:
             seed_variance = (assumed_spread / 100) ** 2 / (entry.seeds or 1)

@@ -29,7 +29,7 @@ class Benchmark(NamedTuple):
     """Supervision steps at evaluation in the TRM and HRM papers."""
     seed_spread: float = 0.0
     """Measured standard deviation over seeds, in points; assumed for published results of which only one run is known.
-    Sudoku-Extreme: 4 seeds of TRM (SiC, arXiv 2601.19085). Nobody has published one for the others."""
+    Sudoku-Extreme: 4 seeds of TRM (SiC, arXiv 2601.19085). None has been published for the others."""
 
 
 PUBLISHED = {
@@ -81,7 +81,7 @@ def published_key(row: Baseline) -> TableKey:
     if row.kind in _UNTRAINED:
         compute, training = _compute_class(1, 1, row.samples, custom), ""
     else:
-        votes = row.votes if custom[1] > 1 else row.votes or 1  # where nobody votes, a source does not say so
+        votes = row.votes if custom[1] > 1 else row.votes or 1  # where voting is unusual, sources do not mention it
         compute = _compute_class(row.passes, votes, row.samples, custom)
         training = _training_class(row.train_puzzles, standard.train_puzzles if standard else None)
     return TableKey(row.benchmark, row.split, row.metric, row.protocol, compute, training)

@@ -19,7 +19,7 @@ class Grid(NamedTuple):
 
 
 WORLD_GRID = Grid(436.0, "world average of 2022, Ember, Global Electricity Review 2023")
-"""Used where nobody says where a machine stands. Of the electricity alone: neither cooling nor making the machine."""
+"""Used if the location of a machine is unknown. Covers electricity alone: neither cooling nor manufacturing."""
 
 
 def describe_cost(cost: Cost | None, grid: Grid | None = None) -> str:

@@ -55,7 +55,7 @@ class Provenance:
     puzzles_presented: float | None
     """Means over seeds."""
     cost: Cost | None
-    """Mean over seeds of what a run cost; None without GPUs."""
+    """Mean over seeds of the cost of a run; None without GPUs."""
 
 
 @dataclass(frozen=True, slots=True)

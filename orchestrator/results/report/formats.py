@@ -251,4 +251,4 @@ def _ampersands(texts: Sequence[str]) -> str:
 
 
 def _terminal(text: str) -> Text:
-    return Text(escape.one_line(text))  # a text is no markup, whichever console prints it
+    return Text(escape.one_line(text))  # a text is not markup, whichever console prints it
