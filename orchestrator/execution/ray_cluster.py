@@ -90,7 +90,7 @@ class RayCluster:
         """Leave Ray, and end it if it is private. Return whether that succeeded within the limit, in seconds."""
         import ray
 
-        # Without its raylet, ray.shutdown may wait for ever.
+        # Without its raylet, ray.shutdown may wait forever.
         thread = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
         thread.start()
         thread.join(limit_s)
