@@ -1,4 +1,5 @@
-"""The old path of `Recursion`, which files of users import. New code writes `from trm_model import Recursion`."""
+"""Keep the old import path of `Recursion`, which users' files contain. New code uses `from trm_model import
+Recursion`."""
 
 from __future__ import annotations
 

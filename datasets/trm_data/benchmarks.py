@@ -1,4 +1,4 @@
-"""The catalogue: what can be built, under which name, from what, under which licence. Imports nothing heavy."""
+"""List what can be built: name, source and licence of every benchmark. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trm_data.errors import ConfigError, nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """One line of `trm data list`."""
+    """Describe one line of `trm data list`."""
 
     name: str
     family: Family
@@ -185,7 +185,7 @@ def list_benchmarks() -> list[Benchmark]:
 
 
 def complete(request: DataRequest) -> DataRequest:
-    """Fill in the benchmark's own numbers, so that asking for a default by value finds the same dataset.
+    """Fill in the benchmark's own numbers, so that an explicit default finds the same dataset.
 
     Raises:
         ConfigError: an unknown benchmark, or a setting that has no meaning for this one.

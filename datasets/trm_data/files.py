@@ -1,4 +1,4 @@
-"""Files that are never half-written, temporaries that name their owner, and the user's private temporary folder."""
+"""Write files atomically, name temporaries after their owner, and provide the user's private temporary folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ABANDONED_S = 24 * 3600.0
 
 
 class ProcessIdentity(NamedTuple):
-    """A process, so that another one can tell later whether it still runs."""
+    """Identify a process, so that another one can determine later whether it still runs."""
 
     machine: str
     """Digest of the boot and the PID namespace: PIDs can be compared where it is equal."""
@@ -32,7 +32,7 @@ class ProcessIdentity(NamedTuple):
     """Clock ticks from the boot to the start of the process, which tell it from a later one with its PID; or 0."""
 
     def is_alive(self) -> bool | None:
-        """Return whether the process runs; None if it cannot be seen from this process."""
+        """Return whether the process runs; None if it cannot be determined from this process."""
         if self.machine != machine_id():
             return None
         if self.pid <= 0:
@@ -58,7 +58,7 @@ def machine_id() -> str:
 
 
 def start_of(pid: int) -> int:
-    """Return when a process started, in clock ticks since the boot; 0 where the system does not say."""
+    """Return when a process started, in clock ticks since the boot; 0 if the system does not report it."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
         return int(text.rpartition(")")[2].split()[19])  # the name in parentheses may hold spaces
@@ -77,7 +77,7 @@ _ANONYMOUS = re.compile(r"\..*\.tmp")
 
 
 def temporary_name() -> str:
-    """Return a new hidden file name that says which process writes the file."""
+    """Return a new hidden file name that contains the identity of the writing process."""
     owner = this_process()
     return f".{owner.machine}-{owner.pid}-{owner.start}-{uuid.uuid4().hex[:8]}.tmp"
 
@@ -113,7 +113,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def private_folder(name: str = "") -> Path:
-    """Return a folder of the temporary directory that only this user can enter; made if it does not exist.
+    """Return a folder of the temporary directory that only this user can enter; created if it does not exist.
 
     Args:
         name: a folder inside it.
@@ -138,7 +138,8 @@ def private_folder(name: str = "") -> Path:
 
 @contextmanager
 def written_aside(path: Path, data: bytes) -> Iterator[Path]:
-    """Yield a complete hidden copy of `data` beside `path`, for the caller to rename or link; it never stays."""
+    """Yield a complete hidden copy of `data` in the folder of `path`, for the caller to rename or link; deleted
+    afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(temporary_name())
     try:

@@ -1,4 +1,4 @@
-"""Run a sweep with everything that belongs to it: execution, tracking, notifications, progress."""
+"""Run a sweep together with tracking, notifications and progress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def run(
     callbacks: Sequence[Callback] | None = None,
     **options: Any,
 ) -> SweepOutcome:
-    """Run a sweep to its end, or resume it: the same call twice runs nothing twice. `trm sweep run` calls this.
+    """Run a sweep to its end, or resume it: repeating the call never repeats finished trials. `trm sweep run` calls
+    this.
 
     Args:
         sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.

@@ -1,4 +1,4 @@
-"""A console that prints text from outside as it is: names, paths and errors are never markup or terminal control."""
+"""Print text from outside literally to a console: names, paths and errors are never markup or terminal control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `trm`. Heavy libraries are imported by the command that needs them, so `trm --help` is quick."""
+"""Run the command `trm`. Heavy libraries are imported by the command that needs them, so `trm --help` is quick."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. A mistake of the user's is one line on standard error and exit code 2, never a traceback."""
+    """Run one command. A user error is one line on standard error and exit code 2, never a traceback."""
     from orchestrator.cli.app import app
 
     distrust_all()
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _describe(error: OSError | ValueError) -> str:
-    """Return one line that names the file, if the error knows it."""
+    """Return one line that names the file, if the error contains it."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or first_line(error)}"
     if isinstance(error, UnicodeDecodeError):

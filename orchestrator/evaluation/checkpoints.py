@@ -33,7 +33,7 @@ _SHOWN = {"supervision_steps": "D", "rollouts": "K"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One way to score."""
+    """Describe one way to score."""
 
     label: str
     evaluation: EvaluationConfig
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One checkpoint, or several that voted together, scored in one way."""
+    """Hold the score of one checkpoint, or of several that voted together, for one cell."""
 
     cell: Cell
     checkpoint: str
@@ -54,7 +54,7 @@ class Scored:
 
     @property
     def prefix(self) -> str:
-        """Prefix of the names of an ensemble's metrics."""
+        """Return the prefix of the names of an ensemble's metrics."""
         return "" if "exact_accuracy" in self.result.metrics else "ensemble_"
 
     def metric(self, name: str) -> float | None:

@@ -1,7 +1,7 @@
-"""Drive a sweep: start Ray, let Ray Tune run the trials, and watch over both until the end.
+"""Drive a sweep: start Ray, let Ray Tune run the trials, and supervise both until the end.
 
-The driver owns Ray, the thread in which Tune runs, signals, the lease and requests to stop. What starts, continues and
-ends is the controller's decision. Each start of a driver is a new Tuner that continues from the records.
+The driver owns Ray, the thread in which Tune runs, signals, the lease and requests to stop. The controller decides
+which trials start, continue and end. Each start of a driver creates a new Tuner that continues from the records.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Executor = Callable[[Controller, int], None]
 
 
 class Cluster(Protocol):
-    """What a driver needs of Ray: see `orchestrator.execution.ray_cluster.RayCluster`."""
+    """Define what a driver needs of Ray: see `orchestrator.execution.ray_cluster.RayCluster`."""
 
     @property
     def address(self) -> str | None: ...
@@ -68,7 +68,7 @@ def fit_with_tune(controller: Controller, slots: int) -> None:
 
 
 class ClusterPlacement:
-    """Say where the trials of a sweep may run on a cluster."""
+    """Return where the trials of a sweep may run on a cluster."""
 
     def __init__(self, sweep: Sweep, cluster: Cluster, options: RunOptions, costs: RuntimeModel) -> None:
         self._sweep = sweep
@@ -78,21 +78,21 @@ class ClusterPlacement:
         self._known: tuple[float, list[Machine]] | None = None
 
     def machines(self) -> list[Machine]:
-        """Return the nodes of the cluster, at most a second old."""
+        """Return the nodes of the cluster, cached for at most one second."""
         now_s = time.monotonic()
         if self._known is None or now_s - self._known[0] > MACHINES_S:
             self._known = now_s, Machine.of_ray(self._cluster.nodes())
         return self._known[1]
 
     def candidates(self, trial: PlannedTrial) -> list[Candidate]:
-        """Return the bundles with which a trial may run, the preferred one first; none if it fits on no GPU."""
+        """Return the bundles with which a trial may run, the preferred one first; empty if it fits on no GPU."""
         if not trial.resources.gpus:
             return candidates(trial.resources, ())
         need = memory_bytes(trial.config, "cuda")
         return self._on_gpus(trial.resources, need, self._costs.speed_of(trial.config))
 
     def smallest(self) -> list[Candidate]:
-        """Return the bundles of a trial that needs next to no memory."""
+        """Return the bundles of a trial that needs almost no memory."""
         resources = self._sweep.resources
         return self._on_gpus(resources, 0, None) if resources.gpus else candidates(resources, ())
 
@@ -129,7 +129,7 @@ class Driver:
         self._unreachable_since_s: float | None = None
 
     def run(self, slots: int) -> tuple[SweepStatus, str]:
-        """Run to the end, or until somebody, the budget or a failure stops the sweep. Returns how and why it ended.
+        """Run until the sweep ends or is stopped by a user, the budget or a failure. Return the status and its reason.
 
         Raises:
             SweepError: another driver took over, the budget is too small for the next trial, or a canary failed.
@@ -153,7 +153,7 @@ class Driver:
             self._controller.fail(error)
 
     def _supervise(self, thread: threading.Thread) -> str:
-        """Wait for the thread. Returns why it was abandoned instead; an empty string where it ended."""
+        """Wait for the thread. Return why it was abandoned, or an empty string if it ended."""
         checked_s = stopping_s = time.monotonic()
         is_announced = False
         while thread.is_alive():
@@ -182,7 +182,7 @@ class Driver:
         return ""
 
     def _check_requests(self) -> None:
-        """Look whether somebody asked to stop, and whether running trials have exceeded the budget."""
+        """Check whether a stop was requested, and whether running trials have exceeded the budget."""
         try:
             if stop_requested(self._folder):
                 self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))

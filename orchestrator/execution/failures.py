@@ -45,7 +45,7 @@ class AttemptLimits:
         self._retried: Counter[str] = Counter()
 
     def may_resume(self, record: TrialRecord, lost: bool) -> bool:
-        """Return whether a trial that came back unfinished runs again. Counts the loss."""
+        """Return whether a trial that came back unfinished runs again. Count the loss."""
         trial_id = record.trial_id
         has_begun = len(record.attempts) > self._attempts[trial_id]
         self._attempts[trial_id] = len(record.attempts)
@@ -56,7 +56,7 @@ class AttemptLimits:
         return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES
 
     def may_retry(self, record: TrialRecord) -> bool:
-        """Return whether a trial that failed by itself runs again. Counts the retry."""
+        """Return whether a trial that failed by itself runs again. Count the retry."""
         if record.status is not Status.FAILED or self._retried[record.trial_id] >= self._retries:
             return False
         self._retried[record.trial_id] += 1
@@ -64,12 +64,12 @@ class AttemptLimits:
         return True
 
     def times_lost(self, trial_id: str) -> int:
-        """Return how often a trial came back because of its nodes."""
+        """Return how often a trial was lost because of its nodes."""
         return self._lost[trial_id] + self._failed_launches[trial_id]
 
 
 class FailureStreak:
-    """Count trials that fail one after the other with the same reason.
+    """Count trials that fail in succession with the same reason.
 
     Only failures by an error count: a trial that diverges or runs out of memory tells about its own configuration.
     """
@@ -83,7 +83,7 @@ class FailureStreak:
         self._num_startup = max(4, min(10, (sweep.trials or 0) // 3)) if sweep.kind == "search" else 0
 
     def add(self, record: TrialRecord) -> str:
-        """Take in the end of a trial. Returns why the sweep must stop, or an empty string."""
+        """Process the end of a trial. Return why the sweep must stop, or an empty string."""
         self._num_explored += record.stage == "explore"
         if record.status is not Status.FAILED:
             self._count = 0
@@ -98,7 +98,7 @@ class FailureStreak:
 
 
 def _without_numbers(reason: str) -> str:
-    """Return a reason without addresses, sizes and steps, in which equal failures differ."""
+    """Return a reason without addresses, sizes and steps, which differ between equal failures."""
     return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", reason)
 
 
@@ -113,7 +113,7 @@ def persist(
     limit_s: float = OUTAGE_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> _Value:
-    """Call something that uses the storage, again and again while the storage is away.
+    """Retry an action that uses the storage while the storage is unavailable.
 
     Raises:
         StorageError: the disk is full, access is denied, the outage lasts too long, or `give_up` is set.

@@ -1,4 +1,4 @@
-"""What a run is given, what it shows while it runs, and how it ends."""
+"""Define the options of a run, the snapshots that it shows while it runs, and its outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ machine fails every trial alike, while independent faults seldom repeat five tim
 
 
 class SweepStatus(StrEnum):
-    """How a run ended."""
+    """List the ways in which a run can end."""
 
     COMPLETE = "complete"
     """Nothing of the plan is left, failed trials included."""
@@ -33,7 +33,7 @@ class SweepStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where and how to run: nothing here changes a result."""
+    """Configure where and how to run. Nothing here changes a result."""
 
     address: str | None = None
     """HOST:PORT of a running Ray cluster; None starts a private Ray on this machine."""
@@ -57,7 +57,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrialSnapshot:
-    """A trial at one moment. Never changes, so displays may keep it."""
+    """Hold the state of a trial at one moment. Immutable, so displays may keep it."""
 
     trial_id: str
     stage: str
@@ -74,7 +74,7 @@ class TrialSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SweepSnapshot:
-    """A sweep at one moment. Never changes, so displays may keep it and read it from any thread."""
+    """Hold the state of a sweep at one moment. Immutable, so displays may keep it and read it from any thread."""
 
     name: str
     metric: str
@@ -102,7 +102,7 @@ class SweepSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SweepOutcome:
-    """How a run ended, and what it found."""
+    """Hold how a run ended, and its results."""
 
     status: SweepStatus
     snapshot: SweepSnapshot
@@ -127,10 +127,10 @@ class Callback:
     """
 
     def on_build(self, stage: str, done: int, total: int) -> None:
-        """Handle progress of the dataset that is built before the first trial."""
+        """Handle progress of a dataset that is built before the first trial."""
 
     def on_sweep_start(self, snapshot: SweepSnapshot) -> None:
-        """Handle the start: Ray runs, and trials are about to start."""
+        """Handle the start of the sweep: Ray runs, and trials are about to start."""
 
     def on_trial_start(self, trial: TrialSnapshot) -> None:
         """Handle a trial that was submitted; it may still wait for its resources."""
@@ -142,7 +142,7 @@ class Callback:
         """Handle the end of a trial, or its interruption."""
 
     def on_progress(self, snapshot: SweepSnapshot) -> None:
-        """Handle the passage of time: called a few times per second."""
+        """Handle a periodic update: called a few times per second."""
 
     def on_message(self, text: str) -> None:
         """Handle one line of text for the user."""

@@ -162,13 +162,13 @@ def _outcome(
 
 
 def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
-    """Raise ConfigError if a trial would need the code of a file that this command does not name."""
+    """Raise ConfigError if a trial needs the code of a file that this command does not name."""
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
-    """Refuse another definition under the name of a recorded sweep."""
+    """Raise an error if the name belongs to a recorded sweep with another definition."""
     if recorded is None:
         return
     changed = describe_differences(recorded.definition(), sweep.definition())

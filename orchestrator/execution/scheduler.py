@@ -1,7 +1,7 @@
 """Schedule trials: pick the next one, allocate its resources, check the budget.
 
-A trial is *planned* when the planner names it, *waiting* while there is no room for it or after it was requeued,
-*running* once it has an allocation. Nothing here is safe to call from several threads: the controller holds its lock.
+A trial is *planned* when the planner names it, *waiting* while no resources are free or after it was requeued,
+*running* once it has an allocation. Not thread-safe: the controller holds its lock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_AHEAD = 8
 
 
 class Start(NamedTuple):
-    """A trial and the resources that it was given."""
+    """Pair a trial with its allocated resources."""
 
     trial: PlannedTrial
     candidate: Candidate
@@ -34,13 +34,13 @@ NOWHERE = Candidate((), Bundle({}, {}))
 
 
 class Placement(Protocol):
-    """Where trials may run."""
+    """Define where trials may run."""
 
     def machines(self) -> list[Machine]:
         """Return the nodes of the cluster."""
 
     def candidates(self, trial: PlannedTrial) -> list[Candidate]:
-        """Return the bundles with which a trial may run, the preferred one first; none if it fits on no GPU."""
+        """Return the bundles with which a trial may run, the preferred one first; empty if it fits on no GPU."""
 
     def smallest(self) -> list[Candidate]:
         """Return the bundles of the least demanding trial of the sweep."""
@@ -70,11 +70,11 @@ class TrialScheduler:
 
     @property
     def is_exhausted(self) -> bool:
-        """Return whether the budget lets nothing more start."""
+        """Return whether the budget allows no further start."""
         return bool(self.refused)
 
     def next(self) -> Start | None:
-        """Return the first trial that there is room and budget for, with its resources allocated.
+        """Return the first trial for which resources and budget suffice, with its resources allocated.
 
         None means: nothing for now, or `wants_suggestion`.
         """
@@ -96,7 +96,7 @@ class TrialScheduler:
         return None
 
     def wants_suggestion(self) -> bool:
-        """Return whether a start depends on a configuration that the sampler has yet to choose."""
+        """Return whether the next start depends on a configuration that the sampler has yet to choose."""
         return self._planner.wants_suggestion and self._may_look_ahead(self._placement.machines())
 
     def requeue(self, trial_id: str, record: TrialRecord | None = None) -> None:
@@ -133,7 +133,7 @@ class TrialScheduler:
         return is_mixed or self._allocator.place(self._placement.smallest(), machines) is not None
 
     def _is_mixed(self, machines: list[Machine]) -> bool:
-        """Return whether a later trial may find room where an earlier one does not."""
+        """Return whether a later trial may fit where an earlier one does not."""
         sweep = self._planner.sweep
         if sweep.resource_rules:
             return True

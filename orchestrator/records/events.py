@@ -1,4 +1,4 @@
-"""What happened in a sweep, in order, from its records."""
+"""List the events of a sweep in order, from its records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.records.schema import Attempt, Status, TrialRecord
 
 
 class TrialEvent(NamedTuple):
-    """Something that happened to a trial."""
+    """Describe something that happened to a trial."""
 
     time_s: float
     trial_id: str
@@ -21,7 +21,7 @@ class TrialEvent(NamedTuple):
 
 
 def trial_events(records: Iterable[TrialRecord], rows: bool = False) -> list[TrialEvent]:
-    """Everything that the records tell, oldest first; with `rows` every evaluation too."""
+    """Return all events in the records, oldest first; with `rows`, every evaluation too."""
     found = [event for record in records for event in _of_trial(record, rows)]
     return sorted(found, key=lambda event: event.time_s)
 

@@ -1,4 +1,4 @@
-"""Rows of a trial: read when they are first needed, and kept as columns."""
+"""Hold the rows of a trial: read on first use, and kept as columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXACT = 2**53
 
 
 class _Group(NamedTuple):
-    """Rows of one split with the same metrics."""
+    """Hold rows of one split with the same metrics."""
 
     split: str
     names: tuple[str, ...]
@@ -27,7 +27,7 @@ class _Group(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Rows of one or several segments."""
+    """Hold the rows of one or several segments as columns."""
 
     steps: NDArray[np.int64]
     times_s: NDArray[np.float64]
@@ -48,7 +48,7 @@ class Columns(NamedTuple):
         return Row(int(self.steps[index]), float(self.times_s[index]), group.split, metrics)
 
     def up_to(self, step: int) -> Columns:
-        """Return the rows that are not beyond a step."""
+        """Return the rows up to and including a step."""
         keep = self.steps <= step
         if keep.all():
             return self
@@ -118,7 +118,7 @@ def columns_of(rows: Iterable[Row]) -> Columns:
 
 
 class Rows(Sequence[Row]):
-    """Rows that are loaded when they are first used. Equal to a list of the same rows."""
+    """Load rows on first use. Equal to a list of the same rows."""
 
     def __init__(self, load: Callable[[], Sequence[Columns]]) -> None:
         self._load = load
@@ -126,7 +126,7 @@ class Rows(Sequence[Row]):
 
     @property
     def columns(self) -> Sequence[Columns]:
-        """The rows as columns, in several parts."""
+        """Return the rows as columns, in several parts."""
         if self._columns is None:
             self._columns = [part for part in self._load() if len(part.steps)]
         return self._columns
@@ -182,7 +182,7 @@ def dump_rows(rows: Iterable[Row]) -> bytes:
 
 
 def parse_rows(data: bytes) -> tuple[Columns, str]:
-    """Return the rows of a segment without those that cannot be read, and what is wrong with the first of these."""
+    """Return the readable rows of a segment, and what is wrong with the first unreadable one."""
     rows: list[Row] = []
     problem = ""
     for number, line in enumerate(data.splitlines(), 1):

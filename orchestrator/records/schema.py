@@ -44,7 +44,7 @@ Stage = Literal["explore", "confirm", "study"]
 
 
 class Status(StrEnum):
-    """State of a trial, computed from its record and never stored."""
+    """List the states of a trial, which are computed from its record and never stored."""
 
     PENDING = "pending"  # trial.json only
     RUNNING = "running"  # the last attempt has no end
@@ -57,7 +57,7 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the trial needs nothing more."""
+        """Return whether the trial is over."""
         return self in _FINAL
 
 
@@ -66,7 +66,7 @@ _FINAL = {Status.STOPPED, Status.FINISHED, Status.FAILED, Status.DIVERGED, Statu
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Metrics at one step. `time_s` is seconds since the epoch; `split` is train, validation or system."""
+    """Hold metrics at one step. `time_s` is seconds since the epoch; `split` is train, validation or system."""
 
     step: int
     time_s: float
@@ -75,21 +75,21 @@ class Row:
 
 
 class RecordPart(Settings):
-    """Base of the JSON files of a record: reading ignores keys that a newer version added."""
+    """Define the base of the JSON files of a record: reading ignores keys of newer versions."""
 
     model_config = ConfigDict(extra="ignore")
 
     def plain(self) -> dict[str, Any]:
-        """Return what was set, JSON-ready: what nobody gave is not written."""
+        """Return the values that were set, JSON-ready; defaults are not written."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     def encode(self) -> bytes:
-        """Return the content of its file."""
+        """Return the content of the part's file."""
         return to_json_bytes(self.plain())
 
 
 class GitState(RecordPart):
-    """Code that an attempt ran."""
+    """Describe the code that an attempt ran."""
 
     commit: str | None = None
     dirty: bool = False
@@ -97,7 +97,7 @@ class GitState(RecordPart):
 
 
 class AttemptStart(RecordPart):
-    """Content of `start.json`: on what an attempt ran, and from which step."""
+    """Hold the content of `start.json`: where an attempt ran, and from which step."""
 
     from_step: int
     started_s: float
@@ -123,7 +123,7 @@ class AttemptStart(RecordPart):
 
 
 class AttemptEnd(RecordPart):
-    """Content of `end.json`: how an attempt ended."""
+    """Hold the content of `end.json`: how an attempt ended."""
 
     status: Status
     step: int
@@ -139,7 +139,7 @@ class AttemptEnd(RecordPart):
 
 
 class TrialResult(RecordPart):
-    """Content of `result.json`: the final score."""
+    """Hold the content of `result.json`: the final score."""
 
     split: str
     items: int
@@ -162,7 +162,7 @@ class TrialResult(RecordPart):
 
 
 class DatasetInfo(RecordPart):
-    """What a trial's record says about its data."""
+    """Describe the data of a trial in its record."""
 
     benchmark: str
     fingerprint: str
@@ -178,7 +178,7 @@ class DatasetInfo(RecordPart):
 
 
 class Origin(RecordPart):
-    """Where a trial's first steps come from."""
+    """Describe where a trial's first steps come from."""
 
     kind: Literal["continued", "reused"]
     """`continued`: a shorter trial of this sweep; `reused`: the same trial of another sweep."""
@@ -187,7 +187,7 @@ class Origin(RecordPart):
 
 
 class StopDecision(RecordPart):
-    """Content of `stopped.json`: the driver stopped the trial early."""
+    """Hold the content of `stopped.json`: the driver stopped the trial early."""
 
     step: int
     reason: str
@@ -196,7 +196,7 @@ class StopDecision(RecordPart):
 
 
 class Retry(RecordPart):
-    """Content of `retries/001.json`: the user asked for the trial to run again."""
+    """Hold the content of `retries/001.json`: the user asked for the trial to run again."""
 
     was: Status
     reason: str = ""
@@ -205,7 +205,7 @@ class Retry(RecordPart):
 
 
 class TrialHead(RecordPart):
-    """Content of `trial.json`, written before the trial starts."""
+    """Hold the content of `trial.json`, written before the trial starts."""
 
     stage: Stage
     family: str
@@ -216,7 +216,7 @@ class TrialHead(RecordPart):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One execution of a trial on one machine."""
+    """Describe one execution of a trial on one machine."""
 
     number: int
     start: AttemptStart
@@ -226,7 +226,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial as its record tells it."""
+    """Hold the whole record of a trial."""
 
     trial_id: str
     sweep: str
@@ -249,19 +249,19 @@ class TrialRecord:
 
     @property
     def is_exempt(self) -> bool:
-        """Whether no rule stops it any more: it was stopped, and the user had it go on."""
+        """Return whether no rule stops the trial any more: it was stopped, and the user resumed it."""
         return any(retry.was is Status.STOPPED for retry in self.retries)
 
     @property
     def reason(self) -> str:
-        """Why it was stopped, or how its last attempt ended; empty where there is nothing to say."""
+        """Return why the trial was stopped, or how its last attempt ended; may be empty."""
         if self.status is Status.STOPPED and self.stopped:
             return self.stopped.reason
         end = self.attempts[-1].end if self.attempts else None
         return end.reason if end else ""
 
     def curve(self, metric: str, split: str = "validation") -> list[tuple[int, float]]:
-        """(step, value) of one metric."""
+        """Return (step, value) of one metric."""
         columns = getattr(self.rows, "curve", None)
         if columns is not None:
             return list(columns(metric, split))

@@ -1,4 +1,4 @@
-"""Read stored JSON: what is damaged, or written by a newer version, is an error that names the file."""
+"""Read stored JSON. A file that is damaged or was written by a newer version raises an error that names it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Part = TypeVar("Part", bound=RecordPart)
 
 
 class Damaged(NamedTuple):
-    """A stored file that was skipped because it cannot be read."""
+    """Describe a stored file that was skipped because it cannot be read."""
 
     file: str
     reason: str
@@ -23,7 +23,7 @@ class Damaged(NamedTuple):
 
 
 class DamagedRecordError(UserError):
-    """A stored file that cannot be read as what it should be."""
+    """Raised for a stored file that is damaged or of an unknown format."""
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file} is damaged or was written by a newer version: {reason}", "Restore or delete it")

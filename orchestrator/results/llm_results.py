@@ -24,7 +24,7 @@ PROMPT_VERSION = 1
 
 
 class Plan(Settings):
-    """What identifies a measurement: with another value, answers belong to another measurement."""
+    """Identify a measurement: with any other value, answers belong to another measurement."""
 
     benchmark: str
     fingerprint: str
@@ -45,13 +45,13 @@ class Plan(Settings):
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Return the name of its folder."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-") or "model"
         return f"{slug[:40]}-{digest(self.plain(), 10)}"
 
 
 class Measured(Settings):
-    """A language model on the first puzzles of a dataset's split."""
+    """Hold the result of a language model on the first puzzles of a dataset's split."""
 
     name: str
     plan: Plan

@@ -33,7 +33,7 @@ NO_WARM_START = WarmStart()
 
 
 class Sampler:
-    """Suggests configurations that have not been tried, and learns from those that have ended."""
+    """Suggest configurations that have not been tried, and learn from trials that have ended."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Sampler:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every cell has been tried. A space with ranges or rare cells may turn out so only in `suggest`."""
+        """Return whether every cell has been tried. Ranges and rare cells show it only in `suggest`."""
         return self._max_cells is not None and len(self._tried) >= self._max_cells
 
     def suggest(self) -> PlannedTrial | None:
@@ -105,7 +105,7 @@ class Sampler:
         return trial
 
     def adopt(self, trial: PlannedTrial) -> None:
-        """Take over a trial that an earlier driver suggested and that is resumed now."""
+        """Take over a trial that an earlier driver suggested and that is now resumed."""
         self._study.enqueue_trial(self._space.cell_of(trial.config))
         suggested = self._study.ask()
         _suggest_cell(suggested, self._sweep)

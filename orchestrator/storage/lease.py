@@ -1,7 +1,7 @@
-"""An exclusive claim that a heartbeat renews: one driver per sweep, one writer per tracker.
+"""Hold an exclusive lease that a heartbeat renews: one driver per sweep, one writer per tracker.
 
-Whether the holder of a claim is alive is judged without its clock. On the same machine its process says so, by PID and
-start time. Elsewhere the version of the claim is watched: a holder that lives changes it every few seconds.
+Whether the holder is alive is decided without its clock. On the same machine the holder's process is checked by PID and
+start time. On another machine the version of the lease file is watched: a living holder changes it every few seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ LOCK = "lock.json"
 
 
 class Lease:
-    """`with Lease(storage, sweep):` owns the sweep. Entering waits up to `LEASE_S` for a holder on another machine.
+    """Own a sweep: `with Lease(storage, sweep):`. Entering waits up to `LEASE_S` seconds for a holder on another
+    machine.
 
     Raises:
         SweepError: another holder that is alive owns it.
@@ -67,7 +68,7 @@ class Lease:
         return self
 
     def _take_over(self) -> str:
-        """Replace a dead holder's claim: of several that try, the version lets one through."""
+        """Replace the lease of a dead holder. The version check lets only one of several candidates succeed."""
         try:
             data, version = self._folder.read_tagged(LOCK)
             holder = _parse(data)
@@ -85,7 +86,7 @@ class Lease:
         return taken
 
     def _changes(self, version: str) -> bool:
-        """Watch a claim for the length of a lease, by this machine's monotonic clock. Raises KeyError if it goes."""
+        """Watch a lease for `LEASE_S` seconds of this machine's monotonic clock. Raises KeyError if it is deleted."""
         deadline = time.monotonic() + LEASE_S
         while time.monotonic() < deadline:
             time.sleep(min(HEARTBEAT_S / 5, LEASE_S / 5))
@@ -101,7 +102,7 @@ class Lease:
 
     @property
     def unrenewed_s(self) -> float:
-        """Seconds since the claim was last renewed, those of a suspended machine included."""
+        """Return the seconds since the lease was last renewed, those of a suspended machine included."""
         return _uptime_s() - self._renewed_s
 
     def _claim(self) -> bytes:
@@ -122,7 +123,7 @@ class Lease:
             self._version, self._renewed_s = version, _uptime_s()
 
     def _ours(self) -> str | None:
-        """Return the version of the claim if it is still this process's own: a beat may arrive without its answer."""
+        """Return the version of the lease if this process still holds it: a renewal may succeed without an answer."""
         try:
             data, version = self._beating.read_tagged(LOCK)
         except KeyError:
@@ -133,13 +134,13 @@ class Lease:
 
 
 def _uptime_s() -> float:
-    """Monotonic seconds that go on while the machine is suspended, where the system counts them."""
+    """Return monotonic seconds that include time in which the machine was suspended, if the system counts it."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
 
 def _parse(data: bytes) -> dict[str, Any]:
-    """The content of a claim; empty for one that cannot be read, whose holder is then judged by its heartbeat alone."""
+    """Return the content of a lease; empty if it cannot be read, so that only its heartbeat is checked."""
     try:
         value = json.loads(data)
     except ValueError:
@@ -148,7 +149,7 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _lives(holder: dict[str, Any]) -> bool | None:
-    """Whether the holder's process runs on this machine; None if it cannot be seen from here."""
+    """Return whether the holder's process runs on this machine; None if that cannot be determined from here."""
     try:
         pid = int(holder["pid"])
         if "machine" in holder:
@@ -169,7 +170,7 @@ def _lives(holder: dict[str, Any]) -> bool | None:
 
 
 def driver_of(folder: Storage) -> dict[str, Any] | None:
-    """Return host, pid, started_s of the living holder, if there is one.
+    """Return host, pid and started_s of the living holder, if there is one.
 
     Of a holder on another machine the age of its claim decides, by the clock of the storage where it tells its time:
     good enough to show, while `Lease` and `unlock` watch the claim.
@@ -185,7 +186,7 @@ def driver_of(folder: Storage) -> dict[str, Any] | None:
 
 
 def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
-    """Remove the claim of a holder that is dead, and return it; None if there is no claim.
+    """Remove the lease of a dead holder, and return it; None if there is no lease.
 
     Raises:
         SweepError: its process runs on this machine, or its heartbeat goes on.

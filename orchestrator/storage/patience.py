@@ -1,4 +1,4 @@
-"""Retry what fails for reasons that pass: exponential back-off with full jitter, up to a total time."""
+"""Retry operations that fail for transient reasons: exponential back-off with full jitter, up to a total time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_PAUSE_S = 20.0
 
 
 class TransientError(StorageError):
-    """A StorageError whose cause may pass: a lost connection, a server that is busy."""
+    """Raised for a storage error whose cause may be transient: a lost connection, a busy server."""
 
 
 def retry_transient(
@@ -32,7 +32,7 @@ def retry_transient(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Return the result of `call`, which is repeated after a TransientError until `patience_s` have passed.
+    """Return the result of `call`, which is repeated after a TransientError until `patience_s` seconds have passed.
 
     Raises:
         StorageError: the last error of `call`.

@@ -1,7 +1,7 @@
-"""What to run: one `Sweep` object, from a Python file or from `--vary` on the command line.
+"""Define what to run: one `Sweep` object, from a Python file or from `--vary` on the command line.
 
 There are two kinds. A *search* explores a space with one seed per configuration on the validation split, stops hopeless
-trials early, and confirms the best configurations with several seeds on the test split, next to named controls. A
+trials early, and confirms the best configurations with several seeds on the test split, together with named controls. A
 *study* runs every cell with every seed to the end. Only confirmed results (the confirm stage of a search, every cell of
 a study) reach a leaderboard.
 """
@@ -62,14 +62,14 @@ PASS_AT = (1, 2, 5, 10, 100, 1000)
 
 
 class Variant(Settings):
-    """A named configuration: settings that differ from the base."""
+    """Name a configuration by the settings that differ from the base."""
 
     name: str = Field(min_length=1)
     settings: dict[str, Setting]
 
 
 class Confirm(Settings):
-    """The second stage of a search."""
+    """Configure the second stage of a search."""
 
     top: int = Field(1, ge=0)
     """How many of the best explored configurations are confirmed."""
@@ -81,7 +81,7 @@ class Confirm(Settings):
 
 
 class Stopping(Settings):
-    """When a trial is stopped early: see `orchestrator.search.early_stopping`."""
+    """Configure when a trial is stopped early: see `orchestrator.search.early_stopping`."""
 
     rule: Literal["none", "halving", "median", "patience"] = "halving"
     grace: float = Field(0.6, ge=0, lt=1)
@@ -94,7 +94,7 @@ class Stopping(Settings):
 
 
 class Resources(Settings):
-    """What one trial occupies while it runs. Not part of any identity."""
+    """Set the resources that one trial occupies while it runs. Not part of any identity."""
 
     cpus: float = Field(1, gt=0, allow_inf_nan=False)
     gpus: float = Field(0, ge=0, allow_inf_nan=False)
@@ -103,14 +103,14 @@ class Resources(Settings):
 
 
 class ResourceRule(Settings):
-    """Trials whose settings equal `when` get `resources` instead of the sweep's own."""
+    """Give trials whose settings equal `when` other `resources` than the sweep's default."""
 
     when: dict[str, Value]
     resources: Resources
 
 
 class Sweep(Settings):
-    """A complete definition. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
+    """Define a sweep. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
 
     name: str
     kind: Literal["search", "study"] = "study"
@@ -159,7 +159,7 @@ class Sweep(Settings):
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """Read a recorded definition. It was checked when it was made, maybe by a version that refused less.
+        """Read a recorded definition. It was checked when it was created, possibly by a version with fewer checks.
 
         Raises:
             ConfigError: it is not of the form of a definition.
@@ -181,11 +181,11 @@ class Sweep(Settings):
 
     @property
     def search_space(self) -> Space:
-        """The cells over `space`, with the conditions on them."""
+        """Return the cells over `space`, with their conditions."""
         return Space(self.base, self.space, self.only_if, self.forbidden)
 
     def cell_like(self, variant: Variant) -> Cell | None:
-        """Return the cell of the space that a variant repeats, if there is one."""
+        """Return the cell of the space that a variant repeats, or None."""
         config = configure(self.base, variant.settings)
         cell = self.search_space.cell_of(config)
         is_same = bool(self.space) and self.search_space.holds(cell) and configure(self.base, cell) == config
@@ -305,7 +305,7 @@ class Sweep(Settings):
         return self.resources
 
     def definition(self) -> dict[str, Any]:
-        """Return what makes it this sweep: everything but where and how fast it runs.
+        """Return the settings that identify this sweep: everything except where and how fast it runs.
 
         Files of puzzles count by name: their content is part of the dataset's fingerprint, their folder of nothing.
         """

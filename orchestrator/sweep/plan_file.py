@@ -1,8 +1,8 @@
 """Read and write the expanded plan as a file: JSON lines, the definition first, then every trial known beforehand.
 
-`trm sweep run plan.jsonl` runs exactly what it lists: a line that is deleted is not run, and where the data, the code
-or the settings would make another trial of a line, nothing is run at all. A search lists its controls; what it explores
-and confirms is decided while it runs.
+`trm sweep run plan.jsonl` runs exactly the trials that it lists: a deleted line is not run, and if the data, the code
+or the settings would change a listed trial, nothing is run. A search lists its controls; what it explores and confirms
+is decided while it runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings of a trial by name: a path (`model.cycles`) or one of the paper's letters (`T`)."""
+"""Access the settings of a trial by name: a path (`model.cycles`) or one of the paper's letters (`T`)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return (old, new) of every leaf of two nested settings that differs, by path; None where one has no such leaf."""
+    """Return (old, new) of every leaf that differs between two nested settings, by path; None for a missing leaf."""
     first, second = flatten(old), flatten(new)
     paths = dict.fromkeys((*first, *second))
     pairs = {path: (first.get(path), second.get(path)) for path in paths}

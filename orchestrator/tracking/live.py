@@ -73,7 +73,7 @@ def _busy(folder: Storage, sweep_name: str) -> TrackingError:
 
 
 class Tracker:
-    """Syncs one sweep from a thread until it is closed.
+    """Sync one sweep from a thread until it is closed.
 
     Args:
         uri: the tracker; None switches tracking off.
@@ -98,7 +98,7 @@ class Tracker:
         self._thread = threading.Thread(target=self._follow, name="mlflow-sync", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. It leaves no trace in MLflow before the first trial starts."""
+        """Start the thread. It writes nothing to MLflow before the first trial starts."""
         if self.uri is not None:
             self._thread.start()
 

@@ -50,7 +50,7 @@ _environment_added: set[str] = set()
 
 
 class TrackingError(UserError):
-    """A tracker that cannot be reached or refuses. The records are complete without it: sync again later."""
+    """Raised for a tracker that cannot be reached or refuses. The records are complete without it: sync again later."""
 
 
 def default_uri(folder: Path) -> str:
@@ -90,7 +90,7 @@ def load_mlflow() -> Any:
 
 
 class Connection:
-    """Connects at first use. After any failure it forgets what it knew of the other side and connects again.
+    """Connect at first use. After any failure, discard all state about the server and connect again.
 
     Args:
         artifacts: where a new experiment keeps files if `tracking_uri` is a database other than SQLite, which has no
@@ -167,7 +167,7 @@ class Connection:
             client.restore_experiment(experiment.experiment_id)
 
     def _artifact_location(self) -> str | None:
-        """Return the folder of an SQLite file, where MLflow would take the current one. A server decides for itself."""
+        """Return the folder of an SQLite file, since MLflow would use the current one. A server decides for itself."""
         path = sqlite_path(self.tracking_uri)
         if path is not None:
             return (path.parent / "mlflow-artifacts").as_uri()
@@ -186,7 +186,7 @@ class Connection:
 
 @contextmanager
 def _tracking_errors(uri: str) -> Iterator[None]:
-    """Raise what MLflow raises as a TrackingError of one line, after a look whether anything listens at the address."""
+    """Raise MLflow's errors as a TrackingError of one line, after checking whether anything listens at the address."""
     probe(uri)
     with mlflow_environment():
         from mlflow.exceptions import MlflowException
@@ -204,7 +204,7 @@ def _tracking_errors(uri: str) -> Iterator[None]:
 
 
 def _s3_errors() -> tuple[type[Exception], ...]:
-    """Return what an artifact store on S3 raises where MLflow's client writes to it without a server between."""
+    """Return what an artifact store on S3 raises if MLflow's client writes to it directly."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -212,7 +212,7 @@ def _s3_errors() -> tuple[type[Exception], ...]:
 
 
 def probe(uri: str, error: type[UserError] = TrackingError) -> None:
-    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Imports nothing of MLflow.
+    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Does not import MLflow.
 
     Also used for Optuna's database, which has the same kinds of addresses.
     """
@@ -237,7 +237,7 @@ def probe(uri: str, error: type[UserError] = TrackingError) -> None:
 
 
 def check(uri: str) -> None:
-    """Raise TrackingError unless what answers is an MLflow server, or a database that is empty or of our schema."""
+    """Raise TrackingError unless the address is an MLflow server, or a database that is empty or of our schema."""
     if uri.startswith("http"):
         server_version(uri)
     else:
@@ -340,7 +340,7 @@ def _create_tables(path: Path) -> None:
 
 
 def _is_half_made(path: Path) -> bool:
-    """Whether a process died while it created this file: its schema is not complete and it holds no run or model."""
+    """Return whether a process died while it created this file: its schema is incomplete and it has no run or model."""
     try:
         tables = rows_by_table(path)
     except sqlite3.Error:

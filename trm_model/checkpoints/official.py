@@ -1,4 +1,4 @@
-"""Official TRM / HRM checkpoints in and out, by renaming tensors.
+"""Convert official TRM and HRM checkpoints in both directions, by renaming tensors.
 
     official                         here
     z_H, H_init, H_level             answer: start_0, recursion.answer_network
@@ -128,7 +128,8 @@ def official_sizes(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[in
 
 
 def official_cells(state: Mapping[str, Tensor], config: ModelConfig) -> int | None:
-    """Grid cells of an official state dict; None where no tensor tells (attention without learned positions)."""
+    """Return the grid cells of an official state dict; None if no tensor shows them (attention without learned
+    positions)."""
     named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
     level = "H_level" if config.variant == "direct" else "L_level"
     for name, axis in ((f"{level}.layers.0.{_BLOCK['token_mixer.gate_up']}", 1), (_OUTER["position_embedding"], 0)):
@@ -138,7 +139,7 @@ def official_cells(state: Mapping[str, Tensor], config: ModelConfig) -> int | No
 
 
 def settings_of(path: Path, recipe: TrialConfig | None) -> TrialConfig:
-    """What an official checkpoint was trained with: the `all_config.yaml` beside it, or a recipe that agrees with it.
+    """Return the settings of an official checkpoint: its `all_config.yaml`, or a recipe that agrees with it.
 
     Raises:
         CheckpointError: there is neither, or they contradict each other (another T or n would ruin the score silently).
@@ -197,7 +198,7 @@ def import_official(
 
 
 def export_official(model: Model, config: TrialConfig, path: Path) -> None:
-    """Write a model as the official code would have saved it, with the `all_config.yaml` beside it.
+    """Write a model as the official code saves it, with an `all_config.yaml` in the same folder.
 
     Raises:
         CheckpointError: the official code has no such model, or another run's settings lie there.

@@ -1,8 +1,8 @@
-"""A checkpoint is one safetensors file: tensors in the body, everything else as JSON in the header.
+"""Store a checkpoint as one safetensors file: tensors in the body, everything else as JSON in the header.
 
-One file is atomic wherever it lands: a rename on a disk, a single PUT on S3. Names sort by step, so the newest is the
-last. A large table of puzzle embeddings lies in a file of its own, the base, that several checkpoints share
-(`table_deltas.py`): it is written before the first that needs it and deleted after the last.
+One file is atomic in every storage: a rename on a disk, a single PUT on S3. Names sort by step, so the newest is the
+last. A large table of puzzle embeddings is kept in a separate file, the base, that several checkpoints share
+(`table_deltas.py`): it is written before the first one that needs it and deleted after the last.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _DTYPES = {
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be read, or that belongs to another run."""
+    """Raised for a checkpoint that cannot be read, or that belongs to another run."""
 
 
 class CheckpointStore(Protocol):
-    """Where checkpoints live. `write` is atomic: a reader sees nothing or the whole."""
+    """Define where checkpoints are stored. `write` is atomic: a reader sees nothing or the whole file."""
 
     def write(self, name: str, data: bytes) -> None: ...
 
@@ -63,7 +63,7 @@ class CheckpointStore(Protocol):
 
 
 class LocalCheckpoints:
-    """Checkpoints in a folder."""
+    """Store checkpoints in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -86,7 +86,7 @@ class LocalCheckpoints:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A run at one step. Tensor names: `model/*`, `ema/<rate>/*`, `optimizer/*`, `carry/*`."""
+    """Hold a run at one step. Tensor names: `model/*`, `ema/<rate>/*`, `optimizer/*`, `carry/*`."""
 
     tensors: dict[str, Tensor]
     header: dict[str, Any]
@@ -103,7 +103,7 @@ class Checkpoint:
 
 
 def name_of(step: int) -> str:
-    """File name of the checkpoint at a step."""
+    """Return the file name of the checkpoint at a step."""
     return f"step-{step:08d}.safetensors"
 
 
@@ -174,7 +174,8 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
 
 
 def _base(stored: Mapping[str, Any], where: str) -> Base:
-    """The base that a header names. Raises CheckpointError where its name could lead out of the checkpoint's folder."""
+    """Return the base that a header names. Raises CheckpointError if its name points outside the checkpoint's
+    folder."""
     try:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
@@ -237,7 +238,7 @@ def newest(store: CheckpointStore) -> Checkpoint | None:
 
 
 class Written(NamedTuple):
-    """A checkpoint that has been written."""
+    """Describe a checkpoint that has been written."""
 
     name: str
     num_bytes: int
@@ -245,7 +246,7 @@ class Written(NamedTuple):
 
 
 class RunCheckpoints:
-    """The checkpoints of one run: found, written, and all but the newest and the best deleted."""
+    """Manage the checkpoints of one run: find, write, and delete all but the newest and the best."""
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
@@ -286,7 +287,7 @@ class RunCheckpoints:
         return Written(name, base_bytes + len(data))
 
     def describe_last(self) -> str:
-        """Say, for people, from which checkpoint a run that ends here can be resumed."""
+        """Describe, for people, from which checkpoint a run that ends now can be resumed."""
         names = checkpoint_names(self._store)
         return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
 

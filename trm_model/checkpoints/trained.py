@@ -25,7 +25,7 @@ class Trained:
     id_map_hash: str
 
     def check_dataset(self, id_map_hash: str, vocab_size: int, seq_len: int) -> None:
-        """Refuse a dataset whose puzzle ids, symbols or size mean something else than in training.
+        """Raise an error for a dataset whose puzzle ids, symbols or size differ in meaning from those of training.
 
         Raises:
             CheckpointError: names what differs.
@@ -77,7 +77,7 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
 
 
 def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:
-    """Refuse to choose a dataset by a checkpoint's configuration where that holds only defaults.
+    """Raise an error if a dataset would be chosen by a checkpoint's configuration that holds only defaults.
 
     Args:
         header: of the checkpoint.

@@ -1,4 +1,4 @@
-"""Hold what an evaluation found: scores, and the outcome of every scored item in order. N items, C grid cells."""
+"""Hold the results of an evaluation: scores, and the outcome of every scored item in order. N items, C grid cells."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EvalResult:
 
     @property
     def tasks(self) -> dict[str, list[int]]:
-        """ARC: the rows of `columns` that belong to each task with a known answer; else empty."""
+        """Return the rows of `columns` that belong to each ARC task with a known answer; empty for other benchmarks."""
         tasks: dict[str, list[int]] = {}
         for row, name in enumerate(self.names if self.test_inputs else ()):
             tasks.setdefault(name, []).append(row)

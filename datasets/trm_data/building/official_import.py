@@ -1,10 +1,11 @@
-"""Datasets that the official builders wrote.
+"""Import datasets that the official builders wrote.
 
     <folder>/{train,test}/all__{inputs,labels,puzzle_identifiers,puzzle_indices,group_indices}.npy and dataset.json
     <folder>/identifiers.json, and test_puzzles.json for ARC
 
-They hold every augmented copy. An import keeps the first copy of every group and finds the augmentation and translation
-that make each other copy of it, row by row; it refuses a folder of which it cannot make every row again.
+They hold every augmented copy. An import keeps the first copy of every group and finds the augmentation and
+translation that produce each other copy from it, row by row. A folder with a row that cannot be reproduced is
+refused.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
-    """The arrays of one official split; groups of augmented puzzles of examples."""
+    """Hold the arrays of one official split: groups of augmented puzzles of examples."""
 
     inputs: Bytes
     labels: Bytes
@@ -108,13 +109,14 @@ def read_split(folder: Path, split: str) -> Split:
 
 
 def _are_bounds(values: NDArray[Any], count: int) -> bool:
-    """Return whether the values divide `count` things: from 0 to `count`, never decreasing."""
+    """Return whether the values partition `count` things: from 0 to `count`, never decreasing."""
     wide = values.astype(np.int64)
     return bool(len(wide) and wide[0] == 0 and wide[-1] == count and (np.diff(wide) >= 0).all())
 
 
 def _check_cells(split: Split, family: Family, side: int, where: Path) -> None:
-    """Refuse rows of another size and cells outside the vocabulary, which the kernels do not survive."""
+    """Raise an error for rows of another size and cells outside the vocabulary, for which the kernels have no
+    checks."""
     if split.inputs.shape[1] != side * side:
         raise DataError(f"{where} has rows of {split.inputs.shape[1]} cells, not {side}x{side}", "Build it again")
     most = vocab_size(family, side) - 1
@@ -228,7 +230,7 @@ def _load_shared(
 
 
 def _corners(cells: Bytes) -> NDArray[np.uint16]:
-    """32 * top + left of framed grids; their first cell that is not padding is their corner."""
+    """Return 32 * top + left of framed grids, whose first cell that is not padding is their corner."""
     corners = np.empty(len(cells), np.uint16)
     for start in range(0, len(cells), _CHUNK):
         place = (np.asarray(cells[start : start + _CHUNK]) > 0).argmax(1)
@@ -250,7 +252,7 @@ def _uncorner(cells: Bytes, corners: NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
 
 
 class Base(NamedTuple):
-    """Examples moved back to the corner of the frame."""
+    """Hold examples moved back to the corner of the frame."""
 
     inputs: Bytes
     labels: Bytes
@@ -343,7 +345,7 @@ def _load_arc(
 
 
 def _note_overlaps(puzzles: Puzzles, folder: Path) -> None:
-    """Write into the facts which training tasks hold test pairs. `verify` reports those that are not published so."""
+    """Record in the facts which training tasks contain test pairs. `verify` reports those that are not published so."""
     shared = overlaps(puzzles)
     published = published_overlaps(puzzles, shared)
     puzzles.facts["published_overlaps"] = published
@@ -365,7 +367,7 @@ def _parse_identifiers(identifiers: list[str], train: Split, folder: Path) -> li
 
 
 def _check_rows(puzzles: Puzzles, train: Split, codes: Words, folder: Path, progress: Progress) -> None:
-    """Make every augmented training row again and compare."""
+    """Reproduce every augmented training row and compare."""
     trained = np.flatnonzero(puzzles.split == 0)
     first = np.concatenate([np.zeros(1, np.int64), np.cumsum(train.sizes())])
     sizes = np.diff(train.puzzle_indices)

@@ -29,7 +29,7 @@ _SYMMETRIES: dict[Family, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral
 
 
 class Manifest(Settings):
-    """Identity, shape and provenance of a dataset."""
+    """Hold identity, shape and provenance of a dataset."""
 
     format: int = FORMAT
     builder_version: int

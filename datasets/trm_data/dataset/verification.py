@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
-    """Examples whose cells, shapes and indices are in range; only these are given to compiled code."""
+    """Hold examples whose cells, shapes and indices are in range; only these are passed to compiled code."""
 
     manifest: Manifest
     names: list[str]
@@ -45,7 +45,7 @@ class _Examples:
 
 
 def verify(dataset: Dataset | Path, progress: Progress = lambda *_: None) -> list[str]:
-    """Return what is wrong with a dataset or the folder of one, one line each; an empty list if nothing is.
+    """Return the errors of a dataset or the folder of one, one line each; an empty list if there are none.
 
     Checks the hash of every file, the counts of the manifest, the ranges of all values, then, of the examples that are
     in range, the puzzles of the family (Sudoku: valid and with one solution; mazes: labels shortest; ARC: frames) and
@@ -132,7 +132,7 @@ def _across_splits(examples: _Examples, names: list[bytes]) -> Iterator[str]:
 
 
 def _sudoku_leaks(examples: _Examples) -> Iterator[str]:
-    """Only puzzles with equal invariants can be equivalent; of these the canonical forms decide."""
+    """Yield equivalent puzzles of different splits. Canonical forms are compared only if the invariants are equal."""
     shape = sudoku.shape(examples.side)[:3]
     puzzles, solutions = examples.inputs - np.uint8(1), examples.labels - np.uint8(1)
     invariants = sudoku_forms.invariants(puzzles, *shape)
@@ -150,7 +150,8 @@ def _maze_leaks(examples: _Examples) -> Iterator[str]:
 
 
 def _arc_leaks(examples: _Examples) -> Iterator[str]:
-    """Training pairs that equal a test pair, but for those that a published benchmark has or that were allowed."""
+    """Yield training pairs that equal a test pair, except those of a published benchmark and those that were
+    allowed."""
     facts = examples.manifest.facts
     published = frozenset().union(*(benchmark.published_overlaps for benchmark in CATALOGUE.values()))
     known = (published & set(facts.get("published_overlaps", {}))) | set(facts.get("allowed_overlaps", []))

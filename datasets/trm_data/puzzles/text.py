@@ -1,4 +1,4 @@
-"""Puzzles as people write them: Sudoku as digits and dots, mazes as `# SG`, ARC tasks as JSON. C cells, encoded."""
+"""Read and write puzzles as text: Sudoku as digits and dots, mazes as `# SG`, ARC tasks as JSON. C cells, encoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trm_data.puzzles.arc import as_grid, crop, frame
 
 
 class Question(NamedTuple):
-    """A grid to answer."""
+    """Hold a grid to answer."""
 
     cells: Bytes
     """(C)"""
@@ -24,7 +24,7 @@ class Question(NamedTuple):
 
 
 def family_of(vocab_size: int, side: int) -> Family:
-    """Return the kind of puzzle that a model of so many symbols and cells per row reads."""
+    """Return the kind of puzzle that a model with this number of symbols and cells per row reads."""
     if (vocab_size, side) == (12, 30):
         return "arc"
     return "sudoku" if vocab_size == side + 2 else "maze"
@@ -121,7 +121,8 @@ def _no_task(error: Exception) -> DataError:
 
 
 def write_rows(cells: Bytes, family: Family, side: int) -> list[str]:
-    """A grid, a text per row: Sudoku digits with `.` for blanks, mazes as they are read, ARC colours as digits."""
+    """Return a grid, one text per row: Sudoku digits with `.` for blanks, mazes as they are read, ARC colours as
+    digits."""
     if family == "arc":
         return ["".join(str(colour) for colour in row) for row in crop(cells).tolist()]
     letters = "?" + (maze.CHARACTERS if family == "maze" else ".123456789")

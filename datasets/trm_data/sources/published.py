@@ -1,4 +1,4 @@
-"""Benchmarks published as `train.csv` and `test.csv`: which of their rows a request takes."""
+"""Select the rows of benchmarks published as `train.csv` and `test.csv` that a request uses."""
 
 from __future__ import annotations
 

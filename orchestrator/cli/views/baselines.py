@@ -1,4 +1,4 @@
-"""Show what `trm baselines update` found."""
+"""Show the result of `trm baselines update`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 20
 
 
 def show_update(update: Update, written_to: str, as_json: bool) -> None:
-    """Print new, changed and removed rows; `written_to` is empty where nothing was written."""
+    """Print new, changed and removed rows; `written_to` is empty if nothing was written."""
     if as_json:
         changed = [{"before": before.plain(), "after": after.plain()} for before, after in update.changed]
         rows = {"new": [row.plain() for row in update.new], "gone": [row.plain() for row in update.gone]}

@@ -1,4 +1,4 @@
-"""Store every reply, and every request that may have cost money without one.
+"""Store every reply, and every unanswered request that may have cost money.
 
 asked/000012-1-03.json     try 3 of attempt 1 at item 12: the most that it can cost, written before it is sent
 answers/000012-1.json      the reply, written whole; its `asked` file is then deleted
@@ -15,7 +15,7 @@ from trm_data.settings import Settings
 
 
 class Answer(Settings):
-    """A stored reply."""
+    """Hold a stored reply."""
 
     item: int
     attempt: int
@@ -52,7 +52,7 @@ class Answer(Settings):
 
 
 class Answers:
-    """The answers of one measurement. Items are written by one thread each."""
+    """Manage the answers of one measurement. Each item is written by one thread."""
 
     def __init__(self, folder: Storage) -> None:
         self._folder = folder
@@ -69,17 +69,17 @@ class Answers:
 
     @property
     def spent_usd(self) -> float:
-        """Cost of all stored answers."""
+        """Return the cost of all stored answers in US dollars."""
         return sum(answer.usd for answer in self._answers.values())
 
     @property
     def lost_usd(self) -> float:
-        """Upper bound of the cost of requests without an answer."""
+        """Return an upper bound of the cost of requests without an answer, in US dollars."""
         return sum(self._open.values())
 
     @property
     def lost(self) -> int:
-        """Number of requests without an answer."""
+        """Return the number of requests without an answer."""
         return len(self._open)
 
     def get(self, item: int, attempt: int) -> Answer | None:
@@ -87,7 +87,7 @@ class Answers:
         return self._answers.get((item, attempt))
 
     def record_attempt(self, item: int, attempt: int, usd_at_most: float) -> str:
-        """Record that a request is about to be sent; return its name."""
+        """Record that a request is about to be sent; return the name of that record."""
         prefix = f"{item:06d}-{attempt}-"
         tried = [int(name.removeprefix(prefix)) for name in list(self._open) if name.startswith(prefix)]
         name = f"{prefix}{max(tried, default=0) + 1:02d}"

@@ -22,12 +22,12 @@ _MESSAGE_LENGTH = 200
 
 
 class EndpointError(UserError):
-    """An endpoint that retries cannot help: a wrong address, a refused key, an unknown model."""
+    """Raised for an endpoint error that retries cannot fix: a wrong address, a refused key, an unknown model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completed response."""
+    """Hold a completed response."""
 
     text: str
     finish: str
@@ -42,7 +42,7 @@ class Reply:
 
 
 class RetryableError(Exception):
-    """A request without a reply that may succeed when it is repeated."""
+    """Raised for a request without a reply that may succeed when it is repeated."""
 
     def __init__(self, reason: str, kind: Literal["busy", "lost", "garbage", "unreachable"], wait_s: float = 0.0):
         super().__init__(reason)
@@ -54,13 +54,13 @@ class RetryableError(Exception):
 
     @property
     def may_have_cost(self) -> bool:
-        """Whether the model may have written an answer that was lost."""
+        """Return whether the model may have generated an answer that was lost."""
         return self.kind in ("lost", "garbage")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Parameters of a request other than the question."""
+    """Hold the parameters of a request other than the question."""
 
     model: str
     max_tokens: int
@@ -69,7 +69,7 @@ class Request:
 
 
 class Endpoint:
-    """A chat endpoint. Safe to use from several threads."""
+    """Send questions to a chat endpoint. Thread-safe."""
 
     def __init__(self, url: str, request: Request, *, key: str | None, timeout_s: float) -> None:
         self.url = url
@@ -83,7 +83,7 @@ class Endpoint:
         )
 
     def close(self) -> None:
-        """Close every connection, open requests included."""
+        """Close every connection, including those of open requests."""
         self._client.close()
 
     def ask(self, question: str) -> Reply:

@@ -27,7 +27,7 @@ _SETS: dict[str, tuple[str, str, int | None]] = {
 
 
 class Update(NamedTuple):
-    """Differences between an export and the known rows."""
+    """Hold the differences between an export and the known rows."""
 
     new: list[Baseline]
     changed: list[tuple[Baseline, Baseline]]
@@ -40,7 +40,7 @@ class Update(NamedTuple):
 
     @property
     def rows(self) -> list[Baseline]:
-        """New and changed rows."""
+        """Return new and changed rows."""
         return [*self.new, *(newer for _, newer in self.changed)]
 
 

@@ -15,7 +15,7 @@ from orchestrator.results.baselines import AS_PRINTED, Baseline, Protocol
 
 
 class Benchmark(NamedTuple):
-    """A published test set, and what results on it customarily use."""
+    """Describe a published test set, and what results on it customarily use."""
 
     title: str
     test_split: str
@@ -60,7 +60,7 @@ _UNTRAINED = ("llm", "human")
 
 
 class TableKey(NamedTuple):
-    """What rows must share to be ranked together."""
+    """Hold what rows must share to be ranked together."""
 
     benchmark: str
     split: str
@@ -125,7 +125,7 @@ def measured_key(benchmark: str, fingerprint: str, metric: str, puzzles: int, pu
 
 
 def _compute_class(passes: int | None, votes: int | None, samples: int | None, custom: tuple[int, int]) -> str:
-    """Name what exceeds the custom (supervision steps, votes), and what is not stated."""
+    """Describe what exceeds the custom (supervision steps, votes), and what is not stated."""
     if passes is None and samples is None:
         return "test-time compute not stated"
     parts = []
