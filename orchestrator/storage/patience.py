@@ -38,7 +38,7 @@ def retry_transient(
         StorageError: the last error of `call`.
     """
     deadline = clock() + patience_s
-    longest = FIRST_PAUSE_S
+    longest, is_reported = FIRST_PAUSE_S, False
     while True:
         try:
             return call()
@@ -47,6 +47,9 @@ def retry_transient(
             if left <= 0:
                 raise
             pause = min(random.uniform(0, longest), left)
-            logger.warning("%s; tried again in %.1f s", error, pause)
+            # One line an outage, and none for an address that never answered: its error follows at once.
+            level = logging.INFO if is_reported or patience_s <= FIRST_CONTACT_S else logging.WARNING
+            logger.log(level, "%s; tried again for up to %.0f s", error, left)
+            is_reported = True
             sleep(pause)
             longest = min(2 * longest, LONGEST_PAUSE_S)

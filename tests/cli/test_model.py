@@ -278,6 +278,7 @@ def test_arc_checkpoint_is_scored_by_votes_and_writes_its_submission(
     settings = {
         "data.source": tmp_path,
         "data.num_validation": 0,
+        "data.allow_overlaps": '["all"]',
         "data.num_augmentations": 2,
         "model.hidden_size": 16,
         "model.num_heads": 1,

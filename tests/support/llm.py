@@ -77,7 +77,7 @@ def arc_dataset(folder: Path, tasks: dict[str, Any]) -> Dataset:
         (source / subset).mkdir(parents=True)
         for name, task in found.items():
             (source / subset / f"{name}.json").write_text(json.dumps(task))
-    request = DataRequest(benchmark="arc-agi-1", source=str(source), num_validation=0)
+    request = DataRequest(benchmark="arc-agi-1", source=str(source), num_validation=0, allow_overlaps=("all",))
     return build(request, folder / "datasets")
 
 

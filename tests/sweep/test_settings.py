@@ -65,7 +65,7 @@ def test_a_list_is_one_value_of_set(assignment: str, value: Any) -> None:
 def test_lists_can_be_compared_and_survive_as_data() -> None:
     options = {"seeds": 1, "trials": None, "max_steps": 3, "name": None, "gpu": None, "cpus": None, "settings": None}
     vary = ["optimizer.betas=[0.9,0.95],[0.9,0.99]", "T=1,2"]
-    sweep = make_sweep(None, recipe="sudoku-mini", vary=vary, **options)  # type: ignore[arg-type]
+    sweep = make_sweep(None, "runs", recipe="sudoku-mini", vary=vary, **options)  # type: ignore[arg-type]
     betas = [trial.config.optimizer.betas for trial in study_trials(sweep, fingerprint)]
     assert betas == [(0.9, 0.95)] * 2 + [(0.9, 0.99)] * 2
     assert next(study_trials(sweep, fingerprint)).family == "betas=[0.9,0.95] T=1"

@@ -21,6 +21,7 @@ from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.support.sweeps import study
 from tests.support.tracking import contents, finished, record, write_record
+from trm_data.files import machine_id
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -205,7 +206,8 @@ class TestBadInput:
         options = ["depth", "--storage", storage.url]
         call(capsys, "sync", *options)
         (folder,) = (Path(storage.url) / "sweeps/depth/tracking").iterdir()
-        holder = {"host": socket.gethostname(), "pid": os.getppid(), "started_s": 0, "beat_s": time.time()}
+        machine = {"machine": machine_id(), "process_start": 0}
+        holder = {"host": socket.gethostname(), "pid": os.getppid(), **machine, "started_s": 0, "beat_s": time.time()}
         (folder / "lock.json").write_text(json.dumps(holder))
         monkeypatch.setattr(track, "WAIT_S", 0)
         code, _, err = call(capsys, "sync", *options)

@@ -271,7 +271,7 @@ def test_real_sweep_needs_the_file_only_when_it_is_read(tmp_path: Path, capsys: 
     assert done.returncode == 0, done.stdout + done.stderr
     records = sweep_records(storage, "own")
     assert [record.status for record in records] == 2 * [Status.FINISHED]
-    scored = [record.result["metrics"] for record in records if record.result]
+    scored = [record.result.metrics for record in records if record.result]
     assert scored[0] != scored[1], "the two cells are different models"
     [kept] = storage.glob("sweeps/own/trials/*/recursion.py")
     assert kept.read_text() == copy.read_text()
