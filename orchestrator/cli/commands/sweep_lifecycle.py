@@ -80,7 +80,8 @@ def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOpt
         out.print(f"no trial of {name} has failed. A stopped one runs on if it is named")
         return
     resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
-    out.print(line(f"{len(chosen)} trials will run again. Run them: ", resume), soft_wrap=True)
+    noun = "trial" if len(chosen) == 1 else "trials"
+    out.print(line(f"{len(chosen)} {noun} will run again: ", resume), soft_wrap=True)
 
 
 def watch(name: NameArgument, storage: StorageOption = "runs") -> None:
