@@ -25,7 +25,8 @@ from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import read_sweep, read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
-from orchestrator.resources.devices import require_local_cpus
+from orchestrator.resources.devices import require_local_cpus, require_local_gpus
+from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
@@ -77,9 +78,13 @@ def run_sweep(
     _require_trust(sweep, known)
     require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
-        check_cluster(options.address)
-    elif recorded is None and cluster is None:
-        require_local_cpus(sweep)
+        labels = [node.gpu_type for node in check_cluster(options.address).nodes]
+        if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
+            events.call("on_message", hint)
+    elif cluster is None:
+        require_local_gpus(sweep)
+        if recorded is None:
+            require_local_cpus(sweep)
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
