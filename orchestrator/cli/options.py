@@ -25,7 +25,7 @@ INPUT_FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "readable": Tru
 INPUT_FOLDER: dict[str, Any] = {"exists": True, "file_okay": False, "readable": True}
 OUTPUT_FILE: dict[str, Any] = {"dir_okay": False, "writable": True}
 OUTPUT_FOLDER: dict[str, Any] = {"file_okay": False, "writable": True}
-"""What a path has to be: a wrong one is a usage error before anything is read or trained."""
+"""Requirements of a path argument: a wrong one is a usage error before anything is read or trained."""
 _BASELINES_HELP = "CSV file with result rows of your own; <storage>/baselines if left out."
 BaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **INPUT_FILE)]
 NewBaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **OUTPUT_FILE)]
@@ -66,7 +66,7 @@ CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU c
 
 
 def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
-    """Parse `["T=1,2", "n=2"]` to `{"T": [1, 2], "n": [2]}`. Raises ConfigError or SweepError for what is neither."""
+    """Parse `["T=1,2", "n=2"]` to `{"T": [1, 2], "n": [2]}`. Raises ConfigError or SweepError for an invalid text."""
     found = {
         name: [absolute_path(name, value, Path.cwd()) for value in values]
         for name, values in parse_assignments(texts, option).items()
@@ -82,7 +82,7 @@ def trust_recursions(files: list[Path] | None) -> None:
 
 
 def single_values(texts: list[str] | None) -> dict[str, Setting]:
-    """Parse `["lr=1e-3"]` to `{"lr": 0.001}`. Raises SweepError where a setting has several values."""
+    """Parse `["lr=1e-3"]` to `{"lr": 0.001}`. Raises SweepError if a setting has several values."""
     found = {}
     for name, values in assignments(texts, "--set").items():
         if len(values) != 1:
@@ -165,6 +165,6 @@ def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None
 
 
 def _made_name(recipe: str, values: dict[str, Any]) -> str:
-    """Return a name made of the options: the same command resumes the same sweep."""
+    """Return a name derived from the options: the same command resumes the same sweep."""
     relevant = {key: value for key, value in values.items() if key not in ("name", "resources")}
     return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"

@@ -26,10 +26,10 @@ FAILED_LAUNCHES = 20
 """Maximum failed launches per trial, e.g. on a node that is being preempted."""
 OUTAGE_S = 600.0
 """Longest outage of the storage that a driver waits for, whether its own requests fail or those of trials. It may
-exceed the lease: the next heartbeat is a conditional write, which tells whether another driver took over meanwhile."""
+exceed the lease: the next heartbeat is a conditional write, which shows whether another driver took over meanwhile."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
-"""How the errors of `is_out_of_space` read in the reason of a trial that met one on another machine."""
+"""Texts by which the errors of `is_out_of_space` are recognised in the reason of a trial on another machine."""
 _PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _Value = TypeVar("_Value")
 
@@ -46,12 +46,12 @@ class AttemptLimits:
         self._retried: Counter[str] = Counter()
 
     def may_resume(self, record: TrialRecord, lost: bool) -> bool:
-        """Return whether a trial that came back unfinished runs again. Counts the loss."""
+        """Return whether a trial that came back unfinished runs again. Count the loss."""
         trial_id = record.trial_id
         has_begun = self.has_begun(record)
         self._attempts[trial_id] = len(record.attempts)
         if record.status is Status.INTERRUPTED and has_begun and not lost and record.reason.startswith(ASKED_TO_STOP):
-            return True  # its node announced that it leaves
+            return True  # its node announced its termination
         self._lost[trial_id] += has_begun
         self._failed_launches[trial_id] += not has_begun
         return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES
@@ -61,7 +61,7 @@ class AttemptLimits:
         return len(record.attempts) > self._attempts[record.trial_id]
 
     def interrupted_by_storage(self, record: TrialRecord, reported: str) -> str:
-        """Return why the storage interrupted the newest attempt; an empty string if it did not. Counts nothing.
+        """Return why the storage interrupted the newest attempt; an empty string if it did not.
 
         Args:
             reported: what the attempt reported at its end, which it may have been unable to record.
@@ -73,7 +73,7 @@ class AttemptLimits:
         return found
 
     def may_retry(self, record: TrialRecord) -> bool:
-        """Return whether a trial that failed by itself runs again. Counts the retry."""
+        """Return whether a trial that failed by itself runs again. Count the retry."""
         if record.status is not Status.FAILED or self._retried[record.trial_id] >= self._retries:
             return False
         self._retried[record.trial_id] += 1
@@ -81,12 +81,12 @@ class AttemptLimits:
         return True
 
     def times_lost(self, trial_id: str) -> int:
-        """Return how often a trial came back because of its nodes."""
+        """Return how often a trial was lost because of its nodes."""
         return self._lost[trial_id] + self._failed_launches[trial_id]
 
 
 class StorageOutage:
-    """Pause a sweep while the storage interrupts its trials, longer each time, and tell when that has lasted too long.
+    """Pause a sweep while the storage interrupts its trials, longer each time, up to a limit.
 
     The outage is over once a trial ends otherwise, or has saved a newer checkpoint between two interruptions.
     """
@@ -106,7 +106,7 @@ class StorageOutage:
         return self._clock() < self._paused_until_s
 
     def interrupted(self, record: TrialRecord) -> float:
-        """Take in that the storage interrupted a trial. Returns for how many seconds nothing starts from now on.
+        """Process an interruption by the storage. Return for how many seconds no trial starts from now on.
 
         Raises:
             StorageError: the outage has lasted too long.
@@ -128,15 +128,15 @@ class StorageOutage:
         return self._paused_until_s - now_s
 
     def over(self) -> None:
-        """Take in that the storage works again."""
+        """Reset: the storage works again."""
         self._since_s = None
         self._pause_s = FIRST_PAUSE_S
 
 
 class FailureStreak:
-    """Count trials that fail one after the other with the same reason.
+    """Count trials that fail in succession with the same reason.
 
-    Only failures by an error count: a trial that diverges or runs out of memory tells about its own configuration.
+    Only failures by an error count: divergence and lack of memory depend on the trial's own configuration.
     """
 
     def __init__(self, sweep: Sweep, limit: int | None, num_explored: int) -> None:
@@ -144,11 +144,11 @@ class FailureStreak:
         self._reason = ""
         self._count = 0
         self._num_explored = num_explored
-        # The first configurations of a search are drawn at random: that all of them fail says little about the rest.
+        # The first configurations of a search are drawn at random: if all of them fail, the rest may still succeed.
         self._num_startup = max(4, min(10, (sweep.trials or 0) // 3)) if sweep.kind == "search" else 0
 
     def add(self, record: TrialRecord) -> str:
-        """Take in the end of a trial. Returns why the sweep must stop, or an empty string."""
+        """Process the end of a trial. Return why the sweep must stop, or an empty string."""
         self._num_explored += record.stage == "explore"
         if record.status is not Status.FAILED:
             self._count = 0
@@ -163,7 +163,7 @@ class FailureStreak:
 
 
 def _without_numbers(reason: str) -> str:
-    """Return a reason without addresses, sizes and steps, in which equal failures differ."""
+    """Return a reason without addresses, sizes and steps, which differ between equal failures."""
     return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", reason)
 
 
@@ -188,7 +188,7 @@ def persist(
     limit_s: float = OUTAGE_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> _Value:
-    """Call something that uses the storage, again and again while the storage is away.
+    """Retry an action that uses the storage while the storage is unavailable.
 
     Raises:
         StorageError: the disk is full, access is denied, the outage lasts too long, or `give_up` is set.
@@ -200,7 +200,7 @@ def persist(
         except StorageError as error:
             if is_out_of_space(error) or _is_permanent(error) or clock() > until_s or give_up.is_set():
                 raise
-            logger.warning("storage is away, next try in %.0f s: %s", pause_s, error)
+            logger.warning("storage is unavailable, next try in %.0f s: %s", pause_s, error)
         give_up.wait(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

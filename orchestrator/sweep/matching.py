@@ -19,7 +19,7 @@ Axis = Literal["steps", "puzzles", "flops"]
 
 
 def shape_of(config: TrialConfig) -> dict[str, int]:
-    """Return `seq_len` and `vocab_size` of the configuration's benchmark, as the cost functions take them."""
+    """Return `seq_len` and `vocab_size` of the configuration's benchmark, for the cost functions."""
     from trm_data.benchmarks import resolve_benchmark  # loads pyarrow, which reading a sweep does not need
     from trm_data.dataset.schema import vocab_size
 
@@ -28,7 +28,7 @@ def shape_of(config: TrialConfig) -> dict[str, int]:
 
 
 def training_flops(config: TrialConfig, steps: int | None = None) -> float:
-    """Compute the FLOPs of training, forward and backward, in `steps` (default: all) steps of a run."""
+    """Compute the FLOPs of training, forward and backward, for `steps` steps (default: all) of a run."""
     from trm_model import cost
 
     train, shape = config.train, shape_of(config)

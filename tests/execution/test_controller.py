@@ -151,7 +151,7 @@ class TestStorage:
     ) -> None:
         reason = "StorageError: cannot write /x: No space left on device"
         outcome, tune = run(storage, study(), lambda *_: f"{end} {reason}", max_concurrent=1)
-        assert outcome.status is SweepStatus.STOPPED and "full disk" in outcome.reason
+        assert outcome.status is SweepStatus.STOPPED and "ran out of space" in outcome.reason
         assert len(tune.order) == 1
 
     def test_trials_that_their_storage_interrupts_are_never_lost_and_finish_once_it_works(

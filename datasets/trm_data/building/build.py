@@ -1,4 +1,4 @@
-"""Build once, find again. A dataset's folder is named by its fingerprint and appears whole, in one rename, or never."""
+"""Build each dataset once. Its folder is named by its fingerprint and appears complete, in one rename, or never."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trm_data.sources import arc, files, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
+"""Called with (stage, done, total)."""
 _AUGMENTATION: dict[str, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 _KNOWN = (
     "train.csv",
@@ -40,7 +40,7 @@ _KNOWN = (
         for part in ("challenges", "solutions")
     ),
 )
-"""What to look for under a web address, which cannot be listed."""
+"""Files to look for under a web address, which cannot be listed."""
 _ABANDONED_S = 24 * 3600.0  # a build that old was killed: none takes a day
 
 
@@ -49,7 +49,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
-    """Return what stands for the content of the sources in the fingerprint."""
+    """Return what represents the content of the sources in the fingerprint."""
     given = [files.digest(parse_address(text), _KNOWN) for text in (request.source, request.extra_training) if text]
     if request.source is not None:
         return given
@@ -57,7 +57,7 @@ def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
 
 
 def _name(request: DataRequest, benchmark: Benchmark) -> str:
-    """Return the identity under which results are ranked: a list of one's own puzzles is a benchmark of its own."""
+    """Return the identity under which results are ranked: a user's own list of puzzles is its own benchmark."""
     if request.source is not None:
         address = parse_address(request.source)
         is_list = benchmark.family == "sudoku" and files.exists(address)
@@ -69,14 +69,15 @@ def _name(request: DataRequest, benchmark: Benchmark) -> str:
 
 
 def _ranked_name(puzzles: Puzzles, request: DataRequest, benchmark: Benchmark) -> str:
-    """`_name`, unless the source's test split is not the published one, where that is known by its content."""
+    """Return `_name`, unless the source's test split is known by its content to differ from the published one."""
     if request.source is None or not benchmark.test_digests or puzzles.digest_of("test") in benchmark.test_digests:
         return _name(request, benchmark)
     return f"{benchmark.name}-{parse_address(request.source).stem.lower()}"
 
 
 def fingerprint(request: DataRequest) -> str:
-    """sha256 of what decides a dataset's bytes: the completed request, the source's content, the builder version.
+    """Return sha256 of what determines a dataset's bytes: the completed request, the source's content, the builder
+    version.
 
     Raises:
         ConfigError, DataError: the request or its source cannot be used.
@@ -97,7 +98,7 @@ def _folder(request: DataRequest, root: Path) -> Path:
 
 
 def find(request: DataRequest, root: Path) -> Path | None:
-    """Return where `build` would find this dataset, or None if it is not built."""
+    """Return where `build` would find this dataset, or None if it has not been built."""
     folder = _folder(request, root)
     return folder if (folder / MANIFEST).is_file() else None
 
@@ -106,7 +107,7 @@ def open_dataset(path: Path) -> Dataset:
     """Map a built dataset into memory.
 
     Raises:
-        DataError: the folder is no dataset, is damaged or changed, or was made by a newer version.
+        DataError: the folder is not a dataset, is damaged or changed, or was made by a newer version.
     """
     return Dataset(Path(path))
 
@@ -127,7 +128,7 @@ def build(request: DataRequest, root: Path, progress: Progress | None = None) ->
 
 
 def import_official(folder: Path, root: Path, progress: Progress | None = None) -> Dataset:
-    """Return the dataset of a folder that an official builder wrote; found again like any other.
+    """Return the dataset of a folder that an official builder wrote, importing it on the first call.
 
     Raises:
         DataError: no official dataset, damaged, or rows that no augmentation makes.
@@ -156,7 +157,8 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
 
 
 def public_request(request: DataRequest) -> DataRequest:
-    """Return the request that a manifest holds: complete, without the queries of addresses, which may hold credentials.
+    """Return the request that a manifest holds: complete, without the queries of addresses, which may contain
+    credentials.
 
     Raises:
         ConfigError: an unknown benchmark, or a setting that has no meaning for this one.
@@ -195,7 +197,7 @@ def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> 
 
 
 def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
-    """Write aside, then rename. Of two builders at once the second finds the first one's folder and drops its own."""
+    """Write to a temporary folder, then rename. Of two concurrent builders the second uses the first one's folder."""
     _sweep(folder.parent)
     aside = folder.parent / f".building-{os.getpid()}-{secrets.token_hex(4)}"
     try:
@@ -221,7 +223,7 @@ def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what killed builds left aside."""
+    """Remove the temporary files of killed builds."""
     for aside in root.glob(".building-*"):
         if time.time() - aside.stat().st_mtime > _ABANDONED_S:
             shutil.rmtree(aside, ignore_errors=True)
