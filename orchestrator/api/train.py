@@ -18,7 +18,7 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
 from orchestrator.sweep.trials import PlannedTrial, trial_id
@@ -75,12 +75,18 @@ def train(
         family = config.recipe or "train"
         trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
         write_head(folder, config, head_of(trial, dataset))
+        record = read_trial(store, SINGLE_RUNS, identity)
         report: TrialReport | None = None
         if not folder.exists("result.json"):  # a finished run is not repeated
             with Lease(folder, f"{SINGLE_RUNS}/{identity}"):
                 job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
                 report = run_job(job, config.train.max_steps, events)
-    record = read_trial(store, SINGLE_RUNS, identity)
+    try:
+        record = read_trial(store, SINGLE_RUNS, identity)
+    except StorageError:
+        if report is None or report.status != Status.INTERRUPTED:
+            raise
+        # The storage that interrupted the attempt is still away: the report says so, the record is the one from before.
     location = f"{store.url}/sweeps/{SINGLE_RUNS}/trials/{identity}"
     if report is None:
         return TrainOutcome(record, record.status, record.step, record.reason, location)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -17,7 +17,14 @@ from typing import Any, Protocol
 from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import Allocator
 from orchestrator.execution.budget import BudgetTracker
-from orchestrator.execution.failures import AttemptLimits, FailureStreak, persist, says_out_of_space
+from orchestrator.execution.failures import (
+    AttemptLimits,
+    FailureStreak,
+    StorageOutage,
+    describe_damaged,
+    persist,
+    says_out_of_space,
+)
 from orchestrator.execution.options import RunOptions, SweepSnapshot, SweepStatus
 from orchestrator.execution.scheduler import Placement, Start, TrialScheduler
 from orchestrator.execution.snapshots import Snapshots, progress_of
@@ -27,6 +34,7 @@ from orchestrator.records.index import trial_folder
 from orchestrator.records.progress import FAILED, SweepProgress
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
+from orchestrator.records.stored import Damaged, DamagedRecordError
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.search.planner import Planner, rung_of
 from orchestrator.storage import Storage
@@ -77,6 +85,7 @@ class Controller:
         options: RunOptions,
         costs: RuntimeModel,
         events: Events,
+        damaged: Mapping[str, Damaged],
     ) -> None:
         self.stopping = threading.Event()
         """Set once the sweep is to stop: nothing more starts, and trials write a last checkpoint."""
@@ -93,6 +102,7 @@ class Controller:
         self._scheduler = TrialScheduler(planner, allocator, placement, costs, self._budget, self._clock)
         self._exempt = {record.trial_id for record in records if record.is_exempt}
         self._limits = AttemptLimits(records, options.retries)
+        self._outage = StorageOutage()
         ended = [record for record in records if record.status.is_final]
         self._streak = FailureStreak(sweep, options.max_failures, sum(one.stage == "explore" for one in ended))
         self._curves = {record.trial_id: list(record.rows) for record in records if not record.status.is_final}
@@ -102,6 +112,7 @@ class Controller:
         self._grace_s: dict[str, float] = {}
         self._snapshots = Snapshots(planner)
         self._final = {record.trial_id: record.status in FAILED for record in ended}
+        self._damaged = dict(damaged)
         self._slots = 1
         self._has_submitted = False
         self._is_choosing = False
@@ -151,10 +162,12 @@ class Controller:
                 if classify(self._error) not in (FailureKind.STORAGE, FailureKind.MACHINE):
                     raise self._error
                 return SweepStatus.STOPPED, str(self._error)
-            if self._planner.is_done:
+            if self._planner.is_done and not self._progress().left:
                 return SweepStatus.COMPLETE, ""
             if self._stop is not None:
                 return self._stop
+            if self._planner.is_done and self._damaged:
+                return SweepStatus.STOPPED, describe_damaged(self._damaged)
             refused = self._scheduler.refused
             if refused and not self._has_submitted:
                 raise SweepError(f"the budget is too small for the next trial: {refused}", "Raise the limit")
@@ -190,7 +203,7 @@ class Controller:
     def suggest(self) -> dict[str, Any] | None:
         """Return Tune's configuration of the next trial, or None if none can start now. Its record is written first."""
         with self._stops_on_error():
-            while not self.stopping.is_set():
+            while not (self.stopping.is_set() or self._outage.is_paused):
                 with self._lock:
                     start = self._scheduler.next()
                     wants_suggestion = start is None and self._scheduler.wants_suggestion()
@@ -253,10 +266,21 @@ class Controller:
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
         """Process that a trial has released its resources: it ended, was interrupted, or its node was lost (`why`)."""
         with self._stops_on_error():
-            record = self._read(trial_id)
-            self._check_space(record)
+            try:
+                record = self._read(trial_id)
+            except DamagedRecordError as error:
+                self._exclude(trial_id, error)
+                return
+            reported = self._end_reasons.pop(trial_id, "")
+            self._check_space(record, reported)
             if record.status is Status.INTERRUPTED:
                 why = why or record.reason
+            if record.status.is_final:
+                self._outage.over()
+            elif (fault := self._limits.interrupted_by_storage(record, reported)) and not self.stopping.is_set():
+                self._pause(record, fault)
+                self._requeue(record, fault)
+                return
             if not record.status.is_final and not self.stopping.is_set():
                 if self._limits.may_resume(record, lost):
                     self._requeue(record, f"lost: {why or 'no reason'}" if lost else why or "it was interrupted")
@@ -295,10 +319,32 @@ class Controller:
         record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
         return replace(record, rows=self._curves.get(trial_id, []))
 
-    def _check_space(self, record: TrialRecord) -> None:
-        reasons = [self._end_reasons.pop(record.trial_id, ""), record.reason]
-        if full := next((reason for reason in reasons if says_out_of_space(reason)), ""):
+    def _check_space(self, record: TrialRecord, reported: str) -> None:
+        recorded = record.reason if self._limits.has_begun(record) else ""  # else space may have been freed since
+        if full := next((reason for reason in (reported, recorded) if says_out_of_space(reason)), ""):
             raise StorageError(f"trial {record.trial_id} ran out of space: {full}", "Free space, then resume the sweep")
+
+    def _exclude(self, trial_id: str, error: DamagedRecordError) -> None:
+        """Let a trial run no more: what is recorded of it cannot be read. The other trials continue."""
+        with self._lock:
+            self._damaged[trial_id] = Damaged(error.file, error.reason)
+            self._reasons[trial_id] = error.what
+            self._scheduler.drop(trial_id)
+            self._planner.exclude(trial_id)
+            self._curves.pop(trial_id, None)
+            self._events.post("on_trial_end", self._snapshots.trial(trial_id, error.what), self._progress())
+        self._events.post("on_message", describe_damaged({trial_id: self._damaged[trial_id]}))
+        logger.warning("trial %s: %s", trial_id, error)
+
+    def _pause(self, record: TrialRecord, fault: str) -> None:
+        with self._lock:
+            try:
+                pause_s = self._outage.interrupted(record)
+            except StorageError as error:
+                raise StorageError(f"{error.what}, most recently {record.trial_id}: {fault}", error.remedy) from None
+        text = f"the storage interrupted trial {record.trial_id}, nothing starts for {pause_s:.0f} s: {fault}"
+        logger.warning(text)
+        self._events.post("on_message", text)
 
     def _requeue(self, record: TrialRecord, reason: str) -> None:
         with self._lock:

@@ -8,14 +8,15 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from orchestrator.records.failures import is_out_of_space
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.stored import Damaged
 from orchestrator.storage.base import StorageError
 from orchestrator.sweep.definition import Sweep
-from orchestrator.worker.job import ASKED_TO_STOP
+from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +25,8 @@ LOST_NODES = 5
 FAILED_LAUNCHES = 20
 """Maximum failed launches per trial, e.g. on a node that is being preempted."""
 OUTAGE_S = 600.0
-"""Longest outage of the storage that a driver waits for. It may exceed the lease: the next heartbeat is a conditional
-write, which shows whether another driver took over meanwhile."""
+"""Longest outage of the storage that a driver waits for, whether its own requests fail or those of trials. It may
+exceed the lease: the next heartbeat is a conditional write, which shows whether another driver took over meanwhile."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
 """Texts by which the errors of `is_out_of_space` are recognised in the reason of a trial on another machine."""
@@ -47,13 +48,29 @@ class AttemptLimits:
     def may_resume(self, record: TrialRecord, lost: bool) -> bool:
         """Return whether a trial that came back unfinished runs again. Count the loss."""
         trial_id = record.trial_id
-        has_begun = len(record.attempts) > self._attempts[trial_id]
+        has_begun = self.has_begun(record)
         self._attempts[trial_id] = len(record.attempts)
         if record.status is Status.INTERRUPTED and has_begun and not lost and record.reason.startswith(ASKED_TO_STOP):
-            return True  # its node announced its termination; other interruptions, e.g. by the storage, count as losses
+            return True  # its node announced its termination
         self._lost[trial_id] += has_begun
         self._failed_launches[trial_id] += not has_begun
         return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES
+
+    def has_begun(self, record: TrialRecord) -> bool:
+        """Return whether the newest attempt of a trial is recorded; else the record ends with an earlier one."""
+        return len(record.attempts) > self._attempts[record.trial_id]
+
+    def interrupted_by_storage(self, record: TrialRecord, reported: str) -> str:
+        """Return why the storage interrupted the newest attempt; an empty string if it did not.
+
+        Args:
+            reported: what the attempt reported at its end, which it may have been unable to record.
+        """
+        recorded = record.reason if record.status is Status.INTERRUPTED and self.has_begun(record) else ""
+        found = next((reason for reason in (reported, recorded) if reason.startswith(STORAGE_FAILURE)), "")
+        if found:
+            self._attempts[record.trial_id] = len(record.attempts)
+        return found
 
     def may_retry(self, record: TrialRecord) -> bool:
         """Return whether a trial that failed by itself runs again. Count the retry."""
@@ -66,6 +83,54 @@ class AttemptLimits:
     def times_lost(self, trial_id: str) -> int:
         """Return how often a trial was lost because of its nodes."""
         return self._lost[trial_id] + self._failed_launches[trial_id]
+
+
+class StorageOutage:
+    """Pause a sweep while the storage interrupts its trials, longer each time, up to a limit.
+
+    The outage is over once a trial ends otherwise, or has saved a newer checkpoint between two interruptions.
+    """
+
+    def __init__(self, limit_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit_s = OUTAGE_S if limit_s is None else limit_s
+        self._clock = clock
+        self._from_steps: dict[str, int] = {}
+        """Step at which the newest interrupted attempt of each trial began: that of its checkpoint."""
+        self._since_s: float | None = None
+        self._paused_until_s = clock()
+        self._pause_s = FIRST_PAUSE_S
+
+    @property
+    def is_paused(self) -> bool:
+        """Return whether no trial is to start yet."""
+        return self._clock() < self._paused_until_s
+
+    def interrupted(self, record: TrialRecord) -> float:
+        """Process an interruption by the storage. Return for how many seconds no trial starts from now on.
+
+        Raises:
+            StorageError: the outage has lasted too long.
+        """
+        now_s, from_step = self._clock(), record.attempts[-1].start.from_step if record.attempts else 0
+        if from_step > self._from_steps.get(record.trial_id, from_step):
+            self.over()
+        self._from_steps[record.trial_id] = from_step
+        if self._since_s is None:
+            self._since_s = now_s
+        if now_s - self._since_s > self._limit_s:
+            raise StorageError(
+                f"the storage has interrupted trials for {(now_s - self._since_s) / 60:.0f} min",
+                "Once it works, run the same command again to continue",
+            )
+        if not self.is_paused:  # one fault interrupts all running trials, and counts once
+            self._paused_until_s = now_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        return self._paused_until_s - now_s
+
+    def over(self) -> None:
+        """Reset: the storage works again."""
+        self._since_s = None
+        self._pause_s = FIRST_PAUSE_S
 
 
 class FailureStreak:
@@ -105,6 +170,16 @@ def _without_numbers(reason: str) -> str:
 def says_out_of_space(reason: str) -> bool:
     """Return whether the reason of a trial's end is a full disk."""
     return any(text in reason for text in NO_SPACE)
+
+
+def describe_damaged(damaged: Mapping[str, Damaged]) -> str:
+    """Return one line that names the trials which do not run because of their records, and the files."""
+    trials = f"trial {next(iter(damaged))} does" if len(damaged) == 1 else f"{len(damaged)} trials do"
+    files = "; ".join(map(str, list(damaged.values())[:3])) + f"; and {len(damaged) - 3} more" * (len(damaged) > 3)
+    record = "its record is damaged" if len(damaged) == 1 else "their records are damaged"
+    return (
+        f"{trials} not run, {record} or from a newer version (restore the file or delete the trial's folder): {files}"
+    )
 
 
 def persist(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import Allocator
@@ -13,6 +13,7 @@ from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.controller import CANARY_STEPS, Controller
 from orchestrator.execution.driver import Cluster, ClusterPlacement, Driver, Executor, count_slots, fit_with_tune
 from orchestrator.execution.driver_log import driver_log
+from orchestrator.execution.failures import describe_damaged
 from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.ray_cluster import RayCluster, check_cluster
 from orchestrator.execution.snapshots import Snapshots, progress_of
@@ -21,9 +22,11 @@ from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
 from orchestrator.records.finished_index import indexed
 from orchestrator.records.index import find_definition, sweep_folder
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import read_sweep, read_trials
 from orchestrator.records.schema import TrialRecord
-from orchestrator.resources.devices import require_local_cpus
+from orchestrator.records.stored import Damaged
+from orchestrator.resources.devices import require_local_cpus, require_local_gpus
+from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
@@ -75,34 +78,49 @@ def run_sweep(
     _require_trust(sweep, known)
     require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
-        check_cluster(options.address)
-    elif recorded is None and cluster is None:
-        require_local_cpus(sweep)
+        labels = [node.gpu_type for node in check_cluster(options.address).nodes]
+        if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
+            events.call("on_message", hint)
+    elif cluster is None:
+        require_local_gpus(sweep)
+        if recorded is None:
+            require_local_cpus(sweep)
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
         library.get(sweep.base.data.request())
-        records = read_trials(storage, sweep.name)
+        records, damaged = _read(storage, sweep)
         earlier = warm_start(sweep, storage, library.fingerprint)
-        planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
+        planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)
+        if damaged:
+            events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
+            if progress_of(planner).left:
+                return _outcome(events, planner, records, SweepStatus.STOPPED, describe_damaged(damaged))
             return _outcome(events, planner, records, SweepStatus.COMPLETE)
         if lease.took_over:
             time.sleep(TAKE_OVER_S)
         cluster = cluster or RayCluster(options.address)
-        status, reason = _drive(planner, records, storage, library, lease, options, events, cluster, execute)
+        status, reason = _drive(planner, records, damaged, storage, library, lease, options, events, cluster, execute)
         if status is not SweepStatus.COMPLETE:
             try:  # trials may have written their end after Tune released them
-                records = read_trials(storage, sweep.name)
-                planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
+                records, damaged = _read(storage, sweep)
+                planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason)
 
 
+def _read(storage: Storage, sweep: Sweep) -> tuple[list[TrialRecord], dict[str, Damaged]]:
+    """Return the records of a sweep, and the damaged file of each trial whose record cannot be read."""
+    found = read_sweep(storage, sweep.name)
+    return found.trials, found.damaged_trials()
+
+
 def _drive(
     planner: Planner,
     records: Sequence[TrialRecord],
+    damaged: Mapping[str, Damaged],
     storage: Storage,
     library: Library,
     lease: Lease,
@@ -133,6 +151,7 @@ def _drive(
             options=options,
             costs=costs,
             events=events,
+            damaged=damaged,
         )
         slots = count_slots(sweep, options, cluster)
         driver = Driver(controller, cluster, sweep_folder(storage, sweep.name), lease, events, execute)

@@ -113,6 +113,12 @@ class TrialScheduler:
         self._planner.set_waiting(trial_id)
         self._waiting.appendleft(self._planner.trials[trial_id].trial)
 
+    def drop(self, trial_id: str) -> None:
+        """Release the resources of a trial that is not to run again, and of which it is not known what it used."""
+        self._allocator.release(trial_id)
+        if self._budget:
+            self._budget.release(trial_id)
+
     def ended(self, record: TrialRecord) -> None:
         """Release the resources of a trial that has ended or was interrupted."""
         self._allocator.release(record.trial_id)

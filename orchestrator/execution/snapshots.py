@@ -47,7 +47,8 @@ def progress_of(planner: Planner) -> SweepProgress:
     """Return the progress of a sweep as its planner knows it, which is more exact than an estimate from records."""
     done = [state.status for state in planner.trials.values() if state.status.is_final]
     failed = sum(status in FAILED for status in done)
-    return SweepProgress(len(done) if planner.is_done else max(planner.total, len(done)), len(done), failed)
+    # Where nothing is left to start, what is not done was interrupted, or has a damaged record.
+    return SweepProgress(len(planner.trials) if planner.is_done else max(planner.total, len(done)), len(done), failed)
 
 
 def _is_current(known: TrialSnapshot, state: TrialState, reason: str) -> bool:

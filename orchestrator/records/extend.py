@@ -198,6 +198,6 @@ def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialReco
     if record.status not in (*AGAIN, Status.STOPPED):
         raise SweepError(
             f"trial {record.trial_id} is {record.status}",
-            "Only failed, diverged, out-of-memory and stopped ones go again",
+            "Only trials that failed, diverged, ran out of memory or were stopped early can run again",
         )
     return record

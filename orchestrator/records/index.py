@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, next to the sweeps; they are never ranked."""
-RESERVED_NAMES = frozenset({SINGLE_RUNS, "reproduced"})
-"""Names that no sweep may have: their folders hold other records."""
 
 
 def sweep_folder(storage: Storage, name: str) -> Storage:

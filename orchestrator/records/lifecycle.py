@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import RESERVED_NAMES, load_definition, sweep_folder
+from orchestrator.records.index import load_definition, sweep_folder
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import LOCK, Lease
@@ -48,11 +48,10 @@ def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, 
         tracker: called with both names at the end, to rename the sweep there.
 
     Raises:
-        SweepError: there is no such sweep, it runs, or the new name is taken or reserved.
+        SweepError: there is no such sweep, it runs, or the new name is taken.
+        ConfigError: the new name is reserved or is none.
     """
     sweep = load_definition(storage, name)
-    if new in RESERVED_NAMES:
-        raise SweepError(f"a sweep cannot be called {new!r}", "That folder holds the records of single runs")
     moved = Sweep.parse({**sweep.plain(), "name": new})
     if storage.exists(f"sweeps/{new}/{DEFINITION}"):
         raise SweepError(f"there is a sweep {new!r} already", "Choose another name, or delete that one")

@@ -41,6 +41,12 @@ class SweepRecords(NamedTuple):
     damaged: list[Damaged]
     """Files that were skipped. Rows are read when they are used: a damaged segment is added then."""
 
+    def damaged_trials(self) -> dict[str, Damaged]:
+        """Return the damaged file of every trial whose record cannot be read, by trial id."""
+        known = {record.trial_id for record in self.trials}
+        found = {each.file.rpartition("/trials/")[2].partition("/")[0]: each for each in self.damaged}
+        return {trial_id: each for trial_id, each in found.items() if trial_id not in known}
+
 
 def read_trial(storage: Storage, sweep: str, trial_id: str) -> TrialRecord:
     """Return one trial.

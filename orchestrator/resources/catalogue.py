@@ -10,6 +10,7 @@ the catalogue's own, Ray's accelerator type (`H100` means the SXM card, the one 
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -103,6 +104,16 @@ def gpu(name: str) -> Gpu:
     if found is None:
         raise CatalogueError(f"unknown GPU {name!r}", nearest(name, [known.name for known in gpus()]))
     return found
+
+
+def near_miss(name: str) -> str:
+    """Return Ray's type of the GPU of which an unknown name looks like a misspelling; empty if there is none."""
+    if _folded(name) in _by_name():
+        return ""
+    close = difflib.get_close_matches(
+        _folded(name), _by_name(), n=1, cutoff=0.8
+    )  # L40 and L40S are close, A100 and H100 are not
+    return _by_name()[close[0]].ray_type if close else ""
 
 
 def prices_for(name: str, market: Market | None = None, provider: str | None = None) -> list[Price]:

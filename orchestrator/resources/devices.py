@@ -13,7 +13,7 @@ from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.memory import measured_overhead_bytes
 from orchestrator.resources.nodes import Node
-from orchestrator.resources.placement import KNOWN_TYPES, gpu_types, gpus_of, memory_bytes
+from orchestrator.resources.placement import KNOWN_TYPES, gpu_types, gpus_of, memory_bytes, misspelled_gpus
 from orchestrator.resources.runtime import CPU, RuntimeFit, RuntimeModel
 from orchestrator.resources.usage import price_per_gpu_hour
 from orchestrator.storage import LocalStorage, Storage
@@ -58,6 +58,20 @@ def require_local_cpus(sweep: Sweep) -> None:
                 f"a trial needs {resources.cpus:g} CPUs, and this machine has {cores}",
                 "Ask for less with --cpus, or name a cluster with --address",
             )
+
+
+def require_local_gpus(sweep: Sweep) -> None:
+    """Refuse a sweep that asks for a misspelled GPU type, before anything is written or started.
+
+    Raises:
+        SweepError: names the type that is probably meant.
+    """
+    if not misspelled_gpus(sweep, ()):
+        return
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager  # takes a second; knows the label that Ray sets
+
+    if problem := misspelled_gpus(sweep, [NvidiaGPUAcceleratorManager.get_current_node_accelerator_type()]):
+        raise SweepError(problem)
 
 
 def devices_of(sweep: Sweep, storage: Storage, shared_bytes: int | None = None) -> list[Device]:

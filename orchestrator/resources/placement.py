@@ -11,7 +11,7 @@ from orchestrator.resources import catalogue
 from orchestrator.resources.catalogue import CatalogueError
 from orchestrator.resources.nodes import GPU_LABEL
 from orchestrator.resources.usage import price_per_gpu_hour
-from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.definition import Resources, Sweep
 from trm_data.errors import ConfigError
 
 KNOWN_TYPES = ("L40S", "H100")
@@ -82,6 +82,22 @@ def parse_gpu(text: str | None) -> Resources:
         raise SweepError(
             f"--gpu {text!r} is not a GPU type", "Examples: --gpu H100, --gpu 'L40S|H100', --gpu any"
         ) from None
+
+
+def misspelled_gpus(sweep: Sweep, labels: Iterable[str | None]) -> str:
+    """Return a line on GPU types that look like misspellings; empty if there are none.
+
+    Args:
+        labels: GPU types of the nodes: a label that a node has is none, whatever it is.
+    """
+    present, wanted = set(labels), [sweep.resources, *(rule.resources for rule in sweep.resource_rules)]
+    asked = {name for resources in wanted for name in gpu_types(resources.gpu_type)} - present
+    near = {name: catalogue.near_miss(name) for name in sorted(asked)}
+    return " ".join(
+        f"GPU type {name!r} is unknown, and no node has that label. Did you mean {known!r}?"
+        for name, known in near.items()
+        if known
+    )
 
 
 def _ray_label(name: str) -> str:

@@ -41,11 +41,14 @@ class Planner:
         fingerprint: Fingerprint,
         records: Iterable[TrialRecord],
         earlier: WarmStart = NO_WARM_START,
+        excluded: Iterable[str] = (),
     ) -> None:
+        """`excluded`: ids of trials that are planned, and do not run because their records are damaged."""
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
         self._found_nothing = False
         """Whether the sampler has found no further configuration."""
+        self._excluded = set(excluded)
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
         """Ended trials of the explore stage, among which the best are chosen."""
@@ -111,7 +114,7 @@ class Planner:
         if trial is None:
             self._found_nothing = True
         else:
-            self._queue.append(trial)
+            self._enqueue([trial])
             self._num_explored += 1
         self._queue_confirm()
 
@@ -159,7 +162,9 @@ class Planner:
     def _enqueue(self, trials: Iterable[PlannedTrial]) -> None:
         waiting = {trial.trial_id for trial in self._queue}
         for trial in trials:
-            if trial.trial_id not in self.trials and trial.trial_id not in waiting:
+            if trial.trial_id in self._excluded:
+                self.trials[trial.trial_id] = TrialState(trial, Status.INTERRUPTED)
+            elif trial.trial_id not in self.trials and trial.trial_id not in waiting:
                 waiting.add(trial.trial_id)
                 self._queue.append(trial)
 
@@ -180,6 +185,13 @@ class Planner:
             if other != trial_id and progress.trial.stage == "explore"
         }
         return decide(self.sweep.stopping, state.trial.config.train.max_steps, state.rungs, others)
+
+    def exclude(self, trial_id: str) -> None:
+        """Note that a trial from `next` does not run any more, because its record is damaged."""
+        self._excluded.add(trial_id)
+        self.trials[trial_id].status = Status.INTERRUPTED
+        self._running.discard(trial_id)
+        self._queue_confirm()
 
     def ended(self, record: TrialRecord) -> None:
         """Process the record of a trial that has ended or was interrupted."""

@@ -52,6 +52,7 @@ MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
 RESERVED_NAMES = {
     "train": "the records of `trm train`",
+    "reproduced": "the repetitions of `trm trial reproduce`",
     "published": "the published results that a search may start from",
 }
 """Names that no sweep may have, and what they stand for."""

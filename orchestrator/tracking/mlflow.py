@@ -133,6 +133,24 @@ class MlflowSync:
                 client.delete_run(run.run_id)
         return len(runs)
 
+    def count_runs(self, sweep_name: str) -> int:
+        """Return how many runs a sweep has, its own included. Creates no database."""
+        with self._connection.reading() as client:
+            return 0 if client is None else sum(map(len, self._find_runs(client, sweep_name).values()))
+
+    def rename(self, sweep_name: str, new_name: str) -> int:
+        """Give the runs of a sweep to its new name; return how many there were. Creates no database."""
+        if not self.count_runs(sweep_name):
+            return 0
+        with self._connection.session() as client:
+            self._known.pop(sweep_name, None)
+            runs = [(key, run) for key, runs in self._find_runs(client, sweep_name).items() for run in runs]
+            for key, run in runs:
+                if key == PARENT:
+                    client.update_run(run.run_id, name=new_name)
+                client.set_tag(run.run_id, "sweep", new_name)
+        return len(runs)
+
     def verify(
         self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None
     ) -> list[Difference]:

@@ -34,7 +34,7 @@ from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.worker import provenance
-from orchestrator.worker.job import ASKED_TO_STOP, Job, Listener, TrialReport
+from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import checkpoint_names, copy, step_of
@@ -232,7 +232,11 @@ class _Attempt:
             # Without an end in its record the trial is resumed, even if it had failed: the failure will recur.
             logger.warning("trial %s: cannot write how it ended: %s", self._job.trial_id, error)
             if status is not Status.FINISHED:
-                status, reason = Status.INTERRUPTED, reason or _storage_reason(error)
+                if not reason.startswith(STORAGE_FAILURE):
+                    reason = _storage_reason(error) + (
+                        f"; its end is not recorded: {status}, {reason}" if reason else ""
+                    )
+                status = Status.INTERRUPTED
         logger.info("trial %s: %s at step %d%s", self._job.trial_id, status, self._step, f": {reason}" * bool(reason))
         self._report("end", metrics or {}, str(status), reason)
 
@@ -315,4 +319,4 @@ def _no_space() -> OSError:
 def _storage_reason(error: Exception) -> str:
     """Return one line. The driver recognises a full disk by the text of the system error."""
     what = f"{os.strerror(errno.ENOSPC)}: " if is_out_of_space(error) else ""
-    return f"storage failure: {what}{reason_of(error)}"
+    return f"{STORAGE_FAILURE}: {what}{reason_of(error)}"

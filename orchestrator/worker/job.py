@@ -13,6 +13,8 @@ from typing import Any, Literal
 ASKED_TO_STOP = "asked to stop"
 """Start of the reason of an attempt that ended because its node leaves or the sweep stops; the rest says at which step
 it stopped, and whether it has written a last checkpoint."""
+STORAGE_FAILURE = "storage failure"
+"""Start of the reason of an attempt that the storage interrupted, in its record and in its report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ MISTAKES = [
     ("sweep run --recipe sudoku-mini --vary T=1,x", "model.cycles='x'"),
     ("sweep run --recipe sudoku-mini --vary T", "--vary T=1,2"),
     ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40S|", "--gpu"),
+    ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40", "Did you mean 'L40S'?"),
+    ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40S|H1000", "Did you mean 'H100'?"),
     ("sweep run --recipe sudoku-mini --vary T=1 --seeds 0", "--seeds"),
     ("sweep run --recipe sudoku-mini --vary T=1 --address 127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
     ("sweep run --recipe sudoku-mini --vary T=1 --address nowhere", "not HOST:PORT"),
@@ -194,6 +196,24 @@ def test_plan_names_the_cells_that_fit_no_gpu(tmp_path: Path, capsys: pytest.Cap
     _, out, _ = call(capsys, "sweep", "plan", *options)
     misfits = {cell["family"]: cell["does_not_fit"] for cell in json.loads(out)["cells"]}
     assert "L40S" in misfits["n=40"]
+
+
+def test_data_list_names_damaged_datasets_and_lists_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "datasets"
+    build = ["data", "build", "sudoku-4x4", "--num-train", "8", "--num-validation", "0", "--num-test", "4"]
+    assert call(capsys, *build, "--storage", str(tmp_path))[0] == 0
+    (whole,) = root.glob("[!.]*/manifest.json")
+    for name, content in (("empty", ""), ("newer", "{}"), ("list", "[]"), ("no-text", None)):
+        (root / name).mkdir()
+        (root / name / "manifest.json").write_bytes(b"\xff" if content is None else content.encode())
+    code, out, err = call(capsys, "data", "list", "--storage", str(tmp_path))
+    assert code == 0 and whole.parent.name in out and "8 train" in out
+    assert "4 damaged datasets skipped:" in err
+    assert all(f"{root / name}: " in err for name in ("empty", "newer", "list", "no-text"))
+    found = json.loads(call(capsys, "data", "list", "--json", "--storage", str(tmp_path))[1])
+    assert len(found["built"]) == 1 and len(found["damaged"]) == 4
 
 
 def test_surface_is_the_recorded_one() -> None:

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import resource
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -21,6 +22,7 @@ import pytest
 
 from orchestrator.cli import doctor
 from orchestrator.cli.doctor import Check, examine, machine, services
+from trm_data.files import temporary_name
 
 
 def only(checks: list[Check]) -> Check:
@@ -77,6 +79,26 @@ class TestExamination:
 
 
 class TestMachine:
+    def test_files_that_killed_processes_left_are_listed_with_the_command_that_deletes_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage, cache = tmp_path / "my runs", tmp_path / "cache"
+        monkeypatch.setenv("TRM_CACHE", str(cache))
+        assert only(machine.temporaries(str(storage))).status == "ok"
+        code = "from trm_data.files import temporary_name; print(temporary_name())"
+        left = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        folders = [storage / "sweeps" / "study" / "trials" / "a", cache / "datasets"]
+        for folder in folders:
+            folder.mkdir(parents=True)
+            (folder / left).write_bytes(b"half")
+            (folder / temporary_name()).write_bytes(b"of a living process")
+        found = only(machine.temporaries(str(storage)))
+        assert found.status == "warn" and "2 files" in found.found
+        command = shlex.split(found.remedy.removeprefix("Delete them: "))
+        assert command == ["rm", "--", *(str(folder / left) for folder in folders)]
+        assert found in examine(str(storage), limit_s=20)
+        assert "1 file " in only(machine.temporaries("s3://bucket/trm")).found, "the cache alone is on this machine"
+
     def test_a_missing_and_an_old_package_are_told_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(machine, "PACKAGES", ("no-such-package", "ray"))
         monkeypatch.setattr(machine, "_requirements", lambda: {"ray": ">=99"})

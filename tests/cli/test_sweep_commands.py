@@ -19,8 +19,9 @@ from orchestrator.api import run as api_run
 from orchestrator.cli.views.console import err as error_console
 from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.datasets import cache_root
-from orchestrator.records.index import load_definition, sweep_folder
+from orchestrator.records.index import load_definition, sweep_folder, sweep_names
 from orchestrator.records.progress import SweepProgress
+from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
 from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
@@ -123,6 +124,32 @@ def test_delete_asks_first_and_takes_records_and_runs(
     assert "datasets/d/manifest.json" in storage.list()
     assert MlflowSync(uri).delete("study") == 0, "nothing is left there"
     code, _, err = call(capsys, "sweep", "delete", "study", "--yes", "--storage", storage.url)
+    assert code == 2 and "no sweep 'study'" in err
+
+
+def test_rename_asks_first_and_moves_records_and_runs(
+    storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_study(storage, Status.FINISHED, Status.FAILED)
+    assert call(capsys, "track", "sync", "study", "--storage", storage.url)[0] == 0
+    before = storage.list()
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, out, err = call(capsys, "sweep", "rename", "study", "depth", "--storage", storage.url)
+    assert code == 2 and "was not renamed" in err and "3 runs in MLflow" in out and storage.list() == before
+    trials = [(trial.trial_id, trial.status, list(trial.rows)) for trial in read_trials(storage, "study")]
+    code, out, err = call(capsys, "sweep", "rename", "study", "depth", "--yes", "--storage", storage.url)
+    assert code == 0 and "renamed sweep study to depth, with 3 runs in MLflow" in out, err
+    assert [(trial.trial_id, trial.status, list(trial.rows)) for trial in read_trials(storage, "depth")] == trials
+    assert sweep_names(storage) == ["depth"] and not storage.list("sweeps/study")
+    mlflow = MlflowSync(f"sqlite:///{storage.url}/mlflow.db")
+    assert (mlflow.count_runs("study"), mlflow.count_runs("depth")) == (0, 3)
+    code, out, err = call(capsys, "track", "sync", "depth", "--storage", storage.url)
+    assert code == 0 and mlflow.count_runs("depth") == 3, "the next synchronisation adds no second run"
+    assert call(capsys, "track", "verify", "depth", "--storage", storage.url)[0] == 0
+    for new in ("train", "no name"):
+        code, _, err = call(capsys, "sweep", "rename", "depth", new, "--yes", "--storage", storage.url)
+        assert code == 2 and repr(new) in err and err.count("\n") == 1
+    code, _, err = call(capsys, "sweep", "rename", "study", "other", "--yes", "--storage", storage.url)
     assert code == 2 and "no sweep 'study'" in err
 
 

@@ -7,6 +7,7 @@ import io
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from orchestrator.errors import SweepError
 from orchestrator.execution import failures
 from orchestrator.execution.controller import Controller
-from orchestrator.execution.failures import FailureStreak, persist
+from orchestrator.execution.failures import FailureStreak, StorageOutage, persist
 from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.failures import ExitCode
@@ -26,9 +27,11 @@ from orchestrator.records.schema import Status
 from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import StorageError
-from orchestrator.sweep import Sweep
+from orchestrator.sweep import Sweep, choice
 from tests.support.execution import FakeCluster, Recorder, Script, StandIn
 from tests.support.sweeps import record_of, search, study
+
+AWAY = "storage failure: StorageError: the bucket is away"
 
 
 class Faulty:
@@ -148,15 +151,56 @@ class TestStorage:
     ) -> None:
         reason = "StorageError: cannot write /x: No space left on device"
         outcome, tune = run(storage, study(), lambda *_: f"{end} {reason}", max_concurrent=1)
-        assert outcome.status is SweepStatus.STOPPED and "full disk" in outcome.reason
+        assert outcome.status is SweepStatus.STOPPED and "ran out of space" in outcome.reason
         assert len(tune.order) == 1
 
-    def test_trial_that_its_storage_interrupts_again_and_again_is_marked_failed_in_the_end(
-        self, storage: Storage
+    def test_trials_that_their_storage_interrupts_are_never_lost_and_finish_once_it_works(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        script: Script = lambda *_: "interrupt StorageError: the bucket is away"  # noqa: E731
-        outcome, tune = run(storage, study(seeds=1), script, max_failures=None)
-        assert outcome.snapshot.progress.failed == 4 and set(tune.starts.values()) == {6}
+        monkeypatch.setattr(failures, "LONGEST_PAUSE_S", 0.02)
+        recorder, interruption = Recorder(), f"interrupt {AWAY}"
+        script: Script = lambda trial, start: interruption if start <= 10 else "finish"  # noqa: E731
+        outcome, tune = run(storage, study(seeds=1), script, recorder, max_concurrent=2)
+        assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.COMPLETE
+        assert set(tune.starts.values()) == {11} and outcome.snapshot.progress == SweepProgress(4, 4, 0)
+        assert any(AWAY in message and "nothing starts for" in message for message in recorder.messages)
+
+    @pytest.mark.parametrize("deed", ["interrupt", "unrecorded"])
+    def test_storage_that_interrupts_trials_for_too_long_stops_the_sweep_and_resume_continues(
+        self, deed: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(failures, "OUTAGE_S", 0.1)
+        monkeypatch.setattr(failures, "LONGEST_PAUSE_S", 0.02)
+        outcome, _ = run(storage, study(seeds=1), lambda *_: f"{deed} {AWAY}", max_failures=1)
+        assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
+        assert outcome.reason.startswith("the storage has interrupted trials for ") and AWAY in outcome.reason
+        assert "\n" not in outcome.reason and outcome.snapshot.progress.failed == 0
+        assert not any(record.status.is_final for record in read_trials(storage, "study"))
+        again, _ = run(storage, study(seeds=1))
+        assert again.status is SweepStatus.COMPLETE and again.exit_code == ExitCode.COMPLETE
+
+    def test_progress_between_two_interruptions_ends_an_outage(self) -> None:
+        now_s = [0.0]
+        outage, trial = StorageOutage(60.0, lambda: now_s[0]), _planned(study())[0]
+
+        def interrupted(from_step: int) -> float:
+            record = record_of(trial, Status.INTERRUPTED)
+            start = record.attempts[0].start.model_copy(update={"from_step": from_step})
+            return outage.interrupted(replace(record, attempts=[replace(record.attempts[0], start=start)]))
+
+        pauses = []
+        for step in (0, 0, 8, 16, 16):
+            pauses.append(interrupted(step))
+            now_s[0] += 40.0
+        assert pauses == pytest.approx([0.01, 0.02, 0.01, 0.01, 0.02]), "longer each time, until a checkpoint was saved"
+        with pytest.raises(StorageError, match="interrupted trials for 1 min"):
+            interrupted(16)
+
+    def test_full_disk_of_an_earlier_run_stops_no_trial_that_cannot_be_launched(self, storage: Storage) -> None:
+        full = "interrupt storage failure: No space left on device"
+        run(storage, study(seeds=1), lambda *_: full, max_concurrent=1)
+        outcome, _ = run(storage, study(seeds=1), lambda trial, start: "vanish" if start == 1 else "finish")
+        assert outcome.status is SweepStatus.COMPLETE
 
     def test_persist_gives_up_at_once_where_waiting_cannot_help(self) -> None:
         calls: list[int] = []
@@ -189,6 +233,45 @@ class TestStorage:
         outcome, _ = run(Faulty(storage, fault), study(), lambda trial, start: "lose" if start < 3 else "finish")
         assert outcome.status is SweepStatus.COMPLETE
         assert read == []
+
+
+class TestDamagedRecords:
+    @pytest.mark.parametrize("file", ["trial.json", "attempts/001/end.json"])
+    def test_damaged_record_of_an_earlier_run_is_named_and_its_trial_does_not_run_again(
+        self, file: str, storage: Storage
+    ) -> None:
+        _, first = run(storage, study(seeds=1), budget=Budget(trials=1))
+        trial_id = first.order[0][0]
+        storage.write(f"sweeps/study/trials/{trial_id}/{file}", b"")
+        for count in (3, 0):
+            recorder = Recorder()
+            outcome, tune = run(storage, study(seeds=1), lambda *_: "finish", recorder)
+            assert len(tune.order) == count and trial_id not in tune.starts
+            assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
+            assert outcome.snapshot.progress == SweepProgress(planned=4, done=3, failed=0)
+            assert f"{trial_id}/{file}" in outcome.reason and "\n" not in outcome.reason
+            assert len(recorder.messages) == 1 and f"{trial_id}/{file}" in recorder.messages[0]
+        storage.delete_many(list(storage.list(f"sweeps/study/trials/{trial_id}")))
+        outcome, tune = run(storage, study(seeds=1))
+        assert outcome.status is SweepStatus.COMPLETE and [one for one, _ in tune.order] == [trial_id]
+
+    @pytest.mark.parametrize("sweep", [study(seeds=1), search()], ids=["study", "search"])
+    def test_record_that_is_damaged_while_the_sweep_runs_stops_no_other_trial(
+        self, sweep: Sweep, storage: Storage
+    ) -> None:
+        damaged: list[str] = []
+
+        def script(trial: str, start: int) -> str:
+            if not damaged:
+                damaged.append(trial)
+            return "damage" if trial in damaged else "finish"
+
+        recorder = Recorder()
+        outcome, tune = run(storage, sweep, script, recorder)
+        assert set(tune.starts.values()) == {1} and len(tune.starts) > 3
+        assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
+        assert outcome.snapshot.progress.left == 1 and outcome.snapshot.progress.done == len(tune.starts) - 1
+        assert len(recorder.messages) == 1 and f"{damaged[0]}/result.json" in recorder.messages[0]
 
 
 class TestFailures:
@@ -246,6 +329,19 @@ def _planned(sweep: Sweep) -> list[Any]:
 
 
 class TestEnds:
+    def test_a_sweep_that_is_stopped_in_its_last_trials_is_not_complete(self, storage: Storage) -> None:
+        def execute(controller: Controller, slots: int) -> None:
+            def script(trial: str, start: int) -> str:
+                controller.stop(SweepStatus.STOPPED)
+                return "leave"
+
+            StandIn(script).fit(controller, slots)
+
+        one = study(seeds=1, space={"T": choice(1)})
+        outcome, _ = run(storage, one, execute=execute)
+        assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
+        assert outcome.snapshot.progress == SweepProgress(planned=1, done=0, failed=0)
+
     def test_a_budget_of_two_trials_is_two_of_eight(self, storage: Storage) -> None:
         outcome, _ = run(storage, study(), budget=Budget(trials=2))
         progress = sweep_progress(study(), read_trials(storage, "study"))

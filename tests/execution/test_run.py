@@ -246,6 +246,7 @@ def test_ray_that_is_killed_ends_the_driver_with_the_command_that_resumes(name: 
 
 def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
+    retry_command = ["sweep", "retry", "grid", "--storage", str(storage)]
     # A rate of 1e30 overflows within a few steps: the trial diverges, its neighbour does not.
     sets = set_options(TINY, "optimizer.lr")
     command = [
@@ -266,7 +267,7 @@ def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
     assert "not finite" in done.stderr
     assert "not finite" in trm("sweep", "logs", "grid", "--storage", str(storage)).stdout
 
-    assert "1 trials go again" in trm("sweep", "retry", "grid", "--storage", str(storage)).stdout
+    assert "1 trial will run again: trm sweep resume grid" in trm(*retry_command).stdout
     trm("sweep", "resume", "grid", "--storage", str(storage), "--tracking", "none", check=False)
     tries = {record.config.optimizer.lr: len(record.attempts) for record in records(storage).values()}
     assert tries == {1e-3: 1, 1e30: 2}

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import RESERVED_NAMES, sweep_names
+from orchestrator.records.index import sweep_names
 from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.lease import Lease
+from orchestrator.sweep.definition import RESERVED_NAMES
 from tests.records.test_reader import run, sweep_of
 
 
@@ -59,7 +60,7 @@ def test_a_renamed_sweep_has_the_same_trials_under_its_new_name(storage: Storage
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("study-2", "already"), ("no name", "name"), *((name, "cannot be") for name in RESERVED_NAMES)],
+    [("study-2", "already"), ("no name", "name"), *((name, "is reserved for") for name in RESERVED_NAMES)],
 )
 def test_a_name_that_is_taken_or_reserved_is_refused(storage: Storage, name: str, message: str) -> None:
     before = storage.list()

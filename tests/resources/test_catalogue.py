@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import SweepError
 from orchestrator.resources import catalogue
 from orchestrator.resources.catalogue import CatalogueError
+from orchestrator.resources.devices import require_local_gpus
+from orchestrator.resources.placement import misspelled_gpus
+from orchestrator.sweep.definition import Resources
+from tests.support.sweeps import study
 
 
 @pytest.mark.parametrize(
@@ -85,3 +90,19 @@ def test_aws_prices_equal_the_reference_table(shared: Path) -> None:
     for price in catalogue.prices():
         if (price.provider, price.market) == ("aws", "on-demand"):
             assert float(expected[price.instance]) == price.usd_per_hour
+
+
+def test_misspelled_gpu_is_named_unless_a_node_has_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    for name in ("A100", "my-gpu", "L40S", "h100", "any"):
+        assert misspelled_gpus(study(resources=Resources(gpus=1, gpu_type=name)), []) == ""
+    sweep = study(resources=Resources(gpus=1, gpu_type="H100|L40"))
+    assert misspelled_gpus(sweep, ["L40S", None]).endswith(
+        "'L40' is unknown, and no node has that label. Did you mean 'L40S'?"
+    )
+    assert misspelled_gpus(sweep, ["L40"]) == ""
+    with pytest.raises(SweepError, match="Did you mean 'L40S'"):
+        require_local_gpus(sweep)
+    monkeypatch.setattr(NvidiaGPUAcceleratorManager, "get_current_node_accelerator_type", lambda: "L40")
+    require_local_gpus(sweep)

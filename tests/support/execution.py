@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 
 from orchestrator.execution.controller import Controller
 from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, TrialSnapshot
+from orchestrator.records.index import trial_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, TrialResult
 from orchestrator.records.writer import TrialWriter
@@ -19,7 +21,8 @@ from orchestrator.worker.job import Job
 
 NODES = [("a", "L40S", 2), ("b", "H100", 1)]
 Script = Callable[[str, int], str]
-"""(trial id, times started) -> finish | fail [REASON] | diverge | lose | vanish | leave | interrupt REASON."""
+"""(trial id, times started) -> finish | fail [REASON] | diverge | lose | vanish | leave | interrupt REASON |
+unrecorded REASON (interrupted, and unable to record it) | damage (its record cannot be read)."""
 
 
 class StandIn:
@@ -34,13 +37,17 @@ class StandIn:
 
     def fit(self, driver: Controller, slots: int) -> None:
         rng, running = random.Random(0), []
-        for _ in range(2000):
+        idle = 0
+        for _ in range(4000):
             while len(running) < slots and (config := driver.suggest()) is not None:
                 running.append((Job.from_json(config["job"]), self._place(config)))
             if not running:
                 if driver.is_finished or driver.is_stopping:
                     return
-                raise AssertionError("nothing runs, nothing starts, and the sweep is not over")
+                idle += 1  # the sweep may pause for some hundredths of a second
+                assert idle < 1000, "nothing runs, nothing starts, and the sweep is not over"
+                time.sleep(0.005)
+                continue
             if driver.is_stopping:
                 return
             self._play(driver, *running.pop(rng.randrange(len(running))))
@@ -82,6 +89,12 @@ class StandIn:
         elif deed.startswith("interrupt"):
             reason = deed.partition(" ")[2]
             writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": reason}))
+        elif deed.startswith("unrecorded"):
+            report = {"kind": "end", "trial_step": 4, "metrics": (), "status": "interrupted"}
+            driver.result(job.trial_id, {**where, **report, "reason": deed.partition(" ")[2]})
+        elif deed == "damage":
+            folder = trial_folder(open_storage(job.storage_url), job.sweep, job.trial_id)
+            folder.write("result.json", b"{truncated")
         elif deed == "leave":
             writer.end(AttemptEnd.parse({**end, "status": "interrupted", "reason": "asked to stop"}))
         driver.ended(job.trial_id, lost=deed == "lose")

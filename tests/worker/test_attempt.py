@@ -157,6 +157,16 @@ def test_outage_that_lasts_interrupts_the_trial_which_then_resumes(pattern: str,
     assert go(job)[1].status is Status.FINISHED
 
 
+def test_failure_that_cannot_be_recorded_is_reported_as_an_interruption_by_the_storage(
+    tmp_path: Path, faulty: Any
+) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.device": "cuda"}))
+    faulty(failing("end.json", errno.EIO, 100), patience_s=0.0)
+    reports, record = go(job)
+    assert record.status is Status.RUNNING and reports[-1].status == "interrupted"
+    assert reports[-1].reason.startswith("storage failure: ") and "no usable CUDA" in reports[-1].reason
+
+
 FULL = """
 import resource, sys
 from orchestrator.worker.attempt import child_main, run_attempt

@@ -29,16 +29,27 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
 
     Example: trm data list
     """
-    from orchestrator.cli.views.console import out, table
+    from orchestrator.cli.views.console import err, out, table
     from orchestrator.records.datasets import local_root
     from orchestrator.storage import open_storage
     from trm_data import list_benchmarks, open_dataset
+    from trm_data.errors import UserError
 
     root = local_root(open_storage(storage))
-    built = [open_dataset(manifest.parent) for manifest in sorted(root.glob("[!.]*/manifest.json"))]
+    built, damaged = [], []
+    for manifest in sorted(root.glob("[!.]*/manifest.json")):
+        try:
+            built.append(open_dataset(manifest.parent))
+        except UserError as error:
+            damaged.append({"path": str(manifest.parent), "reason": str(error)})
+    if damaged:
+        err.print(f"{len(damaged)} damaged dataset{'s' if len(damaged) > 1 else ''} skipped:", style="yellow")
+    for each in damaged:
+        err.print(f"  {each['path']}: {each['reason']}", style="yellow", soft_wrap=True)
     if as_json:
         rows = [{"name": b.name, "description": b.description, "source": b.source} for b in list_benchmarks()]
-        print(json.dumps({"benchmarks": rows, "built": [_row(dataset) for dataset in built]}, indent=1))
+        found = {"benchmarks": rows, "built": [_row(dataset) for dataset in built], "damaged": damaged}
+        print(json.dumps(found, indent=1))
         return
     known = table("benchmark", "what it is", "source", "licence")
     known.columns[0].no_wrap = True

@@ -1,4 +1,4 @@
-"""`trm sweep extend|retry|watch|logs|prune|unlock|delete|watchdog`: commands on a recorded sweep."""
+"""`trm sweep extend|retry|watch|logs|prune|unlock|delete|rename|watchdog`: commands on a recorded sweep."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOpt
         out.print(f"no trial of {name} has failed. A stopped one runs on if it is named")
         return
     resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
-    out.print(line(f"{len(chosen)} trials will run again. Run them: ", resume), soft_wrap=True)
+    noun = "trial" if len(chosen) == 1 else "trials"
+    out.print(line(f"{len(chosen)} {noun} will run again: ", resume), soft_wrap=True)
 
 
 def watch(name: NameArgument, storage: StorageOption = "runs") -> None:
@@ -220,21 +221,19 @@ def delete(
     """
     from orchestrator.cli.views.console import num_bytes, out
     from orchestrator.records.index import load_definition
-    from orchestrator.records.removal import delete_sweep
+    from orchestrator.records.lifecycle import delete_sweep
     from orchestrator.storage import open_storage
     from orchestrator.tracking.live import artifact_location, resolve_uri
     from orchestrator.tracking.mlflow import MlflowSync
 
     store = open_storage(storage)
-    load_definition(store, name)
     sizes = store.sizes(f"sweeps/{name}")
+    if not sizes:  # else a deletion that was cut short may have left files without a definition
+        load_definition(store, name)
     what = f"{len(sizes)} files, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
     if not yes:
         out.print(f"sweep {name}: {what}")
-        try:
-            typer.confirm("Delete all of it?", abort=True)
-        except typer.Abort:
-            raise SweepError(f"sweep {name!r} was not deleted", "Answer y, or add --yes") from None
+        _confirm("Delete all of it?", f"sweep {name!r} was not deleted")
     uri = resolve_uri(store, tracking)
     # MLflow first: if the tracker does not answer, the records are still there.
     runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
@@ -242,4 +241,49 @@ def delete(
     out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")
 
 
-COMMANDS = (extend, retry, watch, logs, prune, unlock, delete, watchdog)
+def rename(
+    name: NameArgument,
+    new: Annotated[str, typer.Argument(help="Its new name.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Rename without a question.")] = False,
+    tracking: TrackingOption = None,
+    storage: StorageOption = "runs",
+) -> None:
+    """Rename a sweep that does not run: its records, its checkpoints and its runs in MLflow.
+
+    Example: trm sweep rename unnamed depth
+    """
+    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.records.index import load_definition
+    from orchestrator.records.lifecycle import rename_sweep
+    from orchestrator.storage import open_storage
+    from orchestrator.tracking.live import artifact_location, resolve_uri
+    from orchestrator.tracking.mlflow import MlflowSync
+
+    store = open_storage(storage)
+    load_definition(store, name)
+    uri = resolve_uri(store, tracking)
+    mlflow = MlflowSync(uri, artifacts=artifact_location(store)) if uri is not None else None
+    # Counted before anything moves: a tracker that does not answer is noticed while the old name is still there.
+    runs = mlflow.count_runs(name) if mlflow is not None else 0
+    if not yes:
+        sizes = store.sizes(f"sweeps/{name}")
+        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}, and {runs} runs in MLflow")
+        _confirm(f"Rename it to {new}?", f"sweep {name!r} was not renamed")
+
+    def move_runs(old: str, new: str) -> None:
+        if mlflow is not None:
+            mlflow.rename(old, new)
+
+    rename_sweep(store, name, new, move_runs)
+    out.print(f"renamed sweep {name} to {new}, with {runs} runs in MLflow")
+
+
+def _confirm(question: str, refusal: str) -> None:
+    """Ask a question of yes or no. Raises SweepError with the refusal unless the answer is yes."""
+    try:
+        typer.confirm(question, abort=True)
+    except typer.Abort:
+        raise SweepError(refusal, "Answer y, or add --yes") from None
+
+
+COMMANDS = (extend, retry, watch, logs, prune, unlock, delete, rename, watchdog)

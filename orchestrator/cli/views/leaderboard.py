@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.cli.views.console import line, out
+from orchestrator.cli.views.status import show_damaged
 from orchestrator.errors import command_line
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
@@ -13,7 +14,7 @@ from orchestrator.results.leaderboard import Table, build_leaderboard, refusals,
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
-from orchestrator.results.report.storage_page import read_sweep_trials, write_storage_page
+from orchestrator.results.report.storage_page import read_sweep_records, write_storage_page
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from trm_data.errors import ConfigError, UserError, nearest
 
@@ -41,7 +42,8 @@ def show(
     if text_format not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
     storage = open_storage(url)
-    records = read_sweep_trials(storage)
+    records, damaged = read_sweep_records(storage)
+    show_damaged(damaged)
     measured = read_measurements(storage)
     baselines = load_baselines(None, OwnBaselines(storage, own_rows).read())
     tables = build_leaderboard(benchmark, records, baselines, measured)

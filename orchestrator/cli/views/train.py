@@ -10,7 +10,7 @@ from orchestrator.api.callbacks import Callback
 from orchestrator.api.train import TrainOutcome
 from orchestrator.cli.views.console import BuildBar, bar, err, line, out
 from orchestrator.records.schema import Status
-from orchestrator.worker.job import TrialReport
+from orchestrator.worker.job import ASKED_TO_STOP, TrialReport
 
 SHOWN = ("loss", "exact_accuracy")
 
@@ -62,7 +62,10 @@ def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
     """Print the scores, or why there are none. Return the exit code: 0 finished, 1 failed, 3 interrupted."""
     if outcome.status is not Status.FINISHED:
         is_interrupted = outcome.status is Status.INTERRUPTED
-        reason = "the same command resumes" if is_interrupted else outcome.reason
+        # A request to stop needs no explanation; a storage that failed or is full does.
+        why = "" if outcome.reason.startswith(ASKED_TO_STOP) else outcome.reason
+        resumes = f"{why}; the same command resumes" if why else "the same command resumes"
+        reason = resumes if is_interrupted else outcome.reason
         err.print(line((str(outcome.status), "yellow"), f" at step {outcome.step}: {reason}"))
         return 3 if is_interrupted else 1
     result = outcome.record.result

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.records.index import SINGLE_RUNS, sweep_names
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepRecords, read_sweep
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.baselines import Baseline, load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
@@ -17,10 +18,25 @@ from orchestrator.results.report.gallery import stored_galleries
 from orchestrator.results.report.page import Report
 from orchestrator.storage import Storage
 
+logger = logging.getLogger(__name__)
+
+
+def read_sweep_records(storage: Storage) -> SweepRecords:
+    """Read every trial of every sweep, and name the files that cannot be read.
+
+    Single runs (`trm train`) belong to no sweep and are never ranked.
+    """
+    found = [read_sweep(storage, name) for name in sweep_names(storage) if name != SINGLE_RUNS]
+    trials = [record for each in found for record in each.trials]
+    return SweepRecords(trials, [damaged for each in found for damaged in each.damaged])
+
 
 def read_sweep_trials(storage: Storage) -> list[TrialRecord]:
-    """Read every trial of every sweep. Single runs (`trm train`) belong to no sweep and are never ranked."""
-    return [record for name in sweep_names(storage) if name != SINGLE_RUNS for record in read_trials(storage, name)]
+    """Read every trial of every sweep whose record can be read; the log names the other files."""
+    found = read_sweep_records(storage)
+    for each in found.damaged:
+        logger.warning("skipped %s", each)
+    return found.trials
 
 
 def write_storage_page(

@@ -1,0 +1,41 @@
+"""`trm train` on a storage that fails or is full: the reason, and an exit code that says that the command resumes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.storage import LocalStorage, StorageError
+from tests.support.sweeps import TINY, set_options
+
+
+def train(storage: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return the exit code and the last line of standard error."""
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--recipe", "sudoku-mini", *set_options(TINY), "--storage", str(storage)])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, " ".join(capsys.readouterr().err.split("interrupted")[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(errno.EACCES, "Permission denied"), (errno.ENOSPC, "No space left on device")]
+)
+def test_attempt_that_the_storage_interrupts_says_the_reason_and_resumes(
+    code: int, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = LocalStorage.write
+
+    def fails(self: LocalStorage, key: str, data: bytes) -> None:
+        if "rows-" in key or key.endswith("end.json"):
+            raise StorageError(f"cannot write {key}: {os.strerror(code)}") from OSError(code, os.strerror(code))
+        write(self, key, data)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(LocalStorage, "write", fails)
+        ended, line = train(tmp_path, capsys)
+    assert ended == 3 and "storage failure" in line and reason in line and line.endswith("; the same command resumes")
+    assert train(tmp_path, capsys)[0] == 0
