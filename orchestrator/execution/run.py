@@ -36,6 +36,7 @@ from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_differences
+from trm_data.errors import ConfigError, DataError
 from trm_model.recursion_file import replace_in, trusted_source
 
 __all__ = ["RunOptions", "SweepOutcome", "SweepStatus", "run_sweep"]
@@ -88,7 +89,12 @@ def run_sweep(
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
-        library.get(sweep.base.data.request())
+        try:
+            library.get(sweep.base.data.request())
+        except (ConfigError, DataError):
+            if recorded is None:  # nothing can have run: the corrected definition is to find its name free
+                folder.delete("sweep.json")
+            raise
         records, damaged = _read(storage, sweep)
         earlier = warm_start(sweep, storage, library.fingerprint)
         planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)

@@ -33,11 +33,11 @@ class Budget(Settings):
 
     trials: int | None = Field(None, ge=1)
     """Trials that were started."""
-    gpu_hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Shares of a GPU count as such: two trials on one GPU for an hour are one GPU-hour."""
-    usd: float | None = Field(None, gt=0)
+    usd: float | None = Field(None, gt=0, allow_inf_nan=False)
     """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes are not included."""
-    wall_hours: float | None = Field(None, gt=0)
+    wall_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
     """From the start of the first trial."""
 
 

@@ -98,7 +98,7 @@ class LocalStorage:
             try:
                 with os.scandir(top) as entries:
                     return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return []
 
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:

@@ -42,7 +42,7 @@ def load_sweep(path: Path) -> Sweep:
             found = runpy.run_path(str(path)).get("sweep")
     except UserError as error:
         raise SweepError(f"{path}: {error.what}", error.remedy) from error
-    except Exception as error:  # a user's own file: whatever it raises is for the user, in one line
+    except (Exception, SystemExit) as error:  # a user's own file: whatever it raises is for the user, in one line
         message = _validation_line(error) or f"{type(error).__name__}: {error}"
         raise SweepError(f"{path} fails: {message}", "Run it with python to see the traceback") from error
     if not isinstance(found, Sweep):

@@ -126,6 +126,7 @@ def test_storage_that_cannot_be_used_is_one_line(
     err = capsys.readouterr().err
     if ended.value.code == 0:  # a plan, for example, writes nothing: a place that cannot be written does not matter
         assert not err.strip()
+        assert command.startswith("sweep plan") or command == "data list", "a file was taken for an empty storage"
     else:
         assert ended.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
     assert "shows where" not in err
@@ -152,3 +153,11 @@ def test_error_of_no_known_kind_is_one_line_too(
         err = capsys.readouterr().err
         assert ended.value.code == 2 and hint in err and err.count("\n") == 1 and "\x1b" not in err
     assert train is not None and sys.exc_info() == (None, None, None)
+
+
+def test_data_that_cannot_be_built_leaves_the_name_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "sweep run --recipe sudoku-mini --name x --tracking none --max-steps 1 --vary T=1,2"
+    sets = "--set data.benchmark=sudoku-4x4 --set data.blanks=18"
+    code, err = end(capsys, f"{words} {sets}".split(), tmp_path)
+    assert code == 2 and "blanks=18 cannot be made" in err
+    assert not (tmp_path / "sweeps/x/sweep.json").exists()

@@ -111,8 +111,11 @@ def test_source_that_only_a_stored_sweep_names_is_not_opened(
     (storage / "sweeps/theirs").mkdir()
     (storage / "sweeps/theirs/sweep.json").write_text(json.dumps({"name": "theirs", "base": config}))
     shutil.rmtree(storage / "datasets")
+    for name, manifest in (("deep", "[" * 100_000), ("empty", "")):
+        (storage / "datasets" / name).mkdir(parents=True)
+        (storage / "datasets" / name / "manifest.json").write_text(manifest)
     code, _, err = call(capsys, "sweep", "resume", "theirs", "--storage", str(storage), "--tracking", "none")
     assert code == 2 and f"holds no dataset built from {source}" in err and len(err.splitlines()) == 1
-    assert not (storage / "datasets").exists() or not list((storage / "datasets").iterdir())
+    assert {path.name for path in (storage / "datasets").iterdir()} == {"deep", "empty"}
     code, _, err = call(capsys, "trial", "reproduce", address, "--storage", str(storage))
     assert code == 2 and "holds no dataset built from" in err

@@ -255,7 +255,18 @@ def test_a_cut_off_segment_keeps_its_damage_to_itself(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"{}", b"[]", b"\xff", b'{"step": 1, "time_s": 0, "split": "a", "metrics": {"loss": "high"}}', b"null"]
+    "line",
+    [
+        b"{}",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"step": 1e30, "time_s": 0, "split": "a", "metrics": {}}',
+        b'{"step": Infinity, "time_s": 0, "split": "a", "metrics": {}}',
+        b'{"step": 1, "time_s": NaN, "split": "a", "metrics": {}}',
+        b'{"step": 1, "time_s": 0, "split": "a", "metrics": {"loss": "high"}}',
+        b"null",
+    ],
 )
 def test_a_line_that_is_no_row_is_named(line: bytes) -> None:
     columns, problem = parse_rows(dump_rows([row(1)]) + line + b"\n" + dump_rows([row(2)]))

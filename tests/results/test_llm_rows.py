@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from orchestrator.records.schema import DatasetInfo
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard
-from orchestrator.results.llm_results import Measured, Plan
+from orchestrator.results.llm_results import Measured, Plan, read_measurements, store
+from orchestrator.storage import LocalStorage
 from tests.support.results import make_config, make_record
 
 
@@ -62,6 +64,19 @@ def test_language_model_stands_beside_own_runs_on_exactly_its_puzzles() -> None:
     assert scores == pytest.approx({"best": 100 * exact.mean(), "M": 25.0})
     whole = table_with(build_leaderboard(None, [record], [], [measured_of(record.dataset, 500, 100)]), "M")
     assert whole.split == "test" and {entry.system for entry in whole.entries} == {"best", "M"}
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"[" * 100_000, b'{"name": "m"}'])
+def test_a_damaged_result_is_skipped_named_and_replaced(
+    data: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = LocalStorage(tmp_path)
+    measured = measured_of(make_record(make_config(), score=0.9).dataset, 80, 20)
+    store(storage.sub("llm/good"), measured)
+    storage.write("llm/bad/result.json", data)
+    assert read_measurements(storage) == [measured] and "llm/bad/result.json" in caplog.text
+    store(storage.sub("llm/bad"), measured)
+    assert read_measurements(storage) == [measured, measured]
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,17 @@ def test_a_holder_on_another_machine_is_alive_while_its_claim_changes_whatever_i
 
 
 @pytest.mark.parametrize(
-    "data", [claim(beat_s=time.time() + 3600), b"", b"[]", b"{}"], ids=["future", "empty", "list", "{}"]
+    "data",
+    [
+        claim(beat_s=time.time() + 3600),
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        json.dumps({"machine": machine_id(), "pid": 10**30, "process_start": 1}).encode(),
+        json.dumps({"machine": machine_id(), "pid": float("inf")}).encode(),
+    ],
+    ids=["future", "empty", "list", "{}", "deep", "huge PID", "infinite PID"],
 )
 def test_a_claim_that_nobody_renews_is_taken_over(storage: Storage, data: bytes) -> None:
     storage.write("lock.json", data)

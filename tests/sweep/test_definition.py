@@ -132,6 +132,7 @@ def test_value_of_a_wrong_type_is_refused_when_the_sweep_is_made() -> None:
     [
         ("x = 1", "defines no sweep"),
         ("1 / 0", "ZeroDivisionError"),
+        ("import sys; sys.exit(0)", "SystemExit"),
         ("import nowhere_at_all", "nowhere_at_all"),
         ("from orchestrator.sweep import *\nsweep = Sweep(name='a b', base={})", "name='a b'"),
         ("from orchestrator.sweep import *\nsweep = Sweep(name='a', base={}, spaces={})", "spaces"),

@@ -64,7 +64,9 @@ def test_line_that_would_be_another_trial_now_runs_nothing(plan: Path) -> None:
         load_plan(plan, fingerprint)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]\n", '{"sweep": {}}\n', '{"sweep": {"nmae": "x"}}\n', "\x00\n"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]\n", '{"sweep": {}}\n', '{"sweep": {"nmae": "x"}}\n', "\x00\n", "[" * 100_000]
+)
 def test_file_that_is_no_plan_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.jsonl").write_text(content)
     with pytest.raises(SweepError) as caught:

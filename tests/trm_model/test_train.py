@@ -16,7 +16,16 @@ import pytest
 import torch
 
 from trm_data import Dataset, build
-from trm_model.checkpoints.store import CheckpointError, CheckpointStore, LocalCheckpoints, newest, read_header, unpack
+from trm_model.checkpoints.store import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointStore,
+    LocalCheckpoints,
+    newest,
+    read_header,
+    unpack,
+)
+from trm_model.checkpoints.trained import load_trained
 from trm_model.config import TrialConfig
 from trm_model.evaluation import evaluate
 from trm_model.evaluation.outcomes import unpack_items
@@ -386,3 +395,14 @@ def test_run_ends_once_its_puzzles_have_been_presented(dataset: Dataset, tmp_pat
 def test_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"x\.safetensors is not a checkpoint"):
         unpack(b"nonsense", "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": None}, {"step": "x"}, {"vocab_size": -1}, {"config": {"model": {"hidden_size": 2**40}}}],
+    ids=["no step", "step that is text", "negative size", "more than any memory"],
+)
+def test_header_that_describes_no_model_is_one_line(change: dict[str, Any]) -> None:
+    header = {"step": 1, "vocab_size": 6, "seq_len": 16, "num_identifiers": 0, "id_map_hash": "", "config": {}}
+    with pytest.raises(CheckpointError, match="the checkpoint is damaged"):
+        load_trained(Checkpoint({}, header | change))

@@ -54,16 +54,15 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
         CheckpointError: no such average, or tensors that do not fit the configuration.
     """
     header = checkpoint.header
-    config = TrialConfig.parse(header["config"], "checkpoint")
-    model = build_model(
-        config.model,
-        vocab_size=header["vocab_size"],
-        seq_len=header["seq_len"],
-        num_identifiers=header["num_identifiers"],
-    )
+    sizes = {name: header.get(name) for name in ("vocab_size", "seq_len", "num_identifiers")}
+    for name, value in {**sizes, "step": header.get("step")}.items():
+        if type(value) is not int or value < 0:
+            raise CheckpointError(f"the checkpoint is damaged: {name} is {value!r}", "Take another checkpoint")
+    config = TrialConfig.parse(header.get("config", {}), "checkpoint")
     try:
+        model = build_model(config.model, **sizes)
         model.load_state_dict(checkpoint.section("model"))
-    except RuntimeError as error:
+    except RuntimeError as error:  # torch also raises it for sizes that no memory holds
         raise CheckpointError(f"the checkpoint is damaged: {first_line(error)}", "Take another checkpoint") from None
     averages = {name.split("/")[1] for name in checkpoint.tensors if name.startswith("ema/")}
     rate = str(config.optimizer.ema_rate) if weights == "ema" else weights
@@ -73,7 +72,7 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
                 model.get_parameter(name).copy_(value)
     elif weights not in ("ema", "raw"):
         raise CheckpointError(f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"raw"}))
-    return Trained(model.requires_grad_(False), config, checkpoint.step, header["id_map_hash"])
+    return Trained(model.requires_grad_(False), config, checkpoint.step, str(header.get("id_map_hash")))
 
 
 def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:
