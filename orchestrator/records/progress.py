@@ -7,7 +7,7 @@ sweep is complete, since trials that have not started have no record.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,3 +129,8 @@ def _is_same(control: TrialConfig, explored: TrialConfig) -> bool:
         "data": explored.data.model_copy(update={"train_splits": control.data.train_splits}),
     }
     return explored.model_copy(update=changes) == control
+
+
+def format_counts(counts: Mapping[Status, int] | Mapping[str, int]) -> str:
+    """Format numbers of trials by status as `3 finished, 1 out of memory`; empty if all are zero."""
+    return ", ".join(f"{count} {str(status).replace('_', ' ')}" for status, count in counts.items() if count)

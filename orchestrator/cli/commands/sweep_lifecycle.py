@@ -220,7 +220,7 @@ def delete(
     """
     from orchestrator.cli.views.console import num_bytes, out
     from orchestrator.records.index import load_definition
-    from orchestrator.records.removal import delete_sweep
+    from orchestrator.records.lifecycle import delete_sweep
     from orchestrator.storage import open_storage
     from orchestrator.tracking.live import artifact_location, resolve_uri
     from orchestrator.tracking.mlflow import MlflowSync
@@ -236,9 +236,13 @@ def delete(
         except typer.Abort:
             raise SweepError(f"sweep {name!r} was not deleted", "Answer y, or add --yes") from None
     uri = resolve_uri(store, tracking)
-    # MLflow first: if the tracker does not answer, the records are still there.
-    runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
-    files = delete_sweep(store, name)
+    runs = 0
+
+    def delete_runs(name: str) -> None:
+        nonlocal runs
+        runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
+
+    files = delete_sweep(store, name, delete_runs)
     out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")
 
 
