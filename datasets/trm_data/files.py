@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -14,12 +15,24 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trm_data.errors import UserError
 
 ABANDONED_S = 24 * 3600.0
 """Age in seconds from which a temporary of another machine, whose owner cannot be checked, counts as abandoned."""
+
+
+def load_json(data: bytes | str) -> Any:
+    """Return the value that a JSON text from outside holds.
+
+    Raises:
+        ValueError: it is no JSON, no text, or nested so deeply that the parser exceeds the recursion limit.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 class ProcessIdentity(NamedTuple):
@@ -39,7 +52,7 @@ class ProcessIdentity(NamedTuple):
             return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # no system has so large a PID
             return False
         except PermissionError:
             pass  # it belongs to another user

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from orchestrator.records.stored import DamagedRecordError, read_json
 from orchestrator.storage import LocalStorage, Storage
 from trm_data import DataRequest, Dataset, build, fingerprint, open_dataset
 from trm_data import find as find_built
@@ -99,12 +100,20 @@ def provide_stored(storage: Storage, request: DataRequest, progress: Progress | 
     wanted = public_request(request)
     for key in sorted(storage.list("datasets")):
         _, name, *rest = key.split("/")
-        if rest == [MANIFEST] and json.loads(storage.read(key)).get("request") == wanted.plain():
+        if rest == [MANIFEST] and _request_of(storage, key) == wanted.plain():
             return ensure_local(storage, name)
     raise DataError(
         f"{storage.url} holds no dataset built from {parse_address(sources[0])}, which only a record names",
         "Build it with `trm data build`, or name the sweep's own file: trm sweep run FILE",
     )
+
+
+def _request_of(storage: Storage, key: str) -> Any:
+    """Return what a stored manifest says that its dataset was built for; None if it is damaged or has just gone."""
+    try:
+        return read_json(storage, key).get("request")
+    except (KeyError, DamagedRecordError):
+        return None
 
 
 def _upload(storage: Storage, path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from orchestrator.storage import Storage, StorageError
+from trm_data.files import load_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def read(folder: Storage) -> Index:
     for line in data.splitlines():
         head, _, body = line.partition(b"\t")
         try:
-            trial_id, versions, checksum = json.loads(head)
+            trial_id, versions, checksum = load_json(head)
             if crc32(body) == checksum:
                 found[str(trial_id)] = Entry(dict(versions), body)
         except (ValueError, TypeError):
@@ -127,7 +128,7 @@ def _encode(files: dict[str, bytes | None]) -> bytes | None:
     ):
         return None
     try:
-        parsed = {name: json.loads(data or b"") for name, data in files.items()}
+        parsed = {name: load_json(data or b"") for name, data in files.items()}
     except ValueError:
         return None  # damaged: the reader names the file
     return json.dumps({"files": parsed}, separators=(",", ":")).encode()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.records.schema import Row
+from orchestrator.records.schema import LAST_TIME_S, Row
 
 EXACT = 2**53
 """Integers below are floats without loss."""
@@ -69,6 +69,8 @@ class Columns(NamedTuple):
 
 def _numbers(row: Row) -> list[float]:
     numbers = list(row.metrics.values())
+    if not (0 <= row.step < EXACT and 0 <= row.time_s <= LAST_TIME_S):
+        raise ValueError(f"step {row.step} at {row.time_s} s: no step, or no time")
     if not all(type(n) is float or (type(n) is int and abs(n) < EXACT) for n in numbers):
         raise ValueError(f"step {row.step}: a metric is not a number")
     return numbers
@@ -190,7 +192,7 @@ def parse_rows(data: bytes) -> tuple[Columns, str]:
             values: dict[str, Any] = json.loads(line)
             row = Row(int(values["step"]), float(values["time_s"]), str(values["split"]), dict(values["metrics"]))
             _numbers(row)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             problem = problem or f"line {number}: {type(error).__name__}: {error}"
             continue
         rows.append(row)

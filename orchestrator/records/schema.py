@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -36,10 +36,18 @@ from trm_model.config import TrialConfig
 
 SYSTEM_SPLIT = "system"
 """Split of the rows that hold samples of the machine."""
+LAST_TIME_S = 2.5e11
+"""End of the times that can be shown as a date, in the year 9892."""
 GPU_ENERGY = "gpu_energy_joules"
 """Metric of those rows: energy of the trial's GPUs since its attempt began, in joules."""
 
 
+Timestamp = Annotated[float, Field(ge=0, le=LAST_TIME_S)]
+"""Seconds since the epoch; NaN and infinity are refused as well."""
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Seconds."""
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""A number of steps or items."""
 Stage = Literal["explore", "confirm", "study"]
 
 
@@ -99,8 +107,8 @@ class GitState(RecordPart):
 class AttemptStart(RecordPart):
     """Hold the content of `start.json`: where an attempt ran, and from which step."""
 
-    from_step: int
-    started_s: float
+    from_step: Count
+    started_s: Timestamp
     host: str | None = None
     node_id: str | None = None
     pid: int | None = None
@@ -126,11 +134,11 @@ class AttemptEnd(RecordPart):
     """Hold the content of `end.json`: how an attempt ended."""
 
     status: Status
-    step: int
-    ended_s: float
-    elapsed_s: float | None = None
+    step: Count
+    ended_s: Timestamp
+    elapsed_s: Duration | None = None
     """Seconds since the attempt's start by a monotonic clock: the wall clock may step. Older records have none."""
-    train_s: float = 0.0
+    train_s: Duration = 0.0
     """Seconds of training in the trial so far, without evaluation."""
     reason: str = ""
     traceback: str = ""
@@ -142,9 +150,9 @@ class TrialResult(RecordPart):
     """Hold the content of `result.json`: the final score."""
 
     split: str
-    items: int
+    items: Count
     metrics: dict[str, float]
-    unscored: int = 0
+    unscored: Count = 0
     """Items whose answer is not known; they are in no metric."""
     supervision_steps: int | None = None
     weights: str = "raw"
@@ -152,8 +160,8 @@ class TrialResult(RecordPart):
     steps: int | None = None
     puzzles_presented: float | None = None
     train_flops: float | None = None
-    train_s: float | None = None
-    ended_s: float = 0.0
+    train_s: Duration | None = None
+    ended_s: Timestamp = 0.0
     energy_j: float | None = None
     per_item: str | None = None
     """Exact (0 or 1) per item in order, as packed hexadecimal digits."""
@@ -189,10 +197,10 @@ class Origin(RecordPart):
 class StopDecision(RecordPart):
     """Hold the content of `stopped.json`: the driver stopped the trial early."""
 
-    step: int
+    step: Count
     reason: str
     rule: str = ""
-    decided_s: float | None = None
+    decided_s: Timestamp | None = None
 
 
 class Retry(RecordPart):
@@ -201,7 +209,7 @@ class Retry(RecordPart):
     was: Status
     reason: str = ""
     after_attempt: int
-    requested_s: float
+    requested_s: Timestamp
 
 
 class TrialHead(RecordPart):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.records.schema import RecordPart
 from orchestrator.storage.base import Storage
 from trm_data.errors import ConfigError, UserError
+from trm_data.files import load_json
+from trm_data.settings import Settings
 
 Part = TypeVar("Part", bound=RecordPart)
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 class Damaged(NamedTuple):
@@ -41,7 +43,7 @@ def parse_json(data: bytes, file: str) -> dict[str, Any]:
         DamagedRecordError: it is not a JSON object; `file` says where it comes from.
     """
     try:
-        value = json.loads(data)
+        value = load_json(data)
     except ValueError as error:
         raise DamagedRecordError(file, "it is empty" if not data.strip() else f"no JSON ({error})") from None
     if not isinstance(value, dict):
@@ -69,6 +71,19 @@ def parse_part(values: dict[str, Any], kind: type[Part], file: str) -> Part:
         return kind.parse(values)
     except ConfigError as error:
         raise DamagedRecordError(file, error.what) from None
+
+
+def read_settings(folder: Storage, key: str, kind: type[AnySettings]) -> AnySettings:
+    """Return settings that a file holds.
+
+    Raises:
+        KeyError: there is no such file.
+        DamagedRecordError: it cannot be read as a `kind`.
+    """
+    try:
+        return kind.parse(read_json(folder, key))
+    except ConfigError as error:
+        raise DamagedRecordError(f"{folder.url}/{key}", error.what) from None
 
 
 def read_part(folder: Storage, key: str, kind: type[Part]) -> Part:

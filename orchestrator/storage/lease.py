@@ -6,7 +6,6 @@ start time. On another machine the version of the lease file is watched: a livin
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -17,7 +16,7 @@ from typing import Any
 from orchestrator.errors import SweepError
 from orchestrator.storage.base import Storage, to_json_bytes
 from trm_data.errors import UserError
-from trm_data.files import ProcessIdentity, this_process
+from trm_data.files import ProcessIdentity, load_json, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ class Lease:
 def _parse(data: bytes) -> dict[str, Any]:
     """Return the content of a lease; empty if it cannot be read, so that only its heartbeat is checked."""
     try:
-        value = json.loads(data)
+        value = load_json(data)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
@@ -141,7 +140,7 @@ def _lives(holder: dict[str, Any]) -> bool | None:
         pid = int(holder["pid"])
         if "machine" in holder:
             return ProcessIdentity(str(holder["machine"]), pid, int(holder.get("process_start", 0))).is_alive()
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # int(inf) overflows
         return None
     if holder.get("host") != socket.gethostname():
         return None

@@ -153,7 +153,7 @@ class Sweep(Settings):
             values = {**values, "space": _resolved(values["space"])}
             if isinstance(values.get("only_if"), Mapping):
                 values["only_if"] = {key: _resolved(when) for key, when in _resolved(values["only_if"]).items()}
-            if "forbidden" in values:
+            if isinstance(values.get("forbidden"), list | tuple):
                 values["forbidden"] = tuple(_resolved(condition) for condition in values["forbidden"])
         return values
 
@@ -329,6 +329,10 @@ def measured_metrics(config: TrialConfig) -> list[str]:
     return [*METRICS, *own, *(f"exact_accuracy@ema={rate}" for rate in config.optimizer.further_ema_rates)]
 
 
-def _resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with the paper's letters as paths."""
-    return {ALIASES.get(name, name): value for name, value in settings.items()}
+def _resolved(settings: Any) -> Any:
+    """Return settings with the paper's letters as paths; what is no mapping as it is, for its field to refuse."""
+    return (
+        settings
+        if not isinstance(settings, Mapping)
+        else {ALIASES.get(name, name): value for name, value in settings.items()}
+    )

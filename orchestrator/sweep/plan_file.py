@@ -7,7 +7,6 @@ is decided while it runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from orchestrator.errors import SweepError
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, control_trials, study_trials
 from trm_data.errors import ConfigError
+from trm_data.files import load_json
 from trm_data.settings import canonical_json
 
 SUFFIX = ".jsonl"
@@ -38,7 +38,7 @@ def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
         SweepError: it cannot be read, or a line would be another trial now.
     """
     try:
-        head, *rest = map(json.loads, path.read_text().splitlines())
+        head, *rest = map(load_json, path.read_text().splitlines())
         sweep = Sweep.parse(head["sweep"], where=str(path))
         listed = [PlannedTrial.parse(line, where=str(path)) for line in rest]
     except OSError as error:

@@ -195,7 +195,7 @@ def test_added_row_joins_the_leaderboard_of_its_split(
     listed = call(capsys, "baselines", "list", "maze-hard", *where)[1]
     assert len(listed.splitlines()) == len(load_baselines("maze-hard")) + 2 and "Our TRM" in listed
     code, _, err = call(capsys, *added(score="90"), *where)
-    assert code == 2 and "'Our TRM' has this row of maze-hard already. Say --replace" in err
+    assert code == 2 and "'Our TRM' has this row of maze-hard already. Add --replace" in err
     assert call(capsys, *added(score="90"), "--replace", *where)[0] == 0
     assert ",90.0," in call(capsys, "baselines", "list", "maze-hard", *where)[1]
     assert len(load_baselines("maze-hard")) + 2 == len(listed.splitlines())  # the packaged rows are as they were

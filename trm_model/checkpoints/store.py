@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trm_data.errors import UserError
-from trm_data.files import write_atomic
+from trm_data.files import load_json, write_atomic
 from trm_model.checkpoints.table_deltas import Base, join, split
 
 _KEY = "trm"
@@ -138,7 +138,9 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+        header = load_json(load_json(data[8 : 8 + length])["__metadata__"][_KEY])
+        if not isinstance(header, dict):
+            raise TypeError("the header is no JSON object")
     except (ValueError, KeyError, TypeError) as error:
         what = f"{where} is not a checkpoint of this program"
         if data[:2] == _ZIP:
@@ -146,7 +148,7 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
         raise CheckpointError(what, "Name another file") from error
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
-    return dict(header)
+    return header
 
 
 def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None = None) -> Checkpoint:

@@ -10,7 +10,6 @@ refused.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_sha
 from trm_data.dataset.schema import Puzzles, vocab_size
 from trm_data.dataset.view import place_words
 from trm_data.errors import DataError
-from trm_data.files import sha256_of
+from trm_data.files import load_json, sha256_of
 from trm_data.jit import Bytes, Ints, Words, jit
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE, frame
@@ -71,7 +70,7 @@ def _load(path: Path) -> NDArray[Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return load_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing", "Name a folder that an official builder wrote") from None
     except OSError as error:

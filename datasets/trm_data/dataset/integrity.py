@@ -24,7 +24,7 @@ from trm_data.config import Family
 from trm_data.dataset.manifest import AUGMENTATIONS, EXAMPLES, PLACES, PUZZLES, Manifest
 from trm_data.dataset.schema import SPLITS, column, read_table
 from trm_data.errors import DataError, UserError, first_line
-from trm_data.files import sha256_of, write_atomic
+from trm_data.files import load_json, sha256_of, write_atomic
 from trm_data.jit import Bytes, Ints, Words
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE
@@ -72,7 +72,7 @@ def _state_of(path: Path) -> list[int]:
 
 def _read_mark(folder: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        mark = json.loads((folder / MARK).read_bytes())
+        mark = load_json((folder / MARK).read_bytes())
         if isinstance(mark, dict):
             return mark
     return {}

@@ -12,7 +12,7 @@ from pydantic import ValidationError, field_validator
 from trm_data.config import DataRequest, Family
 from trm_data.dataset.schema import SPLITS, Ids, vocab_size
 from trm_data.errors import DataError
-from trm_data.files import write_atomic
+from trm_data.files import load_json, write_atomic
 from trm_data.puzzles.sudoku import BOXES
 from trm_data.settings import Settings
 
@@ -76,7 +76,7 @@ class Manifest(Settings):
         """
         path = folder / MANIFEST
         try:
-            values = json.loads(path.read_bytes())
+            values = load_json(path.read_bytes())
         except FileNotFoundError:
             raise DataError(
                 f"{folder} is not a dataset (it has no {MANIFEST})", "Build one with `trm data build`"

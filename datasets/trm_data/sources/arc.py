@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trm_data.errors import DataError
+from trm_data.files import load_json
 from trm_data.jit import Bytes
 from trm_data.puzzles.arc import as_grid
 from trm_data.sources import files
@@ -121,7 +121,7 @@ def _json(address: Address, content: dict[str, str], name: str | None = None) ->
     raw = files.read(address)
     content[name or address.base.rsplit("/", 1)[-1]] = hashlib.sha256(raw).hexdigest()
     try:
-        value = json.loads(raw)
+        value = load_json(raw)
     except ValueError as error:
         raise DataError(f"{address} is not JSON or is truncated ({error})", "Fetch it again") from None
     if not isinstance(value, dict):

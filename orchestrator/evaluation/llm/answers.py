@@ -6,9 +6,8 @@ answers/000012-1.json      the reply, written whole; its `asked` file is then de
 
 from __future__ import annotations
 
-import json
-
 from orchestrator.evaluation.llm.endpoint import Reply
+from orchestrator.records.stored import read_settings
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from trm_data.settings import Settings
@@ -51,6 +50,12 @@ class Answer(Settings):
         )
 
 
+class Asked(Settings):
+    """Hold a stored request that may have cost money."""
+
+    usd_at_most: float
+
+
 class Answers:
     """Manage the answers of one measurement. Each item is written by one thread."""
 
@@ -58,11 +63,11 @@ class Answers:
         self._folder = folder
         self._answers: dict[tuple[int, int], Answer] = {}
         for key in folder.list("answers"):
-            answer = Answer.parse(json.loads(folder.read(key)), where=key)
+            answer = read_settings(folder, key, Answer)
             self._answers[answer.item, answer.attempt] = answer
         answered = {answer.asked for answer in self._answers.values()}
         self._open = {
-            name: float(json.loads(folder.read(key))["usd_at_most"])
+            name: read_settings(folder, key, Asked).usd_at_most
             for key in folder.list("asked")
             if (name := key.removeprefix("asked/").removesuffix(".json")) not in answered
         }
@@ -91,7 +96,7 @@ class Answers:
         prefix = f"{item:06d}-{attempt}-"
         tried = [int(name.removeprefix(prefix)) for name in list(self._open) if name.startswith(prefix)]
         name = f"{prefix}{max(tried, default=0) + 1:02d}"
-        self._folder.write(f"asked/{name}.json", to_json_bytes({"usd_at_most": usd_at_most}))
+        self._folder.write(f"asked/{name}.json", to_json_bytes(Asked(usd_at_most=usd_at_most).plain()))
         self._open[name] = usd_at_most
         return name
 

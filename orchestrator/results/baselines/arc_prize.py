@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.results.baselines import Baseline
 from trm_data.errors import ConfigError, DataError
+from trm_data.files import load_json
 
 SOURCE = "ARC Prize leaderboard"
 _PARALLEL = re.compile(r"(?i)\b(?:o\d|gpt-[\d.]+)[ -]pro\b|deep think|heavy|multi-agent")
@@ -52,7 +52,7 @@ def read_export(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, A
         DataError: it is no such export.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = load_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
