@@ -16,7 +16,9 @@ CheckpointArgument = Annotated[
     str,
     typer.Argument(metavar="CHECKPOINT", help="A checkpoint file, or SWEEP/TRIAL of the storage.", show_default=False),
 ]
-AtOption = Annotated[str, typer.Option("--at", help="Of a trial: last, best, or a step.", metavar="last|best|STEP")]
+AtOption = Annotated[
+    str, typer.Option("--at", help="Which checkpoint of a trial: last, best, or a step.", metavar="last|best|STEP")
+]
 WeightsOption = Annotated[
     str, typer.Option("--weights", help="ema (the main average), raw, or the rate of a further average.")
 ]
