@@ -98,8 +98,8 @@ def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
 def _most_explored(definition: str) -> int:
     """Return the number of configurations that a search tries: its limit, or the size of a smaller space."""
     sweep = Sweep.from_record(json.loads(definition))
-    asked, most = sweep.trials or 0, sweep.search_space.max_cells()
-    return asked if most is None else min(asked, most)
+    requested, most = sweep.trials or 0, sweep.search_space.max_cells()
+    return requested if most is None else min(requested, most)
 
 
 def _is_best(record: TrialRecord) -> bool:
