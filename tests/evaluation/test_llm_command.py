@@ -114,7 +114,7 @@ def test_mistakes_are_one_line_each(dataset: Dataset, tmp_path: Path, capsys: py
         (good, "no language model answers at http://127.0.0.1:9/v1"),
         (no_prices, "--max-usd needs prices to keep. Give --usd-per-mtok-in and --usd-per-mtok-out"),
         ([*good, "--endpoint", "nowhere"], "--endpoint 'nowhere' is not an address"),
-        ([*good, "--api-key-file", str(tmp_path / "none.txt")], "cannot read the key"),
+        ([*good, "--api-key-file", str(tmp_path / "none.txt")], "does not exist"),
         ([*good, "--api-key-file", str(empty)], "holds no key"),
         ([*good, "--benchmark", "sudoku-44"], "Did you mean 'sudoku-4x4'"),
         ([*good, "--split", "tset"], "'test'"),
