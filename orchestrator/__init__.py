@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.api.callbacks import Callback
     from orchestrator.api.plan import plan
-    from orchestrator.api.read import ablate, leaderboard, read_trials, write_report
+    from orchestrator.api.read import read_trials, write_report
     from orchestrator.api.run import run
     from orchestrator.api.status import SweepState, status
     from orchestrator.api.train import TrainOutcome, train
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.resources.published import recipe_for_gpu, reproduction_sweep, table_variants
     from orchestrator.resources.usage import Budget
     from orchestrator.results.dataframe import load_results
+    from orchestrator.results.notebook import ablate, leaderboard
     from orchestrator.storage import open_storage
     from orchestrator.sweep.definition import Confirm, ResourceRule, Resources, Stopping, Sweep, Variant
     from orchestrator.sweep.domains import choice, integers, log_uniform, uniform
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "orchestrator.api.callbacks": ("Callback",),
     "orchestrator.api.plan": ("plan",),
-    "orchestrator.api.read": ("ablate", "leaderboard", "read_trials", "write_report"),
+    "orchestrator.api.read": ("read_trials", "write_report"),
     "orchestrator.api.run": ("run",),
     "orchestrator.api.status": ("SweepState", "status"),
     "orchestrator.api.train": ("TrainOutcome", "train"),
@@ -51,6 +52,7 @@ _HOMES = {
     "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),
     "orchestrator.resources.usage": ("Budget",),
     "orchestrator.results.dataframe": ("load_results",),
+    "orchestrator.results.notebook": ("ablate", "leaderboard"),
     "orchestrator.storage": ("open_storage",),
     "orchestrator.sweep.definition": ("Confirm", "ResourceRule", "Resources", "Stopping", "Sweep", "Variant"),
     "orchestrator.sweep.domains": ("choice", "integers", "log_uniform", "uniform"),

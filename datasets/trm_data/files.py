@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,3 +179,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}", "Free some space or name another folder"
         ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content as hexadecimal digits."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

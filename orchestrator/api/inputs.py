@@ -9,16 +9,11 @@ from typing import Any
 from orchestrator.errors import SweepError
 from orchestrator.execution.options import RunOptions
 from orchestrator.records.index import find_definition, sweep_names
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.plan_file import SUFFIX
 from trm_data.errors import nearest
-
-
-def as_storage(storage: Storage | str | Path) -> Storage:
-    """Return the storage, opened if an address is given."""
-    return open_storage(str(storage)) if isinstance(storage, str | Path) else storage
 
 
 def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:

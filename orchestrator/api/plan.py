@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.api.inputs import as_storage, as_sweep
+from orchestrator.api.inputs import as_sweep
 from orchestrator.execution.ray_cluster import check_cluster
 from orchestrator.resources.estimate import Estimate, estimate
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep
 
 

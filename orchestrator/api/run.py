@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.api.callbacks import open_callbacks
-from orchestrator.api.inputs import as_run_options, as_storage, as_sweep, is_file_name
+from orchestrator.api.inputs import as_run_options, as_sweep, is_file_name
 from orchestrator.api.progress import default_callbacks
 from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.options import Callback, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.mounts import refuse_network_database
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.live import resolve_uri, tracked

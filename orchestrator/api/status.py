@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.api.inputs import as_storage
 from orchestrator.records.index import load_definition, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
 

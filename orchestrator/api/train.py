@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.api.callbacks import open_callbacks
-from orchestrator.api.inputs import as_storage
 from orchestrator.api.progress import default_callbacks
 from orchestrator.api.quick_eval import limit_evaluation
 from orchestrator.execution.callbacks import CallbackList
@@ -18,7 +17,7 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.storage import Storage, StorageError
+from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
 from orchestrator.sweep.trials import PlannedTrial, trial_id

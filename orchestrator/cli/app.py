@@ -46,9 +46,7 @@ def common(
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Log changes of state; -vv logs everything.")
     ] = 0,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress and no remarks: results and errors.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.records.checkpoints import Found
+    from orchestrator.records.checkpoints import FoundCheckpoint
     from orchestrator.storage import Storage
     from trm_data import Dataset
     from trm_model.config import TrialConfig
@@ -16,7 +16,9 @@ CheckpointArgument = Annotated[
     str,
     typer.Argument(metavar="CHECKPOINT", help="A checkpoint file, or SWEEP/TRIAL of the storage.", show_default=False),
 ]
-AtOption = Annotated[str, typer.Option("--at", help="Of a trial: last, best, or a step.", metavar="last|best|STEP")]
+AtOption = Annotated[
+    str, typer.Option("--at", help="Which checkpoint of a trial: last, best, or a step.", metavar="last|best|STEP")
+]
 WeightsOption = Annotated[
     str, typer.Option("--weights", help="ema (the main average), raw, or the rate of a further average.")
 ]
@@ -35,7 +37,7 @@ def open_by_name(name: str, storage: Storage) -> Dataset:
         return find(storage, name, progress)
 
 
-def dataset_for(found: Found, config: TrialConfig, name: str | None, storage: Storage) -> Dataset:
+def dataset_for(found: FoundCheckpoint, config: TrialConfig, name: str | None, storage: Storage) -> Dataset:
     """Return the named dataset, or the one on which the checkpoint was trained."""
     from orchestrator.cli.views.console import BuildBar
     from orchestrator.records.datasets import ensure_local, provide_stored

@@ -48,7 +48,7 @@ NameOption = Annotated[
 ]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds per cell (study) or per confirmation.")]
 TrialsOption = Annotated[
-    int | None, typer.Option("--trials", min=1, help="Make it a search over the space with so many trials.")
+    int | None, typer.Option("--trials", min=1, help="Make it a search with this many trials over the space.")
 ]
 MaxStepsOption = Annotated[int | None, typer.Option("--max-steps", min=1, help="Optimizer steps of every trial.")]
 GpuOption = Annotated[

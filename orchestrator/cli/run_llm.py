@@ -173,7 +173,7 @@ def _measure(
     with stop_signals(stop), bar() as progress:
         task = progress.add_task(options.model, total=len(questions), note="")
 
-        def tell(done: Progress) -> None:
+        def show_progress(done: Progress) -> None:
             note = f"{done.solved} solved, {dollars(done.usd)} of {dollars(options.max_usd)}"
             progress.update(task, completed=done.items, note=note)
 
@@ -185,7 +185,7 @@ def _measure(
             prices,
             options.effort,
             stop=stop,
-            on_progress=tell,
+            on_progress=show_progress,
             rng=random.Random(0),
         )
         return measurement.run(questions)
@@ -201,13 +201,13 @@ def _show_status(ending: RunStatus, ledger: Ledger, answers: Answers, questions:
     if answers.lost:
         spent += f", of it at most {dollars(answers.lost_usd)} on {answers.lost} questions without an answer"
     open_items = sum(answers.get(question.item, 1) is None for question in questions)
-    words = {
+    endings = {
         RunStatus.COMPLETE: "complete",
         RunStatus.BUDGET: f"stopped before exceeding --max-usd {dollars(ledger.limit_usd)}; raise it to continue",
         RunStatus.UNANSWERED: "some questions have no answer; run the same command again",
         RunStatus.INTERRUPTED: "stopped; run the same command to resume",
     }
-    err.print(f"{words[ending]}: {len(questions) - open_items} of {len(questions)} asked, {spent}")
+    err.print(f"{endings[ending]}: {len(questions) - open_items} of {len(questions)} sent, {spent}")
 
 
 def _show(measured: Measured, storage: Storage, as_json: bool) -> None:

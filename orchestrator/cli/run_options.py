@@ -18,15 +18,16 @@ AddressOption = Annotated[
     str | None, typer.Option("--address", help="HOST:PORT of a running Ray cluster; this machine if left out.")
 ]
 ConcurrentOption = Annotated[
-    int | None, typer.Option("--max-concurrent", min=1, help="Trials at once; as many as fit if left out.")
+    int | None,
+    typer.Option("--max-concurrent", min=1, help="Maximum number of concurrent trials; as many as fit if left out."),
 ]
 TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking", help="MLflow tracking URI, or 'none'. SQLite in the storage folder if left out."),
 ]
-MaxGpusOption = Annotated[float | None, typer.Option("--max-gpus", min=0.1, help="GPUs in use at once.")]
+MaxGpusOption = Annotated[float | None, typer.Option("--max-gpus", min=0.1, help="Maximum number of GPUs in use.")]
 PreferOption = Annotated[
-    str, typer.Option("--prefer", help="Which GPU type first, where several will do.", metavar="cost|time")
+    str, typer.Option("--prefer", help="Which GPU type to prefer if several are allowed.", metavar="cost|time")
 ]
 ShareOption = Annotated[
     bool, typer.Option("--share-gpus", help="Trials that need less than a GPU's memory share one, each with its part.")
@@ -35,7 +36,7 @@ CanaryOption = Annotated[
     bool | None,
     typer.Option(
         "--canary/--no-canary",
-        help="The first trial on a GPU type makes 50 steps alone. On by default on clusters with GPUs.",
+        help="The first trial on a GPU type runs 50 steps alone. On by default on clusters with GPUs.",
         show_default=False,
     ),
 ]
@@ -43,11 +44,11 @@ ReuseOption = Annotated[bool, typer.Option("--reuse", help="Reuse finished trial
 MaxFailuresOption = Annotated[
     int,
     typer.Option(
-        "--max-failures", min=0, help="Stop after so many failures in a row with the same reason; 0 never stops."
+        "--max-failures", min=0, help="Stop after this many consecutive failures with the same reason; 0 never stops."
     ),
 ]
 RetriesOption = Annotated[
-    int, typer.Option("--retries", min=0, help="Times that a trial which failed by itself runs again.")
+    int, typer.Option("--retries", min=0, help="Number of retries of a trial that failed by itself.")
 ]
 MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: trials that may start.")]
 MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Budget: GPU-hours.")]

@@ -34,7 +34,7 @@ class BudgetTracker:
         """Return why a trial must not start, or None if it may."""
         spent = self._spent()
         running = [one for one, _ in self._running.values()]
-        asked = {
+        needed = {
             "trials": float(self._is_new(trial_id)),
             "gpu_hours": need.gpu_hours,
             "usd": need.usd,
@@ -48,8 +48,8 @@ class BudgetTracker:
         }
         for name, unit in UNITS.items():
             limit = getattr(self.budget, name)
-            if limit is not None and taken[name] + asked[name] > limit * (1 + 1e-9):
-                return f"{taken[name]:.3g} of {limit:.4g} {unit} taken, and the next trial needs {asked[name]:.3g}"
+            if limit is not None and taken[name] + needed[name] > limit * (1 + 1e-9):
+                return f"{taken[name]:.3g} of {limit:.4g} {unit} taken, and the next trial needs {needed[name]:.3g}"
         return None
 
     def started(self, trial_id: str, need: TrialCost) -> None:
@@ -85,7 +85,7 @@ class BudgetTracker:
         return known is None or not known.attempts
 
     def _spent(self) -> Spent:
-        # Earlier attempts of a running trial count as spent; its current attempt is added from its estimate.
+        # Previous attempts of a running trial count as spent; its current attempt is added from its estimate.
         records = [
             replace(record, status=Status.INTERRUPTED) if key in self._running else record
             for key, record in self._records.items()

@@ -264,7 +264,7 @@ class Controller:
             return found
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
-        """Process that a trial has released its resources: it ended, was interrupted, or its node was lost (`why`)."""
+        """Handle a trial that released its resources: it ended, was interrupted, or its node was lost (`why`)."""
         with self._stops_on_error():
             try:
                 record = self._read(trial_id)

@@ -147,11 +147,11 @@ class TrialScheduler:
             return False
         if sweep.kind == "study":
             return True  # all its trials are known in advance, and shares of a GPU differ in size
-        asked = gpu_types(sweep.resources.gpu_type)
+        requested = gpu_types(sweep.resources.gpu_type)
         present = {machine.gpu_type for machine in machines if machine.gpu_type}
         if self._allocator.scales:
-            return len(asked) != 1  # nodes of any of the types may come
-        return len(present & set(asked) if asked else present) > 1
+            return len(requested) != 1  # nodes of any of the types may come
+        return len(present & set(requested) if requested else present) > 1
 
     def _start(self, trial: PlannedTrial, machines: list[Machine]) -> Start | None:
         found = self._placement.candidates(trial)

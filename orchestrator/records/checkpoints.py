@@ -42,7 +42,7 @@ class StoredCheckpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundCheckpoint:
     """Refer to one checkpoint that has not been read yet."""
 
     store: CheckpointStore
@@ -57,7 +57,7 @@ class Found:
         return read(self.store, self.name)
 
 
-def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
+def find_checkpoint(address: str, storage: Storage, at: str = "last") -> FoundCheckpoint:
     """Find the checkpoint that a user names.
 
     Args:
@@ -74,10 +74,10 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
         place = open_storage(folder + mark + options)
         if not place.exists(name):
             raise CheckpointError(f"no checkpoint at {location}")
-        return Found(StoredCheckpoints(place), name, location, None)
+        return FoundCheckpoint(StoredCheckpoints(place), name, location, None)
     path = Path(address)
     if path.is_file():
-        return Found(LocalCheckpoints(path.parent), path.name, address, None)
+        return FoundCheckpoint(LocalCheckpoints(path.parent), path.name, address, None)
     sweep, slash, start = address.partition("/")
     if not slash or address.startswith(("/", ".")) or address.endswith(".safetensors"):
         raise CheckpointError(f"no checkpoint file {address!r}", "Name a file, or SWEEP/TRIAL of the storage")
@@ -86,7 +86,7 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
     head = read_part(folder_of, "trial.json", TrialHead)
     store = StoredCheckpoints(folder_of.sub("checkpoints"))
     name = _choose(store, at, f"{sweep}/{trial}")
-    return Found(store, name, f"{sweep}/{trial} at step {step_of(name)}", head.dataset.name)
+    return FoundCheckpoint(store, name, f"{sweep}/{trial} at step {step_of(name)}", head.dataset.name)
 
 
 def _trial(storage: Storage, sweep: str, start: str) -> str:

@@ -149,8 +149,8 @@ def is_current(sweep: Sweep, record: TrialRecord) -> bool:
     }
     if "train.max_steps" in chosen | set(sweep.space):
         return True
-    asked = configure(record.config, {"train.max_steps": sweep.base.train.max_steps})
-    now = planned(sweep, _fingerprint_of(record), record.stage, record.family, asked)
+    longer = configure(record.config, {"train.max_steps": sweep.base.train.max_steps})
+    now = planned(sweep, _fingerprint_of(record), record.stage, record.family, longer)
     return now.config.train.max_steps == record.config.train.max_steps
 
 

@@ -19,23 +19,24 @@ IN_PARALLEL = 64
 def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | None = None) -> int:
     """Delete all records of a sweep, checkpoints included; return the number of files.
 
-    The definition goes first: a deletion that is cut short leaves no sweep, and the same call deletes the rest.
+    Datasets stay, and so do trials of other sweeps that reused results of this one: they hold copies. The definition is
+    deleted last, so that an interrupted deletion can be repeated.
 
     Args:
-        tracker: called with the name before anything is deleted, to delete the sweep there.
+        tracker: called with the name before anything is deleted, to delete the sweep there; what it raises leaves the
+            records as they are.
 
     Raises:
         SweepError: there is no such sweep, or it runs.
     """
+    load_definition(storage, name)
     folder = sweep_folder(storage, name)
-    if not folder.list():
-        load_definition(storage, name)  # raises, with the nearest name
     with Lease(folder, name):
         if tracker is not None:
             tracker(name)
         keys = [key for key in folder.list() if key not in (DEFINITION, LOCK)]
-        folder.delete(DEFINITION)
         folder.delete_many(keys)
+        folder.delete(DEFINITION)
     return len(keys) + 1
 
 

@@ -7,7 +7,7 @@ sweep is complete, since trials that have not started have no record.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -98,8 +98,8 @@ def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
 def _most_explored(definition: str) -> int:
     """Return the number of configurations that a search tries: its limit, or the size of a smaller space."""
     sweep = Sweep.from_record(json.loads(definition))
-    asked, most = sweep.trials or 0, sweep.search_space.max_cells()
-    return asked if most is None else min(asked, most)
+    requested, most = sweep.trials or 0, sweep.search_space.max_cells()
+    return requested if most is None else min(requested, most)
 
 
 def _is_best(record: TrialRecord) -> bool:
@@ -129,3 +129,8 @@ def _is_same(control: TrialConfig, explored: TrialConfig) -> bool:
         "data": explored.data.model_copy(update={"train_splits": control.data.train_splits}),
     }
     return explored.model_copy(update=changes) == control
+
+
+def format_counts(counts: Mapping[Status, int] | Mapping[str, int]) -> str:
+    """Format numbers of trials by status as `3 finished, 1 out of memory`; empty if all are zero."""
+    return ", ".join(f"{count} {str(status).replace('_', ' ')}" for status, count in counts.items() if count)

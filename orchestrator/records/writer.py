@@ -102,10 +102,10 @@ class TrialWriter:
         Raises:
             StorageError: the storage refused it for minutes.
         """
-        self._insist(lambda: self._write_pending(self.folder))
+        self._retry_full_disk(lambda: self._write_pending(self.folder))
         for name, data in files.items():
-            self._insist(lambda name=name, data=data: self.folder.write(name, data))  # type: ignore[misc]
-        self._insist(lambda: self.folder.write("result.json", result.encode()))
+            self._retry_full_disk(lambda name=name, data=data: self.folder.write(name, data))  # type: ignore[misc]
+        self._retry_full_disk(lambda: self.folder.write("result.json", result.encode()))
 
     def end(self, end: AttemptEnd) -> None:
         """Record how the attempt ended, and fold its segments.
@@ -113,14 +113,14 @@ class TrialWriter:
         Raises:
             StorageError: the storage refused it for minutes.
         """
-        self._insist(lambda: self._write_pending(self.folder))
-        self._insist(lambda: self.folder.write(f"attempts/{self.attempt:03d}/end.json", end.encode()))
+        self._retry_full_disk(lambda: self._write_pending(self.folder))
+        self._retry_full_disk(lambda: self.folder.write(f"attempts/{self.attempt:03d}/end.json", end.encode()))
         try:
             fold(self._curve, self.attempt, self._written)
         except StorageError as error:
             logger.warning("the rows of attempt %d stay in segments: %s", self.attempt, error)
 
-    def _insist(self, call: Callable[[], T]) -> T:
+    def _retry_full_disk(self, call: Callable[[], T]) -> T:
         """Repeat a call on a full disk for a minute. Other transient faults are retried by the storage itself."""
         deadline = self._clock() + SPACE_WAIT_S
         while True:

@@ -24,7 +24,7 @@ from orchestrator.results.report.formats import ablation_to_markdown, to_csv, to
 from orchestrator.results.report.interval_plots import forest
 from orchestrator.results.report.page import fragment, leaderboard_html
 from orchestrator.results.report.storage_page import read_sweep_trials
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import Storage, as_storage
 from trm_data.errors import ConfigError, nearest
 from trm_data.files import write_atomic
 
@@ -108,7 +108,7 @@ def leaderboard(
         UserError: a benchmark that is neither published nor among the records.
         StorageError: the storage cannot be reached.
     """
-    store = _opened(storage)
+    store = as_storage(storage)
     rows = load_baselines(None, OwnBaselines(store).read()) if baselines is None else baselines
     tables = build_leaderboard(benchmark, read_sweep_trials(store), rows, read_measurements(store))
     return Leaderboard(tuple(table for table in tables if benchmark is not None or table.has_measured))
@@ -127,14 +127,10 @@ def ablate(
         SweepError: no such sweep.
         UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
-    store = _opened(storage)
+    store = as_storage(storage)
     load_definition(store, sweep)
     published = load_baselines() if baselines is None else baselines
     return AblationResult(compare_with_control(read_trials(store, sweep), control, baselines=published))
-
-
-def _opened(storage: Storage | Path | str) -> Storage:
-    return open_storage(str(storage)) if isinstance(storage, str | Path) else storage
 
 
 def _save(path: Path, writers: dict[str, Callable[[], str]]) -> None:

@@ -73,23 +73,6 @@ def spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def mean_interval(
-    values: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
-) -> Interval | None:
-    """Return Student's t interval of a mean; None for fewer than two values.
-
-    Args:
-        resolution: smallest standard deviation that is used. Runs that solve the same number of puzzles by chance have
-            a sample deviation of zero, which would make their mean look certain.
-    """
-    deviation = spread(values)
-    if deviation is None:
-        return None
-    half = _t(confidence, len(values) - 1) * max(deviation, resolution) / math.sqrt(len(values))
-    mean = float(np.mean(values))
-    return Interval(mean - half, mean + half)
-
-
 def bootstrap_mean(
     values: ArrayLike, rng: np.random.Generator, *, resamples: int = 5_000, confidence: float = CONFIDENCE
 ) -> Interval:
@@ -115,7 +98,8 @@ def welch(
 ) -> Comparison:
     """Compare mean(first) with mean(second) for independent groups with their own variances (Welch 1947).
 
-    `resolution` is the smallest standard deviation of a group, as in `mean_interval`.
+    `resolution` is the smallest standard deviation of a group that is used: runs that solve the same number of puzzles
+    by chance have a sample deviation of zero, which would make their difference look certain.
 
     Raises:
         ValueError: a group with fewer than two values.
@@ -132,7 +116,7 @@ def paired(
 ) -> Comparison:
     """Compare values that belong together (the same seeds, or the same puzzles) with the paired t test.
 
-    `resolution` is the smallest standard deviation of the differences, as in `mean_interval`.
+    `resolution` is the smallest standard deviation of the differences that is used, as in `welch`.
 
     Raises:
         ValueError: groups of different lengths, or with fewer than two values.

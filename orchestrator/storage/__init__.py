@@ -20,7 +20,7 @@ from orchestrator.storage.patience import PATIENCE_S
 from orchestrator.storage.s3 import S3Storage
 from trm_data.errors import nearest
 
-__all__ = ["LocalStorage", "S3Storage", "Storage", "StorageError", "Tagged", "open_storage"]
+__all__ = ["LocalStorage", "S3Storage", "Storage", "StorageError", "Tagged", "as_storage", "open_storage"]
 
 _S3_OPTIONS = ("endpoint_override", "region")
 
@@ -45,6 +45,11 @@ def open_storage(url: str, *, attempts: int = 4, patience_s: float = PATIENCE_S)
     if scheme != "s3":
         raise StorageError(f"storage {url!r}: unknown scheme {scheme!r}", "Name a folder or s3://bucket/prefix")
     return replace(_parse_s3(url, rest, attempts), patience_s=patience_s)
+
+
+def as_storage(storage: Storage | str | Path) -> Storage:
+    """Return the storage, opened with `open_storage` if an address is given."""
+    return open_storage(str(storage)) if isinstance(storage, str | Path) else storage
 
 
 def _absolute(path: str) -> Path:

@@ -52,7 +52,6 @@ class Lease:
             "started_s": time.time(),
         }
         self._version = ""
-        self._renewed_s = _uptime_s()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
@@ -61,7 +60,6 @@ class Lease:
             self._version = self._folder.read_tagged(LOCK).etag
         else:
             self._version = self._take_over()
-        self._renewed_s = _uptime_s()
         self._folder.delete("stop.json")
         self._thread.start()
         return self
@@ -99,11 +97,6 @@ class Lease:
         if not self.lost.is_set():
             self._folder.delete_if(LOCK, self._version)
 
-    @property
-    def unrenewed_s(self) -> float:
-        """Return the seconds since the lease was last renewed, those of a suspended machine included."""
-        return _uptime_s() - self._renewed_s
-
     def _claim(self) -> bytes:
         return to_json_bytes({**self._owner, "beat_s": time.time()})
 
@@ -119,7 +112,7 @@ class Lease:
             except Exception:
                 logger.exception("a heartbeat of %s failed", self._name)
                 continue
-            self._version, self._renewed_s = version, _uptime_s()
+            self._version = version
 
     def _ours(self) -> str | None:
         """Return the version of the lease if this process still holds it: a renewal may succeed without an answer."""
@@ -130,12 +123,6 @@ class Lease:
         holder = _parse(data)
         same = all(holder.get(name) == value for name, value in self._owner.items())
         return version if same else None
-
-
-def _uptime_s() -> float:
-    """Return monotonic seconds that include time in which the machine was suspended, if the system counts it."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from orchestrator.records.index import load_definition, stop_reason, stop_requested, sweep_folder
-from orchestrator.records.progress import SweepProgress, sweep_progress
+from orchestrator.records.progress import SweepProgress, format_counts, sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.usage import Budget, exceeded, spending
@@ -163,11 +163,6 @@ def counts_of(records: Sequence[TrialRecord]) -> dict[str, int]:
     return {str(status): counts[status] for status in Status if counts[status]}
 
 
-def format_counts(counts: dict[str, int]) -> str:
-    """Format counts as `10 finished, 2 failed`."""
-    return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items()) or "no trial"
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Hold the state of a sweep at one moment, by its records: also without its driver, from any machine."""
@@ -183,7 +178,7 @@ class Snapshot:
     @property
     def text(self) -> str:
         """Return counts by status, and how many of the planned trials are left."""
-        counts = format_counts(counts_of(self.records))
+        counts = format_counts(counts_of(self.records)) or "no trial"
         left = self.progress.left
         parts = [counts, f"{left} of {self.progress.planned} trials left" if left else ""]
         parts.append(f"{len(self.unreadable)} unreadable ({', '.join(self.unreadable)})" if self.unreadable else "")

@@ -31,6 +31,11 @@ WORDS = (
     *("Earlier", "Shorter", "DriverLock", r"(?<!['\"])rope", "bell", "stands in line", "in vain", "anew", "given up"),
 )
 """The private vocabulary that the field's terms have replaced."""
+NO_VERB = re.compile(
+    r"(The|An?|What|Whether|How|Which|Where|Why|When|One|All|Of|From|With|Without|Some|This|These|That|Those|It|Every"
+    r"|Everything|Anything|Nothing|As|At|In|On|For|By|Number|Seconds|Bytes|Returns|Raises)\b"
+)
+"""First words with which no docstring starts: it starts with a verb in the imperative."""
 
 
 def modules() -> dict[str, Path]:
@@ -44,6 +49,17 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+
+
+def test_docstrings_start_with_a_verb() -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    wrong = [
+        f"{name}:{getattr(node, 'lineno', 1)}: {text.splitlines()[0]}"
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, documented) and (text := ast.get_docstring(node)) and NO_VERB.match(text)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_modules_and_functions_are_small() -> None:

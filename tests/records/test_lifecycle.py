@@ -11,7 +11,7 @@ from orchestrator.records.index import sweep_names
 from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import RESERVED_NAMES
 from tests.records.test_reader import run, sweep_of
@@ -33,10 +33,35 @@ def test_a_deleted_sweep_leaves_nothing_and_others_alone(storage: Storage) -> No
         delete_sweep(storage, "study")
 
 
-def test_a_deletion_that_was_cut_short_is_finished(storage: Storage) -> None:
-    storage.delete("sweeps/study/sweep.json")
+def test_a_deletion_that_was_cut_short_is_finished(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Storage, keys: list[str]) -> None:
+        self.delete(keys[0])
+        raise StorageError("the storage is unavailable", "Try again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(storage), "delete_many", refuse)
+        with pytest.raises(StorageError):
+            delete_sweep(storage, "study")
+    assert sweep_names(storage) == ["study", "study-2"]
     delete_sweep(storage, "study")
     assert sweep_names(storage) == ["study-2"] and not storage.list("sweeps/study")
+
+
+def test_a_tracker_that_fails_leaves_the_records(storage: Storage) -> None:
+    def refuse(name: str) -> None:
+        raise SweepError(f"no answer about {name}", "Try again")
+
+    before = storage.list("sweeps/study")
+    with pytest.raises(SweepError, match="no answer about study"):
+        delete_sweep(storage, "study", refuse)
+    assert storage.list("sweeps/study") == before
+
+
+def test_records_of_single_runs_are_not_deleted_as_a_sweep(storage: Storage) -> None:
+    storage.write("sweeps/train/trials/abc/trial.json", b"{}")
+    with pytest.raises(SweepError, match="no sweep 'train'"):
+        delete_sweep(storage, "train")
+    assert storage.list("sweeps/train") == ["sweeps/train/trials/abc/trial.json"]
 
 
 def test_a_sweep_that_runs_is_neither_deleted_nor_renamed(storage: Storage) -> None:

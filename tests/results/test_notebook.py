@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import ablate, leaderboard
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import notebook
-from orchestrator.results.notebook import AblationResult, Leaderboard, ablate, leaderboard
+from orchestrator.results.notebook import AblationResult, Leaderboard
 from orchestrator.storage import LocalStorage
 from tests.support.results import ablation_records, demo_records
 from trm_data.errors import ConfigError, UserError

@@ -204,16 +204,6 @@ def test_a_beat_whose_answer_was_lost_is_no_lost_claim(tmp_path: Path, monkeypat
         assert not lease.lost.is_set()
 
 
-def test_a_claim_that_is_renewed_says_how_long_ago(storage: Storage) -> None:
-    with Lease(storage, "s") as lease:
-        before = lease._version
-        deadline = time.monotonic() + 60
-        while lease._version == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert lease.unrenewed_s < 60
-
-
 class TestUnlock:
     def test_the_claim_of_a_dead_holder_is_removed(self, storage: Storage) -> None:
         assert unlock(storage, "s") is None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_data.errors import DataError
-from trm_data.generators.sudoku import Distinct, Made, generate
+from trm_data.generators.sudoku import Distinct, GeneratedSudoku, generate
 from trm_data.generators.sudoku_hard import generate_hard
 from trm_data.puzzles import sudoku, sudoku_forms, symmetry
 from trm_data.puzzles.augment import sudoku_rows
@@ -130,7 +130,7 @@ def test_solver_counts_no_one_and_many_solutions() -> None:
     assert sudoku.solve(clash, 2, shape.units, grid)[0] == 0
 
 
-def _check_hard(sizes: list[int], rating: int) -> list[Made]:
+def _check_hard(sizes: list[int], rating: int) -> list[GeneratedSudoku]:
     parts = generate_hard(sizes, rating, 0)
     shape = sudoku.shape(9)
     assert [len(part.puzzles) for part in parts] == sizes

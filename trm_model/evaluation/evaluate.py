@@ -156,7 +156,7 @@ def _averaged(
     if names:  # a split without any known answer has no scores, and can still be submitted
         metrics = {name: float(score.mean()) for name, score in scores.items() if not name.startswith("pass@")}
     test_inputs = {} if votes is None or not _is_arc(dataset) else _test_inputs(dataset, split, votes.items)
-    asked = len(names) if not test_inputs else sum(len(items) for items in test_inputs.values())
+    answered = len(names) if not test_inputs else sum(len(items) for items in test_inputs.values())
     result = EvalResult(
         split,
         num_steps,
@@ -166,7 +166,7 @@ def _averaged(
         names,
         forward_passes,
         numbers=columns["items"].astype(np.int64),
-        unscored=asked - len(names),
+        unscored=answered - len(names),
         votes=votes,
         test_inputs=test_inputs,
     )

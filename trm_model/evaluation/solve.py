@@ -177,8 +177,8 @@ def find_task(dataset: Dataset, text: str) -> int:
         for question, answer in demonstrations
     ]
     fitting = set.intersection(*owners)
-    asked = [(dataset.inputs == question).all(1) for question in tests]
-    for known in ([rows & ~trained for rows in asked], asked):  # held out as test inputs, or anywhere in the task
+    matches = [(dataset.inputs == question).all(1) for question in tests]
+    for known in ([rows & ~trained for rows in matches], matches):  # held out as test inputs, or anywhere in the task
         narrowed = fitting.intersection(*(_owners(dataset, rows) for rows in known))
         if len(fitting) > 1 and tests and narrowed:
             fitting = narrowed

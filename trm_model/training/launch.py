@@ -239,7 +239,7 @@ class _Caller:
                 os._exit(1)
             self._stop.set() if message == STOP else self._go.release()
 
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """Report an event and wait until the caller has processed it."""
         self._pipe.send(event)
         self._go.acquire()
@@ -284,7 +284,7 @@ def _train(task: Task, caller: _Caller) -> None:
     events = train(config, open_dataset(task.dataset), checkpoints=task.checkpoints, should_stop=caller.should_stop)
     for event in events:
         if task.rank == 0:
-            caller.tell(event)
+            caller.report(event)
     dist.barrier()
     dist.destroy_process_group()
 

@@ -10,7 +10,6 @@ refused.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_sha
 from trm_data.dataset.schema import Puzzles, vocab_size
 from trm_data.dataset.view import place_words
 from trm_data.errors import DataError
-from trm_data.files import load_json
+from trm_data.files import load_json, sha256_of
 from trm_data.jit import Bytes, Ints, Words, jit
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE, frame
@@ -150,7 +149,7 @@ def load(folder: Path, progress: Progress) -> Puzzles:
         _check_cells(split, family, side, folder / name)
         if family != "arc" and (np.diff(split.puzzle_indices) != 1).any():
             raise DataError(f"{folder / name} has several examples of a puzzle, which only ARC has", "Build it again")
-    content = {f"{s}/all__{f}.npy": _sha256(folder / s / f"all__{f}.npy") for s in ("train", "test") for f in FIELDS}
+    content = {f"{s}/all__{f}.npy": sha256_of(folder / s / f"all__{f}.npy") for s in ("train", "test") for f in FIELDS}
     facts: dict[str, object] = {"files": content}
     if family == "arc":
         identifiers, tasks = (_read_json(folder / name) for name in ("identifiers.json", "test_puzzles.json"))
@@ -160,11 +159,6 @@ def load(folder: Path, progress: Progress) -> Puzzles:
             raise DataError(f"{folder / 'test_puzzles.json'} is not a JSON object", "Build it again")
         return _load_arc(train, test, identifiers, tasks, facts, folder, progress)
     return _load_shared(train, test, family, side, facts, folder, progress)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @jit

@@ -8,7 +8,6 @@ against their ranges, whole columns at a time.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from trm_data.config import Family
 from trm_data.dataset.manifest import AUGMENTATIONS, EXAMPLES, PLACES, PUZZLES, Manifest
 from trm_data.dataset.schema import SPLITS, column, read_table
 from trm_data.errors import DataError, UserError, first_line
-from trm_data.files import load_json, write_atomic
+from trm_data.files import load_json, sha256_of, write_atomic
 from trm_data.jit import Bytes, Ints, Words
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE
@@ -79,11 +78,6 @@ def _read_mark(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def changed_files(folder: Path, manifest: Manifest, *, trust_mark: bool = False) -> Iterator[Fault]:
     """Compare the files with the hashes of the manifest; if all match, write a marker file.
 
@@ -97,7 +91,7 @@ def changed_files(folder: Path, manifest: Manifest, *, trust_mark: bool = False)
         path = folder / name
         try:
             state = [wanted, *_state_of(path)]  # before the hash: a change in between makes the mark void
-            as_built = (trust_mark and known.get(name) == state) or _sha256(path) == wanted
+            as_built = (trust_mark and known.get(name) == state) or sha256_of(path) == wanted
         except FileNotFoundError:
             faults += 1
             yield Fault(name, "it is missing")

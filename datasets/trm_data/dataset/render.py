@@ -200,7 +200,7 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
     if path.suffix not in (".png", ".gif"):
         raise ConfigError(f"{path} is not a picture that can be drawn", "Name it .png or .gif")
     side = math.isqrt(question.size)
-    frames = [_beside(family, side, question, answer, number) for number, answer in enumerate(answers, 1)]
+    frames = [_side_by_side(family, side, question, answer, number) for number, answer in enumerate(answers, 1)]
     if path.suffix == ".png":
         save_png(frames[-1], path)
         return
@@ -217,7 +217,7 @@ def _panel(family: Family, side: int, question: Bytes, cells: Bytes) -> Panel:
     return _maze_panel(grid) if family == "maze" else _sudoku_panel(grid, question.reshape(side, side), None)
 
 
-def _beside(family: Family, side: int, question: Bytes, answer: Bytes, number: int) -> Image.Image:
+def _side_by_side(family: Family, side: int, question: Bytes, answer: Bytes, number: int) -> Image.Image:
     """Return two panels: the puzzle, and the answer after a number of steps."""
     shown = (("puzzle", question), (f"step {number}", answer))
     image = Image.new("RGB", (2 * _PANEL + 3 * _GAP, _PANEL + _TITLE + 2 * _GAP), _PAPER)

@@ -22,7 +22,7 @@ _CHUNK = 2048
 _SLACK = 10  # the second of two sweeps ends a few edges short of the diameter at worst
 
 
-class Made(NamedTuple):
+class GeneratedMazes(NamedTuple):
     """Hold generated mazes, one per row, encoded."""
 
     mazes: Bytes
@@ -71,7 +71,7 @@ def _layouts(seed: int, start: int, side: int, shortest: int, cells: Bytes, good
 
 def generate(
     side: int, count: int, shortest: int, seed: int, progress: Callable[[int], None] = lambda done: None
-) -> Made:
+) -> GeneratedMazes:
     """Generate `count` mazes whose shortest path has at least `shortest` edges, no two equal up to turning and
     mirroring.
 
@@ -96,4 +96,4 @@ def generate(
                 "Ask for fewer mazes or a shorter path",
             )
     mazes = np.stack(list(kept.values())[:count])
-    return Made(mazes, *maze.solve_all(mazes, side))
+    return GeneratedMazes(mazes, *maze.solve_all(mazes, side))

@@ -20,7 +20,7 @@ MOST_BLANKS = {4: 11, 6: 26, 9: 57}
 _CHUNK = 256
 
 
-class Made(NamedTuple):
+class GeneratedSudoku(NamedTuple):
     """Hold generated puzzles, one per row."""
 
     puzzles: Bytes
@@ -78,10 +78,10 @@ def _attempts(seed: int, start: int, blanks: int, units: Ints, puzzles: Bytes, s
         ratings[i] = _attempt(seed, start + i, blanks, units, puzzles[i], solutions[i])
 
 
-def _candidates(shape: sudoku.Shape, blanks: int, seed: int) -> Iterator[Made]:
+def _candidates(shape: sudoku.Shape, blanks: int, seed: int) -> Iterator[GeneratedSudoku]:
     start = 0
     while True:
-        made = Made(
+        made = GeneratedSudoku(
             np.empty((_CHUNK, shape.side**2), np.uint8),
             np.empty((_CHUNK, shape.side**2), np.uint8),
             np.empty(_CHUNK, np.int64),
@@ -89,7 +89,7 @@ def _candidates(shape: sudoku.Shape, blanks: int, seed: int) -> Iterator[Made]:
         _attempts(seed, start, blanks, shape.units, *made)
         start += _CHUNK
         good = made.ratings >= 0
-        yield Made(made.puzzles[good], made.solutions[good], made.ratings[good])
+        yield GeneratedSudoku(made.puzzles[good], made.solutions[good], made.ratings[good])
 
 
 class Distinct:
@@ -120,7 +120,7 @@ class Distinct:
 
 def generate(
     side: int, count: int, blanks: int, seed: int, progress: Callable[[int], None] = lambda done: None
-) -> Made:
+) -> GeneratedSudoku:
     """Generate `count` puzzles with exactly `blanks` empty cells and one solution, no two equivalent.
 
     Raises:
@@ -149,7 +149,7 @@ def generate(
                 f"found only {len(kept)} of {count} inequivalent Sudoku {side}x{side} with {blanks} blanks",
                 "Ask for fewer puzzles or another number of blanks",
             )
-    return Made(
+    return GeneratedSudoku(
         np.stack([puzzle for puzzle, _, _ in kept]),
         np.stack([solution for _, solution, _ in kept]),
         np.array([rating for _, _, rating in kept], np.int64),

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trm_data.generators.sudoku import Distinct, Made, random_grid
+from trm_data.generators.sudoku import Distinct, GeneratedSudoku, random_grid
 from trm_data.jit import Bytes, Ints, Words, below, i64, jit, shuffle, stream
 from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.puzzles.augment import sudoku_rows
@@ -108,7 +108,7 @@ def _isomorphs(puzzles: Bytes, shape: sudoku.Shape, seed: int) -> Bytes:
 
 def generate_hard(
     sizes: list[int], rating: int, seed: int, progress: Callable[[int], None] = lambda done: None
-) -> list[Made]:
+) -> list[GeneratedSudoku]:
     """Generate minimal 9x9 puzzles of at least this rating for every split, no two equivalent, no relatives across
     splits."""
     shape = sudoku.shape(9)
@@ -135,7 +135,9 @@ def generate_hard(
     return [_select(results[split], size, shape, distinct, seed + split) for split, size in enumerate(sizes)]
 
 
-def _select(islands: list[tuple[Bytes, Ints]], size: int, shape: sudoku.Shape, distinct: Distinct, seed: int) -> Made:
+def _select(
+    islands: list[tuple[Bytes, Ints]], size: int, shape: sudoku.Shape, distinct: Distinct, seed: int
+) -> GeneratedSudoku:
     """Select `size` inequivalent puzzles, taken from the islands in turn."""
     puzzles = np.concatenate([p for p, _ in islands] or [np.zeros((0, 81), np.uint8)])
     ratings = np.concatenate([r for _, r in islands] or [np.zeros(0, np.int64)])
@@ -144,4 +146,4 @@ def _select(islands: list[tuple[Bytes, Ints]], size: int, shape: sudoku.Shape, d
     names = sudoku_forms.invariants(puzzles, *shape[:3]).tolist()
     turn = np.argsort(np.concatenate([np.arange(len(p)) for p, _ in islands] or [np.zeros(0, np.int64)]), kind="stable")
     kept = [i for i in turn.tolist() if distinct.is_new(puzzles[i], solutions[i], names[i])][:size]
-    return Made(puzzles[kept], solutions[kept], ratings[kept])
+    return GeneratedSudoku(puzzles[kept], solutions[kept], ratings[kept])

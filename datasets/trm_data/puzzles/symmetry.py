@@ -1,4 +1,4 @@
-"""Number augmentations.
+"""Represent augmentations as numbers.
 
 Every augmentation of a puzzle is one code, an integer below the order of its symmetry group; code 0 is the identity:
 

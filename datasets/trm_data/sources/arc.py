@@ -90,7 +90,7 @@ def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
         if prefix is None:
             tasks += _folder_tasks(address.join(subset), subset, content)
         else:
-            tasks += _kaggle_tasks(prefix.beside(f"_{subset}"), subset, content)
+            tasks += _kaggle_tasks(prefix.append(f"_{subset}"), subset, content)
     return tasks
 
 
@@ -101,14 +101,14 @@ def read_extra(address: Address, content: dict[str, str]) -> list[Task]:
         raise DataError(f"{address} holds {len(challenges)} files *{_CHALLENGES}", "Name one, without its ending")
     if challenges:
         return _kaggle_tasks(address.join(challenges[0].removesuffix(_CHALLENGES)), "extra", content)
-    if files.exists(address.beside(_CHALLENGES)):
+    if files.exists(address.append(_CHALLENGES)):
         return _kaggle_tasks(address, "extra", content)
     return _folder_tasks(address, "extra", content)
 
 
 def _kaggle_prefix(address: Address, subset: str) -> Address | None:
     ending = f"_{subset}{_CHALLENGES}"
-    if files.exists(address.beside(ending)):
+    if files.exists(address.append(ending)):
         return address
     found = [name for name in files.names(address) if name.endswith(ending)]
     if not found and address.is_remote and files.exists(address.join(f"arc-agi{ending}")):
@@ -130,9 +130,9 @@ def _json(address: Address, content: dict[str, str], name: str | None = None) ->
 
 
 def _kaggle_tasks(prefix: Address, subset: str, content: dict[str, str]) -> list[Task]:
-    source = prefix.beside(_CHALLENGES)
+    source = prefix.append(_CHALLENGES)
     challenges = _json(source, content)
-    answers_file = prefix.beside("_solutions.json")
+    answers_file = prefix.append("_solutions.json")
     solutions = _json(answers_file, content) if files.exists(answers_file) else {}
     tasks = []
     for name, task in challenges.items():

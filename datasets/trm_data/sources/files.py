@@ -38,7 +38,7 @@ class Address(NamedTuple):
         """Return the file `name` in this folder."""
         return self._replace(base=f"{self.base.rstrip('/')}/{name}", sha256=None)
 
-    def beside(self, suffix: str) -> Address:
+    def append(self, suffix: str) -> Address:
         """Return the address with `suffix` appended to its last part."""
         return self._replace(base=self.base + suffix, sha256=None)
 
@@ -170,7 +170,7 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
         found = [parent.join(name) for name in names(parent) if prefix and name.startswith(prefix)]
     if not found:
         found = [place for name in known if exists(place := address.join(name))]
-        found += [place for name in known if exists(place := address.beside(name))]
+        found += [place for name in known if exists(place := address.append(name))]
     if not found:
         raise _missing(address)
     whole = hashlib.sha256()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trm_data.config import DataRequest
 from trm_data.dataset.schema import Puzzles
 from trm_data.errors import DataError
-from trm_data.generators.sudoku import Distinct, Made, generate
+from trm_data.generators.sudoku import Distinct, GeneratedSudoku, generate
 from trm_data.generators.sudoku_hard import generate_hard
 from trm_data.jit import Bytes, Ints
 from trm_data.puzzles import sudoku, sudoku_forms
@@ -96,7 +96,7 @@ def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
 
     if request.min_rating is not None:
         parts = generate_hard(sizes, request.min_rating, request.build_seed, report)
-        made = Made(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        made = GeneratedSudoku(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     else:
         assert request.blanks is not None
         made = generate(side, total, request.blanks, request.build_seed, report)

@@ -21,27 +21,30 @@ def run_llm(
     benchmark: Annotated[
         str, typer.Option("--benchmark", help="A built dataset's name or folder, or a benchmark: see `trm data list`.")
     ],
-    max_usd: Annotated[float, typer.Option("--max-usd", min=0, help="Dollars that are never exceeded.")],
+    max_usd: Annotated[float, typer.Option("--max-usd", min=0, help="Limit in US dollars, which is never exceeded.")],
     usd_in: Annotated[
         float | None, typer.Option("--usd-per-mtok-in", min=0, help="Price of a million prompt tokens.")
     ] = None,
     usd_out: Annotated[
         float | None, typer.Option("--usd-per-mtok-out", min=0, help="Price of a million tokens of the answer.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Puzzles: the first so many of the split.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of puzzles: the first ones of the split.")] = 50,
     attempts: Annotated[int, typer.Option("--attempts", min=1, max=2, help="Attempts at each puzzle.")] = 2,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Questions at a time.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=256, help="Number of parallel questions.")
+    ] = 4,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=16, help="Longest answer, thoughts included.")
+        int, typer.Option("--max-tokens", min=16, help="Maximum tokens of an answer, reasoning included.")
     ] = 16_000,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, help="The endpoint's own if left out.")
+        float | None,
+        typer.Option("--temperature", min=0, help="Sampling temperature; the endpoint's default if left out."),
     ] = None,
     reasoning_effort: Annotated[
-        str | None, typer.Option("--reasoning-effort", help="low, medium or high, where the model takes it.")
+        str | None, typer.Option("--reasoning-effort", help="low, medium or high, if the model supports it.")
     ] = None,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds to wait for an answer.")] = 600.0,
-    retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries at a question.")] = 6,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Retries per question.")] = 6,
     api_key_file: Annotated[
         Path | None, typer.Option("--api-key-file", help="File with the key; OPENAI_API_KEY if left out.", **INPUT_FILE)
     ] = None,
@@ -121,7 +124,7 @@ def add(
     system: Annotated[str, typer.Option("--system", help="Name of the row.")],
     score: Annotated[float, typer.Option("--score", help="Per cent.")],
     source: Annotated[str, typer.Option("--source", help="Where the score was read.")],
-    date: Annotated[str, typer.Option("--date", help="Of the source: 2026, 2026-11 or 2026-11-22.")],
+    date: Annotated[str, typer.Option("--date", help="Date of the source: 2026, 2026-11 or 2026-11-22.")],
     kind: Annotated[str, typer.Option("--kind", help="trm, hrm, direct, llm, system or human.")],
     split: Annotated[str, typer.Option("--split", help="test, public-eval, semi-private, ...")],
     metric: Annotated[str, typer.Option("--metric", help="exact_accuracy, pass@1 or pass@2.")],
@@ -136,12 +139,12 @@ def add(
         int | None, typer.Option("--train-puzzles", help="Training puzzles before augmentation.")
     ] = None,
     params: Annotated[int | None, typer.Option("--params", help="Parameters of the model.")] = None,
-    usd_per_task: Annotated[float | None, typer.Option("--usd-per-task", help="Cost of a puzzle.")] = None,
+    usd_per_task: Annotated[float | None, typer.Option("--usd-per-task", help="Cost per puzzle in US dollars.")] = None,
     protocol: Annotated[str, typer.Option("--protocol", help="single or ensemble.")] = "single",
     role: Annotated[str, typer.Option("--role", help="headline, reproduction or ablation.")] = "headline",
     evidence: Annotated[str, typer.Option("--evidence", help="verified, claimed or quoted.")] = "claimed",
-    detail: Annotated[str, typer.Option("--detail", help="What to know about it.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the same row.")] = False,
+    detail: Annotated[str, typer.Option("--detail", help="Further details of the result.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing row of this result.")] = False,
     baselines: NewBaselinesOption = None,
     storage: StorageOption = "runs",
 ) -> None:

@@ -33,7 +33,7 @@ app = typer.Typer(help="Look into checkpoints; import and export official ones."
 def show(
     checkpoint: CheckpointArgument, at: AtOption = "last", storage: StorageOption = "runs", as_json: JsonOption = False
 ) -> None:
-    """Say what a checkpoint is: model, step, scores, data, averages, sizes.
+    """Show a checkpoint: model, step, scores, data, averages, sizes.
 
     Examples:
 

@@ -13,8 +13,8 @@ from orchestrator.cli.options import JsonOption, StorageOption
 
 def doctor(
     storage: StorageOption = "runs",
-    address: Annotated[str | None, typer.Option("--address", help="HOST:PORT of a Ray cluster to try.")] = None,
-    tracking: Annotated[str | None, typer.Option("--tracking", help="MLflow tracking URI to try.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="HOST:PORT of a Ray cluster to check.")] = None,
+    tracking: Annotated[str | None, typer.Option("--tracking", help="MLflow tracking URI to check.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check versions, devices, memory, disk, storage, cluster and tracker; exit code 1 if something is missing.

@@ -34,12 +34,14 @@ def evaluate(
     vary: VaryOption = None,
     dataset: DatasetOption = None,
     split: SplitOption = None,
-    max_puzzles: Annotated[int | None, typer.Option("--max-puzzles", min=1, help="Score only the first ones.")] = None,
+    max_puzzles: Annotated[
+        int | None, typer.Option("--max-puzzles", min=1, help="Score only the first puzzles of the split.")
+    ] = None,
     weights: Annotated[str | None, typer.Option("--weights", help="ema, raw, or the rate of an average.")] = None,
     at: AtOption = "last",
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Puzzles per forward pass.")] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Of the noise; the trial's own if left out.")
+        int | None, typer.Option("--seed", min=0, help="Seed of the noise; the trial's own if left out.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     output: Annotated[

@@ -22,7 +22,7 @@ def leaderboard(
     split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
     gco2_per_kwh: Annotated[
         float | None,
-        typer.Option("--gco2-per-kwh", min=0, help="CO2 of your electricity; the world's if left out."),
+        typer.Option("--gco2-per-kwh", min=0, help="CO2 of your electricity; the world average if left out."),
     ] = None,
     baselines: BaselinesOption = None,
     storage: StorageOption = "runs",

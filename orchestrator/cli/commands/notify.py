@@ -37,14 +37,16 @@ def notify(
         ),
     ],
     storage: StorageOption = "runs",
-    gpu_hours: Annotated[float | None, typer.Option("--gpu-hours", help="Report when so many are used.")] = None,
-    usd: Annotated[float | None, typer.Option("--usd", help="Report when so much is spent.")] = None,
-    wall_hours: Annotated[float | None, typer.Option("--wall-hours", help="Report when so much time is over.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="Send the present state and exit, to try a target.")] = False,
+    gpu_hours: Annotated[float | None, typer.Option("--gpu-hours", help="Report when this many are used.")] = None,
+    usd: Annotated[float | None, typer.Option("--usd", help="Report when this much is spent.")] = None,
+    wall_hours: Annotated[
+        float | None, typer.Option("--wall-hours", help="Report when this much time has passed.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Send the current state and exit, to test a target.")] = False,
 ) -> None:
     """Watch a sweep from any machine and report its first failed trial, a budget that is used up, and its end.
 
-    Also when its driver dies. No budget stops anything here: `trm sweep watchdog` does that.
+    This works even if the driver dies. Budgets are only reported here: `trm sweep watchdog` enforces them.
 
     Examples:
 

@@ -114,7 +114,8 @@ def export(
     output: Annotated[Path, typer.Option("--out", "-o", help="File to write.", **OUTPUT_FILE)],
     format_: Annotated[str, typer.Option("--format", help="onnx, or torch (a torch.export program).")] = "onnx",
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="D: a loop of so many supervision steps; one step if left out.")
+        int | None,
+        typer.Option("--steps", min=1, help="D: a loop of this many supervision steps; one step if left out."),
     ] = None,
     at: AtOption = "last",
     weights: WeightsOption = "ema",

@@ -142,7 +142,7 @@ def run(
     tracking: TrackingOption = None,
     notify: TargetsOption = None,
 ) -> None:
-    """Run a sweep, or resume it: the same command twice runs nothing twice. `run` and `resume` are the same command.
+    """Run a sweep, or resume it: finished trials are never repeated. `run` and `resume` are the same command.
 
     Finished trials stay, unfinished ones resume from their checkpoints.
 

@@ -13,7 +13,7 @@ from orchestrator.errors import SweepError, command_line
 
 NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
 TrialsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Trial ids, or how they begin.", metavar="[TRIAL]...", show_default=False)
+    list[str] | None, typer.Argument(help="Trial ids, or prefixes of them.", metavar="[TRIAL]...", show_default=False)
 ]
 
 
@@ -59,8 +59,8 @@ def extend(
 def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOption = "runs") -> None:
     """Mark failed trials to be run again; `trm sweep resume` runs them, from their last checkpoints.
 
-    Without ids: all that failed, diverged or ran out of memory. A trial that was stopped early runs on if it is named,
-    and is not stopped again.
+    Without ids, all trials that failed, diverged or ran out of memory are marked. A trial that was stopped early
+    continues if it is named, and is not stopped again.
 
     Examples:
 
@@ -77,7 +77,7 @@ def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOpt
     for record in chosen:
         out.print(f"{record.trial_id} {record.family} seed {record.config.seed}: was {record.status}, {record.reason}")
     if not chosen:
-        out.print(f"no trial of {name} has failed. A stopped one runs on if it is named")
+        out.print(f"no trial of {name} has failed. A stopped one continues if it is named")
         return
     resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
     noun = "trial" if len(chosen) == 1 else "trials"
@@ -122,8 +122,8 @@ def logs(
 def prune(
     name: Annotated[str | None, typer.Argument(help="Name of a sweep.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="All sweeps of the storage together.")] = False,
-    keep_bytes: Annotated[str, typer.Option("--keep-bytes", help="Checkpoints that may stay: 2GB, 500MB.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    keep_bytes: Annotated[str, typer.Option("--keep-bytes", help="Size of the checkpoints to keep: 2GB, 500MB.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -143,7 +143,7 @@ def prune(
     if (name is None) != every:
         raise SweepError("which checkpoints?", "Name a sweep, or give --all")
     if not keep_bytes:
-        raise SweepError("how much may stay?", "Give --keep-bytes, for example --keep-bytes 2GB")
+        raise SweepError("no size is given", "Give --keep-bytes, for example --keep-bytes 2GB")
     store, keep = open_storage(storage), parse_bytes(keep_bytes)
     if name is not None:
         load_definition(store, name)
@@ -169,15 +169,15 @@ def watchdog(
         float | None, typer.Option("--max-hours", min=0, help="Budget: hours from the start of the first trial.")
     ] = None,
     terminate: Annotated[
-        str | None, typer.Option("--terminate", help="End the AWS workers of this Ray cluster if need be.")
+        str | None, typer.Option("--terminate", help="Terminate the AWS workers of this Ray cluster if necessary.")
     ] = None,
     region: Annotated[str | None, typer.Option("--region", help="AWS region of the cluster.")] = None,
     storage: StorageOption = "runs",
 ) -> None:
-    """End a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
+    """Stop a sweep that has exceeded its budget, even if its driver hangs or is dead.
 
-    It only reads records, so it runs anywhere that sees the storage. It asks for a clean stop first, then signals a
-    driver on this machine, and ends machines only if their cluster is named.
+    It only reads records, so it runs anywhere with access to the storage. It requests a clean stop, then signals a
+    driver on this machine, and terminates machines only if their cluster is named.
 
     Example: trm sweep watchdog demo --storage s3://bucket/trm --max-usd 50 --terminate trm-sweeps
     """
@@ -211,7 +211,7 @@ def unlock(name: NameArgument, storage: StorageOption = "runs") -> None:
 
 def delete(
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without confirmation.")] = False,
     tracking: TrackingOption = None,
     storage: StorageOption = "runs",
 ) -> None:
@@ -235,9 +235,13 @@ def delete(
         out.print(f"sweep {name}: {what}")
         _confirm("Delete all of it?", f"sweep {name!r} was not deleted")
     uri = resolve_uri(store, tracking)
-    # MLflow first: if the tracker does not answer, the records are still there.
-    runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
-    files = delete_sweep(store, name)
+    runs = 0
+
+    def delete_runs(name: str) -> None:
+        nonlocal runs
+        runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
+
+    files = delete_sweep(store, name, delete_runs)
     out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")
 
 

@@ -11,13 +11,13 @@ from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, tru
 app = typer.Typer(help="Show one trial, or run it again.", no_args_is_help=True)
 
 TrialArgument = Annotated[
-    str, typer.Argument(help="A trial's id, how it begins, or SWEEP/TRIAL.", metavar="ID", show_default=False)
+    str, typer.Argument(help="A trial's id, a prefix of it, or SWEEP/TRIAL.", metavar="ID", show_default=False)
 ]
 
 
 @app.command()
 def show(trial: TrialArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
-    """Say what a trial is, where it ran, how it went and what came out.
+    """Show a trial: its configuration, machines, curve and result.
 
     Examples:
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.cli.doctor.check import Check
+from orchestrator.storage.mounts import NETWORK, file_system
 from trm_data.errors import UserError
 
 TIMEOUT_S = 2.0
 HUB = ("huggingface.co", 443)
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "beegfs", "ceph"}
 
 
 def storage(url: str) -> list[Check]:
@@ -64,7 +64,7 @@ def tracker(uri: str) -> list[Check]:
 
 def _sqlite(path: Path) -> Check:
     kind = file_system(path.absolute().parent)
-    if kind in NETWORK_FILE_SYSTEMS:
+    if kind.startswith(NETWORK):
         return Check("tracker", "warn", f"{path} is SQLite on {kind}", "Locks fail there: use a local disk or a server")
     if not path.exists():
         return Check("tracker", "ok", f"{path} will be created")
@@ -145,15 +145,3 @@ def hub() -> list[Check]:
         remedy = "Sudoku-Extreme and Maze-Hard need --source FILE; ARC and generated puzzles work without"
         return [Check("data hub", "warn", f"{HUB[0]}: {error.strerror or error}", remedy)]
     return [Check("data hub", "ok", f"{HUB[0]} answers")]
-
-
-def file_system(path: Path) -> str:
-    """Return the type of the file system that holds a path; empty if unknown."""
-    best, kind = "", ""
-    with suppress(OSError):
-        for line in Path("/proc/mounts").read_text().splitlines():
-            _, where, found, *_ = line.split()
-            where = where.replace("\\040", " ")
-            if len(where) > len(best) and path.is_relative_to(where):
-                best, kind = where, found
-    return kind

@@ -13,10 +13,9 @@ from rich.text import Text
 
 from orchestrator.api.callbacks import Callback
 from orchestrator.cli.views.console import BuildBar, clock, duration, err, line, out, table
-from orchestrator.cli.views.status import format_counts
 from orchestrator.errors import command_line
 from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
-from orchestrator.records.progress import SweepProgress
+from orchestrator.records.progress import SweepProgress, format_counts
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.address import shown_address

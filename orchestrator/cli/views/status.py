@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,7 +12,8 @@ from rich.text import Text
 from orchestrator.api.status import SweepState
 from orchestrator.cli.views.console import duration, err, line, out, table
 from orchestrator.errors import command_line
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.progress import format_counts
+from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 
 
@@ -85,11 +86,6 @@ def progress(state: SweepState) -> str:
     """Format the progress of a sweep: `2 of 4 trials done, 1 failed (1 finished, 1 failed, 1 running)`."""
     counts = format_counts(state.counts)
     return f"{state.progress} ({counts})" if counts else str(state.progress)
-
-
-def format_counts(counts: Mapping[Status, int]) -> str:
-    """Format counts as `3 finished, 1 out of memory`."""
-    return ", ".join(f"{count} {str(status).replace('_', ' ')}" for status, count in counts.items() if count)
 
 
 COLUMNS = ("trial", "stage", "configuration", "seed", "status", "step", "metric", "on")

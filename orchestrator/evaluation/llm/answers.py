@@ -51,7 +51,7 @@ class Answer(Settings):
 
 
 class Asked(Settings):
-    """A stored request that may have cost money."""
+    """Hold a stored request that may have cost money."""
 
     usd_at_most: float
 

@@ -121,20 +121,20 @@ class Endpoint:
         return str(raw.http_response.text)
 
     def _refusal(self, error: openai.APIStatusError) -> Exception:
-        status, words = error.status_code, _message_of(error.response.text)
+        status, text = error.status_code, _message_of(error.response.text)
         if status == 429 and "insufficient_quota" not in error.response.text:
             return RetryableError(
-                f"rate limit: {words}", "busy", _retry_after_s(error.response.headers.get("retry-after"))
+                f"rate limit: {text}", "busy", _retry_after_s(error.response.headers.get("retry-after"))
             )
         if status in (408, 409) or status >= 500:
             wait_s = _retry_after_s(error.response.headers.get("retry-after"))
-            return RetryableError(f"status {status}: {words}", "busy", wait_s)
+            return RetryableError(f"status {status}: {text}", "busy", wait_s)
         remedy = {
             401: "Give a valid key with --api-key-file",
             403: "Give a key that may use this model with --api-key-file",
             404: "Check --endpoint, which often ends in /v1, and --model",
         }.get(status, "Check --model and the options")
-        return EndpointError(f"{self.url} refuses the question with status {status}: {words}", remedy)
+        return EndpointError(f"{self.url} refuses the question with status {status}: {text}", remedy)
 
     def _read(self, body: str, question: str, seconds: float) -> Reply:
         try:

@@ -74,6 +74,11 @@ class TableKey(NamedTuple):
     """Of the dataset, where the test set is not a published one."""
 
 
+def ranked_name(benchmark: str, *, is_generated: bool) -> str:
+    """Return the benchmark's name in tables; generated puzzles never have the name of a published set."""
+    return f"{benchmark}-generated" if is_generated and not benchmark.endswith("-generated") else benchmark
+
+
 def published_key(row: Baseline) -> TableKey:
     """Return the key of a published row."""
     standard = PUBLISHED.get(row.benchmark)

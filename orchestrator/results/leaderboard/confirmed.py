@@ -15,7 +15,7 @@ import numpy as np
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.resources.usage import mean_cost, trial_cost
 from orchestrator.results import stats
-from orchestrator.results.leaderboard.comparable import TableKey, own_key
+from orchestrator.results.leaderboard.comparable import TableKey, own_key, ranked_name
 from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interval, task_interval
 from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval
@@ -50,9 +50,8 @@ def refusals(records: Iterable[TrialRecord]) -> dict[str, int]:
 
 
 def label(record: TrialRecord) -> str:
-    """Return the benchmark's name in tables; generated puzzles never have the name of a published set."""
-    name = record.dataset.benchmark
-    return f"{name}-generated" if record.dataset.generated and not name.endswith("-generated") else name
+    """Return the name of the benchmark in tables; see `ranked_name`."""
+    return ranked_name(record.dataset.benchmark, is_generated=record.dataset.generated)
 
 
 _Group = tuple[TableKey, str]

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from orchestrator.records.schema import TrialRecord
-from orchestrator.results.leaderboard.comparable import TableKey, measured_key
+from orchestrator.results.leaderboard.comparable import TableKey, measured_key, ranked_name
 from orchestrator.results.leaderboard.confirmed import RANKED_METRICS, first_puzzles
 from orchestrator.results.leaderboard.rows import MEASURED_HERE, Entry, item_interval, task_interval
 from orchestrator.results.llm_results import Measured
 
 
 def measured_label(measured: Measured) -> str:
-    """Return the benchmark's name in tables; generated puzzles never have the name of a published set."""
-    name = measured.plan.benchmark
-    return f"{name}-generated" if measured.generated and not name.endswith("-generated") else name
+    """Return the name of the benchmark in tables; see `ranked_name`."""
+    return ranked_name(measured.plan.benchmark, is_generated=measured.generated)
 
 
 def is_ranked(measured: Measured) -> bool:
