@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.api.inputs import as_storage, as_sweep
-from orchestrator.execution.ray_cluster import check_cluster
 from orchestrator.resources.estimate import Estimate, estimate
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
@@ -35,5 +34,7 @@ def plan(
     store = as_storage(storage)
     nodes = None
     if address is not None:
+        from orchestrator.execution.ray_cluster import check_cluster
+
         nodes = check_cluster(address).nodes
     return estimate(as_sweep(sweep, store), store, max_concurrent, nodes, share_gpus)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli.options import make_sweep
+from orchestrator.cli.configs import make_sweep
 from orchestrator.errors import SweepError
 from orchestrator.sweep import Sweep, choice, configure
 from orchestrator.sweep.domains import Uniform
