@@ -21,7 +21,7 @@ from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
 from orchestrator.records.finished_index import indexed
 from orchestrator.records.index import find_definition, sweep_folder
-from orchestrator.records.reader import read_trials
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.devices import require_local_cpus
 from orchestrator.resources.runtime import RuntimeModel
@@ -71,7 +71,8 @@ def run_sweep(
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
     _require_same(recorded, sweep)
-    known = read_trials(storage, sweep.name) if recorded else []
+    reader = SweepReader(storage, sweep.name)
+    known = _trials(reader) if recorded else []
     _require_trust(sweep, known)
     require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
@@ -82,7 +83,7 @@ def run_sweep(
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
         library.get(sweep.base.data.request())
-        records = read_trials(storage, sweep.name)
+        records = _trials(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
         planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
         if planner.is_done:
@@ -93,11 +94,19 @@ def run_sweep(
         status, reason = _drive(planner, records, storage, library, lease, options, events, cluster, execute)
         if status is not SweepStatus.COMPLETE:
             try:  # trials may have written their end after Tune had let go of them
-                records = read_trials(storage, sweep.name)
+                records = _trials(reader)
                 planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason)
+
+
+def _trials(reader: SweepReader) -> list[TrialRecord]:
+    """Return the trials as they are now; only what has changed since the last call is read."""
+    found = reader.read()
+    for each in found.damaged:
+        logger.warning("skipped %s", each)
+    return found.trials
 
 
 def _drive(

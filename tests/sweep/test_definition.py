@@ -20,7 +20,7 @@ from trm_data.errors import ConfigError, UserError
 
 NO_OPTIONS = {
     "recipe": None, "vary": None, "settings": None, "seeds": None, "trials": None, "max_steps": None, "name": None,
-    "gpu": None, "cpus": None,
+    "gpu": None, "cpus": None, "storage": "runs",
 }  # fmt: skip
 
 
