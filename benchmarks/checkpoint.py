@@ -1,11 +1,11 @@
-"""Bytes and seconds of a checkpoint at the size of ARC-AGI-1 with 1,000 augmentations: row deltas beside whole files.
+"""Compare the bytes and seconds of checkpoints with row deltas and with whole files, at the size of ARC-AGI-1.
 
     python benchmarks/checkpoint.py [--tasks N] [--slots N] [--life STEPS ...] [--batches N ...] [--folder PATH]
 
-The state is that of the `arc-agi-1.readme` recipe with random numbers: 960 x 1,001 rows of 512 embeddings, weights,
-moments, average, and the carry of all slots. Every step changes the rows of its slots; a slot keeps its puzzle for
-`life` steps, so that a life of 1 is the worst case. Both ways go through the same code to the same folder by turns.
-Needs 12 GB of memory and of disk.
+The state is that of the `arc-agi-1.readme` recipe with 1,000 augmentations and random numbers: 960 x 1,001 rows of
+512 embeddings, weights, moments, average, and the carry of all slots. Every step changes the rows of its slots; a
+slot keeps its puzzle for `life` steps, so a life of 1 is the worst case. Both methods run the same code on the same
+folder in turns. Needs 12 GB of memory and of disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CELLS, VOCAB = 900, 12
 
 
 class State:
-    """All that a checkpoint of the run holds, and steps that change only the table."""
+    """Hold everything that a checkpoint of the run contains, and run steps that change only the table."""
 
     def __init__(self, rows: int, slots: int, life: int) -> None:
         model = get_recipe("arc-agi-1.readme").model
@@ -51,7 +51,7 @@ class State:
         return torch.randint(0, len(self.table), (count,), generator=self.generator)
 
     def run(self, steps: int) -> None:
-        """Steps in which every slot's row changes and one in `life` slots takes a new puzzle."""
+        """Run steps in which every slot's row changes and one in `life` slots takes a new puzzle."""
         for _ in range(steps):
             self.step += 1
             fresh = torch.arange(self.step % self.life, self.slots, self.life)
@@ -77,7 +77,7 @@ def write_whole(store: LocalCheckpoints, checkpoint: Checkpoint) -> int:
 
 
 def measure(options: argparse.Namespace, life: int, batches: int, count: int, folder: Path) -> dict[str, Any]:
-    """`count` checkpoints, `batches` steps apart: both ways by turns."""
+    """Write `count` checkpoints, `batches` steps apart, with both methods in turns."""
     state = State(options.tasks * 1001, options.slots, life)
     whole, deltas = LocalCheckpoints(folder / "whole"), LocalCheckpoints(folder / "deltas")
     kept = RunCheckpoints(deltas)

@@ -1,11 +1,11 @@
-"""Building and loading puzzle data, beside a plain rewrite of what the official builders and loader do.
+"""Measure building and loading puzzle data, compared with a plain rewrite of the official builders and loader.
 
     python benchmarks/data.py [--augmentations 1000] [--reference-augmentations 10] [--extra FOLDER] [--json FILE]
 
-The reference below follows the published procedure in its published form: one Python object per augmented grid, padded
-by `np.pad`, stacked at the end and written to disk; batches drawn puzzle by puzzle. Its cost grows with the number of
-augmentations (1000 need 16 GB), so it runs with fewer and its figures are scaled; ours runs in full. Every measurement
-has a process of its own: seconds of wall and of CPU time, peak memory, bytes on disk.
+The reference below follows the published procedure: one Python object per augmented grid, padded by `np.pad`,
+stacked at the end and written to disk; batches drawn puzzle by puzzle. Its cost grows with the number of
+augmentations (1000 need 16 GB), so it runs with fewer and its figures are scaled; ours runs in full. Every
+measurement runs in its own process: seconds of wall and of CPU time, peak memory, bytes on disk.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _reference_frame(grid: np.ndarray, row: int, col: int) -> np.ndarray:
 
 
 def reference_arc(extra: str | None, augmentations: int, folder: Path) -> dict[str, float]:
-    """Every augmented example as an array of its own, then one stack."""
+    """Build every augmented example as its own array, then one stack."""
     import hashlib
 
     from trm_data.puzzles.symmetry import dihedral
@@ -92,7 +92,7 @@ def reference_arc(extra: str | None, augmentations: int, folder: Path) -> dict[s
 
 
 def reference_sudoku(source: Path, augmentations: int, folder: Path) -> dict[str, float]:
-    """Every shuffled puzzle as an array of its own, then one stack."""
+    """Build every shuffled puzzle as its own array, then one stack."""
     dataset = open_dataset(source)
     started = time.perf_counter()
     train = dataset.rows("train")
@@ -113,7 +113,7 @@ def reference_sudoku(source: Path, augmentations: int, folder: Path) -> dict[str
 
 
 def reference_loading(rows: Path, augmentations: int, examples: int, batches: int) -> dict[str, float]:
-    """Batches drawn group by group from stored rows, as upstream, one batch after another."""
+    """Draw batches group by group from stored rows, as upstream, one batch after another."""
     data = np.load(rows, mmap_mode="r").reshape(-1, 2, np.load(rows, mmap_mode="r").shape[1])
     groups = len(data) // (examples * (augmentations + 1))
     rng = np.random.Generator(np.random.Philox(0))
@@ -139,13 +139,13 @@ def reference_loading(rows: Path, augmentations: int, examples: int, batches: in
 
 
 def ours_build(request: dict[str, Any], root: Path) -> dict[str, float]:
-    """Build; the compiled kernels come from their cache, as in every run but the first on a machine."""
+    """Build the dataset; compiled kernels come from their cache, as in every run but the first on a machine."""
     dataset = build(DataRequest(**request), root)
     return {"disk_mb": _disk_mb(dataset.path)}
 
 
 def ours_loading(path: Path, augmentations: int, batches: int) -> dict[str, float]:
-    """Batches augmented on the fly, one thread."""
+    """Load batches with one thread, augmented on the fly."""
     loader = TrainLoader(open_dataset(path), batch_size=BATCH, num_augmentations=augmentations, seed=0)
     slots = np.arange(BATCH)
     loader.fetch(0, slots)
@@ -161,7 +161,8 @@ def _line(name: str, ours: float, reference: float, unit: str, more_is_better: b
 
 
 def _print_builds(name: str, results: dict[str, Any], key: str, scale: float) -> None:
-    """Wall and CPU time, memory and disk; what grows with the augmentations is scaled for the reference."""
+    """Print wall and CPU time, memory and disk; values that grow with the augmentations are scaled for the
+    reference."""
     for field, unit in (("wall_s", "s"), ("cpu_s", "s"), ("peak_mb", "MB"), ("disk_mb", "MB")):
         ours, reference = results[key][field], results[f"{key}_reference"][field]
         bare = results[f"{key}_bare"][field]  # without augmentations: what does not grow with their number
@@ -170,7 +171,7 @@ def _print_builds(name: str, results: dict[str, Any], key: str, scale: float) ->
 
 
 def run(augmentations: int, reference: int, extra: str | None) -> dict[str, Any]:
-    """All measurements, printed as they come."""
+    """Run all measurements, and print each when it is done."""
     print(f"{'':<44} {'ours':>10} {'':<9} {'reference':>12} {'':<9} {'better by':>8}")
     results: dict[str, Any] = {}
     scale = augmentations / reference

@@ -1,4 +1,4 @@
-"""Step time, memory against prediction, compile on and off, share of peak and energy on a GPU, for published recipes.
+"""Measure step time, memory against prediction, compilation, share of peak and energy of published recipes on a GPU.
 
     python benchmarks/gpu.py [--recipe NAME ...] [--batch N] [--steps N] [--no-compile] [--device cuda|cpu]
 
@@ -46,7 +46,7 @@ ROOM = 0.9
 
 
 class Step:
-    """One training step of a recipe on random data."""
+    """Run one training step of a recipe on random data."""
 
     def __init__(self, config: TrialConfig, cells: int, vocab: int, device: torch.device, *, compiled: bool) -> None:
         self.config, self.dtype = config, DTYPES[config.train.dtype]
@@ -88,8 +88,9 @@ class Step:
 def fitted(
     config: TrialConfig, batch: int | None, shape: dict[str, int], device: torch.device, *, compiled: bool
 ) -> TrialConfig:
-    """With a batch that the device holds: the recipe's own, halved until it does. Published runs of mazes and ARC had
-    four or eight GPUs for a batch that one cannot hold; training takes such a part as `runtime.micro_batch_size`."""
+    """Return the recipe with a batch that fits on the device: its own, halved until it fits. Published runs of mazes
+    and ARC had four or eight GPUs for a batch that does not fit on one; training uses such a part as
+    `runtime.micro_batch_size`."""
     size = batch or config.train.batch_size
     room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**62
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"compile": compiled})})
@@ -101,7 +102,7 @@ def fitted(
 
 
 def measure(name: str, options: argparse.Namespace, *, compiled: bool) -> dict[str, Any]:
-    """Seconds per step, peak bytes and predicted bytes, FLOP/s and the share of peak of one recipe."""
+    """Return seconds per step, peak bytes and predicted bytes, FLOP/s and the share of peak of one recipe."""
     config = get_recipe(name)
     benchmark = config.data.benchmark
     cells, vocab = SHAPES[max((key for key in SHAPES if benchmark.startswith(key)), key=len)]

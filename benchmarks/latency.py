@@ -1,4 +1,5 @@
-"""Milliseconds per puzzle on one CPU core: PyTorch against exported programs, a whole loop, one puzzle at a time.
+"""Measure milliseconds per puzzle on one CPU core: PyTorch against exported programs, a whole loop, one puzzle at a
+time.
 
     python benchmarks/latency.py [--recipe NAME] [--steps D] [--rounds N]
 
@@ -23,7 +24,7 @@ from trm_model.recipes import get_recipe
 
 
 def milliseconds(call: Callable[[], object], rounds: int) -> float:
-    """Median of `rounds`, after two to warm up."""
+    """Return the median of `rounds` calls, after two for warm-up."""
     spent = []
     for _ in range(rounds + 2):
         started = time.perf_counter()
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def onnx_milliseconds(path: Path, inputs: torch.Tensor, ids: torch.Tensor, rounds: int) -> float:
-    """One thread of onnxruntime."""
+    """Measure onnxruntime with one thread."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

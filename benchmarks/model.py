@@ -1,12 +1,12 @@
-"""Training steps against an equivalent plain implementation, measured in the same run, and ARC voting.
+"""Measure training steps against an equivalent plain implementation in the same run, and ARC voting.
 
     python benchmarks/model.py [--threads N] [--rounds N] [--case NAME ...]
 
-The plain implementation is what one writes first: eager modules, the default matrix library, weights cast at every use,
-operations one by one. Both sides take the same steps by turns; a figure is the median over rounds, and the ratio is
-taken round by round. With one thread seconds are those of the processor, so that other work on the machine does not
-count; with several they are wall time. Efficiency is the share of the step that its matrix products take when they run
-alone, one after the other, in the same shapes and layouts; the breakdown says where the rest is.
+The plain implementation is straightforward PyTorch: eager modules, the default matrix library, weights cast at every
+use, operations one by one. Both sides run the same steps in turns; a figure is the median over rounds, and the ratio
+is computed per round. With one thread, seconds are CPU time, so that other work on the machine does not count; with
+several they are wall time. Efficiency is the share of the step that its matrix products take when they run alone,
+one after the other, in the same shapes and layouts; the breakdown shows the rest.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ CELLS, VOCAB = 81, 11
 
 
 class PlainBlock(nn.Module):
-    """A block with per-call casts and operations one by one, on the weights of ours."""
+    """Run a block with per-call casts and operations one by one, on the weights of ours."""
 
     def __init__(self, block: nn.Module, config: ModelConfig) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class PlainStep:
-    """Forward, backward, a per-parameter optimizer and average: one step, the plain way."""
+    """Run one step the plain way: forward, backward, a per-parameter optimizer and average."""
 
     def __init__(self, model: Model, carry: Carry, dtype: torch.dtype) -> None:
         self.config, self.carry, self.dtype = model.config, carry, dtype
@@ -165,7 +165,7 @@ class PlainStep:
 
 
 class OurStep:
-    """The same step with the code of this project."""
+    """Run the same step with the code of this project."""
 
     def __init__(self, model: Model, carry: Carry, dtype: torch.dtype) -> None:
         self.model, self.carry, self.dtype = model, carry, dtype
@@ -188,7 +188,7 @@ class OurStep:
 
 
 def now() -> float:
-    """Seconds of the processor with one thread, which other work does not change; else of the clock on the wall."""
+    """Return CPU seconds with one thread, which other work does not change; else wall-clock seconds."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
@@ -199,7 +199,7 @@ def timed(step: Callable[[], Any]) -> float:
 
 
 class Products(TorchDispatchMode):
-    """The matrix products of a step: which, in what shapes and layouts, how often in each phase."""
+    """Record the matrix products of a step: which, in what shapes and layouts, how often in each phase."""
 
     KINDS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default)
 
@@ -217,7 +217,7 @@ class Products(TorchDispatchMode):
         self.phases[phase], self._now = self._now, Counter()
 
     def seconds(self, phase: str) -> float:
-        """Those of a phase one after the other, each as fast as it goes."""
+        """Return the seconds of a phase's products run one after the other, each at its fastest."""
         total = 0.0
         for (function, layouts), count in self.phases[phase].items():
             operands = [torch.empty_strided(size, stride, dtype=dtype).normal_() for size, stride, dtype in layouts]
@@ -226,7 +226,7 @@ class Products(TorchDispatchMode):
 
 
 def breakdown(step: OurStep, rounds: int) -> dict[str, float]:
-    """Shares of a step: its matrix products alone, the rest of the forward and the backward pass, the update."""
+    """Return shares of a step: its matrix products alone, the rest of the forward and the backward pass, the update."""
     products = Products()
     with products:
         step(products.after)
@@ -249,7 +249,7 @@ def breakdown(step: OurStep, rounds: int) -> dict[str, float]:
 
 
 def fetch_seconds(batch: int) -> float:
-    """Fetching a whole batch of 9x9 Sudoku, every slot new."""
+    """Measure fetching a whole batch of 9x9 Sudoku, every slot new."""
     with tempfile.TemporaryDirectory() as folder:
         request = DataRequest(benchmark="sudoku-9x9", num_train=64, num_validation=0, num_test=1)
         loader = TrainLoader(build(request, Path(folder)), batch_size=batch, num_augmentations=1000, seed=0)
@@ -257,7 +257,7 @@ def fetch_seconds(batch: int) -> float:
 
 
 def compare(name: str, rounds: int) -> dict[str, Any]:
-    """Median seconds of both sides, the median ratio, and where ours go."""
+    """Return median seconds of both sides, the median ratio, and the breakdown of ours."""
     settings, kind, batch = CASES[name]
     dtype, cpu = DTYPES[kind], torch.device("cpu")
     config = ModelConfig.parse(settings)
@@ -323,7 +323,7 @@ def arc_votes(rows: int = 385_815, batch: int = 4096) -> dict[str, Any]:
 
 
 def plain_votes(grids: list[np.ndarray], codes_of_task: int, rows: int) -> None:
-    """The same row by row: crop, turn back, recolour, sha256, count."""
+    """Count the same votes row by row: crop, turn back, recolour, sha256, count."""
     seen: dict[tuple[int, str], list[float]] = {}
     colours = np.argsort(arc_colours(codes_of_task))
     for row in range(rows):
@@ -334,7 +334,7 @@ def plain_votes(grids: list[np.ndarray], codes_of_task: int, rows: int) -> None:
 
 @numba.njit
 def crop(cells: np.ndarray) -> np.ndarray:
-    """The largest rectangle of colours at the corner, compiled as the official evaluator's."""
+    """Return the largest rectangle of colours at the corner, compiled as the official evaluator does."""
     grid = cells.reshape(30, 30)
     best, rows, cols, width = 0, 0, 0, 30
     for height in range(1, 31):

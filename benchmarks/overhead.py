@@ -1,4 +1,4 @@
-"""What running a trial costs beside the trial itself: the same empty trials through four systems, measured in one run.
+"""Measure the overhead of running a trial: the same empty trials through four systems, in one run.
 
     python benchmarks/overhead.py                                   # 2 slots: 200 and 1,000 trials
     python benchmarks/overhead.py --slots 32 --gpus                 # 32 stand-in GPUs
@@ -155,8 +155,8 @@ def _machine(slots: int, gpus: bool) -> dict[str, Any]:
 
 
 def measure(system: str, trials: int, slots: int, gpus: bool) -> dict[str, Any]:
-    """One system in this process. `trials_per_s` counts from a running Ray until it is shut down, the start of actors
-    included; ours also says what passed before its first trial and after its last."""
+    """Measure one system in this process. `trials_per_s` counts from a running Ray until it is shut down, the start
+    of actors included; for ours, also the time before its first trial and after its last."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if system == "ours":

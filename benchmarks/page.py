@@ -1,4 +1,5 @@
-"""The leaderboard of 1,000 runs with 200 points each: seconds to build it and its page, bytes, and the browser's time.
+"""Measure the leaderboard of 1,000 runs with 200 points each: time to build it and its page, bytes, and browser
+time.
 
     python benchmarks/page.py [--runs 1000] [--points 200] [--profile]
 
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def render(records: list, baselines: list, profile: cProfile.Profile | None) -> str:
-    """The page, under the profiler if there is one."""
+    """Render the page, under the profiler if there is one."""
     report = Report(records=records, now=datetime(2026, 11, 22, tzinfo=UTC), baselines=baselines)
     if profile is None:
         return report.html()
@@ -76,7 +77,7 @@ def render(records: list, baselines: list, profile: cProfile.Profile | None) -> 
 
 
 def timed(name: str, work: Callable[[], T]) -> T:
-    """Run it, print wall and processor seconds."""
+    """Run a function, and print wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     done = work()
     print(f"{name:14} {time.perf_counter() - wall:6.2f} s, {time.process_time() - cpu:6.2f} s of a processor")
@@ -84,7 +85,7 @@ def timed(name: str, work: Callable[[], T]) -> T:
 
 
 def browse(chromium: str, page: str) -> dict[str, float]:
-    """Milliseconds in a fresh browser."""
+    """Measure milliseconds in a fresh browser."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "page.html")
         path.write_text(page.replace("</body>", PROBE))

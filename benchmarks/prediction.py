@@ -1,4 +1,5 @@
-"""How well a plan predicts: calibrated on half of the cells of a small CPU sweep, compared on the other half.
+"""Measure how well a plan predicts: calibrated on half of the cells of a small CPU sweep, compared on the other
+half.
 
     python benchmarks/prediction.py                        # runs 16 short trials, a few minutes
     python benchmarks/prediction.py --storage runs --sweep demo   # on the finished trials of a sweep
@@ -40,7 +41,7 @@ SMALL = {"data.num_train": 500, "data.num_validation": 100, "data.num_test": 200
 
 
 def sweep_of(steps: int) -> Sweep:
-    """Shapes that differ in depth, batch and width by factors of 2 to 4."""
+    """Return a sweep over shapes that differ in depth, batch and width by factors of 2 to 4."""
     space = {
         "T": choice(1, 2),
         "n": choice(1, 3),
@@ -52,17 +53,17 @@ def sweep_of(steps: int) -> Sweep:
 
 
 def attempt(job: Job) -> None:
-    """The body of a trial's process."""
+    """Run an attempt in a trial's process."""
     from orchestrator.worker.attempt import run_attempt
 
     started = time.process_time()
-    run_attempt(job, lambda news: None, lambda: False)
+    run_attempt(job, lambda report: None, lambda: False)
     spent = {"cpu_s": time.process_time() - started}
     trial_folder(open_storage(job.storage_url), job.sweep, job.trial_id).write("cpu.json", to_json_bytes(spent))
 
 
 def run_cells(sweep: Sweep, storage: Storage) -> None:
-    """One trial after the other, each in a fresh process with torch imported, as a slot runs them; without Ray."""
+    """Run one trial after the other without Ray, each in a fresh process with torch imported, as a slot runs them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["orchestrator.worker.attempt"])
     for trial in study_trials(sweep, fingerprint):
@@ -75,7 +76,7 @@ def run_cells(sweep: Sweep, storage: Storage) -> None:
 
 
 def seconds_of(record: TrialRecord, cpu_of: Storage | None = None) -> float:
-    """From start to score, by the clock or (`cpu_of`: where the records are) by the CPU."""
+    """Return the time from start to score, by wall clock or (`cpu_of`: where the records are) in CPU seconds."""
     assert record.result is not None
     if cpu_of is not None:
         return float(json.loads(trial_folder(cpu_of, record.sweep, record.trial_id).read("cpu.json"))["cpu_s"])
@@ -83,7 +84,7 @@ def seconds_of(record: TrialRecord, cpu_of: Storage | None = None) -> float:
 
 
 def halves(items: list[Item], seed: int) -> tuple[list[Item], list[Item]]:
-    """To calibrate on and to predict, drawn at random."""
+    """Split items at random into a calibration and a prediction half."""
     shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
     half = len(shuffled) // 2
@@ -91,7 +92,7 @@ def halves(items: list[Item], seed: int) -> tuple[list[Item], list[Item]]:
 
 
 def judge(observations: list[Observation], seed: int) -> dict[str, float]:
-    """Errors on the half that was not calibrated on."""
+    """Return the errors on the half that was not used for calibration."""
     seen, unseen = halves(observations, seed)
     speed = fit(seen)
     predicted = [speed.seconds(each.work) for each in unseen]
@@ -101,7 +102,7 @@ def judge(observations: list[Observation], seed: int) -> dict[str, float]:
 
 
 def memory_errors(records: list[TrialRecord], seed: int) -> list[float]:
-    """Predicted over measured peak, minus one, on the half that was not calibrated on."""
+    """Return predicted over measured peak, minus one, on the half that was not used for calibration."""
     seen, unseen = halves(records, seed)
     overhead_bytes = measured_overhead_bytes(seen, "cpu", socket.gethostname())
     peaks = [(record, record.attempts[0].end and record.attempts[0].end.peak_bytes) for record in unseen]

@@ -1,10 +1,11 @@
-"""What reading the records of finished trials costs, from 100 to 10,000 of them: CPU seconds and peak memory.
+"""Measure the cost of reading the records of finished trials, from 100 to 10,000 of them: CPU seconds and peak
+memory.
 
     python benchmarks/records.py
     python benchmarks/records.py --trials 100 1000 --rows 15
 
 The old way reads every file of every trial into dictionaries, as versions until a9a5703 did; the new way reads the
-index, verifies it against a listing, and leaves rows alone until they are asked for. Each measurement is a process of
+index, verifies it against a listing, and does not read rows until they are used. Each measurement runs in a process of
 its own. `status`, `leaderboard` and `resume` run the commands themselves on the same storage.
 """
 
@@ -98,7 +99,7 @@ def write(folder: Path, trials: int, rows: int) -> None:
 
 
 def measured(code: str, folder: Path, *arguments: str) -> tuple[float, float]:
-    """CPU seconds and peak MB of a fresh process."""
+    """Return CPU seconds and peak MB of a fresh process."""
     script = f"{code}\n"
     command = [sys.executable, "-c", script, str(folder), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **SETTINGS}, cwd=folder)
@@ -109,7 +110,7 @@ def measured(code: str, folder: Path, *arguments: str) -> tuple[float, float]:
 
 
 def processor() -> str:
-    """The name of this machine's CPU."""
+    """Return the name of this machine's CPU."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()

@@ -1,4 +1,4 @@
-"""What parallel trials and early stopping each buy: the same 12 configurations, run three ways in one go.
+"""Compare what parallel trials and early stopping each save: the same 12 configurations, run three ways in one go.
 
     python benchmarks/search.py            # about ten minutes on two cores
 
@@ -42,7 +42,7 @@ SPACE = {"T": choice(1, 2), "n": choice(1, 2, 3), "N_sup": choice(2, 4)}
 
 
 def search_of(steps: int, rule: str) -> Sweep:
-    """All 12 configurations, in the sampler's order; then the best one again."""
+    """Return a search over all 12 configurations, in the sampler's order; then the best one again."""
     base = configure(
         get_recipe("sudoku-mini"), {**SMALL, "train.max_steps": steps, "runtime.evaluate_every": steps // 10}
     )
@@ -53,12 +53,12 @@ def search_of(steps: int, rule: str) -> Sweep:
 
 
 def final(record: TrialRecord) -> float:
-    """Validation exact accuracy at the end of the curve."""
+    """Return the validation exact accuracy at the end of the curve."""
     return record.curve("exact_accuracy")[-1][1]
 
 
 def summary(records: Sequence[TrialRecord], slots: int) -> dict[str, Any]:
-    """Of the trials that a choice was made from."""
+    """Summarise the trials from which a choice was made."""
     finished = [record for record in records if record.status is Status.FINISHED]
     best = max(finished, key=final)
     starts = [attempt.start.started_s for record in records for attempt in record.attempts]
@@ -77,7 +77,7 @@ def summary(records: Sequence[TrialRecord], slots: int) -> dict[str, Any]:
 
 
 def one_by_one(steps: int, storage: LocalStorage) -> dict[str, Any]:
-    """The grid in a loop."""
+    """Run the grid in a loop."""
     base = search_of(steps, "none").base
     sweep = Sweep(name="one-by-one", base=base, space=SPACE, seeds=1)
     run_cells(sweep, storage)
@@ -88,7 +88,7 @@ def one_by_one(steps: int, storage: LocalStorage) -> dict[str, Any]:
 
 
 def searched(rule: str, steps: int, storage: LocalStorage) -> dict[str, Any]:
-    """The same cells under the orchestrator."""
+    """Run the same cells under the orchestrator."""
     sweep = search_of(steps, rule)
     run_sweep(sweep, storage)
     records = read_trials(storage, sweep.name)
@@ -105,7 +105,7 @@ WAYS: dict[str, Callable[[int, LocalStorage], dict[str, Any]]] = {
 
 
 def measured(way: str, steps: int, storage: LocalStorage) -> dict[str, Any]:
-    """One way, with a line printed."""
+    """Measure one way, and print a line."""
     started = time.perf_counter()
     found = WAYS[way](steps, storage)
     print(json.dumps({"way": way, **found, "all_s": round(time.perf_counter() - started, 1)}), flush=True)

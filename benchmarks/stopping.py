@@ -1,4 +1,5 @@
-"""What each stopping rule saves and loses on recorded curves: regret and training time, over permuted orders.
+"""Measure what each stopping rule saves and loses on recorded curves: regret and training time, over permuted
+orders.
 
     python benchmarks/stopping.py                                  # the curves in benchmarks/curves/
     python benchmarks/stopping.py --storage runs --sweep demo      # the finished trials of a sweep of one's own
@@ -37,7 +38,7 @@ RULES = {
 
 
 def judge(curves: list[Curve], rule: Stopping, slots: int, repeats: int) -> dict[str, Any]:
-    """Means over orders of the trials; the same orders for every rule."""
+    """Return means over orders of the trials; every rule gets the same orders."""
     found = []
     for seed in range(repeats):
         order = list(curves)

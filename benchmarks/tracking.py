@@ -53,7 +53,7 @@ METRICS = ("loss", "exact_accuracy", "cell_accuracy", "halting_steps")
 
 
 class Measured(NamedTuple):
-    """Rates of one side in one round."""
+    """Hold the rates of one side in one round."""
 
     points_per_s: float
     points_per_cpu_s: float
@@ -114,7 +114,7 @@ def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
 
 
 class _Trial:
-    """The part of a Tune trial that Ray's callback uses."""
+    """Provide the part of a Tune trial that Ray's callback uses."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -136,7 +136,7 @@ def ray_callback(uri: str, records: Sequence[TrialRecord]) -> None:
 
 
 def batches_alone(uri: str, records: Sequence[TrialRecord]) -> None:
-    """Write points only, all into one run by full requests: the limit of MLflow's client, one request at a time."""
+    """Write points only, all into one run with full requests: the limit of MLflow's client, one request at a time."""
     mlflow = load_mlflow()
     client = mlflow.MlflowClient(uri)
     found = client.get_experiment_by_name("batches")
@@ -210,7 +210,7 @@ def measure(side: str, uri: str, records: Sequence[TrialRecord]) -> Measured:
 
 
 def compare(store: str, trials: int, points: int, others: int, rounds: int) -> dict[str, Any]:
-    """Measure all sides by turns with one kind of store; print a line per side."""
+    """Measure all sides in turns with one kind of store; print a line per side."""
     sides = list(SIDES)
     found: dict[str, list[Measured]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as place, STORES[store](Path(place)) as uri:

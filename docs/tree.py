@@ -39,7 +39,7 @@ SKIPPED = (".gitignore", "README.md", "docs/images/")
 
 
 def tree() -> str:
-    """The tree as a Markdown code block."""
+    """Return the tree as a Markdown code block."""
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True)
     files = [name for name in listed.stdout.splitlines() if not name.startswith(SKIPPED) and _is_shown(name)]
     lines: list[str] = []
@@ -54,7 +54,7 @@ def tree() -> str:
 
 
 def _order(name: str) -> tuple[str, str]:
-    """Folder by folder, the files of the top first."""
+    """Return a sort key: folder by folder, the files of the top first."""
     folder, _, leaf = name.rpartition("/")
     return folder, leaf
 

@@ -1,4 +1,4 @@
-"""Errors of the orchestrator that a user can correct, and the commands that correct them.
+"""Define errors of the orchestrator that a user can correct, and format the commands that correct them.
 
 UserError (trm_data.errors)
 +-- SweepError         a sweep definition, its name, its state
@@ -17,15 +17,15 @@ DEFAULT_STORAGE = "runs"
 
 
 class SweepError(UserError):
-    """A sweep that cannot be planned, run or resumed as it is."""
+    """Raised for a sweep that cannot be planned, run or resumed in its current state."""
 
 
 class ClusterError(UserError):
-    """A Ray cluster that cannot be reached or cannot hold what was asked for."""
+    """Raised for a Ray cluster that cannot be reached or cannot hold what was requested."""
 
 
 def command_line(*words: str, storage: str = "") -> str:
-    """Return a `trm` command that a shell takes as it is: words quoted, `--storage` added where it is needed.
+    """Return a `trm` command quoted for a shell, with `--storage` added if necessary.
 
     Args:
         words: the verbs, arguments and options, without `trm`.

@@ -25,7 +25,7 @@ base = configure(
     },
 )
 
-# Each rival gets what it needs to do well: the augmentation, and its published shape at the TRM's number of weights.
+# Each control gets a fair configuration: the augmentation, and its published shape at the TRM's number of weights.
 DIRECT = {"model.variant": "direct", "T": 1, "n": 1, "N_sup": 1, "aug": 1000}
 HRM = {"model.variant": "hrm", "model.num_layers": 1, "T": 2, "n": 2, "N_sup": 4, "aug": 1000}
 

@@ -9,7 +9,7 @@ from orchestrator.sweep import Sweep
 from trm_model.recipes import get_recipe
 
 PAPER = get_recipe("sudoku-mlp.paper")
-RATES = (0.9, 0.99, 0.995, 0.9995, 0.9999)  # beside the paper's own, 0.999
+RATES = (0.9, 0.99, 0.995, 0.9995, 0.9999)  # in addition to the paper's own, 0.999
 
 sweep = Sweep(
     name="ema-rate",

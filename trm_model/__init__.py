@@ -1,4 +1,4 @@
-"""Recursive puzzle solvers: TRM, HRM and direct prediction; their training and evaluation. Knows nothing of sweeps.
+"""Build, train and evaluate recursive puzzle solvers: TRM, HRM and direct prediction. Independent of sweeps.
 
 Names are imported when they are first used: `import trm_model` does not load torch.
 """

@@ -1,4 +1,4 @@
-"""Everything that can be set in one training run.
+"""Define everything that can be set in one training run.
 
 Defaults are the TRM paper's (arXiv 2510.04871, section 6 and the official code). The paper's letters: T is `cycles`,
 n is `latent_steps`, N_sup is `supervision_steps` of the model, D is `supervision_steps` of the evaluation.
@@ -20,7 +20,7 @@ IGNORED = -100
 
 
 class ModelConfig(Settings):
-    """One member of the family."""
+    """Configure one member of the model family."""
 
     variant: Literal["trm", "hrm", "direct"] = "trm"
     """trm: one network, latent and answer. hrm: two networks at two frequencies. direct: one pass, no recursion."""
@@ -53,7 +53,7 @@ class ModelConfig(Settings):
     supervision_steps: int = Field(16, ge=1)
     """N_sup: most optimizer steps that one sequence's carry lives (official `halt_max_steps`)."""
     halting: Literal["sign", "continue", "compare"] | None = None
-    """sign: halt when the halt logit is positive (TRM). continue: when it exceeds a learned value of going on, which
+    """sign: halt when the halt logit is positive (TRM). continue: when it exceeds a learned value of continuing, which
     costs a second forward pass per step (HRM). compare: when it exceeds the continue logit that no loss trains (the
     official direct baseline). None: continue for hrm, sign for the others."""
     halt_exploration: float = Field(0.1, ge=0, le=1)
@@ -66,7 +66,7 @@ class ModelConfig(Settings):
 
     @property
     def puzzle_embedding_width(self) -> int:
-        """Numbers per puzzle; 0 where puzzles have no embedding."""
+        """Return the numbers per puzzle; 0 if puzzles have no embedding."""
         return (self.puzzle_embedding_size or self.hidden_size) if self.puzzle_embedding_len else 0
 
     @property
@@ -90,7 +90,7 @@ class ModelConfig(Settings):
         return self.halting_rule == "continue"
 
     def identity(self) -> dict[str, Any]:
-        """Plain values that decide a result: a recursion of one's own counts by class and content, not by path."""
+        """Return plain values that determine a result: a user's own recursion by class and content, not by path."""
         plain = self.plain()
         if self.recursion is not None:
             plain["recursion"] = identity_of(self.recursion)
@@ -125,7 +125,7 @@ class ModelConfig(Settings):
 
 
 class OptimizerConfig(Settings):
-    """The optimizer of the weights; puzzle embeddings have their own rate and decay (row-sparse sign-SGD)."""
+    """Configure the optimizer of the weights; puzzle embeddings have their own rate and decay (row-sparse sign-SGD)."""
 
     name: Literal["adam_atan2", "adamw", "muon"] = "adam_atan2"
     """muon: orthogonalised momentum for the matrices inside the networks, AdamW for embeddings and heads."""
@@ -144,7 +144,7 @@ class OptimizerConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How long and on what batches. One optimizer step is one supervision step."""
+    """Configure the length of training and its batches. One optimizer step is one supervision step."""
 
     batch_size: int = Field(768, ge=1)
     max_steps: int = Field(65_104, ge=1)
@@ -160,7 +160,7 @@ class TrainConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """How the final score is taken."""
+    """Configure the final evaluation."""
 
     split: Literal["validation", "test"] = "validation"
     supervision_steps: int | None = Field(None, ge=1)
@@ -183,7 +183,7 @@ class EvaluationConfig(Settings):
 
 
 class RuntimeConfig(Settings):
-    """What cannot change a result. Left out of the identity."""
+    """Configure what cannot change a result. Not part of the identity."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_threads: int | None = Field(None, ge=1)
@@ -204,7 +204,8 @@ class RuntimeConfig(Settings):
 
 
 class TrialConfig(Settings):
-    """One complete training run. `seed` seeds weights, batches and exploration; the dataset has its own seed."""
+    """Configure one complete training run. `seed` seeds weights, batches and exploration; the dataset has its own
+    seed."""
 
     recipe: str = ""
     """Where it started from; a label, not part of the identity."""
@@ -217,7 +218,8 @@ class TrialConfig(Settings):
     seed: int = Field(0, ge=0)
 
     def trajectory(self) -> dict[str, Any]:
-        """Return what decides the weights after any number of steps: equal for two runs of which one is only longer.
+        """Return what determines the weights after any number of steps: equal for two runs that differ only in
+        length.
 
         How many steps follow matters to a decaying rate and to a curriculum alone.
         """
@@ -242,5 +244,5 @@ ALIASES = {
 
 
 def inner_size(width: int, config: ModelConfig) -> int:
-    """Inner width of a SwiGLU: 2/3 * expansion * width, rounded up to `inner_multiple`."""
+    """Return the inner width of a SwiGLU: 2/3 * expansion * width, rounded up to `inner_multiple`."""
     return -(round(config.expansion * width * 2 / 3) // -config.inner_multiple) * config.inner_multiple

@@ -1,4 +1,4 @@
-"""What a configuration costs, from the configuration alone: FLOPs, activation bytes, state bytes, checkpoint bytes.
+"""Compute what a configuration costs, without running it: FLOPs, activation bytes, state bytes, checkpoint bytes.
 
 A multiply-add counts as two FLOPs; only matrix products are counted, as `torch.utils.flop_counter` does. Figures are
 per example (one sequence, one supervision step) unless named otherwise. L tokens, D width, V vocabulary, I inner width.
@@ -17,7 +17,7 @@ def _tokens(config: ModelConfig, seq_len: int) -> int:
 
 
 def network_flops(config: ModelConfig, *, seq_len: int) -> int:
-    """One application of the network to one example, forward."""
+    """Return the FLOPs of one forward application of the network to one example."""
     tokens, width = _tokens(config, seq_len), config.hidden_size
     channel = 6 * tokens * width * inner_size(width, config)
     if config.mixer == "mlp":
@@ -28,7 +28,7 @@ def network_flops(config: ModelConfig, *, seq_len: int) -> int:
 
 
 def _applications(config: ModelConfig) -> tuple[int, int]:
-    """Network applications per supervision step: (without gradient, with gradient)."""
+    """Return network applications per supervision step: (without gradient, with gradient)."""
     if config.variant == "direct":
         return 0, 1
     per_cycle = config.latent_steps + 1
@@ -41,14 +41,15 @@ def _head_flops(config: ModelConfig, seq_len: int, vocab_size: int) -> int:
 
 
 def forward_flops(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
-    """One supervision step of evaluation."""
+    """Return the FLOPs of one supervision step of evaluation."""
     return sum(_applications(config)) * network_flops(config, seq_len=seq_len) + _head_flops(
         config, seq_len, vocab_size
     )
 
 
 def train_flops(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
-    """One supervision step of training: forward, backward (twice the graded part), the continue head's pass."""
+    """Return the FLOPs of one supervision step of training: forward, backward (twice the part with gradient),
+    continue head."""
     graded = _applications(config)[1] * network_flops(config, seq_len=seq_len)
     forward = forward_flops(config, seq_len=seq_len, vocab_size=vocab_size)
     passes = 2 if config.learns_continue else 1
@@ -56,7 +57,7 @@ def train_flops(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
 
 
 def num_parameters(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
-    """Trained weights, without the puzzle-embedding table."""
+    """Return the number of trained weights, without the puzzle-embedding table."""
     tokens, width = _tokens(config, seq_len), config.hidden_size
     mix = 3 * tokens * inner_size(tokens, config) if config.mixer == "mlp" else 4 * width * width
     network = config.num_layers * (mix + 3 * width * inner_size(width, config))
@@ -66,7 +67,8 @@ def num_parameters(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int
 
 
 def activation_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, device: str = "cuda") -> int:
-    """Return what a forward pass keeps for its backward pass: examples of a micro-batch and the weights cast once."""
+    """Return the bytes that a forward pass keeps for its backward pass: examples of a micro-batch and the cast
+    weights."""
     model, dtype = config.model, config.train.dtype
     examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
     cast = 2 * num_parameters(model, seq_len=seq_len, vocab_size=vocab_size) if dtype == "bfloat16" else 0
@@ -84,7 +86,7 @@ def example_activation_bytes(
     device: str = "cuda",
     compiled: bool = False,
 ) -> int:
-    """What one example keeps for the backward pass (with the memory-saving attention kernels, not the plain one).
+    """Return the bytes that one example keeps for the backward pass (with the memory-saving attention kernels).
 
     On a CPU, attention under bfloat16 runs in float32 (`layers.Attention`), which is counted. A compiled network keeps
     the gated values of each SwiGLU, too, but no transposed copy of the norm of a token mixer.
@@ -115,7 +117,7 @@ def example_activation_bytes(
 
 
 def table_bytes(config: ModelConfig, *, num_identifiers: int) -> int:
-    """Return the puzzle-embedding table, float32."""
+    """Return the bytes of the float32 puzzle-embedding table."""
     return 4 * num_identifiers * config.puzzle_embedding_width
 
 
@@ -124,7 +126,8 @@ def _num_states(config: ModelConfig) -> int:
 
 
 def state_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int) -> int:
-    """Weights, gradient, optimizer moments, average, carry and table: what stays allocated between steps."""
+    """Return the bytes of weights, gradient, optimizer moments, average, carry and table, which stay allocated
+    between steps."""
     model = config.model
     parameters = num_parameters(model, seq_len=seq_len, vocab_size=vocab_size)
     copies = 4 + (1 if config.optimizer.ema_rate else 0)
@@ -141,7 +144,7 @@ def _carry_bytes(config: TrialConfig, seq_len: int) -> int:
 def peak_bytes(
     config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int, device: str = "cuda"
 ) -> int:
-    """Most memory in use during training: on the GPU, or of the whole process where that runs on the CPU."""
+    """Return the peak memory of training in bytes: of the GPU, or of the whole process if it runs on the CPU."""
     shape = {"seq_len": seq_len, "vocab_size": vocab_size, "num_identifiers": num_identifiers}
     return process_bytes(device) + training_bytes(config, device=device, **shape)
 
@@ -149,7 +152,7 @@ def peak_bytes(
 def training_bytes(
     config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int, device: str = "cuda"
 ) -> int:
-    """`peak_bytes` without what a process takes besides its training.
+    """Return `peak_bytes` without the memory of a process in addition to its training.
 
     State, activations, and the largest moment of the backward pass: the gradients inside one SwiGLU.
     """
@@ -165,13 +168,13 @@ def training_bytes(
 
 
 def process_bytes(device: str) -> int:
-    """What a process takes besides its training, on the machine where that was measured; a GPU holds none of it."""
+    """Return the bytes of a process in addition to its training, as measured on one machine; 0 for a GPU."""
     return _PROCESS_BYTES if device == "cpu" else 0
 
 
 def checkpoint_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int) -> int:
-    """One whole checkpoint, its table included: the state without the gradient. Where the table is large, checkpoints
-    share a base and most are far smaller (`table_deltas`)."""
+    """Return the bytes of one whole checkpoint with its table: the state without the gradient. If the table is
+    large, checkpoints share a base and most are far smaller (`table_deltas`)."""
     parameters = num_parameters(config.model, seq_len=seq_len, vocab_size=vocab_size)
     whole = state_bytes(config, seq_len=seq_len, vocab_size=vocab_size, num_identifiers=num_identifiers)
     return whole - 4 * parameters

@@ -1,4 +1,4 @@
-"""The processes of one run, each with its share of the batch. One process is the ordinary case and costs nothing."""
+"""Divide the batch of one run over several processes. With one process, nothing is communicated."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among those of the default process group (gloo on CPU, NCCL on CUDA)."""
+    """Describe this process within the default process group (gloo on CPU, NCCL on CUDA)."""
 
     rank: int = 0
     world_size: int = 1
 
     @classmethod
     def current(cls) -> Ranks:
-        """From `torch.distributed`, if it has been initialised."""
+        """Return the ranks of `torch.distributed`, or a single process if it has not been initialised."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
     def share(self, batch_size: int) -> range:
-        """Return the slots of the batch that this process has."""
+        """Return the slots of the batch that this process computes."""
         size = batch_size // self.world_size
         return range(self.rank * size, (self.rank + 1) * size)
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """`tensor` summed over all processes, in place."""
+        """Sum `tensor` over all processes in place, and return it."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -44,13 +44,13 @@ class Ranks:
         """Return the rows of all processes, in the order of the slots."""
         if self.world_size == 1:
             return tensor
-        raw = tensor.contiguous().view(torch.uint8)  # gloo knows neither bfloat16 nor short integers
+        raw = tensor.contiguous().view(torch.uint8)  # gloo supports neither bfloat16 nor short integers
         parts = [torch.empty_like(raw) for _ in range(self.world_size)]
         dist.all_gather(parts, raw)
         return torch.cat(parts).view(tensor.dtype)
 
     def spread(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
-        """Yield every item with its result, in order and in all processes; the processes take turns to do the work.
+        """Yield every item with its result, in order and in all processes; the processes divide the work.
 
         A result must survive pickling and lie in the CPU's memory.
         """
@@ -65,7 +65,7 @@ class Ranks:
             yield from zip(turn, results, strict=False)
 
     def broadcast_flag(self, flag: bool) -> bool:
-        """Return the flag of rank 0, for decisions that hang on a clock or a signal."""
+        """Return the flag of rank 0, for decisions that depend on a clock or a signal."""
         if self.world_size == 1:
             return flag
         flags = [flag]

@@ -1,10 +1,9 @@
-"""Named, complete configurations, each with its origin and what it is expected to score.
+"""Provide named, complete configurations, each with its origin and its expected score.
 
 Where the TRM paper (arXiv 2510.04871) and its code disagree, both exist: `.paper` follows section 6 (n = 6, 60,000
 epochs, one puzzle token), `.readme` the commands of the official repository (n = 4 for mazes and ARC, 50,000 epochs,
-16 puzzle tokens). Both train with AdamAtan2, as the code does and the paper (which says AdamW) does not tell. An
-epoch visits every training puzzle once, in one of its augmented copies, so 1,000 puzzles at batch 768 give 1.302
-steps per epoch.
+16 puzzle tokens). Both train with AdamAtan2, as the code does; the paper says AdamW. An epoch visits every training
+puzzle once, in one of its augmented copies, so 1,000 puzzles at batch 768 give 1.302 steps per epoch.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ CGAR = "arXiv 2511.08653"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A configuration, where it comes from, and the exact accuracy in percent that its source reports."""
+    """Hold a configuration, its origin, and the exact accuracy in percent that its source reports."""
 
     config: TrialConfig
     source: str
@@ -118,7 +117,7 @@ def _minis() -> dict[str, Recipe]:
 
 
 def _published() -> dict[str, Recipe]:
-    """Return the main results of TRM's Tables 4 and 5, and the controls beside them."""
+    """Return the main results of TRM's Tables 4 and 5, and their controls."""
     sudoku, maze, paper = "sudoku-extreme", "maze-hard", {"puzzle_embedding_len": 1}
     readme = f"{TRM}, official README"
     section = f"{TRM}, section 6"

@@ -1,4 +1,4 @@
-"""The old path of `Recursion`, which files of users import. New code writes `from trm_model import Recursion`."""
+"""Keep the old import path of `Recursion` for users' files. New code uses `from trm_model import Recursion`."""
 
 from __future__ import annotations
 

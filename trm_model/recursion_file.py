@@ -1,11 +1,11 @@
-"""Recursions of the user's own: Python files that a configuration names, known by their content.
+"""Load a user's own recursions: Python files that a configuration names, identified by their content.
 
-A configuration names one as `path/to/file.py:ClassName`. Where it is read (a sweep file, `--set`) it is pinned to
-`/absolute/path/file.py:ClassName#sha256=<hex>`, which is what records and checkpoints hold.
+A configuration names one as `path/to/file.py:ClassName`. When it is read (from a sweep file or `--set`), it is
+pinned to `/absolute/path/file.py:ClassName#sha256=<hex>`, which records and checkpoints contain.
 
-Reading a record or a checkpoint must not run code, so a file is executed only if this process was asked to trust its
-content: because the current command names the file, or because a driver sent the text along with a job. The path in a
-record is for people: nothing is ever executed from there.
+Reading a record or a checkpoint must not run code. So a file is executed only if this process was told to trust its
+content: because the current command names the file, or because a driver sent the text with a job. The path in a
+record is only for people: nothing is executed from there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHOWN_DIGITS = 12
 
 
 class Address(NamedTuple):
-    """What `model.recursion` holds."""
+    """Hold the parts of `model.recursion`."""
 
     path: str
     name: str
@@ -39,7 +39,7 @@ class Address(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A file whose code may be executed in this process."""
+    """Hold a file whose code may be executed in this process."""
 
     path: str
     text: str
@@ -63,7 +63,7 @@ def parse_address(text: str) -> Address:
 
 
 def trust(path: Path) -> Source:
-    """Allow this process to execute the present content of a file.
+    """Allow this process to execute the current content of a file.
 
     Raises:
         ConfigError: there is no such file, or it is not Python in UTF-8.
@@ -72,12 +72,13 @@ def trust(path: Path) -> Source:
 
 
 def distrust_all() -> None:
-    """Forget what was trusted: trust lasts for one command."""
+    """Forget all trusted files: trust lasts for one command."""
     _trusted.clear()
 
 
 def pin(text: str, folder: Path) -> str:
-    """The address with an absolute path (`folder` is where a relative one begins) and the hash of the file's content.
+    """Return the address with an absolute path (`folder` is the base of a relative one) and the hash of the file's
+    content.
 
     The file is trusted from now on, so `text` must come from the current command and not from anything stored.
 
@@ -109,7 +110,7 @@ def accept(text: str, source: str) -> None:
 
 
 def trusted_source(text: str) -> Source:
-    """Return the source that a pinned address stands for.
+    """Return the source that a pinned address refers to.
 
     Raises:
         ConfigError: this process does not trust it.
@@ -135,19 +136,20 @@ def trusted_source(text: str) -> Source:
 
 
 def identity_of(text: str) -> str:
-    """`ClassName#sha256=<hex>`: what decides the result. An address that is not pinned stays as it is."""
+    """Return `ClassName#sha256=<hex>`, which determines the result. An address that is not pinned is returned
+    unchanged."""
     found = _ADDRESS.fullmatch(text)
     return text if found is None or found["sha256"] is None else f"{found['name']}#sha256={found['sha256']}"
 
 
 def short(text: str) -> str:
-    """`ClassName@<first digits of the hash>` for labels; any other text stays as it is."""
+    """Return `ClassName@<first digits of the hash>` for labels; any other text is returned unchanged."""
     found = _ADDRESS.fullmatch(text)
     return text if found is None or found["sha256"] is None else f"{found['name']}@{found['sha256'][:8]}"
 
 
 def replace_in(values: Any, change: Callable[[str], str]) -> Any:
-    """Nested plain settings with `change` applied to every recursion that they name, as a setting or as a choice."""
+    """Return nested plain settings with `change` applied to every recursion in them, as a setting or as a choice."""
     if isinstance(values, Mapping):
         return {
             key: _replace_all(value, change) if key in _SETTINGS else replace_in(value, change)
@@ -184,7 +186,7 @@ def _read(path: Path) -> Source:
 
 
 def _names(module: ast.Module) -> set[str]:
-    """Everything that the file may define at its top level; `*` where it takes over the names of another module."""
+    """Return all names that the file may define at its top level; `*` if it imports all names of another module."""
     found: set[str] = set()
     for node in ast.walk(module):
         if isinstance(node, ast.ClassDef):

@@ -1,4 +1,4 @@
-"""Puzzle data: sources, augmentation, Arrow builders, loaders and pictures. Imports nothing of the layers above.
+"""Build, load, augment and draw puzzle data. Imports nothing of the layers above.
 
     dataset = build(DataRequest(benchmark="sudoku-6x6"), Path("data"))
     loader = TrainLoader(dataset, batch_size=64, num_augmentations=100, seed=0)

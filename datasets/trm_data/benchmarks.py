@@ -1,4 +1,4 @@
-"""The catalogue: what can be built, under which name, from what, under which licence. Imports nothing heavy."""
+"""List what can be built: name, source and licence of every benchmark. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trm_data.errors import ConfigError, nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """One line of `trm data list`."""
+    """Describe one line of `trm data list`."""
 
     name: str
     family: Family
@@ -43,7 +43,7 @@ def _sudoku(side: int, blanks: int, num_train: int) -> Benchmark:
         side=side,
         description=f"Generated Sudoku with {side} digits, {blanks} blanks, one solution, no two puzzles equivalent",
         source="generator (or a puzzle list with --source)",
-        licence="none needed: made here",
+        licence="none needed: generated",
         generated=True,
         num_train=num_train,
         num_validation=num_train // 5,
@@ -59,7 +59,7 @@ def _maze(side: int, shortest_path: int, count: int) -> Benchmark:
         side=side,
         description=f"Generated mazes {side}x{side}, 30-50 % walls, shortest path of at least {shortest_path} edges",
         source="generator",
-        licence="none needed: made here",
+        licence="none needed: generated",
         generated=True,
         num_train=count,
         num_validation=count // 10,
@@ -96,7 +96,7 @@ CATALOGUE = {
             side=9,
             description="Generated minimal Sudoku of rating 20 and more, no two equivalent, no relatives across splits",
             source="generator",
-            licence="none needed: made here",
+            licence="none needed: generated",
             generated=True,
             num_train=1000,
             num_validation=500,
@@ -185,7 +185,7 @@ def list_benchmarks() -> list[Benchmark]:
 
 
 def complete(request: DataRequest) -> DataRequest:
-    """Fill in the benchmark's own numbers, so that asking for a default by value finds the same dataset.
+    """Fill in the benchmark's own numbers, so that an explicit default finds the same dataset.
 
     Raises:
         ConfigError: an unknown benchmark, or a setting that has no meaning for this one.

@@ -1,4 +1,4 @@
-"""Which puzzles to build, and how a training run reads them."""
+"""Configure which puzzles to build, and how a training run reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MANIFEST = "manifest.json"
 
 
 class DataRequest(Settings):
-    """What to build. Its canonical JSON, the source bytes and the builder version make a dataset's fingerprint."""
+    """Describe what to build. Its canonical JSON, the source bytes and the builder version make a dataset's
+    fingerprint."""
 
     benchmark: str = "sudoku-6x6"
     """A name that `trm data list` shows: sudoku-4x4|6x6|9x9 (generated), sudoku-extreme, maze-hard, arc-agi-1, ..."""
@@ -47,10 +48,10 @@ class DataRequest(Settings):
 
 
 class DataConfig(DataRequest):
-    """A request and how its puzzles are read in training."""
+    """Describe what to build, and how its puzzles are read in training."""
 
     num_augmentations: int = Field(0, ge=0)
-    """Augmented copies per training puzzle beside the original; a view, so it never changes the dataset."""
+    """Augmented copies per training puzzle in addition to the original; a view, so it never changes the dataset."""
     translation: Literal["fixed", "fresh", "none"] = "fixed"
     """ARC: where an augmented example lies in the 30x30 frame. fixed: as published, drawn once per augmented example;
     fresh: drawn again at every visit; none: always top left."""
@@ -58,5 +59,5 @@ class DataConfig(DataRequest):
     """`("train", "validation")` where a confirmed run trains on everything but the test split."""
 
     def request(self) -> DataRequest:
-        """Return the part that decides what is built."""
+        """Return the part that determines what is built."""
         return DataRequest.model_validate(self.model_dump(include=set(DataRequest.model_fields)))

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and correct. The command line prints one of these as a single line and exits with 2.
+"""Define errors that a user can cause and correct. The command line prints them as a single line and exits with 2.
 
 UserError
 +-- ConfigError        a setting: unknown name, wrong type, value out of range
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """An error that the user can correct: says what, where, and the remedy, in one line."""
+    """Raised for an error that the user can correct: states what, where and the remedy in one line."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
@@ -30,11 +30,11 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A setting that does not exist or has a value that cannot work."""
+    """Raised for a setting that does not exist or has an invalid value."""
 
 
 class DataError(UserError):
-    """A puzzle source or a dataset that cannot be used as it is."""
+    """Raised for a puzzle source or a dataset that cannot be used in its current state."""
 
 
 def first_line(error: BaseException) -> str:
@@ -51,7 +51,7 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def is_out_of_space(error: BaseException) -> bool:
-    """Return whether a disk, a quota or a limit on file sizes is exhausted, which waiting does not mend."""
+    """Return whether a disk, a quota or a limit on file sizes is exhausted, which waiting does not fix."""
     return any(isinstance(each, OSError) and each.errno in _OUT_OF_SPACE for each in causes(error))
 
 
@@ -59,7 +59,7 @@ _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean X?`, or the list of known names where nothing is near."""
+    """Return `did you mean X?`, or the list of known names if none is similar."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

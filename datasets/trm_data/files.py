@@ -1,7 +1,8 @@
-"""Files that are never half-written, temporaries that name their owner, and the user's private temporary folder."""
+"""Write files atomically, name temporaries after their owner, and provide the user's private temporary folder."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -14,32 +15,44 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trm_data.errors import UserError
 
 ABANDONED_S = 24 * 3600.0
-"""Age from which a temporary is taken for abandoned where its owner cannot be looked up: on another machine."""
+"""Age in seconds from which a temporary of another machine, whose owner cannot be checked, counts as abandoned."""
+
+
+def load_json(data: bytes | str) -> Any:
+    """Return the value that a JSON text from outside holds.
+
+    Raises:
+        ValueError: it is no JSON, no text, or nested so deeply that the parser exceeds the recursion limit.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 class ProcessIdentity(NamedTuple):
-    """A process, so that another one can tell later whether it still runs."""
+    """Identify a process, so that another one can determine later whether it still runs."""
 
     machine: str
     """Digest of the boot and the PID namespace: PIDs can be compared where it is equal."""
     pid: int
     start: int
-    """Clock ticks from the boot to the start of the process, which tell it from a later one with its PID; or 0."""
+    """Clock ticks from the boot to the start of the process, to distinguish it from a later one with its PID, or 0."""
 
     def is_alive(self) -> bool | None:
-        """Return whether the process runs; None if it cannot be seen from this process."""
+        """Return whether the process runs; None if it cannot be determined from this process."""
         if self.machine != machine_id():
             return None
         if self.pid <= 0:
             return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # no system has so large a PID
             return False
         except PermissionError:
             pass  # it belongs to another user
@@ -58,7 +71,7 @@ def machine_id() -> str:
 
 
 def start_of(pid: int) -> int:
-    """Return when a process started, in clock ticks since the boot; 0 where the system does not say."""
+    """Return when a process started, in clock ticks since the boot; 0 if the system does not report it."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
         return int(text.rpartition(")")[2].split()[19])  # the name in parentheses may hold spaces
@@ -77,7 +90,7 @@ _ANONYMOUS = re.compile(r"\..*\.tmp")
 
 
 def temporary_name() -> str:
-    """Return a new hidden file name that says which process writes the file."""
+    """Return a new hidden file name that contains the identity of the writing process."""
     owner = this_process()
     return f".{owner.machine}-{owner.pid}-{owner.start}-{uuid.uuid4().hex[:8]}.tmp"
 
@@ -113,20 +126,20 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def private_folder(name: str = "") -> Path:
-    """Return a folder of the temporary directory that only this user can enter; made if it does not exist.
+    """Return a folder of the temporary directory that only this user can enter; created if it does not exist.
 
     Args:
         name: a folder inside it.
 
     Raises:
-        UserError: something stands there that is not this user's own.
+        UserError: the path exists and does not belong to this user.
     """
     top = Path(tempfile.gettempdir(), f"trm-{os.getuid()}")
     try:
         top.mkdir(mode=0o700, exist_ok=True)
         found = top.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise UserError(f"{top} belongs to somebody else", "Set TMPDIR to a folder of your own")
+            raise UserError(f"{top} belongs to another user", "Set TMPDIR to a folder of your own")
         if stat.S_IMODE(found.st_mode) != 0o700:
             top.chmod(0o700)
         inside = top / name
@@ -138,7 +151,8 @@ def private_folder(name: str = "") -> Path:
 
 @contextmanager
 def written_aside(path: Path, data: bytes) -> Iterator[Path]:
-    """Yield a complete hidden copy of `data` beside `path`, for the caller to rename or link; it never stays."""
+    """Yield a complete hidden copy of `data` in the folder of `path`, for the caller to rename or link; deleted
+    afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(temporary_name())
     try:

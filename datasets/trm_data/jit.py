@@ -1,4 +1,4 @@
-"""Compiled kernels and counter-based random numbers.
+"""Compile kernels and draw counter-based random numbers.
 
 `mix` replaces a stateful generator: the same inputs give the same 64 bits in any process, in any order. That is what
 makes a batch a pure function of (seed, step, slot) and an augmentation a pure function of (puzzle, number).
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
-i64: Any = np.int64  # conversions inside kernels, where numba and not mypy decides what fits
+i64: Any = np.int64  # conversions inside kernels, where numba checks the types instead of mypy
 u64: Any = np.uint64
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -47,7 +47,8 @@ def mix(state: np.uint64, value: np.uint64) -> np.uint64:
 
 @jit
 def below(state: Words, bound: int) -> int:
-    """The next number in [0, bound) of the stream held in `state[0]`. The bias of the modulo is below 1e-15 here."""
+    """Return the next number in [0, bound) of the stream held in `state[0]`. The bias of the modulo is below 1e-15
+    here."""
     state[0] += _GAMMA
     drawn: int = i64(scramble(state[0]) % u64(bound))
     return drawn
@@ -55,7 +56,7 @@ def below(state: Words, bound: int) -> int:
 
 @jit
 def shuffle(state: Words, items: Any) -> None:
-    """Fisher-Yates in place."""
+    """Shuffle in place (Fisher-Yates)."""
     for i in range(items.size - 1, 0, -1):
         j = below(state, i + 1)
         items[i], items[j] = items[j], items[i]

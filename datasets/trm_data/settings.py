@@ -1,4 +1,4 @@
-"""The base of every configuration class, canonical JSON and digests.
+"""Define the base of every configuration class, canonical JSON and digests.
 
 A digest is taken over canonical JSON (sorted keys, no spaces, no NaN); a value that JSON cannot hold raises instead of
 being turned into a string, because `str(object)` may contain a memory address and fork the identity.
@@ -17,13 +17,14 @@ from trm_data.errors import ConfigError, nearest
 
 
 class Settings(BaseModel):
-    """Frozen, and strict about names: a misspelt setting is an error that names its nearest valid neighbour."""
+    """Define a frozen configuration that rejects unknown names: a misspelt setting is an error with the nearest
+    valid name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "", context: Mapping[str, Any] | None = None) -> Self:
-        """Build from plain values. Validators see `context`.
+        """Build from plain values. Validators receive `context`.
 
         Raises:
             ConfigError: naming the field, the value and, for an unknown field, its nearest valid name.
@@ -34,7 +35,7 @@ class Settings(BaseModel):
             raise ConfigError(*_explain(cls, error, where)) from None
 
     def plain(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         return self.model_dump(mode="json")
 
 
@@ -64,7 +65,7 @@ def field_names(cls: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value. Raises TypeError or ValueError for what JSON cannot hold."""
+    """Return the canonical JSON text of a value. Raises TypeError or ValueError if JSON cannot hold it."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 

@@ -1,1 +1,1 @@
-"""What `import orchestrator` offers: plan, run and train, with tracking, notifications and progress."""
+"""Offer what `import orchestrator` exports: plan, run and train, with tracking, notifications and progress."""

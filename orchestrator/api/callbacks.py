@@ -1,4 +1,4 @@
-"""Callbacks of a run or a training."""
+"""Define the callbacks of a run or a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Callback(execution.Callback):
         """Handle a report of `train`: means of training, an evaluation, or the end."""
 
     def close(self) -> None:
-        """Release what the callback holds. Called once when the run is over, also where it failed."""
+        """Release the resources of the callback. Called once when the run is over, even if it failed."""
 
 
 @contextmanager

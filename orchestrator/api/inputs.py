@@ -1,4 +1,4 @@
-"""Turn what a user passes (a name, a path, a URL) into the object that it stands for."""
+"""Convert a user's argument (a name, a path, a URL) to the object that it refers to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def as_storage(storage: Storage | str | Path) -> Storage:
 
 
 def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
-    """Return the sweep itself, the one of a file, or the recorded one of that name.
+    """Return the sweep itself, or read it from a file, or from the records by its name.
 
     Raises:
         SweepError: there is neither such a file nor such a record, or the file defines no sweep.
@@ -40,12 +40,12 @@ def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
 
 
 def is_file_name(path: Path) -> bool:
-    """Return whether a user means a sweep file, and not the name of a recorded sweep."""
+    """Return whether a string refers to a sweep file, and not to a recorded sweep."""
     return path.suffix in (".py", SUFFIX) or len(path.parts) != 1 or path.is_file()
 
 
 def as_run_options(options: dict[str, Any]) -> RunOptions:
-    """Return the options of a run. Raises SweepError for a name that is none, with the nearest one."""
+    """Return the options of a run. Raises SweepError for an unknown name, with the nearest known one."""
     known = [field.name for field in fields(RunOptions)]
     for name in options:
         if name not in known:

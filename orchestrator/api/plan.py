@@ -1,4 +1,4 @@
-"""Say what a sweep would do and cost."""
+"""Estimate what a sweep would do and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress bars for scripts and notebooks; the command line has a fuller view of its own."""
+"""Show progress bars in scripts and notebooks; the command line has a fuller view of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_BARS = 12
 
 
 def default_callbacks() -> list[execution.Callback]:
-    """Return progress bars where a terminal or a notebook shows them, else nothing."""
+    """Return progress bars if a terminal or a notebook can show them, else an empty list."""
     console = SafeConsole(stderr=True)
     return [ProgressBars(console)] if console.is_terminal or console.is_jupyter else []
 
@@ -37,11 +37,11 @@ class ProgressBars(Callback):
         self._tasks: dict[str, TaskID] = {}
 
     def on_build(self, stage: str, done: int, total: int) -> None:
-        """Show how far a dataset is built."""
+        """Show the progress of a dataset build."""
         self._show(f"build {stage}", done, total)
 
     def on_progress(self, snapshot: SweepSnapshot) -> None:
-        """Show the sweep, and each running trial."""
+        """Show the progress of the sweep and of each running trial."""
         self._show(snapshot.name, snapshot.progress.done, snapshot.progress.planned)
         for trial in snapshot.running[:MOST_BARS]:
             note = "" if trial.value is None else f"{100 * trial.value:.1f} %"

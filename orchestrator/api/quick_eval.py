@@ -20,14 +20,14 @@ LEAST_SCORING_S = 60.0
 
 
 class Limited(NamedTuple):
-    """A configuration, and what the user has to know about its limit (empty if there is none)."""
+    """Pair a configuration with a message about its limit for the user (empty if there is none)."""
 
     config: TrialConfig
     remark: str
 
 
 def limit_evaluation(config: TrialConfig, dataset: Dataset) -> Limited:
-    """Limit the number of scored puzzles where scoring would take longer than training, by the model's FLOPs.
+    """Limit the number of scored puzzles if scoring would take longer than training, by the model's FLOPs.
 
     A configuration that sets `evaluation.max_puzzles` itself is returned as it is.
     """

@@ -24,7 +24,7 @@ FOLDER = "reproduced"
 
 
 class Comparison(NamedTuple):
-    """Two results of one trial."""
+    """Compare two results of one trial."""
 
     bitwise: bool
     """Every score and every single answer is the same."""
@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
 
 
 class Reproduction(NamedTuple):
-    """A trial and its repetition; without the latter where it was interrupted."""
+    """Hold a trial and its repetition; no repetition if it was interrupted."""
 
     first: TrialRecord
     second: TrialRecord | None
@@ -57,8 +57,8 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
     dataset = Library(storage, is_stored=True).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(
-            f"trial {record.trial_id} cannot be made again here: its dataset {record.dataset.fingerprint} is now "
-            f"{dataset.fingerprint}, or this version gives other meanings to settings",
+            f"trial {record.trial_id} cannot be reproduced here: its dataset {record.dataset.fingerprint} is now "
+            f"{dataset.fingerprint}, or settings have another meaning in this version",
             "Install the version that it was recorded with: `trm trial show` names it",
         )
     for text in environment_differences(record):
@@ -80,13 +80,13 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
 
 
 def _config_of_last_attempt(record: TrialRecord) -> TrialConfig:
-    """Return the configuration with the number of threads of the attempt that finished: it decides the last bits."""
+    """Return the configuration with the number of threads of the attempt that finished: it affects the last bits."""
     threads = record.attempts[-1].start.num_threads if record.attempts else None
     return configure(record.config, {"runtime.num_threads": threads})
 
 
 def environment_differences(record: TrialRecord) -> list[str]:
-    """List what differs between the machine of the trial and this one: versions, processor, device."""
+    """List the differences between the machine of the trial and this one: versions, processor, device."""
     if not record.attempts:
         return []
     then, processor = record.attempts[-1].start, provenance.processor()
@@ -103,7 +103,7 @@ def environment_differences(record: TrialRecord) -> list[str]:
 
 
 def compare_results(first: TrialResult, second: TrialResult) -> Comparison:
-    """Compare every metric and every single answer of two results."""
+    """Compare every metric and every answer of two results."""
     names = sorted(set(first.metrics) | set(second.metrics))
     apart = {name: _difference(first.metrics.get(name), second.metrics.get(name)) for name in names}
     same_answers = first.per_item == second.per_item

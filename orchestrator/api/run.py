@@ -1,4 +1,4 @@
-"""Run a sweep with everything that belongs to it: execution, tracking, notifications, progress."""
+"""Run a sweep together with tracking, notifications and progress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def run(
     callbacks: Sequence[Callback] | None = None,
     **options: Any,
 ) -> SweepOutcome:
-    """Run a sweep to its end, or resume it: the same call twice runs nothing twice. `trm sweep run` calls this.
+    """Run a sweep to its end, or resume it: repeating the call never repeats finished trials. `trm sweep run` calls
+    this.
 
     Args:
         sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.
@@ -51,11 +52,11 @@ def run(
     Raises:
         SweepError: another definition has this name, another driver runs it, or the budget is too small.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
-        UserError: a target of `notify` is no address and no program, or the storage cannot be reached.
+        UserError: a target of `notify` is not an address and no program, or the storage cannot be reached.
     """
     store = as_storage(storage)
     definition = as_sweep(sweep, store)
-    # What only a record names is not read from this machine: the record may be somebody else's.
+    # A source that only a record names is not read from this machine: another user may have written the record.
     is_recorded = not isinstance(sweep, Sweep) and not is_file_name(Path(sweep))
     run_options = as_run_options({"is_stored": is_recorded, **options})
     refuse_network_database(resolve_uri(store, tracking) or "http://")
@@ -85,7 +86,7 @@ def _notified(
             _send(targets, Event("failed", sweep, text), events)
         raise
     if targets and outcomes:
-        with suppress(UserError):  # the storage went away: the sweep's own outcome has said so
+        with suppress(UserError):  # the storage is unavailable, which the sweep's own outcome reports
             _send(targets, _end_event(storage, sweep, outcomes[-1]), events)
 
 

@@ -1,4 +1,4 @@
-"""Say how far a sweep is, from its records: on any machine, whether or not it runs."""
+"""Report the progress of a sweep from its records, on any machine, whether or not it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.sweep.definition import Sweep
 
 @dataclass(frozen=True)
 class SweepState:
-    """A sweep at one moment, from its records."""
+    """Hold the state of a sweep at one moment, from its records."""
 
     sweep: Sweep
     trials: list[TrialRecord]
@@ -34,18 +34,18 @@ class SweepState:
 
     @property
     def counts(self) -> dict[Status, int]:
-        """Trials by status, without zeros."""
+        """Return the number of trials by status, without zeros."""
         found = Counter(map(self.status_of, self.trials))
         return {status: found[status] for status in Status if found[status]}
 
     def status_of(self, record: TrialRecord) -> Status:
-        """Return the status of a trial; without a living driver nothing runs, so an open attempt was cut off."""
+        """Return the status of a trial; without a living driver, a trial that has not ended counts as interrupted."""
         is_cut_off = record.status is Status.RUNNING and self.driver is None
         return Status.INTERRUPTED if is_cut_off else record.status
 
 
 def status(storage: Storage | str | Path, sweep: str, reader: SweepReader | None = None) -> SweepState:
-    """Read how far a recorded sweep is.
+    """Read the state of a recorded sweep.
 
     Args:
         reader: of this sweep, for repeated calls: it reads only what is new.

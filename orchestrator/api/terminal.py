@@ -1,4 +1,4 @@
-"""A console that prints text from outside as it is: names, paths and errors are never markup or terminal control."""
+"""Print text from outside literally to a console: names, paths and errors are never markup or terminal control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def printable(text: str) -> str:
     """Return the text without what would control a terminal; line breaks and tabs stay.
 
-    Bytes of a file name that are no UTF-8 become `\\xff`.
+    Bytes of a file name that are not UTF-8 become `\\xff`.
     """
     text = _CONTROL.sub("", text)
     return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)

@@ -30,7 +30,7 @@ from trm_model.model.recursion import load_recursion
 
 
 class TrainOutcome(NamedTuple):
-    """How a training run ended."""
+    """Hold how a training run ended."""
 
     record: TrialRecord
     """`record.result.metrics` has the final scores of a finished run; None otherwise."""
@@ -48,7 +48,7 @@ def train(
     processes: int = 1,
     callbacks: Sequence[Callback] | None = None,
 ) -> TrainOutcome:
-    """Train one configuration on this machine and score it; the same call again resumes from the last checkpoint.
+    """Train one configuration on this machine and score it; a repeated call resumes from the last checkpoint.
 
     Args:
         config: for example `get_recipe("sudoku-mini")`.
@@ -62,7 +62,7 @@ def train(
         ConfigError: the configuration does not fit its dataset.
     """
     if config.model.recursion is not None:
-        load_recursion(config.model.recursion)  # a file that fails is the user's mistake, and no result of a trial
+        load_recursion(config.model.recursion)  # a file that fails is a user error, not a trial result
     store = as_storage(storage)
     with open_callbacks(default_callbacks() if callbacks is None else callbacks) as events:
         dataset = provide(store, config.data.request(), lambda *progress: events.call("on_build", *progress))
@@ -88,7 +88,7 @@ def train(
 
 
 def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:
-    """Run one attempt in this process. SIGINT and SIGTERM end it with a checkpoint."""
+    """Run one attempt in this process. SIGINT and SIGTERM end it after a checkpoint."""
     stop = threading.Event()
     with stop_signals(stop):
         return run_attempt(job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set)

@@ -1,4 +1,4 @@
-"""The command `trm`. Heavy libraries are imported by the command that needs them, so `trm --help` is quick."""
+"""Run the command `trm`. Heavy libraries are imported by the command that needs them, so `trm --help` is quick."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. A mistake of the user's is one line on standard error and exit code 2, never a traceback."""
+    """Run one command. A user error is one line on standard error and exit code 2, never a traceback."""
     from orchestrator.cli.app import app
 
     distrust_all()
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(f"{message.strip().rstrip('.?')}. See `trm --help`")
         sys.exit(2)
     except (OSError, ValueError) as error:
-        # The last resort for a file or value that no check has met. The traceback is for whoever reports it.
+        # The last resort for a file or value that no check covers. `-vv` shows the traceback for a bug report.
         logger.debug("%s", type(error).__name__, exc_info=error)
         is_clear = isinstance(error, OSError) and error.filename is not None
         _fail(_describe(error) + ("" if is_clear else ". `trm -vv ...` shows where"))
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _describe(error: OSError | ValueError) -> str:
-    """Return one line that names the file, if the error knows it."""
+    """Return one line that names the file, if the error contains it."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or first_line(error)}"
     if isinstance(error, UnicodeDecodeError):

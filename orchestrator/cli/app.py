@@ -1,4 +1,4 @@
-"""The tree of commands, and the options that stand before them."""
+"""Define the tree of commands, and the options that precede them."""
 
 from __future__ import annotations
 

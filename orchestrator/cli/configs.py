@@ -20,7 +20,7 @@ from trm_model.recursion_file import pin, replace_in
 
 
 def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
-    """Parse `["T=1,2", "n=2"]` to `{"T": [1, 2], "n": [2]}`. Raises ConfigError or SweepError for what is neither."""
+    """Parse `["T=1,2", "n=2"]` to `{"T": [1, 2], "n": [2]}`. Raises ConfigError or SweepError for an invalid text."""
     found = {
         name: [absolute_path(name, value, Path.cwd()) for value in values]
         for name, values in parse_assignments(texts, option).items()
@@ -30,7 +30,7 @@ def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]
 
 
 def single_values(texts: list[str] | None) -> dict[str, Setting]:
-    """Parse `["lr=1e-3"]` to `{"lr": 0.001}`. Raises SweepError where a setting has several values."""
+    """Parse `["lr=1e-3"]` to `{"lr": 0.001}`. Raises SweepError if a setting has several values."""
     found = {}
     for name, values in assignments(texts, "--set").items():
         if len(values) != 1:
@@ -108,6 +108,6 @@ def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None
 
 
 def _made_name(recipe: str, values: dict[str, Any]) -> str:
-    """Return a name made of the options: the same command resumes the same sweep."""
+    """Return a name derived from the options: the same command resumes the same sweep."""
     relevant = {key: value for key, value in values.items() if key not in ("name", "resources")}
     return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"

@@ -1,4 +1,4 @@
-"""Show the log of the libraries on standard error, as much of it as `-v` and `-q` ask for."""
+"""Show the log of the libraries on standard error, in the detail that `-v` and `-q` select."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 class _Handler(logging.Handler):
-    """Print one line per record; control characters of foreign text are dropped."""
+    """Print one line per record; control characters of other libraries' text are dropped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -36,7 +36,7 @@ _handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(m
 
 
 def set_levels(verbose: int, quiet: bool) -> None:
-    """Set what the log shows: warnings, with one `-v` changes of state, with two everything, with `-q` errors only."""
+    """Set what the log shows: warnings; changes of state with one `-v`; everything with two; only errors with `-q`."""
     level = logging.ERROR if quiet else LEVELS[min(verbose, len(LEVELS) - 1)]
     for name in LOGGERS:
         logger = logging.getLogger(name)

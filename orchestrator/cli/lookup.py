@@ -1,4 +1,4 @@
-"""Find what the model commands are given by name: a checkpoint, and the dataset that belongs to it."""
+"""Look up what model commands are given by name: a checkpoint, and the dataset that belongs to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DatasetOption = Annotated[
 
 
 def open_by_name(name: str, storage: Storage) -> Dataset:
-    """Return a built dataset by folder or name, else the benchmark's default one, built if need be."""
+    """Return a built dataset by folder or name, else the benchmark's default one, built if necessary."""
     from orchestrator.cli.views.console import BuildBar
     from orchestrator.records.datasets import find
 
@@ -36,7 +36,7 @@ def open_by_name(name: str, storage: Storage) -> Dataset:
 
 
 def dataset_for(found: Found, config: TrialConfig, name: str | None, storage: Storage) -> Dataset:
-    """Return the named dataset, or the one that the checkpoint was trained on."""
+    """Return the named dataset, or the one on which the checkpoint was trained."""
     from orchestrator.cli.views.console import BuildBar
     from orchestrator.records.datasets import ensure_local, provide_stored
 

@@ -17,7 +17,7 @@ INPUT_FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "readable": Tru
 INPUT_FOLDER: dict[str, Any] = {"exists": True, "file_okay": False, "readable": True}
 OUTPUT_FILE: dict[str, Any] = {"dir_okay": False, "writable": True}
 OUTPUT_FOLDER: dict[str, Any] = {"file_okay": False, "writable": True}
-"""What a path has to be: a wrong one is a usage error before anything is read or trained."""
+"""Requirements of a path argument: a wrong one is a usage error before anything is read or trained."""
 _BASELINES_HELP = "CSV file with result rows of your own; <storage>/baselines if left out."
 BaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **INPUT_FILE)]
 NewBaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **OUTPUT_FILE)]

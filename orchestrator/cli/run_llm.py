@@ -1,4 +1,4 @@
-"""The body of `trm baselines run-llm`."""
+"""Implement `trm baselines run-llm`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _EXIT_CODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmOptions:
-    """What the command line asks for."""
+    """Hold the options of the command line."""
 
     endpoint: str
     model: str
@@ -61,7 +61,7 @@ class LlmOptions:
 
 
 def ask_all(options: LlmOptions, url: str, as_json: bool) -> int:
-    """Ask, show, store. Returns the exit code: 0 complete, 1 some unanswered, 4 limit reached, 130 interrupted."""
+    """Ask, print and store. Return the exit code: 0 complete, 1 some unanswered, 4 limit reached, 130 interrupted."""
     prices, key = _prices(options), api_key(options.endpoint, options.api_key_file)
     storage = open_storage(url)
     with BuildBar() as progress:
@@ -118,14 +118,14 @@ def _check_affordable(question: Question, options: LlmOptions, prices: Prices) -
 
 
 def api_key(endpoint: str, file: Path | None) -> str | None:
-    """The key from a file, or from the environment where it does not leave this machine in the clear.
+    """Return the key from a file, or from the environment if it is not sent unencrypted to another machine.
 
     Raises:
-        ConfigError: the endpoint is no address, or the file holds no key.
+        ConfigError: the endpoint is not an address, or the file holds no key.
     """
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--endpoint {endpoint!r} is no address", "Example: https://api.openai.com/v1")
+        raise ConfigError(f"--endpoint {endpoint!r} is not an address", "Example: https://api.openai.com/v1")
     if file is None:
         return os.environ.get(KEY_VARIABLE) if parts.scheme == "https" or _is_here(parts.hostname) else None
     try:
@@ -146,7 +146,7 @@ def _is_here(host: str) -> bool:
 
 @contextmanager
 def _alone(folder: Storage, plan: Plan) -> Iterator[None]:
-    """One process per measurement: two would pay twice."""
+    """Allow one process per measurement: two would pay twice."""
     try:
         lock = Lease(folder, plan.name).__enter__()
     except SweepError:

@@ -1,4 +1,4 @@
-"""Define the options of `trm sweep run`: where to run, within which budget, tracking, notifications."""
+"""Define the options of `trm sweep run`: where to run, the budget, tracking and notifications."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def check_preference(prefer: str) -> None:
 def run_and_show(
     sweep: Sweep, url: str, tracking: str | None, notify: Sequence[str] | None, options: dict[str, Any]
 ) -> int:
-    """Run a sweep with the live view and print its outcome. Returns the exit code (`ExitCode`)."""
+    """Run a sweep with the live view and print its outcome. Return the exit code (`ExitCode`)."""
     from orchestrator.api.run import run
     from orchestrator.cli.views.live import LiveView, show_outcome
     from orchestrator.execution.options import SweepStatus

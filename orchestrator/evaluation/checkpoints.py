@@ -33,7 +33,7 @@ _SHOWN = {"supervision_steps": "D", "rollouts": "K"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One way to score."""
+    """Describe one way to score."""
 
     label: str
     evaluation: EvaluationConfig
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One checkpoint, or several that voted together, scored in one way."""
+    """Hold the score of one checkpoint, or of several that voted together, for one cell."""
 
     cell: Cell
     checkpoint: str
@@ -54,7 +54,7 @@ class Scored:
 
     @property
     def prefix(self) -> str:
-        """Prefix of the names of an ensemble's metrics."""
+        """Return the prefix of the names of an ensemble's metrics."""
         return "" if "exact_accuracy" in self.result.metrics else "ensemble_"
 
     def metric(self, name: str) -> float | None:
@@ -120,14 +120,14 @@ def _is_trained(name: str, values: Sequence[str], models: Sequence[ModelConfig])
     """Return whether `name` is a model setting with the value that the models were trained with.
 
     Raises:
-        ConfigError: it has another value, or nothing has this name.
+        ConfigError: it has another value, or there is no setting of this name.
     """
     if SHORT.get(name, name) in VARIABLE:
         return False
     path = ALIASES.get(name, name)
     field = path.removeprefix("model.")
     if not path.startswith("model.") or field not in ModelConfig.model_fields:
-        raise ConfigError(f"--vary {name!r} is no setting of an evaluation", nearest(name, {*VARIABLE, *SHORT}))
+        raise ConfigError(f"--vary {name!r} is not a setting of an evaluation", nearest(name, {*VARIABLE, *SHORT}))
     for model, value in itertools.product(models, values):
         own = model.plain()
         if ModelConfig.parse({**own, field: value}).plain()[field] != own[field]:

@@ -1,1 +1,1 @@
-"""The driver's side of a sweep: schedule trials, start them through Ray Tune, keep the budget."""
+"""Run the driver's side of a sweep: schedule trials, start them through Ray Tune, enforce the budget."""

@@ -1,4 +1,4 @@
-"""Allocate the resources of nodes to trials. No Ray here: nodes are plain data, and decisions follow from them."""
+"""Allocate the resources of nodes to trials. Nodes are plain data, so nothing in this module depends on Ray."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ that has them and only imports is left alone (`orchestrator.execution.tune`)."""
 BOOT_S = 900.0
 """The same where a node has to be started first."""
 MOST_WAITING = 8
-"""Trials that may wait for nodes to be started, at once."""
+"""Maximum number of trials that wait for nodes to be started."""
 
 
 class Machine(NamedTuple):
-    """A living node of the cluster."""
+    """Describe a living node of the cluster."""
 
     node_id: str
     gpu_type: str | None
@@ -37,7 +37,7 @@ class Machine(NamedTuple):
 
 @dataclass(slots=True)
 class Allocation:
-    """What a submitted trial takes. `node_id` and `gpu_type` are known once it reports."""
+    """Hold the resources of a submitted trial. `node_id` and `gpu_type` are known once the trial reports."""
 
     candidate: Candidate
     since_s: float
@@ -48,12 +48,12 @@ class Allocation:
     heard_s: float = 0.0
     """When it reported last, by the same clock as `since_s`."""
     silence_s: float = 0.0
-    """For how long it may write a last checkpoint without reporting, on top of the usual limit."""
+    """Additional seconds without a report in which it may write a last checkpoint."""
 
 
 @dataclass(slots=True)
 class Allocator:
-    """Keep account of which trial has which resources, and decide who may have the next."""
+    """Track which resources each trial holds, and decide which trial gets the next ones."""
 
     scales: bool = False
     """Whether nodes are started on demand."""
@@ -65,7 +65,7 @@ class Allocator:
     """GPU types whose canary has passed."""
 
     def place(self, found: Sequence[Candidate], machines: Sequence[Machine]) -> Candidate | None:
-        """Return the first candidate that there is room for, or None if the trial has to wait."""
+        """Return the first candidate that fits on a machine, or None if the trial has to wait."""
         allowed = [one for one in found if self._is_allowed(one)]
         if not allowed:
             return None
@@ -75,13 +75,13 @@ class Allocator:
                 return one
         exists = any(holds(machine.resources, machine.gpu_type, one.bundle) for machine in machines for one in allowed)
         if exists and not self.scales:
-            return None  # the node is only busy
+            return None  # the node exists but is occupied
         if sum(allocation.is_waiting for allocation in self.allocations.values()) >= MOST_WAITING:
             return None
         return any_of(allowed) if allowed[0].gpu_types else allowed[0]
 
     def allocate(self, trial_id: str, candidate: Candidate, machines: Sequence[Machine], now_s: float) -> None:
-        """Give a trial the resources that `place` found."""
+        """Assign the resources that `place` returned to a trial."""
         is_free = any(holds(left, machine.gpu_type, candidate.bundle) for machine, left in self._room(machines))
         self.allocations[trial_id] = Allocation(candidate, now_s, is_waiting=not is_free)
 
@@ -95,7 +95,7 @@ class Allocator:
         now_s: float = 0.0,
         silence_s: float = 0.0,
     ) -> None:
-        """Note where a trial runs and how far it is."""
+        """Record where a trial runs and which step it has reached."""
         allocation = self.allocations[trial_id]
         allocation.node_id, allocation.gpu_type, allocation.is_waiting = node_id, gpu_type, False
         allocation.heard_s, allocation.silence_s = now_s, silence_s
@@ -103,11 +103,11 @@ class Allocator:
             self.passed.add(gpu_type)
 
     def release(self, trial_id: str) -> Allocation | None:
-        """Take the resources of a trial back, if it has any."""
+        """Release the resources of a trial and return them; None if it has none."""
         return self.allocations.pop(trial_id, None)
 
     def is_canary(self, trial_id: str) -> bool:
-        """Return whether the GPU type of a trial has not passed yet."""
+        """Return whether no trial has succeeded yet on the GPU type of this trial."""
         allocation = self.allocations.get(trial_id)
         if allocation is None or not self.canary_steps or not allocation.candidate.bundle.gpus:
             return False
@@ -121,7 +121,7 @@ class Allocator:
         return now_s - allocation.since_s > (BOOT_S if allocation.is_waiting else PATIENCE_S)
 
     def silent(self, trial_id: str, limit_s: float, now_s: float) -> bool:
-        """Return whether a trial that runs has not reported for longer than the limit."""
+        """Return whether a running trial has not reported for longer than the limit, in seconds."""
         allocation = self.allocations.get(trial_id)
         if allocation is None or allocation.node_id is None:
             return False
@@ -144,7 +144,8 @@ class Allocator:
         return bool((actual & types) - self.passed)
 
     def _room(self, machines: Sequence[Machine]) -> list[tuple[Machine, dict[str, float]]]:
-        """Return what every node has left. A trial that has not begun is taken to be on the first that holds it."""
+        """Return the free resources of every node. A trial that has not reported is counted on the first node that
+        holds it."""
         left = {machine.node_id: dict(machine.resources) for machine in machines}
         types = {machine.node_id: machine.gpu_type for machine in machines}
         for allocation in sorted(self.allocations.values(), key=lambda one: one.node_id is None):

@@ -1,7 +1,7 @@
-"""Budget admission: start a trial only if spent + committed + estimated cost stays within the limits.
+"""Admit trials by budget: start a trial only if spent + committed + estimated cost stays within the limits.
 
-Near a limit no trial starts that would not finish by the estimate. Those that run end by themselves. Where the estimate
-was wrong and a limit is exceeded, they are stopped with a checkpoint.
+Near a limit, a trial starts only if the estimate says that it can finish; running trials are left alone. If an estimate
+was wrong and a limit is exceeded, running trials are stopped after writing a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.sweep.trials import cells
 
 
 class BudgetTracker:
-    """Admit trials to a sweep with a budget. `wall_hours` counts from this start of the driver."""
+    """Admit trials to a sweep with a budget. `wall_hours` is measured from the start of this driver."""
 
     def __init__(self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float]) -> None:
         self.budget = budget
@@ -31,7 +31,7 @@ class BudgetTracker:
         self._begun_s = clock()
 
     def check(self, trial_id: str, need: TrialCost) -> str | None:
-        """Return why a trial must not start; None if it may."""
+        """Return why a trial must not start, or None if it may."""
         spent = self._spent()
         running = [one for one, _ in self._running.values()]
         asked = {
@@ -57,16 +57,16 @@ class BudgetTracker:
         self._running[trial_id] = need, self._clock()
 
     def release(self, trial_id: str) -> None:
-        """Take the estimate of a submitted trial back: it has not begun."""
+        """Release the estimated cost of a submitted trial that has not started."""
         self._running.pop(trial_id, None)
 
     def ended(self, record: TrialRecord) -> None:
-        """Replace the estimate of a trial by what its attempts have used."""
+        """Replace the estimate of a trial by what its attempts actually used."""
         self._running.pop(record.trial_id, None)
         self._records[record.trial_id] = record
 
     def exceeded(self) -> str | None:
-        """Return the limit that is exceeded by now, running trials included. Their number is no reason to stop them."""
+        """Return the limit that has been exceeded, running trials included. A limit on trials stops no running one."""
         spent = self._spent()
         # A running trial has used the share of its estimate that corresponds to the time that has passed.
         running = self._running.values()
@@ -85,7 +85,7 @@ class BudgetTracker:
         return known is None or not known.attempts
 
     def _spent(self) -> Spent:
-        # What a running trial has used in earlier attempts stays spent; its present one is added from its estimate.
+        # Earlier attempts of a running trial count as spent; its current attempt is added from its estimate.
         records = [
             replace(record, status=Status.INTERRUPTED) if key in self._running else record
             for key, record in self._records.items()
@@ -97,10 +97,10 @@ class BudgetTracker:
 
 
 def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[TrialRecord]) -> None:
-    """Refuse a budget that does not even pay for the cheapest trial, before anything is built or started.
+    """Raise an error if the budget does not cover the cheapest trial, before anything is built or started.
 
     Raises:
-        SweepError: names the limit, what is taken of it, and what a trial needs.
+        SweepError: names the limit, how much of it is used, and what a trial needs.
     """
     if budget == Budget():
         return

@@ -25,7 +25,7 @@ class CallbackList:
         self._failed: set[tuple[int, str]] = set()
 
     def post(self, method: str, *arguments: Any) -> None:
-        """Queue an event for the next `deliver`."""
+        """Queue an event for the next `deliver` call."""
         self._events.put((method, arguments))
 
     def deliver(self) -> None:

@@ -1,8 +1,7 @@
-"""Decide what starts, continues and ends.
+"""Decide which trials start, continue and end.
 
 Tune's thread, the main thread and displays share no mutable state: every decision is made under one lock, and displays
-read immutable snapshots. Nothing slow happens under the lock: storage is read and written, and a sampler chooses,
-outside of it.
+read immutable snapshots. The lock is never held during slow work: storage access and sampling happen outside it.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ BLOCKED_S = 2.0
 
 
 class Events(Protocol):
-    """Where the controller reports what happens."""
+    """Receive the events that the controller reports."""
 
     def post(self, method: str, *arguments: Any) -> None:
-        """Queue an event for callbacks; returns at once."""
+        """Queue an event for callbacks; return immediately."""
 
 
 class _SchedulingClock:
-    """Seconds that the scheduler was at work: time in which it was blocked does not pass."""
+    """Measure the seconds in which the scheduler was active; time in which it was blocked does not count."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -65,7 +64,7 @@ class _SchedulingClock:
 
 
 class Controller:
-    """Answer what Tune asks of a sweep. Safe to call from several threads."""
+    """Answer Tune's requests for a sweep. Thread-safe."""
 
     def __init__(
         self,
@@ -99,32 +98,33 @@ class Controller:
         self._curves = {record.trial_id: list(record.rows) for record in records if not record.status.is_final}
         self._reasons = {record.trial_id: record.reason for record in ended if record.reason}
         self._end_reasons: dict[str, str] = {}
-        """What a trial reported at its end, also where it could not write its record."""
+        """The report of a trial at its end, even if it could not write its record."""
         self._grace_s: dict[str, float] = {}
         self._snapshots = Snapshots(planner)
         self._final = {record.trial_id: record.status in FAILED for record in ended}
         self._slots = 1
         self._has_submitted = False
         self._is_choosing = False
-        """Whether a sampler is at work: the planner does not know yet that something is left."""
+        """Whether a sampler is choosing a configuration, of which the planner does not know yet."""
         self._error: BaseException | None = None
         self._stop: tuple[SweepStatus, str] | None = None
 
     # for the main thread and displays
 
     def snapshot(self, slots: int | None = None) -> SweepSnapshot:
-        """Return the sweep as it is now. `slots`: trials that may run at once, from now on."""
+        """Return a snapshot of the sweep. `slots`: maximum number of concurrent trials from now on."""
         with self._lock:
             self._slots = slots or self._slots
             return self._snapshots.sweep(self._progress(), self._reasons, self._slots)
 
     def budget_exceeded(self) -> str | None:
-        """Return the limit that running trials have passed by now, because an estimate was wrong; None if none."""
+        """Return the limit that running trials have exceeded because an estimate was wrong, or None."""
         with self._lock:
             return self._budget.exceeded() if self._budget else None
 
     def stop(self, status: SweepStatus, reason: str = "") -> None:
-        """Stop the sweep: nothing more starts, running trials write a last checkpoint. The first reason counts."""
+        """Stop the sweep: no further trial starts, and running trials write a last checkpoint. The first reason is
+        kept."""
         with self._lock:
             if self._stop is None:
                 self._stop = status, reason
@@ -132,7 +132,7 @@ class Controller:
             self.stopping.set()
 
     def fail(self, error: BaseException) -> None:
-        """Stop the sweep because of an error. The first error counts."""
+        """Stop the sweep because of an error. The first error is kept."""
         with self._lock:
             if self._error is None:
                 self._error = error
@@ -147,7 +147,7 @@ class Controller:
         """
         with self._lock:
             if self._error is not None:
-                # Storage and machines are not the user's fault: what is recorded stays, and the same command resumes.
+                # A failure of the storage or a machine: records are kept, and the same command resumes.
                 if classify(self._error) not in (FailureKind.STORAGE, FailureKind.MACHINE):
                     raise self._error
                 return SweepStatus.STOPPED, str(self._error)
@@ -162,12 +162,13 @@ class Controller:
 
     @property
     def error(self) -> BaseException | None:
-        """The error that stopped the sweep, if one did."""
+        """Return the error that stopped the sweep, or None."""
         return self._error
 
     @property
     def grace_s(self) -> float:
-        """Longest time that a running trial gets to write its last checkpoint, as trials have measured it."""
+        """Return the longest time in seconds that a running trial gets to write its last checkpoint, from measured
+        times."""
         with self._lock:
             return max((self._grace_s.get(trial_id, 0.0) for trial_id in self._allocator.allocations), default=0.0)
 
@@ -175,19 +176,19 @@ class Controller:
 
     @property
     def is_stopping(self) -> bool:
-        """Return whether the sweep is to stop."""
+        """Return whether the sweep has been asked to stop."""
         return self.stopping.is_set()
 
     @property
     def is_finished(self) -> bool:
-        """Return whether nothing more is to be started."""
+        """Return whether no further trial will be started."""
         with self._lock:
             if self._scheduler.is_exhausted:
                 return not self._allocator.allocations
             return self.stopping.is_set() or self._planner.is_done
 
     def suggest(self) -> dict[str, Any] | None:
-        """Return Tune's configuration of the next trial, its record written first; None if none can start now."""
+        """Return Tune's configuration of the next trial, or None if none can start now. Its record is written first."""
         with self._stops_on_error():
             while not self.stopping.is_set():
                 with self._lock:
@@ -206,7 +207,7 @@ class Controller:
         return None
 
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Take in a rung, progress or the end of a trial. Returns whether the trial continues."""
+        """Process a rung, progress or the end of a trial. Return whether the trial continues."""
         metrics: dict[str, float] = dict(result["metrics"])
         with self._lock:
             self._clock.tick()
@@ -235,9 +236,9 @@ class Controller:
         return False
 
     def expired(self, silence_limit_s: float) -> dict[str, str]:
-        """Return the trials to requeue, with the reason: they never got their resources, or no longer report.
+        """Return the trials to requeue, with the reason: they never received their resources, or stopped reporting.
 
-        To be called in every round of the scheduler: it tells that the scheduler was at work.
+        Must be called in every round of the scheduler, which shows that the scheduler was active.
         """
         with self._lock:
             self._clock.tick()
@@ -246,11 +247,11 @@ class Controller:
                 if self._allocator.overdue(trial_id, self._clock()):
                     found[trial_id] = "its resources were not granted in time"
                 elif self._allocator.silent(trial_id, silence_limit_s, self._clock()):
-                    found[trial_id] = f"it reported nothing for {silence_limit_s:.0f} s"
+                    found[trial_id] = f"it sent no report for {silence_limit_s:.0f} s"
             return found
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
-        """Take in that a trial has left its resources: it ended, was interrupted, or its node was lost (`why`)."""
+        """Process that a trial has released its resources: it ended, was interrupted, or its node was lost (`why`)."""
         with self._stops_on_error():
             record = self._read(trial_id)
             self._check_space(record)
@@ -268,11 +269,11 @@ class Controller:
                 persist(lambda: self._submitter.retry(record), self.stopping)
                 self._requeue(record, f"retry after: {record.reason}")
                 return
-            if record.status is not Status.RUNNING:  # else it was cut off without an end: the next run resumes it
+            if record.status is not Status.RUNNING:  # a trial without an end is resumed by the next run
                 self._end(record)
 
     def _submit(self, start: Start) -> dict[str, Any] | None:
-        """Write the record of a trial and return its configuration for Tune; None where it need not, or cannot, run."""
+        """Write the record of a trial and return its configuration for Tune, or None if it need not or cannot run."""
         trial = start.trial
         record = persist(lambda: self._submitter.already_settled(start), self.stopping)
         if record is not None:
@@ -290,14 +291,14 @@ class Controller:
         return {"trial_id": job.trial_id, "job": job.to_json(), "bundle": start.candidate.bundle._asdict()}
 
     def _read(self, trial_id: str) -> TrialRecord:
-        """Read how a trial ended, without its curve: that was reported, and a long one takes minutes to read."""
+        """Read how a trial ended, without its curve: the driver has it already, and reading it can take minutes."""
         record = persist(lambda: read_trial(self._storage, self._sweep.name, trial_id), self.stopping)
         return replace(record, rows=self._curves.get(trial_id, []))
 
     def _check_space(self, record: TrialRecord) -> None:
         reasons = [self._end_reasons.pop(record.trial_id, ""), record.reason]
         if full := next((reason for reason in reasons if says_out_of_space(reason)), ""):
-            raise StorageError(f"trial {record.trial_id} met a full disk: {full}", "Free space, then resume the sweep")
+            raise StorageError(f"trial {record.trial_id} ran out of space: {full}", "Free space, then resume the sweep")
 
     def _requeue(self, record: TrialRecord, reason: str) -> None:
         with self._lock:
@@ -346,7 +347,7 @@ class Controller:
 
     @contextmanager
     def _stops_on_error(self) -> Iterator[None]:
-        """Stop the sweep cleanly on an error that the user can fix: a full disk, or a storage that stays away."""
+        """Stop the sweep cleanly on an error that the user can fix: a full disk, or an unavailable storage."""
         try:
             yield
         except UserError as error:

@@ -1,7 +1,7 @@
-"""Drive a sweep: start Ray, let Ray Tune run the trials, and watch over both until the end.
+"""Drive a sweep: start Ray, let Ray Tune run the trials, and supervise both until the end.
 
-The driver owns Ray, the thread in which Tune runs, signals, the lease and requests to stop. What starts, continues and
-ends is the controller's decision. Each start of a driver is a new Tuner that continues from the records.
+The driver owns Ray, the thread in which Tune runs, signals, the lease and requests to stop. The controller decides
+which trials start, continue and end. Each start of a driver creates a new Tuner that continues from the records.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ POLL_S = 0.2
 CHECK_S = 2.0
 """Time between two checks of the budget, of Ray, and for requests to stop."""
 STOP_LIMIT_S = 45.0
-"""Longest wait for a clean stop, on top of the time that trials get for a last checkpoint: where Ray was ended together
-with the driver it never comes."""
+"""Longest wait for a clean stop, in addition to the time that trials get for a last checkpoint. If Ray was ended
+together with the driver, a clean stop never happens."""
 MAX_UNBOUNDED_SLOTS = 64
 MACHINES_S = 1.0
-"""How long an answer of Ray about its nodes is used."""
+"""How long Ray's list of nodes is cached."""
 
 Executor = Callable[[Controller, int], None]
 """Runs what a controller suggests, up to a number of trials at once, until it is finished."""
 
 
 class Cluster(Protocol):
-    """What a driver needs of Ray: see `orchestrator.execution.ray_cluster.RayCluster`."""
+    """Define what a driver needs of Ray: see `orchestrator.execution.ray_cluster.RayCluster`."""
 
     @property
     def address(self) -> str | None: ...
@@ -68,7 +68,7 @@ def fit_with_tune(controller: Controller, slots: int) -> None:
 
 
 class ClusterPlacement:
-    """Say where the trials of a sweep may run on a cluster."""
+    """Return where the trials of a sweep may run on a cluster."""
 
     def __init__(self, sweep: Sweep, cluster: Cluster, options: RunOptions, costs: RuntimeModel) -> None:
         self._sweep = sweep
@@ -78,21 +78,21 @@ class ClusterPlacement:
         self._known: tuple[float, list[Machine]] | None = None
 
     def machines(self) -> list[Machine]:
-        """Return the nodes of the cluster, at most a second old."""
+        """Return the nodes of the cluster, cached for at most one second."""
         now_s = time.monotonic()
         if self._known is None or now_s - self._known[0] > MACHINES_S:
             self._known = now_s, Machine.of_ray(self._cluster.nodes())
         return self._known[1]
 
     def candidates(self, trial: PlannedTrial) -> list[Candidate]:
-        """Return the bundles with which a trial may run, the preferred one first; none if it fits on no GPU."""
+        """Return the bundles with which a trial may run, the preferred one first; empty if it fits on no GPU."""
         if not trial.resources.gpus:
             return candidates(trial.resources, ())
         need = memory_bytes(trial.config, "cuda")
         return self._on_gpus(trial.resources, need, self._costs.speed_of(trial.config))
 
     def smallest(self) -> list[Candidate]:
-        """Return the bundles of a trial that needs next to no memory."""
+        """Return the bundles of a trial that needs almost no memory."""
         resources = self._sweep.resources
         return self._on_gpus(resources, 0, None) if resources.gpus else candidates(resources, ())
 
@@ -122,14 +122,14 @@ class Driver:
         self._controller = controller
         self._cluster = cluster
         self._folder = folder.patient(0.0)
-        """A look for a request is repeated anyway; the main thread must not wait for a storage that is away."""
+        """The check is repeated anyway; the main thread must not wait for an unavailable storage."""
         self._lease = lease
         self._callbacks = callbacks
         self._execute = execute
         self._unreachable_since_s: float | None = None
 
     def run(self, slots: int) -> tuple[SweepStatus, str]:
-        """Run to the end, or until somebody, the budget or a failure stops the sweep. Returns how and why it ended.
+        """Run until the sweep ends or is stopped by a user, the budget or a failure. Return the status and its reason.
 
         Raises:
             SweepError: another driver took over, the budget is too small for the next trial, or a canary failed.
@@ -153,7 +153,7 @@ class Driver:
             self._controller.fail(error)
 
     def _supervise(self, thread: threading.Thread) -> str:
-        """Wait for the thread. Returns why it was abandoned instead; an empty string where it ended."""
+        """Wait for the thread. Return why it was abandoned, or an empty string if it ended."""
         checked_s = stopping_s = time.monotonic()
         is_announced = False
         while thread.is_alive():
@@ -175,24 +175,24 @@ class Driver:
             if time.monotonic() - checked_s > CHECK_S:
                 checked_s = time.monotonic()
                 if failure := self._cluster.failure():
-                    # Tune would wait for its actors for ever: nothing that it starts can answer any more.
+                    # Tune would wait for its actors forever: none of them can answer any more.
                     self._controller.fail(ClusterError(failure, "Run the same command again to continue"))
                     return failure
                 self._check_requests()
         return ""
 
     def _check_requests(self) -> None:
-        """Look whether somebody asked to stop, and whether running trials have exceeded the budget."""
+        """Check whether a stop was requested, and whether running trials have exceeded the budget."""
         try:
             if stop_requested(self._folder):
                 self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
             self._unreachable_since_s = None
         except StorageError as error:
-            # An outage is no request. The sweep continues until writing its records has failed for too long as well.
+            # An outage is not a request to stop. The sweep ends when its records cannot be written for too long.
             now_s = time.monotonic()
             if self._unreachable_since_s is None:
                 self._unreachable_since_s = now_s
-                logger.warning("storage is away, no request to stop can be read: %s", error)
+                logger.warning("storage is unavailable, no request to stop can be read: %s", error)
             elif now_s - self._unreachable_since_s > OUTAGE_S:
                 self._controller.fail(error)
         if not self._controller.is_stopping and (reason := self._controller.budget_exceeded()):

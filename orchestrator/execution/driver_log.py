@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from orchestrator.storage import LocalStorage, Storage
 
 FLUSH_S = {True: 2.0, False: 30.0}
-"""Longest time until a line can be read by others, by whether the storage is local. A segment costs a request."""
+"""Most seconds until a line is visible to others, by whether the storage is local. A segment costs a request."""
 MOST_LINES = 10_000
-"""Lines kept while the storage is away; older ones are dropped."""
+"""Lines kept while the storage is unavailable; older ones are dropped."""
 CLOSE_S = 10.0
 """Longest time that the end of a sweep waits for the log."""
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -25,7 +25,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @contextmanager
 def driver_log(folder: Storage) -> Iterator[None]:
-    """Write what the package logs, from INFO up, to the sweep's folder while the block runs. Never fails."""
+    """Write log records of the package, from INFO up, to the sweep's folder while the block runs. Never fails."""
     package = logging.getLogger(__name__.partition(".")[0])
     handler, level, shown = _StorageHandler(folder), package.level, package.getEffectiveLevel()
     handler.setFormatter(logging.Formatter(FORMAT))
@@ -33,7 +33,7 @@ def driver_log(folder: Storage) -> Iterator[None]:
     package.addHandler(handler)
 
     def as_before(record: logging.LogRecord) -> bool:
-        """Let a terminal show no more than it would without this log."""
+        """Keep the terminal as quiet as it would be without this log."""
         return record.levelno >= shown or not record.name.startswith(package.name)
 
     if shown > logging.INFO:
@@ -51,7 +51,7 @@ def driver_log(folder: Storage) -> Iterator[None]:
 
 
 class _StorageHandler(logging.Handler):
-    """Collect lines and write them from a thread of its own: whoever logs never waits for the storage."""
+    """Collect lines and write them from a separate thread, so that logging never waits for the storage."""
 
     def __init__(self, folder: Storage) -> None:
         super().__init__(logging.INFO)
@@ -63,14 +63,14 @@ class _StorageHandler(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line for the next write."""
+        """Add a line to the next write."""
         try:
             self._lines.append(self.format(record) + "\n")
         except Exception:
             self.handleError(record)
 
     def close(self) -> None:
-        """Write what is left, but do not wait long for it."""
+        """Write the remaining lines, with a short time limit."""
         self._closing.set()
         self._thread.join(CLOSE_S)
         super().close()

@@ -25,10 +25,10 @@ FAILED_LAUNCHES = 20
 """Maximum failed launches per trial, e.g. on a node that is being preempted."""
 OUTAGE_S = 600.0
 """Longest outage of the storage that a driver waits for. It may exceed the lease: the next heartbeat is a conditional
-write, which tells whether another driver took over meanwhile."""
+write, which shows whether another driver took over meanwhile."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
-"""How the errors of `is_out_of_space` read in the reason of a trial that met one on another machine."""
+"""Texts by which the errors of `is_out_of_space` are recognised in the reason of a trial on another machine."""
 _PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _Value = TypeVar("_Value")
 
@@ -45,18 +45,18 @@ class AttemptLimits:
         self._retried: Counter[str] = Counter()
 
     def may_resume(self, record: TrialRecord, lost: bool) -> bool:
-        """Return whether a trial that came back unfinished runs again. Counts the loss."""
+        """Return whether a trial that came back unfinished runs again. Count the loss."""
         trial_id = record.trial_id
         has_begun = len(record.attempts) > self._attempts[trial_id]
         self._attempts[trial_id] = len(record.attempts)
         if record.status is Status.INTERRUPTED and has_begun and not lost and record.reason.startswith(ASKED_TO_STOP):
-            return True  # its node announced that it leaves; other interruptions, e.g. by its storage, are losses
+            return True  # its node announced its termination; other interruptions, e.g. by the storage, count as losses
         self._lost[trial_id] += has_begun
         self._failed_launches[trial_id] += not has_begun
         return self._lost[trial_id] <= LOST_NODES and self._failed_launches[trial_id] <= FAILED_LAUNCHES
 
     def may_retry(self, record: TrialRecord) -> bool:
-        """Return whether a trial that failed by itself runs again. Counts the retry."""
+        """Return whether a trial that failed by itself runs again. Count the retry."""
         if record.status is not Status.FAILED or self._retried[record.trial_id] >= self._retries:
             return False
         self._retried[record.trial_id] += 1
@@ -64,14 +64,14 @@ class AttemptLimits:
         return True
 
     def times_lost(self, trial_id: str) -> int:
-        """Return how often a trial came back because of its nodes."""
+        """Return how often a trial was lost because of its nodes."""
         return self._lost[trial_id] + self._failed_launches[trial_id]
 
 
 class FailureStreak:
-    """Count trials that fail one after the other with the same reason.
+    """Count trials that fail in succession with the same reason.
 
-    Only failures by an error count: a trial that diverges or runs out of memory tells about its own configuration.
+    Only failures by an error count: divergence and lack of memory depend on the trial's own configuration.
     """
 
     def __init__(self, sweep: Sweep, limit: int | None, num_explored: int) -> None:
@@ -79,11 +79,11 @@ class FailureStreak:
         self._reason = ""
         self._count = 0
         self._num_explored = num_explored
-        # The first configurations of a search are drawn at random: that all of them fail says little about the rest.
+        # The first configurations of a search are drawn at random: if all of them fail, the rest may still succeed.
         self._num_startup = max(4, min(10, (sweep.trials or 0) // 3)) if sweep.kind == "search" else 0
 
     def add(self, record: TrialRecord) -> str:
-        """Take in the end of a trial. Returns why the sweep must stop, or an empty string."""
+        """Process the end of a trial. Return why the sweep must stop, or an empty string."""
         self._num_explored += record.stage == "explore"
         if record.status is not Status.FAILED:
             self._count = 0
@@ -98,7 +98,7 @@ class FailureStreak:
 
 
 def _without_numbers(reason: str) -> str:
-    """Return a reason without addresses, sizes and steps, in which equal failures differ."""
+    """Return a reason without addresses, sizes and steps, which differ between equal failures."""
     return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", reason)
 
 
@@ -113,7 +113,7 @@ def persist(
     limit_s: float = OUTAGE_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> _Value:
-    """Call something that uses the storage, again and again while the storage is away.
+    """Retry an action that uses the storage while the storage is unavailable.
 
     Raises:
         StorageError: the disk is full, access is denied, the outage lasts too long, or `give_up` is set.
@@ -125,7 +125,7 @@ def persist(
         except StorageError as error:
             if is_out_of_space(error) or _is_permanent(error) or clock() > until_s or give_up.is_set():
                 raise
-            logger.warning("storage is away, next try in %.0f s: %s", pause_s, error)
+            logger.warning("storage is unavailable, next try in %.0f s: %s", pause_s, error)
         give_up.wait(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

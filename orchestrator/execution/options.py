@@ -1,4 +1,4 @@
-"""What a run is given, what it shows while it runs, and how it ends."""
+"""Define the options of a run, the snapshots that it shows while it runs, and its outcome."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ machine fails every trial alike, while independent faults seldom repeat five tim
 
 
 class SweepStatus(StrEnum):
-    """How a run ended."""
+    """List the ways in which a run can end."""
 
     COMPLETE = "complete"
-    """Nothing of the plan is left, failed trials included."""
+    """Every planned trial has ended, including failed ones."""
     STOPPED = "stopped"
-    """Stopped by the user, or because the storage was full or away for too long."""
+    """Stopped by the user, or because the storage was full or unavailable for too long."""
     OUT_OF_BUDGET = "out of budget"
     FAILING = "failing"
     """Stopped because trials failed one after the other with the same reason."""
@@ -33,7 +33,7 @@ class SweepStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where and how to run: nothing here changes a result."""
+    """Configure where and how to run. Nothing here changes a result."""
 
     address: str | None = None
     """HOST:PORT of a running Ray cluster; None starts a private Ray on this machine."""
@@ -42,22 +42,22 @@ class RunOptions:
     budget: Budget = field(default_factory=Budget)
     prefer: Preference = "cost"
     share_gpus: bool = False
-    """Give a trial that asks for one GPU the share of it that its predicted memory needs."""
+    """Give a trial that requests one GPU only the share that its predicted memory needs."""
     canary: bool | None = None
     """Whether the first trial on a GPU type runs alone at first; None: on clusters with GPUs."""
     reuse: bool = False
-    """Take over what other sweeps of the storage have finished."""
+    """Reuse finished trials of other sweeps in this storage."""
     is_stored: bool = False
     """The definition comes from the storage: no puzzle source that it names is opened."""
     max_failures: int | None = MAX_FAILURES
-    """Failures in a row with the same reason that stop the sweep; None never stops it."""
+    """Number of consecutive failures with the same reason that stop the sweep; None never stops it."""
     retries: int = 0
     """Times that a trial which failed by itself runs again, from its last checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSnapshot:
-    """A trial at one moment. Never changes, so displays may keep it."""
+    """Hold the state of a trial at one moment. Immutable, so displays may keep it."""
 
     trial_id: str
     stage: str
@@ -69,12 +69,12 @@ class TrialSnapshot:
     value: float | None
     """Newest value of the sweep's metric."""
     reason: str = ""
-    """Why it ended as it did; empty where there is nothing to say."""
+    """Why it ended; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepSnapshot:
-    """A sweep at one moment. Never changes, so displays may keep it and read it from any thread."""
+    """Hold the state of a sweep at one moment. Immutable, so displays may keep it and read it from any thread."""
 
     name: str
     metric: str
@@ -84,7 +84,7 @@ class SweepSnapshot:
     slots: int = 1
     """Trials that may run at once."""
     is_exhausted: bool = False
-    """Whether a search's space held fewer configurations than were asked for."""
+    """Whether a search's space held fewer configurations than requested."""
 
     @property
     def running(self) -> list[TrialSnapshot]:
@@ -102,12 +102,12 @@ class SweepSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SweepOutcome:
-    """How a run ended, and what it found."""
+    """Hold how a run ended, and its results."""
 
     status: SweepStatus
     snapshot: SweepSnapshot
     reason: str = ""
-    """What stopped it: a limit of the budget, an error, a repeated failure; empty where the user did."""
+    """What stopped it: a limit of the budget, an error, a repeated failure; empty if the user stopped it."""
     best: TrialSnapshot | None = None
     """The best explored trial of a search; `value` is its score on the validation split."""
 
@@ -127,10 +127,10 @@ class Callback:
     """
 
     def on_build(self, stage: str, done: int, total: int) -> None:
-        """Handle progress of the dataset that is built before the first trial."""
+        """Handle progress of a dataset that is built before the first trial."""
 
     def on_sweep_start(self, snapshot: SweepSnapshot) -> None:
-        """Handle the start: Ray runs, and trials are about to start."""
+        """Handle the start of the sweep: Ray runs, and trials are about to start."""
 
     def on_trial_start(self, trial: TrialSnapshot) -> None:
         """Handle a trial that was submitted; it may still wait for its resources."""
@@ -142,7 +142,7 @@ class Callback:
         """Handle the end of a trial, or its interruption."""
 
     def on_progress(self, snapshot: SweepSnapshot) -> None:
-        """Handle the passage of time: called a few times per second."""
+        """Handle a periodic update: called a few times per second."""
 
     def on_message(self, text: str) -> None:
         """Handle one line of text for the user."""

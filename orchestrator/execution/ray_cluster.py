@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # records hold the results: no CSV, JSON or TensorBoard as well
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's own snapshots cost O(trials) each and are never read
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost node is no news: the driver requeues its trials
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost node need not be printed: the driver requeues its trials
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops by itself, on SIGTERM too
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -57,7 +57,8 @@ TOKEN_FILE = Path(".ray") / "auth_token"
 
 
 class RayCluster:
-    """The Ray that a run uses. `address`: HOST:PORT of a running cluster; None for a private Ray on this machine."""
+    """Manage the Ray that a run uses. `address`: HOST:PORT of a running cluster; None for a private Ray on this
+    machine."""
 
     def __init__(self, address: str | None) -> None:
         self.address = address
@@ -86,10 +87,10 @@ class RayCluster:
             raise
 
     def shutdown(self, limit_s: float = SHUTDOWN_S) -> bool:
-        """Leave Ray, and end it if it is private. Returns whether that was done in time."""
+        """Leave Ray, and end it if it is private. Return whether that succeeded within the limit, in seconds."""
         import ray
 
-        # Without its raylet, ray.shutdown may wait for ever.
+        # Without its raylet, ray.shutdown may wait forever.
         thread = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
         thread.start()
         thread.join(limit_s)
@@ -115,11 +116,11 @@ class RayCluster:
         return self.address is not None and scales()
 
     def preloaded(self) -> AbstractContextManager[Any]:
-        """Import torch for all trials of this machine while Ray starts its first workers, if Ray is private."""
+        """Import torch for all trials of this machine while a private Ray starts its first workers."""
         return closing(next_process(is_quiet=True)) if self.address is None else nullcontext()
 
     def failure(self) -> str:
-        """Return why Ray can no longer be used; an empty string while it works. To be asked every few seconds."""
+        """Return why Ray can no longer be used; an empty string while it works. Poll it every few seconds."""
         if self.address is None:
             gone = next((name for name, process in self._processes.items() if not _is_alive(process)), None)
             return f"Ray's {gone} on this machine has died" if gone else ""
@@ -182,7 +183,7 @@ def _token() -> dict[str, str]:
 
 
 def _reload_token() -> None:
-    """Make Ray read its token again: it keeps the first one that it has read in a process."""
+    """Make Ray read its token again: it caches the first one that it reads in a process."""
     if "ray" not in sys.modules:
         return
     with _private_interface("its authentication token is not read again"):
@@ -215,7 +216,7 @@ def _listen_on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _private_interface(consequence: str) -> Iterator[None]:
-    """Warn instead of failing where another version of Ray lacks what the block uses."""
+    """Warn instead of failing if this version of Ray lacks a private interface that the block uses."""
     try:
         yield
     except (ImportError, AttributeError) as error:
@@ -223,7 +224,7 @@ def _private_interface(consequence: str) -> Iterator[None]:
 
 
 def _end_autoscaler() -> None:
-    """Kill the autoscaler of a private Ray: it has nothing to scale, and `ray.shutdown` waits a second for it."""
+    """Kill the autoscaler of a private Ray: it has nothing to scale, and `ray.shutdown` would wait a second for it."""
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if any("ray/autoscaler/" in part and part.endswith("monitor.py") for part in child.cmdline()):
@@ -271,7 +272,7 @@ def _join(address: str) -> None:
 
 
 def _authentication() -> dict[str, str]:
-    """Return what makes Ray send the token of a cluster, if this user has one.
+    """Return the settings that make Ray send the token of a cluster, if this user has one.
 
     Since 2.59 a head with a token file asks for it, but `ray.init` with an explicit address sends none by default.
     """
@@ -280,7 +281,7 @@ def _authentication() -> dict[str, str]:
 
 
 def _protect_token_file() -> None:
-    """Make the token file of this user readable by nobody else: `ray get-auth-token --generate` leaves it open."""
+    """Make the token file readable by this user only: `ray get-auth-token --generate` leaves it readable by all."""
     file = Path.home() / TOKEN_FILE
     with suppress(OSError):
         status = file.stat()

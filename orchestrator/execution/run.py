@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 60.0
 ABANDONED_S = 5.0
-"""Longest wait for Ray to shut down: usually, and where it no longer answers."""
+"""Longest wait for Ray to shut down: normally, and if it no longer answers."""
 TAKE_OVER_S = 3.0
-"""Trials of a driver that was killed on this machine may take so long to notice."""
+"""Longest time until trials notice that their driver on this machine was killed."""
 
 
 def run_sweep(
@@ -93,7 +93,7 @@ def run_sweep(
         cluster = cluster or RayCluster(options.address)
         status, reason = _drive(planner, records, storage, library, lease, options, events, cluster, execute)
         if status is not SweepStatus.COMPLETE:
-            try:  # trials may have written their end after Tune had let go of them
+            try:  # trials may have written their end after Tune released them
                 records = _trials(reader)
                 planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier)
             except StorageError as error:
@@ -171,13 +171,13 @@ def _outcome(
 
 
 def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
-    """Raise ConfigError if a trial would need the code of a file that this command does not name."""
+    """Raise ConfigError if a trial needs the code of a file that this command does not name."""
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
-    """Refuse another definition under the name of a recorded sweep."""
+    """Raise an error if the name belongs to a recorded sweep with another definition."""
     if recorded is None:
         return
     changed = describe_differences(recorded.definition(), sweep.definition())

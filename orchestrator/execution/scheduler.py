@@ -1,7 +1,7 @@
 """Schedule trials: pick the next one, allocate its resources, check the budget.
 
-A trial is *planned* when the planner names it, *waiting* while there is no room for it or after it was requeued,
-*running* once it has an allocation. Nothing here is safe to call from several threads: the controller holds its lock.
+A trial is *planned* when the planner names it, *waiting* while no resources are free or after it was requeued,
+*running* once it has an allocation. Not thread-safe: the controller holds its lock.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from orchestrator.search.planner import Planner
 from orchestrator.sweep.trials import PlannedTrial
 
 MOST_AHEAD = 8
-"""Trials that wait for their GPU type while later ones start on another."""
+"""Maximum number of trials that wait for their GPU type while later ones start on another type."""
 
 
 class Start(NamedTuple):
-    """A trial and the resources that it was given."""
+    """Pair a trial with its allocated resources."""
 
     trial: PlannedTrial
     candidate: Candidate
@@ -34,13 +34,13 @@ NOWHERE = Candidate((), Bundle({}, {}))
 
 
 class Placement(Protocol):
-    """Where trials may run."""
+    """Define where trials may run."""
 
     def machines(self) -> list[Machine]:
         """Return the nodes of the cluster."""
 
     def candidates(self, trial: PlannedTrial) -> list[Candidate]:
-        """Return the bundles with which a trial may run, the preferred one first; none if it fits on no GPU."""
+        """Return the bundles with which a trial may run, the preferred one first; empty if it fits on no GPU."""
 
     def smallest(self) -> list[Candidate]:
         """Return the bundles of the least demanding trial of the sweep."""
@@ -59,7 +59,7 @@ class TrialScheduler:
         clock: Callable[[], float],
     ) -> None:
         self.refused = ""
-        """Why the budget lets nothing more start."""
+        """Why the budget allows no further start."""
         self._planner = planner
         self._allocator = allocator
         self._placement = placement
@@ -70,13 +70,13 @@ class TrialScheduler:
 
     @property
     def is_exhausted(self) -> bool:
-        """Return whether the budget lets nothing more start."""
+        """Return whether the budget allows no further start."""
         return bool(self.refused)
 
     def next(self) -> Start | None:
-        """Return the first trial that there is room and budget for, with its resources allocated.
+        """Return the first trial for which resources and budget suffice, with its resources allocated.
 
-        None means: nothing for now, or `wants_suggestion`.
+        None means that nothing can start now, or that `wants_suggestion` is true.
         """
         if self.is_exhausted:
             return None
@@ -96,14 +96,14 @@ class TrialScheduler:
         return None
 
     def wants_suggestion(self) -> bool:
-        """Return whether a start depends on a configuration that the sampler has yet to choose."""
+        """Return whether the next start depends on a configuration that the sampler has yet to choose."""
         return self._planner.wants_suggestion and self._may_look_ahead(self._placement.machines())
 
     def requeue(self, trial_id: str, record: TrialRecord | None = None) -> None:
         """Put a submitted trial that came back unfinished at the head of the queue.
 
         Args:
-            record: what its attempts so far have used counts as spent; None if it never began.
+            record: the usage of its attempts so far counts as spent; None if it never started.
         """
         self._allocator.release(trial_id)
         if self._budget and record is not None:
@@ -133,14 +133,14 @@ class TrialScheduler:
         return is_mixed or self._allocator.place(self._placement.smallest(), machines) is not None
 
     def _is_mixed(self, machines: list[Machine]) -> bool:
-        """Return whether a later trial may find room where an earlier one does not."""
+        """Return whether a later trial may fit where an earlier one does not."""
         sweep = self._planner.sweep
         if sweep.resource_rules:
             return True
         if not sweep.resources.gpus:
             return False
         if sweep.kind == "study":
-            return True  # its trials are known anyway, and shares of a GPU differ in size
+            return True  # all its trials are known in advance, and shares of a GPU differ in size
         asked = gpu_types(sweep.resources.gpu_type)
         present = {machine.gpu_type for machine in machines if machine.gpu_type}
         if self._allocator.scales:

@@ -1,6 +1,6 @@
-"""A folder for the temporary files of this process, such as Ray's session: `<private folder>/processes/PID-START/`.
+"""Manage the temporary folder of this process, for example for Ray's session: `<private folder>/processes/PID-START/`.
 
-The name tells which process a folder belongs to, so that what a killed process left is removed by the next one.
+The name identifies the process, so that the files of a killed process can be removed by the next one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from trm_data.files import ProcessIdentity, machine_id, private_folder, this_pro
 
 
 def scratch_folder() -> Path:
-    """Return this process's own folder, made if need be. Removes the folders of processes that are gone.
+    """Return this process's own folder, creating it if necessary. Remove the folders of processes that are gone.
 
     Raises:
-        UserError: the private folder belongs to somebody else.
+        UserError: the private folder belongs to another user.
     """
     root = private_folder("processes")
     for folder in root.iterdir():
@@ -37,7 +37,7 @@ def _own_name() -> str:
 
 
 def _is_left(name: str) -> bool:
-    """Return whether a folder is named for a process that no longer runs."""
+    """Return whether a folder belongs to a process that no longer runs."""
     pid, _, start = name.partition("-")
     if not (pid.isdecimal() and start.isdecimal()):
         return False

@@ -12,7 +12,7 @@ from orchestrator.search.planner import Planner, TrialState
 
 
 class Snapshots:
-    """Take snapshots of one planner. A trial that has not changed since the last one is not copied again."""
+    """Take snapshots of one planner. A trial that has not changed since the last snapshot is not copied again."""
 
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
@@ -44,7 +44,7 @@ class Snapshots:
 
 
 def progress_of(planner: Planner) -> SweepProgress:
-    """Return how far a sweep is by its planner, which knows how many trials are left better than any estimate."""
+    """Return the progress of a sweep as its planner knows it, which is more exact than an estimate from records."""
     done = [state.status for state in planner.trials.values() if state.status.is_final]
     failed = sum(status in FAILED for status in done)
     return SweepProgress(len(done) if planner.is_done else max(planner.total, len(done)), len(done), failed)

@@ -17,7 +17,7 @@ from orchestrator.worker.job import Job
 
 
 class TrialSubmitter:
-    """Write what the driver writes to a trial's record: its head, a retry, and the end that its nodes could not."""
+    """Write the driver's part of a trial's record: its head, a retry, and the end that a lost node could not write."""
 
     def __init__(
         self, sweep: str, storage: Storage, library: Library, records: Sequence[TrialRecord], *, reuse: bool
@@ -65,7 +65,7 @@ class TrialSubmitter:
         )
 
     def mark_failed(self, record: TrialRecord, status: Status, reason: str) -> None:
-        """Write the end of a trial that cannot do so itself."""
+        """Write the end of a trial whose own process cannot write it."""
         folder = trial_folder(self._storage, self._sweep, record.trial_id)
         number = record.attempts[-1].number if record.attempts else 1
         if not record.attempts:
@@ -75,7 +75,7 @@ class TrialSubmitter:
         folder.write(f"attempts/{number:03d}/end.json", end.encode())
 
     def retry(self, record: TrialRecord) -> None:
-        """Let a trial that failed run again, as `trm sweep retry` does. What was recorded of it stays."""
+        """Let a failed trial run again, as `trm sweep retry` does. Its record is kept."""
         last = record.attempts[-1].number if record.attempts else 0
         again = Retry(was=record.status, reason=record.reason, after_attempt=last, requested_s=time.time())
         key = f"retries/{1 + len(record.retries):03d}.json"

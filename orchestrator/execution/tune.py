@@ -1,4 +1,4 @@
-"""Connect Ray Tune to a controller: Tune executes trials, the controller decides which, where, and how long."""
+"""Connect Ray Tune to a controller: Tune executes trials; the controller decides which ones, where and for how long."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TESTED_VERSIONS = ("2.60.",)
 
 
 class Decisions(Protocol):
-    """What Tune asks of a controller: see `orchestrator.execution.controller.Controller`."""
+    """Define what Tune asks of a controller: see `orchestrator.execution.controller.Controller`."""
 
     @property
     def is_finished(self) -> bool: ...
@@ -40,7 +40,7 @@ class Decisions(Protocol):
 
 
 class _Link:
-    """Refer to the controller from parts that Tune pickles for its snapshots: a controller holds locks."""
+    """Refer to the controller from objects that Tune pickles for its snapshots: a controller holds locks."""
 
     def __init__(self, controller: Decisions | None = None) -> None:
         self.controller = controller
@@ -92,7 +92,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Choose the first trial that waits for resources. Tune calls this in every round.
 
-        A trial whose own actor is coming up is not chosen: Tune would discard that actor, and ask for another one for
+        A trial whose own actor is starting is not chosen: Tune would discard that actor, and ask for another one for
         the next trial, which the next free actor would take again. Where trials are shorter than the start of an
         actor, one actor ran them all while others started for nothing.
         """
@@ -107,7 +107,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
             self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]]
             tune_controller.stop_trial(trial)
             if trial in private.staged_trials:
-                # Tune forgets to: it would keep an actor, and its GPU, for a trial that was stopped before it began.
+                # Tune would keep an actor, and its GPU, for a trial that was stopped before it began.
                 private.unstage(trial)
             waiting.remove(trial)
         return next((trial for trial in tune_controller.get_trials() if trial in waiting), None) if waiting else None
@@ -141,13 +141,13 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
 
 
 def _describe(error: Exception | None) -> str:
-    """Return an error in one line: the last one of a task's traceback, the first one of a report on a lost actor."""
+    """Return one line of an error: the last one of a task's traceback, or the first one of a report on a lost actor."""
     lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
     return lines[-1 if isinstance(error, RayTaskError) else 0] if lines else ""
 
 
 class _PrivateState(NamedTuple):
-    """Private attributes of Tune's controller."""
+    """Hold private attributes of Tune's controller."""
 
     trial_to_actor: Any
     is_actor_started: Any
@@ -159,7 +159,7 @@ _warned = False
 
 
 def _private_state(tune_controller: Any) -> _PrivateState | None:
-    """Return the private attributes that the scheduler uses; None, and one warning, where Ray has changed.
+    """Return the private attributes that the scheduler uses; None, with one warning, if Ray has changed them.
 
     Without them trials are started in Tune's own order, which is slower for trials of seconds, and trials that never
     get their resources are not requeued.
@@ -199,7 +199,8 @@ def placement(config: dict[str, Any]) -> Any:
 
 
 def fit(controller: Decisions, slots: int, actor: type[Any] = TrialActor) -> None:
-    """Let Tune run the trials that a controller suggests, up to `slots` at once, until it is finished."""
+    """Let Tune run the trials that a controller suggests, at most `slots` concurrently, until the controller is
+    finished."""
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it names actors; what failed is in the records
     link = _Link(controller)
     scratch = tempfile.mkdtemp(prefix="tune-", dir=scratch_folder())

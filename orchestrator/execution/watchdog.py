@@ -1,10 +1,10 @@
-"""End a sweep that has used up its budget, from outside: also when its driver hangs, or is dead.
+"""Stop a sweep that has exceeded its budget from another process, even if its driver hangs or is dead.
 
     trm sweep watchdog demo --storage s3://bucket/trm --max-usd 50 --terminate trm-sweeps
 
-A watchdog only reads records, so it may run anywhere that sees the storage. At the limit it asks for a clean stop first
-(checkpoints are written). A driver on this machine that does not react is ended by signals. The cluster's worker nodes
-are terminated only if that was not enough, and only if the cluster is named. A sweep that was stopped can be resumed.
+A watchdog only reads records, so it can run anywhere with access to the storage. At the limit it first requests a clean
+stop (checkpoints are written). A driver on this machine that does not react is ended by signals. The cluster's worker
+nodes are terminated only if that was not enough and the cluster is named. A stopped sweep can be resumed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GRACE_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """Watch one sweep. `folder` is its folder in the storage; `clock` and `sleep` are in seconds."""
+    """Watch one sweep. `folder` is its folder in the storage; `clock` and `sleep` use seconds."""
 
     folder: Storage
     sweep: Sweep
@@ -56,7 +56,7 @@ class Watchdog:
     sleep: Callable[[float], None] = time.sleep
 
     def run(self) -> str:
-        """Watch until the sweep is complete or was ended. Returns how.
+        """Watch until the sweep is complete or was stopped. Return a description of how it ended.
 
         Raises:
             UserError: nodes could not be terminated.
@@ -72,12 +72,12 @@ class Watchdog:
                 progress = sweep_progress(self.sweep, records)
                 if not is_driven and progress.is_complete:
                     return f"the sweep is complete: {progress}"
-            except StorageError as error:  # an outage says nothing about the sweep
-                logger.warning("storage is away: %s", error)
+            except StorageError as error:  # an outage says nothing about the sweep itself
+                logger.warning("storage is unavailable: %s", error)
             self.sleep(self.poll_s)
 
     def stop(self, reason: str = "") -> str:
-        """Ask for a clean stop, then signal the driver, then terminate nodes. Returns what it took."""
+        """Request a clean stop, then signal the driver, then terminate nodes. Return which step was sufficient."""
         driver = driver_of(self.folder)
         if driver is None:
             return self._terminate("the driver is gone")
@@ -104,7 +104,7 @@ class Watchdog:
         return True
 
     def _terminate(self, found: str) -> str:
-        """End nodes. Without a driver Ray ends its trials and the autoscaler its nodes, unless something hangs."""
+        """Terminate nodes. Without a driver, Ray ends trials and the autoscaler ends nodes, unless something hangs."""
         if self.end_machines is None:
             return f"{found}; no node was terminated (--terminate CLUSTER does)"
         return f"{found}; {len(self.end_machines())} worker nodes terminated"
@@ -138,7 +138,7 @@ def _signal(descriptor: int, number: signal.Signals) -> None:
 
 
 def _is_driver(pid: int, holder: Mapping[str, Any]) -> bool:
-    """Return whether a process may have taken the lease: it runs this package, and is older than the lease."""
+    """Return whether a process may hold the lease: it runs this package, and is older than the lease."""
     try:
         process = psutil.Process(pid)
         is_own = process.uids().real == os.getuid() and process.create_time() <= float(holder["started_s"]) + 1.0
@@ -151,7 +151,7 @@ def _is_driver(pid: int, holder: Mapping[str, Any]) -> bool:
 
 
 def guard(url: str, sweep: str, budget: Budget, cluster: str | None = None, region: str | None = None) -> str:
-    """Watch a sweep of a storage until it is complete or was ended. Returns how.
+    """Watch a sweep of a storage until it is complete or was stopped. Return a description of how it ended.
 
     Raises:
         UserError: no limit, no such sweep, or nodes of `cluster` could not be terminated.

@@ -1,1 +1,1 @@
-"""Records of sweeps and trials, the source of truth."""
+"""Read and write the records of sweeps and trials, the source of truth."""

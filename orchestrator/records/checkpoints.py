@@ -1,4 +1,4 @@
-"""Checkpoints by name: a file, here or on S3, or a trial of a storage, of which the last or the best is taken."""
+"""Find checkpoints by name: a local or S3 file, or a trial of a storage, of which the last or the best is used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trm_model.checkpoints.store import (
 
 
 class StoredCheckpoints:
-    """The checkpoints below a folder of a storage, as training wants them."""
+    """Store checkpoints below a folder of a storage."""
 
     def __init__(self, folder: Storage) -> None:
         self._folder = folder
@@ -43,7 +43,7 @@ class StoredCheckpoints:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One checkpoint, not read yet."""
+    """Refer to one checkpoint that has not been read yet."""
 
     store: CheckpointStore
     name: str
@@ -53,12 +53,12 @@ class Found:
     """Folder name of the dataset in the storage that the trial was trained on; None for a file."""
 
     def load(self) -> Checkpoint:
-        """All of it."""
+        """Read the whole checkpoint."""
         return read(self.store, self.name)
 
 
 def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
-    """The checkpoint that a user names.
+    """Find the checkpoint that a user names.
 
     Args:
         address: a file, `s3://bucket/key[?endpoint_override=...]`, or `SWEEP/TRIAL` of the storage, where the start of
@@ -90,7 +90,7 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> Found:
 
 
 def _trial(storage: Storage, sweep: str, start: str) -> str:
-    """The id of the one trial that starts so."""
+    """Return the id of the only trial whose id starts with `start`."""
     if start and storage.exists(f"sweeps/{sweep}/trials/{start}/trial.json"):
         return start
     keys = (key.split("/") for key in storage.list(f"sweeps/{sweep}/trials"))

@@ -1,15 +1,16 @@
-"""Datasets where trials can reach them: built once, kept in the storage, opened from a local disk."""
+"""Provide datasets to trials: built once, kept in the storage, opened from a local disk."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from orchestrator.records.stored import DamagedRecordError, read_json
 from orchestrator.storage import LocalStorage, Storage
 from trm_data import DataRequest, Dataset, build, fingerprint, open_dataset
 from trm_data import find as find_built
@@ -23,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be fetched or made again: `TRM_CACHE`, or `~/.cache/trm`.
+    """Return the folder for what can be downloaded or built again: `TRM_CACHE`, or `~/.cache/trm`.
 
     A container or a cluster node may have no home folder that can be written.
     """
@@ -31,17 +32,17 @@ def cache_folder() -> Path:
 
 
 def cache_root() -> Path:
-    """Where datasets of a remote storage are kept on this machine."""
+    """Return the folder of this machine that caches the datasets of remote storages."""
     return cache_folder() / "datasets"
 
 
 def local_root(storage: Storage) -> Path:
-    """The folder that datasets are opened from: the storage's own where it is local, else the cache."""
+    """Return the folder from which datasets are opened: the storage's own if it is local, else the cache."""
     return storage.root / "datasets" if isinstance(storage, LocalStorage) else cache_root()
 
 
 def provide(storage: Storage, request: DataRequest, progress: Progress | None = None) -> Dataset:
-    """Build what `request` asks for, or find it, and make sure that every node can get it from the storage."""
+    """Find or build the dataset of `request`, and make sure that every node can get it from the storage."""
     dataset = build(request, local_root(storage), progress)
     if not isinstance(storage, LocalStorage):
         _upload(storage, dataset.path)
@@ -49,7 +50,7 @@ def provide(storage: Storage, request: DataRequest, progress: Progress | None = 
 
 
 def find(storage: Storage, name: str, progress: Progress | None = None) -> Dataset:
-    """A built dataset by folder or name, else the benchmark's default one, built if need be."""
+    """Open a built dataset by folder or name, else the benchmark's default one, which is built if necessary."""
     if (Path(name) / "manifest.json").is_file():
         return open_dataset(Path(name))
     if "/" not in name and storage.exists(f"datasets/{name}/manifest.json"):
@@ -58,7 +59,7 @@ def find(storage: Storage, name: str, progress: Progress | None = None) -> Datas
 
 
 def locate(storage: Storage, name: str, progress: Progress | None = None) -> Path:
-    """The folder of a dataset, found as by `find`, but not opened: it may be damaged."""
+    """Return the folder of a dataset, resolved as by `find` but without opening it: it may be damaged."""
     if (Path(name) / MANIFEST).is_file():
         return Path(name)
     if "/" not in name and storage.exists(f"datasets/{name}/{MANIFEST}"):
@@ -68,7 +69,7 @@ def locate(storage: Storage, name: str, progress: Progress | None = None) -> Pat
 
 
 def ensure_local(storage: Storage, name: str) -> Dataset:
-    """Open the dataset `name`, fetching it from the storage first where this machine does not have it.
+    """Open the dataset `name`, downloading it from the storage first if this machine does not have it.
 
     Raises:
         KeyError: the storage does not hold it.
@@ -78,8 +79,8 @@ def ensure_local(storage: Storage, name: str) -> Dataset:
 
 
 def _local_folder(storage: Storage, name: str) -> Path:
-    if not name or name != Path(name).name or name.startswith("."):  # may come from a record that somebody else wrote
-        raise DataError(f"{name!r} is no name of a dataset in {storage.url}", "Name a built dataset with --dataset")
+    if not name or name != Path(name).name or name.startswith("."):  # may come from another user's record
+        raise DataError(f"{name!r} is not a name of a dataset in {storage.url}", "Name a built dataset with --dataset")
     path = local_root(storage) / name
     if not path.is_dir() and not isinstance(storage, LocalStorage):
         _download(storage, name, path)
@@ -89,7 +90,7 @@ def _local_folder(storage: Storage, name: str) -> Path:
 def provide_stored(storage: Storage, request: DataRequest, progress: Progress | None = None) -> Dataset:
     """Provide the dataset of a stored request: generated if necessary, but from a source only if it is built already.
 
-    A source is a file or address of whoever wrote the record; to read it here could reach what only the reader may see.
+    The source is a path or address of the record's author: reading it here could expose files of the current user.
 
     Raises:
         DataError: the storage holds no dataset that was built from this source.
@@ -100,7 +101,7 @@ def provide_stored(storage: Storage, request: DataRequest, progress: Progress | 
     wanted = public_request(request)
     for key in sorted(storage.list("datasets")):
         _, name, *rest = key.split("/")
-        if rest == [MANIFEST] and json.loads(storage.read(key)).get("request") == wanted.plain():
+        if rest == [MANIFEST] and _request_of(storage, key) == wanted.plain():
             return ensure_local(storage, name)
     raise DataError(
         f"{storage.url} holds no dataset built from {parse_address(sources[0])}, which only a record names",
@@ -108,8 +109,16 @@ def provide_stored(storage: Storage, request: DataRequest, progress: Progress | 
     )
 
 
+def _request_of(storage: Storage, key: str) -> Any:
+    """Return what a stored manifest says that its dataset was built for; None if it is damaged or has just gone."""
+    try:
+        return read_json(storage, key).get("request")
+    except (KeyError, DamagedRecordError):
+        return None
+
+
 def _upload(storage: Storage, path: Path) -> None:
-    """The manifest goes last: whoever sees it sees the whole dataset. What else is in the folder stays here."""
+    """Upload a dataset, its manifest last, so that it implies a whole dataset. Other files stay local."""
     prefix = f"datasets/{path.name}"
     if storage.exists(f"{prefix}/{MANIFEST}"):
         return
@@ -118,7 +127,7 @@ def _upload(storage: Storage, path: Path) -> None:
 
 
 def _download(storage: Storage, name: str, path: Path) -> None:
-    """Fetch the files that the manifest names, and only these.
+    """Download the files that the manifest names, and only these.
 
     Raises:
         KeyError: the storage does not hold the dataset.
@@ -136,7 +145,7 @@ def _download(storage: Storage, name: str, path: Path) -> None:
         except OSError:
             if not path.is_dir():
                 raise
-            # another trial on this machine was faster: its copy is as good
+            # another trial on this machine has downloaded the same files already
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -153,23 +162,23 @@ def _fetched(storage: Storage, key: str, wanted: str) -> bytes:
 
 
 class Library:
-    """The datasets of a sweep, provided once each."""
+    """Provide each dataset of a sweep once."""
 
     def __init__(self, storage: Storage, progress: Progress | None = None, *, is_stored: bool = False) -> None:
-        """`is_stored`: the requests come from a record, so that no source is opened (`provide_stored`)."""
+        """Set `is_stored` if the requests come from a record, so that no source is opened (`provide_stored`)."""
         self._storage = storage
         self._provide = provide_stored if is_stored else provide
         self._progress = progress
         self._datasets: dict[DataRequest, Dataset] = {}
 
     def get(self, request: DataRequest) -> Dataset:
-        """Build or find."""
+        """Return the dataset of a request, built if necessary."""
         if request not in self._datasets:
             self._datasets[request] = self._provide(self._storage, request, self._progress)
         return self._datasets[request]
 
     def fingerprint(self, request: DataRequest) -> str:
-        """The identity of the dataset that `get` gives; nothing is generated for it."""
+        """Return the identity of the dataset that `get` returns, without generating it."""
         has_source = request.source is not None or request.extra_training is not None
         if has_source and self._provide is provide_stored:
             return self.get(request).fingerprint

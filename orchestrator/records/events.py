@@ -1,4 +1,4 @@
-"""What happened in a sweep, in order, from its records."""
+"""List the events of a sweep in order, from its records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.records.schema import Attempt, Status, TrialRecord
 
 
 class TrialEvent(NamedTuple):
-    """Something that happened to a trial."""
+    """Describe something that happened to a trial."""
 
     time_s: float
     trial_id: str
@@ -21,7 +21,7 @@ class TrialEvent(NamedTuple):
 
 
 def trial_events(records: Iterable[TrialRecord], rows: bool = False) -> list[TrialEvent]:
-    """Everything that the records tell, oldest first; with `rows` every evaluation too."""
+    """Return all events in the records, oldest first; with `rows`, every evaluation too."""
     found = [event for record in records for event in _of_trial(record, rows)]
     return sorted(found, key=lambda event: event.time_s)
 
@@ -38,7 +38,7 @@ def _of_trial(record: TrialRecord, rows: bool) -> list[TrialEvent]:
             text = f"{attempt.end.status.replace('_', ' ')} at step {attempt.end.step}{reason}"
             found.append(event(attempt.end.ended_s, "ended", text, attempt.end.traceback))
     for retry in record.retries:
-        found.append(event(retry.requested_s, "retried", f"given another chance ({retry.was})"))
+        found.append(event(retry.requested_s, "retried", f"marked for retry ({retry.was})"))
     if record.stopped is not None:
         time_s = record.stopped.decided_s or (record.rows[-1].time_s if record.rows else 0.0)
         found.append(event(time_s, "stopped", f"stopped at step {record.stopped.step}: {record.stopped.reason}"))

@@ -1,8 +1,8 @@
-"""A sweep that has been run can be given more, and trials of it another chance. Nothing recorded is lost.
+"""Extend a recorded sweep, and retry its trials. Nothing recorded is lost.
 
-An extension replaces the recorded definition (the former one stays as `history/001.json`): more explored trials, more
-seeds, more values, more steps. A trial with more steps is another trial, with an id of its own; where nothing in the
-first steps depends on how many follow, it goes on from the shorter one's checkpoint, and equals a run from scratch.
+An extension replaces the recorded definition (the former one is kept as `history/001.json`): more explored trials, more
+seeds, more values, more steps. A trial with more steps is another trial with its own id. If its first steps do not
+depend on the total number of steps, it resumes from the shorter one's checkpoint, and equals a run from scratch.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
 
 AGAIN = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
-"""Ends that `retry` without names gives another chance."""
+"""Statuses of trials that `retry` without names runs again."""
 
 
 class Extension(Settings):
-    """What a sweep gets more of: new totals, and values to add."""
+    """Describe what to add to a sweep: new totals, and further values."""
 
     trials: int | None = None
     seeds: int | None = None
@@ -41,7 +41,7 @@ class Extension(Settings):
     vary: dict[str, tuple[Setting, ...]] = Field(default_factory=dict)
 
     def options(self) -> str:
-        """As `trm sweep extend` takes it."""
+        """Format the extension as options of `trm sweep extend`."""
         numbers = {"--trials": self.trials, "--seeds": self.seeds, "--max-steps": self.max_steps}
         words = [f"{name} {value}" for name, value in numbers.items() if value is not None]
         words += [f"--vary {short_name(path)}={','.join(map(str, values))}" for path, values in self.vary.items()]
@@ -49,10 +49,10 @@ class Extension(Settings):
 
 
 def extended(sweep: Sweep, more: Extension) -> Sweep:
-    """The definition with more of everything that is named.
+    """Return the definition with the extension applied.
 
     Raises:
-        SweepError: nothing is named, or it would become less, or the sweep has no such thing.
+        SweepError: nothing is named, a total would not grow, or the setting does not apply to this kind of sweep.
     """
     if more == Extension():
         raise SweepError("nothing to extend by", "Name --trials, --seeds, --vary or --max-steps")
@@ -78,7 +78,7 @@ def _larger(option: str, before: int, after: int) -> int:
 
 
 def _wider(sweep: Sweep, path: str, new: Sequence[Setting]) -> Choice:
-    """The axis with further values; a new axis starts with the base's value, which the recorded trials have."""
+    """Return the axis with further values; a new axis starts with the base's value, which the recorded trials have."""
     domain = sweep.space.get(path, Choice(values=(get_setting(sweep.base, path),)))
     if not isinstance(domain, Choice):
         raise SweepError(f"{path} is searched over a range", "A range cannot be extended: start another sweep")
@@ -86,7 +86,7 @@ def _wider(sweep: Sweep, path: str, new: Sequence[Setting]) -> Choice:
 
 
 def extension_between(old: Sweep, new: Sweep) -> str:
-    """The options of `trm sweep extend` that lead from one definition to another; empty where none do."""
+    """Return the options of `trm sweep extend` that lead from one definition to another; empty if none do."""
     vary: dict[str, tuple[Setting, ...]] = {}
     for path, domain in new.space.items():
         before = old.space.get(path)
@@ -109,10 +109,10 @@ def extension_between(old: Sweep, new: Sweep) -> str:
 
 
 def extend(storage: Storage, name: str, more: Extension) -> Sweep:
-    """Replace the recorded definition of a sweep that does not run. Returns the new one.
+    """Replace the recorded definition of a sweep that is not running. Return the new one.
 
     Raises:
-        SweepError: there is no such sweep, it runs, or it cannot be extended so.
+        SweepError: there is no such sweep, it is running, or this extension does not apply to it.
     """
     sweep = load_definition(storage, name)
     wider = extended(sweep, more)
@@ -129,7 +129,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
 
 
 def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[tuple[PlannedTrial, TrialRecord]]:
-    """What a search has explored goes on under the new number of steps; a study's cells follow from its definition."""
+    """Yield explored trials that continue with the new number of steps; a study's cells follow from its definition."""
     for record in records:
         if record.stage != "explore" or record.status in AGAIN or is_current(sweep, record):
             continue
@@ -144,7 +144,7 @@ def _fingerprint_of(record: TrialRecord) -> Fingerprint:
 
 
 def is_current(sweep: Sweep, record: TrialRecord) -> bool:
-    """Whether a recorded trial has the steps that the definition gives it now: a longer one may have replaced it."""
+    """Return whether a recorded trial has the number of steps of the current definition, and not of a former one."""
     chosen = {
         ALIASES.get(path, path) for variant in (*sweep.variants, *sweep.confirm.controls) for path in variant.settings
     }
@@ -156,19 +156,19 @@ def is_current(sweep: Sweep, record: TrialRecord) -> bool:
 
 
 def current(sweep: Sweep, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The records that the definition still asks for. The others stay on the disk, and in reports."""
+    """Return the records that belong to the current definition. The others stay on disk and in reports."""
     return [record for record in records if is_current(sweep, record)]
 
 
 def _path(config: TrialConfig) -> str:
-    """Equal for two configurations whose weights are the same after every step that both take."""
+    """Return a key that is equal for two configurations with the same weights after every step that both run."""
     return digest(config.trajectory())
 
 
 def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[TrialRecord]:
-    """Give trials of a sweep that does not run another chance; a stopped one, if named, is not stopped again.
+    """Allow trials of a sweep that is not running to run again; a stopped trial that is named is not stopped again.
 
-    Returns the trials as they were. What was recorded of them stays.
+    Returns the trials as they were. Their records are kept.
 
     Raises:
         SweepError: no such sweep, it runs, no such trial, or one that does not need it.
@@ -193,7 +193,7 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
 def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialRecord:
     found = [record for trial_id, record in known.items() if trial_id.startswith(text)]
     if len(found) != 1:
-        hint = f"{len(found)} trials begin so: give more digits" if found else nearest(text, known)
+        hint = f"{len(found)} trials have ids that start so: give more digits" if found else nearest(text, known)
         raise SweepError(f"sweep {sweep!r} has no trial {text!r}", hint or f"See `trm sweep status {sweep}`")
     record = found[0]
     if record.status not in (*AGAIN, Status.STOPPED):

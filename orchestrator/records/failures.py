@@ -22,7 +22,7 @@ __all__ = ["ExitCode", "FailureKind", "classify", "is_out_of_memory", "is_out_of
 
 
 class FailureKind(StrEnum):
-    """To whom a failure belongs."""
+    """List what a failure can belong to."""
 
     TRIAL = "trial"
     MACHINE = "machine"
@@ -31,12 +31,12 @@ class FailureKind(StrEnum):
 
 
 class ExitCode:
-    """Exit codes of `trm` commands that run trials."""
+    """Define the exit codes of `trm` commands that run trials."""
 
     COMPLETE = 0
     """Every planned trial has a result."""
     FAILED = 1
-    """Complete, or stopped by `--max-failures`, with trials that failed by themselves."""
+    """Complete, or stopped by `--max-failures`, with failed trials."""
     USER = 2
     """Wrong input."""
     STOPPED = 3
@@ -52,7 +52,7 @@ STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ERO
 
 
 def classify(error: BaseException) -> FailureKind:
-    """Return to whom a failure belongs; what is not known otherwise is the trial's own."""
+    """Return what a failure belongs to; an unknown error belongs to the trial."""
     if is_out_of_space(error) or any(
         isinstance(each, StorageError) or _errno(each) in STORAGE_ERRNOS for each in causes(error)
     ):
@@ -67,7 +67,7 @@ def classify(error: BaseException) -> FailureKind:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory was lacking, on the device or on the machine."""
+    """Return whether the device or the machine ran out of memory."""
     if any(kind.__name__ in OUT_OF_MEMORY_ERRORS for kind in type(error).__mro__) or _errno(error) == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)

@@ -1,7 +1,7 @@
-"""An index of the trials of a sweep that do not run: one file instead of four per trial.
+"""Index the trials of a sweep that are not running: one file instead of four per trial.
 
-It is never trusted over the records: an entry counts only while a listing shows exactly the versions of the files that
-it was made from. Whoever owns the sweep rewrites the file, whole; one that is damaged or missing costs time only.
+Records always take precedence: an entry is used only if a listing shows exactly the file versions from which it was
+made. The owner of the sweep rewrites the whole file; a damaged or missing index only costs time.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from zlib import crc32
 from pydantic_core import from_json
 
 from orchestrator.storage import Storage, StorageError
+from trm_data.files import load_json
 
 logger = logging.getLogger(__name__)
 
 KEY = "finished.jsonl"
 WORTH_READING = 20
-"""Changed trials from which the index is read: for fewer, the records themselves are as fast."""
+"""Number of changed trials from which the index is used: for fewer, reading the records is as fast."""
 MAX_ENTRY_BYTES = 16_384
 """A record that is larger (per-puzzle outcomes of a large test set, a long diff) is not copied into the index."""
 
 
 class Entry(NamedTuple):
-    """A trial in the index."""
+    """Hold a trial in the index."""
 
     versions: dict[str, str]
     """Of the files of its record, by name."""
@@ -44,7 +45,7 @@ Index = dict[str, Entry]
 
 
 def record_files(folder: Storage, only: str | None = None) -> dict[str, dict[str, str]]:
-    """Return the versions of the files that make up each trial's record, by trial id and by name, in one listing."""
+    """Return the versions of the files of each trial's record, by trial id and by name, in one listing."""
     found: dict[str, dict[str, str]] = {}
     for key, version in folder.versions(f"trials/{only}" if only else "trials").items():
         _, trial_id, name = key.split("/", 2) if key.count("/") > 1 else ("", "", "")
@@ -63,7 +64,7 @@ def read(folder: Storage) -> Index:
     for line in data.splitlines():
         head, _, body = line.partition(b"\t")
         try:
-            trial_id, versions, checksum = json.loads(head)
+            trial_id, versions, checksum = load_json(head)
             if crc32(body) == checksum:
                 found[str(trial_id)] = Entry(dict(versions), body)
         except (ValueError, TypeError):
@@ -114,7 +115,7 @@ def _is_json(name: str) -> bool:
 
 
 def _is_at_rest(names: dict[str, str]) -> bool:
-    """Whether every attempt that started has ended."""
+    """Return whether every attempt that started has ended."""
     starts = [name for name in names if name.endswith("/start.json")]
     return bool(starts) and all(f"{name.removesuffix('start.json')}end.json" in names for name in starts)
 
@@ -126,7 +127,7 @@ def _encode(files: dict[str, bytes | None]) -> bytes | None:
     ):
         return None
     try:
-        parsed = {name: json.loads(data or b"") for name, data in files.items()}
+        parsed = {name: load_json(data or b"") for name, data in files.items()}
     except ValueError:
         return None  # damaged: the reader names the file
     return json.dumps({"files": parsed}, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Sweeps that a storage holds: their names, folders and definitions."""
+"""List the sweeps of a storage: their names, folders and definitions."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 SINGLE_RUNS = "train"
-"""Folder of the records of `trm train`, beside the sweeps; they are never ranked."""
+"""Folder of the records of `trm train`, next to the sweeps; they are never ranked."""
 RESERVED_NAMES = frozenset({SINGLE_RUNS, "reproduced"})
 """Names that no sweep may have: their folders hold other records."""
 
 
 def sweep_folder(storage: Storage, name: str) -> Storage:
-    """The folder of a sweep."""
+    """Return the folder of a sweep."""
     return storage.sub(f"sweeps/{name}")
 
 
 def trial_folder(storage: Storage, sweep: str, trial_id: str) -> Storage:
-    """The folder of a trial."""
+    """Return the folder of a trial."""
     return sweep_folder(storage, sweep).sub(f"trials/{trial_id}")
 
 
 def load_definition(storage: Storage, name: str) -> Sweep:
-    """The recorded definition of a sweep. Raises SweepError if there is none, with the nearest known name."""
+    """Return the recorded definition of a sweep. Raises SweepError with the nearest known name if there is none."""
     found = find_definition(storage, name)
     if found is None:
         hint = nearest(name, sweep_names(storage)) or "No sweep was run there yet"
@@ -46,7 +46,7 @@ def load_definition(storage: Storage, name: str) -> Sweep:
 
 
 def find_definition(storage: Storage, name: str) -> Sweep | None:
-    """Return the recorded definition of a sweep, if there is one. Raises DamagedRecordError if it cannot be read."""
+    """Return the recorded definition of a sweep, or None. Raises DamagedRecordError if it cannot be read."""
     folder = sweep_folder(storage, name)
     try:
         return Sweep.from_record(read_json(folder, "sweep.json"))
@@ -57,7 +57,7 @@ def find_definition(storage: Storage, name: str) -> Sweep | None:
 
 
 def load_definitions(storage: Storage) -> tuple[list[Sweep], list[Damaged]]:
-    """Return the definitions of all sweeps of a storage, and those files that cannot be read."""
+    """Return the definitions of all sweeps of a storage, and the files that cannot be read."""
     found, damaged = [], []
     for name in sweep_names(storage):
         try:
@@ -68,15 +68,15 @@ def load_definitions(storage: Storage) -> tuple[list[Sweep], list[Damaged]]:
 
 
 def sweep_names(storage: Storage) -> list[str]:
-    """Names of all sweeps of a storage."""
+    """Return the names of all sweeps of a storage."""
     return [name for name in storage.folders("sweeps") if storage.exists(f"sweeps/{name}/sweep.json")]
 
 
 def find_trial(storage: Storage, address: str) -> TrialRecord:
-    """The trial that a user names by its id, or how that begins, alone or as `SWEEP/ID`.
+    """Return the trial that a user names by its id or a prefix of it, alone or as `SWEEP/ID`.
 
     Raises:
-        SweepError: there is none, or several that begin so.
+        SweepError: there is none, or several ids start with the prefix.
     """
     sweep, _, start = address.rpartition("/")
     names = [sweep] if sweep else sweep_names(storage)
@@ -106,7 +106,7 @@ def new_head(
 
 
 def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | None:
-    """Write `trial.json` unless it is there, before it the source of the trial's own recursion, which is returned.
+    """Write `trial.json` unless it exists; before it, write the source of the trial's own recursion, which is returned.
 
     Raises:
         ConfigError: this process does not trust the recursion file that the configuration names.
@@ -125,12 +125,12 @@ def request_stop(folder: Storage, reason: str = "") -> None:
 
 
 def stop_requested(folder: Storage) -> bool:
-    """Whether somebody asked."""
+    """Return whether a stop was requested."""
     return folder.exists("stop.json")
 
 
 def stop_reason(folder: Storage) -> str:
-    """Why somebody asked; empty if nobody did or said why."""
+    """Return the reason of the request to stop; empty if there is no request or no reason."""
     try:
         return str(read_json(folder, "stop.json").get("reason", ""))
     except (KeyError, DamagedRecordError):

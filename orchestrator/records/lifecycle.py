@@ -1,4 +1,4 @@
-"""Delete and rename sweeps of a storage. Both need the sweep's lease: one that runs is refused."""
+"""Delete and rename sweeps of a storage. Both need the sweep's lease, so a running sweep is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IN_PARALLEL = 64
 
 
 def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | None = None) -> int:
-    """Delete everything that is recorded of a sweep, checkpoints included; return the number of files.
+    """Delete all records of a sweep, checkpoints included; return the number of files.
 
     The definition goes first: a deletion that is cut short leaves no sweep, and the same call deletes the rest.
 

@@ -1,7 +1,7 @@
-"""Judge how far a sweep is against its plan, from its definition and its records.
+"""Compare a sweep with its plan, from its definition and its records.
 
-`trm sweep status`, notifications, the watchdog and MLflow all use this one judgement: records alone do not tell whether
-a sweep is complete, since trials that have not started have no record.
+`trm sweep status`, notifications, the watchdog and MLflow all use this module: records alone do not show whether a
+sweep is complete, since trials that have not started have no record.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 @dataclass(frozen=True, slots=True)
 class SweepProgress:
-    """How far a sweep is, in trials."""
+    """Hold the progress of a sweep, in trials."""
 
     planned: int
     """Trials that the sweep will have in the end."""
     done: int
-    """Trials that need nothing more: finished, stopped early, or failed."""
+    """Trials that have ended: finished, stopped early, or failed."""
     failed: int
     """Trials among `done` without a result: failed, diverged, or out of memory."""
 
     @property
     def left(self) -> int:
-        """Return how many trials are still to run or to end."""
+        """Return the number of trials that have not ended."""
         return self.planned - self.done
 
     @property
     def is_complete(self) -> bool:
-        """Return whether nothing is left."""
+        """Return whether no trial is left."""
         return self.left == 0
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
 
 @lru_cache(maxsize=64)
 def _most_explored(definition: str) -> int:
-    """Return how many configurations a search tries: as many as it asks for, or as its space holds."""
+    """Return the number of configurations that a search tries: its limit, or the size of a smaller space."""
     sweep = Sweep.from_record(json.loads(definition))
     asked, most = sweep.trials or 0, sweep.search_space.max_cells()
     return asked if most is None else min(asked, most)
@@ -107,7 +107,7 @@ def _is_best(record: TrialRecord) -> bool:
 
 
 def _repeated(sweep: Sweep, controls: Sequence[TrialConfig], finished: Sequence[TrialRecord], top: int) -> int:
-    """Count controls that are also among the best: they run once."""
+    """Count controls that are also among the best configurations: they run once."""
     if not controls or not top:
         return 0
 

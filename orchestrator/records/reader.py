@@ -1,4 +1,4 @@
-"""Read trials from their records: all of a sweep, or again and again only what changed."""
+"""Read trials from their records: all of a sweep, or repeatedly only what changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class SweepRecords(NamedTuple):
-    """What a reader found."""
+    """Hold the records of a sweep and the files that could not be read."""
 
     trials: list[TrialRecord]
     """In the order of their ids."""
@@ -73,7 +73,8 @@ def read_sweep(storage: Storage, sweep: str) -> SweepRecords:
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Keep the garbage collector from walking all records again and again while thousands are made; none is garbage."""
+    """Disable the garbage collector while thousands of records are created: it would scan them all, and none is
+    garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -85,7 +86,7 @@ def _collector_off() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Known:
-    """A trial as it was read last."""
+    """Cache a trial as it was last read."""
 
     versions: dict[str, str]
     record: TrialRecord | None
@@ -95,7 +96,7 @@ class _Known:
 
 
 class SweepReader:
-    """Reads a sweep as often as asked: after the first time, only records whose files changed.
+    """Read a sweep repeatedly: after the first time, only records whose files changed.
 
     Args:
         only: a trial id; nothing else is read.
@@ -131,7 +132,7 @@ class SweepReader:
         return SweepRecords([known.record for known in self._known.values() if known.record is not None], damaged)
 
     def _read_files(self, changed: Mapping[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
-        """The JSON files of trials, all in one go."""
+        """Read the JSON files of trials in one batch."""
         found: dict[str, dict[str, Any]] = {trial_id: {} for trial_id in changed}
         keys = [f"trials/{t}/{name}" for t, names in changed.items() for name in names if name.endswith(".json")]
         for key, data in self._folder.read_many(keys).items():
@@ -155,7 +156,7 @@ class SweepReader:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The JSON files of a trial, as bytes or already parsed."""
+    """Hold the JSON files of a trial, as bytes or parsed."""
 
     folder: str
     contents: Mapping[str, Any]
@@ -185,7 +186,7 @@ class _Files:
 
 @dataclass(frozen=True, slots=True)
 class _Loader:
-    """Reads the segments of a trial."""
+    """Read the segments of a trial."""
 
     folder: Storage
     known: _Known
@@ -194,7 +195,7 @@ class _Loader:
         return any(attempt_of(name) == attempt for name in self.known.versions)
 
     def load(self, limits: Sequence[tuple[int, int | None]]) -> list[Columns]:
-        """The rows of attempts, each up to the step at which the next one took over."""
+        """Return the rows of attempts, each up to the step at which the next attempt took over."""
         names: Iterable[str] = self.known.versions
         for _ in range(3):  # an attempt that ends folds its segments meanwhile
             wanted = [name for attempt, _ in limits for name in current_segments(names, attempt)]
@@ -261,7 +262,7 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
 
 
 def _step(attempts: Sequence[Attempt], rows: Rows) -> int:
-    """The last step that was reached; an attempt that has ended says so itself, and no row need be read."""
+    """Return the last step that was reached; an attempt that has ended states it, so that no row need be read."""
     if not attempts:
         return 0
     last = attempts[-1]
@@ -294,7 +295,7 @@ def _config_of(values: Mapping[str, Any], where: str) -> TrialConfig:
 def _status(
     attempts: Sequence[Attempt], result: TrialResult | None, stopped: StopDecision | None, forgiven: int
 ) -> Status:
-    """`forgiven`: the last attempt whose end does not count any more."""
+    """Return the status of a trial. `forgiven`: the last attempt whose end no longer counts."""
     if result is not None:
         return Status.FINISHED
     if stopped is not None:

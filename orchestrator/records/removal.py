@@ -8,7 +8,7 @@ from orchestrator.storage.lease import Lease
 
 
 def delete_sweep(storage: Storage, name: str) -> int:
-    """Delete a sweep that does not run: definition, records and checkpoints. Returns the number of files.
+    """Delete a sweep that is not running: definition, records and checkpoints. Return the number of files.
 
     Datasets stay, and so do trials of other sweeps that reused results of this one: they hold copies.
 

@@ -1,7 +1,7 @@
-"""Which checkpoints to give up when space is short. Results and records always stay.
+"""Choose which checkpoints to delete when space is short. Results and records are always kept.
 
-The order is by use: what failed, older copies, what was stopped, what was explored and is worse, and last what was
-confirmed. A trial that has not ended keeps its newest checkpoint, for it goes on from it.
+The order is by use: failed trials, older copies, stopped trials, worse explored ones, and confirmed ones last. A trial
+that has not ended keeps its newest checkpoint, from which it resumes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 class Stored(NamedTuple):
-    """A checkpoint of a trial: its key in the storage and its size.
+    """Describe a checkpoint of a trial: its key in the storage and its size in bytes.
 
-    The newest one stands for what all of a trial's checkpoints share (the bases of a large table) as well: within a
-    trial it is the last to go, and nothing needs them then.
+    The newest one also represents what all of a trial's checkpoints share (the bases of a large table): within a
+    trial it is deleted last, when nothing needs them any more.
     """
 
     key: str
@@ -35,23 +35,23 @@ class Stored(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """What goes, and what stays."""
+    """Hold which checkpoints are deleted and which are kept."""
 
     deleted: list[Stored]
     kept_bytes: int
 
 
 def parse_bytes(text: str) -> int:
-    """`2GB`, `500 MiB`, `1000`. Raises SweepError."""
+    """Parse a size such as `2GB`, `500 MiB` or `1000` to bytes. Raises SweepError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     units = {unit.lower(): factor for unit, factor in _UNITS.items()}
     if not found or found[2].lower() not in units:
-        raise SweepError(f"{text!r} is no amount of bytes", "Write for example 2GB, 500MB or 1.5GiB")
+        raise SweepError(f"{text!r} is not an amount of bytes", "Write for example 2GB, 500MB or 1.5GiB")
     return int(float(found[1]) * units[found[2].lower()])
 
 
 def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: bool = False) -> Pruning:
-    """Delete the least useful checkpoints of all these sweeps together; one that runs is counted and left alone.
+    """Delete the least useful checkpoints of all these sweeps together; those of a running sweep are counted but kept.
 
     Raises:
         SweepError: the only sweep named is running.
@@ -70,7 +70,7 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
 
 
 def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:
-    """Whether no driver runs the sweep; unless it is only asked, drivers are kept away until `held` is closed."""
+    """Return whether no driver runs the sweep. Unless `dry_run`, keep drivers away until `held` is closed."""
     folder = sweep_folder(storage, name)
     if dry_run:
         return driver_of(folder) is None
@@ -84,7 +84,7 @@ def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alo
 
 
 def _checkpoints(storage: Storage, name: str) -> dict[str, list[Stored]]:
-    """By trial, the oldest first."""
+    """Return the checkpoints by trial, the oldest first."""
     found: dict[str, list[Stored]] = {}
     shared: dict[str, list[Stored]] = {}
     kinds = {"step": found, "base": shared}
@@ -126,7 +126,7 @@ def least_useful(
 
 
 def _use(record: TrialRecord, is_newest: bool) -> tuple[float, ...] | None:
-    """Small for what is useless, None for what must stay."""
+    """Return a sort key, small for useless checkpoints; None for those that must be kept."""
     if record.status in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY):
         return (0.0,)
     if not is_newest:

@@ -1,4 +1,4 @@
-"""Finished trials of earlier sweeps: the same identity is the same result, which need not be computed again."""
+"""Reuse finished trials of earlier sweeps: trials with the same identity have the same result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from orchestrator.sweep.trials import PlannedTrial
 from trm_model.config import TrialConfig
 
 LEFT_OUT = ("trial.json", "stopped.json", "lock.json", "checkpoints", "retries")
-"""The head is written for this sweep, checkpoints stay where they are."""
+"""Files that are not copied: the head is written for this sweep, and checkpoints are not needed."""
 
 
 class FinishedTrials:
-    """Which trials other sweeps of a storage have finished: one listing, made once."""
+    """Look up the trials that other sweeps of a storage have finished, with a single listing."""
 
     def __init__(self, storage: Storage, sweep: str) -> None:
         self._storage = storage
@@ -27,7 +27,7 @@ class FinishedTrials:
         self._found = {parts[3]: parts[1] for parts in keys if parts[4:] == ["result.json"]}
 
     def take_over(self, trial: PlannedTrial, head: TrialHead) -> TrialRecord | None:
-        """Copy the record of the same trial into this sweep; None where no other sweep has finished it."""
+        """Copy the record of the same trial into this sweep; return None if no other sweep has finished it."""
         source = self._found.get(trial.trial_id)
         if source is None:
             return None
@@ -42,12 +42,12 @@ class FinishedTrials:
 
 
 def _order(key: str) -> int:
-    """What makes a trial count as finished goes last: a copy that was cut short is made again."""
+    """Return a sort key that puts the file that marks a trial as finished last: an interrupted copy is repeated."""
     return 2 if key.endswith("/end.json") else int(key == "result.json")
 
 
 class ShorterTrials:
-    """The trials from whose checkpoints longer ones may go on."""
+    """Look up trials from whose checkpoints longer ones may resume."""
 
     def __init__(self, records: Iterable[TrialRecord]) -> None:
         self._by_path: dict[str, list[TrialRecord]] = {}
@@ -56,7 +56,7 @@ class ShorterTrials:
                 self._by_path.setdefault(_path(record.config), []).append(record)
 
     def of(self, config: TrialConfig) -> TrialRecord | None:
-        """The longest of the shorter trials that took the same first steps."""
+        """Return the longest of the shorter trials with the same first steps."""
         steps = config.train.max_steps
         found = [r for r in self._by_path.get(_path(config), []) if r.config.train.max_steps < steps]
         return max(found, key=lambda record: record.config.train.max_steps, default=None)

@@ -1,4 +1,4 @@
-"""Rows of a trial: read when they are first needed, and kept as columns."""
+"""Hold the rows of a trial: read on first use, and kept as columns."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.records.schema import Row
+from orchestrator.records.schema import LAST_TIME_S, Row
 
 EXACT = 2**53
 """Integers below are floats without loss."""
 
 
 class _Group(NamedTuple):
-    """Rows of one split with the same metrics."""
+    """Hold rows of one split with the same metrics."""
 
     split: str
     names: tuple[str, ...]
     values: NDArray[np.float64]
     """[rows, metrics]."""
     is_integer: NDArray[np.bool_]
-    """[rows, metrics]: written as an integer. A digest of the rows tells 1 from 1.0."""
+    """[rows, metrics]: written as an integer. A digest of the rows distinguishes 1 from 1.0."""
 
 
 class Columns(NamedTuple):
-    """Rows of one or several segments."""
+    """Hold the rows of one or several segments as columns."""
 
     steps: NDArray[np.int64]
     times_s: NDArray[np.float64]
@@ -48,7 +48,7 @@ class Columns(NamedTuple):
         return Row(int(self.steps[index]), float(self.times_s[index]), group.split, metrics)
 
     def up_to(self, step: int) -> Columns:
-        """Return the rows that are not beyond a step."""
+        """Return the rows up to and including a step."""
         keep = self.steps <= step
         if keep.all():
             return self
@@ -69,8 +69,10 @@ class Columns(NamedTuple):
 
 def _numbers(row: Row) -> list[float]:
     numbers = list(row.metrics.values())
+    if not (0 <= row.step < EXACT and 0 <= row.time_s <= LAST_TIME_S):
+        raise ValueError(f"step {row.step} at {row.time_s} s: no step, or no time")
     if not all(type(n) is float or (type(n) is int and abs(n) < EXACT) for n in numbers):
-        raise ValueError(f"step {row.step}: a metric is no number")
+        raise ValueError(f"step {row.step}: a metric is not a number")
     return numbers
 
 
@@ -78,7 +80,7 @@ def columns_of(rows: Iterable[Row]) -> Columns:
     """Return rows as columns.
 
     Raises:
-        ValueError: a metric is no number, or too large an integer.
+        ValueError: a metric is not a number, or too large an integer.
     """
     steps: list[int] = []
     times_s: list[float] = []
@@ -118,7 +120,7 @@ def columns_of(rows: Iterable[Row]) -> Columns:
 
 
 class Rows(Sequence[Row]):
-    """Rows that are loaded when they are first used. Equal to a list of the same rows."""
+    """Load rows on first use. Equal to a list of the same rows."""
 
     def __init__(self, load: Callable[[], Sequence[Columns]]) -> None:
         self._load = load
@@ -126,7 +128,7 @@ class Rows(Sequence[Row]):
 
     @property
     def columns(self) -> Sequence[Columns]:
-        """The rows as columns, in several parts."""
+        """Return the rows as columns, in several parts."""
         if self._columns is None:
             self._columns = [part for part in self._load() if len(part.steps)]
         return self._columns
@@ -182,7 +184,7 @@ def dump_rows(rows: Iterable[Row]) -> bytes:
 
 
 def parse_rows(data: bytes) -> tuple[Columns, str]:
-    """Return the rows of a segment without those that cannot be read, and what is wrong with the first of these."""
+    """Return the readable rows of a segment, and what is wrong with the first unreadable one."""
     rows: list[Row] = []
     problem = ""
     for number, line in enumerate(data.splitlines(), 1):
@@ -190,7 +192,7 @@ def parse_rows(data: bytes) -> tuple[Columns, str]:
             values: dict[str, Any] = json.loads(line)
             row = Row(int(values["step"]), float(values["time_s"]), str(values["split"]), dict(values["metrics"]))
             _numbers(row)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             problem = problem or f"line {number}: {type(error).__name__}: {error}"
             continue
         rows.append(row)

@@ -1,4 +1,4 @@
-"""The folder of a trial: the truth from which every view (MLflow, the Optuna study, reports) can be rebuilt.
+"""Define the records of a sweep, from which every view (MLflow, the Optuna study, reports) can be rebuilt.
 
     <storage>/sweeps/<sweep>/
         sweep.json                     the definition, as data
@@ -14,7 +14,7 @@
             attempts/001/end.json      how the attempt ended
             checkpoints/step-00000123.safetensors
             stopped.json               the driver's decision to stop it early: step, rule, reason
-            outcomes.arrow             of the final score: what happened to every item
+            outcomes.arrow             of the final score: the outcome of every item
             gallery.json               a few of them, with the answer after every supervision step
             result.json                the final score; exists only for a finished trial
 
@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -36,28 +36,36 @@ from trm_model.config import TrialConfig
 
 SYSTEM_SPLIT = "system"
 """Split of the rows that hold samples of the machine."""
+LAST_TIME_S = 2.5e11
+"""End of the times that can be shown as a date, in the year 9892."""
 GPU_ENERGY = "gpu_energy_joules"
 """Metric of those rows: energy of the trial's GPUs since its attempt began, in joules."""
 
 
+Timestamp = Annotated[float, Field(ge=0, le=LAST_TIME_S)]
+"""Seconds since the epoch; NaN and infinity are refused as well."""
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Seconds."""
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""A number of steps or items."""
 Stage = Literal["explore", "confirm", "study"]
 
 
 class Status(StrEnum):
-    """State of a trial, computed from its record and never stored."""
+    """List the states of a trial, which are computed from its record and never stored."""
 
     PENDING = "pending"  # trial.json only
     RUNNING = "running"  # the last attempt has no end
-    INTERRUPTED = "interrupted"  # ended by a signal, or given another chance; goes on from its checkpoint
+    INTERRUPTED = "interrupted"  # ended by a signal, or marked for retry; resumes from its checkpoint
     STOPPED = "stopped"  # stopped early by a rule; can be continued
     FINISHED = "finished"  # result.json
-    FAILED = "failed"  # its own error: not tried again by itself
+    FAILED = "failed"  # its own error: not retried automatically
     DIVERGED = "diverged"  # non-finite loss
     OUT_OF_MEMORY = "out_of_memory"
 
     @property
     def is_final(self) -> bool:
-        """Whether the trial needs nothing more."""
+        """Return whether the trial is over."""
         return self in _FINAL
 
 
@@ -66,7 +74,7 @@ _FINAL = {Status.STOPPED, Status.FINISHED, Status.FAILED, Status.DIVERGED, Statu
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Metrics at one step. `time_s` is seconds since the epoch; `split` is train, validation or system."""
+    """Hold metrics at one step. `time_s` is seconds since the epoch; `split` is train, validation or system."""
 
     step: int
     time_s: float
@@ -75,21 +83,21 @@ class Row:
 
 
 class RecordPart(Settings):
-    """Base of the JSON files of a record: reading ignores keys that a newer version added."""
+    """Define the base of the JSON files of a record: reading ignores keys of newer versions."""
 
     model_config = ConfigDict(extra="ignore")
 
     def plain(self) -> dict[str, Any]:
-        """Return what was set, JSON-ready: what nobody gave is not written."""
+        """Return the values that were set, JSON-ready; defaults are not written."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     def encode(self) -> bytes:
-        """Return the content of its file."""
+        """Return the content of the part's file."""
         return to_json_bytes(self.plain())
 
 
 class GitState(RecordPart):
-    """Code that an attempt ran."""
+    """Describe the code that an attempt ran."""
 
     commit: str | None = None
     dirty: bool = False
@@ -97,10 +105,10 @@ class GitState(RecordPart):
 
 
 class AttemptStart(RecordPart):
-    """Content of `start.json`: on what an attempt ran, and from which step."""
+    """Hold the content of `start.json`: where an attempt ran, and from which step."""
 
-    from_step: int
-    started_s: float
+    from_step: Count
+    started_s: Timestamp
     host: str | None = None
     node_id: str | None = None
     pid: int | None = None
@@ -123,14 +131,14 @@ class AttemptStart(RecordPart):
 
 
 class AttemptEnd(RecordPart):
-    """Content of `end.json`: how an attempt ended."""
+    """Hold the content of `end.json`: how an attempt ended."""
 
     status: Status
-    step: int
-    ended_s: float
-    elapsed_s: float | None = None
+    step: Count
+    ended_s: Timestamp
+    elapsed_s: Duration | None = None
     """Seconds since the attempt's start by a monotonic clock: the wall clock may step. Older records have none."""
-    train_s: float = 0.0
+    train_s: Duration = 0.0
     """Seconds of training in the trial so far, without evaluation."""
     reason: str = ""
     traceback: str = ""
@@ -139,12 +147,12 @@ class AttemptEnd(RecordPart):
 
 
 class TrialResult(RecordPart):
-    """Content of `result.json`: the final score."""
+    """Hold the content of `result.json`: the final score."""
 
     split: str
-    items: int
+    items: Count
     metrics: dict[str, float]
-    unscored: int = 0
+    unscored: Count = 0
     """Items whose answer is not known; they are in no metric."""
     supervision_steps: int | None = None
     weights: str = "raw"
@@ -152,8 +160,8 @@ class TrialResult(RecordPart):
     steps: int | None = None
     puzzles_presented: float | None = None
     train_flops: float | None = None
-    train_s: float | None = None
-    ended_s: float = 0.0
+    train_s: Duration | None = None
+    ended_s: Timestamp = 0.0
     energy_j: float | None = None
     per_item: str | None = None
     """Exact (0 or 1) per item in order, as packed hexadecimal digits."""
@@ -162,7 +170,7 @@ class TrialResult(RecordPart):
 
 
 class DatasetInfo(RecordPart):
-    """What a trial's record says about its data."""
+    """Describe the data of a trial in its record."""
 
     benchmark: str
     fingerprint: str
@@ -178,7 +186,7 @@ class DatasetInfo(RecordPart):
 
 
 class Origin(RecordPart):
-    """Where a trial's first steps come from."""
+    """Describe where a trial's first steps come from."""
 
     kind: Literal["continued", "reused"]
     """`continued`: a shorter trial of this sweep; `reused`: the same trial of another sweep."""
@@ -187,25 +195,25 @@ class Origin(RecordPart):
 
 
 class StopDecision(RecordPart):
-    """Content of `stopped.json`: the driver stopped the trial early."""
+    """Hold the content of `stopped.json`: the driver stopped the trial early."""
 
-    step: int
+    step: Count
     reason: str
     rule: str = ""
-    decided_s: float | None = None
+    decided_s: Timestamp | None = None
 
 
 class Retry(RecordPart):
-    """Content of `retries/001.json`: the user asked for the trial to run again."""
+    """Hold the content of `retries/001.json`: the user asked for the trial to run again."""
 
     was: Status
     reason: str = ""
     after_attempt: int
-    requested_s: float
+    requested_s: Timestamp
 
 
 class TrialHead(RecordPart):
-    """Content of `trial.json`, written before the trial starts."""
+    """Hold the content of `trial.json`, written before the trial starts."""
 
     stage: Stage
     family: str
@@ -216,7 +224,7 @@ class TrialHead(RecordPart):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One execution of a trial on one machine."""
+    """Describe one execution of a trial on one machine."""
 
     number: int
     start: AttemptStart
@@ -226,7 +234,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial as its record tells it."""
+    """Hold the whole record of a trial."""
 
     trial_id: str
     sweep: str
@@ -249,19 +257,19 @@ class TrialRecord:
 
     @property
     def is_exempt(self) -> bool:
-        """Whether no rule stops it any more: it was stopped, and the user had it go on."""
+        """Return whether no rule stops the trial any more: it was stopped, and the user resumed it."""
         return any(retry.was is Status.STOPPED for retry in self.retries)
 
     @property
     def reason(self) -> str:
-        """Why it was stopped, or how its last attempt ended; empty where there is nothing to say."""
+        """Return why the trial was stopped, or how its last attempt ended; may be empty."""
         if self.status is Status.STOPPED and self.stopped:
             return self.stopped.reason
         end = self.attempts[-1].end if self.attempts else None
         return end.reason if end else ""
 
     def curve(self, metric: str, split: str = "validation") -> list[tuple[int, float]]:
-        """(step, value) of one metric."""
+        """Return (step, value) of one metric."""
         columns = getattr(self.rows, "curve", None)
         if columns is not None:
             return list(columns(metric, split))

@@ -1,4 +1,4 @@
-"""Segments of an attempt's rows, and the one file that they are folded into.
+"""Name the segments of an attempt's rows, and fold them into one file.
 
     attempts/001/rows-000000.jsonl          inherited from a shorter trial
     attempts/001/rows-000001.jsonl ...      immutable: a flush each (S3 cannot append)
@@ -24,7 +24,7 @@ def segment_name(attempt: int, number: int, *, folded: bool = False) -> str:
 
 
 def attempt_of(name: str) -> int | None:
-    """Return the attempt whose rows a file holds; None if it is no segment."""
+    """Return the attempt whose rows a file holds; None if it is not a segment."""
     found = _NAME.fullmatch(name)
     return int(found["attempt"]) if found else None
 
@@ -63,5 +63,5 @@ def fold(folder: Storage, attempt: int, known: Mapping[str, bytes] | None = None
 
 
 def _whole_lines(data: bytes) -> bytes:
-    """A segment that was cut off keeps its damage to itself: the next one starts a line of its own."""
+    """Return a segment that ends with a line break: damage of an interrupted write then stays in its own segment."""
     return data if not data or data.endswith(b"\n") else data + b"\n"

@@ -1,19 +1,21 @@
-"""Read stored JSON: what is damaged, or written by a newer version, is an error that names the file."""
+"""Read stored JSON. A file that is damaged or was written by a newer version raises an error that names it."""
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.records.schema import RecordPart
 from orchestrator.storage.base import Storage
 from trm_data.errors import ConfigError, UserError
+from trm_data.files import load_json
+from trm_data.settings import Settings
 
 Part = TypeVar("Part", bound=RecordPart)
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 class Damaged(NamedTuple):
-    """A stored file that was skipped because it cannot be read."""
+    """Describe a stored file that was skipped because it cannot be read."""
 
     file: str
     reason: str
@@ -23,7 +25,7 @@ class Damaged(NamedTuple):
 
 
 class DamagedRecordError(UserError):
-    """A stored file that cannot be read as what it should be."""
+    """Raised for a stored file that is damaged or of an unknown format."""
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file} is damaged or was written by a newer version: {reason}", "Restore or delete it")
@@ -38,10 +40,10 @@ def parse_json(data: bytes, file: str) -> dict[str, Any]:
     """Return the object that `data` holds.
 
     Raises:
-        DamagedRecordError: it is no JSON object; `file` says where it comes from.
+        DamagedRecordError: it is not a JSON object; `file` says where it comes from.
     """
     try:
-        value = json.loads(data)
+        value = load_json(data)
     except ValueError as error:
         raise DamagedRecordError(file, "it is empty" if not data.strip() else f"no JSON ({error})") from None
     if not isinstance(value, dict):
@@ -54,7 +56,7 @@ def read_json(folder: Storage, key: str) -> dict[str, Any]:
 
     Raises:
         KeyError: there is no such file.
-        DamagedRecordError: it is no JSON object.
+        DamagedRecordError: it is not a JSON object.
     """
     return parse_json(folder.read(key), f"{folder.url}/{key}")
 
@@ -69,6 +71,19 @@ def parse_part(values: dict[str, Any], kind: type[Part], file: str) -> Part:
         return kind.parse(values)
     except ConfigError as error:
         raise DamagedRecordError(file, error.what) from None
+
+
+def read_settings(folder: Storage, key: str, kind: type[AnySettings]) -> AnySettings:
+    """Return settings that a file holds.
+
+    Raises:
+        KeyError: there is no such file.
+        DamagedRecordError: it cannot be read as a `kind`.
+    """
+    try:
+        return kind.parse(read_json(folder, key))
+    except ConfigError as error:
+        raise DamagedRecordError(f"{folder.url}/{key}", error.what) from None
 
 
 def read_part(folder: Storage, key: str, kind: type[Part]) -> Part:

@@ -26,7 +26,7 @@ SPACE_POLL_S = 5.0
 
 
 class TrialWriter:
-    """The write side of one attempt. Used by the process that trains, and by nobody else.
+    """Write the record of one attempt. Used only by the process that trains.
 
     A segment that the storage refuses stays pending and is written with the next one, under the name and with the
     content of the first try: a write that arrived although its answer was lost adds no row twice.
@@ -40,7 +40,7 @@ class TrialWriter:
         taken = [int(key.split("/")[1]) for key in self.folder.list("attempts") if key.endswith("/start.json")]
         self.attempt = max(taken, default=0) + 1
         self._curve = self.folder.patient(0.0)
-        """Training does not wait for rows: what is refused is written with the next segment."""
+        """Training does not wait for rows: a failed write is repeated with the next segment."""
         self._clock = clock
         self._started_s = self._flushed_s = clock()
         self._pending: list[Row] = []
@@ -49,12 +49,12 @@ class TrialWriter:
         self._segments = 0
 
     def start(self, start: AttemptStart) -> None:
-        """Announce the attempt."""
+        """Record the start of the attempt."""
         self._started_s = self._flushed_s = self._clock()
         self.folder.write(f"attempts/{self.attempt:03d}/start.json", start.encode())
 
     def inherit(self, rows: list[Row]) -> None:
-        """Take over the curve of the trial whose checkpoint this attempt will begin with: to be written before it."""
+        """Copy the curve of the trial from whose checkpoint this attempt starts. Must be called before `start`."""
         self.folder.write(segment_name(self.attempt, 0), dump_rows(rows))
 
     def add(self, row: Row) -> None:
@@ -69,10 +69,10 @@ class TrialWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one immutable segment; if the storage refuses it, it stays pending.
+        """Write pending rows as one immutable segment; if the storage fails, they stay pending.
 
         Raises:
-            StorageError: no space is left: later is no better.
+            StorageError: no space is left, so that a later attempt would also fail.
         """
         self._flushed_s = self._clock()
         try:
@@ -97,7 +97,7 @@ class TrialWriter:
             self._refused = None
 
     def finish(self, result: TrialResult, files: dict[str, bytes]) -> None:
-        """Write the final score, after the files that belong to it: from now on the trial is finished.
+        """Write the final score, after the files that belong to it: from then on the trial is finished.
 
         Raises:
             StorageError: the storage refused it for minutes.
@@ -108,7 +108,7 @@ class TrialWriter:
         self._insist(lambda: self.folder.write("result.json", result.encode()))
 
     def end(self, end: AttemptEnd) -> None:
-        """Say how the attempt ended, and fold its segments.
+        """Record how the attempt ended, and fold its segments.
 
         Raises:
             StorageError: the storage refused it for minutes.
@@ -121,7 +121,7 @@ class TrialWriter:
             logger.warning("the rows of attempt %d stay in segments: %s", self.attempt, error)
 
     def _insist(self, call: Callable[[], T]) -> T:
-        """Faults that pass are repeated by the storage itself; a full disk is given a minute."""
+        """Repeat a call on a full disk for a minute. Other transient faults are retried by the storage itself."""
         deadline = self._clock() + SPACE_WAIT_S
         while True:
             try:
@@ -133,5 +133,5 @@ class TrialWriter:
 
 
 def flush_every_s(age_s: float) -> float:
-    """Return for how long rows may wait in an attempt of this age: curves of young attempts are looked at live."""
+    """Return how many seconds rows may wait in an attempt of this age: young attempts are watched live."""
     return next(wait_s for until_s, wait_s in FLUSH_S if age_s < until_s)

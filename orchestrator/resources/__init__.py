@@ -1,1 +1,1 @@
-"""Hardware: what there is, what a trial needs, what it costs."""
+"""Describe hardware: what is available, what a trial needs and what it costs."""

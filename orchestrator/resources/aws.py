@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class AwsError(UserError):
-    """AWS cannot be reached, or refuses."""
+    """Raised if AWS cannot be reached or refuses a request."""
 
 
 class Need(NamedTuple):
-    """Instances of one type that are needed at once."""
+    """Describe instances of one type that are needed at the same time."""
 
     instance: str
     market: Literal["on-demand", "spot"]
@@ -51,7 +51,7 @@ def shortfalls(needs: Iterable[Need], region: str | None = None, client: Any = N
 
 
 def vcpu_quota(quota: Quota, client: Any) -> float:
-    """Return the account's value of a quota, in vCPUs; AWS's default where the account has none of its own."""
+    """Return the account's value of a quota, in vCPUs; AWS's default if the account has no own value."""
 
     def ask() -> float:
         where = {"ServiceCode": "ec2", "QuotaCode": quota.code}

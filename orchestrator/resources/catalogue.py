@@ -23,11 +23,11 @@ Market = Literal["on-demand", "spot", "capacity-block"]
 
 
 class CatalogueError(UserError):
-    """A GPU, an instance or a price that the catalogue does not have."""
+    """Raised for a GPU, an instance or a price that the catalogue does not have."""
 
 
 class Gpu(Settings):
-    """One type of GPU. Rates are dense peaks from the maker."""
+    """Describe one type of GPU. Rates are the maker's dense peaks."""
 
     name: str
     ray_type: str
@@ -44,7 +44,7 @@ class Gpu(Settings):
 
 
 class Price(Settings):
-    """What one kind of machine cost on a day, in one market."""
+    """Hold the price of one kind of machine on a day, in one market."""
 
     provider: str
     instance: str
@@ -62,12 +62,12 @@ class Price(Settings):
 
     @property
     def usd_per_gpu_hour(self) -> float:
-        """Price of the machine divided by its GPUs."""
+        """Return the price of the machine divided by its number of GPUs, in USD."""
         return self.usd_per_hour / self.num_gpus
 
 
 class Quota(Settings):
-    """A limit that AWS sets on an account, in vCPUs, for one instance family (`g`, `p`) and market."""
+    """Describe a limit of an AWS account, in vCPUs, for one instance family (`g`, `p`) and market."""
 
     family: str
     market: Literal["on-demand", "spot"]
@@ -106,7 +106,7 @@ def gpu(name: str) -> Gpu:
 
 
 def prices_for(name: str, market: Market | None = None, provider: str | None = None) -> list[Price]:
-    """Return prices of machines with this GPU, the cheapest per GPU first; old ones are left out.
+    """Return prices of machines with this GPU, the cheapest per GPU first; outdated ones are left out.
 
     Raises:
         CatalogueError: unknown GPU.

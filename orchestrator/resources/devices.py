@@ -1,4 +1,4 @@
-"""Devices on which the trials of a sweep may run: how fast each is, and how many trials it holds at once."""
+"""List the devices on which the trials of a sweep may run: their speed, and how many trials each holds at once."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ THIS_MACHINE = "this machine"
 
 
 class Device(Settings):
-    """This machine or a GPU type."""
+    """Describe this machine or a GPU type."""
 
     name: str
     speed: RuntimeFit | None
-    """None: a GPU that the catalogue does not know and on which nothing has run."""
+    """None for a GPU that the catalogue does not know and on which no trial has run."""
     memory_bytes: int | None
     """Memory that one trial may take; None if the catalogue does not know the GPU."""
     usd_per_hour: float | None = None
-    """Price of what one trial occupies."""
+    """Price per hour of the resources of one trial, in USD."""
     gpus: float = 0
     """GPUs that one trial occupies: a share of one below 1."""
     overhead_bytes: int | None = None
@@ -40,15 +40,16 @@ class Device(Settings):
 
     @property
     def kind(self) -> str:
-        """The device as torch calls it."""
+        """Return the type of the device as torch names it."""
         return "cpu" if self.name == THIS_MACHINE else "cuda"
 
 
 def require_local_cpus(sweep: Sweep) -> None:
-    """Refuse a sweep whose CPU trials need more cores than this machine has, before anything is written or started.
+    """Raise an error if CPU trials of a sweep need more cores than this machine has, before anything is written or
+    started.
 
     Raises:
-        SweepError: names what is asked for, what there is, and the remedy.
+        SweepError: names the requested and the available cores, and the remedy.
     """
     cores = os.cpu_count() or 1
     for resources in (sweep.resources, *(rule.resources for rule in sweep.resource_rules)):
@@ -114,7 +115,7 @@ def slots_of(
     most: int | None,
     nodes: Sequence[Node] | None,
 ) -> dict[str, int]:
-    """Return the trials at once by device: on a cluster's nodes, else on this machine, else on GPUs of one type.
+    """Return the number of concurrent trials by device: on a cluster's nodes, else this machine, else GPUs of one type.
 
     Without a cluster, GPU trials are planned on the cheapest type that holds every cell; `too_small` names those that
     do not.
@@ -135,12 +136,12 @@ def slots_of(
 
 
 def _trials_on(gpus: float, each: float) -> int:
-    """Return how many trials fit on some GPUs, without the rounding error of 1 / 0.05."""
+    """Return how many trials fit on a number of GPUs, without the rounding error of 1 / 0.05."""
     return int(gpus / each + 1e-9)
 
 
 def _cluster_slots(resources: Resources, nodes: Sequence[Node], gpus: Mapping[str, float]) -> dict[str, int]:
-    """Return how many trials the empty nodes hold. A node of CPUs counts as a machine like this one."""
+    """Return how many trials the empty nodes hold. A CPU node counts as a machine like this one."""
     wanted = gpu_types(resources.gpu_type)
     slots: dict[str, int] = {}
     for node in nodes:

@@ -38,7 +38,7 @@ MAX_SIMULATED_TRIALS = 10_000
 
 
 class CellEstimate(Settings):
-    """One configuration, for one seed."""
+    """Hold the estimate of one configuration, for one seed."""
 
     family: str
     steps: int
@@ -55,7 +55,7 @@ class CellEstimate(Settings):
 
 
 class Cost(Settings):
-    """The whole sweep on one kind of device."""
+    """Hold the estimate of the whole sweep on one kind of device."""
 
     device: str
     basis: str
@@ -65,14 +65,14 @@ class Cost(Settings):
 
 
 class DatasetNeed(Settings):
-    """A dataset that trials read."""
+    """Describe a dataset that trials read."""
 
     benchmark: str
     is_built: bool
 
 
 class Estimate(Settings):
-    """The figures of a plan; `trm sweep plan --json` prints them."""
+    """Hold the estimate of a plan; `trm sweep plan --json` prints it."""
 
     name: str
     kind: str
@@ -108,7 +108,7 @@ def estimate(
 
     Args:
         nodes: nodes of the cluster to run on; None plans for this machine, or for GPUs of one type.
-        share_gpus: trials get shares of a GPU; all are taken to need as large a share as the largest.
+        share_gpus: trials get shares of a GPU; all are assumed to need as large a share as the largest.
 
     Raises:
         SweepError: a trial needs more CPUs than this machine has.
@@ -165,7 +165,7 @@ def _cost(device: Device, costed: Sequence[CellEstimate], weights: Sequence[floa
 
 
 class _PlannedCells(NamedTuple):
-    """The cells that an estimate looks at, and how many trials each stands for."""
+    """Hold the cells that an estimate considers, and how many trials each represents."""
 
     configured: list[tuple[str, TrialConfig]]
     weights: list[float]
@@ -189,7 +189,7 @@ def _planned_cells(sweep: Sweep) -> _PlannedCells:
     controls = [(variant.name, configured(variant.settings)) for variant in confirm.controls]
     most = space.max_cells()
     explore = min(sweep.trials or 0, most) if most is not None else sweep.trials or 0
-    # The best is not known yet: it is taken to cost as much as the average cell.
+    # The best is not known yet: it is assumed to cost as much as the average cell.
     share = (explore + confirm.seeds * confirm.top) / len(explored)
     weights = [share] * len(explored) + [float(confirm.seeds)] * len(controls)
     stages = {"explore": explore, "confirm": confirm.seeds * (confirm.top + len(controls))}
@@ -234,7 +234,7 @@ def _datasets(configs: Sequence[TrialConfig], storage: Storage) -> tuple[Dataset
 
 
 def _wall_s(costed: Sequence[CellEstimate], weights: Sequence[float], slots: Mapping[str, int]) -> float | None:
-    """Simulate the sweep: give each trial in turn to the slot that is free first and on which it fits."""
+    """Simulate the sweep in seconds: assign each trial in turn to the slot that is free first and that it fits on."""
     count = sum(weights)
     if count > MAX_SIMULATED_TRIALS:
         scale = MAX_SIMULATED_TRIALS / count
@@ -257,7 +257,7 @@ def _wall_s(costed: Sequence[CellEstimate], weights: Sequence[float], slots: Map
 
 
 def _in_turn(costed: Sequence[CellEstimate], weights: Sequence[float]) -> Iterator[CellEstimate]:
-    """Yield every cell as often as it counts, seed by seed; a share of a trial is carried over to the next cell."""
+    """Yield every cell as often as its weight, seed by seed; a fraction of a trial is carried over to the next cell."""
     due = 0.0
     for turn in range(math.ceil(max(weights, default=0))):
         for cell, weight in zip(costed, weights, strict=True):
@@ -268,7 +268,7 @@ def _in_turn(costed: Sequence[CellEstimate], weights: Sequence[float]) -> Iterat
 
 
 def machines_needed(plan: Estimate, sweep: Sweep) -> list[Need]:
-    """Return the AWS machines, on demand, that hold all slots at once: quotas must allow them.
+    """Return the AWS machines, on demand, that hold all slots at once: the quotas must cover them.
 
     Raises:
         CatalogueError: a GPU that no AWS machine of the catalogue has.

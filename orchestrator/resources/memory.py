@@ -20,7 +20,7 @@ ARC_TASKS = 960
 
 
 def memory_bytes(config: TrialConfig, device: str, overhead_bytes: int | None = None) -> int:
-    """Predict the peak memory of one trial: of the GPU (`cuda`), or of its process (`cpu`).
+    """Predict the peak memory of one trial in bytes: of the GPU (`cuda`), or of its process (`cpu`).
 
     Args:
         overhead_bytes: measured overhead (see `measured_overhead_bytes`); None assumes one.
@@ -31,7 +31,7 @@ def memory_bytes(config: TrialConfig, device: str, overhead_bytes: int | None = 
 
 
 def measured_overhead_bytes(records: Iterable[TrialRecord], device: str, where: str) -> int | None:
-    """Return the memory that finished trials took in addition to the prediction for their training; None without any.
+    """Return the memory that finished trials used beyond the prediction for their training; None without any.
 
     `where` is a host (`cpu`) or a GPU type (`cuda`): the median over the trials that ran there from start to end.
     """

@@ -18,7 +18,7 @@ MARKET_LABEL = "ray.io/market-type"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One living node of a cluster."""
+    """Describe one living node of a cluster."""
 
     node_id: str
     host: str
@@ -32,14 +32,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The nodes that are alive, the head first, and the versions that a driver must share."""
+    """Hold the living nodes, the head first, and the versions that a driver must match."""
 
     nodes: list[Node]
     ray_version: str
     python_version: str
 
     def summary(self) -> str:
-        """`3 nodes, 8 CPUs, 4 L40S, 2 H100`."""
+        """Format the cluster as `3 nodes, 8 CPUs, 4 L40S, 2 H100`."""
         gpus: dict[str, float] = {}
         for node in self.nodes:
             if node.num_gpus:
@@ -78,7 +78,7 @@ def require_answer(address: str, timeout_s: float = 2.0) -> None:
 
 
 def scales() -> bool:
-    """Return whether the cluster that this process has joined starts nodes by itself: an autoscaler reports to it."""
+    """Return whether the cluster that this process has joined has an autoscaler that starts nodes."""
     import ray
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, without stubs
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
@@ -90,7 +90,7 @@ def scales() -> bool:
 
 @contextmanager
 def _silent_core() -> Iterator[None]:
-    """Hide what Ray's core writes to the terminal itself, before any setting of its log level holds."""
+    """Hide what Ray's core prints to the terminal before its log level can be set."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -1,4 +1,4 @@
-"""Compute where a trial may run: from its resources and the memory of GPUs to Ray's bundles, the best first."""
+"""Compute where a trial may run: convert its resources and the memory of GPUs to Ray bundles, the best first."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ SpeedOf = Callable[[str], float]
 """FLOP/s of one trial on a GPU type."""
 SHARE_STEP = 0.05
 SHARE_MARGIN = 1.15
-"""The prediction of memory is good to 15 %."""
+"""Safety factor: predictions of memory are accurate to 15 %."""
 CONTEXT_BYTES = 600_000_000
 """Memory that CUDA takes for every process that uses a GPU, in addition to its tensors."""
 
 
 class Bundle(NamedTuple):
-    """One placement-group bundle: its resources, and the labels that its node must have."""
+    """Hold one placement-group bundle: its resources, and the labels that its node must have."""
 
     resources: dict[str, float]
     labels: dict[str, str]
 
     @property
     def gpus(self) -> float:
-        """How many GPUs, or what share of one."""
+        """Return the number of GPUs, or the share of one."""
         return self.resources.get("GPU", 0.0)
 
 
 class Candidate(NamedTuple):
-    """A bundle, and the GPU types that it may land on: none for CPU trials, and where any type will do."""
+    """Pair a bundle with the GPU types that it may use: none for CPU trials, and if any type is allowed."""
 
     gpu_types: tuple[str, ...]
     bundle: Bundle
 
 
 def bundle(resources: Resources) -> Bundle:
-    """Return the bundle of one trial. `L40S|H100` becomes "any of"; `any` asks for a GPU of whatever type."""
+    """Return the bundle of one trial. `L40S|H100` becomes "any of"; `any` requests a GPU of any type."""
     return _bundle(resources.cpus, resources.gpus, gpu_types(resources.gpu_type))
 
 
@@ -65,7 +65,7 @@ def gpu_types(text: str | None) -> list[str]:
 
 
 def parse_gpu(text: str | None) -> Resources:
-    """Read `--gpu H100`, `--gpu L40S|H100`, `--gpu any` or nothing at all (CPU only).
+    """Parse `--gpu H100`, `--gpu L40S|H100`, `--gpu any` or an empty value (CPU only).
 
     A name of the catalogue becomes Ray's label of that GPU. Any other name is taken as a label of the nodes: plans then
     know no price and no time before the first trial.
@@ -80,7 +80,7 @@ def parse_gpu(text: str | None) -> Resources:
         return Resources.parse({"gpus": 1, "gpu_type": "|".join(map(_ray_label, names))})
     except ConfigError:
         raise SweepError(
-            f"--gpu {text!r} is no GPU type", "Examples: --gpu H100, --gpu 'L40S|H100', --gpu any"
+            f"--gpu {text!r} is not a GPU type", "Examples: --gpu H100, --gpu 'L40S|H100', --gpu any"
         ) from None
 
 
@@ -104,8 +104,8 @@ def candidates(
 
     Args:
         present: GPU types of the cluster, for a trial that takes any.
-        need_bytes: predicted memory on the GPU; None if nobody predicted it.
-        is_shared: a trial that asks for one GPU gets the share of it that it needs.
+        need_bytes: predicted memory on the GPU; None if there is no prediction.
+        is_shared: a trial that requests one GPU gets only the share that it needs.
     """
     if not resources.gpus:
         return [Candidate((), bundle(resources))]
@@ -129,7 +129,7 @@ def any_of(found: list[Candidate]) -> Candidate:
 
 
 def gpus_of(resources: Resources, gpu_type: str, need_bytes: int | None, is_shared: bool) -> float:
-    """Return how many GPUs of a type a trial takes: what it asks for, or the share of one that holds its memory."""
+    """Return how many GPUs of a type a trial uses: what it requests, or the share of one that holds its memory."""
     total = memory_bytes(gpu_type)
     if not is_shared or resources.gpus != 1 or need_bytes is None or total is None:
         return resources.gpus
@@ -138,7 +138,7 @@ def gpus_of(resources: Resources, gpu_type: str, need_bytes: int | None, is_shar
 
 
 def memory_bytes(gpu_type: str) -> int | None:
-    """Return the memory of one GPU of a type; None if the catalogue does not know it."""
+    """Return the memory of one GPU of a type in bytes; None if the catalogue does not know it."""
     try:
         return catalogue.gpu(gpu_type).memory_bytes
     except CatalogueError:
@@ -164,7 +164,7 @@ def _price(gpu_type: str, prefer: Preference, speed: SpeedOf) -> float:
     if prefer == "time":
         return seconds
     price = price_per_gpu_hour(gpu_type)
-    return math.inf if price is None else seconds * price  # a type without a price is taken last
+    return math.inf if price is None else seconds * price  # a type without a price comes last
 
 
 def fits(bundle: Bundle, nodes: list[dict[str, Any]]) -> bool:
@@ -183,6 +183,6 @@ def holds(resources: Mapping[str, float], gpu_type: str | None, bundle: Bundle) 
 
 
 def describe_bundle(bundle: Bundle) -> str:
-    """Return `1 CPU, 0.5 GPU, L40S`."""
+    """Format a bundle as `1 CPU, 0.5 GPU, L40S`."""
     parts = [f"{amount:g} {name}" for name, amount in bundle.resources.items()]
     return ", ".join([*parts, *(f"{key}={value}" for key, value in bundle.labels.items())])

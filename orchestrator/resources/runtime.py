@@ -1,9 +1,9 @@
-"""How long a trial takes on a device: the work follows from its configuration, the speed from finished trials.
+"""Predict how long a trial takes on a device: its configuration determines the work, finished trials the speed.
 
     seconds = start + network calls * time per call + FLOPs / rate
 
 Small networks are bound by the calls (each launches a dozen kernels), large ones by the FLOPs, short runs by the start.
-The three constants are fitted to finished trials; until there is one, they are assumptions, marked as such. Plans,
+The three constants are fitted to finished trials; until there is one, they are assumptions and marked as such. Plans,
 budgets and placement use the same `RuntimeModel`.
 """
 
@@ -36,7 +36,7 @@ ASSUMED_GPU_START_S = {False: 10.0, True: 45.0}
 ASSUMED_CORE_FLOPS = 40e9
 """Per CPU core, for models as small as the quick start's."""
 ASSUMED_SPREAD = 2.0
-"""An assumption may be off by this factor and more, both ways."""
+"""Error factor of an assumption in both directions; it may be exceeded."""
 ENOUGH = 4
 """Trials from which all constants are fitted; fewer give a rate alone."""
 RECENT = 50
@@ -44,7 +44,7 @@ RECENT = 50
 
 
 class Work(NamedTuple):
-    """What a trial does, training and evaluation together."""
+    """Count what a trial does, training and evaluation together."""
 
     calls: float
     """Forward passes of a network layer; one backward pass counts as two."""
@@ -53,19 +53,19 @@ class Work(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """FLOPs of training and evaluation."""
+        """Return the FLOPs of training and evaluation."""
         return self.train_flops + self.evaluation_flops
 
 
 class Observation(NamedTuple):
-    """How long a finished trial took."""
+    """Record how long a finished trial took."""
 
     work: Work
     seconds: float
 
 
 class TrialCost(NamedTuple):
-    """Predicted cost of what is left of a trial."""
+    """Hold the predicted cost of the remaining part of a trial."""
 
     hours: float
     gpu_hours: float
@@ -74,7 +74,7 @@ class TrialCost(NamedTuple):
 
 
 class RuntimeFit(Settings):
-    """Seconds for a start, a call and a FLOP on one device, and where these constants come from."""
+    """Hold the seconds for a start, a call and a FLOP on one device, and the basis of these constants."""
 
     start_s: float = 0.0
     call_s: float = 0.0
@@ -90,7 +90,7 @@ class RuntimeFit(Settings):
 
 
 class _FinishedRun(NamedTuple):
-    """A trial that one attempt ran from its first step to its end, and where."""
+    """Describe a trial that a single attempt ran from its first step to its end."""
 
     started_s: float
     seconds: float
@@ -102,7 +102,7 @@ class _FinishedRun(NamedTuple):
 
 
 class RuntimeModel:
-    """Predicts how long trials take, from the finished trials that it has seen.
+    """Predict how long trials take, from the finished trials seen so far.
 
     Args:
         host: the machine for whose CPU is predicted; None takes CPU trials of every host.
@@ -116,7 +116,7 @@ class RuntimeModel:
             self.learn(record)
 
     def learn(self, record: TrialRecord) -> None:
-        """Take in a trial. Only one that a single attempt ran from start to end shows how long a trial takes."""
+        """Add a trial to the model. Only one that a single attempt ran from start to end is used."""
         run = _finished_run(record)
         if run is None or (run.device == CPU and self._host not in (None, run.host)):
             return
@@ -124,7 +124,7 @@ class RuntimeModel:
         self._fits.clear()
 
     def fit_for(self, config: TrialConfig, device: str, *, gpus: float, cpus: float) -> RuntimeFit | None:
-        """Return the constants for trials like this one on `CPU` or a GPU type: measured, else assumed.
+        """Return the constants for similar trials on `CPU` or a GPU type: measured, else assumed.
 
         None for a GPU that the catalogue does not know and on which nothing has run.
         """
@@ -137,7 +137,7 @@ class RuntimeModel:
         return self._fits[key]
 
     def need(self, config: TrialConfig, device: str, *, gpus: float, cpus: float, step: int = 0) -> TrialCost:
-        """Predict what a trial will still take from a step on."""
+        """Predict the remaining cost of a trial from a step on."""
         seconds = self._fit(config, device, gpus, cpus).seconds(work_of(config))
         hours = seconds * max(0.0, 1 - step / config.train.max_steps) / 3600
         price = price_per_gpu_hour(device) if gpus else 0.0
@@ -153,7 +153,7 @@ class RuntimeModel:
         return found or RuntimeFit(flop_s=1 / peak_speed(device), basis="assumed", spread=1.0)
 
     def _observations(self, config: TrialConfig, device: str, share: float, threads: int) -> list[Observation]:
-        """Select finished trials that tell about this one: on an equal share of the device, else on another share.
+        """Select finished trials that are comparable: on an equal share of the device, else on another share.
 
         Of these only trials of the same width and mixer that were compiled alike count, where there are enough.
         """
@@ -163,7 +163,7 @@ class RuntimeModel:
         runs = [run for run in runs if run.share == share] or runs
         close = [run for run in runs if _shape(run.config) == _shape(config)]
         chosen = sorted(close if len(close) >= ENOUGH else runs, key=lambda run: run.started_s)[-RECENT:]
-        # Trials that share a GPU are taken to wait for each other: on a smaller share one is slower in proportion.
+        # Trials that share a GPU are assumed to wait for each other: on a smaller share one is slower in proportion.
         return [
             Observation(work_of(run.config), run.seconds * max(1.0, min(1.0, run.share) / min(1.0, share)))
             for run in chosen
@@ -193,7 +193,7 @@ def _finished_run(record: TrialRecord) -> _FinishedRun | None:
 
 
 def _shape(config: TrialConfig) -> tuple[int, str, bool]:
-    """Return the settings that the speed of a FLOP depends on most."""
+    """Return the settings that the time per FLOP depends on most."""
     return config.model.hidden_size, config.model.mixer, config.runtime.compile
 
 
@@ -280,13 +280,13 @@ def _spread(observations: Sequence[Observation]) -> float:
 
 
 def assumed_cpu(cpus: float) -> RuntimeFit:
-    """Assume the speed of a machine where nothing has run."""
+    """Assume the speed of a machine on which no trial has finished."""
     basis = "assumed, no trial has run on this machine yet"
     return RuntimeFit(flop_s=1 / (ASSUMED_CORE_FLOPS * max(1.0, cpus)), basis=basis, spread=ASSUMED_SPREAD)
 
 
 def assumed_gpu(name: str, share: float, compiled: bool) -> RuntimeFit | None:
-    """Assume the speed of a GPU type on which nothing has run; None if the catalogue does not know it.
+    """Assume the speed of a GPU type on which no trial has finished; None if the catalogue does not know it.
 
     Trials that share a GPU take turns: k of them are k times slower at worst, and together as fast as one.
     """

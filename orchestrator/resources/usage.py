@@ -1,4 +1,4 @@
-"""GPU-hours, cost, energy and duration of trials, computed from their records.
+"""Compute GPU-hours, cost, energy and duration of trials from their records.
 
 Every figure of this kind comes from here: budgets, plans, leaderboards, MLflow and the watchdog share one account.
 
@@ -23,27 +23,27 @@ from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_pe
 from trm_data.settings import Settings
 
 SILENT_S = 900.0
-"""A running attempt that has written nothing for this long has died: evaluations between two rows are shorter."""
+"""A running attempt without a row for this many seconds has died: evaluations between two rows are shorter."""
 UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
 """The limits of a `Budget` and their units."""
 
 
 class Budget(Settings):
-    """Limits of a sweep; None is no limit."""
+    """Set limits for a sweep; None means no limit."""
 
     trials: int | None = Field(None, ge=1)
     """Trials that were started."""
     gpu_hours: float | None = Field(None, gt=0)
     """Shares of a GPU count as such: two trials on one GPU for an hour are one GPU-hour."""
     usd: float | None = Field(None, gt=0)
-    """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes come on top."""
+    """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes are not included."""
     wall_hours: float | None = Field(None, gt=0)
     """From the start of the first trial."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a sweep has used up to a moment, running trials included."""
+    """Hold what a sweep has used up to a moment, running trials included."""
 
     trials: int
     gpu_hours: float
@@ -55,7 +55,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one trial has used over all its attempts, lost ones included."""
+    """Hold what one trial has used over all its attempts, lost ones included."""
 
     gpu_hours: float
     usd: float | None
@@ -67,7 +67,7 @@ class Cost:
 
 
 class AttemptUsage(NamedTuple):
-    """What one attempt has used."""
+    """Hold what one attempt has used."""
 
     duration_s: float
     gpu_hours: float
@@ -138,7 +138,8 @@ def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
 
 
 def measured_kwh(record: TrialRecord) -> float | None:
-    """Return the energy that the GPUs of a trial counted over all its attempts; None unless each has measured it.
+    """Return the measured GPU energy of a trial over all its attempts in kWh; None unless every attempt has measured
+    it.
 
     This is a lower bound: what a lost attempt did after its last checkpoint is not in its record.
     """
@@ -183,7 +184,7 @@ def _rows_of(record: TrialRecord, begin_s: float, successor_s: float | None) -> 
 
 
 def _duration_s(attempt: Attempt, rows: Sequence[Row], successor_s: float | None, until_s: float | None) -> float:
-    """Return how long an attempt lasted. `until_s`: the present, where the trial runs."""
+    """Return how long an attempt lasted, in seconds. `until_s`: the current time for a running trial."""
     begin_s = attempt.start.started_s
     if attempt.end is not None and attempt.end.elapsed_s is not None:
         return max(0.0, attempt.end.elapsed_s)  # by a monotonic clock: no step of the wall clock changes it
@@ -235,7 +236,7 @@ def _gpu_count(start: AttemptStart) -> float:
 
 
 def _gpu_of(start: AttemptStart) -> str | None:
-    """Return the node's label, or the driver's name where the catalogue knows only that."""
+    """Return the node's label, or the driver's name if the catalogue knows only that."""
     names = [name for name in (start.gpu_type, start.gpu_name) if name]
     return next((name for name in names if _power_kw(name) is not None), names[0] if names else None)
 

@@ -27,7 +27,8 @@ Method = Literal["Welch", "paired by seed", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The same change in the TRM paper, on Sudoku-Extreme: one run of each configuration, no error known."""
+    """Hold the TRM paper's result of the same change on Sudoku-Extreme: one run per configuration, without an error
+    estimate."""
 
     system: str
     difference: float
@@ -36,7 +37,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One configuration compared with the control."""
+    """Hold the comparison of one configuration with the control."""
 
     name: str
     changes: dict[str, tuple[Any, Any]]
@@ -69,12 +70,12 @@ class Effect:
 
     @property
     def is_separated(self) -> bool:
-        """Whether the difference is significant after the correction."""
+        """Return whether the difference is significant after the correction."""
         return self.p_adjusted is not None and self.p_adjusted < SIGNIFICANT
 
     @property
     def verdict(self) -> str:
-        """The finding in one or two sentences: what was compared, with which test, and what it could detect."""
+        """Return the result in one or two sentences: what was compared, with which test, and what it could detect."""
         if self.p_adjusted is None or self.level is None:
             return "No verdict about the configuration: one of the two has a single run."
         test = "Welch's test over seeds" if self.method == "Welch" else "the paired t test over seeds"
@@ -99,7 +100,7 @@ class Effect:
 
 
 class Ablation(NamedTuple):
-    """The control and every other configuration of its table, largest loss first."""
+    """Hold the control and every other configuration of its table, largest loss first."""
 
     table: Table
     control: Entry
@@ -112,7 +113,7 @@ def compare_with_control(
     """Compare every confirmed configuration with the control that shares its test set.
 
     Raises:
-        UserError: the control has no confirmed result, stands in several tables, or is alone in its own.
+        UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
     tables = [table for table in build_leaderboard(None, records, []) if table.metric == metric]
     names = {entry.system for table in tables for entry in table.entries}
@@ -131,7 +132,7 @@ def compare_with_control(
 
 
 def _effect(entry: Entry, control: Entry, baselines: Sequence[Baseline]) -> tuple[Effect, SeedTest | None]:
-    """Return the effect without anything that depends on the other comparisons, and its test."""
+    """Return the effect and its test, without the fields that depend on the other comparisons."""
     own, base = _own(entry), _own(control)
     test = None
     if min(len(own.scores), len(base.scores)) > 1:
@@ -158,7 +159,7 @@ def _least_deviation(entry: Entry) -> float:
 
 
 def _corrected(effects: list[tuple[Effect, SeedTest | None]]) -> list[Effect]:
-    """Add adjusted p values, and everything that follows from the level of each comparison in Holm's procedure."""
+    """Add adjusted p values, and all fields that depend on the level of each comparison in Holm's procedure."""
     p_values = [effect.p_value for effect, _ in effects if effect.p_value is not None]
     corrections = zip(stats.holm_levels(p_values, SIGNIFICANT), stats.holm(p_values), strict=True)
     return [
@@ -213,7 +214,7 @@ _FOLLOWING = {"model.positions"}
 
 
 def published_delta(changes: dict[str, tuple[Any, Any]], baselines: Sequence[Baseline]) -> Published | None:
-    """Return the TRM paper's figure for exactly these changes; None if it has none."""
+    """Return the TRM paper's result for exactly these changes; None if it has none."""
     made = {path: after for path, (_, after) in changes.items() if path not in _FOLLOWING}
     if any(before not in _PAPER_BEFORE.get(path, (before,)) for path, (before, _) in changes.items()):
         return None
@@ -226,7 +227,7 @@ def published_delta(changes: dict[str, tuple[Any, Any]], baselines: Sequence[Bas
 
 
 def show_p(p_value: float) -> str:
-    """Write a p value as `0.032` or `< 0.001`."""
+    """Format a p value as `0.032` or `< 0.001`."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 

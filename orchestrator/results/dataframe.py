@@ -96,7 +96,7 @@ def summary(frame: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame
 
 
 def as_text(frame: pd.DataFrame, kind: str) -> str:
-    """Write CSV or JSON with every row and column, or LaTeX (booktabs) with the summary."""
+    """Format as CSV or JSON with all rows and columns, or as LaTeX (booktabs) with the summary."""
     if kind == "csv":
         text = frame.select_dtypes(exclude="number").map(csv_cell)
         return str(frame.assign(**text).to_csv(index=False))

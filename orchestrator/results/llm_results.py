@@ -8,15 +8,19 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import re
-from typing import Any
+from contextlib import suppress
 
 from pydantic import field_validator
 
+from orchestrator.records.schema import Timestamp
+from orchestrator.records.stored import DamagedRecordError, read_settings
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from trm_data.settings import Settings, digest
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "llm"
 PROMPT_VERSION = 1
@@ -24,7 +28,7 @@ PROMPT_VERSION = 1
 
 
 class Plan(Settings):
-    """What identifies a measurement: with another value, answers belong to another measurement."""
+    """Identify a measurement: with any other value, answers belong to another measurement."""
 
     benchmark: str
     fingerprint: str
@@ -45,13 +49,13 @@ class Plan(Settings):
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Return the name of its folder."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-") or "model"
         return f"{slug[:40]}-{digest(self.plain(), 10)}"
 
 
 class Measured(Settings):
-    """A language model on the first puzzles of a dataset's split."""
+    """Hold the result of a language model on the first puzzles of a dataset's split."""
 
     name: str
     plan: Plan
@@ -77,7 +81,7 @@ class Measured(Settings):
     """First attempts cut off at the token limit."""
     unreadable: int
     """First attempts that end by themselves and hold no whole grid."""
-    ended_s: float
+    ended_s: Timestamp
 
 
 def measurement_folder(storage: Storage, plan: Plan) -> Storage:
@@ -86,15 +90,26 @@ def measurement_folder(storage: Storage, plan: Plan) -> Storage:
 
 
 def store(folder: Storage, measured: Measured) -> None:
-    """Write `result.json`, unless one with more puzzles exists."""
-    if folder.exists("result.json"):
-        before: dict[str, Any] = json.loads(folder.read("result.json"))
-        if before["puzzles"] > measured.puzzles:
+    """Write `result.json`, unless one with more puzzles exists; one that is damaged is replaced."""
+    with suppress(KeyError, DamagedRecordError):
+        if _measured(folder, "result.json").puzzles > measured.puzzles:
             return
     folder.write("result.json", to_json_bytes(measured.plain()))
 
 
 def read_measurements(storage: Storage) -> list[Measured]:
-    """Read every measurement that has a result."""
-    keys = [key for key in storage.list(FOLDER) if key.count("/") == 2 and key.endswith("/result.json")]
-    return [Measured.parse(json.loads(storage.read(key)), where=key) for key in keys]
+    """Read every measurement that has a result; files that cannot be read are skipped and named in the log."""
+    found = []
+    for key in storage.list(FOLDER):
+        if key.count("/") == 2 and key.endswith("/result.json"):
+            try:
+                found.append(_measured(storage, key))
+            except KeyError:
+                continue  # it has just been deleted
+            except DamagedRecordError as error:
+                logger.warning("skipped %s: %s", error.file, error.reason)
+    return found
+
+
+def _measured(folder: Storage, key: str) -> Measured:
+    return read_settings(folder, key, Measured)

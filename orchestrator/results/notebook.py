@@ -1,4 +1,4 @@
-"""Leaderboards and ablations as objects that a notebook displays and that can be saved.
+"""Wrap leaderboards and ablations as objects that a notebook displays and that can be saved.
 
 from orchestrator import ablate, leaderboard
 leaderboard("runs", "sudoku-6x6")
@@ -35,7 +35,7 @@ _WIDTH = 900
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Tables of comparable results."""
+    """Hold tables of comparable results."""
 
     tables: tuple[Table, ...]
 
@@ -58,13 +58,13 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class AblationResult:
-    """The effects of changes against a control, with their forest plot."""
+    """Hold the effects of changes against a control, with their forest plot."""
 
     ablation: Ablation
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """One per configuration, largest loss first."""
+        """Return one effect per configuration, largest loss first."""
         return self.ablation.effects
 
     def __str__(self) -> str:
@@ -125,7 +125,7 @@ def ablate(
 
     Raises:
         SweepError: no such sweep.
-        UserError: the control has no confirmed result, stands in several tables, or is alone in its own.
+        UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
     store = _opened(storage)
     load_definition(store, sweep)

@@ -21,7 +21,7 @@ _MOST_SEEDS = 10_000
 
 
 class WelchPower:
-    """The power of Welch's two-sided test for normal groups with given standard deviations and sizes.
+    """Compute the power of Welch's two-sided test for normal groups with given standard deviations and sizes.
 
     The test depends on the data through the two sample variances, which are independent of the means and follow scaled
     chi-squared distributions. The power is therefore a normal probability averaged over a grid of their quantiles.
@@ -58,7 +58,7 @@ def _sample_variances(deviation: float, count: int, resolution: float) -> NDArra
 
 
 class PairedPower:
-    """The power of the two-sided paired t test for `count` normal differences with this standard deviation."""
+    """Compute the power of the two-sided paired t test for `count` normal differences with this standard deviation."""
 
     def __init__(self, deviation: float, count: int, level: float) -> None:
         self._error = deviation / math.sqrt(count)

@@ -17,7 +17,7 @@ raises false alarms: 6 seeds and 0.5 gave 6.4 % instead of 5 in 40,000 simulated
 
 
 class SeedTest:
-    """Welch's test, or the paired t test where both ran the same seeds and these visibly move together.
+    """Compare two configurations with Welch's test, or the paired t test if both ran the same seeds and are correlated.
 
     Args:
         first: score by seed; at least two.
@@ -38,7 +38,7 @@ class SeedTest:
         return stats.welch(*self._scores, resolution=self._resolution, confidence=1 - level)
 
     def detectable(self, level: float) -> float:
-        """Return the true difference that these numbers of seeds detect with 80 % power, for the spreads seen."""
+        """Return the true difference that these numbers of seeds detect with 80 % power, for the observed spreads."""
         return self._power(len(self._scores[0]), len(self._scores[1]), level).detectable()
 
     def seeds_needed(self, difference: float, level: float) -> int | None:

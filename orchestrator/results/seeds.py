@@ -96,7 +96,7 @@ def unseen_rate(count: int, confidence: float = CONFIDENCE) -> float:
 
 
 def seed_warning(scores: Sequence[float]) -> str | None:
-    """Return why the interval over these seeds may be too narrow; None for steady seeds.
+    """Return why the interval over these seeds may be too narrow, or None for consistent seeds.
 
     A mixture of runs that train and runs that collapse has no interval that holds for a few seeds, so seeds that differ
     widely are named. That steady seeds may hide such a mixture is said of the whole table: see `unseen_rate`.
@@ -108,7 +108,7 @@ def seed_warning(scores: Sequence[float]) -> str | None:
 
 
 def coverage_note(counts: Sequence[int]) -> str:
-    """Return what intervals over so few seeds assume, for the note below a table; empty without such intervals."""
+    """Return what intervals over so few seeds assume, as a note below a table; empty without such intervals."""
     fewest = min((count for count in counts if count > 1), default=0)
     if not fewest:
         return ""

@@ -24,14 +24,14 @@ MIN_DISTINCT = 5
 
 
 class Interval(NamedTuple):
-    """A two-sided interval."""
+    """Hold a two-sided interval."""
 
     low: float
     high: float
 
 
 class Comparison(NamedTuple):
-    """A difference with its interval and two-sided p value."""
+    """Hold a difference with its interval and two-sided p value."""
 
     difference: float
     interval: Interval
@@ -59,7 +59,7 @@ def proportion_error(proportion: float, items: int) -> float:
 
 
 def least_deviation(shares: Sequence[float], items: int) -> float:
-    """Return the smallest standard deviation over seeds that scores on `items` puzzles may claim.
+    """Return the smallest standard deviation over seeds that scores on `items` puzzles can show.
 
     It is one puzzle where the scores differ. Seeds with equal scores agree by chance and do not show their spread; for
     them it is the binomial error of one run.
@@ -182,7 +182,7 @@ def rank_ranges(
     simultaneous: bool = False,
     confidence: float = CONFIDENCE,
 ) -> list[tuple[int, int]]:
-    """Return, for each score, the ranks (1 = highest) that its data leave possible.
+    """Return, for each score, the ranks (1 = highest) that its data allow.
 
     These are the confidence sets of Mogstad, Romano, Shaikh and Wilhelm (2024) with Bonferroni's correction: a row's
     best possible rank is one more than the number of rows that are significantly above it.

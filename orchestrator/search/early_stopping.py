@@ -1,8 +1,8 @@
 """Decide which trials are stopped early: pure functions over learning curves, one per rule.
 
-Exact accuracy stays near zero for a third of a run and then jumps, so nothing is stopped before the grace period. Where
-fewer than half of the trials solve anything, cell accuracy with raw weights is judged instead: it improves earlier, and
-averaged weights lag at the start. `benchmarks/stopping.py` measures what each rule saves and loses on real curves.
+Exact accuracy stays near zero for a third of a run and then jumps, so nothing is stopped before the grace period. If
+fewer than half of the trials solve anything, cell accuracy with raw weights is compared instead: it improves earlier,
+and averaged weights lag at the start. `benchmarks/stopping.py` measures what each rule saves and loses on real curves.
 
 halving: of the trials seen at a rung, the better share `keep` continues; the rungs lie at grace, grace / keep,
 grace / keep^2. A trial counts as better only if it is better by more than the sampling noise of a few hundred puzzles:
@@ -22,7 +22,7 @@ from orchestrator.sweep.definition import Stopping
 
 
 class Rung(NamedTuple):
-    """The result of one evaluation."""
+    """Hold the result of one evaluation."""
 
     step: int
     exact_accuracy: float
@@ -32,7 +32,7 @@ class Rung(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether to stop a trial, and why."""
+    """Hold whether to stop a trial, and why."""
 
     stop: bool
     reason: str = ""
@@ -52,7 +52,7 @@ IMPROVEMENT = 0.002
 
 
 def decide(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Curve]) -> Decision:
-    """Judge a trial at its newest rung.
+    """Decide about a trial at its newest rung.
 
     Args:
         trial: the trial's rungs so far, oldest first.

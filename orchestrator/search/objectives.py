@@ -1,4 +1,4 @@
-"""Objectives of a search: a metric to maximise and, where there are several, costs to minimise."""
+"""Define the objectives of a search: a metric to maximise and, if there are several, costs to minimise."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ def _merit(record: TrialRecord, sweep: Sweep) -> tuple[float, float, float, str]
 
 
 def pareto_front(finished: Sequence[TrialRecord], sweep: Sweep) -> list[TrialRecord]:
-    """Return the trials that no other one equals or beats in everything and beats in something."""
+    """Return the trials that no other trial equals or beats in every objective and beats in at least one."""
     losses = [[-metric, *costs] for metric, *costs in (values(record, sweep) for record in finished)]
     return [finished[index] for index in pareto.pareto_front(losses)]

@@ -48,7 +48,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def create_study(sweep: Sweep, sampler: BaseSampler | None = None, storage: BaseStorage | None = None) -> optuna.Study:
-    """Create an empty study with the sweep's objectives; named after it where it is stored."""
+    """Create an empty study with the sweep's objectives, named after the sweep if it is stored."""
     with quiet_optuna():
         study = optuna.create_study(
             directions=directions(sweep),

@@ -22,7 +22,7 @@ from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials,
 
 @dataclass
 class TrialState:
-    """One trial as the driver knows it."""
+    """Hold one trial as the driver knows it."""
 
     trial: PlannedTrial
     status: Status = Status.PENDING
@@ -33,7 +33,7 @@ class TrialState:
 
 
 class Planner:
-    """The state of a sweep, rebuilt from records. Decides what starts next and what stops early."""
+    """Hold the state of a sweep, rebuilt from records. Decide what starts next and what stops early."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Planner:
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
         self._found_nothing = False
-        """Whether the sampler has looked for another configuration and found none."""
+        """Whether the sampler has found no further configuration."""
         self._fingerprint = fingerprint
         self._ended: list[TrialRecord] = []
         """Ended trials of the explore stage, among which the best are chosen."""
@@ -87,14 +87,14 @@ class Planner:
 
     @property
     def is_done(self) -> bool:
-        """Return whether nothing is left to start or to wait for."""
+        """Return whether no trial is left to start or to wait for."""
         return not (self._queue or self._running or self.wants_suggestion)
 
     @property
     def wants_suggestion(self) -> bool:
         """Return whether the next trial is one that the sampler has yet to choose.
 
-        A search chooses as late as it can, when nothing else waits, so that a choice knows every result.
+        A search chooses as late as possible, when nothing else waits, so that every result is available.
         """
         return not self._queue and self._wants_more()
 
@@ -107,7 +107,7 @@ class Planner:
         return self._sampler.suggest()
 
     def add_suggestion(self, trial: PlannedTrial | None) -> None:
-        """Queue what `suggest` has returned."""
+        """Queue the trial that `suggest` returned."""
         if trial is None:
             self._found_nothing = True
         else:
@@ -127,15 +127,15 @@ class Planner:
         return trial
 
     def set_waiting(self, trial_id: str) -> None:
-        """Note that a trial from `next` waits for resources, or again for them."""
+        """Record that a trial from `next` waits for resources."""
         self.trials[trial_id].status = Status.PENDING
 
     def set_running(self, trial_id: str) -> None:
-        """Note that a trial from `next` has its resources."""
+        """Record that a trial from `next` has its resources."""
         self.trials[trial_id].status = Status.RUNNING
 
     def set_step(self, trial_id: str, step: int) -> None:
-        """Note how far a running trial is."""
+        """Record the step that a running trial has reached."""
         self.trials[trial_id].step = step
 
     def _queue_confirm(self) -> None:
@@ -168,7 +168,7 @@ class Planner:
         return objectives.best(self._ended, self.sweep, count)
 
     def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
-        """Take in an evaluation and decide whether the trial is stopped. Only explored trials ever are."""
+        """Process an evaluation and decide whether the trial is stopped. Only explored trials are ever stopped."""
         state = self.trials[trial_id]
         state.step, state.value = rung.step, value
         state.rungs = [r for r in state.rungs if r.step < rung.step] + [rung]
@@ -182,7 +182,7 @@ class Planner:
         return decide(self.sweep.stopping, state.trial.config.train.max_steps, state.rungs, others)
 
     def ended(self, record: TrialRecord) -> None:
-        """Take in the record of a trial that has ended or was interrupted."""
+        """Process the record of a trial that has ended or was interrupted."""
         state = self.trials[record.trial_id]
         state.status, state.step = record.status, record.step
         self._running.discard(record.trial_id)
@@ -195,7 +195,7 @@ class Planner:
 
 
 def rung_of(step: int, metrics: Mapping[str, float]) -> Rung:
-    """Return what early stopping looks at in the metrics of one evaluation."""
+    """Return the metrics of one evaluation that early stopping uses."""
     cell, items = metrics.get("raw_cell_accuracy", 0.0), metrics.get("items", 0)
     return Rung(step, metrics["exact_accuracy"], cell, int(items))
 

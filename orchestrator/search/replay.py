@@ -1,4 +1,4 @@
-"""Replay a stopping rule on complete recorded curves: the time it would have saved and the score it would have lost.
+"""Replay a stopping rule on complete recorded curves, and return the time that it saves and the score that it loses.
 
     curves = list(recorded(read_trials(storage, "demo")))
     replay(curves, Stopping(rule="halving", grace=0.4), slots=2).regret
@@ -23,7 +23,7 @@ from orchestrator.sweep.definition import Stopping
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The curve of a trial that ran to its end."""
+    """Hold the curve of a trial that ran to its end."""
 
     name: str
     max_steps: int
@@ -35,7 +35,7 @@ class Curve:
 
 
 class Replay(NamedTuple):
-    """The outcome of one rule on one order of trials."""
+    """Hold the outcome of one rule on one order of trials."""
 
     regret: float
     """Final score of the best trial minus that of the best one that was not stopped."""
@@ -66,7 +66,7 @@ def dump_curves(curves: Iterable[Curve]) -> str:
 
 
 def parse_curves(text: str) -> list[Curve]:
-    """Read what `dump_curves` wrote."""
+    """Parse the output of `dump_curves`."""
     found = []
     for line in text.splitlines():
         values = json.loads(line)

@@ -28,12 +28,12 @@ from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
 DRAWS = 50
 """Suggestions of known or forbidden cells that are discarded before an unknown cell is drawn at random."""
 FEWEST_SOURCES = 10
-"""CMA-ES takes its first mean from the best tenth of what it is given, which must hold one."""
+"""CMA-ES takes its first mean from the best tenth of the earlier trials, which must contain at least one."""
 NO_WARM_START = WarmStart()
 
 
 class Sampler:
-    """Suggests configurations that have not been tried, and learns from those that have ended."""
+    """Suggest configurations that have not been tried, and learn from trials that have ended."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Sampler:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every cell has been tried. A space with ranges or rare cells may turn out so only in `suggest`."""
+        """Return whether every cell has been tried. Ranges and rare cells show it only in `suggest`."""
         return self._max_cells is not None and len(self._tried) >= self._max_cells
 
     def suggest(self) -> PlannedTrial | None:
@@ -105,7 +105,7 @@ class Sampler:
         return trial
 
     def adopt(self, trial: PlannedTrial) -> None:
-        """Take over a trial that an earlier driver suggested and that is resumed now."""
+        """Take over a trial that an earlier driver suggested and that is now resumed."""
         self._study.enqueue_trial(self._space.cell_of(trial.config))
         suggested = self._study.ask()
         _suggest_cell(suggested, self._sweep)
@@ -147,7 +147,7 @@ def _scalars(domain: Choice) -> tuple[bool | int | float | str | None, ...]:
 
 def _optuna_sampler(sweep: Sweep, results: Sequence[FrozenTrial]) -> BaseSampler:
     seed = sweep.sampler_seed
-    # A third of a small search is drawn at random; Optuna's default of 10 would leave nothing to the model.
+    # A third of a small search is drawn at random; with Optuna's default of 10 the model would choose none.
     startup = max(4, min(10, (sweep.trials or 10) // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # the interfaces may change, and Optuna is pinned

@@ -1,8 +1,7 @@
 """Start a search from earlier sweeps and published results.
 
-A trial of an earlier sweep that this search could run itself, with the same id, counts as a result. Any other trial
-(other seeds, other puzzles, another number of steps) has a score on another scale: only the best cells of those are
-taken, to be tried first.
+A trial of an earlier sweep with the same id as a trial of this search counts as a result. Any other trial (other seeds,
+puzzles or number of steps) has a score on another scale: only the best cells of those are used, and tried first.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from orchestrator.sweep.trials import Fingerprint, search_trial
 from trm_model.recipes import CATALOGUE
 
 PUBLISHED = "published"
-"""Instead of a sweep's name: the T x n grid of the TRM paper (Table 3, one run per cell, Sudoku-Extreme)."""
+"""Name used instead of a sweep's: the T x n grid of the TRM paper (Table 3, one run per cell, Sudoku-Extreme)."""
 SHARE = 4
 """At most one in this many trials of a search goes to cells that were best elsewhere."""
 CYCLES, LATENT_STEPS = "model.cycles", "model.latent_steps"
@@ -29,7 +28,7 @@ CYCLES, LATENT_STEPS = "model.cycles", "model.latent_steps"
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """Results and cells that a search starts from."""
+    """Hold the results and cells that a search starts from."""
 
     known: tuple[TrialRecord, ...] = ()
     """Ended trials that this search could run itself."""
@@ -93,7 +92,8 @@ def _best_cells(records: Sequence[TrialRecord], sweep: Sweep) -> list[Cell]:
 
 
 def _fitted(sweep: Sweep, wanted: Cell) -> Iterator[Cell]:
-    """Yield the cell with these values, on the other axes the base's or the middle; none where one lies outside."""
+    """Yield the cell with these values; other axes take the base's value or the middle. Yield none if a value lies
+    outside."""
     space, full = sweep.search_space, Cell()
     of_bases = space.cell_of(sweep.base)
     for path, domain in sweep.space.items():

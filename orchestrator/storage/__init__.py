@@ -1,10 +1,11 @@
-"""Where records and checkpoints live: a local folder or a prefix of an S3 bucket, behind one small interface.
+"""Store records and checkpoints in a local folder or below a prefix of an S3 bucket, behind one small interface.
 
     storage = open_storage("runs")                       # or s3://bucket/prefix?region=eu-west-1&endpoint_override=http://..
     storage.write("sweeps/depth/sweep.json", data)
 
-Invariant: a key holds a whole value or does not exist. Locally a value is written aside and renamed (or linked, for an
-exclusive creation); on S3 it is one PUT. A storage is a plain value: it pickles, and another process can go on with it.
+Invariant: a key holds a whole value or does not exist. A local value is written to a temporary file and renamed (or
+linked, for an exclusive creation); on S3 it is one PUT. A storage is a plain value: it can be pickled and used in
+another process.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _S3_OPTIONS = ("endpoint_override", "region")
 
 
 def open_storage(url: str, *, attempts: int = 4, patience_s: float = PATIENCE_S) -> Storage:
-    """A storage by its address: a local path, or `s3://bucket/prefix` with `endpoint_override` and `region` as options.
+    """Open a storage by its address: a local path, or `s3://bucket/prefix` with `endpoint_override` and `region` as
+    options.
 
     Nothing is created or contacted yet. Credentials, region and endpoint come from where AWS tools look for them.
 

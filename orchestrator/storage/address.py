@@ -15,7 +15,7 @@ def shown_address(url: str) -> str:
     """Return an address as it may be printed, logged and recorded.
 
     The user and the password are left out, and so are the values of query parameters that look like credentials.
-    An address whose host cannot be told from its password, as with an unescaped `?` in it, is cut after the scheme.
+    An address whose password contains an unescaped `?` hides where the host begins, and is cut after the scheme.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

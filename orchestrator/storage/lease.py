@@ -1,12 +1,11 @@
-"""An exclusive claim that a heartbeat renews: one driver per sweep, one writer per tracker.
+"""Hold an exclusive lease that a heartbeat renews: one driver per sweep, one writer per tracker.
 
-Whether the holder of a claim is alive is judged without its clock. On the same machine its process says so, by PID and
-start time. Elsewhere the version of the claim is watched: a holder that lives changes it every few seconds.
+Whether the holder is alive is decided without its clock. On the same machine the holder's process is checked by PID and
+start time. On another machine the version of the lease file is watched: a living holder changes it every few seconds.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -17,18 +16,19 @@ from typing import Any
 from orchestrator.errors import SweepError
 from orchestrator.storage.base import Storage, to_json_bytes
 from trm_data.errors import UserError
-from trm_data.files import ProcessIdentity, this_process
+from trm_data.files import ProcessIdentity, load_json, this_process
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 LEASE_S = 30.0
-"""Survives five missed beats on slow storage; a claim that stays unchanged for so long may be taken over."""
+"""Seconds after which an unchanged lease may be taken over: five missed heartbeats on slow storage are tolerated."""
 LOCK = "lock.json"
 
 
 class Lease:
-    """`with Lease(storage, sweep):` owns the sweep. Entering waits up to `LEASE_S` for a holder on another machine.
+    """Own a sweep: `with Lease(storage, sweep):`. Entering waits up to `LEASE_S` seconds for a holder on another
+    machine.
 
     Raises:
         SweepError: another holder that is alive owns it.
@@ -41,7 +41,7 @@ class Lease:
         """Set when another process took the claim over, as it may when this machine was suspended for too long."""
         self._folder = folder
         self._beating = folder.patient(0.0)
-        """A beat that fails is followed by the next one; repeating it would only make that one late."""
+        """A failed heartbeat is not repeated, because that would delay the next one."""
         self._name = name
         identity = this_process()
         self._owner = {
@@ -67,7 +67,7 @@ class Lease:
         return self
 
     def _take_over(self) -> str:
-        """Replace a dead holder's claim: of several that try, the version lets one through."""
+        """Replace the lease of a dead holder. The version check lets only one of several candidates succeed."""
         try:
             data, version = self._folder.read_tagged(LOCK)
             holder = _parse(data)
@@ -85,7 +85,7 @@ class Lease:
         return taken
 
     def _changes(self, version: str) -> bool:
-        """Watch a claim for the length of a lease, by this machine's monotonic clock. Raises KeyError if it goes."""
+        """Watch a lease for `LEASE_S` seconds of this machine's monotonic clock. Raises KeyError if it is deleted."""
         deadline = time.monotonic() + LEASE_S
         while time.monotonic() < deadline:
             time.sleep(min(HEARTBEAT_S / 5, LEASE_S / 5))
@@ -101,7 +101,7 @@ class Lease:
 
     @property
     def unrenewed_s(self) -> float:
-        """Seconds since the claim was last renewed, those of a suspended machine included."""
+        """Return the seconds since the lease was last renewed, those of a suspended machine included."""
         return _uptime_s() - self._renewed_s
 
     def _claim(self) -> bytes:
@@ -122,7 +122,7 @@ class Lease:
             self._version, self._renewed_s = version, _uptime_s()
 
     def _ours(self) -> str | None:
-        """Return the version of the claim if it is still this process's own: a beat may arrive without its answer."""
+        """Return the version of the lease if this process still holds it: a renewal may succeed without an answer."""
         try:
             data, version = self._beating.read_tagged(LOCK)
         except KeyError:
@@ -133,27 +133,27 @@ class Lease:
 
 
 def _uptime_s() -> float:
-    """Monotonic seconds that go on while the machine is suspended, where the system counts them."""
+    """Return monotonic seconds that include time in which the machine was suspended, if the system counts it."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
 
 def _parse(data: bytes) -> dict[str, Any]:
-    """The content of a claim; empty for one that cannot be read, whose holder is then judged by its heartbeat alone."""
+    """Return the content of a lease; empty if it cannot be read, so that only its heartbeat is checked."""
     try:
-        value = json.loads(data)
+        value = load_json(data)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _lives(holder: dict[str, Any]) -> bool | None:
-    """Whether the holder's process runs on this machine; None if it cannot be seen from here."""
+    """Return whether the holder's process runs on this machine; None if that cannot be determined from here."""
     try:
         pid = int(holder["pid"])
         if "machine" in holder:
             return ProcessIdentity(str(holder["machine"]), pid, int(holder.get("process_start", 0))).is_alive()
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # int(inf) overflows
         return None
     if holder.get("host") != socket.gethostname():
         return None
@@ -169,10 +169,10 @@ def _lives(holder: dict[str, Any]) -> bool | None:
 
 
 def driver_of(folder: Storage) -> dict[str, Any] | None:
-    """Return host, pid, started_s of the living holder, if there is one.
+    """Return host, pid and started_s of the living holder, if there is one.
 
     Of a holder on another machine the age of its claim decides, by the clock of the storage where it tells its time:
-    good enough to show, while `Lease` and `unlock` watch the claim.
+    this is sufficient for display, while `Lease` and `unlock` watch the claim.
     """
     try:
         holder = _parse(folder.read(LOCK))
@@ -185,10 +185,10 @@ def driver_of(folder: Storage) -> dict[str, Any] | None:
 
 
 def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
-    """Remove the claim of a holder that is dead, and return it; None if there is no claim.
+    """Remove the lease of a dead holder, and return it; None if there is no lease.
 
     Raises:
-        SweepError: its process runs on this machine, or its heartbeat goes on.
+        SweepError: its process runs on this machine, or its heartbeat continues.
     """
     try:
         data, version = folder.read_tagged(LOCK)
@@ -201,5 +201,5 @@ def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
     if _lives(holder) is None:
         time.sleep(2.2 * HEARTBEAT_S)
     if not folder.delete_if(LOCK, version):
-        raise SweepError(f"the heartbeat of {where} goes on", f"End it with `trm sweep stop {name}`")
+        raise SweepError(f"the heartbeat of {where} continues", f"End it with `trm sweep stop {name}`")
     return holder

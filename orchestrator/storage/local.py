@@ -1,4 +1,4 @@
-"""A folder as a storage."""
+"""Use a local folder as a storage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trm_data.files import remove_abandoned, written_aside
 
 @dataclass(frozen=True, slots=True)
 class LocalStorage:
-    """A folder. Also on NFS: renames, links and advisory locks are what it relies on."""
+    """Store values in a folder, also on NFS: it relies on renames, links and advisory locks."""
 
     root: Path
     patience_s: float = field(default=PATIENCE_S, compare=False)
@@ -170,7 +170,7 @@ def _tag(data: bytes) -> str:
 
 
 def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Visible files below `top` as (key, entry); folders that vanish meanwhile count as empty."""
+    """Yield visible files below `top` as (key, entry); folders that are deleted meanwhile count as empty."""
     pending = [(top, prefix)]
     while pending:
         folder, prefix = pending.pop()
@@ -193,7 +193,8 @@ _opened: set[Path] = set()
 
 @contextmanager
 def _aside(path: Path, data: bytes) -> Iterator[Path]:
-    """Yield a complete hidden copy of `data` beside `path`; the first in a folder removes what dead processes left."""
+    """Yield a complete hidden copy of `data` in the folder of `path`; the first call per folder removes leftovers of
+    dead processes."""
     with written_aside(path, data) as aside:
         if path.parent not in _opened:
             _opened.add(path.parent)
@@ -203,7 +204,7 @@ def _aside(path: Path, data: bytes) -> Iterator[Path]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock that the system releases with the process."""
+    """Hold an advisory lock that the system releases when the process ends."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

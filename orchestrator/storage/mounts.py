@@ -1,4 +1,4 @@
-"""On which file system a path lies: a database file on a network file system loses what is written."""
+"""Detect the file system of a path: a database file on a network file system loses data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOUNTS = Path("/proc/self/mounts")
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """The type of the file system that holds a path, existing or not (`ext4`, `nfs4`); empty where nobody says.
+    """Return the type of the file system of a path, existing or not (`ext4`, `nfs4`); empty if unknown.
 
     `mounts`: the content of `/proc/self/mounts`.
     """
@@ -31,7 +31,7 @@ def file_system(path: Path, mounts: str | None = None) -> str:
 def refuse_network_database(uri: str, mounts: str | None = None) -> None:
     """Raise StorageError for an SQLite file, or an Optuna journal, on a network file system.
 
-    Its locks do not hold there: writers on two machines destroy the file, in silence.
+    Locks are unreliable there: writers on two machines silently destroy the file.
     """
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] not in ("sqlite", "journal", ""):

@@ -1,4 +1,4 @@
-"""Retry what fails for reasons that pass: exponential back-off with full jitter, up to a total time."""
+"""Retry operations that fail for transient reasons: exponential back-off with full jitter, up to a total time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 300.0
-"""Total time for which a storage that has answered before is tried again."""
+"""Total time in seconds for which requests to a storage that has answered before are retried."""
 FIRST_CONTACT_S = 5.0
-"""The same for one that has not answered this process yet: its address may be wrong."""
+"""The same for a storage that has not answered this process yet: its address may be wrong."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 20.0
 
 
 class TransientError(StorageError):
-    """A StorageError whose cause may pass: a lost connection, a server that is busy."""
+    """Raised for a storage error whose cause may be transient: a lost connection, a busy server."""
 
 
 def retry_transient(
@@ -32,7 +32,7 @@ def retry_transient(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Return the result of `call`, which is repeated after a TransientError until `patience_s` have passed.
+    """Return the result of `call`, which is repeated after a TransientError until `patience_s` seconds have passed.
 
     Raises:
         StorageError: the last error of `call`.

@@ -1,4 +1,4 @@
-"""A prefix of an S3 bucket, or of a server that speaks its protocol, as a storage. boto3 is imported on first use."""
+"""Use a prefix of an S3 bucket, or of a compatible server, as a storage. boto3 is imported on first use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class S3Storage:
-    """A prefix of a bucket. Clients are shared within a process and never cross into another one."""
+    """Store values below a prefix of a bucket. Clients are shared within a process and never passed to another one."""
 
     bucket: str
     prefix: str = ""
@@ -136,7 +136,7 @@ class S3Storage:
         return f"{top}/" if top else ""
 
     def _listed(self, folder: str) -> dict[str, Any]:
-        """What a listing says of every key below `folder`."""
+        """Return the listing entry of every key below `folder`."""
         cut = len(self.prefix) + 1 if self.prefix else 0
 
         def pages() -> dict[str, Any]:
@@ -160,10 +160,10 @@ class S3Storage:
         return self._found(key, lambda: self._client.head_object(**self._at(key)))
 
     def _put_if(self, key: str, data: bytes, **condition: str) -> str | None:
-        """PUT under a condition: the new version, or None if the condition does not hold.
+        """Send a conditional PUT. Return the new version, or None if the condition does not hold.
 
         A PUT that is repeated because its answer was lost meets its own result and is refused. A random mark in the
-        metadata tells that case from a lost race.
+        metadata distinguishes that case from a lost race.
         """
         writer = uuid.uuid4().hex
 
@@ -195,7 +195,7 @@ class S3Storage:
         return value
 
     def _unless_changed(self, call: Callable[[], T]) -> Callable[[], T | None]:
-        """Return `call` so that it gives None where its condition does not hold."""
+        """Return `call`, changed to return None if its condition does not hold."""
 
         def checked() -> T | None:
             try:
@@ -203,7 +203,7 @@ class S3Storage:
             except self._client.exceptions.ClientError as error:
                 if _code(error) in _CONDITION_FAILED:
                     return None
-                raise  # also ConditionalRequestConflict: two requests met, and neither says what the value is now
+                raise  # also ConditionalRequestConflict: two requests conflicted, and neither returns the current value
 
         return checked
 
@@ -222,7 +222,7 @@ class S3Storage:
                 HTTPError,
                 OSError,
                 ValueError,
-            ) as error:  # ValueError: an endpoint that is no address
+            ) as error:  # ValueError: an endpoint that is not an address
                 name = type(error).__name__
                 kind = StorageError if isinstance(error, ValueError) or name in _LASTING else TransientError
                 raise kind(*self._explain(name, str(error))) from error
@@ -302,7 +302,7 @@ _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
         "the bucket is in another region",
         "Add ?region=NAME",
     ),
-    ({"ValueError", "InvalidEndpoint"}, "the endpoint is no address", "Write endpoint_override=http://HOST:PORT"),
+    ({"ValueError", "InvalidEndpoint"}, "the endpoint is not an address", "Write endpoint_override=http://HOST:PORT"),
 ]
 
 
@@ -328,7 +328,7 @@ def in_parallel(call: Callable[[str], T], keys: Sequence[str]) -> Sequence[T]:
 
 @functools.cache
 def _s3_client(endpoint: str | None, region: str | None, attempts: int, pid: int) -> Any:
-    """One client per process (`pid` keeps a forked child from using its parent's sockets) and set of options."""
+    """Return one client per set of options and process (`pid` keeps a forked child from using its parent's sockets)."""
     import boto3.session
     from botocore.config import Config
 

@@ -1,4 +1,4 @@
-"""The definition of a sweep. `from orchestrator.sweep import Sweep, choice` is what sweep files write."""
+"""Define sweeps. Sweep files write `from orchestrator.sweep import Sweep, choice`."""
 
 from __future__ import annotations
 

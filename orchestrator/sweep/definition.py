@@ -1,7 +1,7 @@
-"""What to run: one `Sweep` object, from a Python file or from `--vary` on the command line.
+"""Define what to run: one `Sweep` object, from a Python file or from `--vary` on the command line.
 
 There are two kinds. A *search* explores a space with one seed per configuration on the validation split, stops hopeless
-trials early, and confirms the best configurations with several seeds on the test split, next to named controls. A
+trials early, and confirms the best configurations with several seeds on the test split, together with named controls. A
 *study* runs every cell with every seed to the end. Only confirmed results (the confirm stage of a search, every cell of
 a study) reach a leaderboard.
 """
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 MAX_CHECKED_CELLS = 256
-"""Cells of a space that are validated before anything runs: a bad combination is found in the file, not on day two."""
+"""Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
 RESERVED_NAMES = {
     "train": "the records of `trm train`",
     "published": "the published results that a search may start from",
@@ -62,26 +62,26 @@ PASS_AT = (1, 2, 5, 10, 100, 1000)
 
 
 class Variant(Settings):
-    """A named configuration: settings that differ from the base."""
+    """Name a configuration by the settings that differ from the base."""
 
     name: str = Field(min_length=1)
     settings: dict[str, Setting]
 
 
 class Confirm(Settings):
-    """The second stage of a search."""
+    """Configure the second stage of a search."""
 
     top: int = Field(1, ge=0)
     """How many of the best explored configurations are confirmed."""
     seeds: int = Field(3, ge=1)
     controls: tuple[Variant, ...] = ()
-    """Named rivals that are run with the same seeds, each relative to the base."""
+    """Named control configurations that are run with the same seeds, each relative to the base."""
     train_splits: tuple[Literal["train", "validation"], ...] = ("train",)
     """`("train", "validation")`: nothing is chosen any more, so the validation puzzles may be trained on."""
 
 
 class Stopping(Settings):
-    """When a trial is stopped early: see `orchestrator.search.early_stopping`."""
+    """Configure when a trial is stopped early: see `orchestrator.search.early_stopping`."""
 
     rule: Literal["none", "halving", "median", "patience"] = "halving"
     grace: float = Field(0.6, ge=0, lt=1)
@@ -94,23 +94,23 @@ class Stopping(Settings):
 
 
 class Resources(Settings):
-    """What one trial occupies while it runs. Not part of any identity."""
+    """Set the resources that one trial occupies while it runs. Not part of any identity."""
 
     cpus: float = Field(1, gt=0, allow_inf_nan=False)
     gpus: float = Field(0, ge=0, allow_inf_nan=False)
     gpu_type: str | None = Field(None, pattern=r"^[\w.+-]+(\|[\w.+-]+)*$")
-    """`L40S`, `H100`, `L40S|H100` for either, or `any`; None asks for no particular type."""
+    """`L40S`, `H100`, `L40S|H100` for either, or `any`; None requests no particular type."""
 
 
 class ResourceRule(Settings):
-    """Trials whose settings equal `when` get `resources` instead of the sweep's own."""
+    """Give trials whose settings equal `when` other `resources` than the sweep's default."""
 
     when: dict[str, Value]
     resources: Resources
 
 
 class Sweep(Settings):
-    """A complete definition. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
+    """Define a sweep. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
 
     name: str
     kind: Literal["search", "study"] = "study"
@@ -153,13 +153,13 @@ class Sweep(Settings):
             values = {**values, "space": _resolved(values["space"])}
             if isinstance(values.get("only_if"), Mapping):
                 values["only_if"] = {key: _resolved(when) for key, when in _resolved(values["only_if"]).items()}
-            if "forbidden" in values:
+            if isinstance(values.get("forbidden"), list | tuple):
                 values["forbidden"] = tuple(_resolved(condition) for condition in values["forbidden"])
         return values
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """Read a recorded definition. It was checked when it was made, maybe by a version that refused less.
+        """Read a recorded definition. It was checked when it was created, possibly by a version with fewer checks.
 
         Raises:
             ConfigError: it is not of the form of a definition.
@@ -181,11 +181,11 @@ class Sweep(Settings):
 
     @property
     def search_space(self) -> Space:
-        """The cells over `space`, with the conditions on them."""
+        """Return the cells over `space`, with their conditions."""
         return Space(self.base, self.space, self.only_if, self.forbidden)
 
     def cell_like(self, variant: Variant) -> Cell | None:
-        """Return the cell of the space that a variant repeats, if there is one."""
+        """Return the cell of the space that a variant repeats, or None."""
         config = configure(self.base, variant.settings)
         cell = self.search_space.cell_of(config)
         is_same = bool(self.space) and self.search_space.holds(cell) and configure(self.base, cell) == config
@@ -209,7 +209,7 @@ class Sweep(Settings):
         order = list(self.space)
         for path, condition in self.only_if.items():
             if path not in self.space:
-                raise ValueError(f"only_if names {path!r}, which is no axis of the space")
+                raise ValueError(f"only_if names {path!r}, which is not an axis of the space")
             if late := [other for other in condition if other in order and order.index(other) >= order.index(path)]:
                 raise ValueError(f"only_if: {path!r} follows from {late[0]!r}: put that axis before it in the space")
         rules: list[Condition] = [{**rule.when} for rule in self.resource_rules]
@@ -305,9 +305,9 @@ class Sweep(Settings):
         return self.resources
 
     def definition(self) -> dict[str, Any]:
-        """Return what makes it this sweep: everything but where and how fast it runs.
+        """Return the settings that identify this sweep: everything except where and how fast it runs.
 
-        Files of puzzles count by name: their content is part of the dataset's fingerprint, their folder of nothing.
+        Puzzle files are identified by name: their content is part of the dataset's fingerprint; their folder is not.
         """
         plain = self.plain()
         for operational in ("resources", "resource_rules", "max_concurrent"):
@@ -329,6 +329,10 @@ def measured_metrics(config: TrialConfig) -> list[str]:
     return [*METRICS, *own, *(f"exact_accuracy@ema={rate}" for rate in config.optimizer.further_ema_rates)]
 
 
-def _resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with the paper's letters as paths."""
-    return {ALIASES.get(name, name): value for name, value in settings.items()}
+def _resolved(settings: Any) -> Any:
+    """Return settings with the paper's letters as paths; what is no mapping as it is, for its field to refuse."""
+    return (
+        settings
+        if not isinstance(settings, Mapping)
+        else {ALIASES.get(name, name): value for name, value in settings.items()}
+    )

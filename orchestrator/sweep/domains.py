@@ -1,4 +1,4 @@
-"""What one axis of a space may be: some values, or a range."""
+"""Define the domain of one axis of a space: a list of values, or a range."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Setting = TypeAliasType("Setting", "bool | int | float | str | tuple[Setting, ..
 
 
 class Choice(Settings):
-    """One of some values."""
+    """Choose from a list of values."""
 
     kind: Literal["choice"] = "choice"
     values: tuple[Setting, ...] = Field(min_length=1)
@@ -29,12 +29,12 @@ class Choice(Settings):
         if twice := [value for index, value in enumerate(self.values) if keys[index] in keys[:index]]:
             raise ValueError(f"{twice[0]!r} is given twice")
         if bad := [value for value in self.values if isinstance(value, float) and not math.isfinite(value)]:
-            raise ValueError(f"{bad[0]!r} is no value that can be trained with")
+            raise ValueError(f"{bad[0]!r} is not a value that can be trained with")
         return self
 
     @property
     def count(self) -> int | None:
-        """Number of values."""
+        """Return the number of values."""
         return len(self.values)
 
     def holds(self, value: Setting) -> bool:
@@ -46,12 +46,12 @@ class Choice(Settings):
         return rng.choice(self.values)
 
     def spread(self) -> list[Setting]:
-        """Return the values that stand for the axis: all of them."""
+        """Return the values that represent the axis: all of them."""
         return list(self.values)
 
 
 class Uniform(Settings):
-    """A number between two bounds, both included; `log` draws uniformly in the logarithm."""
+    """Choose a number between two bounds, both included; `log` draws uniformly in the logarithm."""
 
     kind: Literal["uniform"] = "uniform"
     low: float
@@ -73,7 +73,7 @@ class Uniform(Settings):
 
     @property
     def count(self) -> int | None:
-        """Number of values; None for real numbers."""
+        """Return the number of values; None for real numbers."""
         return int(self.high) - int(self.low) + 1 if self.integer else None
 
     def holds(self, value: Setting) -> bool:
@@ -89,7 +89,7 @@ class Uniform(Settings):
         return self._typed(min(max(drawn, self.low), self.high))
 
     def spread(self) -> list[Setting]:
-        """Return the values that stand for the axis: low, middle and high, each once."""
+        """Return the values that represent the axis: low, middle and high, each once."""
         middle = math.sqrt(self.low) * math.sqrt(self.high) if self.log else self.low / 2 + self.high / 2
         return list(dict.fromkeys(self._typed(value) for value in (self.low, middle, self.high)))
 
@@ -118,5 +118,5 @@ def log_uniform(low: float, high: float) -> Uniform:
 
 
 def integers(low: int, high: int) -> Uniform:
-    """Return a range of whole numbers, both ends included: `integers(1, 6)`."""
+    """Return a range of integers, both ends included: `integers(1, 6)`."""
     return Uniform(low=low, high=high, integer=True)

@@ -77,7 +77,7 @@ def with_absolute_paths(sweep: Sweep, folder: Path) -> Sweep:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Let modules of a folder be imported. They are forgotten afterwards: another sweep file may have its own."""
+    """Make the modules of a folder importable. They are forgotten afterwards: another sweep file may have its own."""
     before, path = set(sys.modules), list(sys.path)
     sys.path.insert(0, str(folder))
     try:

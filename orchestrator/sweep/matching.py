@@ -20,14 +20,14 @@ Axis = Literal["steps", "puzzles", "flops"]
 
 
 def shape_of(config: TrialConfig) -> dict[str, int]:
-    """Return `seq_len` and `vocab_size` of the configuration's benchmark, as the cost functions take them."""
+    """Return `seq_len` and `vocab_size` of the configuration's benchmark, for the cost functions."""
 
     benchmark = resolve_benchmark(config.data.benchmark)
     return {"seq_len": benchmark.side**2, "vocab_size": vocab_size(benchmark.family, benchmark.side)}
 
 
 def training_flops(config: TrialConfig, steps: int | None = None) -> float:
-    """Compute the FLOPs of training, forward and backward, in `steps` (default: all) steps of a run."""
+    """Compute the FLOPs of training, forward and backward, for `steps` steps (default: all) of a run."""
     from trm_model import cost
 
     train, shape = config.train, shape_of(config)

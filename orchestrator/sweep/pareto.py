@@ -1,4 +1,4 @@
-"""The Pareto front of points, for searches with several objectives and for plots."""
+"""Compute the Pareto front of points, for searches with several objectives and for plots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Return the positions of the points that no other point dominates, in order. Smaller is better in every place.
+    """Return the indices of the points that no other point dominates, in order. Smaller is better in every coordinate.
 
     A point dominates another if it is at most equal in every place and smaller in one; equal points stay together.
     """

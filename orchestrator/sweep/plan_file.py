@@ -1,13 +1,12 @@
 """Read and write the expanded plan as a file: JSON lines, the definition first, then every trial known beforehand.
 
-`trm sweep run plan.jsonl` runs exactly what it lists: a line that is deleted is not run, and where the data, the code
-or the settings would make another trial of a line, nothing is run at all. A search lists its controls; what it explores
-and confirms is decided while it runs.
+`trm sweep run plan.jsonl` runs exactly the trials that it lists: a deleted line is not run, and if the data, the code
+or the settings would change a listed trial, nothing is run. A search lists its controls; what it explores and confirms
+is decided while it runs.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from orchestrator.errors import SweepError
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, control_trials, study_trials
 from trm_data.errors import ConfigError
+from trm_data.files import load_json
 from trm_data.settings import canonical_json
 
 SUFFIX = ".jsonl"
@@ -38,19 +38,19 @@ def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
         SweepError: it cannot be read, or a line would be another trial now.
     """
     try:
-        head, *rest = map(json.loads, path.read_text().splitlines())
+        head, *rest = map(load_json, path.read_text().splitlines())
         sweep = Sweep.parse(head["sweep"], where=str(path))
         listed = [PlannedTrial.parse(line, where=str(path)) for line in rest]
     except OSError as error:
         raise SweepError(f"no plan {str(path)!r}", "Write it: trm sweep plan FILE --out plan.jsonl") from error
     except (ValueError, KeyError, TypeError, ConfigError) as error:
-        raise SweepError(f"{path} is no plan that this version can read: {error}", "Plan again") from error
+        raise SweepError(f"{path} is not a plan that this version can read: {error}", "Plan again") from error
     known = {trial.trial_id: trial for trial in known_trials(sweep, fingerprint)}
     for trial in listed:
         if known.get(trial.trial_id) != trial:
             named = f"{trial.family!r} seed {trial.config.seed}"
             raise SweepError(
-                f"{path} lists {named} as {trial.trial_id}, which it would not be now",
+                f"{path} lists {named} as {trial.trial_id}, which would now be another trial",
                 "The line, the puzzles or this program changed since: plan again",
             )
     ids = tuple(trial.trial_id for trial in listed)

@@ -1,4 +1,4 @@
-"""Settings of a trial by name: a path (`model.cycles`) or one of the paper's letters (`T`)."""
+"""Access the settings of a trial by name: a path (`model.cycles`) or one of the paper's letters (`T`)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_value(path: str, value: Setting) -> None:
 
 
 def configure(base: TrialConfig, settings: Mapping[str, Setting]) -> TrialConfig:
-    """Return the base with some settings replaced. Raises ConfigError naming the field and the remedy."""
+    """Return the base with some settings replaced. Raises ConfigError with the field and the remedy."""
     values = base.model_dump()
     for name, value in settings.items():
         check_path(name)
@@ -92,7 +92,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return (old, new) of every leaf of two nested settings that differs, by path; None where one has no such leaf."""
+    """Return (old, new) of every leaf that differs between two nested settings, by path; None for a missing leaf."""
     first, second = flatten(old), flatten(new)
     paths = dict.fromkeys((*first, *second))
     pairs = {path: (first.get(path), second.get(path)) for path in paths}
@@ -161,7 +161,7 @@ def parse_value(text: str) -> Setting:
         try:
             return _tuple(json.loads(text))
         except json.JSONDecodeError as error:
-            raise ConfigError(f"{text!r} is no JSON list: {error.msg}", 'Example: ["train","validation"]') from None
+            raise ConfigError(f"{text!r} is not JSON list: {error.msg}", 'Example: ["train","validation"]') from None
     for kind in (int, float):
         try:
             return kind(text)
@@ -172,7 +172,7 @@ def parse_value(text: str) -> Setting:
 
 def _tuple(value: Any) -> Setting:
     if isinstance(value, dict):
-        raise ConfigError(f"{json.dumps(value)} is no list of values", "A list holds numbers, texts and lists")
+        raise ConfigError(f"{json.dumps(value)} is not a list of values", "A list holds numbers, texts and lists")
     return tuple(map(_tuple, value)) if isinstance(value, list) else value
 
 

@@ -1,4 +1,4 @@
-"""The space of a sweep: which combinations of values there are, and which of them mean something."""
+"""Define the space of a sweep: which combinations of values exist, and which of them are meaningful."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Cell = dict[str, Setting]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The cells over some axes, relative to a base configuration. Paths are written out: `model.cycles`, not `T`."""
+    """Hold the cells over some axes, relative to a base configuration. Axes are full paths: `model.cycles`, not `T`."""
 
     base: TrialConfig
     axes: Mapping[str, Domain]
@@ -32,11 +32,11 @@ class Space:
 
     @property
     def is_countable(self) -> bool:
-        """Whether no axis is a range."""
+        """Return whether no axis is a range."""
         return all(isinstance(domain, Choice) for domain in self.axes.values())
 
     def grid(self) -> Iterator[Cell]:
-        """Yield every cell once, the last axis varying fastest; a range counts with three of its values.
+        """Yield every cell once, the last axis varying fastest; a range contributes three of its values.
 
         Cells are made one by one, so that a space of millions takes no memory.
         """
@@ -56,7 +56,7 @@ class Space:
             yield from self._expand(rest, {**cell, path: value})
 
     def size(self) -> int:
-        """Return the number of cells of the grid, without visiting them where no condition decides about them."""
+        """Return the number of cells of the grid, without visiting those to which no condition applies."""
         bound, free = self._split()
         return sum(1 for _ in bound.grid()) * math.prod(len(free.axes[path].spread()) for path in free.axes)
 
@@ -100,7 +100,7 @@ class Space:
         return dict(reversed(values))
 
     def random(self, rng: random.Random) -> Cell | None:
-        """Draw a cell evenly from the space; None where (almost) all of it is forbidden."""
+        """Draw a cell uniformly from the space; None if (almost) all of it is forbidden."""
         for _ in range(DRAWS):
             cell = self.active({path: domain.draw(rng) for path, domain in self.axes.items()})
             if not self.is_forbidden(cell):
@@ -108,7 +108,7 @@ class Space:
         return None
 
     def active(self, settings: Mapping[str, Setting]) -> Cell:
-        """Return the settings without axes that do not count: where the condition fails, the base's value stays."""
+        """Return the settings without inactive axes: if a condition fails, the base's value is used."""
         found: Cell = {}
         for path in self.axes:
             if path in settings and self.is_active(path, found):
@@ -116,11 +116,11 @@ class Space:
         return found
 
     def is_active(self, path: str, settings: Mapping[str, Setting]) -> bool:
-        """Return whether an axis counts, given the settings of the axes before it."""
+        """Return whether an axis is active, given the settings of the axes before it."""
         return path not in self.only_if or self._holds(self.only_if[path], settings)
 
     def is_forbidden(self, settings: Mapping[str, Setting]) -> bool:
-        """Return whether the space leaves this combination out."""
+        """Return whether the space excludes this combination."""
         return any(self._holds(condition, settings) for condition in self.forbidden)
 
     def cell_of(self, config: TrialConfig) -> Cell:
@@ -142,5 +142,5 @@ class Space:
 
 
 def head(cells: Iterator[Cell], count: int) -> list[Cell]:
-    """Return the first cells."""
+    """Return the first `count` cells."""
     return list(itertools.islice(cells, count))

@@ -1,4 +1,4 @@
-"""The trials of a sweep that are known before anything runs, and the identity of a trial."""
+"""Plan the trials of a sweep that are known before anything runs, and define the identity of a trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Stage = Literal["explore", "confirm", "study"]
 
 
 class PlannedTrial(Settings):
-    """One trial: its identity, its stage, its configuration, and what it may occupy."""
+    """Describe one trial: its identity, stage, configuration and resources."""
 
     trial_id: str
     stage: Stage
@@ -29,7 +29,7 @@ class PlannedTrial(Settings):
 
 
 def planned(sweep: Sweep, fingerprint: Fingerprint, stage: Stage, family: str, config: TrialConfig) -> PlannedTrial:
-    """Plan one trial: give it its id, its resources, and the steps that the sweep's axis of comparison asks for."""
+    """Plan one trial: give it its id, its resources, and the steps that the sweep's axis of comparison requires."""
     config = match_axis(config, sweep.base, sweep.equal)
     return PlannedTrial(
         trial_id=trial_id(config, fingerprint(config.data.request())),
@@ -88,7 +88,7 @@ def confirm_trials(sweep: Sweep, fingerprint: Fingerprint, family: str, config: 
 
 
 def control_trials(sweep: Sweep, fingerprint: Fingerprint) -> list[PlannedTrial]:
-    """Plan the named rivals of a search."""
+    """Plan the named controls of a search."""
     return [
         trial
         for variant in sweep.confirm.controls

@@ -31,7 +31,7 @@ from trm_data.errors import UserError, first_line
 logger = logging.getLogger(__name__)
 
 SYNC_EVERY_S = 5.0
-"""Pause between two syncs: a sweep of tiny trials must not spend its cores on tracking."""
+"""Pause between two syncs: tracking must not slow down a sweep of tiny trials."""
 ANSWER_WAIT_S = 5.0
 """At the end of a sweep: time to wait for the next answer of a server, and for another process that is writing."""
 LOCAL_WAIT_S = 60.0
@@ -73,7 +73,7 @@ def _busy(folder: Storage, sweep_name: str) -> TrackingError:
 
 
 class Tracker:
-    """Syncs one sweep from a thread until it is closed.
+    """Sync one sweep from a thread until it is closed.
 
     Args:
         uri: the tracker; None switches tracking off.
@@ -98,7 +98,7 @@ class Tracker:
         self._thread = threading.Thread(target=self._follow, name="mlflow-sync", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. It leaves no trace in MLflow before the first trial starts."""
+        """Start the thread. It writes nothing to MLflow before the first trial starts."""
         if self.uri is not None:
             self._thread.start()
 

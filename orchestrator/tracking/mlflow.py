@@ -51,16 +51,16 @@ logger = logging.getLogger(__name__)
 FILES_TAG = "files"
 """Tag with the digest of the files that were sent."""
 MAX_VALUE = 1.7976931348623157e308
-"""What MLflow stores for infinity."""
+"""Value that MLflow stores for infinity."""
 MAX_STEPS_NAMED = 5
-"""Steps that are named where a curve differs."""
+"""Number of steps that are listed if a curve differs."""
 
 OnProgress = Callable[[int, int], None]
 """Called with (trials done, trials) after every request that was answered."""
 
 
 class SyncResult(NamedTuple):
-    """What one sync has sent."""
+    """Count what one sync has sent."""
 
     trials: int
     points: int
@@ -68,7 +68,7 @@ class SyncResult(NamedTuple):
 
 @dataclass(slots=True)
 class _Known:
-    """What a sync knows of one sweep without asking again."""
+    """Cache what is known of one sweep's runs between syncs."""
 
     runs: dict[str, Run]
     sent: dict[str, tuple[TrialRecord, str]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class _Known:
 
 
 class MlflowSync:
-    """Syncs sweeps to one experiment. Not for use from several threads at once.
+    """Sync sweeps to one experiment. Not thread-safe.
 
     Every method raises TrackingError if the tracker cannot be reached or refuses. What arrived stays, and the next call
     continues from there.
@@ -91,7 +91,7 @@ class MlflowSync:
     def sync(
         self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None
     ) -> SyncResult:
-        """Send what MLflow does not have yet."""
+        """Send everything that MLflow does not have yet."""
         with self._connection.session() as client:
             known = self._find_or_recall(client, sweep.name)
             begun = [record for record in records if has_run(record)]
@@ -122,7 +122,7 @@ class MlflowSync:
         return self.sync(sweep, records, on_progress)
 
     def delete(self, sweep_name: str) -> int:
-        """Delete the runs of a sweep and return how many there were. A database that does not exist is not created."""
+        """Delete the runs of a sweep and return their number. A database that does not exist is not created."""
         with self._connection.reading() as client:
             if client is None or not self._find_runs(client, sweep_name):
                 return 0
@@ -136,7 +136,8 @@ class MlflowSync:
     def verify(
         self, sweep: Sweep, records: Sequence[TrialRecord], on_progress: OnProgress = lambda done, total: None
     ) -> list[Difference]:
-        """Compare every point with the records. Changes nothing; returns nothing if each is there exactly once."""
+        """Compare every point with the records without changing anything. Return an empty list if each is there exactly
+        once."""
         expected = {record.trial_id: trial_content(record) for record in records if has_run(record)}
         if expected:
             expected = {PARENT: sweep_content(sweep, records)} | expected
@@ -151,7 +152,7 @@ class MlflowSync:
         return differences + [Difference(trial_id, "run", note="it has no record") for trial_id in sorted(unknown)]
 
     def register(self, won: Winner, trained: Trained) -> tuple[str, int, bool]:
-        """Put a winner into the model registry, with its files in its run; see `registry.register`."""
+        """Register a winner in the model registry, with its files in its run; see `registry.register`."""
         from orchestrator.tracking.registry import register
 
         with self._connection.session() as client:
@@ -179,7 +180,7 @@ class MlflowSync:
         """Send one run and return the number of points sent; None if there was nothing to send."""
         run = runs.get(key)
         if run and not content.continues(run):
-            logger.info("the record of run %s has taken back rows: it is sent again", content.name)
+            logger.info("the record of run %s has fewer rows than were sent: it is sent again", content.name)
             client.delete_run(run.run_id)
             del runs[key]
             run = None
@@ -203,7 +204,7 @@ def _is_sent(known: _Known, record: TrialRecord, parent_id: str) -> bool:
 
 
 def _without_duplicates(client: Any, found: Mapping[str, list[Run]]) -> dict[str, Run]:
-    """Delete all but the longest run of a trial: a request that got no answer may have left a second one."""
+    """Delete all but the longest run of a trial: a request without an answer may have created a second one."""
     kept = {}
     for key, runs in found.items():
         *others, kept[key] = sorted(runs, key=lambda run: run.num_rows)
@@ -213,7 +214,7 @@ def _without_duplicates(client: Any, found: Mapping[str, list[Run]]) -> dict[str
 
 
 class Key(NamedTuple):
-    """What distinguishes one point of a curve from another."""
+    """Identify one point of a curve."""
 
     step: int
     timestamp_ms: int
@@ -221,7 +222,7 @@ class Key(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Where a tracker differs from a record."""
+    """Describe where a tracker differs from a record."""
 
     trial_id: str
     """The trial, or the name of the sweep for its own run."""
@@ -272,7 +273,7 @@ def compare(trial_id: str, metric: str, expected: Sequence[Key], found: Sequence
 
 
 def key_of(step: int, timestamp_ms: int, value: float) -> Key:
-    """Return a point as MLflow stores it: infinity becomes the largest number, and NaN has to equal itself."""
+    """Return a point as MLflow stores it: infinity becomes the largest number, and NaN equals itself."""
     if math.isnan(value):
         return Key(step, timestamp_ms, "nan")
     return Key(step, timestamp_ms, math.copysign(MAX_VALUE, value) if math.isinf(value) else value)

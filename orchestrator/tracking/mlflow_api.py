@@ -31,7 +31,7 @@ ENDED = {"FINISHED", "FAILED", "KILLED"}
 
 
 class RunWriter:
-    """Writes the runs of one experiment, one request at a time.
+    """Write the runs of one experiment, one request at a time.
 
     Args:
         on_answer: called after each request that was answered.
@@ -43,20 +43,20 @@ class RunWriter:
         self._on_answer = on_answer
 
     def write(self, run: Run | None, content: RunContent) -> Run:
-        """Send what the run does not have yet. A run that is not there is created."""
+        """Send what the run does not have yet, creating it if necessary."""
         run = run or self._create(content)
         last_params = [] if ROWS_TAG in run.tags else self._introduce(run, content)
         limit = ENTITIES_PER_REQUEST - len(last_params) - len(content.tags) - 1
         for end, batch in batches(content.rows, run.num_rows, limit) or [(run.num_rows, [])]:
             tags = {ROWS_TAG: digest_of_rows(content.rows[:end])}
-            # The state in the other tags is true once the run has all rows.
+            # The state in the other tags is sent only when the run has all rows.
             self.send(run, batch, {**content.tags, **tags} if end == len(content.rows) else tags, last_params)
             last_params = []
         self._set_status(run, content)
         return run
 
     def send(self, run: Run, points: Iterable[Point], tags: Mapping[str, str], some_params: Sequence[Any] = ()) -> None:
-        """Send one request with points, parameters and those tags that differ; none if there is nothing to send."""
+        """Send one request with points, parameters and changed tags; send none if there is nothing to write."""
         from mlflow.entities import Metric, RunTag
 
         new = {name: value for name, value in tags.items() if run.tags.get(name) != value}
@@ -74,7 +74,7 @@ class RunWriter:
         return Run(created.info.run_id, "RUNNING", tags)
 
     def _introduce(self, run: Run, content: RunContent) -> list[Any]:
-        """Send the dataset and the parameters, except the last, which are returned to go with the first points."""
+        """Send the dataset and the parameters, except the last batch, which is returned to go with the first points."""
         if content.record is None:
             return []
         self._client.log_inputs(run.run_id, [dataset_input(content.record)])

@@ -33,7 +33,7 @@ EXPERIMENT = "trm"
 RUNS_PER_PAGE = 1000
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
-"""A server with a busy database takes a while to answer; one that is silent for longer is taken to be down."""
+"""A server with a busy database takes a while to answer; one that does not answer for longer is considered down."""
 ADDRESSES = "Use sqlite:////path/mlflow.db, http://HOST:PORT or postgresql+psycopg://USER@HOST/DATABASE"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 _ENVIRONMENT = {
@@ -50,7 +50,7 @@ _environment_added: set[str] = set()
 
 
 class TrackingError(UserError):
-    """A tracker that cannot be reached or refuses. The records are complete without it: sync again later."""
+    """Raised for a tracker that cannot be reached or refuses. The records are complete without it: sync again later."""
 
 
 def default_uri(folder: Path) -> str:
@@ -90,7 +90,7 @@ def load_mlflow() -> Any:
 
 
 class Connection:
-    """Connects at first use. After any failure it forgets what it knew of the other side and connects again.
+    """Connect at first use. After any failure, discard all state about the server and connect again.
 
     Args:
         artifacts: where a new experiment keeps files if `tracking_uri` is a database other than SQLite, which has no
@@ -142,7 +142,7 @@ class Connection:
             with _tracking_errors(self.tracking_uri):
                 yield
         except BaseException:
-            self._client = None  # the other side may have changed meanwhile
+            self._client = None  # the server may have changed meanwhile
             raise
 
     def _new_client(self) -> Any:
@@ -167,7 +167,7 @@ class Connection:
             client.restore_experiment(experiment.experiment_id)
 
     def _artifact_location(self) -> str | None:
-        """Return the folder of an SQLite file, where MLflow would take the current one. A server decides for itself."""
+        """Return the folder of an SQLite file, since MLflow would use the current one. A server decides for itself."""
         path = sqlite_path(self.tracking_uri)
         if path is not None:
             return (path.parent / "mlflow-artifacts").as_uri()
@@ -186,7 +186,7 @@ class Connection:
 
 @contextmanager
 def _tracking_errors(uri: str) -> Iterator[None]:
-    """Raise what MLflow raises as a TrackingError of one line, after a look whether anything listens at the address."""
+    """Raise MLflow's errors as a TrackingError of one line, after checking whether anything listens at the address."""
     probe(uri)
     with mlflow_environment():
         from mlflow.exceptions import MlflowException
@@ -204,7 +204,7 @@ def _tracking_errors(uri: str) -> Iterator[None]:
 
 
 def _s3_errors() -> tuple[type[Exception], ...]:
-    """Return what an artifact store on S3 raises where MLflow's client writes to it without a server between."""
+    """Return what an artifact store on S3 raises if MLflow's client writes to it directly."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -212,7 +212,7 @@ def _s3_errors() -> tuple[type[Exception], ...]:
 
 
 def probe(uri: str, error: type[UserError] = TrackingError) -> None:
-    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Imports nothing of MLflow.
+    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Does not import MLflow.
 
     Also used for Optuna's database, which has the same kinds of addresses.
     """
@@ -237,7 +237,7 @@ def probe(uri: str, error: type[UserError] = TrackingError) -> None:
 
 
 def check(uri: str) -> None:
-    """Raise TrackingError unless what answers is an MLflow server, or a database that is empty or of our schema."""
+    """Raise TrackingError unless the address is an MLflow server, or a database that is empty or of our schema."""
     if uri.startswith("http"):
         server_version(uri)
     else:
@@ -264,7 +264,7 @@ def server_version(uri: str, timeout_s: float | None = None) -> str:
     MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_TOKEN, and of ~/.mlflow/credentials.
 
     Raises:
-        TrackingError: the server does not answer, asks for credentials, or is no MLflow server.
+        TrackingError: the server does not answer, requires credentials, or is not an MLflow server.
     """
     shown = shown_address(uri)
     with mlflow_environment():
@@ -290,7 +290,7 @@ def server_version(uri: str, timeout_s: float | None = None) -> str:
     version = str(answer.text).strip()
     if answer.status_code != 200 or not version[:1].isdigit():
         raise TrackingError(
-            f"{shown} answers, but it is no MLflow server", f"{ADDRESSES}; another service listens there"
+            f"{shown} answers, but it is not an MLflow server", f"{ADDRESSES}; another service listens there"
         )
     return version
 
@@ -340,11 +340,11 @@ def _create_tables(path: Path) -> None:
 
 
 def _is_half_made(path: Path) -> bool:
-    """Whether a process died while it created this file: its schema is not complete and it holds no run or model."""
+    """Return whether a process died while it created this file: its schema is incomplete and it has no run or model."""
     try:
         tables = rows_by_table(path)
     except sqlite3.Error:
-        return False  # no database at all: a mistaken address, never to be replaced
+        return False  # not a database: the address is probably wrong, so the file is never replaced
     if not tables:
         return path.stat().st_size == 0
     # Every new database gets one experiment, `Default`.

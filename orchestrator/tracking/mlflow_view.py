@@ -1,4 +1,4 @@
-"""Map records to what MLflow's runs hold: points, tags, parameters, files. Nothing here contacts a tracker."""
+"""Map records to the content of MLflow runs: points, tags, parameters, files. Nothing here contacts a tracker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RESULT_NUMBERS = ("num_parameters", "train_flops", "train_s", "puzzles_presented
 
 
 class Point(NamedTuple):
-    """One value of one curve."""
+    """Hold one value of one curve."""
 
     name: str
     value: float
@@ -49,7 +49,7 @@ class Point(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """A run as MLflow has it."""
+    """Hold a run as MLflow has it."""
 
     run_id: str
     status: str
@@ -57,12 +57,12 @@ class Run:
 
     @property
     def num_rows(self) -> int:
-        """How many rows of the record it has, by its tag."""
+        """Return how many rows of the record the run has, by its tag."""
         return int(self.tags.get(ROWS_TAG, "0").partition(":")[0])
 
 
 class RunContent(NamedTuple):
-    """What a run is to hold."""
+    """Describe the intended content of a run."""
 
     name: str
     status: str
@@ -75,22 +75,22 @@ class RunContent(NamedTuple):
     """The trial, for its parameters and its dataset; None for the sweep's own run."""
 
     def continues(self, run: Run) -> bool:
-        """Whether the rows that the run has are the first of these."""
+        """Return whether the rows that the run has are the first of these."""
         return ROWS_TAG not in run.tags or digest_of_rows(self.rows[: run.num_rows]) == run.tags[ROWS_TAG]
 
     def is_held_by(self, run: Run) -> bool:
-        """Whether the run has all of it. To be called of runs that this content continues."""
+        """Return whether the run has all of this content. Call it only for runs that this content continues."""
         has_tags = all(run.tags.get(name) == value for name, value in self.tags.items())
         return ROWS_TAG in run.tags and run.num_rows == len(self.rows) and run.status == self.status and has_tags
 
 
 def has_run(record: TrialRecord) -> bool:
-    """Whether a trial has a run: from its first start, because MLflow takes the start time only with a new run."""
+    """Return whether a trial has a run: after its first start, since MLflow sets the start time of new runs only."""
     return bool(record.attempts) or record.status.is_final
 
 
 def trial_content(record: TrialRecord, parent_id: str = "") -> RunContent:
-    """Return what the run of a trial is to hold."""
+    """Return the intended content of a trial's run."""
     return RunContent(
         name=f"{record.family or record.trial_id} seed={record.config.seed}",
         status=STATUSES[record.status],
@@ -103,7 +103,7 @@ def trial_content(record: TrialRecord, parent_id: str = "") -> RunContent:
 
 
 def sweep_content(sweep: Sweep, records: Sequence[TrialRecord]) -> RunContent:
-    """Return what the parent run is to hold. It is FINISHED when every planned trial is over, not before."""
+    """Return the intended content of the parent run. It is FINISHED when every planned trial is over, not before."""
     progress = sweep_progress(sweep, records)
     counts = Counter(record.status for record in records)
     tags = {
@@ -156,7 +156,7 @@ def rows(record: TrialRecord) -> Sequence[Row]:
 
 
 def costs(record: TrialRecord) -> dict[str, float]:
-    """Return GPU-hours, dollars at catalogue price, and kWh, each only where it is known; nothing on a CPU."""
+    """Return GPU-hours, dollars at catalogue price, and kWh, each only if it is known; nothing on a CPU."""
     cost = trial_cost(record)
     if cost is None:
         return {}
@@ -166,7 +166,7 @@ def costs(record: TrialRecord) -> dict[str, float]:
 
 
 def points(some: Sequence[Row]) -> Iterator[Point]:
-    """Yield the values of rows as `validation/loss` and so on; final scores carry the name of their own split."""
+    """Yield the values of rows as `validation/loss` and so on; final scores are named by their own split."""
     for row in some:
         prefix = "" if row.split == "result" else f"{row.split}/"
         for name, value in row.metrics.items():
@@ -223,7 +223,7 @@ def trial_tags(record: TrialRecord, parent_id: str) -> dict[str, str]:
         "benchmark": record.dataset.benchmark,
     }
     stop = record.stopped
-    # A request cannot delete a tag: an empty one says that a stopped trial was continued.
+    # A request cannot delete a tag: an empty value means that a stopped trial was continued.
     tags["stopped"] = f"step {stop.step}: {stop.reason}" if stop else ""
     if record.attempts:
         tags |= _attempt_tags(record.attempts[-1].start)
@@ -245,7 +245,7 @@ def _diff_name(diff: str) -> str:
 
 
 def sweep_files(sweep: Sweep, records: Sequence[TrialRecord]) -> dict[str, str]:
-    """Return the text files of the parent run: the definition, and every change to the code that a trial ran with."""
+    """Return the text files of the parent run: the definition, and every uncommitted diff that a trial ran with."""
     states = (attempt.start.git for record in records for attempt in record.attempts)
     diffs = {git.diff for git in states if git.diff}
     definition = hide_credentials(json.dumps(sweep.plain(), indent=1, sort_keys=True))

@@ -1,10 +1,10 @@
-"""Send sweep status to a webhook or a command: how a sweep ended, that a trial failed, that a budget is used up.
+"""Send sweep status to a webhook or a command: the end of a sweep, a failed trial, an exceeded budget.
 
     send(parse_targets(["https://hooks.example/T1", "notify-send sweep"]), Event("complete", "demo", "12 finished", {}))
 
-A webhook gets the event as a JSON POST (chat services show its `text`), a command gets the same JSON on its standard
-input. What cannot be delivered is returned as one line and not tried again later: a notification never harms a sweep.
-The address of a webhook is a secret, so messages show no more of it than the host.
+A webhook receives the event as a JSON POST (chat services show its `text`), a command receives the same JSON on its
+standard input. A failed delivery is returned as one line and not repeated later: a notification never affects a sweep.
+The address of a webhook is a secret, so messages show only its host.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
 class NotifyError(UserError):
-    """A target that is neither a webhook nor a command."""
+    """Raised for a target that is neither a webhook nor a command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of state that is worth a message."""
+    """Describe a change of state that is worth a message."""
 
     event: Kind
     sweep: str
@@ -65,7 +65,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A webhook or a command: exactly one of the two is set."""
+    """Hold a webhook or a command: exactly one of the two is set."""
 
     url: str = ""
     command: tuple[str, ...] = ()
@@ -170,7 +170,7 @@ def format_counts(counts: dict[str, int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a sweep at one moment, by its records: also without its driver, from any machine."""
+    """Hold the state of a sweep at one moment, by its records: also without its driver, from any machine."""
 
     sweep: str
     records: Sequence[TrialRecord]
@@ -182,7 +182,7 @@ class Snapshot:
 
     @property
     def text(self) -> str:
-        """Counts by status, and how many of the planned trials are left."""
+        """Return counts by status, and how many of the planned trials are left."""
         counts = format_counts(counts_of(self.records))
         left = self.progress.left
         parts = [counts, f"{left} of {self.progress.planned} trials left" if left else ""]
@@ -190,7 +190,7 @@ class Snapshot:
         return "; ".join(filter(None, parts))
 
     def event(self, kind: Kind, text: str = "") -> Event:
-        """Return an event about this moment."""
+        """Return an event for this snapshot."""
         line = f"sweep {self.sweep}: {kind.replace('_', ' ')}: {text or self.text}"
         return Event(kind, self.sweep, line, counts_of(self.records))
 
@@ -212,7 +212,7 @@ def new_events(now: Snapshot, before: Snapshot | None, sent: set[Kind]) -> list[
 
 
 class SweepWatcher:
-    """Takes snapshots of a sweep at the cost of what is new.
+    """Take snapshots of a sweep, reading only what is new.
 
     Raises:
         SweepError: there is no such sweep.

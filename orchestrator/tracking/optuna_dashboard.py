@@ -50,11 +50,11 @@ BUSY_TIMEOUT_S = 30
 
 
 class OptunaError(UserError):
-    """Optuna's database cannot be reached or refuses. The records are complete without it: sync again later."""
+    """Raised if Optuna's database cannot be reached or refuses. The records are complete: sync again later."""
 
 
 class SyncResult(NamedTuple):
-    """What one sync has found and written."""
+    """Count what one sync has found and written."""
 
     trials: int
     """Trials that the study has now."""
@@ -70,7 +70,7 @@ def default_url(storage: Storage) -> str:
 
 
 def sync(storage: Storage, sweep_name: str, url: str) -> SyncResult:
-    """Bring the study of a search to what its records say. A sweep that is no search has none and is left out.
+    """Update the study of a search from its records. A sweep that is not a search has no study and is skipped.
 
     Args:
         url: an SQLite file or a database as SQLAlchemy writes it. A file that does not exist is created.
@@ -137,7 +137,7 @@ def _open_database(url: str) -> Iterator[RDBStorage]:
 
 
 def _is_usable(path: Path) -> bool:
-    """Whether a file is to be left as it is: complete, not empty, or nothing of Optuna's."""
+    """Return whether a file can be used as it is: complete, not empty, or not Optuna's."""
     try:
         tables = rows_by_table(path)
     except sqlite3.Error:
@@ -165,15 +165,15 @@ def _stored_trials(database: RDBStorage, name: str) -> list[FrozenTrial] | None:
 
 
 def _recreate_study(database: RDBStorage, sweep: Sweep) -> None:
-    """Put an empty study in place of the stored one, if there is one."""
+    """Replace the stored study by an empty one, if there is one."""
     if any(study.study_name == sweep.name for study in database.get_all_studies()):
-        logger.info("Optuna's study %s does not lead to the records: it is written again", sweep.name)
+        logger.info("Optuna's study %s does not match the records: it is written again", sweep.name)
         optuna.delete_study(study_name=sweep.name, storage=database)
     create_study(sweep, storage=database)
 
 
 def _can_become(stored: Sequence[FrozenTrial], expected: Sequence[FrozenTrial]) -> bool:
-    """Whether nothing that is stored has to be taken back."""
+    """Return whether no stored trial has to be removed or changed back."""
     return len(stored) <= len(expected) and all(map(_can_be_updated, stored, expected))
 
 
@@ -188,7 +188,7 @@ def _can_be_updated(stored: FrozenTrial, expected: FrozenTrial) -> bool:
 
 
 def _differs(stored: FrozenTrial, expected: FrozenTrial) -> bool:
-    """Whether there is something to write."""
+    """Return whether there is something to write."""
     return _state_of(stored) != _state_of(expected) or not expected.user_attrs.items() <= stored.user_attrs.items()
 
 

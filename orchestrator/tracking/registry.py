@@ -37,12 +37,12 @@ SERVED = Path(__file__).with_name("served_model.py")
 
 
 class RegistryError(UserError):
-    """A sweep without a winner that may be registered."""
+    """Raised for a sweep without a winner that may be registered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """The confirmed configuration with the highest mean, and the trial that represents it."""
+    """Describe the confirmed configuration with the highest mean, and the trial that represents it."""
 
     record: TrialRecord
     """The trial with the lowest seed: not chosen by its score."""
@@ -104,7 +104,7 @@ def name_of(record: TrialRecord) -> str:
 
 @contextmanager
 def packed(trained: Trained, won: Winner) -> Iterator[Path]:
-    """Write the model as MLflow keeps it to a temporary folder."""
+    """Write the model in MLflow's format to a temporary folder."""
     weights = pack_weights(
         trained.model, trained.config, step=trained.step, id_map_hash=trained.id_map_hash, fingerprint=_fingerprint(won)
     )
@@ -143,7 +143,7 @@ def _fingerprint(won: Winner) -> str:
 
 
 def _facts(won: Winner) -> dict[str, str]:
-    """Return the tags of a version: where it comes from and how it scored."""
+    """Return the tags of a version: its origin and scores."""
     record = won.record
     return {
         "sweep": record.sweep,

@@ -1,4 +1,4 @@
-"""Serve a registered model. MLflow executes this file where the model is loaded (models-from-code, nothing pickled).
+"""Serve a registered model. MLflow executes this file when the model is loaded (models-from-code, nothing pickled).
 
 It is registered with copies of `trm_model` and `trm_data`, and imports nothing of the orchestrator.
 """
@@ -19,7 +19,7 @@ from trm_model.evaluation.inference import supervision_steps
 
 
 class TrmModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Answers puzzles: takes and returns grids (N, H, W) of cells, encoded as in the dataset."""
+    """Answer puzzles: take and return grids (N, H, W) of cells, encoded as in the dataset."""
 
     def load_context(self, context: Any) -> None:
         """Read the safetensors file."""

@@ -1,8 +1,8 @@
-"""Create an SQLite database whole, or not at all.
+"""Create an SQLite database atomically.
 
-MLflow and Optuna create their tables step by step in the final file. A process that dies meanwhile, or a full disk,
-leaves a file that they refuse from then on, and two processes at once run into each other's tables. Here the file is
-made under another name and renamed when it is complete; one process at a time does so.
+MLflow and Optuna create their tables step by step in the final file. If a process dies meanwhile, or the disk is full,
+the remaining file can no longer be opened, and two concurrent processes conflict over the tables. So the file is
+created under another name and renamed when it is complete, by one process at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SIDE_FILES = ("-journal", "-wal", "-shm")
 
 
 class DatabaseBusyError(UserError):
-    """Another process keeps the folder of a database locked."""
+    """Raised if another process keeps the folder of a database locked."""
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -38,10 +38,10 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Callable[[Path], None]) -> None:
-    """Create a database unless there is a usable one. A file that is there and not usable is replaced.
+    """Create a database unless a usable one exists. An unusable file is replaced.
 
     Args:
-        is_usable: whether an existing file is to be left as it is. It is to say no only of a file that holds nothing
+        is_usable: whether an existing file is to be left as it is. It must reject only a file that holds nothing
             but the beginnings of the tables; called with a path that exists.
         create: creates all tables in a new file at the given path and closes it.
 
@@ -60,7 +60,7 @@ def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Calla
         try:
             create(temporary)
             _use_write_ahead_log(temporary)
-            # A journal that a half-made file left behind would be played into the new one.
+            # A leftover journal of an incomplete file would be applied to the new one.
             _remove(path, *_side_files(path))
             temporary.rename(path)
         finally:
@@ -69,7 +69,7 @@ def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Calla
 
 
 def _usable_in_time(path: Path, is_usable: Callable[[Path], bool]) -> bool:
-    """Decide whether to leave an existing file, once it has not been written to for `QUIET_S`.
+    """Decide whether to keep an existing file, once it has not been written to for `QUIET_S` seconds.
 
     A server of MLflow's own that has just been started creates its tables in place and takes no lock.
     """
@@ -104,13 +104,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _use_write_ahead_log(path: Path) -> None:
-    """Let readers (`trm ui`) and the writer not wait for each other; the file remembers the setting."""
+    """Let readers (`trm ui`) and the writer work concurrently; the file stores this setting."""
     with closing(sqlite3.connect(path, timeout=CONNECT_TIMEOUT_S)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
 def rows_by_table(path: Path) -> dict[str, int]:
-    """Return the tables of a database, each with its number of rows: 0, 1 or 2 for more. Raises sqlite3.Error."""
+    """Return the tables of a database, each with its number of rows: 0, 1, or 2 for more. Raises sqlite3.Error."""
     # A read-only connection would leave the files of the write-ahead log behind.
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=CONNECT_TIMEOUT_S)) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

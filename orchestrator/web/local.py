@@ -31,7 +31,7 @@ class _Handler(WSGIRequestHandler):
     timeout = REQUEST_TIMEOUT_S
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: the one user of the server knows what they requested."""
+        """Log nothing: the only user of the server knows their requests."""
 
     def address_string(self) -> str:
         return HOST  # without a look-up of its name
@@ -53,7 +53,7 @@ def serving(app: WSGIApplication, port: int) -> Iterator[None]:
 
 
 def only_local(app: WSGIApplication, port: int) -> WSGIApplication:
-    """Answer 403 to requests with a foreign Host header, and to changes that a foreign page requests."""
+    """Answer 403 to requests with another Host header, and to changes that another page requests."""
     hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
     origins = {f"http://{host}" for host in hosts}
 
@@ -82,7 +82,7 @@ def page_app(page: Path) -> WSGIApplication:
 
 @contextmanager
 def optuna_app(url: str) -> Iterator[WSGIApplication]:
-    """Return Optuna's dashboard of a database as an application."""
+    """Yield Optuna's dashboard of a database as an application."""
     from optuna.storages import RDBStorage
     from optuna_dashboard import wsgi
 

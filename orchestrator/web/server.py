@@ -1,4 +1,4 @@
-"""Serve MLflow, the results page and Optuna's dashboard on this machine until a signal: the body of `trm ui`."""
+"""Serve MLflow, the results page and Optuna's dashboard on this machine until a signal, for `trm ui`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def serve(url: str, port: int, report: Callable[[str], None]) -> None:
 
 
 def _sync_searches(storage: Storage, report: Callable[[str], None]) -> str | None:
-    """Bring the database of Optuna's dashboard up to date and return its address, or None if there is no search."""
+    """Update the database of Optuna's dashboard and return its address, or None if there is no search."""
     names = [name for name in sweep_names(storage) if load_definition(storage, name).kind == "search"]
     if not names:
         return None
@@ -112,7 +112,7 @@ def _until_signal() -> Iterator[threading.Event]:
 
 @contextmanager
 def _mlflow_server(uri: str, port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run MLflow's server as the head of a process group that is ended with it; its output goes to a file."""
+    """Run MLflow's server as the head of a process group that is ended with it; its output is written to a file."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "mlflow-artifacts")]
     # Jobs of MLflow's server are not used here; they would take two more processes.

@@ -1,1 +1,1 @@
-"""The machine's side of a trial: actor, fork server, attempt, telemetry."""
+"""Run trials on a worker machine: actor, fork server, attempt, telemetry."""

@@ -1,4 +1,4 @@
-"""One attempt at a trial, in a process of its own: train, and write everything to the record.
+"""Run one attempt at a trial in its own process: train, and write everything to the record.
 
 What follows a failure is decided by `orchestrator.records.failures.classify`:
 
@@ -65,7 +65,7 @@ def child_main(job: str, pipe: Connection) -> None:
             pass  # the actor is gone: the next attempt resumes from the last checkpoint
         except BaseException:
             traceback.print_exc()
-        os._exit(1)  # whatever ended this thread, a trial that hears nobody must not run on
+        os._exit(1)  # whatever ended this thread, a trial without its actor must not continue
 
     threading.Thread(target=listen, name="actor-messages", daemon=True).start()
 
@@ -79,7 +79,7 @@ def child_main(job: str, pipe: Connection) -> None:
 
 
 def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> TrialReport:
-    """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Returns the report of the end.
+    """Train from the newest checkpoint to the end, to `should_stop`, or to a failure. Return the final report.
 
     Raises:
         Exception: the failure of a machine, see `orchestrator.records.failures`.
@@ -94,13 +94,13 @@ def run_attempt(job: Job, listen: Listener, should_stop: Callable[[], bool]) -> 
 
 
 def cap_memory(share: float | None) -> None:
-    """Limit a trial that shares a GPU to its part of the memory: if that is too little, it is the trial's failure."""
+    """Limit a trial that shares a GPU to its part of the memory: exceeding it is then the trial's own failure."""
     if share is not None and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share)
 
 
 def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max_steps: int) -> None:
-    """Let a trial that has no checkpoint yet begin with the last one of a shorter trial, and with its curve so far."""
+    """Let a trial without a checkpoint start from the last one of a shorter trial, and with its curve so far."""
     own = StoredCheckpoints(writer.checkpoints)
     if checkpoint_names(own):
         return
@@ -114,9 +114,9 @@ def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max
 
 
 class AttemptCheckpoints(StoredCheckpoints):
-    """Checkpoints of a running trial, of which only reads wait for a storage that is away.
+    """Store the checkpoints of a running trial. Only reads wait for an unavailable storage.
 
-    A write does not: training continues, and writes a checkpoint when the next one is due.
+    Writes do not wait: training continues, and the next checkpoint is written when it is due.
     """
 
     def __init__(self, folder: Storage) -> None:
@@ -131,7 +131,7 @@ class AttemptCheckpoints(StoredCheckpoints):
 
 
 class _Attempt:
-    """Turn the events of a run into rows, files and reports."""
+    """Convert the events of a run to rows, files and reports."""
 
     def __init__(self, job: Job, listen: Listener, should_stop: Callable[[], bool]) -> None:
         self.last: TrialReport | None = None
@@ -150,7 +150,7 @@ class _Attempt:
         self._metrics = SystemMetrics(gpus_of(self._device), self._gpu_count or 1.0)
 
     def train(self) -> None:
-        """Run the trial, and write what it yields."""
+        """Run the trial, and write the events that it yields."""
         job, config = self._job, self._config
         storage = open_storage(job.storage_url)
         self._writer = writer = TrialWriter(storage, job.sweep, job.trial_id)
@@ -171,7 +171,7 @@ class _Attempt:
             self._take(event)
 
     def fail(self, error: Exception) -> None:
-        """End the attempt by an error. Raises the error if it belongs to the machine."""
+        """End the attempt with an error. Raise the error if it belongs to the machine."""
         kind = classify(error)
         if kind is FailureKind.MACHINE:
             raise error
@@ -229,7 +229,7 @@ class _Attempt:
         try:
             self._write_end(end)
         except StorageError as error:
-            # Without an end in its record the trial is resumed, also where it had failed: that is found again.
+            # Without an end in its record the trial is resumed, even if it had failed: the failure will recur.
             logger.warning("trial %s: cannot write how it ended: %s", self._job.trial_id, error)
             if status is not Status.FINISHED:
                 status, reason = Status.INTERRUPTED, reason or _storage_reason(error)
@@ -237,7 +237,7 @@ class _Attempt:
         self._report("end", metrics or {}, str(status), reason)
 
     def _write_end(self, end: AttemptEnd) -> None:
-        if self._writer is None:  # the storage has been away since the beginning
+        if self._writer is None:  # the storage has been unavailable since the start
             return
         if not self._is_announced:
             self._announce(self._writer)
@@ -253,7 +253,7 @@ class _Attempt:
         self._is_announced = True
 
     def _add(self, split: str, metrics: dict[str, float]) -> None:
-        """Add a row, unless there is nothing in it."""
+        """Add a row, unless it is empty."""
         self._train_s = metrics.get("train_s", self._train_s)
         if metrics and self._writer is not None:
             self._writer.add(Row(self._step, time.time(), split, metrics))
@@ -265,7 +265,7 @@ class _Attempt:
         self._listen(report)
 
     def _memory_reason(self, error: Exception) -> str:
-        """Return one line with the predicted memory and what the process held at most."""
+        """Return one line with the predicted memory and the peak memory of the process."""
         reason = reason_of(error)
         if "predicted" in reason:  # the training loop has added both
             return reason
@@ -277,14 +277,14 @@ class _Attempt:
 
 @dataclass(slots=True)
 class _StopTime:
-    """Measure how long it takes from a request to stop until the last checkpoint is written."""
+    """Measure the time from a request to stop until the last checkpoint is written."""
 
     batch_size: int
     step_s: float = 0.0
     save_s: float = 0.0
 
     def take(self, event: events.Event) -> None:
-        """Take in the times that an event carries."""
+        """Update the measured times from an event."""
         if isinstance(event, events.Trained) and (rate := event.metrics.get("examples_per_s")):
             self.step_s = self.batch_size / rate
         elif isinstance(event, events.Checkpointed):
@@ -292,12 +292,12 @@ class _StopTime:
 
     @property
     def seconds(self) -> float:
-        """The rest of a step, and two tries to write."""
+        """Return the time in seconds for the rest of a step and two attempts to write a checkpoint."""
         return self.step_s + 2 * self.save_s
 
 
 def _device_of(config: TrialConfig) -> str:
-    """Return the device that a trial runs on, or asks for although it is not there, which the record shows as well."""
+    """Return the resolved device, or the requested one if it is unavailable, so that the record shows it."""
     try:
         return resolve_device(config.runtime.device).type
     except UserError:

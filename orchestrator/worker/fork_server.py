@@ -1,16 +1,16 @@
-"""A fork server: one process per machine and sweep that has imported torch, and forks the processes of all trials.
+"""Fork the processes of all trials from one server per machine and sweep that has already imported torch.
 
-Importing torch takes seconds. Without a fork server every trial would pay that, which matters for trials of seconds;
-for trials of hours it does not. Each trial still has a process of its own: it can be killed, its memory (the GPU's too)
-is returned, and no global variable leaks from one trial into the next.
+Importing torch takes seconds. Without a fork server every trial would pay that, which matters for trials of seconds,
+but not for trials of hours. Each trial still has its own process: it can be killed, its memory (including GPU memory)
+is released, and no global variable leaks from one trial into the next.
 
-A trial actor connects, and the server forks a process for that connection at once. The process sends
+A trial actor connects, and the server immediately forks a process for that connection. The process sends
 `Message("started")` with a file descriptor that refers to itself (a pidfd), then waits for its work. When it has ended,
 the server sends `Message("exited")` on the same connection and closes it. The server itself only forks and reaps; it
 exits when it has no process left.
 
-The address is a name in Linux's abstract socket namespace, bound by the first actor and gone with the process that
-listens: nothing is left behind, whoever is killed. Both ends check that the other one belongs to the same user.
+The address is a name in Linux's abstract socket namespace, bound by the first actor and released when the listening
+process ends: nothing is left behind if a process is killed. Both ends check that the peer belongs to the same user.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ logger = logging.getLogger(__name__)
 PRELOAD = ["orchestrator.worker.preload"]
 """Modules that import torch and numpy."""
 LINGER_S = 5.0
-"""How long a new server waits for the actor that started it."""
+"""Seconds that a new server waits for the actor that started it."""
 BACKLOG = 1024
 LISTEN_S = 10.0
-"""Within which an address that another actor has just bound must accept connections."""
+"""Seconds within which an address that another actor has bound must accept connections."""
 START_S = 300.0
-"""Within which a process must have started; on a busy machine the imports of a new server take minutes."""
+"""Seconds within which a process must have started; on a busy machine the imports of a new server take minutes."""
 REAP_S = 10.0
-"""Within which the server must have said how a process ended that is known to be dead."""
+"""Seconds within which the server must have reported how a dead process ended."""
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from orchestrator.worker.fork_server import main; main()"
 )
@@ -60,7 +60,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message about a process. Whatever else arrives on its connection was sent by the entry point that it runs."""
+    """Describe the state of a process. Any other message on its connection was sent by the entry point that it runs."""
 
     kind: Literal["started", "failed", "exited"]
     detail: str = ""
@@ -76,10 +76,10 @@ def next_process(*, is_quiet: bool = False) -> ForkedProcess:
 
 
 class ForkedProcess:
-    """A handle to a forked process, which waits until it is given its work."""
+    """Hold a handle to a forked process, which waits until it is given its work."""
 
     def __init__(self, name: str, preload: Sequence[str], *, is_quiet: bool = False) -> None:
-        """Ask the fork server of that name for a process, and start the server if there is none.
+        """Request a process from the fork server of that name, and start the server if there is none.
 
         Does not wait for the process: a new server imports `preload` before its first fork. A quiet server writes
         nothing to the output of this process.
@@ -91,7 +91,7 @@ class ForkedProcess:
         self._is_gone = False
 
     def run(self, entry_point: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-        """Have it call `entry_point` ("module:function") with the arguments and its end of the connection.
+        """Call `entry_point` ("module:function") in the process, with the arguments and its end of the connection.
 
         It gets this process's environment, changed by `environment`, its `sys.path` and its working directory.
 
@@ -107,11 +107,11 @@ class ForkedProcess:
             raise
 
     def send(self, message: Any) -> None:
-        """Send something to the entry point. Raises OSError if the process is gone."""
+        """Send a message to the entry point. Raises OSError if the process is gone."""
         self._pipe.send(message)
 
     def poll(self, timeout_s: float) -> bool:
-        """Return whether there is something to `receive` within `timeout_s`; its end counts."""
+        """Return whether `receive` has a message, or the process has ended, within `timeout_s` seconds."""
         until_s = time.monotonic() + timeout_s
         while not self._received and not self._is_gone:
             if not self._listen(max(0.0, until_s - time.monotonic())):
@@ -119,7 +119,7 @@ class ForkedProcess:
         return True
 
     def receive(self) -> Any:
-        """Return what the entry point sent next. Waits for it.
+        """Return the next message of the entry point, waiting for it.
 
         Raises:
             ChildProcessError: the process has failed or ended; says how.
@@ -132,7 +132,7 @@ class ForkedProcess:
         raise _error_of(received)
 
     def join(self, timeout_s: float) -> bool:
-        """Return whether it has ended, at the latest after `timeout_s`."""
+        """Return whether the process has ended, waiting at most `timeout_s` seconds."""
         until_s = time.monotonic() + timeout_s
         while self._pidfd is None and not self._is_gone:
             if not self._listen(max(0.0, until_s - time.monotonic())):
@@ -140,7 +140,7 @@ class ForkedProcess:
         return self._pidfd is None or bool(wait([self._pidfd], max(0.0, until_s - time.monotonic())))
 
     def kill(self) -> None:
-        """Kill it and wait until it has ended. One that has not started ends when it finds the connection closed."""
+        """Kill the process and wait until it has ended. One that has not started ends when its connection is closed."""
         while self._pidfd is None and not self._is_gone and self._listen(0.0):
             pass
         if self._pidfd is not None:
@@ -149,7 +149,7 @@ class ForkedProcess:
             wait([self._pidfd], REAP_S)
 
     def close(self) -> None:
-        """Close the connection. A process that still waits for its work ends by that."""
+        """Close the connection. A process that still waits for its work then ends."""
         self._pipe.close()
         self._is_gone = True
         if self._pidfd is not None:
@@ -157,7 +157,7 @@ class ForkedProcess:
             self._pidfd = None
 
     def _listen(self, timeout_s: float) -> bool:
-        """Take in the next message or the end of the process. Returns whether there was one in time."""
+        """Process the next message or the end of the process. Return whether there was one in time."""
         if self._pidfd is None:
             timeout_s = min(timeout_s, max(0.0, self._start_until_s - time.monotonic()))
         ready = wait([self._pipe] if self._pidfd is None else [self._pipe, self._pidfd], timeout_s)
@@ -165,7 +165,7 @@ class ForkedProcess:
             self._end(Message("failed", f"it has not started within {START_S:.0f} s"))
             return True
         if self._pipe not in ready and ready and not self._pipe.poll(REAP_S):
-            # The process is dead, and a server that cannot say so is dead or stopped as well.
+            # The process is dead, and a server that does not report it is dead or stopped as well.
             self._end(Message("failed", "it was killed, and its fork server does not answer"))
             return True
         if not ready:
@@ -191,7 +191,7 @@ def _error_of(message: Message) -> ChildProcessError:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment, and what torch and the allocator read when they are loaded.
+    """Return this process's environment, with the variables that torch and the allocator read when they are loaded.
 
     Huge pages: a fork copies 46,000 fewer entries (5 instead of 10 ms, and the same again at the end), and training
     meets a quarter of the page faults. Spinning threads cost 10x when another process takes a core.
@@ -221,7 +221,7 @@ def _connect(name: str, preload: Sequence[str], is_quiet: bool) -> Connection:
 
 
 def _start(listener: int, preload: Sequence[str], is_quiet: bool) -> None:
-    """Start a server. The first process forks it and ends, because Ray kills the children of an actor with it."""
+    """Start a server. The first process forks it and exits, because Ray kills the children of an actor with it."""
     command = [sys.executable, "-c", _PROGRAM, str(listener), json.dumps(sys.path), *preload]
     # A trial sets its own number of threads; here it must not be that of the actor which came first.
     environment = _environment() | {"OMP_NUM_THREADS": "1"}
@@ -233,7 +233,7 @@ def _start(listener: int, preload: Sequence[str], is_quiet: bool) -> None:
 
 
 def _check_user(peer: socket.socket) -> None:
-    """Raise PermissionError unless the other end belongs to this user: what it sends is unpickled."""
+    """Raise PermissionError unless the peer belongs to this user: what it sends is unpickled."""
     _, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if user != os.getuid():
         raise PermissionError(f"another user ({user}) is at the other end")
@@ -255,7 +255,7 @@ def main() -> None:
 
 
 def _refuse(listener: socket.socket, reason: str) -> None:
-    """Answer all who connect with the reason why there is no process for them."""
+    """Answer all connections with the reason why there is no process for them."""
     while wait([listener], LINGER_S):
         with Connection(listener.accept()[0].detach()) as pipe, suppress(OSError):
             pipe.send(Message("failed", reason))
@@ -306,17 +306,17 @@ def _accept(listener: socket.socket) -> Connection | None:
 
 
 def _reap(pipes: dict[int, Connection]) -> None:
-    """Report how each process ended that has."""
+    """Report how each terminated process ended."""
     while pipes:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        with pipes.pop(pid) as pipe, suppress(OSError):  # its actor may have gone before it
+        with pipes.pop(pid) as pipe, suppress(OSError):  # its actor may have exited first
             pipe.send(Message("exited", str(os.waitstatus_to_exitcode(status))))
 
 
 def _run_child(pipe: Connection) -> NoReturn:
-    """Wait for work, do it, and exit without the usual end of the interpreter, as `multiprocessing` does."""
+    """Wait for work, do it, and exit without the interpreter's usual shutdown, as `multiprocessing` does."""
     code = 0
     try:
         work = _receive_work(pipe)
@@ -336,7 +336,7 @@ def _run_child(pipe: Connection) -> NoReturn:
 
 
 def _receive_work(pipe: Connection) -> tuple[str, tuple[str, ...]] | None:
-    """Return the entry point and its arguments, and take on the actor's environment; None if the actor has gone."""
+    """Return the entry point and its arguments, and adopt the actor's environment; None if the actor is gone."""
     try:
         pipe.send(Message("started"))
         # A descriptor, not a number: by the time that the actor uses a number, it may be another process's.

@@ -1,6 +1,6 @@
-"""Data that a driver, a trial actor and a trial's process exchange.
+"""Define data that a driver, a trial actor and a trial's process exchange.
 
-Imports neither torch nor Ray: drivers and trial actors stay light, only the processes of trials load torch.
+This module imports neither torch nor Ray: drivers and trial actors stay small, and only trial processes load torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ it stopped, and whether it has written a last checkpoint."""
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that an attempt needs to know; crosses process and machine borders as JSON."""
+    """Hold everything that an attempt needs; sent between processes and machines as JSON."""
 
     storage_url: str
     sweep: str
@@ -26,7 +26,7 @@ class Job:
     dataset: str
     """Folder name of the dataset below `datasets/` of the storage."""
     placement: dict[str, Any] = field(default_factory=dict)
-    """node_id, gpu_type, gpu_count, gpu_ids: where it was put."""
+    """Where the trial was placed: node_id, gpu_type, gpu_count, gpu_ids."""
     processes: int = 1
     """Number of processes that share every batch: one per GPU."""
     continues: str | None = None
@@ -36,18 +36,18 @@ class Job:
     """Source of the file that `model.recursion` names, which the trial's machine need not have."""
 
     def to_json(self) -> str:
-        """Return the job as one string. Tune copies and searches nested configurations a dozen times, strings not."""
+        """Return the job as one string. Tune copies nested configurations a dozen times, but not strings."""
         return json.dumps({item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Return the job of which `text` is the JSON."""
+        """Parse a job from its JSON text."""
         return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """A report of an attempt to the process that started it."""
+    """Hold a report of an attempt to the process that started it."""
 
     step: int
     metrics: dict[str, float]

@@ -1,7 +1,7 @@
-"""Modules that a fork server imports before its first fork. Touches no device: a CUDA context does not survive a fork.
+"""Import modules in a fork server before its first fork. Touches no device: a CUDA context does not survive a fork.
 
-The garbage collector is disabled meanwhile: it would search what is imported, which all stays, again and again (0.6 of
-3.6 s). What has been imported is then frozen, so that a collection in a trial copies no page that is shared.
+The garbage collector is disabled meanwhile: it would repeatedly scan the imported objects, which all stay (0.6 of 3.6
+s). They are then frozen, so that a collection in a trial copies no shared page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Describe what an attempt ran on and with: provenance for its record.
+"""Describe the code and the machine of an attempt, as provenance for its record.
 
 The commit and the diff are recorded only if this package is tracked by the repository that it lies in: a virtual
 environment may lie inside a repository that has nothing to do with it. The diff covers this project's own packages

@@ -1,4 +1,4 @@
-"""Watch for the announced end of a spot machine, two minutes ahead, and notify Ray and the trials on it.
+"""Watch for the announced termination of a spot machine, two minutes ahead, and notify Ray and the trials on it.
 
     python -m orchestrator.worker.spot 10.0.0.5:6379        # on every worker; ends by itself where there is no EC2
 
@@ -39,7 +39,7 @@ STALE_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What AWS will do to this machine, and when (seconds since the epoch)."""
+    """Describe what AWS will do to this machine, and when (seconds since the epoch)."""
 
     action: str
     at_s: float
@@ -47,14 +47,14 @@ class Notice:
 
 @dataclass(slots=True)
 class Metadata:
-    """Query the instance metadata service, version 2: every request carries a token that is requested first."""
+    """Query the instance metadata service, version 2: every request carries a token, which is requested first."""
 
     url: str = METADATA_URL
     timeout_s: float = 2.0
     _token: str = field(default="", repr=False)
 
     def notice(self) -> Notice | None:
-        """Return the announced end of this machine, if there is one.
+        """Return the announced termination of this machine, or None.
 
         Raises:
             OSError: the service does not answer: this is not EC2, or it is busy.
@@ -84,10 +84,10 @@ class Metadata:
 
 
 def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[float], None] = time.sleep) -> Notice:
-    """Poll until a notice comes, then call `leave` until it succeeds, and return the notice.
+    """Poll until a notice arrives, then call `leave` until it succeeds, and return the notice.
 
     Raises:
-        OSError: the service never answered: this is no EC2 machine.
+        OSError: the service never answered: this is not an EC2 machine.
     """
     has_answered = False
     while True:
@@ -112,7 +112,7 @@ def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[
 
 
 def leave_node(address: str, node_id: str, notice: Notice) -> None:
-    """Notify the trials of a node, then Ray, that the machine is taken away.
+    """Notify the trials of a node, then Ray, that the machine will be terminated.
 
     Raises:
         UserError: the head does not answer or refuses, or the file for the trials cannot be written.
@@ -123,15 +123,15 @@ def leave_node(address: str, node_id: str, notice: Notice) -> None:
 
 
 def is_leaving(node_id: str) -> bool:
-    """Return whether the machine of this node, which must be the caller's own, is about to be taken away."""
+    """Return whether the machine of this node, which must be the caller's own, will be terminated soon."""
     try:
         return _leaving_file(node_id).exists()
     except (UserError, OSError):
-        return False  # where no folder is safe from others, nobody is believed
+        return False  # without a folder that only this user can write, no notice is trusted
 
 
 def drain(address: str, node_id: str, reason: str, deadline_s: float) -> None:
-    """Have Ray place nothing more on a node and count its loss as a preemption. Running work continues.
+    """Make Ray place nothing more on a node and count its loss as a preemption. Running work continues.
 
     Raises:
         ClusterError: the head does not answer, or refuses.

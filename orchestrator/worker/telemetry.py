@@ -1,4 +1,4 @@
-"""Sample what a trial takes of its machine while it trains: rows of the split `system` in its record.
+"""Sample the resource use of a trial while it trains: rows of the split `system` in its record.
 
 Names are those of MLflow's own system metrics, so that its page shows them in their place. Energy is read from the
 counter of the GPU itself (NVML, Volta and newer) since the attempt began; a trial on a share of a GPU is charged that
@@ -24,34 +24,34 @@ MIB = 2**20
 
 
 class Gpus(Protocol):
-    """The GPUs that a process may use."""
+    """Access the GPUs that a process may use."""
 
     def sample(self) -> dict[str, float]:
-        """Return utilization, memory and power of each."""
+        """Return utilization, memory and power of each GPU."""
 
     def energy_j(self) -> float | None:
-        """Return the energy of all together since some moment in the past; None where they do not count it."""
+        """Return the energy of all GPUs in joules since some past moment; None if they do not measure it."""
 
 
 class SystemMetrics:
-    """Take samples, at most every `EVERY_S`. `gpu_share`: part of a GPU that the trial was given, or 1 and more."""
+    """Take samples, at most every `EVERY_S` seconds. `gpu_share`: the assigned part of a GPU, or 1 and more."""
 
     def __init__(self, gpus: Gpus | None, gpu_share: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._gpus = gpus
         self._share = min(1.0, gpu_share)
         self._clock = clock
         self._process = psutil.Process()
-        self._process.cpu_percent()  # the first answer is 0: it counts from here
+        self._process.cpu_percent()  # the first value is 0: it counts from this call
         psutil.cpu_percent()
         self._sampled_s = clock()
         self._energy_before_j = gpus.energy_j() if gpus else None
 
     def due(self) -> dict[str, float]:
-        """Return a sample, or nothing if the last one is recent."""
+        """Return a sample, or an empty dictionary if the last one is recent."""
         return self.sample() if self._clock() - self._sampled_s >= EVERY_S else {}
 
     def last(self) -> dict[str, float]:
-        """Return a sample at the end of a trial on GPUs, so that its energy is known to the end; else nothing."""
+        """Return a sample at the end of a trial on GPUs, so that its energy is complete; else an empty dictionary."""
         is_new = self._clock() - self._sampled_s > LAST_S
         return self.sample() if is_new and self._energy_before_j is not None else {}
 
@@ -95,7 +95,7 @@ class NvmlGpus:
         return found
 
     def energy_j(self) -> float | None:
-        """Return the energy of all GPUs since some moment in the past; None where one does not count it."""
+        """Return the energy of all GPUs in joules since some past moment; None if one does not measure it."""
         try:
             return float(sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles))) / 1000
         except self._nvml.NVMLError:
@@ -103,7 +103,7 @@ class NvmlGpus:
 
 
 def gpus_of(device: str) -> Gpus | None:
-    """Return the GPUs of a process that trains on `device`; None on a CPU, and where NVML cannot be used."""
+    """Return the GPUs of a process that trains on `device`; None on a CPU, or if NVML cannot be used."""
     if device != "cuda":
         return None
     import pynvml

@@ -1,7 +1,7 @@
-"""A reused Ray Tune actor that runs each trial in a fresh process.
+"""Run each trial in a fresh process, from a reused Ray Tune actor.
 
 The actors of a machine share a fork server that has already imported torch, so a trial starts in milliseconds. The
-process of the next trial is always forked ahead.
+process of the next trial is always forked in advance.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ GRACE_S = 20.0
 """Shortest time that a trial gets to write its last checkpoint."""
 LONGEST_GRACE_S = 300.0
 LEAVING_GRACE_S = 100.0
-"""Longest time to write it on a machine that is taken away: AWS gives 120 s from the notice."""
+"""Longest time to write it on a machine that will be terminated: AWS gives 120 s from the notice."""
 ENTRY_POINT = "orchestrator.worker.attempt:child_main"
 """By name: importing it here would load torch into every actor."""
 
 
 class TrialProcess:
-    """The process of one attempt, as its actor sees it."""
+    """Manage the process of one attempt for its actor."""
 
     def __init__(self, process: ForkedProcess, job: Job) -> None:
-        """Give a waiting process its work. Raises OSError if it has died meanwhile."""
+        """Give a waiting process its work. Raises OSError if it has died."""
         self._process = process
         self._trial_id = job.trial_id
         # An actor without GPUs may still see all of the machine's, and its trial would take one that is not its own.
@@ -48,11 +48,11 @@ class TrialProcess:
 
     @property
     def grace_s(self) -> float:
-        """Time to give for a last checkpoint, from the measured times of a step and of writing one."""
+        """Return the seconds to wait for a last checkpoint, from measured times of a step and of a write."""
         return min(LONGEST_GRACE_S, max(GRACE_S, 10 + 2 * self._stop_s))
 
     def wait(self, timeout_s: float) -> TrialReport | None:
-        """Let a trial that waits at a rung continue, and return the next rung or end, or the newest progress if any.
+        """Let a trial that waits at a rung continue, and return the next rung or end, or the newest progress, or None.
 
         Raises:
             RuntimeError: the process died: it was killed, or the machine is out of memory.
@@ -67,7 +67,7 @@ class TrialProcess:
         return self._last
 
     def end(self, graceful: bool, limit_s: float = LONGEST_GRACE_S) -> TrialReport | None:
-        """End it if it still runs, and return its last report.
+        """End the process if it still runs, and return its last report.
 
         Gracefully, it gets time to write a last checkpoint, at most `limit_s`. A process that has reported its end is
         left to exit. Any other one is killed.
@@ -115,36 +115,36 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._has_announced = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin the next trial. What still runs was stopped early: it is killed.
+        """Start the next trial. A trial that still runs was stopped early: it is killed.
 
         A process that has reported its end exits while Tune takes note of it (10 ms), and is waited for here.
 
         Raises:
-            RuntimeError: the machine is about to be taken away; the driver requeues the trial.
+            RuntimeError: the machine will be terminated soon; the driver requeues the trial.
         """
         self._end(graceful=False)
         if self._is_leaving():
-            raise RuntimeError("the machine is about to be taken away")
+            raise RuntimeError("the machine will be terminated soon")
         self._config = new_config
         self._process = self._begin()  # now and not with the first step: it starts while Tune handles other trials
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run until the next rung or end, or for `HEARTBEAT_S`.
+        """Run until the next rung or end, or for `HEARTBEAT_S` seconds.
 
         Raises:
             RuntimeError: the trial's process died, which Tune reports as a failure of the actor: the machine's.
         """
         if self._is_leaving():
             if self._process is not None and not self._has_announced:
-                # Whoever counts heartbeats has to know before this actor falls silent.
+                # The controller has to know before this actor stops sending heartbeats.
                 self._has_announced = True
                 grace_s = min(self._process.grace_s, LEAVING_GRACE_S)
                 leaving = {"silence_s": grace_s, "grace_s": grace_s, "kind": "progress"}
                 return {**self._where(), **leaving, "trial_step": None, "metrics": (), "done": False}
             report = self._end(graceful=True)  # the trial resumes on another machine
             has_ended = report is not None and report.kind == "end"
-            reason = report.reason if report and has_ended else "killed before its last checkpoint: the machine leaves"
+            reason = report.reason if report and has_ended else "killed before its last checkpoint: the machine ends"
             status = report.status if report and has_ended else ""
             ended = {"kind": "end", "status": status, "reason": reason, "trial_step": None, "metrics": ()}
             return {**self._where(), **ended, "grace_s": 0.0, "done": True}
@@ -164,7 +164,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         }
 
     def cleanup(self) -> None:
-        """End the trial with a last checkpoint: the sweep stops, or the actor is not needed any more."""
+        """End the trial with a last checkpoint: the sweep stops, or the actor is no longer needed."""
         self._end(graceful=True)
         self._next.close()
 
@@ -204,7 +204,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
 
 def _placement() -> dict[str, Any]:
-    """Return where Ray put this actor: node, GPU type and market by the node's labels, GPUs by index."""
+    """Return where Ray placed this actor: node, GPU type and market by the node's labels, GPUs by index."""
     import ray
 
     context = ray.get_runtime_context()

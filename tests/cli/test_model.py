@@ -246,7 +246,7 @@ def test_puzzle_is_solved_from_the_command_line_a_file_and_standard_input(
     assert json.loads(from_pipe) == told[:1]
     assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF89a")
     code, out, err = call(capsys, "solve", trials[0], "12", *storage)
-    assert code == 2 and out == "" and "'12' is no 4x4 Sudoku" in err
+    assert code == 2 and out == "" and "'12' is not a 4x4 Sudoku" in err
 
 
 def test_exported_program_answers_as_the_model_does(

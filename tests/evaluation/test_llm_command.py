@@ -80,11 +80,11 @@ def test_command_measures_once_and_pays_for_nothing_twice(
 REFUSALS = [
     (
         Say(body="<html><body>Welcome</body></html>"),
-        "is no OpenAI-compatible endpoint: the reply is no chat completion: an HTML page",
+        "is not an OpenAI-compatible endpoint: the reply is not a chat completion: an HTML page",
     ),
     (Say(status=404, body="<html>no</html>"), "refuses the question with status 404: an HTML page. Check --endpoint"),
     (Say(status=401, body=json.dumps({"error": {"message": "bad key"}})), "status 401: bad key. Give a valid key"),
-    (Say(body=json.dumps({"hello": "world"})), "is no OpenAI-compatible endpoint"),
+    (Say(body=json.dumps({"hello": "world"})), "is not an OpenAI-compatible endpoint"),
     (
         Say(status=429, body=json.dumps({"error": {"code": "insufficient_quota", "message": "no money"}})),
         "status 429: no money",
@@ -113,7 +113,7 @@ def test_mistakes_are_one_line_each(dataset: Dataset, tmp_path: Path, capsys: py
     for line, words in (
         (good, "no language model answers at http://127.0.0.1:9/v1"),
         (no_prices, "--max-usd needs prices to keep. Give --usd-per-mtok-in and --usd-per-mtok-out"),
-        ([*good, "--endpoint", "nowhere"], "--endpoint 'nowhere' is no address"),
+        ([*good, "--endpoint", "nowhere"], "--endpoint 'nowhere' is not an address"),
         ([*good, "--api-key-file", str(tmp_path / "none.txt")], "cannot read the key"),
         ([*good, "--api-key-file", str(empty)], "holds no key"),
         ([*good, "--benchmark", "sudoku-44"], "Did you mean 'sudoku-4x4'"),

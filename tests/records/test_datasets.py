@@ -64,7 +64,7 @@ def test_download_of_a_changed_file_is_refused(bucket: tuple[Storage, str, Path]
 def test_manifest_that_lists_files_elsewhere_is_refused(file: str, bucket: tuple[Storage, str, Path]) -> None:
     storage, name, cache = bucket
     edit(storage, f"datasets/{name}/manifest.json", lambda manifest: manifest["files"].update({file: "0" * 64}))
-    with pytest.raises(DataError, match="is no name of a dataset's file"):
+    with pytest.raises(DataError, match="is not a name of a dataset's file"):
         ensure_local(storage, name)
     assert list(cache.iterdir()) == []
 
@@ -73,7 +73,7 @@ def test_dataset_of_a_record_lies_in_the_storage(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "runs")
     elsewhere = provide(LocalStorage(tmp_path / "other"), REQUEST).path
     for name in (str(elsewhere), f"../../other/datasets/{elsewhere.name}", ".hidden", ""):
-        with pytest.raises(DataError, match="is no name of a dataset"):
+        with pytest.raises(DataError, match="is not a name of a dataset"):
             ensure_local(storage, name)
 
 

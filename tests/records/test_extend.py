@@ -213,7 +213,7 @@ class TestPrune:
 
     @pytest.mark.parametrize("text", ["", "GB", "2XB", "-1GB", "2 G B"])
     def test_what_is_no_amount_is_refused(self, text: str) -> None:
-        with pytest.raises(SweepError, match="no amount of bytes"):
+        with pytest.raises(SweepError, match="not an amount of bytes"):
             parse_bytes(text)
 
     def test_least_useful_go_first_and_records_stay(self, storage: Storage) -> None:
@@ -369,7 +369,7 @@ MISTAKES = [
     ("prune nowhere --keep-bytes 1GB", "no sweep 'nowhere'"),
     ("prune --keep-bytes 1GB", "Name a sweep"),
     ("prune study", "Give --keep-bytes"),
-    ("prune study --keep-bytes lots", "no amount of bytes"),
+    ("prune study --keep-bytes lots", "not an amount of bytes"),
 ]
 
 

@@ -83,9 +83,18 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "start without a step": ("attempts/001/start.json", b"{}"),
     "end of a newer version": ("attempts/001/end.json", b'{"status": "hibernated", "step": 1, "ended_s": 1}'),
     "result without a score": ("result.json", b'{"split": "test", "items": 3}'),
-    "result that is no text": ("result.json", b"\xff\xfe"),
+    "result that is not text": ("result.json", b"\xff\xfe"),
     "stop without a step": ("stopped.json", b'{"reason": "rank"}'),
     "retry of nothing": ("retries/001.json", b"{}"),
+    "head that exceeds the parser": ("trial.json", b"[" * 100_000),
+    "start at no time": ("attempts/001/start.json", b'{"from_step": 0, "started_s": NaN}'),
+    "end beyond the calendar": ("attempts/001/end.json", b'{"status": "finished", "step": 8, "ended_s": 1e308}'),
+    "end after infinite training": (
+        "attempts/001/end.json",
+        b'{"status": "finished", "step": 8, "ended_s": 1, "train_s": Infinity}',
+    ),
+    "result at no time": ("result.json", b'{"split": "test", "items": 3, "metrics": {}, "ended_s": NaN}'),
+    "result of fewer than no items": ("result.json", b'{"split": "test", "items": -3, "metrics": {}}'),
 }
 
 
@@ -120,7 +129,20 @@ def test_stray_files_are_no_records(storage: Storage) -> None:
     assert [record.trial_id for record in found.trials] == [TRIALS[0].trial_id] and found.damaged == []
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"name": "study", "warp": 9}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b'{"name": "study", "warp": 9}',
+        b"[" * 100_000,
+        json.dumps(study().plain() | {"forbidden": None}).encode(),
+        json.dumps(study().plain() | {"forbidden": "T=1"}).encode(),
+        json.dumps(study().plain() | {"forbidden": ["T=1"]}).encode(),
+        json.dumps(study().plain() | {"only_if": {"T": 1}}).encode(),
+    ],
+)
 def test_a_damaged_definition_is_named_and_the_other_sweeps_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
 ) -> None:

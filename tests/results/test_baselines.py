@@ -295,7 +295,7 @@ def test_update_says_what_is_new_changed_and_gone_and_writes_only_when_told(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<html>", "is no JSON"),
+        ("<html>", "is not JSON"),
         ("{}", "holds no evaluations"),
         ("[]", "holds no evaluations"),
         ('[{"modelId": "a"}]', "evaluation 1: has not modelId, datasetId and score"),

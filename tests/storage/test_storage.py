@@ -296,7 +296,7 @@ def test_a_wrong_address_is_refused_in_one_line(url: str, message: str) -> None:
 
 
 def test_an_endpoint_that_is_no_address_is_refused_in_one_line() -> None:
-    with pytest.raises(StorageError, match="the endpoint is no address"):
+    with pytest.raises(StorageError, match="the endpoint is not an address"):
         open_storage("s3://bucket?endpoint_override=nonsense").read("a")
 
 

@@ -38,7 +38,7 @@ NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"
         (lambda: search(space={"lr": uniform(float("-inf"), 1)}), "must be finite"),
         (lambda: search(space={"lr": uniform(float("nan"), 1)}), "must be finite"),
         (lambda: search(space={"lr": log_uniform(1e-2, 1e-4)}), "must be below"),
-        (lambda: study(space={"lr": choice(1e-3, float("inf"))}), "inf is no value"),
+        (lambda: study(space={"lr": choice(1e-3, float("inf"))}), "inf is not a value"),
         (lambda: study(variants=(Variant(name="x", settings={"lr": float("inf")}),)), "lr=inf is not finite"),
         (lambda: study(space={"T": choice(1, 1.0, 2)}), "two values of model.cycles are the same setting"),
         (lambda: study(space={}, variants=TWINS), "variants 'a' and 'b' have equal settings"),

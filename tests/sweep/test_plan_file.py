@@ -54,13 +54,13 @@ def test_search_lists_its_controls(tmp_path: Path) -> None:
 
 
 def test_line_that_would_be_another_trial_now_runs_nothing(plan: Path) -> None:
-    with pytest.raises(SweepError, match="would not be now"):
+    with pytest.raises(SweepError, match="would now be another trial"):
         load_plan(plan, lambda request: "other puzzles")
     lines = plan.read_text().splitlines()
     changed = json.loads(lines[1])
     changed["config"]["optimizer"]["lr"] = 1.0
     plan.write_text("\n".join([lines[0], json.dumps(changed)]) + "\n")
-    with pytest.raises(SweepError, match="would not be now"):
+    with pytest.raises(SweepError, match="would now be another trial"):
         load_plan(plan, fingerprint)
 
 

@@ -151,7 +151,7 @@ class TestBadInput:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            refused(f"http://127.0.0.1:{server.server_port}", "it is no MLflow server")
+            refused(f"http://127.0.0.1:{server.server_port}", "it is not an MLflow server")
         finally:
             server.shutdown()
             server.server_close()

@@ -126,7 +126,7 @@ def test_killed_build_leaves_nothing_that_looks_valid(tmp_path: Path) -> None:
         (lambda p: (p / "puzzles.arrow").unlink(), "puzzles.arrow: it is missing"),
         (lambda p: (p / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (lambda p: (p / "manifest.json").write_text("{}"), "manifest.json is not the manifest of a dataset"),
-        (lambda p: (p / "manifest.json").unlink(), r"is no dataset \(it has no manifest.json\)"),
+        (lambda p: (p / "manifest.json").unlink(), r"is not a dataset \(it has no manifest.json\)"),
     ],
 )
 def test_damaged_dataset_is_refused(damage: Any, message: str, copy: Path) -> None:
@@ -277,13 +277,13 @@ TAMPERED = [
     ("small", "examples.arrow", "split", _set(0, 3), "column 'split' has 3"),
     ("small", "examples.arrow", "split", _set(0, 2), "examples of train is 20, the files have 19"),
     ("arc", "examples.arrow", "input", _set(1, 899, 12), "example 1: input has a cell outside the vocabulary of 12"),
-    ("arc", "examples.arrow", "label", _set(1, 0, 1), "example 1: label is no framed grid of its shape"),
-    ("arc", "examples.arrow", "input", _set(1, 899, 4), "example 1: input is no framed grid of its shape"),
+    ("arc", "examples.arrow", "label", _set(1, 0, 1), "example 1: label is not a framed grid of its shape"),
+    ("arc", "examples.arrow", "input", _set(1, 899, 4), "example 1: input is not a framed grid of its shape"),
     ("arc", "examples.arrow", "shape", _set(1, 0, 200), "example 1: its shape is none of grids"),
     ("arc", "examples.arrow", "shape", _set(1, 3, 31), "example 1: its shape is none of grids"),
     ("arc", "examples.arrow", "shape", _set(1, 0, 0), "example 1: its shape is none of grids"),
     ("arc", "examples.arrow", "shape", _set(1, 2, 0), "example 1: its shape is none of grids"),
-    ("arc", "examples.arrow", "shape", _set(1, 0, 5), "example 1: input is no framed grid of its shape"),
+    ("arc", "examples.arrow", "shape", _set(1, 0, 5), "example 1: input is not a framed grid of its shape"),
     ("arc", "augmentations.arrow", "code", _set(2, ARC_ORDER), f"code {ARC_ORDER} is none of the {ARC_ORDER}"),
     ("arc", "augmentations.arrow", "code", _set(2, 2**64 - 1), "is none of the"),
     ("arc", "augmentations.arrow", "puzzle", _set(17, 6), "column 'puzzle' is not sorted, or names none of the 6"),
@@ -323,7 +323,7 @@ def test_column_with_empty_values_is_refused(small: Dataset, tmp_path: Path) -> 
         ({"vocab_size": 200}, "vocab_size=200 is not that of sudoku 4x4"),
         ({"augmentation": "arc"}, "augmentation arc and ids shared do not fit sudoku"),
         ({"examples": {"train": 35}}, "counts and examples need a number for each of train, validation, test"),
-        ({"files": {"../puzzles.arrow": ""}}, "Value error, '../puzzles.arrow' is no name of a dataset's file"),
+        ({"files": {"../puzzles.arrow": ""}}, "Value error, '../puzzles.arrow' is not a name of a dataset's file"),
     ],
 )
 def test_manifest_that_contradicts_itself_is_refused(change: dict[str, Any], message: str, copy: Path) -> None:
@@ -479,9 +479,9 @@ def test_tampered_official_arrays_are_refused(
     ("file", "change", "message"),
     [
         ("train/all__inputs", _set(0, 899, 12), r"train/all__inputs.npy: row 0 has a cell outside 0 to 11"),
-        ("train/all__labels", _set(0, 1, 1), r"train.* is no framed grid|augmentation does not make it"),
-        ("test/all__labels", _set(0, 1, 1), r"test: original example 0 is no framed grid"),
-        ("test/all__inputs", _set(0, slice(None), 1), r"test: original example 0 is no framed grid"),
+        ("train/all__labels", _set(0, 1, 1), r"train.* is not a framed grid|augmentation does not make it"),
+        ("test/all__labels", _set(0, 1, 1), r"test: original example 0 is not a framed grid"),
+        ("test/all__inputs", _set(0, slice(None), 1), r"test: original example 0 is not a framed grid"),
         ("test/all__puzzle_identifiers", _set(0, 10**6), "test: an identifier is none of the 25 that are listed"),
     ],
 )

@@ -110,7 +110,7 @@ def test_published_mazes_are_checked_row_by_row(tmp_path: Path) -> None:
     assert set(good.num_solutions) == set(MADE.ways[:4])
     cut = _text(MADE.mazes[1])
     bad = {
-        "row 3: the answer is no shortest path": [_row(0), _row(1, cut), _row(2)],
+        "row 3: the answer is not a shortest path": [_row(0), _row(1, cut), _row(2)],
         "row 2: the answer is of another maze": [_row(0, _text(MADE.labels[1])), _row(1), _row(2)],
         "row 4: question has 63 characters instead of 64": [_row(0), _row(1), f"gen,{cut[1:]},{cut},1"],
         "row 4: character 'x' at place 1": [_row(0), _row(1), f"gen,x{cut[1:]},{cut},1"],

@@ -139,7 +139,7 @@ def test_changed_list_is_another_dataset_and_an_equal_copy_is_not(tmp_path: Path
         ("." * 81, r"bad.txt, row 1: the puzzle has more than one solution"),
         (_csv(range(3), [ANSWERS[1]] * 40), r"bad.txt, row 2: the answer does not solve the puzzle"),
         ("source,question,answer,rating\na,b,c\n", r"bad.txt, row 2: 3 columns"),
-        (f"source,question,answer,rating\na,{PUZZLES[0]},,hard\n", r"bad.txt, row 2: rating 'hard' is no number"),
+        (f"source,question,answer,rating\na,{PUZZLES[0]},,hard\n", r"bad.txt, row 2: rating 'hard' is not a number"),
         (PUZZLES[0], r"bad.txt has 1 inequivalent puzzles, too few for train 1000"),
     ],
 )
@@ -182,7 +182,7 @@ def test_published_pair_draws_train_and_validation_by_seed_and_keeps_its_test(pa
         ("train.csv", lambda s: s.replace(PUZZLES[4], PUZZLES[4][1:]), "train.csv, row 6: question has 80 characters"),
         ("train.csv", lambda s: s.replace(PUZZLES[4], "x" + PUZZLES[4][1:]), "train.csv, row 6: character 'x'"),
         ("test.csv", lambda s: s.replace(ANSWERS[31], ANSWERS[30]), "test.csv, row 3: the answer does not solve"),
-        ("test.csv", lambda s: s.replace(",30\n", ",high\n"), "test.csv, .*rating is no number"),
+        ("test.csv", lambda s: s.replace(",30\n", ",high\n"), "test.csv, .*rating is not a number"),
         ("test.csv", lambda s: s + f"made,{PUZZLES[2]},{ANSWERS[2]},1\n", "leaks: puzzles .* are equivalent"),
         ("test.csv", lambda s: s + "one,two\n", "test.csv: .*Expected 4 columns"),
         ("train.csv", lambda s: s.replace(PUZZLES[4], "." * 81), "train.csv, row 6: the puzzle has more than one"),
@@ -344,7 +344,7 @@ def test_truncated_arc_json_and_an_empty_folder_are_refused(tmp_path: Path) -> N
     folder = _arc_folder(tmp_path / "in", {"0": _task()})
     (folder / "training/t0.json").write_text(json.dumps(_task())[:-5])
     request = DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=0)
-    _refused(request, tmp_path / "data", "t0.json is no JSON or is truncated")
+    _refused(request, tmp_path / "data", "t0.json is not JSON or is truncated")
     (tmp_path / "empty").mkdir()
     request = DataRequest(benchmark="arc-agi-1", source=str(tmp_path / "empty"), num_validation=0)
     _refused(request, tmp_path / "data", "does not exist|holds no ARC tasks")

@@ -169,7 +169,7 @@ def test_base_outside_the_folder_is_not_opened(tmp_path: Path) -> None:
     store.write(name, pack(safetensors.torch.load(data), header))
     target = MemoryStore()
     for act in (lambda: read(store, name), lambda: Run(store), lambda: copy(store, name, target)):
-        with pytest.raises(CheckpointError, match="is no name of a base"):
+        with pytest.raises(CheckpointError, match="is not a base's name"):
             act()
     assert target.names() == []
 
@@ -187,11 +187,11 @@ def test_missing_or_damaged_base_is_one_clear_line(damage: str, tmp_path: Path) 
     words = r"base-00000001\.safetensors is damaged, and step-00000001\.safetensors needs it"
     if damage == "missing":
         base.unlink()
-        words = r"step-00000001\.safetensors needs base-00000001\.safetensors, which is not beside it"
+        words = r"step-00000001\.safetensors needs base-00000001\.safetensors, which is not in the same folder"
     with pytest.raises(CheckpointError, match=words) as told:
         newest(store)
     assert "\n" not in str(told.value)
-    with pytest.raises(CheckpointError, match="is not beside it"):
+    with pytest.raises(CheckpointError, match="is not in the same folder"):
         unpack((tmp_path / "step-00000001.safetensors").read_bytes(), "step-00000001.safetensors")
 
 

@@ -66,7 +66,7 @@ def test_outcomes_are_per_item_and_survive_packing_and_arrow(sudoku: Dataset, mo
         ("f0f0", 8, "per_item holds 2 bytes, 8 items need 1"),
         ("", 3, "per_item holds 0 bytes, 3 items need 1"),
         ("f0", -1, "per_item holds 1 bytes"),
-        ("xy", 8, "per_item is no hexadecimal text"),
+        ("xy", 8, "per_item is not a hexadecimal text"),
     ],
 )
 def test_packed_outcomes_of_another_number_of_items_are_refused(packed: str, items: int, message: str) -> None:

@@ -213,7 +213,7 @@ def test_imported_checkpoint_without_its_dataset_is_not_scored_on_another(
     if is_known:
         check_dataset_is_known(header, "step_1")
     else:
-        with pytest.raises(CheckpointError, match=r"step_1 does not say which dataset it was trained on\. Name it"):
+        with pytest.raises(CheckpointError, match=r"step_1 does not name the dataset that it was trained on\. Name it"):
             check_dataset_is_known(header, "step_1")
 
 

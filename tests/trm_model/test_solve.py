@@ -70,15 +70,15 @@ def test_maze_is_read_with_its_shortest_path() -> None:
 @pytest.mark.parametrize(
     ("text", "family", "side", "match"),
     [
-        ("123", "sudoku", 4, "is no 4x4 Sudoku"),
+        ("123", "sudoku", 4, "is not a 4x4 Sudoku"),
         (EASY.replace("1", "5"), "sudoku", 4, "Write 16 of 1-4"),
         ("# nothing\n", "sudoku", 4, "no puzzle in the text"),
-        (MAZE.replace("S", "x"), "maze", 4, "is no 4x4 maze"),
+        (MAZE.replace("S", "x"), "maze", 4, "is not a 4x4 maze"),
         (MAZE.replace("G", " "), "maze", 4, "needs one S, one G"),
         ("S  #\n  ##\n ###\n###G", "maze", 4, "a way between them"),
-        ("S G", "maze", 4, "a line per row"),
-        ("{}", "arc", 30, "no ARC task"),
-        ("no json", "arc", 30, "no ARC task"),
+        ("S G", "maze", 4, "one line per row"),
+        ("{}", "arc", 30, "not an ARC task"),
+        ("no json", "arc", 30, "not an ARC task"),
         ('{"test": [{"input": [[1], [2, 3]]}]}', "arc", 30, "ragged"),
     ],
 )
@@ -162,7 +162,7 @@ def test_arc_task_is_answered_through_its_own_embedding(arc: Dataset) -> None:
         ({"train": [task(1)["train"][0], task(2)["train"][0]], "test": task(1)["test"]}, "has all 2 demonstrations"),
         ({"train": [{**pair(0), "input": pair(150)["input"]}], "test": task(1)["test"]}, "has all 1 demonstrations"),
         ({"train": task(4)["train"], "test": [pair(99)]}, "fit several tasks: twin1, twin2. Name one with --task"),
-        ({"train": [{"input": [[1]]}], "test": []}, "the text is no ARC task: KeyError 'output'"),
+        ({"train": [{"input": [[1]]}], "test": []}, "the text is not an ARC task: KeyError 'output'"),
     ],
 )
 def test_arc_task_that_no_task_or_several_fit_is_refused(content: Any, message: str, arc: Dataset) -> None:

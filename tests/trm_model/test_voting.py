@@ -153,7 +153,7 @@ def test_answers_out_of_range_are_refused(
 def test_submission_of_answers_that_are_no_arc_grids_is_refused() -> None:
     votes = Votes()
     votes.add(np.array([0]), np.full((1, 16), 3, np.uint8), np.array([1.0]))
-    with pytest.raises(DataError, match="an answer of 16 cells is no ARC answer"):
+    with pytest.raises(DataError, match="an answer of 16 cells is not an ARC answer"):
         submission(votes, {"task": [0]})
 
 

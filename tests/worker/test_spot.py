@@ -143,7 +143,7 @@ def test_other_users_cannot_announce_the_end_of_a_node(tmp_path: Path, monkeypat
     monkeypatch.setattr(files.os, "getuid", lambda: 12345)  # the folder is now another user's
     (tmp_path / f"trm-{os.getuid()}").mkdir(exist_ok=True)
     assert not spot.is_leaving("node-a")
-    with pytest.raises(UserError, match="belongs to somebody else"):
+    with pytest.raises(UserError, match="belongs to another user"):
         spot.leave_node("10.0.0.5:6379", "node-b", Notice("terminate", AT_S))
 
 

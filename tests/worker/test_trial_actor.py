@@ -124,7 +124,7 @@ def test_machine_that_leaves_ends_a_trial_with_its_own_report(actor: Any, monkey
     result = actor.step()
     assert result["done"] and (result["kind"], result["status"]) == ("end", "interrupted")
     assert result["reason"] == "asked to stop at step 4, with a checkpoint"
-    with pytest.raises(RuntimeError, match="about to be taken away"):
+    with pytest.raises(RuntimeError, match="will be terminated soon"):
         actor.reset_config({"job": Job("x", "s", "u", {}, "d").to_json()})
 
 

@@ -1,1 +1,1 @@
-"""Read and write checkpoints, ours and other formats."""
+"""Read and write checkpoints, in our own and other formats."""

@@ -1,7 +1,7 @@
 """Export a trained model as ONNX or a `torch.export` program: one supervision step, or a loop of D steps.
 
 Shapes: B batch (free in the exported program), C grid cells, L tokens, D width, V vocabulary. Puzzle embeddings are
-looked up inside, by id. Every export is run and compared with PyTorch before it is handed over.
+looked up inside, by id. Every export is run and compared with PyTorch before it is returned.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_ONNX_BYTES = 2**31 - 2**26
 
 
 class ExportError(UserError):
-    """A model that cannot be exported here, or whose export computes something else."""
+    """Raised for a model that cannot be exported on this machine, or whose export computes different numbers."""
 
 
 def kind_of(name: str) -> Kind:
@@ -42,7 +42,7 @@ def kind_of(name: str) -> Kind:
 
 
 class OneStep(nn.Module):
-    """(inputs (B, C), ids (B), states (B, L, D) ...) -> (logits (B, C, V), halt logits (B), new states ...)."""
+    """Map (inputs (B, C), ids (B), states (B, L, D) ...) to (logits (B, C, V), halt logits (B), new states ...)."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -55,7 +55,8 @@ class OneStep(nn.Module):
 
 
 class WholeLoop(nn.Module):
-    """(inputs (B, C), ids (B)) -> (cells (B, C), halt logits (B), logits (B, C, V)) after a fixed number of steps."""
+    """Map (inputs (B, C), ids (B)) to (cells (B, C), halt logits (B), logits (B, C, V)) after a fixed number of
+    steps."""
 
     def __init__(self, model: Model, steps: int) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class WholeLoop(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how far its numbers are from PyTorch's."""
+    """Describe what was written, and its largest difference from PyTorch's numbers."""
 
     path: Path
     num_bytes: int

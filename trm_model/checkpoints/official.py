@@ -1,4 +1,4 @@
-"""Official TRM / HRM checkpoints in and out, by renaming tensors.
+"""Convert official TRM and HRM checkpoints in both directions, by renaming tensors.
 
     official                         here
     z_H, H_init, H_level             answer: start_0, recursion.answer_network
@@ -128,7 +128,8 @@ def official_sizes(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[in
 
 
 def official_cells(state: Mapping[str, Tensor], config: ModelConfig) -> int | None:
-    """Grid cells of an official state dict; None where no tensor tells (attention without learned positions)."""
+    """Return the grid cells of an official state dict; None if no tensor shows them (attention without learned
+    positions)."""
     named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
     level = "H_level" if config.variant == "direct" else "L_level"
     for name, axis in ((f"{level}.layers.0.{_BLOCK['token_mixer.gate_up']}", 1), (_OUTER["position_embedding"], 0)):
@@ -138,7 +139,7 @@ def official_cells(state: Mapping[str, Tensor], config: ModelConfig) -> int | No
 
 
 def settings_of(path: Path, recipe: TrialConfig | None) -> TrialConfig:
-    """What an official checkpoint was trained with: the `all_config.yaml` beside it, or a recipe that agrees with it.
+    """Return the settings of an official checkpoint: its `all_config.yaml`, or a recipe that agrees with it.
 
     Raises:
         CheckpointError: there is neither, or they contradict each other (another T or n would ruin the score silently).
@@ -173,7 +174,7 @@ def import_official(
         config: see `settings_of`.
         knows_dataset: whether `config.data` is what the model was trained on, see
             `check_dataset_is_known`.
-        seq_len: grid cells; None where a tensor tells it.
+        seq_len: grid cells; None if a tensor shows it.
         id_map_hash, num_ids: `Dataset.id_map_hash` and `num_identifiers` of the dataset that gave the puzzle ids.
 
     Raises:
@@ -182,7 +183,7 @@ def import_official(
     state = read_official(path)
     vocab_size, num_identifiers = official_sizes(state, config.model)
     if seq_len is None and (seq_len := official_cells(state, config.model)) is None:
-        raise CheckpointError("no tensor of the checkpoint tells the size of the grid", "Name the dataset: --dataset")
+        raise CheckpointError("no tensor of the checkpoint shows the size of the grid", "Name the dataset: --dataset")
     if num_identifiers not in (0, num_ids):
         given = f", but the dataset has {num_ids}" if num_ids > 1 else ", and only the dataset says which is whose"
         raise CheckpointError(
@@ -197,7 +198,7 @@ def import_official(
 
 
 def export_official(model: Model, config: TrialConfig, path: Path) -> None:
-    """Write a model as the official code would have saved it, with the `all_config.yaml` beside it.
+    """Write a model as the official code saves it, with an `all_config.yaml` in the same folder.
 
     Raises:
         CheckpointError: the official code has no such model, or another run's settings lie there.

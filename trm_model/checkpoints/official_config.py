@@ -1,4 +1,4 @@
-"""The `all_config.yaml` that an official run writes beside its checkpoints: read as a configuration, and written."""
+"""Read the `all_config.yaml` of an official run as a configuration, and write it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,8 @@ def config_to_official(config: TrialConfig) -> bytes:
 
 
 def _check_same(own: ModelConfig, official: ModelConfig) -> None:
-    """Refuse what the official code would compute in another way. Halting is left out: it matters in training only."""
+    """Raise an error for settings that the official code would compute differently. Halting only matters in
+    training."""
     skipped = {"halting", "cycles", "latent_steps", "num_latents"} if own.variant == "direct" else {"halting"}
     other = _resolved(official)
     for name, value in _resolved(own).items():
@@ -146,7 +147,7 @@ def _check_same(own: ModelConfig, official: ModelConfig) -> None:
 
 
 def _resolved(model: ModelConfig) -> dict[str, Any]:
-    """Return the settings, with what None stands for."""
+    """Return the settings, with None replaced by its meaning."""
     return model.plain() | {
         "shared_network": model.shares_network,
         "gradient": "step" if model.one_step_gradient else "cycle",

@@ -1,8 +1,8 @@
-"""A checkpoint is one safetensors file: tensors in the body, everything else as JSON in the header.
+"""Store a checkpoint as one safetensors file: tensors in the body, everything else as JSON in the header.
 
-One file is atomic wherever it lands: a rename on a disk, a single PUT on S3. Names sort by step, so the newest is the
-last. A large table of puzzle embeddings lies in a file of its own, the base, that several checkpoints share
-(`table_deltas.py`): it is written before the first that needs it and deleted after the last.
+One file is atomic in every storage: a rename on a disk, a single PUT on S3. Names sort by step, so the newest is the
+last. A large table of puzzle embeddings is kept in a separate file, the base, that several checkpoints share
+(`table_deltas.py`): it is written before the first one that needs it and deleted after the last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trm_data.errors import UserError
-from trm_data.files import write_atomic
+from trm_data.files import load_json, write_atomic
 from trm_model.checkpoints.table_deltas import Base, join, split
 
 _KEY = "trm"
@@ -43,11 +43,11 @@ _DTYPES = {
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be read, or that belongs to another run."""
+    """Raised for a checkpoint that cannot be read, or that belongs to another run."""
 
 
 class CheckpointStore(Protocol):
-    """Where checkpoints live. `write` is atomic: a reader sees nothing or the whole."""
+    """Define where checkpoints are stored. `write` is atomic: a reader sees nothing or the whole file."""
 
     def write(self, name: str, data: bytes) -> None: ...
 
@@ -63,7 +63,7 @@ class CheckpointStore(Protocol):
 
 
 class LocalCheckpoints:
-    """Checkpoints in a folder."""
+    """Store checkpoints in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -86,7 +86,7 @@ class LocalCheckpoints:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A run at one step. Tensor names: `model/*`, `ema/<rate>/*`, `optimizer/*`, `carry/*`."""
+    """Hold a run at one step. Tensor names: `model/*`, `ema/<rate>/*`, `optimizer/*`, `carry/*`."""
 
     tensors: dict[str, Tensor]
     header: dict[str, Any]
@@ -103,7 +103,7 @@ class Checkpoint:
 
 
 def name_of(step: int) -> str:
-    """File name of the checkpoint at a step."""
+    """Return the file name of the checkpoint at a step."""
     return f"step-{step:08d}.safetensors"
 
 
@@ -117,7 +117,7 @@ def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
 
     Written out because the library's own function copies all tensors twice, seconds and gigabytes for a large table.
     """
-    # Wide types first, as the format asks for: every tensor then begins at a multiple of its item size.
+    # Wide types first, as the format requires: every tensor then begins at a multiple of its item size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     layout: dict[str, Any] = {"__metadata__": {_KEY: json.dumps({"format": _FORMAT, **header}, sort_keys=True)}}
     parts, end = [], 0
@@ -138,7 +138,9 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+        header = load_json(load_json(data[8 : 8 + length])["__metadata__"][_KEY])
+        if not isinstance(header, dict):
+            raise TypeError("the header is no JSON object")
     except (ValueError, KeyError, TypeError) as error:
         what = f"{where} is not a checkpoint of this program"
         if data[:2] == _ZIP:
@@ -146,7 +148,7 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
         raise CheckpointError(what, "Name another file") from error
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
-    return dict(header)
+    return header
 
 
 def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None = None) -> Checkpoint:
@@ -174,14 +176,15 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
 
 
 def _base(stored: Mapping[str, Any], where: str) -> Base:
-    """The base that a header names. Raises CheckpointError where its name could lead out of the checkpoint's folder."""
+    """Return the base that a header names. Raises CheckpointError if its name points outside the checkpoint's
+    folder."""
     try:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
     except (KeyError, TypeError):
-        raise CheckpointError(f"{where} is damaged: it does not say what its table is based on") from None
+        raise CheckpointError(f"{where} is damaged: it does not name the base of its table") from None
     if not is_safe:
-        raise CheckpointError(f"{where} names {base.name!r} as its base, which is no name of a base", "Do not use it")
+        raise CheckpointError(f"{where} names {base.name!r} as its base, which is not a base's name", "Do not use it")
     return base
 
 
@@ -195,7 +198,7 @@ def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None)
             raise KeyError(base.name)
         data = store.read(base.name)
     except KeyError:
-        what = f"{where} needs {base.name}, which is not beside it"
+        what = f"{where} needs {base.name}, which is not in the same folder"
         raise CheckpointError(what, "Copy both, or take another checkpoint") from None
     if hashlib.sha256(data).hexdigest() != base.sha256:
         what = f"{base.name} is damaged, and {where} needs it"
@@ -237,7 +240,7 @@ def newest(store: CheckpointStore) -> Checkpoint | None:
 
 
 class Written(NamedTuple):
-    """A checkpoint that has been written."""
+    """Describe a checkpoint that has been written."""
 
     name: str
     num_bytes: int
@@ -245,7 +248,7 @@ class Written(NamedTuple):
 
 
 class RunCheckpoints:
-    """The checkpoints of one run: found, written, and all but the newest and the best deleted."""
+    """Manage the checkpoints of one run: find, write, and delete all but the newest and the best."""
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
@@ -286,7 +289,7 @@ class RunCheckpoints:
         return Written(name, base_bytes + len(data))
 
     def describe_last(self) -> str:
-        """Say, for people, from which checkpoint a run that ends here can be resumed."""
+        """Describe, for people, from which checkpoint a run that ends now can be resumed."""
         names = checkpoint_names(self._store)
         return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
 

@@ -1,4 +1,4 @@
-"""Large puzzle-embedding tables in checkpoints: whole in a base file once, afterwards only the rows changed since.
+"""Store large puzzle-embedding tables of checkpoints: whole in a base file once, then only the rows changed since.
 
 With 1,000 augmentations of ARC-AGI-1 the table is 1.8 GB, and a batch changes at most 768 of its 960,000 rows. A run
 starts over a base of zeros, as its table does, so that its first checkpoints need no base file. A new base is written
@@ -17,7 +17,7 @@ from torch import Tensor
 
 TABLE = "model/puzzle_embedding.weight"
 CHANGED_AT = "table/changed_at"
-"""(R) int32, beside the table in memory: the step at which each row was last changed."""
+"""(R) int32, in memory next to the table: the step at which each row was last changed."""
 _ROWS, _VALUES = "table/rows", "table/values"
 _SMALLEST = 2**20
 """Below this many bytes a table is written whole every time: another file would cost more than it saves."""
@@ -25,7 +25,7 @@ _SMALLEST = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A table as it was at a step. Without a name it is all zeros and in no file."""
+    """Hold a table as it was at a step. Without a name it is all zeros and has no file."""
 
     name: str = ""
     sha256: str = ""
@@ -35,7 +35,7 @@ class Base:
 
 
 class Split(NamedTuple):
-    """A run's tensors as a checkpoint file holds them."""
+    """Hold a run's tensors as a checkpoint file stores them."""
 
     tensors: dict[str, Tensor]
     base: Base
@@ -47,7 +47,7 @@ class Split(NamedTuple):
 
 
 def split(tensors: Mapping[str, Tensor], base: Base, step: int) -> Split | None:
-    """Take the table out of a run's tensors; None where there is none, or it is too small to be worth it."""
+    """Separate the table from a run's tensors; return None if there is none, or it is too small to be worth it."""
     table, changed_at = tensors.get(TABLE), tensors.get(CHANGED_AT)
     if table is None or changed_at is None or table.nbytes < _SMALLEST:
         return None

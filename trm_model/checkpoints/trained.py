@@ -25,7 +25,7 @@ class Trained:
     id_map_hash: str
 
     def check_dataset(self, id_map_hash: str, vocab_size: int, seq_len: int) -> None:
-        """Refuse a dataset whose puzzle ids, symbols or size mean something else than in training.
+        """Raise an error for a dataset whose puzzle ids, symbols or size differ in meaning from those of training.
 
         Raises:
             CheckpointError: names what differs.
@@ -77,7 +77,7 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
 
 
 def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:
-    """Refuse to choose a dataset by a checkpoint's configuration where that holds only defaults.
+    """Raise an error if a dataset would be chosen by a checkpoint's configuration that holds only defaults.
 
     Args:
         header: of the checkpoint.
@@ -91,7 +91,7 @@ def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:
         config = TrialConfig.parse(header["config"], where)
         known = "imported_from" not in header or bool(config.recipe) or config.data != DataConfig()
     if not known:
-        raise CheckpointError(f"{where} does not say which dataset it was trained on", "Name it: --dataset NAME")
+        raise CheckpointError(f"{where} does not name the dataset that it was trained on", "Name it: --dataset NAME")
 
 
 def pack_weights(model: Model, config: TrialConfig, *, step: int, id_map_hash: str, **notes: Any) -> bytes:

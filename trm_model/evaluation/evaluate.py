@@ -36,11 +36,11 @@ Progress = Callable[[int, int], None]
 
 
 class EvaluationStoppedError(Exception):
-    """An evaluation was asked to stop between two batches. It has no result."""
+    """Raised if an evaluation was asked to stop between two batches. It has no result."""
 
 
 def never() -> bool:
-    """Return False: the `should_stop` of what is not to be interrupted."""
+    """Return False: the `should_stop` of uninterruptible work."""
     return False
 
 
@@ -113,7 +113,7 @@ def _undone(dataset: Dataset, cells: Bytes, batch: EvalBatch) -> Bytes:
 
 
 def _right(cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
-    """Mark (B, C) the cells that are right or not supervised. Says nothing of items without an answer."""
+    """Mark (B, C) the cells that are right or not supervised. Undefined for items without an answer."""
     right: NDArray[np.bool_] = (cells == labels) | (labels == 0)
     return right
 
@@ -187,7 +187,7 @@ def _test_inputs(dataset: Dataset, split: str, items: Sequence[int]) -> dict[str
 
 
 def check_evaluation(dataset: Dataset, split: str, evaluation: EvaluationConfig, trained_augmentations: int) -> None:
-    """Refuse an evaluation that could not be run, before anything is trained for it.
+    """Raise an error for an evaluation that cannot be run, before anything is trained for it.
 
     Raises:
         ConfigError: the split is empty, or there are more votes than views or than trained identifiers.
@@ -198,7 +198,7 @@ def check_evaluation(dataset: Dataset, split: str, evaluation: EvaluationConfig,
 
 
 def check_votes(votes: int, trained_augmentations: int, dataset: Dataset) -> None:
-    """Refuse views that a model with embeddings per puzzle has never seen.
+    """Raise an error for views that a model with embeddings per puzzle has never seen.
 
     Raises:
         ConfigError: more votes than trained identifiers.
@@ -232,7 +232,7 @@ def evaluate(
         seed: of the rollouts' noise.
         keep_votes: keep all answers, so that the result can be a member of an `ensemble`.
         ranks: processes that share the batches; the result is that of one process, in each of them.
-        should_stop: asked after every batch; the answer of the first process counts for all.
+        should_stop: called after every batch; the result of the first process counts for all.
 
     Raises:
         EvaluationStoppedError: `should_stop` became true.
@@ -275,7 +275,8 @@ def _report(progress: Progress | None, done: int, size: int, total: int, step: i
 
 
 def ensemble(members: Sequence[EvalResult], dataset: Dataset, evaluation: EvaluationConfig) -> EvalResult:
-    """Several checkpoints voting together: another metric than the score of one, so its names start with `ensemble_`.
+    """Score several checkpoints that vote together: another metric than the score of one, so names start with
+    `ensemble_`.
 
     Raises:
         ConfigError: a member kept no votes, or they answered other items.

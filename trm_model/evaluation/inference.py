@@ -1,4 +1,4 @@
-"""Run a trained model: supervision steps from fresh states, undisturbed or with noise in the latent.
+"""Run a trained model: supervision steps from fresh states, with or without noise in the latent.
 
 Shapes: B batch, C grid cells, L tokens, D width.
 """

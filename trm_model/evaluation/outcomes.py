@@ -1,4 +1,4 @@
-"""Hold what an evaluation found: scores, and the outcome of every scored item in order. N items, C grid cells."""
+"""Hold the results of an evaluation: scores, and the outcome of every scored item in order. N items, C grid cells."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EvalResult:
 
     @property
     def tasks(self) -> dict[str, list[int]]:
-        """ARC: the rows of `columns` that belong to each task with a known answer; else empty."""
+        """Return the rows of `columns` that belong to each ARC task with a known answer; empty for other benchmarks."""
         tasks: dict[str, list[int]] = {}
         for row, name in enumerate(self.names if self.test_inputs else ()):
             tasks.setdefault(name, []).append(row)
@@ -112,12 +112,12 @@ def unpack_items(packed: str, items: int) -> NDArray[np.bool_]:
     """Unpack the outcomes that `EvalResult.per_item` returned.
 
     Raises:
-        DataError: it is no hexadecimal text, or does not hold so many items.
+        DataError: it is not a hexadecimal text, or does not hold so many items.
     """
     try:
         packed_bytes = np.frombuffer(bytes.fromhex(packed), np.uint8)
     except ValueError:
-        raise DataError("per_item is no hexadecimal text", "The record is damaged: score the trial again") from None
+        raise DataError("per_item is not a hexadecimal text", "The record is damaged: score the trial again") from None
     if items < 0 or packed_bytes.size != -(-items // 8):
         what = f"per_item holds {packed_bytes.size} bytes, {items} items need {-(-max(items, 0) // 8)}"
         raise DataError(what, "The record is damaged: score the trial again")

@@ -1,5 +1,4 @@
-"""Answers that solve a puzzle, whether or not they are the labelled ones. B batch, C grid cells, encoded as in the
-data."""
+"""Check answers by the rules of a puzzle, whether or not they equal the label. B batch, C grid cells, encoded."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ Outcomes = NDArray[np.bool_]
 
 
 def _check_shapes(side: int, *grids: Bytes) -> None:
-    """Raises DataError for rows of another size, which the kernels would read beyond their end."""
+    """Raise DataError for rows of another size, which the kernels would read beyond their end."""
     for cells in grids:
         if cells.shape != (len(grids[0]), side * side):
             raise DataError(f"rows of shape {cells.shape} are not {len(grids[0])} grids of {side}x{side} cells")

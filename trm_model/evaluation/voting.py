@@ -1,4 +1,4 @@
-"""Many answers to one item, from augmented views or noisy rollouts, made comparable and counted.
+"""Count the votes of many answers to one item, from augmented views or noisy rollouts.
 
 Shapes: B batch, C grid cells. An answer found through an augmentation is first undone, so that equal answers are
 equal bytes. Votes live in one `Votes` object per evaluation: nothing leaks from one evaluation or checkpoint into the
@@ -29,7 +29,7 @@ Choose = Literal["majority", "halt"]
 
 @jit
 def _extent(cells: Bytes) -> tuple[int, int]:
-    """Height and width of the largest rectangle of colours at the upper left of a (900) answer."""
+    """Return height and width of the largest rectangle of colours at the upper left of a (900) answer."""
     best, best_height, best_width, width = 0, 0, 0, SIDE
     for height in range(1, SIDE + 1):
         for col in range(width):
@@ -77,7 +77,7 @@ def _hashes(cells: Bytes, out: Words) -> None:
 
 
 def _check_answers(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> None:
-    """Raises DataError for what the kernels, which check no bounds, must not see."""
+    """Raise DataError for values that the kernels, which check no bounds, cannot handle."""
     if cells.ndim != 2 or cells.shape[1] != side * side or codes.shape != cells.shape[:1]:
         raise DataError(f"answers of shape {cells.shape} with {codes.size} codes are not of {side}x{side} cells")
     orders = {"none": 1, "dihedral": 8, "arc": ARC_ORDER}
@@ -110,7 +110,7 @@ def undo(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> B
 
 
 def hashes(cells: Bytes) -> Words:
-    """Return (B) a 64-bit name of each answer."""
+    """Return (B) a 64-bit hash of each answer."""
     out = np.empty(len(cells), np.uint64)
     _hashes(np.ascontiguousarray(cells), out)
     return out
@@ -118,7 +118,7 @@ def hashes(cells: Bytes) -> Words:
 
 @dataclass(slots=True)
 class _Candidate:
-    """One distinct answer to an item."""
+    """Hold one distinct answer to an item."""
 
     answer: bytes
     count: int = 0
@@ -137,7 +137,7 @@ class _Candidate:
 
 
 class Votes:
-    """The answers of one evaluation, per item, and the rule by which one is chosen."""
+    """Hold the answers of one evaluation, per item, and the rule by which one is chosen."""
 
     def __init__(self, choose: Choose = "majority") -> None:
         self.choose = choose
@@ -183,7 +183,7 @@ class Votes:
 
 
 def places(votes: Votes, items: Ints, labels: Bytes) -> NDArray[np.float64]:
-    """(B): the place from 0 that each item's label (undone, (B, C)) takes among its answers; inf if none is right."""
+    """Return (B) the rank from 0 of each item's label (undone, (B, C)) among its answers; inf if none is right."""
     found = np.full(len(items), np.inf)
     for row, item in enumerate(items.tolist()):
         label = labels[row].tobytes()
@@ -195,8 +195,8 @@ def places(votes: Votes, items: Ints, labels: Bytes) -> NDArray[np.float64]:
 
 
 def submission(votes: Votes, tasks: Mapping[str, Sequence[int]], tries: int = 2) -> dict[str, list[dict[str, Any]]]:
-    """Answers in Kaggle's form: per task and test input `attempt_1`, `attempt_2`. `tasks` lists a task's items in
-    order."""
+    """Return answers in Kaggle's form: per task and test input `attempt_1`, `attempt_2`. `tasks` lists a task's
+    items in order."""
     return {name: [_attempts(votes.ranking(item), tries) for item in items] for name, items in tasks.items()}
 
 
@@ -209,7 +209,7 @@ def _attempts(ranking: list[_Candidate], tries: int) -> dict[str, list[list[int]
 def _grid(answer: bytes) -> list[list[int]]:
     cells = np.frombuffer(answer, np.uint8)
     if cells.size != SIDE * SIDE:
-        raise DataError(f"an answer of {cells.size} cells is no ARC answer, which has {SIDE}x{SIDE}")
+        raise DataError(f"an answer of {cells.size} cells is not an ARC answer, which has {SIDE}x{SIDE}")
     height, width = _extent(cells)
     colours: list[list[int]] = (cells.reshape(SIDE, SIDE)[:height, :width].astype(int) - 2).tolist()
     return colours

@@ -1,1 +1,1 @@
-"""The network, the recursion, the carry and the halting rule."""
+"""Define the network, the recursion, the carry and the halting rule."""

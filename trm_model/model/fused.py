@@ -1,4 +1,4 @@
-"""The elementwise parts of a block as two fused operations: SwiGLU and the norm of a residual sum.
+"""Fuse the elementwise parts of a block into two operations: SwiGLU and the norm of a residual sum.
 
 Each saves what its backward needs and nothing more (SwiGLU its input and pre-activations, the norm its output), so that
 the activations of a block are a third less than with the operations one by one. On a CPU with few threads, where memory
@@ -28,12 +28,12 @@ _jit: Any = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy
 
 
 def _load(x):
-    """A number as float32: itself, or bfloat16 held as uint16."""
+    """Load a number as float32: itself, or bfloat16 held as uint16."""
     raise NotImplementedError  # compiled below
 
 
 def _store(x, like):
-    """A float32 in the type of `like`, rounded to the nearest even bfloat16 where that is uint16."""
+    """Convert a float32 to the type of `like`, rounded to the nearest even bfloat16 if that is uint16."""
     raise NotImplementedError  # compiled below
 
 
@@ -58,7 +58,8 @@ def _compile_store(x, like):
 
 @_jit
 def _sigmoid(x):
-    """1 / (1 + 2^t) with t = -x log2(e): the integer part of t shifted into the exponent, a polynomial for the rest.
+    """Compute 1 / (1 + 2^t) with t = -x log2(e): the integer part of t shifted into the exponent, a polynomial for
+    the rest.
 
     Written out because a call into the math library would keep the loop from being vectorised. Error below 2e-7.
     """
@@ -148,7 +149,7 @@ def _gate(gate_up: Tensor) -> Tensor:
 
 
 def _gate_gradient(gate_up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (gradient of `gate_up`, the gated values again)."""
+    """Return (gradient of `gate_up`, the recomputed gated values)."""
     if _uses_kernels(gate_up):
         grad_gate_up, out = torch.empty_like(gate_up), torch.empty_like(grad)
         _gate_backward(_rows(gate_up), _rows(grad), _rows(grad_gate_up), _rows(out))
@@ -205,14 +206,14 @@ class _ResidualNorm(torch.autograd.Function):
 
 
 def swiglu(x: Tensor, gate_up_weight: Tensor, down_weight: Tensor) -> Tensor:
-    """`down(silu(gate(x)) * up(x))` along the last axis; the weights are (2I, W) and (W, I)."""
-    if torch.compiler.is_compiling():  # the compiler fuses by itself, and export knows no custom functions
+    """Compute `down(silu(gate(x)) * up(x))` along the last axis; the weights are (2I, W) and (W, I)."""
+    if torch.compiler.is_compiling():  # the compiler fuses automatically, and export does not support custom functions
         return F.linear(_gate(F.linear(x, gate_up_weight)), down_weight)
     return cast(Tensor, _SwiGLU.apply(x, gate_up_weight, down_weight))
 
 
 def residual_norm(x: Tensor, change: Tensor, epsilon: float) -> Tensor:
-    """`x + change` over its root mean square along the last axis. Both must be contiguous."""
+    """Divide `x + change` by its root mean square along the last axis. Both must be contiguous."""
     if torch.compiler.is_compiling():
         wide = (x + change).float()
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)).to(x.dtype)

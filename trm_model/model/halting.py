@@ -1,4 +1,4 @@
-"""The carry that lives from one supervision step to the next, and when a sequence leaves it.
+"""Define the carry that persists between supervision steps, and when a sequence leaves it.
 
 A batch has fixed slots. Each optimizer step is one supervision step of every slot's sequence; where a sequence has
 halted, the slot takes a new puzzle and fresh states. Shapes: B batch, C grid cells, L tokens, D width.
@@ -36,7 +36,7 @@ class Carry:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Carry:
-        """Build a carry from what `tensors` returned."""
+        """Build a carry from the result of `tensors`."""
         count = sum(name.startswith("state_") for name in tensors)
         states = tuple(tensors[f"state_{index}"] for index in range(count))
         return cls(states, **{name: value for name, value in tensors.items() if not name.startswith("state_")})
@@ -132,7 +132,7 @@ def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int,
 
 
 def wants_halt(output: Output, config: ModelConfig) -> Tensor:
-    """Decide (B) by the model's own halting rule which sequences want to halt after a supervision step.
+    """Decide (B) by the model's halting rule which sequences want to halt after a supervision step.
 
     Training, `trm eval` and `trm solve` all decide by this function. A rule of `sign` compares the halt logit with
     zero; `continue` and `compare` compare it with the continue logit.

@@ -1,4 +1,5 @@
-"""Building blocks: truncated-normal linear maps, RMS norm, SwiGLU, attention, token mixing, and the stack of blocks.
+"""Build the network: truncated-normal linear maps, RMS norm, SwiGLU, attention, token mixing, and the stack of
+blocks.
 
 Shapes: B batch, L tokens (puzzle-embedding tokens, then grid cells), D width, H heads, N width per head, I inner width.
 Post-norm throughout: a block is `x = norm(x + mix(x)); x = norm(x + swiglu(x))`, and the norm has no learned scale.
@@ -21,7 +22,7 @@ _STD_AFTER_TRUNCATION = 0.8796256610342398  # of a unit normal cut at +-2
 
 
 class Rotary(NamedTuple):
-    """Angles of the rotary positions."""
+    """Hold the angles of the rotary positions."""
 
     cos_LN: Tensor
     sin_LN: Tensor
@@ -40,7 +41,7 @@ def linear_weight(outputs: int, inputs: int, generator: torch.Generator) -> nn.P
 
 
 class SwiGLU(nn.Module):
-    """`down(silu(gate(x)) * up(x))` along the last axis."""
+    """Compute `down(silu(gate(x)) * up(x))` along the last axis."""
 
     def __init__(self, width: int, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class SwiGLU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens, without a mask."""
+    """Apply multi-head self-attention over all tokens, without a mask."""
 
     def __init__(self, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A stack of blocks: one application is one step of the recursion."""
+    """Apply a stack of blocks: one application is one step of the recursion."""
 
     def __init__(self, num_tokens: int, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()

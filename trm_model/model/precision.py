@@ -1,4 +1,4 @@
-"""How float32 matrices are multiplied: exactly or with rounded factors, and on a CPU with which library.
+"""Choose how float32 matrices are multiplied: exactly or with rounded factors, and on a CPU with which library.
 
 PyTorch sends float32 products to MKL, which is slow on AMD: oneDNN takes half the time there at hidden size 512, with
 the same accuracy. PyTorch has no switch for that alone, but allowing oneDNN to use bfloat16 re-routes float32
@@ -17,7 +17,7 @@ _FLOAT32_ERROR = 1e-5  # of a product of 512-vectors: float32 gives about 3e-7, 
 
 
 def is_amd(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether this machine's processor is AMD's (False where that cannot be read)."""
+    """Return whether this machine's processor is made by AMD (False if that cannot be read)."""
     try:
         return "AuthenticAMD" in cpuinfo.read_text()
     except OSError:
@@ -25,7 +25,7 @@ def is_amd(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def product_error() -> float:
-    """Relative error of a float32 product as it is computed now."""
+    """Return the relative error of a float32 product with the current settings."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
     exact = a.double() @ b.double()
@@ -48,7 +48,7 @@ def choose_products(device: torch.device, *, rounded: bool) -> None:
 
 
 def prefer_onednn(*, amd: bool | None = None) -> bool:
-    """On AMD, send float32 products to oneDNN if they stay float32. Returns whether they go there now."""
+    """Send float32 products to oneDNN on AMD if they stay float32. Return whether they now go there."""
     settings = getattr(torch.backends.mkldnn, "matmul", None)
     if settings is None or not (is_amd() if amd is None else amd):
         return False

@@ -1,4 +1,4 @@
-"""One trained vector per augmented puzzle: a table too large for autograd (1.8 GB on ARC-AGI-1), trained row by row.
+"""Train one vector per augmented puzzle, row by row: the table is too large for autograd (1.8 GB on ARC-AGI-1).
 
 Shapes: B batch, E embedding size, R distinct rows. The table is a buffer: the optimizer and the moving average leave
 it alone.
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class PuzzleEmbedding(nn.Module):
-    """The table, starting at zero. Row 0 is the blank identifier of benchmarks whose puzzles share one."""
+    """Hold the table, which starts at zero. Row 0 is the blank identifier of benchmarks whose puzzles share one."""
 
     weight: Tensor
     changed_at: Tensor
@@ -28,9 +28,8 @@ class PuzzleEmbedding(nn.Module):
 
     @torch.no_grad()
     def update(self, ids_B: Tensor, grad_BE: Tensor, lr: float, weight_decay: float, *, step: int) -> None:
-        """Sign-SGD on the rows of a batch, at optimizer step `step` (1-based). Gradients of a row that occurs twice are
-        summed before the sign.
-        """
+        """Apply sign-SGD to the rows of a batch, at optimizer step `step` (1-based). Gradients of a row that occurs
+        twice are summed before the sign."""
         ids_R, place_B = torch.unique(ids_B.long(), return_inverse=True)
         grad_RE = torch.zeros(len(ids_R), grad_BE.shape[1], device=grad_BE.device).index_add_(0, place_B, grad_BE)
         self.weight[ids_R] = self.weight[ids_R].mul_(1 - lr * weight_decay).sub_(grad_RE.sign(), alpha=lr)

@@ -1,4 +1,4 @@
-"""The family: TRM, HRM and direct prediction are one model with another recursion.
+"""Define the model family: TRM, HRM and direct prediction are one model with different recursions.
 
 Shapes: B batch, C grid cells, L tokens (P puzzle-embedding tokens + C cells), D width, V vocabulary, E puzzle
 embedding.
@@ -40,7 +40,7 @@ States = tuple[Tensor, ...]  # each (B, L, D)
 
 
 class Output(NamedTuple):
-    """What one supervision step gives. `states` carry no gradient."""
+    """Hold the output of one supervision step. `states` carry no gradient."""
 
     states: States
     logits_BCV: Tensor
@@ -56,7 +56,7 @@ def _sum(states: Sequence[Tensor]) -> Tensor:
 
 
 class Recursion(nn.Module):
-    """Answer and latent features, refined by turns: TRM, or HRM when each has a network of its own."""
+    """Refine answer and latent features in turns: TRM, or HRM if each has its own network."""
 
     def __init__(self, num_tokens: int, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Recursion(nn.Module):
 
     @property
     def num_states(self) -> int:
-        """Tensors that the carry holds; the answer is the first."""
+        """Return the number of tensors in the carry; the answer is the first."""
         return 1 + self.num_latents
 
     def networks(self) -> list[Network]:
@@ -88,7 +88,7 @@ class Recursion(nn.Module):
         return refined
 
     def cycle(self, states: States, input_BLD: Tensor, rotary: Rotary | None, steps_without_gradient: int) -> States:
-        """n latent updates, the first few of them without gradient, then one of the answer.
+        """Run n latent updates, the first few of them without gradient, then one update of the answer.
 
         With several latents, step i refines latent i (modulo their number) from the sum of all.
         """
@@ -100,7 +100,7 @@ class Recursion(nn.Module):
         return self.refine_answer(answer + _sum(latents), rotary), *latents
 
     def forward(self, states: States, input_BLD: Tensor, rotary: Rotary | None) -> States:
-        """One supervision step."""
+        """Run one supervision step."""
         with torch.no_grad():
             for _ in range(self.cycles - 1):
                 states = self.cycle(states, input_BLD, rotary, 0)
@@ -109,7 +109,7 @@ class Recursion(nn.Module):
 
 
 class OneState(Recursion):
-    """No latent besides the answer: n updates that see the input, then one that does not."""
+    """Use no latent besides the answer: n updates that see the input, then one that does not."""
 
     @property
     def num_states(self) -> int:
@@ -124,7 +124,7 @@ class OneState(Recursion):
 
 
 class DirectPrediction(Recursion):
-    """The answer alone, one pass per supervision step: deep supervision without recursion.
+    """Compute the answer alone, in one pass per supervision step: deep supervision without recursion.
 
     With `supervision_steps=1` there is no deep supervision either: a plain feed-forward network.
     """
@@ -178,7 +178,7 @@ def _execute(source: Source) -> ModuleType:
 
 
 class Model(nn.Module):
-    """Embeddings, a recursion and two heads: the answer per cell and whether to halt."""
+    """Combine embeddings, a recursion and two heads: the answer per cell and whether to halt."""
 
     start_LD: Tensor
 
@@ -217,7 +217,7 @@ class Model(nn.Module):
         return tuple(start.to(dtype).expand(size) for start in self._starts())
 
     def reset(self, states: States, halted_B: Tensor) -> States:
-        """`states` with fresh ones where a sequence has halted."""
+        """Return `states` with fresh ones for the sequences that have halted."""
         fresh = halted_B.view(-1, 1, 1)
         return tuple(
             torch.where(fresh, start.to(state.dtype), state)
@@ -241,7 +241,7 @@ class Model(nn.Module):
         return math.sqrt(width) * embedded
 
     def forward(self, states: States, inputs_BC: Tensor, puzzle_rows_BE: Tensor | None) -> Output:
-        """One supervision step from `states`."""
+        """Run one supervision step from `states`."""
         dtype = states[0].dtype
         input_BLD = self.embed(inputs_BC, puzzle_rows_BE, dtype)
         states = self.recursion(states, input_BLD, self.rotary(dtype))
@@ -263,12 +263,13 @@ Weights = Mapping[str, Tensor]
 
 
 def run(model: Model, weights: Weights, states: States, inputs_BC: Tensor, puzzle_rows_BE: Tensor | None) -> Output:
-    """One supervision step with other weights than the model's own: averaged, or cast to a narrower type once."""
+    """Run one supervision step with other weights than the model's own: averaged, or cast once to a narrower type."""
     output: Output = functional_call(model, dict(weights), (states, inputs_BC, puzzle_rows_BE))
     return output
 
 
 def build_model(config: ModelConfig, *, vocab_size: int, seq_len: int, num_identifiers: int, seed: int = 0) -> Model:
-    """A freshly initialised model on the CPU in float32; the same seed gives the same weights on every machine."""
+    """Return a freshly initialised model on the CPU in float32; the same seed gives the same weights on every
+    machine."""
     generator = torch.Generator().manual_seed(seed)
     return Model(config, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=num_identifiers, generator=generator)

@@ -1,1 +1,1 @@
-"""Loss, optimizer, trainer and training loop, in one or several processes."""
+"""Train a model: loss, optimizer, trainer and training loop, in one or several processes."""

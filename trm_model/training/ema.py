@@ -1,4 +1,4 @@
-"""A moving average of the flat weights. It never feeds back into training."""
+"""Average the flat weights over time. The average never feeds back into training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 class MovingAverage:
-    """`average = d * average + (1 - d) * weights` with d = min(rate, (1 + t) / (10 + t)) at update t = 1, 2, ...
+    """Update `average = d * average + (1 - d) * weights` with d = min(rate, (1 + t) / (10 + t)) at update t = 1, 2,
+    ...
 
     The warm-up lets the average follow the weights at the start: without it a rate of 0.99 lags by some hundred
     steps. With `warm_up=False` it is the official average, which starts at the initial weights.
@@ -21,7 +22,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, vector: Tensor) -> None:
-        """Take in the weights after an optimizer step."""
+        """Update the average after an optimizer step."""
         self.count += 1
         rate = min(self.rate, (1 + self.count) / (10 + self.count)) if self.warm_up else self.rate
         self.vector.lerp_(vector, 1 - rate)

@@ -1,4 +1,4 @@
-"""Events of a training run, in order. The loop yields these and knows no tracker."""
+"""Define the events of a training run, in order. The loop yields these and does not depend on a tracker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The model is built and, if `resumed`, a checkpoint has been loaded: `step` is its step."""
+    """Report that the model is built and, if `resumed`, that a checkpoint has been loaded: `step` is its step."""
 
     step: int
     num_parameters: int
@@ -17,7 +17,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Means over the steps since the last such event."""
+    """Report means over the steps since the last such event."""
 
     step: int
     metrics: dict[str, float]
@@ -25,7 +25,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Scores on held-out puzzles."""
+    """Report scores on held-out puzzles."""
 
     step: int
     split: str
@@ -34,18 +34,18 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Checkpointed:
-    """A checkpoint has been written whole."""
+    """Report that a checkpoint has been written completely."""
 
     step: int
     name: str
     num_bytes: int
     seconds: float = 0.0
-    """What writing it took."""
+    """Seconds that writing it took."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFailed:
-    """A checkpoint could not be written. Training continues, and the next one is tried when it is due."""
+    """Report that a checkpoint could not be written. Training continues, and the next one is written when it is due."""
 
     step: int
     reason: str
@@ -55,18 +55,18 @@ class CheckpointFailed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """All steps done and the final score taken. `result` is plain JSON-ready data."""
+    """Report that all steps are done and the final score is known. `result` is plain JSON-ready data."""
 
     step: int
     result: dict[str, Any]
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
-    """What belongs beside the result, by file name: `outcomes.arrow` (every item), `gallery.json` (a few to look at).
+    """Files that accompany the result, by name: `outcomes.arrow` (every item), `gallery.json` (a few to look at).
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Diverged:
-    """The loss is not finite. The last checkpoint is from before."""
+    """Report that the loss is not finite. The last checkpoint is from before."""
 
     step: int
     reason: str
@@ -74,7 +74,7 @@ class Diverged:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """`should_stop()` became true."""
+    """Report that `should_stop()` became true."""
 
     step: int
     is_saved: bool = True

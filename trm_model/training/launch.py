@@ -1,9 +1,9 @@
-"""One run in several processes of this machine, seen by its caller as one: the events of the first process, in order.
+"""Run one training in several processes of this machine, and yield the events of the first process, in order.
 
-The processes are children of the caller, which has no part in the computation: whatever they wait for, it can end them.
-If one of them fails or dies, all end. If the caller dies, however, their pipes close and they end at once.
+The processes are children of the caller, which does not take part in the computation, so it can always end them. If
+one of them fails or dies, all end. If the caller dies, their pipes close and they end immediately.
 
-    caller -> process    its `Task`, then GO after every event; STOP asks for a last checkpoint
+    caller -> process    its `Task`, then GO after every event; STOP requests a last checkpoint
     process -> caller    events (the first process only), then `_Ended` or `_Failed`
 """
 
@@ -51,12 +51,12 @@ _EXIT_S = 30.0
 
 
 class ProcessLostError(UserError):
-    """A process of the run died without an error: it was killed, or the machine is out of memory."""
+    """Raised if a process of the run died without an error: it was killed, or the machine is out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The work of one process."""
+    """Describe the work of one process."""
 
     config: TrialConfig
     dataset: Path
@@ -71,12 +71,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """Nothing more will come."""
+    """Mark the end of a process's messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A process raised `error`."""
+    """Report that a process raised `error`."""
 
     error: Exception
     at_s: float
@@ -90,7 +90,7 @@ def train_in_processes(
     checkpoints: CheckpointStore,
     should_stop: Callable[[], bool] = never,
 ) -> Iterator[Event]:
-    """`train` in `processes` processes, each with its share of every batch and on CUDA with a GPU of its own.
+    """Run `train` in `processes` processes, each with its share of every batch and on CUDA with its own GPU.
 
     The run waits while an event is looked at, as it does with `train`. `checkpoints` must survive pickling.
 
@@ -121,7 +121,7 @@ def _check(config: TrialConfig, processes: int) -> None:
 
 
 class _ProcessGroup:
-    """The processes of a run. Leaving the context ends those that still run."""
+    """Manage the processes of a run. Leaving the context ends those that still run."""
 
     def __init__(self, config: TrialConfig, dataset: Path, checkpoints: CheckpointStore, processes: int) -> None:
         # The processes find each other by a file in a folder of mode 0700. A `TCPStore` listens on all interfaces of
@@ -210,7 +210,7 @@ class _ProcessGroup:
 
 
 def _send(pipe: Connection, message: str) -> None:
-    with suppress(OSError):  # a process that has died is noticed by the silence of its pipe
+    with suppress(OSError):  # a dead process is noticed when its pipe closes
         pipe.send(message)
 
 
@@ -222,7 +222,8 @@ def _receive(pipe: Connection) -> Any:
 
 
 class _Caller:
-    """The caller, seen from a process. A thread listens, so that its death is noticed during the longest step."""
+    """Connect a process to its caller. A thread listens, so that the caller's death is noticed during the longest
+    step."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -234,12 +235,12 @@ class _Caller:
         while True:
             try:
                 message = self._pipe.recv()
-            except BaseException:  # the caller is gone, or this thread cannot hear it any more
+            except BaseException:  # the caller is gone, or its messages can no longer be received
                 os._exit(1)
             self._stop.set() if message == STOP else self._go.release()
 
     def tell(self, event: Event) -> None:
-        """Report an event and wait until it has been looked at."""
+        """Report an event and wait until the caller has processed it."""
         self._pipe.send(event)
         self._go.acquire()
 
@@ -248,9 +249,9 @@ class _Caller:
 
 
 def rank_main(descriptor: int) -> None:
-    """The body of a process of the run; `descriptor` is its end of the pipe."""
+    """Run a process of the run; `descriptor` is its end of the pipe."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a terminal tells all processes, and the caller decides
+        signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes, and the caller decides
     pipe = Connection(descriptor)
     task: Task = pipe.recv()
     caller = _Caller(pipe)
@@ -289,7 +290,7 @@ def _train(task: Task, caller: _Caller) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The exception with its traceback as a note, or one of the same text where it cannot cross to another process."""
+    """Return the exception with its traceback as a note, or one with the same text if it cannot be pickled."""
     note = traceback.format_exc()
     try:
         found: Exception = pickle.loads(pickle.dumps(error))

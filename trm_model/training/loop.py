@@ -1,4 +1,4 @@
-"""Training as one plain loop that yields events. It owns no tracker, no scheduler and no clock of its own."""
+"""Train in one plain loop that yields events, without a tracker, a scheduler or a clock of its own."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _LOSSES = {"answer_loss", "halt_loss", "continue_loss"}
 
 @dataclass(slots=True)
 class _Window:
-    """Sums over the steps since the last `Trained` event. Saved too: a mean over steps that were cut in two is the
-    same as over steps in one piece."""
+    """Sum up the steps since the last `Trained` event. Checkpointed, so that a mean over interrupted steps is the
+    same as over uninterrupted ones."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -78,7 +78,7 @@ class _Window:
 
 @dataclass(slots=True)
 class _Progress:
-    """Progress that outlives an attempt, in addition to the trainer's own state."""
+    """Hold the progress that outlives an attempt, in addition to the trainer's own state."""
 
     train_s: float = 0.0
     best_step: int | None = None
@@ -89,16 +89,16 @@ class _Progress:
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> _Progress:
-        """From a checkpoint; those of earlier versions hold no window."""
+        """Restore from a checkpoint; those of earlier versions contain no window."""
         return cls(**{**saved, "window": _Window(**saved.get("window", {}))})
 
 
 class OutOfMemoryError(UserError):
-    """The device's memory does not hold the run."""
+    """Raised if the device's memory does not hold the run."""
 
 
 class CompileError(UserError):
-    """`torch.compile` lacks something on this machine."""
+    """Raised if this machine lacks something that `torch.compile` needs."""
 
 
 def train(
@@ -110,7 +110,7 @@ def train(
     clock: Clock = time.time,
     timer: Clock = time.perf_counter,
 ) -> Iterator[Event]:
-    """Train and score one configuration, going on from the newest checkpoint in `checkpoints` if there is one.
+    """Train and score one configuration, resuming from the newest checkpoint in `checkpoints` if there is one.
 
     `clock` gives seconds since the epoch, `timer` measures durations.
 
@@ -174,7 +174,7 @@ def train(
 
 
 def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:
-    """Refuse before the first step what would fail after the last one: the final evaluation.
+    """Raise an error before the first step for settings with which the final evaluation would fail.
 
     Raises:
         ConfigError: the split is empty or has no known answers, or there are more votes than views.
@@ -193,7 +193,7 @@ def _has_answers(dataset: Dataset, split: str, max_puzzles: int | None) -> bool:
 
 
 def _curve_puzzles(config: TrialConfig) -> int | None:
-    """Return how many validation puzzles a point of the curve is scored on; None means all."""
+    """Return how many validation puzzles are scored for a point of the curve; None means all."""
     return config.runtime.evaluate_puzzles or config.evaluation.max_puzzles
 
 
@@ -212,7 +212,7 @@ def _advance(trainer: Trainer, progress: _Progress, timer: Clock) -> bool:
 
 @contextmanager
 def _memory_explained(trainer: Trainer) -> Iterator[None]:
-    """Raise a lack of memory, and a compiler that does not work, as errors that say what to do.
+    """Raise a lack of memory, and a compiler that does not work, as errors with a remedy.
 
     Raises:
         OutOfMemoryError: with the predicted memory and what was held before.
@@ -246,8 +246,8 @@ def _memory_explained(trainer: Trainer) -> Iterator[None]:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Return whether memory is lacking. torch raises a plain RuntimeError where the allocator of the CPU or a library
-    of CUDA fails."""
+    """Return whether memory is exhausted. torch raises a plain RuntimeError if the CPU allocator or a CUDA library
+    fails."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         text in str(error) for text in ("DefaultCPUAllocator", "an't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     )
@@ -278,7 +278,7 @@ def _curve_point(trainer: Trainer, should_stop: Callable[[], bool]) -> dict[str,
 
 
 def _stop(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Iterator[Event]:
-    """Write a last checkpoint, twice if the first try fails."""
+    """Write a last checkpoint, with a second attempt if the first fails."""
     saved = _save(trainer, progress, kept, timer)
     if trainer.ranks.broadcast_flag(isinstance(saved, CheckpointFailed) and not saved.is_out_of_space):
         yield saved
@@ -289,12 +289,12 @@ def _stop(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Cl
 
 def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Checkpointed | CheckpointFailed:
     started = timer()
-    state = trainer.state({"progress": asdict(progress)})  # all processes have a part in it, the first one writes
+    state = trainer.state({"progress": asdict(progress)})  # all processes contribute, the first one writes
     if trainer.ranks.rank > 0:
         return Checkpointed(trainer.step, name_of(trainer.step), 0)
     try:
         written = kept.write(state)
-    except (OSError, UserError) as error:  # what fails here is a disk or a storage, and training need not wait for it
+    except (OSError, UserError) as error:  # a disk or a storage failed, and training need not wait for it
         return CheckpointFailed(trainer.step, f"{type(error).__name__}: {first_line(error)}", is_out_of_space(error))
     with suppress(OSError, UserError):  # checkpoints that are not deleted now are deleted after the next one
         kept.prune(keep=trainer.config.runtime.keep_checkpoints, best_step=progress.best_step)
@@ -304,7 +304,7 @@ def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Cl
 def _result(
     trainer: Trainer, progress: _Progress, clock: Clock, should_stop: Callable[[], bool]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Take the final score; return it as plain data, with the files that accompany it."""
+    """Compute the final score; return it as plain data, with the files that accompany it."""
     config = trainer.config
     evaluation = config.evaluation
     limits: dict[str, Any] = {"max_puzzles": evaluation.max_puzzles, "should_stop": should_stop}

@@ -1,4 +1,4 @@
-"""Losses and the sums that metrics are made of.
+"""Compute losses and the sums that metrics are made of.
 
 Shapes: B batch, C grid cells, V vocabulary. A loss is a sum over the rows of the batch, each row's
 cells averaged; the loop divides by the global batch size.
@@ -17,7 +17,7 @@ from trm_model.model.recursion import Output
 
 
 class Judged(NamedTuple):
-    """How the answers compare with the labels."""
+    """Hold the comparison of the answers with the labels."""
 
     correct_B: Tensor
     """Every supervised cell is right."""
@@ -26,7 +26,7 @@ class Judged(NamedTuple):
 
 
 def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy with s(x) = x + 1 above zero and 1 / (1 - x) below in place of exp, in float64.
+    """Return cross entropy with s(x) = x + 1 above zero and 1 / (1 - x) below in place of exp, in float64.
 
     The sums lose all precision in float32 when a logit is large; at 11 symbols float64 does not show in a profile.
     """

@@ -1,4 +1,4 @@
-"""Optimizers in plain PyTorch on one flat vector of all parameters, and the learning-rate schedule.
+"""Implement optimizers in plain PyTorch on one flat vector of all parameters, and the learning-rate schedule.
 
 `FlatParameters` lays all weights out in one float32 vector: the optimizer, the moving average, the cast to bfloat16
 and the reduction over processes are then one kernel each instead of one per parameter.
@@ -16,7 +16,8 @@ from trm_model.config import OptimizerConfig
 
 
 class FlatParameters:
-    """The parameters of a module as views of one float32 vector, `vector`, which is the leaf that gradients reach."""
+    """Hold the parameters of a module as views of one float32 vector, `vector`, which is the leaf that gradients
+    reach."""
 
     def __init__(self, module: nn.Module) -> None:
         named = dict(module.named_parameters())
@@ -28,7 +29,7 @@ class FlatParameters:
             parameter.requires_grad_(False)
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
-        """Return a vector of this layout, by parameter name."""
+        """Return the parts of a vector of this layout, by parameter name."""
         pieces = torch.split(vector, self._sizes)
         return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
@@ -48,7 +49,7 @@ class FlatParameters:
 
 
 class Optimizer(Protocol):
-    """Updates a vector in place from its gradient."""
+    """Update a vector in place from its gradient."""
 
     def step(self, vector: Tensor, grad: Tensor, lr: float) -> None: ...
 
@@ -60,7 +61,7 @@ class Optimizer(Protocol):
 
 
 class _Moments:
-    """First and second moment, shared by the members of the Adam family."""
+    """Hold first and second moment, shared by the members of the Adam family."""
 
     def __init__(self, like: Tensor, betas: tuple[float, float], weight_decay: float) -> None:
         self.first = torch.zeros_like(like, requires_grad=False)
@@ -70,7 +71,7 @@ class _Moments:
         self.weight_decay = weight_decay
 
     def _advance(self, vector: Tensor, grad: Tensor, lr: float) -> tuple[float, Tensor]:
-        """Decay the weights, update the moments; gives (first-moment correction, corrected root of the second)."""
+        """Decay the weights and update the moments; return (first-moment correction, corrected root of the second)."""
         self.count += 1
         beta1, beta2 = self.betas
         vector.mul_(1 - lr * self.weight_decay)
@@ -89,7 +90,8 @@ class _Moments:
 
 
 class AdamAtan2(_Moments):
-    """Adam with atan2(m, sqrt(v)) in place of m / (sqrt(v) + eps): bounded, scale-free and without epsilon.
+    """Implement Adam with atan2(m, sqrt(v)) in place of m / (sqrt(v) + eps): bounded, scale-free and without
+    epsilon.
 
     As the CUDA package adam-atan2 0.0.3: a = b = 1, and the first-moment correction scales the step, outside the
     arctangent.
@@ -102,7 +104,7 @@ class AdamAtan2(_Moments):
 
 
 class AdamW(_Moments):
-    """Adam with decoupled weight decay, epsilon 1e-8."""
+    """Implement Adam with decoupled weight decay, epsilon 1e-8."""
 
     @torch.no_grad()
     def step(self, vector: Tensor, grad: Tensor, lr: float) -> None:
@@ -111,7 +113,7 @@ class AdamW(_Moments):
 
 
 class Muon:
-    """Momentum, orthogonalised, for the matrices inside the networks; AdamW for everything else.
+    """Implement Muon: orthogonalised momentum for the matrices inside the networks; AdamW for everything else.
 
     The update of an (m, n) matrix is scaled by 0.2 sqrt(max(m, n)), which gives it the root mean square of an AdamW
     update, so that the same rate and decay serve both.
@@ -148,7 +150,7 @@ class Muon:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Nearly the orthogonal factor of a matrix, by five Newton-Schulz steps of degree five."""
+    """Approximate the orthogonal factor of a matrix, by five Newton-Schulz steps of degree five."""
     wide = matrix.shape[0] <= matrix.shape[1]
     x: Tensor = (matrix if wide else matrix.t()) / (matrix.norm() + 1e-7)
     for _ in range(5):
@@ -166,7 +168,8 @@ def build_optimizer(config: OptimizerConfig, flat: FlatParameters) -> Optimizer:
 
 
 def schedule(step: int, *, warmup_steps: int, max_steps: int, min_ratio: float) -> float:
-    """Share of the peak rate at update `step` (1-based): linear warm-up, then constant or cosine to `min_ratio`."""
+    """Return the share of the peak rate at update `step` (1-based): linear warm-up, then constant or cosine to
+    `min_ratio`."""
     if step < warmup_steps:
         return step / max(1, warmup_steps)
     progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)

@@ -1,4 +1,4 @@
-"""The state of a training run and one step of it.
+"""Hold the state of a training run and run one step of it.
 
 One optimizer step is one supervision step of every slot of the batch. All randomness is a pure function of the seed
 and the step, so a checkpoint needs no generator state, and 10 steps straight equal 5, a resume and 5 more, bit for
@@ -47,7 +47,7 @@ def _damaged(checkpoint: Checkpoint, what: str) -> CheckpointError:
 
 
 class _Part(NamedTuple):
-    """What a micro-batch gives."""
+    """Hold the result of a micro-batch."""
 
     loss: Tensor
     sums: Tensor
@@ -56,7 +56,7 @@ class _Part(NamedTuple):
 
 
 class Trainer:
-    """Everything that a run changes from step to step, and how one step changes it."""
+    """Hold everything that changes from step to step of a run, and apply steps."""
 
     def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
         self.config = config
@@ -124,7 +124,7 @@ class Trainer:
             target.index_copy_(0, place, rows.to(self.device))
 
     def learning_rate(self, peak: float) -> float:
-        """Return the rate of the coming update."""
+        """Return the learning rate of the next update."""
         settings = self.config.optimizer
         return peak * schedule(
             self.step + 1,
@@ -134,7 +134,7 @@ class Trainer:
         )
 
     def train_step(self) -> tuple[float, NDArray[np.float64]]:
-        """One optimizer step: the mean loss and the sums in the order of `SUMS`, over all processes.
+        """Run one optimizer step; return the mean loss and the sums in the order of `SUMS`, over all processes.
 
         A loss that is not finite changes nothing.
         """
@@ -144,7 +144,7 @@ class Trainer:
         self._refill()
         self.flat.vector.grad = None
         parts = [self._accumulate(part) for part in self._micro_batches()]
-        # One transfer tells the host all it needs: how many were fetched, the loss, the metrics, who has halted.
+        # One transfer brings everything that the host needs: fetched rows, the loss, the metrics, halted slots.
         totals = torch.stack([torch.cat([part.loss.detach().double().view(1), part.sums]) for part in parts]).sum(0)
         totals = self.ranks.sum_(torch.cat([totals, totals.new_tensor([fetched])]))
         carry = Carry.join([part.carry for part in parts])
@@ -166,13 +166,13 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Return whether the run has had its steps or its puzzles."""
+        """Return whether the run has reached its number of steps or puzzles."""
         limits = self.config.train
         most = math.inf if limits.max_puzzles is None else limits.max_puzzles
         return self.step >= limits.max_steps or self.puzzles_presented >= most
 
     def _set_depth(self) -> tuple[int, int]:
-        """Return T and n of the coming step."""
+        """Return T and n of the next step."""
         depth = self.config.model.cycles, self.config.model.latent_steps
         for share, cycles, latent_steps in self.config.train.depth_curriculum:
             if self.step >= share * self.config.train.max_steps:
@@ -186,7 +186,8 @@ class Trainer:
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
     def _accumulate(self, part: slice) -> _Part:
-        """Forward and backward of some slots; the gradient of the whole batch's mean loss grows in the flat vector."""
+        """Run forward and backward of some slots; add the gradient of the whole batch's mean loss to the flat
+        vector."""
         config, carry, embedding = self.config, self.carry.rows(part), self.model.puzzle_embedding
         slots = self.slots[part]
         earliest = earliest_halt(
@@ -225,7 +226,7 @@ class Trainer:
             average.update(self.flat.vector)
 
     def weights(self, kind: str) -> Weights:
-        """By name: `raw`, `ema` (the main average), or a further average by its rate."""
+        """Return weights by name: `raw`, `ema` (the main average), or a further average by its rate."""
         rate = str(self.config.optimizer.ema_rate) if kind == "ema" else kind
         average = self.averages.get(rate)
         return self.flat.views(self.flat.vector.detach() if average is None else average.vector)
@@ -259,7 +260,7 @@ class Trainer:
         return gallery(self.model, self.dataset, scored, weights=weights, dtype=self.dtype)
 
     def state(self, extra: dict[str, Any]) -> Checkpoint:
-        """Collect the state of the run. Tensors are shared with it, so write it before the next step."""
+        """Collect the state of the run. Tensors are shared with it, so write them before the next step."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
         if self.model.puzzle_embedding is not None:
@@ -308,7 +309,7 @@ class Trainer:
         except RuntimeError as error:
             raise _damaged(checkpoint, first_line(error)) from None
         if self.model.puzzle_embedding is not None:
-            # Checkpoints of earlier versions do not know when each row was changed: count them all as just changed.
+            # Checkpoints of earlier versions lack the time of each row's change: count all rows as just changed.
             changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))
             self.model.puzzle_embedding.changed_at.copy_(changed_at)
         self.optimizer.load(checkpoint.section("optimizer"))

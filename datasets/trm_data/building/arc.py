@@ -1,4 +1,4 @@
-"""ARC tasks as puzzles of a dataset: who trains on what, which augmentations, in which order, what must not leak."""
+"""Convert ARC tasks to the puzzles of a dataset: training sets, augmentations, order, and protection against leaks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, obj
     """Convert tasks to puzzles with their splits and augmentations.
 
     Every demonstration trains, and so do the test pairs of training tasks but those lent to validation; the test pairs
-    of evaluation tasks are the test split. A task that is only tested would have no trained embedding. Test inputs
+    of evaluation tasks are the test split. A task without training pairs would have no trained embedding. Test inputs
     without an answer are kept in the test split, for a submission, and left out of the other splits: they would teach
     the model that any answer is right.
 
@@ -49,7 +49,7 @@ def as_puzzles(tasks: Sequence[Task], request: DataRequest, facts: dict[str, obj
 
 
 def _distinct_names(tasks: Sequence[Task]) -> list[Task]:
-    """Rename training tasks that have the name of an evaluation task: a name stands for one task in every score."""
+    """Rename training tasks that have the name of an evaluation task: a name identifies one task in every score."""
     tested = {task.name for task in tasks if task.subset == "evaluation"}
     return [
         task._replace(name=f"{task.name}#training") if task.subset == "training" and task.name in tested else task
@@ -58,7 +58,7 @@ def _distinct_names(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _without_unanswered(tasks: Sequence[Task], facts: dict[str, object]) -> list[Task]:
-    """Take the test inputs without an answer out of tasks that are trained on; `facts` says how many there were."""
+    """Remove test inputs without an answer from tasks used for training; `facts` records how many there were."""
     dropped = sum(task.unanswered for task in tasks if task.subset != "evaluation")
     if not dropped:
         return list(tasks)
@@ -124,7 +124,8 @@ def _content(task: Task) -> frozenset[bytes]:
 
 
 def overlaps(puzzles: Puzzles) -> dict[str, str]:
-    """Training tasks that hold a test pair, up to dihedral transforms and colours -> a task that is tested with it."""
+    """Return the training tasks that contain a test pair, up to dihedral transforms and colours, each with one such
+    tested task."""
     keys = pair_keys(puzzles.inputs, puzzles.labels, puzzles.shapes)
     tested = {key: puzzles.puzzle[row] for row, key in enumerate(keys.tolist()) if puzzles.split[row] == 2}
     return {
@@ -135,7 +136,8 @@ def overlaps(puzzles: Puzzles) -> dict[str, str]:
 
 
 def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
-    """Refuse tasks that train on test pairs, but for those of which the published benchmark is known to have them."""
+    """Raise an error for tasks that train on test pairs, except those of which a published benchmark is known to
+    have them."""
     shared = overlaps(puzzles)
     own = {name for name, source in zip(puzzles.names, puzzles.sources, strict=True) if source != "extra"}
     published = published_overlaps(puzzles, shared)
@@ -155,14 +157,14 @@ def _check_leaks(puzzles: Puzzles, request: DataRequest) -> None:
 
 
 def published_overlaps(puzzles: Puzzles, shared: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of `overlaps` that a published benchmark has, where the test split is a published one."""
+    """Return the part of `overlaps` that a published benchmark has, if the test split is a published one."""
     benchmark = published_with(puzzles.digest_of("test"))
     known = benchmark.published_overlaps if benchmark is not None else frozenset()
     return {name: other for name, other in shared.items() if name in known}
 
 
 def _upstream(tasks: Sequence[Task], request: DataRequest, facts: dict[str, object], progress: Progress) -> Puzzles:
-    """Return the official builder's order, augmentations and translations. It holds nothing out for validation."""
+    """Return the official builder's order, augmentations and translations. No puzzles are held out for validation."""
     if request.num_validation:
         raise ConfigError("ids=upstream holds nothing out", "Set num_validation to 0")
     assert request.upstream_augmentations is not None

@@ -1,4 +1,4 @@
-"""Build once, find again. A dataset's folder is named by its fingerprint and appears whole, in one rename, or never."""
+"""Build each dataset once. Its folder is named by its fingerprint and appears complete, in one rename, or never."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from trm_data.sources import arc, files, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
+"""Called with (stage, done, total)."""
 _AUGMENTATION: dict[str, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 _ABANDONED_S = 24 * 3600.0  # a build that old was killed: none takes a day
 
@@ -42,7 +42,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _name_of(puzzles: Puzzles, request: DataRequest, benchmark: Benchmark) -> str:
-    """`ranked_name`, unless the source's test split is not the published one, where that is known by its content."""
+    """Return `ranked_name`, unless the source's test split is known by its content to differ from the published one."""
     if request.source is None or not benchmark.test_digests or puzzles.digest_of("test") in benchmark.test_digests:
         return ranked_name(request, benchmark)
     return f"{benchmark.name}-{parse_address(request.source).stem.lower()}"
@@ -52,7 +52,7 @@ def open_dataset(path: Path) -> Dataset:
     """Map a built dataset into memory.
 
     Raises:
-        DataError: the folder is no dataset, is damaged or changed, or was made by a newer version.
+        DataError: the folder is not a dataset, is damaged or changed, or was made by a newer version.
     """
     return Dataset(Path(path))
 
@@ -73,7 +73,7 @@ def build(request: DataRequest, root: Path, progress: Progress | None = None) ->
 
 
 def import_official(folder: Path, root: Path, progress: Progress | None = None) -> Dataset:
-    """Return the dataset of a folder that an official builder wrote; found again like any other.
+    """Return the dataset of a folder that an official builder wrote, importing it on the first call.
 
     Raises:
         DataError: no official dataset, damaged, or rows that no augmentation makes.
@@ -125,7 +125,7 @@ def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> 
 
 
 def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
-    """Write aside, then rename. Of two builders at once the second finds the first one's folder and drops its own."""
+    """Write to a temporary folder, then rename. Of two concurrent builders the second uses the first one's folder."""
     _sweep(folder.parent)
     aside = folder.parent / f".building-{os.getpid()}-{secrets.token_hex(4)}"
     try:
@@ -151,7 +151,7 @@ def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what killed builds left aside."""
+    """Remove the temporary files of killed builds."""
     for aside in root.glob(".building-*"):
         if time.time() - aside.stat().st_mtime > _ABANDONED_S:
             shutil.rmtree(aside, ignore_errors=True)

@@ -25,11 +25,11 @@ _KNOWN = (
         for part in ("challenges", "solutions")
     ),
 )
-"""What to look for under a web address, which cannot be listed."""
+"""Files to look for under a web address, which cannot be listed."""
 
 
 def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
-    """Return what stands for the content of the sources in the fingerprint."""
+    """Return what represents the content of the sources in the fingerprint."""
     given = [files.digest(parse_address(text), _KNOWN) for text in (request.source, request.extra_training) if text]
     if request.source is not None:
         return given
@@ -37,7 +37,7 @@ def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
 
 
 def ranked_name(request: DataRequest, benchmark: Benchmark) -> str:
-    """Return the identity under which results are ranked: a list of one's own puzzles is a benchmark of its own."""
+    """Return the identity under which results are ranked: a user's own list of puzzles is its own benchmark."""
     if request.source is not None:
         address = parse_address(request.source)
         is_list = benchmark.family == "sudoku" and files.exists(address)
@@ -49,7 +49,8 @@ def ranked_name(request: DataRequest, benchmark: Benchmark) -> str:
 
 
 def fingerprint(request: DataRequest) -> str:
-    """sha256 of what decides a dataset's bytes: the completed request, the source's content, the builder version.
+    """Return sha256 of what determines a dataset's bytes: the completed request, the source's content, the builder
+    version.
 
     Raises:
         ConfigError, DataError: the request or its source cannot be used.
@@ -71,13 +72,14 @@ def dataset_folder(request: DataRequest, root: Path) -> Path:
 
 
 def find(request: DataRequest, root: Path) -> Path | None:
-    """Return where `build` would find this dataset, or None if it is not built."""
+    """Return where `build` would find this dataset, or None if it has not been built."""
     folder = dataset_folder(request, root)
     return folder if (folder / MANIFEST).is_file() else None
 
 
 def public_request(request: DataRequest) -> DataRequest:
-    """Return the request that a manifest holds: complete, without the queries of addresses, which may hold credentials.
+    """Return the request that a manifest holds: complete, without the queries of addresses, which may contain
+    credentials.
 
     Raises:
         ConfigError: an unknown benchmark, or a setting that has no meaning for this one.

@@ -1,4 +1,4 @@
-"""Writing a dataset in the official layout, with every augmented copy, so that the official trainer can read it."""
+"""Write a dataset in the official layout, with every augmented copy, so that the official trainer can read it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def export(dataset: Dataset, folder: Path, num_augmentations: int, progress: Pro
 
 
 def _test_puzzles(dataset: Dataset) -> dict[str, Any]:
-    """Return the tested tasks as the official evaluator reads them."""
+    """Return the test tasks in the form that the official evaluator reads."""
     tasks: dict[str, Any] = {}
     tested = set(dataset.puzzle[dataset.rows("test")].tolist())
     for row, puzzle in enumerate(dataset.puzzle.tolist()):

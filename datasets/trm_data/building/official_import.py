@@ -1,16 +1,16 @@
-"""Datasets that the official builders wrote.
+"""Import datasets that the official builders wrote.
 
     <folder>/{train,test}/all__{inputs,labels,puzzle_identifiers,puzzle_indices,group_indices}.npy and dataset.json
     <folder>/identifiers.json, and test_puzzles.json for ARC
 
-They hold every augmented copy. An import keeps the first copy of every group and finds the augmentation and translation
-that make each other copy of it, row by row; it refuses a folder of which it cannot make every row again.
+They hold every augmented copy. An import keeps the first copy of every group and finds the augmentation and
+translation that produce each other copy from it, row by row. A folder with a row that cannot be reproduced is
+refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_sha
 from trm_data.dataset.schema import Puzzles
 from trm_data.dataset.view import place_words
 from trm_data.errors import DataError
+from trm_data.files import load_json
 from trm_data.jit import Bytes, Ints, Words, jit
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE, frame
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
-    """The arrays of one official split; groups of augmented puzzles of examples."""
+    """Hold the arrays of one official split: groups of augmented puzzles of examples."""
 
     inputs: Bytes
     labels: Bytes
@@ -71,13 +72,13 @@ def _load(path: Path) -> NDArray[Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return load_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing", "Name a folder that an official builder wrote") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise DataError(f"{path} is no JSON or is truncated ({error})", "Build it again") from None
+        raise DataError(f"{path} is not JSON or is truncated ({error})", "Build it again") from None
 
 
 def read_split(folder: Path, split: str) -> Split:
@@ -94,7 +95,7 @@ def read_split(folder: Path, split: str) -> Split:
             raise DataError(f"{folder / split / f'all__{field}.npy'} has {what}", "Build it again")
     metadata = _read_json(folder / split / "dataset.json")
     if not isinstance(metadata, dict):
-        raise DataError(f"{folder / split / 'dataset.json'} is no JSON object", "Build it again")
+        raise DataError(f"{folder / split / 'dataset.json'} is not a JSON object", "Build it again")
     found = Split(**arrays, metadata=metadata)
     fits = (
         found.inputs.shape == found.labels.shape
@@ -109,13 +110,14 @@ def read_split(folder: Path, split: str) -> Split:
 
 
 def _are_bounds(values: NDArray[Any], count: int) -> bool:
-    """Return whether the values divide `count` things: from 0 to `count`, never decreasing."""
+    """Return whether the values partition `count` things: from 0 to `count`, never decreasing."""
     wide = values.astype(np.int64)
     return bool(len(wide) and wide[0] == 0 and wide[-1] == count and (np.diff(wide) >= 0).all())
 
 
 def _check_cells(split: Split, family: Family, side: int, where: Path) -> None:
-    """Refuse rows of another size and cells outside the vocabulary, which the kernels do not survive."""
+    """Raise an error for rows of another size and cells outside the vocabulary, for which the kernels have no
+    checks."""
     if split.inputs.shape[1] != side * side:
         raise DataError(f"{where} has rows of {split.inputs.shape[1]} cells, not {side}x{side}", "Build it again")
     most = vocab_size(family, side) - 1
@@ -154,9 +156,9 @@ def load(folder: Path, progress: Progress) -> Puzzles:
     if family == "arc":
         identifiers, tasks = (_read_json(folder / name) for name in ("identifiers.json", "test_puzzles.json"))
         if not isinstance(identifiers, list) or not all(isinstance(name, str) for name in identifiers):
-            raise DataError(f"{folder / 'identifiers.json'} is no list of names", "Build it again")
+            raise DataError(f"{folder / 'identifiers.json'} is not a list of names", "Build it again")
         if not isinstance(tasks, dict):
-            raise DataError(f"{folder / 'test_puzzles.json'} is no JSON object", "Build it again")
+            raise DataError(f"{folder / 'test_puzzles.json'} is not a JSON object", "Build it again")
         return _load_arc(train, test, identifiers, tasks, facts, folder, progress)
     return _load_shared(train, test, family, side, facts, folder, progress)
 
@@ -229,7 +231,7 @@ def _load_shared(
 
 
 def _corners(cells: Bytes) -> NDArray[np.uint16]:
-    """32 * top + left of framed grids; their first cell that is not padding is their corner."""
+    """Return 32 * top + left of framed grids, whose first cell that is not padding is their corner."""
     corners = np.empty(len(cells), np.uint16)
     for start in range(0, len(cells), _CHUNK):
         place = (np.asarray(cells[start : start + _CHUNK]) > 0).argmax(1)
@@ -251,13 +253,13 @@ def _uncorner(cells: Bytes, corners: NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
 
 
 class Base(NamedTuple):
-    """Examples moved back to the corner of the frame."""
+    """Hold examples moved back to the corner of the frame."""
 
     inputs: Bytes
     labels: Bytes
     shapes: Bytes
     broken: NDArray[np.bool_]
-    """(E): what is no grid in a frame, so that moving it back has lost or changed something."""
+    """(E): what is not a grid in a frame, so that moving it back has lost or changed something."""
 
 
 def _base_examples(split: Split) -> Base:
@@ -311,7 +313,7 @@ def _load_arc(
     parts = [_base_examples(train), _without_placeholders(_base_examples(test), facts)]
     for part, split_name in zip(parts, ("train", "test"), strict=True):
         if part.broken.any():
-            what = f"original example {int(part.broken.argmax())} is no framed grid"
+            what = f"original example {int(part.broken.argmax())} is not a framed grid"
             raise DataError(f"{folder}/{split_name}: {what}", "Build it again")
     owner = np.concatenate([np.repeat(np.arange(len(names)), train.sizes()), np.repeat(tested, test.sizes())])
     split = np.repeat(np.array([0, 2], np.uint8), [len(part.inputs) for part in parts])
@@ -344,7 +346,7 @@ def _load_arc(
 
 
 def _note_overlaps(puzzles: Puzzles, folder: Path) -> None:
-    """Write into the facts which training tasks hold test pairs. `verify` reports those that are not published so."""
+    """Record in the facts which training tasks contain test pairs. `verify` reports those that are not published so."""
     shared = overlaps(puzzles)
     published = published_overlaps(puzzles, shared)
     puzzles.facts["published_overlaps"] = published
@@ -362,11 +364,11 @@ def _parse_identifiers(identifiers: list[str], train: Split, folder: Path) -> li
     try:
         return [parse_augmentation(name) for name in identifiers[1:]]
     except ValueError as error:
-        raise DataError(f"{folder}/identifiers.json: {error} is no identifier of an ARC task") from None
+        raise DataError(f"{folder}/identifiers.json: {error} is not an identifier of an ARC task") from None
 
 
 def _check_rows(puzzles: Puzzles, train: Split, codes: Words, folder: Path, progress: Progress) -> None:
-    """Make every augmented training row again and compare."""
+    """Reproduce every augmented training row and compare."""
     trained = np.flatnonzero(puzzles.split == 0)
     first = np.concatenate([np.zeros(1, np.int64), np.cumsum(train.sizes())])
     sizes = np.diff(train.puzzle_indices)

@@ -1,4 +1,4 @@
-"""The random numbers of the official ARC builder, so that its identifiers can be made again.
+"""Reproduce the random numbers of the official ARC builder, and so its identifiers.
 
 It draws everything from numpy's legacy global generator: per subset a shuffle of the tasks, per task the augmentations,
 then for every augmented task the untranslated example and two offsets per translated one. Official checkpoints hold one
@@ -49,7 +49,7 @@ def _next(state: State) -> int:
 
 @jit
 def interval(state: State, most: int) -> int:
-    """Uniform in [0, most]; draws nothing for `most` = 0."""
+    """Draw uniformly from [0, most]; draw nothing for `most` = 0."""
     if most == 0:
         return 0
     mask = most
@@ -63,7 +63,7 @@ def interval(state: State, most: int) -> int:
 
 @jit
 def shuffle(state: State, items: Any) -> None:
-    """`np.random.shuffle`."""
+    """Shuffle like `np.random.shuffle`."""
     for i in range(items.size - 1, 0, -1):
         j = interval(state, i)
         items[i], items[j] = items[j], items[i]

@@ -1,1 +1,1 @@
-"""A built dataset: schema, manifest, batches, pictures, verification."""
+"""Read a built dataset: schema, manifest, batches, pictures, verification."""

@@ -1,9 +1,9 @@
 """Check a dataset's files before anything computes with them.
 
-The compiled kernels check no bounds: a cell outside the vocabulary or a wrong shape would read or write memory that is
-not theirs. Two checks stand before them. The files are compared with the hashes of the manifest, once: a mark beside
-them remembers which files were compared. And every time a dataset is opened, all cells, shapes, indices and codes are
-checked against their ranges, whole columns at a time.
+The compiled kernels check no bounds: a cell outside the vocabulary or a wrong shape would read or write foreign
+memory. Two checks prevent that. The files are compared with the hashes of the manifest once; a marker file records
+which files were compared. And every time a dataset is opened, all cells, shapes, indices and codes are checked
+against their ranges, whole columns at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trm_data.config import Family
 from trm_data.dataset.manifest import AUGMENTATIONS, EXAMPLES, PLACES, PUZZLES, Manifest
 from trm_data.dataset.schema import SPLITS, column, read_table
 from trm_data.errors import DataError, UserError, first_line
-from trm_data.files import write_atomic
+from trm_data.files import load_json, write_atomic
 from trm_data.jit import Bytes, Ints, Words
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong with a file of a dataset."""
+    """Describe one error in a file of a dataset."""
 
     file: str
     what: str
@@ -49,7 +49,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The columns of a dataset's files: of the right type and length, but with any values."""
+    """Hold the columns of a dataset's files: of the right type and length, but with unchecked values."""
 
     puzzles: pa.Table
     keys: Words
@@ -65,15 +65,15 @@ class Content:
 
 
 def _state_of(path: Path) -> list[int]:
-    """Return what changes when a file is written, replaced or copied. The time of the last status change is set by the
-    system alone, so that a mark that came with a copy or a download does not fit the files beside it."""
+    """Return what changes when a file is written, replaced or copied. Only the system sets the time of the last
+    status change, so a marker that was copied or downloaded together with the files does not match them."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def _read_mark(folder: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        mark = json.loads((folder / MARK).read_bytes())
+        mark = load_json((folder / MARK).read_bytes())
         if isinstance(mark, dict):
             return mark
     return {}
@@ -85,7 +85,7 @@ def _sha256(path: Path) -> str:
 
 
 def changed_files(folder: Path, manifest: Manifest, *, trust_mark: bool = False) -> Iterator[Fault]:
-    """Compare the files with the hashes of the manifest; where all are as built, leave a mark that says so.
+    """Compare the files with the hashes of the manifest; if all match, write a marker file.
 
     Args:
         trust_mark: pass over files that were compared before and have not been touched since.
@@ -192,7 +192,7 @@ def _is_sorted_index(values: NDArray[np.int32], count: int) -> bool:
 
 
 def index_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
-    """Yield what is wrong with the columns that say where something lies: puzzles, splits, codes and places."""
+    """Yield errors in the columns that hold positions: puzzles, splits, codes and places."""
     count = content.puzzles.num_rows
     if not _is_sorted_index(content.puzzle, count):
         yield Fault(EXAMPLES, f"column 'puzzle' is not sorted, or names none of the {count} puzzles")
@@ -220,7 +220,7 @@ def index_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
 
 
 def order_of(manifest: Manifest) -> int:
-    """Return how many codes there are for a dataset's augmentations."""
+    """Return the number of possible augmentation codes of a dataset."""
     side = manifest.grid_shape[0]
     if manifest.augmentation == "sudoku":
         return sudoku_order(side, *sudoku.BOXES[side])
@@ -228,7 +228,7 @@ def order_of(manifest: Manifest) -> int:
 
 
 def count_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
-    """Yield splits that have not as many examples as the manifest says."""
+    """Yield splits whose number of examples differs from the manifest."""
     found = np.bincount(content.split, minlength=len(SPLITS))
     for index, split in enumerate(SPLITS):
         said = manifest.examples[split]
@@ -237,7 +237,7 @@ def count_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
 
 
 def outside(cells: Bytes, low: int, high: int) -> NDArray[np.bool_]:
-    """Return (E) rows of (E, L) with a cell below `low` or above `high`. Makes no copy where there is none."""
+    """Return (E) whether rows of (E, L) have a cell below `low` or above `high`. Copies nothing if none has."""
     wrong = np.zeros(len(cells), bool)
     if not cells.size or (cells.max() <= high and (low == 0 or cells.min() >= low)):
         return wrong
@@ -253,7 +253,7 @@ def least_cell(family: Family) -> int:
 
 
 def wrong_shapes(shapes: Bytes, family: Family, side: int) -> NDArray[np.bool_]:
-    """Return (E) rows of (E, 4) that are no height and width of an input and a label in a frame of `side`."""
+    """Return (E) whether rows of (E, 4) are no height and width of an input and a label in a frame of `side`."""
     if family != "arc":
         whole = bool((shapes == side).all())
         return np.zeros(len(shapes), bool) if whole else np.asarray((shapes != side).any(1))
@@ -263,7 +263,7 @@ def wrong_shapes(shapes: Bytes, family: Family, side: int) -> NDArray[np.bool_]:
 
 
 def misframed(cells: Bytes, sizes: Bytes) -> NDArray[np.bool_]:
-    """Return (E) ARC rows (E, 900) whose colours do not fill exactly the rectangle of their (E, 2) height and width."""
+    """Return (E) whether ARC rows (E, 900) have colours that do not exactly fill the rectangle of their (E, 2) size."""
     wrong = np.zeros(len(cells), bool)
     lines = np.arange(SIDE)
     for start in range(0, len(cells), _MOST_ROWS):
@@ -275,7 +275,7 @@ def misframed(cells: Bytes, sizes: Bytes) -> NDArray[np.bool_]:
 
 
 class RowFaults(NamedTuple):
-    """Examples that no kernel may see."""
+    """Hold examples that must not reach a kernel."""
 
     sound: Ints
     """The other ones."""
@@ -302,12 +302,12 @@ def row_faults(content: Content, manifest: Manifest) -> RowFaults:
     if family == "arc":
         for name, cells, first in (("input", content.inputs, 0), ("label", content.labels, 2)):
             unframed = misframed(cells, content.shapes[:, first : first + 2])
-            note(unframed & ~wrong, f"{name} is no framed grid of its shape")
+            note(unframed & ~wrong, f"{name} is not a framed grid of its shape")
     return RowFaults(np.flatnonzero(~wrong), faults)
 
 
 def read_checked(folder: Path, manifest: Manifest) -> Content:
-    """Return the columns of a dataset whose files are as built and whose values are all in range.
+    """Return the columns of a dataset whose files match their hashes and whose values are all in range.
 
     Raises:
         DataError: names the first file that is not, and how.

@@ -1,4 +1,4 @@
-"""Reading a dataset as batches.
+"""Read a dataset as batches.
 
 Training batches come from one endless stream: epoch after epoch, each visiting every puzzle once in a seeded order,
 each visit drawing one of its 1 + N copies uniformly and giving all its examples in a random order. Slot `s` of step `t`
@@ -22,11 +22,11 @@ from trm_data.jit import Bytes, Ints, Words, i64, jit, mix, u64
 Translation = Literal["fixed", "fresh", "none"]
 _TRANSLATION = {"none": 0, "fixed": 1, "fresh": 2}
 _LISTED = 3  # fixed, but looked up in the dataset
-_COPY, _ORDER = np.uint64(1), np.uint64(2)  # what a random word of a visit is for
+_COPY, _ORDER = np.uint64(1), np.uint64(2)  # purposes of the random words of a visit
 
 
 class Batch(NamedTuple):
-    """B training rows of L cells."""
+    """Hold B training rows of L cells."""
 
     inputs: Bytes
     """(B, L)"""
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """B rows of a split, in order; the last batch may be shorter."""
+    """Hold B rows of a split, in order; the last batch may be shorter."""
 
     inputs: Bytes
     labels: Bytes
@@ -73,7 +73,7 @@ def _draw(
     drawn: Ints,
     places: Words,
 ) -> None:
-    """What the stream holds at `offsets` of one epoch.
+    """Write what the stream holds at `offsets` of one epoch.
 
     Args:
         order (G), starts (G + 1): the groups of the epoch in order, and the offset at which each one starts.
@@ -100,7 +100,7 @@ def _draw(
 
 
 class TrainLoader:
-    """Batches of training rows.
+    """Load batches of training rows.
 
     Args:
         splits: the splits whose examples are trained on; an empty one among several is passed over.
@@ -152,7 +152,7 @@ class TrainLoader:
         return len(self._rows)
 
     def fetch(self, step: int, slots: NDArray[np.integer]) -> Batch:
-        """Return the rows of `slots` (numbers within this rank's part of the batch) at `step`."""
+        """Return the rows of `slots` (indices within this rank's part of the batch) at `step`."""
         positions = step * self.batch_size + self._first_slot + np.asarray(slots, np.int64)
         (owners, examples, copies), places = self._locate(positions)
         puzzles = self._groups[owners]
@@ -222,7 +222,7 @@ def eval_batches(
 
 
 def num_views(dataset: Dataset, split: str, *, max_puzzles: int | None = None, num_augmentations: int = 0) -> int:
-    """Return how many rows `eval_batches` gives altogether."""
+    """Return the total number of rows that `eval_batches` yields."""
     rows = first_rows(dataset, split, max_puzzles)
     return int((1 + dataset.num_views(num_augmentations)[dataset.puzzle[rows]]).sum())
 
@@ -240,8 +240,8 @@ def eval_items(dataset: Dataset, split: str, items: Ints) -> EvalBatch:
 
 
 def _trainable(dataset: Dataset, splits: Sequence[str]) -> Ints:
-    """Return the examples of some splits that have an answer to learn from. The builder leaves the others
-    out; datasets that were built before it did may hold some.
+    """Return the examples of some splits that have an answer to learn from. The builder leaves out the others,
+    except in datasets of its earlier versions.
 
     Raises:
         ConfigError: an unknown split, or no example.

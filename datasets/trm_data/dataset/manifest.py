@@ -1,4 +1,4 @@
-"""Describe a dataset: `manifest.json`, written last, so that a folder without one is no dataset."""
+"""Describe a dataset: `manifest.json`, written last, so that a folder without one is not a dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trm_data.benchmarks import vocab_size
 from trm_data.config import MANIFEST, DataRequest, Family
 from trm_data.dataset.schema import SPLITS, Ids
 from trm_data.errors import DataError
-from trm_data.files import write_atomic
+from trm_data.files import load_json, write_atomic
 from trm_data.puzzles.sudoku import BOXES
 from trm_data.settings import Settings
 
@@ -29,7 +29,7 @@ _SYMMETRIES: dict[Family, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral
 
 
 class Manifest(Settings):
-    """Identity, shape and provenance of a dataset."""
+    """Hold identity, shape and provenance of a dataset."""
 
     format: int = FORMAT
     builder_version: int
@@ -53,14 +53,14 @@ class Manifest(Settings):
     files: dict[str, str]
     """sha256 of every Arrow file, by its name in the folder."""
     facts: dict[str, Any]
-    """What the source had to say: hashes, rows dropped, options of the build."""
+    """Facts about the source: hashes, rows dropped, options of the build."""
 
     @field_validator("files")
     @classmethod
     def _check_files(cls, files: dict[str, str]) -> dict[str, str]:
         for name in files:
             if not re.fullmatch(r"[a-z_]+\.arrow", name):
-                raise ValueError(f"{name!r} is no name of a dataset's file")
+                raise ValueError(f"{name!r} is not a name of a dataset's file")
         return files
 
     def write(self, folder: Path) -> None:
@@ -76,10 +76,10 @@ class Manifest(Settings):
         """
         path = folder / MANIFEST
         try:
-            values = json.loads(path.read_bytes())
+            values = load_json(path.read_bytes())
         except FileNotFoundError:
             raise DataError(
-                f"{folder} is no dataset (it has no {MANIFEST})", "Build one with `trm data build`"
+                f"{folder} is not a dataset (it has no {MANIFEST})", "Build one with `trm data build`"
             ) from None
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}", "Name a built dataset") from None

@@ -1,4 +1,4 @@
-"""The next batches made in the background, while the model works on this one."""
+"""Prepare the next batches in the background, while the model works on the current one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from trm_data.dataset.loader import Batch, TrainLoader
 
 
 class Prefetcher:
-    """Wraps a loader: `fetch` gives the same rows, but whole batches of the coming steps are made by a thread.
+    """Wrap a loader: `fetch` returns the same rows, but a thread prepares whole batches of the coming steps.
 
-    The kernels hold no interpreter lock, so the thread really runs beside the caller. Which slots will be needed is not
+    The kernels hold no interpreter lock, so the thread runs parallel to the caller. Which slots will be needed is not
     known in advance; rows of other slots are dropped.
 
     Args:
@@ -41,7 +41,7 @@ class Prefetcher:
         return batch if self._place is None else self._place(batch)
 
     def fetch(self, step: int, slots: NDArray[np.integer]) -> Batch:
-        """As `TrainLoader.fetch`; steps may be asked in any order, ascending ones are fast."""
+        """Return what `TrainLoader.fetch` returns. Steps may be requested in any order; ascending ones are fast."""
         for ahead in range(step, step + 1 + self._depth):
             if ahead not in self._coming:
                 self._coming[ahead] = self._thread.submit(self._make, ahead)

@@ -1,4 +1,4 @@
-"""Pictures of examples: input, label and, if there is one, prediction and difference, side by side.
+"""Draw pictures of examples: input, label and, if given, prediction and difference, next to each other.
 
 ARC cells have the colours of arcprize.org, Sudoku givens are bold on grey, maze paths are drawn on the floor.
 """
@@ -43,7 +43,8 @@ Panel = Callable[[ImageDraw.ImageDraw, int, int], None]
 
 
 def _font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, so that pictures are alike on every machine; bold is a stroke drawn by the caller."""
+    """Return Pillow's own font, so that pictures are the same on every machine; bold is a stroke drawn by the
+    caller."""
     return ImageFont.load_default(size=size)
 
 
@@ -99,7 +100,7 @@ def _arc_panel(cells: Bytes) -> Panel:
 
 
 def _arc_difference(label: Bytes, prediction: Bytes) -> Panel:
-    """Green where equal, red where not, over the larger of both grids."""
+    """Draw equal cells green and others red, over the larger of both grids."""
     truth, guess = crop(label), crop(prediction)
     height, width = np.maximum(truth.shape, guess.shape)
 
@@ -146,7 +147,7 @@ def draw(
 
     Args:
         puzzle: its number or name.
-        predictions: (examples of the puzzle, L), drawn beside the labels with the cells that differ.
+        predictions: (examples of the puzzle, L), drawn next to the labels, with differences marked.
         max_examples: ARC tasks have several; the rest is left out.
 
     Raises:
@@ -176,7 +177,7 @@ def draw(
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write a picture whole or not at all.
+    """Write a picture atomically.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -187,7 +188,7 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 
 def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Path) -> None:
-    """Draw a puzzle beside its answer after each supervision step: `.png` the last one, `.gif` all of them in turn.
+    """Draw a puzzle next to its answer after each supervision step: `.png` the last one, `.gif` all of them in turn.
 
     Args:
         question: (L); answers: (L) each.
@@ -197,7 +198,7 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
         UserError: the disk is full or the folder cannot be written.
     """
     if path.suffix not in (".png", ".gif"):
-        raise ConfigError(f"{path} is no picture that can be drawn", "Name it .png or .gif")
+        raise ConfigError(f"{path} is not a picture that can be drawn", "Name it .png or .gif")
     side = math.isqrt(question.size)
     frames = [_beside(family, side, question, answer, number) for number, answer in enumerate(answers, 1)]
     if path.suffix == ".png":
@@ -217,7 +218,7 @@ def _panel(family: Family, side: int, question: Bytes, cells: Bytes) -> Panel:
 
 
 def _beside(family: Family, side: int, question: Bytes, answer: Bytes, number: int) -> Image.Image:
-    """Return two panels: the puzzle, and the answer after so many steps."""
+    """Return two panels: the puzzle, and the answer after a number of steps."""
     shown = (("puzzle", question), (f"step {number}", answer))
     image = Image.new("RGB", (2 * _PANEL + 3 * _GAP, _PANEL + _TITLE + 2 * _GAP), _PAPER)
     pen = ImageDraw.Draw(image)

@@ -31,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Puzzles:
-    """The base puzzles of a benchmark: P puzzles with E examples of L cells, sorted by puzzle.
+    """Hold the base puzzles of a benchmark: P puzzles with E examples of L cells, sorted by puzzle.
 
     Cells are encoded as the models read them: 0 is padding (and, in labels, ignored).
     """
@@ -61,7 +61,7 @@ class Puzzles:
     """(P): how many answers are equally right (mazes: shortest paths); None where it is one, or unknown (ARC)."""
     ids: Ids = "shared"
     facts: dict[str, object] = field(default_factory=dict)
-    """What else the manifest should say: hashes of the sources, how often the generator tried."""
+    """Further facts for the manifest: hashes of the sources, number of attempts of the generator."""
 
     @property
     def side(self) -> int:
@@ -73,14 +73,14 @@ class Puzzles:
         return np.searchsorted(self.puzzle, np.arange(len(self.names) + 1)).astype(np.int64)
 
     def keys(self) -> NDArray[np.uint64]:
-        """Return (P) 64 bits of the content of every puzzle, the same in any dataset that holds it."""
+        """Return (P) 64-bit hashes of the content of every puzzle, the same in any dataset that contains it."""
         hashes = [hashlib.sha256() for _ in self.names]
         for row, puzzle in enumerate(self.puzzle):
             hashes[puzzle].update(self._pair(row))
         return np.array([int.from_bytes(h.digest()[:8], "little") for h in hashes], np.uint64)
 
     def digest_of(self, split: str) -> str:
-        """Return sha256 of the (input, label) pairs of a split, whatever their order and their names."""
+        """Return sha256 of the (input, label) pairs of a split, independent of their order and names."""
         rows = np.flatnonzero(self.split == SPLITS.index(split))
         pairs = sorted(hashlib.sha256(self._pair(row)).digest() for row in rows.tolist())
         return hashlib.sha256(b"".join(pairs)).hexdigest()
@@ -96,7 +96,7 @@ def _rows(cells: Bytes) -> pa.Array:
 
 
 def tables(puzzles: Puzzles) -> dict[str, pa.Table]:
-    """File stem -> Arrow table."""
+    """Return an Arrow table per file stem."""
     made = {
         "puzzles": pa.table(
             {

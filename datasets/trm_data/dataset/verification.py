@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
-    """Examples whose cells, shapes and indices are in range; only these are given to compiled code."""
+    """Hold examples whose cells, shapes and indices are in range; only these are passed to compiled code."""
 
     manifest: Manifest
     names: list[str]
@@ -45,7 +45,7 @@ class _Examples:
 
 
 def verify(dataset: Dataset | Path, progress: Progress = lambda *_: None) -> list[str]:
-    """Return what is wrong with a dataset or the folder of one, one line each; an empty list if nothing is.
+    """Return the errors of a dataset or the folder of one, one line each; an empty list if there are none.
 
     Checks the hash of every file, the counts of the manifest, the ranges of all values, then, of the examples that are
     in range, the puzzles of the family (Sudoku: valid and with one solution; mazes: labels shortest; ARC: frames) and
@@ -106,7 +106,7 @@ def _maze_puzzles(examples: _Examples) -> Iterator[str]:
     _, edges, _ = maze.solve_all(examples.inputs, side)
     for row in range(len(edges)):
         if edges[row] < 0 or maze.path_length(examples.labels[row], side) != edges[row]:
-            yield f"example {examples.numbers[row]}: the label is no shortest path"
+            yield f"example {examples.numbers[row]}: the label is not a shortest path"
         plain = np.where(examples.labels[row] == maze.PATH, maze.SPACE, examples.labels[row])
         if (plain != examples.inputs[row]).any():
             yield f"example {examples.numbers[row]}: the label is of another maze"
@@ -118,7 +118,7 @@ def _arc_puzzles(examples: _Examples) -> Iterator[str]:
             height, width = (int(size) for size in examples.shapes[row, first : first + 2])
             grid = cells[row].reshape(examples.manifest.grid_shape)[:height, :width]
             if (grid < 2).any() or (frame(grid - np.uint8(2)) != cells[row]).any():
-                yield f"example {examples.numbers[row]}: {name} is no framed grid of {height}x{width}"
+                yield f"example {examples.numbers[row]}: {name} is not a framed grid of {height}x{width}"
 
 
 def _across_splits(examples: _Examples, names: list[bytes]) -> Iterator[str]:
@@ -132,7 +132,7 @@ def _across_splits(examples: _Examples, names: list[bytes]) -> Iterator[str]:
 
 
 def _sudoku_leaks(examples: _Examples) -> Iterator[str]:
-    """Only puzzles with equal invariants can be equivalent; of these the canonical forms decide."""
+    """Yield equivalent puzzles of different splits. Canonical forms are compared only if the invariants are equal."""
     shape = sudoku.shape(examples.side)[:3]
     puzzles, solutions = examples.inputs - np.uint8(1), examples.labels - np.uint8(1)
     invariants = sudoku_forms.invariants(puzzles, *shape)
@@ -150,7 +150,8 @@ def _maze_leaks(examples: _Examples) -> Iterator[str]:
 
 
 def _arc_leaks(examples: _Examples) -> Iterator[str]:
-    """Training pairs that equal a test pair, but for those that a published benchmark has or that were allowed."""
+    """Yield training pairs that equal a test pair, except those of a published benchmark and those that were
+    allowed."""
     facts = examples.manifest.facts
     published = frozenset().union(*(benchmark.published_overlaps for benchmark in CATALOGUE.values()))
     known = (published & set(facts.get("published_overlaps", {}))) | set(facts.get("allowed_overlaps", []))

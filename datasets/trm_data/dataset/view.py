@@ -1,4 +1,4 @@
-"""Examples of a dataset seen through augmentations: the one place where stored rows become rows for a model."""
+"""View examples of a dataset through augmentations: the only place where stored rows become rows for a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _PLACE = np.uint64(3)
 
 @jit
 def place_word(key: np.uint64, copy: int, example: int, size: int) -> np.uint64:
-    """The random word of an example's place in the frame; 0 keeps it in the corner, as one of `size` examples is."""
+    """Return the random word of an example's place in the frame; 0 keeps it in the corner, as one of `size` examples
+    is."""
     word = mix(mix(key, _PLACE), np.uint64(copy))
     if example == word % np.uint64(size):
         return np.uint64(0)
@@ -79,7 +80,7 @@ def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
 
 
 def _derived(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
-    """Return (B) codes that follow from the puzzle and the number of the copy."""
+    """Return (B) codes derived from the puzzle and the number of the copy."""
     if dataset.augmentation == "dihedral":
         return copies.astype(np.uint64)
     codes = np.empty(puzzles.size, np.uint64)
@@ -88,7 +89,7 @@ def _derived(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
 
 
 def view(dataset: Dataset, rows: Ints, codes: Words, places: Words) -> tuple[Bytes, Bytes]:
-    """Return (inputs, labels) of examples `rows` seen through `codes`, each (B, L); `places` matters to ARC only.
+    """Return (inputs, labels) of examples `rows` seen through `codes`, each (B, L); `places` applies to ARC only.
 
     Raises:
         IndexError: there is no such example or no such augmentation.

@@ -1,1 +1,1 @@
-"""Made puzzles: seeded, counted exactly, rated."""
+"""Generate puzzles: seeded, exactly counted, rated."""

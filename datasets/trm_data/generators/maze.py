@@ -1,4 +1,4 @@
-"""Generated mazes by the published procedure: random walls, random pairs of start and goal, kept if the path is long.
+"""Generate mazes by the published procedure: random walls, random pairs of start and goal, kept if the path is long.
 
 The number of walls is uniform between 30 and 50 % of the cells and their places are uniform; up to 100 pairs of free
 cells are tried per layout, and a layout gives at most one maze. Long paths are rare (one layout in a thousand for 110
@@ -23,7 +23,7 @@ _SLACK = 10  # the second of two sweeps ends a few edges short of the diameter a
 
 
 class Made(NamedTuple):
-    """Generated mazes, one per row, encoded."""
+    """Hold generated mazes, one per row, encoded."""
 
     mazes: Bytes
     labels: Bytes
@@ -72,7 +72,8 @@ def _layouts(seed: int, start: int, side: int, shortest: int, cells: Bytes, good
 def generate(
     side: int, count: int, shortest: int, seed: int, progress: Callable[[int], None] = lambda done: None
 ) -> Made:
-    """`count` mazes whose shortest path has at least `shortest` edges, no two equal up to turning and mirroring.
+    """Generate `count` mazes whose shortest path has at least `shortest` edges, no two equal up to turning and
+    mirroring.
 
     Raises:
         DataError: such mazes are too rare.

@@ -1,4 +1,4 @@
-"""Generated Sudoku: a random complete grid, then cells emptied in random order as long as the solution stays unique.
+"""Generate Sudoku: a random complete grid, then cells emptied in random order as long as the solution stays unique.
 
 Attempt `i` of a seed is a pure function of (seed, i), so any number of processes makes the same puzzles. No two puzzles
 that a call returns are equivalent under a Sudoku symmetry, which keeps every split of them free of leaks.
@@ -21,7 +21,7 @@ _CHUNK = 256
 
 
 class Made(NamedTuple):
-    """Generated puzzles, one per row."""
+    """Hold generated puzzles, one per row."""
 
     puzzles: Bytes
     solutions: Bytes
@@ -30,7 +30,7 @@ class Made(NamedTuple):
 
 @jit
 def random_grid(state: Words, units: Ints, grid: Bytes) -> None:
-    """A random complete grid: a few random cells, solved."""
+    """Draw a random complete grid: a few random cells, then solved."""
     side = units.shape[1]
     empty = np.zeros(side * side, np.uint8)
     order = np.arange(side * side)
@@ -48,7 +48,8 @@ def random_grid(state: Words, units: Ints, grid: Bytes) -> None:
 
 @jit
 def _attempt(seed: int, index: int, blanks: int, units: Ints, puzzle: Bytes, solution: Bytes) -> int:
-    """One attempt. Returns the rating, or -1 if this grid cannot be emptied to `blanks` cells in the drawn order."""
+    """Make one attempt. Return the rating, or -1 if this grid cannot be emptied to `blanks` cells in the drawn
+    order."""
     state = stream(seed, index)
     random_grid(state, units, solution)
     for cell in range(puzzle.size):
@@ -92,7 +93,7 @@ def _candidates(shape: sudoku.Shape, blanks: int, seed: int) -> Iterator[Made]:
 
 
 class Distinct:
-    """Remembers puzzles and tells whether a new one is equivalent to any of them.
+    """Remember puzzles and check whether a new one is equivalent to any of them.
 
     The cheap invariant decides almost always; the canonical form (3 ms for 9x9) only where invariants agree.
     """
@@ -120,7 +121,7 @@ class Distinct:
 def generate(
     side: int, count: int, blanks: int, seed: int, progress: Callable[[int], None] = lambda done: None
 ) -> Made:
-    """`count` puzzles with exactly `blanks` empty cells and one solution, no two equivalent.
+    """Generate `count` puzzles with exactly `blanks` empty cells and one solution, no two equivalent.
 
     Raises:
         DataError: there are not that many such puzzles, as far as the search could see.

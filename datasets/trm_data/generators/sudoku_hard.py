@@ -1,12 +1,13 @@
-"""Hard Sudoku: islands of minimal puzzles that climb in rating by small changes and then give off what is hard enough.
+"""Generate hard Sudoku: islands of minimal puzzles climb in rating by small changes and emit those that are hard
+enough.
 
-Random minimal puzzles are almost never hard (0.004 % need 20 guesses), but the neighbours of hard puzzles often are. An
-island holds a small population. A step takes a member, removes one or two clues, adds clues until the solution is
-unique again, removes every clue that is not needed, rates the result and lets it replace a member that is not harder.
-What reaches the wanted rating is given off, moved by a random symmetry.
+Random minimal puzzles are almost never hard (0.004 % need 20 guesses), but the neighbours of hard puzzles often are.
+An island holds a small population. A step takes a member, removes one or two clues, adds clues until the solution is
+unique again, removes every clue that is not needed, rates the result and replaces a member that is not harder. A
+puzzle with the requested rating is emitted, moved by a random symmetry.
 
-Relatives share clues and sometimes their solution, so every split has islands of its own: no puzzle has a relative in
-another split. An island is a pure function of (seed, number); threads only share the islands out.
+Relatives share clues and sometimes their solution, so every split has islands of its own: no puzzle has a relative
+in another split. An island is a pure function of (seed, number); threads only divide the islands among themselves.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _minimize(state: Words, puzzle: Bytes, units: Ints) -> None:
 def _change(state: Words, puzzle: Bytes, units: Ints, first: Bytes, second: Bytes) -> None:
     """Remove one or two clues and add others until the solution is unique again.
 
-    What was removed comes back only where nothing else helps: else half of the children would be their own parents.
+    A removed clue is added again only as a last resort: otherwise half of the children would equal their parents.
     """
     gone = np.zeros(puzzle.size, np.bool_)
     for _ in range(2 if below(state, 8) == 0 else 1):  # the closer the relative, the more often it is hard too
@@ -66,7 +67,7 @@ def _change(state: Words, puzzle: Bytes, units: Ints, first: Bytes, second: Byte
 
 @jit
 def _island(seed: int, number: int, want: int, rating: int, units: Ints, puzzles: Bytes, ratings: Ints) -> None:
-    """Fill `puzzles` (want, size) with puzzles rated at least `rating`; different ones, as far as their clues tell."""
+    """Fill `puzzles` (want, size) with puzzles rated at least `rating`, which differ as far as their clues show."""
     state = stream(seed, number)
     size = puzzles.shape[1]
     members = np.zeros((_POPULATION, size), np.uint8)
@@ -108,7 +109,8 @@ def _isomorphs(puzzles: Bytes, shape: sudoku.Shape, seed: int) -> Bytes:
 def generate_hard(
     sizes: list[int], rating: int, seed: int, progress: Callable[[int], None] = lambda done: None
 ) -> list[Made]:
-    """Minimal 9x9 puzzles of at least this rating for every split, no two equivalent, no relatives across splits."""
+    """Generate minimal 9x9 puzzles of at least this rating for every split, no two equivalent, no relatives across
+    splits."""
     shape = sudoku.shape(9)
     jobs: list[tuple[int, int, int]] = []
     for split, size in enumerate(sizes):
@@ -134,7 +136,7 @@ def generate_hard(
 
 
 def _select(islands: list[tuple[Bytes, Ints]], size: int, shape: sudoku.Shape, distinct: Distinct, seed: int) -> Made:
-    """`size` inequivalent puzzles, taken from the islands in turn."""
+    """Select `size` inequivalent puzzles, taken from the islands in turn."""
     puzzles = np.concatenate([p for p, _ in islands] or [np.zeros((0, 81), np.uint8)])
     ratings = np.concatenate([r for _, r in islands] or [np.zeros(0, np.int64)])
     puzzles = _isomorphs(puzzles, shape, seed)

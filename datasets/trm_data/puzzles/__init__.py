@@ -1,1 +1,1 @@
-"""Puzzles without files: rules, symmetries, text forms."""
+"""Define puzzles independently of files: rules, symmetries, text forms."""

@@ -1,4 +1,4 @@
-"""ARC grids in the frame that the models read, and the list of distinct augmentations of a task.
+"""Frame ARC grids as the models read them, and list the distinct augmentations of a task.
 
 Frame: 30 x 30 cells; padding 0, end marker 1 in the row below and the column right of the grid (where they fit),
 colours 2-11.
@@ -69,7 +69,8 @@ def _zobrist() -> Words:
 
 @jit
 def _colour_sums(cells: Bytes, height: int, width: int, zobrist: Words, sums: Words) -> None:
-    """sums[t, old, new] += the words of all cells of colour `old` moved by t and painted `new`, and of the shape."""
+    """Add to sums[t, old, new] the words of all cells of colour `old` moved by t and painted `new`, and of the
+    shape."""
     for t in range(8):
         rows, cols = (width, height) if is_turned(t) else (height, width)
         sums[t, 0, :] += zobrist[rows, cols, 10]  # colour 0 always maps to 0, so this is added exactly once
@@ -83,7 +84,7 @@ def _colour_sums(cells: Bytes, height: int, width: int, zobrist: Words, sums: Wo
 
 @jit
 def insert(table: Words, value: np.uint64) -> bool:
-    """Add to an open-addressing set of nonzero words; False if it was there."""
+    """Add to an open-addressing set of nonzero words; return False if the word was present."""
     slot = i64(value % np.uint64(table.size))
     while table[slot] != 0:
         if table[slot] == value:
@@ -95,7 +96,7 @@ def insert(table: Words, value: np.uint64) -> bool:
 
 @jit
 def view_hash(sums: Words, code: int, colours: Ints) -> np.uint64:
-    """Hash of the multiset of (input, label) pairs of a task seen through augmentation `code`; never 0."""
+    """Return the hash of the multiset of (input, label) pairs of a task seen through augmentation `code`; never 0."""
     colour_map(code, colours)
     total = np.uint64(1)
     for example in range(len(sums)):

@@ -1,4 +1,4 @@
-"""Seeing rows through augmentations, whole batches at once. Every kernel writes into rows that the caller owns."""
+"""Apply augmentations to whole batches of rows. Every kernel writes into rows that the caller owns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trm_data.puzzles.symmetry import colour_map, dihedral_source, is_turned, su
 
 @jit
 def sudoku_rows(cells: Bytes, codes: Words, side: int, box_rows: int, box_cols: int, inverse: bool, out: Bytes) -> None:
-    """out[b] = cells[b] seen through Sudoku symmetry codes[b], or its inverse.
+    """Write to out[b] the cells[b] seen through Sudoku symmetry codes[b], or its inverse.
 
     Args:
         cells, out: (B, side * side), encoded: 1 = blank, 2.. = digits; 0 (padding) stays.
@@ -58,7 +58,7 @@ def sudoku_pairs(
 
 @jit
 def dihedral_rows(cells: Bytes, codes: Words, side: int, out: Bytes) -> None:
-    """out[b] = the square grid cells[b], turned by dihedral transform codes[b]."""
+    """Write to out[b] the square grid cells[b], transformed by dihedral transform codes[b]."""
     for b in range(len(cells)):
         for r in range(side):
             for c in range(side):

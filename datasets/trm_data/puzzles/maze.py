@@ -1,4 +1,4 @@
-"""Mazes: shortest paths, how many there are, and the one that is the label. Cells are encoded as upstream.
+"""Solve mazes: shortest paths, their number, and the one that is the label. Cells are encoded as upstream.
 
     # wall 1,  space 2,  S start 3,  G goal 4,  o path 5   (0 is padding)
 
@@ -32,7 +32,7 @@ def neighbour(cell: int, direction: int, side: int) -> int:
 
 @jit
 def distances(cells: Bytes, side: int, source: int, out: Ints, queue: Ints) -> int:
-    """Breadth-first distances from `source` over everything but walls, -1 where it cannot go.
+    """Compute breadth-first distances from `source` over all cells except walls; -1 for unreachable cells.
 
     Returns:
         How many cells it reaches: so many entries of `queue` hold them, nearest first.
@@ -103,9 +103,10 @@ def solve(cells: Bytes, side: int, label: Bytes) -> tuple[int, float]:
 
 @jit
 def path_length(label: Bytes, side: int) -> int:
-    """Edges of the marked path of a labelled maze, or -1 if its marks do not form one path from start to goal.
+    """Return the number of edges of a labelled maze's path, or -1 if its marks do not form one path from start to
+    goal.
 
-    Marks beside the path make it invalid, and so does a path through a wall.
+    Marks outside the path make it invalid, and so does a path through a wall.
     """
     start, goal = _find(label, START), _find(label, GOAL)
     if start < 0 or goal < 0:

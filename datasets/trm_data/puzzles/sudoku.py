@@ -1,4 +1,4 @@
-"""Sudoku of any box shape: solve, count solutions and rate. Grids are flat, 0 = blank.
+"""Solve, count solutions of and rate Sudoku of any box shape. Grids are flat, 0 = blank.
 
 The solver keeps one bit mask of candidates per cell, propagates singles and locked candidates and branches on a cell
 with the fewest candidates. The rating of a puzzle is the number of guesses until the *first* solution, like the
@@ -18,7 +18,7 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 
 
 class Shape(NamedTuple):
-    """The geometry that the kernels need."""
+    """Hold the geometry that the kernels need."""
 
     side: int
     box_rows: int
@@ -41,7 +41,7 @@ _COUNT = np.array([bin(mask).count("1") for mask in range(1 << 9)], np.int64)
 
 @jit
 def _units_of(cell: int, side: int, box_cols: int) -> int:
-    """Mask of the row, column and box of a cell."""
+    """Return the mask of the row, column and box of a cell."""
     row, col = cell // side, cell % side
     box_rows = side // box_cols
     box = row // box_rows * box_rows + col // box_cols  # a band has side / box_cols = box_rows boxes
@@ -50,7 +50,8 @@ def _units_of(cell: int, side: int, box_cols: int) -> int:
 
 @jit
 def _assign_singles(candidates: Ints, units: Ints, box_cols: int, dirty: int) -> bool:
-    """Propagate naked and hidden singles, beginning with the units in the mask `dirty`; False on a contradiction."""
+    """Propagate naked and hidden singles, starting with the units in the mask `dirty`; return False on a
+    contradiction."""
     side = units.shape[1]
     while dirty:
         below = (dirty & -dirty) - 1
@@ -90,7 +91,8 @@ def _assign_singles(candidates: Ints, units: Ints, box_cols: int, dirty: int) ->
 
 @jit
 def _lock_lines(candidates: Ints, side: int, size: int, depth: int, along: int, across: int, box_cols: int) -> int:
-    """Locked candidates between lines and boxes; rows with (along, across) = (1, side), columns the other way round.
+    """Eliminate locked candidates between lines and boxes; rows with (along, across) = (1, side), columns vice
+    versa.
 
     Args:
         size, depth: cells of a line in one box, lines of one box.
@@ -133,7 +135,7 @@ def _lock_lines(candidates: Ints, side: int, size: int, depth: int, along: int, 
 
 @jit
 def _propagate(candidates: Ints, units: Ints, box_cols: int, dirty: int) -> bool:
-    """Singles and locked candidates until nothing changes; False on a contradiction."""
+    """Propagate singles and locked candidates until nothing changes; return False on a contradiction."""
     side = units.shape[1]
     while dirty:
         if not _assign_singles(candidates, units, box_cols, dirty):
@@ -145,7 +147,7 @@ def _propagate(candidates: Ints, units: Ints, box_cols: int, dirty: int) -> bool
 
 @jit
 def _branching_cell(candidates: Ints, units: Ints, box_cols: int) -> int:
-    """Return the open cell with the fewest candidates, or -1 if every cell is decided.
+    """Return the open cell with the fewest candidates, or -1 if every cell is determined.
 
     Among equals the one that shares candidates with the most open cells of its units: a guess there decides most.
     """
@@ -264,7 +266,7 @@ def is_complete(grid: Bytes, units: Ints) -> bool:
 
 @jit
 def misfit(puzzles: Bytes, solutions: Bytes, units: Ints) -> int:
-    """Return the first row whose solution is incomplete, invalid or contradicts a clue; -1 if every one fits."""
+    """Return the first row whose solution is incomplete, invalid or contradicts a clue; -1 if there is none."""
     for i in range(len(puzzles)):
         fits = is_complete(solutions[i], units)
         for cell in range(puzzles.shape[1]):
@@ -276,7 +278,7 @@ def misfit(puzzles: Bytes, solutions: Bytes, units: Ints) -> int:
 
 @jit
 def ambiguous(puzzles: Bytes, units: Ints) -> int:
-    """Return the first row that has not exactly one solution; -1 if every one has."""
+    """Return the first row that does not have exactly one solution; -1 if every row has."""
     scratch = np.empty(puzzles.shape[1], np.uint8)
     for i in range(len(puzzles)):
         if solve(puzzles[i], 2, units, scratch)[0] != 1:

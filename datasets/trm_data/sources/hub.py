@@ -1,4 +1,4 @@
-"""Files of a Hugging Face dataset, `hf://owner/name[@revision][?endpoint=...]`, through the package `huggingface_hub`.
+"""Download files of a Hugging Face dataset, `hf://owner/name[@revision][?endpoint=...]`, with `huggingface_hub`.
 
 The package is imported only here: nothing else needs it, and nothing needs it for other sources.
 """
@@ -54,7 +54,7 @@ def fetch(base: str, query: str) -> Path:
 
 
 def _resolves(endpoint: str) -> bool:
-    """Return whether the hub's name is known here; behind a proxy only the proxy can tell."""
+    """Return whether the hub's name resolves on this machine; behind a proxy only the proxy can tell."""
     url = urlsplit(endpoint)
     if getproxies():
         return True
@@ -65,7 +65,7 @@ def _resolves(endpoint: str) -> bool:
 
 
 def _check(path: Path, base: str) -> None:
-    """The hub's cache names large files by their sha256: compare."""
+    """Compare a file with the sha256 that the hub's cache uses as the name of large files."""
     wanted = path.resolve().name
     if len(wanted) != 64:
         return

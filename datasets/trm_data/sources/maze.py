@@ -1,4 +1,4 @@
-"""Mazes from the generator, or from `train.csv` and `test.csv` with `source,question,answer,rating`."""
+"""Read mazes from the generator, or from `train.csv` and `test.csv` with `source,question,answer,rating`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def as_puzzles(
     splits: Bytes,
     facts: dict[str, object],
 ) -> Puzzles:
-    """Encoded mazes -> puzzles."""
+    """Convert encoded mazes to puzzles."""
     count, cells = mazes.shape
     return Puzzles(
         family="maze",
@@ -75,10 +75,10 @@ def _encode(cells: Bytes, table: Table, where: Address) -> Bytes:
 
 
 def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
-    """Encoded mazes, labels as the file has them, and the number of shortest paths.
+    """Return encoded mazes, labels as the file has them, and the number of shortest paths.
 
     Raises:
-        DataError: a maze without start, goal or way; a label that contradicts its maze or is no shortest path.
+        DataError: a maze without start, goal or way; a label that contradicts its maze or is not a shortest path.
     """
     mazes, labels = (_encode(cells, table, where) for cells in (table.questions, table.answers))
     side = math.isqrt(mazes.shape[1])
@@ -90,12 +90,12 @@ def check(table: Table, where: Address) -> tuple[Bytes, Bytes, NDArray[np.float6
         if (changed[i] != mazes[i]).any():
             raise DataError(f"{where}, row {table.rows[i]}: the answer is of another maze", "Correct the row")
         if maze.path_length(labels[i], side) != edges[i]:
-            raise DataError(f"{where}, row {table.rows[i]}: the answer is no shortest path", "Correct the row")
+            raise DataError(f"{where}, row {table.rows[i]}: the answer is not a shortest path", "Correct the row")
     return mazes, labels, ways
 
 
 def published(folder: Address, request: DataRequest, side: int) -> Puzzles:
-    """`train.csv` and `test.csv` of a folder -> puzzles; train and validation are drawn from the first.
+    """Return the puzzles of `train.csv` and `test.csv` in a folder; train and validation are drawn from the first.
 
     Raises:
         DataError: naming file, row and reason; or a maze that is in train and in test.

@@ -1,4 +1,4 @@
-"""Benchmarks published as `train.csv` and `test.csv`: which of their rows a request takes."""
+"""Select the rows of benchmarks published as `train.csv` and `test.csv` that a request uses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _test_rows(count: int, request: DataRequest, where: Address) -> Ints:
     if request.num_test is None:
         return np.arange(count)
     if request.num_test > count:
-        raise DataError(f"{where} has {count} rows, num_test={request.num_test} asks for more", "Lower num_test")
+        raise DataError(f"{where} has {count} rows, num_test={request.num_test} requests more", "Lower num_test")
     return np.sort(_draw(count, request.num_test, _TEST_SEED))
 
 

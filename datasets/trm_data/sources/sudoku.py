@@ -1,4 +1,4 @@
-"""Sudoku from the generator, or from a puzzle list: one puzzle a line, or CSV `source,question,answer,rating`."""
+"""Read Sudoku from the generator, or from a puzzle list: one puzzle a line, or CSV `source,question,answer,rating`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Line(NamedTuple):
-    """One puzzle of a list, as text; `row` counts lines of the file from 1."""
+    """Hold one puzzle of a list, as text; `row` counts lines of the file from 1."""
 
     row: int
     question: str
@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """Checked puzzles of a list, flat, 0 = blank."""
+    """Hold checked puzzles of a list, flat, 0 = blank."""
 
     puzzles: Bytes
     solutions: Bytes
@@ -105,7 +105,8 @@ def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
 
 
 def read_lines(text: str, where: str) -> Iterator[Line]:
-    """Yield the puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is known by its commas.
+    """Yield the puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is recognised by its
+    commas.
 
     Raises:
         DataError: naming file and row.
@@ -143,7 +144,7 @@ def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
         try:
             yield Line(row, values["question"], values["answer"] or None, values.get("source", name), float(rating))
         except ValueError:
-            raise DataError(f"{where}, row {row}: rating {rating!r} is no number", "Correct the row") from None
+            raise DataError(f"{where}, row {row}: rating {rating!r} is not a number", "Correct the row") from None
 
 
 def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
@@ -192,7 +193,7 @@ _PROVED = 50_000  # rows of which uniqueness is proved when building, 0.1 ms eac
 
 
 def check_solutions(puzzles: Bytes, solutions: Bytes, rows: Ints, side: int, where: str) -> None:
-    """Raises DataError for the first row whose answer does not solve its puzzle, or that has several solutions."""
+    """Raise DataError for the first row whose answer does not solve its puzzle, or that has several solutions."""
     units = sudoku.shape(side).units
     wrong = int(sudoku.misfit(puzzles, solutions, units))
     if wrong >= 0:
@@ -202,7 +203,7 @@ def check_solutions(puzzles: Bytes, solutions: Bytes, rows: Ints, side: int, whe
 
 
 def inequivalent(listed: Listed, side: int) -> Ints:
-    """Return the rows of a list, of equivalent puzzles only the first."""
+    """Return the rows of a list, only the first of equivalent puzzles."""
     shape = sudoku.shape(side)
     names = sudoku_forms.invariants(listed.puzzles, *shape[:3]).tolist()
     distinct = Distinct(shape)
@@ -215,7 +216,7 @@ def read_text(address: Address) -> tuple[str, str]:
     """Return the text of a list and its sha256.
 
     Raises:
-        DataError: it cannot be read or is no text; names the row.
+        DataError: it cannot be read or is not text; names the row.
     """
     content = files.read(address)
     try:
@@ -226,7 +227,7 @@ def read_text(address: Address) -> tuple[str, str]:
 
 
 def listed(address: Address, request: DataRequest, side: int) -> Puzzles:
-    """Draw the puzzles of a list by the build seed. Of equivalent puzzles only the first is kept.
+    """Draw the puzzles of a list by the build seed. Only the first of equivalent puzzles is kept.
 
     Raises:
         DataError: a bad row, or fewer puzzles than requested.

@@ -1,4 +1,4 @@
-"""Sudoku-Extreme and other Sudoku published as `train.csv` and `test.csv`."""
+"""Read Sudoku-Extreme and other Sudoku published as `train.csv` and `test.csv`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def _check(table: Table, side: int, where: Address) -> tuple[Bytes, Bytes]:
 
 
 def _check_leaks(listed: Listed, splits: Bytes, side: int, where: Address) -> None:
-    """Refuse puzzles that are equivalent across splits; canonical forms are needed only where invariants meet."""
+    """Raise an error for puzzles that are equivalent across splits; canonical forms are compared only if invariants
+    are equal."""
     shape = sudoku.shape(side)[:3]
     invariants = sudoku_forms.invariants(listed.puzzles, *shape)
     order = np.argsort(invariants, kind="stable")
@@ -51,7 +52,7 @@ def _check_leaks(listed: Listed, splits: Bytes, side: int, where: Address) -> No
 
 
 def published(folder: Address, request: DataRequest, side: int) -> Puzzles:
-    """`train.csv` and `test.csv` of a folder -> puzzles; train and validation are drawn from the first.
+    """Return the puzzles of `train.csv` and `test.csv` in a folder; train and validation are drawn from the first.
 
     Raises:
         DataError: naming file, row and reason; or equivalent puzzles in different splits.

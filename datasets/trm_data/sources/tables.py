@@ -1,4 +1,4 @@
-"""CSV files of puzzles, with columns named in a header: read without holding more than the rows that are wanted."""
+"""Read CSV files of puzzles, with columns named in a header, without holding more than the requested rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Choose = Callable[[int], Ints]
 
 
 class Table(NamedTuple):
-    """Some rows of a CSV, cells as characters."""
+    """Hold some rows of a CSV, cells as characters."""
 
     questions: Bytes
     """(N, L)"""
@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where the columns of a CSV are."""
+    """Hold the positions of the columns of a CSV."""
 
     names: list[str]
     """Of all columns, in the order of the file."""
@@ -110,7 +110,7 @@ def _characters(column: pa.Array, length: int, first_row: int, where: Address, n
 
 
 def count_rows(address: Address) -> int:
-    """Count the puzzles of a CSV. A header is none."""
+    """Count the puzzles of a CSV, without its header."""
     return sum(block.num_rows for block in _blocks(address, _layout(address)))
 
 
@@ -154,4 +154,4 @@ def _ratings(column: pa.Array, first_row: int, where: Address) -> NDArray[np.flo
         texts = column.to_numpy(zero_copy_only=False)
         return np.where(texts == "", "nan", texts).astype(np.float32)
     except ValueError as error:
-        raise DataError(f"{where}, from row {first_row}: a rating is no number ({error})", "Correct the row") from None
+        raise DataError(f"{where}, from row {first_row}: a rating is not a number: {error}", "Correct it") from None

@@ -1,1 +1,1 @@
-"""The commands of `trm`, one module per group."""
+"""Define the commands of `trm`, one module per group."""

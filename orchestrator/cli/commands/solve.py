@@ -78,7 +78,7 @@ def solve(
 
 
 def _text(puzzle: str) -> str:
-    """Return the puzzle itself, or the text of the file that is named. Raises DataError for what is no text."""
+    """Return the puzzle itself, or the text of the file that is named. Raises DataError for what is not text."""
     where = "standard input" if puzzle == "-" else puzzle
     try:
         if puzzle == "-":
@@ -90,7 +90,7 @@ def _text(puzzle: str) -> str:
     except OSError as error:
         raise DataError(f"cannot read {where}: {error.strerror or error}", "Name a file with a puzzle") from None
     except UnicodeDecodeError:
-        raise DataError(f"{where} is no text", "A puzzle is a line of digits, a maze, or an ARC task as JSON") from None
+        raise DataError(f"{where} is not text", "Give a line of digits, a maze, or an ARC task as JSON") from None
 
 
 def _show(one: Solved, steps: bool) -> None:

@@ -240,7 +240,7 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
             f"See it with `{command_line('sweep', 'status', name, storage=store.url)}`",
         )
     request_stop(folder)
-    out.print(f"asked process {driver['pid']} on {driver['host']} to stop; its trials write a last checkpoint")
+    out.print(f"requested a stop of process {driver['pid']} on {driver['host']}; its trials write a last checkpoint")
 
 
 for command in (*sweep_lifecycle.COMMANDS, export):

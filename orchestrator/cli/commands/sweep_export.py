@@ -39,7 +39,7 @@ def export(
     if kind not in FORMATS:
         raise SweepError(f"unknown format {kind!r}", nearest(kind, FORMATS))
     if kind == "parquet" and to is None:
-        raise SweepError("parquet is no text", "Name a file with --out")
+        raise SweepError("parquet is not text", "Name a file with --out")
     frame = load_results(storage, name)
     if kind == "parquet":
         assert to is not None

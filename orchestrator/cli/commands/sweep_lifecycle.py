@@ -237,7 +237,7 @@ def delete(
         except typer.Abort:
             raise SweepError(f"sweep {name!r} was not deleted", "Answer y, or add --yes") from None
     uri = resolve_uri(store, tracking)
-    # MLflow first: a tracker that does not answer is noticed while the records are still there.
+    # MLflow first: if the tracker does not answer, the records are still there.
     runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
     files = delete_sweep(store, name)
     out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")

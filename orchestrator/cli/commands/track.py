@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Sync MLflow with the records, and check it.", no_args_is_help=True)
 
 WAIT_S = 60.0
-"""For another process that is writing the same sweep: a running sweep writes for seconds at a time."""
+"""Seconds to wait for another process that is writing the same sweep, which takes seconds at a time."""
 
 SweepsArgument = Annotated[
     list[str] | None, typer.Argument(help="Names of sweeps; all of them if left out.", show_default=False)

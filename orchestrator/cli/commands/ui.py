@@ -20,7 +20,7 @@ def ui(
 ) -> None:
     """Serve MLflow, the leaderboard page and, where there are searches, Optuna's dashboard until Ctrl-C.
 
-    They listen on localhost only, because none of them asks for a password.
+    They listen on localhost only, because none of them has authentication.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and the remedy. Every check has its own thread; all take three seconds at most.
+"""Check what this machine has and lacks, with remedies. Every check has its own thread; all take three seconds at most.
 
 for check in examine("s3://bucket/trm", "http://mlflow:5000", "10.0.0.5:6379"):
     print(check.status, check.name, check.found, check.remedy)
@@ -23,7 +23,7 @@ LIMIT_S = 2.7
 def examine(
     storage_url: str, tracking_uri: str | None = None, address: str | None = None, limit_s: float = LIMIT_S
 ) -> list[Check]:
-    """Check this machine and the named services; None leaves one out. Never raises for what it finds."""
+    """Check this machine and the named services; None omits one. Never raises for what it finds."""
     jobs: list[tuple[str, Callable[[], Sequence[Check]]]] = [*MACHINE_CHECKS]
     jobs.append(("disk", lambda: disk(storage_url)))
     jobs.append(("storage", lambda: storage(storage_url)))
@@ -37,16 +37,16 @@ def examine(
 
 
 def _run(jobs: Sequence[tuple[str, Callable[[], Sequence[Check]]]], limit_s: float) -> list[Check]:
-    """All jobs at once, their checks in the order of the jobs."""
+    """Run all jobs concurrently; return their checks in the order of the jobs."""
     answers: dict[str, Sequence[Check]] = {}
 
     def answer(name: str, job: Callable[[], Sequence[Check]]) -> None:
         try:
             answers[name] = job()
-        except Exception as error:  # a check that breaks is a finding, not the end of the examination
+        except Exception as error:  # a check that raises is reported as failed, and the others continue
             answers[name] = [Check(name, "fail", f"{type(error).__name__}: {error}")]
 
-    threads = [threading.Thread(target=answer, args=job, daemon=True) for job in jobs]  # daemon: none holds up the end
+    threads = [threading.Thread(target=answer, args=job, daemon=True) for job in jobs]  # not joined at exit
     deadline = time.monotonic() + limit_s
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""One finding."""
+"""Define the result of one check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, how it is, what was found, and what to do about it (empty if nothing)."""
+    """Hold what was checked, its status, what was found, and the remedy (empty if none is needed)."""
 
     name: str
     status: Literal["ok", "warn", "fail"]

@@ -1,4 +1,4 @@
-"""This machine: versions, devices, memory, disk, limits. Nothing heavy is imported: torch alone would take a second."""
+"""Check this machine: versions, devices, memory, disk, limits. Importing torch would take a second."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ INSTALL = "Run `pip install -c constraints.txt -e .` in this environment"
 
 
 def python() -> list[Check]:
-    """Version of the interpreter."""
+    """Check the version of the interpreter."""
     status = "ok" if sys.version_info >= (3, 11) else "fail"
     remedy = "" if status == "ok" else "Use Python 3.11 or newer"
     return [Check("Python", "ok" if status == "ok" else "fail", platform.python_version(), remedy)]
 
 
 def packages() -> list[Check]:
-    """Installed versions against those that the project asks for."""
+    """Check installed versions against those that the project requires."""
     wanted = _requirements()
     return [_package(name, wanted.get(name, "")) for name in PACKAGES]
 
@@ -48,7 +48,7 @@ def _package(name: str, wanted: str) -> Check:
 
 
 def _requirements() -> dict[str, str]:
-    """Package name to version specifier, as the installed project declares them."""
+    """Return the version specifier of every package that the installed project requires."""
     from packaging.requirements import Requirement
 
     try:
@@ -60,14 +60,14 @@ def _requirements() -> dict[str, str]:
 
 
 def processor() -> list[Check]:
-    """Usable cores, and the matrix instructions that make bfloat16 on a CPU worth while."""
+    """Check usable cores, and the matrix instructions that make bfloat16 on a CPU worthwhile."""
     cores = len(os.sched_getaffinity(0))
     flags = set(re.findall(r"\b(?:amx_bf16|avx512_bf16|avx2)\b", _read("/proc/cpuinfo")))
     return [Check("CPU", "ok", f"{cores} cores ({', '.join(sorted(flags)) or 'no AVX2'})")]
 
 
 def gpus() -> list[Check]:
-    """GPUs as the driver reports them, and whether the installed torch can use them."""
+    """Check GPUs as the driver reports them, and whether the installed torch can use them."""
     names = nvml_names()
     if not names:
         return [Check("GPU", "ok", "none: trials run on the CPU")]
@@ -79,7 +79,7 @@ def gpus() -> list[Check]:
 
 
 def nvml_names(library: str = "libnvidia-ml.so.1") -> list[str]:
-    """Names of the GPUs of this machine; empty without a driver."""
+    """Return the names of the GPUs of this machine; empty without a driver."""
     try:
         nvml = ctypes.CDLL(library)
     except OSError:
@@ -102,7 +102,7 @@ def _nvml_name(nvml: ctypes.CDLL, index: int) -> str:
 
 
 def _torch_cuda() -> str | None:
-    """The CUDA version of the installed torch, read from its files; None for a CPU build or no torch."""
+    """Return the CUDA version of the installed torch, read from its files; None for a CPU build or without torch."""
     spec = importlib.util.find_spec("torch")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         found = re.search(r"^cuda\b.*=\s*'([\d.]+)'", _read(f"{folder}/version.py"), re.MULTILINE)
@@ -112,7 +112,7 @@ def _torch_cuda() -> str | None:
 
 
 def memory() -> list[Check]:
-    """Memory that this process may still take: of the machine, or of its container."""
+    """Check the memory that this process may still use: of the machine, or of its container."""
     free = _available_bytes()
     if free < 1 * GIB:
         return [
@@ -132,7 +132,7 @@ def _available_bytes() -> int:
 
 
 def disk(storage_url: str) -> list[Check]:
-    """Free space where records go, or here if they go to S3."""
+    """Check free space where records are written, or on this machine if they go to S3."""
     local = "://" not in storage_url
     path = Path(storage_url).expanduser().absolute() if local else Path.cwd()
     while not path.is_dir():
@@ -147,7 +147,7 @@ def disk(storage_url: str) -> list[Check]:
 
 
 def open_files() -> list[Check]:
-    """The limit of open files: Ray takes dozens per worker and fails obscurely without."""
+    """Check the limit of open files: Ray needs dozens per worker and fails with obscure errors without them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 4096:
         return [Check("open files", "warn", f"at most {soft}", f"Run `ulimit -n {min(hard, 65536)}` first")]
@@ -155,7 +155,7 @@ def open_files() -> list[Check]:
 
 
 def shared_memory() -> list[Check]:
-    """Size of /dev/shm, where Ray keeps objects and torch's data workers pass batches."""
+    """Check the size of /dev/shm, where Ray keeps objects and torch's data workers pass batches."""
     try:
         size = shutil.disk_usage("/dev/shm")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a sweep talks to: storage, tracker, cluster, the data hub; and what an earlier Ray left behind."""
+"""Check the services that a sweep uses: storage, tracker, cluster, data hub; and what an earlier Ray left behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lust
 
 
 def storage(url: str) -> list[Check]:
-    """Write, read and delete a probe, and see that an exclusive creation is exclusive."""
+    """Write, read and delete a probe, and check that an exclusive creation is exclusive."""
     from orchestrator.storage import LocalStorage, open_storage
 
     key = f"doctor-{uuid.uuid4().hex}"
@@ -46,7 +46,8 @@ def storage(url: str) -> list[Check]:
 
 
 def tracker(uri: str) -> list[Check]:
-    """Whether MLflow can write there: a database on a local disk, or a server that answers with its version."""
+    """Check whether MLflow can write to an address: a database on a local disk, or a server that answers with its
+    version."""
     from orchestrator.tracking.mlflow_connection import probe
 
     scheme = urlsplit(uri).scheme.partition("+")[0]
@@ -66,7 +67,7 @@ def _sqlite(path: Path) -> Check:
     if kind in NETWORK_FILE_SYSTEMS:
         return Check("tracker", "warn", f"{path} is SQLite on {kind}", "Locks fail there: use a local disk or a server")
     if not path.exists():
-        return Check("tracker", "ok", f"{path} will be made")
+        return Check("tracker", "ok", f"{path} will be created")
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=TIMEOUT_S)
         try:
@@ -90,7 +91,7 @@ def _server(uri: str) -> Check:
 
 
 def cluster(address: str) -> list[Check]:
-    """Whether a head answers, whom it has, and whether a driver from here may join."""
+    """Check whether a head answers, which nodes it has, and whether a driver on this machine may join."""
     from orchestrator.resources.nodes import describe_cluster
 
     try:
@@ -107,7 +108,8 @@ def cluster(address: str) -> list[Check]:
 
 
 def ray_leftovers(temp: Path = Path("/tmp/ray")) -> list[Check]:
-    """A note of a head that is gone, which confuses `ray` and `ray.init`, and Ray processes without a parent."""
+    """Check for the address file of a dead head, which confuses `ray` and `ray.init`, and for Ray processes without a
+    parent."""
     checks: list[Check] = []
     note = temp / "ray_current_cluster"
     with suppress(OSError, ValueError):
@@ -126,7 +128,7 @@ def ray_leftovers(temp: Path = Path("/tmp/ray")) -> list[Check]:
 
 
 def _orphaned_raylets() -> list[int]:
-    """Raylets and heads whose starter has ended; a wanted `ray start` without --block looks the same."""
+    """Return raylets and heads whose starter has ended; a wanted `ray start` without --block looks the same."""
     import psutil
 
     found = psutil.process_iter(["pid", "name", "ppid"])
@@ -136,7 +138,7 @@ def _orphaned_raylets() -> list[int]:
 
 
 def hub() -> list[Check]:
-    """The source of Sudoku-Extreme and Maze-Hard. ARC comes from a package and generated puzzles from nowhere."""
+    """Check the source of Sudoku-Extreme and Maze-Hard. ARC is packaged and generated puzzles need no source."""
     try:
         socket.create_connection(HUB, timeout=TIMEOUT_S).close()
     except OSError as error:
@@ -146,7 +148,7 @@ def hub() -> list[Check]:
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that holds a path; empty if unknown."""
+    """Return the type of the file system that holds a path; empty if unknown."""
     best, kind = "", ""
     with suppress(OSError):
         for line in Path("/proc/mounts").read_text().splitlines():

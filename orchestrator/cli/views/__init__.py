@@ -1,1 +1,1 @@
-"""Tables and live displays of the command line."""
+"""Show tables and live displays on the command line."""

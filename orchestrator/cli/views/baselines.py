@@ -1,4 +1,4 @@
-"""Show what `trm baselines update` found."""
+"""Show the result of `trm baselines update`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 20
 
 
 def show_update(update: Update, written_to: str, as_json: bool) -> None:
-    """Print new, changed and removed rows; `written_to` is empty where nothing was written."""
+    """Print new, changed and removed rows; `written_to` is empty if nothing was written."""
     if as_json:
         changed = [{"before": before.plain(), "after": after.plain()} for before, after in update.changed]
         rows = {"new": [row.plain() for row in update.new], "gone": [row.plain() for row in update.gone]}
@@ -27,7 +27,7 @@ def show_update(update: Update, written_to: str, as_json: bool) -> None:
     if update.new:
         out.print("check kind and protocol of new rows: the export does not say what is an ensemble", style="dim")
     if written_to:
-        out.print(f"written to {written_to}; rows that are gone stay as they were, with their date")
+        out.print(f"written to {written_to}; rows that the export no longer has are kept, with their date")
     elif update.rows:
         out.print("nothing is written without --write")
 

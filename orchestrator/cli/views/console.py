@@ -1,7 +1,7 @@
-"""Print to the terminal: one style for every command, plain lines where the output is no terminal.
+"""Print to the terminal: one style for every command, plain lines if the output is not a terminal.
 
-Nothing that is printed is read as markup: a name, a path or an error may hold `[/x]`, a terminal escape or a broken
-character. Style is given next to the text:
+No printed text is interpreted as markup: a name, a path or an error may contain `[/x]`, a terminal escape or an invalid
+character. Style is given separately from the text:
 
     out.print(line("sweep ", (name, "bold"), " is complete"))
 """
@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.api.terminal import SafeConsole
 
 PLAIN_WIDTH = 120
-"""Columns where the output is a file or a pipe, which have no width of their own."""
+"""Number of columns if the output is a file or a pipe."""
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
@@ -34,7 +34,7 @@ def _console(stderr: bool) -> SafeConsole:
 out = _console(stderr=False)
 """Results."""
 err = _console(stderr=True)
-"""Progress and remarks: `trm ... --json | jq` stays clean."""
+"""Progress and notes, on standard error so that `trm ... --json | jq` works."""
 
 
 def table(*columns: str, right: Iterable[str] = (), header: bool = True) -> Table:
@@ -46,7 +46,7 @@ def table(*columns: str, right: Iterable[str] = (), header: bool = True) -> Tabl
 
 
 def bar() -> Progress:
-    """Return a progress bar on standard error; it draws nothing where that is not a terminal."""
+    """Return a progress bar on standard error; it draws nothing if that is not a terminal."""
     return Progress(
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=32),
@@ -104,7 +104,7 @@ def num_bytes(count: float) -> str:
 
 
 def clock_of(time_s: float) -> str:
-    """Format a moment as date and time of day."""
+    """Format a timestamp as date and time of day."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
 
 

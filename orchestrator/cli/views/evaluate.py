@@ -1,4 +1,4 @@
-"""Show and write what `trm eval` measures."""
+"""Show and write the results of `trm eval`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bar:
         self._bar.stop()
 
     def update(self, label: str, done: int, total: int) -> None:
-        """Move the bar, as `score` calls it."""
+        """Update the bar; `score` calls this."""
         self._bar.update(self._task, completed=self._finished + done / total, note=label)
         self._finished += done == total
 

@@ -26,7 +26,7 @@ Sleep = Callable[[float], None]
 
 
 def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
-    """Show a sweep until no driver runs it: a table that redraws itself on a terminal, lines elsewhere."""
+    """Show a sweep until no driver runs it: a live table on a terminal, lines elsewhere."""
     load_definition(storage, name)
     if not err.is_terminal:
         follow(storage, name, [], as_json=False, sleep=sleep)
@@ -51,14 +51,14 @@ def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> N
 
 
 def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep: Sleep = time.sleep) -> None:
-    """Print events, old and new, until no driver runs the sweep; Ctrl-C ends the watching alone."""
+    """Print events, old and new, until no driver runs the sweep; Ctrl-C only ends the display."""
     with suppress(KeyboardInterrupt):
         for event in new_events(storage, name, trials, sleep):
             _print(event, as_json)
 
 
 def new_events(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterator[TrialEvent]:
-    """Yield every event once. The records are read once more after the driver has gone: it writes until it ends."""
+    """Yield every event once. The records are read again after the driver has gone: it writes until it ends."""
     seen: set[TrialEvent] = set()
     reader = SweepReader(storage, name)
     while True:

@@ -1,4 +1,4 @@
-"""Show the leaderboard: the body of `trm leaderboard`."""
+"""Implement `trm leaderboard`."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def show(
     except UserError as error:
         if html is not None:
             raise
-        # Nobody asked for the page: a storage that can only be read still has its tables.
-        page = line(f"the page is not written: {error}")
+        # The page is optional: tables are printed even if the storage is read-only.
+        page = line(f"the page was not written: {error}")
     for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
         out.print(to_rich(table))
         out.print()
@@ -81,7 +81,7 @@ def show(
 
 
 def _headlines(tables: Sequence[Table]) -> list[Table]:
-    """Return the fullest published table of every benchmark, cut to TRM's relatives and the paper's rivals."""
+    """Return the fullest published table of every benchmark, limited to TRM, HRM and the paper's competitors."""
     fullest: dict[str, Table] = {}
     for table in tables:
         if not table.has_measured and len(table.entries) > len(getattr(fullest.get(table.benchmark), "entries", ())):
@@ -90,7 +90,7 @@ def _headlines(tables: Sequence[Table]) -> list[Table]:
 
 
 def _grid(gco2_per_kwh: float | None) -> Grid | None:
-    """Return the user's own figure, the world's, or none for 0."""
+    """Return the user's own figure, the world average, or none for 0."""
     if gco2_per_kwh is None:
         return WORLD_GRID
     return Grid(gco2_per_kwh, "as given") if gco2_per_kwh else None

@@ -1,4 +1,4 @@
-"""Show a sweep while it runs: a table that redraws itself on a terminal, plain lines elsewhere."""
+"""Show a sweep while it runs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXPLAINED = {Status.STOPPED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMOR
 
 
 class LiveView(Callback):
-    """Show the running trials of a sweep, and a line for each that ends."""
+    """Show the running trials of a sweep, and print a line for each trial that ends."""
 
     def __init__(self) -> None:
         self._started_s = time.monotonic()
@@ -50,7 +50,7 @@ class LiveView(Callback):
         self._live = None
 
     def on_build(self, stage: str, done: int, total: int) -> None:
-        """Show how far a dataset is built."""
+        """Show the progress of a dataset build."""
         if self._build is None:
             self._build = self._stack.enter_context(BuildBar())
         self._build(stage, done, total)
@@ -65,7 +65,7 @@ class LiveView(Callback):
             self._live = self._stack.enter_context(Live(console=err, refresh_per_second=4, transient=True))
 
     def on_progress(self, snapshot: SweepSnapshot) -> None:
-        """Redraw the table; without a terminal, print the running trials every quarter of a minute."""
+        """Redraw the table; without a terminal, print the running trials every 15 seconds."""
         if self._live is not None:
             self._live.update(self._table(snapshot))
         elif time.monotonic() - self._plain_s > PLAIN_EVERY_S:
@@ -102,7 +102,7 @@ def _described(trial: TrialSnapshot) -> str:
 
 
 def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> None:
-    """Print what came out, and the command that comes next."""
+    """Print the results, and the command to run next."""
     for text in _outcome_lines(sweep, storage, outcome, tracking):
         out.print(text, soft_wrap=True)
 

@@ -15,7 +15,7 @@ MOST_ROWS = 16
 
 
 def show_plan(sweep: Sweep, plan: Estimate, storage: str, lacking: Sequence[str] = ()) -> None:
-    """Print cells, seeds, steps, time, cost, what would not fit, what has to be built, and what the cloud lacks."""
+    """Print cells, seeds, steps, time, cost, what would not fit, what has to be built, and missing cloud quotas."""
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
     out.print(line((plan.name, "bold"), f" ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}"))
     _show_datasets(plan)
@@ -92,7 +92,7 @@ def _axis(path: str, domain: Choice | Uniform) -> str:
 
 
 def _misfits(plan: Estimate) -> str:
-    """Name each cell that does not fit with what it needs, and what the devices have."""
+    """Describe each cell that does not fit: what it needs, and what the devices have."""
     found = [cell for cell in plan.cells if cell.does_not_fit]
     if not found:
         return "nothing"

@@ -1,4 +1,4 @@
-"""Show what `trm trial reproduce` found."""
+"""Show the result of `trm trial reproduce`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.cli.views.console import err, out
 
 
 def show_reproduction(found: Reproduction, tolerance: float, as_json: bool) -> int:
-    """Print the comparison. Returns the exit code: 0 the same within the tolerance, 1 not, 3 interrupted."""
+    """Print the comparison. Return the exit code: 0 the same within the tolerance, 1 not, 3 interrupted."""
     if found.second is None or found.comparison is None:
         err.print("interrupted: the same command resumes")
         return 3

@@ -1,4 +1,4 @@
-"""Show how far sweeps are, from their records."""
+"""Show the state of sweeps from their records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.records.stored import Damaged
 
 
 def summary(state: SweepState) -> dict[str, Any]:
-    """Return the state as plain data, for a script: counts by status, total and rest, the driver, a row per trial."""
+    """Return the state as plain data, for a script: counts by status, totals, the driver, a row per trial."""
     return {
         "name": state.sweep.name,
         "kind": state.sweep.kind,
@@ -58,7 +58,7 @@ def _row(state: SweepState, record: TrialRecord) -> dict[str, Any]:
 
 
 def show_sweep(state: SweepState, storage: str) -> None:
-    """Print one sweep: a row per trial, the best first, and the command that comes next."""
+    """Print one sweep: a row per trial, the best first, and the command to run next."""
     out.print(sweep_view(state))
     name = state.sweep.name
     if state.driver is None and not state.progress.is_complete:
@@ -82,7 +82,7 @@ def sweep_view(state: SweepState) -> RenderableType:
 
 
 def progress(state: SweepState) -> str:
-    """Format how far a sweep is: `2 of 4 trials done, 1 failed (1 finished, 1 failed, 1 running)`."""
+    """Format the progress of a sweep: `2 of 4 trials done, 1 failed (1 finished, 1 failed, 1 running)`."""
     counts = format_counts(state.counts)
     return f"{state.progress} ({counts})" if counts else str(state.progress)
 

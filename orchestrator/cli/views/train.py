@@ -1,4 +1,4 @@
-"""Show a training run of this process: a progress bar, or a line per evaluation where there is no terminal."""
+"""Show a training run of this process: a progress bar, or a line per evaluation without a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = ("loss", "exact_accuracy")
 
 
 class TrainView(Callback):
-    """Show how a dataset is built, then how the training gets on."""
+    """Show the progress of a dataset build, then of the training."""
 
     def __init__(self) -> None:
         self._build: BuildBar | None = None
@@ -24,13 +24,13 @@ class TrainView(Callback):
         self._task: TaskID | None = None
 
     def on_build(self, stage: str, done: int, total: int) -> None:
-        """Show how far a dataset is built."""
+        """Show the progress of a dataset build."""
         if self._build is None:
             self._build = BuildBar().__enter__()
         self._build(stage, done, total)
 
     def on_train_report(self, report: TrialReport, max_steps: int) -> None:
-        """Move the bar; without a terminal, print evaluations."""
+        """Update the bar; without a terminal, print evaluations."""
         self._close_build()
         if self._task is None:
             self._bar.start()
@@ -59,7 +59,7 @@ class TrainView(Callback):
 
 
 def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
-    """Print the scores, or why there are none. Returns the exit code: 0 finished, 1 failed, 3 interrupted."""
+    """Print the scores, or why there are none. Return the exit code: 0 finished, 1 failed, 3 interrupted."""
     if outcome.status is not Status.FINISHED:
         is_interrupted = outcome.status is Status.INTERRUPTED
         reason = "the same command resumes" if is_interrupted else outcome.reason

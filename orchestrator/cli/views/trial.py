@@ -1,4 +1,4 @@
-"""Show one trial: the body of `trm trial show`."""
+"""Implement `trm trial show`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDTH = 40
 
 
 def show_trial(storage: Storage, address: str, as_json: bool) -> None:
-    """Print one trial. Raises SweepError if there is none, or several whose ids begin so."""
+    """Print one trial. Raises SweepError if there is none, or several whose ids start with the address."""
     record = find_trial(storage, address)
     sweep = find_definition(storage, record.sweep)
     found = described(record, sweep)
@@ -43,7 +43,7 @@ def show_trial(storage: Storage, address: str, as_json: bool) -> None:
 
 
 def described(record: TrialRecord, sweep: Sweep | None) -> dict[str, Any]:
-    """Return plain data for a script: identity, state, differences from the sweep's base, curve, attempts, result."""
+    """Return plain data for a script: identity, status, differences from the sweep's base, curve, attempts, result."""
     result = record.result and {key: value for key, value in record.result.plain().items() if key != "per_item"}
     return {
         "trial_id": record.trial_id,

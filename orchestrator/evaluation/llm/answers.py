@@ -1,4 +1,4 @@
-"""Store every reply, and every request that may have cost money without one.
+"""Store every reply, and every unanswered request that may have cost money.
 
 asked/000012-1-03.json     try 3 of attempt 1 at item 12: the most that it can cost, written before it is sent
 answers/000012-1.json      the reply, written whole; its `asked` file is then deleted
@@ -6,16 +6,15 @@ answers/000012-1.json      the reply, written whole; its `asked` file is then de
 
 from __future__ import annotations
 
-import json
-
 from orchestrator.evaluation.llm.endpoint import Reply
+from orchestrator.records.stored import read_settings
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from trm_data.settings import Settings
 
 
 class Answer(Settings):
-    """A stored reply."""
+    """Hold a stored reply."""
 
     item: int
     attempt: int
@@ -51,35 +50,41 @@ class Answer(Settings):
         )
 
 
+class Asked(Settings):
+    """A stored request that may have cost money."""
+
+    usd_at_most: float
+
+
 class Answers:
-    """The answers of one measurement. Items are written by one thread each."""
+    """Manage the answers of one measurement. Each item is written by one thread."""
 
     def __init__(self, folder: Storage) -> None:
         self._folder = folder
         self._answers: dict[tuple[int, int], Answer] = {}
         for key in folder.list("answers"):
-            answer = Answer.parse(json.loads(folder.read(key)), where=key)
+            answer = read_settings(folder, key, Answer)
             self._answers[answer.item, answer.attempt] = answer
         answered = {answer.asked for answer in self._answers.values()}
         self._open = {
-            name: float(json.loads(folder.read(key))["usd_at_most"])
+            name: read_settings(folder, key, Asked).usd_at_most
             for key in folder.list("asked")
             if (name := key.removeprefix("asked/").removesuffix(".json")) not in answered
         }
 
     @property
     def spent_usd(self) -> float:
-        """Cost of all stored answers."""
+        """Return the cost of all stored answers in US dollars."""
         return sum(answer.usd for answer in self._answers.values())
 
     @property
     def lost_usd(self) -> float:
-        """Upper bound of the cost of requests without an answer."""
+        """Return an upper bound of the cost of requests without an answer, in US dollars."""
         return sum(self._open.values())
 
     @property
     def lost(self) -> int:
-        """Number of requests without an answer."""
+        """Return the number of requests without an answer."""
         return len(self._open)
 
     def get(self, item: int, attempt: int) -> Answer | None:
@@ -87,11 +92,11 @@ class Answers:
         return self._answers.get((item, attempt))
 
     def record_attempt(self, item: int, attempt: int, usd_at_most: float) -> str:
-        """Record that a request is about to be sent; return its name."""
+        """Record that a request is about to be sent; return the name of that record."""
         prefix = f"{item:06d}-{attempt}-"
         tried = [int(name.removeprefix(prefix)) for name in list(self._open) if name.startswith(prefix)]
         name = f"{prefix}{max(tried, default=0) + 1:02d}"
-        self._folder.write(f"asked/{name}.json", to_json_bytes({"usd_at_most": usd_at_most}))
+        self._folder.write(f"asked/{name}.json", to_json_bytes(Asked(usd_at_most=usd_at_most).plain()))
         self._open[name] = usd_at_most
         return name
 

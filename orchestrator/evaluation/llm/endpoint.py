@@ -22,12 +22,12 @@ _MESSAGE_LENGTH = 200
 
 
 class EndpointError(UserError):
-    """An endpoint that retries cannot help: a wrong address, a refused key, an unknown model."""
+    """Raised for an endpoint error that retries cannot fix: a wrong address, a refused key, an unknown model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completed response."""
+    """Hold a completed response."""
 
     text: str
     finish: str
@@ -42,7 +42,7 @@ class Reply:
 
 
 class RetryableError(Exception):
-    """A request without a reply that may succeed when it is repeated."""
+    """Raised for a request without a reply that may succeed when it is repeated."""
 
     def __init__(self, reason: str, kind: Literal["busy", "lost", "garbage", "unreachable"], wait_s: float = 0.0):
         super().__init__(reason)
@@ -54,13 +54,13 @@ class RetryableError(Exception):
 
     @property
     def may_have_cost(self) -> bool:
-        """Whether the model may have written an answer that was lost."""
+        """Return whether the model may have generated an answer that was lost."""
         return self.kind in ("lost", "garbage")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Parameters of a request other than the question."""
+    """Hold the parameters of a request other than the question."""
 
     model: str
     max_tokens: int
@@ -69,7 +69,7 @@ class Request:
 
 
 class Endpoint:
-    """A chat endpoint. Safe to use from several threads."""
+    """Send questions to a chat endpoint. Thread-safe."""
 
     def __init__(self, url: str, request: Request, *, key: str | None, timeout_s: float) -> None:
         self.url = url
@@ -77,28 +77,28 @@ class Endpoint:
         self._openai = _library()
         self._limit_field = "max_tokens"
         timeout = self._openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-        # Servers of one's own want no key, but the library insists on some text.
+        # Private servers need no key, but the library requires a non-empty one.
         self._client: openai.OpenAI = self._openai.OpenAI(
             base_url=url, api_key=key or "none", max_retries=0, timeout=timeout
         )
 
     def close(self) -> None:
-        """Close every connection, open requests included."""
+        """Close every connection, including those of open requests."""
         self._client.close()
 
     def ask(self, question: str) -> Reply:
         """Send one question and wait for the reply.
 
         Raises:
-            RetryableError: no reply this time.
-            EndpointError: there will never be one.
+            RetryableError: no reply, but a retry may succeed.
+            EndpointError: retries cannot succeed.
         """
         started = time.monotonic()
         try:
             body = self._post(question)
         except self._openai.APIStatusError as error:
             if self._limit_field == "max_tokens" and "max_completion_tokens" in error.response.text:
-                self._limit_field = "max_completion_tokens"  # the only name that newer models of OpenAI's take
+                self._limit_field = "max_completion_tokens"  # the only name that newer OpenAI models accept
                 return self.ask(question)
             raise self._refusal(error) from None
         except self._openai.APITimeoutError as error:
@@ -144,7 +144,7 @@ class Endpoint:
             finish = str(choice.get("finish_reason") or "unknown")
             reported = str(value.get("model") or "")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise RetryableError(f"the reply is no chat completion: {_message_of(body)}", "garbage") from None
+            raise RetryableError(f"the reply is not a chat completion: {_message_of(body)}", "garbage") from None
         if not isinstance(text, str):
             raise RetryableError("the reply holds no text", "garbage")
         tokens = _counted(value.get("usage"))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """US dollars per million tokens."""
+    """Hold prices in US dollars per million tokens."""
 
     usd_per_mtok_in: float
     usd_per_mtok_out: float
 
     def usd(self, tokens_in: int, tokens_out: int) -> float:
-        """Return the cost of so many tokens."""
+        """Return the cost of a number of tokens in US dollars."""
         return (tokens_in * self.usd_per_mtok_in + tokens_out * self.usd_per_mtok_out) / 1e6
 
 
@@ -29,12 +29,12 @@ class Ledger:
 
     @property
     def spent_usd(self) -> float:
-        """Cost of answers so far, and the upper bound of unanswered requests."""
+        """Return the cost of answers so far, plus the upper bound of unanswered requests, in US dollars."""
         with self._changed:
             return self._spent
 
     def reserve(self, usd: float) -> bool:
-        """Reserve the most that a request can cost, waiting for open requests; False if the limit is reached."""
+        """Reserve the maximum cost of a request, waiting for open requests; return False if the limit is reached."""
         with self._changed:
             while self._spent + sum(self._reserved) + usd > self.limit_usd:
                 if not self._reserved:

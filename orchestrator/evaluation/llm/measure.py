@@ -1,4 +1,4 @@
-"""Ask all questions of a measurement in parallel, within a budget. However a run ends, the same command resumes it."""
+"""Ask all questions of a measurement in parallel, within a budget. Repeating the command resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _WRAPPING_TOKENS = 64
 
 
 def most_usd(question: Question, prices: Prices, most_tokens: int) -> float:
-    """Return the most that one request can cost: a token is at least a byte long."""
+    """Return the maximum cost of one request in US dollars: a token is at least one byte long."""
     return prices.usd(len(question.text.encode()) + _WRAPPING_TOKENS, most_tokens)
 
 
 class RunStatus(StrEnum):
-    """How a run of a measurement ended."""
+    """List how a run of a measurement can end."""
 
     COMPLETE = "complete"
     BUDGET = "budget"
@@ -42,7 +42,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Limits on attempts, retries and parallel requests."""
+    """Limit attempts, retries and parallel requests."""
 
     attempts: int = 2
     concurrency: int = 4
@@ -53,7 +53,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Questions settled and solved so far, and dollars spent."""
+    """Hold the number of questions settled and solved so far, and the dollars spent."""
 
     items: int
     solved: int
@@ -61,7 +61,8 @@ class Progress:
 
 
 class Measurement:
-    """Ask what has no answer yet. A second attempt is made only where the first is wrong: pass@2 stays the same."""
+    """Ask every question without an answer. A second attempt is made only if the first is wrong, which keeps pass@2
+    exact."""
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class Measurement:
         self._note(question)
 
     def _answer(self, question: Question, attempt: int) -> Answer | None:
-        """Ask until there is an answer; None if the run stops or all retries fail."""
+        """Ask until there is an answer; return None if the run stops or all retries fail."""
         reason = ""
         for number in range(self._effort.retries + 1):
             self._stop.wait(max(0.0, self._resume_at - time.monotonic()))
@@ -178,7 +179,7 @@ class Measurement:
         return None
 
     def _try(self, question: Question, attempt: int, most_usd: float) -> Answer:
-        spent = most_usd  # a request whose fate is unknown counts in full
+        spent = most_usd  # a request with an unknown outcome counts at its maximum
         try:
             name = self._answers.record_attempt(question.item, attempt, most_usd)
             try:
@@ -198,7 +199,7 @@ class Measurement:
         return answer
 
     def _classify(self, error: RetryableError | EndpointError) -> RetryableError | EndpointError:
-        """Turn a failure before the first reply into an error: the address is probably wrong."""
+        """Convert a failure before the first reply to an error: the address is probably wrong."""
         if isinstance(error, RetryableError) and not self._has_answered and error.kind in _NOT_AN_ENDPOINT:
             words = _NOT_AN_ENDPOINT[error.kind].format(url=self._endpoint.url, reason=error.reason)
             return EndpointError(words, "Check --endpoint: it often ends in /v1")
@@ -223,6 +224,6 @@ class Measurement:
 
 
 _NOT_AN_ENDPOINT = {
-    "garbage": "{url} is no OpenAI-compatible endpoint: {reason}",
+    "garbage": "{url} is not an OpenAI-compatible endpoint: {reason}",
     "unreachable": "no language model answers at {url}: {reason}",
 }

@@ -1,4 +1,4 @@
-"""Write puzzles as prompts, and parse replies into cells.
+"""Format puzzles as prompts, and parse replies into cells.
 
 A reply counts only if its last `<answer>` block is the whole grid and nothing else; nothing is guessed or repaired.
 """
@@ -60,7 +60,7 @@ Write the output grid as one JSON array of rows, with nothing else in between, l
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item of a split: a grid to answer."""
+    """Describe one item of a split: a grid to answer."""
 
     item: int
     """As evaluation counts them: 0 is the first of the split."""

@@ -21,7 +21,7 @@ from trm_model.evaluation.voting import undo
 
 
 class Score(NamedTuple):
-    """Scores as fractions, and the outcomes behind them."""
+    """Hold scores as fractions, with the outcomes of all items."""
 
     metrics: dict[str, float]
     """exact_accuracy (of the first attempt) and, with two, pass@2; valid_accuracy of Sudoku and mazes. ARC: pass@1 and
@@ -58,7 +58,7 @@ def score(dataset: Dataset, questions: Sequence[Question], answers: Answers, att
 
 
 def _cells(dataset: Dataset, questions: Sequence[Question], answers: Answers, attempt: int) -> Bytes:
-    """Return cells (N, L), zeros without an answer; a first attempt that was right also counts as the second."""
+    """Return cells (N, L), zeros without an answer; a correct first attempt also counts as the second."""
     family, side = dataset.manifest.family, dataset.grid_shape[0]
     found = np.zeros((len(questions), dataset.seq_len), np.uint8)
     for row, question in enumerate(questions):
@@ -79,7 +79,7 @@ def _exact(dataset: Dataset, cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
 
 
 def _undone(dataset: Dataset, cells: Bytes) -> Bytes:
-    """Crop ARC cells to their grid, as votes do."""
+    """Crop ARC cells to their grid, as voting does."""
     return undo("arc", dataset.grid_shape[0], cells, np.zeros(len(cells), np.uint64))
 
 
@@ -96,7 +96,7 @@ def _task_shares(questions: Sequence[Question], right: NDArray[np.bool_]) -> dic
 
 
 def summarise(plan: Plan, dataset: Dataset, questions: Sequence[Question], answers: Answers, attempts: int) -> Measured:
-    """Return the result of a measurement whose questions are all answered."""
+    """Return the result of a measurement of which all questions are answered."""
     scored = score(dataset, questions, answers, attempts)
     kept = [a for q in questions for number in range(1, attempts + 1) if (a := answers.get(q.item, number))]
     first = [answer for answer in kept if answer.attempt == 1]

@@ -28,7 +28,7 @@ _DATA = Path(__file__).parent / "data"
 
 
 class Baseline(Settings):
-    """One published result."""
+    """Hold one published result."""
 
     benchmark: str
     system: str = Field(min_length=1)
@@ -80,7 +80,7 @@ class Baseline(Settings):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The columns in which two rows of the same result agree."""
+        """Return the columns that identify a result: two rows of the same result agree in them."""
         return self.benchmark, self.system, self.split, self.metric, self.protocol, self.source, self.detail
 
 
@@ -110,7 +110,7 @@ def load_baselines(benchmark: str | None = None, own: Sequence[Baseline] = ()) -
 
 
 def merge(rows: Iterable[Baseline], later: Iterable[Baseline]) -> list[Baseline]:
-    """Join both; a later row replaces an earlier one with the same key."""
+    """Merge two lists; a later row replaces an earlier one with the same key."""
     return list({row.key: row for row in (*rows, *later)}.values())
 
 

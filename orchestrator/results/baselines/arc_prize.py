@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.results.baselines import Baseline
 from trm_data.errors import ConfigError, DataError
+from trm_data.files import load_json
 
 SOURCE = "ARC Prize leaderboard"
 _PARALLEL = re.compile(r"(?i)\b(?:o\d|gpt-[\d.]+)[ -]pro\b|deep think|heavy|multi-agent")
@@ -27,7 +27,7 @@ _SETS: dict[str, tuple[str, str, int | None]] = {
 
 
 class Update(NamedTuple):
-    """Differences between an export and the known rows."""
+    """Hold the differences between an export and the known rows."""
 
     new: list[Baseline]
     changed: list[tuple[Baseline, Baseline]]
@@ -40,7 +40,7 @@ class Update(NamedTuple):
 
     @property
     def rows(self) -> list[Baseline]:
-        """New and changed rows."""
+        """Return new and changed rows."""
         return [*self.new, *(newer for _, newer in self.changed)]
 
 
@@ -52,11 +52,11 @@ def read_export(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, A
         DataError: it is no such export.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = load_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
-        raise DataError(f"{path} is no JSON", "Save the leaderboard's evaluations.json whole") from None
+        raise DataError(f"{path} is not JSON", "Save the leaderboard's evaluations.json whole") from None
     parts = value if isinstance(value, dict) else {"evaluations": value}
     evaluations, models = parts.get("evaluations"), parts.get("models", [])
     if not isinstance(evaluations, list) or not evaluations or not isinstance(models, list):

@@ -23,7 +23,7 @@ _ARC_PRIZE = {
 
 
 class Printed(NamedTuple):
-    """One line of Table 5."""
+    """Hold one line of Table 5."""
 
     printed: Baseline
     printed_split: str

@@ -15,7 +15,7 @@ FOLDER = "baselines"
 
 
 class OwnBaselines:
-    """The user's rows, in a file if one is named, else in the storage."""
+    """Store the user's rows in a file if one is named, else in the storage."""
 
     def __init__(self, storage: Storage, file: Path | None = None) -> None:
         self._storage = storage
@@ -23,11 +23,11 @@ class OwnBaselines:
 
     @property
     def where(self) -> str:
-        """Path or address, for messages."""
+        """Return the path or address, for messages."""
         return str(self._file) if self._file else f"{self._storage.url}/{FOLDER}"
 
     def read(self) -> list[Baseline]:
-        """Read every row; a file that does not exist yet has none.
+        """Read all rows; none if the file does not exist yet.
 
         Raises:
             DataError: a malformed row, with its file and line.
@@ -41,7 +41,7 @@ class OwnBaselines:
         return found
 
     def put(self, rows: Sequence[Baseline]) -> None:
-        """Add rows; a row replaces an earlier one with the same key. Each file is written whole or not at all."""
+        """Add rows; a row replaces an earlier one with the same key. Each file is written atomically."""
         kept = merge(self.read(), rows)
         if self._file is not None:
             write_atomic(self._file, write_baselines(kept, self._file.stem))
@@ -52,7 +52,7 @@ class OwnBaselines:
 
 
 def check_benchmark(name: str) -> None:
-    """Check that a benchmark is published or can be built.
+    """Raise an error unless a benchmark is published or can be built.
 
     Raises:
         ConfigError: it is neither.

@@ -134,7 +134,7 @@ def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
 
 
 def rank_rows(entries: Sequence[Entry], benchmark: str, *, simultaneous: bool = False) -> list[tuple[int, int]]:
-    """Return the ranks that the data leave possible, for rows whose errors are known: see `stats.rank_ranges`."""
+    """Return the ranks that the data allow, for rows with known errors: see `stats.rank_ranges`."""
     published = PUBLISHED.get(benchmark)
     errors, degrees = _errors(entries, published.seed_spread if published else 0.0)
     scores = [entry.score / 100 for entry in entries]
@@ -142,7 +142,7 @@ def rank_rows(entries: Sequence[Entry], benchmark: str, *, simultaneous: bool = 
 
 
 def _has_error(entry: Entry, assumed_spread: float) -> bool:
-    """Return whether a row can be ranked: its puzzles are known and, for an own row, the spread over seeds."""
+    """Return whether a row can be ranked: its number of puzzles is known and, for an own row, the spread over seeds."""
     return bool(entry.items) and (entry.own is None or entry.own.spread is not None or assumed_spread > 0)
 
 
@@ -158,7 +158,8 @@ def _errors(entries: Sequence[Entry], assumed_spread: float) -> tuple[list[float
             seed_variance = max(entry.own.spread / 100, least) ** 2 / seeds
             freedom = (item_variance + seed_variance) ** 2 / (seed_variance**2 / (seeds - 1))
             if entry.own.spread == 0:
-                # Equal scores do not show how large the seeds' part of the error is, so no more is known than they are.
+                # Equal scores do not show how large the seeds' part of the error is, so the fewest
+                # degrees of freedom are assumed.
                 freedom = seeds - 1
         elif entry.kind in _TRAINED:
             seed_variance = (assumed_spread / 100) ** 2 / (entry.seeds or 1)
@@ -168,5 +169,5 @@ def _errors(entries: Sequence[Entry], assumed_spread: float) -> tuple[list[float
 
 
 def _unique(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Drop repetitions of a trial that several sweeps share."""
+    """Drop duplicates of a trial that several sweeps share."""
     return list({record.trial_id: record for record in records}.values())

@@ -15,7 +15,7 @@ from orchestrator.results.baselines import AS_PRINTED, Baseline, Protocol
 
 
 class Benchmark(NamedTuple):
-    """A published test set, and what results on it customarily use."""
+    """Describe a published test set, and what results on it customarily use."""
 
     title: str
     test_split: str
@@ -29,7 +29,7 @@ class Benchmark(NamedTuple):
     """Supervision steps at evaluation in the TRM and HRM papers."""
     seed_spread: float = 0.0
     """Measured standard deviation over seeds, in points; assumed for published results of which only one run is known.
-    Sudoku-Extreme: 4 seeds of TRM (SiC, arXiv 2601.19085). Nobody has published one for the others."""
+    Sudoku-Extreme: 4 seeds of TRM (SiC, arXiv 2601.19085). None has been published for the others."""
 
 
 PUBLISHED = {
@@ -60,7 +60,7 @@ _UNTRAINED = ("llm", "human")
 
 
 class TableKey(NamedTuple):
-    """What rows must share to be ranked together."""
+    """Hold what rows must share to be ranked together."""
 
     benchmark: str
     split: str
@@ -81,7 +81,7 @@ def published_key(row: Baseline) -> TableKey:
     if row.kind in _UNTRAINED:
         compute, training = _compute_class(1, 1, row.samples, custom), ""
     else:
-        votes = row.votes if custom[1] > 1 else row.votes or 1  # where nobody votes, a source does not say so
+        votes = row.votes if custom[1] > 1 else row.votes or 1  # where voting is unusual, sources do not mention it
         compute = _compute_class(row.passes, votes, row.samples, custom)
         training = _training_class(row.train_puzzles, standard.train_puzzles if standard else None)
     return TableKey(row.benchmark, row.split, row.metric, row.protocol, compute, training)
@@ -125,7 +125,7 @@ def measured_key(benchmark: str, fingerprint: str, metric: str, puzzles: int, pu
 
 
 def _compute_class(passes: int | None, votes: int | None, samples: int | None, custom: tuple[int, int]) -> str:
-    """Name what exceeds the custom (supervision steps, votes), and what is not stated."""
+    """Describe what exceeds the custom (supervision steps, votes), and what is not stated."""
     if passes is None and samples is None:
         return "test-time compute not stated"
     parts = []

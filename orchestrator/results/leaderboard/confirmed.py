@@ -1,4 +1,4 @@
-"""Turn own results into rows: which records may enter, and how the runs of one configuration become one row.
+"""Convert own results to rows: which records are eligible, and how the runs of one configuration become one row.
 
 Only confirmed results enter: the confirm stage of a search or any cell of a study, finished, scored on the test split.
 """
@@ -27,12 +27,13 @@ CONFIRMED_STAGES = ("confirm", "study")
 
 
 def is_confirmed(record: TrialRecord) -> bool:
-    """Return whether a record may enter a leaderboard: confirmed or a cell of a study, finished, on the test split."""
+    """Return whether a record is eligible for a leaderboard: confirmed or a cell of a study, finished, on the test
+    split."""
     return refusal(record) is None
 
 
 def refusal(record: TrialRecord) -> str | None:
-    """Return why a record cannot enter a leaderboard; None if it can."""
+    """Return why a record is not eligible for a leaderboard; None if it is."""
     if record.stage not in CONFIRMED_STAGES:
         return "search stage"
     if record.status is not Status.FINISHED or record.result is None:
@@ -45,12 +46,12 @@ def refusal(record: TrialRecord) -> str | None:
 
 
 def refusals(records: Iterable[TrialRecord]) -> dict[str, int]:
-    """Count the records that cannot enter, by reason."""
+    """Count the ineligible records by reason."""
     return dict(Counter(reason for reason in map(refusal, records) if reason))
 
 
 def label(record: TrialRecord) -> str:
-    """Return the benchmark's name in tables, where generated puzzles never have the name of a published set."""
+    """Return the benchmark's name in tables; generated puzzles never have the name of a published set."""
     name = record.dataset.benchmark
     return f"{name}-generated" if record.dataset.generated and not name.endswith("-generated") else name
 
@@ -184,7 +185,7 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _commits(record: TrialRecord) -> list[str]:
-    """Return the code of each attempt: the commit of a checkout, else the version of the installed package."""
+    """Return the code version of each attempt: the commit of a checkout, else the version of the installed package."""
     found = []
     for attempt in record.attempts:
         git, versions = attempt.start.git, attempt.start.versions

@@ -12,18 +12,18 @@ from orchestrator.resources.usage import Cost
 
 
 class Grid(NamedTuple):
-    """What a kilowatt-hour emits."""
+    """Hold the CO2 that a kilowatt-hour emits."""
 
     g_per_kwh: float
     source: str
 
 
 WORLD_GRID = Grid(436.0, "world average of 2022, Ember, Global Electricity Review 2023")
-"""Used where nobody says where a machine stands. Of the electricity alone: neither cooling nor making the machine."""
+"""Used if the location of a machine is unknown. Covers electricity alone: neither cooling nor manufacturing."""
 
 
 def describe_cost(cost: Cost | None, grid: Grid | None = None) -> str:
-    """`0.24 GPU-hours, at most $0.44 and 0.08 kWh`, and the CO2 of that energy where a grid is named."""
+    """Format a cost as `0.24 GPU-hours, at most $0.44 and 0.08 kWh`, with the CO2 of that energy if a grid is given."""
     if cost is None:
         return "not known (no GPU)"
     usd = f"${cost.usd:.3g}" if cost.usd is not None else ""

@@ -1,4 +1,4 @@
-"""Turn measured language models into rows, and score own runs on the same part of the test set."""
+"""Convert measured language models to rows, and score own runs on the same part of the test set."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from orchestrator.results.llm_results import Measured
 
 
 def measured_label(measured: Measured) -> str:
-    """Return the benchmark's name in tables, where generated puzzles never have the name of a published set."""
+    """Return the benchmark's name in tables; generated puzzles never have the name of a published set."""
     name = measured.plan.benchmark
     return f"{name}-generated" if measured.generated and not name.endswith("-generated") else name
 
 
 def is_ranked(measured: Measured) -> bool:
-    """Return whether it was scored on the test split."""
+    """Return whether a measurement was scored on the test split."""
     return measured.plan.split == "test"
 
 
@@ -32,8 +32,8 @@ def measured_entries(measurements: Iterable[Measured]) -> Iterator[tuple[TableKe
 
 
 def shortened(records: Sequence[TrialRecord], measurements: Iterable[Measured]) -> list[TrialRecord]:
-    """Return confirmed records scored on exactly the puzzles of each language model, where these are the first puzzles
-    of the same test set."""
+    """Return confirmed records scored on exactly the puzzles of each language model, if these are the first puzzles of
+    the same test set."""
     parts = {(m.plan.fingerprint, m.puzzles) for m in measurements if is_ranked(m) and m.puzzles < m.puzzles_in_split}
     cut = (
         first_puzzles(record, puzzles)

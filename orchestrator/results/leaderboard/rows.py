@@ -31,7 +31,7 @@ MEASURED_HERE = "measured here"
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where an own row comes from: everything needed to find its records again."""
+    """Describe the origin of an own row: everything needed to find its records again."""
 
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -55,12 +55,12 @@ class Provenance:
     puzzles_presented: float | None
     """Means over seeds."""
     cost: Cost | None
-    """Mean over seeds of what a run cost; None without GPUs."""
+    """Mean over seeds of the cost of a run; None without GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of a table. `score` and intervals are percentages."""
+    """Hold a row of a table. `score` and intervals are percentages."""
 
     system: str
     kind: str
@@ -82,28 +82,28 @@ class Entry:
 
     @property
     def measured_here(self) -> bool:
-        """Whether this project's code scored it: an own model, or a language model."""
+        """Return whether this project's code scored the row: an own model, or a language model."""
         return self.own is not None or self.evidence == MEASURED_HERE
 
     @property
     def solved(self) -> float:
-        """Puzzles solved by a run, on average."""
+        """Return the number of puzzles solved by a run, on average."""
         return self.score / 100 * (self.items or 0)
 
     @property
     def stands_out(self) -> bool:
-        """Whether it is shown in a shortened table too: what was measured here, TRM and its kin, the paper's rivals."""
+        """Return whether a shortened table keeps the row: measured here, TRM, HRM, or a competitor of the paper."""
         return self.measured_here or self.kind in ("trm", "hrm", "direct") or self.system in RIVALS
 
     @property
     def interval(self) -> Interval | None:
-        """The interval to draw: that over seeds where there is one, else that over puzzles."""
+        """Return the interval to draw: over seeds if there is one, else over puzzles."""
         return (self.own and self.own.seed_interval) or self.item_interval
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The own row with the highest mean of several on one test set, with an interval that allows for the choice."""
+    """Describe the best of several own rows on one test set, with an interval that corrects for the selection."""
 
     system: str
     candidates: int
@@ -112,7 +112,7 @@ class Best:
 
     @property
     def sentence(self) -> str:
-        """What was chosen, among how many, and its corrected interval."""
+        """Return a sentence with the chosen row, the number of candidates, and the corrected interval."""
         return (
             f"{self.system} is the best of {self.candidates} configurations on this test set; corrected for that "
             f"choice, its 95 % interval over seeds is {self.interval.low:.1f} to {self.interval.high:.1f} %."
@@ -121,7 +121,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Comparable rows, best first."""
+    """Hold comparable rows, best first."""
 
     benchmark: str
     title: str
@@ -140,17 +140,17 @@ class Table:
 
     @property
     def has_own(self) -> bool:
-        """Whether a row is our own."""
+        """Return whether the table has an own row."""
         return any(entry.own for entry in self.entries)
 
     @property
     def has_measured(self) -> bool:
-        """Whether a row was measured here: an own model, or a language model."""
+        """Return whether a row was measured here: an own model, or a language model."""
         return any(entry.measured_here for entry in self.entries)
 
     @property
     def heading(self) -> str:
-        """Benchmark, split, metric, protocol, test-time compute and training set."""
+        """Return benchmark, split, metric, protocol, test-time compute and training set as one line."""
         split = SPLIT_TITLES.get(self.split, self.split)
         parts = [self.title, split, METRIC_TITLES.get(self.metric, self.metric)]
         parts += ["ensembles"] if self.protocol == "ensemble" else []
@@ -158,7 +158,8 @@ class Table:
 
     @property
     def power(self) -> str:
-        """The difference that two single runs would have to show on a test set of this size; empty if it is unknown."""
+        """Return the difference that two single runs must show to be significant on a test set of this size; empty if
+        unknown."""
         if self.items is None or not self.entries:
             return ""
         typical = float(np.median([entry.score for entry in self.entries])) / 100
@@ -171,7 +172,7 @@ class Table:
 
     @property
     def best(self) -> Best | None:
-        """The best of several own rows; None with fewer than two rows, or where the best has a single seed."""
+        """Return the best of several own rows; None with fewer than two rows, or if the best has a single seed."""
         own = [entry for entry in self.entries if entry.own]
         if len(own) < 2 or own[0].own is None or not own[0].items:
             return None
@@ -181,7 +182,7 @@ class Table:
 
     @property
     def notes(self) -> list[str]:
-        """What the table can show, how often its test set was used, and what its intervals assume."""
+        """Return notes on what the table can show, how often its test set was used, and what its intervals assume."""
         own = [entry for entry in self.entries if entry.own]
         scorings = f"Own trials were scored on this test set {self.test_scorings} times." if self.test_scorings else ""
         warned = [f"{entry.system}: {entry.own.warning}." for entry in own if entry.own and entry.own.warning]

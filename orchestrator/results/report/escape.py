@@ -32,7 +32,7 @@ def markdown(text: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Prefix text that a spreadsheet would run as a formula with an apostrophe; leave numbers as they are."""
+    """Prefix text that a spreadsheet would run as a formula with an apostrophe; return numbers unchanged."""
     if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):
         return f"'{value}"
     return value

@@ -33,7 +33,7 @@ _ROWS_FOR_PLOT = 10
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot with its caption."""
+    """Hold a plot with its caption."""
 
     title: str
     caption: str

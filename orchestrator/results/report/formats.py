@@ -31,7 +31,7 @@ _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
 
 
 def amounts(cost: Cost | None, grid: Grid | None = WORLD_GRID, solved: float = 1.0) -> str:
-    """Write the cost of a run, or of each puzzle that it solved, as `$0.44, 80 Wh, 35 g CO2`; empty if unknown."""
+    """Format the cost of a run, or of each puzzle that it solved, as `$0.44, 80 Wh, 35 g CO2`; empty if unknown."""
     if cost is None or solved <= 0:
         return ""
     texts = [] if cost.usd is None else [dollars(cost.usd / solved)]
@@ -48,7 +48,7 @@ def _metric(value: float, unit: str, thousand: str) -> str:
 
 
 def cells(entry: Entry) -> list[str]:
-    """Return the texts of one row, in the order of `COLUMNS`; empty where nothing is known."""
+    """Return the texts of one row, in the order of `COLUMNS`; empty for unknown values."""
     own = entry.own
     seeds = "" if entry.seeds is None else str(entry.seeds)
     if own and own.spread is not None:
@@ -71,7 +71,7 @@ def cells(entry: Entry) -> list[str]:
 
 
 def shorten(table: Table, most: int) -> Table:
-    """Keep the best `most` rows and those that stand out (see `Entry.stands_out`); ranks stay those of the whole."""
+    """Keep the best `most` rows and those that stand out (see `Entry.stands_out`); ranks are unchanged."""
     kept = [entry for index, entry in enumerate(table.entries) if index < most or entry.stands_out]
     return replace(table, entries=tuple(kept))
 
@@ -95,7 +95,7 @@ def to_rich(table: Table) -> RichTable:
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """Write pipe tables under headings."""
+    """Format pipe tables under headings."""
     return "\n".join(_markdown(table) for table in tables)
 
 
@@ -110,7 +110,7 @@ def _markdown(table: Table) -> str:
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """Write one line per row of every table, with plain numbers; see `escape.csv_cell` for text."""
+    """Format one line per row of every table, with plain numbers; see `escape.csv_cell` for text."""
     text = io.StringIO(newline="")
     rows = [row for table in tables for row in _flat(table)]
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["benchmark"], lineterminator="\n")
@@ -120,12 +120,12 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """Write everything that the tables hold, provenance included."""
+    """Serialize everything that the tables hold, provenance included."""
     return json.dumps([asdict(table) | {"notes": table.notes} for table in tables], indent=2) + "\n"
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """Write `tabular` environments for the booktabs package."""
+    """Format `tabular` environments for the booktabs package."""
     return "\n".join(_latex(table) for table in tables)
 
 
@@ -156,7 +156,7 @@ def ablation_to_rich(ablation: Ablation) -> RichTable:
 
 
 def ablation_to_markdown(ablation: Ablation) -> str:
-    """Write the effects of changes as a pipe table."""
+    """Format the effects of changes as a pipe table."""
     lines = [escape.markdown(_ablation_title(ablation)), ""]
     lines += [_pipe(EFFECT_COLUMNS), f"| :--- | {' | '.join(['---:'] * 6)} | :--- |"]
     return "\n".join([*lines, *(_pipe(_effect_cells(effect)) for effect in ablation.effects), ""])
@@ -251,4 +251,4 @@ def _ampersands(texts: Sequence[str]) -> str:
 
 
 def _terminal(text: str) -> Text:
-    return Text(escape.one_line(text))  # a text is no markup, whichever console prints it
+    return Text(escape.one_line(text))  # a text is not markup, whichever console prints it

@@ -30,7 +30,7 @@ GallerySource = Callable[[TrialRecord], bytes | None]
 
 
 class Puzzle(BaseModel):
-    """One puzzle of a gallery; see `trm_model.evaluation.gallery`."""
+    """Hold one puzzle of a gallery; see `trm_model.evaluation.gallery`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class Puzzle(BaseModel):
 
 
 class GalleryFile(BaseModel):
-    """`gallery.json`. What a later version adds is ignored."""
+    """Hold the content of `gallery.json`. Fields of later versions are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,7 +67,7 @@ class GalleryFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """The puzzles of one trial, as the page shows them."""
+    """Hold the puzzles of one trial, as the page shows them."""
 
     system: str
     seed: int
@@ -78,13 +78,13 @@ class Gallery:
 
     @property
     def data(self) -> str:
-        """JSON for the script. `<` is escaped, so that nothing can end the element that holds it."""
+        """Return JSON for the script. `<` is escaped, so that nothing can close the element that contains it."""
         value = {"family": self.family, "shape": self.shape, "puzzles": self.puzzles}
         return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def no_gallery(record: TrialRecord) -> bytes | None:
-    """Return None: a source for records without a storage."""
+    """Return None: the source for records without a storage."""
     return None
 
 
@@ -120,7 +120,7 @@ def galleries(
 
 
 def _read(system: str, record: TrialRecord, source: GallerySource) -> Gallery | None:
-    """Read a gallery; None without one, and for a damaged file, on which no figure depends."""
+    """Read a gallery; return None if there is none or it is damaged, since no result depends on it."""
     content = source(record)
     if content is None:
         return None

@@ -20,7 +20,7 @@ MAX_TRIALS = 160
 
 
 class Importance(NamedTuple):
-    """Shares that sum to 1, and how they came about."""
+    """Hold shares that sum to 1, and how they were computed."""
 
     shares: dict[str, float]
     intervals: dict[str, tuple[float, float]]

@@ -40,7 +40,7 @@ from trm_data.files import write_atomic
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Everything shown about one dataset."""
+    """Hold everything shown about one dataset."""
 
     study: Study
     summary: str
@@ -54,7 +54,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that the page shows."""
+    """Hold everything that the page shows."""
 
     records: Sequence[TrialRecord]
     now: datetime
@@ -73,7 +73,7 @@ class Report:
     """What turns energy into CO2; None leaves CO2 out."""
 
     def write(self, path: Path) -> None:
-        """Write the page to `path`, whole or not at all.
+        """Write the page to `path` atomically.
 
         Raises:
             UserError: the page cannot be written there, or nothing is confirmed by the name of the control.
@@ -156,7 +156,7 @@ def _same_puzzles(one: Table, other: Table) -> bool:
 
 
 def shown_first(table: Table) -> set[str]:
-    """Return the systems shown before "show all": the best, the best own ones, TRM's family and the paper's rivals."""
+    """Return the systems shown before "show all": the best, the best own ones, TRM, HRM and the paper's competitors."""
     own = [entry for entry in table.entries if entry.own][:ROWS_SHOWN]
     others = [entry for entry in table.entries if entry.stands_out and not entry.own]
     return {entry.system for entry in (*table.entries[:ROWS_SHOWN], *own, *others)}

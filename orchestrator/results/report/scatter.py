@@ -87,6 +87,6 @@ def _cost(entry: Entry, axis: str) -> float | None:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other beats at lower or equal cost, by rising cost."""
+    """Return the points that no other point beats at lower or equal cost, by rising cost."""
     front = pareto_front([(cost, -score) for cost, score in points])
     return sorted({points[index] for index in front})

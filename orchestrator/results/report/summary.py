@@ -1,4 +1,4 @@
-"""Write the paragraph at the top of a report, which claims no more than the data show."""
+"""Write the summary paragraph at the top of a report, which claims no more than the data show."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _NO_RUNTIME = RuntimeConfig()
 
 @dataclass(frozen=True, slots=True)
 class TrialView:
-    """A trial as the plots and the list of trials show it."""
+    """Hold what the plots and the list of trials show of a trial."""
 
     trial_id: str
     stage: str
@@ -45,13 +45,13 @@ class TrialView:
 
     @property
     def complete(self) -> bool:
-        """Whether the score is that of a whole run."""
+        """Return whether the score is that of a whole run."""
         return self.status is Status.FINISHED
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """All trials on one dataset."""
+    """Hold all trials on one dataset."""
 
     benchmark: str
     fingerprint: str
@@ -62,7 +62,7 @@ class Study:
 
     @property
     def compared(self) -> tuple[TrialView, ...]:
-        """Trials whose settings were varied on purpose: the explored ones or the cells of a study, whichever are more.
+        """Return the trials whose settings were varied: the explored ones or the cells of a study, whichever are more.
 
         Never both, because they are scored on different splits; and without the confirmed controls.
         """
@@ -150,19 +150,19 @@ def _varied(settings: list[dict[str, Value]]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Trials that share a value of one setting, or of two."""
+    """Hold trials that share a value of one setting, or of two."""
 
     trials: tuple[TrialView, ...]
     """Those with a score."""
 
     @property
     def complete(self) -> int:
-        """Number of trials that ran to their end."""
+        """Return the number of trials that ran to their end."""
         return sum(trial.complete for trial in self.trials)
 
     @property
     def mean(self) -> float:
-        """Mean score of the complete trials, or of all if none is complete."""
+        """Return the mean score of the complete trials, or of all if none is complete."""
         chosen = [trial for trial in self.trials if trial.complete] or self.trials
         return float(np.mean([trial.score for trial in chosen if trial.score is not None]))
 
