@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trm_data.benchmarks import Benchmark, list_benchmarks, resolve_benchmark
-    from trm_data.building.build import build, find, fingerprint, import_official, open_dataset
+    from trm_data.building.build import build, import_official, open_dataset
+    from trm_data.building.identity import find, fingerprint
     from trm_data.building.official_export import export
     from trm_data.config import DataConfig, DataRequest
     from trm_data.dataset.loader import Batch, EvalBatch, TrainLoader, eval_batches
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "benchmarks": ("Benchmark", "list_benchmarks", "resolve_benchmark"),
-    "building.build": ("build", "find", "fingerprint", "import_official", "open_dataset"),
+    "building.build": ("build", "import_official", "open_dataset"),
+    "building.identity": ("find", "fingerprint"),
     "config": ("DataConfig", "DataRequest"),
     "dataset.reader": ("Dataset",),
     "dataset.loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),

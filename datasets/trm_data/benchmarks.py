@@ -242,3 +242,8 @@ def _complete_official(request: DataRequest) -> DataRequest:
 
 def _described(request: DataRequest) -> str:
     return request.benchmark if request.source is None else f"{request.benchmark} from {request.source}"
+
+
+def vocab_size(family: Family, side: int) -> int:
+    """Count the distinct cell values: Sudoku pad, blank, digits; maze pad and `# SGo`; ARC pad, end marker, colours."""
+    return {"sudoku": side + 2, "maze": 6, "arc": 12}[family]

@@ -12,6 +12,10 @@ Family = Literal["sudoku", "maze", "arc"]
 """The kind of a puzzle."""
 
 
+MANIFEST = "manifest.json"
+"""Written last into the folder of a dataset: a folder without one is no dataset."""
+
+
 class DataRequest(Settings):
     """Describe what to build. Its canonical JSON, the source bytes and the builder version make a dataset's
     fingerprint."""

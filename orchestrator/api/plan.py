@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+<<<<<<< HEAD
 from orchestrator.api.inputs import as_sweep
 from orchestrator.execution.ray_cluster import check_cluster
+=======
+from orchestrator.api.inputs import as_storage, as_sweep
+>>>>>>> f-speed
 from orchestrator.resources.estimate import Estimate, estimate
 from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep
@@ -35,5 +39,7 @@ def plan(
     store = as_storage(storage)
     nodes = None
     if address is not None:
+        from orchestrator.execution.ray_cluster import check_cluster
+
         nodes = check_cluster(address).nodes
     return estimate(as_sweep(sweep, store), store, max_concurrent, nodes, share_gpus)

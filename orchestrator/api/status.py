@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ class SweepState:
     @property
     def counts(self) -> dict[Status, int]:
         """Return the number of trials by status, without zeros."""
-        found = [self.status_of(record) for record in self.trials]
-        return {status: found.count(status) for status in Status if status in found}
+        found = Counter(map(self.status_of, self.trials))
+        return {status: found[status] for status in Status if found[status]}
 
     def status_of(self, record: TrialRecord) -> Status:
         """Return the status of a trial; without a living driver, a trial that has not ended counts as interrupted."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.errors import SweepError
-from orchestrator.resources.usage import Budget
-from orchestrator.sweep.definition import Sweep
 from trm_data.errors import nearest
+
+if TYPE_CHECKING:
+    from orchestrator.resources.usage import Budget
+    from orchestrator.sweep.definition import Sweep
 
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="HOST:PORT of a running Ray cluster; this machine if left out.")
@@ -60,6 +62,8 @@ MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help
 
 def budget(trials: int | None, gpu_hours: float | None, usd: float | None, hours: float | None) -> Budget:
     """Return the budget that the options describe."""
+    from orchestrator.resources.usage import Budget
+
     return Budget.parse({"trials": trials, "gpu_hours": gpu_hours, "usd": usd, "wall_hours": hours}, "budget")
 
 

@@ -22,7 +22,7 @@ from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
 from orchestrator.records.finished_index import indexed
 from orchestrator.records.index import find_definition, sweep_folder
-from orchestrator.records.reader import read_sweep, read_trials
+from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.resources.devices import require_local_cpus, require_local_gpus
@@ -75,7 +75,8 @@ def run_sweep(
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
     _require_same(recorded, sweep)
-    known = read_trials(storage, sweep.name) if recorded else []
+    reader = SweepReader(storage, sweep.name)
+    known = _trials(reader) if recorded else []
     _require_trust(sweep, known)
     require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
@@ -89,13 +90,7 @@ def run_sweep(
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
-        try:
-            library.get(sweep.base.data.request())
-        except (ConfigError, DataError):
-            if recorded is None:  # nothing can have run: the corrected definition is to find its name free
-                folder.delete("sweep.json")
-            raise
-        records, damaged = _read(storage, sweep)
+        records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
         planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)
         if damaged:
@@ -110,16 +105,16 @@ def run_sweep(
         status, reason = _drive(planner, records, damaged, storage, library, lease, options, events, cluster, execute)
         if status is not SweepStatus.COMPLETE:
             try:  # trials may have written their end after Tune released them
-                records, damaged = _read(storage, sweep)
+                records, damaged = _read(reader)
                 planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason)
 
 
-def _read(storage: Storage, sweep: Sweep) -> tuple[list[TrialRecord], dict[str, Damaged]]:
-    """Return the records of a sweep, and the damaged file of each trial whose record cannot be read."""
-    found = read_sweep(storage, sweep.name)
+def _read(reader: SweepReader) -> tuple[list[TrialRecord], dict[str, Damaged]]:
+    """Return the trials as they are now, and the damaged file of each trial whose record cannot be read."""
+    found = reader.read()
     return found.trials, found.damaged_trials()
 
 

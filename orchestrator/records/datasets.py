@@ -14,8 +14,9 @@ from orchestrator.records.stored import DamagedRecordError, read_json
 from orchestrator.storage import LocalStorage, Storage
 from trm_data import DataRequest, Dataset, build, fingerprint, open_dataset
 from trm_data import find as find_built
-from trm_data.building.build import public_request
-from trm_data.dataset.manifest import MANIFEST, Manifest
+from trm_data.building.identity import public_request
+from trm_data.config import MANIFEST
+from trm_data.dataset.manifest import Manifest
 from trm_data.errors import DataError
 from trm_data.sources.files import parse_address
 

@@ -21,8 +21,9 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Setting
-from orchestrator.sweep.settings import configure, get_setting, short_name
-from orchestrator.sweep.trials import Fingerprint, PlannedTrial, planned, search_trial
+from orchestrator.sweep.matching import match_axis
+from orchestrator.sweep.settings import get_setting, short_name
+from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
 from trm_data.errors import nearest
 from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
@@ -149,9 +150,15 @@ def is_current(sweep: Sweep, record: TrialRecord) -> bool:
     }
     if "train.max_steps" in chosen | set(sweep.space):
         return True
+<<<<<<< HEAD
     longer = configure(record.config, {"train.max_steps": sweep.base.train.max_steps})
     now = planned(sweep, _fingerprint_of(record), record.stage, record.family, longer)
     return now.config.train.max_steps == record.config.train.max_steps
+=======
+    train = record.config.train.model_copy(update={"max_steps": sweep.base.train.max_steps})
+    asked = match_axis(record.config.model_copy(update={"train": train}), sweep.base, sweep.equal)
+    return asked.train.max_steps == record.config.train.max_steps
+>>>>>>> f-speed
 
 
 def current(sweep: Sweep, records: Iterable[TrialRecord]) -> list[TrialRecord]:

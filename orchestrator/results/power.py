@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from orchestrator.results import distributions
 
 POWER = 0.80
 _GRID = 64
@@ -32,14 +34,14 @@ class WelchPower:
         first, second = (part.ravel() for part in np.meshgrid(*sampled))
         total = first + second
         degrees = np.square(total) / (np.square(first) / (counts[0] - 1) + np.square(second) / (counts[1] - 1))
-        self._margin = stats.t.isf(level / 2, degrees) * np.sqrt(total)
+        self._margin = -distributions.t_ppf(level / 2, degrees) * np.sqrt(total)
         variance = sum(max(d, resolution) ** 2 / n for d, n in zip(deviations, counts, strict=True))
         self._error = math.sqrt(variance)
 
     def __call__(self, difference: float) -> float:
         """Return the probability that a true `difference` of the means is significant."""
-        above = stats.norm.sf((self._margin - difference) / self._error)
-        below = stats.norm.cdf((-self._margin - difference) / self._error)
+        above = distributions.normal_sf((self._margin - difference) / self._error)
+        below = distributions.normal_cdf((-self._margin - difference) / self._error)
         return float(np.mean(above + below))
 
     def detectable(self, power: float = POWER) -> float:
@@ -51,7 +53,7 @@ def _sample_variances(deviation: float, count: int, resolution: float) -> NDArra
     """Return quantiles of the variance that `count` normal values show, which the test does not let fall below the
     square of `resolution`."""
     quantiles = (np.arange(_GRID) + 0.5) / _GRID
-    variances = deviation**2 * stats.chi2.ppf(quantiles, count - 1) / (count - 1)
+    variances = deviation**2 * distributions.chi2_ppf(quantiles, count - 1) / (count - 1)
     return np.asarray(np.maximum(variances, resolution**2), dtype=float)
 
 
@@ -61,10 +63,12 @@ class PairedPower:
     def __init__(self, deviation: float, count: int, level: float) -> None:
         self._error = deviation / math.sqrt(count)
         self._degrees = count - 1
-        self._critical = float(stats.t.isf(level / 2, self._degrees))
+        self._critical = -float(distributions.t_ppf(level / 2, self._degrees))
 
     def __call__(self, difference: float) -> float:
         """Return the probability that a true mean `difference` is significant."""
+        from scipy import stats  # its import takes longer than most commands; only paired tests need it
+
         shift = abs(difference) / self._error
         # scipy's noncentral t is numerically empty in its far tail, where the power is 1.
         if shift > self._critical + 12:
@@ -100,13 +104,14 @@ def seeds_needed(
     return high
 
 
+@cache
 def detectable_gap(proportion: float, items: int, level: float = 0.05, power: float = POWER) -> float:
     """Return the smallest true gap between two independent scores over `items` that is significant with this power.
 
     The test is the two-sided z test of two proportions with a pooled variance. The gap lies around `proportion`, moved
     inwards where it would reach below 0 or above 1.
     """
-    critical = float(stats.norm.isf(level / 2))
+    critical = -float(distributions.normal_ppf(level / 2))
     return _smallest(lambda gap: _proportions_power(proportion, gap, items, critical), power, 1 / items, most=1.0)
 
 
@@ -117,19 +122,21 @@ def _proportions_power(proportion: float, gap: float, items: int, critical: floa
     if items > 5_000:  # the normal approximation is exact enough, and the tables of counts become large
         pooled = math.sqrt(2 * centre * (1 - centre) / items)
         error = math.sqrt((high * (1 - high) + low * (1 - low)) / items)
-        return float(stats.norm.sf((critical * pooled - gap) / error)) if error else float(gap > 0)
+        return float(distributions.normal_sf((critical * pooled - gap) / error)) if error else float(gap > 0)
     first, second = (_likely_counts(share, items) for share in (high, low))
     a, b = first[:, None], second[None, :]
     pooled_share = (a + b) / (2 * items)
     margin = critical * np.sqrt(2 * pooled_share * (1 - pooled_share) / items)
     significant = np.abs(a - b) / items > margin
-    return float(stats.binom.pmf(first, items, high) @ significant @ stats.binom.pmf(second, items, low))
+    return float(
+        distributions.binomial_pmf(first, items, high) @ significant @ distributions.binomial_pmf(second, items, low)
+    )
 
 
 def _likely_counts(share: float, items: int) -> NDArray[np.int64]:
     """Return the counts that hold all but 1e-9 of a binomial distribution."""
-    low, high = stats.binom.ppf([5e-10, 1 - 5e-10], items, share)
-    return np.arange(max(0, int(low)), min(items, int(high)) + 1)
+    low, high = (distributions.binomial_ppf(q, items, share) for q in (5e-10, 1 - 5e-10))
+    return np.arange(low, high + 1)
 
 
 def _smallest(power_of: Callable[[float], float], power: float, start: float, most: float = math.inf) -> float:

@@ -16,9 +16,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as distributions
 
-from orchestrator.results import stats
+from orchestrator.results import distributions, stats
 from orchestrator.results.stats import CONFIDENCE, Interval
 
 _QUANTILES = 40
@@ -55,7 +54,7 @@ def seed_interval(
 
 def _student(scores: Sequence[float], resolution: float, tails: tuple[float, float]) -> tuple[float, float]:
     mean, error = float(np.mean(scores)), max(float(np.std(scores, ddof=1)), resolution) / math.sqrt(len(scores))
-    low, high = distributions.t.ppf(tails, len(scores) - 1)
+    low, high = distributions.t_ppf(tails, len(scores) - 1)
     return mean + low * error, mean + high * error
 
 
@@ -82,10 +81,10 @@ def _arcsine_normal(
 @cache
 def _pivots(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return a weighted grid of Z and sqrt((n - 1) / chi2), finer in the tails, which decide the interval."""
-    edges = distributions.norm.cdf(np.linspace(-4, 4, _QUANTILES + 1))
+    edges = distributions.normal_cdf(np.linspace(-4, 4, _QUANTILES + 1))
     edges[0], edges[-1] = 0.0, 1.0
     centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    normal, chi2 = distributions.norm.ppf(centres), distributions.chi2.ppf(centres, count - 1)
+    normal, chi2 = distributions.normal_ppf(centres), distributions.chi2_ppf(centres, count - 1)
     z, c = np.meshgrid(normal, chi2)
     weights = np.outer(widths, widths)
     return z.ravel(), np.sqrt((count - 1) / c.ravel()), weights.ravel()

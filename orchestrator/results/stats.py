@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+
+from orchestrator.results import distributions
 
 CONFIDENCE = 0.95
 MIN_DISTINCT = 5
@@ -187,7 +188,7 @@ def rank_ranges(
         joint = np.square(total) / (shares[:, None] + shares[None, :])
     joint = np.where(np.isfinite(joint), joint, 1e9)
     comparisons = count * (count - 1) / 2 if simultaneous else count - 1
-    critical = stats.t.ppf(1 - (1 - confidence) / (2 * comparisons), joint)
+    critical = distributions.t_ppf(1 - (1 - confidence) / (2 * comparisons), joint)
     difference, margin = value[:, None] - value[None, :], critical * np.sqrt(total)
     above, below = (difference < -margin).sum(axis=1), (difference > margin).sum(axis=1)
     return [(int(1 + a), int(count - b)) for a, b in zip(above, below, strict=True)]
@@ -198,7 +199,7 @@ def _compare(difference: float, error: float, degrees: float, confidence: float)
     if error == 0:
         p_value = 1.0 if difference == 0 else 0.0
     else:
-        p_value = float(2 * stats.t.sf(abs(difference) / error, degrees))
+        p_value = float(2 * distributions.t_sf(abs(difference) / error, degrees))
     return Comparison(difference, Interval(difference - half, difference + half), p_value, degrees)
 
 
@@ -208,8 +209,8 @@ def _welch_degrees(parts: Sequence[float], degrees: Sequence[int]) -> float:
 
 
 def _z(confidence: float) -> float:
-    return float(stats.norm.ppf(0.5 + confidence / 2))
+    return float(distributions.normal_ppf(0.5 + confidence / 2))
 
 
 def _t(confidence: float, degrees: float) -> float:
-    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    return float(distributions.t_ppf(0.5 + confidence / 2, degrees))

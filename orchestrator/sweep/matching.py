@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from trm_data.benchmarks import resolve_benchmark, vocab_size
 from trm_data.errors import ConfigError
 from trm_model.config import TrialConfig
 
@@ -20,8 +21,6 @@ Axis = Literal["steps", "puzzles", "flops"]
 
 def shape_of(config: TrialConfig) -> dict[str, int]:
     """Return `seq_len` and `vocab_size` of the configuration's benchmark, for the cost functions."""
-    from trm_data.benchmarks import resolve_benchmark  # loads pyarrow, which reading a sweep does not need
-    from trm_data.dataset.schema import vocab_size
 
     benchmark = resolve_benchmark(config.data.benchmark)
     return {"seq_len": benchmark.side**2, "vocab_size": vocab_size(benchmark.family, benchmark.side)}

@@ -147,7 +147,7 @@ def test_error_of_no_known_kind_is_one_line_too(
         def fail(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("orchestrator.cli.options.base_config", fail)
+        monkeypatch.setattr("orchestrator.cli.configs.base_config", fail)
         with pytest.raises(SystemExit) as ended:
             main(["train"])
         err = capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli.options import make_sweep
+from orchestrator.cli.configs import make_sweep
 from orchestrator.errors import SweepError
 from orchestrator.sweep import Sweep, choice, configure
 from orchestrator.sweep.domains import Uniform
@@ -20,7 +20,7 @@ from trm_data.errors import ConfigError, UserError
 
 NO_OPTIONS = {
     "recipe": None, "vary": None, "settings": None, "seeds": None, "trials": None, "max_steps": None, "name": None,
-    "gpu": None, "cpus": None,
+    "gpu": None, "cpus": None, "storage": "runs",
 }  # fmt: skip
 
 

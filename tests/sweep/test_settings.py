@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli import main
-from orchestrator.cli.options import base_config, make_sweep
+from orchestrator.cli.configs import base_config, make_sweep
 from orchestrator.errors import SweepError
 from orchestrator.sweep import Sweep, Variant, choice, configure
 from orchestrator.sweep.loader import load_sweep, with_absolute_paths

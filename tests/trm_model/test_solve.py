@@ -13,10 +13,9 @@ from PIL import Image
 
 from tests.support.arc_tasks import pair, task, write_tasks
 from trm_data import Dataset, build
-from trm_data.benchmarks import Benchmark, list_benchmarks
+from trm_data.benchmarks import Benchmark, list_benchmarks, vocab_size
 from trm_data.config import DataRequest
 from trm_data.dataset.render import save_answers
-from trm_data.dataset.schema import vocab_size
 from trm_data.errors import ConfigError, DataError
 from trm_data.puzzles.text import family_of, read_questions, write_rows
 from trm_data.sources.arc import packaged_tasks

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_data.benchmarks import vocab_size
 from trm_data.building.arc import overlaps, published_overlaps
 from trm_data.config import Family
 from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_shapes
-from trm_data.dataset.schema import Puzzles, vocab_size
+from trm_data.dataset.schema import Puzzles
 from trm_data.dataset.view import place_words
 from trm_data.errors import DataError
 from trm_data.files import load_json, sha256_of

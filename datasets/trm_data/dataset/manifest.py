@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator
 
-from trm_data.config import DataRequest, Family
-from trm_data.dataset.schema import SPLITS, Ids, vocab_size
+from trm_data.benchmarks import vocab_size
+from trm_data.config import MANIFEST, DataRequest, Family
+from trm_data.dataset.schema import SPLITS, Ids
 from trm_data.errors import DataError
 from trm_data.files import load_json, write_atomic
 from trm_data.puzzles.sudoku import BOXES
 from trm_data.settings import Settings
 
-MANIFEST = "manifest.json"
 PUZZLES, EXAMPLES = "puzzles.arrow", "examples.arrow"
 AUGMENTATIONS, PLACES = "augmentations.arrow", "places.arrow"
 FORMAT = 1

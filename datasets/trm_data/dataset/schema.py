@@ -27,13 +27,6 @@ from trm_data.jit import Bytes
 Ids = Literal["shared", "native", "upstream"]
 """How embedding rows are numbered; `shared` where all puzzles have row 0."""
 SPLITS = ("train", "validation", "test")
-BUILDER_VERSION = 4
-"""Raised whenever the same request would give other bytes."""
-
-
-def vocab_size(family: Family, side: int) -> int:
-    """Count the distinct cell values: Sudoku pad, blank, digits; maze pad and `# SGo`; ARC pad, end marker, colours."""
-    return {"sudoku": side + 2, "maze": 6, "arc": 12}[family]
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ def import_(
 
     trm checkpoint import arc/step_518071 --dataset arc-agi-1-upstream-5d1c -o arc.safetensors
     """
+    from orchestrator.cli.configs import base_config
     from orchestrator.cli.lookup import open_by_name
-    from orchestrator.cli.options import base_config
     from orchestrator.cli.views.console import out
     from orchestrator.errors import SweepError
     from orchestrator.storage import open_storage

@@ -27,7 +27,6 @@ from orchestrator.cli.options import (
     TrialsOption,
     TrustOption,
     VaryOption,
-    make_sweep,
     trust_recursions,
 )
 from orchestrator.cli.run_options import (
@@ -90,6 +89,7 @@ def plan(
     trm sweep run plan.jsonl
     """
     from orchestrator.api.plan import plan as estimate_sweep
+    from orchestrator.cli.configs import make_sweep
     from orchestrator.cli.views.plan import show_plan
     from orchestrator.resources.aws import shortfalls
     from orchestrator.resources.estimate import machines_needed
@@ -157,6 +157,7 @@ def run(
     trm sweep resume demo --max-trials 40 --max-hours 2
     """
     from orchestrator.api.inputs import is_file_name
+    from orchestrator.cli.configs import make_sweep
 
     trust_recursions(trust)
     sweep = make_sweep(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, SeedsOption, StorageOption, VaryOption, assignments
+from orchestrator.cli.options import JsonOption, SeedsOption, StorageOption, VaryOption
 from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, TrackingOption, budget
 from orchestrator.errors import SweepError, command_line
 
@@ -38,6 +38,7 @@ def extend(
 
     trm sweep extend depth --max-steps 4000
     """
+    from orchestrator.cli.configs import assignments
     from orchestrator.cli.views.console import line, out
     from orchestrator.records.extend import Extension, extended
     from orchestrator.records.extend import extend as extend_sweep

@@ -35,7 +35,7 @@ def train(
 
     trm train --recipe sudoku-9x9-mini --processes 2
     """
-    from orchestrator.cli.options import base_config
+    from orchestrator.cli.configs import base_config
 
     config = base_config(recipe, set_, max_steps)
     if seed is not None:

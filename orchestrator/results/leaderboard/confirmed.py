@@ -20,6 +20,7 @@ from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interv
 from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.trials import trial_id
+from trm_model.config import TrialConfig
 
 RANKED_METRICS = ("exact_accuracy", "pass@1", "pass@2")
 CONFIRMED_STAGES = ("confirm", "study")
@@ -97,10 +98,11 @@ def settings_of(record: TrialRecord) -> dict[str, Any]:
 def group_families(records: Iterable[TrialRecord], metric: str) -> dict[_Group, list[TrialRecord]]:
     """Group the runs of each configuration (a trial without its seed) by the table that they belong to."""
     groups: dict[_Group, list[TrialRecord]] = defaultdict(list)
+    identities: dict[tuple[TrialConfig, str], str] = {}  # thousands of trials differ in nothing but the seed
     for record in records:
         if record.result is not None and metric in record.result.metrics:
-            seedless = record.config.model_copy(update={"seed": 0})
-            identity = trial_id(seedless, record.dataset.fingerprint)
+            family = record.config.model_copy(update={"seed": 0}), record.dataset.fingerprint
+            identity = identities.get(family) or identities.setdefault(family, trial_id(*family))
             groups[own_key(record, label(record), metric, puzzles_scored(record)), identity].append(record)
     return groups
 

@@ -13,13 +13,15 @@ import numpy as np
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.results.leaderboard import label, settings_of
 from orchestrator.sweep.settings import flatten
-from trm_model.config import ALIASES
+from trm_model.config import ALIASES, RuntimeConfig, TrialConfig
 
 MAX_CURVE_POINTS = 64
 LETTERS = {path: letter for letter, path in ALIASES.items()}
 """The paper's letter of a setting: `model.cycles` is T."""
 
 Value = bool | int | float | str | None
+
+_NO_RUNTIME = RuntimeConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +80,28 @@ def studies(records: Sequence[TrialRecord]) -> list[Study]:
 
 
 def _study(benchmark: str, fingerprint: str, records: list[TrialRecord]) -> Study:
-    raw = {record.trial_id: settings_of(record) for record in records}
-    flat = {record.trial_id: _written_out(raw[record.trial_id], record) for record in records}
-    compared = [record.trial_id for record in records if record.stage in ("explore", "study")]
-    said = _varied([_as_text(raw[trial_id]) for trial_id in compared])  # not what only follows from the variant
-    varied = [path for path in _varied([flat[trial_id] for trial_id in compared]) if path in said]
+    # Thousands of trials have the configuration of another one but for the seed.
+    families = [
+        record.config.model_copy(update={"seed": 0, "recipe": "", "runtime": _NO_RUNTIME}) for record in records
+    ]
+    raw = {family: settings_of(record) for family, record in dict(zip(families, records, strict=True)).items()}
+    flat = {family: _written_out(raw[family], family) for family in raw}
+    compared = dict.fromkeys(
+        family for family, record in zip(families, records, strict=True) if record.stage in ("explore", "study")
+    )
+    said = _varied([_as_text(raw[family]) for family in compared])  # not what only follows from the variant
+    varied = [path for path in _varied([flat[family] for family in compared]) if path in said]
     names = {path: LETTERS.get(path, path) for path in varied}
-    trials = [_view(record, {names[path]: flat[record.trial_id].get(path) for path in varied}) for record in records]
+    trials = [
+        _view(record, {names[path]: flat[family].get(path) for path in varied})
+        for family, record in zip(families, records, strict=True)
+    ]
     return Study(benchmark, fingerprint, tuple(records), tuple(trials), tuple(names.values()))
 
 
-def _written_out(settings: dict[str, Any], record: TrialRecord) -> dict[str, Value]:
+def _written_out(settings: dict[str, Any], config: TrialConfig) -> dict[str, Value]:
     """Return settings by path with the model's defaults filled in, so that a stated default equals an omitted one."""
-    return _as_text(settings | {"model": record.config.model.resolved().plain()})
+    return _as_text(settings | {"model": config.model.resolved().plain()})
 
 
 def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:

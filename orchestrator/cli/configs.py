@@ -1,0 +1,113 @@
+"""Turn the options of the command line into configurations and sweeps. Commands import it when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.inputs import as_sweep
+from orchestrator.errors import SweepError
+from orchestrator.resources.placement import parse_gpu
+from orchestrator.storage import open_storage
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.domains import Choice, Setting
+from orchestrator.sweep.plan_file import SUFFIX
+from orchestrator.sweep.settings import absolute_path, configure, parse_assignments
+from trm_data.settings import digest
+from trm_model.config import TrialConfig
+from trm_model.recipes import get_recipe
+from trm_model.recursion_file import pin, replace_in
+
+
+def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
+    """Parse `["T=1,2", "n=2"]` to `{"T": [1, 2], "n": [2]}`. Raises ConfigError or SweepError for an invalid text."""
+    found = {
+        name: [absolute_path(name, value, Path.cwd()) for value in values]
+        for name, values in parse_assignments(texts, option).items()
+    }
+    pinned: dict[str, list[Setting]] = replace_in(found, lambda address: pin(address, Path.cwd()))
+    return pinned
+
+
+def single_values(texts: list[str] | None) -> dict[str, Setting]:
+    """Parse `["lr=1e-3"]` to `{"lr": 0.001}`. Raises SweepError if a setting has several values."""
+    found = {}
+    for name, values in assignments(texts, "--set").items():
+        if len(values) != 1:
+            raise SweepError(
+                f"--set {name} takes one value, not {len(values)}", f"To compare values: --vary {name}=..."
+            )
+        found[name] = values[0]
+    return found
+
+
+def base_config(recipe: str, texts: list[str] | None, max_steps: int | None) -> TrialConfig:
+    """Return a recipe with settings replaced."""
+    settings = single_values(texts)
+    if max_steps is not None:
+        settings["train.max_steps"] = max_steps
+    return configure(get_recipe(recipe), settings)
+
+
+def make_sweep(
+    file: Path | None,
+    storage: str,
+    *,
+    recipe: str | None,
+    vary: list[str] | None,
+    settings: list[str] | None,
+    seeds: int | None,
+    trials: int | None,
+    max_steps: int | None,
+    name: str | None,
+    gpu: str | None,
+    cpus: float | None,
+) -> Sweep:
+    """Return the sweep that a file, a record or the options describe; options win over the definition.
+
+    Raises:
+        SweepError: neither or both of a sweep and a recipe are given, or there is no such sweep.
+        ConfigError: a setting or value that cannot be.
+    """
+    if file is None and recipe is None:
+        raise SweepError("nothing to run", "Name a sweep, or --recipe NAME with --vary (see `trm recipes`)")
+    if file is not None and recipe is not None:
+        raise SweepError("both a sweep and --recipe are given", "Name one of them")
+    if file is not None and file.suffix == SUFFIX and (vary or settings or seeds or trials or max_steps):
+        raise SweepError(f"{file} is a plan: it is run as it is", "Leave the options out, or plan again with them")
+    if file is not None:
+        values = as_sweep(file, open_storage(storage)).plain()
+        base = configure(TrialConfig.parse(values["base"]), single_values(settings))
+        if max_steps is not None:
+            base = configure(base, {"train.max_steps": max_steps})
+        values["base"] = base.plain()
+    else:
+        assert recipe is not None
+        values = {"name": "unnamed", "base": base_config(recipe, settings, max_steps).plain()}
+    axes = assignments(vary, "--vary").items()
+    space = {path: Choice.parse({"values": tuple(found)}, where=f"--vary {path}") for path, found in axes}
+    if space:
+        values["space"] = {path: domain.plain() for path, domain in space.items()}
+    if trials is not None:
+        values |= {"kind": "search", "trials": trials}
+    if seeds is not None:
+        values["seeds"] = seeds
+        values["confirm"] = {**values.get("confirm", {}), "seeds": seeds}
+    values["resources"] = _resources(values.get("resources"), gpu, cpus)
+    values["name"] = name or (values["name"] if file is not None else _made_name(recipe or "", values))
+    return Sweep.parse(values)
+
+
+def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None) -> dict[str, Any]:
+    resources = dict(found or {})
+    if gpu is not None:
+        resources |= {key: value for key, value in parse_gpu(gpu).plain().items() if key != "cpus"}
+    if cpus is not None:
+        resources["cpus"] = cpus
+    return resources
+
+
+def _made_name(recipe: str, values: dict[str, Any]) -> str:
+    """Return a name derived from the options: the same command resumes the same sweep."""
+    relevant = {key: value for key, value in values.items() if key not in ("name", "resources")}
+    return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"
