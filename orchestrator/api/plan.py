@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-<<<<<<< HEAD
 from orchestrator.api.inputs import as_sweep
-from orchestrator.execution.ray_cluster import check_cluster
-=======
-from orchestrator.api.inputs import as_storage, as_sweep
->>>>>>> f-speed
 from orchestrator.resources.estimate import Estimate, estimate
 from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep

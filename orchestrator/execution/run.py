@@ -76,7 +76,7 @@ def run_sweep(
     recorded = find_definition(storage, sweep.name)
     _require_same(recorded, sweep)
     reader = SweepReader(storage, sweep.name)
-    known = _trials(reader) if recorded else []
+    known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
     require_budget_for_one(sweep, options.budget, known)
     if options.address is not None and cluster is None:
@@ -90,6 +90,12 @@ def run_sweep(
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
+        try:
+            library.get(sweep.base.data.request())
+        except (ConfigError, DataError):
+            if recorded is None:  # nothing can have run: the corrected definition is to find its name free
+                folder.delete("sweep.json")
+            raise
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
         planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)

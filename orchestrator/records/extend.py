@@ -150,15 +150,9 @@ def is_current(sweep: Sweep, record: TrialRecord) -> bool:
     }
     if "train.max_steps" in chosen | set(sweep.space):
         return True
-<<<<<<< HEAD
-    longer = configure(record.config, {"train.max_steps": sweep.base.train.max_steps})
-    now = planned(sweep, _fingerprint_of(record), record.stage, record.family, longer)
-    return now.config.train.max_steps == record.config.train.max_steps
-=======
     train = record.config.train.model_copy(update={"max_steps": sweep.base.train.max_steps})
     asked = match_axis(record.config.model_copy(update={"train": train}), sweep.base, sweep.equal)
     return asked.train.max_steps == record.config.train.max_steps
->>>>>>> f-speed
 
 
 def current(sweep: Sweep, records: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -90,7 +90,7 @@ def _importable(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _validation_line(error: Exception) -> str | None:
+def _validation_line(error: BaseException) -> str | None:
     if not hasattr(error, "errors"):
         return None
     first = error.errors()[0]

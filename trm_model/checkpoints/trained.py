@@ -54,10 +54,13 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
         CheckpointError: no such average, or tensors that do not fit the configuration.
     """
     header = checkpoint.header
-    sizes = {name: header.get(name) for name in ("vocab_size", "seq_len", "num_identifiers")}
-    for name, value in {**sizes, "step": header.get("step")}.items():
+    sizes: dict[str, int] = {}
+    for name in ("vocab_size", "seq_len", "num_identifiers", "step"):
+        value = header.get(name)
         if type(value) is not int or value < 0:
             raise CheckpointError(f"the checkpoint is damaged: {name} is {value!r}", "Take another checkpoint")
+        sizes[name] = value
+    del sizes["step"]
     config = TrialConfig.parse(header.get("config", {}), "checkpoint")
     try:
         model = build_model(config.model, **sizes)
