@@ -90,12 +90,7 @@ def run_sweep(
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
-        try:
-            library.get(sweep.base.data.request())
-        except (ConfigError, DataError):
-            if recorded is None:  # nothing can have run: the corrected definition is to find its name free
-                folder.delete("sweep.json")
-            raise
+        _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
         planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)
@@ -122,6 +117,20 @@ def _read(reader: SweepReader) -> tuple[list[TrialRecord], dict[str, Damaged]]:
     """Return the trials as they are now, and the damaged file of each trial whose record cannot be read."""
     found = reader.read()
     return found.trials, found.damaged_trials()
+
+
+def _build_base(library: Library, sweep: Sweep, folder: Storage, *, is_new: bool) -> None:
+    """Build the dataset of the base configuration, before anything starts.
+
+    Raises:
+        ConfigError, DataError: it cannot be built. The name of a new sweep is free again then.
+    """
+    try:
+        library.get(sweep.base.data.request())
+    except (ConfigError, DataError):
+        if is_new:  # nothing can have run: the corrected definition is to find its name free
+            folder.delete("sweep.json")
+        raise
 
 
 def _drive(

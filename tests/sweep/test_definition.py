@@ -39,14 +39,14 @@ def test_command_line_and_file_build_the_same_trials(tmp_path: Path) -> None:
         "sweep = Sweep(name='grid', base=get_recipe('sudoku-mini'), space={'T': choice(1, 2), 'n': choice(2, 4)})\n"
     )
     options = {**NO_OPTIONS, "recipe": "sudoku-mini", "vary": ["T=1,2", "n=2,4"], "name": "grid"}
-    from_file = make_sweep(file, "runs", **NO_OPTIONS)
-    from_options = make_sweep(None, "runs", **options)  # type: ignore[arg-type]
+    from_file = make_sweep(file, **NO_OPTIONS)
+    from_options = make_sweep(None, **options)  # type: ignore[arg-type]
     assert list(study_trials(from_file, fingerprint)) == list(study_trials(from_options, fingerprint))
 
 
 def test_same_options_make_the_same_name_and_other_options_another() -> None:
     def name(**options: object) -> str:
-        return make_sweep(None, "runs", **{**NO_OPTIONS, "recipe": "sudoku-mini", "vary": ["T=1,2"], **options}).name  # type: ignore[arg-type]
+        return make_sweep(None, **{**NO_OPTIONS, "recipe": "sudoku-mini", "vary": ["T=1,2"], **options}).name  # type: ignore[arg-type]
 
     assert name() == name() == name(cpus=2.0)
     assert len({name(), name(seeds=2), name(max_steps=7), name(vary=["T=1,3"])}) == 4
