@@ -84,9 +84,7 @@ def run_sweep(
         if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
             events.call("on_message", hint)
     elif cluster is None:
-        require_local_gpus(sweep)
-        if recorded is None:
-            require_local_cpus(sweep)
+        _require_local(sweep, is_new=recorded is None)
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
@@ -97,9 +95,9 @@ def run_sweep(
         if damaged:
             events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
-            if progress_of(planner).left:
-                return _outcome(events, planner, records, SweepStatus.STOPPED, describe_damaged(damaged))
-            return _outcome(events, planner, records, SweepStatus.COMPLETE)
+            left = bool(progress_of(planner).left)  # trials whose records are damaged
+            ended = (SweepStatus.STOPPED, describe_damaged(damaged)) if left else (SweepStatus.COMPLETE, "")
+            return _outcome(events, planner, records, *ended)
         if lease.took_over:
             time.sleep(TAKE_OVER_S)
         cluster = cluster or RayCluster(options.address)
@@ -131,6 +129,13 @@ def _build_base(library: Library, sweep: Sweep, folder: Storage, *, is_new: bool
         if is_new:  # nothing can have run: the corrected definition is to find its name free
             folder.delete("sweep.json")
         raise
+
+
+def _require_local(sweep: Sweep, *, is_new: bool) -> None:
+    """Raise SweepError if this machine lacks the GPUs, or for a new sweep the cores, that a trial needs."""
+    require_local_gpus(sweep)
+    if is_new:
+        require_local_cpus(sweep)
 
 
 def _drive(
