@@ -162,7 +162,7 @@ def test_search_over_ranges_keeps_its_conditions(seed: int) -> None:
     ("changes", "message"),
     [
         ({"forbidden": ({"T": (1, 2, 3)},)}, "every cell is forbidden"),
-        ({"only_if": {"lr": {"T": 1}}}, "no axis of the space"),
+        ({"only_if": {"lr": {"T": 1}}}, "not an axis of the space"),
         ({"only_if": {"T": {"n": 1}}}, "put that axis before it"),
         ({"forbidden": ({"model.cycels": 1},)}, "'model.cycles'"),
         ({"sampler": "cmaes"}, "two or more ranges"),
