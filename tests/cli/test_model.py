@@ -210,7 +210,7 @@ def test_cells_that_mean_the_same_are_scored_once() -> None:
         ("D", "not of the form"),
         ("choose=best", "choose='best'"),
         ("K=10", "differ by their noise alone"),
-        ("lr=3", "no setting of an evaluation"),
+        ("lr=3", "not a setting of an evaluation"),
     ],
 )
 def test_what_cannot_be_varied_at_evaluation_is_refused_by_name(vary: str, match: str) -> None:
