@@ -219,7 +219,10 @@ class TestUnlock:
 
     def test_one_that_is_renewed_stays(self, storage: Storage) -> None:
         storage.write("lock.json", claim())
-        with beating(storage), pytest.raises(SweepError, match="the heartbeat of process 1 on another-machine continues"):
+        with (
+            beating(storage),
+            pytest.raises(SweepError, match="the heartbeat of process 1 on another-machine continues"),
+        ):
             unlock(storage, "s")
         assert storage.exists("lock.json")
 

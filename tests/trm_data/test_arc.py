@@ -200,7 +200,10 @@ def test_sources_on_s3_give_the_same_dataset_as_local_ones(s3: Any, tmp_path: Pa
         for source in (str(tmp_path / "arc"), address.format("arc"))
     )
     assert local.path == remote.path and local.counts == {"train": 4, "validation": 0, "test": 2}
-    other = build(DataRequest(benchmark="arc-agi-1", source=address.format("arc"), num_validation=1), tmp_path / "data")
+    request = DataRequest(
+        benchmark="arc-agi-1", source=address.format("arc"), num_validation=1, allow_overlaps=("all",)
+    )
+    other = build(request, tmp_path / "data")
     assert "secret" not in (other.path / "manifest.json").read_text()
     with pytest.raises(DataError, match=r"none.txt does not exist"):
         build(DataRequest(benchmark="sudoku-9x9", source=address.format("none.txt")), tmp_path / "data")
