@@ -125,16 +125,17 @@ def remove_abandoned(folder: Path) -> None:
             path.unlink()
 
 
-def private_folder(name: str = "") -> Path:
+def private_folder(name: str = "", base: Path | None = None) -> Path:
     """Return a folder of the temporary directory that only this user can enter; created if it does not exist.
 
     Args:
         name: a folder inside it.
+        base: a folder to use instead of the temporary directory.
 
     Raises:
         UserError: the path exists and does not belong to this user.
     """
-    top = Path(tempfile.gettempdir(), f"trm-{os.getuid()}")
+    top = Path(base or tempfile.gettempdir(), f"trm-{os.getuid()}")
     try:
         top.mkdir(mode=0o700, exist_ok=True)
         found = top.lstat()

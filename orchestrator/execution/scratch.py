@@ -11,6 +11,9 @@ from pathlib import Path
 
 from trm_data.files import ProcessIdentity, machine_id, private_folder, this_process
 
+MAX_PATH = 40
+"""Characters of a folder below which the paths of Ray's sockets, 64 characters longer, stay within Linux's 107."""
+
 
 def scratch_folder() -> Path:
     """Return this process's own folder, creating it if necessary. Remove the folders of processes that are gone.
@@ -18,7 +21,7 @@ def scratch_folder() -> Path:
     Raises:
         UserError: the private folder belongs to another user.
     """
-    root = private_folder("processes")
+    root = _root()
     for folder in root.iterdir():
         if _is_left(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
@@ -29,7 +32,14 @@ def scratch_folder() -> Path:
 
 def remove_scratch_folder() -> None:
     """Remove this process's folder, if it has one."""
-    shutil.rmtree(private_folder("processes") / _own_name(), ignore_errors=True)
+    shutil.rmtree(_root() / _own_name(), ignore_errors=True)
+
+
+def _root() -> Path:
+    root = private_folder("processes")
+    if len(str(root / _own_name())) <= MAX_PATH:
+        return root
+    return private_folder("p", Path("/tmp"))  # a deep TMPDIR leaves no room for the names of sockets
 
 
 def _own_name() -> str:
