@@ -27,7 +27,7 @@ def test_leaderboard_shows_its_tables_where_the_page_cannot_be_written(
     """The page's own place is taken by a folder, which fails for every user, the superuser included."""
     (tmp_path / "leaderboard.html").mkdir()
     code, out, _ = call(capsys, "leaderboard", "maze-hard", "--storage", str(tmp_path))
-    assert code == 0 and "TRM-Att" in out and "the page is not written: " in " ".join(out.split())
+    assert code == 0 and "TRM-Att" in out and "the page was not written: " in " ".join(out.split())
 
 
 def test_leaderboard_fails_if_the_page_that_was_asked_for_cannot_be_written(
