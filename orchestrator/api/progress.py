@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
 from orchestrator.api.callbacks import Callback
-from orchestrator.api.terminal import SafeConsole
+from orchestrator.api.terminal import SafeConsole, progress_bar
 from orchestrator.execution import options as execution
 from orchestrator.execution.options import SweepSnapshot, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
@@ -25,15 +25,7 @@ class ProgressBars(Callback):
     """Show one bar for the whole sweep and one per running trial, or one for a single training run."""
 
     def __init__(self, console: SafeConsole | None = None) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=32),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console or SafeConsole(stderr=True),
-        )
+        self._progress = progress_bar(console or SafeConsole(stderr=True))
         self._tasks: dict[str, TaskID] = {}
 
     def on_build(self, stage: str, done: int, total: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 _CONTROL = re.compile(
@@ -37,3 +39,21 @@ class SafeConsole(Console):
                 yield Segment(printable(segment.text), segment.style)
             else:
                 yield segment
+
+
+def progress_bar(console: Console, **options: Any) -> Progress:
+    """Return a progress display whose tasks have a description, a count, a `note`, and the elapsed and remaining time.
+
+    Args:
+        options: of `rich.progress.Progress`.
+    """
+    return Progress(
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=32),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        **options,
+    )

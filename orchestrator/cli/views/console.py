@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.api.terminal import SafeConsole
+from orchestrator.api.terminal import SafeConsole, progress_bar
 
 PLAIN_WIDTH = 120
 """Number of columns if the output is a file or a pipe."""
@@ -47,17 +47,7 @@ def table(*columns: str, right: Iterable[str] = (), header: bool = True) -> Tabl
 
 def bar() -> Progress:
     """Return a progress bar on standard error; it draws nothing if that is not a terminal."""
-    return Progress(
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=32),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[note]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-        transient=True,
-    )
+    return progress_bar(err, disable=not err.is_terminal, transient=True)
 
 
 class BuildBar:
