@@ -12,8 +12,9 @@ Names are imported when they are first used: `import orchestrator` loads no libr
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trm_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from orchestrator.api.callbacks import Callback
@@ -37,31 +38,6 @@ if TYPE_CHECKING:
     from trm_data.errors import UserError
     from trm_model.config import TrialConfig
     from trm_model.recipes import get_recipe
-
-_HOMES = {
-    "orchestrator.api.callbacks": ("Callback",),
-    "orchestrator.api.plan": ("plan",),
-    "orchestrator.api.read": ("read_trials", "write_report"),
-    "orchestrator.api.run": ("run",),
-    "orchestrator.api.status": ("SweepState", "status"),
-    "orchestrator.api.train": ("TrainOutcome", "train"),
-    "orchestrator.errors": ("ClusterError", "SweepError"),
-    "orchestrator.execution.options": ("RunOptions", "SweepOutcome", "SweepStatus"),
-    "orchestrator.records.schema": ("Status", "TrialRecord"),
-    "orchestrator.resources.estimate": ("Estimate",),
-    "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),
-    "orchestrator.resources.usage": ("Budget",),
-    "orchestrator.results.dataframe": ("load_results",),
-    "orchestrator.results.notebook": ("ablate", "leaderboard"),
-    "orchestrator.storage": ("open_storage",),
-    "orchestrator.sweep.definition": ("Confirm", "ResourceRule", "Resources", "Stopping", "Sweep", "Variant"),
-    "orchestrator.sweep.domains": ("choice", "integers", "log_uniform", "uniform"),
-    "orchestrator.sweep.settings": ("configure",),
-    "trm_data.errors": ("UserError",),
-    "trm_model.config": ("TrialConfig",),
-    "trm_model.recipes": ("get_recipe",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Budget",
@@ -105,13 +81,32 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    globals(),
+    {
+        "orchestrator.api.callbacks": ("Callback",),
+        "orchestrator.api.plan": ("plan",),
+        "orchestrator.api.read": ("read_trials", "write_report"),
+        "orchestrator.api.run": ("run",),
+        "orchestrator.api.status": ("SweepState", "status"),
+        "orchestrator.api.train": ("TrainOutcome", "train"),
+        "orchestrator.errors": ("ClusterError", "SweepError"),
+        "orchestrator.execution.options": ("RunOptions", "SweepOutcome", "SweepStatus"),
+        "orchestrator.records.schema": ("Status", "TrialRecord"),
+        "orchestrator.resources.estimate": ("Estimate",),
+        "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),
+        "orchestrator.resources.usage": ("Budget",),
+        "orchestrator.results.dataframe": ("load_results",),
+        "orchestrator.results.notebook": ("ablate", "leaderboard"),
+        "orchestrator.storage": ("open_storage",),
+        "orchestrator.sweep.definition": ("Confirm", "ResourceRule", "Resources", "Stopping", "Sweep", "Variant"),
+        "orchestrator.sweep.domains": ("choice", "integers", "log_uniform", "uniform"),
+        "orchestrator.sweep.settings": ("configure",),
+        "trm_data.errors": ("UserError",),
+        "trm_model.config": ("TrialConfig",),
+        "trm_model.recipes": ("get_recipe",),
+    },
+)
 
 
 def __dir__() -> list[str]:

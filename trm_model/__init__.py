@@ -5,8 +5,9 @@ Names are imported when they are first used: `import trm_model` does not load to
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trm_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from trm_model.checkpoints.trained import Trained, load_trained, pack_weights
@@ -16,17 +17,6 @@ if TYPE_CHECKING:
     from trm_model.model.recursion import Model, Recursion, build_model
     from trm_model.recipes import get_recipe
     from trm_model.training.loop import train
-
-_HOMES = {
-    "checkpoints.trained": ("Trained", "load_trained", "pack_weights"),
-    "config": ("EvaluationConfig", "ModelConfig", "OptimizerConfig", "RuntimeConfig", "TrainConfig", "TrialConfig"),
-    "evaluation.evaluate": ("evaluate",),
-    "evaluation.solve": ("Solution", "solve", "solve_text"),
-    "model.recursion": ("Model", "Recursion", "build_model"),
-    "recipes": ("get_recipe",),
-    "training.loop": ("train",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "EvaluationConfig",
@@ -49,10 +39,22 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    globals(),
+    {
+        ".checkpoints.trained": ("Trained", "load_trained", "pack_weights"),
+        ".config": (
+            "EvaluationConfig",
+            "ModelConfig",
+            "OptimizerConfig",
+            "RuntimeConfig",
+            "TrainConfig",
+            "TrialConfig",
+        ),
+        ".evaluation.evaluate": ("evaluate",),
+        ".evaluation.solve": ("Solution", "solve", "solve_text"),
+        ".model.recursion": ("Model", "Recursion", "build_model"),
+        ".recipes": ("get_recipe",),
+        ".training.loop": ("train",),
+    },
+)

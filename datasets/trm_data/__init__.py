@@ -9,8 +9,9 @@ Names are imported when they are first used: `import trm_data` loads neither num
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trm_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from trm_data.benchmarks import Benchmark, list_benchmarks, resolve_benchmark
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
     from trm_data.dataset.reader import Dataset
     from trm_data.dataset.render import draw, save_png
     from trm_data.dataset.verification import verify
-
-_HOMES = {
-    "benchmarks": ("Benchmark", "list_benchmarks", "resolve_benchmark"),
-    "building.build": ("build", "import_official", "open_dataset"),
-    "building.identity": ("find", "fingerprint"),
-    "config": ("DataConfig", "DataRequest"),
-    "dataset.reader": ("Dataset",),
-    "dataset.loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
-    "building.official_export": ("export",),
-    "dataset.prefetch": ("Prefetcher",),
-    "dataset.render": ("draw", "save_png"),
-    "dataset.verification": ("verify",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Batch",
@@ -61,10 +48,18 @@ __all__ = [
     "verify",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    globals(),
+    {
+        ".benchmarks": ("Benchmark", "list_benchmarks", "resolve_benchmark"),
+        ".building.build": ("build", "import_official", "open_dataset"),
+        ".building.identity": ("find", "fingerprint"),
+        ".config": ("DataConfig", "DataRequest"),
+        ".dataset.reader": ("Dataset",),
+        ".dataset.loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
+        ".building.official_export": ("export",),
+        ".dataset.prefetch": ("Prefetcher",),
+        ".dataset.render": ("draw", "save_png"),
+        ".dataset.verification": ("verify",),
+    },
+)

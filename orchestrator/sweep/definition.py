@@ -14,18 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from orchestrator.sweep.domains import (
-    Choice,
-    Condition,
-    Domain,
-    Setting,
-    Uniform,
-    Value,
-    choice,
-    integers,
-    log_uniform,
-    uniform,
-)
+from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value
 from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.settings import LOCAL_PATHS, check_path, check_value, configure, get_setting, label
 from orchestrator.sweep.space import Cell, Space, head
@@ -33,20 +22,6 @@ from trm_data.benchmarks import complete, resolve_benchmark
 from trm_data.errors import ConfigError, nearest
 from trm_data.settings import Settings
 from trm_model.config import ALIASES, TrialConfig
-
-__all__ = [
-    "Confirm",
-    "ResourceRule",
-    "Resources",
-    "Stopping",
-    "Sweep",
-    "Variant",
-    "choice",
-    "configure",
-    "integers",
-    "log_uniform",
-    "uniform",
-]
 
 MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
