@@ -194,7 +194,7 @@ class RuntimeConfig(Settings):
     """Validation puzzles used for the curve; None means all."""
     log_every: int = Field(10, ge=1)
     micro_batch_size: int | None = Field(None, ge=1)
-    """Rows per forward pass; gradients accumulate to the same update. None means the whole batch at once."""
+    """Rows per forward pass; gradients accumulate to the same update. None means the whole batch."""
     compile: bool = False
     """Compile the network with torch.compile. On an H100: up to 35 s at the start, then 1.9 to 2.4 times faster, for a
     fifth to a third more memory; on a CPU 40-60 s, then 1.0 to 1.3 times. Needs a C++ compiler and Python's headers."""

@@ -82,7 +82,7 @@ class SweepSnapshot:
     trials: Sequence[TrialSnapshot]
     """Trials that were started or recorded, in the order of their first start."""
     slots: int = 1
-    """Trials that may run at once."""
+    """Trials that may run at the same time."""
     is_exhausted: bool = False
     """Whether a search's space held fewer configurations than requested."""
 

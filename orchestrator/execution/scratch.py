@@ -11,8 +11,8 @@ from pathlib import Path
 
 from trm_data.files import ProcessIdentity, machine_id, private_folder, this_process
 
-MAX_PATH = 40
-"""Characters of a folder below which the paths of Ray's sockets, 64 characters longer, stay within Linux's 107."""
+MAX_PATH = 107 - len("/ray") - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""Most characters of the folder of a process: below it, the paths of Ray's sockets stay within Linux's 107."""
 
 
 def scratch_folder() -> Path:

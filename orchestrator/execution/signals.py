@@ -15,7 +15,7 @@ ECHO_S = 2.0
 
 @contextmanager
 def stop_signals(stopping: threading.Event) -> Iterator[None]:
-    """Set `stopping` on the first signal while the block runs; a later one ends the process at once."""
+    """Set `stopping` on the first signal while the block runs; a later one ends the process immediately."""
     first_s = 0.0
 
     def handle(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""List the devices on which the trials of a sweep may run: their speed, and how many trials each holds at once."""
+"""List the devices on which the trials of a sweep may run: their speed, and how many trials each holds."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ PARALLEL_REQUESTS = 16
 
 
 def in_parallel(call: Callable[[str], T], keys: Sequence[str]) -> Sequence[T]:
-    """Return the results of `call` for all keys, in their order, from a few threads at once."""
+    """Return the results of `call` for all keys, in their order, using a few threads."""
     if len(keys) < 2:
         return [call(key) for key in keys]
     with ThreadPoolExecutor(min(PARALLEL_REQUESTS, len(keys)), thread_name_prefix="s3") as pool:
