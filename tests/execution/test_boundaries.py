@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import platform
 import socket
 from pathlib import Path
@@ -161,13 +162,21 @@ def test_a_token_file_that_others_may_read_is_closed(tmp_path: Path, monkeypatch
 def test_temporary_files_lie_in_a_private_folder_and_those_of_dead_processes_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The path of tmp_path can be too long for Ray's sockets; the folder is then one that all processes of the user share.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     own = scratch.scratch_folder()
     assert own.stat().st_mode & 0o777 == own.parents[1].stat().st_mode & 0o777 == 0o700
-    (own.parent / "999999999-1").mkdir()
-    (own.parent / f"{os.getpid()}-1").mkdir()  # the same PID, but another process had it
-    (own.parent / "something-else").mkdir()
-    assert scratch.scratch_folder() == own
-    assert {folder.name for folder in own.parent.iterdir()} == {own.name, "something-else"}
+    left = [own.parent / "999999999-1", own.parent / f"{os.getpid()}-1"]  # the second: another process had this PID
+    other = own.parent / f"another-{os.getpid()}"
+    try:
+        for folder in (*left, other):
+            folder.mkdir(exist_ok=True)
+        assert scratch.scratch_folder() == own
+        assert not any(folder.exists() for folder in left)
+        assert other.exists()
+    finally:
+        for folder in (*left, other):
+            shutil.rmtree(folder, ignore_errors=True)
+    assert own.exists()
     scratch.remove_scratch_folder()
     assert not own.exists()
