@@ -158,8 +158,8 @@ def _lives(holder: dict[str, Any]) -> bool | None:
 def driver_of(folder: Storage) -> dict[str, Any] | None:
     """Return host, pid and started_s of the living holder, if there is one.
 
-    Of a holder on another machine the age of its lease file decides, by the clock of the storage where it tells its time:
-    this is sufficient for display, while `Lease` and `unlock` watch the file.
+    If the holder is on another machine, the age of its lease file decides, by the storage's clock where it has one.
+    That is sufficient for display; `Lease` and `unlock` watch the file instead.
     """
     try:
         holder = _parse(folder.read(LOCK))
