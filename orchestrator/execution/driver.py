@@ -189,7 +189,7 @@ class Driver:
                 self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
             self._unreachable_since_s = None
         except StorageError as error:
-            # An outage is not a request to stop. The sweep ends when its records cannot be written for too long.
+            # An outage is survived. The sweep ends when its records cannot be written for too long.
             now_s = time.monotonic()
             if self._unreachable_since_s is None:
                 self._unreachable_since_s = now_s

@@ -58,7 +58,7 @@ class Event:
     event: Kind
     sweep: str
     text: str
-    """One line."""
+    """Description in one line."""
     counts: dict[str, int] = field(default_factory=dict)
     """Trials by status."""
 
