@@ -250,9 +250,9 @@ class _Attempt:
         self._writer.end(end)
 
     def _announce(self, writer: TrialWriter) -> None:
-        self._started_s, self._started_wall_s = time.monotonic(), time.time()
         where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
         run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
+        self._started_s, self._started_wall_s = time.monotonic(), time.time()
         start = {**where, **run, "from_step": self._step, "started_s": self._started_wall_s}
         writer.start(AttemptStart.parse(start))
         self._is_announced = True
