@@ -102,7 +102,7 @@ def audit(made: World, lanes: Sequence[Lane], twins: Mapping[str, TrialRecord]) 
             node.stop()
     left = _processes_left(made)
     pids = {pid for lane in lanes for pid in lane.driver_pids}
-    return checks + auditor.audit_leftovers([made.s3, made.local], _folders_of(pids), left)
+    return checks + auditor.audit_leftovers([made.s3, made.local], _folders_of(made.folder, pids), left)
 
 
 def _processes_left(made: World) -> list[str]:
@@ -113,10 +113,10 @@ def _processes_left(made: World) -> list[str]:
     return made.end_processes()
 
 
-def _folders_of(pids: set[int]) -> list[Path]:
+def _folders_of(folder: Path, pids: set[int]) -> list[Path]:
     """Return the temporary folders that drivers have left."""
-    roots = [private_folder("processes"), private_folder("p", Path("/tmp"))]
-    return [folder for root in roots for folder in root.iterdir() if folder.name.partition("-")[0] in map(str, pids)]
+    roots = [private_folder("processes"), private_folder("p", Path("/tmp")), *folder.glob("*/tmp/trm-*/processes")]
+    return [found for root in roots for found in root.iterdir() if found.name.partition("-")[0] in map(str, pids)]
 
 
 def report(lanes: Sequence[Lane], done: Counter[Fault], requests: Path, checks: Sequence[Check]) -> None:

@@ -29,7 +29,7 @@ MARKER = "TRM_CHAOS_RUN"
 """Environment variable that every process of a run has, by which those that are left are found."""
 GPUS = {"L40S": 1, "H100": 1}
 KEEP_UP_S = 3.0
-DISK_BYTES = 24 * 2**20
+DISK_BYTES = 128 * 2**20
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -149,9 +149,11 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no space."""
-        with suppress(OSError), self._filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"\0" * 4096)
+        with self._filler.open("wb", buffering=0) as file:
+            for size in (2**20, 4096, 1):
+                with suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
 
     def free(self) -> None:
         """Free the space again."""
