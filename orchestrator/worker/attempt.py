@@ -232,9 +232,10 @@ class _Attempt:
     def _write_end(self, status: Status, reason: str, trace: str) -> None:
         if self._writer is None:  # the storage has been unavailable since the start
             return
-        if not self._is_announced:
+        if self._is_announced:
+            self._add(SYSTEM_SPLIT, self._metrics.last())
+        else:  # no row before the checkpoint was read: at step 0 it would replace the curve of earlier attempts
             self._announce(self._writer)
-        self._add(SYSTEM_SPLIT, self._metrics.last())
         self._writer.write_rows()  # before the time is taken: an attempt that waits for the storage holds its GPU
         end = AttemptEnd(
             status=status,
