@@ -25,6 +25,8 @@ from trm_data.files import private_folder
 
 FINISH_S = 900.0
 """How long the last sweeps may take once nothing is broken any more."""
+TRIES = 10
+"""Seconds within which something has to be there that can be broken: a trial that runs, a driver."""
 GONE_S = 60.0
 """How long processes may take to end."""
 
@@ -66,7 +68,11 @@ def disturb(made: World, lanes: Sequence[Lane], seed: int, duration_s: float) ->
     threads = []
     for planned in plan(seed, duration_s):
         threads += wait_until(began_s + planned.at_s, repairs)
-        injected = injector.inject(planned)
+        injected, now_s = None, time.monotonic()
+        for again_s in range(TRIES):
+            threads += wait_until(now_s + again_s, repairs)
+            if injected := injector.inject(planned):
+                break
         now_s = time.monotonic()
         done[planned.fault] += injected is not None
         what = injected.what if injected else "nothing there to break"
@@ -86,7 +92,7 @@ def audit(made: World, lanes: Sequence[Lane], twins: Mapping[str, TrialRecord]) 
     for lane in lanes:
         for sweep in [*lane.complete, *({lane.sweep} - {*lane.complete})]:
             if find_definition(lane.storage, sweep) is None:
-                checks.append(Check(f"{sweep}: has a definition", 1, ["none was written"]))
+                checks.append(Check("planned trials finished once", 1, [f"{sweep}: no definition was written"]))
                 continue
             checks += auditor.audit_trials(lane.storage, sweep, twins)
             if lane.lane == "s3":
@@ -102,7 +108,8 @@ def audit(made: World, lanes: Sequence[Lane], twins: Mapping[str, TrialRecord]) 
             node.stop()
     left = _processes_left(made)
     pids = {pid for lane in lanes for pid in lane.driver_pids}
-    return checks + auditor.audit_leftovers([made.s3, made.local], _folders_of(made.folder, pids), left)
+    checks += auditor.audit_leftovers([made.s3, made.local], _folders_of(made.folder, pids), left)
+    return auditor.merged(checks)
 
 
 def _processes_left(made: World) -> list[str]:

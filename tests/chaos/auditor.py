@@ -52,21 +52,32 @@ class Check:
         return "\n".join([*lines[: 1 + MOST_PROBLEMS], *more, *(f"    {text}" for text in self.notes)])
 
 
+def merged(checks: Iterable[Check]) -> list[Check]:
+    """Return one check for all of a name, in the order of the names' first use."""
+    found: dict[str, Check] = {}
+    for each in checks:
+        whole = found.setdefault(each.name, Check(each.name))
+        whole.compared += each.compared
+        whole.problems += each.problems
+        whole.notes += each.notes
+    return list(found.values())
+
+
 def audit_trials(storage: Storage, sweep: str, twins: Mapping[str, TrialRecord]) -> list[Check]:
     """Compare a sweep with its plan and with the same trials of an undisturbed run, by their ids."""
     found = read_sweep(storage, sweep)
     progress = sweep_progress(load_definition(storage, sweep), found.trials)
-    once = Check(f"{sweep}: planned trials finished once", progress.planned)
+    once = Check("planned trials finished once", progress.planned)
     once.problems += [f"damaged: {each}" for each in found.damaged]
     records = {record.trial_id: record for record in found.trials}
     if progress.planned != len(twins):
-        once.problems.append(f"{progress.planned} trials are planned, {len(twins)} in the undisturbed run")
-    once.problems += [f"{trial_id}: no record" for trial_id in twins.keys() - records.keys()]
-    once.problems += [f"{trial_id}: not planned" for trial_id in records.keys() - twins.keys()]
+        once.problems.append(f"{sweep}: {progress.planned} trials are planned, {len(twins)} in the undisturbed run")
+    once.problems += [f"{sweep}/{trial_id}: no record" for trial_id in twins.keys() - records.keys()]
+    once.problems += [f"{sweep}/{trial_id}: not planned" for trial_id in records.keys() - twins.keys()]
     for record in found.trials:
         once.problems += _unfinished(record)
-    points = Check(f"{sweep}: points recorded once")
-    curves = Check(f"{sweep}: points and scores equal to the undisturbed run's")
+    points = Check("points recorded once")
+    curves = Check("points and scores equal to the undisturbed run's")
     for trial_id, record in records.items():
         if trial_id in twins:
             _compare_points(record, twins[trial_id], points)
@@ -74,12 +85,16 @@ def audit_trials(storage: Storage, sweep: str, twins: Mapping[str, TrialRecord])
     return [once, points, curves]
 
 
+def _name(record: TrialRecord) -> str:
+    return f"{record.sweep}/{record.trial_id}"
+
+
 def _unfinished(record: TrialRecord) -> list[str]:
     if record.status is not Status.FINISHED:
-        return [f"{record.trial_id}: {record.status} {record.reason}"]
+        return [f"{_name(record)}: {record.status} {record.reason}"]
     ends = [attempt.number for attempt in record.attempts if attempt.end and attempt.end.status is Status.FINISHED]
     if ends and ends != [record.attempts[-1].number]:
-        return [f"{record.trial_id}: attempts {ends} of {len(record.attempts)} finished it"]
+        return [f"{_name(record)}: attempts {ends} of {len(record.attempts)} finished it"]
     return []
 
 
@@ -94,11 +109,11 @@ def _compare_points(record: TrialRecord, twin: TrialRecord, check: Check) -> Non
         if found[point] != expected[point]:
             split, step = point
             what = f"{found[point]} times instead of {expected[point]}"
-            check.problems.append(f"{record.trial_id}: step {step} of {split} is recorded {what}")
+            check.problems.append(f"{_name(record)}: step {step} of {split} is recorded {what}")
     steps: dict[str, int] = {}
     for split, step in _points(record):
         if step <= steps.get(split, -1):
-            check.problems.append(f"{record.trial_id}: step {step} of {split} follows step {steps[split]}")
+            check.problems.append(f"{_name(record)}: step {step} of {split} follows step {steps[split]}")
         steps[split] = step
 
 
@@ -119,7 +134,7 @@ def _compare_values(record: TrialRecord, twin: TrialRecord, check: Check) -> Non
     for key in expected.keys() | found.keys():
         if found.get(key) != expected.get(key):
             what = f"{found.get(key)} instead of {expected.get(key)}"
-            check.problems.append(f"{record.trial_id}: {' '.join(map(str, key))} is {what}")
+            check.problems.append(f"{_name(record)}: {' '.join(map(str, key))} is {what}")
 
 
 def _scores(record: TrialRecord) -> dict[Any, Any]:
@@ -191,7 +206,7 @@ def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str,
         for attempt in record.attempts:
             bounds = observed.get((record.sweep, record.trial_id, attempt.number))
             if bounds is None:
-                check.problems.append(f"{record.sweep}/{record.trial_id}: attempt {attempt.number} was not observed")
+                check.problems.append(f"{_name(record)}: attempt {attempt.number} was not observed")
                 continue
             start = attempt.start
             hours = (start.gpu_count or 0.0) / 3600
@@ -228,10 +243,10 @@ def audit_leftovers(storages: Sequence[Storage], folders: Sequence[Path], proces
 
 def audit_tracker(trm: Sequence[str], sweep: str, storage: Storage, uri: str) -> Check:
     """Let `trm track` send what an outage kept from the tracker, and compare the tracker with the records."""
-    check = Check(f"{sweep}: the tracker has every point once", 1)
+    check = Check("sweeps of which the tracker has every point once", 1)
     where = [sweep, "--storage", storage.url, "--tracking", uri]
     for verb in ("sync", "verify"):
         done = subprocess.run([*trm, "track", verb, *where], capture_output=True, text=True, check=False)
         if done.returncode:
-            check.problems.append(f"track {verb}: {(done.stderr + done.stdout).strip()[-300:]}")
+            check.problems.append(f"{sweep}: track {verb}: {(done.stderr + done.stdout).strip()[-300:]}")
     return check

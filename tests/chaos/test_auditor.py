@@ -23,6 +23,7 @@ from tests.chaos.auditor import (
     audit_leftovers,
     audit_tracker,
     audit_trials,
+    merged,
     observed_durations,
 )
 from tests.chaos.plan import Fault, plan
@@ -76,6 +77,7 @@ def test_sound_records_pass(storage: Storage, twins: dict[str, TrialRecord]) -> 
     checks = audit_trials(storage, "depth", twins)
     assert not failed(checks) and [check.compared for check in checks] == [4, 40, 84]
     assert "as it should be" in str(checks[0])
+    assert [check.compared for check in merged([*checks, *checks])] == [8, 80, 168]
 
 
 def _forget(storage: Storage) -> None:
@@ -216,7 +218,7 @@ class TestLeftovers:
 def test_tracker_that_differs_fails(storage: Storage, verb: str) -> None:
     refuses = [sys.executable, "-c", f"import sys; sys.exit(sys.argv[2] == {verb!r} and 'no')"]
     agrees = [sys.executable, "-c", ""]
-    assert audit_tracker(refuses, "depth", storage, "http://tracker").problems == [f"track {verb}: no"]
+    assert audit_tracker(refuses, "depth", storage, "http://tracker").problems == [f"depth: track {verb}: no"]
     assert not audit_tracker(agrees, "depth", storage, "http://tracker").problems
 
 

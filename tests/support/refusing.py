@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,13 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing about a client, or a server, that has been killed."""
+        if not isinstance(sys.exception(), OSError | http.client.HTTPException):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 _OWN = {"content-length", "transfer-encoding", "connection", "date", "server"}
 
 
@@ -76,7 +84,7 @@ def refusing_proxy(endpoint: str, refuses: Refuses, cuts: Refuses = never, port:
     """
     values = {"target": urlparse(endpoint).netloc, "refuses": staticmethod(refuses), "cuts": staticmethod(cuts)}
     handler = type("Proxy", (_Proxy,), values)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    with _Server(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
