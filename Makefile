@@ -6,14 +6,17 @@ VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORAGE ?= runs
+SEED ?= 1
+MINUTES ?= 15
 
-.PHONY: help demo test test-slow test-gpu lint install clean
+.PHONY: help demo test test-slow test-gpu chaos lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
 	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
 	@echo "make test-gpu   those that need a CUDA device"
+	@echo "make chaos      SEED=n MINUTES=15: break everything that sweeps need, at moments drawn from the seed, and audit"
 	@echo "make lint       ruff, codespell, mypy, import layers"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
 
@@ -39,6 +42,9 @@ test-slow: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu -W default
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
