@@ -175,7 +175,9 @@ def test_best_of_several_is_named_as_such_with_a_corrected_interval() -> None:
     alone = seed_interval([0.922, 0.932, 0.905], ITEMS)
     assert alone is not None and best.interval.low < 100 * alone.low - 1
     assert best.interval.high == pytest.approx(100 * alone.high)
-    assert "cell 11 is the best of 12 configurations on this test set" in to_markdown([table_of(families)])
+    page = to_markdown([table_of(families)])
+    assert "cell 11 is the best of 12 configurations on this test set" in page
+    assert f"{best.interval.low:.1f} to {best.interval.high:.1f} % (confidence at least 95 %)" in page
     assert table_of({"only": (0.9, 0.91)}).best is None
     assert table_of({"single seeds": (0.9,), "b": (0.8,)}).best is None
 
@@ -193,11 +195,12 @@ def best_coverage(configurations: int, seeds: int, rounds: int, spacing: float =
 
 
 def test_best_of_twelve_equal_configurations_is_covered() -> None:
-    assert best_coverage(12, 3, 400) >= 0.94
+    """Above 95 %, which the page states as at least 95 %."""
+    assert 0.97 <= best_coverage(12, 3, 400) < 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize(("configurations", "spacing"), [(12, 0.0), (12, 0.003), (8, 0.0), (20, 0.0), (2, 0.1)])
 def test_chosen_best_is_covered_as_stated(configurations: int, spacing: float, seeds: int) -> None:
-    assert best_coverage(configurations, seeds, 3_000, spacing) >= 0.94
+    assert best_coverage(configurations, seeds, 3_000, spacing) >= 0.945
