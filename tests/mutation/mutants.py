@@ -258,8 +258,8 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr | ast.comprehension]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.expr | ast.comprehension):
                 yield child
-            elif isinstance(child, ast.keyword | ast.withitem):
-                yield from _expressions(child)
+            elif isinstance(child, ast.withitem) or (isinstance(child, ast.keyword) and child.arg != "strict"):
+                yield from _expressions(child)  # zip's `strict` guards what other code ensures
 
 
 def _is_text(node: ast.expr) -> bool:
