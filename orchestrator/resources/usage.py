@@ -104,7 +104,7 @@ def attempt_usage(record: TrialRecord, now_s: float | None = None) -> list[Attem
     for index, attempt in enumerate(record.attempts):
         successor_s = starts[index + 1] if index < last else None
         until_s = now_s if index == last and record.status is Status.RUNNING else None
-        duration_s = _duration_s(attempt, _rows_of(record, starts[index], successor_s), successor_s, until_s)
+        duration_s = _duration_s(attempt, _rows_of(record, starts[index], successor_s), until_s)
         found.append(_charged(attempt.start, duration_s))
     return found
 
@@ -183,8 +183,13 @@ def _rows_of(record: TrialRecord, begin_s: float, successor_s: float | None) -> 
     return sorted(own, key=lambda row: row.time_s)
 
 
-def _duration_s(attempt: Attempt, rows: Sequence[Row], successor_s: float | None, until_s: float | None) -> float:
-    """Return how long an attempt lasted, in seconds. `until_s`: the current time for a running trial."""
+def _duration_s(attempt: Attempt, rows: Sequence[Row], until_s: float | None) -> float:
+    """Return how long an attempt lasted, in seconds.
+
+    Args:
+        rows: its own, which end before the next attempt starts.
+        until_s: the current time for a running trial.
+    """
     begin_s = attempt.start.started_s
     if attempt.end is not None and attempt.end.elapsed_s is not None:
         return max(0.0, attempt.end.elapsed_s)  # by a monotonic clock: no step of the wall clock changes it
@@ -193,7 +198,7 @@ def _duration_s(attempt: Attempt, rows: Sequence[Row], successor_s: float | None
         return total_s + max(0.0, attempt.end.ended_s - last_s)
     if until_s is not None and until_s - last_s < SILENT_S:
         total_s += max(0.0, until_s - last_s)
-    return total_s if successor_s is None else min(total_s, max(0.0, successor_s - begin_s))
+    return total_s
 
 
 def _time_of_rows(begin_s: float, rows: Iterable[Row]) -> tuple[float, float]:

@@ -40,7 +40,13 @@ class Contexts:
         return old
 
     def add(self, test: str, result: dict[str, Any]) -> None:
-        """Record a traced run; one that did not end is recorded as too long."""
+        """Record a traced run; one that did not end is recorded as too long.
+
+        Raises:
+            RuntimeError: pytest could not run these tests.
+        """
+        if result["code"] not in (None, 0, 1, 5):
+            raise RuntimeError(f"{test} cannot be run: {result.get('output', '')}")
         tests, setup = result.get("tests", {}), result.get("setup", {})
         touched = {path for run in tests.values() for path in run["lines"]} | set(setup)
         run = {"files": self._digests([test, *touched]), "tests": tests, "setup": setup, "code": result["code"]}

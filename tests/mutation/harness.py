@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,8 @@ def start(
         os.dup2(output, 2)
         _enter(copy.folder, folder / "numba" if fresh else copy.folder.parent / f"{copy.folder.name}-numba")
         code = _run(copy, tests, folder, per_test, trace)
+    except BaseException:
+        traceback.print_exc()
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
@@ -158,6 +161,7 @@ def _enter(tree: Path, compiled: Path) -> None:
 def _run(copy: Copy, tests: list[str], folder: Path, per_test: float, trace: list[str] | None) -> int:
     options = ["-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "--basetemp", str(folder / "t")]
     options += ["-o", "tmp_path_retention_policy=none", "--timeout", str(per_test)]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis was imported before pytest began
     failure = FirstFailure()
     plugins: list[object] = [failure]
     if trace is None:
