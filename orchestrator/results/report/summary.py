@@ -27,8 +27,8 @@ def _finding(study: Study, table: Table | None) -> str:
     if table.best is not None:
         low, high = table.best.interval
         sentences.append(
-            f"It is the best of {table.best.candidates} on this test set; corrected for that choice, the 95 % interval "
-            f"is {low:.1f} to {high:.1f}."
+            f"It is the best of {table.best.candidates} on this test set; corrected for that choice, the interval "
+            f"with at least 95 % confidence is {low:.1f} to {high:.1f}."
         )
     apart = _separated(best, rest, table)
     close = [entry for entry in rest if entry not in apart]
