@@ -147,7 +147,7 @@ class Controller:
         with self._lock:
             if self._error is None:
                 self._error = error
-                logger.error("sweep %s: stops: %s", self._sweep.name, error)
+                logger.error("sweep %s: stopped: %s", self._sweep.name, error)
             self.stopping.set()
 
     def result_of_run(self) -> tuple[SweepStatus, str]:

@@ -154,7 +154,7 @@ class RayCluster:
                 if attempt == START_ATTEMPTS:
                     raise ClusterError(
                         f"Ray does not start on this machine after {attempt} attempts: {first_line(error)}",
-                        "Try again when it has less to do",
+                        "Try again when the machine is less busy",
                     ) from error
                 logger.warning("Ray did not start, trying again: %s", first_line(error))
         _end_autoscaler()

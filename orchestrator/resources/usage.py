@@ -200,9 +200,7 @@ def _duration_s(record: TrialRecord, attempt: Attempt, successor_s: float | None
         return total_s + max(0.0, attempt.end.ended_s - last_s)
     if until_s is not None and until_s - last_s < SILENT_S:
         total_s += max(0.0, until_s - last_s)
-    if own or successor_s is None:
-        return total_s
-    return min(total_s, max(0.0, successor_s - begin_s))
+    return total_s
 
 
 def _time_of_rows(begin_s: float, rows: Iterable[Row]) -> tuple[float, float]:

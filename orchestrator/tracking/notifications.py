@@ -80,6 +80,8 @@ def parse_targets(texts: Sequence[str]) -> list[Target]:
     Raises:
         NotifyError: an address without a host, or a program that is not installed.
     """
+    if isinstance(texts, str):
+        texts = [texts]
     return [_parse_target(text) for text in texts]
 
 
