@@ -13,6 +13,7 @@ from trm_model.checkpoints.store import (
     Checkpoint,
     CheckpointError,
     CheckpointStore,
+    DamagedCheckpointError,
     LocalCheckpoints,
     checkpoint_names,
     name_of,
@@ -112,7 +113,7 @@ def _choose(store: CheckpointStore, at: str, where: str) -> str:
     if at == "last":
         return names[-1]
     if at == "best":
-        step = read_header(store.read(names[-1]), where)["progress"]["best_step"]
+        step = _best_step(store, names)
         if step is None:
             raise CheckpointError(f"{where} has no best checkpoint: it was never scored on validation", "Take the last")
     elif at.isdecimal():
@@ -123,3 +124,21 @@ def _choose(store: CheckpointStore, at: str, where: str) -> str:
         kept = ", ".join(str(step_of(name)) for name in names)
         raise CheckpointError(f"{where} keeps no checkpoint of step {step}", f"Kept steps: {kept}")
     return name_of(step)
+
+
+def _best_step(store: CheckpointStore, names: list[str]) -> int | None:
+    """Return the best step according to the newest checkpoint whose header is readable; a damaged one is skipped.
+
+    Raises:
+        CheckpointError: no header is readable.
+    """
+    damaged: DamagedCheckpointError | None = None
+    for name in reversed(names):
+        try:
+            step: int | None = read_header(store.read(name), name)["progress"]["best_step"]
+        except DamagedCheckpointError as error:
+            damaged = damaged or error
+        else:
+            return step
+    assert damaged is not None, "there are names"
+    raise damaged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,19 @@ def test_checkpoint_that_is_not_there_is_named_with_the_nearest(runs: Path, tria
     ):
         with pytest.raises(CheckpointError, match=match):
             find_checkpoint(address, storage, at)
+
+
+def test_best_checkpoint_is_found_although_the_last_one_is_damaged(
+    runs: Path, trials: list[str], tmp_path: Path
+) -> None:
+    copied = shutil.copytree(runs, tmp_path / "runs")
+    storage = open_storage(str(copied))
+    best = find_checkpoint(trials[0], storage, "best").name
+    last = next(copied.rglob(f"{trials[0].partition('/')[2]}/checkpoints/step-00000010.safetensors"))
+    last.with_name("step-00000011.safetensors").write_bytes(b"cut short")
+    assert find_checkpoint(trials[0], storage, "best").name == best
+    with pytest.raises(CheckpointError, match=r"step-00000011\.safetensors is not a checkpoint of this program"):
+        find_checkpoint(trials[0], storage, "last").load()
 
 
 def test_checkpoints_are_found_on_s3(runs: Path, trials: list[str], s3_bucket: str) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from tests.trm_model.test_train import TINY, crew_of, final_tensors, run, tiny
 from trm_data import Dataset, build
-from trm_model.checkpoints.store import LocalCheckpoints, RunCheckpoints
+from trm_model.checkpoints.store import CheckpointError, LocalCheckpoints, RunCheckpoints
 from trm_model.config import TrialConfig
 from trm_model.training.events import Checkpointed, Event, Finished, Interrupted, Started, Trained
 from trm_model.training.launch import train_in_processes
@@ -132,3 +132,20 @@ def test_two_processes_follow_one_over_twenty_steps_stop_at_one_step_and_share_t
     assert alone.result["items"] == 10
     for name in ("metrics", "per_item"):
         assert alone.result[name] == together.result[name]
+
+
+class DamagedForTheSecondProcess(LocalCheckpoints):
+    """Checkpoints of which the newest is damaged where the second process reads it."""
+
+    def read(self, name: str) -> bytes:
+        data = super().read(name)
+        is_second = torch.distributed.is_initialized() and torch.distributed.get_rank() == 1
+        return data[:-100] if is_second and name == self.names()[-1] else data
+
+
+def test_processes_that_read_different_checkpoints_do_not_train(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(runtime={"checkpoint_every_s": 1e-9, "evaluate_every": 100})
+    run(config, dataset, tmp_path, stop_at=4)
+    store = DamagedForTheSecondProcess(tmp_path)
+    with pytest.raises(CheckpointError, match="the processes read checkpoints of different steps"):
+        list(train_in_processes(config, dataset, processes=2, checkpoints=store))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,10 +25,12 @@ from trm_data.errors import UserError
 from trm_data.files import load_json, write_atomic
 from trm_model.checkpoints.table_deltas import Base, join, split
 
+logger = logging.getLogger(__name__)
+
 _KEY = "trm"
 _FORMAT = 1
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
-_OLDER = "Use an earlier checkpoint, or another copy of this one"
+_ALL_DAMAGED = "No other checkpoint is usable: restore one from a copy, or delete all of them to train from the start"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {
@@ -44,6 +47,10 @@ _DTYPES = {
 
 class CheckpointError(UserError):
     """Raised for a checkpoint that cannot be read, or that belongs to another run."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Raised for a checkpoint whose file, or the base of whose table, is damaged or missing."""
 
 
 class CheckpointStore(Protocol):
@@ -134,7 +141,8 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
     """Return the JSON part of a checkpoint file.
 
     Raises:
-        CheckpointError: it is not one of ours, or is damaged.
+        DamagedCheckpointError: it is not one of ours, or is damaged.
+        CheckpointError: a newer version wrote it.
     """
     try:
         length = int.from_bytes(data[:8], "little")
@@ -144,8 +152,8 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         what = f"{where} is not a checkpoint of this program"
         if data[:2] == _ZIP:
-            raise CheckpointError(what, "If it is an official one, import it: `trm checkpoint import`") from None
-        raise CheckpointError(what, "Name another file") from error
+            raise DamagedCheckpointError(what, "If it is an official one, import it: `trm checkpoint import`") from None
+        raise DamagedCheckpointError(what, "Name another file") from error
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
     return header
@@ -164,7 +172,7 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
         try:
             tensors = join(tensors, _table(stored, where, store), int(header["step"]))
         except ValueError as error:
-            raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from None
+            raise DamagedCheckpointError(f"{where} is damaged: {error}", _ANOTHER) from None
     return Checkpoint(tensors, header)
 
 
@@ -172,7 +180,7 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
+        raise DamagedCheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
 
 
 def _base(stored: Mapping[str, Any], where: str) -> Base:
@@ -182,7 +190,7 @@ def _base(stored: Mapping[str, Any], where: str) -> Base:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
     except (KeyError, TypeError):
-        raise CheckpointError(f"{where} is damaged: it does not name the base of its table") from None
+        raise DamagedCheckpointError(f"{where} is damaged: it does not name the base of its table") from None
     if not is_safe:
         raise CheckpointError(f"{where} names {base.name!r} as its base, which is not a base's name", "Do not use it")
     return base
@@ -199,10 +207,10 @@ def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None)
         data = store.read(base.name)
     except KeyError:
         what = f"{where} needs {base.name}, which is not in the same folder"
-        raise CheckpointError(what, "Copy both, or take another checkpoint") from None
+        raise DamagedCheckpointError(what, "Copy both, or take another checkpoint") from None
     if hashlib.sha256(data).hexdigest() != base.sha256:
         what = f"{base.name} is damaged, and {where} needs it"
-        raise CheckpointError(what, "Restore it from a copy, or take an older checkpoint")
+        raise DamagedCheckpointError(what, "Restore it from a copy, or take an older checkpoint")
     return _tensors(data, base.name)["table"]
 
 
@@ -233,10 +241,37 @@ def checkpoint_names(store: CheckpointStore) -> list[str]:
     return [name for name in store.names() if name.startswith("step-")]
 
 
-def newest(store: CheckpointStore) -> Checkpoint | None:
-    """Return the last checkpoint in a store, or None."""
-    names = checkpoint_names(store)
-    return read(store, names[-1]) if names else None
+def _accept(checkpoint: Checkpoint) -> None:
+    pass
+
+
+def newest(
+    store: CheckpointStore, load: Callable[[Checkpoint], None] = _accept, *, max_step: int | None = None
+) -> Checkpoint | None:
+    """Return the newest usable checkpoint in a store; None if there is none. Damaged ones are skipped with a warning.
+
+    Args:
+        load: takes the checkpoint over; it may raise DamagedCheckpointError as well.
+        max_step: pass over checkpoints of later steps.
+
+    Raises:
+        CheckpointError: all are damaged, or one belongs to another run.
+    """
+    damaged: DamagedCheckpointError | None = None
+    for name in reversed(checkpoint_names(store)):
+        if max_step is not None and step_of(name) > max_step:
+            continue
+        try:
+            found = read(store, name)
+            load(found)
+        except DamagedCheckpointError as error:
+            logger.warning("%s is not usable, so that an older checkpoint is tried: %s", name, error.what)
+            damaged = damaged or error
+        else:
+            return found
+    if damaged is not None:
+        raise damaged
+    return None
 
 
 class Written(NamedTuple):
@@ -255,19 +290,24 @@ class RunCheckpoints:
         self._base = Base()
         self._bases: dict[str, str] = {}
         """The base that each checkpoint needs."""
+        self._damaged: set[str] = set()
 
-    def newest(self) -> Checkpoint | None:
-        """Read the last checkpoint, to resume from.
+    def restore(self, load: Callable[[Checkpoint], None] = _accept) -> Checkpoint | None:
+        """Let `load` take over the newest usable checkpoint, and return it; None if there is none.
+
+        Damaged ones are skipped with a warning, and deleted once the run has written another one.
 
         Raises:
-            CheckpointError: it is damaged. The run owns it, so that the user may delete it.
+            CheckpointError: all are damaged, or one belongs to another run.
         """
         try:
-            found = newest(self._store)
-        except CheckpointError as error:
-            raise CheckpointError(error.what, _OLDER) from error
-        if found is not None and (stored := found.header.get("table")) is not None:
-            self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
+            found = newest(self._store, load)
+        except DamagedCheckpointError as error:
+            raise CheckpointError(error.what, _ALL_DAMAGED) from error
+        if found is not None:
+            self._damaged = {name for name in checkpoint_names(self._store) if step_of(name) > found.step}
+            if (stored := found.header.get("table")) is not None:
+                self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
         return found
 
     def write(self, checkpoint: Checkpoint) -> Written:
@@ -286,24 +326,29 @@ class RunCheckpoints:
             header = header | {"table": {"base": asdict(base), "shape": parts.shape, "needed": self._bases}}
         data = pack(tensors, header)
         self._store.write(name, data)
+        self._damaged.discard(name)
         return Written(name, base_bytes + len(data))
 
     def describe_last(self) -> str:
         """Describe, for people, from which checkpoint a run that ends now can be resumed."""
-        names = checkpoint_names(self._store)
+        names = self._usable()
         return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
 
     def prune(self, *, keep: int, best_step: int | None) -> None:
-        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; and unused bases."""
-        names = checkpoint_names(self._store)
+        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; damaged ones; and
+        unused bases."""
+        names = self._usable()
         kept = set(names[-keep:])
         best = name_of(best_step) if best_step is not None else None
         if best in names and best not in kept and keep > 1:
             kept = {best, *names[-(keep - 1) :]}
         self._bases = {name: base for name, base in self._bases.items() if name in kept}
-        for name in names:
+        for name in checkpoint_names(self._store):
             if name not in kept:
                 self._store.delete(name)
         for name in self._store.names():
             if name.startswith("base-") and name not in self._bases.values():
                 self._store.delete(name)
+
+    def _usable(self) -> list[str]:
+        return [name for name in checkpoint_names(self._store) if name not in self._damaged]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trm_data.dataset.loader import TrainLoader
 from trm_data.errors import first_line
-from trm_model.checkpoints.store import Checkpoint, CheckpointError
+from trm_model.checkpoints.store import Checkpoint, CheckpointError, DamagedCheckpointError
 from trm_model.checkpoints.table_deltas import CHANGED_AT
 from trm_model.config import TrialConfig
 from trm_model.cost import train_flops
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 
-def _damaged(checkpoint: Checkpoint, what: str) -> CheckpointError:
-    return CheckpointError(
+def _damaged(checkpoint: Checkpoint, what: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
         f"the checkpoint at step {checkpoint.step} is damaged: {what}",
         "Use an earlier checkpoint, or another copy of this one",
     )
@@ -294,7 +294,8 @@ class Trainer:
         """Restore a checkpoint of the same run.
 
         Raises:
-            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids, or is damaged.
+            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids.
+            DamagedCheckpointError: it is damaged. The run is then unusable until another checkpoint has been loaded.
         """
         self._check_same_run(checkpoint)
         fault = carry_fault(
