@@ -25,7 +25,7 @@ from pathlib import Path
 from orchestrator.errors import ClusterError
 from orchestrator.resources.nodes import describe_cluster, parse_address, require_answer
 from trm_data.errors import UserError
-from trm_data.files import private_folder, write_atomic
+from trm_data.files import age_s, private_folder, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ def _leaving_file(node_id: str) -> Path:
 
 def _remove_stale_files() -> None:
     for path in private_folder("leaving").glob("*.json"):
-        if time.time() - path.stat().st_mtime > STALE_S:
+        if (age_s(path) or 0.0) > STALE_S:
             path.unlink(missing_ok=True)
 
 

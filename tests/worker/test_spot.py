@@ -157,6 +157,25 @@ def test_announcements_of_nodes_that_are_long_gone_are_removed(tmp_path: Path, m
     assert spot.is_leaving("node-b") and not spot.is_leaving("node-a")
 
 
+def test_announcement_that_another_process_removes_at_the_same_time_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(spot, "drain", lambda *arguments: None)
+    spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
+    (marker,) = (path for path in tmp_path.rglob("node-a*"))
+    stat = Path.stat
+
+    def removed_meanwhile(path: Path, **options: bool) -> os.stat_result:
+        if path == marker:
+            path.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", removed_meanwhile)
+    spot.leave_node("10.0.0.5:6379", "node-b", Notice("terminate", AT_S))
+    assert spot.is_leaving("node-b") and not spot.is_leaving("node-a")
+
+
 def test_draining_needs_a_head_that_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
