@@ -31,7 +31,7 @@ class Service(http.server.BaseHTTPRequestHandler):
 
     script: list[int]
     tokens: int
-    time: str
+    time: object
 
     def do_PUT(self) -> None:
         if not self.headers["X-aws-ec2-metadata-token-ttl-seconds"]:
@@ -55,7 +55,7 @@ class Service(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*script: int, at: str = AT) -> Iterator[http.server.HTTPServer]:
+def serving(*script: int, at: object = AT) -> Iterator[http.server.HTTPServer]:
     """A service that answers the first questions with these codes and all further ones with a notice."""
     handler = type("Scripted", (Service,), {"script": list(script), "tokens": 0, "time": at})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -111,6 +111,41 @@ def test_the_watch_survives_trouble_and_leaves_once_the_head_listens() -> None:
         assert spot.watch(Metadata(url_of(server)), leave, pauses.append) == Notice("terminate", AT_S)
     assert tries == [Notice("terminate", AT_S)] * 3
     assert pauses == [spot.POLL_S] * 4 + [1.0, 1.0]
+
+
+@pytest.mark.parametrize("at", ["soon", "", None, 5, {}, "9999-99-99T00:00:00Z"])
+def test_the_watch_survives_an_answer_that_is_no_notice(at: object, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(404, 200, at=at) as server:
+
+        def mended(seconds: float) -> None:
+            if len(server.RequestHandlerClass.script) == 0 and "no spot notice" in caplog.text:  # type: ignore[attr-defined]
+                server.RequestHandlerClass.time = AT  # type: ignore[attr-defined]
+
+        assert spot.watch(Metadata(url_of(server)), lambda notice: None, mended) == Notice("terminate", AT_S)
+    assert "its answer is no spot notice" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}", b'{"action": "stop"}', b"\xff", b"[" * 100_000])
+def test_another_service_at_the_address_is_no_ec2(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Metadata, "_get", lambda self, path: answer)
+    with pytest.raises(OSError, match="its answer is no spot notice"):
+        spot.watch(Metadata(), lambda notice: None)
+
+
+def test_a_server_of_another_protocol_is_no_ec2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(OSError, match="does not speak HTTP"):
+            spot.watch(Metadata(f"http://127.0.0.1:{listener.getsockname()[1]}"), lambda notice: None)
+        thread.join()
 
 
 def test_a_machine_outside_ec2_ends_the_watch_in_one_line() -> None:
