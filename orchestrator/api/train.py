@@ -29,6 +29,7 @@ from trm_model import cost
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.model.recursion import load_recursion
+from trm_model.training.launch import check_processes
 
 LONG_SCORING_S = 60.0
 """Scoring that takes longer than this on a CPU, and than three times the training, is announced."""
@@ -64,8 +65,9 @@ def train(
 
     Raises:
         SweepError: another process trains this configuration into the same storage.
-        ConfigError: the configuration does not fit its dataset.
+        ConfigError: the configuration does not fit its dataset or the number of processes.
     """
+    check_processes(config, processes)
     if config.model.recursion is not None:
         load_recursion(config.model.recursion)  # a file that fails is a user error, not a trial result
     store = as_storage(storage)

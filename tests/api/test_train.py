@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator import Callback, TrialConfig, train
+from orchestrator import Callback, TrialConfig, UserError, train
 from orchestrator.api import train as api_train
 from tests.support.sweeps import TINY
 
@@ -42,3 +42,13 @@ def test_machine_and_length_of_scoring_do_not_change_what_is_trained(
     for outcome in outcomes:
         assert outcome.record.config.plain() == config.plain()
         assert outcome.record.result is not None and outcome.record.result.items == config.data.num_validation
+
+
+@pytest.mark.parametrize("processes", [0, -1, 3])
+def test_number_of_processes_that_cannot_share_the_batch_is_refused_before_anything_is_written(
+    processes: int, tmp_path: Path
+) -> None:
+    config = orchestrator.configure(TrialConfig(), {**TINY, "runtime.device": "cpu"})
+    with pytest.raises(UserError, match=f"processes={processes} is not|shared evenly by {processes} processes"):
+        train(config, tmp_path / "runs", processes, callbacks=[])
+    assert not (tmp_path / "runs").exists()
