@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypedDict
 
@@ -14,7 +14,9 @@ from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.resources.placement import Preference
 from orchestrator.resources.usage import Budget
+from orchestrator.sweep.domains import Setting
 from trm_data.settings import Settings
+from trm_model.config import TrialConfig
 
 MAX_FAILURES = 5
 """Trials in a row that fail with one reason, after which a sweep stops. A faulty setting, a missing file or a broken
@@ -129,6 +131,15 @@ class SweepOutcome:
     """What stopped it: a limit of the budget, an error, a repeated failure; empty if the user stopped it."""
     best: TrialSnapshot | None = None
     """The best explored trial of a search; `value` is its score on the validation split."""
+    best_config: TrialConfig | None = None
+    """Its configuration."""
+    best_params: Mapping[str, Setting] = field(default_factory=dict)
+    """Its values on the axes of the space, by path: `{"model.cycles": 2}`."""
+
+    @property
+    def best_value(self) -> float | None:
+        """Return the score of the best explored trial of a search on the validation split."""
+        return None if self.best is None else self.best.value
 
     @property
     def exit_code(self) -> int:

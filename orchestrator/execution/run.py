@@ -203,7 +203,16 @@ def _outcome(
 ) -> SweepOutcome:
     snapshots = Snapshots(planner)
     reasons = {record.trial_id: record.reason for record in records if record.reason}
-    outcome = SweepOutcome(status, snapshots.sweep(progress_of(planner), reasons), reason, snapshots.best())
+    best = snapshots.best()
+    config = None if best is None else planner.trials[best.trial_id].trial.config
+    outcome = SweepOutcome(
+        status,
+        snapshots.sweep(progress_of(planner), reasons),
+        reason,
+        best,
+        best_config=config,
+        best_params={} if config is None else planner.sweep.search_space.cell_of(config),
+    )
     events.deliver()
     events.call("on_sweep_end", outcome)
     return outcome

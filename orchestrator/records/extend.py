@@ -111,11 +111,15 @@ def extension_between(old: Sweep, new: Sweep) -> str:
 def extend(storage: Storage, name: str, more: Extension) -> Sweep:
     """Replace the recorded definition of a sweep that is not running. Return the new one.
 
+    Nothing is written if the recorded definition has all of that already.
+
     Raises:
         SweepError: there is no such sweep, it is running, or this extension does not apply to it.
     """
     sweep = load_definition(storage, name)
     wider = extended(sweep, more)
+    if wider.definition() == sweep.definition():
+        return sweep
     folder = sweep_folder(storage, name)
     with Lease(folder, name):
         number = 1 + len(folder.list("history"))

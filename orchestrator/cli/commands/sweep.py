@@ -222,22 +222,10 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
 
     Example: trm sweep stop demo
     """
+    from orchestrator.api.lifecycle import stop_sweep
     from orchestrator.cli.views.console import out
-    from orchestrator.errors import SweepError, command_line
-    from orchestrator.records.index import load_definition, request_stop, sweep_folder
-    from orchestrator.storage import open_storage
-    from orchestrator.storage.lease import driver_of
 
-    store = open_storage(storage)
-    load_definition(store, name)
-    folder = sweep_folder(store, name)
-    driver = driver_of(folder)
-    if driver is None:
-        raise SweepError(
-            f"sweep {name!r} is not running",
-            f"See it with `{command_line('sweep', 'status', name, storage=store.url)}`",
-        )
-    request_stop(folder)
+    driver = stop_sweep(storage, name)
     out.print(f"requested a stop of process {driver['pid']} on {driver['host']}; its trials write a last checkpoint")
 
 
