@@ -22,7 +22,7 @@ PUBLIC = {
         TrialConfig build_model evaluate get_recipe load_trained pack_weights solve solve_text train
     """,
     "trm_data": """
-        Batch Benchmark DataConfig DataRequest Dataset EvalBatch Prefetcher TrainLoader build draw eval_batches export
+        Batch Benchmark DataConfig DataRequest Dataset EvalBatch TrainLoader build draw eval_batches export
         find fingerprint import_official list_benchmarks open_dataset resolve_benchmark save_png verify
     """,
 }
