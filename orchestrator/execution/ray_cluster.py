@@ -47,7 +47,7 @@ LOCAL: dict[str, Any] = {
 }
 """Arguments of `ray.init` for a private Ray."""
 
-START_ATTEMPTS = 3
+START_ATTEMPTS = 5
 """Ray gives itself 30 s to start, which a busy machine may exceed; the next attempt finds its files cached."""
 MISSED_ANSWERS = 3
 """Times in a row that a cluster's head may leave unanswered before it counts as lost."""

@@ -240,10 +240,11 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
     until: int | None = None
     for attempt in reversed(attempts):
         # What the next attempt did again counts once: its rows replace those after its first step. One that failed
-        # before it trained replaces nothing.
+        # before it trained replaces nothing, not even if it has a sample of the system, written as of step 0.
         limits.insert(0, (attempt.number, until))
-        if attempt.end is None or attempt.end.step > attempt.start.from_step or loader.has_rows(attempt.number):
-            until = attempt.start.from_step if until is None else min(until, attempt.start.from_step)
+        begin, end = attempt.start.from_step, attempt.end
+        if end is None or end.step > begin or (begin > 0 and loader.has_rows(attempt.number)):
+            until = begin if until is None else min(until, begin)
     rows = Rows(partial(loader.load, limits))
     try:
         config = _config_of(head.config, f"{files.folder}/trial.json")

@@ -133,5 +133,5 @@ class TrialWriter:
 
 
 def flush_every_s(age_s: float) -> float:
-    """Return how many seconds rows may wait in an attempt of this age: young attempts are watched live."""
+    """Return how many seconds rows may wait in an attempt of this age: shorter for a new one, which people watch."""
     return next(wait_s for until_s, wait_s in FLUSH_S if age_s < until_s)

@@ -38,7 +38,7 @@ class Budget(Settings):
     usd: float | None = Field(None, gt=0, allow_inf_nan=False)
     """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes are not included."""
     wall_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """From the start of the first trial."""
+    """From the start of the driver: a sweep that is resumed has them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +154,22 @@ def measured_kwh(record: TrialRecord) -> float | None:
     return total_j / 3.6e6 if starts else None
 
 
-def spending(records: Iterable[TrialRecord], now_s: float) -> Spent:
-    """Add up all attempts of a sweep. Trials that were reused from another sweep cost this one nothing."""
+def spending(records: Iterable[TrialRecord], now_s: float, since_s: float | None = None) -> Spent:
+    """Add up all attempts of a sweep. Trials that were reused from another sweep cost this one nothing.
+
+    Args:
+        since_s: start of the driver, from which `wall_hours` count; None for the start of the first trial.
+    """
     own = [record for record in records if record.origin is None or record.origin.kind != "reused"]
     uses = [usage for record in own for usage in attempt_usage(record, now_s)]
     starts = [record.attempts[0].start.started_s for record in own if record.attempts]
+    begin_s = since_s if since_s is not None else min(starts, default=now_s)
     return Spent(
         trials=len(starts),
         gpu_hours=sum(use.gpu_hours for use in uses),
         usd=sum(use.usd for use in uses if use.usd is not None),
         unpriced_gpu_hours=sum(use.gpu_hours for use in uses if use.usd is None),
-        wall_hours=max(0.0, now_s - min(starts)) / 3600 if starts else 0.0,
+        wall_hours=max(0.0, now_s - begin_s) / 3600,
     )
 
 

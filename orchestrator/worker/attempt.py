@@ -246,9 +246,10 @@ class _Attempt:
     def _write_end(self, end: AttemptEnd) -> None:
         if self._writer is None:  # the storage has been unavailable since the start
             return
-        if not self._is_announced:
+        if self._is_announced:
+            self._add(SYSTEM_SPLIT, self._metrics.last())
+        else:  # no row before the checkpoint was read: at step 0 it would replace the curve of earlier attempts
             self._announce(self._writer)
-        self._add(SYSTEM_SPLIT, self._metrics.last())
         self._writer.end(end)
 
     def _announce(self, writer: TrialWriter) -> None:
