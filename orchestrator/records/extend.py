@@ -28,9 +28,6 @@ from trm_data.errors import nearest
 from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
 
-AGAIN = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
-"""Statuses of trials that `retry` without names runs again."""
-
 
 class Extension(Settings):
     """Describe what to add to a sweep: new totals, and further values."""
@@ -135,7 +132,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
 def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[tuple[PlannedTrial, TrialRecord]]:
     """Yield explored trials that continue with the new number of steps; a study's cells follow from its definition."""
     for record in records:
-        if record.stage != "explore" or record.status in AGAIN or is_current(sweep, record):
+        if record.stage != "explore" or record.status.is_failure or is_current(sweep, record):
             continue
         yield (
             search_trial(sweep, _fingerprint_of(record), record.family, sweep.search_space.cell_of(record.config)),
@@ -181,17 +178,17 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
     folder = sweep_folder(storage, name)
     with Lease(folder, name):
         known = {record.trial_id: record for record in read_trials(storage, name)}
-        chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status in AGAIN]
+        chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status.is_failure]
         for record in chosen:
-            again = Retry(
-                was=record.status,
-                reason=record.reason,
-                after_attempt=record.attempts[-1].number if record.attempts else 0,
-                requested_s=time.time(),
-            )
-            key = f"retries/{1 + len(record.retries):03d}.json"
-            trial_folder(storage, name, record.trial_id).write(key, again.encode())
+            allow_retry(trial_folder(storage, name, record.trial_id), record)
     return chosen
+
+
+def allow_retry(folder: Storage, record: TrialRecord) -> None:
+    """Let a trial run again. Its record, in `folder`, is kept."""
+    last = record.attempts[-1].number if record.attempts else 0
+    again = Retry(was=record.status, reason=record.reason, after_attempt=last, requested_s=time.time())
+    folder.write(f"retries/{1 + len(record.retries):03d}.json", again.encode())
 
 
 def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialRecord:
@@ -200,7 +197,7 @@ def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialReco
         hint = f"{len(found)} trials have ids that start so: give more digits" if found else nearest(text, known)
         raise SweepError(f"sweep {sweep!r} has no trial {text!r}", hint or f"See `trm sweep status {sweep}`")
     record = found[0]
-    if record.status not in (*AGAIN, Status.STOPPED):
+    if not (record.status.is_failure or record.status is Status.STOPPED):
         raise SweepError(
             f"trial {record.trial_id} is {record.status}",
             "Only trials that failed, diverged, ran out of memory or were stopped early can run again",

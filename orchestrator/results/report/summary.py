@@ -74,7 +74,7 @@ def _search(study: Study) -> str:
     if cells:
         families = len({trial.family for trial in cells})
         sentences.append(f"The study ran {families} configurations in {len(cells)} trials, each to its end.")
-    broken = sum(trial.status in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY) for trial in study.trials)
+    broken = sum(trial.status.is_failure for trial in study.trials)
     if broken:
         sentences.append(f"{broken} trial{'s' if broken > 1 else ''} failed, diverged or ran out of memory.")
     return " ".join(sentences)
