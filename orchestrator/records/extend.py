@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import load_definition, new_head, sweep_folder, trial_folder
+from orchestrator.records.index import load_definition, match_id, new_head, sweep_folder, trial_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Origin, Retry, Status, TrialRecord
 from orchestrator.storage import Storage
@@ -24,7 +24,6 @@ from orchestrator.sweep.domains import Choice, Setting
 from orchestrator.sweep.matching import match_axis
 from orchestrator.sweep.settings import get_setting, short_name
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
-from trm_data.errors import nearest
 from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
 
@@ -192,11 +191,7 @@ def allow_retry(folder: Storage, record: TrialRecord) -> None:
 
 
 def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialRecord:
-    found = [record for trial_id, record in known.items() if trial_id.startswith(text)]
-    if len(found) != 1:
-        hint = f"{len(found)} trials have ids that start so: give more digits" if found else nearest(text, known)
-        raise SweepError(f"sweep {sweep!r} has no trial {text!r}", hint or f"See `trm sweep status {sweep}`")
-    record = found[0]
+    record = known[match_id(known, text, f"sweep {sweep!r}")]
     if not (record.status.is_failure or record.status is Status.STOPPED):
         raise SweepError(
             f"trial {record.trial_id} is {record.status}",

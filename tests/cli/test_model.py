@@ -20,7 +20,7 @@ from orchestrator.storage import open_storage
 from orchestrator.sweep.settings import split_assignments
 from tests.cli.test_cli import call
 from tests.support.sweeps import set_options
-from trm_data.errors import ConfigError
+from trm_data.errors import ConfigError, UserError
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import load_trained
 from trm_model.config import EvaluationConfig, ModelConfig
@@ -103,12 +103,12 @@ def test_checkpoint_that_is_not_there_is_named_with_the_nearest(runs: Path, tria
     for address, at, match in (
         ("trian/0", "last", "Did you mean 'train'"),
         ("train/zzz", "last", "has no trial 'zzz'"),
-        ("train/", "last", "has 2 trials ''"),
+        ("train/", "last", "has 2 trials that begin with ''"),
         ("model.safetensors", "last", "no checkpoint file"),
         (trials[0], "11", r"keeps no checkpoint of step 11\. Kept steps: .*5.*10"),
         (trials[0], "latest", "neither last, best nor a step"),
     ):
-        with pytest.raises(CheckpointError, match=match):
+        with pytest.raises(UserError, match=match):
             find_checkpoint(address, storage, at)
 
 
