@@ -183,7 +183,7 @@ def test_importance_needs_enough_complete_trials_and_finds_the_cause() -> None:
     records = [make_record(config, score=0.2 * config.model.cycles) for config in configs]
     study = studies(records)[0]
     found = importances(study.compared, study.varied)
-    assert found is not None and found.evaluator == "fANOVA (Optuna)" and found.trials == 16
+    assert found is not None and found.evaluator == "fANOVA" and found.trials == 16
     assert next(iter(found.shares)) == "T" and found.shares["T"] > 0.9
     assert sum(found.shares.values()) == pytest.approx(1)
     assert all(low <= high for low, high in found.intervals.values()) and found.intervals["T"][0] > 0.5
