@@ -174,7 +174,7 @@ def _line(value: object) -> bytes:
 
 
 class _Shared:
-    """Number the values that trials share."""
+    """Give numbers to the values that trials share."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
