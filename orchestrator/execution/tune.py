@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import shutil
 import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import ray
@@ -14,6 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.execution.allocator import Expired
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.resources.placement import Bundle
 from orchestrator.worker.trial_actor import HEARTBEAT_S, TrialActor
@@ -35,7 +38,7 @@ class Decisions(Protocol):
     def is_stopping(self) -> bool: ...
     def suggest(self) -> dict[str, Any] | None: ...
     def result(self, trial_id: str, result: dict[str, Any]) -> bool: ...
-    def expired(self, silence_limit_s: float) -> dict[str, str]: ...
+    def expired(self, silence_limit_s: float) -> dict[str, Expired]: ...
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None: ...
 
 
@@ -104,7 +107,8 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
             return super().choose_trial_to_run(tune_controller)
         waiting = {trial for trial in tune_controller.get_live_trials() if _waits_for_resources(private, trial)}
         for trial in [trial for trial in waiting if trial.config["trial_id"] in expired]:
-            self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]]
+            self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]].reason
+            trial.init_local_path()  # else Tune fails when all trials have ended, and it lists where each was
             tune_controller.stop_trial(trial)
             if trial in private.staged_trials:
                 # Tune would keep an actor, and its GPU, for a trial that was stopped before it began.
@@ -112,12 +116,12 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
             waiting.remove(trial)
         return next((trial for trial in tune_controller.get_trials() if trial in waiting), None) if waiting else None
 
-    def _kill_silent(self, tune_controller: Any, expired: dict[str, str]) -> None:
+    def _kill_silent(self, tune_controller: Any, expired: dict[str, Expired]) -> None:
         for trial in list(tune_controller.get_live_trials()):
-            reason, actor = expired.get(trial.config["trial_id"]), trial.temporary_state.ray_actor
-            if reason is not None and trial.status == Trial.RUNNING and actor is not None:
+            found, actor = expired.get(trial.config["trial_id"]), trial.temporary_state.ray_actor
+            if found is not None and found.ends_running and trial.status == Trial.RUNNING and actor is not None:
                 # Not `stop_trial`, which would wait for the actor, or keep it for the next trial.
-                self._link.errors[trial.trial_id] = reason
+                self._link.errors[trial.trial_id] = found.reason
                 ray.kill(actor)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -126,7 +130,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_error(tune_controller, trial)
-        self._link.errors.setdefault(trial.trial_id, _describe(trial.get_pickled_error()))
+        self._link.errors.setdefault(trial.trial_id, _describe(_error_of(trial)))
 
 
 class _Stop(tune.Stopper):  # type: ignore[misc]
@@ -138,6 +142,15 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self._link.controller is not None and self._link.controller.is_stopping
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """Return why an actor failed. `get_pickled_error` looks for it where Tune would copy it to later."""
+    file = trial.pickled_error_file
+    if file is None or not Path(file).is_file():
+        return None
+    error: Exception = pickle.loads(Path(file).read_bytes())
+    return error
 
 
 def _describe(error: Exception | None) -> str:

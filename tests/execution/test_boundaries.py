@@ -132,7 +132,7 @@ def test_a_private_ray_that_does_not_start_in_time_is_tried_again_twice(
         cluster.start()
         cluster.shutdown()
     else:
-        with pytest.raises(ClusterError, match="does not start on this machine after 3 attempts"):
+        with pytest.raises(ClusterError, match="does not start on this machine after"):
             cluster.start()
     assert len(starts) == 3
     assert "RAY_AUTH_TOKEN" not in os.environ, "what a failed start has set is taken back"
@@ -162,7 +162,7 @@ def test_a_token_file_that_others_may_read_is_closed(tmp_path: Path, monkeypatch
 def test_temporary_files_lie_in_a_private_folder_and_those_of_dead_processes_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The path of tmp_path can be too long for Ray's sockets; the folder is then one that all processes of the user share.
+    # Where tmp_path is too long for the sockets of Ray, all processes of the user share the parent folder.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     own = scratch.scratch_folder()
     assert own.stat().st_mode & 0o777 == own.parents[1].stat().st_mode & 0o777 == 0o700

@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.execution import tune as ray_tune
+from orchestrator.execution.allocator import Expired
 from orchestrator.execution.ray_cluster import SETTINGS, RayCluster
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.execution.tune import fit
@@ -46,7 +47,7 @@ class Handout:
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         return True
 
-    def expired(self, silence_limit_s: float) -> dict[str, str]:
+    def expired(self, silence_limit_s: float) -> dict[str, Expired]:
         return {}
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
@@ -166,12 +167,15 @@ def test_a_private_ray_is_private_and_its_death_is_noticed() -> None:
     assert not found["is_left"] and found["environment_is_restored"]
 
 
-def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
-    """How the trials ended, one of which hangs in its first step."""
+def lose_two_actors(folder: Path) -> list[tuple[str, bool, str]]:
+    """How the trials ended, one of which hangs in its first step, and one of which loses its process."""
 
     class Hanging(tune.Trainable):  # type: ignore[misc]
         def step(self) -> dict[str, Any]:
-            done = Path(self.config["folder"]) / "hung"
+            done, lost = Path(self.config["folder"]) / "hung", Path(self.config["folder"]) / "lost"
+            if self.config["trial_id"] == "t1" and not lost.exists():
+                lost.touch()
+                raise RuntimeError("the trial's process died with exit code -9")
             if not done.exists() and self.iteration == 1:
                 done.touch()
                 threading.Event().wait()
@@ -195,6 +199,7 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
             self._left = self._left[:2]
             self._folder = folder
             self._running: dict[str, dict[str, Any]] = {}
+            self._reported: set[str] = set()
             self.ends: list[tuple[str, bool, str]] = []
 
         @property
@@ -207,9 +212,16 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
                 self._running[config["trial_id"]] = config
             return config
 
-        def expired(self, silence_limit_s: float) -> dict[str, str]:
-            is_hung = (self._folder / "hung").exists() and not any(lost for _, lost, _ in self.ends)
-            return dict.fromkeys(self._running, "it reports nothing") if is_hung else {}
+        def expired(self, silence_limit_s: float) -> dict[str, Expired]:
+            is_hung = (self._folder / "hung").exists() and not any(trial_id == "t0" for trial_id, _, _ in self.ends)
+            if is_hung:
+                return dict.fromkeys(self._running, Expired("it reports nothing", ends_running=True))
+            # An actor that runs is left alone unless it is silent.
+            return dict.fromkeys(self._reported & self._running.keys(), Expired("overdue", ends_running=False))
+
+        def result(self, trial_id: str, result: dict[str, Any]) -> bool:
+            self._reported.add(trial_id)
+            return super().result(trial_id, result)
 
         def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
             config = self._running.pop(trial_id)
@@ -225,9 +237,9 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
 
 
 def test_an_actor_that_reports_nothing_is_killed_and_its_trial_runs_again(tmp_path: Path) -> None:
-    ends = in_a_fresh_process(kill_a_silent_actor, tmp_path)
-    assert [(trial_id, lost) for trial_id, lost, _ in ends if lost] == [("t0", True)]
-    assert [why for _, lost, why in ends if lost] == ["it reports nothing"]
+    ends = in_a_fresh_process(lose_two_actors, tmp_path)
+    why = {trial_id: why for trial_id, lost, why in ends if lost}
+    assert why == {"t0": "it reports nothing", "t1": "RuntimeError: the trial's process died with exit code -9"}
     assert sorted(trial_id for trial_id, lost, _ in ends if not lost) == ["t0", "t1"]
 
 
