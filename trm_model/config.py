@@ -234,6 +234,11 @@ class TrialConfig(Settings):
     runtime: RuntimeConfig = RuntimeConfig()
     seed: int = Field(0, ge=0, lt=2**63)
 
+    @property
+    def sections(self) -> tuple[Settings, ...]:
+        """Return everything but the label and the seed, `runtime` last."""
+        return self.data, self.model, self.optimizer, self.train, self.evaluation, self.runtime
+
     def trajectory(self) -> dict[str, Any]:
         """Return what determines the weights after any number of steps: equal for two runs that differ only in
         length.

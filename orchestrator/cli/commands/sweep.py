@@ -193,27 +193,9 @@ def status(
 
     trm sweep status demo --json
     """
-    from orchestrator.api.status import status as state_of
-    from orchestrator.cli.views.status import show_damaged, show_sweep, show_sweeps, summary
-    from orchestrator.records.index import load_definitions
-    from orchestrator.storage import open_storage
+    from orchestrator.cli.views.status import show
 
-    store = open_storage(storage)
-    if name is not None:
-        state = state_of(store, name)
-        show_damaged(state.damaged)
-        if as_json:
-            print(json.dumps(summary(state), indent=1))
-        else:
-            show_sweep(state, store.url)
-        return
-    definitions, unreadable = load_definitions(store)
-    states = [state_of(store, definition.name) for definition in definitions]
-    show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
-    if as_json:
-        print(json.dumps([summary(state) for state in states], indent=1))
-    else:
-        show_sweeps(states, store.url)
+    show(name, storage, as_json=as_json)
 
 
 @app.command()
