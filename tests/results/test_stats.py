@@ -93,6 +93,17 @@ def test_bootstrap_of_tasks_that_are_almost_all_alike_admits_ignorance(solved: i
     assert interval == pytest.approx(proportion_confint(solved, 3, method="wilson"), abs=1e-9)
 
 
+@pytest.mark.parametrize(("solved", "is_bootstrap"), [(4, False), (5, True), (60, True), (95, True), (96, False)])
+def test_bootstrap_is_used_from_five_tasks_on_that_differ_from_the_others(solved: int, is_bootstrap: bool) -> None:
+    shares = [1.0] * solved + [0.0] * (100 - solved)
+    interval = stats.bootstrap_mean(shares, np.random.default_rng(0))
+    wilson = proportion_confint(solved, 100, method="wilson")
+    assert (interval != pytest.approx(wilson, abs=1e-9)) == is_bootstrap
+    # The bootstrap draws a binomial share; its quantiles are whole numbers of tasks.
+    low, high = distributions.binom.ppf([0.025, 0.975], 100, solved / 100) / 100
+    assert (interval == pytest.approx((low, high), abs=0.011)) or not is_bootstrap
+
+
 def test_bootstrap_of_one_half_solved_task_of_120_is_not_narrower_than_its_proportion() -> None:
     interval = stats.bootstrap_mean([0.5] + [0.0] * 119, np.random.default_rng(0))
     assert interval.high > 0.03  # Wilson of 0.5 in 120; the bootstrap ends at 0.0125
