@@ -8,15 +8,17 @@ STAMP := $(VENV)/.installed
 STORAGE ?= runs
 REPORT := build/test-report
 SEED ?= 1
+MINUTES ?= 15
 COUNT ?= 300
 
-.PHONY: help demo test test-slow test-gpu claims mutation lint install clean
+.PHONY: help demo test test-slow test-gpu claims chaos mutation lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
 	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
 	@echo "make test-gpu   those that need a CUDA device"
+	@echo "make chaos      SEED=n MINUTES=15: break everything that sweeps need, at moments drawn from the seed, and audit"
 	@echo "make claims     what the last 'make test' showed of docs/development/claims.md"
 	@echo "make mutation   SEED=1 COUNT=300: whether the tests notice random small changes of the code"
 	@echo "make lint       ruff, codespell, mypy, import layers"
@@ -28,6 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older. Name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): 2 GB of packages, five minutes and more"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -51,6 +54,9 @@ claims: $(STAMP)
 
 mutation: $(STAMP)
 	$(BIN)/python -m tests.mutation --seed $(SEED) --count $(COUNT)
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ LOCAL: dict[str, Any] = {
 }
 """Arguments of `ray.init` for a private Ray."""
 
-START_ATTEMPTS = 3
+START_ATTEMPTS = 5
 """Ray gives itself 30 s to start, which a busy machine may exceed; the next attempt finds its files cached."""
 MISSED_ANSWERS = 3
 """Times in a row that a cluster's head may leave unanswered before it counts as lost."""
@@ -138,6 +139,7 @@ class RayCluster:
         folder = scratch_folder() / "ray"
         self._stack.enter_context(environment(_token(), override=True))
         self._stack.enter_context(_listen_on_loopback())
+        self._stack.enter_context(_in_sessions_of_their_own())
         _reload_token()
         self._stack.callback(_reload_token)
         for attempt in range(1, START_ATTEMPTS + 1):
@@ -152,7 +154,7 @@ class RayCluster:
                 if attempt == START_ATTEMPTS:
                     raise ClusterError(
                         f"Ray does not start on this machine after {attempt} attempts: {first_line(error)}",
-                        "Try again when it has less to do",
+                        "Try again when the machine is less busy",
                     ) from error
                 logger.warning("Ray did not start, trying again: %s", first_line(error))
         _end_autoscaler()
@@ -212,6 +214,28 @@ def _listen_on_loopback() -> Iterator[None]:
     finally:
         if constants is not None:
             constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _in_sessions_of_their_own() -> Iterator[None]:
+    """Start the processes of a private Ray in sessions of their own while the block runs.
+
+    A signal to the whole process group (`timeout`, a shell, a closed terminal) then reaches the driver alone, which
+    needs Ray for its trials to write a last checkpoint. If the driver is killed, the kernel kills Ray's processes:
+    Ray requests that (PR_SET_PDEATHSIG), and it does not depend on the session.
+    """
+    processes: Any = None
+    with _private_interface("a signal to the driver's process group also ends Ray"):
+        from ray._private import services
+
+        processes = services
+        before = processes.ConsolePopen
+        processes.ConsolePopen = partial(before, start_new_session=True)
+    try:
+        yield
+    finally:
+        if processes is not None:
+            processes.ConsolePopen = before
 
 
 @contextmanager

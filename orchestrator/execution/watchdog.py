@@ -31,7 +31,7 @@ from orchestrator.records.stored import Damaged
 from orchestrator.resources.aws import terminate_workers
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
-from orchestrator.storage.lease import driver_of
+from orchestrator.storage.lease import driver_of, driver_start_s
 from orchestrator.sweep.definition import Sweep
 
 logger = logging.getLogger(__name__)
@@ -62,12 +62,15 @@ class Watchdog:
         Raises:
             UserError: nodes could not be terminated.
         """
+        since_s: float | None = None
         while True:
             try:
                 # The lease first: records are complete once their driver has ended.
-                is_driven = driver_of(self.folder) is not None
+                driver = driver_of(self.folder)
+                is_driven = driver is not None
+                since_s = driver_start_s(driver, since_s)
                 records = self.read()
-                if reason := exceeded(spending(records, self.clock()), self.budget):
+                if reason := exceeded(spending(records, self.clock(), since_s), self.budget):
                     logger.info("sweep %s: %s", self.sweep.name, reason)
                     return f"{reason}: {self.stop(reason)}"
                 progress = sweep_progress(self.sweep, records)

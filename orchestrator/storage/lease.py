@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import SweepError
@@ -24,6 +25,7 @@ HEARTBEAT_S = 5.0
 LEASE_S = 30.0
 """Seconds after which an unchanged lease may be taken over: five missed heartbeats on slow storage are tolerated."""
 LOCK = "lock.json"
+STOP = "stop.json"
 
 
 class Lease:
@@ -56,11 +58,13 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
+        earlier_request = _version_of(self._folder, STOP)
         if self._folder.create(LOCK, self._content()):
             self._version = self._folder.read_tagged(LOCK).etag
         else:
             self._version = self._take_over()
-        self._folder.delete("stop.json")
+        if earlier_request is not None:  # a request that arrived since then is for this holder
+            self._folder.delete_if(STOP, earlier_request)
         self._thread.start()
         return self
 
@@ -125,6 +129,13 @@ class Lease:
         return version if same else None
 
 
+def _version_of(folder: Storage, key: str) -> str | None:
+    try:
+        return folder.read_tagged(key).etag
+    except KeyError:
+        return None
+
+
 def _parse(data: bytes) -> dict[str, Any]:
     """Return the content of a lease; empty if it cannot be read, so that only its heartbeat is checked."""
     try:
@@ -169,6 +180,12 @@ def driver_of(folder: Storage) -> dict[str, Any] | None:
     except KeyError:
         return None
     return {"host": "?", "pid": 0, "started_s": 0.0, **holder} if is_alive else None
+
+
+def driver_start_s(driver: Mapping[str, Any] | None, earlier_s: float | None = None) -> float | None:
+    """Return when a driver of `driver_of` started, by the clock of its machine; `earlier_s` if that is not known."""
+    started_s = driver.get("started_s") if driver is not None else None
+    return float(started_s) if isinstance(started_s, (int, float)) and started_s > 0 else earlier_s
 
 
 def unlock(folder: Storage, name: str) -> dict[str, Any] | None:

@@ -87,6 +87,11 @@ class TestSpending:
         assert spending([running], now_s=HOUR + SILENT_S - 1).gpu_hours == pytest.approx((HOUR + SILENT_S - 1) / HOUR)
         assert spending([running], now_s=50 * HOUR).gpu_hours == 1
 
+    def test_hours_count_from_the_start_of_the_driver_where_it_is_known(self) -> None:
+        yesterday = trial(attempt(0, 2))
+        assert spending([yesterday], now_s=25 * HOUR, since_s=24 * HOUR).wall_hours == 1
+        assert spending([yesterday], now_s=25 * HOUR).wall_hours == 25
+
     def test_nothing_is_spent_before_the_first_trial(self) -> None:
         spent = spending([trial(status=Status.PENDING)], now_s=9 * HOUR)
         assert (spent.trials, spent.gpu_hours, spent.usd, spent.wall_hours) == (0, 0, 0, 0)
@@ -242,6 +247,19 @@ class TestWatchdog:
         monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
         assert "does not react" in self.dog(folder, grace_s=0.2).run()
         assert process.poll() is None
+
+    def test_a_sweep_that_is_resumed_has_its_hours_again(
+        self, folder: Storage, driver: Callable[[str], subprocess.Popen[str]]
+    ) -> None:
+        driver("obeys requests")
+        looks: list[int] = []
+
+        def read() -> list[TrialRecord]:
+            looks.append(1)
+            return [trial(attempt(0, 2))] if len(looks) < 3 else [trial(attempt(0, 2)), trial(attempt(0, 2))]
+
+        dog = self.dog(folder, read=read, budget=Budget(wall_hours=5, trials=2), clock=time.time)
+        assert dog.run().startswith("2 of 2 trials used"), "its first trial, in 1970, began more than 5 hours ago"
 
     def test_it_waits_below_the_limit_through_outages_until_the_plan_is_complete(self, folder: Storage) -> None:
         looks: list[int] = []

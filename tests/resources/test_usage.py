@@ -82,6 +82,16 @@ def test_a_lost_attempt_lasts_at_most_until_its_successor_starts() -> None:
     assert attempt_usage(overlapping)[0].duration_s == 100
 
 
+@pytest.mark.parametrize("successor_s", [600.0, -7200.0], ids=["after it", "by a clock that was set back"])
+def test_a_lost_attempt_is_charged_for_what_the_next_one_did_again(successor_s: float) -> None:
+    """The rows of the trial end at the checkpoint from which the next attempt started, those of the attempt do not."""
+    lost = dataclasses.replace(attempt(10_000), rows=[row(10_100), row(10_300), row(10_500)])
+    killed = record(lost, attempt(10_000 + successor_s, 1e6, elapsed_s=60.0), rows=[row(10_100)])
+    assert [use.duration_s for use in attempt_usage(killed)] == [500, 60]
+    inherited = dataclasses.replace(lost, rows=[row(10), row(5000), *lost.rows])
+    assert attempt_usage(record(inherited))[0].duration_s == 500
+
+
 def test_a_running_attempt_is_charged_until_now_unless_it_fell_silent() -> None:
     running = record(attempt(0), rows=[row(HOUR)], status=Status.RUNNING)
     assert spending([running], HOUR + SILENT_S - 1).gpu_hours == pytest.approx(1 + (SILENT_S - 1) / HOUR)

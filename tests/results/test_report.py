@@ -168,9 +168,13 @@ def test_summary_does_not_claim_what_seeds_cannot_show() -> None:
     records = run("deep", 3, (0.95, 0.85, 0.91)) + run("shallow", 1, (0.90, 0.82, 0.87))
     table = build_leaderboard(None, records, [])[0]
     words = summarise(studies(records)[0], table).replace("\N{NO-BREAK SPACE}", " ")
-    assert "The data do not separate it from shallow (86.3 %)" in words
+    assert "It does not differ significantly from shallow (86.3 %)" in words
     assert "It is the best of 2 on this test set; corrected for that choice" in words
     assert "ran 2 configurations in 6 trials" in words
+    assert "ran 2 configurations in 6 trials, each to its end" in words
+    started = replace(records[0], trial_id="f" * 12, status=Status.RUNNING, result=None)
+    unfinished = summarise(studies([*records, started])[0], table)
+    assert "ran 2 configurations in 7 trials; 6 of them have ended" in unfinished
     single = run("deep", 3, (0.95,))
     assert "one seed: that says nothing yet" in summarise(studies(single)[0], build_leaderboard(None, single, [])[0])
 

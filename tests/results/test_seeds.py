@@ -171,7 +171,7 @@ def test_coverage_of_collapsing_runs_fails_and_the_warnings_say_so(seeds: int) -
 def test_rate_of_collapse_that_a_clean_sample_leaves_possible() -> None:
     """(1 - rate)^n = 0.05."""
     assert [unseen_rate(n) for n in (1, 3, 10)] == pytest.approx([0.95, 0.6316, 0.2589], abs=1e-4)
-    assert "3 seeds without a collapse leave one in up to 63 % of runs possible" in coverage_note([1, 3, 8])
+    assert "with 3 seeds, a collapse in up to 63 % of runs could go unseen" in coverage_note([1, 3, 8])
     assert coverage_note([1, 1]) == "" and coverage_note([]) == ""
 
 

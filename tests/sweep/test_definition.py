@@ -156,9 +156,9 @@ def test_missing_sweep_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_search_without_space_and_study_with_a_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="a search needs"):
+    with pytest.raises(ConfigError, match="a search needs"):
         search(space={})
-    with pytest.raises(ValueError, match="a study runs every cell"):
+    with pytest.raises(ConfigError, match="a study runs every cell"):
         study(space={"lr": Uniform(low=1e-4, high=1e-2, log=True)})
 
 

@@ -35,7 +35,7 @@ def _finding(study: Study, table: Table | None) -> str:
     if apart:
         sentences.append(f"The data separate it from {_names(apart)}.")
     if close:
-        sentences.append(f"The data do not separate it from {_names(close)}.")
+        sentences.append(f"It does not differ significantly from {_names(close)}.")
     return " ".join(sentences)
 
 
@@ -73,7 +73,9 @@ def _search(study: Study) -> str:
         sentences.append(f"The search explored {len(explored)} trials on validation puzzles{early}.")
     if cells:
         families = len({trial.family for trial in cells})
-        sentences.append(f"The study ran {families} configurations in {len(cells)} trials, each to its end.")
+        over = sum(trial.status.is_final for trial in cells)
+        how = ", each to its end" if over == len(cells) else f"; {over} of them have ended"
+        sentences.append(f"The study ran {families} configurations in {len(cells)} trials{how}.")
     broken = sum(trial.status in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY) for trial in study.trials)
     if broken:
         sentences.append(f"{broken} trial{'s' if broken > 1 else ''} failed, diverged or ran out of memory.")
