@@ -6,14 +6,16 @@ VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORAGE ?= runs
+MINUTES ?= 10
 
-.PHONY: help demo test test-slow test-gpu lint install clean
+.PHONY: help demo test test-slow test-gpu fuzz lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
 	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
 	@echo "make test-gpu   those that need a CUDA device"
+	@echo "make fuzz MINUTES=10    made-up and damaged input on every surface, until something is found or the time is over"
 	@echo "make lint       ruff, codespell, mypy, import layers"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
 
@@ -38,6 +40,9 @@ test-slow: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu -W default
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.support.fuzz $(MINUTES) -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
