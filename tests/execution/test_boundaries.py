@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import platform
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,17 @@ def test_a_private_ray_that_does_not_start_in_time_is_tried_again_twice(
     assert "RAY_AUTH_TOKEN" not in os.environ, "what a failed start has set is taken back"
 
 
+def test_every_private_ray_has_another_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda *_, **__: tokens.append(os.environ["RAY_AUTH_TOKEN"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    for _ in range(2):
+        cluster = RayCluster(None)
+        cluster.start()
+        cluster.shutdown()
+    assert len(tokens[0]) == 64 and tokens[0] != tokens[1]
+
+
 def test_a_cluster_is_lost_after_three_answers_are_missing_in_a_row() -> None:
     with socket.create_server(("127.0.0.1", 0)) as head:
         cluster = RayCluster(f"127.0.0.1:{head.getsockname()[1]}")
@@ -162,7 +173,7 @@ def test_a_token_file_that_others_may_read_is_closed(tmp_path: Path, monkeypatch
 def test_temporary_files_lie_in_a_private_folder_and_those_of_dead_processes_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The path of tmp_path can be too long for Ray's sockets; the folder is then one that all processes of the user share.
+    # Where tmp_path is too long for the sockets of Ray, all processes of the user share the parent folder.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     own = scratch.scratch_folder()
     assert own.stat().st_mode & 0o777 == own.parents[1].stat().st_mode & 0o777 == 0o700
