@@ -30,7 +30,7 @@ class Address(NamedTuple):
 
     path: str
     name: str
-    """Of the class."""
+    """Name of the class."""
     sha256: str | None
     """Of the file's bytes; None where the address has not been pinned yet."""
 
@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 
 _trusted: dict[str, Source] = {}
-"""By sha256."""
+"""Sources whose code may run, by sha256."""
 
 
 def parse_address(text: str) -> Address:

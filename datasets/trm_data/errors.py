@@ -14,6 +14,9 @@ from collections.abc import Iterable
 
 from trm_data.addresses import hide_credentials
 
+MAX_NAMED, NEAREST = 40, 5
+"""A message lists at most so many names, and only the nearest ones of more."""
+
 
 class UserError(Exception):
     """Raised for an error that the user can correct: states what, where and the remedy in one line, without the
@@ -25,7 +28,7 @@ class UserError(Exception):
         self.remedy = hide_credentials(remedy)
 
     def __str__(self) -> str:
-        text = f"{self.what}. {self.remedy}" if self.remedy else self.what
+        text = f"{self.what.removesuffix('.')}. {self.remedy}" if self.remedy else self.what
         return " ".join(text.split())
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
@@ -63,9 +66,12 @@ _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean X?`, or the list of known names if none is similar."""
+    """Return `did you mean X?`, or the known names if none is similar: the nearest ones if they are many."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
+    if len(names) > MAX_NAMED:
+        nearby = difflib.get_close_matches(name, names, n=NEAREST, cutoff=0.0)
+        return f"Known: {', '.join(nearby)} and {len(names) - len(nearby)} more"
     return f"Known: {', '.join(names)}" if names else ""

@@ -118,9 +118,9 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Delete the temporaries directly in a folder that dead processes left."""
-    for path in abandoned_files(folder, recursive=False):
+def remove_abandoned(folder: Path, *, recursive: bool = False) -> None:
+    """Delete the temporaries in a folder that dead processes left."""
+    for path in abandoned_files(folder, recursive=recursive):
         with suppress(OSError):  # another process deletes it as well, or it may not be deleted
             path.unlink()
 

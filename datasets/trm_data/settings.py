@@ -20,6 +20,16 @@ class Settings(BaseModel):
     """Define a frozen configuration that rejects unknown names: a misspelt setting is an error with the nearest
     valid name."""
 
+    def __init__(self, /, **values: Any) -> None:
+        """Build from keyword arguments. Raises ConfigError as `parse` does."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(*_explain(type(self), error, type(self).__name__)) from None
+
+    # Without this, pydantic would call `__init__` for every nested value, and errors would lose the path to them.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     @classmethod
@@ -43,7 +53,7 @@ def _explain(cls: type[Settings], error: ValidationError, where: str) -> tuple[s
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path) or cls.__name__
-    prefix = f"{where}: " if where else ""
+    prefix = f"{where}: " if where and where != name else ""
     if first["type"] == "extra_forbidden":
         return f"{prefix}unknown setting {name!r}", nearest(path[-1], field_names(cls, path[:-1]))
     message = first["msg"].removeprefix("Value error, ")

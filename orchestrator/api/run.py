@@ -62,10 +62,16 @@ def run(
     refuse_network_database(resolve_uri(store, tracking) or "http://")
     targets = parse_targets(notify)  # a wrong target is refused before anything starts
     chosen = default_callbacks() if callbacks is None else callbacks
+
+    def _warn(text: str) -> None:
+        if not chosen:
+            logger.warning("sweep %s: %s", definition.name, text)
+        events.call("on_message", text)
+
     with (
         open_callbacks(chosen) as events,
         _notified(store, definition.name, targets, events) as ended,
-        tracked(definition, store, tracking, lambda text: events.call("on_message", text)),
+        tracked(definition, store, tracking, _warn),
     ):
         outcome = run_sweep(definition, store, run_options, chosen)
         ended(outcome)

@@ -52,7 +52,7 @@ MaxFailuresOption = Annotated[
 RetriesOption = Annotated[
     int, typer.Option("--retries", min=0, help="Number of retries of a trial that failed by itself.")
 ]
-MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: trials that may start.")]
+MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: maximum number of trials.")]
 MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Budget: GPU-hours.")]
 MaxUsdOption = Annotated[
     float | None, typer.Option("--max-usd", min=0, help="Budget: dollars, by the catalogue's prices.")

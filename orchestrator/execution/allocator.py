@@ -35,6 +35,14 @@ class Machine(NamedTuple):
         ]
 
 
+class Expired(NamedTuple):
+    """Say why a trial should be requeued."""
+
+    reason: str
+    ends_running: bool
+    """Whether that holds for a trial whose actor has started, too."""
+
+
 @dataclass(slots=True)
 class Allocation:
     """Hold the resources of a submitted trial. `node_id` and `gpu_type` are known once the trial reports."""
@@ -112,6 +120,16 @@ class Allocator:
         if allocation is None or not self.canary_steps or not allocation.candidate.bundle.gpus:
             return False
         return allocation.gpu_type not in self.passed
+
+    def expired(self, trial_id: str, silence_limit_s: float, now_s: float) -> Expired | None:
+        """Return why a trial should be requeued, or None."""
+        if self.silent(trial_id, silence_limit_s, now_s):
+            return Expired(f"it sent no report for {silence_limit_s:.0f} s", ends_running=True)
+        if not self.overdue(trial_id, now_s):
+            return None
+        # A trial that is not waiting any more imports its modules, which takes minutes on a busy node.
+        is_stuck = now_s - self.allocations[trial_id].since_s > BOOT_S + silence_limit_s
+        return Expired("its resources were not granted in time", ends_running=is_stuck)
 
     def overdue(self, trial_id: str, now_s: float) -> bool:
         """Return whether a trial has waited so long for its resources that it should be requeued."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from orchestrator.errors import SweepError
-from orchestrator.execution.allocator import Allocator
+from orchestrator.execution.allocator import Allocator, Expired
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.execution.failures import (
     AttemptLimits,
@@ -147,7 +147,7 @@ class Controller:
         with self._lock:
             if self._error is None:
                 self._error = error
-                logger.error("sweep %s: stops: %s", self._sweep.name, error)
+                logger.error("sweep %s: stopped: %s", self._sweep.name, error)
             self.stopping.set()
 
     def result_of_run(self) -> tuple[SweepStatus, str]:
@@ -248,20 +248,18 @@ class Controller:
             persist(lambda: folder.write("stopped.json", stopped.encode()), self.stopping)
         return False
 
-    def expired(self, silence_limit_s: float) -> dict[str, str]:
+    def expired(self, silence_limit_s: float) -> dict[str, Expired]:
         """Return the trials to requeue, with the reason: they never received their resources, or stopped reporting.
 
         Must be called in every round of the scheduler, which shows that the scheduler was active.
         """
         with self._lock:
             self._clock.tick()
-            found = {}
-            for trial_id in self._allocator.allocations:
-                if self._allocator.overdue(trial_id, self._clock()):
-                    found[trial_id] = "its resources were not granted in time"
-                elif self._allocator.silent(trial_id, silence_limit_s, self._clock()):
-                    found[trial_id] = f"it sent no report for {silence_limit_s:.0f} s"
-            return found
+            found = {
+                trial_id: self._allocator.expired(trial_id, silence_limit_s, self._clock())
+                for trial_id in self._allocator.allocations
+            }
+            return {trial_id: expired for trial_id, expired in found.items() if expired is not None}
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
         """Handle a trial that released its resources: it ended, was interrupted, or its node was lost (`why`)."""

@@ -39,6 +39,7 @@ STOP_LIMIT_S = 45.0
 """Longest wait for a clean stop, in addition to the time that trials get for a last checkpoint. If Ray was ended
 together with the driver, a clean stop never happens."""
 MAX_UNBOUNDED_SLOTS = 64
+"""Trials that run at once at most where neither the user nor the machines at the start limit them."""
 MACHINES_S = 1.0
 """How long Ray's list of nodes is cached."""
 
@@ -188,7 +189,7 @@ class Driver:
                 self._controller.stop(SweepStatus.STOPPED, stop_reason(self._folder))
             self._unreachable_since_s = None
         except StorageError as error:
-            # An outage is not a request to stop. The sweep ends when its records cannot be written for too long.
+            # An outage is survived. The sweep ends when its records cannot be written for too long.
             now_s = time.monotonic()
             if self._unreachable_since_s is None:
                 self._unreachable_since_s = now_s
@@ -214,6 +215,6 @@ def count_slots(sweep: Sweep, options: RunOptions, cluster: Cluster) -> int:
             "Ask for less with --cpus / --gpu, or name a cluster with --address",
         )
     wanted = options.max_concurrent or sweep.max_concurrent
-    if wanted or sweep.resources.gpus or sweep.resource_rules:
-        return min(wanted or MAX_UNBOUNDED_SLOTS, MAX_UNBOUNDED_SLOTS)
+    if wanted or sweep.resources.gpus or sweep.resource_rules or cluster.scales():
+        return wanted or MAX_UNBOUNDED_SLOTS
     return max(1, min(room or 8, MAX_UNBOUNDED_SLOTS))

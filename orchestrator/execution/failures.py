@@ -88,7 +88,8 @@ class AttemptLimits:
 class StorageOutage:
     """Pause a sweep while the storage interrupts its trials, longer each time, up to a limit.
 
-    The outage is over once a trial ends otherwise, or has saved a newer checkpoint between two interruptions.
+    The outage is over once a trial ends otherwise, has saved a newer checkpoint between two interruptions, or nothing
+    was interrupted for longer than the limit and the longest pause together.
     """
 
     def __init__(self, limit_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,6 +98,7 @@ class StorageOutage:
         self._from_steps: dict[str, int] = {}
         """Step at which the newest interrupted attempt of each trial began: that of its checkpoint."""
         self._since_s: float | None = None
+        self._newest_s = clock()
         self._paused_until_s = clock()
         self._pause_s = FIRST_PAUSE_S
 
@@ -112,8 +114,10 @@ class StorageOutage:
             StorageError: the outage has lasted too long.
         """
         now_s, from_step = self._clock(), record.attempts[-1].start.from_step if record.attempts else 0
-        if from_step > self._from_steps.get(record.trial_id, from_step):
+        was_quiet = now_s - self._newest_s > self._limit_s + LONGEST_PAUSE_S
+        if was_quiet or from_step > self._from_steps.get(record.trial_id, from_step):
             self.over()
+        self._newest_s = now_s
         self._from_steps[record.trial_id] = from_step
         if self._since_s is None:
             self._since_s = now_s

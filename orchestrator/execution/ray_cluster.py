@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ LOCAL: dict[str, Any] = {
 }
 """Arguments of `ray.init` for a private Ray."""
 
-START_ATTEMPTS = 3
+START_ATTEMPTS = 5
 """Ray gives itself 30 s to start, which a busy machine may exceed; the next attempt finds its files cached."""
 MISSED_ANSWERS = 3
 """Times in a row that a cluster's head may leave unanswered before it counts as lost."""
@@ -140,6 +141,7 @@ class RayCluster:
         folder = scratch_folder() / "ray"
         self._stack.enter_context(environment(_token(), override=True))
         self._stack.enter_context(_listen_on_loopback())
+        self._stack.enter_context(_in_sessions_of_their_own())
         _reload_token()
         self._stack.callback(_reload_token)
         for attempt in range(1, START_ATTEMPTS + 1):
@@ -154,7 +156,7 @@ class RayCluster:
                 if attempt == START_ATTEMPTS:
                     raise ClusterError(
                         f"Ray does not start on this machine after {attempt} attempts: {first_line(error)}",
-                        "Try again when it has less to do",
+                        "Try again when the machine is less busy",
                     ) from error
                 logger.warning("Ray did not start, trying again: %s", first_line(error))
         _end_autoscaler()
@@ -235,6 +237,28 @@ def _keep_secrets_off_command_lines() -> Iterator[None]:
     finally:
         if cache is not None:
             cache.ENV_VARS_TO_PROPAGATE = before
+
+
+@contextmanager
+def _in_sessions_of_their_own() -> Iterator[None]:
+    """Start the processes of a private Ray in sessions of their own while the block runs.
+
+    A signal to the whole process group (`timeout`, a shell, a closed terminal) then reaches the driver alone, which
+    needs Ray for its trials to write a last checkpoint. If the driver is killed, the kernel kills Ray's processes:
+    Ray requests that (PR_SET_PDEATHSIG), and it does not depend on the session.
+    """
+    processes: Any = None
+    with _private_interface("a signal to the driver's process group also ends Ray"):
+        from ray._private import services
+
+        processes = services
+        before = processes.ConsolePopen
+        processes.ConsolePopen = partial(before, start_new_session=True)
+    try:
+        yield
+    finally:
+        if processes is not None:
+            processes.ConsolePopen = before
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import Allocator
@@ -85,7 +86,7 @@ def run_sweep(
             events.call("on_message", hint)
     elif cluster is None:
         _require_local(sweep, is_new=recorded is None)
-    with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
+    with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
@@ -109,6 +110,15 @@ def run_sweep(
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason)
+
+
+@contextmanager
+def _tidied(folder: Storage) -> Iterator[None]:
+    """Remove the temporary files of killed processes when the run ends: nobody writes to their folders again."""
+    try:
+        yield
+    finally:
+        folder.remove_abandoned()
 
 
 def _read(reader: SweepReader) -> tuple[list[TrialRecord], dict[str, Damaged]]:

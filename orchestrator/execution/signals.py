@@ -16,14 +16,15 @@ ECHO_S = 2.0
 @contextmanager
 def stop_signals(stopping: threading.Event) -> Iterator[None]:
     """Set `stopping` on the first signal while the block runs; a later one ends the process immediately."""
-    first_s = 0.0
+    first_s: float | None = None  # `stopping` may have been set for another reason: the first signal only joins it
 
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal first_s
-        if stopping.is_set() and time.monotonic() - first_s > ECHO_S:
+        if first_s is not None and time.monotonic() - first_s > ECHO_S:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        first_s = first_s or time.monotonic()
+        if first_s is None:
+            first_s = time.monotonic()
         stopping.set()
 
     if threading.current_thread() is not threading.main_thread():

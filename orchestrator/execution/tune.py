@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.execution.allocator import Expired
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.resources.placement import Bundle
 from orchestrator.worker.trial_actor import HEARTBEAT_S, TrialActor
@@ -35,7 +36,7 @@ class Decisions(Protocol):
     def is_stopping(self) -> bool: ...
     def suggest(self) -> dict[str, Any] | None: ...
     def result(self, trial_id: str, result: dict[str, Any]) -> bool: ...
-    def expired(self, silence_limit_s: float) -> dict[str, str]: ...
+    def expired(self, silence_limit_s: float) -> dict[str, Expired]: ...
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None: ...
 
 
@@ -104,7 +105,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
             return super().choose_trial_to_run(tune_controller)
         waiting = {trial for trial in tune_controller.get_live_trials() if _waits_for_resources(private, trial)}
         for trial in [trial for trial in waiting if trial.config["trial_id"] in expired]:
-            self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]]
+            self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]].reason
             tune_controller.stop_trial(trial)
             if trial in private.staged_trials:
                 # Tune would keep an actor, and its GPU, for a trial that was stopped before it began.
@@ -112,12 +113,12 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
             waiting.remove(trial)
         return next((trial for trial in tune_controller.get_trials() if trial in waiting), None) if waiting else None
 
-    def _kill_silent(self, tune_controller: Any, expired: dict[str, str]) -> None:
+    def _kill_silent(self, tune_controller: Any, expired: dict[str, Expired]) -> None:
         for trial in list(tune_controller.get_live_trials()):
-            reason, actor = expired.get(trial.config["trial_id"]), trial.temporary_state.ray_actor
-            if reason is not None and trial.status == Trial.RUNNING and actor is not None:
+            found, actor = expired.get(trial.config["trial_id"]), trial.temporary_state.ray_actor
+            if found is not None and found.ends_running and trial.status == Trial.RUNNING and actor is not None:
                 # Not `stop_trial`, which would wait for the actor, or keep it for the next trial.
-                self._link.errors[trial.trial_id] = reason
+                self._link.errors[trial.trial_id] = found.reason
                 ray.kill(actor)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

@@ -27,10 +27,11 @@ from orchestrator.records.index import load_definition, request_stop, sweep_fold
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
+from orchestrator.records.stored import Damaged
 from orchestrator.resources.aws import terminate_workers
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
-from orchestrator.storage.lease import driver_of
+from orchestrator.storage.lease import driver_of, driver_start_s
 from orchestrator.sweep.definition import Sweep
 
 logger = logging.getLogger(__name__)
@@ -61,12 +62,15 @@ class Watchdog:
         Raises:
             UserError: nodes could not be terminated.
         """
+        since_s: float | None = None
         while True:
             try:
                 # The lease first: records are complete once their driver has ended.
-                is_driven = driver_of(self.folder) is not None
+                driver = driver_of(self.folder)
+                is_driven = driver is not None
+                since_s = driver_start_s(driver, since_s)
                 records = self.read()
-                if reason := exceeded(spending(records, self.clock()), self.budget):
+                if reason := exceeded(spending(records, self.clock(), since_s), self.budget):
                     logger.info("sweep %s: %s", self.sweep.name, reason)
                     return f"{reason}: {self.stop(reason)}"
                 progress = sweep_progress(self.sweep, records)
@@ -160,11 +164,23 @@ def guard(url: str, sweep: str, budget: Budget, cluster: str | None = None, regi
         raise SweepError("a watchdog needs a limit", "Give --max-trials, --max-gpu-hours, --max-usd or --max-hours")
     storage = open_storage(url)
     reader = SweepReader(storage, sweep)
+    damaged: set[Damaged] = set()
+
+    def read() -> Sequence[TrialRecord]:
+        found = reader.read()
+        for each in found.damaged:
+            if each not in damaged:
+                damaged.add(each)
+                logger.warning("skipped %s; what that trial used may not be counted", each)
+        return found.trials
+
     watchdog = Watchdog(
         sweep_folder(storage, sweep),
         load_definition(storage, sweep),
         budget,
-        read=lambda: reader.read().trials,
+        read=read,
         end_machines=(lambda: terminate_workers(cluster, region)) if cluster else None,
     )
-    return watchdog.run()
+    ended = watchdog.run()
+    files = f"{len(damaged)} damaged file" + "s" * (len(damaged) > 1)
+    return f"{ended}; {files} skipped, so usage may be higher than counted" if damaged else ended

@@ -48,7 +48,7 @@ class FoundCheckpoint:
     store: CheckpointStore
     name: str
     where: str
-    """For people."""
+    """Description for messages."""
     dataset: str | None
     """Folder name of the dataset in the storage that the trial was trained on; None for a file."""
 

@@ -162,7 +162,7 @@ def _fetched(storage: Storage, key: str, wanted: str) -> bytes:
 
 
 class Library:
-    """Provide each dataset of a sweep once."""
+    """Build or open each dataset of a sweep once."""
 
     def __init__(self, storage: Storage, progress: Progress | None = None, *, is_stored: bool = False) -> None:
         """Set `is_stored` if the requests come from a record, so that no source is opened (`provide_stored`)."""

@@ -19,7 +19,7 @@ from orchestrator.sweep.trials import cells
 from trm_model.config import TrialConfig
 
 FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
-"""Ends without a result."""
+"""Final statuses that have no result."""
 
 
 @dataclass(frozen=True, slots=True)

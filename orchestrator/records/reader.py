@@ -7,7 +7,7 @@ import logging
 import marshal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -202,9 +202,19 @@ class _Loader:
 
     def load(self, limits: Sequence[tuple[int, int | None]]) -> list[Columns]:
         """Return the rows of attempts, each up to the step at which the next attempt took over."""
+        segments = self._segments([attempt for attempt, _ in limits])
+        parts = []
+        for attempt, until in limits:
+            for name in current_segments(segments, attempt):
+                columns = segments[name]
+                parts.append(columns if until is None else columns.up_to(until))
+        return parts
+
+    def _segments(self, attempts: Sequence[int]) -> Mapping[str, Columns]:
+        """Return the segments of attempts by name. Each is read once."""
         names: Iterable[str] = self.known.versions
         for _ in range(3):  # an attempt that ends folds its segments meanwhile
-            wanted = [name for attempt, _ in limits for name in current_segments(names, attempt)]
+            wanted = [name for attempt in attempts for name in current_segments(names, attempt)]
             missing = [name for name in wanted if name not in self.known.segments]
             found = self.folder.read_many(missing)
             for name, data in found.items():
@@ -212,13 +222,10 @@ class _Loader:
             if len(found) == len(missing):
                 break
             names = self.folder.list("attempts")
-        self.known.segments = {name: self.known.segments[name] for name in wanted if name in self.known.segments}
-        parts = []
-        for attempt, until in limits:
-            for name in current_segments(self.known.segments, attempt):
-                columns = self.known.segments[name]
-                parts.append(columns if until is None else columns.up_to(until))
-        return parts
+        replaced = [name for name in self.known.segments if attempt_of(name) in attempts and name not in wanted]
+        for name in replaced:
+            del self.known.segments[name]
+        return self.known.segments
 
     def _parse(self, name: str, data: bytes) -> Columns:
         columns, problem = parse_rows(data)
@@ -240,11 +247,16 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
     until: int | None = None
     for attempt in reversed(attempts):
         # What the next attempt did again counts once: its rows replace those after its first step. One that failed
-        # before it trained replaces nothing.
+        # before it trained replaces nothing, not even if it has a sample of the system, written as of step 0.
         limits.insert(0, (attempt.number, until))
-        if attempt.end is None or attempt.end.step > attempt.start.from_step or loader.has_rows(attempt.number):
-            until = attempt.start.from_step if until is None else min(until, attempt.start.from_step)
+        begin, end = attempt.start.from_step, attempt.end
+        if end is None or end.step > begin or (begin > 0 and loader.has_rows(attempt.number)):
+            until = begin if until is None else min(until, begin)
     rows = Rows(partial(loader.load, limits))
+    attempts = [
+        each if each.end is not None else replace(each, rows=Rows(partial(loader.load, [(each.number, None)])))
+        for each in attempts
+    ]
     try:
         config = _config_of(head.config, f"{files.folder}/trial.json")
     except ConfigError as error:

@@ -230,6 +230,9 @@ class Attempt:
     start: AttemptStart
     end: AttemptEnd | None
     """None while it runs, or if its process was lost."""
+    rows: Sequence[Row] = field(default=(), compare=False)
+    """Of an attempt without an end everything that it has recorded, including what the next attempt did again; read on
+    first use."""
 
 
 @dataclass(frozen=True, slots=True)

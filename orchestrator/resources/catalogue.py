@@ -56,7 +56,7 @@ class Price(Settings):
     market: Market
     region: str = ""
     usd_per_hour: float = Field(gt=0)
-    """Of the whole machine."""
+    """Price of the whole machine."""
     source: str
     date: str = Field(pattern=r"^\d{4}(-\d\d){0,2}$")
     quality: Literal["verified", "anecdotal", "old"]

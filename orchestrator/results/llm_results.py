@@ -71,7 +71,7 @@ class Measured(Settings):
     """Whether the first attempt is exact, packed as in a trial's record."""
     per_task: dict[str, list[float]]
     usd: float
-    """Of the answers scored."""
+    """Cost of the answers that were scored, in US dollars."""
     answers: int
     tokens_in: int
     tokens_out: int

@@ -21,7 +21,16 @@ from orchestrator.storage.s3 import S3Storage
 from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import nearest
 
-__all__ = ["LocalStorage", "S3Storage", "Storage", "StorageError", "Tagged", "as_storage", "open_storage"]
+__all__ = [
+    "LocalStorage",
+    "S3Storage",
+    "Storage",
+    "StorageError",
+    "Tagged",
+    "as_storage",
+    "existing_storage",
+    "open_storage",
+]
 
 _S3_OPTIONS = ("endpoint_override", "region")
 
@@ -51,6 +60,14 @@ def open_storage(url: str, *, attempts: int = 4, patience_s: float = PATIENCE_S)
 def as_storage(storage: Storage | str | Path) -> Storage:
     """Return the storage, opened with `open_storage` if an address is given."""
     return open_storage(str(storage)) if isinstance(storage, str | Path) else storage
+
+
+def existing_storage(storage: Storage | str | Path) -> Storage:
+    """Return the storage as `as_storage` does. Raises StorageError if it is a local folder that does not exist."""
+    store = as_storage(storage)
+    if isinstance(store, LocalStorage) and not store.root.is_dir():
+        raise StorageError(f"no storage {store.url}: there is no such folder", "Name the folder that a sweep wrote to")
+    return store
 
 
 def _absolute(path: str) -> Path:

@@ -86,6 +86,9 @@ class Storage(Protocol):
             KeyError: there is no such key.
         """
 
+    def remove_abandoned(self) -> None:
+        """Remove what processes that died have left of values that they were writing; S3 keeps nothing of the kind."""
+
     def patient(self, patience_s: float) -> Storage:
         """Return the same storage, which retries a request for at most `patience_s` seconds after transient faults."""
 

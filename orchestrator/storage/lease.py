@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import SweepError
@@ -24,6 +25,7 @@ HEARTBEAT_S = 5.0
 LEASE_S = 30.0
 """Seconds after which an unchanged lease may be taken over: five missed heartbeats on slow storage are tolerated."""
 LOCK = "lock.json"
+STOP = "stop.json"
 
 
 class Lease:
@@ -36,11 +38,11 @@ class Lease:
 
     def __init__(self, folder: Storage, name: str) -> None:
         self.took_over = False
-        """Whether the holder before this one died without releasing its claim."""
+        """Whether the holder before this one died without releasing the lease."""
         self.lost = threading.Event()
-        """Set when another process took the claim over, as it may when this machine was suspended for too long."""
+        """Set when another process took the lease over, as it may when this machine was suspended for too long."""
         self._folder = folder
-        self._beating = folder.patient(0.0)
+        self._storage_without_retries = folder.patient(0.0)
         """A failed heartbeat is not repeated, because that would delay the next one."""
         self._name = name
         identity = this_process()
@@ -53,14 +55,16 @@ class Lease:
         }
         self._version = ""
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        if self._folder.create(LOCK, self._claim()):
+        earlier_request = _version_of(self._folder, STOP)
+        if self._folder.create(LOCK, self._content()):
             self._version = self._folder.read_tagged(LOCK).etag
         else:
             self._version = self._take_over()
-        self._folder.delete("stop.json")
+        if earlier_request is not None:  # a request that arrived since then is for this holder
+            self._folder.delete_if(STOP, earlier_request)
         self._thread.start()
         return self
 
@@ -76,7 +80,7 @@ class Lease:
                 )
         except KeyError:
             raise SweepError(f"the driver of sweep {self._name!r} is just ending", "Try again in a moment") from None
-        taken = self._folder.replace_if(LOCK, self._claim(), version)
+        taken = self._folder.replace_if(LOCK, self._content(), version)
         if taken is None:
             raise SweepError(f"another driver has just taken sweep {self._name!r}", "Try again in a moment")
         self.took_over = True
@@ -97,18 +101,18 @@ class Lease:
         if not self.lost.is_set():
             self._folder.delete_if(LOCK, self._version)
 
-    def _claim(self) -> bytes:
+    def _content(self) -> bytes:
         return to_json_bytes({**self._owner, "beat_s": time.time()})
 
-    def _beat(self) -> None:
+    def _renew(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
             try:
-                version = self._beating.replace_if(LOCK, self._claim(), self._version)
+                version = self._storage_without_retries.replace_if(LOCK, self._content(), self._version)
                 if version is None and (version := self._ours()) is None:
                     self.lost.set()
                     return
             except UserError:
-                continue  # the claim outlives a short outage; a long one ends the sweep where it writes
+                continue  # the lease outlives a short outage; a long one ends the sweep where it writes
             except Exception:
                 logger.exception("a heartbeat of %s failed", self._name)
                 continue
@@ -117,12 +121,19 @@ class Lease:
     def _ours(self) -> str | None:
         """Return the version of the lease if this process still holds it: a renewal may succeed without an answer."""
         try:
-            data, version = self._beating.read_tagged(LOCK)
+            data, version = self._storage_without_retries.read_tagged(LOCK)
         except KeyError:
             return None
         holder = _parse(data)
         same = all(holder.get(name) == value for name, value in self._owner.items())
         return version if same else None
+
+
+def _version_of(folder: Storage, key: str) -> str | None:
+    try:
+        return folder.read_tagged(key).etag
+    except KeyError:
+        return None
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -158,8 +169,8 @@ def _lives(holder: dict[str, Any]) -> bool | None:
 def driver_of(folder: Storage) -> dict[str, Any] | None:
     """Return host, pid and started_s of the living holder, if there is one.
 
-    Of a holder on another machine the age of its claim decides, by the clock of the storage where it tells its time:
-    this is sufficient for display, while `Lease` and `unlock` watch the claim.
+    If the holder is on another machine, the age of its lease file decides, by the storage's clock where it has one.
+    That is sufficient for display; `Lease` and `unlock` watch the file instead.
     """
     try:
         holder = _parse(folder.read(LOCK))
@@ -169,6 +180,12 @@ def driver_of(folder: Storage) -> dict[str, Any] | None:
     except KeyError:
         return None
     return {"host": "?", "pid": 0, "started_s": 0.0, **holder} if is_alive else None
+
+
+def driver_start_s(driver: Mapping[str, Any] | None, earlier_s: float | None = None) -> float | None:
+    """Return when a driver of `driver_of` started, by the clock of its machine; `earlier_s` if that is not known."""
+    started_s = driver.get("started_s") if driver is not None else None
+    return float(started_s) if isinstance(started_s, (int, float)) and started_s > 0 else earlier_s
 
 
 def unlock(folder: Storage, name: str) -> dict[str, Any] | None:

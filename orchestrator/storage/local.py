@@ -145,6 +145,9 @@ class LocalStorage:
     def age_s(self, key: str) -> float:
         return time.time() - self.modified_s(key)
 
+    def remove_abandoned(self) -> None:
+        remove_abandoned(self.root, recursive=True)
+
     def sub(self, folder: str) -> LocalStorage:
         return replace(self, root=self._path(folder))
 

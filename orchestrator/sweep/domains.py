@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import TypeAliasType
 
+from trm_data.errors import ConfigError
 from trm_data.settings import Settings
 
 Value = bool | int | float | str | None
@@ -103,7 +104,9 @@ Condition = dict[str, Value | tuple[Value, ...]]
 
 
 def choice(*values: Setting) -> Choice:
-    """Return an axis of these values: `choice(1, 2, 4)`."""
+    """Return an axis of these values: `choice(1, 2, 4)`. Raises ConfigError if they are one list."""
+    if len(values) == 1 and isinstance(values[0], list):
+        raise ConfigError(f"choice({values[0]!r}) has one value, a list", "Give the values as arguments: choice(1, 2)")
     return Choice(values=values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.sweep.domains import Setting, Value
 from trm_data.addresses import has_credentials, shown_address
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
 from trm_model.recursion_file import short
 
+OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "train.max_steps", "depth": "T"}
+"""What other projects call settings of ours."""
 LOCAL_PATHS = ("data.source", "data.extra_training")
 """Settings that name a file or a folder, or the address of a remote one."""
 
@@ -35,11 +38,13 @@ def check_path(path: str) -> None:
         for section in ["", *TrialConfig.model_fields]
         for name in field_names(TrialConfig, [section] if section else [])
     ]
-    same_leaf = [name for name in every if name.rsplit(".", 1)[-1] == path]
-    hint = (
-        f"Did you mean {same_leaf[0]!r}?" if same_leaf else nearest(path, every if "." in path else [*ALIASES, *every])
-    )
-    raise ConfigError(f"unknown setting {path!r}", hint if hint.startswith("Did") else "See `trm train --show-config`")
+    leaves = {name.rsplit(".", 1)[-1]: name for name in every}
+    known = {name.casefold(): name for name in [*ALIASES, *every]} | ({} if "." in path else leaves) | OTHER_NAMES
+    wanted = path.casefold()
+    match = wanted if wanted in known else next(iter(difflib.get_close_matches(wanted, known, n=1, cutoff=0.7)), None)
+    short_names = ", ".join(ALIASES)
+    hint = f"`trm train --show-config` lists all; short names: {short_names}"
+    raise ConfigError(f"unknown setting {path!r}", f"Did you mean {known[match]!r}?" if match in known else hint)
 
 
 def check_value(path: str, value: Setting) -> None:
@@ -206,9 +211,8 @@ def split_assignments(texts: Sequence[str] | None, option: str, example: str = "
         name, sign, rest = text.partition("=")
         name, values = name.strip(), _split(rest)
         if not sign or not name or not all(values):
-            raise ConfigError(
-                f"{option} {text!r} is not of the form NAME=VALUE[,VALUE...]", f"Example: {option} {example}"
-            )
+            form, shown = ("NAME=VALUE", "T=2") if option == "--set" else ("NAME=VALUE[,VALUE...]", example)
+            raise ConfigError(f"{option} {text!r} is not of the form {form}", f"Example: {option} {shown}")
         if name in found:
             raise ConfigError(f"{option} names {name!r} twice", f"Give all values at once: {option} {name}=1,2,3")
         found[name] = values

@@ -30,7 +30,7 @@ from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError
-from orchestrator.storage.lease import driver_of
+from orchestrator.storage.lease import driver_of, driver_start_s
 from trm_data.addresses import hide_credentials, shown_webhook
 from trm_data.errors import UserError, nearest
 
@@ -58,7 +58,7 @@ class Event:
     event: Kind
     sweep: str
     text: str
-    """One line."""
+    """Description in one line."""
     counts: dict[str, int] = field(default_factory=dict)
     """Trials by status."""
 
@@ -80,6 +80,8 @@ def parse_targets(texts: Sequence[str]) -> list[Target]:
     Raises:
         NotifyError: an address without a host, or a program that is not installed.
     """
+    if isinstance(texts, str):
+        texts = [texts]
     return [_parse_target(text) for text in texts]
 
 
@@ -218,15 +220,18 @@ class SweepWatcher:
         self._storage = storage
         self._name = sweep
         self._budget = budget
+        self._since_s: float | None = None
         self._records = SweepReader(storage, sweep)
         load_definition(storage, sweep)
 
     def snapshot(self) -> Snapshot:
         """Read what is new and return the state of the sweep."""
-        is_driven = driver_of(self._folder) is not None  # first: after its end the records are complete
+        driver = driver_of(self._folder)  # first: after its end the records are complete
+        is_driven = driver is not None
+        self._since_s = driver_start_s(driver, self._since_s)
         records, damaged = self._records.read()
         progress = sweep_progress(load_definition(self._storage, self._name), records)
-        over_budget = exceeded(spending(records, time.time()), self._budget)
+        over_budget = exceeded(spending(records, time.time(), self._since_s), self._budget)
         unreadable = [each.file.rpartition("/trials/")[2] for each in damaged]
         return Snapshot(self._name, records, progress, is_driven, over_budget, unreadable)
 

@@ -132,7 +132,7 @@ def test_a_private_ray_that_does_not_start_in_time_is_tried_again_twice(
         cluster.start()
         cluster.shutdown()
     else:
-        with pytest.raises(ClusterError, match="does not start on this machine after 3 attempts"):
+        with pytest.raises(ClusterError, match="does not start on this machine after"):
             cluster.start()
     assert len(starts) == 3
     assert "RAY_AUTH_TOKEN" not in os.environ, "what a failed start has set is taken back"

@@ -87,6 +87,11 @@ class TestSpending:
         assert spending([running], now_s=HOUR + SILENT_S - 1).gpu_hours == pytest.approx((HOUR + SILENT_S - 1) / HOUR)
         assert spending([running], now_s=50 * HOUR).gpu_hours == 1
 
+    def test_hours_count_from_the_start_of_the_driver_where_it_is_known(self) -> None:
+        yesterday = trial(attempt(0, 2))
+        assert spending([yesterday], now_s=25 * HOUR, since_s=24 * HOUR).wall_hours == 1
+        assert spending([yesterday], now_s=25 * HOUR).wall_hours == 25
+
     def test_nothing_is_spent_before_the_first_trial(self) -> None:
         spent = spending([trial(status=Status.PENDING)], now_s=9 * HOUR)
         assert (spent.trials, spent.gpu_hours, spent.usd, spent.wall_hours) == (0, 0, 0, 0)
@@ -243,6 +248,19 @@ class TestWatchdog:
         assert "does not react" in self.dog(folder, grace_s=0.2).run()
         assert process.poll() is None
 
+    def test_a_sweep_that_is_resumed_has_its_hours_again(
+        self, folder: Storage, driver: Callable[[str], subprocess.Popen[str]]
+    ) -> None:
+        driver("obeys requests")
+        looks: list[int] = []
+
+        def read() -> list[TrialRecord]:
+            looks.append(1)
+            return [trial(attempt(0, 2))] if len(looks) < 3 else [trial(attempt(0, 2)), trial(attempt(0, 2))]
+
+        dog = self.dog(folder, read=read, budget=Budget(wall_hours=5, trials=2), clock=time.time)
+        assert dog.run().startswith("2 of 2 trials used"), "its first trial, in 1970, began more than 5 hours ago"
+
     def test_it_waits_below_the_limit_through_outages_until_the_plan_is_complete(self, folder: Storage) -> None:
         looks: list[int] = []
         planned = list(study_trials(study(), fingerprint))
@@ -296,3 +314,18 @@ class TestWatchdog:
             ran(storage, study(), planned, Status.FINISHED)
         code, out, _ = call(capsys, "sweep", "watchdog", "study", "--max-usd", "5", "--storage", str(tmp_path))
         assert code == 0 and out == "the sweep is complete: 8 of 8 trials done\n"
+
+    def test_damaged_records_are_named_since_their_usage_is_not_counted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        storage = open_storage(str(tmp_path))
+        storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+        first, *others = study_trials(study(), fingerprint)
+        for planned in (first, *others):
+            ran(storage, study(), planned, Status.FINISHED)
+        end = f"sweeps/study/trials/{first.trial_id}/attempts/001/end.json"
+        storage.write(end, b"{")
+        arguments = ["sweep", "watchdog", "study", "--max-trials", "1", "--storage", str(tmp_path)]
+        code, out, err = call(capsys, *arguments)
+        assert code == 0 and "1 damaged file skipped, so usage may be higher than counted" in " ".join(out.split())
+        assert err.count(end) == 1

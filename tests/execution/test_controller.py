@@ -196,6 +196,13 @@ class TestStorage:
         with pytest.raises(StorageError, match="interrupted trials for 1 min"):
             interrupted(16)
 
+    def test_two_faults_with_a_quiet_period_between_them_are_two_outages(self) -> None:
+        now_s = [0.0]
+        outage = StorageOutage(60.0, lambda: now_s[0])
+        for trial in _planned(study())[:3]:
+            assert outage.interrupted(record_of(trial, Status.INTERRUPTED)) == pytest.approx(0.01)
+            now_s[0] += 7200.0
+
     def test_full_disk_of_an_earlier_run_stops_no_trial_that_cannot_be_launched(self, storage: Storage) -> None:
         full = "interrupt storage failure: No space left on device"
         run(storage, study(seeds=1), lambda *_: full, max_concurrent=1)

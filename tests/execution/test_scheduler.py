@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import BOOT_S, PATIENCE_S, Allocator, Machine
 from orchestrator.execution.budget import BudgetTracker, require_budget_for_one
+from orchestrator.execution.driver import count_slots
+from orchestrator.execution.options import RunOptions
 from orchestrator.execution.scheduler import NOWHERE, TrialScheduler
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Status, TrialRecord
 from orchestrator.resources.placement import Candidate, any_of, candidates, holds, memory_bytes
@@ -22,6 +25,7 @@ from orchestrator.search.planner import Planner
 from orchestrator.sweep import ResourceRule, Resources, Sweep
 from orchestrator.sweep.trials import PlannedTrial
 from orchestrator.worker.attempt import cap_memory
+from tests.support.execution import FakeCluster
 from tests.support.sweeps import fingerprint, record_of, search, study
 
 GB = 10**9
@@ -196,6 +200,10 @@ class TestDispatch:
         allocator.allocate("boots", chosen, [], 0.0)
         assert not allocator.overdue("placed", PATIENCE_S - 1) and allocator.overdue("placed", PATIENCE_S + 1)
         assert not allocator.overdue("boots", PATIENCE_S + 1) and allocator.overdue("boots", BOOT_S + 1)
+        early, late = (allocator.expired("placed", 20.0, now_s) for now_s in (PATIENCE_S + 1, BOOT_S + 21))
+        assert early and late
+        assert not early.ends_running, "on a busy node an actor needs minutes to start"
+        assert late.ends_running
         allocator.report("placed", "a", "L40S", 0, 10)
         assert not allocator.overdue("placed", 10 * BOOT_S)
 
@@ -368,6 +376,19 @@ class TestBudget:
         clock.now_s = 2.1 * 3600
         assert budget_tracker.exceeded() == "2.1 of 2 GPU-hours used"
 
+    def test_a_running_trial_has_used_the_share_of_its_estimate_that_its_time_has(self) -> None:
+        clock = Clock()
+        trackers = [BudgetTracker(budget, [], clock) for budget in (Budget(usd=4), Budget(gpu_hours=1))]
+        for tracker in trackers:
+            tracker.started("new", TrialCost(hours=4, gpu_hours=2, usd=16))
+        clock.now_s = 0.9 * 3600
+        assert [tracker.exceeded() for tracker in trackers] == [None, None]
+        clock.now_s = 1.0 * 3600
+        assert trackers[0].exceeded() == "4 of 4 USD used"
+        clock.now_s = 2.0 * 3600
+        assert trackers[1].exceeded() == "1 of 1 GPU-hours used"
+        assert BudgetTracker(Budget(trials=1), [], clock).exceeded() is None
+
     def test_what_a_lost_attempt_has_used_counts_as_spent(self) -> None:
         scheduler = scheduler_of(study(resources=on("L40S")), budget=Budget(gpu_hours=10))
         start = scheduler.next()
@@ -430,3 +451,16 @@ class TestPace:
 def _trials() -> list[Any]:
     planner = Planner(study(), fingerprint, [])
     return [planner.next() for _ in range(4)]
+
+
+class TestSlots:
+    def test_the_number_that_was_requested_is_not_reduced_in_silence(self) -> None:
+        cluster, remote = FakeCluster(), RunOptions(address="10.0.0.5:6379")
+        assert count_slots(study(), dataclasses.replace(remote, max_concurrent=200), cluster) == 200
+        assert count_slots(study(max_concurrent=100), remote, cluster) == 100
+
+    def test_a_cluster_that_starts_nodes_is_not_limited_to_those_it_has(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cluster, remote = FakeCluster(), RunOptions(address="10.0.0.5:6379")
+        fixed = count_slots(study(), remote, cluster)
+        monkeypatch.setattr(cluster, "scales", lambda: True)
+        assert count_slots(study(), remote, cluster) > fixed

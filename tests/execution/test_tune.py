@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.execution import tune as ray_tune
+from orchestrator.execution.allocator import Expired
 from orchestrator.execution.ray_cluster import SETTINGS, RayCluster
 from orchestrator.execution.scratch import scratch_folder
 from orchestrator.execution.tune import fit
@@ -46,7 +47,7 @@ class Handout:
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         return True
 
-    def expired(self, silence_limit_s: float) -> dict[str, str]:
+    def expired(self, silence_limit_s: float) -> dict[str, Expired]:
         return {}
 
     def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
@@ -195,6 +196,7 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
             self._left = self._left[:2]
             self._folder = folder
             self._running: dict[str, dict[str, Any]] = {}
+            self._reported: set[str] = set()
             self.ends: list[tuple[str, bool, str]] = []
 
         @property
@@ -207,9 +209,16 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
                 self._running[config["trial_id"]] = config
             return config
 
-        def expired(self, silence_limit_s: float) -> dict[str, str]:
+        def expired(self, silence_limit_s: float) -> dict[str, Expired]:
             is_hung = (self._folder / "hung").exists() and not any(lost for _, lost, _ in self.ends)
-            return dict.fromkeys(self._running, "it reports nothing") if is_hung else {}
+            if is_hung:
+                return dict.fromkeys(self._running, Expired("it reports nothing", ends_running=True))
+            # An actor that runs is left alone unless it is silent.
+            return dict.fromkeys(self._reported & self._running.keys(), Expired("overdue", ends_running=False))
+
+        def result(self, trial_id: str, result: dict[str, Any]) -> bool:
+            self._reported.add(trial_id)
+            return super().result(trial_id, result)
 
         def ended(self, trial_id: str, lost: bool, why: str = "") -> None:
             config = self._running.pop(trial_id)

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import sweep_names
+from orchestrator.records.index import load_definition, sweep_names
 from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, StorageError, open_storage
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import RESERVED_NAMES
 from tests.records.test_reader import run, sweep_of
+from tests.support.sweeps import search
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -92,3 +94,32 @@ def test_a_name_that_is_taken_or_reserved_is_refused(storage: Storage, name: str
     with pytest.raises(Exception, match=message):
         rename_sweep(storage, "study", name)
     assert storage.list() == before
+
+
+@pytest.mark.parametrize("cut", ["while copying", "in the tracker", "while deleting"])
+def test_a_renaming_that_was_cut_short_is_finished(storage: Storage, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {record.trial_id: list(record.rows) for record in read_trials(storage, "study")}
+
+    def fail(*_: object) -> None:
+        raise StorageError("the storage is unavailable", "Try again")
+
+    method = {"while copying": "read_many", "while deleting": "delete_many"}.get(cut)
+    with monkeypatch.context() as patched:
+        if method is not None:
+            patched.setattr(type(storage), method, fail)
+        with pytest.raises(StorageError):
+            rename_sweep(storage, "study", "depth", fail if cut == "in the tracker" else None)
+    with pytest.raises(SweepError, match="half moved to 'depth'"):
+        rename_sweep(storage, "study", "another")
+    rename_sweep(storage, "study", "depth")
+    assert sweep_names(storage) == ["depth", "study-2"] and not storage.list("sweeps/study")
+    assert {record.trial_id: list(record.rows) for record in read_trials(storage, "depth")} == before
+
+
+def test_a_sweep_that_starts_from_a_renamed_one_still_finds_it(storage: Storage) -> None:
+    follower = search(name="next", warm_start=("published", "study"))
+    storage.write("sweeps/next/sweep.json", to_json_bytes(follower.plain()))
+    with Lease(storage.sub("sweeps/next"), "next"), pytest.raises(SweepError, match="sweep 'next' is being run"):
+        rename_sweep(storage, "study", "depth")
+    rename_sweep(storage, "study", "depth")
+    assert load_definition(storage, "next").warm_start == ("published", "depth")

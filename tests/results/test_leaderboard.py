@@ -15,6 +15,7 @@ from rich.console import Console
 
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources.usage import trial_cost
+from orchestrator.results import power
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost
@@ -194,6 +195,17 @@ def test_power_statement_speaks_of_the_size_of_the_test_set() -> None:
         "Two single runs on 120 items, compared without pairing (z test of two proportions), detect a difference of "
         "7.4 points near 5 % with 80 % power; variation between seeds is not included."
     )
+
+
+def test_power_statement_is_made_for_the_median_score() -> None:
+    records = [
+        make_record(make_config(cycles=cycles), score=score, stage="study", family=str(cycles), items=1_000)
+        for cycles, score in ((1, 0.2), (2, 0.6), (3, 0.61))
+    ]
+    (table,) = build_leaderboard(None, records, [])
+    gap = 100 * power.detectable_gap(0.6, 1_000)
+    assert f"detect a difference of {gap:.1f} points near 60 % with 80 % power" in table.power
+    assert build_leaderboard(None, records[:2], [])[0].power.count("near 40 %") == 1
 
 
 def test_unknown_benchmark_names_the_nearest_and_a_known_one_may_be_empty() -> None:

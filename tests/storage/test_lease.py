@@ -231,3 +231,23 @@ def test_a_process_of_another_machine_cannot_be_seen() -> None:
     assert ProcessIdentity("0" * 12, 1, 1).is_alive() is None
     assert ProcessIdentity(machine_id(), os.getpid(), 0).is_alive() is True
     assert ProcessIdentity(machine_id(), -1, 0).is_alive() is False
+
+
+def test_a_request_to_stop_that_arrives_while_the_lease_is_taken_is_kept(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = type(storage).create
+
+    def create_and_request(self: Storage, key: str, data: bytes) -> bool:
+        created = create(self, key, data)
+        self.write("stop.json", b'{"reason": "of the new driver"}')
+        return created
+
+    storage.write("stop.json", b'{"reason": "of an earlier driver"}')
+    with Lease(storage, "demo"):
+        assert not storage.exists("stop.json")
+    storage.write("stop.json", b'{"reason": "of an earlier driver"}')
+    with monkeypatch.context() as patched:
+        patched.setattr(type(storage), "create", create_and_request)
+        with Lease(storage, "demo"):
+            assert b"of the new driver" in storage.read("stop.json")

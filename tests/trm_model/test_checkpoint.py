@@ -197,6 +197,55 @@ def test_missing_or_damaged_base_is_one_clear_line(damage: str, tmp_path: Path) 
         unpack((tmp_path / "step-00000001.safetensors").read_bytes(), "step-00000001.safetensors")
 
 
+def damaged(data: bytes, damage: str) -> bytes:
+    """A checkpoint after a disk or a network has done something to it."""
+    if damage == "cut off":
+        return data[: len(data) // 2]
+    at = {"header": 12, "tensors": len(data) - 3}[damage]
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "header", "tensors"])
+def test_run_resumes_from_the_newest_checkpoint_that_is_whole(damage: str) -> None:
+    store = MemoryStore()
+    running = Run(store)
+    for _ in range(2):
+        running.change(5)
+        running.save()
+    older, newer = names_of(store)
+    store.write(newer, damaged(store.read(newer), damage))
+    resumed = Run(store)
+    assert resumed.step == 1 and names_of(store) == [older]
+    resumed.change(5)
+    resumed.save()
+    assert names_of(store) == [older, newer], "the damaged one does not take the place of the new one"
+    assert torch.equal(Run(store).table, running.table)
+
+
+def test_run_whose_checkpoints_are_all_damaged_begins_again() -> None:
+    store = MemoryStore()
+    running = Run(store)
+    running.change(5)
+    running.save()
+    for name in store.names():
+        store.write(name, damaged(store.read(name), "cut off"))
+    resumed = Run(store)
+    assert resumed.step == 0 and names_of(store) == [] and not resumed.table.any()
+
+
+def test_checkpoint_of_another_format_is_refused_and_stays() -> None:
+    store = MemoryStore()
+    running = Run(store)
+    running.change(5)
+    running.save()
+    (name,) = names_of(store)
+    data = store.read(name).replace(b'\\"format\\": 1', b'\\"format\\": 2')
+    store.write(name, data)
+    with pytest.raises(CheckpointError, match="has format 2"):
+        Run(store)
+    assert store.read(name) == data
+
+
 @pytest.fixture(scope="module")
 def arc(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Twelve made-up tasks; with 100 augmentations each, 1,213 rows of embeddings."""

@@ -184,6 +184,31 @@ def test_run_yields_its_events_in_order_with_a_complete_result(dataset: Dataset,
     assert result["train_flops"] > 0
 
 
+def test_means_of_a_run_are_per_sequence_that_halted_and_losses_per_example(dataset: Dataset, tmp_path: Path) -> None:
+    events = run(tiny(model={"supervision_steps": 1}, runtime={"log_every": 5}), dataset, tmp_path)
+    first, second = [event.metrics for event in events if isinstance(event, Trained)]
+    for metrics in (first, second):
+        assert metrics["halting_steps"] == 1 and 0 < metrics["cell_accuracy"] < 1
+        assert metrics["loss"] == pytest.approx(metrics["answer_loss"] + 0.5 * metrics["halt_loss"], rel=1e-5)
+    assert (first["puzzles_presented"], second["puzzles_presented"]) == (5 * 8, 10 * 8)
+    assert 0 < first["train_s"] < second["train_s"]
+
+
+@pytest.mark.parametrize(("weights", "rate"), [("raw", 0.9), ("raw", 0.0), ("ema", 0.0)])
+def test_curve_without_an_average_is_that_of_the_raw_weights(
+    weights: str, rate: float, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = tiny(evaluation={"weights": weights}, optimizer={"ema_rate": rate}, runtime={"evaluate_every": 10})
+    (point,) = [event.metrics for event in run(config, dataset, tmp_path) if isinstance(event, Evaluated)]
+    assert point["cell_accuracy"] == point["raw_cell_accuracy"] and point["items"] == 10
+
+
+def test_curve_with_an_average_is_that_of_the_average(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(evaluation={"weights": "ema"}, optimizer={"ema_rate": 0.99, "lr": 1e-2})
+    points = [event.metrics for event in run(config, dataset, tmp_path) if isinstance(event, Evaluated)]
+    assert any(point["cell_accuracy"] != point["raw_cell_accuracy"] for point in points)
+
+
 def test_loss_falls_and_puzzles_are_learned(dataset: Dataset, tmp_path: Path) -> None:
     config = tiny(train={"max_steps": 150, "batch_size": 32}, model={"hidden_size": 32}, runtime={"evaluate_every": 75})
     losses = [event.metrics["loss"] for event in run(config, dataset, tmp_path) if isinstance(event, Trained)]

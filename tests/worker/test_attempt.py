@@ -27,7 +27,7 @@ from orchestrator.storage import LocalStorage, Storage, StorageError, open_stora
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.patience import TransientError, retry_transient
 from orchestrator.sweep.trials import trial_id
-from orchestrator.worker import attempt
+from orchestrator.worker import attempt, telemetry
 from orchestrator.worker.attempt import child_main, run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from tests.support.refusing import refusing_proxy
@@ -86,6 +86,47 @@ def test_fault_of_the_storage_interrupts_a_trial_and_is_not_its_failure(
     monkeypatch.setattr(attempt, "ensure_local", fails)
     record = attempted(LocalStorage(tmp_path), tiny_config(), {})
     assert (record.status, record.reason) == (Status.INTERRUPTED, reason)
+
+
+class SteppedClock:
+    """A wall clock that is set back by an hour with every look at it, and a monotonic clock of a second per look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def time(self) -> float:
+        self.looks += 1
+        return 1.8e9 - 3600 * self.looks
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return float(self.looks)
+
+
+def test_wall_clock_that_steps_changes_no_time_within_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "time", SteppedClock())
+    _, record = go(job_of(LocalStorage(tmp_path), tiny_config()))
+    start_s, times = record.attempts[0].start.started_s, [row.time_s for row in record.rows]
+    assert len(times) > 3 and times == sorted(times)
+    assert start_s <= times[0] and times[-1] < start_s + 1000
+
+
+def test_attempt_lasts_until_the_storage_has_taken_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds its GPU while it waits."""
+    clock = SteppedClock()
+    write_rows = writer.TrialWriter.write_rows
+
+    def slowly(self: writer.TrialWriter) -> None:
+        clock.looks += 500
+        write_rows(self)
+
+    monkeypatch.setattr(attempt, "time", clock)
+    monkeypatch.setattr(writer.TrialWriter, "write_rows", slowly)
+    _, record = go(job_of(LocalStorage(tmp_path), tiny_config()))
+    end = record.attempts[0].end
+    assert end is not None and end.elapsed_s is not None and end.elapsed_s > 1000, "with the result, and at the end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,3 +347,34 @@ def test_trial_that_cannot_hear_its_actor_any_more_does_not_run_on(monkeypatch: 
     monkeypatch.setattr(attempt, "run_attempt", lambda job, report, should_stop: exited.wait(60))
     child_main(Job("", "s", "t", {}, "d").to_json(), Damaged())  # type: ignore[arg-type]
     assert codes == [1]
+
+
+def test_resumption_that_fails_before_it_has_read_its_checkpoint_hides_no_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU whose energy is measured, its last sample was written as a row at step 0, which replaced all others."""
+
+    class Meter:
+        def energy_j(self) -> float:
+            return 1.0
+
+        def sample(self) -> dict[str, float]:
+            return {}
+
+    monkeypatch.setattr(telemetry, "LAST_S", 0.0)
+    monkeypatch.setattr(attempt, "gpus_of", lambda device: Meter())
+    job = job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.log_every": 1}))
+    reports: list[TrialReport] = []
+    run_attempt(job, reports.append, lambda: any(report.kind == "rung" for report in reports))
+    stopped = read_trial(LocalStorage(tmp_path), "s", job.trial_id)
+    assert stopped.status is Status.INTERRUPTED and stopped.curve("exact_accuracy")
+
+    def refuse(storage: Storage, name: str) -> Path:
+        raise StorageError("the bucket does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attempt, "ensure_local", refuse)
+        _, failed = go(job)
+    assert failed.status is Status.INTERRUPTED and len(failed.attempts) == 2
+    assert failed.curve("exact_accuracy") == stopped.curve("exact_accuracy")
+    assert [step for step, _ in go(job)[1].curve("exact_accuracy")] == [4, 8, 12]

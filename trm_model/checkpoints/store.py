@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,10 +26,13 @@ from trm_data.errors import UserError, first_line
 from trm_data.files import load_json, write_atomic
 from trm_model.checkpoints.table_deltas import Base, join, split
 
+logger = logging.getLogger(__name__)
+
 _KEY = "trm"
 _FORMAT = 1
+_CHECKSUM = "crc32"
+"""Key of the header with the CRC-32 of the tensors. Checkpoints of earlier versions have none."""
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
-_OLDER = "Use an earlier checkpoint, or another copy of this one"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {
@@ -64,6 +69,14 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 class CheckpointError(UserError):
     """Raised for a checkpoint that cannot be read, or that belongs to another run."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Raised if a checkpoint of this program cannot be read because its bytes, or those of its base, have changed."""
+
+
+class MissingCheckpointError(CheckpointError):
+    """Raised if there is no checkpoint of a name; it may just have been deleted."""
 
 
 class CheckpointStore(Protocol):
@@ -139,12 +152,15 @@ def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """
     # Wide types first, as the format requires: every tensor then begins at a multiple of its item size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    layout: dict[str, Any] = {"__metadata__": {_KEY: json.dumps({"format": _FORMAT, **header}, sort_keys=True)}}
-    parts, end = [], 0
+    layout: dict[str, Any] = {"__metadata__": {}}
+    parts, end, checksum = [], 0, 0
     for name, value in ordered:
         begin, end = end, end + value.nbytes
         layout[name] = {"dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
         parts.append(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        checksum = zlib.crc32(parts[-1], checksum)
+    described = {"format": _FORMAT, **header, _CHECKSUM: checksum}
+    layout["__metadata__"][_KEY] = json.dumps(described, sort_keys=True)
     head = json.dumps(layout).encode()
     head += b" " * (-len(head) % 8)
     return b"".join([len(head).to_bytes(8, "little"), head, *parts])
@@ -165,14 +181,14 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
         what = f"{where} is not a checkpoint of this program"
         if data[:2] == _ZIP:
             raise CheckpointError(what, "If it is an official one, import it: `trm checkpoint import`") from None
-        raise CheckpointError(what, "Name another file") from error
+        raise DamagedCheckpointError(what, "Name another file") from error
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{where} has format {header.get('format')!r}, this version reads {_FORMAT}")
     for name, kinds in _FIELDS.items():
         value = header.get(name)
         is_known = type(value) in kinds if name in header else name not in _REQUIRED
         if not is_known or (type(value) is int and not 0 <= value < 2**63):
-            raise CheckpointError(f"{where} is damaged: {name} is {repr(value)[:60]}", _ANOTHER)
+            raise DamagedCheckpointError(f"{where} is damaged: {name} is {repr(value)[:60]}", _ANOTHER)
     return header
 
 
@@ -185,11 +201,14 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
     header = read_header(data, where)
     stored = header.get("table")
     tensors = _tensors(data, where)
+    body = memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+    if _CHECKSUM in header and header[_CHECKSUM] != zlib.crc32(body):
+        raise DamagedCheckpointError(f"{where} is damaged: its tensors do not match their checksum", _ANOTHER)
     if stored is not None:
         try:
             tensors = join(tensors, _table(stored, where, store), int(header["step"]))
-        except (ValueError, RuntimeError, IndexError) as error:  # torch's, for rows that the table does not have
-            raise CheckpointError(f"{where} is damaged: {first_line(error)}", _ANOTHER) from None
+        except (ValueError, IndexError) as error:  # torch's, for rows that the table does not have
+            raise DamagedCheckpointError(f"{where} is damaged: {first_line(error)}", _ANOTHER) from None
     return Checkpoint(tensors, header)
 
 
@@ -197,7 +216,7 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
+        raise DamagedCheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
 
 
 def _base(stored: Mapping[str, Any], where: str) -> Base:
@@ -227,10 +246,10 @@ def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None)
         data = store.read(base.name)
     except KeyError:
         what = f"{where} needs {base.name}, which is not in the same folder"
-        raise CheckpointError(what, "Copy both, or take another checkpoint") from None
+        raise DamagedCheckpointError(what, "Copy both, or take another checkpoint") from None
     if hashlib.sha256(data).hexdigest() != base.sha256:
         what = f"{base.name} is damaged, and {where} needs it"
-        raise CheckpointError(what, "Restore it from a copy, or take an older checkpoint")
+        raise DamagedCheckpointError(what, "Restore it from a copy, or take an older checkpoint")
     return _tensors(data, base.name)["table"]
 
 
@@ -243,7 +262,7 @@ def read(store: CheckpointStore, name: str) -> Checkpoint:
     try:
         data = store.read(name)
     except KeyError:
-        raise CheckpointError(f"there is no checkpoint {name}") from None
+        raise MissingCheckpointError(f"there is no checkpoint {name}") from None
     return unpack(data, name, store)
 
 
@@ -285,18 +304,26 @@ class RunCheckpoints:
         """The base that each checkpoint needs."""
 
     def newest(self) -> Checkpoint | None:
-        """Read the last checkpoint, to resume from.
+        """Read the last checkpoint that is not damaged, to resume from; None if there is none.
+
+        Later ones, which are damaged, are deleted: among the checkpoints of the resumed run they would be the newest.
 
         Raises:
-            CheckpointError: it is damaged. The run owns it, so that the user may delete it.
+            CheckpointError: it is of another format, or names no base.
         """
-        try:
-            found = newest(self._store)
-        except CheckpointError as error:
-            raise CheckpointError(error.what, _OLDER) from error
-        if found is not None and (stored := found.header.get("table")) is not None:
-            self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
-        return found
+        for name in reversed(checkpoint_names(self._store)):
+            try:
+                found = read(self._store, name)
+            except MissingCheckpointError:  # the attempt before this one, which is just ending, has deleted it
+                continue
+            except DamagedCheckpointError as error:
+                logger.warning("%s; an earlier checkpoint is used, or none", error.what)
+                self._store.delete(name)
+                continue
+            if (stored := found.header.get("table")) is not None:
+                self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
+            return found
+        return None
 
     def write(self, checkpoint: Checkpoint) -> Written:
         """Write a checkpoint, and before it the base of its table where a new one is due."""

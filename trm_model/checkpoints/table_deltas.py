@@ -41,7 +41,7 @@ class Split(NamedTuple):
     base: Base
     """Over which the rows in `tensors` are changes; unnamed and unsigned where `whole` has yet to be written."""
     shape: list[int]
-    """The table's."""
+    """Shape of the whole table."""
     whole: Tensor | None
     """The table itself, where a new base is due."""
 

@@ -3,7 +3,7 @@
 PyTorch sends float32 products to MKL, which is slow on AMD: oneDNN takes half the time there at hidden size 512, with
 the same accuracy. PyTorch has no switch for that alone, but allowing oneDNN to use bfloat16 re-routes float32
 products to it, and on a chip without matrix tiles (AMX) it then still computes in float32. The rule is the vendor,
-not a stop-watch, so that a resumed run takes the same path; and the accuracy is checked, so that a chip on which the
+not a timing, so that a resumed run takes the same path; and the accuracy is checked, so that a chip on which the
 assumption fails keeps the default.
 """
 

@@ -272,9 +272,9 @@ class RowFaults(NamedTuple):
     """Hold examples that must not reach a kernel."""
 
     sound: Ints
-    """The other ones."""
+    """Indices of the examples without a fault."""
     faults: list[Fault]
-    """The first of every kind."""
+    """First fault of every kind."""
 
 
 def row_faults(content: Content, manifest: Manifest) -> RowFaults:

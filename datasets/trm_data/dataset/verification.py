@@ -27,7 +27,7 @@ class _Examples:
 
     manifest: Manifest
     names: list[str]
-    """Of all puzzles."""
+    """Names of all puzzles."""
     numbers: Ints
     """(E): the number of each example within the dataset."""
     puzzle: Ints

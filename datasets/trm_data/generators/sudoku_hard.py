@@ -24,7 +24,7 @@ from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.puzzles.augment import sudoku_rows
 from trm_data.puzzles.symmetry import sudoku_order
 
-_SHARE = 1250  # puzzles that one island gives off; the climb costs as much as some 400
+_SHARE = 1250  # puzzles per island; reaching the rating costs as much as some 400 puzzles
 _POPULATION = 48
 
 

@@ -15,7 +15,7 @@ from trm_data.puzzles.arc import as_grid, crop, frame
 
 
 class Question(NamedTuple):
-    """Hold a grid to answer."""
+    """Hold a grid that is to be answered."""
 
     cells: Bytes
     """(C)"""

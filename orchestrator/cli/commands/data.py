@@ -25,7 +25,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to
 
 @app.command("list")
 def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
-    """List the benchmarks that can be built, and the datasets that are.
+    """List the benchmarks that can be built, and the datasets that have been built.
 
     Example: trm data list
     """
@@ -104,7 +104,7 @@ def import_official(
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Take over a dataset of the official builders (.npy files and dataset.json).
+    """Import a dataset of the official builders (.npy files and dataset.json).
 
     Example: trm data import-official data/sudoku-extreme-1k-aug-1000
     """

@@ -167,7 +167,7 @@ def watchdog(
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
     max_hours: Annotated[
-        float | None, typer.Option("--max-hours", min=0, help="Budget: hours from the start of the first trial.")
+        float | None, typer.Option("--max-hours", min=0, help="Budget: hours from the start of the driver.")
     ] = None,
     terminate: Annotated[
         str | None, typer.Option("--terminate", help="Terminate the AWS workers of this Ray cluster if necessary.")

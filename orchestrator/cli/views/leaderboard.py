@@ -74,7 +74,7 @@ def show(
         out.print(f"every published row: {every} (BENCHMARK is one of {names})", style="dim")
     if not any(table.has_own for table in tables):
         example = command_line("sweep", "run", "sweeps/demo.py", storage=storage.url)
-        out.print(f"no own confirmed results in this storage yet: run a sweep, for example {example}\n")
+        out.print(f"no confirmed results in this storage yet: run a sweep, for example {example}\n")
     refused = refusals(records)
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))

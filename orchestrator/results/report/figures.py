@@ -72,7 +72,9 @@ def ablation_figure(ablation: Ablation) -> Figure:
 
 
 def study_figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
-    caption = "A line per trial, dashed if cut short; in colour the best of the search or study and confirmed controls."
+    caption = (
+        "A line per trial, dashed if incomplete; in colour the best of the search or study and confirmed controls."
+    )
     figures = [Figure("Learning curves", caption, trial_plots.curves(study.trials), wide=True)]
     caption = "A line per trial through its settings, values evenly spaced; in colour the best quarter."
     body = trial_plots.parallel(study.compared, study.varied)
@@ -97,13 +99,13 @@ def _setting_figures(study: Study) -> list[Figure]:
     trials, figures = study.compared, []
     alone = list(study.varied)
     if {"T", "n"} <= set(alone):
-        caption = "Mean of complete trials over other settings; dashed: cut short or not run. T: cycles, n: steps."
+        caption = "Mean of complete trials over other settings; dashed: not complete or not run. T: cycles, n: steps."
         figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n")))
         alone = [name for name in alone if name not in ("T", "n")]
     stopped = sum(not trial.complete for trial in trials)
     caption = "A dot per trial, a bar at the mean of complete ones."
     if stopped:
-        caption += f" Hollow: cut short ({stopped}), scored where it stopped."
+        caption += f" Hollow: not complete ({stopped}), with the score so far."
     for name in alone[:_SETTINGS_DRAWN]:
         words = SETTING_TITLES.get(name, name)
         body = trial_plots.effect(trials, name, f"{name}, {words}" if words != name else name)
