@@ -30,8 +30,8 @@ FINISH_S = 900.0
 """How long the last sweeps may take once nothing is broken any more."""
 TRIES = 10
 """Seconds within which something has to be there that can be broken: a trial that runs, a driver."""
-GONE_S = 60.0
-"""How long processes may take to end."""
+GONE_S = 150.0
+"""How long processes may take to end. Ray's agents wait for a minute for a GCS that was killed with them."""
 
 
 def say(text: str) -> None:

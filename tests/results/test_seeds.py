@@ -188,7 +188,7 @@ def test_page_and_table_warn_of_seeds_that_differ_widely_and_of_what_seeds_canno
     table = table_of({"steady": (0.90, 0.91, 0.905), "collapsed": (0.90, 0.91, 0.04)})
     assert any(note.startswith("collapsed: seeds differ by 87.0 points") for note in table.notes)
     assert not any(note.startswith("steady:") for note in table.notes)
-    assert "up to 63 % of runs possible" in to_markdown([table])
+    assert "up to 63 % of runs could go unseen" in to_markdown([table])
 
 
 def test_best_of_several_is_named_as_such_with_a_corrected_interval() -> None:
