@@ -11,13 +11,14 @@ SEED ?= 1
 MINUTES ?= 15
 COUNT ?= 300
 
-.PHONY: help demo test test-slow test-gpu claims chaos mutation lint install clean
+.PHONY: help demo test test-slow test-gpu fuzz claims chaos mutation lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
 	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
 	@echo "make test-gpu   those that need a CUDA device"
+	@echo "make fuzz       MINUTES=10: made-up and damaged input on every surface, until something is found or the time is over"
 	@echo "make chaos      SEED=n MINUTES=15: break everything that sweeps need, at moments drawn from the seed, and audit"
 	@echo "make claims     what the last 'make test' showed of docs/development/claims.md"
 	@echo "make mutation   SEED=1 COUNT=300: whether the tests notice random small changes of the code"
@@ -57,6 +58,9 @@ mutation: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.support.fuzz $(MINUTES) -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,7 +19,13 @@ __all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_en
 hypothesis.settings.register_profile("untimed", deadline=None)  # the first example may have to compile a kernel
 hypothesis.settings.load_profile("untimed")
 
-LONGEST = ("test_chaos.py", "test_cluster_placement.py", "test_run.py", "test_cluster_sweep.py")
+LONGEST = (
+    "test_chaos.py",
+    "test_cluster_placement.py",
+    "test_run.py",
+    "test_cluster_sweep.py",
+    "test_private_sweep.py",
+)
 """Files that start Ray."""
 
 

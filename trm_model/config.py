@@ -39,19 +39,19 @@ class ModelConfig(_FiniteSettings):
     with an absolute path and the content's hash: `/path/file.py:ClassName#sha256=<hex>`."""
     mixer: Literal["attention", "mlp"] = "attention"
     positions: Literal["rotary", "learned", "none"] = "rotary"
-    hidden_size: int = Field(512, ge=8)
-    num_heads: int = Field(8, ge=1)
-    expansion: float = Field(4.0, gt=0)
-    inner_multiple: int = Field(256, ge=1)
+    hidden_size: int = Field(512, ge=8, le=2**16)
+    num_heads: int = Field(8, ge=1, le=2**16)
+    expansion: float = Field(4.0, gt=0, le=1_000)
+    inner_multiple: int = Field(256, ge=1, le=2**16)
     """The inner size of a SwiGLU, 2/3 * expansion * width, is rounded up to a multiple of this (official: 256)."""
-    num_layers: int = Field(2, ge=1)
+    num_layers: int = Field(2, ge=1, le=1_000)
     """Blocks per network. HRM has this many in each of its two networks."""
-    cycles: int = Field(3, ge=1)
+    cycles: int = Field(3, ge=1, le=1_000)
     """T: times that the answer is refined per supervision step (official `H_cycles`). All but the last without
     gradient."""
-    latent_steps: int = Field(6, ge=1)
+    latent_steps: int = Field(6, ge=1, le=1_000)
     """n: latent updates per cycle (official `L_cycles`)."""
-    num_latents: int = Field(1, ge=0)
+    num_latents: int = Field(1, ge=0, le=1_000)
     """Latent features besides the answer. 0: the answer is the only state; k > 1: latent step i updates latent i mod k.
     """
     shared_network: bool | None = None
@@ -60,16 +60,16 @@ class ModelConfig(_FiniteSettings):
     gradient: Literal["cycle", "step"] | None = None
     """How much of the last cycle is differentiated: all of it or its last latent and answer update. None: the
     variant's."""
-    supervision_steps: int = Field(16, ge=1)
+    supervision_steps: int = Field(16, ge=1, le=10_000)
     """N_sup: most optimizer steps that one sequence's carry lives (official `halt_max_steps`)."""
     halting: Literal["sign", "continue", "compare"] | None = None
     """sign: halt when the halt logit is positive (TRM). continue: when it exceeds a learned value of continuing, which
     costs a second forward pass per step (HRM). compare: when it exceeds the continue logit that no loss trains (the
     official direct baseline). None: continue for hrm, sign for the others."""
     halt_exploration: float = Field(0.1, ge=0, le=1)
-    puzzle_embedding_len: int = Field(16, ge=0)
+    puzzle_embedding_len: int = Field(16, ge=0, le=2**16)
     """Tokens in front of the grid that hold the puzzle embedding; 0 means none."""
-    puzzle_embedding_size: int | None = Field(None, ge=1)
+    puzzle_embedding_size: int | None = Field(None, ge=1, le=2**20)
     """Numbers per puzzle, spread over those tokens and padded with zeros. None: the hidden size, so the first token."""
     rope_theta: float = Field(10000.0, gt=0)
     norm_epsilon: float = Field(1e-5, gt=0)
@@ -156,8 +156,8 @@ class OptimizerConfig(_FiniteSettings):
 class TrainConfig(_FiniteSettings):
     """Configure the length of training and its batches. One optimizer step is one supervision step."""
 
-    batch_size: int = Field(768, ge=1)
-    max_steps: int = Field(65_104, ge=1)
+    batch_size: int = Field(768, ge=1, le=2**24)
+    max_steps: int = Field(65_104, ge=1, le=10**10)
     max_puzzles: int | None = Field(None, ge=1)
     """End earlier, once so many puzzles have been presented: runs that differ in N_sup are equal in data only so."""
     loss: Literal["stablemax", "softmax"] = "stablemax"
@@ -180,17 +180,17 @@ class EvaluationConfig(_FiniteSettings):
     """Configure the final evaluation."""
 
     split: Literal["validation", "test"] = "validation"
-    supervision_steps: int | None = Field(None, ge=1)
+    supervision_steps: int | None = Field(None, ge=1, le=10_000)
     """D: steps at evaluation; None means as many as in training."""
     weights: Literal["ema", "raw"] = "ema"
     max_puzzles: int | None = Field(None, ge=1)
     """Score only the first so many puzzles of the split; None means all."""
-    batch_size: int = Field(512, ge=1)
+    batch_size: int = Field(512, ge=1, le=2**24)
     halt: bool = False
     """Keep a puzzle's answer from the step at which it first wants to halt, instead of running all D steps."""
-    votes: int = Field(1, ge=1)
+    votes: int = Field(1, ge=1, le=10**6)
     """Views per puzzle that vote on the answer: the original and votes - 1 augmented copies."""
-    rollouts: int = Field(1, ge=1)
+    rollouts: int = Field(1, ge=1, le=10**6)
     """K: runs per puzzle with noise in the latent."""
     noise: float = Field(0.0, ge=0)
     """Standard deviation of the Gaussian noise added to the latent before every supervision step, in rollouts but the

@@ -12,17 +12,20 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+from trm_data.addresses import hide_credentials
+
 MAX_NAMED, NEAREST = 40, 5
 """A message lists at most so many names, and only the nearest ones of more."""
 
 
 class UserError(Exception):
-    """Raised for an error that the user can correct: states what, where and the remedy in one line."""
+    """Raised for an error that the user can correct: states what, where and the remedy in one line, without the
+    credentials that a quoted address may contain."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.remedy = remedy
+        super().__init__(hide_credentials(what))
+        self.what = hide_credentials(what)
+        self.remedy = hide_credentials(remedy)
 
     def __str__(self) -> str:
         text = f"{self.what.removesuffix('.')}. {self.remedy}" if self.remedy else self.what
@@ -41,8 +44,9 @@ class DataError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's error, or its type if it has no text."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of another library's error, or its type if it has no text. Credentials are left out."""
+    lines = hide_credentials(str(error)).splitlines()
+    return next((line.strip() for line in lines if line.strip()), type(error).__name__)
 
 
 def causes(error: BaseException) -> list[BaseException]:

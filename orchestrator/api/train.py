@@ -21,6 +21,7 @@ from orchestrator.resources.runtime import ASSUMED_CORE_FLOPS
 from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
@@ -65,9 +66,11 @@ def train(
 
     Raises:
         SweepError: another process trains this configuration into the same storage.
-        ConfigError: the configuration does not fit its dataset or the number of processes.
+        ConfigError: the configuration does not fit its dataset or the number of processes, or a setting contains
+            credentials.
     """
     check_processes(config, processes)
+    require_no_credentials(config.plain())
     if config.model.recursion is not None:
         load_recursion(config.model.recursion)  # a file that fails is a user error, not a trial result
     store = as_storage(storage)

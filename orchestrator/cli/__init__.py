@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import typer
 
+from trm_data.addresses import hide_credentials
 from trm_data.errors import UserError, first_line
 from trm_model.recursion_file import distrust_all
 
@@ -64,5 +65,5 @@ def _describe(error: OSError | ValueError) -> str:
 def _fail(message: str, code: int = 2) -> None:
     from orchestrator.api.terminal import printable
 
-    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    print(f"error: {printable(hide_credentials(' '.join(message.split())))}", file=sys.stderr)
     sys.exit(code)

@@ -21,6 +21,7 @@ from orchestrator.errors import ClusterError
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
 from orchestrator.resources.nodes import Cluster, describe_cluster, require_answer, scales
 from orchestrator.worker.fork_server import next_process
+from trm_data.addresses import holds_secret
 from trm_data.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class RayCluster:
         """
         self._stack.callback(remove_scratch_folder)
         self._stack.enter_context(environment(SETTINGS, override=False))
+        self._stack.enter_context(_keep_secrets_off_command_lines())
         try:
             if self.address is None:
                 self._start_private()
@@ -214,6 +216,27 @@ def _listen_on_loopback() -> Iterator[None]:
     finally:
         if constants is not None:
             constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _keep_secrets_off_command_lines() -> Iterator[None]:
+    """Keep Tune from copying AWS keys of the driver into the runtime environment of its actors.
+
+    A runtime environment is on the command line of every worker, which all users of a machine can read. Workers have
+    the environment of their node anyway: of a private Ray, that is the driver's.
+    """
+    cache: Any = None
+    with _private_interface("AWS keys in the environment are on the command lines of its workers"):
+        from ray.tune.execution import class_cache
+
+        before = class_cache.ENV_VARS_TO_PROPAGATE
+        class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not holds_secret(name)}
+        cache = class_cache
+    try:
+        yield
+    finally:
+        if cache is not None:
+            cache.ENV_VARS_TO_PROPAGATE = before
 
 
 @contextmanager

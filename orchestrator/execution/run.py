@@ -36,7 +36,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import describe_differences
+from orchestrator.sweep.settings import describe_differences, require_no_credentials
 from trm_data.errors import ConfigError, DataError
 from trm_model.recursion_file import replace_in, trusted_source
 
@@ -72,7 +72,7 @@ def run_sweep(
         SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
         StorageError: the storage cannot be reached at the start.
-        ConfigError: a trial needs a recursion file that nothing in this command names.
+        ConfigError: a trial needs a recursion file that nothing in this command names, or a setting has credentials.
     """
     options, events = options or RunOptions(), CallbackList(callbacks)
     folder = sweep_folder(storage, sweep.name)
@@ -229,7 +229,8 @@ def _outcome(
 
 
 def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
-    """Raise ConfigError if a trial needs the code of a file that this command does not name."""
+    """Raise ConfigError if a setting has credentials, or a trial needs the code of a file not named here."""
+    require_no_credentials(sweep.plain())
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
 

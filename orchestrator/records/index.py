@@ -13,6 +13,7 @@ from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data.errors import ConfigError, nearest
 from trm_model.config import TrialConfig
@@ -124,8 +125,10 @@ def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | N
     """Write `trial.json` unless it exists; before it, write the source of the trial's own recursion, which is returned.
 
     Raises:
-        ConfigError: this process does not trust the recursion file that the configuration names.
+        ConfigError: this process does not trust the recursion file that the configuration names, or a setting
+            contains credentials.
     """
+    require_no_credentials(config.plain())
     address = config.model.recursion
     source = None if address is None else trusted_source(address).text
     if source is not None:

@@ -18,6 +18,7 @@ from orchestrator.storage.base import Storage, StorageError, Tagged, checked_key
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.patience import PATIENCE_S
 from orchestrator.storage.s3 import S3Storage
+from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import nearest
 
 __all__ = [
@@ -76,6 +77,11 @@ def _absolute(path: str) -> Path:
 def _parse_s3(url: str, rest: str, attempts: int) -> S3Storage:
     location, _, query = rest.partition("?")
     bucket, _, prefix = location.partition("/")
+    if has_credentials(url):
+        raise StorageError(
+            f"the address of the storage, {shown_address(url)!r}, contains credentials",
+            "Leave them out: they come from where AWS tools look (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role)",
+        )
     if not bucket:
         raise StorageError(f"storage {url!r} names no bucket", "Write s3://bucket/prefix")
     options = dict(parse_qsl(query, keep_blank_values=True))

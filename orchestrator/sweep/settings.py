@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.sweep.domains import Setting, Value
+from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import ConfigError
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
@@ -131,9 +132,10 @@ def absolute_path(path: str, value: Any, folder: Path) -> Any:
     """Return a setting with a local path in it made absolute, relative to a folder; other settings as they are.
 
     Raises:
-        ConfigError: there is no such file or folder.
+        ConfigError: there is no such file or folder, or an address contains credentials.
     """
     if ALIASES.get(path, path) not in LOCAL_PATHS or not isinstance(value, str) or "://" in value:
+        require_no_credentials({path: value})
         return value
     name, hash_sign, fragment = value.partition("#sha256=")
     found = (folder / Path(name).expanduser()).resolve()
@@ -143,6 +145,23 @@ def absolute_path(path: str, value: Any, folder: Path) -> Any:
             f"{path}={value!r}: there is no {found}", f"Give the path from {folder.resolve()}, or all of it"
         )
     return str(found) + hash_sign + fragment
+
+
+def require_no_credentials(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a setting, however deeply nested, is an address with credentials.
+
+    Settings are stored in records, which others read, and sent to trackers.
+    """
+    for path, value in flatten(values).items():
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, Mapping):
+                require_no_credentials(each)
+            elif isinstance(each, str) and has_credentials(each):
+                raise ConfigError(
+                    f"{path}={shown_address(each)!r} contains credentials, and settings are recorded",
+                    "Leave them out: S3 and the hub take them from where their own tools do (AWS_ACCESS_KEY_ID, "
+                    "~/.aws, HF_TOKEN). Download what only a signed address gives, and name the file",
+                )
 
 
 def absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.storage.address import hide_credentials, shown_address
 from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
+from trm_data.addresses import hide_credentials, shown_address
 from trm_data.errors import UserError, first_line
 
 EXPERIMENT = "trm"

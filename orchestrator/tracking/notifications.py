@@ -30,8 +30,8 @@ from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError
-from orchestrator.storage.address import hide_credentials, shown_webhook
 from orchestrator.storage.lease import driver_of, driver_start_s
+from trm_data.addresses import hide_credentials, shown_webhook
 from trm_data.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)

@@ -36,6 +36,7 @@ from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.worker import provenance
 from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
+from trm_data.addresses import hide_credentials
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import DamagedCheckpointError, checkpoint_names, copy, name_of, newest
 from trm_model.config import TrialConfig
@@ -181,9 +182,9 @@ class _Attempt:
         if kind is FailureKind.STORAGE:
             self._finish(Status.INTERRUPTED, _storage_reason(error))
         elif is_out_of_memory(error):
-            self._finish(Status.OUT_OF_MEMORY, self._memory_reason(error), traceback.format_exc())
+            self._finish(Status.OUT_OF_MEMORY, self._memory_reason(error), hide_credentials(traceback.format_exc()))
         else:
-            self._finish(Status.FAILED, reason_of(error), traceback.format_exc())
+            self._finish(Status.FAILED, reason_of(error), hide_credentials(traceback.format_exc()))
 
     def _take(self, event: events.Event) -> None:
         assert self._writer is not None

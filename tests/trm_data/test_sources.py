@@ -391,6 +391,11 @@ def test_extra_tasks_that_hold_test_pairs_are_refused_unless_named(tmp_path: Pat
         ({"benchmark": "sudoku-6x6", "ids": "upstream"}, "ids=upstream has no meaning for sudoku-6x6"),
         ({"benchmark": "sudoku-6x6", "shortest_path": 5}, "shortest_path=5 has no meaning for sudoku-6x6"),
         ({"benchmark": "sudoku-6x6", "blanks": 40}, "blanks=40 cannot be made for Sudoku 6x6"),
+        (
+            {"benchmark": "sudoku-4x4", "blanks": 2},
+            "440 inequivalent Sudoku 4x4 with 2 blanks do not exist: at most 240",
+        ),
+        ({"benchmark": "maze-8x8", "shortest_path": 64}, "shortest_path=64 does not exist in a maze of 8x8 cells"),
         ({"benchmark": "official"}, "benchmark 'official' needs a source"),
     ],
 )

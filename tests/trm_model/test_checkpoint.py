@@ -39,6 +39,8 @@ from trm_model.training.events import Checkpointed
 
 ROWS, WIDTH = 2048, 256  # two megabytes, twice what is worth a base
 
+HEADER = {"config": {}, "id_map_hash": "", "vocab_size": 6, "seq_len": 16, "num_identifiers": 0}
+
 
 class MemoryStore:
     """Files in a dict."""
@@ -78,7 +80,7 @@ class Run:
         self.changed_at[chosen] = self.step
 
     def save(self, keep: int = 2, best_step: int | None = None) -> int:
-        state = Checkpoint({TABLE: self.table, CHANGED_AT: self.changed_at}, {"step": self.step})
+        state = Checkpoint({TABLE: self.table, CHANGED_AT: self.changed_at}, HEADER | {"step": self.step})
         written = self.kept.write(state)
         self.kept.prune(keep=keep, best_step=best_step)
         return written.num_bytes
@@ -135,7 +137,7 @@ def test_unfinished_base_of_a_lost_attempt_is_not_taken_for_another_and_goes_awa
     running.change(ROWS)
     running.save()
     running.change(ROWS)
-    running.kept.write(Checkpoint({TABLE: running.table, CHANGED_AT: running.changed_at}, {"step": 2}))
+    running.kept.write(Checkpoint({TABLE: running.table, CHANGED_AT: running.changed_at}, HEADER | {"step": 2}))
     store.delete("step-00000002.safetensors")  # killed after the base and before the checkpoint
     again = Run(store)
     assert again.step == 1
@@ -444,7 +446,7 @@ def test_file_is_read_by_the_safetensors_library_as_it_was_written(shapes: list[
     pairs = enumerate(zip(shapes, dtypes, strict=False))
     tensors = {f"x{i}": (10 * torch.rand(shape)).to(getattr(torch, dtype)) for i, (shape, dtype) in pairs}
     tensors |= {f"{name}/turned": value.T for name, value in tensors.items() if value.ndim == 2}
-    data = pack(tensors, {"step": 3})
+    data = pack(tensors, HEADER | {"step": 3})
     read_back = safetensors.torch.load(data)
     assert read_back.keys() == tensors.keys()
     assert all(torch.equal(value, tensors[name]) for name, value in read_back.items())

@@ -453,8 +453,15 @@ def test_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"step": None}, {"step": "x"}, {"vocab_size": -1}, {"config": {"model": {"hidden_size": 2**40}}}],
-    ids=["no step", "step that is text", "negative size", "more than any memory"],
+    [
+        {"step": None},
+        {"step": "x"},
+        {"vocab_size": -1},
+        {"vocab_size": 2**40},
+        {"seq_len": 2**40},
+        {"num_identifiers": 2**40},
+    ],
+    ids=["no step", "step that is text", "negative size", "symbols", "cells", "puzzles"],
 )
 def test_header_that_describes_no_model_is_one_line(change: dict[str, Any]) -> None:
     header = {"step": 1, "vocab_size": 6, "seq_len": 16, "num_identifiers": 0, "id_map_hash": "", "config": {}}

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trm_data.errors import UserError
+from trm_data.errors import UserError, first_line
 from trm_data.files import load_json, write_atomic
 from trm_model.checkpoints.table_deltas import Base, join, split
 
@@ -46,6 +46,26 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_REQUIRED = ("step", "config", "id_map_hash", "vocab_size", "seq_len", "num_identifiers")
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "config": (dict,),
+    "id_map_hash": (str,),
+    "vocab_size": (int,),
+    "seq_len": (int,),
+    "num_identifiers": (int,),
+    "fingerprint": (str,),
+    "ema_updates": (dict,),
+    "progress": (dict,),
+    "puzzles_presented": (int,),
+    "train_flops": (float, int),
+    "torch": (str,),
+    "table": (dict,),
+    "weights_only": (bool,),
+    "imported_from": (str,),
+    "knows_dataset": (bool,),
+}
+"""Types of the values in a header, which may come from elsewhere."""
 
 
 class CheckpointError(UserError):
@@ -165,7 +185,12 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
             raise CheckpointError(what, "If it is an official one, import it: `trm checkpoint import`") from None
         raise DamagedCheckpointError(what, "Name another file") from error
     if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
+        raise CheckpointError(f"{where} has format {header.get('format')!r}, this version reads {_FORMAT}")
+    for name, kinds in _FIELDS.items():
+        value = header.get(name)
+        is_known = type(value) in kinds if name in header else name not in _REQUIRED
+        if not is_known or (type(value) is int and not 0 <= value < 2**63):
+            raise DamagedCheckpointError(f"{where} is damaged: {name} is {repr(value)[:60]}", _ANOTHER)
     return header
 
 
@@ -184,8 +209,8 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
     if stored is not None:
         try:
             tensors = join(tensors, _table(stored, where, store), int(header["step"]))
-        except ValueError as error:
-            raise DamagedCheckpointError(f"{where} is damaged: {error}", _ANOTHER) from None
+        except (ValueError, IndexError) as error:  # torch's, for rows that the table does not have
+            raise DamagedCheckpointError(f"{where} is damaged: {first_line(error)}", _ANOTHER) from None
     return Checkpoint(tensors, header)
 
 
@@ -202,7 +227,10 @@ def _base(stored: Mapping[str, Any], where: str) -> Base:
     try:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
-    except (KeyError, TypeError):
+        if not all(type(number) is int for number in (base.step, base.delta_bytes, *stored["shape"])):
+            raise TypeError("a number is none")
+        dict(stored["needed"])
+    except (KeyError, TypeError, ValueError):
         raise DamagedCheckpointError(f"{where} is damaged: it does not name the base of its table") from None
     if not is_safe:
         raise CheckpointError(f"{where} names {base.name!r} as its base, which is not a base's name", "Do not use it")

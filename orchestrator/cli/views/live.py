@@ -18,8 +18,8 @@ from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepSta
 from orchestrator.records.progress import SweepProgress, format_counts
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
-from orchestrator.storage.address import shown_address
 from orchestrator.sweep.definition import Sweep
+from trm_data.addresses import shown_address
 
 PLAIN_EVERY_S = 15.0
 STYLES = {
