@@ -7,9 +7,9 @@ n is `latent_steps`, N_sup is `supervision_steps` of the model, D is `supervisio
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from trm_data.config import DataConfig
 from trm_data.settings import Settings
@@ -19,7 +19,17 @@ IGNORED = -100
 """Label of a cell that enters neither loss nor score; the default `ignore_index` of torch's cross entropy."""
 
 
-class ModelConfig(Settings):
+_Rate = Annotated[float, Field(ge=0, lt=1)]
+_Depth = Annotated[int, Field(ge=1)]
+
+
+class _FiniteSettings(Settings):
+    """Define settings of which none can be infinite or not a number."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ModelConfig(_FiniteSettings):
     """Configure one member of the model family."""
 
     variant: Literal["trm", "hrm", "direct"] = "trm"
@@ -124,26 +134,26 @@ class ModelConfig(Settings):
         return self
 
 
-class OptimizerConfig(Settings):
+class OptimizerConfig(_FiniteSettings):
     """Configure the optimizer of the weights; puzzle embeddings have their own rate and decay (row-sparse sign-SGD)."""
 
     name: Literal["adam_atan2", "adamw", "muon"] = "adam_atan2"
     """muon: orthogonalised momentum for the matrices inside the networks, AdamW for embeddings and heads."""
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Rate, _Rate] = (0.9, 0.95)
     warmup_steps: int = Field(2000, ge=0)
     lr_min_ratio: float = Field(1.0, ge=0, le=1)
     """1.0: constant after the warm-up. Below: cosine to this share of `lr` at the last step."""
     puzzle_embedding_lr: float = Field(1e-2, gt=0)
     puzzle_embedding_weight_decay: float = Field(0.1, ge=0)
-    ema_rate: float = Field(0.999, ge=0, lt=1)
+    ema_rate: _Rate = 0.999
     """Decay of the averaged weights; 0 switches the average off. Warmed up, so that it does not lag at the start."""
-    further_ema_rates: tuple[float, ...] = ()
+    further_ema_rates: tuple[_Rate, ...] = ()
     """Averages kept in addition to the main one and scored at the end; none of them feeds back into training."""
 
 
-class TrainConfig(Settings):
+class TrainConfig(_FiniteSettings):
     """Configure the length of training and its batches. One optimizer step is one supervision step."""
 
     batch_size: int = Field(768, ge=1, le=2**24)
@@ -154,12 +164,19 @@ class TrainConfig(Settings):
     dtype: Literal["float32", "bfloat16", "float32-fast"] = "bfloat16"
     """float32-fast is not float32: the factors of matrix products are rounded, to bfloat16 on a CPU and to TF32 on a
     GPU, and only sums and everything else stay float32 (an error of 2e-3 per product on a CPU instead of 3e-7)."""
-    depth_curriculum: tuple[tuple[float, int, int], ...] = ()
+    depth_curriculum: tuple[tuple[Annotated[float, Field(ge=0, le=1)], _Depth, _Depth], ...] = ()
     """(share of the run, T, n): from that share on, train with this depth (CGAR). Before the first, and in
     evaluation, the model's own."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        shares = [share for share, _, _ in self.depth_curriculum]
+        if shares != sorted(set(shares)):
+            raise ValueError(f"depth_curriculum has the shares {shares}: put them in ascending order, each once")
+        return self
 
-class EvaluationConfig(Settings):
+
+class EvaluationConfig(_FiniteSettings):
     """Configure the final evaluation."""
 
     split: Literal["validation", "test"] = "validation"
@@ -215,7 +232,12 @@ class TrialConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    seed: int = Field(0, ge=0, le=2**63 - 1)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    @property
+    def sections(self) -> tuple[Settings, ...]:
+        """Return everything but the label and the seed, `runtime` last."""
+        return self.data, self.model, self.optimizer, self.train, self.evaluation, self.runtime
 
     def trajectory(self) -> dict[str, Any]:
         """Return what determines the weights after any number of steps: equal for two runs that differ only in

@@ -40,9 +40,11 @@ class Settings(BaseModel):
             ConfigError: naming the field, the value and, for an unknown field, its nearest valid name.
         """
         try:
-            return cls.model_validate(values, context=dict(context or {}))
+            # Not model_validate, whose own checks of its arguments take as long as validating a small record.
+            parsed: Self = cls.__pydantic_validator__.validate_python(values, context=dict(context or {}))
         except ValidationError as error:
             raise ConfigError(*_explain(cls, error, where)) from None
+        return parsed
 
     def plain(self) -> dict[str, Any]:
         """Return JSON-ready values."""

@@ -57,6 +57,7 @@ def run_sweep(
     options: RunOptions | None = None,
     callbacks: Sequence[Callback] = (),
     *,
+    is_stored: bool = False,
     cluster: Cluster | None = None,
     execute: Executor = fit_with_tune,
 ) -> SweepOutcome:
@@ -64,6 +65,7 @@ def run_sweep(
 
     Args:
         callbacks: receive the events of the run, from this thread; what they raise is logged and never stops it.
+        is_stored: the definition comes from the storage: no puzzle source that it names is opened.
         cluster, execute: where and with what trials run: Ray and Ray Tune.
 
     Raises:
@@ -80,15 +82,11 @@ def run_sweep(
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
     require_budget_for_one(sweep, options.budget, known)
-    if options.address is not None and cluster is None:
-        labels = [node.gpu_type for node in check_cluster(options.address).nodes]
-        if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
-            events.call("on_message", hint)
-    elif cluster is None:
-        _require_local(sweep, is_new=recorded is None)
+    if cluster is None:
+        _check_machines(sweep, options.address, events, is_new=recorded is None)
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
-        library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
+        library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
@@ -141,8 +139,18 @@ def _build_base(library: Library, sweep: Sweep, folder: Storage, *, is_new: bool
         raise
 
 
-def _require_local(sweep: Sweep, *, is_new: bool) -> None:
-    """Raise SweepError if this machine lacks the GPUs, or for a new sweep the cores, that a trial needs."""
+def _check_machines(sweep: Sweep, address: str | None, events: CallbackList, *, is_new: bool) -> None:
+    """Check that the machines can hold a trial: the cluster at `address`, or this one.
+
+    Raises:
+        SweepError: this machine lacks the GPUs, or for a new sweep the cores, that a trial needs.
+        ClusterError: the cluster does not answer.
+    """
+    if address is not None:
+        labels = [node.gpu_type for node in check_cluster(address).nodes]
+        if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
+            events.call("on_message", hint)
+        return
     require_local_gpus(sweep)
     if is_new:
         require_local_cpus(sweep)
@@ -205,7 +213,16 @@ def _outcome(
 ) -> SweepOutcome:
     snapshots = Snapshots(planner)
     reasons = {record.trial_id: record.reason for record in records if record.reason}
-    outcome = SweepOutcome(status, snapshots.sweep(progress_of(planner), reasons), reason, snapshots.best())
+    best = snapshots.best()
+    config = None if best is None else planner.trials[best.trial_id].trial.config
+    outcome = SweepOutcome(
+        status,
+        snapshots.sweep(progress_of(planner), reasons),
+        reason,
+        best,
+        best_config=config,
+        best_params={} if config is None else planner.sweep.search_space.cell_of(config),
+    )
     events.deliver()
     events.call("on_sweep_end", outcome)
     return outcome

@@ -38,7 +38,7 @@ from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listene
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.addresses import hide_credentials
 from trm_data.errors import UserError
-from trm_model.checkpoints.store import checkpoint_names, copy, step_of
+from trm_model.checkpoints.store import DamagedCheckpointError, checkpoint_names, copy, name_of, newest
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.recursion_file import accept
@@ -106,12 +106,15 @@ def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max
     if checkpoint_names(own):
         return
     theirs = StoredCheckpoints(storage.sub(f"sweeps/{sweep}/trials/{shorter}/checkpoints"))
-    names = [name for name in checkpoint_names(theirs) if step_of(name) <= max_steps]
-    if not names:
+    try:
+        found = newest(theirs, max_step=max_steps)
+    except DamagedCheckpointError:
+        found = None  # which files are damaged has been logged; training from the start gives the same result
+    if found is None:
         return
-    rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= step_of(names[-1])]
+    rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= found.step]
     writer.inherit(rows)
-    copy(theirs, names[-1], own)
+    copy(theirs, name_of(found.step), own)
 
 
 class AttemptCheckpoints(StoredCheckpoints):

@@ -178,6 +178,17 @@ def test_noisy_seeds_widen_the_rank_range() -> None:
     assert [entry.ranks for entry in build_leaderboard(None, steady, [])[0].entries] == [(1, 1), (2, 2)]
 
 
+@pytest.mark.parametrize(("lower", "ranks"), [(0.880, [(1, 2), (1, 2)]), (0.870, [(1, 1), (2, 2)])])
+def test_ranks_of_two_seeds_each_have_two_degrees_of_freedom(lower: float, ranks: list[tuple[int, int]]) -> None:
+    """Seeds of 0.90 and 0.91 have a standard error of 0.005; t(2) asks for 4.30 errors of the difference, 0.0304."""
+    records = [
+        make_record(make_config(cycles=cycles, seed=seed), score=score, stage="study", family=family, items=10_000_000)
+        for cycles, family, mean in ((1, "a", 0.905), (2, "b", lower))
+        for seed, score in enumerate((mean - 0.005, mean + 0.005))
+    ]
+    assert [entry.ranks for entry in build_leaderboard(None, records, [])[0].entries] == ranks
+
+
 def test_published_single_runs_are_not_ranked_finer_than_their_seeds_allow() -> None:
     """87.4 and 86.65 differ by ten sampling errors of 422,786 puzzles, and by 0.6 standard deviations over seeds."""
     tables = build_leaderboard("sudoku-extreme", [], load_baselines())

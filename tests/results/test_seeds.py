@@ -198,6 +198,8 @@ def test_best_of_several_is_named_as_such_with_a_corrected_interval() -> None:
     alone = seed_interval([0.922, 0.932, 0.905], ITEMS)
     assert alone is not None and best.interval.low < 100 * alone.low - 1
     assert best.interval.high == pytest.approx(100 * alone.high)
+    corrected = seed_interval([0.922, 0.932, 0.905], ITEMS, candidates=12)
+    assert corrected is not None and best.interval == pytest.approx((100 * corrected.low, 100 * corrected.high))
     page = to_markdown([table_of(families)])
     assert "cell 11 is the best of 12 configurations on this test set" in page
     assert f"{best.interval.low:.1f} to {best.interval.high:.1f} % (confidence at least 95 %)" in page

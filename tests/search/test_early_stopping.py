@@ -100,6 +100,8 @@ def test_median_stops_who_never_was_better_than_half_of_the_others_on_average() 
     assert decide(rule, 100, rungs(0.1, 0.1, 0.2, 0.2), others).stop
     assert not decide(rule, 100, rungs(0.1, 0.5, 0.2, 0.2), others).stop
     assert not decide(rule, 100, rungs(0.1, 0.1), others).stop, "before the grace period"
+    three = {name: others[name] for name in "345"}
+    assert decide(rule, 100, rungs(0.1, 0.1, 0.2, 0.2), three).stop
     few = {"1": others["4"], "2": others["5"]}
     assert not decide(rule, 100, rungs(0.1, 0.1, 0.2, 0.2), few).stop, "too few to compare with"
 
@@ -152,6 +154,20 @@ def test_replay_counts_the_time_that_stopped_trials_did_not_take() -> None:
     assert two.stopped == ("bad",) and two.saved_s == 50
     together = replay(curves, Stopping(rule="halving", grace=0.5, keep=0.75), slots=5)
     assert together.stopped == ("bad",), "ties in time go to the earlier trial, so the last one sees the others"
+
+
+def test_replay_starts_a_waiting_trial_when_a_slot_is_free() -> None:
+    """`bad` starts at 2 s and reaches its rung at 42 s, when three better ones have passed it at 30 s."""
+
+    def timed(name: str, score: float, *seconds: float) -> Curve:
+        return Curve(name, 20, (Rung(10, score, 0.5), Rung(20, score, 0.5)), seconds, score)
+
+    good = [timed(f"good {k}", 0.9, 30, 60) for k in range(3)]
+    order = [timed("quick", 0.5, 1, 2), *good, timed("bad", 0.1, 40, 80)]
+    found = replay(order, Stopping(rule="halving", grace=0.5, keep=0.5), slots=4)
+    assert found.stopped == ("bad",) and found.saved_s == 40
+    early = [timed("quick", 0.5, 1, 2), *good, timed("bad", 0.1, 20, 80)]
+    assert replay(early, Stopping(rule="halving", grace=0.5, keep=0.5), slots=4).stopped == ()
 
 
 def test_replay_stops_the_slow_starter_that_a_rule_without_grace_would_lose() -> None:

@@ -170,6 +170,16 @@ def test_every_sweep_file_expands_and_survives_as_data(file: Path) -> None:
         assert list(cells(sweep))
 
 
+def test_a_trial_has_the_same_id_whichever_seed_was_planned_first() -> None:
+    """Ids of further seeds are made from a template."""
+    sweep = study(seeds=3)
+    trials = list(study_trials(sweep, fingerprint))
+    assert len({trial.trial_id for trial in trials}) == len(trials) == 12
+    for trial in trials:
+        assert trial.trial_id == trial_id(trial.config, fingerprint(trial.config.data.request()))
+    assert [trial.config.seed for trial in trials] == [seed for seed in range(3) for _ in range(4)]
+
+
 @pytest.mark.parametrize(
     ("part", "values"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Run:
         self.kept = RunCheckpoints(store)
         self.step = 0
         self.table, self.changed_at = torch.zeros(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int32)
-        found = self.kept.newest()
+        found = self.kept.restore()
         if found is not None:
             self.step = found.step
             self.table, self.changed_at = found.tensors[TABLE], found.tensors[CHANGED_AT]
@@ -215,7 +216,7 @@ def test_run_resumes_from_the_newest_checkpoint_that_is_whole(damage: str) -> No
     older, newer = names_of(store)
     store.write(newer, damaged(store.read(newer), damage))
     resumed = Run(store)
-    assert resumed.step == 1 and names_of(store) == [older]
+    assert resumed.step == 1
     resumed.change(5)
     resumed.save()
     assert names_of(store) == [older, newer], "the damaged one does not take the place of the new one"
@@ -230,7 +231,10 @@ def test_run_whose_checkpoints_are_all_damaged_begins_again() -> None:
     for name in store.names():
         store.write(name, damaged(store.read(name), "cut off"))
     resumed = Run(store)
-    assert resumed.step == 0 and names_of(store) == [] and not resumed.table.any()
+    assert resumed.step == 0 and not resumed.table.any()
+    resumed.change(5)
+    resumed.save()
+    assert Run(store).step == 1
 
 
 def test_checkpoint_of_another_format_is_refused_and_stays() -> None:
@@ -244,6 +248,65 @@ def test_checkpoint_of_another_format_is_refused_and_stays() -> None:
     with pytest.raises(CheckpointError, match="has format 2"):
         Run(store)
     assert store.read(name) == data
+
+
+def change_last_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("step-00000003.safetensors", cut),
+        ("step-00000003.safetensors", lambda path: path.write_bytes(b"")),
+        ("base-00000003.safetensors", change_last_bit),
+        ("base-00000003.safetensors", Path.unlink),
+    ],
+    ids=["cut", "empty", "changed base", "missing base"],
+)
+def test_run_resumes_from_the_newest_usable_checkpoint_and_replaces_a_damaged_one(
+    file: str, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalCheckpoints(tmp_path)
+    straight = Run(store)
+    for rows in (ROWS, 7, ROWS):
+        straight.change(rows)
+        straight.save()
+    assert names_of(store) == ["step-00000002.safetensors", "step-00000003.safetensors"]
+    assert bases(store) == ["base-00000001.safetensors", "base-00000003.safetensors"]
+    damage(tmp_path / file)
+    again = Run(store)
+    assert again.step == 2
+    assert again.kept.describe_last().endswith("step-00000002.safetensors")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "step-00000003.safetensors is not usable" in caplog.text and file in caplog.text
+    again.kept.prune(keep=1, best_step=None)
+    assert Run(store).step == 2, "the only usable one stays, although a newer one is in the folder"
+    again.change(ROWS)
+    again.save()
+    assert torch.equal(again.table, straight.table)
+    assert torch.equal(Run(store).table, straight.table)
+    assert len(names_of(store)) == 2
+
+
+def test_damaged_checkpoint_is_not_counted_among_those_that_are_kept(tmp_path: Path) -> None:
+    store = LocalCheckpoints(tmp_path)
+    running = Run(store)
+    for _ in range(2):
+        running.change(3)
+        running.change(3)
+        running.save()
+    cut(tmp_path / "step-00000004.safetensors")
+    again = Run(store)
+    again.change(3)
+    again.save(keep=1)
+    assert names_of(store) == ["step-00000003.safetensors"]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from trm_model.checkpoints.store import (
     CheckpointStore,
     LocalCheckpoints,
     newest,
+    pack,
     read_header,
+    step_of,
     unpack,
 )
 from trm_model.checkpoints.trained import load_trained
@@ -310,6 +313,32 @@ def test_checkpoint_of_another_configuration_is_refused(dataset: Dataset, tmp_pa
     run(tiny(), dataset, tmp_path)
     with pytest.raises(CheckpointError, match="another model configuration"):
         run(tiny(model={"latent_steps": 3}), dataset, tmp_path)
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-100]
+
+
+def with_another_carry(data: bytes) -> bytes:
+    """A file that can be read, but whose carry is outside the vocabulary."""
+    found = unpack(data)
+    return pack(found.tensors | {"carry/inputs_BC": found.tensors["carry/inputs_BC"].clone().fill_(200)}, found.header)
+
+
+@pytest.mark.parametrize("damage", [cut, with_another_carry])
+def test_run_whose_newest_checkpoint_is_damaged_resumes_from_the_one_before_and_ends_bit_for_bit_the_same(
+    damage: Callable[[bytes], bytes], dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(runtime={"checkpoint_every_s": 1e-9, "evaluate_every": 100})
+    run(config, dataset, tmp_path / "straight")
+    run(config, dataset, tmp_path / "damaged", stop_at=6)
+    store = LocalCheckpoints(tmp_path / "damaged")
+    *_, before, newest_name = store.names()
+    store.write(newest_name, damage(store.read(newest_name)))
+    started = run(config, dataset, store)[0]
+    assert isinstance(started, Started) and started.resumed and started.step == step_of(before)
+    assert f"{newest_name} is not usable" in caplog.text
+    assert_same(final_tensors(tmp_path / "straight"), final_tensors(tmp_path / "damaged"))
 
 
 class AskedDuringEvaluation:

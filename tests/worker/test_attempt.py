@@ -276,6 +276,19 @@ def test_half_copied_checkpoint_of_a_shorter_trial_is_copied_again(tmp_path: Pat
     assert record.status is Status.FINISHED and record.attempts[0].start.from_step == 4
 
 
+def test_damaged_checkpoint_of_a_shorter_trial_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage = LocalStorage(tmp_path)
+    shorter = job_of(storage, tiny_config(**{"train.max_steps": 4}))
+    assert go(shorter)[1].status is Status.FINISHED
+    for path in tmp_path.glob(f"sweeps/*/trials/{shorter.trial_id}/checkpoints/*"):
+        path.write_bytes(path.read_bytes()[:-100])
+    longer = job_of(storage, tiny_config(**{"train.max_steps": 8}), continues=shorter.trial_id)
+    _, record = go(longer)
+    assert record.status is Status.FINISHED and record.attempts[0].start.from_step == 0
+    assert record.curve("exact_accuracy")[-1][0] == 8
+    assert "step-00000004.safetensors is not usable" in caplog.text
+
+
 OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9999 bytes"
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -33,6 +33,7 @@ _FORMAT = 1
 _CHECKSUM = "crc32"
 """Key of the header with the CRC-32 of the tensors. Checkpoints of earlier versions have none."""
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
+_ALL_DAMAGED = "No other checkpoint is usable: restore one from a copy, or delete all of them to train from the start"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {
@@ -72,7 +73,7 @@ class CheckpointError(UserError):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """Raised if a checkpoint of this program cannot be read because its bytes, or those of its base, have changed."""
+    """Raised for a checkpoint whose file, or the base of whose table, is damaged or missing."""
 
 
 class MissingCheckpointError(CheckpointError):
@@ -170,7 +171,8 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
     """Return the JSON part of a checkpoint file.
 
     Raises:
-        CheckpointError: it is not one of ours, or is damaged.
+        DamagedCheckpointError: it is not one of ours, or is damaged.
+        CheckpointError: a newer version wrote it.
     """
     try:
         length = int.from_bytes(data[:8], "little")
@@ -229,7 +231,7 @@ def _base(stored: Mapping[str, Any], where: str) -> Base:
             raise TypeError("a number is none")
         dict(stored["needed"])
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{where} is damaged: it does not name the base of its table") from None
+        raise DamagedCheckpointError(f"{where} is damaged: it does not name the base of its table") from None
     if not is_safe:
         raise CheckpointError(f"{where} names {base.name!r} as its base, which is not a base's name", "Do not use it")
     return base
@@ -280,10 +282,39 @@ def checkpoint_names(store: CheckpointStore) -> list[str]:
     return [name for name in store.names() if name.startswith("step-")]
 
 
-def newest(store: CheckpointStore) -> Checkpoint | None:
-    """Return the last checkpoint in a store, or None."""
-    names = checkpoint_names(store)
-    return read(store, names[-1]) if names else None
+def _accept(checkpoint: Checkpoint) -> None:
+    pass
+
+
+def newest(
+    store: CheckpointStore, load: Callable[[Checkpoint], None] = _accept, *, max_step: int | None = None
+) -> Checkpoint | None:
+    """Return the newest usable checkpoint in a store; None if there is none. Damaged ones are skipped with a warning.
+
+    Args:
+        load: takes the checkpoint over; it may raise DamagedCheckpointError as well.
+        max_step: pass over checkpoints of later steps.
+
+    Raises:
+        CheckpointError: all are damaged, or one belongs to another run.
+    """
+    damaged: DamagedCheckpointError | None = None
+    for name in reversed(checkpoint_names(store)):
+        if max_step is not None and step_of(name) > max_step:
+            continue
+        try:
+            found = read(store, name)
+            load(found)
+        except MissingCheckpointError:  # the attempt before this one, which is just ending, has deleted it
+            continue
+        except DamagedCheckpointError as error:
+            logger.warning("%s is not usable, so that an older checkpoint is tried: %s", name, error.what)
+            damaged = damaged or error
+        else:
+            return found
+    if damaged is not None:
+        raise damaged
+    return None
 
 
 class Written(NamedTuple):
@@ -302,28 +333,36 @@ class RunCheckpoints:
         self._base = Base()
         self._bases: dict[str, str] = {}
         """The base that each checkpoint needs."""
+        self._damaged: set[str] = set()
 
-    def newest(self) -> Checkpoint | None:
-        """Read the last checkpoint that is not damaged, to resume from; None if there is none.
+    def restore(self, load: Callable[[Checkpoint], None] = _accept) -> Checkpoint | None:
+        """Let `load` take over the newest usable checkpoint, and return it; None if there is none.
 
-        Later ones, which are damaged, are deleted: among the checkpoints of the resumed run they would be the newest.
+        Damaged ones are skipped with a warning, and deleted once the run has written another one. If the files of all
+        are damaged, the run begins again.
 
         Raises:
-            CheckpointError: it is of another format, or names no base.
+            CheckpointError: `load` has failed for all, or one belongs to another run.
         """
-        for name in reversed(checkpoint_names(self._store)):
-            try:
-                found = read(self._store, name)
-            except MissingCheckpointError:  # the attempt before this one, which is just ending, has deleted it
-                continue
-            except DamagedCheckpointError as error:
-                logger.warning("%s; an earlier checkpoint is used, or none", error.what)
-                self._store.delete(name)
-                continue
-            if (stored := found.header.get("table")) is not None:
-                self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
-            return found
-        return None
+        was_loaded = False
+
+        def take_over(checkpoint: Checkpoint) -> None:
+            nonlocal was_loaded
+            was_loaded = True
+            load(checkpoint)
+
+        try:
+            found = newest(self._store, take_over)
+        except DamagedCheckpointError as error:
+            if was_loaded:  # `load` may have changed a part of the run
+                raise CheckpointError(error.what, _ALL_DAMAGED) from error
+            logger.warning("no checkpoint is usable, so that training begins again")
+            found = None
+        reached = found.step if found is not None else -1
+        self._damaged = {name for name in checkpoint_names(self._store) if step_of(name) > reached}
+        if found is not None and (stored := found.header.get("table")) is not None:
+            self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
+        return found
 
     def write(self, checkpoint: Checkpoint) -> Written:
         """Write a checkpoint, and before it the base of its table where a new one is due."""
@@ -341,24 +380,29 @@ class RunCheckpoints:
             header = header | {"table": {"base": asdict(base), "shape": parts.shape, "needed": self._bases}}
         data = pack(tensors, header)
         self._store.write(name, data)
+        self._damaged.discard(name)
         return Written(name, base_bytes + len(data))
 
     def describe_last(self) -> str:
         """Describe, for people, from which checkpoint a run that ends now can be resumed."""
-        names = checkpoint_names(self._store)
+        names = self._usable()
         return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
 
     def prune(self, *, keep: int, best_step: int | None) -> None:
-        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; and unused bases."""
-        names = checkpoint_names(self._store)
+        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; damaged ones; and
+        unused bases."""
+        names = self._usable()
         kept = set(names[-keep:])
         best = name_of(best_step) if best_step is not None else None
         if best in names and best not in kept and keep > 1:
             kept = {best, *names[-(keep - 1) :]}
         self._bases = {name: base for name, base in self._bases.items() if name in kept}
-        for name in names:
+        for name in checkpoint_names(self._store):
             if name not in kept:
                 self._store.delete(name)
         for name in self._store.names():
             if name.startswith("base-") and name not in self._bases.values():
                 self._store.delete(name)
+
+    def _usable(self) -> list[str]:
+        return [name for name in checkpoint_names(self._store) if name not in self._damaged]

@@ -219,7 +219,7 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_row(dataset), indent=1))
         return
-    size = sum(file.stat().st_size for file in dataset.path.iterdir())
+    size = sum((dataset.path / name).stat().st_size for name in dataset.manifest.files)
     out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
     show_one = command_line("data", "show", dataset.path.name, storage=storage)
     out.print(f"draw one: {show_one}", soft_wrap=True)

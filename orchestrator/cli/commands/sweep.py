@@ -45,7 +45,6 @@ from orchestrator.cli.run_options import (
     ShareOption,
     TrackingOption,
     budget,
-    check_preference,
     run_and_show,
 )
 
@@ -164,7 +163,6 @@ def run(
         file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
         name=name, gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    check_preference(prefer)
     options = {
         "address": address,
         "max_concurrent": max_concurrent,
@@ -175,10 +173,10 @@ def run(
         "reuse": reuse,
         "max_failures": max_failures or None,
         "retries": retries,
-        "is_stored": file is not None and not is_file_name(file),
         "budget": budget(max_trials, max_gpu_hours, max_usd, max_hours),
     }
-    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options))
+    is_stored = file is not None and not is_file_name(file)
+    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options, is_stored=is_stored))
 
 
 @app.command()
@@ -195,27 +193,9 @@ def status(
 
     trm sweep status demo --json
     """
-    from orchestrator.api.status import status as state_of
-    from orchestrator.cli.views.status import show_damaged, show_sweep, show_sweeps, summary
-    from orchestrator.records.index import load_definitions
-    from orchestrator.storage import open_storage
+    from orchestrator.cli.views.status import show
 
-    store = open_storage(storage)
-    if name is not None:
-        state = state_of(store, name)
-        show_damaged(state.damaged)
-        if as_json:
-            print(json.dumps(summary(state), indent=1))
-        else:
-            show_sweep(state, store.url)
-        return
-    definitions, unreadable = load_definitions(store)
-    states = [state_of(store, definition.name) for definition in definitions]
-    show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
-    if as_json:
-        print(json.dumps([summary(state) for state in states], indent=1))
-    else:
-        show_sweeps(states, store.url)
+    show(name, storage, as_json=as_json)
 
 
 @app.command()
@@ -224,22 +204,10 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
 
     Example: trm sweep stop demo
     """
+    from orchestrator.api.lifecycle import stop_sweep
     from orchestrator.cli.views.console import out
-    from orchestrator.errors import SweepError, command_line
-    from orchestrator.records.index import load_definition, request_stop, sweep_folder
-    from orchestrator.storage import open_storage
-    from orchestrator.storage.lease import driver_of
 
-    store = open_storage(storage)
-    load_definition(store, name)
-    folder = sweep_folder(store, name)
-    driver = driver_of(folder)
-    if driver is None:
-        raise SweepError(
-            f"sweep {name!r} is not running",
-            f"See it with `{command_line('sweep', 'status', name, storage=store.url)}`",
-        )
-    request_stop(folder)
+    driver = stop_sweep(storage, name)
     out.print(f"requested a stop of process {driver['pid']} on {driver['host']}; its trials write a last checkpoint")
 
 

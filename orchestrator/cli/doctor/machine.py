@@ -151,6 +151,14 @@ def disk(storage_url: str) -> list[Check]:
     return [Check("disk", "ok", found)]
 
 
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file; 0 if another process has deleted it meanwhile."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
 def temporaries(storage_url: str) -> list[Check]:
     """Find files that killed processes left half-written in a local storage and in the cache, for two seconds."""
     deadline = time.monotonic() + SEARCH_S
@@ -162,7 +170,7 @@ def temporaries(storage_url: str) -> list[Check]:
         found += abandoned_files(Path(folder), recursive=False)
     if not found:
         return [Check("temporary files", "ok", "none of a killed process")]
-    size = sum(path.stat().st_size for path in found if path.exists())
+    size = sum(map(_size_of, found))
     named = [str(path) for path in found[:MAX_NAMED]]
     more = f" (and {len(found) - MAX_NAMED} more)" if len(found) > MAX_NAMED else ""
     remedy = f"Delete them: {shlex.join(['rm', '--', *named])}{more}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.cli.views.console import line, out
 from orchestrator.cli.views.status import show_damaged
 from orchestrator.errors import command_line
+from orchestrator.records.reader import collector_off
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusals, select
@@ -29,6 +30,7 @@ TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 HEADLINE_ROWS = 8
 
 
+@collector_off()
 def show(
     benchmark: str | None,
     text_format: str,

@@ -30,7 +30,7 @@ STYLES = {
     Status.OUT_OF_MEMORY: "red",
     Status.INTERRUPTED: "yellow",
 }
-EXPLAINED = {Status.STOPPED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
+EXPLAINED = {status for status in Status if status.is_final and status is not Status.FINISHED}
 
 
 class LiveView(Callback):

@@ -11,6 +11,7 @@ from orchestrator.results.ablation import Ablation
 from orchestrator.results.leaderboard import METRIC_TITLES, Entry, Table
 from orchestrator.results.report import interval_plots, scatter, trial_plots
 from orchestrator.results.report.importance import Importance
+from orchestrator.results.report.trial_plots import MAX_LINES
 from orchestrator.results.report.views import Study
 
 ROWS_SHOWN = 12
@@ -75,8 +76,10 @@ def study_figures(study: Study, entries: Sequence[Entry], importance: Importance
     caption = (
         "A line per trial, dashed if incomplete; in colour the best of the search or study and confirmed controls."
     )
-    figures = [Figure("Learning curves", caption, trial_plots.curves(study.trials), wide=True)]
-    caption = "A line per trial through its settings, values evenly spaced; in colour the best quarter."
+    chosen = f" {MAX_LINES:,} of {len(study.trials):,} trials." if len(study.trials) > MAX_LINES else ""
+    figures = [Figure("Learning curves", caption + chosen, trial_plots.curves(study.trials), wide=True)]
+    chosen = f" {MAX_LINES:,} of {len(study.compared):,} trials." if len(study.compared) > MAX_LINES else ""
+    caption = f"A line per trial through its settings, values evenly spaced; in colour the best quarter.{chosen}"
     body = trial_plots.parallel(study.compared, study.varied)
     figures.append(Figure("Settings and scores", caption, body, wide=True))
     figures += _setting_figures(study)

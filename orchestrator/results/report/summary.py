@@ -76,7 +76,7 @@ def _search(study: Study) -> str:
         over = sum(trial.status.is_final for trial in cells)
         how = ", each to its end" if over == len(cells) else f"; {over} of them have ended"
         sentences.append(f"The study ran {families} configurations in {len(cells)} trials{how}.")
-    broken = sum(trial.status in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY) for trial in study.trials)
+    broken = sum(trial.status.is_failure for trial in study.trials)
     if broken:
         sentences.append(f"{broken} trial{'s' if broken > 1 else ''} failed, diverged or ran out of memory.")
     return " ".join(sentences)
