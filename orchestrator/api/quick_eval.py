@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.resources.runtime import ASSUMED_CORE_FLOPS
 from orchestrator.sweep.domains import Value
-from orchestrator.sweep.settings import configure
+from orchestrator.sweep.settings import replace_settings
 from trm_data import Dataset
 from trm_model import cost
 from trm_model.config import TrialConfig
@@ -47,4 +47,4 @@ def limit_evaluation(config: TrialConfig, dataset: Dataset) -> Limited:
         f"scores {affordable} of {scored} {config.evaluation.split} puzzles: all of them would take about "
         f"{scored * puzzle_s / 3600:.1f} h on this machine (evaluation.max_puzzles={scored} scores them)"
     )
-    return Limited(configure(config, settings), remark)
+    return Limited(replace_settings(config, settings), remark)

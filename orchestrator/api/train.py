@@ -20,12 +20,16 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.text import percent
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.model.recursion import load_recursion
+
+_SHOWN = ("exact_accuracy", "cell_accuracy")
+"""Metrics of a printed outcome."""
 
 
 class TrainOutcome(NamedTuple):
@@ -39,6 +43,14 @@ class TrainOutcome(NamedTuple):
     """Why it ended, unless it finished."""
     location: str
     """Folder of the record."""
+
+    def __str__(self) -> str:
+        result = self.record.result
+        lines = [f"{self.status} at step {self.step}" + (f": {self.reason}" if self.reason else "")]
+        if result is not None:
+            scores = (f"{name.replace('_', ' ')} {percent(result.metrics.get(name))}" for name in _SHOWN)
+            lines.append(f"{', '.join(scores)} of {result.items} {result.split} puzzles")
+        return "\n".join([*lines, f"record: {self.location}"])
 
 
 def train(

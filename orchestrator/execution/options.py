@@ -11,6 +11,7 @@ from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.resources.placement import Preference
 from orchestrator.resources.usage import Budget
+from orchestrator.sweep.text import aligned, percent
 
 MAX_FAILURES = 5
 """Trials in a row that fail with one reason, after which a sweep stops. A faulty setting, a missing file or a broken
@@ -110,6 +111,21 @@ class SweepOutcome:
     """What stopped it: a limit of the budget, an error, a repeated failure; empty if the user stopped it."""
     best: TrialSnapshot | None = None
     """The best explored trial of a search; `value` is its score on the validation split."""
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        header = ("stage", "configuration", "seed", "status", "step", self.snapshot.metric.replace("_", " "))
+        best_first = sorted(self.snapshot.trials, key=lambda trial: (trial.stage, -(trial.value or 0.0)))
+        rows = [
+            (trial.stage, trial.family, str(trial.seed), str(trial.status), f"{trial.step}/{trial.max_steps}",
+             percent(trial.value))
+            for trial in best_first
+        ]  # fmt: skip
+        lines = [f"{self.snapshot.name}: {self.status}{reason}, {self.snapshot.progress}"]
+        lines += aligned(header, rows, right=("seed", "step", header[-1])) if rows else []
+        if self.best is not None:
+            lines.append(f"best explored: {self.best.family} ({percent(self.best.value)} on validation)")
+        return "\n".join(lines)
 
     @property
     def exit_code(self) -> int:

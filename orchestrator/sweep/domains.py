@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
 from trm_data.settings import Settings
+from trm_model.recursion_file import pin_named
 
 Value = bool | int | float | str | None
 """A single value of a setting."""
@@ -22,6 +23,13 @@ class Choice(Settings):
 
     kind: Literal["choice"] = "choice"
     values: tuple[Setting, ...] = Field(min_length=1)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _name_classes(cls, values: Any) -> Any:
+        """Replace classes, which only `model.recursion` takes, by their addresses."""
+        is_list = isinstance(values, list | tuple)
+        return tuple(pin_named(value) if isinstance(value, type) else value for value in values) if is_list else values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -102,9 +110,10 @@ Condition = dict[str, Value | tuple[Value, ...]]
 """Settings that all have the value, or one of the values, that is named."""
 
 
-def choice(*values: Setting) -> Choice:
-    """Return an axis of these values: `choice(1, 2, 4)`."""
-    return Choice(values=values)
+def choice(*values: Setting | type) -> Choice:
+    """Return an axis of these values: `choice(1, 2, 4)`, or for `model.recursion` classes or files with classes:
+    `choice(None, MyRecursion, "other.py:Other")`."""
+    return Choice(values=cast(tuple[Setting, ...], values))
 
 
 def uniform(low: float, high: float) -> Uniform:

@@ -233,7 +233,7 @@ def checkpoint_names(store: CheckpointStore) -> list[str]:
     return [name for name in store.names() if name.startswith("step-")]
 
 
-def newest(store: CheckpointStore) -> Checkpoint | None:
+def newest_checkpoint(store: CheckpointStore) -> Checkpoint | None:
     """Return the last checkpoint in a store, or None."""
     names = checkpoint_names(store)
     return read(store, names[-1]) if names else None
@@ -263,7 +263,7 @@ class RunCheckpoints:
             CheckpointError: it is damaged. The run owns it, so that the user may delete it.
         """
         try:
-            found = newest(self._store)
+            found = newest_checkpoint(self._store)
         except CheckpointError as error:
             raise CheckpointError(error.what, _OLDER) from error
         if found is not None and (stored := found.header.get("table")) is not None:

@@ -136,10 +136,11 @@ def prune(
 
     trm sweep prune --all --keep-bytes 2GB --dry-run
     """
-    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition, sweep_names
     from orchestrator.records.retention import parse_bytes, prune_sweeps
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import num_bytes
 
     if (name is None) != every:
         raise SweepError("which checkpoints?", "Name a sweep, or give --all")
@@ -220,10 +221,11 @@ def delete(
 
     Example: trm sweep delete demo
     """
-    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
     from orchestrator.records.lifecycle import delete_sweep
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import num_bytes
     from orchestrator.tracking.live import artifact_location, resolve_uri
     from orchestrator.tracking.mlflow import MlflowSync
 
@@ -257,10 +259,11 @@ def rename(
 
     Example: trm sweep rename unnamed depth
     """
-    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
     from orchestrator.records.lifecycle import rename_sweep
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import num_bytes
     from orchestrator.tracking.live import artifact_location, resolve_uri
     from orchestrator.tracking.mlflow import MlflowSync
 

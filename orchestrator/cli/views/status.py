@@ -10,11 +10,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.api.status import SweepState
-from orchestrator.cli.views.console import duration, err, line, out, table
+from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.errors import command_line
 from orchestrator.records.progress import format_counts
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
+from orchestrator.sweep.text import duration
 
 
 def summary(state: SweepState) -> dict[str, Any]:
