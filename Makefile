@@ -6,14 +6,22 @@ VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORAGE ?= runs
+REPORT := build/test-report
+SEED ?= 1
+MINUTES ?= 15
+COUNT ?= 300
 
-.PHONY: help demo test test-slow test-gpu lint install clean
+.PHONY: help demo test test-slow test-gpu fuzz claims chaos mutation lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
 	@echo "make test       the tests, about ten minutes on two cores"
 	@echo "make test-slow  the long ones"
 	@echo "make test-gpu   those that need a CUDA device"
+	@echo "make fuzz       MINUTES=10: made-up and damaged input on every surface, until something is found or the time is over"
+	@echo "make chaos      SEED=n MINUTES=15: break everything that sweeps need, at moments drawn from the seed, and audit"
+	@echo "make claims     what the last 'make test' showed of docs/development/claims.md"
+	@echo "make mutation   SEED=1 COUNT=300: whether the tests notice random small changes of the code"
 	@echo "make lint       ruff, codespell, mypy, import layers"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
 
@@ -23,6 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older. Name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): 2 GB of packages, five minutes and more"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -31,13 +40,27 @@ demo: $(STAMP)
 	$(BIN)/trm leaderboard --storage $(STORAGE)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart=0
+	TEST_REPORT=$(REPORT).jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart=0
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow
+	TEST_REPORT=$(REPORT)-slow.jsonl $(BIN)/python -m pytest -q -m slow; \
+	  status=$$?; $(BIN)/python -m tests.claims --record $(REPORT)-slow.jsonl && exit $$status
 
 test-gpu: $(STAMP)
-	$(BIN)/python -m pytest -q -m gpu -W default
+	TEST_REPORT=$(REPORT)-gpu.jsonl $(BIN)/python -m pytest -q -m gpu -W default; \
+	  status=$$?; $(BIN)/python -m tests.claims --record $(REPORT)-gpu.jsonl && exit $$status
+
+claims: $(STAMP)
+	$(BIN)/python -m tests.claims --report $(REPORT).jsonl
+
+mutation: $(STAMP)
+	$(BIN)/python -m tests.mutation --seed $(SEED) --count $(COUNT)
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.support.fuzz $(MINUTES) -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,10 +19,11 @@ OTHER = {
     ".gitignore": "",
     "CHANGELOG.md": "what changed for users",
     "LICENSE": "MIT",
-    "Makefile": "demo, test, test-slow, lint",
+    "Makefile": "demo, test, test-slow, claims, mutation, lint",
     "README.md": "",
     "constraints.txt": "one known good set of versions",
     "pyproject.toml": "package, dependencies, tools",
+    "docs/development/slow-tests.json": "when slow tests and tests for GPUs last ran",
     "docs/images/leaderboard.png": "",
     "infra/aws/README.md": "AWS: quotas, rights, costs, steps",
     "infra/aws/iam-head.json": "rights of the head",
@@ -33,6 +34,7 @@ OTHER = {
     "infra/catalogue/quotas.csv": "AWS quota codes",
     "infra/kubernetes/rayjob.yaml": "the same sweep as a KubeRay job",
     "infra/mlflow/compose.yaml": "MLflow server with PostgreSQL and S3",
+    "tests/mutation/equivalent.toml": "mutants that change no behaviour, with the reason",
     "infra/slurm/sweep.sbatch": "the same sweep in a Slurm allocation",
 }
 SKIPPED = (".gitignore", "README.md", "docs/images/")

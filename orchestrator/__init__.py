@@ -18,13 +18,22 @@ from trm_data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from orchestrator.api.callbacks import Callback
+    from orchestrator.api.lifecycle import (
+        delete_sweep,
+        extend_sweep,
+        prune_checkpoints,
+        rename_sweep,
+        retry_trials,
+        stop_sweep,
+    )
     from orchestrator.api.plan import plan
     from orchestrator.api.read import read_trials, write_report
     from orchestrator.api.run import run
     from orchestrator.api.status import SweepState, status
     from orchestrator.api.train import TrainOutcome, train
     from orchestrator.errors import ClusterError, SweepError
-    from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
+    from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+    from orchestrator.records.progress import SweepProgress
     from orchestrator.records.schema import Status, TrialRecord
     from orchestrator.resources.estimate import Estimate
     from orchestrator.resources.published import recipe_for_gpu, reproduction_sweep, table_variants
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
     from orchestrator.sweep.definition import Confirm, ResourceRule, Resources, Stopping, Sweep, Variant
     from orchestrator.sweep.domains import choice, integers, log_uniform, uniform
     from orchestrator.sweep.settings import configure
+    from orchestrator.worker.job import TrialReport
     from trm_data.errors import UserError
     from trm_model.config import TrialConfig
     from trm_model.recipes import get_recipe
@@ -53,16 +63,22 @@ __all__ = [
     "Sweep",
     "SweepError",
     "SweepOutcome",
+    "SweepProgress",
+    "SweepSnapshot",
     "SweepState",
     "SweepStatus",
     "TrainOutcome",
     "TrialConfig",
     "TrialRecord",
+    "TrialReport",
+    "TrialSnapshot",
     "UserError",
     "Variant",
     "ablate",
     "choice",
     "configure",
+    "delete_sweep",
+    "extend_sweep",
     "get_recipe",
     "integers",
     "leaderboard",
@@ -70,11 +86,15 @@ __all__ = [
     "log_uniform",
     "open_storage",
     "plan",
+    "prune_checkpoints",
     "read_trials",
     "recipe_for_gpu",
+    "rename_sweep",
     "reproduction_sweep",
+    "retry_trials",
     "run",
     "status",
+    "stop_sweep",
     "table_variants",
     "train",
     "uniform",
@@ -85,13 +105,28 @@ __getattr__ = lazy_names(
     globals(),
     {
         "orchestrator.api.callbacks": ("Callback",),
+        "orchestrator.api.lifecycle": (
+            "delete_sweep",
+            "extend_sweep",
+            "prune_checkpoints",
+            "rename_sweep",
+            "retry_trials",
+            "stop_sweep",
+        ),
         "orchestrator.api.plan": ("plan",),
         "orchestrator.api.read": ("read_trials", "write_report"),
         "orchestrator.api.run": ("run",),
         "orchestrator.api.status": ("SweepState", "status"),
         "orchestrator.api.train": ("TrainOutcome", "train"),
         "orchestrator.errors": ("ClusterError", "SweepError"),
-        "orchestrator.execution.options": ("RunOptions", "SweepOutcome", "SweepStatus"),
+        "orchestrator.execution.options": (
+            "RunOptions",
+            "SweepOutcome",
+            "SweepSnapshot",
+            "SweepStatus",
+            "TrialSnapshot",
+        ),
+        "orchestrator.records.progress": ("SweepProgress",),
         "orchestrator.records.schema": ("Status", "TrialRecord"),
         "orchestrator.resources.estimate": ("Estimate",),
         "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),
@@ -102,6 +137,7 @@ __getattr__ = lazy_names(
         "orchestrator.sweep.definition": ("Confirm", "ResourceRule", "Resources", "Stopping", "Sweep", "Variant"),
         "orchestrator.sweep.domains": ("choice", "integers", "log_uniform", "uniform"),
         "orchestrator.sweep.settings": ("configure",),
+        "orchestrator.worker.job": ("TrialReport",),
         "trm_data.errors": ("UserError",),
         "trm_model.config": ("TrialConfig",),
         "trm_model.recipes": ("get_recipe",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.cluster import heterogeneous_cluster
 from tests.support.infra import s3_bucket, s3_endpoint
+from tests.support.run_report import RunReport
 from tests.support.tracking import first_use, migrated
 
 __all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_endpoint"]
@@ -17,8 +19,21 @@ __all__ = ["first_use", "heterogeneous_cluster", "migrated", "s3_bucket", "s3_en
 hypothesis.settings.register_profile("untimed", deadline=None)  # the first example may have to compile a kernel
 hypothesis.settings.load_profile("untimed")
 
-LONGEST = ("test_chaos.py", "test_cluster_placement.py", "test_run.py", "test_cluster_sweep.py")
+LONGEST = (
+    "test_chaos.py",
+    "test_cluster_placement.py",
+    "test_run.py",
+    "test_cluster_sweep.py",
+    "test_private_sweep.py",
+)
 """Files that start Ray."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Write a report of the run where the environment names a file; not in pytest-xdist's workers."""
+    file = os.environ.get("TEST_REPORT")
+    if file and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(RunReport(Path(file)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

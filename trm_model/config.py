@@ -7,9 +7,9 @@ n is `latent_steps`, N_sup is `supervision_steps` of the model, D is `supervisio
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trm_data.config import DataConfig
 from trm_data.settings import Settings, is_parsed
@@ -19,7 +19,17 @@ IGNORED = -100
 """Label of a cell that enters neither loss nor score; the default `ignore_index` of torch's cross entropy."""
 
 
-class ModelConfig(Settings):
+_Rate = Annotated[float, Field(ge=0, lt=1)]
+_Depth = Annotated[int, Field(ge=1)]
+
+
+class _FiniteSettings(Settings):
+    """Define settings of which none can be infinite or not a number."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ModelConfig(_FiniteSettings):
     """Configure one member of the model family."""
 
     variant: Literal["trm", "hrm", "direct"] = "trm"
@@ -29,19 +39,19 @@ class ModelConfig(Settings):
     with an absolute path and the content's hash: `/path/file.py:ClassName#sha256=<hex>`."""
     mixer: Literal["attention", "mlp"] = "attention"
     positions: Literal["rotary", "learned", "none"] = "rotary"
-    hidden_size: int = Field(512, ge=8)
-    num_heads: int = Field(8, ge=1)
-    expansion: float = Field(4.0, gt=0)
-    inner_multiple: int = Field(256, ge=1)
+    hidden_size: int = Field(512, ge=8, le=2**16)
+    num_heads: int = Field(8, ge=1, le=2**16)
+    expansion: float = Field(4.0, gt=0, le=1_000)
+    inner_multiple: int = Field(256, ge=1, le=2**16)
     """The inner size of a SwiGLU, 2/3 * expansion * width, is rounded up to a multiple of this (official: 256)."""
-    num_layers: int = Field(2, ge=1)
+    num_layers: int = Field(2, ge=1, le=1_000)
     """Blocks per network. HRM has this many in each of its two networks."""
-    cycles: int = Field(3, ge=1)
+    cycles: int = Field(3, ge=1, le=1_000)
     """T: times that the answer is refined per supervision step (official `H_cycles`). All but the last without
     gradient."""
-    latent_steps: int = Field(6, ge=1)
+    latent_steps: int = Field(6, ge=1, le=1_000)
     """n: latent updates per cycle (official `L_cycles`)."""
-    num_latents: int = Field(1, ge=0)
+    num_latents: int = Field(1, ge=0, le=1_000)
     """Latent features besides the answer. 0: the answer is the only state; k > 1: latent step i updates latent i mod k.
     """
     shared_network: bool | None = None
@@ -50,16 +60,16 @@ class ModelConfig(Settings):
     gradient: Literal["cycle", "step"] | None = None
     """How much of the last cycle is differentiated: all of it or its last latent and answer update. None: the
     variant's."""
-    supervision_steps: int = Field(16, ge=1)
+    supervision_steps: int = Field(16, ge=1, le=10_000)
     """N_sup: most optimizer steps that one sequence's carry lives (official `halt_max_steps`)."""
     halting: Literal["sign", "continue", "compare"] | None = None
     """sign: halt when the halt logit is positive (TRM). continue: when it exceeds a learned value of continuing, which
     costs a second forward pass per step (HRM). compare: when it exceeds the continue logit that no loss trains (the
     official direct baseline). None: continue for hrm, sign for the others."""
     halt_exploration: float = Field(0.1, ge=0, le=1)
-    puzzle_embedding_len: int = Field(16, ge=0)
+    puzzle_embedding_len: int = Field(16, ge=0, le=2**16)
     """Tokens in front of the grid that hold the puzzle embedding; 0 means none."""
-    puzzle_embedding_size: int | None = Field(None, ge=1)
+    puzzle_embedding_size: int | None = Field(None, ge=1, le=2**20)
     """Numbers per puzzle, spread over those tokens and padded with zeros. None: the hidden size, so the first token."""
     rope_theta: float = Field(10000.0, gt=0)
     norm_epsilon: float = Field(1e-5, gt=0)
@@ -129,56 +139,63 @@ class ModelConfig(Settings):
         return self
 
 
-class OptimizerConfig(Settings):
+class OptimizerConfig(_FiniteSettings):
     """Configure the optimizer of the weights; puzzle embeddings have their own rate and decay (row-sparse sign-SGD)."""
 
     name: Literal["adam_atan2", "adamw", "muon"] = "adam_atan2"
     """muon: orthogonalised momentum for the matrices inside the networks, AdamW for embeddings and heads."""
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Rate, _Rate] = (0.9, 0.95)
     warmup_steps: int = Field(2000, ge=0)
     lr_min_ratio: float = Field(1.0, ge=0, le=1)
     """1.0: constant after the warm-up. Below: cosine to this share of `lr` at the last step."""
     puzzle_embedding_lr: float = Field(1e-2, gt=0)
     puzzle_embedding_weight_decay: float = Field(0.1, ge=0)
-    ema_rate: float = Field(0.999, ge=0, lt=1)
+    ema_rate: _Rate = 0.999
     """Decay of the averaged weights; 0 switches the average off. Warmed up, so that it does not lag at the start."""
-    further_ema_rates: tuple[float, ...] = ()
+    further_ema_rates: tuple[_Rate, ...] = ()
     """Averages kept in addition to the main one and scored at the end; none of them feeds back into training."""
 
 
-class TrainConfig(Settings):
+class TrainConfig(_FiniteSettings):
     """Configure the length of training and its batches. One optimizer step is one supervision step."""
 
-    batch_size: int = Field(768, ge=1)
-    max_steps: int = Field(65_104, ge=1)
+    batch_size: int = Field(768, ge=1, le=2**24)
+    max_steps: int = Field(65_104, ge=1, le=10**10)
     max_puzzles: int | None = Field(None, ge=1)
     """End earlier, once so many puzzles have been presented: runs that differ in N_sup are equal in data only so."""
     loss: Literal["stablemax", "softmax"] = "stablemax"
     dtype: Literal["float32", "bfloat16", "float32-fast"] = "bfloat16"
     """float32-fast is not float32: the factors of matrix products are rounded, to bfloat16 on a CPU and to TF32 on a
     GPU, and only sums and everything else stay float32 (an error of 2e-3 per product on a CPU instead of 3e-7)."""
-    depth_curriculum: tuple[tuple[float, int, int], ...] = ()
+    depth_curriculum: tuple[tuple[Annotated[float, Field(ge=0, le=1)], _Depth, _Depth], ...] = ()
     """(share of the run, T, n): from that share on, train with this depth (CGAR). Before the first, and in
     evaluation, the model's own."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        shares = [share for share, _, _ in self.depth_curriculum]
+        if shares != sorted(set(shares)):
+            raise ValueError(f"depth_curriculum has the shares {shares}: put them in ascending order, each once")
+        return self
 
-class EvaluationConfig(Settings):
+
+class EvaluationConfig(_FiniteSettings):
     """Configure the final evaluation."""
 
     split: Literal["validation", "test"] = "validation"
-    supervision_steps: int | None = Field(None, ge=1)
+    supervision_steps: int | None = Field(None, ge=1, le=10_000)
     """D: steps at evaluation; None means as many as in training."""
     weights: Literal["ema", "raw"] = "ema"
     max_puzzles: int | None = Field(None, ge=1)
     """Score only the first so many puzzles of the split; None means all."""
-    batch_size: int = Field(512, ge=1)
+    batch_size: int = Field(512, ge=1, le=2**24)
     halt: bool = False
     """Keep a puzzle's answer from the step at which it first wants to halt, instead of running all D steps."""
-    votes: int = Field(1, ge=1)
+    votes: int = Field(1, ge=1, le=10**6)
     """Views per puzzle that vote on the answer: the original and votes - 1 augmented copies."""
-    rollouts: int = Field(1, ge=1)
+    rollouts: int = Field(1, ge=1, le=10**6)
     """K: runs per puzzle with noise in the latent."""
     noise: float = Field(0.0, ge=0)
     """Standard deviation of the Gaussian noise added to the latent before every supervision step, in rollouts but the
@@ -220,7 +237,12 @@ class TrialConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    @property
+    def sections(self) -> tuple[Settings, ...]:
+        """Return everything but the label and the seed, `runtime` last."""
+        return self.data, self.model, self.optimizer, self.train, self.evaluation, self.runtime
 
     def trajectory(self) -> dict[str, Any]:
         """Return what determines the weights after any number of steps: equal for two runs that differ only in

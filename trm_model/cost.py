@@ -126,11 +126,13 @@ def _num_states(config: ModelConfig) -> int:
 
 
 def state_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_identifiers: int) -> int:
-    """Return the bytes of weights, gradient, optimizer moments, average, carry and table, which stay allocated
+    """Return the bytes of weights, gradient, optimizer moments, averages, carry and table, which stay allocated
     between steps."""
-    model = config.model
+    model, optimizer = config.model, config.optimizer
     parameters = num_parameters(model, seq_len=seq_len, vocab_size=vocab_size)
-    copies = 4 + (1 if config.optimizer.ema_rate else 0)
+    averages = {rate for rate in (optimizer.ema_rate, *optimizer.further_ema_rates) if rate}
+    # Weights, gradient and two moments; Muon has a velocity besides the moments of AdamW.
+    copies = 4 + (1 if optimizer.name == "muon" else 0) + len(averages)
     carry = _carry_bytes(config, seq_len)
     return 4 * copies * parameters + carry + table_bytes(model, num_identifiers=num_identifiers)
 

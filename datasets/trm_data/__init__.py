@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from trm_data.building.official_export import export
     from trm_data.config import DataConfig, DataRequest
     from trm_data.dataset.loader import Batch, EvalBatch, TrainLoader, eval_batches
-    from trm_data.dataset.prefetch import Prefetcher
     from trm_data.dataset.reader import Dataset
     from trm_data.dataset.render import draw, save_png
     from trm_data.dataset.verification import verify
@@ -32,7 +31,6 @@ __all__ = [
     "DataRequest",
     "Dataset",
     "EvalBatch",
-    "Prefetcher",
     "TrainLoader",
     "build",
     "draw",
@@ -58,7 +56,6 @@ __getattr__ = lazy_names(
         ".dataset.reader": ("Dataset",),
         ".dataset.loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
         ".building.official_export": ("export",),
-        ".dataset.prefetch": ("Prefetcher",),
         ".dataset.render": ("draw", "save_png"),
         ".dataset.verification": ("verify",),
     },

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from trm_data.config import DataRequest, Family
 from trm_data.errors import ConfigError, nearest
+
+MOST_BLANKS = {4: 11, 6: 26, 9: 57}
+"""Generated Sudoku, by side: beyond these, most random grids cannot be emptied so far, and a build would not end."""
+INEQUIVALENT_GRIDS = {4: 2, 6: 49, 9: 5_472_730_538}
+"""By side: complete Sudoku grids, of which no two are equivalent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +222,31 @@ def complete(request: DataRequest) -> DataRequest:
         defaults |= {"num_validation": 0, "upstream_augmentations": 1000}
     defaults["source"] = benchmark.default_source
     missing = {field: value for field, value in defaults.items() if getattr(request, field) is None}
-    return request.model_copy(update=missing)
+    completed = request.model_copy(update=missing)
+    if made:
+        _refuse_impossible(completed, benchmark)
+    return completed
+
+
+def _refuse_impossible(request: DataRequest, benchmark: Benchmark) -> None:
+    """Raise ConfigError for generated puzzles that certainly do not exist, before anything is planned or generated."""
+    side, blanks = benchmark.side, request.blanks
+    count = sum(getattr(request, name) or 0 for name in ("num_train", "num_validation", "num_test"))
+    if blanks is not None:
+        if blanks > MOST_BLANKS[side]:
+            raise ConfigError(
+                f"blanks={blanks} cannot be made for Sudoku {side}x{side}", f"Take 1 to {MOST_BLANKS[side]} blanks"
+            )
+        most = INEQUIVALENT_GRIDS[side] * math.comb(side**2, blanks)
+        if count > most:
+            raise ConfigError(
+                f"{count} inequivalent Sudoku {side}x{side} with {blanks} blanks do not exist: at most {most} do",
+                "Ask for fewer puzzles or another number of blanks",
+            )
+    if request.shortest_path is not None and request.shortest_path >= side**2:
+        raise ConfigError(
+            f"shortest_path={request.shortest_path} does not exist in a maze of {side}x{side} cells", "Ask for less"
+        )
 
 
 def _refuse_arc_settings(request: DataRequest, benchmark: Benchmark) -> None:

@@ -24,16 +24,16 @@ class DataRequest(Settings):
     """A name that `trm data list` shows: sudoku-4x4|6x6|9x9 (generated), sudoku-extreme, maze-hard, arc-agi-1, ..."""
     source: str | None = None
     """A puzzle list, folder or address; None takes the benchmark's own first source."""
-    blanks: int | None = Field(None, ge=1)
+    blanks: int | None = Field(None, ge=1, le=10**9)
     """Generated Sudoku: number of empty cells."""
-    min_rating: int | None = Field(None, ge=1)
+    min_rating: int | None = Field(None, ge=1, le=10**9)
     """Generated hard Sudoku: least rating of a puzzle, the guesses that the solver needs."""
-    shortest_path: int | None = Field(None, ge=2)
+    shortest_path: int | None = Field(None, ge=2, le=10**9)
     """Generated mazes: least number of edges of the shortest path."""
-    num_train: int | None = Field(None, ge=1)
+    num_train: int | None = Field(None, ge=1, le=10**9)
     """Number of training puzzles; None means the benchmark's own."""
-    num_validation: int | None = Field(None, ge=0)
-    num_test: int | None = Field(None, ge=0)
+    num_validation: int | None = Field(None, ge=0, le=10**9)
+    num_test: int | None = Field(None, ge=0, le=10**9)
     extra_training: str | None = None
     """ARC: more training tasks (ConceptARC, for instance), a folder or the prefix of a Kaggle JSON pair."""
     allow_overlaps: tuple[str, ...] = ()
@@ -41,16 +41,16 @@ class DataRequest(Settings):
     ids: Literal["native", "upstream"] = "native"
     """ARC: upstream makes the official builder's identifiers, augmentations and translations (seed 42), which official
     checkpoints need; native ones can be cut to any number of augmentations."""
-    upstream_augmentations: int | None = Field(None, ge=0)
+    upstream_augmentations: int | None = Field(None, ge=0, le=2**31)
     """How many augmentations the official build had; 1000 if not given. Only with ids=upstream."""
-    build_seed: int = Field(0, ge=0)
+    build_seed: int = Field(0, ge=0, le=2**63 - 1)
     """Seed of the generator, the draw and the split: never of the training."""
 
 
 class DataConfig(DataRequest):
     """Describe what to build, and how its puzzles are read in training."""
 
-    num_augmentations: int = Field(0, ge=0)
+    num_augmentations: int = Field(0, ge=0, le=2**31)
     """Augmented copies per training puzzle in addition to the original; a view, so it never changes the dataset."""
     translation: Literal["fixed", "fresh", "none"] = "fixed"
     """ARC: where an augmented example lies in the 30x30 frame. fixed: as published, drawn once per augmented example;

@@ -12,17 +12,23 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+from trm_data.addresses import hide_credentials
+
+MAX_NAMED, NEAREST = 40, 5
+"""A message lists at most so many names, and only the nearest ones of more."""
+
 
 class UserError(Exception):
-    """Raised for an error that the user can correct: states what, where and the remedy in one line."""
+    """Raised for an error that the user can correct: states what, where and the remedy in one line, without the
+    credentials that a quoted address may contain."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.remedy = remedy
+        super().__init__(hide_credentials(what))
+        self.what = hide_credentials(what)
+        self.remedy = hide_credentials(remedy)
 
     def __str__(self) -> str:
-        text = f"{self.what}. {self.remedy}" if self.remedy else self.what
+        text = f"{self.what.removesuffix('.')}. {self.remedy}" if self.remedy else self.what
         return " ".join(text.split())
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
@@ -38,8 +44,9 @@ class DataError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's error, or its type if it has no text."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of another library's error, or its type if it has no text. Credentials are left out."""
+    lines = hide_credentials(str(error)).splitlines()
+    return next((line.strip() for line in lines if line.strip()), type(error).__name__)
 
 
 def causes(error: BaseException) -> list[BaseException]:
@@ -59,9 +66,12 @@ _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean X?`, or the list of known names if none is similar."""
+    """Return `did you mean X?`, or the known names if none is similar: the nearest ones if they are many."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
+    if len(names) > MAX_NAMED:
+        nearby = difflib.get_close_matches(name, names, n=NEAREST, cutoff=0.0)
+        return f"Known: {', '.join(nearby)} and {len(names) - len(nearby)} more"
     return f"Known: {', '.join(names)}" if names else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -86,7 +87,9 @@ def this_process() -> ProcessIdentity:
 
 _TEMPORARY = re.compile(r"\.(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp")
 _ANONYMOUS = re.compile(r"\..*\.tmp")
-"""Names that earlier versions gave: without an owner, so that only the age counts."""
+_ANONYMOUS_FOLDER = re.compile(r"\.building-.*|\..+\.[a-z0-9_]{8}")
+"""Names that earlier versions gave to files, and to folders of builds and downloads: without an owner, so that only the
+age counts."""
 
 
 def temporary_name() -> str:
@@ -98,9 +101,9 @@ def temporary_name() -> str:
 def is_abandoned(path: Path) -> bool:
     """Return whether a file is a temporary whose owner has died."""
     if not (found := _TEMPORARY.fullmatch(path.name)):
-        return bool(_ANONYMOUS.fullmatch(path.name)) and _age_s(path) > ABANDONED_S
+        return bool(_ANONYMOUS.fullmatch(path.name)) and _is_old(path)
     alive = ProcessIdentity(found["machine"], int(found["pid"]), int(found["start"])).is_alive()
-    return _age_s(path) > ABANDONED_S if alive is None else not alive
+    return _is_old(path) if alive is None else not alive
 
 
 def abandoned_files(root: Path, *, recursive: bool = True) -> Iterator[Path]:
@@ -111,16 +114,24 @@ def abandoned_files(root: Path, *, recursive: bool = True) -> Iterator[Path]:
         yield from (path for name in files if name.endswith(".tmp") and is_abandoned(path := Path(folder, name)))
 
 
-def _age_s(path: Path) -> float:
+def age_s(path: Path) -> float | None:
+    """Return the seconds since a file or folder was last changed; None if it is gone, or cannot be examined.
+
+    To be used instead of `stat` for what another process may delete or rename at the same time.
+    """
     try:
         return time.time() - path.lstat().st_mtime
     except OSError:
-        return 0.0
+        return None
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Delete the temporaries directly in a folder that dead processes left."""
-    for path in abandoned_files(folder, recursive=False):
+def _is_old(path: Path) -> bool:
+    return (age_s(path) or 0.0) > ABANDONED_S
+
+
+def remove_abandoned(folder: Path, *, recursive: bool = False) -> None:
+    """Delete the temporaries in a folder that dead processes left."""
+    for path in abandoned_files(folder, recursive=recursive):
         with suppress(OSError):  # another process deletes it as well, or it may not be deleted
             path.unlink()
 
@@ -165,6 +176,24 @@ def written_aside(path: Path, data: bytes) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where nothing could be written there is nothing to remove
             aside.unlink()
+
+
+@contextmanager
+def temporary_folder(root: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `root`, for the caller to fill and rename; deleted afterwards.
+
+    Those that killed processes left in `root` are deleted first.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for path in root.glob(".*"):
+        if path.is_dir() and (is_abandoned(path) or (_ANONYMOUS_FOLDER.fullmatch(path.name) and _is_old(path))):
+            shutil.rmtree(path, ignore_errors=True)
+    aside = root / temporary_name()
+    try:
+        aside.mkdir()
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -20,6 +20,16 @@ class Settings(BaseModel):
     """Define a frozen configuration that rejects unknown names: a misspelt setting is an error with the nearest
     valid name."""
 
+    def __init__(self, /, **values: Any) -> None:
+        """Build from keyword arguments. Raises ConfigError as `parse` does."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(*_explain(type(self), error, type(self).__name__)) from None
+
+    # Without this, pydantic would call `__init__` for every nested value, and errors would lose the path to them.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     @classmethod
@@ -30,9 +40,11 @@ class Settings(BaseModel):
             ConfigError: naming the field, the value and, for an unknown field, its nearest valid name.
         """
         try:
-            return cls.model_validate(values, context=dict(context or {}))
+            # Not model_validate, whose own checks of its arguments take as long as validating a small record.
+            parsed: Self = cls.__pydantic_validator__.validate_python(values, context=dict(context or {}))
         except ValidationError as error:
             raise ConfigError(*_explain(cls, error, where)) from None
+        return parsed
 
     def plain(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -49,7 +61,7 @@ def _explain(cls: type[Settings], error: ValidationError, where: str) -> tuple[s
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path) or cls.__name__
-    prefix = f"{where}: " if where else ""
+    prefix = f"{where}: " if where and where != name else ""
     if first["type"] == "extra_forbidden":
         return f"{prefix}unknown setting {name!r}", nearest(path[-1], field_names(cls, path[:-1]))
     message = first["msg"].removeprefix("Value error, ")

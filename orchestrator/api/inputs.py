@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.plan_file import SUFFIX
-from trm_data.errors import nearest
+from trm_data.errors import ConfigError, nearest
 
 
 def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
@@ -39,10 +39,13 @@ def is_file_name(path: Path) -> bool:
     return path.suffix in (".py", SUFFIX) or len(path.parts) != 1 or path.is_file()
 
 
-def as_run_options(options: dict[str, Any]) -> RunOptions:
-    """Return the options of a run. Raises SweepError for an unknown name, with the nearest known one."""
-    known = [field.name for field in fields(RunOptions)]
-    for name in options:
-        if name not in known:
-            raise SweepError(f"run() has no option {name!r}", nearest(name, known))
-    return RunOptions(**options)
+def as_run_options(values: Mapping[str, Any]) -> RunOptions:
+    """Return the options of a run.
+
+    Raises:
+        SweepError: an unknown name, with the nearest known one, or a value that is not allowed.
+    """
+    try:
+        return RunOptions.parse(values)
+    except ConfigError as error:
+        raise SweepError(error.what, error.remedy) from None

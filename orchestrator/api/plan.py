@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.api.inputs import as_sweep
+from orchestrator.api.inputs import as_run_options, as_sweep
 from orchestrator.resources.estimate import Estimate, estimate
 from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep
@@ -28,13 +28,14 @@ def plan(
         share_gpus: whether trials that need less than a GPU's memory share one.
 
     Raises:
-        SweepError: no such sweep, or one that cannot be expanded.
+        SweepError: no such sweep, one that cannot be expanded, or an option that is not allowed.
         ClusterError: no cluster answers at the address.
     """
+    options = as_run_options({"address": address, "max_concurrent": max_concurrent, "share_gpus": share_gpus})
     store = as_storage(storage)
     nodes = None
-    if address is not None:
+    if options.address is not None:
         from orchestrator.execution.ray_cluster import check_cluster
 
-        nodes = check_cluster(address).nodes
-    return estimate(as_sweep(sweep, store), store, max_concurrent, nodes, share_gpus)
+        nodes = check_cluster(options.address).nodes
+    return estimate(as_sweep(sweep, store), store, options.max_concurrent, nodes, options.share_gpus)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from orchestrator.api.callbacks import open_callbacks
 from orchestrator.api.inputs import as_run_options, as_sweep, is_file_name
 from orchestrator.api.progress import default_callbacks
 from orchestrator.execution.callbacks import CallbackList
-from orchestrator.execution.options import Callback, SweepOutcome, SweepStatus
+from orchestrator.execution.options import Callback, RunArguments, RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.mounts import refuse_network_database
@@ -31,7 +31,7 @@ def run(
     tracking: str | None = None,
     notify: Sequence[str] = (),
     callbacks: Sequence[Callback] | None = None,
-    **options: Any,
+    **options: Unpack[RunArguments],
 ) -> SweepOutcome:
     """Run a sweep to its end, or resume it: repeating the call never repeats finished trials. `trm sweep run` calls
     this.
@@ -50,24 +50,48 @@ def run(
         How the sweep ended: its status, a snapshot of all trials, and the best one of a search.
 
     Raises:
-        SweepError: another definition has this name, another driver runs it, or the budget is too small.
+        SweepError: another definition has this name, another driver runs it, the budget is too small, or an option is
+            unknown or not allowed.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
         UserError: a target of `notify` is not an address and no program, or the storage cannot be reached.
     """
     store = as_storage(storage)
     definition = as_sweep(sweep, store)
-    # A source that only a record names is not read from this machine: another user may have written the record.
-    is_recorded = not isinstance(sweep, Sweep) and not is_file_name(Path(sweep))
-    run_options = as_run_options({"is_stored": is_recorded, **options})
-    refuse_network_database(resolve_uri(store, tracking) or "http://")
+    is_stored = not isinstance(sweep, Sweep) and not is_file_name(Path(sweep))
+    return run_defined(definition, store, tracking, notify, callbacks, as_run_options(options), is_stored=is_stored)
+
+
+def run_defined(
+    sweep: Sweep,
+    storage: Storage,
+    tracking: str | None,
+    notify: Sequence[str],
+    callbacks: Sequence[Callback] | None,
+    options: RunOptions,
+    *,
+    is_stored: bool,
+) -> SweepOutcome:
+    """Run a sweep as `run` does.
+
+    Args:
+        is_stored: only a record names the definition. A source of puzzles that it names is then not read from this
+            machine: another user may have written the record.
+    """
+    refuse_network_database(resolve_uri(storage, tracking) or "http://")
     targets = parse_targets(notify)  # a wrong target is refused before anything starts
     chosen = default_callbacks() if callbacks is None else callbacks
+
+    def _warn(text: str) -> None:
+        if not chosen:
+            logger.warning("sweep %s: %s", sweep.name, text)
+        events.call("on_message", text)
+
     with (
         open_callbacks(chosen) as events,
-        _notified(store, definition.name, targets, events) as ended,
-        tracked(definition, store, tracking, lambda text: events.call("on_message", text)),
+        _notified(storage, sweep.name, targets, events) as ended,
+        tracked(sweep, storage, tracking, _warn),
     ):
-        outcome = run_sweep(definition, store, run_options, chosen)
+        outcome = run_sweep(sweep, storage, options, chosen, is_stored=is_stored)
         ended(outcome)
     return outcome
 

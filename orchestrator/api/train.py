@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import NamedTuple
 
 from orchestrator.api.callbacks import open_callbacks
 from orchestrator.api.progress import default_callbacks
-from orchestrator.api.quick_eval import limit_evaluation
 from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.options import Callback
 from orchestrator.execution.signals import stop_signals
@@ -17,16 +17,24 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.resources.runtime import ASSUMED_CORE_FLOPS
 from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.text import percent
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
+from trm_data import Dataset
+from trm_model import cost
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.model.recursion import load_recursion
+from trm_model.training.launch import check_processes
+
+LONG_SCORING_S = 60.0
+"""Scoring that takes longer than this on a CPU, and than three times the training, is announced."""
 
 _SHOWN = ("exact_accuracy", "cell_accuracy")
 """Metrics of a printed outcome."""
@@ -70,17 +78,16 @@ def train(
 
     Raises:
         SweepError: another process trains this configuration into the same storage.
-        ConfigError: the configuration does not fit its dataset.
+        ConfigError: the configuration does not fit its dataset or the number of processes, or a setting contains
+            credentials.
     """
+    check_processes(config, processes)
+    require_no_credentials(config.plain())
     if config.model.recursion is not None:
         load_recursion(config.model.recursion)  # a file that fails is a user error, not a trial result
     store = as_storage(storage)
     with open_callbacks(default_callbacks() if callbacks is None else callbacks) as events:
         dataset = provide(store, config.data.request(), lambda *progress: events.call("on_build", *progress))
-        if resolve_device(config.runtime.device).type == "cpu":
-            config, remark = limit_evaluation(config, dataset)
-            if remark:
-                events.call("on_message", remark)
         identity = trial_id(config, dataset.fingerprint)
         folder = trial_folder(store, SINGLE_RUNS, identity)
         family = config.recipe or "train"
@@ -89,6 +96,8 @@ def train(
         record = read_trial(store, SINGLE_RUNS, identity)
         report: TrialReport | None = None
         if not folder.exists("result.json"):  # a finished run is not repeated
+            if resolve_device(config.runtime.device).type == "cpu" and (remark := _long_scoring(config, dataset)):
+                events.call("on_message", remark)
             with Lease(folder, f"{SINGLE_RUNS}/{identity}"):
                 job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
                 report = run_job(job, config.train.max_steps, events)
@@ -109,3 +118,25 @@ def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:
     stop = threading.Event()
     with stop_signals(stop):
         return run_attempt(job, lambda report: events.call("on_train_report", report, max_steps), stop.is_set)
+
+
+def _long_scoring(config: TrialConfig, dataset: Dataset) -> str:
+    """Return one line for the user if scoring would take longer than training, by the model's FLOPs; else nothing.
+
+    Two steps of the ARC recipe take half a minute on two cores; scoring its 400 tasks afterwards takes hours. Only the
+    user may limit it: how many puzzles are scored is part of a trial's identity and must not depend on the machine.
+    """
+    shape = {"seq_len": dataset.seq_len, "vocab_size": dataset.vocab_size}
+    flops_per_s = ASSUMED_CORE_FLOPS * (config.runtime.num_threads or os.cpu_count() or 1)
+    train_s = cost.train_flops(config.model, **shape) * config.train.batch_size * config.train.max_steps / flops_per_s
+    steps = config.evaluation.supervision_steps or config.model.supervision_steps
+    puzzle_s = cost.forward_flops(config.model, **shape) * steps / flops_per_s
+    few = max(1, int(max(LONG_SCORING_S, 3 * train_s) / puzzle_s))
+    split = config.evaluation.split
+    scored = min(dataset.counts[split], config.evaluation.max_puzzles or dataset.counts[split])
+    if scored <= few:
+        return ""
+    return (
+        f"scoring {scored} {split} puzzles will take about {scored * puzzle_s / 3600:.1f} h on this machine "
+        f"(evaluation.max_puzzles={few} scores the first {few})"
+    )

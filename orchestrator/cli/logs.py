@@ -6,6 +6,7 @@ import logging
 import sys
 
 from orchestrator.api.terminal import printable
+from trm_data.addresses import hide_credentials
 from trm_data.errors import first_line
 
 LOGGERS = ("orchestrator", "trm_model", "trm_data")
@@ -19,7 +20,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record) if logging.getLogger(LOGGERS[0]).level <= logging.DEBUG else _one_line(record)
-            print(printable(text), file=sys.stderr)  # looked up now: a test may have replaced it
+            print(printable(hide_credentials(text)), file=sys.stderr)  # looked up now: a test may have replaced it
         except Exception:
             self.handleError(record)
 

@@ -22,7 +22,8 @@ _BASELINES_HELP = "CSV file with result rows of your own; <storage>/baselines if
 BaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **INPUT_FILE)]
 NewBaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **OUTPUT_FILE)]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Replace a setting: --set lr=1e-3 (repeatable).", metavar="NAME=VALUE")
+    list[str] | None,
+    typer.Option("--set", help="Override a setting: --set lr=1e-3 (repeat).", metavar="NAME=VALUE"),
 ]
 VaryOption = Annotated[
     list[str] | None,

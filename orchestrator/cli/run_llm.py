@@ -29,6 +29,7 @@ from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from trm_data import Dataset
+from trm_data.addresses import has_credentials
 from trm_data.errors import ConfigError, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -121,11 +122,16 @@ def api_key(endpoint: str, file: Path | None) -> str | None:
     """Return the key from a file, or from the environment if it is not sent unencrypted to another machine.
 
     Raises:
-        ConfigError: the endpoint is not an address, or the file holds no key.
+        ConfigError: the endpoint is not an address or contains credentials, or the file holds no key.
     """
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--endpoint {endpoint!r} is not an address", "Example: https://api.openai.com/v1")
+    if has_credentials(endpoint):
+        raise ConfigError(
+            f"--endpoint {endpoint!r} contains credentials, and the endpoint is recorded",
+            f"Leave them out: set {KEY_VARIABLE}, or give --api-key-file",
+        )
     if file is None:
         return os.environ.get(KEY_VARIABLE) if parts.scheme == "https" or _is_here(parts.hostname) else None
     try:

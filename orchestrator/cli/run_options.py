@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.errors import SweepError
-from trm_data.errors import nearest
-
 if TYPE_CHECKING:
     from orchestrator.resources.usage import Budget
     from orchestrator.sweep.definition import Sweep
@@ -52,7 +49,7 @@ MaxFailuresOption = Annotated[
 RetriesOption = Annotated[
     int, typer.Option("--retries", min=0, help="Number of retries of a trial that failed by itself.")
 ]
-MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: trials that may start.")]
+MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=1, help="Budget: maximum number of trials.")]
 MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Budget: GPU-hours.")]
 MaxUsdOption = Annotated[
     float | None, typer.Option("--max-usd", min=0, help="Budget: dollars, by the catalogue's prices.")
@@ -67,24 +64,31 @@ def budget(trials: int | None, gpu_hours: float | None, usd: float | None, hours
     return Budget.parse({"trials": trials, "gpu_hours": gpu_hours, "usd": usd, "wall_hours": hours}, "budget")
 
 
-def check_preference(prefer: str) -> None:
-    """Raise SweepError for a `--prefer` that is neither cost nor time."""
-    if prefer not in ("cost", "time"):
-        raise SweepError(f"--prefer {prefer!r} is neither cost nor time", nearest(prefer, ["cost", "time"]))
-
-
 def run_and_show(
-    sweep: Sweep, url: str, tracking: str | None, notify: Sequence[str] | None, options: dict[str, Any]
+    sweep: Sweep,
+    url: str,
+    tracking: str | None,
+    notify: Sequence[str] | None,
+    options: dict[str, Any],
+    *,
+    is_stored: bool,
 ) -> int:
-    """Run a sweep with the live view and print its outcome. Return the exit code (`ExitCode`)."""
-    from orchestrator.api.run import run
+    """Run a sweep with the live view and print its outcome. Return the exit code (`ExitCode`).
+
+    Args:
+        options: fields of `RunOptions`.
+        is_stored: see `run_defined`.
+    """
+    from orchestrator.api.inputs import as_run_options
+    from orchestrator.api.run import run_defined
     from orchestrator.cli.views.live import LiveView, show_outcome
     from orchestrator.execution.options import SweepStatus
     from orchestrator.storage import open_storage
     from orchestrator.tracking.live import resolve_uri
 
     storage = open_storage(url)
-    outcome = run(sweep, storage, tracking, notify or (), [LiveView()], **options)
+    checked = as_run_options(options)
+    outcome = run_defined(sweep, storage, tracking, notify or (), [LiveView()], checked, is_stored=is_stored)
     show_outcome(sweep, storage, outcome, resolve_uri(storage, tracking))
     if outcome.status is SweepStatus.ABANDONED:
         sys.stdout.flush()

@@ -31,7 +31,7 @@ from orchestrator.execution.snapshots import Snapshots, progress_of
 from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.failures import FailureKind, classify
 from orchestrator.records.index import trial_folder
-from orchestrator.records.progress import FAILED, SweepProgress
+from orchestrator.records.progress import SweepProgress
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Row, Status, StopDecision, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError
@@ -111,7 +111,7 @@ class Controller:
         """The report of a trial at its end, even if it could not write its record."""
         self._grace_s: dict[str, float] = {}
         self._snapshots = Snapshots(planner)
-        self._final = {record.trial_id: record.status in FAILED for record in ended}
+        self._final = {record.trial_id: record.status.is_failure for record in ended}
         self._damaged = dict(damaged)
         self._slots = 1
         self._has_submitted = False
@@ -147,7 +147,7 @@ class Controller:
         with self._lock:
             if self._error is None:
                 self._error = error
-                logger.error("sweep %s: stops: %s", self._sweep.name, error)
+                logger.error("sweep %s: stopped: %s", self._sweep.name, error)
             self.stopping.set()
 
     def result_of_run(self) -> tuple[SweepStatus, str]:
@@ -356,7 +356,7 @@ class Controller:
             self._planner.ended(record)
             self._curves.pop(record.trial_id, None)
             if record.status.is_final:
-                self._final[record.trial_id] = record.status in FAILED
+                self._final[record.trial_id] = record.status.is_failure
                 self._reasons[record.trial_id] = record.reason
                 if reason := self._streak.add(record):
                     self.stop(SweepStatus.FAILING, reason)

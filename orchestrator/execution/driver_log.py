@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.storage import LocalStorage, Storage
+from trm_data.addresses import hide_credentials
 
 FLUSH_S = {True: 2.0, False: 30.0}
 """Most seconds until a line is visible to others, by whether the storage is local. A segment costs a request."""
@@ -65,7 +66,7 @@ class _StorageHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Add a line to the next write."""
         try:
-            self._lines.append(self.format(record) + "\n")
+            self._lines.append(hide_credentials(self.format(record)) + "\n")
         except Exception:
             self.handleError(record)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypedDict
+
+from pydantic import Field
 
 from orchestrator.records.failures import ExitCode
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.resources.placement import Preference
 from orchestrator.resources.usage import Budget
+from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.text import aligned, percent
+from trm_data.settings import Settings
+from trm_model.config import TrialConfig
 
 MAX_FAILURES = 5
 """Trials in a row that fail with one reason, after which a sweep stops. A faulty setting, a missing file or a broken
@@ -32,28 +38,43 @@ class SweepStatus(StrEnum):
     """Stopped, but Ray no longer answers: the process must end without waiting for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions(Settings):
     """Configure where and how to run. Nothing here changes a result."""
 
     address: str | None = None
     """HOST:PORT of a running Ray cluster; None starts a private Ray on this machine."""
-    max_concurrent: int | None = None
-    max_gpus: float | None = None
-    budget: Budget = field(default_factory=Budget)
+    max_concurrent: int | None = Field(None, ge=1)
+    """Trials at once; None means as many as fit."""
+    max_gpus: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """GPUs in use at once; None means all."""
+    budget: Budget = Budget()
     prefer: Preference = "cost"
+    """Which GPU type to prefer if several are allowed."""
     share_gpus: bool = False
     """Give a trial that requests one GPU only the share that its predicted memory needs."""
     canary: bool | None = None
     """Whether the first trial on a GPU type runs alone at first; None: on clusters with GPUs."""
     reuse: bool = False
     """Reuse finished trials of other sweeps in this storage."""
-    is_stored: bool = False
-    """The definition comes from the storage: no puzzle source that it names is opened."""
-    max_failures: int | None = MAX_FAILURES
+    max_failures: int | None = Field(MAX_FAILURES, ge=1)
     """Number of consecutive failures with the same reason that stop the sweep; None never stops it."""
-    retries: int = 0
+    retries: int = Field(0, ge=0)
     """Times that a trial which failed by itself runs again, from its last checkpoint."""
+
+
+class RunArguments(TypedDict, total=False):
+    """Name the fields of `RunOptions` as keyword arguments, for editors and type checkers."""
+
+    address: str | None
+    max_concurrent: int | None
+    max_gpus: float | None
+    budget: Budget
+    prefer: Preference
+    share_gpus: bool
+    canary: bool | None
+    reuse: bool
+    max_failures: int | None
+    retries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +132,15 @@ class SweepOutcome:
     """What stopped it: a limit of the budget, an error, a repeated failure; empty if the user stopped it."""
     best: TrialSnapshot | None = None
     """The best explored trial of a search; `value` is its score on the validation split."""
+    best_config: TrialConfig | None = None
+    """Its configuration."""
+    best_params: Mapping[str, Setting] = field(default_factory=dict)
+    """Its values on the axes of the space, by path: `{"model.cycles": 2}`."""
+
+    @property
+    def best_value(self) -> float | None:
+        """Return the score of the best explored trial of a search on the validation split."""
+        return None if self.best is None else self.best.value
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""

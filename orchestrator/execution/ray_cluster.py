@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from orchestrator.errors import ClusterError
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
 from orchestrator.resources.nodes import Cluster, describe_cluster, require_answer, scales
 from orchestrator.worker.fork_server import next_process
+from trm_data.addresses import holds_secret
 from trm_data.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class RayCluster:
         """
         self._stack.callback(remove_scratch_folder)
         self._stack.enter_context(environment(SETTINGS, override=False))
+        self._stack.enter_context(_keep_secrets_off_command_lines())
         try:
             if self.address is None:
                 self._start_private()
@@ -138,6 +141,7 @@ class RayCluster:
         folder = scratch_folder() / "ray"
         self._stack.enter_context(environment(_token(), override=True))
         self._stack.enter_context(_listen_on_loopback())
+        self._stack.enter_context(_in_sessions_of_their_own())
         _reload_token()
         self._stack.callback(_reload_token)
         for attempt in range(1, START_ATTEMPTS + 1):
@@ -152,7 +156,7 @@ class RayCluster:
                 if attempt == START_ATTEMPTS:
                     raise ClusterError(
                         f"Ray does not start on this machine after {attempt} attempts: {first_line(error)}",
-                        "Try again when it has less to do",
+                        "Try again when the machine is less busy",
                     ) from error
                 logger.warning("Ray did not start, trying again: %s", first_line(error))
         _end_autoscaler()
@@ -212,6 +216,49 @@ def _listen_on_loopback() -> Iterator[None]:
     finally:
         if constants is not None:
             constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _keep_secrets_off_command_lines() -> Iterator[None]:
+    """Keep Tune from copying AWS keys of the driver into the runtime environment of its actors.
+
+    A runtime environment is on the command line of every worker, which all users of a machine can read. Workers have
+    the environment of their node anyway: of a private Ray, that is the driver's.
+    """
+    cache: Any = None
+    with _private_interface("AWS keys in the environment are on the command lines of its workers"):
+        from ray.tune.execution import class_cache
+
+        before = class_cache.ENV_VARS_TO_PROPAGATE
+        class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not holds_secret(name)}
+        cache = class_cache
+    try:
+        yield
+    finally:
+        if cache is not None:
+            cache.ENV_VARS_TO_PROPAGATE = before
+
+
+@contextmanager
+def _in_sessions_of_their_own() -> Iterator[None]:
+    """Start the processes of a private Ray in sessions of their own while the block runs.
+
+    A signal to the whole process group (`timeout`, a shell, a closed terminal) then reaches the driver alone, which
+    needs Ray for its trials to write a last checkpoint. If the driver is killed, the kernel kills Ray's processes:
+    Ray requests that (PR_SET_PDEATHSIG), and it does not depend on the session.
+    """
+    processes: Any = None
+    with _private_interface("a signal to the driver's process group also ends Ray"):
+        from ray._private import services
+
+        processes = services
+        before = processes.ConsolePopen
+        processes.ConsolePopen = partial(before, start_new_session=True)
+    try:
+        yield
+    finally:
+        if processes is not None:
+            processes.ConsolePopen = before
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from orchestrator.errors import SweepError
 from orchestrator.execution.allocator import Allocator
@@ -37,7 +38,7 @@ from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import describe_differences
+from orchestrator.sweep.settings import describe_differences, require_no_credentials
 from trm_data.errors import ConfigError, DataError
 from trm_model.recursion_file import replace_in, trusted_source
 
@@ -58,6 +59,7 @@ def run_sweep(
     options: RunOptions | None = None,
     callbacks: Sequence[Callback] = (),
     *,
+    is_stored: bool = False,
     cluster: Cluster | None = None,
     execute: Executor = fit_with_tune,
 ) -> SweepOutcome:
@@ -65,13 +67,14 @@ def run_sweep(
 
     Args:
         callbacks: receive the events of the run, from this thread; what they raise is logged and never stops it.
+        is_stored: the definition comes from the storage: no puzzle source that it names is opened.
         cluster, execute: where and with what trials run: Ray and Ray Tune.
 
     Raises:
         SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
         StorageError: the storage cannot be reached at the start.
-        ConfigError: a trial needs a recursion file that nothing in this command names.
+        ConfigError: a trial needs a recursion file that nothing in this command names, or a setting has credentials.
     """
     options, events = options or RunOptions(), CallbackList(callbacks)
     folder = sweep_folder(storage, sweep.name)
@@ -81,15 +84,11 @@ def run_sweep(
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
     require_budget_for_one(sweep, options.budget, known)
-    if options.address is not None and cluster is None:
-        labels = [node.gpu_type for node in check_cluster(options.address).nodes]
-        if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
-            events.call("on_message", hint)
-    elif cluster is None:
-        _require_local(sweep, is_new=recorded is None)
-    with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder):
+    if cluster is None:
+        _check_machines(sweep, options.address, events, is_new=recorded is None)
+    with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
-        library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=options.is_stored)
+        library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
@@ -113,6 +112,15 @@ def run_sweep(
         return _outcome(events, planner, records, status, reason)
 
 
+@contextmanager
+def _tidied(folder: Storage) -> Iterator[None]:
+    """Remove the temporary files of killed processes when the run ends: nobody writes to their folders again."""
+    try:
+        yield
+    finally:
+        folder.remove_abandoned()
+
+
 def _read(reader: SweepReader) -> tuple[list[TrialRecord], dict[str, Damaged]]:
     """Return the trials as they are now, and the damaged file of each trial whose record cannot be read."""
     found = reader.read()
@@ -133,8 +141,18 @@ def _build_base(library: Library, sweep: Sweep, folder: Storage, *, is_new: bool
         raise
 
 
-def _require_local(sweep: Sweep, *, is_new: bool) -> None:
-    """Raise SweepError if this machine lacks the GPUs, or for a new sweep the cores, that a trial needs."""
+def _check_machines(sweep: Sweep, address: str | None, events: CallbackList, *, is_new: bool) -> None:
+    """Check that the machines can hold a trial: the cluster at `address`, or this one.
+
+    Raises:
+        SweepError: this machine lacks the GPUs, or for a new sweep the cores, that a trial needs.
+        ClusterError: the cluster does not answer.
+    """
+    if address is not None:
+        labels = [node.gpu_type for node in check_cluster(address).nodes]
+        if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
+            events.call("on_message", hint)
+        return
     require_local_gpus(sweep)
     if is_new:
         require_local_cpus(sweep)
@@ -202,14 +220,25 @@ def _outcome(
 ) -> SweepOutcome:
     snapshots = Snapshots(planner)
     reasons = {record.trial_id: record.reason for record in records if record.reason}
-    outcome = SweepOutcome(status, snapshots.sweep(progress_of(planner), reasons), reason, snapshots.best())
+    best = snapshots.best()
+    config = None if best is None else planner.trials[best.trial_id].trial.config
+    outcome = SweepOutcome(
+        status,
+        snapshots.sweep(progress_of(planner), reasons),
+        reason,
+        best,
+        best_config=config,
+        best_params={} if config is None else planner.sweep.search_space.cell_of(config),
+    )
     events.deliver()
     events.call("on_sweep_end", outcome)
     return outcome
 
 
 def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
-    """Raise ConfigError if a trial needs the code of a file that this command does not name, or that fails."""
+    """Raise ConfigError if a setting has credentials, or a trial needs the code of a file that is not named here or
+    that fails."""
+    require_no_credentials(sweep.plain())
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     addresses: list[str] = []
     replace_in([sweep.plain(), *unfinished], addresses.append)

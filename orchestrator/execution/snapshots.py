@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.execution.options import SweepSnapshot, TrialSnapshot
-from orchestrator.records.progress import FAILED, SweepProgress
+from orchestrator.records.progress import SweepProgress
 from orchestrator.search.objectives import final_value
 from orchestrator.search.planner import Planner, TrialState
 
@@ -46,7 +46,7 @@ class Snapshots:
 def progress_of(planner: Planner) -> SweepProgress:
     """Return the progress of a sweep as its planner knows it, which is more exact than an estimate from records."""
     done = [state.status for state in planner.trials.values() if state.status.is_final]
-    failed = sum(status in FAILED for status in done)
+    failed = sum(status.is_failure for status in done)
     # Where nothing is left to start, what is not done was interrupted, or has a damaged record.
     return SweepProgress(len(planner.trials) if planner.is_done else max(planner.total, len(done)), len(done), failed)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from orchestrator.execution.scheduler import NOWHERE, Start
 from orchestrator.records.datasets import Library
+from orchestrator.records.extend import allow_retry
 from orchestrator.records.index import head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.reuse import FinishedTrials, ShorterTrials
-from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Retry, Status, TrialRecord
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Status, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.worker.job import Job
 
@@ -76,7 +77,4 @@ class TrialSubmitter:
 
     def retry(self, record: TrialRecord) -> None:
         """Let a failed trial run again, as `trm sweep retry` does. Its record is kept."""
-        last = record.attempts[-1].number if record.attempts else 0
-        again = Retry(was=record.status, reason=record.reason, after_attempt=last, requested_s=time.time())
-        key = f"retries/{1 + len(record.retries):03d}.json"
-        trial_folder(self._storage, self._sweep, record.trial_id).write(key, again.encode())
+        allow_retry(trial_folder(self._storage, self._sweep, record.trial_id), record)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import shutil
 import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import ray
@@ -106,6 +108,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
         waiting = {trial for trial in tune_controller.get_live_trials() if _waits_for_resources(private, trial)}
         for trial in [trial for trial in waiting if trial.config["trial_id"] in expired]:
             self._link.errors[trial.trial_id] = expired[trial.config["trial_id"]].reason
+            trial.init_local_path()  # else Tune fails when all trials have ended, and it lists where each was
             tune_controller.stop_trial(trial)
             if trial in private.staged_trials:
                 # Tune would keep an actor, and its GPU, for a trial that was stopped before it began.
@@ -127,7 +130,7 @@ class _Schedule(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_error(tune_controller, trial)
-        self._link.errors.setdefault(trial.trial_id, _describe(trial.get_pickled_error()))
+        self._link.errors.setdefault(trial.trial_id, _describe(_error_of(trial)))
 
 
 class _Stop(tune.Stopper):  # type: ignore[misc]
@@ -139,6 +142,15 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         return self._link.controller is not None and self._link.controller.is_stopping
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """Return why an actor failed. `get_pickled_error` looks for it where Tune would copy it to later."""
+    file = trial.pickled_error_file
+    if file is None or not Path(file).is_file():
+        return None
+    error: Exception = pickle.loads(Path(file).read_bytes())
+    return error
 
 
 def _describe(error: Exception | None) -> str:

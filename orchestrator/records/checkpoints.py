@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.records.index import locate_trial, trial_folder
 from orchestrator.records.schema import TrialHead
 from orchestrator.records.stored import read_part
 from orchestrator.storage import Storage, open_storage
-from trm_data.errors import nearest
 from trm_model.checkpoints.store import (
     Checkpoint,
     CheckpointError,
     CheckpointStore,
+    DamagedCheckpointError,
     LocalCheckpoints,
     checkpoint_names,
     name_of,
@@ -66,7 +67,8 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> FoundCh
         at: of a trial: `last`, `best` (by validation score) or a step.
 
     Raises:
-        CheckpointError: there is none; names the nearest.
+        CheckpointError: there is none.
+        SweepError: there is no such trial; names the nearest.
     """
     if address.startswith("s3://"):
         location, mark, options = address.partition("?")
@@ -78,31 +80,14 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> FoundCh
     path = Path(address)
     if path.is_file():
         return FoundCheckpoint(LocalCheckpoints(path.parent), path.name, address, None)
-    sweep, slash, start = address.partition("/")
-    if not slash or address.startswith(("/", ".")) or address.endswith(".safetensors"):
+    if "/" not in address or address.startswith(("/", ".")) or address.endswith(".safetensors"):
         raise CheckpointError(f"no checkpoint file {address!r}", "Name a file, or SWEEP/TRIAL of the storage")
-    trial = _trial(storage, sweep, start)
-    folder_of = storage.sub(f"sweeps/{sweep}/trials/{trial}")
+    sweep, trial = locate_trial(storage, address)
+    folder_of = trial_folder(storage, sweep, trial)
     head = read_part(folder_of, "trial.json", TrialHead)
     store = StoredCheckpoints(folder_of.sub("checkpoints"))
     name = _choose(store, at, f"{sweep}/{trial}")
     return FoundCheckpoint(store, name, f"{sweep}/{trial} at step {step_of(name)}", head.dataset.name)
-
-
-def _trial(storage: Storage, sweep: str, start: str) -> str:
-    """Return the id of the only trial whose id starts with `start`."""
-    if start and storage.exists(f"sweeps/{sweep}/trials/{start}/trial.json"):
-        return start
-    keys = (key.split("/") for key in storage.list(f"sweeps/{sweep}/trials"))
-    trials = sorted({parts[3] for parts in keys if parts[-1] == "trial.json"})
-    if not trials:
-        sweeps = {key.split("/")[1] for key in storage.list("sweeps")}
-        raise CheckpointError(f"no sweep {sweep!r} in {storage.url}", nearest(sweep, sweeps) or "Nothing was run there")
-    matching = [trial for trial in trials if trial.startswith(start)]
-    if len(matching) != 1:
-        what = "no trial" if not matching else f"{len(matching)} trials"
-        raise CheckpointError(f"sweep {sweep!r} has {what} {start!r}", nearest(start, matching or trials))
-    return matching[0]
 
 
 def _choose(store: CheckpointStore, at: str, where: str) -> str:
@@ -112,7 +97,7 @@ def _choose(store: CheckpointStore, at: str, where: str) -> str:
     if at == "last":
         return names[-1]
     if at == "best":
-        step = read_header(store.read(names[-1]), where)["progress"]["best_step"]
+        step = _best_step(store, names)
         if step is None:
             raise CheckpointError(f"{where} has no best checkpoint: it was never scored on validation", "Take the last")
     elif at.isdecimal():
@@ -123,3 +108,21 @@ def _choose(store: CheckpointStore, at: str, where: str) -> str:
         kept = ", ".join(str(step_of(name)) for name in names)
         raise CheckpointError(f"{where} keeps no checkpoint of step {step}", f"Kept steps: {kept}")
     return name_of(step)
+
+
+def _best_step(store: CheckpointStore, names: list[str]) -> int | None:
+    """Return the best step according to the newest checkpoint whose header is readable; a damaged one is skipped.
+
+    Raises:
+        CheckpointError: no header is readable.
+    """
+    damaged: DamagedCheckpointError | None = None
+    for name in reversed(names):
+        try:
+            step: int | None = read_header(store.read(name), name)["progress"]["best_step"]
+        except DamagedCheckpointError as error:
+            damaged = damaged or error
+        else:
+            return step
+    assert damaged is not None, "there are names"
+    raise damaged

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from trm_data.building.identity import public_request
 from trm_data.config import MANIFEST
 from trm_data.dataset.manifest import Manifest
 from trm_data.errors import DataError
+from trm_data.files import temporary_folder
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
@@ -134,9 +133,7 @@ def _download(storage: Storage, name: str, path: Path) -> None:
         DataError: a file is missing or is not the one that the manifest names.
     """
     prefix = f"datasets/{name}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{name}."))
-    try:
+    with temporary_folder(path.parent) as aside:
         (aside / MANIFEST).write_bytes(storage.read(f"{prefix}/{MANIFEST}"))
         for file, wanted in Manifest.read(aside).files.items():
             (aside / file).write_bytes(_fetched(storage, f"{prefix}/{file}", wanted))
@@ -146,8 +143,6 @@ def _download(storage: Storage, name: str, path: Path) -> None:
             if not path.is_dir():
                 raise
             # another trial on this machine has downloaded the same files already
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fetched(storage: Storage, key: str, wanted: str) -> bytes:

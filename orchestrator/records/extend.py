@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import load_definition, new_head, sweep_folder, trial_folder
+from orchestrator.records.index import load_definition, match_id, new_head, sweep_folder, trial_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Origin, Retry, Status, TrialRecord
 from orchestrator.storage import Storage
@@ -24,12 +24,8 @@ from orchestrator.sweep.domains import Choice, Setting
 from orchestrator.sweep.matching import match_axis
 from orchestrator.sweep.settings import get_setting, short_name
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
-from trm_data.errors import nearest
 from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
-
-AGAIN = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
-"""Statuses of trials that `retry` without names runs again."""
 
 
 class Extension(Settings):
@@ -111,11 +107,15 @@ def extension_between(old: Sweep, new: Sweep) -> str:
 def extend(storage: Storage, name: str, more: Extension) -> Sweep:
     """Replace the recorded definition of a sweep that is not running. Return the new one.
 
+    Nothing is written if the recorded definition has all of that already.
+
     Raises:
         SweepError: there is no such sweep, it is running, or this extension does not apply to it.
     """
     sweep = load_definition(storage, name)
     wider = extended(sweep, more)
+    if wider.definition() == sweep.definition():
+        return sweep
     folder = sweep_folder(storage, name)
     with Lease(folder, name):
         number = 1 + len(folder.list("history"))
@@ -131,7 +131,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
 def _longer_searches(sweep: Sweep, records: Iterable[TrialRecord]) -> Iterable[tuple[PlannedTrial, TrialRecord]]:
     """Yield explored trials that continue with the new number of steps; a study's cells follow from its definition."""
     for record in records:
-        if record.stage != "explore" or record.status in AGAIN or is_current(sweep, record):
+        if record.stage != "explore" or record.status.is_failure or is_current(sweep, record):
             continue
         yield (
             search_trial(sweep, _fingerprint_of(record), record.family, sweep.search_space.cell_of(record.config)),
@@ -157,7 +157,11 @@ def is_current(sweep: Sweep, record: TrialRecord) -> bool:
 
 def current(sweep: Sweep, records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Return the records that belong to the current definition. The others stay on disk and in reports."""
-    return [record for record in records if is_current(sweep, record)]
+    # Thousands of trials differ in nothing but the seed, and share the objects that their configurations consist of.
+    known = list(records)
+    by_sections = {tuple(map(id, record.config.sections)): record for record in known}
+    mine = {key: is_current(sweep, record) for key, record in by_sections.items()}
+    return [record for record in known if mine[tuple(map(id, record.config.sections))]]
 
 
 def _path(config: TrialConfig) -> str:
@@ -177,26 +181,22 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
     folder = sweep_folder(storage, name)
     with Lease(folder, name):
         known = {record.trial_id: record for record in read_trials(storage, name)}
-        chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status in AGAIN]
+        chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status.is_failure]
         for record in chosen:
-            again = Retry(
-                was=record.status,
-                reason=record.reason,
-                after_attempt=record.attempts[-1].number if record.attempts else 0,
-                requested_s=time.time(),
-            )
-            key = f"retries/{1 + len(record.retries):03d}.json"
-            trial_folder(storage, name, record.trial_id).write(key, again.encode())
+            allow_retry(trial_folder(storage, name, record.trial_id), record)
     return chosen
 
 
+def allow_retry(folder: Storage, record: TrialRecord) -> None:
+    """Let a trial run again. Its record, in `folder`, is kept."""
+    last = record.attempts[-1].number if record.attempts else 0
+    again = Retry(was=record.status, reason=record.reason, after_attempt=last, requested_s=time.time())
+    folder.write(f"retries/{1 + len(record.retries):03d}.json", again.encode())
+
+
 def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialRecord:
-    found = [record for trial_id, record in known.items() if trial_id.startswith(text)]
-    if len(found) != 1:
-        hint = f"{len(found)} trials have ids that start so: give more digits" if found else nearest(text, known)
-        raise SweepError(f"sweep {sweep!r} has no trial {text!r}", hint or f"See `trm sweep status {sweep}`")
-    record = found[0]
-    if record.status not in (*AGAIN, Status.STOPPED):
+    record = known[match_id(known, text, f"sweep {sweep!r}")]
+    if not (record.status.is_failure or record.status is Status.STOPPED):
         raise SweepError(
             f"trial {record.trial_id} is {record.status}",
             "Only trials that failed, diverged, ran out of memory or were stopped early can run again",

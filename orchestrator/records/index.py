@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import SweepError
@@ -12,6 +13,7 @@ from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data.errors import ConfigError, nearest
 from trm_model.config import TrialConfig
@@ -71,22 +73,38 @@ def sweep_names(storage: Storage) -> list[str]:
 
 
 def find_trial(storage: Storage, address: str) -> TrialRecord:
-    """Return the trial that a user names by its id or a prefix of it, alone or as `SWEEP/ID`.
+    """Return the record of the trial that `locate_trial` finds."""
+    return read_trial(storage, *locate_trial(storage, address))
+
+
+def locate_trial(storage: Storage, address: str) -> tuple[str, str]:
+    """Return sweep and id of the trial that a user names by its id or a prefix of it, alone or as `SWEEP/ID`.
 
     Raises:
         SweepError: there is none, or several ids start with the prefix.
     """
     sweep, _, start = address.rpartition("/")
+    if sweep and start and trial_folder(storage, sweep, start).exists("trial.json"):
+        return sweep, start
     names = [sweep] if sweep else sweep_names(storage)
     keys = [key.split("/") for name in names for key in storage.list(f"sweeps/{name}/trials")]
-    known = sorted({(parts[1], parts[3]) for parts in keys if parts[4:] == ["trial.json"]})
-    found = [(name, trial_id) for name, trial_id in known if trial_id.startswith(start)]
-    if len({trial_id for _, trial_id in found}) == 1:
-        return read_trial(storage, *found[0])
+    homes = {parts[3]: parts[1] for parts in reversed(keys) if parts[4:] == ["trial.json"]}
+    if sweep and not homes:
+        hint = nearest(sweep, storage.folders("sweeps")) or "Nothing was run there"
+        raise SweepError(f"no trial of a sweep {sweep!r} in {storage.url}", hint)
+    trial_id = match_id(homes, start, f"sweep {sweep!r}" if sweep else storage.url)
+    return homes[trial_id], trial_id
+
+
+def match_id(trial_ids: Iterable[str], start: str, where: str) -> str:
+    """Return the only id that begins with `start`. Raises SweepError unless there is exactly one."""
+    known = sorted(trial_ids)
+    found = [trial_id for trial_id in known if trial_id.startswith(start)]
+    if len(found) == 1:
+        return found[0]
     if found:
-        raise SweepError(f"{len(found)} trials begin with {start!r}", "Give more digits")
-    hint = nearest(start, [trial_id for _, trial_id in known]) or "No trial is recorded there"
-    raise SweepError(f"no trial {address!r} in {storage.url}", hint)
+        raise SweepError(f"{where} has {len(found)} trials that begin with {start!r}", "Give more digits")
+    raise SweepError(f"{where} has no trial {start!r}", nearest(start, known) or "See `trm sweep status`")
 
 
 def head_of(trial: PlannedTrial, dataset: Dataset, origin: Origin | None = None) -> TrialHead:
@@ -107,8 +125,10 @@ def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | N
     """Write `trial.json` unless it exists; before it, write the source of the trial's own recursion, which is returned.
 
     Raises:
-        ConfigError: this process does not trust the recursion file that the configuration names.
+        ConfigError: this process does not trust the recursion file that the configuration names, or a setting
+            contains credentials.
     """
+    require_no_credentials(config.plain())
     address = config.model.recursion
     source = None if address is None else trusted_source(address).text
     if source is not None:

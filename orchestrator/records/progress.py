@@ -18,9 +18,6 @@ from orchestrator.sweep.settings import replace_settings
 from orchestrator.sweep.trials import cells
 from trm_model.config import TrialConfig
 
-FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
-"""Final statuses that have no result."""
-
 
 @dataclass(frozen=True, slots=True)
 class SweepProgress:
@@ -61,7 +58,7 @@ def sweep_progress(sweep: Sweep, records: Sequence[TrialRecord]) -> SweepProgres
     return SweepProgress(
         planned=max(planned, len(known)),
         done=len(done),
-        failed=sum(record.status in FAILED for record in done),
+        failed=sum(record.status.is_failure for record in done),
     )
 
 

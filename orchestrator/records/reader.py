@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gc
 import logging
-import marshal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from orchestrator.records import finished_index
+from orchestrator.records.finished_index import is_json
 from orchestrator.records.rows import Columns, Rows, parse_rows
 from orchestrator.records.schema import (
     Attempt,
     AttemptEnd,
     AttemptStart,
+    DatasetInfo,
+    GitState,
+    RecordPart,
     Retry,
     Status,
     StopDecision,
@@ -24,11 +27,12 @@ from orchestrator.records.schema import (
     TrialRecord,
     TrialResult,
 )
+from orchestrator.records.sections import SharedValue, parse_config, parse_section
 from orchestrator.records.segments import attempt_of, current_segments
 from orchestrator.records.stored import Damaged, DamagedRecordError, Part, parse_json, parse_part
 from orchestrator.storage import Storage
+from orchestrator.storage.base import Snapshot
 from trm_data.errors import ConfigError
-from trm_data.settings import Settings
 from trm_model.config import TrialConfig
 
 logger = logging.getLogger(__name__)
@@ -78,9 +82,11 @@ def read_sweep(storage: Storage, sweep: str) -> SweepRecords:
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
-    """Disable the garbage collector while thousands of records are created: it would scan them all, and none is
-    garbage."""
+def collector_off() -> Iterator[None]:
+    """Disable the garbage collector while thousands of records are in use: it would scan them all, and none is garbage.
+
+    As a decorator (`@collector_off()`) it also spares the scan afterwards, if the function has released the records.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -92,11 +98,10 @@ def _collector_off() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Known:
-    """Cache a trial as it was last read."""
+    """Cache the files of a trial as they were last read. Without its record, which refers to this."""
 
-    versions: dict[str, str]
-    record: TrialRecord | None
-    damaged: list[Damaged]
+    snapshot: Snapshot
+    damaged: list[Damaged] = field(default_factory=list)
     segments: dict[str, Columns] = field(default_factory=dict)
     """Segments never change: each is read once."""
 
@@ -113,71 +118,117 @@ class SweepReader:
         self._only = only
         self._folder = storage.sub(f"sweeps/{sweep}")
         self._known: dict[str, _Known] = {}
+        self._records: dict[str, TrialRecord] = {}
         self.version = 0
         """Raised by `read` whenever it finds a change. A trial that did not change is the same object as before."""
 
     def read(self) -> SweepRecords:
         """Return the trials as they are now, in the order of their ids."""
-        listed = finished_index.record_files(self._folder, self._only)
-        changed = {
-            trial_id: versions
-            for trial_id, versions in listed.items()
-            if trial_id not in self._known or self._known[trial_id].versions != versions
-        }
-        indexed = finished_index.read(self._folder) if len(changed) > finished_index.WORTH_READING else {}
-        read = self._read_files({t: v for t, v in changed.items() if t not in indexed or indexed[t].versions != v})
-        with _collector_off():
-            for trial_id, versions in changed.items():
-                contents = read.pop(trial_id) if trial_id in read else indexed.pop(trial_id).parsed()
-                self._known[trial_id] = self._fold(trial_id, versions, contents)
+        before = {trial_id: known.snapshot for trial_id, known in self._known.items()}
+        indexed: finished_index.Index = {}
+        if self._only is not None:
+            listed = finished_index.snapshot(self._folder, self._only)
+        else:
+            if not before:
+                indexed = finished_index.read(self._folder)
+                before = {trial_id: entry.snapshot for trial_id, entry in indexed.items()}
+            listed = finished_index.snapshots(self._folder, before)
+        changed = {t: now for t, now in listed.items() if t not in self._known or before[t].files != now.files}
+        if self._known and len(changed) > finished_index.WORTH_READING:
+            indexed = finished_index.read(self._folder)
+        stale = {t: now for t, now in changed.items() if t not in indexed or indexed[t].snapshot.files != now.files}
+        read = self._read_files(stale)
+        with collector_off():
+            for trial_id, now in changed.items():
+                contents = read.pop(trial_id) if trial_id in stale else indexed.pop(trial_id).contents
+                self._fold(trial_id, now, contents)
         self.version += bool(changed or self._known.keys() != listed.keys())
-        self._known = {trial_id: self._known[trial_id] for trial_id in sorted(listed)}
+        self._known = {trial_id: self._known[trial_id] for trial_id in listed}
         damaged: list[Damaged] = []
-        for known in self._known.values():
+        for trial_id, known in self._known.items():
+            known.snapshot = listed[trial_id]
             damaged += known.damaged
-        return SweepRecords([known.record for known in self._known.values() if known.record is not None], damaged)
+        self._records = {trial_id: self._records[trial_id] for trial_id in listed if trial_id in self._records}
+        return SweepRecords(list(self._records.values()), damaged)
 
-    def _read_files(self, changed: Mapping[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+    def _read_files(self, changed: Mapping[str, Snapshot]) -> dict[str, dict[str, Any]]:
         """Read the JSON files of trials in one batch."""
         found: dict[str, dict[str, Any]] = {trial_id: {} for trial_id in changed}
-        keys = [f"trials/{t}/{name}" for t, names in changed.items() for name in names if name.endswith(".json")]
+        keys = [f"trials/{t}/{name}" for t, now in changed.items() for name in filter(is_json, now.names)]
         for key, data in self._folder.read_many(keys).items():
             _, trial_id, name = key.split("/", 2)
             found[trial_id][name] = data
         return found
 
-    def _fold(self, trial_id: str, versions: dict[str, str], contents: Mapping[str, Any]) -> _Known:
+    def _fold(self, trial_id: str, snapshot: Snapshot, contents: Mapping[str, Any]) -> None:
         before = self._known.get(trial_id)
-        known = _Known(versions, None, [], before.segments if before else {})
-        folder = f"{self._folder.url}/trials/{trial_id}"
+        known = self._known[trial_id] = _Known(snapshot, segments=before.segments if before else {})
+        files = _Files(f"{self._folder.url}/trials/{trial_id}", contents)
         try:
-            known.record = _record(self._sweep, trial_id, _Files(folder, contents), self._loader(trial_id, known))
+            self._records[trial_id] = _record(self._sweep, trial_id, files, _Loader(self._folder, trial_id, known))
         except DamagedRecordError as error:
             known.damaged.append(Damaged(error.file, error.reason))
-        return known
-
-    def _loader(self, trial_id: str, known: _Known) -> _Loader:
-        return _Loader(self._folder.sub(f"trials/{trial_id}"), known)
+            self._records.pop(trial_id, None)
 
 
-@dataclass(frozen=True, slots=True)
+SHARED: dict[type[RecordPart], tuple[str, type[RecordPart]]] = {
+    TrialHead: ("dataset", DatasetInfo),
+    AttemptStart: ("git", GitState),
+}
+"""The field of a part that is the same in many trials, and what it holds."""
+
+
+@dataclass(slots=True)
 class _Files:
     """Hold the JSON files of a trial, as bytes or parsed."""
 
     folder: str
     contents: Mapping[str, Any]
 
-    def part(self, name: str, kind: type[Part]) -> Part | None:
+    def values(self, name: str) -> dict[str, Any] | None:
         value = self.contents.get(name)
-        if value is None:
-            return None
+        return parse_json(value, f"{self.folder}/{name}") if isinstance(value, bytes) else value
+
+    def part(self, name: str, kind: type[Part]) -> Part | None:
+        values = self.values(name)
+        return None if values is None else self.parsed(values, kind, name)
+
+    def parsed(self, values: dict[str, Any], kind: type[Part], name: str) -> Part:
         file = f"{self.folder}/{name}"
-        return parse_part(parse_json(value, file) if isinstance(value, bytes) else value, kind, file)
+        if kind in SHARED:
+            key, shared = SHARED[kind]
+            section = values.get(key)
+            if isinstance(section, dict):
+                try:
+                    values = {**values, key: parse_section(shared, section, key)}
+                except ConfigError as error:
+                    raise DamagedRecordError(file, error.what) from None
+        return parse_part(values, kind, file)
+
+    def head(self) -> tuple[TrialHead, TrialConfig]:
+        values, file = self.values("trial.json"), f"{self.folder}/trial.json"
+        if values is None:
+            raise DamagedRecordError(file, "it has just been deleted")
+        config = values.get("config")
+        if not isinstance(config, dict):
+            raise DamagedRecordError(file, "config: no JSON object")
+        head = self._head({**values, "config": {}})  # a configuration has sections that are parsed once
+        try:
+            return head, parse_config(config, file)
+        except ConfigError as error:
+            raise DamagedRecordError(file, error.what) from None
+
+    def _head(self, values: dict[str, Any]) -> TrialHead:
+        dataset, stage, family = values.get("dataset"), values.get("stage"), values.get("family")
+        if not isinstance(dataset, SharedValue) or "origin" in values:
+            return self.parsed(values, TrialHead, "trial.json")
+        known, key = dataset.parsed, (str(stage), str(family))  # few in a sweep
+        if key not in known:
+            known[key] = self.parsed(values, TrialHead, "trial.json")
+        return cast(TrialHead, known[key])
 
     def attempts(self) -> list[Attempt]:
-        numbers = {
-            name.split("/")[1] for name in self.contents if name.startswith("attempts/") and name.count("/") == 2
-        }
+        numbers = [name.split("/")[1] for name in self.contents if name.endswith("/start.json")]
         found = []
         for number in sorted((n for n in numbers if n.isdecimal()), key=int):
             start = self.part(f"attempts/{number}/start.json", AttemptStart)
@@ -186,52 +237,59 @@ class _Files:
         return found
 
     def retries(self) -> list[Retry]:
-        found = (self.part(name, Retry) for name in sorted(self.contents) if name.startswith("retries/"))
-        return [retry for retry in found if retry is not None]
+        names = [name for name in self.contents if name.startswith("retries/")]
+        return [retry for name in sorted(names) if (retry := self.part(name, Retry)) is not None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Loader:
     """Read the segments of a trial."""
 
-    folder: Storage
+    sweep: Storage
+    trial_id: str
     known: _Known
 
     def has_rows(self, attempt: int) -> bool:
-        return any(attempt_of(name) == attempt for name in self.known.versions)
+        return any(attempt_of(name) == attempt for name in self.known.snapshot.names)
 
     def load(self, limits: Sequence[tuple[int, int | None]]) -> list[Columns]:
         """Return the rows of attempts, each up to the step at which the next attempt took over."""
-        names: Iterable[str] = self.known.versions
-        for _ in range(3):  # an attempt that ends folds its segments meanwhile
-            wanted = [name for attempt, _ in limits for name in current_segments(names, attempt)]
-            missing = [name for name in wanted if name not in self.known.segments]
-            found = self.folder.read_many(missing)
-            for name, data in found.items():
-                self.known.segments[name] = self._parse(name, data)
-            if len(found) == len(missing):
-                break
-            names = self.folder.list("attempts")
-        self.known.segments = {name: self.known.segments[name] for name in wanted if name in self.known.segments}
+        segments = self._segments([attempt for attempt, _ in limits])
         parts = []
         for attempt, until in limits:
-            for name in current_segments(self.known.segments, attempt):
-                columns = self.known.segments[name]
+            for name in current_segments(segments, attempt):
+                columns = segments[name]
                 parts.append(columns if until is None else columns.up_to(until))
         return parts
 
-    def _parse(self, name: str, data: bytes) -> Columns:
+    def _segments(self, attempts: Sequence[int]) -> Mapping[str, Columns]:
+        """Return the segments of attempts by name. Each is read once."""
+        folder = self.sweep.sub(f"trials/{self.trial_id}")
+        names = self.known.snapshot.names
+        for _ in range(3):  # an attempt that ends folds its segments meanwhile
+            wanted = [name for attempt in attempts for name in current_segments(names, attempt)]
+            missing = [name for name in wanted if name not in self.known.segments]
+            found = folder.read_many(missing)
+            for name, data in found.items():
+                self.known.segments[name] = self._parse(f"{folder.url}/{name}", data)
+            if len(found) == len(missing):
+                break
+            names = folder.list("attempts")
+        replaced = [name for name in self.known.segments if attempt_of(name) in attempts and name not in wanted]
+        for name in replaced:
+            del self.known.segments[name]
+        return self.known.segments
+
+    def _parse(self, file: str, data: bytes) -> Columns:
         columns, problem = parse_rows(data)
         if problem:
-            self.known.damaged.append(Damaged(f"{self.folder.url}/{name}", problem))
-            logger.warning("skipped a row of %s/%s: %s", self.folder.url, name, problem)
+            self.known.damaged.append(Damaged(file, problem))
+            logger.warning("skipped a row of %s: %s", file, problem)
         return columns
 
 
 def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialRecord:
-    head = files.part("trial.json", TrialHead)
-    if head is None:
-        raise DamagedRecordError(f"{files.folder}/trial.json", "it has just been deleted")
+    head, config = files.head()
     attempts, result, retries = files.attempts(), files.part("result.json", TrialResult), files.retries()
     stopped = files.part("stopped.json", StopDecision)
     if any(retry.was is Status.STOPPED for retry in retries):
@@ -246,10 +304,10 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
         if end is None or end.step > begin or (begin > 0 and loader.has_rows(attempt.number)):
             until = begin if until is None else min(until, begin)
     rows = Rows(partial(loader.load, limits))
-    try:
-        config = _config_of(head.config, f"{files.folder}/trial.json")
-    except ConfigError as error:
-        raise DamagedRecordError(f"{files.folder}/trial.json", error.what) from None
+    attempts = [
+        each if each.end is not None else replace(each, rows=Rows(partial(loader.load, [(each.number, None)])))
+        for each in attempts
+    ]
     return TrialRecord(
         trial_id=trial_id,
         sweep=sweep,
@@ -277,26 +335,6 @@ def _step(attempts: Sequence[Attempt], rows: Rows) -> int:
         return last.end.step
     last_step = rows.last_step()
     return last.start.from_step if last_step is None else last_step
-
-
-_sections: dict[tuple[str, bytes], Settings] = {}
-"""Sections of configurations: the trials of a sweep share most of them, in memory as well."""
-MAX_SECTIONS = 10_000
-
-
-def _config_of(values: Mapping[str, Any], where: str) -> TrialConfig:
-    shared: dict[str, Any] = dict(values)
-    for name, info in TrialConfig.model_fields.items():
-        kind, value = info.annotation, values.get(name)
-        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Settings):
-            key = name, marshal.dumps(value)  # four times as fast as text
-            section = _sections.get(key)
-            if section is None:
-                section = kind.parse(value, where=f"{where}: {name}")
-                if len(_sections) < MAX_SECTIONS:
-                    _sections[key] = section
-            shared[name] = section
-    return TrialConfig.parse(shared, where=where)
 
 
 def _status(

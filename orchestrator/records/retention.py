@@ -127,7 +127,7 @@ def least_useful(
 
 def _use(record: TrialRecord, is_newest: bool) -> tuple[float, ...] | None:
     """Return a sort key, small for useless checkpoints; None for those that must be kept."""
-    if record.status in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY):
+    if record.status.is_failure:
         return (0.0,)
     if not is_newest:
         return (1.0, _score(record))

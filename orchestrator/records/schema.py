@@ -66,10 +66,12 @@ class Status(StrEnum):
     @property
     def is_final(self) -> bool:
         """Return whether the trial is over."""
-        return self in _FINAL
+        return self.is_failure or self in (Status.STOPPED, Status.FINISHED)
 
-
-_FINAL = {Status.STOPPED, Status.FINISHED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
+    @property
+    def is_failure(self) -> bool:
+        """Return whether the trial failed by itself: such a trial runs again only on request."""
+        return self in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,9 @@ class Attempt:
     start: AttemptStart
     end: AttemptEnd | None
     """None while it runs, or if its process was lost."""
+    rows: Sequence[Row] = field(default=(), compare=False)
+    """Of an attempt without an end everything that it has recorded, including what the next attempt did again; read on
+    first use."""
 
 
 @dataclass(frozen=True, slots=True)

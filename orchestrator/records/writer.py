@@ -102,10 +102,18 @@ class TrialWriter:
         Raises:
             StorageError: the storage refused it for minutes.
         """
-        self._retry_full_disk(lambda: self._write_pending(self.folder))
+        self.write_rows()
         for name, data in files.items():
             self._retry_full_disk(lambda name=name, data=data: self.folder.write(name, data))  # type: ignore[misc]
         self._retry_full_disk(lambda: self.folder.write("result.json", result.encode()))
+
+    def write_rows(self) -> None:
+        """Write all rows that are pending.
+
+        Raises:
+            StorageError: the storage refused them for minutes.
+        """
+        self._retry_full_disk(lambda: self._write_pending(self.folder))
 
     def end(self, end: AttemptEnd) -> None:
         """Record how the attempt ended, and fold its segments.
@@ -113,7 +121,7 @@ class TrialWriter:
         Raises:
             StorageError: the storage refused it for minutes.
         """
-        self._retry_full_disk(lambda: self._write_pending(self.folder))
+        self.write_rows()
         self._retry_full_disk(lambda: self.folder.write(f"attempts/{self.attempt:03d}/end.json", end.encode()))
         try:
             fold(self._curve, self.attempt, self._written)

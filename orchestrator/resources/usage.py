@@ -3,7 +3,7 @@
 Every figure of this kind comes from here: budgets, plans, leaderboards, MLflow and the watchdog share one account.
 
 - An attempt with an end lasts until that end. One without an end (killed, preempted, power cut) lasts until its last
-  sign of life, at most until the next attempt starts. The time between two attempts is never charged.
+  sign of life, including what the next attempt did again. The time between two attempts is never charged.
 - A wall clock that steps back adds nothing. Where training seconds, which a monotonic clock measures, show that the
   wall clock jumped forward, they count instead.
 - Two trials on one GPU for an hour are one GPU-hour. Measured energy is already the trial's share.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import NamedTuple, cast
 
 from pydantic import Field
@@ -104,8 +105,7 @@ def attempt_usage(record: TrialRecord, now_s: float | None = None) -> list[Attem
     for index, attempt in enumerate(record.attempts):
         successor_s = starts[index + 1] if index < last else None
         until_s = now_s if index == last and record.status is Status.RUNNING else None
-        duration_s = _duration_s(attempt, _rows_of(record, starts[index], successor_s), successor_s, until_s)
-        found.append(_charged(attempt.start, duration_s))
+        found.append(_charged(attempt.start, _duration_s(record, attempt, successor_s, until_s)))
     return found
 
 
@@ -188,24 +188,26 @@ def _rows_of(record: TrialRecord, begin_s: float, successor_s: float | None) -> 
     return sorted(own, key=lambda row: row.time_s)
 
 
-def _duration_s(attempt: Attempt, rows: Sequence[Row], successor_s: float | None, until_s: float | None) -> float:
+def _duration_s(record: TrialRecord, attempt: Attempt, successor_s: float | None, until_s: float | None) -> float:
     """Return how long an attempt lasted, in seconds. `until_s`: the current time for a running trial."""
     begin_s = attempt.start.started_s
     if attempt.end is not None and attempt.end.elapsed_s is not None:
         return max(0.0, attempt.end.elapsed_s)  # by a monotonic clock: no step of the wall clock changes it
-    total_s, last_s = _time_of_rows(begin_s, rows)
+    # The wall clock may have stepped between two attempts: their rows cannot be told apart by their times then.
+    own = list(dropwhile(lambda row: row.time_s < begin_s, attempt.rows))  # without those of a shorter trial
+    total_s, last_s = _time_of_rows(begin_s, own or _rows_of(record, begin_s, successor_s))
     if attempt.end is not None:
         return total_s + max(0.0, attempt.end.ended_s - last_s)
     if until_s is not None and until_s - last_s < SILENT_S:
         total_s += max(0.0, until_s - last_s)
-    return total_s if successor_s is None else min(total_s, max(0.0, successor_s - begin_s))
+    return total_s
 
 
 def _time_of_rows(begin_s: float, rows: Iterable[Row]) -> tuple[float, float]:
     """Return the seconds from the start of an attempt to its last row, and the wall clock at that row."""
     total_s, last_s, trained_s = 0.0, begin_s, None
     for row in rows:
-        gap_s = row.time_s - last_s
+        gap_s = max(0.0, row.time_s - last_s)
         now_trained_s = row.metrics.get("train_s")
         if now_trained_s is not None:
             # Only between two training rows is nothing but training done; an evaluation may take long.

@@ -16,7 +16,7 @@ from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.usage import spending
 from orchestrator.results.report.escape import csv_cell
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import Storage, existing_storage
 from orchestrator.sweep.settings import flatten
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def load_results(storage: Storage | str | Path = "runs", sweep: str | None = Non
 
     Raises:
         SweepError: no such sweep.
-        StorageError: the storage cannot be reached.
+        StorageError: the storage does not exist or cannot be reached.
     """
-    store = open_storage(str(storage)) if isinstance(storage, str | Path) else storage
+    store = existing_storage(storage)
     if sweep is not None:
         load_definition(store, sweep)
     names = [sweep] if sweep is not None else sweep_names(store)

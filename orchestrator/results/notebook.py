@@ -24,13 +24,14 @@ from orchestrator.results.report.formats import ablation_to_markdown, to_csv, to
 from orchestrator.results.report.interval_plots import forest
 from orchestrator.results.report.page import fragment, leaderboard_html
 from orchestrator.results.report.storage_page import read_sweep_trials
-from orchestrator.storage import Storage, as_storage
+from orchestrator.storage import Storage, as_storage, existing_storage
 from trm_data.errors import ConfigError, nearest
 from trm_data.files import write_atomic
 
 _ROW_HEIGHT = 96
 """Pixels of a row of a forest plot, verdict included; what is not needed stays empty."""
 _WIDTH = 900
+DEFAULT_STORAGE = "runs"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class AblationResult:
 
 
 def leaderboard(
-    storage: Storage | Path | str = "runs",
+    storage: Storage | Path | str = DEFAULT_STORAGE,
     benchmark: str | None = None,
     *,
     baselines: Sequence[Baseline] | None = None,
@@ -106,9 +107,9 @@ def leaderboard(
 
     Raises:
         UserError: a benchmark that is neither published nor among the records.
-        StorageError: the storage cannot be reached.
+        StorageError: the storage was named and does not exist, or cannot be reached.
     """
-    store = as_storage(storage)
+    store = as_storage(storage) if str(storage) == DEFAULT_STORAGE else existing_storage(storage)
     rows = load_baselines(None, OwnBaselines(store).read()) if baselines is None else baselines
     tables = build_leaderboard(benchmark, read_sweep_trials(store), rows, read_measurements(store))
     return Leaderboard(tuple(table for table in tables if benchmark is not None or table.has_measured))

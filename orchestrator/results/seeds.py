@@ -114,7 +114,7 @@ def coverage_note(counts: Sequence[int]) -> str:
         return ""
     return (
         "Intervals over seeds assume that no run collapses and that rare runs do not fall far below the others: "
-        f"{fewest} seeds without a collapse leave one in up to {100 * unseen_rate(fewest):.0f} % of runs possible."
+        f"with {fewest} seeds, a collapse in up to {100 * unseen_rate(fewest):.0f} % of runs could go unseen."
     )
 
 

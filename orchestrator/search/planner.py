@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
@@ -29,7 +29,21 @@ class TrialState:
     step: int = 0
     value: float | None = None
     """Newest value of the sweep's metric."""
-    rungs: list[Rung] = field(default_factory=list)
+    record: TrialRecord | None = None
+    """As it was when the driver started: its rows are read when a decision needs them."""
+    _rungs: list[Rung] | None = None
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """Return the evaluations so far."""
+        if self._rungs is None:
+            self._rungs = [] if self.record is None else rungs_of(self.record)
+        return self._rungs
+
+    def add(self, rung: Rung) -> None:
+        """Add an evaluation; it replaces those at its step and later."""
+        self._rungs = [known for known in self.rungs if known.step < rung.step] + [rung]
+        self.step = rung.step
 
 
 class Planner:
@@ -59,9 +73,8 @@ class Planner:
         self._sampler = Sampler(sweep, fingerprint, explored, earlier)
         for record in known:
             trial = _planned_of(record, sweep)
-            state = self.trials[record.trial_id] = TrialState(trial, record.status, record.step, rungs=rungs_of(record))
-            curve = record.curve(sweep.metric)
-            state.value = curve[-1][1] if curve else None
+            value = _newest_value(record, sweep.metric)
+            self.trials[record.trial_id] = TrialState(trial, record.status, record.step, value, record)
             if record.stage == "explore" and record.status.is_final:
                 self._ended.append(record)
             elif record.stage == "explore":
@@ -175,8 +188,8 @@ class Planner:
     def rung(self, trial_id: str, rung: Rung, value: float | None) -> Decision:
         """Process an evaluation and decide whether the trial is stopped. Only explored trials are ever stopped."""
         state = self.trials[trial_id]
-        state.step, state.value = rung.step, value
-        state.rungs = [r for r in state.rungs if r.step < rung.step] + [rung]
+        state.value = value
+        state.add(rung)
         if state.trial.stage != "explore":
             return Decision(False)
         others = {
@@ -219,6 +232,14 @@ def rungs_of(record: TrialRecord) -> list[Rung]:
         for row in record.rows
         if row.split == "validation" and "exact_accuracy" in row.metrics
     ]
+
+
+def _newest_value(record: TrialRecord, metric: str) -> float | None:
+    """Return the final score, which is read without the rows, else the last value of the curve."""
+    if record.result is not None:
+        return record.result.metrics.get(metric)
+    curve = record.curve(metric)
+    return curve[-1][1] if curve else None
 
 
 def _planned_of(record: TrialRecord, sweep: Sweep) -> PlannedTrial:

@@ -18,9 +18,19 @@ from orchestrator.storage.base import Storage, StorageError, Tagged, checked_key
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.patience import PATIENCE_S
 from orchestrator.storage.s3 import S3Storage
+from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import nearest
 
-__all__ = ["LocalStorage", "S3Storage", "Storage", "StorageError", "Tagged", "as_storage", "open_storage"]
+__all__ = [
+    "LocalStorage",
+    "S3Storage",
+    "Storage",
+    "StorageError",
+    "Tagged",
+    "as_storage",
+    "existing_storage",
+    "open_storage",
+]
 
 _S3_OPTIONS = ("endpoint_override", "region")
 
@@ -52,6 +62,14 @@ def as_storage(storage: Storage | str | Path) -> Storage:
     return open_storage(str(storage)) if isinstance(storage, str | Path) else storage
 
 
+def existing_storage(storage: Storage | str | Path) -> Storage:
+    """Return the storage as `as_storage` does. Raises StorageError if it is a local folder that does not exist."""
+    store = as_storage(storage)
+    if isinstance(store, LocalStorage) and not store.root.is_dir():
+        raise StorageError(f"no storage {store.url}: there is no such folder", "Name the folder that a sweep wrote to")
+    return store
+
+
 def _absolute(path: str) -> Path:
     return Path(path).expanduser().absolute()  # a worker on this machine may have another current folder
 
@@ -59,6 +77,11 @@ def _absolute(path: str) -> Path:
 def _parse_s3(url: str, rest: str, attempts: int) -> S3Storage:
     location, _, query = rest.partition("?")
     bucket, _, prefix = location.partition("/")
+    if has_credentials(url):
+        raise StorageError(
+            f"the address of the storage, {shown_address(url)!r}, contains credentials",
+            "Leave them out: they come from where AWS tools look (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role)",
+        )
     if not bucket:
         raise StorageError(f"storage {url!r} names no bucket", "Write s3://bucket/prefix")
     options = dict(parse_qsl(query, keep_blank_values=True))

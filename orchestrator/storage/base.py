@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from trm_data.errors import UserError
@@ -21,6 +21,34 @@ class Tagged(NamedTuple):
 
     data: bytes
     etag: str
+
+
+SEPARATOR = "//"
+"""Between the fields of a snapshot: no key contains it."""
+
+
+class Snapshot(NamedTuple):
+    """Describe the files of a folder at one moment. Two snapshots with equal `files` show the same files."""
+
+    files: str
+    """Names and version tags in turn, sorted by name."""
+    folders: str = ""
+    """Of a local storage: the folders that were listed and when each last changed, in turn; empty if this cannot tell
+    whether the listing is still complete."""
+
+    @classmethod
+    def of(cls, versions: Mapping[str, str], folders: Mapping[str, str] | None = None) -> Snapshot:
+        """Return the snapshot of files and folders by name."""
+        return cls(_joined(sorted(versions.items())), _joined((folders or {}).items()))
+
+    @property
+    def names(self) -> Keys:
+        """Return the names of the files, sorted."""
+        return self.files.split(SEPARATOR)[::2] if self.files else []
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> str:
+    return SEPARATOR.join(text for pair in pairs for text in pair)
 
 
 class Storage(Protocol):
@@ -61,6 +89,18 @@ class Storage(Protocol):
     def versions(self, folder: str = "") -> dict[str, str]:
         """Return a version tag of every key below `folder`, in one listing; it changes with the value."""
 
+    def snapshot(self, folder: str, names: Sequence[str]) -> Snapshot:
+        """Return a snapshot of a folder, limited to the files and (with a trailing `/`) folders `names` in it."""
+
+    def snapshots(self, folder: str, names: Sequence[str], known: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
+        """Return a snapshot of every folder directly in `folder`, by its name.
+
+        Args:
+            names: as for `snapshot`.
+            known: earlier snapshots. One that is still current is returned itself: a local storage then lists none of
+                its folders again, but compares the times of its folders and files.
+        """
+
     def folders(self, folder: str = "") -> Keys:
         """Return the names of the folders directly in `folder`, sorted, without listing what they hold."""
 
@@ -85,6 +125,9 @@ class Storage(Protocol):
         Raises:
             KeyError: there is no such key.
         """
+
+    def remove_abandoned(self) -> None:
+        """Remove what processes that died have left of values that they were writing; S3 keeps nothing of the kind."""
 
     def patient(self, patience_s: float) -> Storage:
         """Return the same storage, which retries a request for at most `patience_s` seconds after transient faults."""

@@ -8,12 +8,12 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.storage.base import Keys, StorageError, Tagged, checked_key
+from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.patience import PATIENCE_S, TransientError, retry_transient
 from trm_data.files import remove_abandoned, written_aside
 
@@ -90,7 +90,23 @@ class LocalStorage:
         return {key: status.st_size for key, status in self._statuses(folder)}
 
     def versions(self, folder: str = "") -> dict[str, str]:
-        return {key: f"{status.st_size}-{status.st_mtime_ns}" for key, status in self._statuses(folder)}
+        return {key: _version(status) for key, status in self._statuses(folder)}
+
+    def snapshot(self, folder: str, names: Sequence[str]) -> Snapshot:
+        path = self._path(folder)
+        with _local_errors("list", path):
+            return _snapshot(f"{path}/", names)
+
+    def snapshots(self, folder: str, names: Sequence[str], known: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
+        top = self._path(folder)
+        found = {}
+        with _local_errors("list", top):
+            for name in self.folders(folder):
+                snapshot = known.get(name)
+                if snapshot is None or not _is_current(f"{top}/{name}/", snapshot):
+                    snapshot = _snapshot(f"{top}/{name}/", names)
+                found[name] = snapshot
+        return found
 
     def folders(self, folder: str = "") -> Keys:
         top = self._path(folder) if folder else self.root
@@ -145,6 +161,9 @@ class LocalStorage:
     def age_s(self, key: str) -> float:
         return time.time() - self.modified_s(key)
 
+    def remove_abandoned(self) -> None:
+        remove_abandoned(self.root, recursive=True)
+
     def sub(self, folder: str) -> LocalStorage:
         return replace(self, root=self._path(folder))
 
@@ -185,6 +204,63 @@ def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
                         yield f"{prefix}{entry.name}", entry
         except (FileNotFoundError, NotADirectoryError):
             continue
+
+
+SETTLED_S = 2.0
+"""Age from which the time of a folder shows every later change: file systems count in steps of up to two seconds."""
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _is_current(top: str, snapshot: Snapshot) -> bool:
+    """Return whether a snapshot shows a folder as it is now. Files are compared too: editors change them in place."""
+    if not snapshot.folders:
+        return False
+    folders, files = snapshot.folders.split(SEPARATOR), snapshot.files.split(SEPARATOR)
+    try:
+        for name, changed_ns in zip(folders[::2], folders[1::2], strict=True):
+            if str(os.stat(top + name).st_mtime_ns) != changed_ns:  # noqa: PTH116 (a Path costs more than the call)
+                return False
+        for name, version in zip(files[::2], files[1::2], strict=True):
+            if _version(os.stat(top + name)) != version:  # noqa: PTH116
+                return False
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: none of our snapshots
+        return False
+    return True
+
+
+def _snapshot(top: str, names: Sequence[str]) -> Snapshot:
+    """List the files and folders `names` in `top`, which ends with `/`."""
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    settled_ns = time.time_ns() - int(SETTLED_S * 1e9)
+    is_settled = True
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        prefix = f"{folder}/" if folder else ""
+        try:
+            changed_ns = os.stat(top + folder).st_mtime_ns  # noqa: PTH116 (before the listing: what follows is newer)
+            with os.scandir(top + folder) as entries:
+                for entry in entries:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    name = prefix + entry.name
+                    if not prefix and (f"{name}/" if is_folder else name) not in names:
+                        continue
+                    if entry.name.startswith(".") or not name.isprintable():
+                        continue
+                    if is_folder:
+                        pending.append(name)
+                        continue
+                    with suppress(FileNotFoundError):  # it has just been deleted
+                        files[name] = _version(entry.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        folders[folder] = str(changed_ns)
+        is_settled = is_settled and changed_ns < settled_ns
+    return Snapshot.of(files, folders if is_settled else None)
 
 
 _opened: set[Path] = set()

@@ -6,14 +6,14 @@ import functools
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from orchestrator.storage.base import Keys, StorageError, Tagged, checked_key
+from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.patience import FIRST_CONTACT_S, PATIENCE_S, TransientError, retry_transient
 
 T = TypeVar("T")
@@ -85,6 +85,22 @@ class S3Storage:
     def versions(self, folder: str = "") -> dict[str, str]:
         return {key: str(item["ETag"]) for key, item in self._listed(folder).items()}
 
+    def snapshot(self, folder: str, names: Sequence[str]) -> Snapshot:
+        cut = len(folder) + 1
+        found = {key[cut:]: version for key, version in self.versions(folder).items()}
+        return Snapshot.of({name: version for name, version in found.items() if _is_wanted(name, names)})
+
+    def snapshots(self, folder: str, names: Sequence[str], known: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
+        cut = len(folder) + 1
+        found: dict[str, dict[str, str]] = {}
+        for key, version in self.versions(folder).items():
+            top, _, name = key[cut:].partition("/")
+            if name:
+                mine = found.setdefault(top, {})
+                if _is_wanted(name, names):
+                    mine[name] = version
+        return {top: Snapshot.of(versions) for top, versions in found.items()}
+
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         def get(key: str) -> bytes | None:
             try:
@@ -124,6 +140,9 @@ class S3Storage:
         now = head["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
         now_s = parsedate_to_datetime(now).timestamp() if now else time.time()
         return float(now_s - head["LastModified"].timestamp())
+
+    def remove_abandoned(self) -> None:
+        pass  # a PUT that is cut off leaves nothing
 
     def sub(self, folder: str) -> S3Storage:
         return replace(self, prefix=self._key(folder))
@@ -304,6 +323,12 @@ _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
     ),
     ({"ValueError", "InvalidEndpoint"}, "the endpoint is not an address", "Write endpoint_override=http://HOST:PORT"),
 ]
+
+
+def _is_wanted(name: str, names: Sequence[str]) -> bool:
+    """Return whether a file belongs to a snapshot of `names`."""
+    first, slash, _ = name.partition("/")
+    return first + slash in names and name.isprintable()
 
 
 def _code(error: Any) -> str:

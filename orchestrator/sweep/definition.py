@@ -146,6 +146,9 @@ class Sweep(Settings):
     @classmethod
     def _resolve_aliases(cls, values: Any, info: ValidationInfo) -> Any:
         if isinstance(values, dict) and isinstance(values.get("space"), Mapping):
+            for path, domain in values["space"].items():
+                if not isinstance(domain, Choice | Uniform | Mapping):
+                    raise ValueError(f"space: {path}={domain!r} is no domain: write choice(1, 2) or uniform(0, 1)")
             values = {**values, "space": _resolved(values["space"])}
             if isinstance(values.get("only_if"), Mapping):
                 values["only_if"] = {key: _resolved(when) for key, when in _resolved(values["only_if"]).items()}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
+from trm_data.errors import ConfigError
 from trm_data.settings import Settings
 from trm_model.recursion_file import pin_named
 
@@ -112,7 +113,9 @@ Condition = dict[str, Value | tuple[Value, ...]]
 
 def choice(*values: Setting | type) -> Choice:
     """Return an axis of these values: `choice(1, 2, 4)`, or for `model.recursion` classes or files with classes:
-    `choice(None, MyRecursion, "other.py:Other")`."""
+    `choice(None, MyRecursion, "other.py:Other")`. Raises ConfigError if they are one list."""
+    if len(values) == 1 and isinstance(values[0], list):
+        raise ConfigError(f"choice({values[0]!r}) has one value, a list", "Give the values as arguments: choice(1, 2)")
     return Choice(values=cast(tuple[Setting, ...], values))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
-from trm_data.errors import ConfigError, nearest
+from trm_data.addresses import has_credentials, shown_address
+from trm_data.errors import ConfigError
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
 from trm_model.recursion_file import pin_named, replace_in, short
 
+OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "train.max_steps", "depth": "T"}
+"""What other projects call settings of ours."""
 LOCAL_PATHS = ("data.source", "data.extra_training")
 """Settings that name a file or a folder, or the address of a remote one."""
 
@@ -34,11 +38,13 @@ def check_path(path: str) -> None:
         for section in ["", *TrialConfig.model_fields]
         for name in field_names(TrialConfig, [section] if section else [])
     ]
-    same_leaf = [name for name in every if name.rsplit(".", 1)[-1] == path]
-    hint = (
-        f"Did you mean {same_leaf[0]!r}?" if same_leaf else nearest(path, every if "." in path else [*ALIASES, *every])
-    )
-    raise ConfigError(f"unknown setting {path!r}", hint if hint.startswith("Did") else "See `trm train --show-config`")
+    leaves = {name.rsplit(".", 1)[-1]: name for name in every}
+    known = {name.casefold(): name for name in [*ALIASES, *every]} | ({} if "." in path else leaves) | OTHER_NAMES
+    wanted = path.casefold()
+    match = wanted if wanted in known else next(iter(difflib.get_close_matches(wanted, known, n=1, cutoff=0.7)), None)
+    short_names = ", ".join(ALIASES)
+    hint = f"`trm train --show-config` lists all; short names: {short_names}"
+    raise ConfigError(f"unknown setting {path!r}", f"Did you mean {known[match]!r}?" if match in known else hint)
 
 
 def check_value(path: str, value: Setting) -> None:
@@ -150,9 +156,10 @@ def absolute_path(path: str, value: Any, folder: Path) -> Any:
     """Return a setting with a local path in it made absolute, relative to a folder; other settings as they are.
 
     Raises:
-        ConfigError: there is no such file or folder.
+        ConfigError: there is no such file or folder, or an address contains credentials.
     """
     if ALIASES.get(path, path) not in LOCAL_PATHS or not isinstance(value, str) or "://" in value:
+        require_no_credentials({path: value})
         return value
     name, hash_sign, fragment = value.partition("#sha256=")
     found = (folder / Path(name).expanduser()).resolve()
@@ -162,6 +169,23 @@ def absolute_path(path: str, value: Any, folder: Path) -> Any:
             f"{path}={value!r}: there is no {found}", f"Give the path from {folder.resolve()}, or all of it"
         )
     return str(found) + hash_sign + fragment
+
+
+def require_no_credentials(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a setting, however deeply nested, is an address with credentials.
+
+    Settings are stored in records, which others read, and sent to trackers.
+    """
+    for path, value in flatten(values).items():
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, Mapping):
+                require_no_credentials(each)
+            elif isinstance(each, str) and has_credentials(each):
+                raise ConfigError(
+                    f"{path}={shown_address(each)!r} contains credentials, and settings are recorded",
+                    "Leave them out: S3 and the hub take them from where their own tools do (AWS_ACCESS_KEY_ID, "
+                    "~/.aws, HF_TOKEN). Download what only a signed address gives, and name the file",
+                )
 
 
 def absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -211,9 +235,8 @@ def split_assignments(texts: Sequence[str] | None, option: str, example: str = "
         name, sign, rest = text.partition("=")
         name, values = name.strip(), _split(rest)
         if not sign or not name or not all(values):
-            raise ConfigError(
-                f"{option} {text!r} is not of the form NAME=VALUE[,VALUE...]", f"Example: {option} {example}"
-            )
+            form, shown = ("NAME=VALUE", "T=2") if option == "--set" else ("NAME=VALUE[,VALUE...]", example)
+            raise ConfigError(f"{option} {text!r} is not of the form {form}", f"Example: {option} {shown}")
         if name in found:
             raise ConfigError(f"{option} names {name!r} twice", f"Give all values at once: {option} {name}=1,2,3")
         found[name] = values

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.sweep.definition import Resources, Sweep
 from orchestrator.sweep.matching import match_axis
 from orchestrator.sweep.settings import label, replace_settings
 from orchestrator.sweep.space import Cell
 from trm_data.config import DataRequest
-from trm_data.settings import Settings, digest
+from trm_data.settings import Settings, canonical_json, digest
 from trm_model.config import TrialConfig
 
 Fingerprint = Callable[[DataRequest], str]
@@ -59,10 +60,21 @@ def cells(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
 
 def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTrial]:
     """Yield every cell with every seed, seed by seed, so that an interrupted study has compared every cell."""
+    first: list[tuple[PlannedTrial, Callable[[int], str]]] = []
     for seed in range(sweep.seeds):
-        for family, settings in cells(sweep):
-            config = _scored_on_test(replace_settings(sweep.base, settings), sweep.base.seed + seed)
-            trial = planned(sweep, fingerprint, "study", family, config)
+        for number, (family, settings) in enumerate(cells(sweep)):
+            if number < len(first):
+                template, id_of = first[number]
+                config = template.config.model_copy(update={"seed": sweep.base.seed + seed})
+                resources = sweep.resources_of(config)
+                trial = template.model_copy(
+                    update={"trial_id": id_of(config.seed), "config": config, "resources": resources}
+                )
+            else:
+                config = _scored_on_test(replace_settings(sweep.base, settings), sweep.base.seed + seed)
+                trial = planned(sweep, fingerprint, "study", family, config)
+                if number < MAX_TEMPLATES and sweep.seeds > 1:
+                    first.append((trial, seeded_ids(trial.config, fingerprint(trial.config.data.request()))))
             if sweep.only is None or trial.trial_id in sweep.only:
                 yield trial
 
@@ -103,6 +115,9 @@ def _scored_on_test(config: TrialConfig, seed: int) -> TrialConfig:
 
 IDENTITY_VERSION = 1
 """Increased when the same configuration no longer means the same training."""
+ID_DIGITS = 12
+MAX_TEMPLATES = 10_000
+"""Cells that are kept with their first seed to plan the others quickly: a study may have millions."""
 
 
 def trial_id(config: TrialConfig, fingerprint: str) -> str:
@@ -110,9 +125,28 @@ def trial_id(config: TrialConfig, fingerprint: str) -> str:
 
     The dataset enters by its fingerprint, so two requests for the same puzzles make the same trial.
     """
+    return digest(_identity(config, fingerprint), length=ID_DIGITS)
+
+
+def seeded_ids(config: TrialConfig, fingerprint: str) -> Callable[[int], str]:
+    """Return a function from a seed to the identity of the trial that has it instead of the configuration's."""
+    identity = _identity(config, fingerprint)
+    identity["config"]["seed"] = mark = "<seed>"
+    before, after = canonical_json(identity).split(canonical_json(mark))
+    start = hashlib.sha256(before.encode())
+
+    def id_of(seed: int) -> str:
+        whole = start.copy()
+        whole.update(f"{seed}{after}".encode())
+        return whole.hexdigest()[:ID_DIGITS]
+
+    return id_of
+
+
+def _identity(config: TrialConfig, fingerprint: str) -> dict[str, Any]:
     plain = config.plain()
     del plain["runtime"], plain["recipe"]
     plain["model"] = config.model.identity()
     plain["data"] = {name: value for name, value in plain["data"].items() if name not in DataRequest.model_fields}
     del plain["evaluation"]["batch_size"]
-    return digest({"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}, length=12)
+    return {"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}

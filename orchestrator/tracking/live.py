@@ -23,7 +23,7 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import Lease, driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow import MlflowSync
-from orchestrator.tracking.mlflow_connection import TrackingError, default_uri, load_mlflow
+from orchestrator.tracking.mlflow_connection import TrackingError, check_form, default_uri, load_mlflow
 from orchestrator.tracking.mlflow_view import has_run
 from orchestrator.tracking.sqlite import sqlite_path
 from trm_data.errors import UserError, first_line
@@ -177,10 +177,15 @@ def tracked(
 
 
 def resolve_uri(storage: Storage, uri: str | None) -> str | None:
-    """Return the tracking address: the given one, else SQLite in the folder of local records, else None."""
+    """Return the tracking address: the given one, else SQLite in the folder of local records, else None.
+
+    Raises:
+        TrackingError: it is not of the form of an address.
+    """
     if uri == "none":
         return None
     if uri is not None:
+        check_form(uri)
         return uri
     return default_uri(storage.root.resolve()) if isinstance(storage, LocalStorage) else None
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.storage.address import hide_credentials, shown_address
 from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
+from trm_data.addresses import hide_credentials, shown_address
 from trm_data.errors import UserError, first_line
 
 EXPERIMENT = "trm"
@@ -211,19 +211,28 @@ def _s3_errors() -> tuple[type[Exception], ...]:
     return Boto3Error, BotoCoreError, ClientError
 
 
-def probe(uri: str, error: type[UserError] = TrackingError) -> None:
-    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Does not import MLflow.
-
-    Also used for Optuna's database, which has the same kinds of addresses.
-    """
+def check_form(uri: str, error: type[UserError] = TrackingError) -> None:
+    """Raise `error` unless the text has the form of an address that MLflow can write to. Contacts nothing."""
     shown, parts = shown_address(uri), urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme == "sqlite":
         if sqlite_path(uri) is None:
             raise error(f"tracker {shown!r} names no file", ADDRESSES)
+    elif scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise error(f"tracker {shown!r}: not an address that MLflow can write to", f"{ADDRESSES}, or none")
+
+
+def probe(uri: str, error: type[UserError] = TrackingError) -> None:
+    """Raise `error` unless the address is an SQLite file or its host accepts a connection. Does not import MLflow.
+
+    Also used for Optuna's database, which has the same kinds of addresses.
+    """
+    check_form(uri, error)
+    shown, parts = shown_address(uri), urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme == "sqlite":
         return
-    if scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise error(f"tracker {shown!r}: not an address that MLflow can write to", ADDRESSES)
+    assert parts.hostname, "check_form has found it"
     try:
         address = (parts.hostname, parts.port or _DEFAULT_PORTS[scheme])
         socket.create_connection(address, timeout=CONNECT_TIMEOUT_S).close()

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.schema import AttemptStart, Row, Status, TrialRecord
 from orchestrator.resources.usage import trial_cost
-from orchestrator.storage.address import hide_credentials
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import flatten
+from trm_data.addresses import hide_credentials
 
 PARENT = ""
 """Key of the sweep's own run, where trials have their id."""

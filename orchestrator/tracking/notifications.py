@@ -30,8 +30,8 @@ from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.usage import Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError
-from orchestrator.storage.address import hide_credentials, shown_webhook
 from orchestrator.storage.lease import driver_of, driver_start_s
+from trm_data.addresses import hide_credentials, shown_webhook
 from trm_data.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,6 @@ WEBHOOK_PAUSES_S = (0.0, 1.0, 4.0)
 WEBHOOK_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 60.0
 WATCH_EVERY_S = 10.0
-FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
 class NotifyError(UserError):
@@ -80,6 +79,8 @@ def parse_targets(texts: Sequence[str]) -> list[Target]:
     Raises:
         NotifyError: an address without a host, or a program that is not installed.
     """
+    if isinstance(texts, str):
+        texts = [texts]
     return [_parse_target(text) for text in texts]
 
 
@@ -193,7 +194,7 @@ class Snapshot:
 def new_events(now: Snapshot, before: Snapshot | None, sent: set[Kind]) -> list[Event]:
     """Return the events since the snapshot `before`, each kind once (`sent`); the end of the sweep comes last."""
     found: list[tuple[Kind, str]] = []
-    failed = [record for record in now.records if record.status in FAILED]
+    failed = [record for record in now.records if record.status.is_failure]
     if failed:
         first = failed[0]
         found.append(("trial_failed", f"{first.family} seed {first.config.seed}: {first.status} ({first.reason})"))

@@ -34,12 +34,12 @@ from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search.optuna_trials import as_optuna, create_study
 from orchestrator.storage import LocalStorage, Storage
-from orchestrator.storage.address import hide_credentials, shown_address
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow_connection import probe
 from orchestrator.tracking.mlflow_view import ended_s, started_s
 from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
+from trm_data.addresses import hide_credentials, shown_address
 from trm_data.errors import UserError, first_line
 from trm_data.settings import digest
 

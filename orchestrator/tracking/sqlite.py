@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from trm_data.errors import UserError
+from trm_data.files import age_s
 
 LOCK_WAIT_S = 60.0
 """Time for another process to create the same file: migrations take two seconds on a quiet machine."""
@@ -76,7 +77,8 @@ def _usable_in_time(path: Path, is_usable: Callable[[Path], bool]) -> bool:
     while path.exists():
         if is_usable(path):
             return True
-        if time.time() - max(each.stat().st_mtime for each in (path, *_side_files(path)) if each.exists()) > QUIET_S:
+        ages = [age for each in (path, *_side_files(path)) if (age := age_s(each)) is not None]
+        if ages and min(ages) > QUIET_S:
             return False
         time.sleep(POLL_S)
     return False

@@ -36,8 +36,9 @@ from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.worker import provenance
 from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listener, TrialReport
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
+from trm_data.addresses import hide_credentials
 from trm_data.errors import UserError
-from trm_model.checkpoints.store import checkpoint_names, copy, step_of
+from trm_model.checkpoints.store import DamagedCheckpointError, checkpoint_names, copy, name_of, newest_checkpoint
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.recursion_file import accept
@@ -105,12 +106,15 @@ def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max
     if checkpoint_names(own):
         return
     theirs = StoredCheckpoints(storage.sub(f"sweeps/{sweep}/trials/{shorter}/checkpoints"))
-    names = [name for name in checkpoint_names(theirs) if step_of(name) <= max_steps]
-    if not names:
+    try:
+        found = newest_checkpoint(theirs, max_step=max_steps)
+    except DamagedCheckpointError:
+        found = None  # which files are damaged has been logged; training from the start gives the same result
+    if found is None:
         return
-    rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= step_of(names[-1])]
+    rows = [row for row in read_trial(storage, sweep, shorter).rows if row.step <= found.step]
     writer.inherit(rows)
-    copy(theirs, names[-1], own)
+    copy(theirs, name_of(found.step), own)
 
 
 class AttemptCheckpoints(StoredCheckpoints):
@@ -144,7 +148,7 @@ class _Attempt:
         self._step = 0
         self._train_s = 0.0
         self._stop_time = _StopTime(self._config.train.batch_size)
-        self._started_s = time.monotonic()
+        self._started_s, self._started_wall_s = time.monotonic(), time.time()
         self._device = _device_of(self._config)
         self._gpu_count = job.placement.get("gpu_count", job.processes if self._device == "cuda" else 0)
         self._metrics = SystemMetrics(gpus_of(self._device), self._gpu_count or 1.0)
@@ -178,9 +182,9 @@ class _Attempt:
         if kind is FailureKind.STORAGE:
             self._finish(Status.INTERRUPTED, _storage_reason(error))
         elif is_out_of_memory(error):
-            self._finish(Status.OUT_OF_MEMORY, self._memory_reason(error), traceback.format_exc())
+            self._finish(Status.OUT_OF_MEMORY, self._memory_reason(error), hide_credentials(traceback.format_exc()))
         else:
-            self._finish(Status.FAILED, reason_of(error), traceback.format_exc())
+            self._finish(Status.FAILED, reason_of(error), hide_credentials(traceback.format_exc()))
 
     def _take(self, event: events.Event) -> None:
         assert self._writer is not None
@@ -215,19 +219,8 @@ class _Attempt:
         self, status: Status, reason: str = "", trace: str = "", metrics: dict[str, float] | None = None
     ) -> None:
         """Write how the attempt ended, and report it."""
-        end = AttemptEnd(
-            status=status,
-            step=self._step,
-            ended_s=time.time(),
-            elapsed_s=time.monotonic() - self._started_s,
-            train_s=self._train_s,
-            reason=reason,
-            traceback=trace,
-            peak_bytes=_held_bytes(),
-            gpu_peak_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None,
-        )
         try:
-            self._write_end(end)
+            self._write_end(status, reason, trace)
         except StorageError as error:
             # Without an end in its record the trial is resumed, even if it had failed: the failure will recur.
             logger.warning("trial %s: cannot write how it ended: %s", self._job.trial_id, error)
@@ -240,28 +233,41 @@ class _Attempt:
         logger.info("trial %s: %s at step %d%s", self._job.trial_id, status, self._step, f": {reason}" * bool(reason))
         self._report("end", metrics or {}, str(status), reason)
 
-    def _write_end(self, end: AttemptEnd) -> None:
+    def _write_end(self, status: Status, reason: str, trace: str) -> None:
         if self._writer is None:  # the storage has been unavailable since the start
             return
         if self._is_announced:
             self._add(SYSTEM_SPLIT, self._metrics.last())
         else:  # no row before the checkpoint was read: at step 0 it would replace the curve of earlier attempts
             self._announce(self._writer)
+        self._writer.write_rows()  # before the time is taken: an attempt that waits for the storage holds its GPU
+        end = AttemptEnd(
+            status=status,
+            step=self._step,
+            ended_s=time.time(),
+            elapsed_s=time.monotonic() - self._started_s,
+            train_s=self._train_s,
+            reason=reason,
+            traceback=trace,
+            peak_bytes=_held_bytes(),
+            gpu_peak_bytes=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None,
+        )
         self._writer.end(end)
 
     def _announce(self, writer: TrialWriter) -> None:
-        self._started_s = time.monotonic()
         where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
         run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
-        start = {**where, **run, "from_step": self._step, "started_s": time.time()}
+        self._started_s, self._started_wall_s = time.monotonic(), time.time()
+        start = {**where, **run, "from_step": self._step, "started_s": self._started_wall_s}
         writer.start(AttemptStart.parse(start))
         self._is_announced = True
 
     def _add(self, split: str, metrics: dict[str, float]) -> None:
-        """Add a row, unless it is empty."""
+        """Add a row, unless it is empty. Within an attempt time never steps, whatever the wall clock does."""
         self._train_s = metrics.get("train_s", self._train_s)
         if metrics and self._writer is not None:
-            self._writer.add(Row(self._step, time.time(), split, metrics))
+            now_s = self._started_wall_s + time.monotonic() - self._started_s
+            self._writer.add(Row(self._step, now_s, split, metrics))
 
     def _report(self, kind: str, metrics: dict[str, float], status: str = "", reason: str = "") -> None:
         report = TrialReport(self._step, metrics, kind, status, reason, self._stop_time.seconds)  # type: ignore[arg-type]

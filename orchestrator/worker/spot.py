@@ -11,6 +11,7 @@ anyone who can make that file stops all trials of the node.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import logging
 import socket
@@ -25,7 +26,7 @@ from pathlib import Path
 from orchestrator.errors import ClusterError
 from orchestrator.resources.nodes import describe_cluster, parse_address, require_answer
 from trm_data.errors import UserError
-from trm_data.files import private_folder, write_atomic
+from trm_data.files import age_s, load_json, private_folder, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -57,18 +58,18 @@ class Metadata:
         """Return the announced termination of this machine, or None.
 
         Raises:
-            OSError: the service does not answer: this is not EC2, or it is busy.
+            OSError: the service does not answer, or not with a notice: this is not EC2, or it is busy.
         """
         try:
-            found = json.loads(self._get("/latest/meta-data/spot/instance-action"))
+            return _parse(self._get("/latest/meta-data/spot/instance-action"))
         except urllib.error.HTTPError as error:
             if error.code == 401:
                 self._token = ""  # expired: the next call requests a new one
             elif error.code != 404:
                 raise
             return None
-        at = datetime.fromisoformat(found["time"].replace("Z", "+00:00"))
-        return Notice(found["action"], at.timestamp())
+        except http.client.HTTPException as error:
+            raise OSError(f"{self.url} does not speak HTTP: {type(error).__name__}") from error
 
     def _get(self, path: str) -> bytes:
         if not self._token:
@@ -83,6 +84,16 @@ class Metadata:
             return data
 
 
+def _parse(answer: bytes) -> Notice:
+    """Return the notice in an answer of the service. Raises OSError if there is none in it."""
+    try:
+        found = load_json(answer)
+        at = datetime.fromisoformat(found["time"].replace("Z", "+00:00"))
+        return Notice(str(found["action"]), at.timestamp())
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise OSError(f"its answer is no spot notice: {answer[:80]!r}") from error
+
+
 def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[float], None] = time.sleep) -> Notice:
     """Poll until a notice arrives, then call `leave` until it succeeds, and return the notice.
 
@@ -94,9 +105,10 @@ def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[
         try:
             notice = metadata.notice()
             has_answered = True
-        except OSError:
+        except OSError as error:
             if not has_answered:
                 raise
+            logger.warning("the metadata service does not answer as expected: %s", error)
             notice = None
         if notice:
             break
@@ -170,7 +182,7 @@ def _leaving_file(node_id: str) -> Path:
 
 def _remove_stale_files() -> None:
     for path in private_folder("leaving").glob("*.json"):
-        if time.time() - path.stat().st_mtime > STALE_S:
+        if (age_s(path) or 0.0) > STALE_S:
             path.unlink(missing_ok=True)
 
 

@@ -10,10 +10,12 @@ import pytest
 
 PUBLIC = {
     "orchestrator": """
-        Budget Callback ClusterError Confirm Estimate ResourceRule Resources RunOptions Status Stopping Sweep SweepError
-        SweepOutcome SweepState SweepStatus TrainOutcome TrialConfig TrialRecord UserError Variant ablate choice
-        configure get_recipe integers leaderboard load_results log_uniform open_storage plan read_trials recipe_for_gpu
-        reproduction_sweep run status table_variants train uniform write_report
+        Budget Callback ClusterError Confirm Estimate ResourceRule Resources RunOptions Status Stopping Sweep
+        SweepError SweepOutcome SweepProgress SweepSnapshot SweepState SweepStatus TrainOutcome TrialConfig
+        TrialRecord TrialReport TrialSnapshot UserError Variant ablate choice configure delete_sweep extend_sweep
+        get_recipe integers leaderboard load_results log_uniform open_storage plan prune_checkpoints read_trials
+        recipe_for_gpu rename_sweep reproduction_sweep retry_trials run status stop_sweep table_variants train uniform
+        write_report
     """,
     "trm_model": """
         Checkpoint EvalResult EvaluationConfig LocalCheckpoints Model ModelConfig OptimizerConfig Recursion
@@ -21,7 +23,7 @@ PUBLIC = {
         newest_checkpoint pack_weights solve solve_text train
     """,
     "trm_data": """
-        Batch Benchmark DataConfig DataRequest Dataset EvalBatch Prefetcher TrainLoader build draw eval_batches export
+        Batch Benchmark DataConfig DataRequest Dataset EvalBatch TrainLoader build draw eval_batches export
         find fingerprint import_official list_benchmarks open_dataset resolve_benchmark save_png verify
     """,
 }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -16,7 +17,7 @@ from orchestrator.api import run as api_run
 from orchestrator.api.callbacks import Callback, open_callbacks
 from orchestrator.execution import options as execution
 from orchestrator.execution.callbacks import CallbackList
-from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
+from orchestrator.execution.options import RunArguments, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.storage import LocalStorage, Storage
@@ -34,9 +35,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     made: list[Call] = []
 
     def run_sweep(
-        sweep: Sweep, storage: Storage, options: RunOptions, callbacks: Sequence[execution.Callback]
+        sweep: Sweep,
+        storage: Storage,
+        options: RunOptions,
+        callbacks: Sequence[execution.Callback],
+        *,
+        is_stored: bool,
     ) -> SweepOutcome:
-        made.append({"sweep": sweep, "storage": storage, "options": options})
+        made.append({"sweep": sweep, "storage": storage, "options": options, "is_stored": is_stored})
         CallbackList(callbacks).call("on_message", "a message [/x]")
         if isinstance(ending := made[0].get("ends", ENDING[0]), Exception):
             raise ending
@@ -81,6 +87,37 @@ def test_options_reach_the_driver_and_unknown_ones_are_named(calls: list[Call], 
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_concurrent": -1}, "max_concurrent=-1: input should be greater than or equal to 1"),
+        ({"max_concurrent": 0}, "max_concurrent=0: "),
+        ({"max_gpus": 0}, "max_gpus=0: input should be greater than 0"),
+        ({"max_gpus": math.nan}, "max_gpus=nan: input should be a finite number"),
+        ({"prefer": "speed"}, "prefer='speed': input should be 'cost' or 'time'"),
+        ({"retries": -3}, "retries=-3: input should be greater than or equal to 0"),
+        ({"max_failures": 0}, "max_failures=0: input should be greater than or equal to 1"),
+        ({"budget": {"usd": -1}}, "budget.usd=-1: input should be greater than 0"),
+    ],
+)
+def test_option_that_is_not_allowed_is_refused_before_anything_starts(
+    options: dict[str, Any], message: str, calls: list[Call], tmp_path: Path
+) -> None:
+    with pytest.raises(orchestrator.SweepError, match=f"^{message}"):
+        orchestrator.run(study(), tmp_path, tracking="none", callbacks=[], **options)
+    assert calls == [] and list(tmp_path.iterdir()) == []
+
+
+def test_plan_checks_its_options_as_a_run_does(tmp_path: Path) -> None:
+    with pytest.raises(orchestrator.SweepError, match=r"^max_concurrent=-1: "):
+        orchestrator.plan(study(), tmp_path, max_concurrent=-1)
+
+
+def test_every_option_is_known_to_editors_and_type_checkers() -> None:
+    hints = get_type_hints(RunOptions)
+    assert get_type_hints(RunArguments) == {name: hints[name] for name in RunOptions.model_fields}
+
+
 def recorded(tmp_path: Path) -> LocalStorage:
     """A storage that holds the study's definition."""
     storage = LocalStorage(tmp_path / "runs")
@@ -97,7 +134,7 @@ def test_recorded_sweep_and_sweep_file_are_run_by_name(calls: list[Call], tmp_pa
     )
     orchestrator.run(file, storage, tracking="none", callbacks=[])
     assert [call["sweep"].name for call in calls] == ["study", "mine"] and calls[0]["sweep"] == study()
-    assert [call["options"].is_stored for call in calls] == [True, False]
+    assert [call["is_stored"] for call in calls] == [True, False]
     with pytest.raises(orchestrator.SweepError, match=r"no sweep 'study2'.*Did you mean 'study'"):
         orchestrator.run("study2", storage, tracking="none", callbacks=[])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from orchestrator.storage import open_storage
 from orchestrator.sweep.settings import split_assignments
 from tests.cli.test_cli import call
 from tests.support.sweeps import set_options
-from trm_data.errors import ConfigError
+from trm_data.errors import ConfigError, UserError
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import load_trained
 from trm_model.config import EvaluationConfig, ModelConfig
@@ -102,13 +103,26 @@ def test_checkpoint_that_is_not_there_is_named_with_the_nearest(runs: Path, tria
     for address, at, match in (
         ("trian/0", "last", "Did you mean 'train'"),
         ("train/zzz", "last", "has no trial 'zzz'"),
-        ("train/", "last", "has 2 trials ''"),
+        ("train/", "last", "has 2 trials that begin with ''"),
         ("model.safetensors", "last", "no checkpoint file"),
         (trials[0], "11", r"keeps no checkpoint of step 11\. Kept steps: .*5.*10"),
         (trials[0], "latest", "neither last, best nor a step"),
     ):
-        with pytest.raises(CheckpointError, match=match):
+        with pytest.raises(UserError, match=match):
             find_checkpoint(address, storage, at)
+
+
+def test_best_checkpoint_is_found_although_the_last_one_is_damaged(
+    runs: Path, trials: list[str], tmp_path: Path
+) -> None:
+    copied = shutil.copytree(runs, tmp_path / "runs")
+    storage = open_storage(str(copied))
+    best = find_checkpoint(trials[0], storage, "best").name
+    last = next(copied.rglob(f"{trials[0].partition('/')[2]}/checkpoints/step-00000010.safetensors"))
+    last.with_name("step-00000011.safetensors").write_bytes(b"cut short")
+    assert find_checkpoint(trials[0], storage, "best").name == best
+    with pytest.raises(CheckpointError, match=r"step-00000011\.safetensors is not a checkpoint of this program"):
+        find_checkpoint(trials[0], storage, "last").load()
 
 
 def test_checkpoints_are_found_on_s3(runs: Path, trials: list[str], s3_bucket: str) -> None:

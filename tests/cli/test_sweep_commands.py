@@ -81,7 +81,10 @@ def test_run_takes_a_recorded_sweep_by_name_and_passes_every_option_on(
     recorded_study(storage, Status.FINISHED)
     made: list[tuple[Sweep, RunOptions]] = []
 
-    def run_sweep(sweep: Sweep, _: Storage, options: RunOptions, callbacks: Sequence[Any]) -> SweepOutcome:
+    def run_sweep(
+        sweep: Sweep, _: Storage, options: RunOptions, callbacks: Sequence[Any], *, is_stored: bool
+    ) -> SweepOutcome:
+        assert is_stored
         made.append((sweep, options))
         snapshot = SweepSnapshot(sweep.name, sweep.metric, SweepProgress(planned=8, done=8, failed=1), ())
         return SweepOutcome(SweepStatus.COMPLETE, snapshot)
@@ -100,11 +103,19 @@ def test_run_takes_a_recorded_sweep_by_name_and_passes_every_option_on(
         share_gpus=True,
         canary=False,
         reuse=True,
-        is_stored=True,
         max_failures=None,
         retries=2,
         budget=Budget(trials=3, gpu_hours=4, usd=5, wall_hours=6),
     )
+
+
+@pytest.mark.parametrize("option", ["--prefer=speed", "--max-gpus=nan", "--max-usd=nan", "--retries=-1"])
+def test_option_that_is_not_allowed_is_one_line(
+    option: str, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_study(storage, Status.FINISHED)
+    code, _, err = call(capsys, "sweep", "run", "study", option, "--storage", storage.url, "--tracking", "none")
+    assert code == 2 and "input should be" in err.lower() and len(err.splitlines()) == 1, err
 
 
 def test_delete_asks_first_and_takes_records_and_runs(

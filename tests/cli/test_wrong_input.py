@@ -161,3 +161,24 @@ def test_data_that_cannot_be_built_leaves_the_name_free(tmp_path: Path, capsys: 
     code, err = end(capsys, f"{words} {sets}".split(), tmp_path)
     assert code == 2 and "blanks=18 cannot be made" in err
     assert not (tmp_path / "sweeps/x/sweep.json").exists()
+
+
+@pytest.mark.parametrize("blanks", ["18", "2"])
+def test_plan_refuses_the_data_that_a_run_would_refuse(
+    blanks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "sweep {verb} --recipe sudoku-mini --name x --vary T=1,2 --set data.benchmark=sudoku-4x4"
+    errors = []
+    for verb in ("plan", "run --tracking none"):
+        words_of = [*words.format(verb=verb).split(), "--set", f"data.blanks={blanks}"]
+        code, err = end(capsys, words_of, tmp_path)
+        assert code == 2
+        errors.append(err)
+    assert errors[0] == errors[1] and f"{blanks} " in errors[0].replace("=", " ")
+
+
+@pytest.mark.parametrize("setting", ["T", "n", "N_sup", "D", "train.batch_size", "model.num_layers", "seed"])
+def test_number_beyond_every_limit_is_refused(setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["train", "--max-steps", "1"], ["sweep", "plan", "--recipe", "sudoku-mini", "--vary", "lr=0.1"]):
+        code, err = end(capsys, [*words, "--set", f"{setting}={10**19}"], tmp_path)
+        assert code == 2 and "less than or equal" in err

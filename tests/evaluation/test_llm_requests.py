@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.evaluation.llm.answers import Answers
 from orchestrator.evaluation.llm.endpoint import EndpointError
-from orchestrator.evaluation.llm.ledger import Ledger
-from orchestrator.evaluation.llm.measure import RunStatus
+from orchestrator.evaluation.llm.ledger import Ledger, Prices
+from orchestrator.evaluation.llm.measure import RunStatus, most_usd
 from orchestrator.evaluation.llm.questions import Question
 from orchestrator.evaluation.llm.score import summarise
 from orchestrator.storage import LocalStorage
@@ -27,6 +27,28 @@ from tests.support.llm import (
 )
 from tests.support.llm_server import Say, chat_server
 from trm_data import Dataset
+
+
+def test_prices_are_dollars_per_million_tokens() -> None:
+    prices = Prices(usd_per_mtok_in=3.0, usd_per_mtok_out=15.0)
+    assert prices.usd(1_000_000, 0) == 3.0 and prices.usd(0, 2_000_000) == 30.0
+    assert prices.usd(1_000, 200) == pytest.approx(0.003 + 0.003)
+
+
+def test_most_that_a_question_can_cost_is_a_token_per_byte_and_the_longest_answer(questions: list[Question]) -> None:
+    question = questions[0]
+    sent = most_usd(question, Prices(1e6, 0.0), 500)
+    assert len(question.text.encode()) < sent <= len(question.text.encode()) + 100
+    assert most_usd(question, Prices(0.0, 1e6), 500) == 500
+
+
+def test_ledger_gives_the_limit_out_to_the_last_cent_and_no_more() -> None:
+    ledger = Ledger(1.0, 0.25)
+    assert ledger.reserve(0.75) and ledger.spent_usd == 0.25
+    ledger.settle(0.75, 0.5)
+    assert ledger.spent_usd == 0.75
+    assert not ledger.reserve(0.26)
+    assert ledger.reserve(0.25)
 
 
 def test_rate_limit_is_waited_out_by_everybody(dataset: Dataset, questions: list[Question], tmp_path: Path) -> None:

@@ -114,7 +114,9 @@ def test_a_sweep_that_cannot_run_here_says_why_in_one_line(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("failures", "is_started"), [(2, True), (3, False)])
+@pytest.mark.parametrize(
+    ("failures", "is_started"), [(ray_cluster.START_ATTEMPTS - 1, True), (ray_cluster.START_ATTEMPTS, False)]
+)
 def test_a_private_ray_that_does_not_start_in_time_is_tried_again_twice(
     failures: int, is_started: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,8 +136,19 @@ def test_a_private_ray_that_does_not_start_in_time_is_tried_again_twice(
     else:
         with pytest.raises(ClusterError, match="does not start on this machine after"):
             cluster.start()
-    assert len(starts) == 3
+    assert len(starts) == ray_cluster.START_ATTEMPTS
     assert "RAY_AUTH_TOKEN" not in os.environ, "what a failed start has set is taken back"
+
+
+def test_every_private_ray_has_another_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda *_, **__: tokens.append(os.environ["RAY_AUTH_TOKEN"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    for _ in range(2):
+        cluster = RayCluster(None)
+        cluster.start()
+        cluster.shutdown()
+    assert len(tokens[0]) == 64 and tokens[0] != tokens[1]
 
 
 def test_a_cluster_is_lost_after_three_answers_are_missing_in_a_row() -> None:

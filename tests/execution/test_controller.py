@@ -27,7 +27,7 @@ from orchestrator.records.schema import Status
 from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import StorageError
-from orchestrator.sweep import Sweep, choice
+from orchestrator.sweep import Sweep, choice, configure
 from tests.support.execution import FakeCluster, Recorder, Script, StandIn
 from tests.support.sweeps import record_of, search, study
 
@@ -485,6 +485,23 @@ class TestCallbacks:
 
         outcome, _ = run(storage, search(), execute=execute)
         assert outcome.status is SweepStatus.COMPLETE and outcome.best is not None
+
+    def test_outcome_of_a_search_has_the_configuration_of_its_best_trial(self, storage: Storage) -> None:
+        sweep = search()
+        outcome, _ = run(storage, sweep)
+        assert outcome.best is not None and outcome.best_config is not None
+        best = next(each for each in read_trials(storage, sweep.name) if each.trial_id == outcome.best.trial_id)
+        assert outcome.best_config == best.config
+        assert outcome.best_params == {
+            "model.cycles": best.config.model.cycles,
+            "model.latent_steps": best.config.model.latent_steps,
+        }
+        assert best.result is not None and outcome.best_value == best.result.metrics["exact_accuracy"]
+        assert configure(sweep.base, outcome.best_params) == outcome.best_config
+
+    def test_outcome_of_a_study_names_no_best_trial(self, storage: Storage) -> None:
+        outcome, _ = run(storage, study())
+        assert (outcome.best, outcome.best_config, outcome.best_params, outcome.best_value) == (None, None, {}, None)
 
 
 class TestLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import ResourceRule, Resources, Sweep, choice
 from tests.support.execution import FakeCluster, Recorder, Script, StandIn
 from tests.support.sweeps import study, tiny_config
+from trm_data.files import machine_id
 
 Run = Callable[..., tuple[SweepOutcome, StandIn, Recorder]]
 
@@ -54,6 +56,21 @@ class TestLostMachines:
         assert ran.status is SweepStatus.COMPLETE
         found = records(storage)
         assert len(found) == 8 and all(record.status is Status.FINISHED for record in found)
+
+    def test_a_run_removes_what_killed_attempts_were_writing(self, run: Run, storage: Storage) -> None:
+        """The next attempt has a folder of its own: nobody writes to that of a lost one again."""
+        left: list[Path] = []
+
+        def script(trial: str, start: int) -> str:
+            if start == 2:
+                folder = Path(storage.url, "sweeps/study/trials", trial, "attempts/001")
+                left.append(folder / f".{machine_id()}-{os.getpid()}-1-01234567.tmp")  # of a process that is gone
+                left[-1].write_bytes(b"half of a row")
+            return "lose" if start == 1 else "finish"
+
+        ran, _, _ = run(study(), script)
+        assert ran.status is SweepStatus.COMPLETE and len(left) == 8
+        assert not any(path.exists() for path in left)
 
     def test_five_losses_are_borne_and_the_sixth_ends_the_trial_alone(self, run: Run, storage: Storage) -> None:
         unlucky: list[str] = []

@@ -213,17 +213,20 @@ def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     driver = subprocess.Popen([*TRM, *command], start_new_session=True, **pipes)
     wait_for(lambda: any(record.step >= 10 for record in records(storage).values()), "a trial at work", driver)
-    children = [child.pid for child in psutil.Process(driver.pid).children(recursive=True)]
+    descendants = psutil.Process(driver.pid).children(recursive=True)
+    children = [child.pid for child in descendants]
     second = trm(*command, check=False)
     assert second.returncode == 2 and f"process {driver.pid}" in second.stderr
-    # A terminal's Ctrl-C reaches the whole group, a SIGTERM from an init system the driver alone.
-    (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+    groups = {child.name(): os.getpgid(child.pid) for child in descendants if child.name() in ("raylet", "gcs_server")}
+    assert len(groups) == 2 and driver.pid not in groups.values(), "a signal to the driver's group would end Ray too"
+    os.killpg(driver.pid, number)  # as a terminal and `timeout` do
     out, err = driver.communicate()
     assert driver.returncode == 3, err
-    assert "trm sweep resume grid" in out and "Traceback" not in err
+    assert "stopped: " in out and "trm sweep resume grid" in out and "Traceback" not in err
     wait_for(lambda: descendants_gone(children), "the end of what the driver had started")
     stopped = records(storage)
     assert {record.status for record in stopped.values()} <= {Status.INTERRUPTED, Status.PENDING}
+    assert all("with a checkpoint" in record.reason for record in stopped.values() if record.attempts)
     saved = list((storage / "sweeps" / "grid" / "trials").glob("*/checkpoints/*.safetensors"))
     assert saved, "a clean stop writes a last checkpoint"
 

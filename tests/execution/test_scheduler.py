@@ -376,6 +376,19 @@ class TestBudget:
         clock.now_s = 2.1 * 3600
         assert budget_tracker.exceeded() == "2.1 of 2 GPU-hours used"
 
+    def test_a_running_trial_has_used_the_share_of_its_estimate_that_its_time_has(self) -> None:
+        clock = Clock()
+        trackers = [BudgetTracker(budget, [], clock) for budget in (Budget(usd=4), Budget(gpu_hours=1))]
+        for tracker in trackers:
+            tracker.started("new", TrialCost(hours=4, gpu_hours=2, usd=16))
+        clock.now_s = 0.9 * 3600
+        assert [tracker.exceeded() for tracker in trackers] == [None, None]
+        clock.now_s = 1.0 * 3600
+        assert trackers[0].exceeded() == "4 of 4 USD used"
+        clock.now_s = 2.0 * 3600
+        assert trackers[1].exceeded() == "1 of 1 GPU-hours used"
+        assert BudgetTracker(Budget(trials=1), [], clock).exceeded() is None
+
     def test_what_a_lost_attempt_has_used_counts_as_spent(self) -> None:
         scheduler = scheduler_of(study(resources=on("L40S")), budget=Budget(gpu_hours=10))
         start = scheduler.next()

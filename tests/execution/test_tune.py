@@ -167,12 +167,15 @@ def test_a_private_ray_is_private_and_its_death_is_noticed() -> None:
     assert not found["is_left"] and found["environment_is_restored"]
 
 
-def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
-    """How the trials ended, one of which hangs in its first step."""
+def lose_two_actors(folder: Path) -> list[tuple[str, bool, str]]:
+    """How the trials ended, one of which hangs in its first step, and one of which loses its process."""
 
     class Hanging(tune.Trainable):  # type: ignore[misc]
         def step(self) -> dict[str, Any]:
-            done = Path(self.config["folder"]) / "hung"
+            done, lost = Path(self.config["folder"]) / "hung", Path(self.config["folder"]) / "lost"
+            if self.config["trial_id"] == "t1" and not lost.exists():
+                lost.touch()
+                raise RuntimeError("the trial's process died with exit code -9")
             if not done.exists() and self.iteration == 1:
                 done.touch()
                 threading.Event().wait()
@@ -210,7 +213,7 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
             return config
 
         def expired(self, silence_limit_s: float) -> dict[str, Expired]:
-            is_hung = (self._folder / "hung").exists() and not any(lost for _, lost, _ in self.ends)
+            is_hung = (self._folder / "hung").exists() and not any(trial_id == "t0" for trial_id, _, _ in self.ends)
             if is_hung:
                 return dict.fromkeys(self._running, Expired("it reports nothing", ends_running=True))
             # An actor that runs is left alone unless it is silent.
@@ -234,9 +237,9 @@ def kill_a_silent_actor(folder: Path) -> list[tuple[str, bool, str]]:
 
 
 def test_an_actor_that_reports_nothing_is_killed_and_its_trial_runs_again(tmp_path: Path) -> None:
-    ends = in_a_fresh_process(kill_a_silent_actor, tmp_path)
-    assert [(trial_id, lost) for trial_id, lost, _ in ends if lost] == [("t0", True)]
-    assert [why for _, lost, why in ends if lost] == ["it reports nothing"]
+    ends = in_a_fresh_process(lose_two_actors, tmp_path)
+    why = {trial_id: why for trial_id, lost, why in ends if lost}
+    assert why == {"t0": "it reports nothing", "t1": "RuntimeError: the trial's process died with exit code -9"}
     assert sorted(trial_id for trial_id, lost, _ in ends if not lost) == ["t0", "t1"]
 
 

@@ -269,6 +269,20 @@ class TestSlurm:
         assert f"trm sweep run sweeps/demo.py --gpu any {where}\n" in log
         assert not list(tmp_path.glob(".trm-ray-token*"))
 
+    def test_sockets_of_ray_lie_below_a_folder_that_only_the_user_can_enter(
+        self, job: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    ) -> None:
+        private = Path(f"/tmp/trm-{os.getuid()}")
+        process = job("sweeps/demo.py", long=False)
+        try:
+            assert process.wait(timeout=20) == 0
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        folder = private / f"slurm-{os.getpid()}"
+        assert f"--temp-dir={folder} " in (tmp_path / "log").read_text()
+        assert private.stat().st_mode & 0o777 == 0o700 and not folder.exists()
+
     def test_the_warning_before_the_time_limit_reaches_the_driver(
         self, job: Callable[..., subprocess.Popen[str]], tmp_path: Path
     ) -> None:

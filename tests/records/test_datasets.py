@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,29 @@ def test_download_of_a_changed_file_is_refused(bucket: tuple[Storage, str, Path]
     with pytest.raises(DataError, match=r"puzzles\.arrow is missing"):
         ensure_local(storage, name)
     assert list(cache.iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from orchestrator.records import datasets
+from orchestrator.storage import open_storage
+
+url, name, cache = sys.argv[1:]
+datasets.cache_root = lambda: Path(cache)
+datasets._fetched = lambda *arguments: os._exit(9)
+datasets.ensure_local(open_storage(url), name)
+"""
+
+
+def test_download_removes_what_a_killed_download_left(bucket: tuple[Storage, str, Path], s3_bucket: str) -> None:
+    storage, name, cache = bucket
+    killed = subprocess.run([sys.executable, "-c", KILLED, s3_bucket, name, str(cache)])
+    assert killed.returncode == 9
+    (left,) = cache.iterdir()
+    assert left.name.startswith(".") and (left / "manifest.json").is_file()
+    path = ensure_local(storage, name).path
+    assert list(cache.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("file", ["../../escaped.arrow", "/tmp/escaped.arrow", "conftest.py"])

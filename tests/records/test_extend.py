@@ -324,10 +324,19 @@ class TestTrial:
     def test_a_trial_is_found_by_its_first_digits(self, storage: Storage) -> None:
         first, second = recorded_study(storage, Status.FINISHED, Status.FAILED)
         assert find_trial(storage, first).trial_id == find_trial(storage, f"study/{first[:8]}").trial_id == first
-        with pytest.raises(SweepError, match="2 trials begin with ''"):
+        with pytest.raises(SweepError, match="'study' has 2 trials that begin with ''"):
             find_trial(storage, "study/")
         with pytest.raises(SweepError, match="no trial"):
             find_trial(storage, second + "0")
+        with pytest.raises(SweepError, match=r"no trial of a sweep 'studdy' .*Did you mean 'study'"):
+            find_trial(storage, f"studdy/{first}")
+
+    def test_a_trial_that_several_sweeps_have_is_found_in_the_first(self, storage: Storage) -> None:
+        (trial_id,) = recorded_study(storage, Status.FINISHED)
+        for key in storage.list("sweeps/study"):
+            storage.write(key.replace("sweeps/study/", "sweeps/another/"), storage.read(key))
+        assert find_trial(storage, trial_id[:6]).sweep == "another"
+        assert find_trial(storage, f"study/{trial_id[:6]}").sweep == "study"
 
     def test_show_says_what_differs_from_the_base_and_why_it_failed(
         self, storage: Storage, capsys: pytest.CaptureFixture[str]

@@ -190,6 +190,26 @@ def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(reader.read().trials) == 3
 
 
+def test_a_lost_attempt_keeps_the_rows_that_the_next_one_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(str(tmp_path))
+    run(storage, 0, Status.RUNNING)  # rows of steps 4 and 8
+    again = TrialWriter(storage, "study", TRIALS[0].trial_id)
+    again.start(AttemptStart(from_step=4, started_s=500.0))
+    again.add(Row(8, 508.0, "validation", {"exact_accuracy": 0.5}))
+    again.flush()
+    reader = SweepReader(storage, "study")
+    (record,) = reader.read().trials
+    assert [(row.step, row.time_s) for row in record.attempts[0].rows] == [(4, 104.0), (8, 108.0)]
+    assert [(row.step, row.time_s) for row in record.rows] == [(4, 104.0), (8, 508.0)]
+    read: list[str] = []
+    monkeypatch.setattr(LocalStorage, "read", lambda self, key: read.append(key))
+    assert record.attempts[1].rows[0].time_s == 508.0 and not read, "every segment is read once"
+    run_again, _ = reader.read()
+    assert run_again == [record] and record.attempts[0].rows[1].step == 8 and not read
+
+
 def test_a_value_that_changes_without_changing_its_size_is_seen(storage: Storage) -> None:
     folder = sweep_of(storage, 1)
     reader = SweepReader(storage, "study")

@@ -82,11 +82,25 @@ def test_a_lost_attempt_lasts_at_most_until_its_successor_starts() -> None:
     assert attempt_usage(overlapping)[0].duration_s == 100
 
 
+@pytest.mark.parametrize("successor_s", [600.0, -7200.0], ids=["after it", "by a clock that was set back"])
+def test_a_lost_attempt_is_charged_for_what_the_next_one_did_again(successor_s: float) -> None:
+    """The rows of the trial end at the checkpoint from which the next attempt started, those of the attempt do not."""
+    lost = dataclasses.replace(attempt(10_000), rows=[row(10_100), row(10_300), row(10_500)])
+    killed = record(lost, attempt(10_000 + successor_s, 1e6, elapsed_s=60.0), rows=[row(10_100)])
+    assert [use.duration_s for use in attempt_usage(killed)] == [500, 60]
+    inherited = dataclasses.replace(lost, rows=[row(10), row(5000), *lost.rows])
+    assert attempt_usage(record(inherited))[0].duration_s == 500
+
+
 def test_a_running_attempt_is_charged_until_now_unless_it_fell_silent() -> None:
     running = record(attempt(0), rows=[row(HOUR)], status=Status.RUNNING)
     assert spending([running], HOUR + SILENT_S - 1).gpu_hours == pytest.approx(1 + (SILENT_S - 1) / HOUR)
     assert spending([running], 50 * HOUR).gpu_hours == 1
     assert spending([running], HOUR - 1).gpu_hours == 1, "a clock that steps back takes nothing away"
+    stopped = dataclasses.replace(running, status=Status.INTERRUPTED)
+    assert spending([stopped], HOUR + 60).gpu_hours == 1, "only a trial that runs is charged until now"
+    again = record(attempt(0), attempt(HOUR + 30), rows=[row(HOUR)], status=Status.RUNNING)
+    assert [use.duration_s for use in attempt_usage(again, HOUR + 60)] == [HOUR, 30]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +134,8 @@ def test_rows_that_were_inherited_from_a_shorter_trial_are_not_its_own_time() ->
         ({"device": "cpu", "gpu_count": 1.0}, 1.0),  # reserved and paid for, though it trained on the CPU
         ({"gpu_count": 0.0}, 1.0),  # nothing was reserved, and it trained on the GPU all the same
         ({"gpu_count": None, "gpu_type": None, "gpu_name": "NVIDIA L40S"}, 1.0),  # `trm train`
+        ({"gpu_count": None, "gpu_type": None, "gpu_name": "NVIDIA L40S", "device": None}, 1.0),  # an older record
+        ({"gpu_count": None, "gpu_type": None, "device": None}, 0.0),
     ],
 )
 def test_gpu_hours_are_those_of_the_share_that_was_used(start: dict[str, Any], hours: float) -> None:
@@ -155,6 +171,9 @@ def test_measured_energy_is_the_trial_s_share_already_and_is_counted_once() -> N
     assert cost and cost.is_measured and cost.kwh == pytest.approx(0.5) and measured_kwh(shared) == pytest.approx(0.5)
     resumed = record(attempt(0), attempt(1000, 1100), rows=[*rows, row(1050, "system", gpu_energy_joules=1.8e6)])
     assert measured_kwh(resumed) == pytest.approx(1.0), "the counter starts at 0 in every attempt"
+    little = record(attempt(60, 61), rows=[row(60, "system", gpu_energy_joules=3.6)])
+    assert measured_kwh(little) == pytest.approx(1e-6), "a sample at the start of the attempt is its own"
+    assert measured_kwh(record()) is None and measured_kwh(record(attempt(0, 60))) is None
     half = record(attempt(0, HOUR), attempt(2 * HOUR, 3 * HOUR), rows=rows)
     cost = trial_cost(half)
     assert cost and not cost.is_measured and cost.kwh == pytest.approx(2 * 0.7), "700 W for two hours"

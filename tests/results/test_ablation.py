@@ -72,6 +72,23 @@ def test_ablation_shows_the_papers_delta_for_the_same_change_only() -> None:
     assert delta is not None and round(delta.difference, 1) == -12.7 and "Table 1" in delta.source
 
 
+@pytest.mark.parametrize(
+    ("cycles", "latent_steps", "score"), [(2, 2, 73.7), (1, 2, 63.2), (2, 4, 81.9), (4, 8, 84.2), (6, 6, 85.8)]
+)
+def test_each_depth_of_the_papers_table_3_is_found_by_its_own_settings(
+    cycles: int, latent_steps: int, score: float
+) -> None:
+    rows = load_baselines()
+    scores = {row.system: row.score for row in rows if row.role == "ablation" and row.benchmark == "sudoku-extreme"}
+    changed = {"model.cycles": (3, cycles), "model.latent_steps": (6, latent_steps)}
+    delta = published_delta({path: pair for path, pair in changed.items() if pair[0] != pair[1]}, rows)
+    assert delta is not None and delta.system == f"TRM-MLP T={cycles} n={latent_steps}"
+    assert delta.difference == pytest.approx(scores[delta.system] - scores["TRM-MLP T=3 n=6"])
+    assert scores[delta.system] == score
+    other = {"model.cycles": (3, cycles), "model.latent_steps": (6, latent_steps + 1)}
+    assert published_delta(other, rows) is None
+
+
 def test_ablation_with_one_seed_has_no_verdict() -> None:
     effect = effects(runs("base", 3, (0.9,)) + runs("a", 1, (0.5,)))["a"]
     assert effect.p_value is None and effect.interval is None and effect.method == "none"

@@ -301,6 +301,9 @@ def test_update_says_what_is_new_changed_and_gone_and_writes_only_when_told(
         ('[{"modelId": "a"}]', "evaluation 1: has not modelId, datasetId and score"),
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": 44.6}]', "score=44.6 is not in 0 to 1"),
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": true}]', "score=True"),
+        ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": "0.1"}]', "score='0.1'"),
+        ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": null}]', "score=None"),
+        ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": -0.01}]', "score=-0.01"),
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": 0.1, "costPerTask": -1}]', "costPerTask=-1"),
     ],
 )

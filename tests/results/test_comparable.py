@@ -64,6 +64,7 @@ def test_run_with_the_customary_compute_and_training_set_is_ranked_with_the_pape
         ({"rollouts": 100, "noise": 0.3}, "100 samples", "ensemble"),
         ({"votes": 10}, "vote over 10 views", "ensemble"),
         ({"supervision_steps": 64}, "64 supervision steps", "single"),
+        ({"supervision_steps": 17}, "17 supervision steps", "single"),
         ({"supervision_steps": 32, "votes": 2}, "32 supervision steps, vote over 2 views", "ensemble"),
     ],
 )

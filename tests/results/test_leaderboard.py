@@ -15,6 +15,7 @@ from rich.console import Console
 
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources.usage import trial_cost
+from orchestrator.results import power
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost
@@ -177,6 +178,17 @@ def test_noisy_seeds_widen_the_rank_range() -> None:
     assert [entry.ranks for entry in build_leaderboard(None, steady, [])[0].entries] == [(1, 1), (2, 2)]
 
 
+@pytest.mark.parametrize(("lower", "ranks"), [(0.880, [(1, 2), (1, 2)]), (0.870, [(1, 1), (2, 2)])])
+def test_ranks_of_two_seeds_each_have_two_degrees_of_freedom(lower: float, ranks: list[tuple[int, int]]) -> None:
+    """Seeds of 0.90 and 0.91 have a standard error of 0.005; t(2) asks for 4.30 errors of the difference, 0.0304."""
+    records = [
+        make_record(make_config(cycles=cycles, seed=seed), score=score, stage="study", family=family, items=10_000_000)
+        for cycles, family, mean in ((1, "a", 0.905), (2, "b", lower))
+        for seed, score in enumerate((mean - 0.005, mean + 0.005))
+    ]
+    assert [entry.ranks for entry in build_leaderboard(None, records, [])[0].entries] == ranks
+
+
 def test_published_single_runs_are_not_ranked_finer_than_their_seeds_allow() -> None:
     """87.4 and 86.65 differ by ten sampling errors of 422,786 puzzles, and by 0.6 standard deviations over seeds."""
     tables = build_leaderboard("sudoku-extreme", [], load_baselines())
@@ -194,6 +206,17 @@ def test_power_statement_speaks_of_the_size_of_the_test_set() -> None:
         "Two single runs on 120 items, compared without pairing (z test of two proportions), detect a difference of "
         "7.4 points near 5 % with 80 % power; variation between seeds is not included."
     )
+
+
+def test_power_statement_is_made_for_the_median_score() -> None:
+    records = [
+        make_record(make_config(cycles=cycles), score=score, stage="study", family=str(cycles), items=1_000)
+        for cycles, score in ((1, 0.2), (2, 0.6), (3, 0.61))
+    ]
+    (table,) = build_leaderboard(None, records, [])
+    gap = 100 * power.detectable_gap(0.6, 1_000)
+    assert f"detect a difference of {gap:.1f} points near 60 % with 80 % power" in table.power
+    assert build_leaderboard(None, records[:2], [])[0].power.count("near 40 %") == 1
 
 
 def test_unknown_benchmark_names_the_nearest_and_a_known_one_may_be_empty() -> None:

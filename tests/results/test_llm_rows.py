@@ -66,6 +66,23 @@ def test_language_model_stands_beside_own_runs_on_exactly_its_puzzles() -> None:
     assert whole.split == "test" and {entry.system for entry in whole.entries} == {"best", "M"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"attempts": 2}, ["second attempt only where the first was wrong"]),
+        ({"truncated": 3}, ["3 answers cut off"]),
+        ({"unreadable": 2}, ["2 answers without a whole grid"]),
+    ],
+)
+def test_row_of_a_language_model_says_how_it_was_measured(changes: dict[str, Any], words: list[str]) -> None:
+    dataset = make_record(make_config(), score=0.9).dataset
+    table = table_with(build_leaderboard(None, [], [], [measured_of(dataset, 80, 20, **changes)]), "M")
+    (row,) = table.entries
+    assert row.detail.split("; ") == ["endpoint http://x/v1", "up to 100 tokens an answer", *words, "record m-1"]
+    assert row.cost_per_task_usd == pytest.approx(1 / 80) and row.date == "2026-09-21"
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"[" * 100_000, b'{"name": "m"}'])
 def test_a_damaged_result_is_skipped_named_and_replaced(
     data: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture

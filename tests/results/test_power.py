@@ -75,6 +75,11 @@ def test_detectable_gap_of_the_public_test_sets(share: float, items: int, gap: f
     assert 100 * detectable_gap(share, items) == pytest.approx(gap, abs=0.06)
 
 
+@pytest.mark.parametrize(("items", "least"), [(1, 1.0), (2, 0.8), (5, 0.6)])
+def test_few_items_detect_large_gaps_only_or_none(items: int, least: float) -> None:
+    assert least <= detectable_gap(0.5, items) <= 1.0
+
+
 def test_seeds_needed_at_the_edges() -> None:
     assert seeds_needed(0.0, lambda count: WelchPower((1.0, 1.0), (count, count), 0.05)) is None
     assert seeds_needed(100.0, lambda count: WelchPower((1.0, 1.0), (count, count), 0.05)) == 2

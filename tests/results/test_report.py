@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records.schema import Row, Status
+from orchestrator.records.schema import Row, Status, TrialRecord
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import Report
@@ -20,7 +20,7 @@ from orchestrator.results.report.importance import importances
 from orchestrator.results.report.markup import Scale, compact, dollars, duration, flops, points, tag
 from orchestrator.results.report.scatter import pareto
 from orchestrator.results.report.summary import summarise
-from orchestrator.results.report.trial_plots import effect
+from orchestrator.results.report.trial_plots import curves, effect
 from orchestrator.results.report.views import studies, thin
 from orchestrator.sweep.settings import configure
 from tests.support.results import demo_records, large_records, make_config, make_record
@@ -168,9 +168,13 @@ def test_summary_does_not_claim_what_seeds_cannot_show() -> None:
     records = run("deep", 3, (0.95, 0.85, 0.91)) + run("shallow", 1, (0.90, 0.82, 0.87))
     table = build_leaderboard(None, records, [])[0]
     words = summarise(studies(records)[0], table).replace("\N{NO-BREAK SPACE}", " ")
-    assert "The data do not separate it from shallow (86.3 %)" in words
+    assert "It does not differ significantly from shallow (86.3 %)" in words
     assert "It is the best of 2 on this test set; corrected for that choice" in words
     assert "ran 2 configurations in 6 trials" in words
+    assert "ran 2 configurations in 6 trials, each to its end" in words
+    started = replace(records[0], trial_id="f" * 12, status=Status.RUNNING, result=None)
+    unfinished = summarise(studies([*records, started])[0], table)
+    assert "ran 2 configurations in 7 trials; 6 of them have ended" in unfinished
     single = run("deep", 3, (0.95,))
     assert "one seed: that says nothing yet" in summarise(studies(single)[0], build_leaderboard(None, single, [])[0])
 
@@ -182,10 +186,46 @@ def test_importance_needs_enough_complete_trials_and_finds_the_cause() -> None:
     records = [make_record(config, score=0.2 * config.model.cycles) for config in configs]
     study = studies(records)[0]
     found = importances(study.compared, study.varied)
-    assert found is not None and found.evaluator == "fANOVA (Optuna)" and found.trials == 16
+    assert found is not None and found.evaluator == "fANOVA" and found.trials == 16
     assert next(iter(found.shares)) == "T" and found.shares["T"] > 0.9
     assert sum(found.shares.values()) == pytest.approx(1)
     assert all(low <= high for low, high in found.intervals.values()) and found.intervals["T"][0] > 0.5
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_importance_is_the_share_of_the_variance_that_a_setting_explains(noise: float) -> None:
+    """The scores are a sum of two effects with variances in the ratio 4 to 1; the other setting has none."""
+    rng = np.random.default_rng(0)
+    cells = [(c, n, a) for c in (1, 2, 3, 4) for n in (1, 2, 3, 4) for a in (0, 5, 9)]
+    configs = [configure(make_config(cycles=c, latent=n), {"data.num_augmentations": a}) for c, n, a in cells]
+    scores = [0.1 + 0.1 * c + 0.05 * n + noise * float(rng.normal()) for c, n, _ in cells]
+    (study,) = studies([make_record(config, score=score) for config, score in zip(configs, scores, strict=True)])
+    found = importances(study.compared, study.varied)
+    assert found is not None
+    assert found.shares["T"] == pytest.approx(0.8, abs=0.06) and found.shares["n"] == pytest.approx(0.2, abs=0.06)
+    assert found.shares["aug"] < 0.03
+    assert found.intervals["T"][0] <= found.shares["T"] <= found.intervals["T"][1]
+
+
+def test_importance_of_values_without_an_order() -> None:
+    """Names are split one against the rest: the middle one, by name, is the one that differs."""
+    names = ("adam_atan2", "adamw", "muon")
+    configs = [configure(make_config(cycles=c), {"optimizer.name": name}) for c in (1, 2, 3, 4) for name in names]
+    records = [make_record(c, score=0.9 if c.optimizer.name == "adamw" else 0.3) for c in configs]
+    (study,) = studies(records)
+    found = importances(study.compared, study.varied)
+    assert found is not None and found.shares["optimizer.name"] == pytest.approx(1)
+
+
+def test_a_plot_of_many_trials_draws_and_reads_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = TrialRecord.curve
+    monkeypatch.setattr(TrialRecord, "curve", lambda self, *names: (read.append(self.trial_id), real(self, *names))[1])
+    monkeypatch.setattr("orchestrator.results.report.trial_plots.MAX_LINES", 5)
+    (study,) = studies(large_records(40, 3))
+    assert read == [], "a finished trial has its score in its result"
+    drawn = curves(study.trials)
+    assert len(read) == 5 and drawn.count('class="curve') == 5
 
 
 def test_importance_of_few_noisy_trials_has_ranges_that_overlap() -> None:

@@ -87,6 +87,29 @@ def test_interval_stays_between_0_and_1_and_is_never_a_point(scores: list[float]
     assert interval.high - interval.low > 1 / ITEMS
 
 
+@pytest.mark.parametrize("scores", [[0.1, 0.3, 0.25], [0.0, 0.05], [0.4, 0.5, 0.6, 0.45, 0.35]])
+def test_interval_of_errors_mirrors_that_of_scores(scores: list[float]) -> None:
+    """Which of the two outcomes is called solved decides nothing; with 20 puzzles a slip of a fraction of one shows."""
+    solved, failed = seed_interval(scores, 20), seed_interval([1 - score for score in scores], 20)
+    assert solved is not None and failed is not None
+    assert (1 - failed.high, 1 - failed.low) == pytest.approx(solved, abs=1e-9)
+
+
+def test_interval_is_that_of_a_simulated_generalised_pivot_where_it_is_the_wider_one() -> None:
+    """The mean of sin(x)^2 for x normal, with mean and deviation drawn from what the sample leaves possible."""
+    scores, items = np.array([0.97, 0.995, 0.985]), 1_000
+    angles = np.arcsin(np.sqrt((scores * items + 0.375) / (items + 0.75)))
+    rng = np.random.default_rng(5)
+    deviations = angles.std(ddof=1) * np.sqrt(2 / rng.chisquare(2, 400_000))
+    means = np.clip(angles.mean() + rng.normal(size=400_000) * deviations / np.sqrt(3), 0, np.pi / 2)
+    values = (1 - np.cos(2 * means) * np.exp(-2 * deviations**2)) / 2
+    low = (np.quantile(values, 1.4 * 0.025) * (items + 0.75) - 0.375) / items
+    interval = seed_interval(scores.tolist(), items)
+    student = scipy_stats.t.interval(0.95, 2, scores.mean(), scipy_stats.sem(scores))
+    assert interval is not None and low < student[0] - 0.01
+    assert interval.low == pytest.approx(low, abs=0.006)
+
+
 def test_one_seed_has_no_interval() -> None:
     assert seed_interval([0.9], ITEMS) is None
 
@@ -148,7 +171,7 @@ def test_coverage_of_collapsing_runs_fails_and_the_warnings_say_so(seeds: int) -
 def test_rate_of_collapse_that_a_clean_sample_leaves_possible() -> None:
     """(1 - rate)^n = 0.05."""
     assert [unseen_rate(n) for n in (1, 3, 10)] == pytest.approx([0.95, 0.6316, 0.2589], abs=1e-4)
-    assert "3 seeds without a collapse leave one in up to 63 % of runs possible" in coverage_note([1, 3, 8])
+    assert "with 3 seeds, a collapse in up to 63 % of runs could go unseen" in coverage_note([1, 3, 8])
     assert coverage_note([1, 1]) == "" and coverage_note([]) == ""
 
 
@@ -165,7 +188,7 @@ def test_page_and_table_warn_of_seeds_that_differ_widely_and_of_what_seeds_canno
     table = table_of({"steady": (0.90, 0.91, 0.905), "collapsed": (0.90, 0.91, 0.04)})
     assert any(note.startswith("collapsed: seeds differ by 87.0 points") for note in table.notes)
     assert not any(note.startswith("steady:") for note in table.notes)
-    assert "up to 63 % of runs possible" in to_markdown([table])
+    assert "up to 63 % of runs could go unseen" in to_markdown([table])
 
 
 def test_best_of_several_is_named_as_such_with_a_corrected_interval() -> None:
@@ -175,7 +198,11 @@ def test_best_of_several_is_named_as_such_with_a_corrected_interval() -> None:
     alone = seed_interval([0.922, 0.932, 0.905], ITEMS)
     assert alone is not None and best.interval.low < 100 * alone.low - 1
     assert best.interval.high == pytest.approx(100 * alone.high)
-    assert "cell 11 is the best of 12 configurations on this test set" in to_markdown([table_of(families)])
+    corrected = seed_interval([0.922, 0.932, 0.905], ITEMS, candidates=12)
+    assert corrected is not None and best.interval == pytest.approx((100 * corrected.low, 100 * corrected.high))
+    page = to_markdown([table_of(families)])
+    assert "cell 11 is the best of 12 configurations on this test set" in page
+    assert f"{best.interval.low:.1f} to {best.interval.high:.1f} % (confidence at least 95 %)" in page
     assert table_of({"only": (0.9, 0.91)}).best is None
     assert table_of({"single seeds": (0.9,), "b": (0.8,)}).best is None
 
@@ -193,11 +220,12 @@ def best_coverage(configurations: int, seeds: int, rounds: int, spacing: float =
 
 
 def test_best_of_twelve_equal_configurations_is_covered() -> None:
-    assert best_coverage(12, 3, 400) >= 0.94
+    """Above 95 %, which the page states as at least 95 %."""
+    assert 0.97 <= best_coverage(12, 3, 400) < 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize(("configurations", "spacing"), [(12, 0.0), (12, 0.003), (8, 0.0), (20, 0.0), (2, 0.1)])
 def test_chosen_best_is_covered_as_stated(configurations: int, spacing: float, seeds: int) -> None:
-    assert best_coverage(configurations, seeds, 3_000, spacing) >= 0.94
+    assert best_coverage(configurations, seeds, 3_000, spacing) >= 0.945

@@ -38,6 +38,33 @@ def test_halving_judges_at_the_first_evaluation_after_each_rung_and_nowhere_else
     assert judged == [2, 4, 8]
 
 
+def test_halving_needs_three_others_at_the_rung() -> None:
+    rule = Stopping(rule="halving", grace=0.5, keep=0.25)
+    others = {str(k): rungs(*[0.9] * 5) for k in range(3)}
+    assert decide(rule, 100, rungs(*[0.1] * 5), others).stop
+    assert not decide(rule, 100, rungs(*[0.1] * 5), {key: others[key] for key in "01"}).stop
+
+
+@pytest.mark.parametrize(("keep", "stopped"), [(0.25, [2, 3, 4]), (0.5, [3, 4]), (0.75, [4]), (1.0, [])])
+def test_halving_keeps_the_best_part(keep: float, stopped: list[int]) -> None:
+    """Five trials, of which a quarter is rounded up to two."""
+    rule, scores = Stopping(rule="halving", grace=0.5, keep=keep), [0.9, 0.8, 0.7, 0.6, 0.5]
+    found = [
+        place
+        for place, score in enumerate(scores)
+        if decide(rule, 100, rungs(*[score] * 5), {str(s): rungs(*[s] * 5) for s in scores if s != score}).stop
+    ]
+    assert found == stopped
+
+
+def test_halving_judges_a_late_evaluation_once() -> None:
+    rule = Stopping(rule="halving", grace=0.5, keep=0.5)
+    others = {str(k): rungs(*[0.9] * 10) for k in range(6)}
+    missed = [rung for rung in rungs(*[0.1] * 7) if rung.step not in (50, 60)]
+    assert decide(rule, 100, missed, others).stop, "70 is the first evaluation after the rung at 50"
+    assert not decide(rule, 100, rungs(*[0.1] * 6), others).stop, "60 comes after the evaluation at the rung"
+
+
 def test_halving_takes_chance_for_no_difference() -> None:
     """In the jump trials differ by a few puzzles of 200: such ranks once lost the best of a search."""
     rule = Stopping(rule="halving", grace=0.6)
@@ -73,6 +100,8 @@ def test_median_stops_who_never_was_better_than_half_of_the_others_on_average() 
     assert decide(rule, 100, rungs(0.1, 0.1, 0.2, 0.2), others).stop
     assert not decide(rule, 100, rungs(0.1, 0.5, 0.2, 0.2), others).stop
     assert not decide(rule, 100, rungs(0.1, 0.1), others).stop, "before the grace period"
+    three = {name: others[name] for name in "345"}
+    assert decide(rule, 100, rungs(0.1, 0.1, 0.2, 0.2), three).stop
     few = {"1": others["4"], "2": others["5"]}
     assert not decide(rule, 100, rungs(0.1, 0.1, 0.2, 0.2), few).stop, "too few to compare with"
 
@@ -113,6 +142,32 @@ def test_replay_spends_no_more_than_everything_and_loses_only_what_it_stopped(
     assert (found.saved > 0) == bool(found.stopped)
     best = max(curves, key=lambda each: each.final)
     assert found.regret >= 0 and (found.regret == 0 or best.name in found.stopped)
+
+
+def test_replay_counts_the_time_that_stopped_trials_did_not_take() -> None:
+    """The last of five trials starts when all others are known: its worst score is stopped at half of its run."""
+    curves = [curve(f"good {k}", [0.5 + k / 100] * 10) for k in range(4)] + [curve("bad", [0.1] * 10)]
+    found = replay(curves, Stopping(rule="halving", grace=0.5, keep=0.75), slots=1)
+    assert found.stopped == ("bad",) and found.saved_s == 50 and found.saved == pytest.approx(50 / 500)
+    assert found.regret == 0
+    two = replay(curves, Stopping(rule="halving", grace=0.5, keep=0.75), slots=2)
+    assert two.stopped == ("bad",) and two.saved_s == 50
+    together = replay(curves, Stopping(rule="halving", grace=0.5, keep=0.75), slots=5)
+    assert together.stopped == ("bad",), "ties in time go to the earlier trial, so the last one sees the others"
+
+
+def test_replay_starts_a_waiting_trial_when_a_slot_is_free() -> None:
+    """`bad` starts at 2 s and reaches its rung at 42 s, when three better ones have passed it at 30 s."""
+
+    def timed(name: str, score: float, *seconds: float) -> Curve:
+        return Curve(name, 20, (Rung(10, score, 0.5), Rung(20, score, 0.5)), seconds, score)
+
+    good = [timed(f"good {k}", 0.9, 30, 60) for k in range(3)]
+    order = [timed("quick", 0.5, 1, 2), *good, timed("bad", 0.1, 40, 80)]
+    found = replay(order, Stopping(rule="halving", grace=0.5, keep=0.5), slots=4)
+    assert found.stopped == ("bad",) and found.saved_s == 40
+    early = [timed("quick", 0.5, 1, 2), *good, timed("bad", 0.1, 20, 80)]
+    assert replay(early, Stopping(rule="halving", grace=0.5, keep=0.5), slots=4).stopped == ()
 
 
 def test_replay_stops_the_slow_starter_that_a_rule_without_grace_would_lose() -> None:

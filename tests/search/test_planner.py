@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Row, Status, TrialRecord
 from orchestrator.search.early_stopping import Rung, decide
-from orchestrator.search.planner import Planner
+from orchestrator.search.planner import Planner, rungs_of
 from orchestrator.sweep import Confirm, Stopping, Sweep, choice
-from orchestrator.sweep.trials import PlannedTrial
+from orchestrator.sweep.trials import PlannedTrial, study_trials
 from tests.support.sweeps import fingerprint, record_of, search, study
 
 ENDINGS = [Status.FINISHED, Status.FINISHED, Status.FINISHED, Status.STOPPED, Status.DIVERGED, Status.FAILED]
@@ -237,3 +238,27 @@ def test_total_counts_what_a_sweep_will_have() -> None:
 
     assert total(search()) == 5 + 2 * (1 + 1)
     assert total(study()) == 8
+
+
+def test_rungs_of_a_record_are_its_evaluations_on_validation_puzzles() -> None:
+    trial = next(study_trials(study(), fingerprint))
+    scores = {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.7, "items": 200.0}
+    rows = [
+        Row(5, 1.0, "validation", scores),
+        Row(5, 1.0, "train", {"loss": 1.0, "exact_accuracy": 0.9}),
+        Row(8, 2.0, "validation", {"cell_accuracy": 0.9}),
+        Row(10, 3.0, "test", {**scores, "exact_accuracy": 1.0}),
+    ]
+    record = dataclasses.replace(record_of(trial, Status.FINISHED), rows=rows)
+    assert rungs_of(record) == [Rung(5, 0.5, 0.7, 200)]
+
+
+def test_resumed_trial_is_known_with_the_last_value_of_its_curve() -> None:
+    trial = next(study_trials(study(), fingerprint))
+    rows = [Row(step, 1.0, "validation", {"exact_accuracy": value}) for step, value in ((5, 0.25), (10, 0.75))]
+    record = dataclasses.replace(record_of(trial, Status.INTERRUPTED), rows=rows)
+    planner = Planner(study(), fingerprint, [record])
+    assert planner.trials[trial.trial_id].value == 0.75
+    assert [rung.step for rung in planner.trials[trial.trial_id].rungs] == [5, 10]
+    fresh = Planner(study(), fingerprint, [dataclasses.replace(record, rows=[])])
+    assert fresh.trials[trial.trial_id].value is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.storage.address import hide_credentials, shown_address, shown_webhook
+from trm_data.addresses import hide_credentials, shown_address, shown_webhook
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,22 @@ class TestContract:
         after = storage.versions("a")
         assert after["a/b"] != before["a/b"] and after["a/c"] == before["a/c"]
 
+    def test_snapshots_show_the_files_that_are_asked_for(self, storage: Any) -> None:
+        for key in ("t/x/a.json", "t/x/in/b", "t/x/in/deep/c", "t/x/other/d", "t/x/e.json", "t/y/e.json", "t/f"):
+            storage.write(key, b"1")
+        names = ("a.json", "in/")
+        found = storage.snapshots("t", names, {})
+        assert sorted(found) == ["x", "y"] and found["y"].names == []
+        assert found["x"].names == ["a.json", "in/b", "in/deep/c"]
+        assert storage.snapshot("t/x", names).files == found["x"].files
+        again = storage.snapshots("t", names, found)
+        assert {name: each.files for name, each in again.items()} == {name: each.files for name, each in found.items()}
+        storage.write("t/x/in/b", b"22")
+        storage.delete("t/x/a.json")
+        changed = storage.snapshots("t", names, again)
+        assert changed["x"].names == ["in/b", "in/deep/c"] and changed["x"].files != found["x"].files
+        assert storage.snapshots("none", names, {}) == {} and storage.snapshot("none", names).names == []
+
     def test_folders_are_the_direct_ones(self, storage: Any) -> None:
         for key in ("a/x/1", "a/y/z/2", "a/top", "b/3"):
             storage.write(key, b"")

@@ -160,7 +160,7 @@ class RayCluster:
 @contextmanager
 def ray_cluster(gpus: Mapping[str, int], num_cpus: int = 2) -> Iterator[RayCluster]:
     """A head and one raylet for every GPU type, with so many stand-in GPUs and CPUs each."""
-    with _empty_cluster() as cluster:
+    with empty_cluster() as cluster:
         cluster.start_head()
         cluster.wait_for_port()  # the others join while the head still starts: 10 s sooner
         for gpu, count in gpus.items():
@@ -176,7 +176,7 @@ def autoscaling_cluster(gpus: Mapping[str, int], num_cpus: int = 2, max_nodes: i
     Ray's own stand-in for a cloud starts raylets on this machine. It is named as an external provider, because the
     defaults that its short name would read are not in Ray's wheel.
     """
-    with _empty_cluster() as cluster:
+    with empty_cluster() as cluster:
         scaling = cluster.folder / "autoscaling.json"
         scaling.write_text(json.dumps(_autoscaling(cluster.address, gpus, num_cpus, max_nodes)))
         cluster.environment |= {
@@ -245,7 +245,7 @@ def _autoscaling(address: str, gpus: Mapping[str, int], num_cpus: int, max_nodes
 
 
 @contextmanager
-def _empty_cluster() -> Iterator[RayCluster]:
+def empty_cluster() -> Iterator[RayCluster]:
     """A folder, a port and a token; whatever is started in it is ended and removed."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: socket names end at 107 characters
     token = folder / "token"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.configs import make_sweep
 from orchestrator.errors import SweepError
-from orchestrator.sweep import Sweep, choice, configure
+from orchestrator.resources.usage import Budget
+from orchestrator.sweep import Confirm, Resources, Stopping, Sweep, choice, configure
 from orchestrator.sweep.domains import Uniform
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.settings import get_setting, parse_assignments
 from orchestrator.sweep.trials import cells, study_trials, trial_id
 from tests.support.sweeps import fingerprint, search, study, tiny_config
 from trm_data.errors import ConfigError, UserError
+from trm_data.settings import Settings
 
 NO_OPTIONS = {
     "recipe": None, "vary": None, "settings": None, "seeds": None, "trials": None, "max_steps": None, "name": None,
@@ -153,9 +156,9 @@ def test_missing_sweep_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_search_without_space_and_study_with_a_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="a search needs"):
+    with pytest.raises(ConfigError, match="a search needs"):
         search(space={})
-    with pytest.raises(ValueError, match="a study runs every cell"):
+    with pytest.raises(ConfigError, match="a study runs every cell"):
         study(space={"lr": Uniform(low=1e-4, high=1e-2, log=True)})
 
 
@@ -165,3 +168,64 @@ def test_every_sweep_file_expands_and_survives_as_data(file: Path) -> None:
     assert Sweep.parse(sweep.plain()) == sweep
     if sweep.kind == "study":
         assert list(cells(sweep))
+
+
+def test_a_trial_has_the_same_id_whichever_seed_was_planned_first() -> None:
+    """Ids of further seeds are made from a template."""
+    sweep = study(seeds=3)
+    trials = list(study_trials(sweep, fingerprint))
+    assert len({trial.trial_id for trial in trials}) == len(trials) == 12
+    for trial in trials:
+        assert trial.trial_id == trial_id(trial.config, fingerprint(trial.config.data.request()))
+    assert [trial.config.seed for trial in trials] == [seed for seed in range(3) for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        (Sweep, {"max_concurrent": 0}),
+        (Sweep, {"trials": 0}),
+        (Sweep, {"seeds": 0}),
+        (Sweep, {"sampler_seed": -1}),
+        (Confirm, {"top": -1}),
+        (Confirm, {"seeds": 0}),
+        (Stopping, {"grace": 1}),
+        (Stopping, {"grace": -0.1}),
+        (Stopping, {"keep": 0}),
+        (Stopping, {"keep": 1.1}),
+        (Stopping, {"patience": 0}),
+        (Stopping, {"patience": 1.1}),
+        (Resources, {"cpus": 0}),
+        (Resources, {"cpus": float("inf")}),
+        (Resources, {"gpus": -1}),
+        (Resources, {"gpus": float("inf")}),
+        (Budget, {"trials": 0}),
+        (Budget, {"gpu_hours": 0}),
+        (Budget, {"gpu_hours": float("inf")}),
+        (Budget, {"usd": float("nan")}),
+        (Budget, {"usd": float("inf")}),
+        (Budget, {"wall_hours": float("inf")}),
+        (Budget, {"wall_hours": 0}),
+    ],
+)
+def test_number_outside_its_limits_is_refused_by_name(part: type[Settings], values: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"name": "x", "base": tiny_config(), "space": {"T": choice(1, 2)}} if part is Sweep else {}
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        part.parse(given | values)
+
+
+def test_limits_themselves_are_allowed() -> None:
+    parts: list[tuple[type[Settings], dict[str, Any]]] = [
+        (Confirm, {"top": 0, "seeds": 1}),
+        (Stopping, {"grace": 0, "keep": 1, "patience": 1}),
+        (Resources, {"gpus": 0, "cpus": 0.5}),
+        (Budget, {"trials": 1, "gpu_hours": 0.01, "usd": 0.01, "wall_hours": 0.01}),
+    ]
+    for part, values in parts:
+        assert part.parse(values).model_dump(include=set(values)) == values
+
+
+def test_defaults_of_early_stopping_are_those_that_were_chosen_on_recorded_curves() -> None:
+    """`docs/sweeps.md` gives their regret and saving."""
+    assert Stopping() == Stopping(rule="halving", grace=0.6, keep=0.5, patience=0.25)
+    assert Confirm() == Confirm(top=1, seeds=3)

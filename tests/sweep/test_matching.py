@@ -31,6 +31,13 @@ def _trials(sweep: Sweep) -> list[PlannedTrial]:
     return list(study_trials(sweep, fingerprint))
 
 
+def test_longer_steps_leave_at_least_one_evaluation_and_one_step() -> None:
+    base = configure(BASE, {"train.max_steps": 2, "runtime.evaluate_every": 1})
+    sweep = Sweep.parse({"name": "equal", "base": base, "space": {"T": choice(1, 8)}, "equal": "flops"})
+    shortest = min((trial.config for trial in _trials(sweep)), key=lambda config: config.train.max_steps)
+    assert (shortest.train.max_steps, shortest.runtime.evaluate_every) == (1, 1)
+
+
 def test_equal_flops_gives_every_cell_the_compute_of_the_base() -> None:
     trials = _trials(_study("flops", variants=RIVALS))
     assert len({trial.config.train.max_steps for trial in trials}) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from orchestrator.sweep.settings import (
 from orchestrator.sweep.trials import study_trials
 from tests.support.sweeps import fingerprint, set_options, study, tiny_config
 from trm_data.errors import ConfigError
+from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
 
 scalars = st.none() | st.booleans() | st.integers(-99, 99) | st.sampled_from([0.5, 1e-4, "train", 'a "quoted", text'])
@@ -44,6 +46,29 @@ def test_json_lists_are_values_whatever_they_hold(values: list[Any]) -> None:
     text = ",".join(json.dumps(value) for value in values)
     [found] = split_assignments([f"x={text}"], "--vary").values()
     assert [parse_value(part) for part in found] == [as_tuple(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("optimizer.betas", (1.0, 0.95), "optimizer.betas.0=1.0: input should be less than 1"),
+        ("optimizer.betas", (0.9, 2.0), "optimizer.betas.1=2.0: input should be less than 1"),
+        ("optimizer.betas", (-0.1, 0.9), "optimizer.betas.0=-0.1: input should be greater than or equal to 0"),
+        ("optimizer.further_ema_rates", (0.9, 1.5), "optimizer.further_ema_rates.1=1.5: input should be less than 1"),
+        ("optimizer.lr", math.inf, "optimizer.lr=inf: input should be a finite number"),
+        ("model.rope_theta", math.inf, "model.rope_theta=inf: input should be a finite number"),
+        ("evaluation.noise", math.nan, "evaluation.noise=nan: input should be a finite number"),
+        ("train.depth_curriculum", ((0.5, 0, 1),), "train.depth_curriculum.0.1=0: input should be greater than or"),
+        ("train.depth_curriculum", ((1.5, 1, 1),), "train.depth_curriculum.0.0=1.5: input should be less than or"),
+        ("train.depth_curriculum", ((0.5, 1, 1), (0.2, 1, 1)), "depth_curriculum has the shares .*ascending order"),
+        ("seed", 2**63, "seed=9223372036854775808: input should be less than"),
+    ],
+)
+def test_value_out_of_range_is_refused_by_name(path: str, value: Any, message: str) -> None:
+    section, _, leaf = path.partition(".")
+    with pytest.raises(ConfigError, match=message) as refusal:
+        TrialConfig.parse({section: {leaf: value} if leaf else value})
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +136,7 @@ def test_flatten_names_leaves_by_path() -> None:
 
 SWEEP = """
 from orchestrator.sweep import Confirm, Sweep, Variant, choice, configure
+from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
 
 base = configure(get_recipe("sudoku-mini"), {{"data.source": "lists/mine.csv", "data.blanks": None}})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.resources.estimate import MAX_STUDY_CELLS, estimate
 from orchestrator.storage import open_storage
-from orchestrator.sweep import choice, integers, uniform
+from orchestrator.sweep import choice, integers, log_uniform, uniform
 from orchestrator.sweep.domains import Choice, Condition
 from orchestrator.sweep.settings import get_setting
 from orchestrator.sweep.space import Space
@@ -85,6 +85,34 @@ def test_ranges_count_with_three_values_each_of_them_once() -> None:
     assert Space(BASE, {"model.cycles": integers(1, 9)}).max_cells() == 9
     assert Space(BASE, {"optimizer.weight_decay": uniform(0, 1)}).max_cells() is None
     assert Space(BASE, {"optimizer.weight_decay": uniform(0, 1)}).size() == 3
+
+
+def test_ranges_are_represented_by_their_ends_and_their_middle() -> None:
+    assert uniform(2, 4).spread() == [2, 3, 4]
+    assert log_uniform(1e-4, 1e-2).spread() == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert integers(1, 5).spread() == [1, 3, 5] and integers(1, 2).spread() == [1, 2]
+
+
+def test_ranges_hold_their_ends_and_nothing_beyond() -> None:
+    axis = uniform(0.5, 2)
+    assert axis.holds(0.5) and axis.holds(2) and axis.holds(1.1)
+    assert not (axis.holds(0.49) or axis.holds(2.01) or axis.holds("1"))
+
+
+def test_draws_cover_a_range_evenly_and_a_logarithmic_one_by_order_of_magnitude() -> None:
+    rng = random.Random(0)
+    plain = [float(uniform(1, 100).draw(rng)) for _ in range(4_000)]  # type: ignore[arg-type]
+    orders = [float(log_uniform(1, 100).draw(rng)) for _ in range(4_000)]  # type: ignore[arg-type]
+    assert all(1 <= value <= 100 for value in plain + orders)
+    assert sum(value < 50.5 for value in plain) / 4_000 == pytest.approx(0.5, abs=0.04)
+    assert sum(value < 10 for value in orders) / 4_000 == pytest.approx(0.5, abs=0.04)
+    assert {integers(1, 3).draw(rng) for _ in range(200)} == {1, 2, 3}
+
+
+def test_cells_of_ranges_of_whole_numbers_are_counted_with_those_of_choices() -> None:
+    axes = {"model.cycles": integers(1, 4), "model.latent_steps": integers(2, 4), "seed": choice(0, 1)}
+    assert Space(BASE, axes).max_cells() == 4 * 3 * 2
+    assert Space(BASE, axes | {"optimizer.weight_decay": uniform(0, 1)}).max_cells() is None
 
 
 MILLION = {

@@ -50,6 +50,23 @@ def test_a_missing_or_half_made_file_is_created_whole(tmp_path: Path, before: st
     assert [each.name for each in path.parent.iterdir()] == ["a.db"]
 
 
+def test_a_side_file_that_another_process_removes_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stat, examined = half_made(tmp_path / "a.db"), Path.stat, []
+
+    def removed_meanwhile(each: Path, **options: bool) -> os.stat_result:
+        if each.name == "a.db-wal":
+            examined.append(each)
+            if len(examined) > 1 or not options.get("follow_symlinks", True):
+                each.unlink(missing_ok=True)
+        return stat(each, **options)
+
+    monkeypatch.setattr(Path, "stat", removed_meanwhile)
+    ensure_database(path, is_whole, create)
+    assert examined and is_whole(path)
+
+
 def test_a_usable_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     create(path)

@@ -35,8 +35,9 @@ from trm_data import (
     save_png,
     verify,
 )
+from trm_data.config import MANIFEST
 from trm_data.dataset import schema
-from trm_data.errors import ConfigError, DataError, UserError
+from trm_data.errors import ConfigError, DataError, UserError, nearest
 from trm_data.puzzles.symmetry import ARC_ORDER, recover_sudoku
 
 SMALL = DataRequest(benchmark="sudoku-4x4", num_train=20, num_validation=5, num_test=10)
@@ -111,8 +112,38 @@ def test_killed_build_leaves_nothing_that_looks_valid(tmp_path: Path) -> None:
         child.kill()
     assert find(SMALL, tmp_path) is None
     left = next(tmp_path.iterdir())
-    assert left.name.startswith(".building-")
+    assert left.name.startswith(".") and not (left / MANIFEST).exists()
+    built = build(SMALL, tmp_path)
+    assert verify(built) == []
+    assert list(tmp_path.iterdir()) == [built.path], "the next build removes what the killed one left"
+
+
+@pytest.mark.parametrize("name", [".building-1-0123abcd", ".sudoku-4x4-1.k_2x9abc"])
+def test_folder_of_a_killed_build_of_an_earlier_version_is_removed_after_a_day(name: str, tmp_path: Path) -> None:
+    left = tmp_path / name
+    left.mkdir()
+    built = build(SMALL, tmp_path)
+    assert left.is_dir(), "it may be in use"
+    os.utime(left, (1.0, 1.0))
+    shutil.rmtree(built.path)
+    build(SMALL, tmp_path)
+    assert not left.exists()
+
+
+def test_folder_that_another_builder_renames_while_it_is_examined_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, stat = tmp_path / ".building-1-0123abcd", Path.stat
+    other.mkdir()
+
+    def renamed_meanwhile(path: Path, **options: bool) -> os.stat_result:
+        if path == other:
+            shutil.rmtree(other, ignore_errors=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", renamed_meanwhile)
     assert verify(build(SMALL, tmp_path)) == []
+    assert not other.exists()
 
 
 @pytest.mark.parametrize(
@@ -502,3 +533,10 @@ def test_grids_that_are_no_sudoku_have_no_symmetry() -> None:
         assert recover_sudoku(grid, grid, moved, moved, 3, 3) == -1
     constant, ordered = np.full(81, 4, np.uint8), np.tile(np.arange(1, 10, dtype=np.uint8), 9)
     assert recover_sudoku(ordered, ordered, constant, constant, 3, 3) == -1
+
+
+def test_a_name_among_hundreds_is_answered_with_the_nearest_few() -> None:
+    hint = nearest("puzzle-x7", [f"puzzle-{number}" for number in range(400)])
+    assert hint.startswith("Did you mean") or hint.count(",") < 6
+    far = nearest("zzz", [f"puzzle-{number}" for number in range(400)])
+    assert far.startswith("Known: ") and far.endswith(" and 395 more")

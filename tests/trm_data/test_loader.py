@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from trm_data import DataRequest, Dataset, Prefetcher, TrainLoader, build, eval_batches
+from trm_data import DataRequest, Dataset, TrainLoader, build, eval_batches
 from trm_data.errors import ConfigError
 from trm_data.puzzles.arc import crop, restore
 
@@ -182,16 +182,6 @@ def test_dataset_crosses_processes_as_its_path(mini: Dataset) -> None:
 def test_loader_refuses_what_it_cannot_do(arc: Dataset, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _loader(arc, **settings)
-
-
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [5, 2, 2, 9]])
-def test_prefetched_rows_are_those_of_the_loader(dataset: Dataset, order: list[int]) -> None:
-    slots = np.array([7, 0, 3])
-    with Prefetcher(_loader(dataset)) as ahead:
-        for step in order:
-            for wanted in (slots, np.arange(16), np.arange(16)[::-1]):
-                for made, plain in zip(ahead.fetch(step, wanted), _loader(dataset).fetch(step, wanted), strict=True):
-                    assert (made == plain).all()
 
 
 def test_augmented_evaluation_rows_can_be_restored(arc: Dataset) -> None:

@@ -182,7 +182,7 @@ def test_published_pair_draws_train_and_validation_by_seed_and_keeps_its_test(pa
         ("train.csv", lambda s: s.replace(PUZZLES[4], PUZZLES[4][1:]), "train.csv, row 6: question has 80 characters"),
         ("train.csv", lambda s: s.replace(PUZZLES[4], "x" + PUZZLES[4][1:]), "train.csv, row 6: character 'x'"),
         ("test.csv", lambda s: s.replace(ANSWERS[31], ANSWERS[30]), "test.csv, row 3: the answer does not solve"),
-        ("test.csv", lambda s: s.replace(",30\n", ",high\n"), "test.csv, .*rating is not a number"),
+        ("test.csv", lambda s: s.replace(",30\n", ",high\n"), "test.csv, row 2: rating 'high' is not a number"),
         ("test.csv", lambda s: s + f"made,{PUZZLES[2]},{ANSWERS[2]},1\n", "leaks: puzzles .* are equivalent"),
         ("test.csv", lambda s: s + "one,two\n", "test.csv: .*Expected 4 columns"),
         ("train.csv", lambda s: s.replace(PUZZLES[4], "." * 81), "train.csv, row 6: the puzzle has more than one"),
@@ -191,6 +191,20 @@ def test_published_pair_draws_train_and_validation_by_seed_and_keeps_its_test(pa
 def test_bad_published_pair_is_refused_by_row(file: str, change: Any, message: str, pair: Path, tmp_path: Path) -> None:
     (pair / file).write_text(change((pair / file).read_text()))
     request = DataRequest(benchmark="sudoku-extreme", source=str(pair), num_train=30, num_validation=0)
+    _refused(request, tmp_path / "data", message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.replace(PUZZLES[20], PUZZLES[20][1:]), "train.csv, row 22: question has 80 characters"),
+        (lambda s: s.replace(",20\n", ",high\n"), "train.csv, row 22: rating 'high' is not a number"),
+    ],
+)
+def test_bad_row_among_drawn_ones_is_named_by_its_line(change: Any, message: str, pair: Path, tmp_path: Path) -> None:
+    (pair / "train.csv").write_text(change((pair / "train.csv").read_text()))
+    # The draw of 12 holds the puzzle 20, and not all before it.
+    request = DataRequest(benchmark="sudoku-extreme", source=str(pair), num_train=12, num_validation=0)
     _refused(request, tmp_path / "data", message)
 
 
@@ -377,6 +391,11 @@ def test_extra_tasks_that_hold_test_pairs_are_refused_unless_named(tmp_path: Pat
         ({"benchmark": "sudoku-6x6", "ids": "upstream"}, "ids=upstream has no meaning for sudoku-6x6"),
         ({"benchmark": "sudoku-6x6", "shortest_path": 5}, "shortest_path=5 has no meaning for sudoku-6x6"),
         ({"benchmark": "sudoku-6x6", "blanks": 40}, "blanks=40 cannot be made for Sudoku 6x6"),
+        (
+            {"benchmark": "sudoku-4x4", "blanks": 2},
+            "440 inequivalent Sudoku 4x4 with 2 blanks do not exist: at most 240",
+        ),
+        ({"benchmark": "maze-8x8", "shortest_path": 64}, "shortest_path=64 does not exist in a maze of 8x8 cells"),
         ({"benchmark": "official"}, "benchmark 'official' needs a source"),
     ],
 )

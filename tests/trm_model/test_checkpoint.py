@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from trm_model.training.events import Checkpointed
 
 ROWS, WIDTH = 2048, 256  # two megabytes, twice what is worth a base
 
+HEADER = {"config": {}, "id_map_hash": "", "vocab_size": 6, "seq_len": 16, "num_identifiers": 0}
+
 
 class MemoryStore:
     """Files in a dict."""
@@ -65,7 +68,7 @@ class Run:
         self.kept = RunCheckpoints(store)
         self.step = 0
         self.table, self.changed_at = torch.zeros(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int32)
-        found = self.kept.newest()
+        found = self.kept.restore()
         if found is not None:
             self.step = found.step
             self.table, self.changed_at = found.tensors[TABLE], found.tensors[CHANGED_AT]
@@ -77,7 +80,7 @@ class Run:
         self.changed_at[chosen] = self.step
 
     def save(self, keep: int = 2, best_step: int | None = None) -> int:
-        state = Checkpoint({TABLE: self.table, CHANGED_AT: self.changed_at}, {"step": self.step})
+        state = Checkpoint({TABLE: self.table, CHANGED_AT: self.changed_at}, HEADER | {"step": self.step})
         written = self.kept.write(state)
         self.kept.prune(keep=keep, best_step=best_step)
         return written.num_bytes
@@ -134,7 +137,7 @@ def test_unfinished_base_of_a_lost_attempt_is_not_taken_for_another_and_goes_awa
     running.change(ROWS)
     running.save()
     running.change(ROWS)
-    running.kept.write(Checkpoint({TABLE: running.table, CHANGED_AT: running.changed_at}, {"step": 2}))
+    running.kept.write(Checkpoint({TABLE: running.table, CHANGED_AT: running.changed_at}, HEADER | {"step": 2}))
     store.delete("step-00000002.safetensors")  # killed after the base and before the checkpoint
     again = Run(store)
     assert again.step == 1
@@ -193,6 +196,117 @@ def test_missing_or_damaged_base_is_one_clear_line(damage: str, tmp_path: Path) 
     assert "\n" not in str(told.value)
     with pytest.raises(CheckpointError, match="is not in the same folder"):
         unpack((tmp_path / "step-00000001.safetensors").read_bytes(), "step-00000001.safetensors")
+
+
+def damaged(data: bytes, damage: str) -> bytes:
+    """A checkpoint after a disk or a network has done something to it."""
+    if damage == "cut off":
+        return data[: len(data) // 2]
+    at = {"header": 12, "tensors": len(data) - 3}[damage]
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "header", "tensors"])
+def test_run_resumes_from_the_newest_checkpoint_that_is_whole(damage: str) -> None:
+    store = MemoryStore()
+    running = Run(store)
+    for _ in range(2):
+        running.change(5)
+        running.save()
+    older, newer = names_of(store)
+    store.write(newer, damaged(store.read(newer), damage))
+    resumed = Run(store)
+    assert resumed.step == 1
+    resumed.change(5)
+    resumed.save()
+    assert names_of(store) == [older, newer], "the damaged one does not take the place of the new one"
+    assert torch.equal(Run(store).table, running.table)
+
+
+def test_run_whose_checkpoints_are_all_damaged_begins_again() -> None:
+    store = MemoryStore()
+    running = Run(store)
+    running.change(5)
+    running.save()
+    for name in store.names():
+        store.write(name, damaged(store.read(name), "cut off"))
+    resumed = Run(store)
+    assert resumed.step == 0 and not resumed.table.any()
+    resumed.change(5)
+    resumed.save()
+    assert Run(store).step == 1
+
+
+def test_checkpoint_of_another_format_is_refused_and_stays() -> None:
+    store = MemoryStore()
+    running = Run(store)
+    running.change(5)
+    running.save()
+    (name,) = names_of(store)
+    data = store.read(name).replace(b'\\"format\\": 1', b'\\"format\\": 2')
+    store.write(name, data)
+    with pytest.raises(CheckpointError, match="has format 2"):
+        Run(store)
+    assert store.read(name) == data
+
+
+def change_last_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("step-00000003.safetensors", cut),
+        ("step-00000003.safetensors", lambda path: path.write_bytes(b"")),
+        ("base-00000003.safetensors", change_last_bit),
+        ("base-00000003.safetensors", Path.unlink),
+    ],
+    ids=["cut", "empty", "changed base", "missing base"],
+)
+def test_run_resumes_from_the_newest_usable_checkpoint_and_replaces_a_damaged_one(
+    file: str, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalCheckpoints(tmp_path)
+    straight = Run(store)
+    for rows in (ROWS, 7, ROWS):
+        straight.change(rows)
+        straight.save()
+    assert names_of(store) == ["step-00000002.safetensors", "step-00000003.safetensors"]
+    assert bases(store) == ["base-00000001.safetensors", "base-00000003.safetensors"]
+    damage(tmp_path / file)
+    again = Run(store)
+    assert again.step == 2
+    assert again.kept.describe_last().endswith("step-00000002.safetensors")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "step-00000003.safetensors is not usable" in caplog.text and file in caplog.text
+    again.kept.prune(keep=1, best_step=None)
+    assert Run(store).step == 2, "the only usable one stays, although a newer one is in the folder"
+    again.change(ROWS)
+    again.save()
+    assert torch.equal(again.table, straight.table)
+    assert torch.equal(Run(store).table, straight.table)
+    assert len(names_of(store)) == 2
+
+
+def test_damaged_checkpoint_is_not_counted_among_those_that_are_kept(tmp_path: Path) -> None:
+    store = LocalCheckpoints(tmp_path)
+    running = Run(store)
+    for _ in range(2):
+        running.change(3)
+        running.change(3)
+        running.save()
+    cut(tmp_path / "step-00000004.safetensors")
+    again = Run(store)
+    again.change(3)
+    again.save(keep=1)
+    assert names_of(store) == ["step-00000003.safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +446,7 @@ def test_file_is_read_by_the_safetensors_library_as_it_was_written(shapes: list[
     pairs = enumerate(zip(shapes, dtypes, strict=False))
     tensors = {f"x{i}": (10 * torch.rand(shape)).to(getattr(torch, dtype)) for i, (shape, dtype) in pairs}
     tensors |= {f"{name}/turned": value.T for name, value in tensors.items() if value.ndim == 2}
-    data = pack(tensors, {"step": 3})
+    data = pack(tensors, HEADER | {"step": 3})
     read_back = safetensors.torch.load(data)
     assert read_back.keys() == tensors.keys()
     assert all(torch.equal(value, tensors[name]) for name, value in read_back.items())

@@ -12,6 +12,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.trm_model.test_train import tiny
+from trm_data import build
 from trm_model import cost
 from trm_model.config import ModelConfig, TrialConfig
 from trm_model.model.halting import Carry
@@ -19,6 +21,7 @@ from trm_model.model.recursion import build_model
 from trm_model.recipes import get_recipe
 from trm_model.training.optim import FlatParameters
 from trm_model.training.supervision import supervise
+from trm_model.training.trainer import Trainer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -129,6 +132,32 @@ def test_memory_of_the_whole_process_is_within_fifteen_percent(tmp_path: Path) -
     assert measured > 1e9
     predicted = cost.peak_bytes(trial, seq_len=81, vocab_size=11, num_identifiers=1, device="cpu")
     assert measured == pytest.approx(predicted, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"name": "muon"},
+        {"further_ema_rates": (0.9, 0.99)},
+        {"further_ema_rates": (0.9, 0.999)},  # one of them is the main one
+        {"name": "muon", "ema_rate": 0.0, "further_ema_rates": (0.5,)},
+    ],
+)
+def test_everything_that_an_optimizer_and_its_averages_hold_is_predicted(
+    optimizer: dict[str, Any], tmp_path: Path
+) -> None:
+    def sizes(trial: TrialConfig) -> tuple[int, int]:
+        trainer = Trainer(trial, build(trial.data.request(), tmp_path), torch.device("cpu"))
+        held = trainer.state({}).tensors
+        measured = sum(value.nbytes for name, value in held.items() if value.ndim)
+        shape = {"seq_len": trainer.dataset.seq_len, "vocab_size": trainer.dataset.vocab_size}
+        return measured, cost.checkpoint_bytes(trial, num_identifiers=trainer.num_identifiers, **shape)
+
+    plain = {"ema_rate": 0.999}
+    (measured, predicted), (more_measured, more_predicted) = (
+        sizes(tiny(optimizer=settings)) for settings in (plain, plain | optimizer)
+    )
+    assert more_predicted - predicted == more_measured - measured
 
 
 def test_published_models_have_their_published_size() -> None:

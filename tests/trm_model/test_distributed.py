@@ -14,7 +14,7 @@ import torch
 
 from tests.trm_model.test_train import TINY, crew_of, final_tensors, run, tiny
 from trm_data import Dataset, build
-from trm_model.checkpoints.store import LocalCheckpoints
+from trm_model.checkpoints.store import CheckpointError, LocalCheckpoints, RunCheckpoints
 from trm_model.config import TrialConfig
 from trm_model.training.events import Checkpointed, Event, Finished, Interrupted, Started, Trained
 from trm_model.training.launch import train_in_processes
@@ -32,6 +32,14 @@ def slow_learner(**sections: Any) -> TrialConfig:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build(tiny().data.request(), tmp_path_factory.mktemp("data"))
+
+
+def eager(config: TrialConfig, dataset: Dataset) -> Trainer:
+    """A run whose every sequence wants to halt at once, so that exploration alone decides when it leaves its slot."""
+    made = Trainer(config, dataset, torch.device("cpu"))
+    with torch.no_grad():
+        made.model.halt_bias.fill_(5.0)
+    return made
 
 
 def distance(one: torch.Tensor, two: torch.Tensor) -> float:
@@ -57,6 +65,37 @@ def test_micro_batches_follow_the_whole_batch_as_closely_as_a_run_changed_in_one
         assert torch.equal(whole.carry.halted_B, parts.carry.halted_B)
         assert torch.equal(whole.carry.inputs_BC, parts.carry.inputs_BC)
     assert distance(whole.flat.vector.data, parts.flat.vector.data) < 1e-4
+
+
+EXPLORING: dict[str, Any] = {"model": {"supervision_steps": 6, "halt_exploration": 0.5}, "train": {"batch_size": 32}}
+
+
+def test_exploration_draws_the_same_for_micro_batches_as_for_the_whole_batch(dataset: Dataset) -> None:
+    whole = eager(tiny(**EXPLORING), dataset)
+    parts = eager(tiny(**EXPLORING, runtime={"micro_batch_size": 8}), dataset)
+    mixed = 0
+    for step in range(1, 9):
+        for trainer in (whole, parts):
+            trainer.train_step()
+        for name in ("halted_B", "steps_B", "inputs_BC", "labels_BC"):
+            assert torch.equal(getattr(whole.carry, name), getattr(parts.carry, name)), f"{name} of step {step}"
+        mixed += bool(whole.carry.halted_B.any() and not whole.carry.halted_B.all())
+    assert whole.puzzles_presented == parts.puzzles_presented
+    assert mixed >= 6, "some must leave their slots and others stay, or nothing is tested"
+
+
+def test_exploration_draws_the_same_for_two_processes_as_for_one(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(**EXPLORING, runtime={"evaluate_every": 10})
+    start = eager(config, dataset).state({"progress": {}})
+    for name, processes in (("one", 1), ("two", 2)):
+        store = LocalCheckpoints(tmp_path / name)
+        RunCheckpoints(store).write(start)
+        seen = list(train_in_processes(config, dataset, processes=processes, checkpoints=store))
+        assert isinstance(seen[0], Started) and seen[0].resumed and isinstance(seen[-1], Finished)
+    one, two = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "two")
+    assert one["carry/halted_B"].any() and not one["carry/halted_B"].all()
+    for name in ("halted_B", "steps_B", "inputs_BC", "labels_BC"):
+        assert torch.equal(one[f"carry/{name}"], two[f"carry/{name}"]), name
 
 
 def test_two_processes_follow_one_over_twenty_steps_stop_at_one_step_and_share_the_evaluation(
@@ -93,3 +132,20 @@ def test_two_processes_follow_one_over_twenty_steps_stop_at_one_step_and_share_t
     assert alone.result["items"] == 10
     for name in ("metrics", "per_item"):
         assert alone.result[name] == together.result[name]
+
+
+class DamagedForTheSecondProcess(LocalCheckpoints):
+    """Checkpoints of which the newest is damaged where the second process reads it."""
+
+    def read(self, name: str) -> bytes:
+        data = super().read(name)
+        is_second = torch.distributed.is_initialized() and torch.distributed.get_rank() == 1
+        return data[:-100] if is_second and name == self.names()[-1] else data
+
+
+def test_processes_that_read_different_checkpoints_do_not_train(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(runtime={"checkpoint_every_s": 1e-9, "evaluate_every": 100})
+    run(config, dataset, tmp_path, stop_at=4)
+    store = DamagedForTheSecondProcess(tmp_path)
+    with pytest.raises(CheckpointError, match="the processes read checkpoints of different steps"):
+        list(train_in_processes(config, dataset, processes=2, checkpoints=store))

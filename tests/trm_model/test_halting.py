@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from trm_data import Dataset, build
 from trm_model.checkpoints.store import pack, unpack
 from trm_model.config import ModelConfig, TrialConfig
 from trm_model.evaluation.inference import Step, final_answers
-from trm_model.model.halting import wants_halt, with_halted, without_halted
+from trm_model.model.halting import earliest_halt, halts, wants_halt, with_halted, without_halted
 from trm_model.model.recursion import Output
 from trm_model.training.trainer import Trainer
 
@@ -34,6 +35,33 @@ def output(halt: list[float], going_on: list[float]) -> Output:
 def test_halting_rule(settings: dict[str, str], expected: list[bool]) -> None:
     logits = output([1.0, -2.0, 3.0, -4.0], [2.0, -3.0, -1.0, -4.0])
     assert wants_halt(logits, ModelConfig.parse(settings)).tolist() == expected
+
+
+@pytest.mark.parametrize("steps", [2, 3, 16])
+def test_explored_halting_steps_are_drawn_evenly_from_2_to_the_last(steps: int) -> None:
+    drawn = earliest_halt(1, 5, range(40_000), supervision_steps=steps, exploration=0.25)
+    explored = drawn[drawn > 0]
+    assert len(explored) / len(drawn) == pytest.approx(0.25, abs=0.01)
+    values, counts = np.unique(explored, return_counts=True)
+    assert values.tolist() == list(range(2, steps + 1))
+    assert counts / counts.sum() == pytest.approx(np.full(steps - 1, 1 / (steps - 1)), abs=0.02)
+
+
+def test_explored_halting_steps_depend_on_seed_step_and_slot_alone() -> None:
+    options = {"supervision_steps": 6, "exploration": 0.5}
+    whole = earliest_halt(1, 5, range(100), **options)  # type: ignore[arg-type]
+    assert earliest_halt(1, 5, range(40, 100), **options).tolist() == whole[40:].tolist()  # type: ignore[arg-type]
+    assert earliest_halt(2, 5, range(100), **options).tolist() != whole.tolist()  # type: ignore[arg-type]
+    assert earliest_halt(1, 6, range(100), **options).tolist() != whole.tolist()  # type: ignore[arg-type]
+    assert not earliest_halt(1, 5, range(9), supervision_steps=6, exploration=0.0).any()
+
+
+def test_slots_are_left_when_the_sequence_wants_to_or_at_the_last_step_and_not_before_the_explored_one() -> None:
+    wants = torch.tensor([True, True, False, False, True])
+    steps = torch.tensor([1, 3, 3, 4, 2])
+    earliest = torch.tensor([0, 4, 0, 4, 2])
+    assert halts(wants, steps, earliest, 4).tolist() == [True, False, False, True, True]
+    assert halts(wants, steps, earliest, 1).all(), "without deep supervision every step is the last"
 
 
 def test_carry_without_states_of_halted_slots() -> None:

@@ -190,8 +190,8 @@ def test_damaged_checkpoint_may_be_deleted_only_where_its_run_resumes(tmp_path: 
     with pytest.raises(CheckpointError, match="is damaged") as refusal:
         newest_checkpoint(store)
     assert "delete" not in str(refusal.value).lower()
-    with pytest.raises(CheckpointError, match=r"is damaged.*Use an earlier checkpoint"):
-        RunCheckpoints(store).newest()
+    with pytest.raises(CheckpointError, match=r"is damaged.*delete all of them to train from the start"):
+        RunCheckpoints(store).restore()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from trm_model.checkpoints.store import (
     CheckpointStore,
     LocalCheckpoints,
     newest_checkpoint,
+    pack,
     read_header,
+    step_of,
     unpack,
 )
 from trm_model.checkpoints.trained import load_trained
@@ -184,6 +187,31 @@ def test_run_yields_its_events_in_order_with_a_complete_result(dataset: Dataset,
     assert result["train_flops"] > 0
 
 
+def test_means_of_a_run_are_per_sequence_that_halted_and_losses_per_example(dataset: Dataset, tmp_path: Path) -> None:
+    events = run(tiny(model={"supervision_steps": 1}, runtime={"log_every": 5}), dataset, tmp_path)
+    first, second = [event.metrics for event in events if isinstance(event, Trained)]
+    for metrics in (first, second):
+        assert metrics["halting_steps"] == 1 and 0 < metrics["cell_accuracy"] < 1
+        assert metrics["loss"] == pytest.approx(metrics["answer_loss"] + 0.5 * metrics["halt_loss"], rel=1e-5)
+    assert (first["puzzles_presented"], second["puzzles_presented"]) == (5 * 8, 10 * 8)
+    assert 0 < first["train_s"] < second["train_s"]
+
+
+@pytest.mark.parametrize(("weights", "rate"), [("raw", 0.9), ("raw", 0.0), ("ema", 0.0)])
+def test_curve_without_an_average_is_that_of_the_raw_weights(
+    weights: str, rate: float, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = tiny(evaluation={"weights": weights}, optimizer={"ema_rate": rate}, runtime={"evaluate_every": 10})
+    (point,) = [event.metrics for event in run(config, dataset, tmp_path) if isinstance(event, Evaluated)]
+    assert point["cell_accuracy"] == point["raw_cell_accuracy"] and point["items"] == 10
+
+
+def test_curve_with_an_average_is_that_of_the_average(dataset: Dataset, tmp_path: Path) -> None:
+    config = tiny(evaluation={"weights": "ema"}, optimizer={"ema_rate": 0.99, "lr": 1e-2})
+    points = [event.metrics for event in run(config, dataset, tmp_path) if isinstance(event, Evaluated)]
+    assert any(point["cell_accuracy"] != point["raw_cell_accuracy"] for point in points)
+
+
 def test_loss_falls_and_puzzles_are_learned(dataset: Dataset, tmp_path: Path) -> None:
     config = tiny(train={"max_steps": 150, "batch_size": 32}, model={"hidden_size": 32}, runtime={"evaluate_every": 75})
     losses = [event.metrics["loss"] for event in run(config, dataset, tmp_path) if isinstance(event, Trained)]
@@ -285,6 +313,32 @@ def test_checkpoint_of_another_configuration_is_refused(dataset: Dataset, tmp_pa
     run(tiny(), dataset, tmp_path)
     with pytest.raises(CheckpointError, match="another model configuration"):
         run(tiny(model={"latent_steps": 3}), dataset, tmp_path)
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-100]
+
+
+def with_another_carry(data: bytes) -> bytes:
+    """A file that can be read, but whose carry is outside the vocabulary."""
+    found = unpack(data)
+    return pack(found.tensors | {"carry/inputs_BC": found.tensors["carry/inputs_BC"].clone().fill_(200)}, found.header)
+
+
+@pytest.mark.parametrize("damage", [cut, with_another_carry])
+def test_run_whose_newest_checkpoint_is_damaged_resumes_from_the_one_before_and_ends_bit_for_bit_the_same(
+    damage: Callable[[bytes], bytes], dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(runtime={"checkpoint_every_s": 1e-9, "evaluate_every": 100})
+    run(config, dataset, tmp_path / "straight")
+    run(config, dataset, tmp_path / "damaged", stop_at=6)
+    store = LocalCheckpoints(tmp_path / "damaged")
+    *_, before, newest_name = store.names()
+    store.write(newest_name, damage(store.read(newest_name)))
+    started = run(config, dataset, store)[0]
+    assert isinstance(started, Started) and started.resumed and started.step == step_of(before)
+    assert f"{newest_name} is not usable" in caplog.text
+    assert_same(final_tensors(tmp_path / "straight"), final_tensors(tmp_path / "damaged"))
 
 
 class AskedDuringEvaluation:
@@ -399,8 +453,15 @@ def test_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"step": None}, {"step": "x"}, {"vocab_size": -1}, {"config": {"model": {"hidden_size": 2**40}}}],
-    ids=["no step", "step that is text", "negative size", "more than any memory"],
+    [
+        {"step": None},
+        {"step": "x"},
+        {"vocab_size": -1},
+        {"vocab_size": 2**40},
+        {"seq_len": 2**40},
+        {"num_identifiers": 2**40},
+    ],
+    ids=["no step", "step that is text", "negative size", "symbols", "cells", "puzzles"],
 )
 def test_header_that_describes_no_model_is_one_line(change: dict[str, Any]) -> None:
     header = {"step": 1, "vocab_size": 6, "seq_len": 16, "num_identifiers": 0, "id_map_hash": "", "config": {}}

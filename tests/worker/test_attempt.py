@@ -88,6 +88,47 @@ def test_fault_of_the_storage_interrupts_a_trial_and_is_not_its_failure(
     assert (record.status, record.reason) == (Status.INTERRUPTED, reason)
 
 
+class SteppedClock:
+    """A wall clock that is set back by an hour with every look at it, and a monotonic clock of a second per look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def time(self) -> float:
+        self.looks += 1
+        return 1.8e9 - 3600 * self.looks
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return float(self.looks)
+
+
+def test_wall_clock_that_steps_changes_no_time_within_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "time", SteppedClock())
+    _, record = go(job_of(LocalStorage(tmp_path), tiny_config()))
+    start_s, times = record.attempts[0].start.started_s, [row.time_s for row in record.rows]
+    assert len(times) > 3 and times == sorted(times)
+    assert start_s <= times[0] and times[-1] < start_s + 1000
+
+
+def test_attempt_lasts_until_the_storage_has_taken_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds its GPU while it waits."""
+    clock = SteppedClock()
+    write_rows = writer.TrialWriter.write_rows
+
+    def slowly(self: writer.TrialWriter) -> None:
+        clock.looks += 500
+        write_rows(self)
+
+    monkeypatch.setattr(attempt, "time", clock)
+    monkeypatch.setattr(writer.TrialWriter, "write_rows", slowly)
+    _, record = go(job_of(LocalStorage(tmp_path), tiny_config()))
+    end = record.attempts[0].end
+    assert end is not None and end.elapsed_s is not None and end.elapsed_s > 1000, "with the result, and at the end"
+
+
 @dataclass(frozen=True, slots=True)
 class Faulty(LocalStorage):
     """A folder of which writes fail as `fault` says, which is called with the path of every key."""
@@ -233,6 +274,19 @@ def test_half_copied_checkpoint_of_a_shorter_trial_is_copied_again(tmp_path: Pat
     faulty(failing(f"{longer.trial_id}/checkpoints/step-", errno.EIO, 1))
     _, record = go(longer)
     assert record.status is Status.FINISHED and record.attempts[0].start.from_step == 4
+
+
+def test_damaged_checkpoint_of_a_shorter_trial_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage = LocalStorage(tmp_path)
+    shorter = job_of(storage, tiny_config(**{"train.max_steps": 4}))
+    assert go(shorter)[1].status is Status.FINISHED
+    for path in tmp_path.glob(f"sweeps/*/trials/{shorter.trial_id}/checkpoints/*"):
+        path.write_bytes(path.read_bytes()[:-100])
+    longer = job_of(storage, tiny_config(**{"train.max_steps": 8}), continues=shorter.trial_id)
+    _, record = go(longer)
+    assert record.status is Status.FINISHED and record.attempts[0].start.from_step == 0
+    assert record.curve("exact_accuracy")[-1][0] == 8
+    assert "step-00000004.safetensors is not usable" in caplog.text
 
 
 OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9999 bytes"

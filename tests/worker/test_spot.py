@@ -31,7 +31,7 @@ class Service(http.server.BaseHTTPRequestHandler):
 
     script: list[int]
     tokens: int
-    time: str
+    time: object
 
     def do_PUT(self) -> None:
         if not self.headers["X-aws-ec2-metadata-token-ttl-seconds"]:
@@ -55,7 +55,7 @@ class Service(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*script: int, at: str = AT) -> Iterator[http.server.HTTPServer]:
+def serving(*script: int, at: object = AT) -> Iterator[http.server.HTTPServer]:
     """A service that answers the first questions with these codes and all further ones with a notice."""
     handler = type("Scripted", (Service,), {"script": list(script), "tokens": 0, "time": at})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -113,6 +113,41 @@ def test_the_watch_survives_trouble_and_leaves_once_the_head_listens() -> None:
     assert pauses == [spot.POLL_S] * 4 + [1.0, 1.0]
 
 
+@pytest.mark.parametrize("at", ["soon", "", None, 5, {}, "9999-99-99T00:00:00Z"])
+def test_the_watch_survives_an_answer_that_is_no_notice(at: object, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(404, 200, at=at) as server:
+
+        def mended(seconds: float) -> None:
+            if len(server.RequestHandlerClass.script) == 0 and "no spot notice" in caplog.text:  # type: ignore[attr-defined]
+                server.RequestHandlerClass.time = AT  # type: ignore[attr-defined]
+
+        assert spot.watch(Metadata(url_of(server)), lambda notice: None, mended) == Notice("terminate", AT_S)
+    assert "its answer is no spot notice" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}", b'{"action": "stop"}', b"\xff", b"[" * 100_000])
+def test_another_service_at_the_address_is_no_ec2(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Metadata, "_get", lambda self, path: answer)
+    with pytest.raises(OSError, match="its answer is no spot notice"):
+        spot.watch(Metadata(), lambda notice: None)
+
+
+def test_a_server_of_another_protocol_is_no_ec2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(OSError, match="does not speak HTTP"):
+            spot.watch(Metadata(f"http://127.0.0.1:{listener.getsockname()[1]}"), lambda notice: None)
+        thread.join()
+
+
 def test_a_machine_outside_ec2_ends_the_watch_in_one_line() -> None:
     command = [sys.executable, "-m", "orchestrator.worker.spot", "127.0.0.1:1", "--node-id", "ab"]
     done = subprocess.run([*command, "--metadata-url", "http://127.0.0.1:1"], capture_output=True, text=True)
@@ -153,6 +188,25 @@ def test_announcements_of_nodes_that_are_long_gone_are_removed(tmp_path: Path, m
     spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
     (marker,) = (path for path in tmp_path.rglob("node-a*"))
     os.utime(marker, (1.0, 1.0))
+    spot.leave_node("10.0.0.5:6379", "node-b", Notice("terminate", AT_S))
+    assert spot.is_leaving("node-b") and not spot.is_leaving("node-a")
+
+
+def test_announcement_that_another_process_removes_at_the_same_time_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(spot, "drain", lambda *arguments: None)
+    spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
+    (marker,) = (path for path in tmp_path.rglob("node-a*"))
+    stat = Path.stat
+
+    def removed_meanwhile(path: Path, **options: bool) -> os.stat_result:
+        if path == marker:
+            path.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", removed_meanwhile)
     spot.leave_node("10.0.0.5:6379", "node-b", Notice("terminate", AT_S))
     assert spot.is_leaving("node-b") and not spot.is_leaving("node-a")
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,14 +22,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trm_data.errors import UserError
+from trm_data.errors import UserError, first_line
 from trm_data.files import load_json, write_atomic
 from trm_model.checkpoints.table_deltas import Base, join, split
 
+logger = logging.getLogger(__name__)
+
 _KEY = "trm"
 _FORMAT = 1
+_CHECKSUM = "crc32"
+"""Key of the header with the CRC-32 of the tensors. Checkpoints of earlier versions have none."""
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
-_OLDER = "Use an earlier checkpoint, or another copy of this one"
+_ALL_DAMAGED = "No other checkpoint is usable: restore one from a copy, or delete all of them to train from the start"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {
@@ -40,10 +46,38 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_REQUIRED = ("step", "config", "id_map_hash", "vocab_size", "seq_len", "num_identifiers")
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "config": (dict,),
+    "id_map_hash": (str,),
+    "vocab_size": (int,),
+    "seq_len": (int,),
+    "num_identifiers": (int,),
+    "fingerprint": (str,),
+    "ema_updates": (dict,),
+    "progress": (dict,),
+    "puzzles_presented": (int,),
+    "train_flops": (float, int),
+    "torch": (str,),
+    "table": (dict,),
+    "weights_only": (bool,),
+    "imported_from": (str,),
+    "knows_dataset": (bool,),
+}
+"""Types of the values in a header, which may come from elsewhere."""
 
 
 class CheckpointError(UserError):
     """Raised for a checkpoint that cannot be read, or that belongs to another run."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Raised for a checkpoint whose file, or the base of whose table, is damaged or missing."""
+
+
+class MissingCheckpointError(CheckpointError):
+    """Raised if there is no checkpoint of a name; it may just have been deleted."""
 
 
 class CheckpointStore(Protocol):
@@ -119,12 +153,15 @@ def pack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """
     # Wide types first, as the format requires: every tensor then begins at a multiple of its item size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    layout: dict[str, Any] = {"__metadata__": {_KEY: json.dumps({"format": _FORMAT, **header}, sort_keys=True)}}
-    parts, end = [], 0
+    layout: dict[str, Any] = {"__metadata__": {}}
+    parts, end, checksum = [], 0, 0
     for name, value in ordered:
         begin, end = end, end + value.nbytes
         layout[name] = {"dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
         parts.append(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        checksum = zlib.crc32(parts[-1], checksum)
+    described = {"format": _FORMAT, **header, _CHECKSUM: checksum}
+    layout["__metadata__"][_KEY] = json.dumps(described, sort_keys=True)
     head = json.dumps(layout).encode()
     head += b" " * (-len(head) % 8)
     return b"".join([len(head).to_bytes(8, "little"), head, *parts])
@@ -134,7 +171,8 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
     """Return the JSON part of a checkpoint file.
 
     Raises:
-        CheckpointError: it is not one of ours, or is damaged.
+        DamagedCheckpointError: it is not one of ours, or is damaged.
+        CheckpointError: a newer version wrote it.
     """
     try:
         length = int.from_bytes(data[:8], "little")
@@ -145,9 +183,14 @@ def read_header(data: bytes, where: str = "checkpoint") -> dict[str, Any]:
         what = f"{where} is not a checkpoint of this program"
         if data[:2] == _ZIP:
             raise CheckpointError(what, "If it is an official one, import it: `trm checkpoint import`") from None
-        raise CheckpointError(what, "Name another file") from error
+        raise DamagedCheckpointError(what, "Name another file") from error
     if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{where} has format {header.get('format')}, this version reads {_FORMAT}")
+        raise CheckpointError(f"{where} has format {header.get('format')!r}, this version reads {_FORMAT}")
+    for name, kinds in _FIELDS.items():
+        value = header.get(name)
+        is_known = type(value) in kinds if name in header else name not in _REQUIRED
+        if not is_known or (type(value) is int and not 0 <= value < 2**63):
+            raise DamagedCheckpointError(f"{where} is damaged: {name} is {repr(value)[:60]}", _ANOTHER)
     return header
 
 
@@ -160,11 +203,14 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
     header = read_header(data, where)
     stored = header.get("table")
     tensors = _tensors(data, where)
+    body = memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+    if _CHECKSUM in header and header[_CHECKSUM] != zlib.crc32(body):
+        raise DamagedCheckpointError(f"{where} is damaged: its tensors do not match their checksum", _ANOTHER)
     if stored is not None:
         try:
             tensors = join(tensors, _table(stored, where, store), int(header["step"]))
-        except ValueError as error:
-            raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from None
+        except (ValueError, IndexError) as error:  # torch's, for rows that the table does not have
+            raise DamagedCheckpointError(f"{where} is damaged: {first_line(error)}", _ANOTHER) from None
     return Checkpoint(tensors, header)
 
 
@@ -172,7 +218,7 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
+        raise DamagedCheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
 
 
 def _base(stored: Mapping[str, Any], where: str) -> Base:
@@ -181,8 +227,11 @@ def _base(stored: Mapping[str, Any], where: str) -> Base:
     try:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
-    except (KeyError, TypeError):
-        raise CheckpointError(f"{where} is damaged: it does not name the base of its table") from None
+        if not all(type(number) is int for number in (base.step, base.delta_bytes, *stored["shape"])):
+            raise TypeError("a number is none")
+        dict(stored["needed"])
+    except (KeyError, TypeError, ValueError):
+        raise DamagedCheckpointError(f"{where} is damaged: it does not name the base of its table") from None
     if not is_safe:
         raise CheckpointError(f"{where} names {base.name!r} as its base, which is not a base's name", "Do not use it")
     return base
@@ -199,10 +248,10 @@ def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None)
         data = store.read(base.name)
     except KeyError:
         what = f"{where} needs {base.name}, which is not in the same folder"
-        raise CheckpointError(what, "Copy both, or take another checkpoint") from None
+        raise DamagedCheckpointError(what, "Copy both, or take another checkpoint") from None
     if hashlib.sha256(data).hexdigest() != base.sha256:
         what = f"{base.name} is damaged, and {where} needs it"
-        raise CheckpointError(what, "Restore it from a copy, or take an older checkpoint")
+        raise DamagedCheckpointError(what, "Restore it from a copy, or take an older checkpoint")
     return _tensors(data, base.name)["table"]
 
 
@@ -215,7 +264,7 @@ def read(store: CheckpointStore, name: str) -> Checkpoint:
     try:
         data = store.read(name)
     except KeyError:
-        raise CheckpointError(f"there is no checkpoint {name}") from None
+        raise MissingCheckpointError(f"there is no checkpoint {name}") from None
     return unpack(data, name, store)
 
 
@@ -233,10 +282,39 @@ def checkpoint_names(store: CheckpointStore) -> list[str]:
     return [name for name in store.names() if name.startswith("step-")]
 
 
-def newest_checkpoint(store: CheckpointStore) -> Checkpoint | None:
-    """Return the last checkpoint in a store, or None."""
-    names = checkpoint_names(store)
-    return read(store, names[-1]) if names else None
+def _accept(checkpoint: Checkpoint) -> None:
+    pass
+
+
+def newest_checkpoint(
+    store: CheckpointStore, load: Callable[[Checkpoint], None] = _accept, *, max_step: int | None = None
+) -> Checkpoint | None:
+    """Return the newest usable checkpoint in a store; None if there is none. Damaged ones are skipped with a warning.
+
+    Args:
+        load: takes the checkpoint over; it may raise DamagedCheckpointError as well.
+        max_step: pass over checkpoints of later steps.
+
+    Raises:
+        CheckpointError: all are damaged, or one belongs to another run.
+    """
+    damaged: DamagedCheckpointError | None = None
+    for name in reversed(checkpoint_names(store)):
+        if max_step is not None and step_of(name) > max_step:
+            continue
+        try:
+            found = read(store, name)
+            load(found)
+        except MissingCheckpointError:  # the attempt before this one, which is just ending, has deleted it
+            continue
+        except DamagedCheckpointError as error:
+            logger.warning("%s is not usable, so that an older checkpoint is tried: %s", name, error.what)
+            damaged = damaged or error
+        else:
+            return found
+    if damaged is not None:
+        raise damaged
+    return None
 
 
 class Written(NamedTuple):
@@ -255,17 +333,33 @@ class RunCheckpoints:
         self._base = Base()
         self._bases: dict[str, str] = {}
         """The base that each checkpoint needs."""
+        self._damaged: set[str] = set()
 
-    def newest(self) -> Checkpoint | None:
-        """Read the last checkpoint, to resume from.
+    def restore(self, load: Callable[[Checkpoint], None] = _accept) -> Checkpoint | None:
+        """Let `load` take over the newest usable checkpoint, and return it; None if there is none.
+
+        Damaged ones are skipped with a warning, and deleted once the run has written another one. If the files of all
+        are damaged, the run begins again.
 
         Raises:
-            CheckpointError: it is damaged. The run owns it, so that the user may delete it.
+            CheckpointError: `load` has failed for all, or one belongs to another run.
         """
+        was_loaded = False
+
+        def take_over(checkpoint: Checkpoint) -> None:
+            nonlocal was_loaded
+            was_loaded = True
+            load(checkpoint)
+
         try:
-            found = newest_checkpoint(self._store)
-        except CheckpointError as error:
-            raise CheckpointError(error.what, _OLDER) from error
+            found = newest_checkpoint(self._store, take_over)
+        except DamagedCheckpointError as error:
+            if was_loaded:  # `load` may have changed a part of the run
+                raise CheckpointError(error.what, _ALL_DAMAGED) from error
+            logger.warning("no checkpoint is usable, so that training begins again")
+            found = None
+        reached = found.step if found is not None else -1
+        self._damaged = {name for name in checkpoint_names(self._store) if step_of(name) > reached}
         if found is not None and (stored := found.header.get("table")) is not None:
             self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
         return found
@@ -286,24 +380,29 @@ class RunCheckpoints:
             header = header | {"table": {"base": asdict(base), "shape": parts.shape, "needed": self._bases}}
         data = pack(tensors, header)
         self._store.write(name, data)
+        self._damaged.discard(name)
         return Written(name, base_bytes + len(data))
 
     def describe_last(self) -> str:
         """Describe, for people, from which checkpoint a run that ends now can be resumed."""
-        names = checkpoint_names(self._store)
+        names = self._usable()
         return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
 
     def prune(self, *, keep: int, best_step: int | None) -> None:
-        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; and unused bases."""
-        names = checkpoint_names(self._store)
+        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; damaged ones; and
+        unused bases."""
+        names = self._usable()
         kept = set(names[-keep:])
         best = name_of(best_step) if best_step is not None else None
         if best in names and best not in kept and keep > 1:
             kept = {best, *names[-(keep - 1) :]}
         self._bases = {name: base for name, base in self._bases.items() if name in kept}
-        for name in names:
+        for name in checkpoint_names(self._store):
             if name not in kept:
                 self._store.delete(name)
         for name in self._store.names():
             if name.startswith("base-") and name not in self._bases.values():
                 self._store.delete(name)
+
+    def _usable(self) -> list[str]:
+        return [name for name in checkpoint_names(self._store) if name not in self._damaged]

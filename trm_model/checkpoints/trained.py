@@ -12,7 +12,11 @@ from trm_data.config import DataConfig
 from trm_data.errors import first_line, nearest
 from trm_model.checkpoints.store import Checkpoint, CheckpointError, pack
 from trm_model.config import TrialConfig
+from trm_model.cost import num_parameters
 from trm_model.model.recursion import Model, build_model
+
+MOST_CELLS = 2**16
+"""Cells of a puzzle that a checkpoint may claim; ARC's frame has 900."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,11 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
     del sizes["step"]
     config = TrialConfig.parse(header.get("config", {}), "checkpoint")
     try:
+        tensors = checkpoint.section("model")
+        _check_sizes(tensors, config, sizes)
         model = build_model(config.model, **sizes)
-        model.load_state_dict(checkpoint.section("model"))
-    except RuntimeError as error:  # torch also raises it for sizes that no memory holds
+        model.load_state_dict(tensors)
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch raises all of them for impossible sizes
         raise CheckpointError(f"the checkpoint is damaged: {first_line(error)}", "Take another checkpoint") from None
     averages = {name.split("/")[1] for name in checkpoint.tensors if name.startswith("ema/")}
     rate = str(config.optimizer.ema_rate) if weights == "ema" else weights
@@ -76,6 +82,26 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
     elif weights not in ("ema", "raw"):
         raise CheckpointError(f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"raw"}))
     return Trained(model.requires_grad_(False), config, checkpoint.step, str(header.get("id_map_hash")))
+
+
+def _check_sizes(tensors: Mapping[str, torch.Tensor], config: TrialConfig, sizes: Mapping[str, int]) -> None:
+    """Raise an error if a model of a header's sizes is not that of the tensors, before it takes any memory.
+
+    Raises:
+        CheckpointError: it has more or fewer weights, or more cells than any puzzle.
+    """
+    if sizes["seq_len"] > MOST_CELLS:
+        raise CheckpointError(f"the checkpoint is damaged: seq_len is {sizes['seq_len']}", "Take another checkpoint")
+    if config.model.recursion is not None:
+        return  # its own code decides which weights it has
+    rest = ("puzzle_embedding.", "start_")
+    found = sum(value.numel() for name, value in tensors.items() if not name.startswith(rest))
+    count = num_parameters(config.model, seq_len=sizes["seq_len"], vocab_size=sizes["vocab_size"])
+    table = tensors.get("puzzle_embedding.weight")
+    rows, known_rows = sizes["num_identifiers"], 0 if table is None else table.shape[0] if table.ndim else -1
+    if count != found or (config.model.puzzle_embedding_width and rows != known_rows):
+        what = f"its model has {count} weights and {rows} puzzle embeddings, its tensors {found} and {known_rows}"
+        raise CheckpointError(f"the checkpoint is damaged: {what}", "Take another checkpoint")
 
 
 def check_dataset_is_known(header: Mapping[str, Any], where: str) -> None:

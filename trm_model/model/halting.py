@@ -119,14 +119,21 @@ def carry_fault(
     return None
 
 
-def earliest_halt(seed: int, step: int, slots: range, *, supervision_steps: int, exploration: float) -> np.ndarray:
+def earliest_halt(seed: int, step: int, batch_size: int, *, supervision_steps: int, exploration: float) -> np.ndarray:
     """Draw for each slot the supervision step before which it may not halt: 0, or 2 .. N_sup with probability
     `exploration`.
 
-    This is a pure function of (seed, step, slot): a resumed run and a run on several processes draw the same numbers.
+    The numbers of a slot depend on the size of the whole batch, so a process or a micro-batch that holds a part of it
+    draws for all slots and selects its own.
+
+    Args:
+        batch_size: B of all processes together.
+
+    Returns:
+        (B) int64.
     """
     generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, step, 0, 0]))
-    explores, later = generator.random((2, slots.stop))[:, slots.start :]
+    explores, later = generator.random((2, batch_size))
     last = max(supervision_steps, 2)
     return np.where(explores < exploration, 2 + (later * (last - 1)).astype(np.int64), 0)
 

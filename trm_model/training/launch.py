@@ -99,15 +99,20 @@ def train_in_processes(
         ProcessLostError: a process was killed. Started again, the run resumes from its last checkpoint.
         Exception: what a process raised, with its traceback as a note.
     """
+    check_processes(config, processes)
     if processes == 1:
         yield from train(config, dataset, checkpoints=checkpoints, should_stop=should_stop)
         return
-    _check(config, processes)
     with _ProcessGroup(config, dataset.path, checkpoints, processes) as group:
         yield from group.events(should_stop)
 
 
-def _check(config: TrialConfig, processes: int) -> None:
+def check_processes(config: TrialConfig, processes: int) -> None:
+    """Raise ConfigError if a run cannot be shared by so many processes, or this machine has too few GPUs for them."""
+    if processes < 1:
+        raise ConfigError(f"processes={processes} is not a number of processes", "Take 1 or more")
+    if processes == 1:
+        return
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} cannot be shared evenly by {processes} processes",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trm_data.dataset.loader import first_rows
 from trm_data.errors import ConfigError, UserError, first_line, is_out_of_space
-from trm_model.checkpoints.store import CheckpointStore, RunCheckpoints, name_of
+from trm_model.checkpoints.store import CheckpointError, CheckpointStore, RunCheckpoints, name_of
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
 from trm_model.device import resolve_device
@@ -124,9 +124,9 @@ def train(
     trainer = Trainer(config, dataset, resolve_device(runtime.device))
     progress = _Progress()
     kept = RunCheckpoints(checkpoints)
-    found = kept.newest()
+    found = kept.restore(trainer.load)
+    _check_same_step(trainer)
     if found is not None:
-        trainer.load(found)
         progress = _Progress.of(found.header["progress"])
     yield Started(trainer.step, trainer.flat.num_parameters, found is not None)
 
@@ -171,6 +171,16 @@ def train(
         yield Finished(trainer.step, *_result(trainer, progress, clock, should_stop))
     except EvaluationStoppedError:
         yield from _stop(trainer, progress, kept, timer)
+
+
+def _check_same_step(trainer: Trainer) -> None:
+    """Raise CheckpointError if a checkpoint was readable for some of the processes only."""
+    steps = set(trainer.ranks.gather(torch.tensor([trainer.step], device=trainer.device)).tolist())
+    if len(steps) > 1:
+        raise CheckpointError(
+            f"the processes read checkpoints of different steps ({', '.join(map(str, sorted(steps)))})",
+            "Start the run again, or delete the newest checkpoint",
+        )
 
 
 def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:

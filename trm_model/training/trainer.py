@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trm_data.dataset.loader import TrainLoader
 from trm_data.errors import first_line
-from trm_model.checkpoints.store import Checkpoint, CheckpointError
+from trm_model.checkpoints.store import Checkpoint, CheckpointError, DamagedCheckpointError
 from trm_model.checkpoints.table_deltas import CHANGED_AT
 from trm_model.config import TrialConfig
 from trm_model.cost import train_flops
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 
-def _damaged(checkpoint: Checkpoint, what: str) -> CheckpointError:
-    return CheckpointError(
+def _damaged(checkpoint: Checkpoint, what: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
         f"the checkpoint at step {checkpoint.step} is damaged: {what}",
         "Use an earlier checkpoint, or another copy of this one",
     )
@@ -143,7 +143,8 @@ class Trainer:
         fetched = int(self._halted.sum())
         self._refill()
         self.flat.vector.grad = None
-        parts = [self._accumulate(part) for part in self._micro_batches()]
+        earliest_B = self._earliest_halts()
+        parts = [self._accumulate(part, earliest_B[part]) for part in self._micro_batches()]
         # One transfer brings everything that the host needs: fetched rows, the loss, the metrics, halted slots.
         totals = torch.stack([torch.cat([part.loss.detach().double().view(1), part.sums]) for part in parts]).sum(0)
         totals = self.ranks.sum_(torch.cat([totals, totals.new_tensor([fetched])]))
@@ -185,25 +186,28 @@ class Trainer:
         size = self.config.runtime.micro_batch_size or count
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _accumulate(self, part: slice) -> _Part:
+    def _earliest_halts(self) -> Tensor:
+        """Return the supervision step before which each slot of this process may not halt."""
+        whole = earliest_halt(
+            self.config.seed,
+            self.step,
+            self.config.train.batch_size,
+            supervision_steps=self.config.model.supervision_steps,
+            exploration=self.config.model.halt_exploration,
+        )
+        return torch.from_numpy(whole[self.slots.start : self.slots.stop]).to(self.device)
+
+    def _accumulate(self, part: slice, earliest_B: Tensor) -> _Part:
         """Run forward and backward of some slots; add the gradient of the whole batch's mean loss to the flat
         vector."""
         config, carry, embedding = self.config, self.carry.rows(part), self.model.puzzle_embedding
-        slots = self.slots[part]
-        earliest = earliest_halt(
-            config.seed,
-            self.step,
-            slots,
-            supervision_steps=config.model.supervision_steps,
-            exploration=config.model.halt_exploration,
-        )
         rows_BE = None if embedding is None else embedding.rows(carry.puzzle_ids_B, trained=True)
         done = supervise(
             self.model,
             self.flat.weights(self.dtype),
             carry,
             rows_BE,
-            torch.from_numpy(earliest).to(self.device),
+            earliest_B,
             config.train.loss,
         )
         torch.autograd.backward(done.loss / config.train.batch_size)
@@ -290,7 +294,8 @@ class Trainer:
         """Restore a checkpoint of the same run.
 
         Raises:
-            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids, or is damaged.
+            CheckpointError: it belongs to another configuration, dataset or map of puzzle ids.
+            DamagedCheckpointError: it is damaged. The run is then unusable until another checkpoint has been loaded.
         """
         self._check_same_run(checkpoint)
         fault = carry_fault(

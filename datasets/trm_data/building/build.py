@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,13 +25,13 @@ from trm_data.dataset.manifest import Augmentation, Manifest
 from trm_data.dataset.reader import Dataset
 from trm_data.dataset.schema import SPLITS, Puzzles, tables, write_table
 from trm_data.errors import DataError
+from trm_data.files import temporary_folder
 from trm_data.sources import arc, files, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 _AUGMENTATION: dict[str, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
-_ABANDONED_S = 24 * 3600.0  # a build that old was killed: none takes a day
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -126,32 +123,21 @@ def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> 
 
 def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
     """Write to a temporary folder, then rename. Of two concurrent builders the second uses the first one's folder."""
-    _sweep(folder.parent)
-    aside = folder.parent / f".building-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        aside.mkdir(parents=True)
-        files = {}
-        for stem, table in tables(puzzles).items():
-            path = aside / f"{stem}.arrow"
-            write_table(path, table)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        _manifest(puzzles, request, files).write(aside)
-        if not (folder / MANIFEST).is_file():
-            aside.rename(folder)
+        with temporary_folder(folder.parent) as aside:
+            files = {}
+            for stem, table in tables(puzzles).items():
+                path = aside / f"{stem}.arrow"
+                write_table(path, table)
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                    files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            _manifest(puzzles, request, files).write(aside)
+            if not (folder / MANIFEST).is_file():
+                aside.rename(folder)
     except OSError as error:
         if not (folder / MANIFEST).is_file():
             raise DataError(
                 f"cannot write {folder}: {error.strerror or error}", "Free some space or name another folder"
             ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return open_dataset(folder)
-
-
-def _sweep(root: Path) -> None:
-    """Remove the temporary files of killed builds."""
-    for aside in root.glob(".building-*"):
-        if time.time() - aside.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(aside, ignore_errors=True)

@@ -161,7 +161,7 @@ class Dataset:
         """
         if isinstance(puzzle, str) and puzzle in self.names:
             return self.names.index(puzzle)
-        if isinstance(puzzle, int) or puzzle.isdecimal():
+        if isinstance(puzzle, int) or (puzzle.isdecimal() and str(int(puzzle)) == puzzle):
             if 0 <= int(puzzle) < len(self.names):
                 return int(puzzle)
             raise ConfigError(f"no puzzle {puzzle} in {self.benchmark}", f"It has 0 to {len(self.names) - 1}")

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trm_data.benchmarks import MOST_BLANKS
 from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, Words, jit, shuffle, stream
 from trm_data.puzzles import sudoku, sudoku_forms
 
-MOST_BLANKS = {4: 11, 6: 26, 9: 57}
-"""By side: beyond these, most random grids cannot be emptied so far, and a build would not end."""
 _CHUNK = 256
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import re
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from trm_data.addresses import shown_address
 from trm_data.errors import DataError
 from trm_data.sources import hub
 
@@ -49,7 +49,7 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         """Return the address without parts that may contain credentials: the query, and the part before @."""
-        return re.sub(r"://[^/]*@", "://", self.base)
+        return shown_address(self.base)
 
 
 def parse_address(text: str) -> Address:

@@ -94,14 +94,14 @@ def _blocks(address: Address, layout: Layout) -> Iterator[pa.RecordBatch]:
         raise DataError(f"{address}: {first_line(error)}", _FORM) from None
 
 
-def _characters(column: pa.Array, length: int, first_row: int, where: Address, name: str) -> Bytes:
-    """Return (N, length) bytes of a column of equally long texts."""
+def _characters(column: pa.Array, length: int, lines: Ints, where: Address, name: str) -> Bytes:
+    """Return (N, length) bytes of a column of equally long texts; `lines` (N) are their numbers in the file."""
     sizes = compute.binary_length(column)
     wrong = np.flatnonzero(sizes.to_numpy(zero_copy_only=False) != length)
     if wrong.size:
         size = sizes[int(wrong[0])].as_py()
         raise DataError(
-            f"{where}, row {first_row + int(wrong[0])}: {name} has {size} characters instead of {length}",
+            f"{where}, row {lines[wrong[0]]}: {name} has {size} characters instead of {length}",
             "Remove or correct the row",
         )
     fixed = column.cast(pa.binary(length))
@@ -133,25 +133,34 @@ def read_table(address: Address, length: int, choose: Choose | None = None) -> T
             rows = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + block.num_rows)]
         part = block.take(pa.array(rows - start))
         if len(rows):
-            line = first + int(rows[0])
-            texts = [_characters(part.column(i), length, line, address, COLUMNS[i]) for i in (1, 2)]
-            parts.append((*texts, _ratings(part.column(3), line, address), part.column(0).to_pylist(), rows + first))
+            lines = rows + first
+            texts = [_characters(part.column(i), length, lines, address, COLUMNS[i]) for i in (1, 2)]
+            parts.append((*texts, _ratings(part.column(3), lines, address), part.column(0).to_pylist(), lines))
         start += block.num_rows
     if not parts:
         raise DataError(f"{address} holds no puzzle", _FORM)
-    questions, answers, ratings, names, lines = zip(*parts, strict=True)
+    questions, answers, ratings, names, numbers = zip(*parts, strict=True)
     return Table(
         np.concatenate(questions),
         np.concatenate(answers),
         np.concatenate(ratings),
         [name for part in names for name in part],
-        np.concatenate(lines),
+        np.concatenate(numbers),
     )
 
 
-def _ratings(column: pa.Array, first_row: int, where: Address) -> NDArray[np.float32]:
+def _ratings(column: pa.Array, lines: Ints, where: Address) -> NDArray[np.float32]:
+    texts = column.to_numpy(zero_copy_only=False)
     try:
-        texts = column.to_numpy(zero_copy_only=False)
         return np.where(texts == "", "nan", texts).astype(np.float32)
-    except ValueError as error:
-        raise DataError(f"{where}, from row {first_row}: a rating is not a number: {error}", "Correct it") from None
+    except ValueError:
+        line, text = next((line, text) for line, text in zip(lines, texts, strict=True) if not _is_rating(text))
+        raise DataError(f"{where}, row {line}: rating {text!r} is not a number", "Correct it") from None
+
+
+def _is_rating(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True

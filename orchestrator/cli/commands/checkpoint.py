@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trm_model.checkpoints.store import Checkpoint
     from trm_model.config import TrialConfig
 
-app = typer.Typer(help="Look into checkpoints; import and export official ones.", no_args_is_help=True)
+app = typer.Typer(help="Inspect checkpoints; import and export official ones.", no_args_is_help=True)
 
 
 @app.command()

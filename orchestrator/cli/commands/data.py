@@ -25,7 +25,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to
 
 @app.command("list")
 def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
-    """List the benchmarks that can be built, and the datasets that are.
+    """List the benchmarks that can be built, and the datasets that have been built.
 
     Example: trm data list
     """
@@ -104,7 +104,7 @@ def import_official(
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Take over a dataset of the official builders (.npy files and dataset.json).
+    """Import a dataset of the official builders (.npy files and dataset.json).
 
     Example: trm data import-official data/sudoku-extreme-1k-aug-1000
     """
@@ -220,7 +220,7 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_row(dataset), indent=1))
         return
-    size = sum(file.stat().st_size for file in dataset.path.iterdir())
+    size = sum((dataset.path / name).stat().st_size for name in dataset.manifest.files)
     out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")
     show_one = command_line("data", "show", dataset.path.name, storage=storage)
     out.print(f"draw one: {show_one}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`trm leaderboard`: rank own confirmed results with published ones."""
+"""`trm leaderboard`: rank your confirmed results with published ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def leaderboard(
     baselines: BaselinesOption = None,
     storage: StorageOption = "runs",
 ) -> None:
-    """Show own confirmed results next to published HRM, TRM and LLM results, one table per benchmark and split.
+    """Show your confirmed results next to published HRM, TRM and LLM results, one table per benchmark and split.
 
     Examples:
 

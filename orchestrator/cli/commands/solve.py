@@ -122,7 +122,7 @@ def export(
     trust: TrustOption = None,
     storage: StorageOption = "runs",
 ) -> None:
-    """Write a trained model as a program for other runtimes, checked against PyTorch before it is handed over.
+    """Write a trained model as a program for other runtimes, checked against PyTorch before it is written.
 
     One supervision step takes and gives the states; a loop of D steps gives the answer. The batch size is free.
 

@@ -45,10 +45,8 @@ from orchestrator.cli.run_options import (
     ShareOption,
     TrackingOption,
     budget,
-    check_preference,
     run_and_show,
 )
-from orchestrator.storage.address import hide_credentials
 from trm_model.recursion_file import parse_address, replace_in
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ _WHERE = ("--address", "--max-concurrent", "--share-gpus")
 
 
 def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | None) -> list[str]:
-    """Return the words of the `trm sweep run` that runs what this `trm sweep plan` has planned, without credentials.
+    """Return the words of the `trm sweep run` that runs what this `trm sweep plan` has planned.
 
     Args:
         to: the plan file that was written; it contains the settings, so that only where to run is left.
@@ -136,9 +134,8 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
         option, value = parameter.opts[0], ctx.params[parameter.name or ""]
         if option not in (_WHERE if to else (*_WHAT, *_WHERE)) or value in (None, False):
             continue
-        values = [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
-        shown = [one if "hf://" in one else hide_credentials(one) for one in values]  # there `@` names a revision
-        words += [option] if value is True else [word for one in shown for word in (option, one)]
+        values = value if isinstance(value, list | tuple) else [value]
+        words += [option] if value is True else [word for one in values for word in (option, str(one))]
     if to is not None or (file is not None and not is_file_name(file)):  # stored: its recursion files have to be named
         found: list[str] = []
         replace_in(sweep.plain(), found.append)
@@ -200,7 +197,6 @@ def run(
         file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
         name=name, gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    check_preference(prefer)
     options = {
         "address": address,
         "max_concurrent": max_concurrent,
@@ -211,10 +207,10 @@ def run(
         "reuse": reuse,
         "max_failures": max_failures or None,
         "retries": retries,
-        "is_stored": file is not None and not is_file_name(file),
         "budget": budget(max_trials, max_gpu_hours, max_usd, max_hours),
     }
-    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options))
+    is_stored = file is not None and not is_file_name(file)
+    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options, is_stored=is_stored))
 
 
 @app.command()
@@ -231,27 +227,9 @@ def status(
 
     trm sweep status demo --json
     """
-    from orchestrator.api.status import status as state_of
-    from orchestrator.cli.views.status import show_damaged, show_sweep, show_sweeps, summary
-    from orchestrator.records.index import load_definitions
-    from orchestrator.storage import open_storage
+    from orchestrator.cli.views.status import show
 
-    store = open_storage(storage)
-    if name is not None:
-        state = state_of(store, name)
-        show_damaged(state.damaged)
-        if as_json:
-            print(json.dumps(summary(state), indent=1))
-        else:
-            show_sweep(state, store.url)
-        return
-    definitions, unreadable = load_definitions(store)
-    states = [state_of(store, definition.name) for definition in definitions]
-    show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
-    if as_json:
-        print(json.dumps([summary(state) for state in states], indent=1))
-    else:
-        show_sweeps(states, store.url)
+    show(name, storage, as_json=as_json)
 
 
 @app.command()
@@ -260,22 +238,10 @@ def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
 
     Example: trm sweep stop demo
     """
+    from orchestrator.api.lifecycle import stop_sweep
     from orchestrator.cli.views.console import out
-    from orchestrator.errors import SweepError, command_line
-    from orchestrator.records.index import load_definition, request_stop, sweep_folder
-    from orchestrator.storage import open_storage
-    from orchestrator.storage.lease import driver_of
 
-    store = open_storage(storage)
-    load_definition(store, name)
-    folder = sweep_folder(store, name)
-    driver = driver_of(folder)
-    if driver is None:
-        raise SweepError(
-            f"sweep {name!r} is not running",
-            f"See it with `{command_line('sweep', 'status', name, storage=store.url)}`",
-        )
-    request_stop(folder)
+    driver = stop_sweep(storage, name)
     out.print(f"requested a stop of process {driver['pid']} on {driver['host']}; its trials write a last checkpoint")
 
 

@@ -38,21 +38,19 @@ def extend(
 
     trm sweep extend depth --max-steps 4000
     """
+    from orchestrator.api.lifecycle import extend_sweep
     from orchestrator.cli.configs import assignments
     from orchestrator.cli.views.console import line, out
-    from orchestrator.records.extend import Extension, extended
-    from orchestrator.records.extend import extend as extend_sweep
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
 
-    values = {path: tuple(found) for path, found in assignments(vary, "--vary").items()}
     store = open_storage(storage)
-    more = Extension(trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
     recorded = load_definition(store, name)
-    if extended(recorded, more).definition() == recorded.definition():
+    values = assignments(vary, "--vary")
+    wider = extend_sweep(store, name, trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
+    if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
         return
-    extend_sweep(store, name, more)
     resume = (command_line("sweep", "resume", name, storage=store.url), "bold")
     out.print(line("sweep ", (name, "bold"), " is extended. Run what is new: ", resume), soft_wrap=True)
 
@@ -69,8 +67,8 @@ def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOpt
 
     trm sweep retry demo 3f9a0c1b2d4e
     """
+    from orchestrator.api.lifecycle import retry_trials
     from orchestrator.cli.views.console import line, out
-    from orchestrator.records.extend import retry as retry_trials
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
@@ -136,20 +134,17 @@ def prune(
 
     trm sweep prune --all --keep-bytes 2GB --dry-run
     """
+    from orchestrator.api.lifecycle import prune_checkpoints
     from orchestrator.cli.views.console import out
-    from orchestrator.records.index import load_definition, sweep_names
-    from orchestrator.records.retention import parse_bytes, prune_sweeps
-    from orchestrator.storage import open_storage
+    from orchestrator.records.retention import parse_bytes
     from orchestrator.sweep.text import num_bytes
 
     if (name is None) != every:
         raise SweepError("which checkpoints?", "Name a sweep, or give --all")
     if not keep_bytes:
         raise SweepError("no size is given", "Give --keep-bytes, for example --keep-bytes 2GB")
-    store, keep = open_storage(storage), parse_bytes(keep_bytes)
-    if name is not None:
-        load_definition(store, name)
-    done = prune_sweeps(store, sweep_names(store) if name is None else [name], keep, dry_run=dry_run)
+    keep = parse_bytes(keep_bytes)
+    done = prune_checkpoints(storage, keep, name, dry_run=dry_run)
     freed = sum(one.num_bytes for one in done.deleted)
     if as_json:
         print(json.dumps({"deleted": [one.key for one in done.deleted], "freed": freed, "kept": done.kept_bytes}))
@@ -221,13 +216,11 @@ def delete(
 
     Example: trm sweep delete demo
     """
+    from orchestrator.api.lifecycle import delete_sweep
     from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
-    from orchestrator.records.lifecycle import delete_sweep
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes
-    from orchestrator.tracking.live import artifact_location, resolve_uri
-    from orchestrator.tracking.mlflow import MlflowSync
 
     store = open_storage(storage)
     sizes = store.sizes(f"sweeps/{name}")
@@ -237,14 +230,7 @@ def delete(
     if not yes:
         out.print(f"sweep {name}: {what}")
         _confirm("Delete all of it?", f"sweep {name!r} was not deleted")
-    uri = resolve_uri(store, tracking)
-    runs = 0
-
-    def delete_runs(name: str) -> None:
-        nonlocal runs
-        runs = MlflowSync(uri, artifacts=artifact_location(store)).delete(name) if uri is not None else 0
-
-    files = delete_sweep(store, name, delete_runs)
+    files, runs = delete_sweep(store, name, tracking)
     out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")
 
 

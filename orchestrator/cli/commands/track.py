@@ -101,10 +101,10 @@ def register(
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
-    from orchestrator.storage.address import shown_address
     from orchestrator.tracking.live import artifact_location, only_writer
     from orchestrator.tracking.mlflow import MlflowSync
     from orchestrator.tracking.registry import winner
+    from trm_data.addresses import shown_address
     from trm_model.checkpoints.trained import load_trained
 
     store = open_storage(storage)
@@ -158,9 +158,9 @@ def _for_each_sweep(
     from orchestrator.records.index import load_definition, sweep_names
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
-    from orchestrator.storage.address import shown_address
     from orchestrator.tracking.live import artifact_location, only_writer
     from orchestrator.tracking.mlflow import MlflowSync
+    from trm_data.addresses import shown_address
 
     storage = open_storage(url)
     uri = _tracking_uri(storage, tracking)

@@ -151,18 +151,26 @@ def disk(storage_url: str) -> list[Check]:
     return [Check("disk", "ok", found)]
 
 
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file; 0 if another process has deleted it meanwhile."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
 def temporaries(storage_url: str) -> list[Check]:
     """Find files that killed processes left half-written in a local storage and in the cache, for two seconds."""
-    roots = [_cache_folder()] if "://" in storage_url else [Path(storage_url).expanduser(), _cache_folder()]
     deadline = time.monotonic() + SEARCH_S
+    roots = [_cache_folder()] if "://" in storage_url else [Path(storage_url).expanduser(), _cache_folder()]
     found: list[Path] = []
     for folder, _, _ in (step for root in roots for step in os.walk(root)):
         if time.monotonic() > deadline:
             break
         found += abandoned_files(Path(folder), recursive=False)
     if not found:
-        return [Check("temporary files", "ok", "none was left by a killed process")]
-    size = sum(path.stat().st_size for path in found if path.exists())
+        return [Check("temporary files", "ok", "none of a killed process")]
+    size = sum(map(_size_of, found))
     named = [str(path) for path in found[:MAX_NAMED]]
     more = f" (and {len(found) - MAX_NAMED} more)" if len(found) > MAX_NAMED else ""
     remedy = f"Delete them: {shlex.join(['rm', '--', *named])}{more}"
@@ -180,8 +188,8 @@ def open_files() -> list[Check]:
     """Check the limit of open files: Ray needs dozens per worker and fails with obscure errors without them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 4096:
-        return [Check("open files", "warn", f"at most {soft}", f"Run `ulimit -n {min(hard, 65536)}` first")]
-    return [Check("open files", "ok", f"at most {soft}")]
+        return [Check("open files", "warn", f"limit {soft}", f"Run `ulimit -n {min(hard, 65536)}` first")]
+    return [Check("open files", "ok", f"limit {soft}")]
 
 
 def shared_memory() -> list[Check]:

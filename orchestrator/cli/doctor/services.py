@@ -80,8 +80,8 @@ def _sqlite(path: Path) -> Check:
 
 
 def _server(uri: str) -> Check:
-    from orchestrator.storage.address import shown_address
     from orchestrator.tracking.mlflow_connection import server_version
+    from trm_data.addresses import shown_address
 
     ours = importlib.metadata.version("mlflow")
     theirs, shown = server_version(uri, TIMEOUT_S), shown_address(uri)

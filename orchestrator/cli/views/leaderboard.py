@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.cli.views.console import line, out
 from orchestrator.cli.views.status import show_damaged
 from orchestrator.errors import command_line
+from orchestrator.records.reader import collector_off
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusals, select
@@ -29,6 +30,7 @@ TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 HEADLINE_ROWS = 8
 
 
+@collector_off()
 def show(
     benchmark: str | None,
     text_format: str,
@@ -74,7 +76,7 @@ def show(
         out.print(f"every published row: {every} (BENCHMARK is one of {names})", style="dim")
     if not any(table.has_own for table in tables):
         example = command_line("sweep", "run", "sweeps/demo.py", storage=storage.url)
-        out.print(f"no own confirmed results in this storage yet: run a sweep, for example {example}\n")
+        out.print(f"no confirmed results in this storage yet: run a sweep, for example {example}\n")
     refused = refusals(records)
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))

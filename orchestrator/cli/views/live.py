@@ -18,9 +18,9 @@ from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepSta
 from orchestrator.records.progress import SweepProgress, format_counts
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
-from orchestrator.storage.address import shown_address
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.text import duration, plural
+from trm_data.addresses import shown_address
 
 PLAIN_EVERY_S = 15.0
 STYLES = {
@@ -31,7 +31,7 @@ STYLES = {
     Status.OUT_OF_MEMORY: "red",
     Status.INTERRUPTED: "yellow",
 }
-EXPLAINED = {Status.STOPPED, Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY}
+EXPLAINED = {status for status in Status if status.is_final and status is not Status.FINISHED}
 
 
 class LiveView(Callback):

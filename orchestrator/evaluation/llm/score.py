@@ -58,11 +58,11 @@ def score(dataset: Dataset, questions: Sequence[Question], answers: Answers, att
 
 
 def _cells(dataset: Dataset, questions: Sequence[Question], answers: Answers, attempt: int) -> Bytes:
-    """Return cells (N, L), zeros without an answer; a correct first attempt also counts as the second."""
+    """Return cells (N, L), zeros without an answer, as where the first attempt was right and no second one was made."""
     family, side = dataset.manifest.family, dataset.grid_shape[0]
     found = np.zeros((len(questions), dataset.seq_len), np.uint8)
     for row, question in enumerate(questions):
-        answer = answers.get(question.item, attempt) or answers.get(question.item, 1)
+        answer = answers.get(question.item, attempt)
         cells = read_answer(answer.text, family, side) if answer and answer.finish != "length" else None
         if cells is not None:
             found[row] = cells

@@ -6,7 +6,7 @@ Only confirmed results enter: the confirm stage of a search or any cell of a stu
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interv
 from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.trials import trial_id
-from trm_model.config import TrialConfig
 
 RANKED_METRICS = ("exact_accuracy", "pass@1", "pass@2")
 CONFIRMED_STAGES = ("confirm", "study")
@@ -95,14 +94,17 @@ def settings_of(record: TrialRecord) -> dict[str, Any]:
     return {name: value for name, value in record.config.plain().items() if name not in ("seed", "recipe", "runtime")}
 
 
-def group_families(records: Iterable[TrialRecord], metric: str) -> dict[_Group, list[TrialRecord]]:
+def group_families(records: Sequence[TrialRecord], metric: str) -> dict[_Group, list[TrialRecord]]:
     """Group the runs of each configuration (a trial without its seed) by the table that they belong to."""
     groups: dict[_Group, list[TrialRecord]] = defaultdict(list)
-    identities: dict[tuple[TrialConfig, str], str] = {}  # thousands of trials differ in nothing but the seed
+    identities: dict[tuple[tuple[int, ...], str], str] = {}  # thousands of trials differ in nothing but the seed
     for record in records:
         if record.result is not None and metric in record.result.metrics:
-            family = record.config.model_copy(update={"seed": 0}), record.dataset.fingerprint
-            identity = identities.get(family) or identities.setdefault(family, trial_id(*family))
+            family = tuple(map(id, record.config.sections)), record.dataset.fingerprint
+            identity = identities.get(family)
+            if identity is None:
+                config = record.config.model_copy(update={"seed": 0})
+                identity = identities[family] = trial_id(config, record.dataset.fingerprint)
             groups[own_key(record, label(record), metric, puzzles_scored(record)), identity].append(record)
     return groups
 

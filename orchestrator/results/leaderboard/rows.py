@@ -108,14 +108,15 @@ class Best:
     system: str
     candidates: int
     interval: Interval
-    """Over seeds, 95 % for the configuration that has the highest mean of so many."""
+    """Over seeds; it holds the mean of the configuration that was chosen of so many in at least 95 % of studies."""
 
     @property
     def sentence(self) -> str:
         """Return a sentence with the chosen row, the number of candidates, and the corrected interval."""
         return (
             f"{self.system} is the best of {self.candidates} configurations on this test set; corrected for that "
-            f"choice, its 95 % interval over seeds is {self.interval.low:.1f} to {self.interval.high:.1f} %."
+            f"choice, its interval over seeds is {self.interval.low:.1f} to {self.interval.high:.1f} % (confidence at "
+            "least 95 %)."
         )
 
 

@@ -11,6 +11,7 @@ from orchestrator.results.ablation import Ablation
 from orchestrator.results.leaderboard import METRIC_TITLES, Entry, Table
 from orchestrator.results.report import interval_plots, scatter, trial_plots
 from orchestrator.results.report.importance import Importance
+from orchestrator.results.report.trial_plots import MAX_LINES
 from orchestrator.results.report.views import Study
 
 ROWS_SHOWN = 12
@@ -72,9 +73,13 @@ def ablation_figure(ablation: Ablation) -> Figure:
 
 
 def study_figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
-    caption = "A line per trial, dashed if cut short; in colour the best of the search or study and confirmed controls."
-    figures = [Figure("Learning curves", caption, trial_plots.curves(study.trials), wide=True)]
-    caption = "A line per trial through its settings, values evenly spaced; in colour the best quarter."
+    caption = (
+        "A line per trial, dashed if incomplete; in colour the best of the search or study and confirmed controls."
+    )
+    chosen = f" {MAX_LINES:,} of {len(study.trials):,} trials." if len(study.trials) > MAX_LINES else ""
+    figures = [Figure("Learning curves", caption + chosen, trial_plots.curves(study.trials), wide=True)]
+    chosen = f" {MAX_LINES:,} of {len(study.compared):,} trials." if len(study.compared) > MAX_LINES else ""
+    caption = f"A line per trial through its settings, values evenly spaced; in colour the best quarter.{chosen}"
     body = trial_plots.parallel(study.compared, study.varied)
     figures.append(Figure("Settings and scores", caption, body, wide=True))
     figures += _setting_figures(study)
@@ -97,13 +102,13 @@ def _setting_figures(study: Study) -> list[Figure]:
     trials, figures = study.compared, []
     alone = list(study.varied)
     if {"T", "n"} <= set(alone):
-        caption = "Mean of complete trials over other settings; dashed: cut short or not run. T: cycles, n: steps."
+        caption = "Mean of complete trials over other settings; dashed: not complete or not run. T: cycles, n: steps."
         figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n")))
         alone = [name for name in alone if name not in ("T", "n")]
     stopped = sum(not trial.complete for trial in trials)
     caption = "A dot per trial, a bar at the mean of complete ones."
     if stopped:
-        caption += f" Hollow: cut short ({stopped}), scored where it stopped."
+        caption += f" Hollow: not complete ({stopped}), with the score so far."
     for name in alone[:_SETTINGS_DRAWN]:
         words = SETTING_TITLES.get(name, name)
         body = trial_plots.effect(trials, name, f"{name}, {words}" if words != name else name)

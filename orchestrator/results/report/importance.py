@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from orchestrator.results.report.forest import Setting, main_effects
 from orchestrator.results.report.views import TrialView, Value, sort_values
 
 MIN_TRIALS = 8
 """Below this a variance decomposition says nothing."""
 BOOTSTRAPS = 12
-"""Few, because each takes almost as long as the estimate itself."""
+"""Few, because each takes half as long as the estimate itself."""
 BOOTSTRAP_TRIALS = 60
 """With more trials the shares are steady, and bootstraps would take seconds."""
 MAX_TRIALS = 160
-"""fANOVA's cost grows faster than the number of trials; so many are chosen evenly."""
+"""A forest takes half a second with so many, which are chosen evenly."""
 
 
 class Importance(NamedTuple):
@@ -38,7 +39,7 @@ def importances(trials: Sequence[TrialView], varied: Sequence[str], seed: int = 
     chosen = [complete[int(index)] for index in np.linspace(0, len(complete) - 1, min(len(complete), MAX_TRIALS))]
     shares = _fanova(chosen, usable, seed)
     ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
-    return Importance(ordered, _intervals(chosen, usable, shares, seed), "fANOVA (Optuna)", len(chosen))
+    return Importance(ordered, _intervals(chosen, usable, shares, seed), "fANOVA", len(chosen))
 
 
 def _intervals(
@@ -61,35 +62,13 @@ def _intervals(
     return {name: (float(low), float(high)) for name, (low, high) in low_high.items()}
 
 
-def _silent_study() -> Any:
-    """Create a study in memory without the line that Optuna logs for each new one."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.create_study(direction="maximize")
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
 def _fanova(trials: Sequence[TrialView], names: Sequence[str], seed: int, trees: int = 24) -> dict[str, float]:
-    import optuna
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
+    """Return the main effects of the settings, scaled to sum to 1."""
     values: dict[str, list[Value]] = {name: sort_values({t.settings[name] for t in trials}) for name in names}
-    numeric = {name for name in names if all(type(v) in (int, float) for v in values[name])}
-    space: dict[str, optuna.distributions.BaseDistribution] = {}
-    for name in names:
-        if name in numeric:
-            low, high = float(str(values[name][0])), float(str(values[name][-1]))
-            space[name] = FloatDistribution(low, high)
-        else:
-            space[name] = CategoricalDistribution(tuple(values[name]))
-    study = _silent_study()
-    for trial in trials:
-        params = {n: float(str(v)) if n in numeric else v for n, v in trial.settings.items() if n in space}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=trial.score))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=seed)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: float(share) for name, share in shares.items()}
+    position = {name: {value: index for index, value in enumerate(values[name])} for name in names}
+    settings = [Setting(len(values[n]), all(type(v) in (int, float) for v in values[n])) for n in names]
+    codes = np.array([[position[name][trial.settings[name]] for name in names] for trial in trials])
+    scores = np.array([trial.score for trial in trials], float)
+    shares = main_effects(codes, scores, settings, trees, seed)
+    total = sum(shares)
+    return {name: share / total if total else 0.0 for name, share in zip(names, shares, strict=True)}

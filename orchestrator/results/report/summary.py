@@ -27,15 +27,15 @@ def _finding(study: Study, table: Table | None) -> str:
     if table.best is not None:
         low, high = table.best.interval
         sentences.append(
-            f"It is the best of {table.best.candidates} on this test set; corrected for that choice, the 95 % interval "
-            f"is {low:.1f} to {high:.1f}."
+            f"It is the best of {table.best.candidates} on this test set; corrected for that choice, the interval "
+            f"with at least 95 % confidence is {low:.1f} to {high:.1f}."
         )
     apart = _separated(best, rest, table)
     close = [entry for entry in rest if entry not in apart]
     if apart:
         sentences.append(f"The data separate it from {_names(apart)}.")
     if close:
-        sentences.append(f"The data do not separate it from {_names(close)}.")
+        sentences.append(f"It does not differ significantly from {_names(close)}.")
     return " ".join(sentences)
 
 
@@ -73,8 +73,10 @@ def _search(study: Study) -> str:
         sentences.append(f"The search explored {len(explored)} trials on validation puzzles{early}.")
     if cells:
         families = len({trial.family for trial in cells})
-        sentences.append(f"The study ran {families} configurations in {len(cells)} trials, each to its end.")
-    broken = sum(trial.status in (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY) for trial in study.trials)
+        over = sum(trial.status.is_final for trial in cells)
+        how = ", each to its end" if over == len(cells) else f"; {over} of them have ended"
+        sentences.append(f"The study ran {families} configurations in {len(cells)} trials{how}.")
+    broken = sum(trial.status.is_failure for trial in study.trials)
     if broken:
         sentences.append(f"{broken} trial{'s' if broken > 1 else ''} failed, diverged or ran out of memory.")
     return " ".join(sentences)

@@ -11,6 +11,8 @@ from orchestrator.results.report.importance import Importance
 from orchestrator.results.report.markup import Scale, axes, kind_class, percent, plot, polyline, stretched, tag
 from orchestrator.results.report.views import Group, TrialView, Value, grouped, sort_values
 
+MAX_LINES = 500
+"""Lines of a plot, chosen evenly: the others would lie on top of these, and a page would hold megabytes of them."""
 FAINT_ABOVE = 40
 """More curves than this are drawn fainter, so that the shape of the bundle stays visible."""
 MAX_COLUMNS = 8
@@ -21,18 +23,22 @@ LIGHT_INK_FROM = 66
 
 def curves(trials: Sequence[TrialView]) -> Markup:
     """Draw exact accuracy on validation over steps, a line per trial; the best and the confirmed ones in colour."""
-    drawn = [trial for trial in trials if len(trial.curve) > 1]
+    leading = _leading(trials)
+    chosen = [trial for trial in trials if trial.trial_id in leading]
+    others = [trial for trial in trials if trial.trial_id not in leading]
+    chosen = evenly(others, max(0, MAX_LINES - len(chosen))) + evenly(chosen, MAX_LINES)
+    points = {trial.trial_id: trial.curve() for trial in chosen}
+    drawn = [trial for trial in chosen if len(points[trial.trial_id]) > 1]
     if not drawn:
         return Markup("")
-    x = Scale(0, max(trial.curve[-1][0] for trial in drawn))
+    x = Scale(0, max(points[trial.trial_id][-1][0] for trial in drawn))
     y = Scale(0, 100)
-    leading = _leading(drawn)
     faint = " faint" if len(drawn) > FAINT_ABOVE else ""
     lines = []
-    for trial in sorted(drawn, key=lambda trial: trial.trial_id in leading):
-        points = [(x.at(step), y.at(value)) for step, value in trial.curve]
+    for trial in drawn:
+        at = [(x.at(step), y.at(value)) for step, value in points[trial.trial_id]]
         class_ = f"curve {kind_class(trial.variant)} lead" if trial.trial_id in leading else f"curve{faint}"
-        line = polyline(points, class_ if trial.complete else f"{class_} cut")
+        line = polyline(at, class_ if trial.complete else f"{class_} cut")
         lines.append(tag("g", tag("title", _trial_words(trial)), line))
     label = f"Exact accuracy on validation over training steps for {len(drawn)} trials."
     return plot(
@@ -42,6 +48,13 @@ def curves(trials: Sequence[TrialView]) -> Markup:
         x_title="training steps",
         y_title="exact accuracy on validation, %",
     )
+
+
+def evenly(trials: Sequence[TrialView], most: int) -> list[TrialView]:
+    """Return at most so many trials, evenly chosen."""
+    if len(trials) <= most:
+        return list(trials)
+    return [trials[index * len(trials) // most] for index in range(most)]
 
 
 def _leading(trials: Sequence[TrialView]) -> set[str]:
@@ -156,7 +169,7 @@ def parallel(trials: Sequence[TrialView], names: Sequence[str]) -> Markup:
     best = _best_quarter(drawn)
     faint = " faint" if len(drawn) > FAINT_ABOVE else ""
     lines, marks = [], []
-    for trial in sorted(drawn, key=lambda trial: trial.score or 0.0):
+    for trial in evenly(sorted(drawn, key=lambda trial: trial.score or 0.0), MAX_LINES):
         path = [(places[n], _place(trial.settings[n], columns[n])) for n in names] + [(100.0, trial.score or 0.0)]
         class_ = f"curve k-trm lead{faint}" if trial.trial_id in best else f"curve{faint}"
         line = polyline(path, class_ if trial.complete else f"{class_} cut")

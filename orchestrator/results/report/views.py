@@ -13,15 +13,13 @@ import numpy as np
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.results.leaderboard import label, settings_of
 from orchestrator.sweep.settings import flatten
-from trm_model.config import ALIASES, RuntimeConfig, TrialConfig
+from trm_model.config import ALIASES, TrialConfig
 
 MAX_CURVE_POINTS = 64
 LETTERS = {path: letter for letter, path in ALIASES.items()}
 """The paper's letter of a setting: `model.cycles` is T."""
 
 Value = bool | int | float | str | None
-
-_NO_RUNTIME = RuntimeConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,12 @@ class TrialView:
     split: str
     status: Status
     step: int
-    curve: tuple[tuple[float, float], ...]
-    """(step, exact accuracy in per cent) on validation, at most 64 points."""
+    record: TrialRecord
+
+    def curve(self) -> list[tuple[float, float]]:
+        """Return (step, exact accuracy in per cent) on validation, at most 64 points. Reads the trial's rows."""
+        points = thin(self.record.curve("exact_accuracy"))
+        return [(step, 100 * value) for step, value in points if math.isfinite(value)]
 
     @property
     def complete(self) -> bool:
@@ -80,12 +82,11 @@ def studies(records: Sequence[TrialRecord]) -> list[Study]:
 
 
 def _study(benchmark: str, fingerprint: str, records: list[TrialRecord]) -> Study:
-    # Thousands of trials have the configuration of another one but for the seed.
-    families = [
-        record.config.model_copy(update={"seed": 0, "recipe": "", "runtime": _NO_RUNTIME}) for record in records
-    ]
-    raw = {family: settings_of(record) for family, record in dict(zip(families, records, strict=True)).items()}
-    flat = {family: _written_out(raw[family], family) for family in raw}
+    # Thousands of trials differ in nothing but the seed, and share the objects that their configurations consist of.
+    families = [tuple(map(id, record.config.sections[:-1])) for record in records]
+    first = dict(zip(families, records, strict=True))
+    raw = {family: settings_of(record) for family, record in first.items()}
+    flat = {family: _written_out(raw[family], record.config) for family, record in first.items()}
     compared = dict.fromkeys(
         family for family, record in zip(families, records, strict=True) if record.stage in ("explore", "study")
     )
@@ -105,10 +106,11 @@ def _written_out(settings: dict[str, Any], config: TrialConfig) -> dict[str, Val
 
 
 def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
-    curve = record.curve("exact_accuracy")
     result = record.result
-    final = result.metrics.get("exact_accuracy") if result else None
-    score = final if final is not None else curve[-1][1] if curve else None
+    score = result.metrics.get("exact_accuracy") if result else None
+    if score is None:
+        curve = record.curve("exact_accuracy")
+        score = curve[-1][1] if curve else None
     return TrialView(
         trial_id=record.trial_id,
         stage=record.stage,
@@ -120,7 +122,7 @@ def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
         split=result.split if result else "validation",
         status=record.status,
         step=record.step,
-        curve=tuple((step, 100 * value) for step, value in thin(curve) if math.isfinite(value)),
+        record=record,
     )
 
 

@@ -1,0 +1,252 @@
+"""Show from the records that a chaos run came to what an undisturbed run comes to, or say where it did not.
+
+Records are read as any user of the package reads them. What GPU time is compared with comes from elsewhere: the log of
+the S3 endpoint, with the true time of every write of an attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.records.index import load_definition
+from orchestrator.records.progress import sweep_progress
+from orchestrator.records.reader import read_sweep
+from orchestrator.records.schema import SYSTEM_SPLIT, Row, Status, TrialRecord
+from orchestrator.resources.usage import price_per_gpu_hour, trial_cost
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage.lease import LOCK
+
+MEASURED = ("train_s", "examples_per_s", "flops_per_s")
+"""Metrics that depend on the machine's speed."""
+TOLERANCE = 0.01
+"""Of the cost."""
+TRIED_AGAIN_S = 8.0
+"""Within this time after an outage of the endpoint, requests arrive that were first made during it."""
+MOST_PROBLEMS = 5
+"""Lines that a check prints."""
+_ATTEMPT = re.compile(r".*/sweeps/(?P<sweep>[^/]+)/trials/(?P<trial>[^/]+)/attempts/(?P<number>\d+)/(?P<file>[^/]+)")
+
+
+@dataclass(slots=True)
+class Check:
+    """One thing that was checked, of how many it was checked, and what was wrong."""
+
+    name: str
+    compared: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was found, for people."""
+
+    def __str__(self) -> str:
+        state = "as it should be" if not self.problems else f"{len(self.problems)} WRONG"
+        lines = [f"{self.name:<58} {self.compared:>7}   {state}", *(f"    {text}" for text in self.problems)]
+        hidden = len(self.problems) - MOST_PROBLEMS
+        more = [f"    and {hidden} more"] * (hidden > 0)
+        return "\n".join([*lines[: 1 + MOST_PROBLEMS], *more, *(f"    {text}" for text in self.notes)])
+
+
+def merged(checks: Iterable[Check]) -> list[Check]:
+    """Return one check for all of a name, in the order of the names' first use."""
+    found: dict[str, Check] = {}
+    for each in checks:
+        whole = found.setdefault(each.name, Check(each.name))
+        whole.compared += each.compared
+        whole.problems += each.problems
+        whole.notes += each.notes
+    return list(found.values())
+
+
+def audit_trials(storage: Storage, sweep: str, twins: Mapping[str, TrialRecord]) -> list[Check]:
+    """Compare a sweep with its plan and with the same trials of an undisturbed run, by their ids."""
+    found = read_sweep(storage, sweep)
+    progress = sweep_progress(load_definition(storage, sweep), found.trials)
+    once = Check("planned trials finished once", progress.planned)
+    once.problems += [f"damaged: {each}" for each in found.damaged]
+    records = {record.trial_id: record for record in found.trials}
+    if progress.planned != len(twins):
+        once.problems.append(f"{sweep}: {progress.planned} trials are planned, {len(twins)} in the undisturbed run")
+    once.problems += [f"{sweep}/{trial_id}: no record" for trial_id in twins.keys() - records.keys()]
+    once.problems += [f"{sweep}/{trial_id}: not planned" for trial_id in records.keys() - twins.keys()]
+    for record in found.trials:
+        once.problems += _unfinished(record)
+    points = Check("points recorded once")
+    curves = Check("points and scores equal to the undisturbed run's")
+    for trial_id, record in records.items():
+        if trial_id in twins:
+            _compare_points(record, twins[trial_id], points)
+            _compare_values(record, twins[trial_id], curves)
+    return [once, points, curves]
+
+
+def _name(record: TrialRecord) -> str:
+    return f"{record.sweep}/{record.trial_id}"
+
+
+def _unfinished(record: TrialRecord) -> list[str]:
+    if record.status is not Status.FINISHED:
+        return [f"{_name(record)}: {record.status} {record.reason}"]
+    ends = [attempt.number for attempt in record.attempts if attempt.end and attempt.end.status is Status.FINISHED]
+    if ends and ends != [record.attempts[-1].number]:
+        return [f"{_name(record)}: attempts {ends} of {len(record.attempts)} finished it"]
+    return []
+
+
+def _points(record: TrialRecord) -> list[tuple[str, int]]:
+    return [(row.split, row.step) for row in record.rows if row.split != SYSTEM_SPLIT]
+
+
+def _compare_points(record: TrialRecord, twin: TrialRecord, check: Check) -> None:
+    found, expected = Counter(_points(record)), Counter(_points(twin))
+    check.compared += sum(expected.values())
+    for point in sorted(found.keys() | expected.keys()):
+        if found[point] != expected[point]:
+            split, step = point
+            what = f"{found[point]} times instead of {expected[point]}"
+            check.problems.append(f"{_name(record)}: step {step} of {split} is recorded {what}")
+    steps: dict[str, int] = {}
+    for split, step in _points(record):
+        if step <= steps.get(split, -1):
+            check.problems.append(f"{_name(record)}: step {step} of {split} follows step {steps[split]}")
+        steps[split] = step
+
+
+def _values(rows: Iterable[Row]) -> dict[tuple[str, int, str], float]:
+    return {
+        (row.split, row.step, name): value
+        for row in rows
+        if row.split != SYSTEM_SPLIT
+        for name, value in row.metrics.items()
+        if name not in MEASURED
+    }
+
+
+def _compare_values(record: TrialRecord, twin: TrialRecord, check: Check) -> None:
+    found: dict[Any, Any] = {**_values(record.rows), **_scores(record)}
+    expected: dict[Any, Any] = {**_values(twin.rows), **_scores(twin)}
+    check.compared += len(expected)
+    for key in expected.keys() | found.keys():
+        if found.get(key) != expected.get(key):
+            what = f"{found.get(key)} instead of {expected.get(key)}"
+            check.problems.append(f"{_name(record)}: {' '.join(map(str, key))} is {what}")
+
+
+def _scores(record: TrialRecord) -> dict[Any, Any]:
+    result = record.result
+    return {("result", "score"): result and (result.metrics, result.per_item, result.steps)}
+
+
+class Bounds(NamedTuple):
+    """Bounds of a time in seconds, since a write of which the endpoint knows nothing may have been tried before."""
+
+    least_s: float
+    most_s: float
+
+
+@dataclass(slots=True)
+class _Observed:
+    start_s: float
+    start_from_s: float
+    """When a first try may have found no endpoint."""
+    last_s: float
+    last_from_s: float
+
+
+def entries(log: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of the endpoint's log."""
+    for line in log.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:  # the endpoint was killed while it wrote this line
+            continue
+
+
+def observed_durations(
+    log: Path, outages: Sequence[tuple[float, float]]
+) -> dict[tuple[str, str, int], Bounds]:  # (sweep, trial id, attempt)
+    """Return how long each attempt held its GPU, from its start to its end or its last sign of life, as the endpoint
+    saw its writes."""
+    writes = [entry for entry in entries(log) if entry["kind"] == "attempt"]
+    arrived = {entry["path"] for entry in writes if not entry["is_refused"]}
+    tried: dict[str, float] = {}
+    attempts: dict[tuple[str, str, int], _Observed] = {}
+    for entry in writes:
+        found = _ATTEMPT.fullmatch(entry["path"])
+        if found is None or entry["path"] not in arrived:
+            continue
+        first_s = tried.setdefault(entry["path"], entry["time_s"])
+        began = [down_s for down_s, up_s in outages if down_s <= first_s <= up_s + TRIED_AGAIN_S]
+        from_s = min(began, default=first_s)
+        key = (found["sweep"], found["trial"], int(found["number"]))
+        if found["file"] == "start.json":
+            attempts.setdefault(key, _Observed(first_s, from_s, first_s, first_s))
+        elif key in attempts and first_s > attempts[key].last_s and not found["file"].endswith("-folded.jsonl"):
+            attempts[key].last_s, attempts[key].last_from_s = first_s, from_s
+    return {
+        key: Bounds(max(0.0, each.last_from_s - each.start_s), each.last_s - each.start_from_s)
+        for key, each in attempts.items()
+    }
+
+
+def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str, int], Bounds]) -> Check:
+    """Compare GPU-hours and USD of trials, as results and budgets count them, with what was observed."""
+    check = Check(f"GPU-hours and USD within {TOLERANCE:.0%} of what the endpoint saw")
+    found, least, most = (dict.fromkeys(("GPU-hours", "USD"), 0.0) for _ in range(3))
+    for record in records:
+        check.compared += len(record.attempts)
+        if cost := trial_cost(record):
+            found["GPU-hours"] += cost.gpu_hours
+            found["USD"] += cost.usd or 0.0
+        for attempt in record.attempts:
+            bounds = observed.get((record.sweep, record.trial_id, attempt.number))
+            if bounds is None:
+                check.problems.append(f"{_name(record)}: attempt {attempt.number} was not observed")
+                continue
+            start = attempt.start
+            hours = (start.gpu_count or 0.0) / 3600
+            usd = hours * (price_per_gpu_hour(start.gpu_type, start.market) or 0.0)
+            for total, seconds in ((least, bounds.least_s), (most, bounds.most_s)):
+                total["GPU-hours"] += hours * seconds
+                total["USD"] += usd * seconds
+    for unit in most:
+        text = f"{found[unit]:.5f} {unit} are recorded, {least[unit]:.5f} to {most[unit]:.5f} were used"
+        if least[unit] * (1 - TOLERANCE) <= found[unit] <= most[unit] * (1 + TOLERANCE):
+            check.notes.append(text)
+        else:
+            check.problems.append(text)
+    return check
+
+
+def audit_leftovers(storages: Sequence[Storage], folders: Sequence[Path], processes: Sequence[str]) -> list[Check]:
+    """Find locks and requests to stop in storages, temporary files and folders of processes, and processes."""
+    locks = Check("no lock or request to stop is left")
+    temporary = Check("no temporary file is left")
+    for storage in storages:
+        keys = storage.list()
+        locks.compared += len(keys)
+        locks.problems += [key for key in keys if key.rpartition("/")[2] in (LOCK, "stop.json")]
+        if isinstance(storage, LocalStorage):
+            files = [path for path in storage.root.rglob("*") if path.is_file()]
+            temporary.compared += len(files)
+            temporary.problems += [str(path) for path in files if path.name.endswith(".tmp")]
+    temporary.compared += len(folders)
+    temporary.problems += [str(path) for path in folders]
+    left = Check("no process is left", len(processes), list(processes))
+    return [locks, temporary, left]
+
+
+def audit_tracker(trm: Sequence[str], sweep: str, storage: Storage, uri: str) -> Check:
+    """Let `trm track` send what an outage kept from the tracker, and compare the tracker with the records."""
+    check = Check("sweeps of which the tracker has every point once", 1)
+    where = [sweep, "--storage", storage.url, "--tracking", uri]
+    for verb in ("sync", "verify"):
+        done = subprocess.run([*trm, "track", verb, *where], capture_output=True, text=True, check=False)
+        if done.returncode:
+            check.problems.append(f"{sweep}: track {verb}: {(done.stderr + done.stdout).strip()[-300:]}")
+    return check
