@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trm_data.config import DataConfig
-from trm_data.settings import Settings
-from trm_model.recursion_file import identity_of
+from trm_data.settings import Settings, is_parsed
+from trm_model.recursion_file import identity_of, pin_named
 
 IGNORED = -100
 """Label of a cell that enters neither loss nor score; the default `ignore_index` of torch's cross entropy."""
@@ -73,6 +73,11 @@ class ModelConfig(_FiniteSettings):
     """Numbers per puzzle, spread over those tokens and padded with zeros. None: the hidden size, so the first token."""
     rope_theta: float = Field(10000.0, gt=0)
     norm_epsilon: float = Field(1e-5, gt=0)
+
+    @field_validator("recursion", mode="before")
+    @classmethod
+    def _pin_recursion(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if is_parsed(info) else pin_named(value)
 
     @property
     def puzzle_embedding_width(self) -> int:

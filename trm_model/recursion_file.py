@@ -1,19 +1,26 @@
 """Load a user's own recursions: Python files that a configuration names, identified by their content.
 
-A configuration names one as `path/to/file.py:ClassName`. When it is read (from a sweep file or `--set`), it is
-pinned to `/absolute/path/file.py:ClassName#sha256=<hex>`, which records and checkpoints contain.
+A configuration names one as `path/to/file.py:ClassName`. Where a command (`--set`) or Python code (`configure`,
+`Sweep(...)`) names it, it is pinned to `/absolute/path/file.py:ClassName#sha256=<hex>`, which records and checkpoints
+contain.
 
 Reading a record or a checkpoint must not run code. So a file is executed only if this process was told to trust its
-content: because the current command names the file, or because a driver sent the text with a job. The path in a
-record is only for people: nothing is executed from there.
+content: because the current command or the user's own code names the file, or because a driver sent the text with a
+job. What is parsed from stored values is never pinned. The path in a record is only for people: nothing is executed
+from there.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
+import inspect
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +28,11 @@ from trm_data.errors import ConfigError, nearest
 
 _ADDRESS = re.compile(r"(?P<path>.+):(?P<name>\w+?)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?", re.DOTALL)
 _FORM = "Write it as path/to/file.py:ClassName"
+_DERIVE = "Derive the class from trm_model.Recursion"
 _SETTINGS = ("recursion", "model.recursion")
 _SHOWN_DIGITS = 12
+_OTHER_LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy"}
+"""Libraries that contain no Recursion."""
 
 
 class Address(NamedTuple):
@@ -48,6 +58,8 @@ class Source(NamedTuple):
 
 _trusted: dict[str, Source] = {}
 """Sources whose code may run, by sha256."""
+_folder: ContextVar[Path | None] = ContextVar("recursion_folder", default=None)
+"""Where the relative paths begin that code names; None for the working directory."""
 
 
 def parse_address(text: str) -> Address:
@@ -83,17 +95,68 @@ def pin(text: str, folder: Path) -> str:
     The file is trusted from now on, so `text` must come from the current command and not from anything stored.
 
     Raises:
-        ConfigError: no such file or class, or the address has a hash already and the file has another one.
+        ConfigError: no such file or class, a class that cannot be a `Recursion`, or the address has a hash already and
+            the file has another one.
     """
     address = parse_address(text)
     source = _read(folder / Path(address.path).expanduser())
     if address.sha256 not in (None, source.sha256):
         raise ConfigError(_mismatch(address, source), "Restore the file, or leave out #sha256=")
-    names = _names(ast.parse(source.text))
+    module = ast.parse(source.text)
+    names = _names(module)
     if address.name not in names and "*" not in names:
         raise ConfigError(f"{source.path} defines no class {address.name!r}", nearest(address.name, names))
+    if address.name in names and not _may_be_recursion(module, address.name):
+        raise ConfigError(f"{source.path} defines no Recursion named {address.name!r}", _DERIVE)
     _trust(source)
     return str(Address(source.path, address.name, source.sha256))
+
+
+def pin_named(value: Any) -> Any:
+    """Return a value of `model.recursion` that the user's own code gives, pinned: an address, or the class itself.
+
+    None and an address that is pinned already are returned unchanged; the latter is not trusted, since it may come from
+    a record.
+
+    Raises:
+        ConfigError: see `pin`, or the class has no source file.
+    """
+    if isinstance(value, type):
+        return pin(_address_of(value), Path())
+    if not isinstance(value, str) or ((found := _ADDRESS.fullmatch(value)) and found["sha256"]):
+        return value
+    return pin(value, _folder.get() or Path.cwd())
+
+
+@contextmanager
+def relative_to(folder: Path) -> Iterator[None]:
+    """Let relative paths of recursion files that code names begin at a folder while the block runs."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def _address_of(cls: type) -> str:
+    """Return the address of a class by its source file."""
+    name = cls.__qualname__
+    if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        raise ConfigError(f"model.recursion={name} is built in", "Choose it with model.variant and model.num_latents")
+    if not any(base.__name__ == "Recursion" and base.__module__.startswith("trm_model.") for base in cls.__mro__):
+        raise ConfigError(f"model.recursion={name} is no Recursion", _DERIVE)
+    if "." in name:
+        raise ConfigError(f"model.recursion={name} is defined inside of something", "Define it at the top of a file")
+    try:
+        file = Path(inspect.getfile(cls))
+    except (TypeError, OSError):
+        file = None
+    if file is None or not file.is_file():
+        raise ConfigError(
+            f"the source file of model.recursion={name} is not found (it may have been defined in a notebook)",
+            f"Write the class into a file and name that: path/to/file.py:{name}",
+        )
+    return f"{file.resolve()}:{name}"
 
 
 def accept(text: str, source: str) -> None:
@@ -115,14 +178,9 @@ def trusted_source(text: str) -> Source:
     Raises:
         ConfigError: this process does not trust it.
     """
-    address = parse_address(text)
-    if address.sha256 is None:
-        raise ConfigError(
-            f"model.recursion={text} has no hash of the file's content, so its code is not run",
-            "Name the file in a sweep file or with --set, which add the hash",
-        )
-    if address.sha256 in _trusted:
-        return _trusted[address.sha256]
+    address, sha256 = parse_address(text), require_pinned(text)
+    if sha256 in _trusted:
+        return _trusted[sha256]
     named = sorted(_trusted.values(), key=lambda source: Path(source.path).name != Path(address.path).name)
     if named:
         raise ConfigError(
@@ -130,9 +188,20 @@ def trusted_source(text: str) -> Source:
         )
     raise ConfigError(
         f"the stored configuration names the code {address.name} of {address.path} (sha256 "
-        f"{address.sha256[:_SHOWN_DIGITS]}), which this command does not trust",
+        f"{sha256[:_SHOWN_DIGITS]}), which this command does not trust",
         f"Read the file, then add --trust-recursion {address.path}",
     )
+
+
+def require_pinned(text: str) -> str:
+    """Return the hash of the file's content in an address. Raises ConfigError if it has none."""
+    sha256 = parse_address(text).sha256
+    if sha256 is None:
+        raise ConfigError(
+            f"model.recursion={text} has no hash of the file's content, so its code is not run",
+            "Name the file with configure(), in a sweep file or with --set, which add the hash",
+        )
+    return sha256
 
 
 def identity_of(text: str) -> str:
@@ -148,7 +217,7 @@ def short(text: str) -> str:
     return text if found is None or found["sha256"] is None else f"{found['name']}@{found['sha256'][:8]}"
 
 
-def replace_in(values: Any, change: Callable[[str], str]) -> Any:
+def replace_in(values: Any, change: Callable[[Any], Any]) -> Any:
     """Return nested plain settings with `change` applied to every recursion in them, as a setting or as a choice."""
     if isinstance(values, Mapping):
         return {
@@ -156,16 +225,16 @@ def replace_in(values: Any, change: Callable[[str], str]) -> Any:
             for key, value in values.items()
         }
     if isinstance(values, list | tuple):
-        return [replace_in(value, change) for value in values]
+        return type(values)(replace_in(value, change) for value in values)
     return values
 
 
-def _replace_all(values: Any, change: Callable[[str], str]) -> Any:
+def _replace_all(values: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(values, Mapping):  # a domain of a sweep: {"kind": "choice", "values": [...]}
         return {key: value if key == "kind" else _replace_all(value, change) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [_replace_all(value, change) for value in values]
-    return change(values) if isinstance(values, str) else values
+        return type(values)(_replace_all(value, change) for value in values)
+    return change(values) if isinstance(values, str | type) else values
 
 
 def _trust(source: Source) -> Source:
@@ -196,6 +265,37 @@ def _names(module: ast.Module) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
     return found
+
+
+def _may_be_recursion(module: ast.Module, name: str, seen: tuple[str, ...] = ()) -> bool:
+    """Return False where the text shows that a name of a file is no `Recursion`; what it does not show may be one."""
+    verdicts = []
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            verdicts += [_may_be_base(module, base, (*seen, name)) for base in node.bases] or [False]
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            verdicts += [
+                _origin(node, alias) not in _OTHER_LIBRARIES
+                for alias in node.names
+                if name == (alias.asname or alias.name.partition(".")[0])
+            ]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name:
+            return True
+    return any(verdicts) if verdicts else not hasattr(builtins, name)
+
+
+def _may_be_base(module: ast.Module, base: ast.expr, seen: tuple[str, ...]) -> bool:
+    while isinstance(base, ast.Attribute):  # nn.Module is judged by where nn comes from
+        base = base.value
+    if not isinstance(base, ast.Name):
+        return True
+    return base.id not in seen and _may_be_recursion(module, base.id, seen)
+
+
+def _origin(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
+    """Return the top package of what an import statement names; empty for a relative import."""
+    imported = (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+    return "" if isinstance(node, ast.ImportFrom) and node.level else imported.partition(".")[0]
 
 
 def _mismatch(address: Address, source: Source) -> str:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from trm_data.errors import ConfigError, nearest
 
@@ -49,6 +49,12 @@ class Settings(BaseModel):
     def plain(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return self.model_dump(mode="json")
+
+
+def is_parsed(info: ValidationInfo) -> bool:
+    """Return whether a validator sees plain values of `Settings.parse`, which may be stored ones. Otherwise code
+    constructs the object."""
+    return info.context is not None
 
 
 def _explain(cls: type[Settings], error: ValidationError, where: str) -> tuple[str, str]:

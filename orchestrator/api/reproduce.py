@@ -12,7 +12,7 @@ from orchestrator.records.index import find_trial, new_head, trial_folder, write
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.storage import Storage
-from orchestrator.sweep.settings import configure
+from orchestrator.sweep.settings import replace_settings
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import provenance
 from orchestrator.worker.job import Job
@@ -82,7 +82,7 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
 def _config_of_last_attempt(record: TrialRecord) -> TrialConfig:
     """Return the configuration with the number of threads of the attempt that finished: it affects the last bits."""
     threads = record.attempts[-1].start.num_threads if record.attempts else None
-    return configure(record.config, {"runtime.num_threads": threads})
+    return replace_settings(record.config, {"runtime.num_threads": threads})
 
 
 def environment_differences(record: TrialRecord) -> list[str]:

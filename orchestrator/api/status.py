@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records.index import load_definition, sweep_folder
-from orchestrator.records.progress import SweepProgress, sweep_progress
+from orchestrator.records.progress import SweepProgress, format_counts, sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.text import aligned, percent, plural
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,21 @@ class SweepState:
     """How many trials are planned, done and failed: judged against the plan, since only started trials are recorded."""
     damaged: Sequence[Damaged] = ()
     """Files that cannot be read; what they hold is missing from `trials`."""
+
+    def __str__(self) -> str:
+        name = self.sweep.metric
+        header = ("trial", "stage", "configuration", "seed", "status", "step", name.replace("_", " "))
+        rows = [
+            (record.trial_id, record.stage, record.family, str(record.config.seed), str(self.status_of(record)),
+             f"{record.step}/{record.config.train.max_steps}",
+             percent(record.result.metrics.get(name) if record.result else None))
+            for record in self.trials
+        ]  # fmt: skip
+        where = f"runs on {self.driver['host']}" if self.driver else "is not running"
+        counts = f" ({format_counts(self.counts)})" if self.counts else ""
+        lines = [f"{self.sweep.name} ({self.sweep.kind}) {where}: {self.progress}{counts}"]
+        lines += aligned(header, rows, right=("seed", "step", header[-1])) if rows else []
+        return "\n".join([*lines, *([f"{plural(len(self.damaged), 'unreadable file')}"] if self.damaged else [])])
 
     @property
     def counts(self) -> dict[Status, int]:

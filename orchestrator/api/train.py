@@ -22,6 +22,7 @@ from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
 from orchestrator.sweep.settings import require_no_credentials
+from orchestrator.sweep.text import percent
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
@@ -35,6 +36,9 @@ from trm_model.training.launch import check_processes
 LONG_SCORING_S = 60.0
 """Scoring that takes longer than this on a CPU, and than three times the training, is announced."""
 
+_SHOWN = ("exact_accuracy", "cell_accuracy")
+"""Metrics of a printed outcome."""
+
 
 class TrainOutcome(NamedTuple):
     """Hold how a training run ended."""
@@ -47,6 +51,14 @@ class TrainOutcome(NamedTuple):
     """Why it ended, unless it finished."""
     location: str
     """Folder of the record."""
+
+    def __str__(self) -> str:
+        result = self.record.result
+        lines = [f"{self.status} at step {self.step}" + (f": {self.reason}" if self.reason else "")]
+        if result is not None:
+            scores = (f"{name.replace('_', ' ')} {percent(result.metrics.get(name))}" for name in _SHOWN)
+            lines.append(f"{', '.join(scores)} of {result.items} {result.split} puzzles")
+        return "\n".join([*lines, f"record: {self.location}"])
 
 
 def train(

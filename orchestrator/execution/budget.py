@@ -16,7 +16,7 @@ from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
 from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
 from orchestrator.resources.usage import UNITS, Budget, Spent, exceeded, spending
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import configure
+from orchestrator.sweep.settings import replace_settings
 from orchestrator.sweep.trials import cells
 
 
@@ -108,7 +108,7 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
     needs = [
         model.need(config, device, gpus=resources.gpus, cpus=resources.cpus)
-        for config in (configure(sweep.base, cell) for cell in settings)
+        for config in (replace_settings(sweep.base, cell) for cell in settings)
         for resources in [sweep.resources_of(config)]
         for device in (gpu_types(resources.gpu_type) or KNOWN_TYPES if resources.gpus else [CPU])
     ]

@@ -19,7 +19,6 @@ from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.controller import Controller
 from orchestrator.execution.failures import OUTAGE_S
 from orchestrator.execution.options import RunOptions, SweepStatus
-from orchestrator.execution.signals import stop_signals
 from orchestrator.records.index import stop_reason, stop_requested
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.placement import Candidate, bundle, candidates, describe_bundle, fits
@@ -137,9 +136,8 @@ class Driver:
         """
         self._callbacks.call("on_sweep_start", self._controller.snapshot(slots))
         thread = threading.Thread(target=self._run_trials, args=(slots,), name="tune", daemon=True)
-        with stop_signals(self._controller.stopping):
-            thread.start()
-            abandoned = self._supervise(thread)
+        thread.start()
+        abandoned = self._supervise(thread)
         self._callbacks.deliver()
         if abandoned:
             error = self._controller.error

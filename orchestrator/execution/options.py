@@ -15,6 +15,7 @@ from orchestrator.records.schema import Status
 from orchestrator.resources.placement import Preference
 from orchestrator.resources.usage import Budget
 from orchestrator.sweep.domains import Setting
+from orchestrator.sweep.text import aligned, percent
 from trm_data.settings import Settings
 from trm_model.config import TrialConfig
 
@@ -140,6 +141,21 @@ class SweepOutcome:
     def best_value(self) -> float | None:
         """Return the score of the best explored trial of a search on the validation split."""
         return None if self.best is None else self.best.value
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        header = ("stage", "configuration", "seed", "status", "step", self.snapshot.metric.replace("_", " "))
+        best_first = sorted(self.snapshot.trials, key=lambda trial: (trial.stage, -(trial.value or 0.0)))
+        rows = [
+            (trial.stage, trial.family, str(trial.seed), str(trial.status), f"{trial.step}/{trial.max_steps}",
+             percent(trial.value))
+            for trial in best_first
+        ]  # fmt: skip
+        lines = [f"{self.snapshot.name}: {self.status}{reason}, {self.snapshot.progress}"]
+        lines += aligned(header, rows, right=("seed", "step", header[-1])) if rows else []
+        if self.best is not None:
+            lines.append(f"best explored: {self.best.family} ({percent(self.best.value)} on validation)")
+        return "\n".join(lines)
 
     @property
     def exit_code(self) -> int:

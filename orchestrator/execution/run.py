@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from orchestrator.execution.driver_log import driver_log
 from orchestrator.execution.failures import describe_damaged
 from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.ray_cluster import RayCluster, check_cluster
+from orchestrator.execution.signals import stop_signals
 from orchestrator.execution.snapshots import Snapshots, progress_of
 from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
@@ -168,40 +170,45 @@ def _drive(
     cluster: Cluster,
     execute: Executor,
 ) -> tuple[SweepStatus, str]:
-    """Start the cluster, run the trials on it, and leave it."""
+    """Start the cluster, run the trials on it, and leave it. SIGINT and SIGTERM are requests to stop meanwhile."""
     sweep = planner.sweep
     has_budget = options.budget != Budget()
     costs = RuntimeModel(records if sweep.resources.gpus or has_budget else ())
     is_canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
     impatient = storage.patient(0.0)  # the controller repeats requests itself, until the sweep is to stop
-    cluster.start()
-    status = SweepStatus.STOPPED
-    try:
-        allocator = Allocator(
-            scales=cluster.scales(), max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if is_canary else 0
-        )
-        controller = Controller(
-            planner=planner,
-            submitter=TrialSubmitter(sweep.name, impatient, library, records, reuse=options.reuse),
-            placement=ClusterPlacement(sweep, cluster, options, costs),
-            allocator=allocator,
-            storage=impatient,
-            records=records,
-            options=options,
-            costs=costs,
-            events=events,
-            damaged=damaged,
-        )
-        slots = count_slots(sweep, options, cluster)
-        driver = Driver(controller, cluster, sweep_folder(storage, sweep.name), lease, events, execute)
-        logger.info("sweep %s: started, %d trials planned, up to %d at once", sweep.name, planner.total, slots)
-        status, reason = driver.run(slots)
-        logger.info("sweep %s: %s%s", sweep.name, status, f": {reason}" if reason else "")
-        return status, reason
-    finally:
-        # Ray that no longer answers may never shut down; the caller ends the process then.
-        if not cluster.shutdown(ABANDONED_S if status is SweepStatus.ABANDONED else SHUTDOWN_S):
-            logger.warning("Ray did not shut down in time")
+    stopping = threading.Event()
+    with stop_signals(stopping):
+        cluster.start()
+        status = SweepStatus.STOPPED
+        try:
+            if stopping.is_set():
+                return status, ""
+            allocator = Allocator(
+                scales=cluster.scales(), max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if is_canary else 0
+            )
+            controller = Controller(
+                planner=planner,
+                submitter=TrialSubmitter(sweep.name, impatient, library, records, reuse=options.reuse),
+                placement=ClusterPlacement(sweep, cluster, options, costs),
+                allocator=allocator,
+                storage=impatient,
+                records=records,
+                options=options,
+                costs=costs,
+                events=events,
+                damaged=damaged,
+            )
+            controller.stopping = stopping
+            slots = count_slots(sweep, options, cluster)
+            driver = Driver(controller, cluster, sweep_folder(storage, sweep.name), lease, events, execute)
+            logger.info("sweep %s: started, %d trials planned, up to %d at once", sweep.name, planner.total, slots)
+            status, reason = driver.run(slots)
+            logger.info("sweep %s: %s%s", sweep.name, status, f": {reason}" if reason else "")
+            return status, reason
+        finally:
+            # Ray that no longer answers may never shut down; the caller ends the process then.
+            if not cluster.shutdown(ABANDONED_S if status is SweepStatus.ABANDONED else SHUTDOWN_S):
+                logger.warning("Ray did not shut down in time")
 
 
 def _outcome(
@@ -229,10 +236,19 @@ def _outcome(
 
 
 def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
-    """Raise ConfigError if a setting has credentials, or a trial needs the code of a file not named here."""
+    """Raise ConfigError if a setting has credentials, or a trial needs the code of a file that is not named here or
+    that fails."""
     require_no_credentials(sweep.plain())
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
-    replace_in([sweep.plain(), *unfinished], lambda address: trusted_source(address).path)
+    addresses: list[str] = []
+    replace_in([sweep.plain(), *unfinished], addresses.append)
+    for address in addresses:
+        trusted_source(address)
+    if addresses:
+        from trm_model.model.recursion import load_recursion  # imports torch
+
+        for address in dict.fromkeys(addresses):
+            load_recursion(address)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:

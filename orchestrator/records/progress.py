@@ -14,7 +14,7 @@ from functools import lru_cache
 from orchestrator.records.extend import current
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import configure
+from orchestrator.sweep.settings import replace_settings
 from orchestrator.sweep.trials import cells
 from trm_model.config import TrialConfig
 
@@ -79,7 +79,7 @@ def _size_of_search(sweep: Sweep, known: Sequence[TrialRecord]) -> int:
     explored = [record for record in known if record.stage == "explore"]
     num_explored = max(_most_explored(_key(sweep)), len(explored))
     confirm, top = sweep.confirm, sweep.confirm.top
-    controls = [configure(sweep.base, variant.settings) for variant in confirm.controls]
+    controls = [replace_settings(sweep.base, variant.settings) for variant in confirm.controls]
     repeated = 0
     if len(explored) == num_explored and all(record.status.is_final for record in explored):
         finished = [record for record in explored if record.status is Status.FINISHED]

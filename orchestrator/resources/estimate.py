@@ -22,7 +22,8 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.matching import match_axis, shape_of
-from orchestrator.sweep.settings import configure, label
+from orchestrator.sweep.settings import label, replace_settings
+from orchestrator.sweep.text import aligned, duration, num_bytes, plural, within
 from orchestrator.sweep.trials import cells
 from trm_data import find
 from trm_data.settings import Settings
@@ -95,6 +96,27 @@ class Estimate(Settings):
     costs: tuple[Cost, ...]
     is_upper_bound: bool
     """Whether early stopping will make it less."""
+
+    def __str__(self) -> str:
+        most = "at most " if self.is_upper_bound else ""
+        time = "not known before the first trial"
+        if self.wall_s is not None:
+            time = f"{most}{duration(self.wall_s)}, {within(self.wall_spread)}"
+        header = ("cell", "steps", "PFLOP", "memory", "does not fit")
+        rows = [
+            (cell.family, f"{cell.steps:,}", f"{cell.train_flops / 1e15:.3g}", num_bytes(cell.memory_bytes),
+             ", ".join(cell.does_not_fit) or "-")
+            for cell in self.cells
+        ]  # fmt: skip
+        slots = " + ".join(f"{count} on {name}" for name, count in self.slots.items()) or "none"
+        costs = [f"{cost.device} ${cost.usd:,.2f}" for cost in self.costs if cost.usd is not None]
+        return "\n".join([
+            f"{self.name} ({self.kind}): {plural(self.num_trials, 'trial')}, equal {self.equal}",
+            *aligned(header, rows, right=header[1:4]),
+            f"{self.total_steps:,} steps, {self.total_flops / 1e15:.3g} PFLOP; concurrent trials: {slots}",
+            f"estimated time: {time}",
+            *([f"estimated cost: {', '.join(costs)}"] if costs else []),
+        ])  # fmt: skip
 
 
 def estimate(
@@ -176,7 +198,7 @@ class _PlannedCells(NamedTuple):
 
 def _planned_cells(sweep: Sweep) -> _PlannedCells:
     def configured(settings: Mapping[str, Setting]) -> TrialConfig:
-        return match_axis(configure(sweep.base, settings), sweep.base, sweep.equal)
+        return match_axis(replace_settings(sweep.base, settings), sweep.base, sweep.equal)
 
     if sweep.kind == "study":
         chosen, num_cells = _study_cells(sweep)

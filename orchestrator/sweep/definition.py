@@ -12,16 +12,26 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value
 from orchestrator.sweep.matching import Axis, match_axis
-from orchestrator.sweep.settings import LOCAL_PATHS, check_path, check_value, configure, get_setting, label
+from orchestrator.sweep.settings import (
+    LOCAL_PATHS,
+    check_path,
+    check_value,
+    describe_axis,
+    get_setting,
+    label,
+    replace_settings,
+)
 from orchestrator.sweep.space import Cell, Space, head
+from orchestrator.sweep.text import MOST_ROWS, plural
 from trm_data.benchmarks import complete, resolve_benchmark
 from trm_data.errors import ConfigError, nearest
-from trm_data.settings import Settings
+from trm_data.settings import Settings, is_parsed
 from trm_model.config import ALIASES, TrialConfig
+from trm_model.recursion_file import pin_named, replace_in, require_pinned
 
 MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
@@ -42,6 +52,11 @@ class Variant(Settings):
 
     name: str = Field(min_length=1)
     settings: dict[str, Setting]
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _pin_recursion(cls, settings: Any, info: ValidationInfo) -> Any:
+        return settings if is_parsed(info) else replace_in(settings, pin_named)
 
 
 class Confirm(Settings):
@@ -84,6 +99,11 @@ class ResourceRule(Settings):
     when: dict[str, Value]
     resources: Resources
 
+    @field_validator("when", mode="before")
+    @classmethod
+    def _pin_recursion(cls, when: Any, info: ValidationInfo) -> Any:
+        return when if is_parsed(info) else replace_in(when, pin_named)
+
 
 class Sweep(Settings):
     """Define a sweep. `space` and every `settings` use paths (`model.cycles`) or the paper's letters (`T`)."""
@@ -124,7 +144,7 @@ class Sweep(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _resolve_aliases(cls, values: Any) -> Any:
+    def _resolve_aliases(cls, values: Any, info: ValidationInfo) -> Any:
         if isinstance(values, dict) and isinstance(values.get("space"), Mapping):
             for path, domain in values["space"].items():
                 if not isinstance(domain, Choice | Uniform | Mapping):
@@ -134,6 +154,10 @@ class Sweep(Settings):
                 values["only_if"] = {key: _resolved(when) for key, when in _resolved(values["only_if"]).items()}
             if isinstance(values.get("forbidden"), list | tuple):
                 values["forbidden"] = tuple(_resolved(condition) for condition in values["forbidden"])
+            if not is_parsed(info):
+                axes = {path: _pinned_axis(path, domain) for path, domain in values["space"].items()}
+                conditions = {key: values[key] for key in ("only_if", "forbidden") if key in values}
+                values |= {"space": axes, **replace_in(conditions, pin_named)}
         return values
 
     @classmethod
@@ -141,8 +165,10 @@ class Sweep(Settings):
         """Read a recorded definition. It was checked when it was created, possibly by a version with fewer checks.
 
         Raises:
-            ConfigError: it is not of the form of a definition.
+            ConfigError: it is not of the form of a definition, or names a recursion file without the hash of its
+                content, which no record of this program does.
         """
+        replace_in(values, require_pinned)
         return cls.parse(values, where, context={"is_recorded": True})
 
     @model_validator(mode="after")
@@ -158,6 +184,23 @@ class Sweep(Settings):
         self._check_metric()
         return self
 
+    def __str__(self) -> str:
+        base = f", base {self.base.recipe}" if self.base.recipe else ""
+        lines = [f"{self.name} ({self.kind}), equal {self.equal}{base}"]
+        lines += [f"  {describe_axis(path, domain)}" for path, domain in self.space.items()]
+        named = self.variants if self.kind == "study" else self.confirm.controls
+        if named:
+            what = "variants" if self.kind == "study" else "controls"
+            more = f", ... ({len(named)})" if len(named) > MOST_ROWS else ""
+            lines.append(f"  {what}: {', '.join(variant.name for variant in named[:MOST_ROWS])}{more}")
+        if self.kind == "study":
+            lines.append(f"  {plural(self.seeds, 'seed')} per cell")
+        else:
+            lines.append(f"  {plural(self.trials or 0, 'trial')} by {self.sampler} for {self.metric.replace('_', ' ')}")
+            confirmed = f"{self.confirm.top} best and controls" if named else f"{self.confirm.top} best"
+            lines.append(f"  confirmed: {confirmed}, {plural(self.confirm.seeds, 'seed')} each")
+        return "\n".join(lines)
+
     @property
     def search_space(self) -> Space:
         """Return the cells over `space`, with their conditions."""
@@ -165,14 +208,14 @@ class Sweep(Settings):
 
     def cell_like(self, variant: Variant) -> Cell | None:
         """Return the cell of the space that a variant repeats, or None."""
-        config = configure(self.base, variant.settings)
+        config = replace_settings(self.base, variant.settings)
         cell = self.search_space.cell_of(config)
-        is_same = bool(self.space) and self.search_space.holds(cell) and configure(self.base, cell) == config
+        is_same = bool(self.space) and self.search_space.holds(cell) and replace_settings(self.base, cell) == config
         return cell if is_same else None
 
     def _configured(self, settings: Mapping[str, Setting]) -> TrialConfig:
         """Return a configuration whose puzzles can be built. Raises ConfigError otherwise."""
-        config = configure(self.base, settings)
+        config = replace_settings(self.base, settings)
         complete(config.data.request())
         return config
 
@@ -306,6 +349,15 @@ def measured_metrics(config: TrialConfig) -> list[str]:
     else:
         own = ["valid_accuracy"]
     return [*METRICS, *own, *(f"exact_accuracy@ema={rate}" for rate in config.optimizer.further_ema_rates)]
+
+
+def _pinned_axis(path: str, domain: Any) -> Any:
+    """Return the axis of `model.recursion` with pinned addresses; any other axis as it is."""
+    if path != "model.recursion":
+        return domain
+    if isinstance(domain, Choice):
+        return Choice(values=tuple(map(pin_named, domain.values)))
+    return replace_in({path: domain}, pin_named)[path]
 
 
 def _resolved(settings: Any) -> Any:

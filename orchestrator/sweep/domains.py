@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
 from trm_data.errors import ConfigError
 from trm_data.settings import Settings
+from trm_model.recursion_file import pin_named
 
 Value = bool | int | float | str | None
 """A single value of a setting."""
@@ -23,6 +24,13 @@ class Choice(Settings):
 
     kind: Literal["choice"] = "choice"
     values: tuple[Setting, ...] = Field(min_length=1)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _name_classes(cls, values: Any) -> Any:
+        """Replace classes, which only `model.recursion` takes, by their addresses."""
+        is_list = isinstance(values, list | tuple)
+        return tuple(pin_named(value) if isinstance(value, type) else value for value in values) if is_list else values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -103,11 +111,12 @@ Condition = dict[str, Value | tuple[Value, ...]]
 """Settings that all have the value, or one of the values, that is named."""
 
 
-def choice(*values: Setting) -> Choice:
-    """Return an axis of these values: `choice(1, 2, 4)`. Raises ConfigError if they are one list."""
+def choice(*values: Setting | type) -> Choice:
+    """Return an axis of these values: `choice(1, 2, 4)`, or for `model.recursion` classes or files with classes:
+    `choice(None, MyRecursion, "other.py:Other")`. Raises ConfigError if they are one list."""
     if len(values) == 1 and isinstance(values[0], list):
         raise ConfigError(f"choice({values[0]!r}) has one value, a list", "Give the values as arguments: choice(1, 2)")
-    return Choice(values=values)
+    return Choice(values=cast(tuple[Setting, ...], values))
 
 
 def uniform(low: float, high: float) -> Uniform:

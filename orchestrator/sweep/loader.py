@@ -14,7 +14,7 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.plan_file import SUFFIX, load_plan
 from orchestrator.sweep.settings import absolute_path, absolute_paths
 from trm_data.errors import ConfigError, UserError, nearest
-from trm_model.recursion_file import pin, replace_in
+from trm_model.recursion_file import pin, relative_to, replace_in
 
 OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
 """Packages that stay imported where a sweep file lies next to them."""
@@ -38,7 +38,7 @@ def load_sweep(path: Path) -> Sweep:
         known = [str(p) for p in folder.glob("**/*.py")]
         raise SweepError(f"no sweep file {str(path)!r}", nearest(str(path), known))
     try:
-        with _importable(path.parent.resolve()):
+        with _importable(path.parent.resolve()), relative_to(path.parent.resolve()):
             found = runpy.run_path(str(path)).get("sweep")
     except UserError as error:
         raise SweepError(f"{path}: {error.what}", error.remedy) from error

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from orchestrator.sweep.domains import Setting, Value
+from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
 from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import ConfigError
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
-from trm_model.recursion_file import short
+from trm_model.recursion_file import pin_named, replace_in, short
 
 OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "train.max_steps", "depth": "T"}
 """What other projects call settings of ours."""
@@ -63,8 +63,25 @@ def check_value(path: str, value: Setting) -> None:
         raise ConfigError(f"{path}={value!r}: {message[:1].lower()}{message[1:]}") from None
 
 
-def configure(base: TrialConfig, settings: Mapping[str, Setting]) -> TrialConfig:
-    """Return the base with some settings replaced. Raises ConfigError with the field and the remedy."""
+def configure(base: TrialConfig, settings: Mapping[str, Setting | type]) -> TrialConfig:
+    """Return the base with some settings replaced.
+
+    Args:
+        settings: by path (`model.cycles`) or letter (`T`). `model.recursion` takes `path/to/file.py:ClassName` or the
+            class itself; the file is read and may be executed from now on.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
+    return replace_settings(base, replace_in(settings, pin_named))
+
+
+def replace_settings(base: TrialConfig, settings: Mapping[str, Setting]) -> TrialConfig:
+    """Return the base with some settings replaced. They may be stored ones: a recursion that they name is not trusted.
+
+    Raises:
+        ConfigError: naming the field and the remedy.
+    """
     values = base.model_dump()
     for name, value in settings.items():
         check_path(name)
@@ -118,6 +135,13 @@ def short_name(path: str) -> str:
 def label(settings: Mapping[str, Setting]) -> str:
     """Return the name of a cell: `T=2 n=4`."""
     return " ".join(f"{short_name(path)}={_format(value)}" for path, value in settings.items()) or "base"
+
+
+def describe_axis(path: str, domain: Choice | Uniform) -> str:
+    """Return an axis of a space as text: `T in 1, 2` or `lr from 0.0001 to 0.01 (log)`."""
+    if isinstance(domain, Choice):
+        return f"{short_name(path)} in {', '.join(map(_format, domain.values))}"
+    return f"{short_name(path)} from {domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
 
 
 def _format(value: Setting) -> str:

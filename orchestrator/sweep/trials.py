@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from orchestrator.sweep.definition import Resources, Sweep
 from orchestrator.sweep.matching import match_axis
-from orchestrator.sweep.settings import configure, label
+from orchestrator.sweep.settings import label, replace_settings
 from orchestrator.sweep.space import Cell
 from trm_data.config import DataRequest
 from trm_data.settings import Settings, canonical_json, digest
@@ -51,7 +51,7 @@ def cells(sweep: Sweep) -> Iterator[tuple[str, Cell]]:
             yield label(settings), settings
     known: list[TrialConfig] = []
     for variant in sweep.variants:
-        config = configure(sweep.base, variant.settings)
+        config = replace_settings(sweep.base, variant.settings)
         # A variant may repeat a cell of the grid, and in sweeps of older versions another variant: that is one trial.
         if config not in known and sweep.cell_like(variant) is None:
             known.append(config)
@@ -71,7 +71,7 @@ def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
                     update={"trial_id": id_of(config.seed), "config": config, "resources": resources}
                 )
             else:
-                config = _scored_on_test(configure(sweep.base, settings), sweep.base.seed + seed)
+                config = _scored_on_test(replace_settings(sweep.base, settings), sweep.base.seed + seed)
                 trial = planned(sweep, fingerprint, "study", family, config)
                 if number < MAX_TEMPLATES and sweep.seeds > 1:
                     first.append((trial, seeded_ids(trial.config, fingerprint(trial.config.data.request()))))
@@ -81,7 +81,7 @@ def study_trials(sweep: Sweep, fingerprint: Fingerprint) -> Iterator[PlannedTria
 
 def search_trial(sweep: Sweep, fingerprint: Fingerprint, family: str, settings: Cell) -> PlannedTrial:
     """Plan a configuration that a search tries: one seed, scored on the validation split."""
-    config = configure(sweep.base, {**settings, "evaluation.split": "validation"})
+    config = replace_settings(sweep.base, {**settings, "evaluation.split": "validation"})
     return planned(sweep, fingerprint, "explore", family, config)
 
 
@@ -104,7 +104,7 @@ def control_trials(sweep: Sweep, fingerprint: Fingerprint) -> list[PlannedTrial]
     return [
         trial
         for variant in sweep.confirm.controls
-        for trial in confirm_trials(sweep, fingerprint, variant.name, configure(sweep.base, variant.settings))
+        for trial in confirm_trials(sweep, fingerprint, variant.name, replace_settings(sweep.base, variant.settings))
     ]
 
 

@@ -38,7 +38,7 @@ from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listene
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.addresses import hide_credentials
 from trm_data.errors import UserError
-from trm_model.checkpoints.store import DamagedCheckpointError, checkpoint_names, copy, name_of, newest
+from trm_model.checkpoints.store import DamagedCheckpointError, checkpoint_names, copy, name_of, newest_checkpoint
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.recursion_file import accept
@@ -107,7 +107,7 @@ def inherit(storage: Storage, sweep: str, shorter: str, writer: TrialWriter, max
         return
     theirs = StoredCheckpoints(storage.sub(f"sweeps/{sweep}/trials/{shorter}/checkpoints"))
     try:
-        found = newest(theirs, max_step=max_steps)
+        found = newest_checkpoint(theirs, max_step=max_steps)
     except DamagedCheckpointError:
         found = None  # which files are damaged has been logged; training from the start gives the same result
     if found is None:

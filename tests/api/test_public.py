@@ -18,8 +18,9 @@ PUBLIC = {
         write_report
     """,
     "trm_model": """
-        EvaluationConfig Model ModelConfig OptimizerConfig Recursion RuntimeConfig Solution TrainConfig Trained
-        TrialConfig build_model evaluate get_recipe load_trained pack_weights solve solve_text train
+        Checkpoint EvalResult EvaluationConfig LocalCheckpoints Model ModelConfig OptimizerConfig Recursion
+        RuntimeConfig Solution TrainConfig Trained Trainer TrialConfig build_model evaluate get_recipe load_trained
+        newest_checkpoint pack_weights solve solve_text train
     """,
     "trm_data": """
         Batch Benchmark DataConfig DataRequest Dataset EvalBatch TrainLoader build draw eval_batches export

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -189,6 +191,48 @@ def test_plan_prints_cells_seeds_steps_and_time_and_starts_nothing(
     assert plan["num_trials"] == 12 and plan["total_steps"] == 600
     flops = {cell["family"]: cell["train_flops"] for cell in plan["cells"]}
     assert flops["T=1 n=2"] < flops["T=2 n=2"] < flops["T=2 n=4"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--recipe", "sudoku-mini", "--vary", "T=1,2", "--seeds", "3", "--set", "wd=0.5", "--set", "lr=1e-3"],
+        ["--recipe", "sudoku-mini", "--gpu", "L40S|H100", "--share-gpus", "--max-concurrent", "2", "--name", "a.b"],
+        ["SWEEP", "--max-steps", "20"],
+    ],
+)
+def test_plan_names_the_command_that_runs_it(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The words of the command are those that were planned, so it can be pasted into a shell."""
+    (tmp_path / "a sweep.py").write_text(
+        "from orchestrator import Sweep, get_recipe\nsweep = Sweep(name='s', base=get_recipe('sudoku-mini'))\n"
+    )
+    options = [str(tmp_path / "a sweep.py") if word == "SWEEP" else word for word in options]
+    where = ["--storage", str(tmp_path / "my runs")]
+    code, out, _ = call(capsys, "sweep", "plan", *options, *where)
+    assert code == 0 and "not built yet: 1 of 1" in out and "concurrent trials: " in out and "factor of" in out
+    [command] = re.findall(r"Run it: (.*)", out)
+    words = shlex.split(command)
+    assert words[:3] == ["trm", "sweep", "run"] and sorted(words[3:]) == sorted([*options, *where])
+    plan = str(tmp_path / "plan.jsonl")
+    _, out, _ = call(capsys, "sweep", "plan", *options, *where, "--out", plan)
+    [command] = re.findall(r"Run it: (.*)", out)
+    where_to_run = [word for word in options if word in ("--share-gpus", "--max-concurrent", "2")]
+    assert sorted(shlex.split(command)) == sorted(["trm", "sweep", "run", plan, *where, *where_to_run])
+
+
+def test_command_that_runs_a_plan_names_its_recursion_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own.py"
+    own.write_text("from trm_model import Recursion\nclass Own(Recursion): ...\n")
+    options = ["--recipe", "sudoku-mini", "--set", "model.recursion=own.py:Own"]
+    _, out, _ = call(capsys, "sweep", "plan", *options, "--out", "plan.jsonl")
+    assert f"Run it: trm sweep run plan.jsonl --trust-recursion {own}\n" in out
+    _, out, _ = call(capsys, "sweep", "plan", *options)
+    assert f"Run it: trm sweep run {shlex.join(options)}\n" in out
 
 
 def test_plan_names_the_cells_that_fit_no_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,11 +103,29 @@ def test_live_view_prints_a_trials_error_as_it_is(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
+    ("total", "slots", "shown"),
+    [
+        (1, 8, "sweep study: 1 trial. "),
+        (4, 1, "sweep study: 4 trials, one at a time. "),
+        (4, 8, "sweep study: 4 trials, up to 4 at once. "),
+    ],
+)
+def test_live_view_counts_trials_in_words(
+    total: int, slots: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = LiveView()
+    view.on_sweep_start(SweepSnapshot("study", "exact_accuracy", SweepProgress(total, 0, 0), (), slots))
+    view.close()
+    assert shown in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("status", "progress", "shown", "code"),
     [
         (SweepStatus.COMPLETE, SweepProgress(4, 4, 0), ["is complete: "], 0),
         (SweepStatus.COMPLETE, SweepProgress(4, 4, 1), ["complete, but 1 failed: {trm} sweep retry study {at}"], 1),
-        (SweepStatus.STOPPED, SweepProgress(4, 2, 0), ["2 of 4 trials are left", "{trm} sweep resume study {at}"], 3),
+        (SweepStatus.STOPPED, SweepProgress(4, 2, 0), ["2 of 4 trials remaining", "{trm} sweep resume study {at}"], 3),
+        (SweepStatus.STOPPED, SweepProgress(1, 0, 0), ["1 of 1 trial remaining"], 3),
         (SweepStatus.OUT_OF_BUDGET, SweepProgress(4, 2, 0), ["out of budget (why [x])", "--max-..."], 3),
         (SweepStatus.FAILING, SweepProgress(4, 2, 2), ["sweep retry study {at} && {trm} sweep resume study {at}"], 1),
     ],

@@ -5,8 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from orchestrator import SweepStatus
+from orchestrator.execution.options import RunOptions
+from orchestrator.execution.run import run_sweep
+from orchestrator.storage import open_storage
+from tests.support.execution import FakeCluster, StandIn
+from tests.support.sweeps import study
 
 CODE = """
 import signal, sys, threading, time
@@ -39,3 +47,17 @@ def test_the_first_signal_stops_cleanly_even_if_the_sweep_already_stops_and_a_la
 
     assert end(0.0) == (0, "first survived\nTrue\n")
     assert end(0.5) == (-number, "first survived\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_ray_starts_stops_the_sweep_before_anything_ran(number: signal.Signals, tmp_path: Path) -> None:
+    class Interrupted(FakeCluster):
+        def start(self) -> None:
+            signal.raise_signal(number)
+
+    cluster, tune, storage = Interrupted(), StandIn(lambda *_: "finish"), open_storage(str(tmp_path))
+    outcome = run_sweep(study(), storage, RunOptions(), cluster=cluster, execute=tune.fit)
+    assert outcome.status is SweepStatus.STOPPED and not tune.order
+    assert len(cluster.shutdowns) == 1, "Ray is left behind"
+    outcome = run_sweep(study(), storage, RunOptions(), cluster=FakeCluster(), execute=tune.fit)
+    assert outcome.status is SweepStatus.COMPLETE

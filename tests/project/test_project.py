@@ -14,7 +14,12 @@ from tests import claims
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "infra").glob("**/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+    *sorted((ROOT / "infra").glob("**/*.md")),
+]
 
 
 @pytest.mark.parametrize("folder", ["datasets", "sweeps", "infra"])
@@ -58,6 +63,17 @@ def test_call_paths_of_the_layout_page_exist() -> None:
     assert len(named) > 30
     for file, function in named:
         assert re.search(rf"def {function}\(", (ROOT / file).read_text()), f"{file}:{function}"
+
+
+def test_files_that_contributing_names_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`([\w.-]+(?:/[\w.-]*)+)`", page)
+    assert len(named) > 60
+    assert not [path for path in named if not (ROOT / path).exists()]
+    for row in re.findall(r"^\|.*\|$", page, re.MULTILINE):
+        files = [(ROOT / path).read_text() for path in re.findall(r"`([\w/.-]+\.py)`", row)]
+        for name in re.findall(r"`(\w+)`(?=[,)])", row) if files else []:
+            assert any(re.search(rf"\b{name}\b", text) for text in files), f"no file of this row has {name}: {row[:60]}"
 
 
 def test_packages_of_the_layout_page_are_those_of_the_code() -> None:

@@ -25,7 +25,7 @@ from trm_model.checkpoints.store import (
     LocalCheckpoints,
     RunCheckpoints,
     copy,
-    newest,
+    newest_checkpoint,
     pack,
     read,
     read_header,
@@ -192,7 +192,7 @@ def test_missing_or_damaged_base_is_one_clear_line(damage: str, tmp_path: Path) 
         base.unlink()
         words = r"step-00000001\.safetensors needs base-00000001\.safetensors, which is not in the same folder"
     with pytest.raises(CheckpointError, match=words) as told:
-        newest(store)
+        newest_checkpoint(store)
     assert "\n" not in str(told.value)
     with pytest.raises(CheckpointError, match="is not in the same folder"):
         unpack((tmp_path / "step-00000001.safetensors").read_bytes(), "step-00000001.safetensors")
@@ -338,7 +338,7 @@ def arc_trial(folder: Path, **sections: Any) -> TrialConfig:
 
 
 def whole_state(store: CheckpointStore) -> dict[str, torch.Tensor]:
-    found = newest(store)
+    found = newest_checkpoint(store)
     assert found is not None
     assert found.tensors[TABLE].count_nonzero()
     return {name: value for name, value in found.tensors.items() if name != CHANGED_AT}
@@ -348,13 +348,13 @@ def test_run_with_row_deltas_resumes_bit_for_bit_here_and_on_s3(arc: Dataset, s3
     config = arc_trial(tmp_path)
     straight, remote = LocalCheckpoints(tmp_path / "straight"), StoredCheckpoints(open_storage(s3_bucket).sub("run"))
     events = run(config, arc, straight)
-    table_bytes = newest(straight).tensors[TABLE].nbytes  # type: ignore[union-attr]
+    table_bytes = newest_checkpoint(straight).tensors[TABLE].nbytes  # type: ignore[union-attr]
     sizes = [event.num_bytes for event in events if isinstance(event, Checkpointed)]
     assert max(sizes) < table_bytes, sizes
     run(config, arc, remote, stop_at=4)
     run(config, arc, remote)
     assert_same(whole_state(straight), whole_state(remote))
-    trained = load_trained(newest(remote))  # type: ignore[arg-type]
+    trained = load_trained(newest_checkpoint(remote))  # type: ignore[arg-type]
     assert trained.model.puzzle_embedding is not None
     assert torch.equal(trained.model.puzzle_embedding.weight, whole_state(straight)[TABLE])
 
@@ -365,7 +365,7 @@ def test_checkpoint_of_an_earlier_version_with_its_table_and_carry_whole_is_gone
     config, (straight, old) = arc_trial(tmp_path), (LocalCheckpoints(tmp_path / name) for name in ("straight", "old"))
     run(config, arc, straight)
     run(config, arc, old, stop_at=4)
-    found = newest(old)
+    found = newest_checkpoint(old)
     assert found is not None and found.step == 4
     tensors = {name: value for name, value in found.tensors.items() if name != CHANGED_AT}
     slots = len(tensors["carry/halted_B"])
@@ -403,7 +403,7 @@ def test_carry_out_of_range_is_one_clear_line(
 ) -> None:
     config, store = arc_trial(tmp_path), LocalCheckpoints(tmp_path / "run")
     run(config, arc, store, stop_at=2)
-    found = newest(store)
+    found = newest_checkpoint(store)
     assert found is not None
     tensors = {key: value.clone() for key, value in found.tensors.items()}
     changed = change(tensors.pop(f"carry/{name}"))

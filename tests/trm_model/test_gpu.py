@@ -13,7 +13,7 @@ import torch
 from tests.trm_model.test_train import assert_same, final_tensors, run, tiny
 from trm_data import Dataset, build
 from trm_model import cost
-from trm_model.checkpoints.store import LocalCheckpoints, newest
+from trm_model.checkpoints.store import LocalCheckpoints, newest_checkpoint
 from trm_model.config import TrialConfig
 from trm_model.training.events import Event, Finished, Trained
 from trm_model.training.loop import OutOfMemoryError
@@ -83,7 +83,7 @@ def test_resumed_run_on_a_gpu_equals_a_straight_run(mixer: str, dtype: str, data
 
 def test_run_that_began_on_a_gpu_goes_on_on_a_cpu(dataset: Dataset, tmp_path: Path) -> None:
     run(on_gpu(), dataset, tmp_path, stop_at=4)
-    begun = newest(LocalCheckpoints(tmp_path))
+    begun = newest_checkpoint(LocalCheckpoints(tmp_path))
     assert begun is not None and begun.step < 10
     events = run(tiny(), dataset, tmp_path)
     straight = run(tiny(), dataset, tmp_path / "straight")

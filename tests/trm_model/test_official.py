@@ -20,7 +20,7 @@ from trm_model.checkpoints.store import (
     CheckpointError,
     LocalCheckpoints,
     RunCheckpoints,
-    newest,
+    newest_checkpoint,
     read_header,
     unpack,
 )
@@ -188,7 +188,7 @@ def test_damaged_checkpoint_may_be_deleted_only_where_its_run_resumes(tmp_path: 
     store = LocalCheckpoints(tmp_path)
     store.write("step-00000007.safetensors", whole[:-100])
     with pytest.raises(CheckpointError, match="is damaged") as refusal:
-        newest(store)
+        newest_checkpoint(store)
     assert "delete" not in str(refusal.value).lower()
     with pytest.raises(CheckpointError, match=r"is damaged.*delete all of them to train from the start"):
         RunCheckpoints(store).restore()
@@ -229,7 +229,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     config = tiny(optimizer={"further_ema_rates": [0.5]})
     dataset = build(config.data.request(), folder / "data")
     run(config, dataset, folder / "run")
-    return dataset, newest(LocalCheckpoints(folder / "run"))
+    return dataset, newest_checkpoint(LocalCheckpoints(folder / "run"))
 
 
 def test_each_set_of_weights_can_be_loaded(trained: Any) -> None:

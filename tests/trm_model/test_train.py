@@ -22,7 +22,7 @@ from trm_model.checkpoints.store import (
     CheckpointError,
     CheckpointStore,
     LocalCheckpoints,
-    newest,
+    newest_checkpoint,
     pack,
     read_header,
     step_of,
@@ -101,7 +101,7 @@ def stopped(seen: list[Event], stop_at: int | None) -> bool:
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    checkpoint = newest(LocalCheckpoints(folder))
+    checkpoint = newest_checkpoint(LocalCheckpoints(folder))
     assert checkpoint is not None
     return checkpoint.tensors
 
@@ -401,7 +401,7 @@ def test_checkpoint_that_cannot_be_written_does_not_end_training(dataset: Datase
     failed = [event for event in events if isinstance(event, CheckpointFailed)]
     assert len(failed) == 2 and "Input/output error" in failed[0].reason and not failed[0].is_out_of_space
     assert any(isinstance(event, Checkpointed) for event in events) and isinstance(events[-1], Finished)
-    assert newest(LocalCheckpoints(tmp_path)) is not None
+    assert newest_checkpoint(LocalCheckpoints(tmp_path)) is not None
 
 
 def test_last_checkpoint_of_a_stop_is_tried_twice_and_a_failure_is_reported(dataset: Dataset, tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ def _accept(checkpoint: Checkpoint) -> None:
     pass
 
 
-def newest(
+def newest_checkpoint(
     store: CheckpointStore, load: Callable[[Checkpoint], None] = _accept, *, max_step: int | None = None
 ) -> Checkpoint | None:
     """Return the newest usable checkpoint in a store; None if there is none. Damaged ones are skipped with a warning.
@@ -352,7 +352,7 @@ class RunCheckpoints:
             load(checkpoint)
 
         try:
-            found = newest(self._store, take_over)
+            found = newest_checkpoint(self._store, take_over)
         except DamagedCheckpointError as error:
             if was_loaded:  # `load` may have changed a part of the run
                 raise CheckpointError(error.what, _ALL_DAMAGED) from error

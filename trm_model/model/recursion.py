@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError, UserError, nearest
 from trm_model.config import ModelConfig
 from trm_model.model.layers import Network, Rotary, linear_weight, rotary_table, truncated_normal
 from trm_model.model.puzzle_embedding import PuzzleEmbedding
@@ -161,19 +161,33 @@ def load_recursion(address: str) -> type[Recursion]:
     return found
 
 
+_executing: set[str] = set()
+"""sha256 of the sources that are being executed."""
+
+
 @cache
 def _execute(source: Source) -> ModuleType:
     """Return the module that a trusted source defines."""
+    if source.sha256 in _executing:
+        raise ConfigError(
+            f"{source.path} starts training or a sweep when it is imported",
+            "Put that under `if __name__ == '__main__':`, or the class into a file of its own",
+        )
     module = ModuleType(f"recursion_{Path(source.path).stem}_{source.sha256[:12]}")
     module.__file__ = source.path
     # Tracebacks show the text that runs: the file may be on another machine, or edited since.
     linecache.cache[source.path] = (len(source.text), None, source.text.splitlines(keepends=True), source.path)
     sys.modules[module.__name__] = module  # dataclasses look their module up by its name
+    _executing.add(source.sha256)
     try:
         exec(compile(source.text, source.path, "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[module.__name__]
+        if isinstance(error, UserError):
+            raise
         raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
+    finally:
+        _executing.discard(source.sha256)
     return module
 
 

@@ -185,7 +185,7 @@ def _model(config: TrialConfig) -> str:
 
 
 def _format(value: object) -> str:
-    from orchestrator.cli.views.console import num_bytes
+    from orchestrator.sweep.text import num_bytes
 
     if isinstance(value, dict):
         return ", ".join(f"{name} {num_bytes(size)}" for name, size in value.items())

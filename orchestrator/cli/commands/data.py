@@ -207,10 +207,11 @@ def _settings(texts: list[str] | None) -> dict[str, Any]:
 
 
 def _build(request: DataRequest, storage: str, as_json: bool) -> None:
-    from orchestrator.cli.views.console import BuildBar, duration, num_bytes, out
+    from orchestrator.cli.views.console import BuildBar, out
     from orchestrator.errors import command_line
     from orchestrator.records.datasets import provide
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import duration, num_bytes
 
     started = time.monotonic()
     with BuildBar() as progress:

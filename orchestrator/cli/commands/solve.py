@@ -132,9 +132,10 @@ def export(
 
     trm export model.safetensors --format torch -o step.pt2
     """
-    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.cli.views.console import out
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import num_bytes
     from trm_model.checkpoints.export import export as write
     from trm_model.checkpoints.export import kind_of
     from trm_model.checkpoints.trained import load_trained

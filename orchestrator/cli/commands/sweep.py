@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,12 +47,17 @@ from orchestrator.cli.run_options import (
     budget,
     run_and_show,
 )
+from trm_model.recursion_file import parse_address, replace_in
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.definition import Sweep
 
 app = typer.Typer(help="Plan, run, watch, stop, resume, extend and tidy up sweeps.", no_args_is_help=True)
 
 
 @app.command()
 def plan(
+    ctx: typer.Context,
     file: FileArgument = None,
     recipe: RecipeOption = None,
     vary: VaryOption = None,
@@ -107,7 +112,36 @@ def plan(
     if as_json:
         print(json.dumps({**found.plain(), "lacking_quotas": lacking}, indent=1))
     else:
-        show_plan(sweep, found, storage, lacking)
+        show_plan(sweep, found, storage, lacking, _run_words(ctx, sweep, file, to))
+
+
+_WHAT = ("--recipe", "--vary", "--set", "--seeds", "--trials", "--max-steps", "--name", "--gpu", "--cpus")
+_WHERE = ("--address", "--max-concurrent", "--share-gpus")
+"""Options that `plan` and `run` share: which trials, and where."""
+
+
+def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | None) -> list[str]:
+    """Return the words of the `trm sweep run` that runs what this `trm sweep plan` has planned.
+
+    Args:
+        to: the plan file that was written; it contains the settings, so that only where to run is left.
+    """
+    from orchestrator.api.inputs import is_file_name
+
+    named = to or file
+    words = ["sweep", "run", *([str(named)] if named else [])]
+    for parameter in ctx.command.params:
+        option, value = parameter.opts[0], ctx.params[parameter.name or ""]
+        if option not in (_WHERE if to else (*_WHAT, *_WHERE)) or value in (None, False):
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        words += [option] if value is True else [word for one in values for word in (option, str(one))]
+    if to is not None or (file is not None and not is_file_name(file)):  # stored: its recursion files have to be named
+        found: list[str] = []
+        replace_in(sweep.plain(), found.append)
+        paths = dict.fromkeys(parse_address(address).path for address in found)
+        words += [word for path in paths for word in ("--trust-recursion", path)]
+    return words
 
 
 @app.command("resume")

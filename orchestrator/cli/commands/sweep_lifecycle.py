@@ -135,8 +135,9 @@ def prune(
     trm sweep prune --all --keep-bytes 2GB --dry-run
     """
     from orchestrator.api.lifecycle import prune_checkpoints
-    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.cli.views.console import out
     from orchestrator.records.retention import parse_bytes
+    from orchestrator.sweep.text import num_bytes
 
     if (name is None) != every:
         raise SweepError("which checkpoints?", "Name a sweep, or give --all")
@@ -216,9 +217,10 @@ def delete(
     Example: trm sweep delete demo
     """
     from orchestrator.api.lifecycle import delete_sweep
-    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import num_bytes
 
     store = open_storage(storage)
     sizes = store.sizes(f"sweeps/{name}")
@@ -243,10 +245,11 @@ def rename(
 
     Example: trm sweep rename unnamed depth
     """
-    from orchestrator.cli.views.console import num_bytes, out
+    from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
     from orchestrator.records.lifecycle import rename_sweep
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import num_bytes
     from orchestrator.tracking.live import artifact_location, resolve_uri
     from orchestrator.tracking.mlflow import MlflowSync
 

@@ -72,27 +72,6 @@ class BuildBar:
         self._bar.update(task, completed=done, total=max(total, 1))
 
 
-def duration(seconds: float) -> str:
-    """Format seconds as `45 s`, `3 min 20 s`, `2 h 5 min` or `3 d 4 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def num_bytes(count: float) -> str:
-    """Format a number of bytes as `3.2 MB`, in powers of 1,000."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
 def clock_of(time_s: float) -> str:
     """Format a timestamp as date and time of day."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))

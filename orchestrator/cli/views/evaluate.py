@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from orchestrator.cli.views.console import bar, duration, line, out, table
+from orchestrator.cli.views.console import bar, line, out, table
 from orchestrator.evaluation.checkpoints import Scored
 from orchestrator.results.stats import Interval
+from orchestrator.sweep.text import duration
 from trm_data import Dataset
 from trm_data.files import write_atomic
 

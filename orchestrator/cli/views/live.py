@@ -12,13 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from orchestrator.api.callbacks import Callback
-from orchestrator.cli.views.console import BuildBar, clock, duration, err, line, out, table
+from orchestrator.cli.views.console import BuildBar, clock, err, line, out, table
 from orchestrator.errors import command_line
 from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
 from orchestrator.records.progress import SweepProgress, format_counts
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.text import duration, plural
 from trm_data.addresses import shown_address
 
 PLAIN_EVERY_S = 15.0
@@ -58,8 +59,10 @@ class LiveView(Callback):
         """Print how many trials there are, and open the live table."""
         self._stack.close()  # the bars of the build
         total, slots = snapshot.progress.planned, snapshot.slots
-        at_once = f"up to {min(slots, total)} at once" if slots > 1 else "one at a time"
-        err.print(line("sweep ", (snapshot.name, "bold"), f": {total} trials, {at_once}. Ctrl-C stops cleanly."))
+        most = min(slots, total)
+        at_once = f", up to {most} at once" if most > 1 else ", one at a time" if total > 1 else ""
+        trials = f"{plural(total, 'trial')}{at_once}"
+        err.print(line("sweep ", (snapshot.name, "bold"), f": {trials}. Ctrl-C stops cleanly."))
         if err.is_terminal:
             self._live = self._stack.enter_context(Live(console=err, refresh_per_second=4, transient=True))
 
@@ -113,7 +116,7 @@ def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracki
     retry = command_line("sweep", "retry", sweep.name, storage=storage.url)
     if outcome.status is not SweepStatus.COMPLETE:
         reason = f" ({outcome.reason})" if outcome.reason else ""
-        left = f"{progress.left} of {progress.planned} trials are left"
+        left = f"{progress.left} of {plural(progress.planned, 'trial')} remaining"
         yield f"\n{outcome.status}{reason}: {counts}; {left}."
         if outcome.status is SweepStatus.FAILING:
             yield f"Fix it, then: {retry} && {resume}"

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.cli.views.console import duration, line, num_bytes, out, table
+from orchestrator.cli.views.console import line, out, table
 from orchestrator.errors import command_line
 from orchestrator.resources.estimate import CellEstimate, Estimate
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Choice, Uniform
-from orchestrator.sweep.settings import short_name
-
-MOST_ROWS = 16
+from orchestrator.sweep.settings import describe_axis
+from orchestrator.sweep.text import MOST_ROWS, duration, num_bytes, within
 
 
-def show_plan(sweep: Sweep, plan: Estimate, storage: str, lacking: Sequence[str] = ()) -> None:
-    """Print cells, seeds, steps, time, cost, what would not fit, what has to be built, and missing cloud quotas."""
+def show_plan(
+    sweep: Sweep, plan: Estimate, storage: str, lacking: Sequence[str] = (), run: Sequence[str] = ("sweep", "run")
+) -> None:
+    """Print cells, seeds, steps, time, cost, what would not fit, what has to be built, and missing cloud quotas.
+
+    Args:
+        run: the words of the command that runs what was planned.
+    """
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
     out.print(line((plan.name, "bold"), f" ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}"))
     _show_datasets(plan)
     if sweep.kind == "search":
-        out.print(f"space: {'; '.join(_axis(path, domain) for path, domain in sweep.space.items())}")
+        out.print(f"space: {'; '.join(describe_axis(path, domain) for path, domain in sweep.space.items())}")
     out.print()
     _show_cells(sweep, plan)
     out.print(f"\nwould not fit: {_misfits(plan)}")
@@ -32,15 +36,16 @@ def show_plan(sweep: Sweep, plan: Estimate, storage: str, lacking: Sequence[str]
     for text in lacking:
         out.print(line(("quota", "yellow"), f" {text}"))
     status = command_line("sweep", "status", plan.name, storage=storage)
-    out.print(f"\nnothing was started. Run it: trm sweep run ... (then `{status}`)", soft_wrap=True)
+    out.print(f"\nnothing was started. Run it: {command_line(*run, storage=storage)}", soft_wrap=True)
+    out.print(f"Watch it: {status}", soft_wrap=True)
 
 
 def _show_datasets(plan: Estimate) -> None:
     missing = [dataset.benchmark for dataset in plan.datasets if not dataset.is_built]
     names = ", ".join(dict.fromkeys(dataset.benchmark for dataset in plan.datasets))
-    state = f"to build: {len(missing)} of {len(plan.datasets)}" if missing else "built"
+    state = f"not built yet: {len(missing)} of {len(plan.datasets)}" if missing else "built"
     at_once = " + ".join(f"{count} on {name}" for name, count in plan.slots.items()) or "none"
-    out.print(f"dataset {names} ({state}); trials at once: {at_once}")
+    out.print(f"dataset {names} ({state}); concurrent trials: {at_once}")
 
 
 def _show_cells(sweep: Sweep, plan: Estimate) -> None:
@@ -61,15 +66,11 @@ def _show_time(plan: Estimate) -> None:
     if plan.wall_s is None:
         out.print("estimated time: not known before the first trial")
     else:
-        out.print(line("estimated time: ", (most + duration(plan.wall_s), "bold"), f", {_spread(plan.wall_spread)}"))
+        out.print(line("estimated time: ", (most + duration(plan.wall_s), "bold"), f", {within(plan.wall_spread)}"))
     for cost in plan.costs:
         hours = "" if cost.device_hours is None else f"{cost.device_hours:.3g} device hours, "
         usd = "" if cost.usd is None else f"${cost.usd:,.2f} on demand, "
         out.print(f"  {cost.device}: {hours}{usd}{cost.basis}", style="dim")
-
-
-def _spread(spread: float) -> str:
-    return f"give or take {100 * spread:.0f} %" if spread < 1 else f"or {1 + spread:.0f} times less or more"
 
 
 def _row(sweep: Sweep, cell: CellEstimate) -> list[str]:
@@ -83,12 +84,6 @@ def _row(sweep: Sweep, cell: CellEstimate) -> list[str]:
         num_bytes(cell.checkpoint_bytes),
         ", ".join(cell.does_not_fit) or "-",
     ]
-
-
-def _axis(path: str, domain: Choice | Uniform) -> str:
-    if isinstance(domain, Choice):
-        return f"{short_name(path)} in {', '.join(map(str, domain.values))}"
-    return f"{short_name(path)} from {domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
 
 
 def _misfits(plan: Estimate) -> str:

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 from orchestrator.api.status import SweepState, status
-from orchestrator.cli.views.console import duration, err, line, out, table
+from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.errors import command_line
 from orchestrator.records.index import load_definitions
 from orchestrator.records.progress import format_counts
@@ -22,6 +22,7 @@ from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import open_storage
+from orchestrator.sweep.text import duration
 
 
 @collector_off()

@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator.cli.views.console import clock_of, duration, out
+from orchestrator.cli.views.console import clock_of, out
 from orchestrator.records.events import trial_events
 from orchestrator.records.index import find_definition, find_trial
 from orchestrator.records.schema import Origin, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_differences
+from orchestrator.sweep.text import duration
 
 BLOCKS = [chr(0x2581 + level) for level in range(8)]
 WIDTH = 40
