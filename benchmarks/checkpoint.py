@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trm_model.checkpoints.store import Checkpoint, LocalCheckpoints, RunCheckpoints, checkpoint_names, pack, read
+from trm_model.checkpoints.run_checkpoints import RunCheckpoints
+from trm_model.checkpoints.store import Checkpoint, LocalCheckpoints, checkpoint_names, pack, read
 from trm_model.checkpoints.table_deltas import CHANGED_AT, TABLE
 from trm_model.cost import num_parameters
 from trm_model.recipes import get_recipe

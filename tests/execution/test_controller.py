@@ -53,9 +53,9 @@ class Faulty:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
 
-        def call(key: str = "", *arguments: Any) -> Any:
-            self._fault(name, f"{self._prefix}{key}")
-            return method(key, *arguments)
+        def call(*arguments: Any) -> Any:
+            self._fault(name, f"{self._prefix}{arguments[0] if arguments else ''}")
+            return method(*arguments)
 
         return call
 

@@ -18,12 +18,12 @@ from orchestrator.records.checkpoints import StoredCheckpoints
 from orchestrator.storage import open_storage
 from tests.trm_model.test_train import assert_same, run, tiny
 from trm_data import Dataset, build
+from trm_model.checkpoints.run_checkpoints import RunCheckpoints
 from trm_model.checkpoints.store import (
     Checkpoint,
     CheckpointError,
     CheckpointStore,
     LocalCheckpoints,
-    RunCheckpoints,
     copy,
     newest_checkpoint,
     pack,

@@ -14,7 +14,8 @@ import torch
 
 from tests.trm_model.test_train import TINY, crew_of, final_tensors, run, tiny
 from trm_data import Dataset, build
-from trm_model.checkpoints.store import CheckpointError, LocalCheckpoints, RunCheckpoints
+from trm_model.checkpoints.run_checkpoints import RunCheckpoints
+from trm_model.checkpoints.store import CheckpointError, LocalCheckpoints
 from trm_model.config import TrialConfig
 from trm_model.training.events import Checkpointed, Event, Finished, Interrupted, Started, Trained
 from trm_model.training.launch import train_in_processes

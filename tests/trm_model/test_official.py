@@ -16,10 +16,10 @@ from trm_data import build
 from trm_data.errors import DataError
 from trm_model.checkpoints.official import export_official, import_official, settings_of, to_official
 from trm_model.checkpoints.official_config import config_from_official, config_to_official
+from trm_model.checkpoints.run_checkpoints import RunCheckpoints
 from trm_model.checkpoints.store import (
     CheckpointError,
     LocalCheckpoints,
-    RunCheckpoints,
     newest_checkpoint,
     read_header,
     unpack,

@@ -13,9 +13,9 @@ import logging
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trm_data.errors import UserError, first_line
 from trm_data.files import load_json, write_atomic
-from trm_model.checkpoints.table_deltas import Base, join, split
+from trm_model.checkpoints.table_deltas import Base, join
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ _FORMAT = 1
 _CHECKSUM = "crc32"
 """Key of the header with the CRC-32 of the tensors. Checkpoints of earlier versions have none."""
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
-_ALL_DAMAGED = "No other checkpoint is usable: restore one from a copy, or delete all of them to train from the start"
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {
@@ -221,7 +220,7 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
         raise DamagedCheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
 
 
-def _base(stored: Mapping[str, Any], where: str) -> Base:
+def base_of(stored: Mapping[str, Any], where: str) -> Base:
     """Return the base that a header names. Raises CheckpointError if its name points outside the checkpoint's
     folder."""
     try:
@@ -239,7 +238,7 @@ def _base(stored: Mapping[str, Any], where: str) -> Base:
 
 def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None) -> Tensor:
     """Read the table of a checkpoint, as it was in its base."""
-    base = _base(stored, where)
+    base = base_of(stored, where)
     if not base.name:
         return torch.zeros(stored["shape"])
     try:
@@ -272,7 +271,7 @@ def copy(source: CheckpointStore, name: str, target: CheckpointStore) -> None:
     """Copy a checkpoint, its base first."""
     data = source.read(name)
     stored = read_header(data, name).get("table")
-    if stored is not None and (base := _base(stored, name)).name:
+    if stored is not None and (base := base_of(stored, name)).name:
         target.write(base.name, source.read(base.name))
     target.write(name, data)
 
@@ -282,12 +281,12 @@ def checkpoint_names(store: CheckpointStore) -> list[str]:
     return [name for name in store.names() if name.startswith("step-")]
 
 
-def _accept(checkpoint: Checkpoint) -> None:
-    pass
+def accept(checkpoint: Checkpoint) -> None:
+    """Do nothing with a checkpoint: it need only be read."""
 
 
 def newest_checkpoint(
-    store: CheckpointStore, load: Callable[[Checkpoint], None] = _accept, *, max_step: int | None = None
+    store: CheckpointStore, load: Callable[[Checkpoint], None] = accept, *, max_step: int | None = None
 ) -> Checkpoint | None:
     """Return the newest usable checkpoint in a store; None if there is none. Damaged ones are skipped with a warning.
 
@@ -315,94 +314,3 @@ def newest_checkpoint(
     if damaged is not None:
         raise damaged
     return None
-
-
-class Written(NamedTuple):
-    """Describe a checkpoint that has been written."""
-
-    name: str
-    num_bytes: int
-    """A base that was written with it included."""
-
-
-class RunCheckpoints:
-    """Manage the checkpoints of one run: find, write, and delete all but the newest and the best."""
-
-    def __init__(self, store: CheckpointStore) -> None:
-        self._store = store
-        self._base = Base()
-        self._bases: dict[str, str] = {}
-        """The base that each checkpoint needs."""
-        self._damaged: set[str] = set()
-
-    def restore(self, load: Callable[[Checkpoint], None] = _accept) -> Checkpoint | None:
-        """Let `load` take over the newest usable checkpoint, and return it; None if there is none.
-
-        Damaged ones are skipped with a warning, and deleted once the run has written another one. If the files of all
-        are damaged, the run begins again.
-
-        Raises:
-            CheckpointError: `load` has failed for all, or one belongs to another run.
-        """
-        was_loaded = False
-
-        def take_over(checkpoint: Checkpoint) -> None:
-            nonlocal was_loaded
-            was_loaded = True
-            load(checkpoint)
-
-        try:
-            found = newest_checkpoint(self._store, take_over)
-        except DamagedCheckpointError as error:
-            if was_loaded:  # `load` may have changed a part of the run
-                raise CheckpointError(error.what, _ALL_DAMAGED) from error
-            logger.warning("no checkpoint is usable, so that training begins again")
-            found = None
-        reached = found.step if found is not None else -1
-        self._damaged = {name for name in checkpoint_names(self._store) if step_of(name) > reached}
-        if found is not None and (stored := found.header.get("table")) is not None:
-            self._base, self._bases = _base(stored, name_of(found.step)), dict(stored["needed"])
-        return found
-
-    def write(self, checkpoint: Checkpoint) -> Written:
-        """Write a checkpoint, and before it the base of its table where a new one is due."""
-        name, header, tensors, base_bytes = name_of(checkpoint.step), checkpoint.header, checkpoint.tensors, 0
-        parts = split(tensors, self._base, checkpoint.step)
-        if parts is not None:
-            base, tensors = parts.base, parts.tensors
-            if parts.whole is not None:
-                data = pack({"table": parts.whole}, {"step": checkpoint.step})
-                base = replace(base, name=f"base-{base.step:08d}.safetensors", sha256=hashlib.sha256(data).hexdigest())
-                self._store.write(base.name, data)
-                base_bytes = len(data)
-            self._base = base
-            self._bases[name] = base.name
-            header = header | {"table": {"base": asdict(base), "shape": parts.shape, "needed": self._bases}}
-        data = pack(tensors, header)
-        self._store.write(name, data)
-        self._damaged.discard(name)
-        return Written(name, base_bytes + len(data))
-
-    def describe_last(self) -> str:
-        """Describe, for people, from which checkpoint a run that ends now can be resumed."""
-        names = self._usable()
-        return f"the last good checkpoint is {names[-1]}" if names else "there is no checkpoint before it"
-
-    def prune(self, *, keep: int, best_step: int | None) -> None:
-        """Delete all but `keep` checkpoints, the newest and, if `keep` is at least 2, the best; damaged ones; and
-        unused bases."""
-        names = self._usable()
-        kept = set(names[-keep:])
-        best = name_of(best_step) if best_step is not None else None
-        if best in names and best not in kept and keep > 1:
-            kept = {best, *names[-(keep - 1) :]}
-        self._bases = {name: base for name, base in self._bases.items() if name in kept}
-        for name in checkpoint_names(self._store):
-            if name not in kept:
-                self._store.delete(name)
-        for name in self._store.names():
-            if name.startswith("base-") and name not in self._bases.values():
-                self._store.delete(name)
-
-    def _usable(self) -> list[str]:
-        return [name for name in checkpoint_names(self._store) if name not in self._damaged]

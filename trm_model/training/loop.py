@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from trm_data.dataset.loader import first_rows
 from trm_data.errors import ConfigError, UserError, first_line, is_out_of_space
-from trm_model.checkpoints.store import CheckpointError, CheckpointStore, RunCheckpoints, name_of
+from trm_model.checkpoints.run_checkpoints import RunCheckpoints
+from trm_model.checkpoints.store import CheckpointError, CheckpointStore, name_of
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
 from trm_model.device import resolve_device
