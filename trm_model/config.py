@@ -237,7 +237,7 @@ class TrialConfig(Settings):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
 
     @property
     def sections(self) -> tuple[Settings, ...]:
