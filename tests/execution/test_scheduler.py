@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from typing import Any
 
@@ -456,7 +455,7 @@ def _trials() -> list[Any]:
 class TestSlots:
     def test_the_number_that_was_requested_is_not_reduced_in_silence(self) -> None:
         cluster, remote = FakeCluster(), RunOptions(address="10.0.0.5:6379")
-        assert count_slots(study(), dataclasses.replace(remote, max_concurrent=200), cluster) == 200
+        assert count_slots(study(), RunOptions(address="10.0.0.5:6379", max_concurrent=200), cluster) == 200
         assert count_slots(study(max_concurrent=100), remote, cluster) == 100
 
     def test_a_cluster_that_starts_nodes_is_not_limited_to_those_it_has(self, monkeypatch: pytest.MonkeyPatch) -> None:
