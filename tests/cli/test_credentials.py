@@ -95,3 +95,9 @@ def test_secrets_of_the_environment_and_of_addresses_are_in_no_error(monkeypatch
     text = "http://me:hunter2@host refused hunter2hunter2 of /path/of/hunter3"
     shown = "http://host refused ... of /path/of/hunter3"
     assert first_line(ValueError(text)) == str(UserError(text)) == UserError("x", text).remedy == shown
+
+
+def test_the_remedies_placeholder_of_a_port_is_shown() -> None:
+    assert hide_credentials("Use http://HOST:PORT, or none") == "Use http://HOST:PORT, or none"
+    assert "hunter2" not in hide_credentials("cannot open http://user:hunter2@host:PORT")
+    assert hide_credentials("http://user:hunter2") == "http://..."

@@ -107,11 +107,11 @@ class TestPlacement:
         assert "a" in [node for _, node in tune.order[:3]], "an L40S idled while trials waited for the H100"
 
     def test_what_fits_on_no_gpu_is_recorded_and_not_sent(self, run: Run, storage: Storage) -> None:
-        huge = {"train.batch_size": choice(8, 10**9)}
+        huge = {"train.batch_size": choice(8, 2**24)}
         ran, tune, _ = run(study(space=huge, resources=on("L40S|H100")))
         statuses = {(record.config.train.batch_size, record.status) for record in records(storage)}
         assert ran.status is SweepStatus.COMPLETE and len(tune.order) == 2
-        assert statuses == {(8, Status.FINISHED), (10**9, Status.OUT_OF_MEMORY)}
+        assert statuses == {(8, Status.FINISHED), (2**24, Status.OUT_OF_MEMORY)}
 
     def test_a_share_follows_from_memory_and_is_told_to_the_trial(self, run: Run, storage: Storage) -> None:
         _, tune, _ = run(study(resources=on("L40S")), share_gpus=True)

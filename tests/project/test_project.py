@@ -99,7 +99,7 @@ def test_every_claim_names_tests_and_records_that_exist() -> None:
     assert set(re.findall(r"`(tests/[\w/]+\.py::[\w:]+)`", page)) == named
     for test in named:
         marks = claims.marks_of(test)
-        assert not any("skip" in mark or "xfail" in mark for mark in marks), f"{test} is skipped"
+        assert not any(re.search(r"mark\.(skip|xfail)", mark) for mark in marks), f"{test} is skipped"
     for record in re.findall(r"`(benchmarks/[\w./-]+|docs/results/[\w./-]+)`", page):
         assert (ROOT / record).exists(), record
 

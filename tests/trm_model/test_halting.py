@@ -39,7 +39,7 @@ def test_halting_rule(settings: dict[str, str], expected: list[bool]) -> None:
 
 @pytest.mark.parametrize("steps", [2, 3, 16])
 def test_explored_halting_steps_are_drawn_evenly_from_2_to_the_last(steps: int) -> None:
-    drawn = earliest_halt(1, 5, range(40_000), supervision_steps=steps, exploration=0.25)
+    drawn = earliest_halt(1, 5, 40_000, supervision_steps=steps, exploration=0.25)
     explored = drawn[drawn > 0]
     assert len(explored) / len(drawn) == pytest.approx(0.25, abs=0.01)
     values, counts = np.unique(explored, return_counts=True)
@@ -47,13 +47,13 @@ def test_explored_halting_steps_are_drawn_evenly_from_2_to_the_last(steps: int) 
     assert counts / counts.sum() == pytest.approx(np.full(steps - 1, 1 / (steps - 1)), abs=0.02)
 
 
-def test_explored_halting_steps_depend_on_seed_step_and_slot_alone() -> None:
+def test_explored_halting_steps_depend_on_seed_step_and_the_whole_batch_alone() -> None:
     options = {"supervision_steps": 6, "exploration": 0.5}
-    whole = earliest_halt(1, 5, range(100), **options)  # type: ignore[arg-type]
-    assert earliest_halt(1, 5, range(40, 100), **options).tolist() == whole[40:].tolist()  # type: ignore[arg-type]
-    assert earliest_halt(2, 5, range(100), **options).tolist() != whole.tolist()  # type: ignore[arg-type]
-    assert earliest_halt(1, 6, range(100), **options).tolist() != whole.tolist()  # type: ignore[arg-type]
-    assert not earliest_halt(1, 5, range(9), supervision_steps=6, exploration=0.0).any()
+    whole = earliest_halt(1, 5, 100, **options)  # type: ignore[arg-type]
+    assert earliest_halt(1, 5, 100, **options).tolist() == whole.tolist()  # type: ignore[arg-type]
+    assert earliest_halt(2, 5, 100, **options).tolist() != whole.tolist()  # type: ignore[arg-type]
+    assert earliest_halt(1, 6, 100, **options).tolist() != whole.tolist()  # type: ignore[arg-type]
+    assert not earliest_halt(1, 5, 9, supervision_steps=6, exploration=0.0).any()
 
 
 def test_slots_are_left_when_the_sequence_wants_to_or_at_the_last_step_and_not_before_the_explored_one() -> None:
