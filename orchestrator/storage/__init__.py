@@ -63,9 +63,9 @@ def as_storage(storage: Storage | str | Path) -> Storage:
 
 
 def existing_storage(storage: Storage | str | Path) -> Storage:
-    """Return the storage as `as_storage` does. Raises StorageError if it is a local folder that does not exist."""
+    """Return the storage as `as_storage` does. Raises StorageError if its address is a folder that does not exist."""
     store = as_storage(storage)
-    if isinstance(store, LocalStorage) and not store.root.is_dir():
+    if store is not storage and isinstance(store, LocalStorage) and not store.root.is_dir():
         raise StorageError(f"no storage {store.url}: there is no such folder", "Name the folder that a sweep wrote to")
     return store
 

@@ -95,7 +95,7 @@ def test_mistake_found_by_a_process_is_the_callers_own_error(dataset: Dataset, t
     config, store = tiny(), LocalCheckpoints(tmp_path)
     with pytest.raises(ConfigError, match=r"train\.batch_size=8 cannot be shared evenly by 3 processes"):
         next(train_in_processes(config, dataset, processes=3, checkpoints=store))
-    store.write("step-00000001.safetensors", b"nonsense")
+    store.write("step-00000001.safetensors", b"PK of another program")
     with pytest.raises(UserError, match=r"step-00000001\.safetensors is not a checkpoint"):
         list(train_in_processes(config, dataset, processes=2, checkpoints=store))
     assert not crew_of()
