@@ -86,8 +86,9 @@ class Controller:
         costs: RuntimeModel,
         events: Events,
         damaged: Mapping[str, Damaged],
+        stopping: threading.Event,
     ) -> None:
-        self.stopping = threading.Event()
+        self.stopping = stopping
         """Set once the sweep is to stop: nothing more starts, and trials write a last checkpoint."""
         self._sweep = sweep = planner.sweep
         self._planner = planner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -9,7 +10,7 @@ import platform
 import secrets
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -197,68 +198,56 @@ def _reload_token() -> None:
         AuthenticationTokenLoader.instance().reset_cache()
 
 
-@contextmanager
-def _listen_on_loopback() -> Iterator[None]:
+def _listen_on_loopback() -> AbstractContextManager[None]:
     """Let a private Ray use 127.0.0.1 as its address, so that its servers listen on no other interface.
 
     `ray.init` replaces a loopback address by the machine's; only this constant, which macOS and Windows set, prevents
     that.
     """
-    constants: Any = None
-    with _private_interface("it listens on all interfaces"):
-        from ray._private import ray_constants
-
-        constants = ray_constants
-        before = constants.ENABLE_RAY_CLUSTER
-        constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        if constants is not None:
-            constants.ENABLE_RAY_CLUSTER = before
+    return _replaced(
+        "ray._private.ray_constants", "ENABLE_RAY_CLUSTER", lambda _: False, "it listens on all interfaces"
+    )
 
 
-@contextmanager
-def _keep_secrets_off_command_lines() -> Iterator[None]:
+def _keep_secrets_off_command_lines() -> AbstractContextManager[None]:
     """Keep Tune from copying AWS keys of the driver into the runtime environment of its actors.
 
     A runtime environment is on the command line of every worker, which all users of a machine can read. Workers have
     the environment of their node anyway: of a private Ray, that is the driver's.
     """
-    cache: Any = None
-    with _private_interface("AWS keys in the environment are on the command lines of its workers"):
-        from ray.tune.execution import class_cache
-
-        before = class_cache.ENV_VARS_TO_PROPAGATE
-        class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not holds_secret(name)}
-        cache = class_cache
-    try:
-        yield
-    finally:
-        if cache is not None:
-            cache.ENV_VARS_TO_PROPAGATE = before
+    return _replaced(
+        "ray.tune.execution.class_cache",
+        "ENV_VARS_TO_PROPAGATE",
+        lambda names: {name for name in names if not holds_secret(name)},
+        "AWS keys in the environment are on the command lines of its workers",
+    )
 
 
-@contextmanager
-def _in_sessions_of_their_own() -> Iterator[None]:
+def _in_sessions_of_their_own() -> AbstractContextManager[None]:
     """Start the processes of a private Ray in sessions of their own while the block runs.
 
     A signal to the whole process group (`timeout`, a shell, a closed terminal) then reaches the driver alone, which
     needs Ray for its trials to write a last checkpoint. If the driver is killed, the kernel kills Ray's processes:
     Ray requests that (PR_SET_PDEATHSIG), and it does not depend on the session.
     """
-    processes: Any = None
-    with _private_interface("a signal to the driver's process group also ends Ray"):
-        from ray._private import services
+    return _replaced(
+        "ray._private.services",
+        "ConsolePopen",
+        lambda popen: partial(popen, start_new_session=True),
+        "a signal to the driver's process group also ends Ray",
+    )
 
-        processes = services
-        before = processes.ConsolePopen
-        processes.ConsolePopen = partial(before, start_new_session=True)
-    try:
+
+@contextmanager
+def _replaced(module: str, name: str, change: Callable[[Any], Any], consequence: str) -> Iterator[None]:
+    """Change a private attribute of Ray while the block runs; warn of the consequence where this version lacks it."""
+    with ExitStack() as stack:
+        with _private_interface(consequence):
+            owner = importlib.import_module(module)
+            before = getattr(owner, name)
+            setattr(owner, name, change(before))
+            stack.callback(setattr, owner, name, before)
         yield
-    finally:
-        if processes is not None:
-            processes.ConsolePopen = before
 
 
 @contextmanager

@@ -198,8 +198,8 @@ def _drive(
                 costs=costs,
                 events=events,
                 damaged=damaged,
+                stopping=stopping,
             )
-            controller.stopping = stopping
             slots = count_slots(sweep, options, cluster)
             driver = Driver(controller, cluster, sweep_folder(storage, sweep.name), lease, events, execute)
             logger.info("sweep %s: started, %d trials planned, up to %d at once", sweep.name, planner.total, slots)

@@ -12,6 +12,7 @@ from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, T
 from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import STOP
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.trials import PlannedTrial
@@ -139,17 +140,17 @@ def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | N
 
 def request_stop(folder: Storage, reason: str = "") -> None:
     """Ask the driver, wherever it is, to stop cleanly."""
-    folder.write("stop.json", to_json_bytes({"requested_s": time.time(), "reason": reason}))
+    folder.write(STOP, to_json_bytes({"requested_s": time.time(), "reason": reason}))
 
 
 def stop_requested(folder: Storage) -> bool:
     """Return whether a stop was requested."""
-    return folder.exists("stop.json")
+    return folder.exists(STOP)
 
 
 def stop_reason(folder: Storage) -> str:
     """Return the reason of the request to stop; empty if there is no request or no reason."""
     try:
-        return str(read_json(folder, "stop.json").get("reason", ""))
+        return str(read_json(folder, STOP).get("reason", ""))
     except (KeyError, DamagedRecordError):
         return ""
