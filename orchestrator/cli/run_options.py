@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.resources.usage import Budget
+    from orchestrator.sweep.budget import Budget
     from orchestrator.sweep.definition import Sweep
 
 AddressOption = Annotated[
@@ -59,7 +59,7 @@ MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help
 
 def budget(trials: int | None, gpu_hours: float | None, usd: float | None, hours: float | None) -> Budget:
     """Return the budget that the options describe."""
-    from orchestrator.resources.usage import Budget
+    from orchestrator.sweep.budget import Budget
 
     return Budget.parse({"trials": trials, "gpu_hours": gpu_hours, "usd": usd, "wall_hours": hours}, "budget")
 

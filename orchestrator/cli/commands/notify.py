@@ -54,8 +54,8 @@ def notify(
 
     trm notify demo --to "notify-send trm" --once
     """
-    from orchestrator.resources.usage import Budget
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.budget import Budget
     from orchestrator.tracking.notifications import SweepWatcher, parse_targets
 
     targets = parse_targets(to)

@@ -43,10 +43,13 @@ def extend(
     from orchestrator.cli.views.console import line, out
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.ranges import list_values, parse_axis
 
     store = open_storage(storage)
     recorded = load_definition(store, name)
-    values = assignments(vary, "--vary")
+    values = {
+        path: list_values(path, parse_axis(path, found)).values for path, found in assignments(vary, "--vary").items()
+    }
     wider = extend_sweep(store, name, trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
     if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
