@@ -13,6 +13,7 @@ from orchestrator.cli.commands import (
     data,
     doctor,
     evaluate,
+    init,
     leaderboard,
     notify,
     solve,
@@ -57,6 +58,7 @@ def common(
     set_levels(verbose, quiet)
 
 
+app.command("init")(init.init)
 app.add_typer(data.app, name="data")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trial.app, name="trial")
