@@ -93,7 +93,7 @@ def _check_keys(values: dict[str, Any], path: Path) -> None:
         )
     if options := [key for key in values if key in _OPTIONS]:
         option = f"--{options[0].replace('_', '-')}"
-        raise ConfigError(f"{options[0]} is no part of a definition", f"Give trm sweep run the option {option}")
+        raise ConfigError(f"{options[0]} is no part of a definition", f"It is an option of `trm sweep run`: {option}")
     require_known({key: value for key, value in values.items() if key not in IGNORED}, _KEYS, "the top level")
     if ignored := [key for key in IGNORED if values.pop(key, None) is not None]:
         logger.warning("%s: %s: about W&B's server, so without effect here", path, ", ".join(ignored))

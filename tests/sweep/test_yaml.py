@@ -142,7 +142,7 @@ WRONG = [
     ("method: random\nrun_cap: 2\ntrials: 3\nparameters: {T: {values: [1, 2]}}", "run_cap and trials are both given"),
     ("run_cap: many", "run_cap='many' is no number of trials. Write run_cap: 20"),
     ("max_usd: -1", "max_usd=-1 is no number above 0"),
-    ("max_gpus: 3", "Give trm sweep run the option --max-gpus"),
+    ("max_gpus: 3", "It is an option of `trm sweep run`: --max-gpus"),
     ("seeds: three", "seeds='three': input should be a valid integer"),
     ("parameters: [T]", "parameters=['T'] is no mapping"),
     ("parameters: {T: [1, 2]}", "parameters.T is a list. Write T: {values: [1, 2]}"),

@@ -1,4 +1,4 @@
-"""Change the recursion of the model. Usually one method is enough: see docs/model.md for the others."""
+"""Change the recursion of the model. Usually one method is enough: the repository's docs/model.md has the others."""
 
 from trm_model import Recursion
 
