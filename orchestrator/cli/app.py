@@ -28,7 +28,6 @@ app = typer.Typer(
     name="trm",
     help="Sweeps, ablations and leaderboards for the Tiny Recursion Model and other recursive puzzle solvers.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # a defect shows its plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.completion import recipe_names, sweep_names, sweeps_to_run
 from orchestrator.sweep.packaged import packaged_sweeps
 from trm_model.recursion_file import trust
 
@@ -40,9 +41,18 @@ FileArgument = Annotated[
         metavar="[SWEEP]",
         help=f"A sweep file (.py, .yaml), a plan, a recorded sweep, or a packaged one: {', '.join(packaged_sweeps())}.",
         show_default=False,
+        autocompletion=sweeps_to_run,
     ),
 ]
-RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
+SweepArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False, autocompletion=sweep_names)]
+OptionalSweepArgument = Annotated[
+    str | None,
+    typer.Argument(help="Name of a sweep; all of them if left out.", show_default=False, autocompletion=sweep_names),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A named configuration: see `trm recipes`.", autocompletion=recipe_names),
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the sweep; made from its definition if left out.")
 ]

@@ -11,7 +11,6 @@ import typer
 from orchestrator.cli.commands import sweep_lifecycle
 from orchestrator.cli.commands.notify import TargetsOption
 from orchestrator.cli.commands.sweep_export import export
-from orchestrator.cli.commands.sweep_lifecycle import NameArgument
 from orchestrator.cli.options import (
     OUTPUT_FILE,
     CpusOption,
@@ -20,10 +19,12 @@ from orchestrator.cli.options import (
     JsonOption,
     MaxStepsOption,
     NameOption,
+    OptionalSweepArgument,
     RecipeOption,
     SeedsOption,
     SetOption,
     StorageOption,
+    SweepArgument,
     TrialsOption,
     TrustOption,
     VaryOption,
@@ -220,7 +221,7 @@ def run(
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="A sweep; all of them if left out.", show_default=False)] = None,
+    name: OptionalSweepArgument = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -238,7 +239,7 @@ def status(
 
 
 @app.command()
-def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
+def stop(name: SweepArgument, storage: StorageOption = "runs") -> None:
     """Ask a running sweep to stop cleanly, wherever its driver is; `trm sweep resume` resumes it.
 
     Example: trm sweep stop demo

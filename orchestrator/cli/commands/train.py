@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.completion import recipe_names
 from orchestrator.cli.options import JsonOption, MaxStepsOption, SetOption, StorageOption
 
-RequiredRecipe = Annotated[str, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
+RequiredRecipe = Annotated[
+    str, typer.Option("--recipe", help="A named configuration: see `trm recipes`.", autocompletion=recipe_names)
+]
 ShowOption = Annotated[bool, typer.Option("--show-config", help="Print the complete configuration and stop.")]
 
 
