@@ -51,8 +51,7 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
         found = {"benchmarks": rows, "built": [_row(dataset) for dataset in built], "damaged": damaged}
         print(json.dumps(found, indent=1))
         return
-    known = table("benchmark", "what it is", "source", "licence")
-    known.columns[0].no_wrap = True
+    known = table("benchmark", "what it is", "source", "licence", words=("benchmark",), drop=("licence", "source"))
     for benchmark in list_benchmarks():
         known.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
     out.print(known)

@@ -66,7 +66,7 @@ def recipes(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(described, indent=1))
         return
-    rows = table("recipe", "what it is")
+    rows = table("recipe", "what it is", words=("recipe",))
     for name, text in described.items():
         rows.add_row(name, text)
     out.print(rows)

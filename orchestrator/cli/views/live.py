@@ -88,7 +88,7 @@ class LiveView(Callback):
 
     def _table(self, snapshot: SweepSnapshot) -> RenderableType:
         metric = snapshot.metric.replace("_", " ")
-        rows = table("stage", "trial", "step", "", metric, right=("step", metric))
+        rows = table("stage", "trial", "step", "", metric, right=("step", metric), drop=("", "stage", "step"))
         for trial in snapshot.running:
             shown = "-" if trial.value is None else f"{100 * trial.value:.1f} %"
             name = f"{trial.family}  seed {trial.seed}"
