@@ -225,6 +225,12 @@ def test_any_text_is_a_value_or_a_clear_error(text: str) -> None:
         assert "\n" not in str(error)
 
 
+def test_example_of_the_documentation_is_a_sweep(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/sweeps.md").read_text()
+    found = load(tmp_path, page.partition("```yaml\n")[2].partition("```")[0])
+    assert found.trials == 20 and found.sampler == "tpe" and found.budget.usd == 20 and ids(found)
+
+
 def test_numbers_and_names_are_what_they_look_like() -> None:
     found = parse_yaml("{a: 1e-4, b: 2.5E+3, n: 1, day: 2026-11-29, x: 1e, yes: .5}")
     assert found == {"a": 1e-4, "b": 2500.0, "n": 1, "day": "2026-11-29", "x": "1e", True: 0.5}

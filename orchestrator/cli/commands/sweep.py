@@ -177,6 +177,7 @@ def run(
     max_hours: MaxHoursOption = None,
     tracking: TrackingOption = None,
     notify: TargetsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a sweep, or resume it: finished trials are never repeated. `run` and `resume` are the same command.
 
@@ -216,7 +217,7 @@ def run(
         "budget": budget(max_trials, max_gpu_hours, max_usd, max_hours),
     }
     is_stored = file is not None and is_recorded(file, open_storage(storage))
-    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options, is_stored=is_stored))
+    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options, is_stored=is_stored, as_json=as_json))
 
 
 @app.command()
