@@ -90,6 +90,12 @@ def test_holm_levels_agree_with_statsmodels_about_what_is_significant(p_values: 
     assert [p < level for p, level in zip(p_values, stats.holm_levels(p_values), strict=True)] == list(rejected)
 
 
+def test_spread_is_the_sample_standard_deviation_from_two_values_on() -> None:
+    assert stats.spread([1.0, 3.0]) == pytest.approx(2**0.5)  # divided by n - 1
+    assert stats.spread([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)
+    assert stats.spread([4.0]) is None and stats.spread([]) is None
+
+
 @pytest.mark.parametrize("solved", [0, 3, 1])
 def test_bootstrap_of_tasks_that_are_almost_all_alike_admits_ignorance(solved: int) -> None:
     """3 tasks: a bootstrap of equal scores would give a single point, and one of three tasks the whole range."""
