@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from orchestrator.records.schema import Status, TrialRecord
     from orchestrator.resources.estimate import Estimate
     from orchestrator.resources.published import recipe_for_gpu, reproduction_sweep, table_variants
-    from orchestrator.resources.usage import Budget
     from orchestrator.results.dataframe import load_results
     from orchestrator.results.notebook import ablate, leaderboard
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.budget import Budget
     from orchestrator.sweep.definition import Confirm, ResourceRule, Resources, Stopping, Sweep, Variant
     from orchestrator.sweep.domains import choice, integers, log_uniform, uniform
     from orchestrator.sweep.settings import configure
@@ -130,7 +130,7 @@ __getattr__ = lazy_names(
         "orchestrator.records.schema": ("Status", "TrialRecord"),
         "orchestrator.resources.estimate": ("Estimate",),
         "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),
-        "orchestrator.resources.usage": ("Budget",),
+        "orchestrator.sweep.budget": ("Budget",),
         "orchestrator.results.dataframe": ("load_results",),
         "orchestrator.results.notebook": ("ablate", "leaderboard"),
         "orchestrator.storage": ("open_storage",),

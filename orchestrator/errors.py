@@ -24,6 +24,18 @@ class ClusterError(UserError):
     """Raised for a Ray cluster that cannot be reached or cannot hold what was requested."""
 
 
+def project_file(name: str) -> str:
+    """Return the path of a file of `infra/` for a message: in a wheel those files lie inside of the package.
+
+    Args:
+        name: path in the repository: `infra/aws/README.md`.
+    """
+    package = Path(__file__).parent
+    packed = package / "_infra" / name.removeprefix("infra/")
+    found = packed if packed.is_file() else package.parent / name
+    return str(found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found)
+
+
 def command_line(*words: str, storage: str = "") -> str:
     """Return a `trm` command quoted for a shell, with `--storage` added if necessary.
 

@@ -98,6 +98,17 @@ def pin(text: str, folder: Path) -> str:
         ConfigError: no such file or class, a class that cannot be a `Recursion`, or the address has a hash already and
             the file has another one.
     """
+    pinned, source = _pinned(text, folder)
+    _trust(source)
+    return pinned
+
+
+def pin_untrusted(text: str, folder: Path) -> str:
+    """Return the address as `pin` does, without trusting the file: `text` comes from a file that is only data."""
+    return _pinned(text, folder)[0]
+
+
+def _pinned(text: str, folder: Path) -> tuple[str, Source]:
     address = parse_address(text)
     source = _read(folder / Path(address.path).expanduser())
     if address.sha256 not in (None, source.sha256):
@@ -108,8 +119,7 @@ def pin(text: str, folder: Path) -> str:
         raise ConfigError(f"{source.path} defines no class {address.name!r}", nearest(address.name, names))
     if address.name in names and not _may_be_recursion(module, address.name):
         raise ConfigError(f"{source.path} defines no Recursion named {address.name!r}", _DERIVE)
-    _trust(source)
-    return str(Address(source.path, address.name, source.sha256))
+    return str(Address(source.path, address.name, source.sha256)), source
 
 
 def pin_named(value: Any) -> Any:

@@ -12,12 +12,14 @@ from orchestrator.records.index import find_definition, sweep_names
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.loader import load_sweep
+from orchestrator.sweep.packaged import packaged_sweeps
 from orchestrator.sweep.plan_file import SUFFIX
+from orchestrator.sweep.yaml_file import YAML_SUFFIXES
 from trm_data.errors import ConfigError, nearest
 
 
 def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
-    """Return the sweep itself, or read it from a file, or from the records by its name.
+    """Return the sweep itself, or read it from a file, from the records by its name, or from the packaged sweeps.
 
     Raises:
         SweepError: there is neither such a file nor such a record, or the file defines no sweep.
@@ -30,13 +32,22 @@ def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
     recorded = find_definition(storage, str(sweep))
     if recorded is not None:
         return recorded
-    hint = nearest(str(sweep), sweep_names(storage)) or "Name a sweep file, e.g. sweeps/demo.py"
+    if str(sweep) in packaged_sweeps():
+        return load_sweep(path)
+    hint = nearest(str(sweep), [*sweep_names(storage), *packaged_sweeps()])
     raise SweepError(f"no sweep {str(sweep)!r} in {storage.url}, and no sweep file of that name", hint)
 
 
 def is_file_name(path: Path) -> bool:
-    """Return whether a string refers to a sweep file, and not to a recorded sweep."""
-    return path.suffix in (".py", SUFFIX) or len(path.parts) != 1 or path.is_file()
+    """Return whether a string refers to a sweep file, and not to a recorded or packaged sweep."""
+    return path.suffix in (".py", SUFFIX, *YAML_SUFFIXES) or len(path.parts) != 1 or path.is_file()
+
+
+def is_recorded(sweep: Sweep | str | Path, storage: Storage) -> bool:
+    """Return whether `as_sweep` takes a sweep from the records of the storage."""
+    if isinstance(sweep, Sweep) or is_file_name(Path(sweep)):
+        return False
+    return find_definition(storage, str(sweep)) is not None
 
 
 def as_run_options(values: Mapping[str, Any]) -> RunOptions:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from orchestrator.api.callbacks import open_callbacks
-from orchestrator.api.inputs import as_run_options, as_sweep, is_file_name
+from orchestrator.api.inputs import as_run_options, as_sweep, is_recorded
 from orchestrator.api.progress import default_callbacks
 from orchestrator.execution.callbacks import CallbackList
 from orchestrator.execution.options import Callback, RunArguments, RunOptions, SweepOutcome, SweepStatus
@@ -37,7 +37,8 @@ def run(
     this.
 
     Args:
-        sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.
+        sweep: a definition, the path of a sweep file, the name of a sweep that the storage holds, or that of a
+            packaged one (`demo`).
         storage: folder or `s3://bucket/prefix` for datasets and records.
         tracking: MLflow tracking URI, or "none". SQLite in the storage folder if left out.
         notify: webhook URLs or commands that receive how the sweep ended.
@@ -57,8 +58,8 @@ def run(
     """
     store = as_storage(storage)
     definition = as_sweep(sweep, store)
-    is_stored = not isinstance(sweep, Sweep) and not is_file_name(Path(sweep))
-    return run_defined(definition, store, tracking, notify, callbacks, as_run_options(options), is_stored=is_stored)
+    checked = as_run_options(options)
+    return run_defined(definition, store, tracking, notify, callbacks, checked, is_stored=is_recorded(sweep, store))
 
 
 def run_defined(

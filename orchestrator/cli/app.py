@@ -13,6 +13,7 @@ from orchestrator.cli.commands import (
     data,
     doctor,
     evaluate,
+    init,
     leaderboard,
     notify,
     solve,
@@ -27,7 +28,6 @@ app = typer.Typer(
     name="trm",
     help="Sweeps, ablations and leaderboards for the Tiny Recursion Model and other recursive puzzle solvers.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # a defect shows its plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,6 +57,7 @@ def common(
     set_levels(verbose, quiet)
 
 
+app.command("init")(init.init)
 app.add_typer(data.app, name="data")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trial.app, name="trial")

@@ -10,8 +10,9 @@ from orchestrator.errors import SweepError
 from orchestrator.resources.placement import parse_gpu
 from orchestrator.storage import open_storage
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Choice, Setting
+from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.plan_file import SUFFIX
+from orchestrator.sweep.ranges import list_values, parse_axis
 from orchestrator.sweep.settings import absolute_path, configure, parse_assignments
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
@@ -84,12 +85,13 @@ def make_sweep(
     else:
         assert recipe is not None
         values = {"name": "unnamed", "base": base_config(recipe, settings, max_steps).plain()}
-    axes = assignments(vary, "--vary").items()
-    space = {path: Choice.parse({"values": tuple(found)}, where=f"--vary {path}") for path, found in axes}
-    if space:
-        values["space"] = {path: domain.plain() for path, domain in space.items()}
     if trials is not None:
         values |= {"kind": "search", "trials": trials}
+    space = {path: parse_axis(path, found) for path, found in assignments(vary, "--vary").items()}
+    if space:
+        is_search = values.get("kind") == "search"
+        axes = {path: axis if is_search else list_values(path, axis) for path, axis in space.items()}
+        values["space"] = {path: axis.plain() for path, axis in axes.items()}
     if seeds is not None:
         values["seeds"] = seeds
         values["confirm"] = {**values.get("confirm", {}), "seeds": seeds}

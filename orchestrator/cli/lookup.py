@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.completion import trial_addresses
+
 if TYPE_CHECKING:
     from orchestrator.records.checkpoints import FoundCheckpoint
     from orchestrator.storage import Storage
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 
 CheckpointArgument = Annotated[
     str,
-    typer.Argument(metavar="CHECKPOINT", help="A checkpoint file, or SWEEP/TRIAL of the storage.", show_default=False),
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A checkpoint file, SWEEP/TRIAL of the storage, or train/last, SWEEP/last, SWEEP/best.",
+        show_default=False,
+        autocompletion=trial_addresses,
+    ),
 ]
 AtOption = Annotated[
     str, typer.Option("--at", help="Which checkpoint of a trial: last, best, or a step.", metavar="last|best|STEP")

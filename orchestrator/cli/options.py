@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.completion import recipe_names, sweep_names, sweeps_to_run
+from orchestrator.sweep.packaged import packaged_sweeps
 from trm_model.recursion_file import trust
 
 StorageOption = Annotated[
@@ -27,15 +29,30 @@ SetOption = Annotated[
 ]
 VaryOption = Annotated[
     list[str] | None,
-    typer.Option("--vary", help="Values to compare: --vary T=1,2 --vary n=2,4 (repeatable).", metavar="NAME=V,V..."),
+    typer.Option(
+        "--vary",
+        help="Values to compare: --vary T=1,2 --vary n=2..4; with --trials also lr=1e-4..1e-2 and lr=log:1e-4..1e-2.",
+        metavar="NAME=V,V...|LOW..HIGH",
+    ),
 ]
 FileArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[SWEEP]", help="A sweep file, a plan, or the name of a recorded sweep.", show_default=False
+        metavar="[SWEEP]",
+        help=f"A sweep file (.py, .yaml), a plan, a recorded sweep, or a packaged one: {', '.join(packaged_sweeps())}.",
+        show_default=False,
+        autocompletion=sweeps_to_run,
     ),
 ]
-RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
+SweepArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False, autocompletion=sweep_names)]
+OptionalSweepArgument = Annotated[
+    str | None,
+    typer.Argument(help="Name of a sweep; all of them if left out.", show_default=False, autocompletion=sweep_names),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A named configuration: see `trm recipes`.", autocompletion=recipe_names),
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the sweep; made from its definition if left out.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.resources.usage import Budget
+    from orchestrator.sweep.budget import Budget
     from orchestrator.sweep.definition import Sweep
 
 AddressOption = Annotated[
@@ -59,7 +60,7 @@ MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help
 
 def budget(trials: int | None, gpu_hours: float | None, usd: float | None, hours: float | None) -> Budget:
     """Return the budget that the options describe."""
-    from orchestrator.resources.usage import Budget
+    from orchestrator.sweep.budget import Budget
 
     return Budget.parse({"trials": trials, "gpu_hours": gpu_hours, "usd": usd, "wall_hours": hours}, "budget")
 
@@ -72,6 +73,7 @@ def run_and_show(
     options: dict[str, Any],
     *,
     is_stored: bool,
+    as_json: bool,
 ) -> int:
     """Run a sweep with the live view and print its outcome. Return the exit code (`ExitCode`).
 
@@ -81,7 +83,7 @@ def run_and_show(
     """
     from orchestrator.api.inputs import as_run_options
     from orchestrator.api.run import run_defined
-    from orchestrator.cli.views.live import LiveView, show_outcome
+    from orchestrator.cli.views.live import LiveView, outcome_summary, show_outcome
     from orchestrator.execution.options import SweepStatus
     from orchestrator.storage import open_storage
     from orchestrator.tracking.live import resolve_uri
@@ -89,7 +91,10 @@ def run_and_show(
     storage = open_storage(url)
     checked = as_run_options(options)
     outcome = run_defined(sweep, storage, tracking, notify or (), [LiveView()], checked, is_stored=is_stored)
-    show_outcome(sweep, storage, outcome, resolve_uri(storage, tracking))
+    if as_json:
+        print(json.dumps(outcome_summary(outcome), indent=1))
+    else:
+        show_outcome(sweep, storage, outcome, resolve_uri(storage, tracking))
     if outcome.status is SweepStatus.ABANDONED:
         sys.stdout.flush()
         os._exit(outcome.exit_code)  # Ray's own shutdown would wait for processes that are gone

@@ -14,7 +14,8 @@ from orchestrator.errors import SweepError
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
 from orchestrator.resources.runtime import CPU, RuntimeModel, TrialCost
-from orchestrator.resources.usage import UNITS, Budget, Spent, exceeded, spending
+from orchestrator.resources.usage import UNITS, Spent, exceeded, spending
+from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import replace_settings
 from orchestrator.sweep.trials import cells

@@ -13,7 +13,7 @@ from orchestrator.records.failures import ExitCode
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.resources.placement import Preference
-from orchestrator.resources.usage import Budget
+from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.text import aligned, percent
 from trm_data.settings import Settings

@@ -31,12 +31,12 @@ from orchestrator.records.stored import Damaged
 from orchestrator.resources.devices import require_local_cpus, require_local_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
-from orchestrator.resources.usage import Budget
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
+from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_differences, require_no_credentials
 from trm_data.errors import ConfigError, DataError
@@ -76,7 +76,7 @@ def run_sweep(
         StorageError: the storage cannot be reached at the start.
         ConfigError: a trial needs a recursion file that nothing in this command names, or a setting has credentials.
     """
-    options, events = options or RunOptions(), CallbackList(callbacks)
+    options, events = _within_limits(options or RunOptions(), sweep), CallbackList(callbacks)
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
     _require_same(recorded, sweep)
@@ -110,6 +110,11 @@ def run_sweep(
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason)
+
+
+def _within_limits(options: RunOptions, sweep: Sweep) -> RunOptions:
+    """Return the options with the limits of the sweep's own budget where they set none."""
+    return options.model_copy(update={"budget": sweep.budget.with_limits(options.budget)})
 
 
 @contextmanager

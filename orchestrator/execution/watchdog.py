@@ -29,9 +29,10 @@ from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.resources.aws import terminate_workers
-from orchestrator.resources.usage import Budget, exceeded, spending
+from orchestrator.resources.usage import exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.lease import driver_of, driver_start_s
+from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
 
 logger = logging.getLogger(__name__)

@@ -63,7 +63,7 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> FoundCh
 
     Args:
         address: a file, `s3://bucket/key[?endpoint_override=...]`, or `SWEEP/TRIAL` of the storage, where the start of
-            a trial's id is enough.
+            a trial's id is enough, or `SWEEP/last`, `SWEEP/best`.
         at: of a trial: `last`, `best` (by validation score) or a step.
 
     Raises:

@@ -13,7 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import Field
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import load_definition, match_id, new_head, sweep_folder, trial_folder
+from orchestrator.records.index import (
+    BEST,
+    LAST,
+    last_or_best,
+    load_definition,
+    match_id,
+    new_head,
+    sweep_folder,
+    trial_folder,
+)
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Origin, Retry, Status, TrialRecord
 from orchestrator.storage import Storage
@@ -177,11 +186,13 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
     Raises:
         SweepError: no such sweep, it runs, no such trial, or one that does not need it.
     """
-    load_definition(storage, name)
+    definition = load_definition(storage, name)
     folder = sweep_folder(storage, name)
     with Lease(folder, name):
         known = {record.trial_id: record for record in read_trials(storage, name)}
-        chosen = [_named(known, name, text) for text in trials] or [r for r in known.values() if r.status.is_failure]
+        chosen = [_named(known, definition, text) for text in trials] or [
+            r for r in known.values() if r.status.is_failure
+        ]
         for record in chosen:
             allow_retry(trial_folder(storage, name, record.trial_id), record)
     return chosen
@@ -194,8 +205,12 @@ def allow_retry(folder: Storage, record: TrialRecord) -> None:
     folder.write(f"retries/{1 + len(record.retries):03d}.json", again.encode())
 
 
-def _named(known: Mapping[str, TrialRecord], sweep: str, text: str) -> TrialRecord:
-    record = known[match_id(known, text, f"sweep {sweep!r}")]
+def _named(known: Mapping[str, TrialRecord], sweep: Sweep, text: str) -> TrialRecord:
+    word = text.removeprefix(f"{sweep.name}/")
+    if word in (LAST, BEST):
+        record = last_or_best(known.values(), word, sweep.name, sweep)
+    else:
+        record = known[match_id(known, word, f"sweep {sweep.name!r}")]
     if not (record.status.is_failure or record.status is Status.STOPPED):
         raise SweepError(
             f"trial {record.trial_id} is {record.status}",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import SweepError
-from orchestrator.records.reader import read_trial
+from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
 from orchestrator.storage import Storage
@@ -23,6 +23,8 @@ from trm_model.recursion_file import trusted_source
 if TYPE_CHECKING:
     from trm_data import Dataset
 
+LAST, BEST = "last", "best"
+"""What may stand in place of a trial's id: the trial that was started last, and the one with the best score."""
 SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, next to the sweeps; they are never ranked."""
 
@@ -79,12 +81,18 @@ def find_trial(storage: Storage, address: str) -> TrialRecord:
 
 
 def locate_trial(storage: Storage, address: str) -> tuple[str, str]:
-    """Return sweep and id of the trial that a user names by its id or a prefix of it, alone or as `SWEEP/ID`.
+    """Return sweep and id of the trial that a user names by its id or a prefix of it, alone or as `SWEEP/ID`, or as
+    `SWEEP/last` or `SWEEP/best` (see `last_or_best`).
 
     Raises:
         SweepError: there is none, or several ids start with the prefix.
     """
     sweep, _, start = address.rpartition("/")
+    if start in (LAST, BEST):
+        if not sweep:
+            raise SweepError(f"{start!r} needs the name of a sweep", f"Write {SINGLE_RUNS}/{start} or SWEEP/{start}")
+        definition = None if sweep == SINGLE_RUNS else load_definition(storage, sweep)
+        return sweep, last_or_best(read_trials(storage, sweep), start, sweep, definition).trial_id
     if sweep and start and trial_folder(storage, sweep, start).exists("trial.json"):
         return sweep, start
     names = [sweep] if sweep else sweep_names(storage)
@@ -95,6 +103,35 @@ def locate_trial(storage: Storage, address: str) -> tuple[str, str]:
         raise SweepError(f"no trial of a sweep {sweep!r} in {storage.url}", hint)
     trial_id = match_id(homes, start, f"sweep {sweep!r}" if sweep else storage.url)
     return homes[trial_id], trial_id
+
+
+def last_or_best(records: Iterable[TrialRecord], word: str, sweep: str, definition: Sweep | None = None) -> TrialRecord:
+    """Return the trial of a sweep that was started last, or the finished one with the best score.
+
+    The score is the sweep's metric: of a search on validation puzzles, among the explored trials, as the search itself
+    chooses; of a study and of `trm train` that of the final evaluation.
+
+    Raises:
+        SweepError: none was started, or none has finished.
+    """
+    if word == LAST:
+        started = [record for record in records if record.attempts]
+        if started:
+            return max(started, key=lambda record: (record.attempts[-1].start.started_s, record.trial_id))
+        raise SweepError(f"no trial of {sweep!r} was started", "See `trm sweep status`")
+    metric = "exact_accuracy" if definition is None else definition.metric
+    is_search = definition is not None and definition.kind == "search"
+    scores = {
+        record.trial_id: (record.result.metrics[metric], record.result.metrics.get("cell_accuracy", 0.0), record)
+        for record in records
+        if record.result is not None
+        and metric in record.result.metrics
+        and (record.stage == "explore" or not is_search)
+    }
+    if not scores:
+        what = "explored trial" if is_search else "trial"
+        raise SweepError(f"no {what} of {sweep!r} has finished with {metric}", f"Take {sweep}/{LAST}, or an id")
+    return scores[max(scores, key=lambda trial_id: (*scores[trial_id][:2], trial_id))][2]
 
 
 def match_id(trial_ids: Iterable[str], start: str, where: str) -> str:

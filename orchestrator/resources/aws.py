@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from orchestrator.errors import project_file
 from orchestrator.resources.catalogue import CatalogueError, Quota, prices, quotas
 from trm_data.errors import UserError, nearest
 
@@ -122,5 +123,5 @@ def _asked(call: Callable[[], T]) -> T:
     try:
         return call()
     except (BotoCoreError, ClientError) as error:
-        remedy = "Check credentials, region and rights (infra/aws/README.md)"
+        remedy = f"Check credentials, region and rights ({project_file('infra/aws/README.md')})"
         raise AwsError(f"AWS: {' '.join(str(error).split())}", remedy) from error

@@ -17,29 +17,14 @@ from dataclasses import dataclass
 from itertools import dropwhile
 from typing import NamedTuple, cast
 
-from pydantic import Field
-
 from orchestrator.records.schema import GPU_ENERGY, SYSTEM_SPLIT, Attempt, AttemptStart, Row, Status, TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, Market, gpu, usd_per_gpu_hour
-from trm_data.settings import Settings
+from orchestrator.sweep.budget import Budget
 
 SILENT_S = 900.0
 """A running attempt without a row for this many seconds has died: evaluations between two rows are shorter."""
 UNITS = {"trials": "trials", "gpu_hours": "GPU-hours", "usd": "USD", "wall_hours": "hours"}
 """The limits of a `Budget` and their units."""
-
-
-class Budget(Settings):
-    """Set limits for a sweep; None means no limit."""
-
-    trials: int | None = Field(None, ge=1)
-    """Trials that were started."""
-    gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Shares of a GPU count as such: two trials on one GPU for an hour are one GPU-hour."""
-    usd: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """GPU-hours at the catalogue's price of the node's market. Disks, head nodes and idle nodes are not included."""
-    wall_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """From the start of the driver: a sweep that is resumed has them again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,9 +133,11 @@ def _suggest_cell(suggested: optuna.Trial, sweep: Sweep) -> Cell:
         if isinstance(domain, Choice):
             value = suggested.suggest_categorical(path, _scalars(domain))
         elif domain.integer:
-            value = suggested.suggest_int(path, int(domain.low), int(domain.high), log=domain.log)
+            step = int(domain.step or 1)
+            value = suggested.suggest_int(path, int(domain.low), int(domain.high), log=domain.log, step=step)
         else:
-            value = suggested.suggest_float(path, domain.low, domain.high, log=domain.log)
+            number = suggested.suggest_float(path, domain.low, domain.high, log=domain.log, step=domain.step)
+            value = number if domain.step is None else domain.snapped(number)
         cell[path] = value
     return cell
 

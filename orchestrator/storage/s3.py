@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from orchestrator.errors import project_file
 from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.patience import FIRST_CONTACT_S, PATIENCE_S, TransientError, retry_transient
 
@@ -303,7 +304,8 @@ _S3_EXPLANATIONS: list[tuple[set[str], str, str]] = [
     (
         {"AccessDenied", "AllAccessDisabled", "403", "Forbidden"},
         "access denied",
-        "Grant s3:GetObject, PutObject, DeleteObject and ListBucket (infra/aws/README.md has the policy)",
+        "Grant s3:GetObject, PutObject, DeleteObject and ListBucket "
+        f"({project_file('infra/aws/README.md')} has the policy)",
     ),
     (
         {

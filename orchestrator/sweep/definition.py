@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value
 from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.settings import (
@@ -141,6 +142,8 @@ class Sweep(Settings):
     resource_rules: tuple[ResourceRule, ...] = ()
     max_concurrent: int | None = Field(None, ge=1)
     """Trials at once; None means as many as the cluster holds."""
+    budget: Budget = Budget()
+    """Limits that every run of this sweep keeps; those of the run itself take their place. Not part of any identity."""
 
     @model_validator(mode="before")
     @classmethod
@@ -332,7 +335,7 @@ class Sweep(Settings):
         Puzzle files are identified by name: their content is part of the dataset's fingerprint; their folder is not.
         """
         plain = self.plain()
-        for operational in ("resources", "resource_rules", "max_concurrent"):
+        for operational in ("resources", "resource_rules", "max_concurrent", "budget"):
             del plain[operational]
         del plain["base"]["runtime"]
         for path in LOCAL_PATHS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,10 @@ from trm_data.errors import ConfigError
 from trm_data.settings import Settings
 from trm_model.recursion_file import pin_named
 
+ROUNDING = 1e-9
+"""Relative error of binary fractions that counts as none."""
+MAX_STEPS = 1_000_000
+"""Values of a range with steps; a finer one is as good as none."""
 Value = bool | int | float | str | None
 """A single value of a setting."""
 Setting = TypeAliasType("Setting", "bool | int | float | str | tuple[Setting, ...] | None")
@@ -67,6 +72,8 @@ class Uniform(Settings):
     high: float
     log: bool = False
     integer: bool = False
+    step: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Only `low` and the values whole steps above it, up to `high`; None for all numbers between the bounds."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -78,19 +85,33 @@ class Uniform(Settings):
             raise ValueError(f"low={self.low} must be above 0 with log=True")
         if self.integer and not (self.low.is_integer() and self.high.is_integer()):
             raise ValueError(f"low={self.low} and high={self.high} must be whole numbers with integer=True")
+        if self.step is not None and self.log:
+            raise ValueError("steps are equal, so that step and log=True exclude each other")
+        if self.step is not None and self.integer and not self.step.is_integer():
+            raise ValueError(f"step={self.step} must be a whole number with integer=True")
+        if self.step is not None and self.high - self.low > MAX_STEPS * self.step:
+            raise ValueError(f"step={self.step} makes more than {MAX_STEPS:,} values: leave it out")
+        if self.step is not None and (decimal(self.high) - decimal(self.low)) % decimal(self.step):
+            raise ValueError(f"high={self.high} is not a whole number of steps of {self.step} above low={self.low}")
         return self
 
     @property
     def count(self) -> int | None:
         """Return the number of values; None for real numbers."""
+        if self.step is not None:
+            return int((decimal(self.high) - decimal(self.low)) / decimal(self.step)) + 1
         return int(self.high) - int(self.low) + 1 if self.integer else None
 
     def holds(self, value: Setting) -> bool:
-        """Return whether it lies between the bounds."""
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        """Return whether it lies between the bounds, on a step where there are steps."""
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        return self.step is None or math.isclose(self.snapped(value), value, rel_tol=ROUNDING)
 
     def draw(self, rng: random.Random) -> Setting:
         """Draw a number of the range."""
+        if self.step is not None:
+            return self._at(rng.randrange(self.count or 1))
         if self.log:
             drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         else:
@@ -100,10 +121,39 @@ class Uniform(Settings):
     def spread(self) -> list[Setting]:
         """Return the values that represent the axis: low, middle and high, each once."""
         middle = math.sqrt(self.low) * math.sqrt(self.high) if self.log else self.low / 2 + self.high / 2
-        return list(dict.fromkeys(self._typed(value) for value in (self.low, middle, self.high)))
+        return list(dict.fromkeys(self.snapped(value) for value in (self.low, middle, self.high)))
+
+    def values(self) -> list[int | float]:
+        """Return every value of a range of integers or of steps.
+
+        Raises:
+            ValueError: it is a range of real numbers.
+        """
+        if self.count is None:
+            raise ValueError("a range of real numbers has no list of values")
+        if self.step is not None:
+            return [self._at(index) for index in range(self.count)]
+        return [int(self.low) + index for index in range(self.count)]
+
+    def snapped(self, value: float) -> int | float:
+        """Return the nearest value of the range."""
+        if self.step is None:
+            return self._typed(value)
+        return self._at(min(round((value - self.low) / self.step), (self.count or 1) - 1))
+
+    def _at(self, index: int) -> int | float:
+        """Return the value that is so many steps above the lowest, without the error of binary fractions: 0.3, not
+        0.30000000000000004."""
+        assert self.step is not None
+        return self._typed(float(decimal(self.low) + index * decimal(self.step)))
 
     def _typed(self, value: float) -> int | float:
         return round(value) if self.integer else value
+
+
+def decimal(number: float) -> Decimal:
+    """Return the number as it is written, so that steps of 0.1 add up."""
+    return Decimal(repr(number))
 
 
 Domain = Annotated[Choice | Uniform, Field(discriminator="kind")]
@@ -119,9 +169,9 @@ def choice(*values: Setting | type) -> Choice:
     return Choice(values=cast(tuple[Setting, ...], values))
 
 
-def uniform(low: float, high: float) -> Uniform:
-    """Return a range: `uniform(0.9, 0.999)`."""
-    return Uniform(low=low, high=high)
+def uniform(low: float, high: float, *, step: float | None = None) -> Uniform:
+    """Return a range: `uniform(0.9, 0.999)`; with `step` only `low` and whole steps above it."""
+    return Uniform(low=low, high=high, step=step)
 
 
 def log_uniform(low: float, high: float) -> Uniform:
@@ -129,6 +179,6 @@ def log_uniform(low: float, high: float) -> Uniform:
     return Uniform(low=low, high=high, log=True)
 
 
-def integers(low: int, high: int) -> Uniform:
-    """Return a range of integers, both ends included: `integers(1, 6)`."""
-    return Uniform(low=low, high=high, integer=True)
+def integers(low: int, high: int, *, log: bool = False, step: int | None = None) -> Uniform:
+    """Return a range of integers, both ends included: `integers(1, 6)`; with `log` searched by order of magnitude."""
+    return Uniform(low=low, high=high, integer=True, log=log, step=step)

@@ -1,27 +1,30 @@
-"""Read a sweep from its file: Python (`sweep = Sweep(...)`) or a plan (`.jsonl`)."""
+"""Read a sweep from its file: Python (`sweep = Sweep(...)`), YAML, or a plan (`.jsonl`)."""
 
 from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.packaged import packaged_name, packaged_sweeps
 from orchestrator.sweep.plan_file import SUFFIX, load_plan
 from orchestrator.sweep.settings import absolute_path, absolute_paths
+from orchestrator.sweep.yaml_file import YAML_SUFFIXES, load_yaml
 from trm_data.errors import ConfigError, UserError, nearest
-from trm_model.recursion_file import pin, relative_to, replace_in
+from trm_model.recursion_file import pin, pin_untrusted, relative_to, replace_in
 
 OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
 """Packages that stay imported where a sweep file lies next to them."""
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Return the `sweep` that a Python file defines, or the one that a plan file (`.jsonl`) holds.
+    """Return the `sweep` that a Python file defines, the one that a YAML file describes, or the one that a plan file
+    (`.jsonl`) holds. The name of a packaged sweep (`demo`) stands for its file.
 
     Relative paths in its settings become absolute, relative to the folder of the file. Modules of that folder can be
     imported, as with `python FILE`.
@@ -34,9 +37,9 @@ def load_sweep(path: Path) -> Sweep:
 
         return load_plan(path, fingerprint)
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("sweeps")
-        known = [str(p) for p in folder.glob("**/*.py")]
-        raise SweepError(f"no sweep file {str(path)!r}", nearest(str(path), known))
+        path = _packaged(path)
+    if path.suffix in YAML_SUFFIXES:
+        return _made_absolute(load_yaml(path), path, pin_untrusted)
     try:
         with _importable(path.parent.resolve()), relative_to(path.parent.resolve()):
             found = runpy.run_path(str(path)).get("sweep")
@@ -47,17 +50,36 @@ def load_sweep(path: Path) -> Sweep:
         raise SweepError(f"{path} fails: {message}", "Run it with python to see the traceback") from error
     if not isinstance(found, Sweep):
         raise SweepError(f"{path} defines no sweep", "Assign a Sweep to the name 'sweep'")
+    return _made_absolute(found, path, pin)
+
+
+def _packaged(path: Path) -> Path:
+    """Return the file of the packaged sweep of that name. Raises SweepError, with the nearest file or name."""
+    packaged = packaged_sweeps()
+    if path.as_posix() in packaged:
+        return packaged[path.as_posix()]
+    if name := packaged_name(path):
+        raise SweepError(f"no sweep file {str(path)!r}", f"{name!r} is a packaged sweep: trm sweep run {name}")
+    patterns = ("*.py", *(f"*{suffix}" for suffix in (*YAML_SUFFIXES, SUFFIX)))
+    known = [str(found) for pattern in patterns for found in path.parent.glob(pattern)]
+    raise SweepError(f"no sweep file {str(path)!r}", nearest(str(path), [*known, *packaged]))
+
+
+def _made_absolute(sweep: Sweep, path: Path, pin_file: Callable[[str, Path], str]) -> Sweep:
     try:
-        return with_absolute_paths(found, path.parent)
+        return with_absolute_paths(sweep, path.parent, pin_file)
     except ConfigError as error:
         raise SweepError(f"{path}: {error.what}", error.remedy) from error
 
 
-def with_absolute_paths(sweep: Sweep, folder: Path) -> Sweep:
+def with_absolute_paths(sweep: Sweep, folder: Path, pin_file: Callable[[str, Path], str] = pin) -> Sweep:
     """Return the sweep with every local path in its settings made absolute, relative to a folder.
 
     Trials run in other working directories and on other nodes, where a relative path means something else. A recursion
     file is also pinned to its content.
+
+    Args:
+        pin_file: pins an address, and decides whether its file is trusted.
 
     Raises:
         ConfigError: a file does not exist.
@@ -71,7 +93,7 @@ def with_absolute_paths(sweep: Sweep, folder: Path) -> Sweep:
     for name, domain in plain["space"].items():
         if domain["kind"] == "choice":
             domain["values"] = [absolute_path(name, value, folder) for value in domain["values"]]
-    values = replace_in(values, lambda address: pin(address, folder))
+    values = replace_in(values, lambda address: pin_file(address, folder))
     return sweep if values == sweep.plain() else Sweep.parse(values)
 
 

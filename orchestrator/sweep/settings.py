@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
 from trm_data.addresses import has_credentials, shown_address
@@ -25,6 +26,32 @@ LOCAL_PATHS = ("data.source", "data.extra_training")
 """Settings that name a file or a folder, or the address of a remote one."""
 
 
+def _every_path() -> list[str]:
+    return [
+        ".".join(filter(None, [section, name]))
+        for section in ["", *TrialConfig.model_fields]
+        for name in field_names(TrialConfig, [section] if section else [])
+    ]
+
+
+def _with_leaf(name: str) -> list[str]:
+    """Return the paths whose last part is a name."""
+    return [path for path in _every_path() if "." in path and path.rpartition(".")[2] == name]
+
+
+def full_path(name: str) -> str:
+    """Return the path of a setting that is named by a path, a letter, or by its last part where that is unique:
+    `betas` is `optimizer.betas`.
+
+    Raises:
+        ConfigError: there is no such setting, or several sections have one.
+    """
+    if name not in ALIASES and name not in TrialConfig.model_fields and len(same := _with_leaf(name)) == 1:
+        return same[0]
+    check_path(name)
+    return ALIASES.get(name, name)
+
+
 def check_path(path: str) -> None:
     """Raise ConfigError with the nearest valid name where `path` is not a setting of a trial."""
     parts = ALIASES.get(path, path).split(".")
@@ -33,12 +60,10 @@ def check_path(path: str) -> None:
         raise ConfigError(f"{path!r} is a group of settings", f"Name one of: {', '.join(inside)}")
     if parts[-1] in field_names(TrialConfig, parts[:-1]):
         return
-    every = [
-        ".".join(filter(None, [section, name]))
-        for section in ["", *TrialConfig.model_fields]
-        for name in field_names(TrialConfig, [section] if section else [])
-    ]
+    every = _every_path()
     leaves = {name.rsplit(".", 1)[-1]: name for name in every}
+    if len(same := _with_leaf(path)) > 1:
+        raise ConfigError(f"{path!r} is a setting of several sections", f"Name one of: {', '.join(same)}")
     known = {name.casefold(): name for name in [*ALIASES, *every]} | ({} if "." in path else leaves) | OTHER_NAMES
     wanted = path.casefold()
     match = wanted if wanted in known else next(iter(difflib.get_close_matches(wanted, known, n=1, cutoff=0.7)), None)
@@ -47,14 +72,34 @@ def check_path(path: str) -> None:
     raise ConfigError(f"unknown setting {path!r}", f"Did you mean {known[match]!r}?" if match in known else hint)
 
 
-def check_value(path: str, value: Setting) -> None:
-    """Raise ConfigError where a setting cannot have a value, whatever the other settings are."""
+def _field(path: str) -> FieldInfo:
+    """Return the definition of a setting. Raises ConfigError where there is none."""
     check_path(path)
     *sections, leaf = ALIASES.get(path, path).split(".")
     model: type[BaseModel] = TrialConfig
     for section in sections:
         model = model.model_fields[section].annotation  # type: ignore[assignment]  # check_path found a group there
-    field = model.model_fields[leaf]
+    return model.model_fields[leaf]
+
+
+def takes_numbers(path: str) -> bool:
+    """Return whether the values of a setting are numbers. Raises ConfigError where there is no such setting."""
+    return bool({int, float} & _types(path))
+
+
+def takes_fractions(path: str) -> bool:
+    """Return whether a setting takes numbers that are not whole. Raises ConfigError where there is no such setting."""
+    return float in _types(path)
+
+
+def _types(path: str) -> set[Any]:
+    annotation = _field(path).annotation
+    return set(get_args(annotation) or (annotation,))
+
+
+def check_value(path: str, value: Setting) -> None:
+    """Raise ConfigError where a setting cannot have a value, whatever the other settings are."""
+    field = _field(path)
     kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     try:
         TypeAdapter(kind).validate_python(value)
@@ -141,7 +186,8 @@ def describe_axis(path: str, domain: Choice | Uniform) -> str:
     """Return an axis of a space as text: `T in 1, 2` or `lr from 0.0001 to 0.01 (log)`."""
     if isinstance(domain, Choice):
         return f"{short_name(path)} in {', '.join(map(_format, domain.values))}"
-    return f"{short_name(path)} from {domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
+    steps = f" in steps of {domain.step:g}" if domain.step else ""
+    return f"{short_name(path)} from {domain.low:g} to {domain.high:g}{steps}{' (log)' if domain.log else ''}"
 
 
 def _format(value: Setting) -> str:
@@ -264,10 +310,13 @@ def parse_assignments(texts: Sequence[str] | None, option: str) -> dict[str, lis
     Raises:
         ConfigError: one is not of the form NAME=VALUE[,VALUE...], or names no setting, or a name comes twice.
     """
-    found = {}
+    found: dict[str, list[Setting]] = {}
     for name, values in split_assignments(texts, option).items():
-        check_path(name)
-        found[name] = [_parse_for(name, value) for value in values]
+        path = full_path(name)
+        if path in map(full_path, found):
+            raise ConfigError(f"{option} names {path} twice, once as {name!r}", "Give all values at once")
+        key = name if name in ALIASES else path  # derived names of sweeps are made from what was written
+        found[key] = [_parse_for(path, value) for value in values]
     return found
 
 

@@ -314,7 +314,7 @@ def _check_database(uri: str) -> None:
     try:
         tables, revision = _schema(uri)
     except ImportError as error:
-        remedy = "pip install 'trm-orchestrator[postgres]' has the one for PostgreSQL"
+        remedy = "The one for PostgreSQL: pip install 'psycopg[binary]>=3.2,<4'"
         raise TrackingError(f"tracker {shown} needs the package {error.name}", remedy) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = hide_credentials(first_line(getattr(error, "orig", None) or error))

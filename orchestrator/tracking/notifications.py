@@ -28,9 +28,10 @@ from orchestrator.records.index import load_definition, stop_reason, stop_reques
 from orchestrator.records.progress import SweepProgress, format_counts, sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.resources.usage import Budget, exceeded, spending
+from orchestrator.resources.usage import exceeded, spending
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import driver_of, driver_start_s
+from orchestrator.sweep.budget import Budget
 from trm_data.addresses import hide_credentials, shown_webhook
 from trm_data.errors import UserError, nearest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -113,3 +114,36 @@ def test_wheel_holds_the_packages_with_their_facts_and_templates(tmp_path: Path)
     assert "orchestrator/_catalogue/gpus.csv" in names
     assert any(name.startswith("orchestrator/results/report/templates/") for name in names)
     assert any(name.startswith("orchestrator/results/baselines/data/") for name in names)
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "sweeps", "infra"], capture_output=True, text=True)
+    assert listed.stdout
+    for name in listed.stdout.split():
+        packed = re.sub("^(infra|sweeps)/", r"_\1/", name).replace("_infra/catalogue/", "_catalogue/")
+        assert f"orchestrator/{packed}" in names, name
+
+
+def test_packaged_sweep_is_planned_by_name_from_the_wheel_in_an_empty_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    code = "import sys; from orchestrator.cli import main; main(sys.argv[1:])"
+
+    def trm(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=tmp_path / "empty",
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+        )
+
+    planned = trm("sweep", "plan", "demo", "--set", "train.max_steps=2")
+    assert planned.returncode == 0 and planned.stdout.startswith("demo (search)"), planned.stderr
+    wrong = trm("sweep", "run", "sweeps/demo.py")
+    assert wrong.returncode == 2 and "'demo' is a packaged sweep: trm sweep run demo" in wrong.stderr
+    where = "from orchestrator.errors import project_file as f; print(f('infra/aws/README.md'))"
+    found = subprocess.run(
+        [sys.executable, "-c", where], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.strip() == "site/orchestrator/_infra/aws/README.md"

@@ -14,6 +14,7 @@ from orchestrator.api.reproduce import compare_results
 from orchestrator.cli.views import history
 from orchestrator.cli.views.trial import sparkline
 from orchestrator.errors import SweepError
+from orchestrator.records.checkpoints import find_checkpoint
 from orchestrator.records.events import trial_events
 from orchestrator.records.extend import Extension, current, extend, extended, extension_between, retry
 from orchestrator.records.index import find_trial, load_definition, new_head, trial_folder
@@ -28,7 +29,7 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep import Sweep
 from orchestrator.sweep.domains import Uniform
-from orchestrator.sweep.trials import PlannedTrial, search_trial, study_trials
+from orchestrator.sweep.trials import PlannedTrial, control_trials, search_trial, study_trials
 from tests.cli.test_cli import call
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
 
@@ -202,6 +203,57 @@ class TestRetry:
             retry(storage, "study", [trial_id])
         with pytest.raises(SweepError, match="has no trial 'zzz'"):
             retry(storage, "study", ["zzz"])
+
+    def test_the_last_trial_may_be_named_by_that_word(self, storage: Storage) -> None:
+        ids = recorded_study(storage, Status.FAILED, Status.FAILED, Status.FAILED)
+        [last] = retry(storage, "study", ["last"])
+        assert last.trial_id == find_trial(storage, "study/last").trial_id in ids
+        with pytest.raises(SweepError, match=r"no trial of 'study' has finished with exact_accuracy\. Take study/last"):
+            retry(storage, "study", ["study/best"])
+
+
+class TestLastAndBest:
+    """`SWEEP/last` and `SWEEP/best`, wherever a trial's id is accepted."""
+
+    def test_of_a_study(self, storage: Storage) -> None:
+        sweep = study()
+        storage.write("sweeps/study/sweep.json", to_json_bytes(sweep.plain()))
+        trials = list(study_trials(sweep, fingerprint))[:3]
+        for trial, value in zip(trials, (0.5, 0.9, 0.7), strict=True):
+            ran(storage, sweep, trial, Status.FINISHED, value)
+        assert find_trial(storage, "study/best").trial_id == trials[1].trial_id
+        assert find_trial(storage, "study/last").trial_id == trials[1].trial_id  # its attempt started last
+        assert find_checkpoint("study/best", storage).where == f"study/{trials[1].trial_id} at step 8"
+
+    def test_best_of_a_search_is_what_the_search_would_choose(self, storage: Storage) -> None:
+        sweep = search()
+        storage.write("sweeps/search/sweep.json", to_json_bytes(sweep.plain()))
+        explored = [search_trial(sweep, fingerprint, "", {"model.cycles": cycles}) for cycles in (1, 2)]
+        [confirmed, *_] = control_trials(sweep, fingerprint)
+        for trial, value in zip((*explored, confirmed), (0.4, 0.6, 0.9), strict=True):
+            ran(storage, sweep, trial, Status.FINISHED, value)
+        assert find_trial(storage, "search/best").trial_id == explored[1].trial_id
+        assert find_trial(storage, "search/last").trial_id == confirmed.trial_id
+
+    def test_of_trm_train_which_has_no_definition(self, storage: Storage) -> None:
+        sweep = study(name="other")
+        trial = next(study_trials(sweep, fingerprint))
+        ran(storage, sweep.model_copy(update={"name": "train"}), trial, Status.STOPPED)
+        assert find_trial(storage, "train/last").trial_id == trial.trial_id
+        with pytest.raises(SweepError, match="no trial of 'train' has finished"):
+            find_trial(storage, "train/best")
+
+    @pytest.mark.parametrize(
+        ("address", "message"),
+        [
+            ("last", "'last' needs the name of a sweep. Write train/last or SWEEP/last"),
+            ("nowhere/best", "no sweep 'nowhere'"),
+            ("train/last", "no trial of 'train' was started"),
+        ],
+    )
+    def test_nothing_to_find_is_said(self, storage: Storage, address: str, message: str) -> None:
+        with pytest.raises(SweepError, match=message):
+            find_trial(storage, address)
 
 
 class TestPrune:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,7 @@ def list_(
     benchmark: Annotated[str | None, typer.Argument(help="One benchmark; all if left out.", show_default=False)] = None,
     baselines: BaselinesOption = None,
     storage: StorageOption = "runs",
+    as_json: JsonOption = False,
 ) -> None:
     """Print the published rows and your own as CSV: a script filters them, a spreadsheet opens them.
 
@@ -101,7 +103,8 @@ def list_(
     from orchestrator.storage import open_storage
 
     own = OwnBaselines(open_storage(storage), baselines).read()
-    print(write_baselines(load_baselines(benchmark, own)).decode(), end="")
+    rows = load_baselines(benchmark, own)
+    print(json.dumps([row.plain() for row in rows], indent=1) if as_json else write_baselines(rows).decode().rstrip())
 
 
 @app.command()

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import OUTPUT_FILE, StorageOption
+from orchestrator.cli.options import OUTPUT_FILE, StorageOption, SweepArgument
 
 
 def ablate(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)],
+    sweep: SweepArgument,
     control: Annotated[str, typer.Option("--control", help="Family that the others are compared with.")],
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write the page with the forest plot here.", **OUTPUT_FILE)

@@ -51,8 +51,7 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
         found = {"benchmarks": rows, "built": [_row(dataset) for dataset in built], "damaged": damaged}
         print(json.dumps(found, indent=1))
         return
-    known = table("benchmark", "what it is", "source", "licence")
-    known.columns[0].no_wrap = True
+    known = table("benchmark", "what it is", "source", "licence", words=("benchmark",), drop=("licence", "source"))
     for benchmark in list_benchmarks():
         known.add_row(benchmark.name, benchmark.description, benchmark.source, benchmark.licence)
     out.print(known)
@@ -139,7 +138,7 @@ def show(
 
 
 @app.command()
-def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
+def verify(dataset: DatasetArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
     """Check a dataset again: hashes, counts, every puzzle and label, leaks between splits. Exit code 1 if it is wrong.
 
     Example: trm data verify arc-agi-1
@@ -153,20 +152,25 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
     with BuildBar() as progress:
         folder = locate(open_storage(storage), dataset, progress)
         problems = check(folder, progress)
-    for problem in problems:
-        out.print(line(("wrong", "red"), f" {problem}"))
+    if as_json:
+        print(json.dumps({"name": folder.name, "problems": list(map(str, problems))}, indent=1))
+    else:
+        for problem in problems:
+            out.print(line(("wrong", "red"), f" {problem}"))
     if problems:
         raise typer.Exit(1)
-    out.print(f"{folder.name}: nothing wrong; {_counts(open_dataset(folder))}")
+    if not as_json:
+        out.print(f"{folder.name}: nothing wrong; {_counts(open_dataset(folder))}")
 
 
 @app.command()
-def fingerprint(dataset: DatasetArgument, storage: StorageOption = "runs") -> None:
+def fingerprint(dataset: DatasetArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
     """Print the identity of a dataset: a hash of its request, its source and the builder's version.
 
     Example: trm data fingerprint arc-agi-1
     """
-    print(_find(dataset, storage).fingerprint)
+    found = _find(dataset, storage)
+    print(json.dumps({"name": found.path.name, "fingerprint": found.fingerprint}) if as_json else found.fingerprint)
 
 
 @app.command()

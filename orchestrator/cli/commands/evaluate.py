@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.completion import trial_addresses
 from orchestrator.cli.lookup import AtOption, DatasetOption
 from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_recursions
 
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 CheckpointsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="CHECKPOINT...", help="Files, or SWEEP/TRIAL of the storage.", show_default=False),
+    typer.Argument(
+        metavar="CHECKPOINT...",
+        help="Files, SWEEP/TRIAL of the storage, or train/last, SWEEP/best.",
+        show_default=False,
+        autocompletion=trial_addresses,
+    ),
 ]
 VaryOption = Annotated[
     list[str] | None,

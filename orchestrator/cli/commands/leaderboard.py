@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import OUTPUT_FILE, BaselinesOption, StorageOption
+from orchestrator.cli.options import OUTPUT_FILE, BaselinesOption, JsonOption, StorageOption
 
 
 def leaderboard(
@@ -26,6 +26,7 @@ def leaderboard(
     ] = None,
     baselines: BaselinesOption = None,
     storage: StorageOption = "runs",
+    as_json: JsonOption = False,
 ) -> None:
     """Show your confirmed results next to published HRM, TRM and LLM results, one table per benchmark and split.
 
@@ -37,4 +38,4 @@ def leaderboard(
     """
     from orchestrator.cli.views.leaderboard import show
 
-    show(benchmark, format_, html, storage, split, baselines, gco2_per_kwh)
+    show(benchmark, "json" if as_json else format_, html, storage, split, baselines, gco2_per_kwh)

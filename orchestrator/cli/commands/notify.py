@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import StorageOption
+from orchestrator.cli.options import StorageOption, SweepArgument
 
 if TYPE_CHECKING:
     from orchestrator.tracking.notifications import Event, Target
@@ -25,7 +25,7 @@ TargetsOption = Annotated[
 
 
 def notify(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)],
+    sweep: SweepArgument,
     to: Annotated[
         list[str],
         typer.Option(
@@ -54,8 +54,8 @@ def notify(
 
     trm notify demo --to "notify-send trm" --once
     """
-    from orchestrator.resources.usage import Budget
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.budget import Budget
     from orchestrator.tracking.notifications import SweepWatcher, parse_targets
 
     targets = parse_targets(to)

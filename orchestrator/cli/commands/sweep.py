@@ -11,7 +11,6 @@ import typer
 from orchestrator.cli.commands import sweep_lifecycle
 from orchestrator.cli.commands.notify import TargetsOption
 from orchestrator.cli.commands.sweep_export import export
-from orchestrator.cli.commands.sweep_lifecycle import NameArgument
 from orchestrator.cli.options import (
     OUTPUT_FILE,
     CpusOption,
@@ -20,10 +19,12 @@ from orchestrator.cli.options import (
     JsonOption,
     MaxStepsOption,
     NameOption,
+    OptionalSweepArgument,
     RecipeOption,
     SeedsOption,
     SetOption,
     StorageOption,
+    SweepArgument,
     TrialsOption,
     TrustOption,
     VaryOption,
@@ -84,11 +85,11 @@ def plan(
 
     Examples:
 
-    trm sweep plan sweeps/demo.py
+    trm sweep plan demo
 
     trm sweep plan --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 3
 
-    trm sweep plan sweeps/table1.py --out plan.jsonl --region us-east-1
+    trm sweep plan table1 --out plan.jsonl --region us-east-1
 
     trm sweep run plan.jsonl
     """
@@ -127,6 +128,7 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
         to: the plan file that was written; it contains the settings, so that only where to run is left.
     """
     from orchestrator.api.inputs import is_file_name
+    from orchestrator.sweep.yaml_file import YAML_SUFFIXES
 
     named = to or file
     words = ["sweep", "run", *([str(named)] if named else [])]
@@ -136,7 +138,8 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
             continue
         values = value if isinstance(value, list | tuple) else [value]
         words += [option] if value is True else [word for one in values for word in (option, str(one))]
-    if to is not None or (file is not None and not is_file_name(file)):  # stored: its recursion files have to be named
+    is_data = file is not None and (not is_file_name(file) or file.suffix in YAML_SUFFIXES)
+    if to is not None or is_data:  # the recursion files that data names have to be named
         found: list[str] = []
         replace_in(sweep.plain(), found.append)
         paths = dict.fromkeys(parse_address(address).path for address in found)
@@ -174,6 +177,7 @@ def run(
     max_hours: MaxHoursOption = None,
     tracking: TrackingOption = None,
     notify: TargetsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a sweep, or resume it: finished trials are never repeated. `run` and `resume` are the same command.
 
@@ -181,16 +185,19 @@ def run(
 
     Examples:
 
-    trm sweep run sweeps/demo.py
+    trm sweep run demo
 
     trm sweep run --recipe sudoku-mini --vary T=1,2 --vary n=2,4 --seeds 2 --max-steps 50
 
-    trm sweep run sweeps/demo.py --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100' --max-usd 50
+    trm sweep run --recipe sudoku-mini --vary T=1..3 --vary lr=log:1e-4..1e-2 --trials 12 --max-steps 50
+
+    trm sweep run demo --address 10.0.0.5:6379 --storage s3://bucket/trm --gpu 'L40S|H100' --max-usd 50
 
     trm sweep resume demo --max-trials 40 --max-hours 2
     """
-    from orchestrator.api.inputs import is_file_name
+    from orchestrator.api.inputs import is_recorded
     from orchestrator.cli.configs import make_sweep
+    from orchestrator.storage import open_storage
 
     trust_recursions(trust)
     sweep = make_sweep(
@@ -209,13 +216,13 @@ def run(
         "retries": retries,
         "budget": budget(max_trials, max_gpu_hours, max_usd, max_hours),
     }
-    is_stored = file is not None and not is_file_name(file)
-    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options, is_stored=is_stored))
+    is_stored = file is not None and is_recorded(file, open_storage(storage))
+    raise typer.Exit(run_and_show(sweep, storage, tracking, notify, options, is_stored=is_stored, as_json=as_json))
 
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="A sweep; all of them if left out.", show_default=False)] = None,
+    name: OptionalSweepArgument = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -233,7 +240,7 @@ def status(
 
 
 @app.command()
-def stop(name: NameArgument, storage: StorageOption = "runs") -> None:
+def stop(name: SweepArgument, storage: StorageOption = "runs") -> None:
     """Ask a running sweep to stop cleanly, wherever its driver is; `trm sweep resume` resumes it.
 
     Example: trm sweep stop demo

@@ -9,14 +9,13 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.commands.sweep_lifecycle import NameArgument
-from orchestrator.cli.options import OUTPUT_FILE, StorageOption
+from orchestrator.cli.options import OUTPUT_FILE, StorageOption, SweepArgument
 from orchestrator.errors import SweepError
 from trm_data.errors import nearest
 
 
 def export(
-    name: NameArgument,
+    name: SweepArgument,
     kind: Annotated[str, typer.Option("--format", help="csv, json, latex or parquet.")] = "csv",
     to: Annotated[
         Path | None, typer.Option("--out", help="File to write; standard output if left out.", **OUTPUT_FILE)

@@ -7,18 +7,31 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, SeedsOption, StorageOption, VaryOption
+from orchestrator.cli.completion import trial_ids
+from orchestrator.cli.options import (
+    JsonOption,
+    OptionalSweepArgument,
+    SeedsOption,
+    StorageOption,
+    SweepArgument,
+    VaryOption,
+)
 from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, TrackingOption, budget
 from orchestrator.errors import SweepError, command_line
 
-NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
 TrialsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Trial ids, or prefixes of them.", metavar="[TRIAL]...", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        help="Trial ids, prefixes of them, or last.",
+        metavar="[TRIAL]...",
+        show_default=False,
+        autocompletion=trial_ids,
+    ),
 ]
 
 
 def extend(
-    name: NameArgument,
+    name: SweepArgument,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="New total of explored trials.")] = None,
     seeds: SeedsOption = None,
     vary: VaryOption = None,
@@ -43,10 +56,13 @@ def extend(
     from orchestrator.cli.views.console import line, out
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.ranges import list_values, parse_axis
 
     store = open_storage(storage)
     recorded = load_definition(store, name)
-    values = assignments(vary, "--vary")
+    values = {
+        path: list_values(path, parse_axis(path, found)).values for path, found in assignments(vary, "--vary").items()
+    }
     wider = extend_sweep(store, name, trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
     if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
@@ -55,7 +71,7 @@ def extend(
     out.print(line("sweep ", (name, "bold"), " is extended. Run what is new: ", resume), soft_wrap=True)
 
 
-def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOption = "runs") -> None:
+def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOption = "runs") -> None:
     """Mark failed trials to be run again; `trm sweep resume` runs them, from their last checkpoints.
 
     Without ids, all trials that failed, diverged or ran out of memory are marked. A trial that was stopped early
@@ -83,7 +99,7 @@ def retry(name: NameArgument, trials: TrialsArgument = None, storage: StorageOpt
     out.print(line(f"{len(chosen)} {noun} will run again: ", resume), soft_wrap=True)
 
 
-def watch(name: NameArgument, storage: StorageOption = "runs") -> None:
+def watch(name: SweepArgument, storage: StorageOption = "runs") -> None:
     """Watch a sweep that runs elsewhere, from its records, until it is over; Ctrl-C ends only the watching.
 
     Example: trm sweep watch demo --storage s3://bucket/trm
@@ -95,7 +111,7 @@ def watch(name: NameArgument, storage: StorageOption = "runs") -> None:
 
 
 def logs(
-    name: NameArgument,
+    name: SweepArgument,
     trials: TrialsArgument = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for new events until the sweep ends.")] = False,
     storage: StorageOption = "runs",
@@ -119,7 +135,7 @@ def logs(
 
 
 def prune(
-    name: Annotated[str | None, typer.Argument(help="Name of a sweep.", show_default=False)] = None,
+    name: OptionalSweepArgument = None,
     every: Annotated[bool, typer.Option("--all", help="All sweeps of the storage together.")] = False,
     keep_bytes: Annotated[str, typer.Option("--keep-bytes", help="Size of the checkpoints to keep: 2GB, 500MB.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
@@ -158,7 +174,7 @@ def prune(
 
 
 def watchdog(
-    name: NameArgument,
+    name: SweepArgument,
     max_trials: MaxTrialsOption = None,
     max_gpu_hours: MaxGpuHoursOption = None,
     max_usd: MaxUsdOption = None,
@@ -185,7 +201,7 @@ def watchdog(
     out.print(guard(storage, name, limits, terminate, region))
 
 
-def unlock(name: NameArgument, storage: StorageOption = "runs") -> None:
+def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
     """Remove the lock that a dead driver has left, so that the sweep can run. The lock of a living driver stays.
 
     Example: trm sweep unlock demo
@@ -207,7 +223,7 @@ def unlock(name: NameArgument, storage: StorageOption = "runs") -> None:
 
 
 def delete(
-    name: NameArgument,
+    name: SweepArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without confirmation.")] = False,
     tracking: TrackingOption = None,
     storage: StorageOption = "runs",
@@ -235,7 +251,7 @@ def delete(
 
 
 def rename(
-    name: NameArgument,
+    name: SweepArgument,
     new: Annotated[str, typer.Argument(help="Its new name.", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="Rename without a question.")] = False,
     tracking: TrackingOption = None,

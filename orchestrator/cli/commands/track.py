@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import JsonOption, StorageOption
+from orchestrator.cli.completion import sweep_names
+from orchestrator.cli.options import JsonOption, StorageOption, SweepArgument
 
 if TYPE_CHECKING:
     from orchestrator.records.schema import TrialRecord
@@ -22,7 +23,8 @@ WAIT_S = 60.0
 """Seconds to wait for another process that is writing the same sweep, which takes seconds at a time."""
 
 SweepsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Names of sweeps; all of them if left out.", show_default=False)
+    list[str] | None,
+    typer.Argument(help="Names of sweeps; all of them if left out.", show_default=False, autocompletion=sweep_names),
 ]
 TrackingOption = Annotated[
     str | None, typer.Option("--tracking", help="MLflow tracking URI. SQLite in the storage folder if left out.")
@@ -85,7 +87,7 @@ def verify(
 
 @app.command()
 def register(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)],
+    sweep: SweepArgument,
     storage: StorageOption = "runs",
     tracking: TrackingOption = None,
     as_json: JsonOption = False,

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.completion import recipe_names
 from orchestrator.cli.options import JsonOption, MaxStepsOption, SetOption, StorageOption
 
-RequiredRecipe = Annotated[str, typer.Option("--recipe", help="A named configuration: see `trm recipes`.")]
+RequiredRecipe = Annotated[
+    str, typer.Option("--recipe", help="A named configuration: see `trm recipes`.", autocompletion=recipe_names)
+]
 ShowOption = Annotated[bool, typer.Option("--show-config", help="Print the complete configuration and stop.")]
 
 
@@ -63,7 +66,7 @@ def recipes(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(described, indent=1))
         return
-    rows = table("recipe", "what it is")
+    rows = table("recipe", "what it is", words=("recipe",))
     for name, text in described.items():
         rows.add_row(name, text)
     out.print(rows)

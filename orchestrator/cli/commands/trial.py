@@ -6,12 +6,19 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.completion import trial_addresses
 from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
 app = typer.Typer(help="Show one trial, or run it again.", no_args_is_help=True)
 
 TrialArgument = Annotated[
-    str, typer.Argument(help="A trial's id, a prefix of it, or SWEEP/TRIAL.", metavar="ID", show_default=False)
+    str,
+    typer.Argument(
+        help="A trial's id, a prefix of it, SWEEP/TRIAL, or train/last, SWEEP/last, SWEEP/best.",
+        metavar="ID",
+        show_default=False,
+        autocompletion=trial_addresses,
+    ),
 ]
 
 

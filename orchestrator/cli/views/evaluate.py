@@ -44,9 +44,9 @@ def show(rows: Sequence[Scored], dataset: Dataset) -> None:
     """Print one row per cell and checkpoint; 95 % intervals in brackets."""
     several = len({row.checkpoint for row in rows}) > 1
     shown = [name for name in _NAMES if any(row.metric(name) is not None for row in rows)]
-    found = table("", *(["checkpoint"] if several else []))
-    for heading in (*(_NAMES[name] for name in shown), "cells %", "steps", "time", "FLOPs"):
-        found.add_column(heading, justify="right", no_wrap=True)
+    numbers_of = (*(_NAMES[name] for name in shown), "cells %", "steps", "time", "FLOPs")
+    names_of = ("", "checkpoint") if several else ("",)
+    found = table(*names_of, *numbers_of, right=numbers_of, drop=("FLOPs", "time", "steps", "cells %"))
     for row in rows:
         names = [row.cell.label, row.checkpoint] if several else [row.cell.label]
         steps, cells = row.metric("halting_steps"), row.metric("cell_accuracy")

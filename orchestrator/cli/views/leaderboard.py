@@ -75,7 +75,7 @@ def show(
         every = command_line("leaderboard", "BENCHMARK", storage=storage.url)
         out.print(f"every published row: {every} (BENCHMARK is one of {names})", style="dim")
     if not any(table.has_own for table in tables):
-        example = command_line("sweep", "run", "sweeps/demo.py", storage=storage.url)
+        example = command_line("sweep", "run", "demo", storage=storage.url)
         out.print(f"no confirmed results in this storage yet: run a sweep, for example {example}\n")
     refused = refusals(records)
     if refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -88,7 +89,7 @@ class LiveView(Callback):
 
     def _table(self, snapshot: SweepSnapshot) -> RenderableType:
         metric = snapshot.metric.replace("_", " ")
-        rows = table("stage", "trial", "step", "", metric, right=("step", metric))
+        rows = table("stage", "trial", "step", "", metric, right=("step", metric), drop=("", "stage", "step"))
         for trial in snapshot.running:
             shown = "-" if trial.value is None else f"{100 * trial.value:.1f} %"
             name = f"{trial.family}  seed {trial.seed}"
@@ -101,6 +102,24 @@ class LiveView(Callback):
 def _described(trial: TrialSnapshot) -> str:
     value = "" if trial.value is None else f"  {100 * trial.value:5.1f} % exact"
     return f"{trial.stage:<7} {trial.family}  seed {trial.seed}  step {trial.step}/{trial.max_steps}{value}"
+
+
+def outcome_summary(outcome: SweepOutcome) -> dict[str, Any]:
+    """Return the outcome as plain data, for a script; `trm sweep status --json` has the trials."""
+    progress, best = outcome.snapshot.progress, outcome.best
+    return {
+        "name": outcome.snapshot.name,
+        "status": str(outcome.status),
+        "reason": outcome.reason,
+        "exit_code": int(outcome.exit_code),
+        "counts": {str(status): count for status, count in outcome.snapshot.counts.items()},
+        "planned": progress.planned,
+        "done": progress.done,
+        "failed": progress.failed,
+        "left": progress.left,
+        "best": best and {"trial_id": best.trial_id, "family": best.family, outcome.snapshot.metric: best.value},
+        "best_params": dict(outcome.best_params),
+    }
 
 
 def show_outcome(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracking: str | None) -> None:

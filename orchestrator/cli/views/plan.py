@@ -50,7 +50,12 @@ def _show_datasets(plan: Estimate) -> None:
 
 def _show_cells(sweep: Sweep, plan: Estimate) -> None:
     numbers = ("seeds", "steps", "PFLOP", "memory", "checkpoint")
-    rows = table("cell", *numbers, "does not fit", right=numbers)
+    drop = (
+        ("checkpoint", "PFLOP", "seeds", "does not fit")
+        if not any(cell.does_not_fit for cell in plan.cells)
+        else ("checkpoint", "PFLOP", "seeds", "steps")
+    )
+    rows = table("cell", *numbers, "does not fit", right=numbers, drop=drop)
     for cell in plan.cells[:MOST_ROWS]:
         rows.add_row(*_row(sweep, cell))
     out.print(rows)

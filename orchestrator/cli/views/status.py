@@ -22,6 +22,7 @@ from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import open_storage
+from orchestrator.sweep.fitted_table import Column, fit
 from orchestrator.sweep.text import duration
 
 
@@ -118,7 +119,17 @@ def progress(state: SweepState) -> str:
 
 
 COLUMNS = ("trial", "stage", "configuration", "seed", "status", "step", "metric", "on")
-RIGHT = ("seed", "step", "metric")
+SHOWN = (
+    Column("trial", is_word=True),
+    Column("stage", drop=4),
+    Column("configuration", least=24),
+    Column("seed", is_number=True, drop=2),
+    Column("status", is_word=True),
+    Column("step", is_number=True, drop=3),
+    Column("metric", is_number=True),
+    Column("on", drop=1),
+)
+"""The same columns, as they fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +140,14 @@ class _Table:
     """The first is the header."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [max(map(_width, column)) for column in zip(*self.rows, strict=True)]
-        aligned = [f"{{:{'>' if name in RIGHT else '<'}{width}}}" for name, width in zip(COLUMNS, widths, strict=True)]
-        layout = "  ".join(aligned)
-        header, *lines = (_line(row, layout, widths, options.max_width) for row in self.rows)
+        natural = [max(map(_width, column)) for column in zip(*self.rows, strict=True)]
+        widths = fit(SHOWN, natural, options.max_width, gap=2)
+        aligned = [
+            f"{{:{'>' if column.is_number else '<'}{width}}}" if width is not None else ""
+            for column, width in zip(SHOWN, widths, strict=True)
+        ]
+        layout = "  ".join(filter(None, aligned))
+        header, *lines = (_line(row, layout, widths, natural) for row in self.rows)
         yield Segment(f"{header}\n", Style(dim=True))
         yield Segment("".join(f"{text}\n" for text in lines))
 
@@ -141,11 +156,23 @@ def _width(text: str) -> int:
     return len(text) if text.isascii() else cell_len(text)
 
 
-def _line(row: Sequence[str], layout: str, widths: Sequence[int], limit: int) -> str:
-    """Return a row as aligned text, cut at the edge of the terminal."""
-    if all(map(str.isascii, row)):
-        return layout.format(*row)[:limit].rstrip()
-    return set_cell_size(_padded(row, widths), min(limit, cell_len(_padded(row, widths)))).rstrip()
+def _line(row: Sequence[str], layout: str, widths: Sequence[int | None], natural: Sequence[int]) -> str:
+    """Return a row as aligned text. Names that are too long are cut; numbers are not."""
+    if widths == natural and all(map(str.isascii, row)):
+        return layout.format(*row).rstrip()
+    cells = [
+        _padded(cell, width, is_right=column.is_number)
+        for column, cell, width in zip(SHOWN, row, widths, strict=True)
+        if width is not None
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _padded(cell: str, width: int, *, is_right: bool) -> str:
+    missing = width - _width(cell)
+    if missing < 0:
+        return set_cell_size(cell, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
+    return " " * missing + cell if is_right else cell + " " * missing
 
 
 def _table(state: SweepState) -> _Table:
@@ -164,14 +191,6 @@ def _cells(row: dict[str, Any], metric: str) -> list[str]:
     return [row["trial_id"], row["stage"], row["family"], str(row["seed"]), row["status"], step, value, where]
 
 
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        " " * (width - cell_len(cell)) + cell if name in RIGHT else cell + " " * (width - cell_len(cell))
-        for name, cell, width in zip(COLUMNS, cells, widths, strict=True)
-    ]
-    return "  ".join(padded).rstrip()
-
-
 def show_damaged(damaged: Sequence[Damaged]) -> None:
     """Print how many files were skipped, and which."""
     if damaged:
@@ -186,7 +205,7 @@ def show_sweeps(states: Sequence[SweepState], storage: str) -> None:
         words = ("sweep", "run", "--recipe", "sudoku-mini", "--vary", "T=1,2", "--max-steps", "50")
         out.print(f"no sweeps in {storage} yet. Start one: {command_line(*words, storage=storage)}", soft_wrap=True)
         return
-    found = table("sweep", "kind", "state", "trials")
+    found = table("sweep", "kind", "state", "trials", words=("sweep", "state"), drop=("kind",))
     for state in states:
         at = "running" if state.driver else "complete" if state.progress.is_complete else "stopped"
         found.add_row(state.sweep.name, state.sweep.kind, at, progress(state))

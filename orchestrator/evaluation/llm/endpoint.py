@@ -157,7 +157,7 @@ def _library() -> Any:
         import openai
     except ImportError:
         raise UserError(
-            "asking a language model needs the package openai", "Install it: pip install 'trm-orchestrator[llm]'"
+            "asking a language model needs the package openai", "Install it: pip install 'openai>=3,<4'"
         ) from None
     return openai
 

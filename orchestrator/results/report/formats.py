@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from rich.box import HEAVY_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -19,12 +20,34 @@ from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.report import escape
 from orchestrator.results.report.markup import compact, dollars, duration, flops, points
 from orchestrator.results.stats import Interval
+from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
 
 COLUMNS = (
     "Rank", "System", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training", "Per run",
     "Per solved", "Source",
 )  # fmt: skip
 _RIGHT = set(COLUMNS) - {"System", "Source"}
+_DROPPED = {
+    name: rank
+    for rank, name in enumerate(
+        (
+            "95 % puzzles",
+            "95 % seeds",
+            "Rank",
+            "Seeds",
+            "Params",
+            "Source",
+            "$/task",
+            "Per run",
+            "Training",
+            "Per solved",
+        ),
+        start=1,
+    )
+}
+"""The columns that a narrow terminal does without: the last first. System and score are always shown."""
+_LEAST = {"System": 24, "Source": 20}
+"""Characters of a column below which others are left out instead."""
 _SHARED = ("benchmark", "split", "metric", "protocol", "compute", "training", "fingerprint")
 EFFECT_COLUMNS = ("Change", "Points", "Interval (Holm)", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
 _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
@@ -76,18 +99,15 @@ def shorten(table: Table, most: int) -> Table:
     return replace(table, entries=tuple(kept))
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return a table for the terminal, without empty columns."""
+def to_rich(table: Table) -> FittedTable:
+    """Return a table for the terminal, without empty columns; a narrow terminal gets the more important ones."""
     used = _used(table)
-    drawn = RichTable(
-        title=_terminal(table.heading),
-        caption=_terminal(" ".join(table.notes)) if table.notes else None,
-        title_justify="left",
-        caption_justify="left",
+    drawn = FittedTable(
+        [Column(name, name in _RIGHT, _DROPPED.get(name, 0), _LEAST.get(name, LEAST)) for name in used],
+        title=escape.one_line(table.heading),
+        caption=escape.one_line(" ".join(table.notes)),
+        box=HEAVY_HEAD,
     )
-    for name in used:
-        right = name in _RIGHT
-        drawn.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for entry in table.entries:
         row = [_terminal(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
         drawn.add_row(*row, style=f"bold {_STYLES.get(entry.kind, '')}".strip() if entry.own else None)
