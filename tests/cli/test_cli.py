@@ -70,6 +70,8 @@ MISTAKES = [
     ("leaderboard --format htlm", "'htlm'"),
     ("leaderboard arc-agi-2 --split public", "'public-eval'"),
     ("ablate nowhere --control T=1", "no sweep 'nowhere'"),
+    ("ablate nowhere --control T=1 --format latx", "unknown --format 'latx'. Did you mean 'latex'"),
+    ("ablate nowhere --control T=1 --plot x.png", "cannot draw a plot as '.png'. Name a file that ends in .svg"),
 ]
 
 
