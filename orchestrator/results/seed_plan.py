@@ -123,7 +123,7 @@ def _records(storage: Storage, sweep: Sweep) -> list[TrialRecord]:
     benchmark = sweep.base.data.benchmark
     names = [known.name for known in load_definitions(storage)[0] if known.base.data.benchmark == benchmark]
     trials = [trial for name in names for trial in read_sweep(storage, name).trials]
-    return [trial for trial in trials if is_confirmed(trial) and trial.dataset.benchmark == benchmark]
+    return [trial for trial in trials if is_confirmed(trial) and trial.config.data.benchmark == benchmark]
 
 
 def _items(sweep: Sweep) -> int | None:
@@ -151,7 +151,7 @@ def recorded_spread(records: Sequence[TrialRecord], items: int | None) -> Spread
         families += 1
     if not degrees:
         return None
-    benchmark = records[0].dataset.benchmark
+    benchmark = records[0].config.data.benchmark
     basis = f"pooled over {plural(families, 'configuration')} and {degrees + families} runs on {benchmark}"
     return Spread(math.sqrt(squares / degrees), True, basis)
 
