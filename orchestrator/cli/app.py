@@ -15,6 +15,7 @@ from orchestrator.cli.commands import (
     evaluate,
     leaderboard,
     notify,
+    results,
     solve,
     sweep,
     track,
@@ -62,6 +63,7 @@ app.add_typer(sweep.app, name="sweep")
 app.add_typer(trial.app, name="trial")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(baselines.app, name="baselines")
+app.add_typer(results.app, name="results")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("solve")(solve.solve)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from orchestrator.results.ablation import SIGNIFICANT
 from orchestrator.results.leaderboard import PUBLISHED, is_confirmed
 from orchestrator.results.leaderboard.confirmed import group_families, puzzles_scored
 from orchestrator.results.power import POWER, WelchPower, seeds_needed
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.text import plural
 
@@ -89,7 +90,7 @@ class SeedPlan:
         }
 
 
-def plan_seeds(sweep: Sweep, num_cells: int, storage: Storage) -> SeedPlan | None:
+def plan_seeds(sweep: Sweep, num_cells: int, storage: Storage | str | Path) -> SeedPlan | None:
     """Return the seeds that comparisons of a sweep's configurations with one of them need.
 
     Args:
@@ -105,7 +106,7 @@ def plan_seeds(sweep: Sweep, num_cells: int, storage: Storage) -> SeedPlan | Non
     if comparisons < 1:
         return None
     items = _items(sweep)
-    spread = recorded_spread(_records(storage, sweep), items) or assumed_spread(items)
+    spread = recorded_spread(_records(as_storage(storage), sweep), items) or assumed_spread(items)
     level, resolution = SIGNIFICANT / comparisons, 100 / (items or math.inf)
     deviations = (spread.points, spread.points)
 

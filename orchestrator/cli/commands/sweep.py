@@ -98,7 +98,6 @@ def plan(
     from orchestrator.resources.aws import shortfalls
     from orchestrator.resources.estimate import machines_needed
     from orchestrator.results.seed_plan import plan_seeds
-    from orchestrator.storage import open_storage
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
     from trm_data.files import write_atomic
@@ -111,7 +110,7 @@ def plan(
     lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
     if to is not None:
         write_atomic(to, dump_plan(sweep, fingerprint))
-    needed = plan_seeds(sweep, found.num_cells, open_storage(storage))
+    needed = plan_seeds(sweep, found.num_cells, storage)
     if as_json:
         seeds_needed = needed and needed.plain()
         print(json.dumps({**found.plain(), "lacking_quotas": lacking, "seeds_needed": seeds_needed}, indent=1))
