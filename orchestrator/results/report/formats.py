@@ -42,7 +42,7 @@ def amounts(cost: Cost | None, grid: Grid | None = WORLD_GRID, solved: float = 1
 
 def _metric(value: float, unit: str, thousand: str) -> str:
     number, name = (value / 1000, thousand) if value >= 1000 else (value, unit)
-    return f"{number:.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
+    return f"{number:,.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
 
 
 def cells(entry: Entry) -> list[str]:
