@@ -81,6 +81,8 @@ class BundleFolder:
         for name in self.manifest.files:
             if not _NAME.fullmatch(name):
                 raise BundleError(f"{path} lists a file outside of it: {name!r}", "Do not use it")
+        if not self.manifest.trials:
+            raise BundleError(f"{path} has no trial", _AGAIN)
         for trial in self.manifest.trials:
             for part in PARTS:
                 if f"trials/{trial}/{part}" not in self.manifest.files:

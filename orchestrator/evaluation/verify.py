@@ -169,7 +169,8 @@ def _check_trial(
     result = parse_part(folder.read_json(named("result.json")), TrialResult, where("result.json"))
     config = TrialConfig.parse(head.config, where("trial.json"))
     then = _outcomes(folder.read(named("outcomes.arrow")), where("outcomes.arrow"))
-    if result.per_item is not None and result.per_item != np.packbits(then.solved).tobytes().hex():
+    packed = np.packbits(then.solved).tobytes().hex()
+    if result.items != len(then.items) or result.per_item not in (None, packed):
         what = f"{where('result.json')} and outcomes.arrow disagree about which items are solved"
         raise BundleError(what, "Do not use the bundle")
     checkpoint = unpack(folder.read(named("weights.safetensors")), where("weights.safetensors"))
@@ -204,7 +205,7 @@ def _dataset(storage: Storage, recorded: DatasetInfo, config: TrialConfig, progr
         BundleError: the configuration describes another dataset in this version.
         DataError: it was built from a source, and the storage does not hold it.
     """
-    name = recorded.name or ""
+    name = recorded.name or "."  # from the bundle: it may lead anywhere
     if name == Path(name).name and not name.startswith(".") and storage.exists(f"datasets/{name}/{MANIFEST}"):
         found = ensure_local(storage, name)
         if found.fingerprint == recorded.fingerprint:

@@ -211,6 +211,15 @@ def trial_outside(bundle: Path, trial: str) -> None:
     edit_manifest(bundle, lambda manifest: manifest.update({"trials": ["../../x"]}))
 
 
+def no_trial(bundle: Path, trial: str) -> None:
+    edit_manifest(bundle, lambda manifest: manifest.update({"trials": []}))
+
+
+def other_items(bundle: Path, trial: str) -> None:
+    result = json.loads((bundle / "trials" / trial / "result.json").read_text())
+    replace(bundle, trial, "result.json", json.dumps({**result, "items": 1_000}).encode())
+
+
 def link(bundle: Path, trial: str) -> None:
     file = bundle / "trials" / trial / "result.json"
     file.rename(bundle.parent / "result.json")
@@ -248,6 +257,8 @@ def other_settings(bundle: Path, trial: str) -> None:
         (escape, "lists a file outside of it: '../outside.txt'"),
         (absolute, "lists a file outside of it: '/etc/passwd'"),
         (trial_outside, "does not list trial.json of trial '../../x'"),
+        (no_trial, "bundle has no trial"),
+        (other_items, "disagree about which items are solved"),
         (link, "result.json is a link or cannot be read"),
         (linked_folder, "is a link or cannot be read"),
         (no_arrow, "outcomes.arrow is damaged"),
