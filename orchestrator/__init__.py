@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from orchestrator.api.status import SweepState, status
     from orchestrator.api.train import TrainOutcome, train
     from orchestrator.errors import ClusterError, SweepError
+    from orchestrator.evaluation.bundle import write_bundle
+    from orchestrator.evaluation.verify import verify_bundle
     from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
     from orchestrator.records.progress import SweepProgress
     from orchestrator.records.schema import Status, TrialRecord
@@ -98,6 +100,8 @@ __all__ = [
     "table_variants",
     "train",
     "uniform",
+    "verify_bundle",
+    "write_bundle",
     "write_report",
 ]
 
@@ -119,6 +123,8 @@ __getattr__ = lazy_names(
         "orchestrator.api.status": ("SweepState", "status"),
         "orchestrator.api.train": ("TrainOutcome", "train"),
         "orchestrator.errors": ("ClusterError", "SweepError"),
+        "orchestrator.evaluation.bundle": ("write_bundle",),
+        "orchestrator.evaluation.verify": ("verify_bundle",),
         "orchestrator.execution.options": (
             "RunOptions",
             "SweepOutcome",

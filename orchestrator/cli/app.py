@@ -16,6 +16,7 @@ from orchestrator.cli.commands import (
     init,
     leaderboard,
     notify,
+    results,
     solve,
     sweep,
     track,
@@ -63,6 +64,7 @@ app.add_typer(sweep.app, name="sweep")
 app.add_typer(trial.app, name="trial")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(baselines.app, name="baselines")
+app.add_typer(results.app, name="results")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("solve")(solve.solve)

@@ -182,8 +182,9 @@ def _drive(
     is_canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
     impatient = storage.patient(0.0)  # the controller repeats requests itself, until the sweep is to stop
     stopping = threading.Event()
-    with stop_signals(stopping):
+    with stop_signals(stopping) as take_signals_back:
         cluster.start()
+        take_signals_back()  # the core of Ray replaces the handler of SIGTERM by one that aborts
         status = SweepStatus.STOPPED
         try:
             if stopping.is_set():

@@ -9,7 +9,7 @@ All scores are percentages.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from orchestrator.records.schema import TrialRecord
@@ -18,11 +18,14 @@ from orchestrator.results.baselines import Baseline
 from orchestrator.results.leaderboard import Entry, Provenance, Table, build_leaderboard
 from orchestrator.results.seed_test import SeedTest
 from orchestrator.results.stats import Interval
-from orchestrator.sweep.settings import differences
+from orchestrator.sweep.settings import describe_change, differences
 from trm_data.errors import UserError, nearest
 
 SIGNIFICANT = 0.05
 Method = Literal["Welch", "paired by seed", "none"]
+Bound = Literal["floor of 0 %", "ceiling of 100 %"]
+_CHANGES_NAMED = 4
+"""Changed settings that are named; another architecture changes many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,32 @@ class Effect:
     excludes zero exactly if the difference is significant."""
     detectable: float | None = None
     """True difference, in points, that these numbers of runs detect with 80 % power at this level; None where even 100
-    points would not be detected."""
+    points would not be detected, and at a bound."""
     seeds_needed: int | None = None
-    """Runs of each configuration that detect the difference seen with 80 % power; None above 10,000."""
+    """Runs of each configuration that detect the difference seen with 80 % power; None above 10,000, and at a bound."""
     compute_saved: float | None = None
     """1 - training FLOPs of this configuration / of the control."""
     published: Published | None = None
     warning: str | None = None
     """Why the test may not hold: seeds that differ widely."""
+    bounds: tuple[Bound | None, Bound | None] = (None, None)
+    """Bounds at which the runs of this configuration and of the control score: on average less than one puzzle away.
+    There the spread over seeds that a difference would have does not show, so that no power is stated."""
+    entry: Entry = field(kw_only=True, repr=False)
+    """The configuration's row of the leaderboard: scores, intervals, compute, records."""
+
+    @property
+    def change(self) -> str:
+        """Return what was changed, in words: `T 3 -> 2, ema 0.999 -> 0.0`; empty if no setting differs."""
+        made = [(path, *pair) for path, pair in self.changes.items() if path not in _FOLLOWING]
+        words = [describe_change(*one) for one in made[:_CHANGES_NAMED]]
+        more = [f"{len(made) - _CHANGES_NAMED} more settings"] if len(made) > _CHANGES_NAMED else []
+        return ", ".join([*words, *more])
+
+    @property
+    def compute_ratio(self) -> float | None:
+        """Return the training FLOPs of this configuration as a share of those of the control."""
+        return None if self.compute_saved is None else 1 - self.compute_saved
 
     @property
     def is_separated(self) -> bool:
@@ -89,6 +110,11 @@ class Effect:
 
     @property
     def _power(self) -> str:
+        own, control = self.bounds
+        if own or control:
+            who = "Both" if own == control else "It" if own else "The control"
+            where = f"{'are' if who == 'Both' else 'is'} at the {own or control}"
+            return f"{who} {where}, where seeds do not show their spread: the power is not known."
         if self.detectable is None:
             sentence = "So few seeds detect no difference with 80 % power"
         else:
@@ -150,8 +176,19 @@ def _effect(entry: Entry, control: Entry, baselines: Sequence[Baseline]) -> tupl
         compute_saved=1 - own.train_flops / base.train_flops if own.train_flops and base.train_flops else None,
         published=published_delta(changes, baselines),
         warning=own.warning or base.warning,
+        bounds=(_bound(entry), _bound(control)),
+        entry=entry,
     )
     return effect, test
+
+
+def _bound(entry: Entry) -> Bound | None:
+    """Return the bound that the runs of a row are at, on average less than one puzzle away; None elsewhere."""
+    if entry.items is None:
+        return None
+    if entry.solved < 1:
+        return "floor of 0 %"
+    return "ceiling of 100 %" if entry.items - entry.solved < 1 else None
 
 
 def _least_deviation(entry: Entry) -> float:
@@ -170,15 +207,16 @@ def _corrected(effects: list[tuple[Effect, SeedTest | None]]) -> list[Effect]:
 
 def _at_level(effect: Effect, test: SeedTest, level: float, p_adjusted: float, comparisons: int) -> Effect:
     low, high = test.compare(level).interval
-    detectable = test.detectable(level)
+    powered = not any(effect.bounds)
+    detectable = test.detectable(level) if powered else None
     return replace(
         effect,
         p_adjusted=p_adjusted,
         comparisons=comparisons,
         level=level,
         interval=Interval(max(-100.0, low), min(100.0, high)),
-        detectable=detectable if detectable <= 100 else None,
-        seeds_needed=test.seeds_needed(effect.difference, level),
+        detectable=detectable if detectable is not None and detectable <= 100 else None,
+        seeds_needed=test.seeds_needed(effect.difference, level) if powered else None,
     )
 
 

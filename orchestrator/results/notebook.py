@@ -7,8 +7,9 @@ ablate("runs", "parts-6x6", control="TRM").save("parts.svg")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
@@ -20,7 +21,8 @@ from orchestrator.results.baselines import Baseline, load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard import Table, build_leaderboard
 from orchestrator.results.llm_results import read_measurements
-from orchestrator.results.report.formats import ablation_to_markdown, to_csv, to_json, to_latex, to_markdown
+from orchestrator.results.report import ablation_formats, effect_plot
+from orchestrator.results.report.formats import to_csv, to_json, to_latex, to_markdown
 from orchestrator.results.report.interval_plots import forest
 from orchestrator.results.report.page import fragment, leaderboard_html
 from orchestrator.results.report.storage_page import read_sweep_trials
@@ -28,10 +30,8 @@ from orchestrator.storage import Storage, as_storage, existing_storage
 from trm_data.errors import ConfigError, nearest
 from trm_data.files import write_atomic
 
-_ROW_HEIGHT = 96
-"""Pixels of a row of a forest plot, verdict included; what is not needed stays empty."""
-_WIDTH = 900
 DEFAULT_STORAGE = "runs"
+_ENDINGS = {"markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex"}
 
 
 @dataclass(frozen=True)
@@ -69,27 +69,24 @@ class AblationResult:
         return self.ablation.effects
 
     def __str__(self) -> str:
-        return ablation_to_markdown(self.ablation)
+        return ablation_formats.to_markdown(self.ablation)
 
     def _repr_html_(self) -> str:
         return fragment(forest(self.ablation))
 
     def _repr_svg_(self) -> str:
-        """Return the forest plot as an SVG file; its rows are HTML, which browsers draw inside an SVG."""
-        height = _ROW_HEIGHT * (len(self.effects) + 1)
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}">'
-            f'<foreignObject width="100%" height="100%"><div xmlns="http://www.w3.org/1999/xhtml">'
-            f"{self._repr_html_()}</div></foreignObject></svg>"
-        )
+        """Return the forest plot as an SVG file."""
+        return effect_plot.draw(self.ablation, "svg").decode()
 
     def save(self, path: Path | str) -> None:
-        """Write the effects as .svg or .html (the forest plot) or .md (a table).
+        """Write the forest plot as .svg, .pdf or .html, or a table as .md, .csv, .json or .tex.
 
         Raises:
             ConfigError: another ending.
         """
-        _save(Path(path), {".svg": self._repr_svg_, ".html": self._repr_html_, ".md": self.__str__})
+        plots = {ending: partial(effect_plot.draw, self.ablation, form) for ending, form in effect_plot.FORMATS.items()}
+        texts = {_ENDINGS[name]: partial(write, self.ablation) for name, write in ablation_formats.TEXT_FORMATS.items()}
+        _save(Path(path), {".html": self._repr_html_, **plots, **texts})
 
 
 def leaderboard(
@@ -134,7 +131,8 @@ def ablate(
     return AblationResult(compare_with_control(read_trials(store, sweep), control, baselines=published))
 
 
-def _save(path: Path, writers: dict[str, Callable[[], str]]) -> None:
+def _save(path: Path, writers: Mapping[str, Callable[[], str | bytes]]) -> None:
     if path.suffix not in writers:
         raise ConfigError(f"cannot save as {path.suffix or path.name!r}", nearest(path.suffix, writers))
-    write_atomic(path, writers[path.suffix]().encode())
+    content = writers[path.suffix]()
+    write_atomic(path, content if isinstance(content, bytes) else content.encode())

@@ -172,6 +172,11 @@ def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list
     return [f"{path}: {before} -> {after}" for path, (before, after) in sorted(differences(old, new).items())]
 
 
+def describe_change(path: str, before: Any, after: Any) -> str:
+    """Return one changed setting with its short name: `T 3 -> 2`."""
+    return f"{short_name(path)} {_format(before)} -> {_format(after)}"
+
+
 def short_name(path: str) -> str:
     """Return the paper's letter where there is one, else the last part of the path."""
     return {full: alias for alias, full in ALIASES.items()}.get(path, path.rsplit(".", 1)[-1])

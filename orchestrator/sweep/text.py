@@ -20,6 +20,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def readable(value: float) -> str:
+    """Format a number with three significant digits, or, from 100 on, without decimals: `0.24`, `2,800`."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def num_bytes(count: float) -> str:
     """Format a number of bytes as `3.2 MB`, in powers of 1,000."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

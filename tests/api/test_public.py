@@ -15,7 +15,7 @@ PUBLIC = {
         TrialRecord TrialReport TrialSnapshot UserError Variant ablate choice configure delete_sweep extend_sweep
         get_recipe integers leaderboard load_results log_uniform open_storage plan prune_checkpoints read_trials
         recipe_for_gpu rename_sweep reproduction_sweep retry_trials run status stop_sweep table_variants train uniform
-        write_report
+        verify_bundle write_bundle write_report
     """,
     "trm_model": """
         Checkpoint EvalResult EvaluationConfig LocalCheckpoints Model ModelConfig OptimizerConfig Recursion

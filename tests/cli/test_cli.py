@@ -70,6 +70,8 @@ MISTAKES = [
     ("leaderboard --format htlm", "'htlm'"),
     ("leaderboard arc-agi-2 --split public", "'public-eval'"),
     ("ablate nowhere --control T=1", "no sweep 'nowhere'"),
+    ("ablate nowhere --control T=1 --format latx", "unknown --format 'latx'. Did you mean 'latex'"),
+    ("ablate nowhere --control T=1 --plot x.png", "cannot draw a plot as '.png'. Name a file that ends in .svg"),
 ]
 
 
@@ -185,10 +187,14 @@ def test_plan_prints_cells_seeds_steps_and_time_and_starts_nothing(
     options = ["--recipe", "sudoku-mini", "--vary", "T=1,2", "--vary", "n=2,4", "--seeds", "3", "--max-steps", "50"]
     code, out, _ = call(capsys, "sweep", "plan", *options, "--storage", str(tmp_path))
     assert code == 0 and "12 trials" in out and "T=2 n=4" in out and "estimated time" in out and "would not fit" in out
+    assert "seeds needed for a difference of: 1 pt" in out and "assumed spread over seeds" in out
     assert not list(tmp_path.iterdir())
     code, out, _ = call(capsys, "sweep", "plan", *options, "--storage", str(tmp_path), "--json")
     plan = json.loads(out)
     assert plan["num_trials"] == 12 and plan["total_steps"] == 600
+    seeds = plan["seeds_needed"]
+    assert seeds["comparisons"] == 3 and not seeds["spread"]["is_recorded"] and seeds["seeds"] == 3
+    assert [one["points"] for one in seeds["needed"]] == [1, 2, 5, 10]
     flops = {cell["family"]: cell["train_flops"] for cell in plan["cells"]}
     assert flops["T=1 n=2"] < flops["T=2 n=2"] < flops["T=2 n=4"]
 

@@ -276,7 +276,7 @@ READERS = (
     "sweep export cut --format latex",
     "leaderboard",
     "leaderboard --format json",
-    "ablate compared --control T=1 --markdown",
+    "ablate compared --control T=1 --format markdown",
     "trial show {trial}",
     "sweep prune cut --keep-bytes 1 --dry-run",
 )

@@ -56,7 +56,9 @@ def test_leaderboard_and_ablation_compare_its_results(storage: str, capsys: pyte
     tables = json.loads(printed(capsys, "leaderboard", "--storage", storage, "--format", "json"))
     own = {entry["system"]: entry["seeds"] for entry in tables[0]["entries"] if entry["source"] == "this project"}
     assert own == {"T=1 (cut)": 1, "T=1 (compared)": 3, "T=2": 3}
-    assert "T=2" in printed(capsys, "ablate", "compared", "--control", "T=1", "--storage", storage, "--markdown")
+    assert "T=2" in printed(
+        capsys, "ablate", "compared", "--control", "T=1", "--storage", storage, "--format", "markdown"
+    )
 
 
 def test_mlflow_gets_every_point_of_it(storage: str, migrated: Path, tmp_path: Path) -> None:

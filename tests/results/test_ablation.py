@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
@@ -14,7 +19,8 @@ from orchestrator.results.ablation import Effect, compare_with_control, publishe
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.power import WelchPower, seeds_needed
 from orchestrator.results.report import Report
-from orchestrator.results.report.formats import ablation_to_markdown
+from orchestrator.results.report.ablation_formats import TEXT_FORMATS, caption, to_rich, verdicts
+from orchestrator.results.report.effect_plot import draw
 from orchestrator.results.seed_test import SeedTest
 from tests.support.results import DATASET, ablation_records, make_config, make_record
 from trm_data.errors import UserError
@@ -174,8 +180,111 @@ def test_ablation_appears_on_the_page_and_in_markdown() -> None:
     page = Report(records=ablation_records(), now=datetime(2026, 1, 1, tzinfo=UTC), control="base").html()
     assert "Difference from base (95.7 %, 4 seeds)" in page and "37 seeds of each would detect" in page
     assert "TRM paper, TRM-MLP no EMA: -7.5 points" in page
-    markdown = ablation_to_markdown(compare_with_control(ablation_records(), "base"))
-    assert "| no EMA | -9.0 | -13.5 to -4.4 | 4 / 4 | 0.005 |" in markdown
+    markdown = TEXT_FORMATS["markdown"](compare_with_control(ablation_records(), "base"))
+    assert "| no EMA | ema 0.99 -\\> 0 | 86.7 | 83.2-90.1 | 4 | -9.0\\* | -13.5 to -4.4 | 0.005 | 1.00 |" in markdown
+
+
+@pytest.mark.parametrize(("score", "bound"), [(0.0, "floor of 0 %"), (1.0, "ceiling of 100 %")])
+def test_no_power_is_claimed_where_all_runs_are_at_a_bound(score: float, bound: str) -> None:
+    """Bug E19: three seeds that solve nothing 'would have shown' a difference of a fraction of a point."""
+    effect = effects(runs("base", 3, (score,) * 3, items=1_000) + runs("a", 1, (score,) * 3, items=1_000))["a"]
+    assert effect.detectable is None and effect.seeds_needed is None
+    assert effect.verdict == (
+        "Not separated from the control (p 1.000 by Welch's test over seeds). Both are at the "
+        f"{bound}, where seeds do not show their spread: the power is not known."
+    )
+    above = abs(score - 0.004)
+    one = effects(runs("base", 3, (above, above, score)) + runs("a", 1, (score,) * 3))["a"]
+    assert not one.is_separated and f"It is at the {bound}" in one.verdict and "80 % power" not in one.verdict
+    inside = effects(runs("base", 3, (0.5, 0.52, 0.51)) + runs("a", 1, (0.5, 0.51, 0.5)))["a"]
+    assert inside.bounds == (None, None) and "80 % power" in inside.verdict
+
+
+def test_every_verdict_names_the_configuration_and_its_change() -> None:
+    found = verdicts(compare_with_control(ablation_records(), "base"))
+    starts = [sentence.partition(": ")[0] for sentence in found]
+    assert starts[1] == "no EMA (ema 0.99 -> 0)" and starts[3] == "T=2 n=4 (T 3 -> 2, n 6 -> 4)"
+    assert all(
+        verdict == "No verdict about the configuration: one of the two has a single run."
+        for verdict in (
+            text.partition(": ")[2]
+            for text in verdicts(compare_with_control(runs("base", 3, (0.9,)) + runs("a", 1, (0.5,)), "base"))
+        )
+    )
+
+
+def test_caption_says_what_was_compared_with_which_test_correction_and_seeds() -> None:
+    records = ablation_records()
+    text = caption(compare_with_control(records, "base", baselines=load_baselines()))
+    assert text.startswith(
+        "Exact accuracy in % on sudoku-6x6-generated, test split (500 scored): means over training runs, 4 seeds each"
+    )
+    assert "difference from base, tested by Welch's t test over seeds" in text
+    assert "adjusted for 4 comparisons by Holm's procedure" in text and "scored on this test set 20 times" in text
+    fewer = [record for record in records if record.family in ("base", "no EMA") or record.config.seed == 0]
+    text = caption(compare_with_control(fewer, "base"))
+    assert "1 to 4 seeds" in text and "One comparison was made" in text and "Holm" not in text
+    assert "one-step gradient, single latent, T=2 n=4: not tested, because a side has a single run." in text
+    shared = (0.90, 0.84, 0.88, 0.80, 0.93, 0.86, 0.82, 0.91)
+    together = runs("base", 3, shared) + runs("a", 1, (*(score - 0.02 for score in shared[:7]), 0.88))
+    assert "tested by the paired t test over seeds" in caption(compare_with_control(together, "base"))
+
+
+def test_ablation_as_csv_and_json_has_every_number_of_the_comparison() -> None:
+    found = compare_with_control(ablation_records(), "base", baselines=load_baselines())
+    control, *rows = csv.DictReader(io.StringIO(TEXT_FORMATS["csv"](found)))
+    assert control["system"] == "base" and control["difference"] == "" and control["score"] == "95.65"
+    ema = next(row for row in rows if row["system"] == "no EMA")
+    assert (ema["seeds"], ema["difference"], ema["paper_difference"]) == ("4", "-8.95", "-7.5")
+    assert float(ema["p_adjusted"]) == pytest.approx(0.00489, abs=1e-5) and ema["correction"] == "Holm"
+    assert float(ema["difference_low"]) == pytest.approx(-13.5455) and ema["comparisons"] == "4"
+    deep = json.loads(TEXT_FORMATS["json"](found))
+    assert deep["caption"] == caption(found) and deep["control"]["system"] == "base"
+    effect = next(effect for effect in deep["effects"] if effect["name"] == "T=2 n=4")
+    assert effect["changes"] == {"model.cycles": [3, 2], "model.latent_steps": [6, 4]}
+    assert effect["compute_ratio"] == pytest.approx(10 / 21) and effect["entry"]["own"]["seeds"] == [0, 1, 2, 3]
+
+
+def test_ablation_as_latex_is_a_table_with_its_caption() -> None:
+    text = TEXT_FORMATS["latex"](compare_with_control(ablation_records(), "base"))
+    assert r"\caption{Exact accuracy in \% on sudoku-6x6-generated" in text and r"\toprule" in text
+    assert r"no EMA & ema 0.99 -\textgreater{} 0 & 86.7 & 83.2 to 90.1 & 4 & $-9.0$* & $-13.5$ to $-4.4$" in text
+
+
+def test_names_of_an_ablation_cannot_change_what_a_program_does() -> None:
+    name = "=x | \\write18{id}\n$y$"
+    records = [replace(r, family=name) if r.family == "no EMA" else r for r in ablation_records()]
+    found = compare_with_control(records, "base")
+    rows = list(csv.DictReader(io.StringIO(TEXT_FORMATS["csv"](found))))
+    assert any(row["system"].startswith("'=x") for row in rows)
+    assert r"\write18" not in TEXT_FORMATS["latex"](found) and r"\$y\$" in TEXT_FORMATS["latex"](found)
+    cells = [line.count(" | ") for line in TEXT_FORMATS["markdown"](found).splitlines() if line.startswith("|")]
+    assert len(set(cells)) == 1
+    assert "=x | \\write18{id} $y$" in "".join(ET.fromstring(draw(found, "svg")).itertext())
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_ablation_fits_its_terminal_with_whole_numbers(width: int) -> None:
+    found = compare_with_control(ablation_records(), "base", baselines=load_baselines())
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(to_rich(found))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "one-step gradient" in text and "-26.7*" in text and "0.005" in text and "95.7" in text
+    assert "-35.4 to -18.0" in text or width < 100
+    assert "T 3 -> 2, n 6 -> 4" in text or width < 200
+
+
+def test_forest_plot_is_a_vector_file_with_text_and_the_same_for_the_same_results() -> None:
+    found = compare_with_control(ablation_records(), "base", baselines=load_baselines())
+    svg = draw(found, "svg")
+    words = " ".join(ET.fromstring(svg).itertext())
+    assert "one-step gradient" in words and "-9.0, p 0.005 (4 / 4 seeds)" in words and "Difference from base" in words
+    assert svg == draw(found, "svg")
+    pdf = draw(found, "pdf")
+    assert (
+        pdf.startswith(b"%PDF") and b"/Type3" not in pdf and b"/Subtype /Type3" not in pdf and pdf == draw(found, "pdf")
+    )
 
 
 def scores_by_seed(scores: Sequence[float]) -> dict[int, float]:

@@ -257,6 +257,35 @@ def test_browser_gallery_is_drawn_and_steps_by_key(probe: Probe, make: GallerySo
     assert first["value"] == first["alt"].split("supervision ")[1].split(";")[0]
 
 
+def test_browser_marks_wrong_cells_and_leaves_their_digits_readable(probe: Probe) -> None:
+    """Bug E13: a slash hid the digit. Now no pixel of the mark lies where the digit is drawn."""
+    script = """
+      const data = JSON.parse(document.querySelector(".gallery script").textContent);
+      const cards = [...document.querySelectorAll(".gallery")][0].querySelectorAll(".card");
+      const index = data.puzzles.findIndex((puzzle) => !puzzle.exact), puzzle = data.puzzles[index];
+      const answer = puzzle.answers.filter(Boolean).pop();
+      const canvas = cards[index].querySelector('canvas[data-grid="answer"]'), pen = canvas.getContext("2d");
+      const size = canvas.width / 6, red = (r, g, b) => r > 170 && g < 110 && b < 120;
+      const count = (cell, from, to) => {
+        const [x, y] = [(cell % 6) * size, Math.floor(cell / 6) * size];
+        const side = (to - from) * size;
+        const { data: pixels } = pen.getImageData(x + from * size, y + from * size, side, side);
+        let found = 0, ink = 0;
+        for (let i = 0; i < pixels.length; i += 4) {
+          found += red(pixels[i], pixels[i + 1], pixels[i + 2]);
+          ink += pixels[i] + pixels[i + 1] + pixels[i + 2] < 500;
+        }
+        return [found, ink];
+      };
+      const cells = [...answer].map((value, cell) => ({ wrong: value !== puzzle.label[cell],
+        whole: count(cell, 0, 1)[0], inside: count(cell, 0.2, 0.8)[0], ink: count(cell, 0.2, 0.8)[1] }));
+      return cells;"""
+    cells = probe(Report(records=demo_records(), now=NOW, gallery=demo_gallery).html(), script)
+    wrong = [cell for cell in cells if cell["wrong"]]
+    assert wrong and all(cell["whole"] > 20 and cell["inside"] == 0 and cell["ink"] > 0 for cell in wrong)
+    assert all(cell["whole"] == 0 for cell in cells if not cell["wrong"])
+
+
 def test_browser_large_page_is_usable_within_two_seconds(probe: Probe) -> None:
     """1,000 trials of 200 points: the time is that of the browser's own clock until the scripts have run."""
     page = page_of(large_records(1_000, 200))

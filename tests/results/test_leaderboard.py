@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
-from orchestrator.resources.usage import trial_cost
+from orchestrator.resources.usage import Cost, trial_cost
 from orchestrator.results import power
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
@@ -263,6 +263,8 @@ def test_cost_counts_every_attempt_at_list_price_and_full_power() -> None:
 
 def test_cost_is_unknown_on_cpu_and_unpriced_on_an_unknown_gpu() -> None:
     assert trial_cost(confirmed()) is None and describe_cost(None) == "not known (no GPU)"
+    large = describe_cost(Cost(gpu_hours=2_800.4, usd=12_345.6, kwh=1_960.0), Grid(436.0, "w"))
+    assert large == "2,800 GPU-hours, at most $12,346 and 1,960 kWh, at most 855 kg CO2 at 436 g/kWh (w)"
     cost = trial_cost(on_gpus(confirmed(), ("Imaginary 9000", 1.0, 1.0, True)))
     assert cost is not None and cost.usd is None and describe_cost(cost) == "1 GPU-hours"
 

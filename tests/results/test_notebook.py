@@ -57,12 +57,16 @@ def test_leaderboard_is_shown_and_saved(storage: LocalStorage, tmp_path: Path) -
 def test_ablation_is_shown_and_saved(storage: LocalStorage, tmp_path: Path) -> None:
     found = ablate(storage, "ablation", "base")
     assert isinstance(found, AblationResult) and found.effects[0].name == "one-step gradient"
-    assert "Not separated from the control" in found._repr_html_() and "| no EMA | -9.0 |" in str(found)
+    assert "Not separated from the control" in found._repr_html_() and "| no EMA | ema" in str(found)
     root = ET.fromstring(found._repr_svg_())
-    assert root.tag.endswith("svg") and "TRM paper, TRM-MLP no EMA" in "".join(root.itertext())
-    for ending in (".svg", ".html", ".md"):
+    assert root.tag.endswith("svg") and "one-step gradient" in "".join(root.itertext())
+    for ending in (".svg", ".html", ".md", ".csv", ".json", ".tex"):
         found.save(tmp_path / f"effects{ending}")
         assert "no EMA" in (tmp_path / f"effects{ending}").read_text()
+    found.save(tmp_path / "effects.pdf")
+    assert (tmp_path / "effects.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ConfigError, match=r"cannot save as '\.png'"):
+        found.save(tmp_path / "effects.png")
 
 
 def test_reports_import_no_torch() -> None:
@@ -70,7 +74,7 @@ def test_reports_import_no_torch() -> None:
         "import sys\n"
         "import orchestrator.results.notebook, orchestrator.results.report, orchestrator.results.dataframe\n"
         "import orchestrator.results.leaderboard, orchestrator.results.report.storage_page\n"
-        "print(sorted({'torch', 'ray', 'mlflow', 'statsmodels', 'optuna'} & set(sys.modules)))"
+        "print(sorted({'torch', 'ray', 'mlflow', 'statsmodels', 'optuna', 'matplotlib'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -175,6 +175,9 @@ def test_summary_does_not_claim_what_seeds_cannot_show() -> None:
     started = replace(records[0], trial_id="f" * 12, status=Status.RUNNING, result=None)
     unfinished = summarise(studies([*records, started])[0], table)
     assert "ran 2 configurations in 7 trials; 6 of them have ended" in unfinished
+    nothing = run("deep", 3, (0.0, 0.0)) + run("shallow", 1, (0.0, 0.0))
+    tied = summarise(studies(nothing)[0], build_leaderboard(None, nothing, [])[0])
+    assert "the best of" not in tied and "It is not better than shallow (0.0" in tied
     single = run("deep", 3, (0.95,))
     assert "one seed: that says nothing yet" in summarise(studies(single)[0], build_leaderboard(None, single, [])[0])
 
@@ -314,6 +317,7 @@ def test_numbers_are_written_as_people_read_them() -> None:
     assert [compact(v) for v in (148_000, 7e6, 1.7e12, 12, None)] == ["148 K", "7 M", "1.7 T", "12", "\u2013"]
     assert [flops(v) for v in (1.512e14, 0, 2e21)] == ["151 TFLOP", "0 FLOP", "2 ZFLOP"]
     assert [duration(v) for v in (10.08, 200, 18_400, None)] == ["10.1 s", "3.33 min", "5.11 h", "\u2013"]
+    assert duration(2_800 * 3600) == "2,800 h" and dollars(12_345.6) == "$12,345.60"
     assert [dollars(v) for v in (0.39465, 0.0036, 17)] == ["$0.39", "$0.0036", "$17.00"]
     assert [points(v) for v in (87.4, 46.58, 0.0)] == ["87.4", "46.58", "0.0"]
 

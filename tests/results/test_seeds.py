@@ -207,6 +207,15 @@ def test_best_of_several_is_named_as_such_with_a_corrected_interval() -> None:
     assert table_of({"single seeds": (0.9,), "b": (0.8,)}).best is None
 
 
+@pytest.mark.parametrize("score", [0.0, 0.9])
+def test_rows_with_the_same_score_are_not_called_the_best(score: float) -> None:
+    """Bug E13: of two configurations at 0 % one was 'the best of 2'."""
+    table = table_of({"a": (score, score), "b": (score, score), "c": (0.0, 0.0)})
+    assert table.best is None and [entry.system for entry in table.tied][:2] == ["a", "b"]
+    assert "the best of" not in to_markdown([table])
+    assert table_of({"a": (0.5, 0.5), "b": (0.4, 0.5)}).tied == ()
+
+
 def best_coverage(configurations: int, seeds: int, rounds: int, spacing: float = 0.0) -> float:
     """Share of simulated studies in which the interval of the best configuration holds that one's true mean."""
     rng, held = np.random.default_rng(7), 0

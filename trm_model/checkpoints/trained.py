@@ -73,15 +73,44 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
         model.load_state_dict(tensors)
     except (RuntimeError, TypeError, OverflowError) as error:  # torch raises all of them for impossible sizes
         raise CheckpointError(f"the checkpoint is damaged: {first_line(error)}", "Take another checkpoint") from None
+    with torch.no_grad():
+        for name, value in _average(checkpoint, config, weights).items():
+            model.get_parameter(name).copy_(value)
+    return Trained(model.requires_grad_(False), config, checkpoint.step, str(header.get("id_map_hash")))
+
+
+def _average(checkpoint: Checkpoint, config: TrialConfig, weights: str) -> dict[str, torch.Tensor]:
+    """Return the averaged weights of a name; none where the name means the raw ones.
+
+    Raises:
+        CheckpointError: no such average.
+    """
     averages = {name.split("/")[1] for name in checkpoint.tensors if name.startswith("ema/")}
     rate = str(config.optimizer.ema_rate) if weights == "ema" else weights
     if rate in averages:
-        with torch.no_grad():
-            for name, value in checkpoint.section(f"ema/{rate}").items():
-                model.get_parameter(name).copy_(value)
-    elif weights not in ("ema", "raw"):
+        return checkpoint.section(f"ema/{rate}")
+    if weights not in ("ema", "raw"):
         raise CheckpointError(f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"raw"}))
-    return Trained(model.requires_grad_(False), config, checkpoint.step, str(header.get("id_map_hash")))
+    return {}
+
+
+def pack_scored_weights(checkpoint: Checkpoint, config: TrialConfig, weights: str) -> bytes:
+    """Return a checkpoint file with nothing but the weights of a name, without building the model.
+
+    Args:
+        config: the configuration that the file's header gets.
+        weights: as in `load_trained`.
+
+    Raises:
+        CheckpointError: no such average.
+    """
+    tensors = checkpoint.section("model")
+    averaged = _average(checkpoint, config, weights)
+    tensors |= {name: value.to(tensors[name].dtype) for name, value in averaged.items()}
+    kept = ("step", "id_map_hash", "vocab_size", "seq_len", "num_identifiers", "fingerprint")
+    header = {name: checkpoint.header[name] for name in kept if name in checkpoint.header}
+    header |= {"config": config.plain(), "weights_only": True}
+    return pack({f"model/{name}": value for name, value in tensors.items()}, header)
 
 
 def _check_sizes(tensors: Mapping[str, torch.Tensor], config: TrialConfig, sizes: Mapping[str, int]) -> None:

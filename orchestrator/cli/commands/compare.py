@@ -4,47 +4,74 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.options import OUTPUT_FILE, StorageOption, SweepArgument
 
+if TYPE_CHECKING:
+    from orchestrator.records.schema import TrialRecord
+    from orchestrator.storage import Storage
+
 
 def ablate(
     sweep: SweepArgument,
     control: Annotated[str, typer.Option("--control", help="Family that the others are compared with.")],
+    format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Also write the forest plot here, as .svg or .pdf.", **OUTPUT_FILE)
+    ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write the page with the forest plot here.", **OUTPUT_FILE)
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of a table.")] = False,
     storage: StorageOption = "runs",
 ) -> None:
     """Compare every configuration of a sweep with one of them: effect, interval, adjusted p, and a verdict in words.
 
-    Example: trm ablate depth --control "T=1 n=2"
+    How many seeds a comparison needs is part of `trm sweep plan`.
+
+    Examples:
+
+    trm ablate depth --control "T=1 n=2"
+
+    trm ablate depth --control "T=1 n=2" --format latex --plot depth.pdf
     """
-    from orchestrator.cli.views.console import line, out
+    from orchestrator.cli.views.console import err, line, out
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
     from orchestrator.results.ablation import compare_with_control
     from orchestrator.results.baselines import load_baselines
-    from orchestrator.results.report import Report
-    from orchestrator.results.report.formats import ablation_to_markdown, ablation_to_rich
-    from orchestrator.results.report.gallery import stored_galleries
+    from orchestrator.results.report import effect_plot
+    from orchestrator.results.report.ablation_formats import TEXT_FORMATS, to_rich, verdicts
     from orchestrator.storage import open_storage
+    from trm_data.errors import ConfigError, nearest
+    from trm_data.files import write_atomic
 
+    if format_ not in ("table", *TEXT_FORMATS):
+        raise ConfigError(f"unknown --format {format_!r}", nearest(format_, ["table", *TEXT_FORMATS]))
+    if plot is not None:
+        effect_plot.check_ending(plot)
     store = open_storage(storage)
     load_definition(store, sweep)
     records = read_trials(store, sweep)
     found = compare_with_control(records, control, baselines=load_baselines())
-    if markdown:
-        print(ablation_to_markdown(found))
+    if format_ == "table":
+        out.print(to_rich(found))
+        for verdict in verdicts(found):
+            out.print(verdict)
     else:
-        out.print(ablation_to_rich(found))
-        for effect in found.effects:
-            out.print(f"{effect.name}: {effect.verdict}")
+        print(TEXT_FORMATS[format_](found), end="")
+    if plot is not None:
+        write_atomic(plot, effect_plot.draw(found, effect_plot.FORMATS[plot.suffix]))
+        err.print(line("plot: ", (str(plot), "bold")), soft_wrap=True)
     if html is not None:
-        gallery = stored_galleries(store)
-        Report(records=records, now=datetime.now(UTC), control=control, gallery=gallery).write(html)
-        out.print(line("page: ", (str(html), "bold")), soft_wrap=True)
+        _write_page(html, records, control, store)
+        err.print(line("page: ", (str(html), "bold")), soft_wrap=True)
+
+
+def _write_page(path: Path, records: list[TrialRecord], control: str, storage: Storage) -> None:
+    from orchestrator.results.report import Report
+    from orchestrator.results.report.gallery import stored_galleries
+
+    Report(records=records, now=datetime.now(UTC), control=control, gallery=stored_galleries(storage)).write(path)

@@ -98,6 +98,7 @@ def plan(
     from orchestrator.cli.views.plan import show_plan
     from orchestrator.resources.aws import shortfalls
     from orchestrator.resources.estimate import machines_needed
+    from orchestrator.results.seed_plan import plan_seeds
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
     from trm_data.files import write_atomic
@@ -110,10 +111,12 @@ def plan(
     lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
     if to is not None:
         write_atomic(to, dump_plan(sweep, fingerprint))
+    needed = plan_seeds(sweep, found.num_cells, storage)
     if as_json:
-        print(json.dumps({**found.plain(), "lacking_quotas": lacking}, indent=1))
+        seeds_needed = needed and needed.plain()
+        print(json.dumps({**found.plain(), "lacking_quotas": lacking, "seeds_needed": seeds_needed}, indent=1))
     else:
-        show_plan(sweep, found, storage, lacking, _run_words(ctx, sweep, file, to))
+        show_plan(sweep, found, storage, lacking, _run_words(ctx, sweep, file, to), needed)
 
 
 _WHAT = ("--recipe", "--vary", "--set", "--seeds", "--trials", "--max-steps", "--name", "--gpu", "--cpus")

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from orchestrator.cli.views.console import bar, line, out, table
 from orchestrator.evaluation.checkpoints import Scored
+from orchestrator.results.report.markup import flops
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.text import duration
 from trm_data import Dataset
@@ -52,7 +53,7 @@ def show(rows: Sequence[Scored], dataset: Dataset) -> None:
         steps, cells = row.metric("halting_steps"), row.metric("cell_accuracy")
         numbers = [_percent(row.metric(name), row.interval(name)) for name in shown]
         numbers += [_percent(cells, None), Text("" if steps is None else f"{steps:.1f}")]
-        found.add_row(*names, *numbers, duration(row.seconds), f"{row.flops:.2e}")
+        found.add_row(*names, *numbers, duration(row.seconds), flops(row.flops))
     first = rows[0].result
     out.print(found)
     out.print(f"{first.items:,} {first.split} items of {dataset.path.name}; 95 % intervals over them", style="dim")

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from orchestrator.cli.views.console import line, out, table
 from orchestrator.errors import command_line
 from orchestrator.resources.estimate import CellEstimate, Estimate
+from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
 from orchestrator.sweep.text import MOST_ROWS, duration, num_bytes, within
 
 
 def show_plan(
-    sweep: Sweep, plan: Estimate, storage: str, lacking: Sequence[str] = (), run: Sequence[str] = ("sweep", "run")
+    sweep: Sweep,
+    plan: Estimate,
+    storage: str,
+    lacking: Sequence[str] = (),
+    run: Sequence[str] = ("sweep", "run"),
+    needed: SeedPlan | None = None,
 ) -> None:
     """Print cells, seeds, steps, time, cost, what would not fit, what has to be built, and missing cloud quotas.
 
     Args:
         run: the words of the command that runs what was planned.
+        needed: seeds that the comparisons need; None where nothing is compared.
     """
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
     out.print(line((plan.name, "bold"), f" ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}"))
@@ -33,6 +40,10 @@ def show_plan(
         f"{num_bytes(plan.checkpoint_bytes)} of checkpoints"
     )
     _show_time(plan)
+    if needed is not None:
+        numbers, basis = needed.sentences
+        out.print(numbers)
+        out.print(basis, style="dim")
     for text in lacking:
         out.print(line(("quota", "yellow"), f" {text}"))
     status = command_line("sweep", "status", plan.name, storage=storage)

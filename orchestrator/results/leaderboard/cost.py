@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from orchestrator.resources.usage import Cost
+from orchestrator.sweep.text import readable
 
 
 class Grid(NamedTuple):
@@ -26,13 +27,14 @@ def describe_cost(cost: Cost | None, grid: Grid | None = None) -> str:
     """Format a cost as `0.24 GPU-hours, at most $0.44 and 0.08 kWh`, with the CO2 of that energy if a grid is given."""
     if cost is None:
         return "not known (no GPU)"
-    usd = f"${cost.usd:.3g}" if cost.usd is not None else ""
-    kwh = f"{cost.kwh:.3g} kWh" if cost.kwh is not None else ""
+    usd = f"${readable(cost.usd)}" if cost.usd is not None else ""
+    kwh = f"{readable(cost.kwh)} kWh" if cost.kwh is not None else ""
     bound = " and ".join(filter(None, [usd, "" if cost.is_measured else kwh]))
-    words = f"{cost.gpu_hours:.3g} GPU-hours" + (f", at most {bound}" if bound else "")
+    words = f"{readable(cost.gpu_hours)} GPU-hours" + (f", at most {bound}" if bound else "")
     if cost.is_measured:
         words += f", {kwh} measured"
     if cost.kwh is not None and grid is not None:
-        emitted = f"{cost.kwh * grid.g_per_kwh / 1000:.2g} kg CO2"
+        kg = cost.kwh * grid.g_per_kwh / 1000
+        emitted = f"{kg:,.0f} kg CO2" if kg >= 10 else f"{kg:.2g} kg CO2"
         words += f", {'about' if cost.is_measured else 'at most'} {emitted} at {grid.g_per_kwh:g} g/kWh ({grid.source})"
     return words

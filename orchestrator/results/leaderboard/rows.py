@@ -173,13 +173,21 @@ class Table:
 
     @property
     def best(self) -> Best | None:
-        """Return the best of several own rows; None with fewer than two rows, or if the best has a single seed."""
+        """Return the best of several own rows; None with fewer than two rows, if two of them share the highest score,
+        or if the best has a single seed."""
         own = [entry for entry in self.entries if entry.own]
-        if len(own) < 2 or own[0].own is None or not own[0].items:
+        if len(own) < 2 or own[0].own is None or not own[0].items or self.tied:
             return None
         scores = [score / 100 for score in own[0].own.scores]
         found = seed_interval(scores, own[0].items, candidates=len(own))
         return Best(own[0].system, len(own), Interval(100 * found.low, 100 * found.high)) if found else None
+
+    @property
+    def tied(self) -> tuple[Entry, ...]:
+        """Return the own rows that share the highest score of all own rows; empty where one is above all others."""
+        own = [entry for entry in self.entries if entry.own]
+        first = tuple(entry for entry in own if own[0].score - entry.score < 1e-9)
+        return first if len(first) > 1 else ()
 
     @property
     def notes(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other characters in TeX's default fonts
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters by which spreadsheets recognise a formula (OWASP, CSV injection)."""

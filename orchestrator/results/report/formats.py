@@ -10,11 +10,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rich.box import HEAVY_HEAD
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.resources.usage import Cost
-from orchestrator.results.ablation import Ablation, Effect, show_p
 from orchestrator.results.leaderboard import Entry, Table
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.report import escape
@@ -48,8 +46,7 @@ _DROPPED = {
 """The columns that a narrow terminal does without: the last first. System and score are always shown."""
 _LEAST = {"System": 24, "Source": 20}
 """Characters of a column below which others are left out instead."""
-_SHARED = ("benchmark", "split", "metric", "protocol", "compute", "training", "fingerprint")
-EFFECT_COLUMNS = ("Change", "Points", "Interval (Holm)", "Seeds", "p (Holm)", "Compute", "Paper", "Verdict")
+SHARED = ("benchmark", "split", "metric", "protocol", "compute", "training", "fingerprint")
 _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
 
 
@@ -67,7 +64,7 @@ def amounts(cost: Cost | None, grid: Grid | None = WORLD_GRID, solved: float = 1
 
 def _metric(value: float, unit: str, thousand: str) -> str:
     number, name = (value / 1000, thousand) if value >= 1000 else (value, unit)
-    return f"{number:.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
+    return f"{number:,.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
 
 
 def cells(entry: Entry) -> list[str]:
@@ -109,7 +106,7 @@ def to_rich(table: Table) -> FittedTable:
         box=HEAVY_HEAD,
     )
     for entry in table.entries:
-        row = [_terminal(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
+        row = [terminal(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
         drawn.add_row(*row, style=f"bold {_STYLES.get(entry.kind, '')}".strip() if entry.own else None)
     return drawn
 
@@ -121,7 +118,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 def _markdown(table: Table) -> str:
     used = _used(table)
-    lines = [f"### {escape.markdown(table.heading)}", "", _pipe(used)]
+    lines = [f"### {escape.markdown(table.heading)}", "", pipe(used)]
     lines.append(f"| {' | '.join('---:' if name in _RIGHT else ':---' for name in used)} |")
     for entry in table.entries:
         texts = [escape.markdown(text) for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
@@ -156,59 +153,22 @@ def _latex(table: Table) -> str:
         f"% {escape.one_line(table.heading)}",
         rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
-        _ampersands(used),
+        ampersands(used),
         r"\midrule",
     ]
     for entry in table.entries:
         texts = [text for name, text in zip(COLUMNS, cells(entry), strict=True) if name in used]
-        lines.append(_ampersands(texts))
+        lines.append(ampersands(texts))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def ablation_to_rich(ablation: Ablation) -> RichTable:
-    """Return the effects of changes as a table for the terminal."""
-    drawn = RichTable(title=_terminal(_ablation_title(ablation)), title_justify="left")
-    for name in EFFECT_COLUMNS:
-        drawn.add_column(name, justify="left" if name in ("Change", "Verdict") else "right")
-    for effect in ablation.effects:
-        drawn.add_row(*map(_terminal, _effect_cells(effect)), style="bold" if effect.is_separated else None)
-    return drawn
-
-
-def ablation_to_markdown(ablation: Ablation) -> str:
-    """Format the effects of changes as a pipe table."""
-    lines = [escape.markdown(_ablation_title(ablation)), ""]
-    lines += [_pipe(EFFECT_COLUMNS), f"| :--- | {' | '.join(['---:'] * 6)} | :--- |"]
-    return "\n".join([*lines, *(_pipe(_effect_cells(effect)) for effect in ablation.effects), ""])
-
-
-def _ablation_title(ablation: Ablation) -> str:
-    control, table = ablation.control, ablation.table
-    title = f"Difference from {control.system} ({control.score:.1f} %) in points of {table.metric}"
-    return f"{title}; own trials were scored on this test set {table.test_scorings} times"
-
-
-def _effect_cells(effect: Effect) -> list[str]:
-    low, high = effect.interval or (None, None)
-    saved = effect.compute_saved
-    return [
-        effect.name,
-        f"{effect.difference:+.1f}",
-        "" if low is None or high is None else f"{low:+.1f} to {high:+.1f}",
-        f"{effect.seeds[0]} / {effect.seeds[1]}",
-        "" if effect.p_adjusted is None else show_p(effect.p_adjusted),
-        "" if saved is None else f"{-100 * saved:+.0f} %",
-        "" if effect.published is None else f"{effect.published.difference:+.1f}",
-        effect.verdict,
-    ]
-
-
 def _flat(table: Table) -> list[dict[str, Any]]:
-    shared = {name: getattr(table, name) for name in _SHARED}
-    return [shared | _plain_row(entry) for entry in table.entries]
+    shared = {name: getattr(table, name) for name in SHARED}
+    return [shared | plain_row(entry) for entry in table.entries]
 
 
-def _plain_row(entry: Entry) -> dict[str, Any]:
+def plain_row(entry: Entry) -> dict[str, Any]:
+    """Return a row as plain numbers and text, for CSV."""
     own = entry.own
     item_low, item_high = entry.item_interval or (None, None)
     seed_low, seed_high = (own and own.seed_interval) or (None, None)
@@ -221,12 +181,12 @@ def _plain_row(entry: Entry) -> dict[str, Any]:
         "role": entry.role,
         "score": round(entry.score, 4),
         "items": entry.items,
-        "items_low": _rounded(item_low),
-        "items_high": _rounded(item_high),
+        "items_low": rounded(item_low),
+        "items_high": rounded(item_high),
         "seeds": entry.seeds,
-        "seeds_sd": _rounded(own.spread if own else None),
-        "seeds_low": _rounded(seed_low),
-        "seeds_high": _rounded(seed_high),
+        "seeds_sd": rounded(own.spread if own else None),
+        "seeds_low": rounded(seed_low),
+        "seeds_high": rounded(seed_high),
         "params": entry.params,
         "cost_per_task_usd": entry.cost_per_task_usd,
         "train_flops": own.train_flops if own else None,
@@ -243,7 +203,8 @@ def _plain_row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Round to four decimals, which hide no difference of scores."""
     return None if value is None else round(value, 4)
 
 
@@ -262,13 +223,16 @@ def _interval(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.low:.1f}-{interval.high:.1f}"
 
 
-def _pipe(texts: Sequence[str]) -> str:
+def pipe(texts: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
     return f"| {' | '.join(map(escape.markdown, texts))} |"
 
 
-def _ampersands(texts: Sequence[str]) -> str:
+def ampersands(texts: Sequence[str]) -> str:
+    """Return a row of a LaTeX table."""
     return " & ".join(map(escape.latex, texts)) + r" \\"
 
 
-def _terminal(text: str) -> Text:
-    return Text(escape.one_line(text))  # a text is not markup, whichever console prints it
+def terminal(text: str) -> Text:
+    """Return text for a terminal: it is no markup, whichever console prints it."""
+    return Text(escape.one_line(text))

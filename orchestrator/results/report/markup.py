@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from orchestrator.sweep.text import readable
+
 _MISSING = "\N{EN DASH}"
 
 
@@ -103,8 +105,8 @@ def compact(value: float | None) -> str:
         return _MISSING
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if abs(value) >= size * 0.9995:
-            return f"{_three(value / size)} {unit}"
-    return _three(value)
+            return f"{readable(value / size)} {unit}"
+    return readable(value)
 
 
 def flops(value: float | None) -> str:
@@ -113,29 +115,24 @@ def flops(value: float | None) -> str:
         return _MISSING
     units = ("FLOP", "KFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP")
     index = min(max(int(math.log10(max(value, 1)) // 3), 0), len(units) - 1)
-    return f"{_three(value / 1000**index)} {units[index]}"
+    return f"{readable(value / 1000**index)} {units[index]}"
 
 
 def duration(seconds: float | None) -> str:
-    """Format seconds as `48 s`, `3.2 min` or `5.1 h`."""
+    """Format seconds as `48 s`, `3.2 min`, `5.1 h` or `2,800 h`."""
     if seconds is None:
         return _MISSING
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 1.5 * size:
-            return f"{_three(seconds / size)} {unit}"
-    return f"{_three(seconds)} s"
+            return f"{readable(seconds / size)} {unit}"
+    return f"{readable(seconds)} s"
 
 
 def dollars(value: float | None) -> str:
-    """Format dollars as `$0.39` or `$0.004`."""
+    """Format dollars as `$0.39`, `$0.004` or `$12,345.00`."""
     if value is None:
         return _MISSING
-    return f"${value:.2f}" if value >= 0.1 else f"${value:.2g}"
-
-
-def _three(value: float) -> str:
-    """Format up to three significant digits, without an exponent below a thousand."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"${value:,.2f}" if value >= 0.1 else f"${value:.2g}"
 
 
 def polyline(points: Sequence[tuple[float, float]], class_: str) -> Markup:

@@ -30,8 +30,11 @@ def _finding(study: Study, table: Table | None) -> str:
             f"It is the best of {table.best.candidates} on this test set; corrected for that choice, the interval "
             f"with at least 95 % confidence is {low:.1f} to {high:.1f}."
         )
+    if table.tied:
+        others = [entry for entry in table.tied if entry is not best]
+        sentences.append(f"It is not better than {_names(others)}, with the same score.")
     apart = _separated(best, rest, table)
-    close = [entry for entry in rest if entry not in apart]
+    close = [entry for entry in rest if entry not in apart and entry not in table.tied]
     if apart:
         sentences.append(f"The data separate it from {_names(apart)}.")
     if close:

@@ -15,14 +15,13 @@
   // Padding is not answered, nor are ARC's end markers.
   const isAnswered = (family) => (cell) => cell >= (family === "arc" ? 2 : 1);
 
-  const strike = (pen, x, y, size, color) => {
-    for (const [style, width] of [[themed("--panel"), size / 4], [color, Math.max(1.5, size / 9)]]) {
+  // A frame inside a cell's edge, with a halo that separates it from cells of the same colour; what is in the cell stays readable.
+  const frame = (pen, x, y, size, color) => {
+    const width = Math.max(1.5, size / 12);
+    for (const [style, lineWidth] of [[themed("--panel"), 2 * width], [color, width]]) {
       pen.strokeStyle = style;
-      pen.lineWidth = width;
-      pen.beginPath();
-      pen.moveTo(x + size * 0.18, y + size * 0.82);
-      pen.lineTo(x + size * 0.82, y + size * 0.18);
-      pen.stroke();
+      pen.lineWidth = lineWidth;
+      pen.strokeRect(x + width, y + width, size - 2 * width, size - 2 * width);
     }
   };
   const paint = {
@@ -85,7 +84,7 @@
     rule(pen, data.family, rows, columns, size);
     for (const i of wrong) {
       const [row, column] = [Math.floor(i / data.shape[1]), i % data.shape[1]];
-      if (row < rows && column < columns) strike(pen, column * size, row * size, size, themed("--cell-wrong"));
+      if (row < rows && column < columns) frame(pen, column * size, row * size, size, themed("--cell-wrong"));
     }
   };
 
