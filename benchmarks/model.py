@@ -274,7 +274,7 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
     plain, ours = PlainStep(model, carry, dtype), OurStep(model, carry, dtype)
     seconds: list[tuple[float, float]] = []
     for number in range(rounds + 1):
-        torch.backends.mkldnn.matmul.fp32_precision = "none"  # as PyTorch comes
+        torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]  # as PyTorch comes
         one = timed(plain)
         choose_products(cpu, rounded=kind == "float32-fast")
         two = timed(ours)

@@ -40,6 +40,7 @@ from orchestrator.records.schema import (
     TrialResult,
 )
 from orchestrator.sweep import Sweep, choice
+from orchestrator.sweep.settings import flatten
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import MlflowSync
 from orchestrator.tracking.mlflow_connection import load_mlflow, mlflow_environment
@@ -106,7 +107,7 @@ def per_call(uri: str, records: Sequence[TrialRecord]) -> None:
     mlflow.set_experiment("per-call")
     for record in records:
         with mlflow.start_run():
-            for name, value in mlflow_view.flatten(record.config.plain()).items():
+            for name, value in flatten(record.config.plain()).items():
                 mlflow.log_param(name, value)
             for row in mlflow_view.rows(record):
                 for name, value in row.metrics.items():

@@ -79,6 +79,7 @@ class RayCluster:
         self._stack.callback(remove_scratch_folder)
         self._stack.enter_context(environment(SETTINGS, override=False))
         self._stack.enter_context(_keep_secrets_off_command_lines())
+        self._stack.enter_context(_leave_sigterm_alone())
         try:
             if self.address is None:
                 self._start_private()
@@ -220,6 +221,16 @@ def _keep_secrets_off_command_lines() -> AbstractContextManager[None]:
         "ENV_VARS_TO_PROPAGATE",
         lambda names: {name for name in names if not holds_secret(name)},
         "AWS keys in the environment are on the command lines of its workers",
+    )
+
+
+def _leave_sigterm_alone() -> AbstractContextManager[None]:
+    """Keep `ray.init` from installing its handler of SIGTERM, which ends the driver without a last checkpoint."""
+    return _replaced(
+        "ray._private.utils",
+        "set_sigterm_handler",
+        lambda _: lambda handler: None,
+        "SIGTERM ends a sweep without last checkpoints",
     )
 
 

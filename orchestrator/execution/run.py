@@ -182,9 +182,8 @@ def _drive(
     is_canary = options.canary if options.canary is not None else bool(options.address and sweep.resources.gpus)
     impatient = storage.patient(0.0)  # the controller repeats requests itself, until the sweep is to stop
     stopping = threading.Event()
-    with stop_signals(stopping) as take_signals_back:
+    with stop_signals(stopping):
         cluster.start()
-        take_signals_back()  # Ray handles SIGTERM by an exit that writes no checkpoint
         status = SweepStatus.STOPPED
         try:
             if stopping.is_set():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,12 +14,8 @@ ECHO_S = 2.0
 
 
 @contextmanager
-def stop_signals(stopping: threading.Event) -> Iterator[Callable[[], None]]:
-    """Set `stopping` on the first signal while the block runs; a later one ends the process immediately.
-
-    Yields:
-        A function that takes the signals back from a library that has installed handlers of its own since.
-    """
+def stop_signals(stopping: threading.Event) -> Iterator[None]:
+    """Set `stopping` on the first signal while the block runs; a later one ends the process immediately."""
     first_s: float | None = None  # `stopping` may have been set for another reason: the first signal only joins it
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -31,17 +27,12 @@ def stop_signals(stopping: threading.Event) -> Iterator[Callable[[], None]]:
             first_s = time.monotonic()
         stopping.set()
 
-    def install() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, handle)
-
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
+        yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    install()
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield install
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

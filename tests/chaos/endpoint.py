@@ -30,23 +30,33 @@ class Disturbance:
         self._folder = folder
         self._random = random.Random(seed)
         self._lock = threading.Lock()
+        self._request = threading.local()
+        """The request that a thread of the proxy serves."""
         self._log = (folder / LOG).open("a", buffering=1)
 
     def refuses(self, method: str, path: str) -> bool:
         """Whether a request is refused before it is carried out."""
+        self._request.arrived_s = time.time()
         is_refused = self._draw("refused")
-        if method == "PUT" and "/attempts/" in path:
-            self._write(kind="attempt", path=path.partition("?")[0], is_refused=is_refused)
         if is_refused:
+            self._log_attempt(method, path, is_refused=True)
             self._write(kind="refused")
         return is_refused
 
     def cuts(self, method: str, path: str) -> bool:
         """Whether the answer to a request that was carried out is cut off."""
+        # Not before: a client that is killed while it sends a request has written nothing.
+        self._log_attempt(method, path, is_refused=False)
         is_cut = self._draw("cut")
         if is_cut:
             self._write(kind="cut")
         return is_cut
+
+    def _log_attempt(self, method: str, path: str, *, is_refused: bool) -> None:
+        """Log a write of an attempt with the time at which it arrived."""
+        if method == "PUT" and "/attempts/" in path:
+            name = path.partition("?")[0]
+            self._write(time_s=self._request.arrived_s, kind="attempt", path=name, is_refused=is_refused)
 
     def _draw(self, what: str) -> bool:
         try:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.records.index import find_definition
-from orchestrator.records.progress import FAILED, sweep_progress
+from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import read_sweep
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
@@ -158,7 +158,7 @@ class Lane(threading.Thread):
                     self.repairs["record restored"] += 1
             if find_definition(self.storage, self.sweep) is None:
                 return
-            failed = [record for record in self._records() if record.status in FAILED]
+            failed = [record for record in self._records() if record.status.is_failure]
         except UserError as error:  # the disk is full
             logger.info("%s: not repaired yet: %s", self.lane, error)
             return

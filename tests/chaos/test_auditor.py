@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.records.reader import read_trials
+from orchestrator.records.rows import dump_rows
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Row, Status, TrialRecord
-from orchestrator.records.writer import dump_rows
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.chaos.auditor import (

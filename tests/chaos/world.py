@@ -104,10 +104,14 @@ class ClusterNodes:
         self.is_down = False
 
     def restart(self) -> None:
-        """Kill what is left, and start all nodes."""
+        """Kill what is left, and start all nodes; if they do not come up, `keep_up` starts them again."""
         with self.lock:
             self.stop()
-            self.start()
+            try:
+                self.start()
+            except OSError:  # the head's port is not open after a minute: the machine is busy
+                self.stop()
+                self.is_down = False
 
     def keep_up(self, end: threading.Event) -> None:
         """Start nodes again that have ended by themselves, as on a busy machine, on which Ray may not start in time."""

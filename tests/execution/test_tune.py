@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,6 +140,7 @@ def describe_a_private_ray() -> dict[str, Any]:
             "is_below": str(scratch_folder()) in ray.get_runtime_context().gcs_address
             or any(str(scratch_folder()) in " ".join(child.cmdline()) for child in living),
             "failure": cluster.failure(),
+            "sigterm_is_handled": signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL,
         }
         folder = scratch_folder()
         raylet = next(child for child in living if child.name() == "raylet")
@@ -165,6 +167,7 @@ def test_a_private_ray_is_private_and_its_death_is_noticed() -> None:
     assert found["folder_mode"] == "0o700" and found["is_below"]
     assert (found["failure"], found["failure_without_raylet"]) == ("", "Ray's raylet on this machine has died")
     assert not found["is_left"] and found["environment_is_restored"]
+    assert not found["sigterm_is_handled"], "Ray's handler would end a driver that SIGTERM reaches while Ray starts"
 
 
 def lose_two_actors(folder: Path) -> list[tuple[str, bool, str]]:

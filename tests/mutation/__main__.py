@@ -129,7 +129,7 @@ class Session:
             for slot, copy in enumerate(self._copies):
                 if slot not in running and waiting and time.monotonic() < self._end:
                     test = waiting.pop()
-                    options = {"limit": 300.0, "per_test": 200.0, "trace": self._paths}
+                    options: dict[str, Any] = {"limit": 300.0, "per_test": 200.0, "trace": self._paths}
                     running[slot] = (test, harness.start(copy, [test], **options))
             for slot, (test, child) in list(running.items()):
                 if (result := child.finished()) is not None:
@@ -186,7 +186,7 @@ class Session:
                     slowest, extra = max(seconds for _, seconds in part), 120 if fresh else 0
                     limit = 60 + extra + 4 * sum(seconds for _, seconds in part)
                     names = [name for name, _ in part]
-                    options = {"limit": limit, "per_test": 20 + extra + 5 * slowest, "fresh": fresh}
+                    options: dict[str, Any] = {"limit": limit, "per_test": 20 + extra + 5 * slowest, "fresh": fresh}
                     child = harness.start(copy, names, **options)
                     while (ended := child.finished()) is None:
                         yield None

@@ -82,7 +82,7 @@ def draw(root: Path, paths: list[str], seed: int, count: int) -> list[Mutant]:
 
 def mutants_of(path: str, source: bytes) -> list[Mutant]:
     """Return every mutant of a module, in the order of its source."""
-    found = {}
+    found: dict[tuple[object, ...], Mutant] = {}
     for mutant in _Finder(path, source).module():
         found.setdefault((mutant.start, mutant.end, mutant.replacement), mutant)
     return sorted(found.values(), key=lambda m: (m.start, m.end, m.replacement))

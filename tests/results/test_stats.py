@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -83,8 +85,15 @@ def test_holm_levels_are_those_at_which_the_procedure_tests() -> None:
 def test_holm_levels_agree_with_statsmodels_about_what_is_significant(p_values: list[float]) -> None:
     # A p value that equals its level is significant there and not here, where the interval then ends at zero.
     assume(not any(abs(p - 0.05 / left) < 1e-12 for p in p_values for left in range(1, 9)))
-    rejected = multipletests(p_values, alpha=0.05, method="holm")[0]
+    with patch("gc.collect"):  # statsmodels collects garbage in every call: half a second each in a large process
+        rejected = multipletests(p_values, alpha=0.05, method="holm")[0]
     assert [p < level for p, level in zip(p_values, stats.holm_levels(p_values), strict=True)] == list(rejected)
+
+
+def test_spread_is_the_sample_standard_deviation_from_two_values_on() -> None:
+    assert stats.spread([1.0, 3.0]) == pytest.approx(2**0.5)  # divided by n - 1
+    assert stats.spread([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)
+    assert stats.spread([4.0]) is None and stats.spread([]) is None
 
 
 @pytest.mark.parametrize("solved", [0, 3, 1])

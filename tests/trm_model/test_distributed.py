@@ -47,13 +47,27 @@ def distance(one: torch.Tensor, two: torch.Tensor) -> float:
     return float((two.double() - one.double()).norm() / one.double().norm().clamp_min(1e-12))
 
 
+def change_one_bit(trainer: Trainer) -> None:
+    weight = trainer.flat.vector.data[100:101]
+    weight.copy_(torch.nextafter(weight, torch.tensor(torch.inf)))
+
+
+def drift(dataset: Dataset) -> float:
+    """How far one changed bit takes a run: it depends on the processor and its threads, whose sums differ in order."""
+    whole, nudged = (Trainer(slow_learner(), dataset, torch.device("cpu")) for _ in range(2))
+    change_one_bit(nudged)
+    for _ in range(STEPS):
+        whole.train_step()
+        nudged.train_step()
+    return distance(whole.flat.vector.data, nudged.flat.vector.data)
+
+
 def test_micro_batches_follow_the_whole_batch_as_closely_as_a_run_changed_in_one_bit(dataset: Dataset) -> None:
     cpu = torch.device("cpu")
     whole, parts, nudged = (
         Trainer(config, dataset, cpu) for config in (slow_learner(), slow_learner(micro_batch_size=3), slow_learner())
     )
-    weight = nudged.flat.vector.data[100:101]
-    weight.copy_(torch.nextafter(weight, torch.tensor(torch.inf)))
+    change_one_bit(nudged)
     for step in range(1, STEPS + 1):
         for trainer in (whole, parts, nudged):
             trainer.train_step()
@@ -65,7 +79,6 @@ def test_micro_batches_follow_the_whole_batch_as_closely_as_a_run_changed_in_one
             assert found < 10 * allowed + 1e-6, f"step {step}: {measures}"
         assert torch.equal(whole.carry.halted_B, parts.carry.halted_B)
         assert torch.equal(whole.carry.inputs_BC, parts.carry.inputs_BC)
-    assert distance(whole.flat.vector.data, parts.flat.vector.data) < 1e-4
 
 
 EXPLORING: dict[str, Any] = {"model": {"supervision_steps": 6, "halt_exploration": 0.5}, "train": {"batch_size": 32}}
@@ -120,8 +133,9 @@ def test_two_processes_follow_one_over_twenty_steps_stop_at_one_step_and_share_t
     one, two = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "two")
     assert one["carry/halted_B"].shape == (TINY["train"]["batch_size"],)
     assert one.keys() == two.keys()
+    allowed = 10 * drift(dataset)
     for name, value in one.items():
-        tolerance = 1e-4 if name.startswith(("model/", "ema/")) else 1e-2
+        tolerance = allowed + (1e-4 if name.startswith(("model/", "ema/")) else 1e-2)
         assert distance(value, two[name]) < tolerance, name
     for name in ("halted_B", "steps_B", "inputs_BC", "labels_BC"):
         assert torch.equal(one[f"carry/{name}"], two[f"carry/{name}"])

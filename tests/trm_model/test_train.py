@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,13 @@ def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def crew_of(parent: int | None = None) -> list[psutil.Process]:
     """The processes of a run in several that `parent`, or this process, has started."""
-    children = psutil.Process(parent).children()
-    return [child for child in children if any("rank_main" in part for part in child.cmdline())]
+    return [child for child in psutil.Process(parent).children() if _is_rank(child)]
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it has just ended, or is a zombie that nobody has waited for
+        return any("rank_main" in part for part in process.cmdline())
+    return False
 
 
 def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:

@@ -22,6 +22,8 @@ MAX_BYTES = 300_000
 MAX_PUZZLES = 8
 MAX_TRIALS = 3
 """The best configuration and the best of each other architecture."""
+MAX_TRIES = 10
+"""Trials of a configuration that are asked for a gallery: storages of earlier versions have none."""
 _CHARACTERS = "0123456789ab"
 """Cell values as they are stored: at most the twelve of ARC."""
 
@@ -111,7 +113,8 @@ def galleries(
             best.setdefault(entry.kind, entry)
     found: list[Gallery] = []
     for entry in list(best.values())[:MAX_TRIALS]:
-        for record in (by_id[trial_id] for trial_id in (entry.own.trial_ids if entry.own else ())):
+        for trial_id in entry.own.trial_ids[:MAX_TRIES] if entry.own else ():
+            record = by_id[trial_id]
             gallery = _read(entry.system, record, source)
             if gallery is not None:
                 found.append(gallery)

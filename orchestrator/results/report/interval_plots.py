@@ -41,7 +41,8 @@ def _dot_row(entry: Entry, scale: Scale) -> Markup:
         marks.append(_bar(entry.item_interval, scale, "hair"))
     if own.seed_interval and entry.interval:
         marks.append(_bar(entry.interval, scale, "thick"))
-    marks += [tag("circle", cx=percent(scale.at(score)), cy="50%", r="3.2", class_="seed") for score in own.scores]
+    places = dict.fromkeys(percent(scale.at(score)) for score in own.scores)  # equal ones would hide each other
+    marks += [tag("circle", cx=place, cy="50%", r="3.2", class_="seed") for place in places]
     marks.append(tag("circle", cx=percent(scale.at(entry.score)), cy="50%", r="5.5", class_="mean"))
     label = f"{entry.system}: {describe(entry)}"
     svg = tag("svg", tag("title", label), *marks, width="100%", height="36", role="img", aria_label=label)
