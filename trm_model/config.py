@@ -217,6 +217,10 @@ class RuntimeConfig(Settings):
     log_every: int = Field(10, ge=1)
     micro_batch_size: int | None = Field(None, ge=1)
     """Rows per forward pass; gradients accumulate to the same update. None means the whole batch."""
+    recompute: Literal["none", "cycle", "block"] = "none"
+    """What the backward pass computes again instead of keeping it, with the same gradient: nothing; the network, for
+    each update of the cycle (cycle); or each block (block). Both take one more forward pass of the differentiated part
+    and a fraction of the memory: which is smaller depends on n (docs/model.md)."""
     compile: bool = False
     """Compile the network with torch.compile. On an H100: up to 35 s at the start, then 1.9 to 2.4 times faster, for a
     fifth to a third more memory; on a CPU 40-60 s, then 1.0 to 1.3 times. Needs a C++ compiler and Python's headers."""

@@ -56,6 +56,16 @@ def train_flops(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
     return passes * forward + 2 * (graded + _head_flops(config, seq_len, vocab_size))
 
 
+def recompute_flops(config: TrialConfig, *, seq_len: int) -> int:
+    """Return the FLOPs that a supervision step of training takes in addition, where its backward pass recomputes.
+
+    Not part of `train_flops`: what a run has learned from does not depend on how its gradient was computed.
+    """
+    if config.runtime.recompute == "none":
+        return 0
+    return _applications(config.model)[1] * network_flops(config.model, seq_len=seq_len)
+
+
 def num_parameters(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
     """Return the number of trained weights, without the puzzle-embedding table."""
     tokens, width = _tokens(config, seq_len), config.hidden_size
@@ -72,9 +82,12 @@ def activation_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, devi
     model, dtype = config.model, config.train.dtype
     examples = min(config.runtime.micro_batch_size or config.train.batch_size, config.train.batch_size)
     cast = 2 * num_parameters(model, seq_len=seq_len, vocab_size=vocab_size) if dtype == "bfloat16" else 0
-    compiled = config.runtime.compile
     shape = {"seq_len": seq_len, "vocab_size": vocab_size}
-    return examples * example_activation_bytes(model, dtype=dtype, device=device, compiled=compiled, **shape) + cast
+    runtime = config.runtime
+    one = example_activation_bytes(
+        model, dtype=dtype, device=device, compiled=runtime.compile, recompute=runtime.recompute, **shape
+    )
+    return examples * one + cast
 
 
 def example_activation_bytes(
@@ -85,8 +98,11 @@ def example_activation_bytes(
     dtype: str = "bfloat16",
     device: str = "cuda",
     compiled: bool = False,
+    recompute: str = "none",
 ) -> int:
     """Return the bytes that one example keeps for the backward pass (with the memory-saving attention kernels).
+
+    With `recompute`, that is the input of each part that is computed again, and what one such part keeps meanwhile.
 
     On a CPU, attention under bfloat16 runs in float32 (`layers.Attention`), which is counted. A compiled network keeps
     the gated values of each SwiGLU, too, but no transposed copy of the norm of a token mixer.
@@ -107,13 +123,17 @@ def example_activation_bytes(
         channel += tokens * inner_size(width, config) * size
         if config.mixer == "mlp":
             mix += width * inner_size(tokens, config) * size - 2 * state
-    blocks = config.num_layers * (mix + channel + state)
+    block = mix + channel + state
     graded = _applications(config)[1]
     # The head's input without the puzzle tokens; the loss in float64: logits, branch taken, reciprocal, three numbers
     # per cell; the embedded symbols.
     ends = seq_len * (width * size + vocab_size * 17 + 3 * 8 + 5)
     first_input = 0 if config.mixer == "mlp" else state  # an MLP mixer keeps its transposed copy instead
-    return graded * (blocks + first_input) + ends
+    if recompute == "cycle":
+        return graded * state + config.num_layers * block + ends
+    if recompute == "block":
+        return graded * config.num_layers * state + block + ends
+    return graded * (config.num_layers * block + first_input) + ends
 
 
 def table_bytes(config: ModelConfig, *, num_identifiers: int) -> int:

@@ -16,7 +16,7 @@ def plan(
     *,
     address: str | None = None,
     max_concurrent: int | None = None,
-    share_gpus: bool = False,
+    share_gpus: bool | None = None,
 ) -> Estimate:
     """Estimate trials, steps, FLOPs, time, cost and memory of a sweep. Nothing is started or written.
 
@@ -25,7 +25,8 @@ def plan(
         storage: where datasets may be built already.
         address: HOST:PORT of a Ray cluster whose nodes are counted; this machine if left out.
         max_concurrent: trials at once; as many as fit if left out.
-        share_gpus: whether trials that need less than a GPU's memory share one.
+        share_gpus: whether trials that need less than a GPU's memory share one; None: where the sweep leaves the choice
+            of GPUs open.
 
     Raises:
         SweepError: no such sweep, one that cannot be expanded, or an option that is not allowed.

@@ -112,4 +112,7 @@ def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None
 def _made_name(recipe: str, values: dict[str, Any]) -> str:
     """Return a name derived from the options: the same command resumes the same sweep."""
     relevant = {key: value for key, value in values.items() if key not in ("name", "resources")}
+    base = values["base"]
+    # Not in the names of older versions, which the same command must find again.
+    relevant["base"] = base | {"runtime": {key: value for key, value in base["runtime"].items() if key != "recompute"}}
     return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"

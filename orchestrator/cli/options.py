@@ -62,7 +62,13 @@ TrialsOption = Annotated[
 ]
 MaxStepsOption = Annotated[int | None, typer.Option("--max-steps", min=1, help="Optimizer steps of every trial.")]
 GpuOption = Annotated[
-    str | None, typer.Option("--gpu", help="GPU type of every trial: L40S, H100, 'L40S|H100' or any. CPU if left out.")
+    str | None,
+    typer.Option(
+        "--gpu",
+        help="GPU of every trial: auto (this machine's GPUs, shared by memory), none (CPU), any, or types by the name "
+        "in nvidia-smi or Ray's label: RTX4090, 'L40S|H100'. If left out, as the sweep says, else auto; on a cluster "
+        "auto is none.",
+    ),
 ]
 TrustOption = Annotated[
     list[Path] | None,

@@ -30,7 +30,12 @@ PreferOption = Annotated[
     str, typer.Option("--prefer", help="Which GPU type to prefer if several are allowed.", metavar="cost|time")
 ]
 ShareOption = Annotated[
-    bool, typer.Option("--share-gpus", help="Trials that need less than a GPU's memory share one, each with its part.")
+    bool | None,
+    typer.Option(
+        "--share-gpus/--no-share-gpus",
+        help="Trials that need less than a GPU's memory share one, each with its part. On by default with --gpu auto.",
+        show_default=False,
+    ),
 ]
 CanaryOption = Annotated[
     bool | None,

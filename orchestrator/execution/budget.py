@@ -108,7 +108,7 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     model, tracker = RuntimeModel(records), BudgetTracker(budget, records, time.time)
     settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
     needs = [
-        model.need(config, device, gpus=resources.gpus, cpus=resources.cpus)
+        model.need(config, device, gpus=resources.gpus or 0, cpus=resources.cpus)
         for config in (replace_settings(sweep.base, cell) for cell in settings)
         for resources in [sweep.resources_of(config)]
         for device in (gpu_types(resources.gpu_type) or KNOWN_TYPES if resources.gpus else [CPU])

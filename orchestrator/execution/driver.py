@@ -20,7 +20,9 @@ from orchestrator.execution.controller import Controller
 from orchestrator.execution.failures import OUTAGE_S
 from orchestrator.execution.options import RunOptions, SweepStatus
 from orchestrator.records.index import stop_reason, stop_requested
+from orchestrator.resources.gpu_choice import GpuChoice
 from orchestrator.resources.memory import memory_bytes
+from orchestrator.resources.nodes import GPU_LABEL
 from orchestrator.resources.placement import Candidate, bundle, candidates, describe_bundle, fits
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.storage import Storage
@@ -70,8 +72,8 @@ def fit_with_tune(controller: Controller, slots: int) -> None:
 class ClusterPlacement:
     """Return where the trials of a sweep may run on a cluster."""
 
-    def __init__(self, sweep: Sweep, cluster: Cluster, options: RunOptions, costs: RuntimeModel) -> None:
-        self._sweep = sweep
+    def __init__(self, choice: GpuChoice, cluster: Cluster, options: RunOptions, costs: RuntimeModel) -> None:
+        self._choice = choice
         self._cluster = cluster
         self._options = options
         self._costs = costs
@@ -93,7 +95,7 @@ class ClusterPlacement:
 
     def smallest(self) -> list[Candidate]:
         """Return the bundles of a trial that needs almost no memory."""
-        resources = self._sweep.resources
+        resources = self._choice.sweep.resources
         return self._on_gpus(resources, 0, None) if resources.gpus else candidates(resources, ())
 
     def _on_gpus(self, resources: Resources, need_bytes: int, speed: Callable[[str], float] | None) -> list[Candidate]:
@@ -101,9 +103,10 @@ class ClusterPlacement:
             resources,
             [machine.gpu_type for machine in self.machines() if machine.gpu_type],
             need_bytes=need_bytes,
-            is_shared=self._options.share_gpus,
+            is_shared=self._choice.is_shared,
             prefer=self._options.prefer,
             speed=speed,
+            memory=self._choice.memory,
         )
 
 
@@ -208,9 +211,12 @@ def count_slots(sweep: Sweep, options: RunOptions, cluster: Cluster) -> int:
     total = cluster.resources()
     room = min(int(total.get(name, 0) // amount) for name, amount in demand.resources.items())
     if options.address is None and not fits(demand, cluster.nodes()):
+        has = ", ".join(f"{total.get(name, 0):g} {name}" for name in demand.resources)
+        types = {node.get("Labels", {}).get(GPU_LABEL) for node in cluster.nodes()} - {None}
         raise ClusterError(
-            f"this machine cannot hold one trial ({describe_bundle(demand)})",
-            "Ask for less with --cpus / --gpu, or name a cluster with --address",
+            f"this machine cannot hold one trial: it needs {describe_bundle(demand)}, and there is "
+            f"{', '.join([has, *sorted(types)])}",
+            "Ask for less with --cpus, take what there is with --gpu auto, or name a cluster with --address",
         )
     wanted = options.max_concurrent or sweep.max_concurrent
     if wanted or sweep.resources.gpus or sweep.resource_rules or cluster.scales():

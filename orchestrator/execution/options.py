@@ -50,8 +50,9 @@ class RunOptions(Settings):
     budget: Budget = Budget()
     prefer: Preference = "cost"
     """Which GPU type to prefer if several are allowed."""
-    share_gpus: bool = False
-    """Give a trial that requests one GPU only the share that its predicted memory needs."""
+    share_gpus: bool | None = None
+    """Whether a trial that takes one GPU gets only the share that its predicted memory needs; None: where the sweep
+    leaves the choice of GPUs open."""
     canary: bool | None = None
     """Whether the first trial on a GPU type runs alone at first; None: on clusters with GPUs."""
     reuse: bool = False
@@ -70,7 +71,7 @@ class RunArguments(TypedDict, total=False):
     max_gpus: float | None
     budget: Budget
     prefer: Preference
-    share_gpus: bool
+    share_gpus: bool | None
     canary: bool | None
     reuse: bool
     max_failures: int | None

@@ -10,7 +10,7 @@ import platform
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ import psutil
 
 from orchestrator.errors import ClusterError
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
-from orchestrator.resources.nodes import Cluster, describe_cluster, require_answer, scales
+from orchestrator.resources.local_gpus import LocalGpu, label_of
+from orchestrator.resources.nodes import GPU_LABEL, Cluster, describe_cluster, require_answer, scales
 from orchestrator.worker.fork_server import next_process
 from trm_data.addresses import holds_secret
 from trm_data.errors import first_line
@@ -60,11 +61,16 @@ TOKEN_FILE = Path(".ray") / "auth_token"
 
 
 class RayCluster:
-    """Manage the Ray that a run uses. `address`: HOST:PORT of a running cluster; None for a private Ray on this
-    machine."""
+    """Manage the Ray that a run uses: a running cluster, or a private Ray on this machine.
 
-    def __init__(self, address: str | None) -> None:
+    Args:
+        address: HOST:PORT of a running cluster; None for a private Ray.
+        gpus: GPUs of this machine that a private Ray offers to trials; None for no GPU.
+    """
+
+    def __init__(self, address: str | None, gpus: Sequence[LocalGpu] | None = None) -> None:
         self.address = address
+        self._gpus = gpus or ()
         self._stack = ExitStack()
         self._processes: dict[str, psutil.Process] = {}
         """Processes without which a private Ray hangs, by name."""
@@ -141,6 +147,8 @@ class RayCluster:
         import ray
 
         folder = scratch_folder() / "ray"
+        label = label_of(self._gpus)
+        offered: dict[str, Any] = {"num_gpus": len(self._gpus), "labels": {GPU_LABEL: label} if label else None}
         self._stack.enter_context(environment(_token(), override=True))
         self._stack.enter_context(_listen_on_loopback())
         self._stack.enter_context(_in_sessions_of_their_own())
@@ -148,7 +156,9 @@ class RayCluster:
         self._stack.callback(_reload_token)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
-                ray.init("local", **LOCAL, _temp_dir=str(folder))  # never an address that another Ray left behind
+                ray.init(
+                    "local", **LOCAL, **offered, _temp_dir=str(folder)
+                )  # never an address that another Ray left behind
                 break
             except Exception as error:  # a bare Exception, where Ray's own limit is exceeded
                 if "timed out" not in str(error):

@@ -29,6 +29,7 @@ from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.resources.devices import require_local_cpus, require_local_gpus
+from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.search.planner import Planner
@@ -83,16 +84,15 @@ def run_sweep(
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
-    require_budget_for_one(sweep, options.budget, known)
-    if cluster is None:
-        _check_machines(sweep, options.address, events, is_new=recorded is None)
+    choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
+    require_budget_for_one(choice.sweep, options.budget, known)
     with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
-        planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)
+        planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged)
         if damaged:
             events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
@@ -101,12 +101,14 @@ def run_sweep(
             return _outcome(events, planner, records, *ended)
         if lease.took_over:
             time.sleep(TAKE_OVER_S)
-        cluster = cluster or RayCluster(options.address)
-        status, reason = _drive(planner, records, damaged, storage, library, lease, options, events, cluster, execute)
+        cluster = cluster or RayCluster(options.address, choice.gpus)
+        status, reason = _drive(
+            planner, choice, records, damaged, storage, library, lease, options, events, cluster, execute
+        )
         if status is not SweepStatus.COMPLETE:
             try:  # trials may have written their end after Tune released them
                 records, damaged = _read(reader)
-                planner = Planner(sweep, library.fingerprint, current(sweep, records), earlier, damaged)
+                planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged)
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
         return _outcome(events, planner, records, status, reason)
@@ -146,25 +148,34 @@ def _build_base(library: Library, sweep: Sweep, folder: Storage, *, is_new: bool
         raise
 
 
-def _check_machines(sweep: Sweep, address: str | None, events: CallbackList, *, is_new: bool) -> None:
-    """Check that the machines can hold a trial: the cluster at `address`, or this one.
+def _choose_machines(
+    sweep: Sweep, options: RunOptions, events: CallbackList, *, is_new: bool, is_checked: bool
+) -> GpuChoice:
+    """Decide which GPUs trials use, and check that the machines can hold a trial: a cluster's, or this one.
 
     Raises:
         SweepError: this machine lacks the GPUs, or for a new sweep the cores, that a trial needs.
         ClusterError: the cluster does not answer.
     """
-    if address is not None:
-        labels = [node.gpu_type for node in check_cluster(address).nodes]
-        if hint := misspelled_gpus(sweep, labels):  # no error: a node with this label may be started later
+    nodes = None if options.address is None else check_cluster(options.address).nodes
+    choice = choose_gpus(sweep, nodes, options.share_gpus)
+    if is_checked and nodes is not None:
+        labels = [node.gpu_type for node in nodes]
+        if hint := misspelled_gpus(choice.sweep, labels):  # no error: a node with this label may be started later
             events.call("on_message", hint)
-        return
-    require_local_gpus(sweep)
-    if is_new:
-        require_local_cpus(sweep)
+    elif is_checked:
+        require_local_gpus(choice.sweep, choice.label)
+        if is_new:
+            require_local_cpus(choice.sweep)
+    if choice.message:
+        logger.info("sweep %s: %s", sweep.name, choice.message)
+        events.call("on_message", choice.message)
+    return choice
 
 
 def _drive(
     planner: Planner,
+    choice: GpuChoice,
     records: Sequence[TrialRecord],
     damaged: Mapping[str, Damaged],
     storage: Storage,
@@ -195,7 +206,7 @@ def _drive(
             controller = Controller(
                 planner=planner,
                 submitter=TrialSubmitter(sweep.name, impatient, library, records, reuse=options.reuse),
-                placement=ClusterPlacement(sweep, cluster, options, costs),
+                placement=ClusterPlacement(choice, cluster, options, costs),
                 allocator=allocator,
                 storage=impatient,
                 records=records,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
+import re
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -28,7 +29,7 @@ class CatalogueError(UserError):
 
 
 class Gpu(Settings):
-    """Describe one type of GPU. Rates are the maker's dense peaks."""
+    """Describe one type of GPU. Rates are the maker's dense peaks; a fact without a source is None."""
 
     name: str
     ray_type: str
@@ -36,12 +37,22 @@ class Gpu(Settings):
     aliases: str = ""
     """Other names, separated by `|`."""
     memory_bytes: int = Field(gt=0)
-    bandwidth_gb_per_s: float = Field(gt=0)
-    bf16_tflops: float = Field(gt=0)
-    power_w: float = Field(gt=0)
+    bandwidth_gb_per_s: float | None = Field(None, gt=0)
+    bf16_tflops: float | None = Field(None, gt=0)
+    """With sums in float32; None where the GPU has no bfloat16 units: torch emulates it then."""
+    fp16_tflops: float | None = Field(None, gt=0)
+    fp32_tflops: float | None = Field(None, gt=0)
+    tf32_tflops: float | None = Field(None, gt=0)
+    power_w: float | None = Field(None, gt=0)
     source: str
     date: str = Field(pattern=r"^\d{4}(-\d\d){0,2}$")
     verified: Literal["yes", "partly"]
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Return the FLOP/s that a plan takes for the peak: bfloat16, else float32, whose units emulate it."""
+        tflops = self.bf16_tflops or self.fp32_tflops
+        return None if tflops is None else tflops * 1e12
 
 
 class Price(Settings):
@@ -106,13 +117,43 @@ def gpu(name: str) -> Gpu:
     return found
 
 
+def ray_label(name: str) -> str:
+    """Return Ray's label `ray.io/accelerator-type` for a GPU: from the catalogue, else as Ray derives it.
+
+    A driver's name (`NVIDIA RTX A4000`) becomes the label that Ray 2.60 gives such a node (`RTX-A4000`). A name without
+    spaces is taken for a label, except that `RTX3060` is short for `NVIDIA GeForce RTX 3060`.
+    """
+    try:
+        return gpu(name).ray_type
+    except CatalogueError:
+        pass
+    if short := _GEFORCE.fullmatch(name.strip()):
+        return "-".join(["GeForce", short["kind"].upper(), short["number"], *(short["more"] or "").split()])
+    if " " not in name.strip():
+        return name.strip()
+    found = _DRIVER_NAME.match(name.strip())
+    return (found[1] if found else re.sub(r"^NVIDIA\s+", "", name.strip())).replace(" ", "-")
+
+
+_GEFORCE = re.compile(
+    r"(?:NVIDIA )?(?:GeForce )?(?P<kind>RTX|GTX)[ -]?(?P<number>[1-5]0[5-9]0) ?(?P<more>(?:Ti|SUPER|Ti SUPER)?)",
+    re.IGNORECASE,
+)
+_DRIVER_NAME = re.compile(r"\w+\s+((?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")
+"""The model in a driver's name: capitals up to the first word with a digit, as Ray reads it."""
+
+
 def near_miss(name: str) -> str:
     """Return Ray's type of the GPU of which an unknown name looks like a misspelling; empty if there is none."""
     if _folded(name) in _by_name():
         return ""
-    close = difflib.get_close_matches(
-        _folded(name), _by_name(), n=1, cutoff=0.8
-    )  # L40 and L40S are close, A100 and H100 are not
+
+    def is_other_number(other: str) -> bool:  # another number is another GPU: RTX4080 is no misspelling of RTX4090
+        mine, theirs = (re.sub(r"\D", "", text) for text in (name, other))
+        return mine != theirs and len(mine) == len(theirs)
+
+    known = [other for other in _by_name() if not is_other_number(other)]
+    close = difflib.get_close_matches(_folded(name), known, n=1, cutoff=0.8)  # L40 and L40S, not A100 and H100
     return _by_name()[close[0]].ray_type if close else ""
 
 
@@ -158,7 +199,10 @@ def _folded(name: str) -> str:
 
 @functools.cache
 def _by_name() -> dict[str, Gpu]:
-    return {_folded(name): known for known in gpus() for name in (known.name, *known.aliases.split("|")) if name}
+    names = [(name, known) for known in gpus() for name in (known.name, *known.aliases.split("|")) if name]
+    # A label stands for the first GPU that has it: `A100` for the one with 40 GB.
+    labels = {_folded(known.ray_type): known for known in reversed(gpus())}
+    return labels | {_folded(name): known for name, known in names}
 
 
 Row = TypeVar("Row", bound=Settings)

@@ -60,30 +60,39 @@ def require_local_cpus(sweep: Sweep) -> None:
             )
 
 
-def require_local_gpus(sweep: Sweep) -> None:
+def require_local_gpus(sweep: Sweep, label: str | None) -> None:
     """Refuse a sweep that asks for a misspelled GPU type, before anything is written or started.
+
+    Args:
+        label: type of this machine's GPUs; None without any.
 
     Raises:
         SweepError: names the type that is probably meant.
     """
-    if not misspelled_gpus(sweep, ()):
-        return
-    from ray._private.accelerators import NvidiaGPUAcceleratorManager  # takes a second; knows the label that Ray sets
-
-    if problem := misspelled_gpus(sweep, [NvidiaGPUAcceleratorManager.get_current_node_accelerator_type()]):
+    if problem := misspelled_gpus(sweep, [label]):
         raise SweepError(problem)
 
 
-def devices_of(sweep: Sweep, storage: Storage, shared_bytes: int | None = None) -> list[Device]:
-    """Return this machine, then the GPU types that the sweep may use.
+def devices_of(
+    sweep: Sweep,
+    storage: Storage,
+    shared_bytes: int | None = None,
+    nodes: Sequence[Node] | None = None,
+    memory: Mapping[str, int] | None = None,
+) -> list[Device]:
+    """Return this machine, then the GPU types that the sweep may use: those that it names, else those of the nodes.
 
     Args:
         shared_bytes: memory of the largest trial; where it is given, trials take the share of a GPU that holds it.
+        nodes: nodes of the cluster, or this machine where it has GPUs for the trials; None if there are none.
+        memory: bytes of the nodes' GPUs by type, where they are known better than from the catalogue.
     """
     records = list(_recorded(storage))
     model = RuntimeModel(records, host=socket.gethostname())
-    types = gpu_types(sweep.resources.gpu_type) or KNOWN_TYPES
-    return [_this_machine(sweep, records, model), *(_gpu(name, sweep, records, model, shared_bytes) for name in types)]
+    present = sorted({node.gpu_type for node in nodes or () if node.gpu_type and node.num_gpus})
+    types = gpu_types(sweep.resources.gpu_type) or present or KNOWN_TYPES
+    found = [_gpu(name, sweep, records, model, shared_bytes, memory_bytes(name, memory)) for name in types]
+    return [_this_machine(sweep, records, model), *found]
 
 
 def _recorded(storage: Storage) -> Iterator[TrialRecord]:
@@ -104,10 +113,15 @@ def _this_machine(sweep: Sweep, records: Sequence[TrialRecord], model: RuntimeMo
 
 
 def _gpu(
-    name: str, sweep: Sweep, records: Sequence[TrialRecord], model: RuntimeModel, shared_bytes: int | None
+    name: str,
+    sweep: Sweep,
+    records: Sequence[TrialRecord],
+    model: RuntimeModel,
+    shared_bytes: int | None,
+    memory: int | None,
 ) -> Device:
-    share = gpus_of(sweep.resources, name, shared_bytes, is_shared=True) or 1
-    memory, price = memory_bytes(name), price_per_gpu_hour(name)
+    share = gpus_of(sweep.resources, memory, shared_bytes, is_shared=True) or 1
+    price = price_per_gpu_hour(name)
     return Device(
         name=name,
         speed=model.fit_for(sweep.base, name, gpus=share, cpus=sweep.resources.cpus),
@@ -164,7 +178,7 @@ def _cluster_slots(resources: Resources, nodes: Sequence[Node], gpus: Mapping[st
         room = int(node.num_cpus // resources.cpus)
         name = (node.gpu_type or "GPU") if resources.gpus else THIS_MACHINE
         if resources.gpus:
-            room = min(room, _trials_on(node.num_gpus, gpus.get(name, resources.gpus)))
+            room = min(room, _trials_on(node.num_gpus, gpus.get(name) or resources.gpus))
         if room:
             slots[name] = slots.get(name, 0) + room
     return slots

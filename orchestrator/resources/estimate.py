@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from pydantic import Field
+
 from orchestrator.resources import catalogue
 from orchestrator.resources.aws import Need
 from orchestrator.resources.devices import THIS_MACHINE, Device, devices_of, require_local_cpus, slots_of
+from orchestrator.resources.fitting import fit_memory
+from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.memory import memory_bytes, num_identifiers
 from orchestrator.resources.nodes import Node
+from orchestrator.resources.placement import gpu_types
 from orchestrator.resources.runtime import work_of
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.matching import match_axis, shape_of
 from orchestrator.sweep.settings import label, replace_settings
-from orchestrator.sweep.text import aligned, duration, num_bytes, plural, within
+from orchestrator.sweep.text import about, aligned, num_bytes, plural, within
 from orchestrator.sweep.trials import cells
 from trm_data import find
 from trm_data.settings import Settings
@@ -51,6 +58,8 @@ class CellEstimate(Settings):
     checkpoint_bytes: int
     does_not_fit: tuple[str, ...]
     """Devices on which it needs more memory than one trial may take."""
+    fits_with: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Settings with which it fits a GPU on which it does not, by device, with the `slowdown` that they cost."""
     seconds: dict[str, float]
     """Duration of one trial on each device whose speed is known."""
 
@@ -96,12 +105,14 @@ class Estimate(Settings):
     costs: tuple[Cost, ...]
     is_upper_bound: bool
     """Whether early stopping will make it less."""
+    gpu_choice: str = ""
+    """One line on what was decided where the sweep leaves the choice of GPUs open; may be empty."""
 
     def __str__(self) -> str:
         most = "at most " if self.is_upper_bound else ""
         time = "not known before the first trial"
         if self.wall_s is not None:
-            time = f"{most}{duration(self.wall_s)}, {within(self.wall_spread)}"
+            time = f"{most}{about(self.wall_s)}, {within(self.wall_spread)}"
         header = ("cell", "steps", "PFLOP", "memory", "does not fit")
         rows = [
             (cell.family, f"{cell.steps:,}", f"{cell.train_flops / 1e15:.3g}", num_bytes(cell.memory_bytes),
@@ -124,23 +135,27 @@ def estimate(
     storage: Storage,
     max_concurrent: int | None = None,
     nodes: Sequence[Node] | None = None,
-    share_gpus: bool = False,
+    share_gpus: bool | None = None,
 ) -> Estimate:
     """Expand a sweep and predict its cost. Builds nothing, starts nothing.
 
     Args:
-        nodes: nodes of the cluster to run on; None plans for this machine, or for GPUs of one type.
-        share_gpus: trials get shares of a GPU; all are assumed to need as large a share as the largest.
+        nodes: nodes of the cluster to run on; None plans for this machine, or for GPUs of one type that it lacks.
+        share_gpus: trials get shares of a GPU; all are assumed to need as large a share as the largest. None: where
+            the sweep leaves the choice of GPUs open.
 
     Raises:
         SweepError: a trial needs more CPUs than this machine has.
     """
+    choice = choose_gpus(sweep, nodes, share_gpus)
+    sweep = choice.sweep
     if nodes is None:
         require_local_cpus(sweep)
+        nodes = _this_node(choice)
     plan = _planned_cells(sweep)
     configs = [config for _, config in plan.configured]
-    largest = max(memory_bytes(config, "cuda") for config in configs) if share_gpus else None
-    devices = devices_of(sweep, storage, largest)
+    largest = max(memory_bytes(config, "cuda") for config in configs) if choice.is_shared else None
+    devices = devices_of(sweep, storage, largest, nodes, choice.memory)
     costed = [_cell(family, config, devices, sweep) for family, config in plan.configured]
     too_small = {name for cell in costed for name in cell.does_not_fit}
     slots = slots_of(sweep, devices, too_small, max_concurrent or sweep.max_concurrent, nodes)
@@ -164,7 +179,17 @@ def estimate(
         devices=tuple(devices),
         costs=tuple(_cost(device, costed, weights) for device in devices),
         is_upper_bound=sweep.kind == "search" and sweep.stopping.rule != "none",
+        gpu_choice=choice.message,
     )
+
+
+def _this_node(choice: GpuChoice) -> list[Node] | None:
+    """Return this machine as a node if it has GPUs on which trials of the sweep may run."""
+    wanted = gpu_types(choice.sweep.resources.gpu_type)
+    if not choice.gpus or not choice.sweep.resources.gpus or (wanted and choice.label not in wanted):
+        return None
+    cores = float(os.cpu_count() or 1)
+    return [Node("", socket.gethostname(), True, cores, float(len(choice.gpus)), choice.label, None)]
 
 
 def _sum(weights: Sequence[float], amounts: Sequence[float]) -> float:
@@ -233,6 +258,7 @@ def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sw
     work = work_of(config)
     memory = {device.name: memory_bytes(config, device.kind, device.overhead_bytes) for device in devices}
     main_device = devices[0].name if not sweep.resources.gpus else devices[-1].name
+    too_large = tuple(d.name for d in devices if d.memory_bytes and memory[d.name] > d.memory_bytes)
     return CellEstimate(
         family=family,
         steps=config.train.max_steps,
@@ -241,9 +267,15 @@ def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sw
         memory_bytes=memory[main_device],
         memory_by_device=memory,
         checkpoint_bytes=cost.checkpoint_bytes(config, num_identifiers=num_identifiers(config), **shape_of(config)),
-        does_not_fit=tuple(d.name for d in devices if d.memory_bytes and memory[d.name] > d.memory_bytes),
+        does_not_fit=too_large,
+        fits_with=_proposals(config, [d for d in devices if d.name in too_large and d.kind == "cuda"]),
         seconds={device.name: device.speed.seconds(work) for device in devices if device.speed},
     )
+
+
+def _proposals(config: TrialConfig, devices: Sequence[Device]) -> dict[str, dict[str, str]]:
+    found = {device.name: fit_memory(config, device.name, device.memory_bytes or 0) for device in devices}
+    return {name: one.settings | {"slowdown": f"{one.slowdown:.2g}"} for name, one in found.items() if one is not None}
 
 
 def _datasets(configs: Sequence[TrialConfig], storage: Storage) -> tuple[DatasetNeed, ...]:

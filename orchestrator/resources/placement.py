@@ -46,7 +46,7 @@ class Candidate(NamedTuple):
 
 def bundle(resources: Resources) -> Bundle:
     """Return the bundle of one trial. `L40S|H100` becomes "any of"; `any` requests a GPU of any type."""
-    return _bundle(resources.cpus, resources.gpus, gpu_types(resources.gpu_type))
+    return _bundle(resources.cpus, resources.gpus or 0, gpu_types(resources.gpu_type))
 
 
 def _bundle(cpus: float, gpus: float, types: Iterable[str]) -> Bundle:
@@ -65,22 +65,26 @@ def gpu_types(text: str | None) -> list[str]:
 
 
 def parse_gpu(text: str | None) -> Resources:
-    """Parse `--gpu H100`, `--gpu L40S|H100`, `--gpu any` or an empty value (CPU only).
+    """Parse `--gpu auto` (also None), `--gpu none`, `--gpu H100`, `--gpu 'L40S|H100'` or `--gpu any`.
 
-    A name of the catalogue becomes Ray's label of that GPU. Any other name is taken as a label of the nodes: plans then
-    know no price and no time before the first trial.
+    A name of the catalogue, or the name of a GPU in `nvidia-smi`, becomes Ray's label of that GPU. Any other name is
+    taken as a label of the nodes. Of a GPU that the catalogue does not know, plans know no price, and no time before
+    the first trial.
 
     Raises:
         SweepError: not of that form.
     """
-    if text is None:
+    if text in (None, "auto"):
         return Resources()
-    names = [name.strip() for name in text.split("|")]
+    if text == "none":
+        return Resources(gpus=0)
+    names = [name.strip() for name in str(text).split("|")]
     try:
         return Resources.parse({"gpus": 1, "gpu_type": "|".join(map(_ray_label, names))})
     except ConfigError:
         raise SweepError(
-            f"--gpu {text!r} is not a GPU type", "Examples: --gpu H100, --gpu 'L40S|H100', --gpu any"
+            f"--gpu {text!r} is not a GPU type",
+            "Examples: --gpu auto, --gpu none, --gpu any, --gpu RTX4090, --gpu 'L40S|H100'",
         ) from None
 
 
@@ -101,10 +105,7 @@ def misspelled_gpus(sweep: Sweep, labels: Iterable[str | None]) -> str:
 
 
 def _ray_label(name: str) -> str:
-    try:
-        return catalogue.gpu(name).ray_type if name != "any" else name
-    except CatalogueError:
-        return name
+    return name if name == "any" else catalogue.ray_label(name)
 
 
 def candidates(
@@ -115,6 +116,7 @@ def candidates(
     is_shared: bool = False,
     prefer: Preference = "cost",
     speed: SpeedOf | None = None,
+    memory: Mapping[str, int] | None = None,
 ) -> list[Candidate]:
     """Return the bundles with which a trial may run, one per GPU type on which it fits, the preferred type first.
 
@@ -122,6 +124,7 @@ def candidates(
         present: GPU types of the cluster, for a trial that takes any.
         need_bytes: predicted memory on the GPU; None if there is no prediction.
         is_shared: a trial that requests one GPU gets only the share that it needs.
+        memory: bytes of the machines' own GPUs by type, where they are known better than from the catalogue.
     """
     if not resources.gpus:
         return [Candidate((), bundle(resources))]
@@ -129,10 +132,11 @@ def candidates(
     types = requested or sorted(set(present))
     if not types:
         return [Candidate((), bundle(resources))]
-    fitting = [name for name in types if need_bytes is None or _fits_in(need_bytes, name, resources.gpus)]
+    sizes = {name: memory_bytes(name, memory) for name in types}
+    fitting = [name for name in types if need_bytes is None or _fits_in(need_bytes, sizes[name], resources.gpus)]
     ordered = sorted(fitting, key=lambda name: (_price(name, prefer, speed or peak_speed), types.index(name)))
     return [
-        Candidate((name,), _bundle(resources.cpus, gpus_of(resources, name, need_bytes, is_shared), [name]))
+        Candidate((name,), _bundle(resources.cpus, gpus_of(resources, sizes[name], need_bytes, is_shared), [name]))
         for name in ordered
     ]
 
@@ -144,17 +148,22 @@ def any_of(found: list[Candidate]) -> Candidate:
     return Candidate(types, _bundle(largest.resources["CPU"], largest.gpus, types))
 
 
-def gpus_of(resources: Resources, gpu_type: str, need_bytes: int | None, is_shared: bool) -> float:
-    """Return how many GPUs of a type a trial uses: what it requests, or the share of one that holds its memory."""
-    total = memory_bytes(gpu_type)
-    if not is_shared or resources.gpus != 1 or need_bytes is None or total is None:
-        return resources.gpus
-    share = SHARE_STEP * math.ceil((SHARE_MARGIN * need_bytes + CONTEXT_BYTES) / total / SHARE_STEP - 1e-9)
+def gpus_of(resources: Resources, gpu_bytes: int | None, need_bytes: int | None, is_shared: bool) -> float:
+    """Return how many GPUs a trial uses: what it requests, or the share of one that holds its memory.
+
+    Args:
+        gpu_bytes: memory of one such GPU; None if it is not known.
+    """
+    if not is_shared or resources.gpus != 1 or need_bytes is None or gpu_bytes is None:
+        return resources.gpus or 0
+    share = SHARE_STEP * math.ceil((SHARE_MARGIN * need_bytes + CONTEXT_BYTES) / gpu_bytes / SHARE_STEP - 1e-9)
     return round(min(1.0, share), 2)
 
 
-def memory_bytes(gpu_type: str) -> int | None:
-    """Return the memory of one GPU of a type in bytes; None if the catalogue does not know it."""
+def memory_bytes(gpu_type: str, measured: Mapping[str, int] | None = None) -> int | None:
+    """Return the memory of one GPU of a type in bytes: measured, else the catalogue's; None if neither knows it."""
+    if measured and gpu_type in measured:
+        return measured[gpu_type]
     try:
         return catalogue.gpu(gpu_type).memory_bytes
     except CatalogueError:
@@ -162,15 +171,15 @@ def memory_bytes(gpu_type: str) -> int | None:
 
 
 def peak_speed(gpu_type: str) -> float:
-    """Return the dense bf16 peak of a GPU type in FLOP/s; an unknown type counts as the slowest known one."""
+    """Return the dense peak of a GPU type in FLOP/s; an unknown type counts as the slowest known one."""
     try:
-        return catalogue.gpu(gpu_type).bf16_tflops * 1e12
+        known = catalogue.gpu(gpu_type).peak_flops
     except CatalogueError:
-        return min(gpu.bf16_tflops for gpu in catalogue.gpus()) * 1e12
+        known = None
+    return known or min(gpu.peak_flops for gpu in catalogue.gpus() if gpu.peak_flops)
 
 
-def _fits_in(need_bytes: int, gpu_type: str, gpus: float) -> bool:
-    total = memory_bytes(gpu_type)
+def _fits_in(need_bytes: int, total: int | None, gpus: float) -> bool:
     return total is None or need_bytes <= total * min(1.0, gpus) or gpus > 1
 
 

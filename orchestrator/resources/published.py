@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.resources import catalogue
+from orchestrator.resources.fitting import ROOM
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.sweep.definition import Resources, Sweep, Variant
 from orchestrator.sweep.domains import Setting
@@ -10,8 +11,6 @@ from orchestrator.sweep.settings import configure, differences
 from trm_model.config import TrialConfig
 from trm_model.recipes import CATALOGUE, get_recipe
 
-ROOM = 0.9
-"""Share of a GPU's memory for a trial: the allocator and the driver need the rest."""
 ONE_GPU = Resources(cpus=4, gpus=1, gpu_type="L40S|H100")
 
 

@@ -50,11 +50,13 @@ class Work(NamedTuple):
     """Forward passes of a network layer; one backward pass counts as two."""
     train_flops: float
     evaluation_flops: float
+    recompute_flops: float = 0.0
+    """What the backward pass computes again; not part of `train_flops`."""
 
     @property
     def flops(self) -> float:
-        """Return the FLOPs of training and evaluation."""
-        return self.train_flops + self.evaluation_flops
+        """Return all FLOPs that the device computes."""
+        return self.train_flops + self.recompute_flops + self.evaluation_flops
 
 
 class Observation(NamedTuple):
@@ -215,11 +217,13 @@ def work_of(config: TrialConfig) -> Work:
     network = cost.network_flops(config.model, seq_len=shape["seq_len"])
     forward = cost.forward_flops(config.model, **shape)
     trained = training_flops(config)
+    again = trained * cost.recompute_flops(config, seq_len=shape["seq_len"]) / cost.train_flops(config.model, **shape)
     batches, rows = _evaluations(config)
     steps = config.evaluation.supervision_steps or config.model.supervision_steps
     layers = config.model.num_layers
-    calls = layers * (trained / config.train.batch_size + batches * steps * forward) / network
-    return Work(calls, trained, float(forward) * steps * rows)
+    parts = math.ceil(config.train.batch_size / (config.runtime.micro_batch_size or config.train.batch_size))
+    calls = layers * (parts * (trained + again) / config.train.batch_size + batches * steps * forward) / network
+    return Work(calls, trained, float(forward) * steps * rows, again)
 
 
 def _evaluations(config: TrialConfig) -> tuple[float, float]:
@@ -291,8 +295,10 @@ def assumed_gpu(name: str, share: float, compiled: bool) -> RuntimeFit | None:
     Trials that share a GPU take turns: k of them are k times slower at worst, and together as fast as one.
     """
     try:
-        peak = gpu(name).bf16_tflops * 1e12
+        peak = gpu(name).peak_flops
     except CatalogueError:
+        return None
+    if peak is None:
         return None
     share_of_peak = ASSUMED_SHARE_OF_PEAK[compiled]
     basis = f"assumed {100 * share_of_peak:.0f} % of peak"

@@ -235,9 +235,10 @@ def _gpu_of(start: AttemptStart) -> str | None:
 
 def _power_kw(name: str | None) -> float | None:
     try:
-        return gpu(name).power_w / 1000 if name else None
+        power_w = gpu(name).power_w if name else None
     except CatalogueError:
         return None
+    return None if power_w is None else power_w / 1000
 
 
 def _sum_known(values: Iterable[float | None]) -> float | None:

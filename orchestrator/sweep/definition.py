@@ -89,7 +89,9 @@ class Resources(Settings):
     """Set the resources that one trial occupies while it runs. Not part of any identity."""
 
     cpus: float = Field(1, gt=0, allow_inf_nan=False)
-    gpus: float = Field(0, ge=0, allow_inf_nan=False)
+    gpus: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """GPUs of one trial, or a share of one; 0 lets it use the CPU only. None: on one's own machine, the GPUs that it
+    has, shared by memory; on a cluster, none (`orchestrator.resources.gpu_choice`)."""
     gpu_type: str | None = Field(None, pattern=r"^[\w.+-]+(\|[\w.+-]+)*$")
     """`L40S`, `H100`, `L40S|H100` for either, or `any`; None requests no particular type."""
 

@@ -25,6 +25,34 @@ def readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def about(seconds: float) -> str:
+    """Format a predicted time as `45 s`, `3 min`, `5 h` or `47,000 days`: no more digits than it is good for."""
+    if seconds < 1:
+        return "less than 1 s"
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
+    if round(seconds / 60) < 60:
+        return f"{round(seconds / 60)} min"
+    if round(seconds / 3600) < 48:
+        return f"{round(seconds / 3600)} h"
+    days = seconds / 86400
+    return f"{round(days) if days < 100 else amount(days)} days"
+
+
+def device_time(hours: float, device: str) -> str:
+    """Format the time of devices as `2,800 GPU-hours`, below an hour as `3 min of one GPU`."""
+    if hours * 3600 < 3599.5:
+        return f"{about(hours * 3600)} of one {device}"
+    return f"{amount(hours)} {device}-hours"
+
+
+def amount(value: float) -> str:
+    """Format a number with two digits and separators, but whole ones below 100 as they are: `2,800`, `47`, `3.1`."""
+    if value >= 100:
+        return f"{float(f'{value:.2g}'):,.0f}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def num_bytes(count: float) -> str:
     """Format a number of bytes as `3.2 MB`, in powers of 1,000."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

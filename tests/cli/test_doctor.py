@@ -104,10 +104,10 @@ class TestMachine:
 
     def test_gpus_need_a_torch_that_can_use_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(machine, "nvml_names", lambda: ["NVIDIA L40S", "NVIDIA L40S", "NVIDIA H100"])
-        monkeypatch.setattr(machine, "_torch_cuda", lambda: None)
+        monkeypatch.setattr(machine, "torch_cuda_version", lambda: None)
         check = only(machine.gpus())
         assert check.status == "fail" and check.found.startswith("1 x NVIDIA H100, 2 x NVIDIA L40S, but torch is a CPU")
-        monkeypatch.setattr(machine, "_torch_cuda", lambda: "12.8")
+        monkeypatch.setattr(machine, "torch_cuda_version", lambda: "12.8")
         assert only(machine.gpus()) == Check("GPU", "ok", "1 x NVIDIA H100, 2 x NVIDIA L40S; torch for CUDA 12.8")
 
     def test_gpu_names_come_from_the_driver_library(self, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from orchestrator.errors import SweepError
 from orchestrator.resources import catalogue
 from orchestrator.resources.catalogue import CatalogueError
 from orchestrator.resources.devices import require_local_gpus
-from orchestrator.resources.placement import misspelled_gpus
+from orchestrator.resources.placement import misspelled_gpus, parse_gpu
 from orchestrator.sweep.definition import Resources
 from tests.support.sweeps import study
 
@@ -32,7 +32,7 @@ def test_a_gpu_is_found_by_any_of_its_names(name: str, expected: str) -> None:
     assert catalogue.gpu(name).name == expected
 
 
-@pytest.mark.parametrize(("name", "near"), [("L40", "L40S"), ("H100-SMX", "H100-SXM"), ("TPU", "Known: H100-NVL")])
+@pytest.mark.parametrize(("name", "near"), [("L40", "L40S"), ("H100-SMX", "H100-SXM"), ("TPU", "Known: .*H100-NVL")])
 def test_an_unknown_gpu_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(CatalogueError, match=f"unknown GPU '{name}'.*{near}"):
         catalogue.gpu(name)
@@ -92,10 +92,8 @@ def test_aws_prices_equal_the_reference_table(shared: Path) -> None:
             assert float(expected[price.instance]) == price.usd_per_hour
 
 
-def test_misspelled_gpu_is_named_unless_a_node_has_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray._private.accelerators import NvidiaGPUAcceleratorManager
-
-    for name in ("A100", "my-gpu", "L40S", "h100", "any"):
+def test_misspelled_gpu_is_named_unless_a_node_has_the_label() -> None:
+    for name in ("A100", "my-gpu", "L40S", "h100", "any", "GeForce-RTX-4080", "A5000"):
         assert misspelled_gpus(study(resources=Resources(gpus=1, gpu_type=name)), []) == ""
     sweep = study(resources=Resources(gpus=1, gpu_type="H100|L40"))
     assert misspelled_gpus(sweep, ["L40S", None]).endswith(
@@ -103,6 +101,61 @@ def test_misspelled_gpu_is_named_unless_a_node_has_the_label(monkeypatch: pytest
     )
     assert misspelled_gpus(sweep, ["L40"]) == ""
     with pytest.raises(SweepError, match="Did you mean 'L40S'"):
-        require_local_gpus(sweep)
-    monkeypatch.setattr(NvidiaGPUAcceleratorManager, "get_current_node_accelerator_type", lambda: "L40")
-    require_local_gpus(sweep)
+        require_local_gpus(sweep, None)
+    require_local_gpus(sweep, "L40")
+
+
+DRIVER_NAMES = (
+    "Tesla T4", "NVIDIA L4", "NVIDIA A10G", "NVIDIA A10", "NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 4090",
+    "NVIDIA GeForce RTX 5090", "NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe", "NVIDIA L40S",
+    "NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA B200", "NVIDIA GH200 480GB", "Tesla V100-SXM2-16GB",
+    "Tesla P100-PCIE-16GB",
+)  # fmt: skip
+UNKNOWN_NAMES = ("NVIDIA GeForce RTX 3060 Ti", "NVIDIA RTX A4000", "NVIDIA RTX 6000 Ada Generation", "Quadro P2000")
+
+
+@pytest.mark.parametrize("name", [*DRIVER_NAMES, *UNKNOWN_NAMES])
+def test_every_gpu_has_the_label_that_ray_gives_its_node(name: str) -> None:
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    assert catalogue.ray_label(name) == NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(name)
+
+
+@pytest.mark.parametrize("name", DRIVER_NAMES)
+def test_common_gpus_are_known_by_the_name_in_nvidia_smi_and_by_their_label(name: str) -> None:
+    known = catalogue.gpu(name)
+    assert known.source and known.memory_bytes > 14e9 and known.power_w
+    assert catalogue.gpu(known.ray_type).ray_type == known.ray_type
+
+
+def test_labels_of_ray_are_its_own_constants() -> None:
+    from ray.util.accelerators import accelerators
+
+    labels = {value for name, value in vars(accelerators).items() if name.startswith("NVIDIA_")}
+    own = {known.ray_type for known in catalogue.gpus()}
+    assert {label for label in own if not label.startswith("GeForce")} - {"A10", "GH200"} <= labels
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("RTX4090", "GeForce-RTX-4090"),
+        ("rtx 4090", "GeForce-RTX-4090"),
+        ("NVIDIA GeForce RTX 4090", "GeForce-RTX-4090"),
+        ("RTX3060", "GeForce-RTX-3060"),
+        ("rtx 4070 SUPER", "GeForce-RTX-4070-SUPER"),
+        ("NVIDIA RTX A4000", "RTX-A4000"),
+        ("T4", "T4"),
+        ("A100", "A100"),
+        ("my-own-label", "my-own-label"),
+    ],
+)
+def test_any_gpu_is_accepted(text: str, label: str) -> None:
+    assert parse_gpu(text) == Resources(gpus=1, gpu_type=label)
+
+
+def test_facts_without_a_source_are_empty_and_plans_do_without_them() -> None:
+    t4, b200 = catalogue.gpu("T4"), catalogue.gpu("B200")
+    assert t4.bf16_tflops is None and t4.peak_flops == 8.1e12, "bfloat16 is emulated on float32 units"
+    assert b200.fp32_tflops is None and b200.peak_flops == 2250e12
+    assert catalogue.prices_for("RTX4090") == []

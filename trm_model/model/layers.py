@@ -9,15 +9,20 @@ Weights are created in float32; a module computes in the dtype of the weights th
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import islice
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from trm_model.config import ModelConfig, inner_size
 from trm_model.model.fused import residual_norm, swiglu
 
+Recompute = Literal["none", "cycle", "block"]
 _STD_AFTER_TRUNCATION = 0.8796256610342398  # of a unit normal cut at +-2
 
 
@@ -120,8 +125,38 @@ class Network(nn.Module):
     def __init__(self, num_tokens: int, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(num_tokens, config, generator) for _ in range(config.num_layers))
+        self.recompute: Recompute = "none"
+        """What the backward pass computes again: nothing, all blocks of an application together, or one at a time."""
 
     def forward(self, x_BLD: Tensor, rotary: Rotary | None) -> Tensor:
-        for block in self.blocks:
-            x_BLD = block(x_BLD, rotary)
+        blocks = list(self.blocks)
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return _apply(blocks, x_BLD, rotary)
+        for group in [blocks] if self.recompute == "cycle" else [[block] for block in blocks]:
+            x_BLD = _recomputed(group, x_BLD, rotary)
         return x_BLD
+
+
+def _apply(blocks: Sequence[nn.Module], x_BLD: Tensor, rotary: Rotary | None) -> Tensor:
+    for block in blocks:
+        x_BLD = block(x_BLD, rotary)
+    return x_BLD
+
+
+def _recomputed(blocks: Sequence[nn.Module], x_BLD: Tensor, rotary: Rotary | None) -> Tensor:
+    """Apply blocks so that only their input is kept for the backward pass, which applies them once more.
+
+    The weights are arguments: the model is called with other weights than its own (`recursion.run`), which it no
+    longer has during the backward pass.
+    """
+    names = [list(dict(block.named_parameters())) for block in blocks]
+    weights = [weight for block in blocks for _, weight in block.named_parameters()]
+
+    def apply(x_BLD: Tensor, *weights: Tensor) -> Tensor:
+        left = iter(weights)
+        for block, own in zip(blocks, names, strict=True):
+            x_BLD = functional_call(block, dict(zip(own, islice(left, len(own)), strict=True)), (x_BLD, rotary))
+        return x_BLD
+
+    output: Tensor = checkpoint(apply, x_BLD, *weights, use_reentrant=False, preserve_rng_state=False)
+    return output

@@ -32,7 +32,7 @@ from torch.func import functional_call
 
 from trm_data.errors import ConfigError, UserError, nearest
 from trm_model.config import ModelConfig
-from trm_model.model.layers import Network, Rotary, linear_weight, rotary_table, truncated_normal
+from trm_model.model.layers import Network, Recompute, Rotary, linear_weight, rotary_table, truncated_normal
 from trm_model.model.puzzle_embedding import PuzzleEmbedding
 from trm_model.recursion_file import Source, parse_address, trusted_source
 
@@ -74,6 +74,11 @@ class Recursion(nn.Module):
     def networks(self) -> list[Network]:
         """Return the one or two networks."""
         return [self.latent_network] if self.answer_network is None else [self.latent_network, self.answer_network]
+
+    def set_recompute(self, recompute: Recompute) -> None:
+        """Set what the backward pass computes again (`RuntimeConfig.recompute`); the gradient stays the same."""
+        for network in self.networks():
+            network.recompute = recompute
 
     def set_depth(self, cycles: int, latent_steps: int) -> None:
         """Change T and n: the weights fit any depth."""

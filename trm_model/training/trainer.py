@@ -72,9 +72,12 @@ class Trainer:
             num_identifiers=self.num_identifiers,
             seed=config.seed,
         ).to(device)
+        self.model.recursion.set_recompute(config.runtime.recompute)
         if config.runtime.compile:
             for network in self.model.recursion.networks():
-                network.compile()
+                # What is recomputed is compiled in parts, so that the compiler does not decide what is kept.
+                for part in [network] if config.runtime.recompute == "none" else network.blocks:
+                    part.compile()
         self.flat = FlatParameters(self.model)
         self.optimizer = build_optimizer(config.optimizer, self.flat)
         rates = (config.optimizer.ema_rate, *config.optimizer.further_ema_rates)

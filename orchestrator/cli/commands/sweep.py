@@ -75,7 +75,7 @@ def plan(
         str | None, typer.Option("--region", help="AWS region whose quotas are checked, e.g. us-east-1.")
     ] = None,
     max_concurrent: ConcurrentOption = None,
-    share_gpus: ShareOption = False,
+    share_gpus: ShareOption = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.", **OUTPUT_FILE)
     ] = None,
@@ -92,6 +92,8 @@ def plan(
     trm sweep plan table1 --out plan.jsonl --region us-east-1
 
     trm sweep run plan.jsonl
+
+    trm sweep plan --gpu RTX4090   (how each published recipe fits this GPU)
     """
     from orchestrator.api.plan import plan as estimate_sweep
     from orchestrator.cli.configs import make_sweep
@@ -103,6 +105,11 @@ def plan(
     from trm_data import fingerprint
     from trm_data.files import write_atomic
 
+    if file is None and recipe is None and gpu not in (None, "none", "any"):
+        from orchestrator.cli.views.fitting import show_fitting
+
+        show_fitting(str(gpu), as_json)
+        return
     sweep = make_sweep(
         file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
         name=name, gpu=gpu, cpus=cpus,
@@ -137,6 +144,8 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
     words = ["sweep", "run", *([str(named)] if named else [])]
     for parameter in ctx.command.params:
         option, value = parameter.opts[0], ctx.params[parameter.name or ""]
+        if value is False and parameter.secondary_opts:
+            option, value = parameter.secondary_opts[0], True
         if option not in (_WHERE if to else (*_WHAT, *_WHERE)) or value in (None, False):
             continue
         values = value if isinstance(value, list | tuple) else [value]
@@ -168,7 +177,7 @@ def run(
     max_concurrent: ConcurrentOption = None,
     max_gpus: MaxGpusOption = None,
     prefer: PreferOption = "cost",
-    share_gpus: ShareOption = False,
+    share_gpus: ShareOption = None,
     canary: CanaryOption = None,
     reuse: ReuseOption = False,
     max_failures: MaxFailuresOption = 5,

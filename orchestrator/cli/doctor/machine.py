@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.cli.doctor.check import Check
+from orchestrator.resources.local_gpus import torch_cuda_version
 from trm_data.files import abandoned_files
 
 GIB = 2**30
@@ -77,10 +77,10 @@ def gpus() -> list[Check]:
     if not names:
         return [Check("GPU", "ok", "none: trials run on the CPU")]
     found = ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names)))
-    if _torch_cuda() is None:
+    if torch_cuda_version() is None:
         remedy = "Install a CUDA build: `pip install torch --index-url https://download.pytorch.org/whl/cu128`"
         return [Check("GPU", "fail", f"{found}, but torch is a CPU build", remedy)]
-    return [Check("GPU", "ok", f"{found}; torch for CUDA {_torch_cuda()}")]
+    return [Check("GPU", "ok", f"{found}; torch for CUDA {torch_cuda_version()}")]
 
 
 def nvml_names(library: str = "libnvidia-ml.so.1") -> list[str]:
@@ -104,16 +104,6 @@ def _nvml_name(nvml: ctypes.CDLL, index: int) -> str:
     nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle))
     nvml.nvmlDeviceGetName(handle, name, len(name))
     return name.value.decode()
-
-
-def _torch_cuda() -> str | None:
-    """Return the CUDA version of the installed torch, read from its files; None for a CPU build or without torch."""
-    spec = importlib.util.find_spec("torch")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        found = re.search(r"^cuda\b.*=\s*'([\d.]+)'", _read(f"{folder}/version.py"), re.MULTILINE)
-        if found:
-            return found[1]
-    return None
 
 
 def memory() -> list[Check]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.views.console import line, out, table
 from orchestrator.errors import command_line
+from orchestrator.resources.devices import THIS_MACHINE, Device
 from orchestrator.resources.estimate import CellEstimate, Estimate
 from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
-from orchestrator.sweep.text import MOST_ROWS, duration, num_bytes, within
+from orchestrator.sweep.text import MOST_ROWS, about, device_time, num_bytes, within
 
 
 def show_plan(
@@ -30,16 +31,18 @@ def show_plan(
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
     out.print(line((plan.name, "bold"), f" ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}"))
     _show_datasets(plan)
+    if plan.gpu_choice:
+        out.print(plan.gpu_choice)
     if sweep.kind == "search":
         out.print(f"space: {'; '.join(describe_axis(path, domain) for path, domain in sweep.space.items())}")
     out.print()
     _show_cells(sweep, plan)
-    out.print(f"\nwould not fit: {_misfits(plan)}")
+    out.print(f"\nwould not fit: {_misfits(plan)}", soft_wrap=True)
     out.print(
         f"{plan.total_steps:,} steps, {plan.total_flops / 1e15:.3g} PFLOP, "
         f"{num_bytes(plan.checkpoint_bytes)} of checkpoints"
     )
-    _show_time(plan)
+    _show_time(sweep, plan)
     if needed is not None:
         numbers, basis = needed.sentences
         out.print(numbers)
@@ -68,7 +71,7 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
     )
     rows = table("cell", *numbers, "does not fit", right=numbers, drop=drop)
     for cell in plan.cells[:MOST_ROWS]:
-        rows.add_row(*_row(sweep, cell))
+        rows.add_row(*_row(sweep, cell, plan))
     out.print(rows)
     if plan.num_cells > MOST_ROWS:
         which = "all of them: --json"
@@ -77,19 +80,24 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
         out.print(f"... and {plan.num_cells - MOST_ROWS:,} more cells ({which})", style="dim")
 
 
-def _show_time(plan: Estimate) -> None:
+def _show_time(sweep: Sweep, plan: Estimate) -> None:
     most = "at most " if plan.is_upper_bound else ""
     if plan.wall_s is None:
-        out.print("estimated time: not known before the first trial")
+        fits = not any(_not_fitting(cell, plan) for cell in plan.cells)
+        out.print(f"estimated time: {'not known before the first trial' if fits else 'a cell fits on no device'}")
     else:
-        out.print(line("estimated time: ", (most + duration(plan.wall_s), "bold"), f", {within(plan.wall_spread)}"))
+        out.print(line("estimated time: ", (most + about(plan.wall_s), "bold"), f", {within(plan.wall_spread)}"))
+    gpus = {device.name: device.gpus for device in plan.devices}
     for cost in plan.costs:
-        hours = "" if cost.device_hours is None else f"{cost.device_hours:.3g} device hours, "
+        hours = ""
+        if cost.device_hours is not None:
+            unit, count = ("GPU", gpus[cost.device]) if gpus[cost.device] else ("core", max(1.0, sweep.resources.cpus))
+            hours = f"{device_time(cost.device_hours * count, unit)}, "
         usd = "" if cost.usd is None else f"${cost.usd:,.2f} on demand, "
         out.print(f"  {cost.device}: {hours}{usd}{cost.basis}", style="dim")
 
 
-def _row(sweep: Sweep, cell: CellEstimate) -> list[str]:
+def _row(sweep: Sweep, cell: CellEstimate, plan: Estimate) -> list[str]:
     seeds = sweep.seeds if sweep.kind == "study" else 1
     return [
         cell.family,
@@ -98,21 +106,49 @@ def _row(sweep: Sweep, cell: CellEstimate) -> list[str]:
         f"{cell.train_flops / 1e15:.3g}",
         num_bytes(cell.memory_bytes),
         num_bytes(cell.checkpoint_bytes),
-        ", ".join(cell.does_not_fit) or "-",
+        ", ".join(_not_fitting(cell, plan)) or "-",
     ]
+
+
+def _not_fitting(cell: CellEstimate, plan: Estimate) -> list[str]:
+    """Return the devices that a cell does not fit: this machine's memory counts only where trials run on its CPUs."""
+    on_cpu = THIS_MACHINE in plan.slots
+    return [name for name in cell.does_not_fit if (name == THIS_MACHINE) is on_cpu]
 
 
 def _misfits(plan: Estimate) -> str:
-    """Describe each cell that does not fit: what it needs, and what the devices have."""
-    found = [cell for cell in plan.cells if cell.does_not_fit]
+    """Describe each cell that does not fit: what it needs, what a trial may take, and settings with which it fits."""
+    devices = {device.name: device for device in plan.devices}
+    found = [(cell, name) for cell in plan.cells for name in _not_fitting(cell, plan)]
     if not found:
         return "nothing"
-    has = {device.name: num_bytes(device.memory_bytes or 0) for device in plan.devices}
-    lines = [
-        f"{cell.family}: "
-        + ", ".join(
-            f"needs {num_bytes(cell.memory_by_device[n])} on {n}, which has {has[n]}" for n in cell.does_not_fit
-        )
-        for cell in found[:MOST_ROWS]
-    ]
-    return "; ".join(lines) + ". Set runtime.micro_batch_size to a part of the batch: the result stays the same"
+    return "; ".join(
+        f"{cell.family} needs {num_bytes(cell.memory_by_device[name])} on {_room(devices[name], plan)}"
+        f"{_remedy(cell, name)}"
+        for cell, name in found[:MOST_ROWS]
+    )
+
+
+def _room(device: Device, plan: Estimate) -> str:
+    """Describe how much memory a trial may take: `this machine, where each of 2 trials may take 12.6 GB`."""
+    room, count = num_bytes(device.memory_bytes or 0), plan.slots.get(device.name, 1)
+    is_part = device.name == THIS_MACHINE or 0 < device.gpus < 1
+    if is_part and count > 1:
+        return f"{device.name}, where each of {count} trials at once may take {room}"
+    return f"{device.name}, which has {room}"
+
+
+def _remedy(cell: CellEstimate, name: str) -> str:
+    if name == THIS_MACHINE:
+        return " (fewer at once: --max-concurrent; or runtime.micro_batch_size, which leaves the result as it is)"
+    if name not in cell.fits_with:
+        return " (no micro-batch is small enough)"
+    settings = dict(cell.fits_with[name])
+    slowdown = settings.pop("slowdown")
+    time = "about the same time" if float(slowdown) < 1.05 else f"{slowdown} times the time"
+    return f" (fits with {as_options(settings)}: the same result in {time})"
+
+
+def as_options(settings: Mapping[str, str]) -> str:
+    """Format settings as the options of a command line."""
+    return " ".join(f"--set {path}={value}" for path, value in settings.items())
