@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +50,7 @@ from orchestrator.cli.run_options import (
 from trm_model.recursion_file import parse_address, replace_in
 
 if TYPE_CHECKING:
+    from orchestrator.resources.estimate import Estimate
     from orchestrator.sweep.definition import Sweep
 
 app = typer.Typer(help="Plan, run, watch, stop, resume, extend and tidy up sweeps.", no_args_is_help=True)
@@ -97,33 +97,42 @@ def plan(
     """
     from orchestrator.api.plan import plan as estimate_sweep
     from orchestrator.cli.configs import make_sweep
-    from orchestrator.cli.views.plan import show_plan
-    from orchestrator.resources.aws import shortfalls
-    from orchestrator.resources.estimate import machines_needed
+    from orchestrator.cli.views.plan import plan_as_json, show_plan
     from orchestrator.results.seed_plan import plan_seeds
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
     from trm_data.files import write_atomic
 
     if file is None and recipe is None and gpu not in (None, "none", "any"):
-        from orchestrator.cli.views.fitting import show_fitting
-
-        show_fitting(str(gpu), as_json)
-        return
+        return _show_fitting(str(gpu), as_json)
     sweep = make_sweep(
         file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
         name=name, gpu=gpu, cpus=cpus,
     )  # fmt: skip
     found = estimate_sweep(sweep, storage, address=address, max_concurrent=max_concurrent, share_gpus=share_gpus)
-    lacking = shortfalls(machines_needed(found, sweep), region) if region is not None else []
+    lacking = _lacking(found, sweep, region)
     if to is not None:
         write_atomic(to, dump_plan(sweep, fingerprint))
     needed = plan_seeds(sweep, found.num_cells, storage)
     if as_json:
-        seeds_needed = needed and needed.plain()
-        print(json.dumps({**found.plain(), "lacking_quotas": lacking, "seeds_needed": seeds_needed}, indent=1))
+        print(plan_as_json(found, lacking, needed))
     else:
         show_plan(sweep, found, storage, lacking, _run_words(ctx, sweep, file, to), needed)
+
+
+def _show_fitting(gpu: str, as_json: bool) -> None:
+    """Show how each published recipe fits a GPU."""
+    from orchestrator.cli.views.fitting import show_fitting
+
+    show_fitting(gpu, as_json)
+
+
+def _lacking(plan: Estimate, sweep: Sweep, region: str | None) -> list[str]:
+    """Return the quotas of a region that a plan exceeds."""
+    from orchestrator.resources.aws import shortfalls
+    from orchestrator.resources.estimate import machines_needed
+
+    return shortfalls(machines_needed(plan, sweep), region) if region is not None else []
 
 
 _WHAT = ("--recipe", "--vary", "--set", "--seeds", "--trials", "--max-steps", "--name", "--gpu", "--cpus")

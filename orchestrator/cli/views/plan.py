@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.views.console import line, out, table
@@ -12,6 +13,12 @@ from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
 from orchestrator.sweep.text import MOST_ROWS, about, device_time, num_bytes, within
+
+
+def plan_as_json(plan: Estimate, lacking: Sequence[str], needed: SeedPlan | None) -> str:
+    """Return a plan as JSON, with the quotas that it exceeds and the seeds that differences need."""
+    values = {**plan.plain(), "lacking_quotas": list(lacking), "seeds_needed": needed and needed.plain()}
+    return json.dumps(values, indent=1)
 
 
 def show_plan(
