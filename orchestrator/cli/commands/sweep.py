@@ -53,6 +53,13 @@ if TYPE_CHECKING:
     from orchestrator.resources.estimate import Estimate
     from orchestrator.sweep.definition import Sweep
 
+RegionOption = Annotated[
+    str | None, typer.Option("--region", help="AWS region whose quotas are checked, e.g. us-east-1.")
+]
+PlanFileOption = Annotated[
+    Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.", **OUTPUT_FILE)
+]
+
 app = typer.Typer(help="Plan, run, watch, stop, resume, extend and tidy up sweeps.", no_args_is_help=True)
 
 
@@ -71,14 +78,10 @@ def plan(
     cpus: CpusOption = None,
     storage: StorageOption = "runs",
     address: AddressOption = None,
-    region: Annotated[
-        str | None, typer.Option("--region", help="AWS region whose quotas are checked, e.g. us-east-1.")
-    ] = None,
+    region: RegionOption = None,
     max_concurrent: ConcurrentOption = None,
     share_gpus: ShareOption = None,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.", **OUTPUT_FILE)
-    ] = None,
+    to: PlanFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a sweep would do and cost, without starting anything.
