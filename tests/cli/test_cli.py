@@ -142,7 +142,7 @@ def test_help_has_examples_and_imports_nothing_heavy() -> None:
     code += "try: main(['sweep', 'run', '--help'])\nexcept SystemExit: pass\n"
     code += "print('HEAVY', sorted({'torch', 'ray', 'mlflow', 'optuna', 'numba', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "trm sweep run sweeps/demo.py" in done.stdout
+    assert "trm sweep run demo" in done.stdout
     assert "HEAVY []" in done.stdout, "help must not import heavy libraries"
 
 
