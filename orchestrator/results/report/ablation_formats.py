@@ -92,7 +92,7 @@ def to_rich(ablation: Ablation) -> FittedTable:
     rows = _rows(ablation, _plain_range)
     shown = _used(rows)
     drops = {name: len(_DROPPED_FIRST) - index for index, name in enumerate(_DROPPED_FIRST)}
-    columns = [Column(name, name not in _LEFT, drops.get(name, 0)) for name in shown]
+    columns = [Column(name, name not in _LEFT, drops.get(name, 0), 24) for name in shown]
     drawn = FittedTable(columns, caption=escape.one_line(caption(ablation)), box=HEAVY_HEAD)
     styles = ["dim", *("bold" if effect.is_separated else None for effect in ablation.effects)]
     for row, style in zip(rows, styles, strict=True):
