@@ -258,7 +258,7 @@ class TestSlurm:
     ) -> None:
         process = job("sweeps/demo.py", "--gpu", "any", long=False)
         try:
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=200) == 0
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
             process.wait()
@@ -275,7 +275,7 @@ class TestSlurm:
         private = Path(f"/tmp/trm-{os.getuid()}")
         process = job("sweeps/demo.py", long=False)
         try:
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=200) == 0
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -289,13 +289,13 @@ class TestSlurm:
         process = job("sweeps/demo.py", long=True)
         log = tmp_path / "log"
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 200
             while "trm sweep run" not in (log.read_text() if log.exists() else ""):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             time.sleep(0.2)  # until the driver's own handler is set
             process.terminate()
-            assert process.wait(timeout=20) == 3
+            assert process.wait(timeout=200) == 3
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
             process.wait()
