@@ -9,7 +9,15 @@ from my_recursion import MyRecursion
 
 from orchestrator import Sweep, choice, configure, get_recipe
 
-base = configure(get_recipe("sudoku-mini"), {"ema": 0.99, "data.num_train": 1000, "train.max_steps": 300})
+base = configure(
+    get_recipe("sudoku-mini"),
+    {
+        "ema": 0.99,
+        "data.num_train": 1000,
+        "train.max_steps": 300,
+        "train.dtype": "float32",  # bfloat16 is for GPUs and processors that have its instructions
+    },
+)
 
 sweep = Sweep(
     name="own-recursion",
