@@ -156,9 +156,8 @@ class RayCluster:
         self._stack.callback(_reload_token)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
-                ray.init(
-                    "local", **LOCAL, **offered, _temp_dir=str(folder)
-                )  # never an address that another Ray left behind
+                # "local": never an address that another Ray left behind.
+                ray.init("local", **LOCAL, **offered, _temp_dir=str(folder))
                 break
             except Exception as error:  # a bare Exception, where Ray's own limit is exceeded
                 if "timed out" not in str(error):

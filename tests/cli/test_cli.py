@@ -12,20 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
+from tests.support.commands import call
 from trm_data.errors import first_line
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOOD_6X6 = "123456456123231564564231312645645312"
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of one command."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, captured.out, captured.err
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from orchestrator import Sweep, Variant, choice, run, train
 from orchestrator.storage import StorageError, open_storage
 from orchestrator.sweep import configure
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import tiny_config
 from trm_data.addresses import hide_credentials
 from trm_data.errors import ConfigError, UserError, first_line

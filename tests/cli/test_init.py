@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
 from orchestrator.storage import open_storage
 from orchestrator.sweep import configure
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.trials import cells, confirm_trials
+from tests.support.commands import call
 from tests.support.sweeps import attempted
 from trm_data import fingerprint
 from trm_model.recursion_file import distrust_all
@@ -20,15 +20,6 @@ STARTS = {
     "own-puzzles": {"sweep.yaml", "puzzles.txt"},
     "own-recursion": {"sweep.py", "my_recursion.py"},
 }
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of one command."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, captured.out, captured.err
 
 
 @pytest.mark.parametrize("start", STARTS)

@@ -11,7 +11,7 @@ from orchestrator.cli.views.live import outcome_summary
 from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
-from tests.cli.test_cli import call
+from tests.support.commands import call
 
 PRINTING = ("leaderboard", "baselines list", "data fingerprint", "data verify", "data list", "data build", "recipes")
 PRINTING += ("doctor", "eval", "solve", "train", "checkpoint show", "trial show", "trial reproduce", "sweep plan")

@@ -6,19 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
 from orchestrator.storage import open_storage
 from tests.records.test_extend import recorded_study
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, captured.out, captured.err
+from tests.support.commands import call
 
 
 def test_leaderboard_shows_its_tables_where_the_page_cannot_be_written(

@@ -18,7 +18,7 @@ from orchestrator.records.checkpoints import find_checkpoint
 from orchestrator.results.stats import wilson
 from orchestrator.storage import open_storage
 from orchestrator.sweep.settings import split_assignments
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import set_options
 from trm_data.errors import ConfigError, UserError
 from trm_model.checkpoints.store import CheckpointError

@@ -29,8 +29,8 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep import Sweep
 from orchestrator.tracking.mlflow import MlflowSync
-from tests.cli.test_cli import call
 from tests.records.test_extend import recorded_study
+from tests.support.commands import call
 
 
 @pytest.fixture

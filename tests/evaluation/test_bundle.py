@@ -16,7 +16,7 @@ from orchestrator import verify_bundle, write_bundle
 from orchestrator.cli import main
 from orchestrator.evaluation.bundle_files import FileEntry, describe
 from orchestrator.storage import open_storage
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import set_options
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import pack, unpack

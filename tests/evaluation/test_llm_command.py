@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
 from orchestrator.cli.run_llm import api_key
 from orchestrator.evaluation.llm.answers import Answers
 from orchestrator.evaluation.llm.questions import Question
 from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.stats import wilson
 from orchestrator.storage import LocalStorage
+from tests.support.commands import call
 from tests.support.llm import (
     PRICES,
     PUZZLES,
@@ -27,14 +27,6 @@ from tests.support.llm import (
 )
 from tests.support.llm_server import Say, chat_server
 from trm_data import Dataset
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, captured.out, captured.err
 
 
 def command(url: str, storage: Path, dataset: Dataset, *more: str) -> list[str]:

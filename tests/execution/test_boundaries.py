@@ -18,7 +18,7 @@ from orchestrator.execution.ray_cluster import RayCluster, check_cluster
 from orchestrator.resources import nodes
 from orchestrator.storage import StorageError
 from orchestrator.storage.mounts import file_system, refuse_network_database
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
 
 MOUNTS = """

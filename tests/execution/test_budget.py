@@ -26,8 +26,8 @@ from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.trials import study_trials
-from tests.cli.test_cli import call
 from tests.records.test_extend import ran
+from tests.support.commands import call
 from tests.support.sweeps import fingerprint, record_of, study
 from trm_data.config import DataConfig
 from trm_data.errors import ConfigError

@@ -21,7 +21,7 @@ import pytest
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import open_storage
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import TINY
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]

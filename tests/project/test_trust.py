@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.trm_model.test_recursion_file import write_code
 
 ROOT = Path(__file__).parents[2]

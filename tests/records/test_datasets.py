@@ -15,7 +15,7 @@ import pytest
 from orchestrator.records import datasets
 from orchestrator.records.datasets import ensure_local, provide
 from orchestrator.storage import LocalStorage, Storage, open_storage
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
 from trm_data.config import DataRequest
 from trm_data.errors import DataError

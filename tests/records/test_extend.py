@@ -30,7 +30,7 @@ from orchestrator.storage.lease import Lease
 from orchestrator.sweep import Sweep
 from orchestrator.sweep.domains import Uniform
 from orchestrator.sweep.trials import PlannedTrial, control_trials, search_trial, study_trials
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
 
 

@@ -27,7 +27,7 @@ from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import study_trials
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import fingerprint, study
 
 TRIALS = sorted(study_trials(study(), fingerprint), key=lambda trial: trial.trial_id)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import main
 from orchestrator.results.baselines import benchmarks, load_baselines, read_baselines, write_baselines
 from orchestrator.results.baselines.like_for_like import like_for_like
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.storage import LocalStorage
+from tests.support.commands import call
 from trm_data.errors import DataError
 
 
@@ -151,14 +151,6 @@ def test_like_for_like_shows_both_splits_of_the_papers_table() -> None:
 
 
 # Rows of one's own.
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, captured.out, captured.err
 
 
 ROW = {

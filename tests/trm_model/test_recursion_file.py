@@ -17,7 +17,7 @@ import pytest
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import open_storage
-from tests.cli.test_cli import call
+from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
 from trm_model.checkpoints.store import LocalCheckpoints, checkpoint_names, pack, read
 
