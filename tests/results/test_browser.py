@@ -266,21 +266,22 @@ def test_browser_marks_wrong_cells_and_leaves_their_digits_readable(probe: Probe
       const answer = puzzle.answers.filter(Boolean).pop();
       const canvas = cards[index].querySelector('canvas[data-grid="answer"]'), pen = canvas.getContext("2d");
       const size = canvas.width / 6, red = (r, g, b) => r > 170 && g < 110 && b < 120;
+      const { data: pixels } = pen.getImageData(0, 0, canvas.width, canvas.height);
       const count = (cell, from, to) => {
         const [x, y] = [(cell % 6) * size, Math.floor(cell / 6) * size];
-        const side = (to - from) * size;
-        const { data: pixels } = pen.getImageData(x + from * size, y + from * size, side, side);
         let found = 0, ink = 0;
-        for (let i = 0; i < pixels.length; i += 4) {
-          found += red(pixels[i], pixels[i + 1], pixels[i + 2]);
-          ink += pixels[i] + pixels[i + 1] + pixels[i + 2] < 500;
-        }
+        for (let row = Math.round(y + from * size); row < y + to * size; row++)
+          for (let column = Math.round(x + from * size); column < x + to * size; column++) {
+            const at = 4 * (row * canvas.width + column), [r, g, b] = pixels.subarray(at, at + 3);
+            found += red(r, g, b);
+            ink += r + g + b < 500;
+          }
         return [found, ink];
       };
       const cells = [...answer].map((value, cell) => ({ wrong: value !== puzzle.label[cell],
         whole: count(cell, 0, 1)[0], inside: count(cell, 0.2, 0.8)[0], ink: count(cell, 0.2, 0.8)[1] }));
-      return cells;"""
-    cells = probe(Report(records=demo_records(), now=NOW, gallery=demo_gallery).html(), script)
+      return { cells };"""
+    cells = probe(Report(records=demo_records(), now=NOW, gallery=demo_gallery).html(), script)["cells"]
     wrong = [cell for cell in cells if cell["wrong"]]
     assert wrong and all(cell["whole"] > 20 and cell["inside"] == 0 and cell["ink"] > 0 for cell in wrong)
     assert all(cell["whole"] == 0 for cell in cells if not cell["wrong"])
