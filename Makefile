@@ -11,7 +11,7 @@ SEED ?= 1
 MINUTES ?= 15
 COUNT ?= 300
 
-.PHONY: help demo test test-slow test-gpu fuzz claims chaos mutation lint install clean
+.PHONY: help demo test test-slow test-gpu fuzz claims chaos mutation fixes lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
@@ -22,6 +22,7 @@ help:
 	@echo "make chaos      SEED=n MINUTES=15: break everything that sweeps need, at moments drawn from the seed, and audit"
 	@echo "make claims     what the last 'make test' showed of docs/development/claims.md"
 	@echo "make mutation   SEED=1 COUNT=300: whether the tests notice random small changes of the code"
+	@echo "make fixes      whether a test fails when the fix of a listed bug is taken back"
 	@echo "make lint       ruff, codespell, mypy, import layers"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
 
@@ -55,6 +56,9 @@ claims: $(STAMP)
 
 mutation: $(STAMP)
 	$(BIN)/python -m tests.mutation --seed $(SEED) --count $(COUNT)
+
+fixes: $(STAMP)
+	$(BIN)/python -m tests.mutation.fixes
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
