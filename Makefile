@@ -56,7 +56,7 @@ demo: $(DEMO_STAMP)
 	$(BIN)/trm leaderboard --storage $(STORAGE)
 
 test: $(STAMP)
-	TEST_REPORT=$(REPORT).jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart=0
+	TEST_REPORT=$(REPORT).jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 test-slow: $(STAMP)
 	TEST_REPORT=$(REPORT)-slow.jsonl $(BIN)/python -m pytest -q -m slow; \
