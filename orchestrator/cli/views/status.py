@@ -103,7 +103,7 @@ def show_sweep(state: SweepState, storage: str) -> None:
 def sweep_view(state: SweepState) -> RenderableType:
     """Return who runs the sweep, a row per trial, and the counts."""
     driver = state.driver
-    where = f"runs as process {driver['pid']} on {driver['host']}" if driver else "is not running"
+    where = f"runs as process {driver['pid']} on {driver['host']}" if driver else state.when_idle
     spent = sum(a.end.train_s for r in state.trials for a in r.attempts[-1:] if a.end)
     return Group(
         line((state.sweep.name, "bold"), f" ({state.sweep.kind}) {where}"),
