@@ -23,14 +23,15 @@ and again, which takes a tenth of a short command's time."""
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. A user error is one line on standard error and exit code 2, never a traceback."""
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    from orchestrator.cli.app import app
+    from orchestrator.cli.app import build_app
 
+    arguments = sys.argv[1:] if arguments is None else arguments
     distrust_all()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a test or a notebook may have put another object there
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = build_app(arguments)(args=arguments, standalone_mode=False)
     except UserError as error:
         _fail(str(error))
     except typer.Abort:

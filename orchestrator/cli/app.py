@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.commands import (
-    baselines,
-    checkpoint,
-    compare,
-    data,
-    doctor,
-    evaluate,
-    init,
-    leaderboard,
-    notify,
-    results,
-    solve,
-    sweep,
-    track,
-    train,
-    trial,
-    ui,
-)
+COMMANDS = {
+    "init": "init:init",
+    "data": "data:app",
+    "sweep": "sweep:app",
+    "trial": "trial:app",
+    "checkpoint": "checkpoint:app",
+    "baselines": "baselines:app",
+    "results": "results:app",
+    "train": "train:train",
+    "eval": "evaluate:evaluate",
+    "solve": "solve:solve",
+    "export": "solve:export",
+    "recipes": "train:recipes",
+    "leaderboard": "leaderboard:leaderboard",
+    "ablate": "compare:ablate",
+    "track": "track:app",
+    "ui": "ui:ui",
+    "notify": "notify:notify",
+    "doctor": "doctor:doctor",
+}
+"""Commands in the order of `trm --help`: a module of `orchestrator.cli.commands`, and its function or group."""
 
-app = typer.Typer(
-    name="trm",
-    help="Sweeps, ablations and leaderboards for the Tiny Recursion Model and other recursive puzzle solvers.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,  # a defect shows its plain traceback
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """Return the tree of commands; if the arguments begin with a command, only that one, which takes less time."""
+    first = next((argument for argument in arguments if not argument.startswith("-")), "")
+    app = typer.Typer(
+        name="trm",
+        help="Sweeps, ablations and leaderboards for the Tiny Recursion Model and other recursive puzzle solvers.",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,  # a defect shows its plain traceback
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_common)
+    for name in [first] if first in COMMANDS else COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(import_module(f"orchestrator.cli.commands.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -43,8 +61,7 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def common(
+def _common(
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Log changes of state; -vv logs everything.")
     ] = 0,
@@ -56,23 +73,3 @@ def common(
     from orchestrator.cli.logs import set_levels
 
     set_levels(verbose, quiet)
-
-
-app.command("init")(init.init)
-app.add_typer(data.app, name="data")
-app.add_typer(sweep.app, name="sweep")
-app.add_typer(trial.app, name="trial")
-app.add_typer(checkpoint.app, name="checkpoint")
-app.add_typer(baselines.app, name="baselines")
-app.add_typer(results.app, name="results")
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command("solve")(solve.solve)
-app.command("export")(solve.export)
-app.command("recipes")(train.recipes)
-app.command("leaderboard")(leaderboard.leaderboard)
-app.command("ablate")(compare.ablate)
-app.add_typer(track.app, name="track")
-app.command("ui")(ui.ui)
-app.command("notify")(notify.notify)
-app.command("doctor")(doctor.doctor)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.app import COMMANDS, build_app
 from tests.support.commands import call
 from trm_data.errors import first_line
 
@@ -261,13 +262,27 @@ def test_surface_is_the_recorded_one() -> None:
     """Growing the command line is a decision: change tests/golden/cli.txt with it."""
     import typer.main
 
-    from orchestrator.cli.app import app
-
     lines = []
-    for name, command in _walk(typer.main.get_command(app), "trm"):
+    for name, command in _walk(typer.main.get_command(build_app()), "trm"):
         options = sorted(option for parameter in command.params for option in parameter.opts if option.startswith("--"))
         lines.append(" ".join([name, *options]))
     assert "\n".join(lines) + "\n" == (GOLDEN / "cli.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["sweep", "plan"], ["sweep"]),
+        (["-vv", "train", "--help"], ["train"]),
+        (["--help"], list(COMMANDS)),
+        (["swep", "plan"], list(COMMANDS)),
+        ([], list(COMMANDS)),
+    ],
+)
+def test_only_the_command_that_is_called_is_built(arguments: list[str], found: list[str]) -> None:
+    import typer.main
+
+    assert list(typer.main.get_command(build_app(arguments)).commands) == found  # type: ignore[attr-defined]
 
 
 def _walk(command: object, name: str):  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ import typer
 import typer.main
 
 from orchestrator.cli import completion
-from orchestrator.cli.app import app
+from orchestrator.cli.app import build_app
 
 CODE = """
 import sys
@@ -80,7 +80,7 @@ CASES = [
 def test_candidates(
     complete_with: completion.Completer, params: dict[str, str], typed: str, expected: list[str], folder: Path
 ) -> None:
-    context = typer.Context(typer.main.get_command(app))
+    context = typer.Context(typer.main.get_command(build_app()))
     context.params = dict(params)
     assert complete_with(context, typed) == expected
 
@@ -90,5 +90,5 @@ def test_an_error_offers_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError
 
     monkeypatch.setattr(Path, "glob", fail)
-    context = typer.Context(typer.main.get_command(app))
+    context = typer.Context(typer.main.get_command(build_app()))
     assert completion.sweep_names(context, "") == completion.sweeps_to_run(context, "d") == []
