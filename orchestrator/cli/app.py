@@ -28,7 +28,7 @@ COMMANDS = {
     "notify": "notify:notify",
     "doctor": "doctor:doctor",
 }
-"""Commands in the order of `trm --help`: a module of `orchestrator.cli.commands`, and its function or group."""
+"""A module of `orchestrator.cli.commands` for each command, and its function or group in it."""
 
 
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
