@@ -75,7 +75,7 @@ def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alo
     if dry_run:
         return driver_of(folder) is None
     try:
-        held.enter_context(Lease(folder, name))
+        held.enter_context(Lease(folder, name, storage.url))
     except SweepError:
         if alone:
             raise

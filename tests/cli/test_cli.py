@@ -151,6 +151,14 @@ def test_data_builds_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert call(capsys, "data", "fingerprint", name, *storage)[1].strip() == built[0]["fingerprint"]
 
 
+def test_command_after_a_build_names_the_storage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(tmp_path / "my runs")
+    build = ["data", "build", "sudoku-4x4", "--num-train", "4", "--num-validation", "0", "--num-test", "4"]
+    code, out, _ = call(capsys, *build, "--storage", place)
+    (name,) = (path.parent.name for path in Path(place, "datasets").glob("[!.]*/manifest.json"))
+    assert code == 0 and f"draw one: trm data show {name} --storage '{place}'" in out
+
+
 def test_exported_dataset_is_imported_as_the_same_puzzles_and_damage_is_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,8 @@ def config_from_official(path: Path) -> TrialConfig:
         raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", "Give a recipe instead") from None
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply", "Give a recipe instead") from None
     except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} lacks or misspells a setting: {error}", "Give a recipe instead") from error
 
