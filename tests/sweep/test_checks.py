@@ -25,6 +25,7 @@ from trm_data.errors import ConfigError
 from trm_model.evaluation.evaluate import PASS_AT as MEASURED_PASS_AT
 
 TWINS = (Variant(name="a", settings={"T": 2}), Variant(name="b", settings={"model.cycles": 2}))
+BEST = (Variant(name="best T=2", settings={"T": 2}),)
 NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"T": 3}))
 
 
@@ -43,8 +44,10 @@ NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"
         (lambda: study(space={"T": choice(1, 1.0, 2)}), "two values of model.cycles are the same setting"),
         (lambda: study(space={}, variants=TWINS), "variants 'a' and 'b' have equal settings"),
         (lambda: study(space={}, variants=NAMESAKES), "two variants are named 'a'"),
+        (lambda: study(variants=(Variant(name="T=1 n=1", settings={"T": 3}),)), "is the name of another cell"),
         (lambda: search(confirm=Confirm(controls=TWINS)), "controls 'a' and 'b' have equal settings"),
         (lambda: search(confirm=Confirm(controls=NAMESAKES)), "two controls are named 'a'"),
+        (lambda: search(confirm=Confirm(controls=BEST)), "a control named 'best T=2' would be taken for one of the"),
         (lambda: study(variants=(Variant(name="a\x1b[31mb", settings={"T": 3}),)), "cannot be printed"),
         (lambda: search(variants=(Variant(name="a", settings={"T": 3}),)), "Confirm(controls=...)"),
         (lambda: study(trials=3), "'trials' is for kind='search'"),

@@ -216,6 +216,19 @@ def test_imported_checkpoint_without_its_dataset_is_not_scored_on_another(
             check_dataset_is_known(header, "step_1")
 
 
+def test_yaml_of_hrm_s_own_repository_is_of_hrm_and_an_unknown_model_is_refused(tmp_path: Path) -> None:
+    golden = Golden(next(name for name in MODELS if Golden(name).config.variant == "hrm"))
+    facts = yaml.safe_load(official_yaml(golden))
+    assert "ACTV1" in facts["arch"]["name"]
+    facts["arch"]["name"] = "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1"
+    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(facts))
+    assert config_from_official(tmp_path / "all_config.yaml").model == golden.config
+    facts["arch"]["name"] = "hrm.hrm_act_v9@HierarchicalReasoningModel_ACTV9"
+    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(facts))
+    with pytest.raises(CheckpointError, match=r"arch\.name='hrm\.hrm_act_v9@.*' is none of the official models"):
+        config_from_official(tmp_path / "all_config.yaml")
+
+
 def test_yaml_without_a_setting_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "all_config.yaml").write_text("arch: {name: a.trm@B}\n")
     with pytest.raises(CheckpointError, match="puzzle_emb_ndim"):

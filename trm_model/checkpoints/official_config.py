@@ -20,7 +20,8 @@ _CLASSES = {
     ("direct", 1): "transformers_baseline@Model_ACTV2",
 }
 """(variant, latents) -> module and class below `recursive_reasoning`."""
-_MODULES = {name.partition("@")[0]: key for key, name in _CLASSES.items()}
+_MODULES = {name.partition("@")[0]: key for key, name in _CLASSES.items()} | {"hrm_act_v1": ("hrm", 1)}
+"""The last part of a module's name -> (variant, latents). HRM's own repository has `hrm.hrm_act_v1`."""
 _POSITIONS = {"rope": "rotary", "learned": "learned", "none": "none"}
 
 
@@ -44,7 +45,13 @@ def config_from_official(path: Path) -> TrialConfig:
 
 def _parse(facts: dict[str, Any], where: str) -> TrialConfig:
     arch = facts["arch"]
-    variant, num_latents = _MODULES.get(str(arch["name"]).split("@")[0].rsplit(".", 1)[-1], ("trm", 1))
+    module = str(arch["name"]).split("@")[0].rsplit(".", 1)[-1]
+    if module not in _MODULES:
+        raise CheckpointError(
+            f"{where}: arch.name={str(arch['name'])[:80]!r} is none of the official models",
+            f"Give a recipe; known are {', '.join(_MODULES)}",
+        )
+    variant, num_latents = _MODULES[module]
     size, width = arch["puzzle_emb_ndim"], arch["hidden_size"]
     model = {
         "variant": variant,
