@@ -28,7 +28,7 @@ from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
-from orchestrator.resources.devices import require_local_cpus, require_local_gpus
+from orchestrator.resources.devices import require_local_cpus, require_local_gpu_count, require_local_gpus
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
@@ -167,6 +167,7 @@ def _choose_machines(
         require_local_gpus(choice.sweep, choice.label)
         if is_new:
             require_local_cpus(choice.sweep)
+            require_local_gpu_count(choice.sweep, choice.label, len(choice.gpus or ()))
     if choice.message:
         logger.info("sweep %s: %s", sweep.name, choice.message)
         events.call("on_message", choice.message)
