@@ -311,10 +311,12 @@ class TestPrune:
         bases = [f"sweeps/study/trials/{trial}/checkpoints/base-00000002.safetensors" for trial in (done, running)]
         for key in bases:
             storage.write(key, bytes(1000))
+        copied = bases[0].replace(".safetensors", " (copy).safetensors")
+        storage.write(copied, bytes(1000))  # somebody's own: neither counted nor deleted
         assert prune_sweeps(storage, ["study"], 2300).kept_bytes == 2300
         assert [key for key in bases if storage.exists(key)] == bases
         assert prune_sweeps(storage, ["study"], 0).kept_bytes == 1100
-        assert [key for key in bases if storage.exists(key)] == bases[1:]
+        assert [key for key in bases if storage.exists(key)] == bases[1:] and storage.exists(copied)
 
     @settings(max_examples=50, deadline=None)
     @given(data=st.data(), keep=st.integers(0, 2000))
