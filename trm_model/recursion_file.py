@@ -261,6 +261,8 @@ def _read(path: Path) -> Source:
         ast.parse(text)
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"{path} is not Python in UTF-8: {error}", "Correct the file") from None
+    except (RecursionError, MemoryError):  # both are raised for nesting that exceeds Python's parser
+        raise ConfigError(f"{path} is nested too deeply for Python's parser", "Correct the file") from None
     return Source(str(path.resolve()), text, hashlib.sha256(data).hexdigest())
 
 

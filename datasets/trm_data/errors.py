@@ -65,6 +65,29 @@ def is_out_of_space(error: BaseException) -> bool:
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the device or the machine ran out of memory. Imports no torch.
+
+    torch raises a plain RuntimeError where the allocator of the CPU or a CUDA library fails.
+    """
+    if any(kind.__name__ in _OUT_OF_MEMORY for kind in type(error).__mro__):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
+
+
+_OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
+_OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "defaultcpuallocator",
+    "status_alloc_failed",  # of cuBLAS, cuDNN and cuSPARSE
+)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `did you mean X?`, or the known names if none is similar: the nearest ones if they are many."""
     names = sorted(known)

@@ -98,7 +98,7 @@ def train(
         if not folder.exists("result.json"):  # a finished run is not repeated
             if resolve_device(config.runtime.device).type == "cpu" and (remark := _long_scoring(config, dataset)):
                 events.call("on_message", remark)
-            with Lease(folder, f"{SINGLE_RUNS}/{identity}"):
+            with Lease(folder, f"{SINGLE_RUNS}/{identity}", remedy="It is the same run: wait until it ends"):
                 job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
                 report = run_job(job, config.train.max_steps, events)
     try:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import typer
 
 from trm_data.addresses import hide_credentials
-from trm_data.errors import UserError, first_line
+from trm_data.errors import UserError, first_line, is_out_of_memory
 from trm_model.recursion_file import distrust_all
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
         if message.strip():
             _fail(f"{message.strip().rstrip('.?')}. See `trm --help`")
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = "Take smaller batches, fewer puzzles or votes, or a machine or GPU with more memory"
+        _fail(f"out of memory: {first_line(error)}. {remedy}")
     except (OSError, ValueError) as error:
         # The last resort for a file or value that no check covers. `-vv` shows the traceback for a bug report.
         logger.debug("%s", type(error).__name__, exc_info=error)

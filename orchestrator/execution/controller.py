@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.execution.allocator import Allocator, Expired
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.execution.failures import (
@@ -372,13 +372,14 @@ class Controller:
         if record.status in (Status.FAILED, Status.OUT_OF_MEMORY) and self._allocator.is_canary(record.trial_id):
             types = " or ".join(allocation.candidate.gpu_types)
             gpu_type = record.attempts[-1].start.gpu_type or types or "this GPU type"
-            name = self._sweep.name
+            retry, resume = (
+                command_line("sweep", verb, self._sweep.name, storage=self._storage.url) for verb in ("retry", "resume")
+            )
             self.fail(
                 SweepError(
                     f"the first trial on {gpu_type} failed within {CANARY_STEPS} steps, the sweep stops: "
                     f"{record.reason}",
-                    f"Fix it, then run `trm sweep retry {name}` and `trm sweep resume {name}`; --no-canary skips this "
-                    "check",
+                    f"Fix it, then run `{retry}` and `{resume}`; --no-canary skips this check",
                 )
             )
         elif record.status.is_final:

@@ -98,7 +98,7 @@ class _StorageHandler(logging.Handler):
                 file.write(data)
             return
         if self._segment is None:
-            names = [key.rpartition("/")[2] for key in self._folder.list("driver")]
-            self._segment = max((int(name.partition(".")[0]) for name in names), default=0)
+            names = [key.rpartition("/")[2].partition(".")[0] for key in self._folder.list("driver")]
+            self._segment = max((int(name) for name in names if name.isdecimal()), default=0)
         self._folder.write(f"driver/{self._segment + 1:04d}.log", data)
         self._segment += 1

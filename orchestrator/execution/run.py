@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.execution.allocator import Allocator
 from orchestrator.execution.budget import require_budget_for_one
 from orchestrator.execution.callbacks import CallbackList
@@ -28,7 +28,7 @@ from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
-from orchestrator.resources.devices import require_local_cpus, require_local_gpus
+from orchestrator.resources.devices import require_local_cpus, require_local_gpu_count, require_local_gpus
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
@@ -80,13 +80,13 @@ def run_sweep(
     options, events = _within_limits(options or RunOptions(), sweep), CallbackList(callbacks)
     folder = sweep_folder(storage, sweep.name)
     recorded = find_definition(storage, sweep.name)
-    _require_same(recorded, sweep)
+    _require_same(recorded, sweep, storage)
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
     require_budget_for_one(choice.sweep, options.budget, known)
-    with Lease(folder, sweep.name) as lease, driver_log(folder), indexed(folder), _tidied(folder):
+    with Lease(folder, sweep.name, storage.url) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
         library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
@@ -167,6 +167,7 @@ def _choose_machines(
         require_local_gpus(choice.sweep, choice.label)
         if is_new:
             require_local_cpus(choice.sweep)
+            require_local_gpu_count(choice.sweep, choice.label, len(choice.gpus or ()))
     if choice.message:
         logger.info("sweep %s: %s", sweep.name, choice.message)
         events.call("on_message", choice.message)
@@ -268,7 +269,7 @@ def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
             load_recursion(address)
 
 
-def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
+def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> None:
     """Raise an error if the name belongs to a recorded sweep with another definition."""
     if recorded is None:
         return
@@ -278,9 +279,11 @@ def _require_same(recorded: Sweep | None, sweep: Sweep) -> None:
     more = extension_between(recorded, sweep)
     what = f"sweep {sweep.name!r} exists with another definition ({', '.join(changed[:4])})"
     if more:
-        raise SweepError(what, f"Extend the recorded one: trm sweep extend {sweep.name} {more}")
+        extend = command_line("sweep", "extend", sweep.name, *more, storage=storage.url)
+        raise SweepError(what, f"Extend the recorded one: {extend}")
+    resume, extend = (command_line("sweep", verb, sweep.name, storage=storage.url) for verb in ("resume", "extend"))
     raise SweepError(
         what,
         f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "
-        f"trm sweep resume {sweep.name}, or extend it: trm sweep extend {sweep.name} --help",
+        f"{resume}, or extend it: {extend} --help",
     )

@@ -7,6 +7,7 @@ depend on the total number of steps, it resumes from the shorter one's checkpoin
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,10 +32,12 @@ from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Setting
 from orchestrator.sweep.matching import match_axis
-from orchestrator.sweep.settings import get_setting, short_name
+from orchestrator.sweep.settings import get_setting
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
 from trm_data.settings import Settings, digest
 from trm_model.config import ALIASES, TrialConfig
+
+_LETTERS = {path: letter for letter, path in ALIASES.items()}
 
 
 class Extension(Settings):
@@ -45,12 +48,17 @@ class Extension(Settings):
     max_steps: int | None = None
     vary: dict[str, tuple[Setting, ...]] = Field(default_factory=dict)
 
-    def options(self) -> str:
-        """Format the extension as options of `trm sweep extend`."""
+    def options(self) -> list[str]:
+        """Return the extension as options of `trm sweep extend`, which are not quoted for a shell."""
         numbers = {"--trials": self.trials, "--seeds": self.seeds, "--max-steps": self.max_steps}
-        words = [f"{name} {value}" for name, value in numbers.items() if value is not None]
-        words += [f"--vary {short_name(path)}={','.join(map(str, values))}" for path, values in self.vary.items()]
-        return " ".join(words)
+        words = [word for name, value in numbers.items() if value is not None for word in (name, str(value))]
+        for path, values in self.vary.items():
+            words += ["--vary", f"{_LETTERS.get(path, path)}={','.join(map(_as_option, values))}"]
+        return words
+
+
+def _as_option(value: Setting) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def extended(sweep: Sweep, more: Extension) -> Sweep:
@@ -90,7 +98,7 @@ def _wider(sweep: Sweep, path: str, new: Sequence[Setting]) -> Choice:
     return Choice(values=tuple(dict.fromkeys((*domain.values, *new))))
 
 
-def extension_between(old: Sweep, new: Sweep) -> str:
+def extension_between(old: Sweep, new: Sweep) -> list[str]:
     """Return the options of `trm sweep extend` that lead from one definition to another; empty if none do."""
     vary: dict[str, tuple[Setting, ...]] = {}
     for path, domain in new.space.items():
@@ -109,8 +117,8 @@ def extension_between(old: Sweep, new: Sweep) -> str:
     try:
         leads_there = extended(old, more).definition() == new.definition()
     except SweepError:
-        return ""
-    return more.options() if leads_there else ""
+        return []
+    return more.options() if leads_there else []
 
 
 def extend(storage: Storage, name: str, more: Extension) -> Sweep:
@@ -126,7 +134,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
     if wider.definition() == sweep.definition():
         return sweep
     folder = sweep_folder(storage, name)
-    with Lease(folder, name):
+    with Lease(folder, name, storage.url):
         number = 1 + len(folder.list("history"))
         folder.write(f"history/{number:03d}.json", to_json_bytes({**sweep.plain(), "replaced_s": time.time()}))
         for trial, shorter in _longer_searches(wider, read_trials(storage, name)):
@@ -188,7 +196,7 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
     """
     definition = load_definition(storage, name)
     folder = sweep_folder(storage, name)
-    with Lease(folder, name):
+    with Lease(folder, name, storage.url):
         known = {record.trial_id: record for record in read_trials(storage, name)}
         chosen = [_named(known, definition, text) for text in trials] or [
             r for r in known.values() if r.status.is_failure

@@ -16,7 +16,7 @@ import errno
 from enum import StrEnum
 
 from orchestrator.storage.base import StorageError
-from trm_data.errors import UserError, causes, first_line, is_out_of_space
+from trm_data.errors import UserError, causes, first_line, is_out_of_memory, is_out_of_space
 
 __all__ = ["ExitCode", "FailureKind", "classify", "is_out_of_memory", "is_out_of_space", "reason_of"]
 
@@ -45,9 +45,6 @@ class ExitCode:
 
 MACHINE_ERRORS = ("ProcessLostError", "ActorDiedError", "RayActorError", "NodeDiedError", "WorkerCrashedError")
 """By name, so that neither torch nor Ray is imported to classify a failure."""
-OUT_OF_MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
-OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
-"""torch raises a plain RuntimeError with these words where a CPU allocation fails."""
 STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT}
 
 
@@ -64,13 +61,6 @@ def classify(error: BaseException) -> FailureKind:
     if isinstance(error, UserError | KeyboardInterrupt):
         return FailureKind.USER
     return FailureKind.TRIAL
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the device or the machine ran out of memory."""
-    if any(kind.__name__ in OUT_OF_MEMORY_ERRORS for kind in type(error).__mro__) or _errno(error) == errno.ENOMEM:
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
 def reason_of(error: BaseException) -> str:

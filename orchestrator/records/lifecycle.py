@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.records.index import load_definition, load_definitions, sweep_folder
 from orchestrator.records.stored import read_json
 from orchestrator.storage import Storage
@@ -35,7 +35,7 @@ def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | N
     """
     load_definition(storage, name)
     folder = sweep_folder(storage, name)
-    with Lease(folder, name):
+    with Lease(folder, name, storage.url):
         if tracker is not None:
             tracker(name)
         keys = [key for key in folder.list() if key not in (DEFINITION, LOCK)]
@@ -64,14 +64,14 @@ def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, 
     if destination not in (None, new):
         raise SweepError(
             f"sweep {name!r} is half moved to {destination!r}",
-            f"Finish it with `trm sweep rename {name} {destination}`",
+            f"Finish it with `{command_line('sweep', 'rename', name, destination, storage=storage.url)}`",
         )
     is_copied = target.exists(DEFINITION)
     if is_copied and destination is None:
         raise SweepError(f"there is a sweep {new!r} already", "Choose another name, or delete that one")
     with ExitStack() as leases:
         for held in (name, new, *(sweep.name for sweep in _started_from(storage, name))):
-            leases.enter_context(Lease(sweep_folder(storage, held), held))
+            leases.enter_context(Lease(sweep_folder(storage, held), held, storage.url))
         keys = [key for key in source.list() if key not in (DEFINITION, MOVE, LOCK) and not key.endswith(f"/{LOCK}")]
         if not is_copied:
             source.write(MOVE, to_json_bytes({"to": new}))

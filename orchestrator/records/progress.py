@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from orchestrator.records.extend import current
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.definition import BEST_PREFIX, Sweep
 from orchestrator.sweep.settings import replace_settings
 from orchestrator.sweep.trials import cells
 from trm_model.config import TrialConfig
@@ -100,7 +100,7 @@ def _most_explored(definition: str) -> int:
 
 
 def _is_best(record: TrialRecord) -> bool:
-    return record.family.startswith("best ")
+    return record.family.startswith(BEST_PREFIX)
 
 
 def _repeated(sweep: Sweep, controls: Sequence[TrialConfig], finished: Sequence[TrialRecord], top: int) -> int:

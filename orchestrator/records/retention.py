@@ -18,6 +18,7 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage
 from orchestrator.storage.lease import Lease, driver_of
 
+_CHECKPOINT = re.compile(r"(?P<kind>step|base)-\d+\.safetensors")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -75,7 +76,7 @@ def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alo
     if dry_run:
         return driver_of(folder) is None
     try:
-        held.enter_context(Lease(folder, name))
+        held.enter_context(Lease(folder, name, storage.url))
     except SweepError:
         if alone:
             raise
@@ -90,8 +91,8 @@ def _checkpoints(storage: Storage, name: str) -> dict[str, list[Stored]]:
     kinds = {"step": found, "base": shared}
     for key, num_bytes in sorted(storage.sizes(f"sweeps/{name}/trials").items()):
         parts = key.split("/")
-        if len(parts) == 6 and parts[4] == "checkpoints" and (kind := parts[5].partition("-")[0]) in kinds:
-            kinds[kind].setdefault(parts[3], []).append(Stored(key, num_bytes))
+        if len(parts) == 6 and parts[4] == "checkpoints" and (found_name := _CHECKPOINT.fullmatch(parts[5])):
+            kinds[found_name["kind"]].setdefault(parts[3], []).append(Stored(key, num_bytes))
     for trial, stored in found.items():
         bases = shared.get(trial, [])
         num_bytes = stored[-1].num_bytes + sum(base.num_bytes for base in bases)

@@ -37,8 +37,8 @@ class TrialWriter:
     ) -> None:
         self.folder = storage.sub(f"sweeps/{sweep}/trials/{trial_id}")
         self.checkpoints = self.folder.sub("checkpoints")
-        taken = [int(key.split("/")[1]) for key in self.folder.list("attempts") if key.endswith("/start.json")]
-        self.attempt = max(taken, default=0) + 1
+        begun = [key.split("/")[1] for key in self.folder.list("attempts") if key.endswith("/start.json")]
+        self.attempt = max((int(number) for number in begun if number.isdecimal()), default=0) + 1
         self._curve = self.folder.patient(0.0)
         """Training does not wait for rows: a failed write is repeated with the next segment."""
         self._clock = clock

@@ -73,6 +73,26 @@ def require_local_gpus(sweep: Sweep, label: str | None) -> None:
         raise SweepError(problem)
 
 
+def require_local_gpu_count(sweep: Sweep, label: str | None, count: int) -> None:
+    """Raise an error if trials of a sweep need GPUs that this machine lacks, before anything is written or started.
+
+    Args:
+        label: type of this machine's GPUs; None without any.
+        count: their number.
+
+    Raises:
+        SweepError: names what a trial needs, what there is, and the remedy.
+    """
+    for resources in (sweep.resources, *(rule.resources for rule in sweep.resource_rules)):
+        types = gpu_types(resources.gpu_type)
+        if resources.gpus and (resources.gpus > count or (types and label not in types)):
+            raise SweepError(
+                f"a trial needs {resources.gpus:g} {' or '.join(types) or 'GPU'}, and this machine has "
+                f"{f'{count} {label}' if count else 'no GPU'}",
+                "Take what there is with --gpu auto, or name a cluster with --address",
+            )
+
+
 def devices_of(
     sweep: Sweep,
     storage: Storage,

@@ -15,7 +15,7 @@ from orchestrator.search import objectives
 from orchestrator.search.early_stopping import Decision, Rung, decide
 from orchestrator.search.sampler import NO_WARM_START, Sampler
 from orchestrator.search.warm_start import WarmStart
-from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.definition import BEST_PREFIX, Sweep
 from orchestrator.sweep.settings import label
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, confirm_trials, control_trials, study_trials
 
@@ -164,7 +164,7 @@ class Planner:
             return
         self._has_chosen = True
         for record in self.best(self.sweep.confirm.top):
-            family = f"best {label(self.sweep.search_space.cell_of(record.config))}"
+            family = f"{BEST_PREFIX}{label(self.sweep.search_space.cell_of(record.config))}"
             self._enqueue(confirm_trials(self.sweep, self._fingerprint, family, record.config))
 
     def _wants_more(self) -> bool:

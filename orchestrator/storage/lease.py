@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.storage.base import Storage, to_json_bytes
 from trm_data.errors import UserError
 from trm_data.files import ProcessIdentity, load_json, this_process
@@ -32,11 +32,15 @@ class Lease:
     """Own a sweep: `with Lease(storage, sweep):`. Entering waits up to `LEASE_S` seconds for a holder on another
     machine.
 
+    Args:
+        storage: address of the storage, for the commands that an error names.
+        remedy: what an error suggests instead, where the name is not that of a sweep.
+
     Raises:
         SweepError: another holder that is alive owns it.
     """
 
-    def __init__(self, folder: Storage, name: str) -> None:
+    def __init__(self, folder: Storage, name: str, storage: str = "", remedy: str = "") -> None:
         self.took_over = False
         """Whether the holder before this one died without releasing the lease."""
         self.lost = threading.Event()
@@ -45,6 +49,8 @@ class Lease:
         self._storage_without_retries = folder.patient(0.0)
         """A failed heartbeat is not repeated, because that would delay the next one."""
         self._name = name
+        watch, stop = (command_line("sweep", verb, name, storage=storage) for verb in ("status", "stop"))
+        self._remedy = remedy or f"Watch it with `{watch}`, or end it with `{stop}`"
         identity = this_process()
         self._owner = {
             "host": socket.gethostname(),
@@ -76,7 +82,7 @@ class Lease:
             if _lives(holder) or (_lives(holder) is None and self._changes(version)):
                 raise SweepError(
                     f"sweep {self._name!r} is being run by process {holder.get('pid')} on {holder.get('host')}",
-                    f"Watch it with `trm sweep status {self._name}`, or end it with `trm sweep stop {self._name}`",
+                    self._remedy,
                 )
         except KeyError:
             raise SweepError(f"the driver of sweep {self._name!r} is just ending", "Try again in a moment") from None
@@ -188,8 +194,11 @@ def driver_start_s(driver: Mapping[str, Any] | None, earlier_s: float | None = N
     return float(started_s) if isinstance(started_s, (int, float)) and started_s > 0 else earlier_s
 
 
-def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
+def unlock(folder: Storage, name: str, storage: str = "") -> dict[str, Any] | None:
     """Remove the lease of a dead holder, and return it; None if there is no lease.
+
+    Args:
+        storage: address of the storage, for the command that an error names.
 
     Raises:
         SweepError: its process runs on this machine, or its heartbeat continues.
@@ -199,11 +208,12 @@ def unlock(folder: Storage, name: str) -> dict[str, Any] | None:
     except KeyError:
         return None
     holder = _parse(data)
+    remedy = f"End it with `{command_line('sweep', 'stop', name, storage=storage)}`"
     where = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     if _lives(holder):
-        raise SweepError(f"{where} runs sweep {name!r}", f"End it with `trm sweep stop {name}`")
+        raise SweepError(f"{where} runs sweep {name!r}", remedy)
     if _lives(holder) is None:
         time.sleep(2.2 * HEARTBEAT_S)
     if not folder.delete_if(LOCK, version):
-        raise SweepError(f"the heartbeat of {where} continues", f"End it with `trm sweep stop {name}`")
+        raise SweepError(f"the heartbeat of {where} continues", remedy)
     return holder

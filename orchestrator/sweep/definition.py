@@ -42,6 +42,8 @@ RESERVED_NAMES = {
     "published": "the published results that a search may start from",
 }
 """Names that no sweep may have, and what they stand for."""
+BEST_PREFIX = "best "
+"""Begins the family of a configuration that a search has chosen, and so the name of no control."""
 METRICS = ("exact_accuracy", "cell_accuracy", "first_step_accuracy", "halt_accuracy", "halting_steps", "confidence")
 """Metrics that every evaluation measures."""
 PASS_AT = (1, 2, 5, 10, 100, 1000)
@@ -268,12 +270,19 @@ class Sweep(Settings):
                     ) from None
 
     def _check_variants(self) -> None:
+        space = self.search_space
+        is_grid = self.kind == "study" and bool(self.space) and space.is_countable
+        cells = {label(cell): cell for cell in head(space.grid(), MAX_CHECKED_CELLS)} if is_grid else {}
         for kind, variants in (("variants", self.variants), ("controls", self.confirm.controls)):
             names: dict[str, TrialConfig] = {}
             for variant in variants:
                 config = match_axis(self._configured(variant.settings), self.base, self.equal)
                 if not variant.name.isprintable():
                     raise ValueError(f"{kind}: the name {variant.name!r} has characters that cannot be printed")
+                if kind == "controls" and variant.name.startswith(BEST_PREFIX):
+                    raise ValueError(f"a control named {variant.name!r} would be taken for one of the best: rename it")
+                if variant.name in cells and self.cell_like(variant) != cells[variant.name]:
+                    raise ValueError(f"{kind}: {variant.name!r} is the name of another cell: take another name")
                 if variant.name in names:
                     raise ValueError(f"two {kind} are named {variant.name!r}: give each its own name")
                 if same := [name for name, known in names.items() if known == config]:

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
 from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import ConfigError
+from trm_data.files import load_json
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
 from trm_model.recursion_file import pin_named, replace_in, short
@@ -24,6 +25,8 @@ OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "tra
 """What other projects call settings of ours."""
 LOCAL_PATHS = ("data.source", "data.extra_training")
 """Settings that name a file or a folder, or the address of a remote one."""
+MAX_LEVELS = 8
+"""Levels of lists in a value: no setting has more than two, and the parsers of settings are recursive."""
 
 
 def _every_path() -> list[str]:
@@ -258,9 +261,10 @@ def parse_value(text: str) -> Setting:
         return known[text.lower()]
     if text.startswith("["):
         try:
-            return _tuple(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{text!r} is not JSON list: {error.msg}", 'Example: ["train","validation"]') from None
+            return _tuple(load_json(text))
+        except ValueError as error:
+            what = f"{text[:80]!r} is not a JSON list: {getattr(error, 'msg', error)}"
+            raise ConfigError(what, 'Example: ["train","validation"]') from None
     for kind in (int, float):
         try:
             return kind(text)
@@ -269,10 +273,12 @@ def parse_value(text: str) -> Setting:
     return text
 
 
-def _tuple(value: Any) -> Setting:
+def _tuple(value: Any, levels: int = 0) -> Setting:
     if isinstance(value, dict):
         raise ConfigError(f"{json.dumps(value)} is not a list of values", "A list holds numbers, texts and lists")
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+    if levels > MAX_LEVELS:
+        raise ValueError(f"it is nested deeper than {MAX_LEVELS} levels")
+    return tuple(_tuple(each, levels + 1) for each in value) if isinstance(value, list) else value
 
 
 def split_assignments(texts: Sequence[str] | None, option: str, example: str = "T=1,2") -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.records.reader import SweepReader
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import Lease, driver_of
@@ -26,6 +26,7 @@ from orchestrator.tracking.mlflow import MlflowSync
 from orchestrator.tracking.mlflow_connection import TrackingError, check_form, default_uri, load_mlflow
 from orchestrator.tracking.mlflow_view import has_run
 from orchestrator.tracking.sqlite import sqlite_path
+from trm_data.addresses import shown_address
 from trm_data.errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ class Tracker:
         self._num_damaged = 0
         self._end = threading.Event()
         self._answered_s = time.monotonic()
+        self._num_sent = (0, 0)
+        """Trials that the tracker has, of those that it is to have, as of its last answer."""
         self._patience_s = LOCAL_WAIT_S
         """The longest silence that `close` accepts: importing MLflow takes longer than a server's answer."""
         self._problem = ""
@@ -109,15 +112,30 @@ class Tracker:
         self._answered_s = began_s = time.monotonic()
         self._end.set()
         while self._thread.is_alive():
-            now_s, silent_s = time.monotonic(), time.monotonic() - self._answered_s
-            if silent_s > self._patience_s or now_s - began_s > CLOSE_LIMIT_S:
-                # The thread ends with the process, or sends the rest if the process continues.
+            # After a break the thread ends with the process, or sends the rest if the process continues.
+            now_s = time.monotonic()
+            silent_s = now_s - self._answered_s
+            if silent_s > self._patience_s:
                 self._problem = f"no answer for {silent_s:.0f} s"
+                break
+            if now_s - began_s > CLOSE_LIMIT_S:
+                self._problem = self._unsent()
                 break
             self._thread.join(POLL_S)
         if self._problem:
-            remedy = f"`trm track sync {self._sweep.name}` sends the rest"
-            self._warn(f"MLflow was not brought up to date: {' '.join(self._problem.split())}. {remedy}")
+            problem = " ".join(self._problem.split())
+            self._warn(f"MLflow was not brought up to date: {problem}. `{self._sync_command()}` sends the rest")
+
+    def _unsent(self) -> str:
+        done, total = self._num_sent
+        limit = f"the time limit of {CLOSE_LIMIT_S:.0f} s is over"
+        return f"{limit}, with {done:,} of {total:,} trials sent" if total else limit
+
+    def _sync_command(self) -> str:
+        assert self.uri is not None
+        is_default = self.uri == resolve_uri(self._storage, None)
+        tracking = () if is_default else ("--tracking", shown_address(self.uri))
+        return command_line("track", "sync", self._sweep.name, *tracking, storage=self._storage.url)
 
     def _follow(self) -> None:
         assert self.uri is not None
@@ -156,6 +174,7 @@ class Tracker:
 
     def _on_progress(self, done: int, total: int) -> None:
         self._answered_s = time.monotonic()
+        self._num_sent = (done, total)
 
 
 @contextmanager

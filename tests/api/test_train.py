@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 import orchestrator
 from orchestrator import Callback, TrialConfig, UserError, train
 from orchestrator.api import train as api_train
+from orchestrator.errors import SweepError
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.lease import Lease
 from tests.support.sweeps import TINY
 
 
@@ -42,6 +46,23 @@ def test_machine_and_length_of_scoring_do_not_change_what_is_trained(
     for outcome in outcomes:
         assert outcome.record.config.plain() == config.plain()
         assert outcome.record.result is not None and outcome.record.result.items == config.data.num_validation
+
+
+def test_a_run_that_another_process_trains_is_waited_for_and_no_sweep_to_stop_is_named(tmp_path: Path) -> None:
+    config = orchestrator.configure(TrialConfig(), {**TINY, "train.max_steps": 1, "runtime.device": "cpu"})
+    storage = open_storage(str(tmp_path))
+    other = ExitStack()
+    real = api_train.write_head
+
+    def begun_elsewhere(folder: Storage, *rest: object) -> None:
+        real(folder, *rest)  # type: ignore[arg-type]
+        other.enter_context(Lease(folder, "train"))
+
+    with other, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api_train, "write_head", begun_elsewhere)
+        with pytest.raises(SweepError, match=r"is being run by process .*wait until it ends") as caught:
+            train(config, storage, callbacks=[])
+    assert "trm sweep" not in str(caught.value)
 
 
 @pytest.mark.parametrize("processes", [0, -1, 3])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.app import COMMANDS, build_app
+from tests.support.arc_tasks import task, write_tasks
 from tests.support.commands import call
 from trm_data.errors import first_line
 
@@ -123,6 +124,20 @@ def test_full_disk_is_one_line_and_leaves_no_half_dataset(full_disk: Path, capsy
     assert not list(full_disk.glob("datasets/*/manifest.json"))
 
 
+def test_export_onto_a_full_disk_is_one_line_and_leaves_nothing(
+    full_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a process of its own: without space, a file that is mapped into memory ends it with a signal."""
+    storage = ["--storage", str(tmp_path / "runs")]
+    build = ["data", "build", "sudoku-6x6", "--num-train", "2000", "--num-validation", "0", "--num-test", "4"]
+    built = json.loads(call(capsys, *build, *storage, "--json")[1])
+    code = "from orchestrator.cli import main; main()"
+    command = [sys.executable, "-c", code, "data", "export", built["name"], str(full_disk / "out"), *storage]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+    assert list(full_disk.iterdir()) == []
+
+
 def test_reason_of_a_foreign_error_is_one_line_even_where_it_says_nothing() -> None:
     assert first_line(OSError("\n  disk full \nlong story")) == "disk full"
     assert first_line(EOFError()) == "EOFError"
@@ -150,6 +165,14 @@ def test_data_builds_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtu
     code, _, _ = call(capsys, "data", "show", name, *storage, "--out", str(picture))
     assert code == 0 and picture.read_bytes().startswith(b"\x89PNG")
     assert call(capsys, "data", "fingerprint", name, *storage)[1].strip() == built[0]["fingerprint"]
+
+
+def test_command_after_a_build_names_the_storage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(tmp_path / "my runs")
+    build = ["data", "build", "sudoku-4x4", "--num-train", "4", "--num-validation", "0", "--num-test", "4"]
+    code, out, _ = call(capsys, *build, "--storage", place)
+    (name,) = (path.parent.name for path in Path(place, "datasets").glob("[!.]*/manifest.json"))
+    assert code == 0 and f"draw one: trm data show {name} --storage '{place}'" in out
 
 
 def test_exported_dataset_is_imported_as_the_same_puzzles_and_damage_is_found(
@@ -238,6 +261,20 @@ def test_plan_names_the_cells_that_fit_no_gpu(tmp_path: Path, capsys: pytest.Cap
     _, out, _ = call(capsys, "sweep", "plan", *options)
     misfits = {cell["family"]: cell["does_not_fit"] for cell in json.loads(out)["cells"]}
     assert "L40S" in misfits["n=40"]
+
+
+def test_build_and_list_say_how_many_test_inputs_are_in_no_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = {"training/a": task(1), "evaluation/b": task(2, tests=3, unanswered=2)}
+    source = write_tasks(tmp_path / "in", tasks)
+    storage = ["--storage", str(tmp_path / "runs")]
+    build = ["data", "build", "arc-agi-1", "--source", str(source), "--num-validation", "0"]
+    for command in (build, ["data", "list"]):
+        code, out, err = call(capsys, *command, *storage)
+        assert code == 0 and "2 test inputs without a known answer are in no score" in " ".join(out.split()), err
+    code, out, _ = call(capsys, "data", "list", "--json", *storage)
+    assert json.loads(out)["built"][0]["unanswered"] == {"train": 0, "validation": 0, "test": 2}
 
 
 def test_data_list_names_damaged_datasets_and_lists_the_others(

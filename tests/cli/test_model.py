@@ -166,6 +166,27 @@ def test_official_checkpoint_goes_out_and_comes_back_with_the_same_score(
     assert code == 2 and "model.latent_steps=6 in the recipe" in err and "says 2" in err
 
 
+def test_imported_checkpoint_is_not_scored_on_a_dataset_that_it_does_not_name(
+    runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(runs)]
+    official, back = tmp_path / "official/step_10", tmp_path / "back.safetensors"
+    assert call(capsys, "checkpoint", "export", trials[0], "-o", str(official), *storage)[0] == 0
+    assert call(capsys, "checkpoint", "import", str(official), "-o", str(back), *storage)[0] == 0
+    code, _, err = call(capsys, "eval", str(back), *storage)
+    assert code == 2 and "does not name the dataset" in err and "--dataset" in err and err.count("\n") == 1
+
+
+def test_puzzle_file_that_is_no_text_is_one_line(
+    runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "puzzle").write_bytes(bytes(range(256)))
+    code, _, err = call(capsys, "solve", trials[0], str(tmp_path / "puzzle"), "--storage", str(runs))
+    assert code == 2 and "puzzle is not text" in err and err.count("\n") == 1
+    code, _, err = call(capsys, "solve", trials[0], str(tmp_path), "--storage", str(runs))
+    assert code == 2 and "cannot read" in err and err.count("\n") == 1
+
+
 def test_eval_scores_every_cell_without_training(
     runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

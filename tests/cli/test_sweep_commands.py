@@ -53,6 +53,14 @@ def test_status_says_how_many_of_the_planned_trials_are_done(
     assert "stopped" in out and "2 of 8 trials done, 1 failed" in out and "complete" not in out
 
 
+def test_a_sweep_of_which_every_recorded_trial_has_ended_is_not_complete(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_study(storage, Status.FINISHED, Status.FINISHED)
+    _, out, _ = call(capsys, "sweep", "status", "--storage", storage.url)
+    assert "stopped" in out and "2 of 8 trials done" in out and "complete" not in out
+
+
 def test_status_of_a_complete_sweep_names_how_to_try_the_failed_again(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +124,15 @@ def test_option_that_is_not_allowed_is_one_line(
     recorded_study(storage, Status.FINISHED)
     code, _, err = call(capsys, "sweep", "run", "study", option, "--storage", storage.url, "--tracking", "none")
     assert code == 2 and "input should be" in err.lower() and len(err.splitlines()) == 1, err
+
+
+def test_retry_names_the_trials_and_the_command_that_runs_them(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_study(storage, Status.FINISHED, Status.FAILED)
+    code, out, err = call(capsys, "sweep", "retry", "study", "--storage", storage.url)
+    assert code == 0 and "was failed" in out, err
+    assert f"1 trial will run again: trm sweep resume study --storage '{storage.url}'" in out
 
 
 def test_delete_asks_first_and_takes_records_and_runs(

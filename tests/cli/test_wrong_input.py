@@ -142,6 +142,8 @@ def test_error_of_no_known_kind_is_one_line_too(
         (PermissionError(13, "Permission denied", "/root/.x\x1b[2J"), "/root/.x: Permission denied"),
         (UnicodeDecodeError("utf-8", b"ab\xff", 2, 3, "invalid start byte"), "not utf-8 text"),
         (ValueError("two\nlines"), "ValueError: two"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nx"), "out of memory: CUDA out of memory. Tried"),
+        (MemoryError(), "out of memory: MemoryError. Take smaller batches"),
     ):
 
         def fail(*_: object, error: Exception = error, **__: object) -> None:

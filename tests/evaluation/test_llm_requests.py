@@ -15,6 +15,7 @@ from orchestrator.evaluation.llm.ledger import Ledger, Prices
 from orchestrator.evaluation.llm.measure import RunStatus, most_usd
 from orchestrator.evaluation.llm.questions import Question
 from orchestrator.evaluation.llm.score import summarise
+from orchestrator.records.stored import DamagedRecordError
 from orchestrator.storage import LocalStorage
 from tests.support.llm import (
     PRICES,
@@ -209,3 +210,21 @@ def test_uncounted_tokens_are_charged_at_the_most_that_they_can_be(
     answer = answers.get(0, 1)
     assert answer is not None and answer.estimated
     assert answer.usd == PRICES.usd(len(questions[0].text.encode()), 1_000)
+
+
+@pytest.mark.parametrize("key", ["answers/000003-1.json", "asked/000003-1-01.json"])
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b"\xff", b'{"usd_at_most": "much"}'])
+def test_damaged_answer_is_named_in_one_line(key: str, data: bytes, tmp_path: Path) -> None:
+    """What it has cost is not known, so that the run does not go on as if it had cost nothing."""
+    folder = LocalStorage(tmp_path)
+    folder.write(key, data)
+    with pytest.raises(DamagedRecordError, match=key) as caught:
+        Answers(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_stray_file_among_the_requests_does_not_end_a_run(tmp_path: Path) -> None:
+    folder = LocalStorage(tmp_path)
+    folder.write("asked/000003-1-04.json", b'{"usd_at_most": 0.5}')
+    folder.write("asked/000003-1-04 (copy).json", b'{"usd_at_most": 0.5}')
+    assert Answers(folder).record_attempt(3, 1, 0.25) == "000003-1-05"

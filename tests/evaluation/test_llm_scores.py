@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.evaluation.llm.measure import Effort, RunStatus
 from orchestrator.evaluation.llm.questions import Question, load_questions, read_answer
 from orchestrator.evaluation.llm.score import score
+from tests.support.arc_tasks import task
 from tests.support.llm import (
     PUZZLES,
     arc_dataset,
@@ -160,6 +161,12 @@ def test_maze_answer_with_another_shortest_path_is_valid_and_not_exact(tmp_path:
         run.run(questions)
     metrics = score(mazes, questions, answers, 1).metrics
     assert metrics == pytest.approx({"exact_accuracy": 5 / 6, "valid_accuracy": 5 / 6})
+
+
+def test_test_inputs_without_an_answer_are_not_asked(tmp_path: Path) -> None:
+    dataset = arc_dataset(tmp_path, {"half": task(1, tests=3, unanswered=2), "none": task(2, tests=1, unanswered=1)})
+    (question,) = load_questions(dataset, "test", None)
+    assert (dataset.names[question.puzzle], question.item) == ("half", 0)
 
 
 def test_arc_scores_are_means_over_tasks(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from orchestrator.api.reproduce import compare_results
 from orchestrator.cli.views import history
 from orchestrator.cli.views.trial import sparkline
 from orchestrator.errors import SweepError
+from orchestrator.execution.options import RunOptions
+from orchestrator.execution.run import run_sweep
 from orchestrator.records.checkpoints import find_checkpoint
 from orchestrator.records.events import trial_events
 from orchestrator.records.extend import Extension, current, extend, extended, extension_between, retry
@@ -27,8 +30,9 @@ from orchestrator.search.planner import Planner
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
-from orchestrator.sweep import Sweep
+from orchestrator.sweep import Sweep, choice
 from orchestrator.sweep.domains import Uniform
+from orchestrator.sweep.settings import parse_assignments
 from orchestrator.sweep.trials import PlannedTrial, control_trials, search_trial, study_trials
 from tests.support.commands import call
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
@@ -115,13 +119,26 @@ class TestExtend:
         more = Extension(trials=trials, seeds=seeds, max_steps=steps, vary=vary)
         old = search(seeds=2)
         if more == Extension():
-            assert extension_between(old, old) == ""
+            assert extension_between(old, old) == []
         else:
             assert extension_between(old, extended(old, more)) == more.options()
 
     def test_what_an_extension_cannot_reach_has_no_options(self) -> None:
-        assert extension_between(study(), study(base=tiny_config(**{"optimizer.lr": 0.5}))) == ""
-        assert extension_between(study(seeds=2), study(seeds=1)) == ""
+        assert extension_between(study(), study(base=tiny_config(**{"optimizer.lr": 0.5}))) == []
+        assert extension_between(study(seeds=2), study(seeds=1)) == []
+
+    def test_the_options_of_an_extension_can_be_pasted(self, storage: Storage) -> None:
+        """Lists are JSON, and the storage is named."""
+        betas = ((0.9, 0.95), (0.9, 0.99), (0.8, 0.9))
+        old, new = (study(space={"optimizer.betas": choice(*values)}) for values in (betas[:1], betas))
+        storage.write("sweeps/study/sweep.json", to_json_bytes(old.plain()))
+        with pytest.raises(SweepError) as caught:
+            run_sweep(new, storage, RunOptions())
+        command = caught.value.remedy.partition("Extend the recorded one: ")[2]
+        *words, option, vary, flag, place = shlex.split(command)
+        assert words == ["trm", "sweep", "extend", "study"]
+        assert (option, flag, place) == ("--vary", "--storage", storage.url)
+        assert parse_assignments([vary], "--vary") == {"optimizer.betas": [(0.9, 0.99), (0.8, 0.9)]}
 
     def test_a_longer_search_goes_on_with_what_it_explored_and_keeps_the_rest_apart(self, storage: Storage) -> None:
         sweep = search()
@@ -165,7 +182,7 @@ class TestExtend:
         recorded_study(storage)
         with Lease(storage.sub("sweeps/study"), "study"):
             for change in (lambda: extend(storage, "study", Extension(seeds=3)), lambda: retry(storage, "study")):
-                with pytest.raises(SweepError, match="is being run by process"):
+                with pytest.raises(SweepError, match=f"is being run by .*stop study --storage {storage.url}`"):
                     change()
         assert load_definition(storage, "study") == study()
 
@@ -294,10 +311,12 @@ class TestPrune:
         bases = [f"sweeps/study/trials/{trial}/checkpoints/base-00000002.safetensors" for trial in (done, running)]
         for key in bases:
             storage.write(key, bytes(1000))
+        copied = bases[0].replace(".safetensors", " (copy).safetensors")
+        storage.write(copied, bytes(1000))  # somebody's own: neither counted nor deleted
         assert prune_sweeps(storage, ["study"], 2300).kept_bytes == 2300
         assert [key for key in bases if storage.exists(key)] == bases
         assert prune_sweeps(storage, ["study"], 0).kept_bytes == 1100
-        assert [key for key in bases if storage.exists(key)] == bases[1:]
+        assert [key for key in bases if storage.exists(key)] == bases[1:] and storage.exists(copied)
 
     @settings(max_examples=50, deadline=None)
     @given(data=st.data(), keep=st.integers(0, 2000))

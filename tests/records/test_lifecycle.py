@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 from orchestrator.records.index import load_definition, sweep_names
 from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
@@ -109,7 +110,8 @@ def test_a_renaming_that_was_cut_short_is_finished(storage: Storage, cut: str, m
             patched.setattr(type(storage), method, fail)
         with pytest.raises(StorageError):
             rename_sweep(storage, "study", "depth", fail if cut == "in the tracker" else None)
-    with pytest.raises(SweepError, match="half moved to 'depth'"):
+    finish = re.escape(command_line("sweep", "rename", "study", "depth", storage=storage.url))
+    with pytest.raises(SweepError, match=f"half moved to 'depth'.*`{finish}`"):
         rename_sweep(storage, "study", "another")
     rename_sweep(storage, "study", "depth")
     assert sweep_names(storage) == ["depth", "study-2"] and not storage.list("sweeps/study")

@@ -127,6 +127,7 @@ def test_stray_files_are_no_records(storage: Storage) -> None:
     folder.write(f"trials/{TRIALS[0].trial_id}/attempts/abc/start.json", b"{}")
     found = read_sweep(storage, "study")
     assert [record.trial_id for record in found.trials] == [TRIALS[0].trial_id] and found.damaged == []
+    assert TrialWriter(storage, "study", TRIALS[0].trial_id).attempt == 2
 
 
 @pytest.mark.parametrize(

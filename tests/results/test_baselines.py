@@ -123,6 +123,7 @@ def test_baselines_of_the_user_join_and_replace_the_packaged_ones(tmp_path: Path
         (GOOD.replace('"Some paper, 2025"', "Some paper, 2025"), r"line 3: has not 19 columns"),
         ("A,llm", r"line 3: has not 19 columns"),
         (GOOD, r"line 3: repeats line 2 \('A'\)"),
+        pytest.param("x" * 200_000, r"maze-hard.csv, line 3: field larger than field limit", id="long field"),
     ],
 )
 def test_baselines_bad_row_is_refused_by_file_and_line(tmp_path: Path, bad: str, message: str) -> None:

@@ -18,6 +18,7 @@ from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import Report
 from orchestrator.results.report.importance import importances
 from orchestrator.results.report.markup import Scale, compact, dollars, duration, flops, points, tag
+from orchestrator.results.report.page import source_link
 from orchestrator.results.report.scatter import pareto
 from orchestrator.results.report.summary import summarise
 from orchestrator.results.report.trial_plots import curves, effect
@@ -149,6 +150,12 @@ def test_page_ignores_a_non_finite_score() -> None:
     )
     page = Report(records=[broken], now=NOW, baselines=[]).html()
     assert "1 trial failed, diverged or ran out of memory." in page and ">nan<" not in page
+
+
+@pytest.mark.parametrize("source", ["", " ", "arXiv", "arXiv ", "a book", "github.com"])
+def test_a_source_without_an_address_has_no_link(source: str) -> None:
+    assert source_link(source) == ""
+    assert source_link("arXiv 2510.04871v1") == "https://arxiv.org/abs/2510.04871v1"
 
 
 def test_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

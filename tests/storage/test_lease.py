@@ -115,7 +115,10 @@ def test_a_living_process_keeps_its_claim_however_late_its_heartbeat_is(storage:
     with sleeping_process() as pid:
         storage.write("lock.json", claim_of(pid, beat_s=time.time() - 3600))
         assert driver_of(storage) is not None
-        with pytest.raises(SweepError, match=f"is being run by process {pid}"), Lease(storage, "s"):
+        with (
+            pytest.raises(SweepError, match=f"is being run by process {pid}.*sweep stop s --storage 's3://b/my runs'`"),
+            Lease(storage, "s", "s3://b/my runs"),
+        ):
             raise AssertionError("two drivers")
 
 

@@ -13,6 +13,7 @@ from orchestrator.errors import SweepError
 from orchestrator.execution.options import RunOptions
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.index import find_definition
+from orchestrator.resources.devices import require_local_gpu_count
 from orchestrator.resources.estimate import estimate
 from orchestrator.search.planner import Planner
 from orchestrator.storage import open_storage
@@ -25,6 +26,7 @@ from trm_data.errors import ConfigError
 from trm_model.evaluation.evaluate import PASS_AT as MEASURED_PASS_AT
 
 TWINS = (Variant(name="a", settings={"T": 2}), Variant(name="b", settings={"model.cycles": 2}))
+BEST = (Variant(name="best T=2", settings={"T": 2}),)
 NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"T": 3}))
 
 
@@ -43,8 +45,10 @@ NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"
         (lambda: study(space={"T": choice(1, 1.0, 2)}), "two values of model.cycles are the same setting"),
         (lambda: study(space={}, variants=TWINS), "variants 'a' and 'b' have equal settings"),
         (lambda: study(space={}, variants=NAMESAKES), "two variants are named 'a'"),
+        (lambda: study(variants=(Variant(name="T=1 n=1", settings={"T": 3}),)), "is the name of another cell"),
         (lambda: search(confirm=Confirm(controls=TWINS)), "controls 'a' and 'b' have equal settings"),
         (lambda: search(confirm=Confirm(controls=NAMESAKES)), "two controls are named 'a'"),
+        (lambda: search(confirm=Confirm(controls=BEST)), "a control named 'best T=2' would be taken for one of the"),
         (lambda: study(variants=(Variant(name="a\x1b[31mb", settings={"T": 3}),)), "cannot be printed"),
         (lambda: search(variants=(Variant(name="a", settings={"T": 3}),)), "Confirm(controls=...)"),
         (lambda: study(trials=3), "'trials' is for kind='search'"),
@@ -134,6 +138,33 @@ def test_more_cpus_than_the_machine_has_are_refused_before_anything_is_written(
     with pytest.raises(SweepError, match=message):
         run_sweep(sweep, storage, RunOptions())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"resources": Resources(gpus=1, gpu_type="H100")}, "a trial needs 1 H100, and this machine has no GPU"),
+        ({"resources": Resources(gpus=2)}, "a trial needs 2 GPU, and this machine has no GPU"),
+        ({"resource_rules": (ResourceRule(when={"T": 2}, resources=Resources(gpus=1)),)}, "a trial needs 1 GPU"),
+    ],
+)
+def test_gpus_that_the_machine_lacks_are_refused_before_anything_is_written(
+    tmp_path: Path, resources: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.resources.local_gpus.local_gpus", lambda: ())
+    monkeypatch.setattr("orchestrator.execution.run.RayCluster", lambda *_: pytest.fail("Ray is started"))
+    with pytest.raises(SweepError, match=f"{message}.*--address"):
+        run_sweep(study(**resources), open_storage(str(tmp_path)), RunOptions())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_machine_of_another_gpu_type_is_refused_and_a_fitting_one_is_not() -> None:
+    sweep = study(resources=Resources(gpus=1, gpu_type="H100|L40S"))
+    with pytest.raises(SweepError, match="needs 1 H100 or L40S, and this machine has 2 A100"):
+        require_local_gpu_count(sweep, "A100", 2)
+    require_local_gpu_count(sweep, "L40S", 1)
+    require_local_gpu_count(study(resources=Resources(gpus=0.5)), "A100", 1)
+    require_local_gpu_count(study(resources=Resources(gpus=0)), None, 0)
 
 
 def test_another_definition_of_a_name_says_how_to_narrow_a_question(tmp_path: Path) -> None:

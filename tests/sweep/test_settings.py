@@ -99,12 +99,22 @@ def test_lists_can_be_compared_and_survive_as_data() -> None:
     assert next(study_trials(study(space={}, variants=variants), fingerprint)).config.train.depth_curriculum
 
 
-@pytest.mark.parametrize("text", ["[0.9,0.95", "[train,validation]", '[{"a":1}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[0.9,0.95",
+        "[train,validation]",
+        '[{"a":1}]',
+        "[" * 400 + "]" * 400,
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param(f"[{'1' * 5000}]", id="long number"),
+    ],
+)
 def test_a_list_that_is_none_is_one_line_with_an_example(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["sweep", "plan", "--recipe", "sudoku-mini", "--set", f"optimizer.betas={text}"])
     error = capsys.readouterr().err
-    assert ended.value.code == 2 and error.count("\n") == 1 and "list" in error
+    assert ended.value.code == 2 and error.count("\n") == 1 and "list" in error and len(error) < 500
 
 
 def test_a_text_that_looks_like_a_number_stays_text_where_the_setting_is_text() -> None:

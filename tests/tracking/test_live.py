@@ -102,6 +102,7 @@ def test_a_tracker_that_hangs_delays_the_end_of_a_sweep_by_its_patience_only(
 ) -> None:
     """The thread is then still inside its request, whose own limit is longer."""
     monkeypatch.setattr(live, "ANSWER_WAIT_S", 0.2)
+    monkeypatch.setattr(live, "CLOSE_LIMIT_S", 5.0)
     storage = open_storage(str(tmp_path))
     write_record(storage, finished())
     warnings: list[str] = []
@@ -113,6 +114,32 @@ def test_a_tracker_that_hangs_delays_the_end_of_a_sweep_by_its_patience_only(
     assert len(warnings) == 1 and "no answer for" in warnings[0] and "\n" not in warnings[0]
     hanging.release()
     eventually(lambda: "mlflow-sync" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_a_tracker_that_answers_slowly_says_how_much_was_sent_within_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    enough, answering = threading.Event(), threading.Event()
+
+    class SlowSync(MlflowSync):
+        def sync(self, sweep: Any, records: Any, on_progress: Callable[[int, int], None] = lambda *_: None) -> Any:
+            while not enough.wait(0.01):
+                on_progress(1234, 10_000)
+                answering.set()
+
+    monkeypatch.setattr(live, "MlflowSync", SlowSync)
+    monkeypatch.setattr(live, "CLOSE_LIMIT_S", 0.2)
+    storage = open_storage(str(tmp_path / "my runs"))
+    write_record(storage, finished())
+    warnings: list[str] = []
+    tracker = Tracker(SWEEP, storage, "http://host:5000", warnings.append)
+    tracker.start()
+    answering.wait()
+    tracker.close()
+    enough.set()
+    (warning,) = warnings
+    assert "the time limit of 0 s is over, with 1,234 of 10,000 trials sent" in warning and "no answer" not in warning
+    assert f"`trm track sync depth --tracking http://host:5000 --storage '{storage.url}'` sends the rest" in warning
 
 
 def test_what_could_not_be_sent_is_one_warning_at_the_end(

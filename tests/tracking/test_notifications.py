@@ -19,7 +19,7 @@ from orchestrator.records.progress import sweep_progress
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.tracking.notifications import Event, NotifyError, Snapshot, new_events, parse_targets, send
+from orchestrator.tracking.notifications import Event, NotifyError, Snapshot, end_event, new_events, parse_targets, send
 from tests.support.tracking import SWEEP, finished, record, write_record
 
 
@@ -147,8 +147,10 @@ class TestSecrets:
 class TestSweeps:
     def test_targets_that_hang_delay_the_end_once_and_by_the_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("orchestrator.tracking.notifications.COMMAND_TIMEOUT_S", -0.8)
+        monkeypatch.setattr("orchestrator.tracking.notifications.WEBHOOK_PAUSES_S", (0.0,))
         hangs = threading.Event()
-        problems = send(parse_targets(["http://127.0.0.1:1/", "http://127.0.0.1:2/"]), EVENT, lambda _: hangs.wait())
+        targets = parse_targets(["http://127.0.0.1:1/", "http://127.0.0.1:2/"])
+        problems = send(targets, EVENT, lambda _: hangs.wait(15))
         hangs.set()
         assert len(problems) == 2 and all("no answer within" in problem for problem in problems)
 
@@ -183,6 +185,12 @@ class TestWatching:
         gone = snapshot(finished(0), finished(1), is_driven=False)
         assert kinds(gone, None, set()) == []
         assert kinds(gone, snapshot(finished(0)), set()) == ["stopped"]
+
+    def test_the_end_of_a_run_is_judged_by_the_plan(self, storage: Storage) -> None:
+        """Three of four trials have finished, as with `--max-trials 3`."""
+        assert end_event(storage, "depth").event == "stopped"
+        write_record(storage, finished(3))
+        assert end_event(storage, "depth").event == "complete"
 
     def test_a_driver_that_ends_is_reported_only_if_it_was_there(self) -> None:
         gone = snapshot(finished(), record(1), is_driven=False)

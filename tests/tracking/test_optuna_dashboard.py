@@ -191,6 +191,20 @@ def test_database_whose_creation_was_cut_is_created_again(recorder: Recorder) ->
     assert recorder.sync() == (1, 1) and len(recorder.study()) == 1
 
 
+def test_database_whose_creation_is_cut_leaves_no_file(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    path = Path(recorder.url.removeprefix("sqlite:///"))
+    recorder.plan(1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.storages._rdb.storage._VersionManager.__init__", fails)  # after the first tables
+        with pytest.raises(OptunaError, match="disk is full"):
+            recorder.sync()
+    assert list(path.parent.glob(f"*{path.name}*")) == []
+    assert recorder.sync() == (1, 1)
+
+
 def test_database_of_something_else_is_left_alone(recorder: Recorder) -> None:
     path = Path(recorder.url.removeprefix("sqlite:///"))
     with closing(sqlite3.connect(path)) as connection, connection:

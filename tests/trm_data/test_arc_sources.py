@@ -42,6 +42,15 @@ def test_test_inputs_without_an_answer_train_and_validate_nothing(
     assert verify(dataset) == []
 
 
+def test_rows_without_an_answer_are_not_drawn_from_datasets_that_have_them(tmp_path: Path) -> None:
+    """Datasets of earlier versions have them in the training split; here the test split stands for it."""
+    tasks = {"training/a": task(1), "evaluation/b": task(2, tests=4, unanswered=3), "evaluation/c": task(3)}
+    write_tasks(tmp_path / "in", tasks)
+    dataset = built(tmp_path)
+    loader = TrainLoader(dataset, splits=("test",), batch_size=8, num_augmentations=0, seed=0)
+    assert all((loader.fetch(step, np.arange(8)).labels > 1).any(1).all() for step in range(4))
+
+
 def test_upstream_build_leaves_out_the_same_pairs(tmp_path: Path) -> None:
     tasks = {"training/a": task(1, tests=2, unanswered=1), "evaluation/b": task(2), "evaluation/c": task(3)}
     write_tasks(tmp_path / "in", tasks)
@@ -96,6 +105,16 @@ def test_test_pair_among_the_demonstrations_of_another_evaluation_task_is_refuse
         built(tmp_path)
 
 
+def test_overlaps_that_a_manifest_calls_published_are_reported(tmp_path: Path) -> None:
+    write_tasks(tmp_path / "in", {"training/a": task(1), "training/b": task(2), "evaluation/c": task(1)})
+    dataset = built(tmp_path, allow_overlaps=("a",))
+    path = dataset.path / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["facts"] |= {"allowed_overlaps": [], "published_overlaps": {"a": "c"}}
+    path.write_text(json.dumps(manifest))
+    assert "leak: training task a holds a test pair" in verify(dataset.path)
+
+
 def test_imported_official_dataset_reports_a_task_in_both_subsets(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,6 +153,25 @@ def test_export_onto_what_is_there_is_refused(kind: str, tmp_path: Path) -> None
         write_tasks(place, {"mine": {}})
     with pytest.raises(DataError, match="out is not an empty folder"):
         export(built(tmp_path), place, 0)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_export_that_is_cut_short_leaves_nothing(is_there: bool, tmp_path: Path) -> None:
+    write_tasks(tmp_path / "in", {"training/a": task(1), "evaluation/b": task(2)})
+    dataset, place = built(tmp_path), tmp_path / "exports" / "out"
+    place.parent.mkdir()
+    if is_there:
+        place.mkdir()
+
+    def cut(stage: str, done: int, total: int) -> None:
+        if stage == "writing test":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(dataset, place, 1, cut)
+    assert [path.name for path in place.parent.rglob("*")] == (["out"] if is_there else [])
+    export(dataset, place, 1)
+    assert sorted(path.name for path in place.iterdir()) == ["identifiers.json", "test", "test_puzzles.json", "train"]
 
 
 def test_official_folder_with_a_folder_for_a_file_is_one_line(tmp_path: Path) -> None:

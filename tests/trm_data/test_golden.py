@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.golden import OFFICIAL, arrays, numbers
-from trm_data import DataRequest, Dataset, TrainLoader, build, export, import_official
+from trm_data import DataRequest, Dataset, TrainLoader, build, export, import_official, verify
 from trm_data.errors import DataError
 from trm_data.puzzles.arc import crop, frame, grid_hash
 from trm_data.puzzles.augment import arc_rows
@@ -128,6 +128,35 @@ def test_imported_official_arc_dataset_equals_the_one_built_from_source(
     export(imported, tmp_path / "again", 8)
     for split in ("train", "test"):
         assert _rows(tmp_path / "again" / split) == _rows(tmp_path / "in" / split)
+
+
+@pytest.mark.parametrize("is_hashed", [True, False])
+def test_arc_dataset_with_the_identifiers_of_hrm_is_imported_as_the_same(
+    is_hashed: bool, mini: Dataset, golden: dict[str, Any], tmp_path: Path
+) -> None:
+    """HRM's builder writes the colours as Python's hash of their tuple, at first as digits, and no list of tests."""
+
+    def of_hrm(name: str) -> str:
+        task, *augmentation = name.split("|||")
+        if not augmentation:
+            return task
+        turn, colours = augmentation
+        return f"{task}_{turn}_{hash(tuple(map(int, colours))) if is_hashed else colours}"
+
+    official = golden["arc_builder"][0]
+    _write_official(tmp_path / "in", arrays("arc_mini_aug8"), official["metadata"])
+    names = [of_hrm(name) for name in official["identifiers"]]
+    (tmp_path / "in/identifiers.json").write_text(json.dumps(names))
+    imported = import_official(tmp_path / "in", tmp_path / "data")
+    assert imported.id_map_hash(8) == mini.id_map_hash(8) and verify(imported) == verify(mini)
+    export(imported, tmp_path / "again", 8)
+    assert json.loads((tmp_path / "again/identifiers.json").read_text()) == official["identifiers"]
+    for split in ("train", "test"):
+        assert _rows(tmp_path / "again" / split) == _rows(tmp_path / "in" / split)
+    for wrong in ("_t3_12345", "_t3_0123456788", f"_t3_{'9' * 5000}"):
+        (tmp_path / "in/identifiers.json").write_text(json.dumps([*names[:2], names[1] + wrong, *names[3:]]))
+        with pytest.raises(DataError, match=r"identifiers\.json: .* is not an identifier of an ARC task"):
+            import_official(tmp_path / "in", tmp_path / "data")
 
 
 @pytest.mark.parametrize("kind", ["sudoku", "maze"])

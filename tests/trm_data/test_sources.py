@@ -141,7 +141,10 @@ def test_changed_list_is_another_dataset_and_an_equal_copy_is_not(tmp_path: Path
         ("source,question,answer,rating\na,b,c\n", r"bad.txt, row 2: 3 columns"),
         (f"source,question,answer,rating\na,{PUZZLES[0]},,hard\n", r"bad.txt, row 2: rating 'hard' is not a number"),
         (PUZZLES[0], r"bad.txt has 1 inequivalent puzzles, too few for train 1000"),
+        (f"question,answer\n{'1' * 200_000},\n", r"bad.txt, row 2: field larger than field limit"),
+        (f"question,{'1' * 200_000}\n", r"bad.txt, row 1: field larger than field limit"),
     ],
+    ids=range(12),
 )
 def test_bad_puzzle_list_is_refused_by_row(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_text(text)
@@ -351,6 +354,26 @@ def test_bad_arc_task_is_refused(task: Any, message: str, tmp_path: Path) -> Non
     folder = _arc_folder(tmp_path / "in", {"0": _task()})
     (folder / "evaluation/e1.json").write_text(json.dumps(task))
     request = DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=0)
+    _refused(request, tmp_path / "data", message)
+
+
+@pytest.mark.parametrize(
+    ("tests", "solutions", "message"),
+    [
+        ([{"input": [[1]]}], 5, "solutions.json, task t: its solutions are no list"),
+        ([{"input": [[1]]}], None, "solutions.json, task t: its solutions are no list"),
+        ([{"input": [[1]]}], {"0": [[1]]}, "solutions.json, task t: its solutions are no list"),
+        ([{"input": [[1]]}], [], "solutions.json, task t: 0 solutions for its tests"),
+        (None, [[[1]]], "challenges.json, task t: not an ARC task"),
+        (5, [[[1]]], "challenges.json, task t: not an ARC task"),
+    ],
+)
+def test_kaggle_files_that_do_not_fit_are_refused(tests: Any, solutions: Any, message: str, tmp_path: Path) -> None:
+    for subset in ("training", "evaluation"):
+        task = {"train": _task()["train"], "test": tests}
+        (tmp_path / f"arc-agi_{subset}_challenges.json").write_text(json.dumps({"t": task}))
+        (tmp_path / f"arc-agi_{subset}_solutions.json").write_text(json.dumps({"t": solutions}))
+    request = DataRequest(benchmark="arc-agi-1", source=str(tmp_path), num_validation=0)
     _refused(request, tmp_path / "data", message)
 
 

@@ -223,6 +223,24 @@ def test_run_resumes_from_the_newest_checkpoint_that_is_whole(damage: str) -> No
     assert torch.equal(Run(store).table, running.table)
 
 
+def test_copies_that_somebody_made_beside_the_checkpoints_are_left_alone() -> None:
+    store = MemoryStore()
+    running = Run(store)
+    for _ in range(2):
+        running.change(5)
+        running.save()
+    strays = ["step-00000002 (copy).safetensors", "step-old.safetensors", "step-"]
+    for name in strays:
+        store.write(name, b"mine")
+    again = Run(store)
+    assert again.step == 2
+    for _ in range(2):
+        again.change(5)
+        again.save(keep=1)
+    assert set(strays) < set(store.names())
+    assert [name for name in names_of(store) if name not in strays] == ["step-00000004.safetensors"]
+
+
 def test_run_whose_checkpoints_are_all_damaged_begins_again() -> None:
     store = MemoryStore()
     running = Run(store)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,3 +54,40 @@ def test_weights_too_large_for_an_onnx_file_are_written_beside_it(tmp_path: Path
     assert sizes.keys() == {"model.onnx", "model.onnx.data"}
     assert exported.num_bytes == sum(sizes.values())
     assert sizes["model.onnx.data"] > 4 * 16 * 1000 > sizes["model.onnx"] / 10
+
+
+class _StandInProgram:
+    """What torch's ONNX exporter returns, as far as this project uses it; the libraries for it are optional."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.module = program.module()
+
+    def save(self, path: str, *, external_data: bool) -> None:
+        Path(path).write_bytes(b"program")
+        if external_data:
+            Path(f"{path}.data").write_bytes(b"weights")
+
+    def session(self, path: str, providers: list[str]) -> _StandInProgram:
+        assert Path(path).read_bytes() == b"program"
+        return self
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name) for name in ("inputs", "ids")]
+
+    def run(self, _: None, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [value.numpy() for value in self.module(*map(torch.from_numpy, values.values()))]
+
+
+@pytest.mark.parametrize(("most_bytes", "beside"), [(10_000, ["model.onnx.data"]), (2**31, [])])
+def test_weights_above_the_limit_of_an_onnx_file_go_to_a_file_beside_it(
+    most_bytes: int, beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[_StandInProgram] = []
+    runtime = SimpleNamespace(InferenceSession=lambda path, providers: made[0].session(path, providers))
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    monkeypatch.setitem(sys.modules, "onnxscript", SimpleNamespace())
+    monkeypatch.setattr(torch.onnx, "export", lambda program, **_: made.append(_StandInProgram(program)) or made[0])
+    model = build_model(VARIANTS["mlp"], vocab_size=6, seq_len=16, num_identifiers=1000)
+    exported = export(model, tmp_path / "model.onnx", kind="onnx", steps=2, most_onnx_bytes=most_bytes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", *beside]
+    assert exported.num_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())

@@ -162,10 +162,10 @@ def test_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:
         settings_of(tmp_path / "step_2", None)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"arch: 3"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"arch: 3", b"[" * 5000], ids=range(4))
 def test_file_that_is_no_official_yaml_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "all_config.yaml").write_bytes(content)
-    with pytest.raises(CheckpointError, match="lacks or misspells a setting"):
+    with pytest.raises(CheckpointError, match=r"lacks or misspells a setting|is nested too deeply"):
         config_from_official(tmp_path / "all_config.yaml")
 
 
@@ -214,6 +214,19 @@ def test_imported_checkpoint_without_its_dataset_is_not_scored_on_another(
     else:
         with pytest.raises(CheckpointError, match=r"step_1 does not name the dataset that it was trained on\. Name it"):
             check_dataset_is_known(header, "step_1")
+
+
+def test_yaml_of_hrm_s_own_repository_is_of_hrm_and_an_unknown_model_is_refused(tmp_path: Path) -> None:
+    golden = Golden(next(name for name in MODELS if Golden(name).config.variant == "hrm"))
+    facts = yaml.safe_load(official_yaml(golden))
+    assert "ACTV1" in facts["arch"]["name"]
+    facts["arch"]["name"] = "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1"
+    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(facts))
+    assert config_from_official(tmp_path / "all_config.yaml").model == golden.config
+    facts["arch"]["name"] = "hrm.hrm_act_v9@HierarchicalReasoningModel_ACTV9"
+    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(facts))
+    with pytest.raises(CheckpointError, match=r"arch\.name='hrm\.hrm_act_v9@.*' is none of the official models"):
+        config_from_official(tmp_path / "all_config.yaml")
 
 
 def test_yaml_without_a_setting_is_refused_by_name(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_edited_class_is_trained_again_and_a_moved_file_is_not(
         ("mine.py:Mien", "Did you mean 'Mine'"),
         ("mine.py", "path/to/file.py:ClassName"),
         ("broken.py:Mine", "is not Python"),
+        ("deep.py:Mine", "deep.py"),
         ("mine.py:Mine#sha256=" + 64 * "0", "000000000000"),
     ],
 )
@@ -175,6 +176,7 @@ def test_bad_recursion_is_refused_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     write_code(tmp_path / "mine.py")
     (tmp_path / "broken.py").write_text("class Mine(:\n")
+    (tmp_path / "deep.py").write_text("x = " + "-" * 200_000 + "1\n")
     setting = f"model.recursion={recursion}"
     sweep = tmp_path / "sweep.py"
     sweep.write_text(sweep_file(recursion))

@@ -289,17 +289,26 @@ def test_damaged_checkpoint_of_a_shorter_trial_is_passed_over(tmp_path: Path, ca
     assert "step-00000004.safetensors is not usable" in caplog.text
 
 
-OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9999 bytes"
+ON_CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9999 bytes"
+ON_GPU = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 
 
-@pytest.mark.parametrize("where", ["trm_model.training.trainer.Trainer.train_step", "tests", "open_dataset"])
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("trm_model.training.trainer.Trainer.train_step", ON_CPU),
+        ("tests", ON_CPU),
+        ("tests", ON_GPU),
+        ("open_dataset", ON_CPU),
+    ],
+)
 def test_lack_of_memory_is_a_result_with_both_figures_wherever_it_happens(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(LocalStorage(tmp_path), tiny_config())
 
     def fails(*arguments: Any, **options: Any) -> Any:
-        raise RuntimeError(OUT_OF_MEMORY)
+        raise RuntimeError(message)
 
     if where == "tests":
         monkeypatch.setattr(evaluate, "final_answers", fails)

@@ -20,7 +20,8 @@ _CLASSES = {
     ("direct", 1): "transformers_baseline@Model_ACTV2",
 }
 """(variant, latents) -> module and class below `recursive_reasoning`."""
-_MODULES = {name.partition("@")[0]: key for key, name in _CLASSES.items()}
+_MODULES = {name.partition("@")[0]: key for key, name in _CLASSES.items()} | {"hrm_act_v1": ("hrm", 1)}
+"""The last part of a module's name -> (variant, latents). HRM's own repository has `hrm.hrm_act_v1`."""
 _POSITIONS = {"rope": "rotary", "learned": "learned", "none": "none"}
 
 
@@ -36,13 +37,21 @@ def config_from_official(path: Path) -> TrialConfig:
         raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", "Give a recipe instead") from None
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply", "Give a recipe instead") from None
     except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} lacks or misspells a setting: {error}", "Give a recipe instead") from error
 
 
 def _parse(facts: dict[str, Any], where: str) -> TrialConfig:
     arch = facts["arch"]
-    variant, num_latents = _MODULES.get(str(arch["name"]).split("@")[0].rsplit(".", 1)[-1], ("trm", 1))
+    module = str(arch["name"]).split("@")[0].rsplit(".", 1)[-1]
+    if module not in _MODULES:
+        raise CheckpointError(
+            f"{where}: arch.name={str(arch['name'])[:80]!r} is none of the official models",
+            f"Give a recipe; known are {', '.join(_MODULES)}",
+        )
+    variant, num_latents = _MODULES[module]
     size, width = arch["puzzle_emb_ndim"], arch["hidden_size"]
     model = {
         "variant": variant,

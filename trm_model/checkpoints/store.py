@@ -33,6 +33,7 @@ _FORMAT = 1
 _CHECKSUM = "crc32"
 """Key of the header with the CRC-32 of the tensors. Checkpoints of earlier versions have none."""
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
+_STEP_NAME = re.compile(r"step-\d+\.safetensors")
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
 _DTYPES = {
@@ -278,7 +279,7 @@ def copy(source: CheckpointStore, name: str, target: CheckpointStore) -> None:
 
 def checkpoint_names(store: CheckpointStore) -> list[str]:
     """Return the checkpoints in a store, the newest last."""
-    return [name for name in store.names() if name.startswith("step-")]
+    return [name for name in store.names() if _STEP_NAME.fullmatch(name)]
 
 
 def accept(checkpoint: Checkpoint) -> None:

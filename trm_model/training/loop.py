@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from trm_data.dataset.loader import first_rows
-from trm_data.errors import ConfigError, UserError, first_line, is_out_of_space
+from trm_data.errors import ConfigError, UserError, first_line, is_out_of_memory, is_out_of_space
 from trm_model.checkpoints.run_checkpoints import RunCheckpoints
 from trm_model.checkpoints.store import CheckpointError, CheckpointStore, name_of
 from trm_model.config import TrialConfig
@@ -237,7 +237,7 @@ def _memory_explained(trainer: Trainer) -> Iterator[None]:
                 f"torch.compile fails on this machine: {first_line(error)}",
                 "Install a C++ compiler and Python's headers (apt: g++ python3-dev), or set runtime.compile=false",
             ) from error
-        if not _lacks_memory(error):
+        if not is_out_of_memory(error):
             raise
         predicted = peak_bytes(
             trainer.config,
@@ -254,14 +254,6 @@ def _memory_explained(trainer: Trainer) -> Iterator[None]:
             "Set runtime.micro_batch_size to a part of the batch (the result stays the same), or take a larger "
             + ("GPU" if on_gpu else "machine"),
         ) from error
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Return whether memory is exhausted. torch raises a plain RuntimeError if the CPU allocator or a CUDA library
-    fails."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in ("DefaultCPUAllocator", "an't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    )
 
 
 def _position(trainer: Trainer, progress: _Progress) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from trm_data.dataset.reader import Dataset
 from trm_data.dataset.view import codes_of, fixed_places, view
 from trm_data.errors import DataError
-from trm_data.files import write_atomic
-from trm_data.jit import Ints
+from trm_data.files import temporary_folder
+from trm_data.jit import Bytes, Ints
 from trm_data.puzzles.arc import crop
 
 Progress = Callable[[str, int, int], None]
@@ -23,20 +24,32 @@ _CHUNK = 16_384
 def export(dataset: Dataset, folder: Path, num_augmentations: int, progress: Progress = lambda *_: None) -> None:
     """Write a dataset as the official builders would; validation rows count as training rows.
 
+    The folder appears complete, in one rename, or never.
+
     Raises:
         DataError: the folder is not empty, or cannot be written.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder} is not an empty folder", "Name a new folder")
-        for name, splits in (("train", ("train", "validation")), ("test", ("test",))):
-            _export_split(dataset, folder / name, splits, num_augmentations, progress)
-        identifiers = dataset.identifiers(num_augmentations) if dataset.has_identifiers else ["<blank>"]
-        write_atomic(folder / "identifiers.json", json.dumps(identifiers).encode())
-        if dataset.augmentation == "arc":
-            write_atomic(folder / "test_puzzles.json", json.dumps(_test_puzzles(dataset)).encode())
+        with temporary_folder(folder.parent) as aside:
+            for name, splits in (("train", ("train", "validation")), ("test", ("test",))):
+                _export_split(dataset, aside / name, splits, num_augmentations, progress)
+            identifiers = dataset.identifiers(num_augmentations) if dataset.has_identifiers else ["<blank>"]
+            (aside / "identifiers.json").write_text(json.dumps(identifiers))
+            if dataset.augmentation == "arc":
+                (aside / "test_puzzles.json").write_text(json.dumps(_test_puzzles(dataset)))
+            aside.replace(folder)
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror or error}", "Free some space") from None
+
+
+def _mapped(path: Path, shape: tuple[int, int]) -> Bytes:
+    """Create an array file whose space is allocated: writing to a mapping without space ends the process (SIGBUS)."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _test_puzzles(dataset: Dataset) -> dict[str, Any]:
@@ -74,7 +87,7 @@ def _export_split(
     nth = np.arange(len(examples)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     folder.mkdir(parents=True)
     shape = (len(examples), dataset.seq_len)
-    out = [np.lib.format.open_memmap(folder / f"all__{f}.npy", "w+", np.uint8, shape) for f in ("inputs", "labels")]
+    out = [_mapped(folder / f"all__{field}.npy", shape) for field in ("inputs", "labels")]
     for start in range(0, len(examples), _CHUNK):
         part = slice(start, min(start + _CHUNK, len(examples)))
         codes = codes_of(dataset, puzzles[part], copies[part])
@@ -102,4 +115,4 @@ def _export_split(
         "total_puzzles": len(units),
         "sets": ["all"],
     }
-    write_atomic(folder / "dataset.json", json.dumps(metadata).encode())
+    (folder / "dataset.json").write_text(json.dumps(metadata))

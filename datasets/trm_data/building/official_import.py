@@ -1,7 +1,7 @@
 """Import datasets that the official builders wrote.
 
     <folder>/{train,test}/all__{inputs,labels,puzzle_identifiers,puzzle_indices,group_indices}.npy and dataset.json
-    <folder>/identifiers.json, and test_puzzles.json for ARC
+    <folder>/identifiers.json, and for ARC test_puzzles.json, which HRM's builder does not write
 
 They hold every augmented copy. An import keeps the first copy of every group and finds the augmentation and
 translation that produce each other copy from it, row by row. A folder with a row that cannot be reproduced is
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from trm_data.benchmarks import vocab_size
 from trm_data.building.arc import overlaps, published_overlaps
+from trm_data.building.official_names import is_of_hrm, parse_names
 from trm_data.config import Family
 from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_shapes
 from trm_data.dataset.schema import Puzzles
@@ -31,7 +32,7 @@ from trm_data.jit import Bytes, Ints, Words, jit
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE, frame
 from trm_data.puzzles.augment import arc_rows, dihedral_rows
-from trm_data.puzzles.symmetry import parse_augmentation, recover_sudoku
+from trm_data.puzzles.symmetry import recover_sudoku
 
 Progress = Callable[[str, int, int], None]
 FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
@@ -153,11 +154,13 @@ def load(folder: Path, progress: Progress) -> Puzzles:
     content = {f"{s}/all__{f}.npy": sha256_of(folder / s / f"all__{f}.npy") for s in ("train", "test") for f in FIELDS}
     facts: dict[str, object] = {"files": content}
     if family == "arc":
-        identifiers, tasks = (_read_json(folder / name) for name in ("identifiers.json", "test_puzzles.json"))
+        identifiers = _read_json(folder / "identifiers.json")
         if not isinstance(identifiers, list) or not all(isinstance(name, str) for name in identifiers):
             raise DataError(f"{folder / 'identifiers.json'} is not a list of names", "Build it again")
+        listed = folder / "test_puzzles.json"
+        tasks = {} if is_of_hrm(identifiers) and not listed.exists() else _read_json(listed)
         if not isinstance(tasks, dict):
-            raise DataError(f"{folder / 'test_puzzles.json'} is not a JSON object", "Build it again")
+            raise DataError(f"{listed} is not a JSON object", "Build it again")
         return _load_arc(train, test, identifiers, tasks, facts, folder, progress)
     return _load_shared(train, test, family, side, facts, folder, progress)
 
@@ -356,7 +359,7 @@ def _parse_identifiers(identifiers: list[str], train: Split, folder: Path) -> li
     if len(identifiers) != count + 1 or (train.puzzle_identifiers != np.arange(1, count + 1)).any():
         raise DataError(f"{folder}/identifiers.json does not number the puzzles of train in order from 1")
     try:
-        return [parse_augmentation(name) for name in identifiers[1:]]
+        return parse_names(identifiers[1:])
     except ValueError as error:
         raise DataError(f"{folder}/identifiers.json: {error} is not an identifier of an ARC task") from None
 

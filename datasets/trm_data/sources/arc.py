@@ -137,7 +137,10 @@ def _kaggle_tasks(prefix: Address, subset: str, content: dict[str, str]) -> list
     tasks = []
     for name, task in challenges.items():
         answers = solutions.get(name, [])
-        if solutions and isinstance(task, dict) and len(answers) != len(task.get("test", [])):
+        if not isinstance(answers, list):
+            raise DataError(f"{answers_file}, task {name}: its solutions are no list", "Fetch it again")
+        tests = task.get("test") if isinstance(task, dict) else None
+        if solutions and isinstance(tests, list) and len(answers) != len(tests):
             raise DataError(f"{answers_file}, task {name}: {len(answers)} solutions for its tests", "Fetch it again")
         tasks.append(_task(name, subset, task, answers, f"{source}, task {name}"))
     return tasks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from trm_data.jit import Bytes, Ints
 from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.sources import files
 from trm_data.sources.files import Address
-from trm_data.sources.tables import layout_of
+from trm_data.sources.tables import csv_rows, layout_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -129,8 +128,7 @@ def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
     """
     layout = layout_of(first, where)
     to_skip = layout.header_lines
-    for cells in (reader := csv.reader(io.StringIO(text))):
-        row = reader.line_num
+    for row, cells in csv_rows(io.StringIO(text), where):
         if not cells or cells[0].startswith("#"):
             continue
         if to_skip:

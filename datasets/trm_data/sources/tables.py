@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,13 +46,27 @@ class Layout(NamedTuple):
     """1, or 0 where the first line is a puzzle already."""
 
 
+def csv_rows(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line and the cells of every row of a CSV.
+
+    Raises:
+        DataError: a row is not CSV; `where` names the file.
+    """
+    reader = csv.reader(lines)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{where}, row {reader.line_num}: {error}", _FORM) from None
+
+
 def layout_of(first_line_of_file: str, where: str) -> Layout:
     """Find the columns in the first line of a CSV: a header names them in any order, with any others between them.
 
     Raises:
         DataError: it is neither a header with a question and an answer nor a row in the published order.
     """
-    cells = next(csv.reader([first_line_of_file.removeprefix(_BOM).strip()]), [])
+    _, cells = next(csv_rows([first_line_of_file.removeprefix(_BOM).strip()], where), (1, []))
     names = [cell.strip().lower() for cell in cells]
     if {"question", "answer"} <= set(names):
         twice = [name for name in COLUMNS if names.count(name) > 1]

@@ -213,7 +213,7 @@ def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
 
     store = open_storage(storage)
     load_definition(store, name)
-    holder = remove_lock(sweep_folder(store, name), name)
+    holder = remove_lock(sweep_folder(store, name), name, store.url)
     if holder is None:
         out.print(f"sweep {name} is not locked")
         return

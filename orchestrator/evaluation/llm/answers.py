@@ -94,7 +94,8 @@ class Answers:
     def record_attempt(self, item: int, attempt: int, usd_at_most: float) -> str:
         """Record that a request is about to be sent; return the name of that record."""
         prefix = f"{item:06d}-{attempt}-"
-        tried = [int(name.removeprefix(prefix)) for name in list(self._open) if name.startswith(prefix)]
+        ends = [name.removeprefix(prefix) for name in list(self._open) if name.startswith(prefix)]
+        tried = [int(end) for end in ends if end.isdecimal()]
         name = f"{prefix}{max(tried, default=0) + 1:02d}"
         self._folder.write(f"asked/{name}.json", to_json_bytes(Asked(usd_at_most=usd_at_most).plain()))
         self._open[name] = usd_at_most

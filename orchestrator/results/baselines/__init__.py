@@ -130,10 +130,13 @@ def read_baselines(path: Path) -> list[Baseline]:
 def parse_baselines(text: str, name: str) -> list[Baseline]:
     """Parse the text of the file `name`; see `read_baselines`."""
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
-    columns = list(reader.fieldnames or [])
-    _check_columns(name, columns)
-    benchmark = {} if "benchmark" in columns else {"benchmark": name.removesuffix(".csv")}
-    return list(_parse_rows(name, len(columns), benchmark, reader))
+    try:
+        columns = list(reader.fieldnames or [])
+        _check_columns(name, columns)
+        benchmark = {} if "benchmark" in columns else {"benchmark": name.removesuffix(".csv")}
+        return list(_parse_rows(name, len(columns), benchmark, reader))
+    except csv.Error as error:
+        raise DataError(f"{name}, line {reader.reader.line_num}: {error}", "Correct the row: it is not CSV") from None
 
 
 def write_baselines(rows: Sequence[Baseline], stem: str | None = None) -> bytes:
