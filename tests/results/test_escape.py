@@ -21,7 +21,7 @@ def named(family: str) -> list[Table]:
     return build_leaderboard(None, [record], [])
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " ="])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " =", "\n=", "\u00a0=", "\uff1d", "\uff20"])
 def test_spreadsheet_runs_no_formula_from_a_name(start: str) -> None:
     name = f'{start}HYPERLINK("http://x")'
     assert csv_cell(name) == f"'{name}"

@@ -235,11 +235,15 @@ def test_temporaries_of_the_living_and_new_ones_of_other_machines_stay(tmp_path:
         _aged(tmp_path / f".{'0' * 12}-1-1-{'a' * 8}.tmp", 1),
         _aged(tmp_path / ".0123abcd.tmp", 1),
         _aged(tmp_path / "notes.tmp", 99),
+        _aged(tmp_path / ".notes.tmp", 99),  # of another program
+        _aged(tmp_path / ".sync.4711.tmp", 99),
     ]
     go = [
         _aged(tmp_path / f".{machine_id()}-{os.getpid()}-1-{'a' * 8}.tmp", 0),  # its PID was given to this process
         _aged(tmp_path / f".{'0' * 12}-1-1-{'b' * 8}.tmp", 25),
         _aged(tmp_path / ".4567cdef.tmp", 25),
+        _aged(tmp_path / f".{'4567cdef' * 4}.tmp", 25),
+        _aged(tmp_path / ".manifest.json.4711.tmp", 25),
     ]
     assert set(abandoned_files(tmp_path)) == set(go)
     open_storage(str(tmp_path)).write("b", b"")
