@@ -263,7 +263,7 @@ class TestPrivateFolder:
         private_folder()
         assert stat.S_IMODE(inside.parent.stat().st_mode) == 0o700
 
-    @pytest.mark.parametrize("place", [lambda path: path.symlink_to("/"), lambda path: path.write_text("")])
+    @pytest.mark.parametrize("place", [lambda path: path.symlink_to(path.parent), lambda path: path.write_text("")])
     def test_what_somebody_else_put_there_is_refused(self, tmp_path: Path, place: Callable[[Path], object]) -> None:
         place(tmp_path / f"trm-{os.getuid()}")
         with pytest.raises(UserError, match="TMPDIR"):

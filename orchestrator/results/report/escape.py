@@ -33,7 +33,8 @@ def markdown(text: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Prefix text that a spreadsheet would run as a formula with an apostrophe; return numbers unchanged."""
-    if isinstance(value, str) and (value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r", "\n"))):
-        return f"'{value}"
-    return value
+    """Return text as one line, after an apostrophe if a spreadsheet would run it as a formula; numbers unchanged."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
