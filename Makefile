@@ -4,7 +4,13 @@ PYTHON ?= python3
 # Another interpreter gets an environment of its own: make test PYTHON=python3.13
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
+# What the demo needs, and that with the tools of developers.
+DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed
+# uv installs in a fraction of the time, where it is there.
+UV := $(shell command -v uv 2>/dev/null)
+PIP := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+TORCH := $(shell grep '^torch==' constraints.txt)
 STORAGE ?= runs
 REPORT := build/test-report
 SEED ?= 1
@@ -28,20 +34,29 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO_STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older. Name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): 2 GB of packages, five minutes and more"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing 150 packages into $(VENV): 2 GB with a CPU build of torch, 6 GB with CUDA; two to five minutes"
+	@$(if $(UV),$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
+	@# The default build for Linux brings gigabytes of CUDA, of no use without an NVIDIA GPU.
+	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then echo "no NVIDIA GPU: the CPU build of torch"; \
+	  UV_HTTP_TIMEOUT=10 PIP_TIMEOUT=10 PIP_RETRIES=0 $(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu $(TORCH) \
+	    2>/dev/null || echo "its index cannot be reached: the default build"; fi
+	$(PIP) -c constraints.txt -e .
 	@touch $@
 
-demo: $(STAMP)
-	$(BIN)/trm sweep run sweeps/demo.py --storage $(STORAGE)
+$(STAMP): $(DEMO_STAMP)
+	@echo "installing 50 more packages, which the tests and checks use"
+	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(DEMO_STAMP)
+	$(BIN)/trm sweep run demo --storage $(STORAGE)
 	$(BIN)/trm leaderboard --storage $(STORAGE)
 
 test: $(STAMP)
-	TEST_REPORT=$(REPORT).jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart=0
+	TEST_REPORT=$(REPORT).jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 test-slow: $(STAMP)
 	TEST_REPORT=$(REPORT)-slow.jsonl $(BIN)/python -m pytest -q -m slow; \

@@ -20,13 +20,20 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # the first exam
 hypothesis.settings.load_profile("untimed")
 
 LONGEST = (
-    "test_chaos.py",
-    "test_cluster_placement.py",
-    "test_run.py",
-    "test_cluster_sweep.py",
-    "test_private_sweep.py",
+    *("test_run.py", "test_cluster_sweep.py", "test_chaos.py", "test_cluster_placement.py", "test_tune.py"),
+    *(
+        "test_private_sweep.py",
+        "test_arc.py",
+        "test_train.py",
+        "test_distributed.py",
+        "test_outage.py",
+        "test_lease.py",
+    ),
+    *("test_mlflow.py", "test_wrong_input.py", "test_sqlite.py", "test_older_storage.py", "test_own_recursion.py"),
+    *("test_recursion_file.py", "test_export.py", "test_sweep_commands.py", "test_server.py", "test_launch.py"),
+    *("test_model.py", "test_attempt.py", "test_recompute.py", "test_live.py", "test_older_model.py"),
 )
-"""Files that start Ray."""
+"""Files that take 20 s or more, the longest first."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,8 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that two workers end together (`-n 2 --dist loadfile`: module fixtures are made once)."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Order files by duration, the longest first, so that two workers end together.
+
+    `-n 2 --dist loadfile` makes module fixtures once; `--no-loadscope-reorder` keeps this order.
+    """
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 SHARED = Path(__file__).parents[1].parent / "shared"

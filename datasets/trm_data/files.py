@@ -108,10 +108,18 @@ def is_abandoned(path: Path) -> bool:
 
 def abandoned_files(root: Path, *, recursive: bool = True) -> Iterator[Path]:
     """Yield the temporaries in a folder that dead processes left."""
-    for folder, names, files in os.walk(root):
-        if not recursive:
-            names.clear()
-        yield from (path for name in files if name.endswith(".tmp") and is_abandoned(path := Path(folder, name)))
+    pending = [str(root)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:  # `os.walk` examines every folder twice
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if recursive:
+                            pending.append(entry.path)
+                    elif entry.name.endswith(".tmp") and is_abandoned(path := Path(entry.path)):
+                        yield path
+        except OSError:  # it has just been deleted, or may not be read
+            continue
 
 
 def age_s(path: Path) -> float | None:

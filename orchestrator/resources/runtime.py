@@ -9,10 +9,11 @@ budgets and placement use the same `RuntimeModel`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.resources.catalogue import CatalogueError, gpu
@@ -23,6 +24,10 @@ from trm_data.benchmarks import resolve_benchmark
 from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CPU = "cpu"
 """Name of the device of trials without a GPU."""
@@ -261,14 +266,31 @@ def _constants(observations: Sequence[Observation]) -> tuple[float, float, float
     if len({each.work for each in observations}) < ENOUGH:
         return 0.0, 0.0, statistics.median(each.seconds / each.work.flops for each in observations)
     import numpy as np
-    from scipy.optimize import nnls
 
     features = np.array([[1.0, each.work.calls, each.work.flops] for each in observations])
     relative = features / np.array([[each.seconds] for each in observations])
     scale = relative.mean(axis=0)
-    found, _ = nnls(relative / scale, np.ones(len(observations)))
-    start_s, call_s, flop_s = (found / scale).tolist()
+    start_s, call_s, flop_s = (_nonnegative_least_squares(relative / scale) / scale).tolist()
     return start_s, call_s, flop_s
+
+
+def _nonnegative_least_squares(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the constants, none of them negative, whose products with each row of features are closest to 1.
+
+    With the negative ones at 0, the others are the solution without the constraint: all sets of columns are tried.
+    The result is that of `scipy.optimize.nnls`, whose import takes longer than the rest of `trm sweep plan`.
+    """
+    import numpy as np
+
+    best, least = np.zeros(features.shape[1]), float(len(features))
+    for size in range(1, features.shape[1] + 1):
+        for columns in map(list, itertools.combinations(range(features.shape[1]), size)):
+            found = np.linalg.lstsq(features[:, columns], np.ones(len(features)), rcond=None)[0]
+            error = float(((features[:, columns] @ found - 1) ** 2).sum())
+            if found.min() >= 0 and error < least:
+                best, least = np.zeros(features.shape[1]), error
+                best[columns] = found
+    return best
 
 
 def _spread(observations: Sequence[Observation]) -> float:

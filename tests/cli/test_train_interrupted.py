@@ -36,6 +36,7 @@ def test_attempt_that_the_storage_interrupts_says_the_reason_and_resumes(
 
     with monkeypatch.context() as failing:
         failing.setattr(LocalStorage, "write", fails)
+        failing.setattr("orchestrator.records.writer.SPACE_WAIT_S", 0.5)
         ended, line = train(tmp_path, capsys)
     assert ended == 3 and "storage failure" in line and reason in line and line.endswith("; the same command resumes")
     assert train(tmp_path, capsys)[0] == 0

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from orchestrator.records.index import new_head, trial_folder
@@ -66,6 +67,21 @@ def test_few_trials_give_a_rate(factor: float, count: int) -> None:
     work = work_of(tiny_config())
     speed = fit([Observation(work, factor)] * count)
     assert speed.seconds(work) == pytest.approx(factor)
+
+
+@given(st.lists(st.tuples(*[st.floats(1e-2, 1e2)] * 3), min_size=4, max_size=12, unique=True))
+def test_fit_agrees_with_the_solver_of_scipy(runs: list[tuple[float, float, float]]) -> None:
+    from scipy.optimize import nnls
+
+    works = [Work(calls, flops, 0.0) for calls, flops, _ in runs]
+    assume(len(set(works)) >= 4)
+    seconds = np.array([run[2] for run in runs])
+    rows = np.array([[1.0, work.calls, work.flops] for work in works]) / seconds[:, None]
+    expected = nnls(rows / rows.mean(axis=0), np.ones(len(runs)))[1]
+    found = fit([Observation(work, float(took)) for work, took in zip(works, seconds, strict=True)])
+    assert min(found.start_s, found.call_s, found.flop_s) >= 0
+    errors = [found.seconds(work) / took - 1 for work, took in zip(works, seconds, strict=True)]
+    assert np.linalg.norm(errors) == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
 def test_noise_is_told_as_spread() -> None:

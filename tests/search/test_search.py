@@ -69,6 +69,22 @@ def test_every_sampler_runs_exactly_what_was_asked_for_however_often_it_is_kille
     _assert_exact(play_with_kills(sweep, seed, cuts), 8)
 
 
+CELLS: dict[str, Any] = {"T": choice(1, 2), "n": choice(1, 2, 3), "N_sup": choice(1, 2, 4)}
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+@pytest.mark.parametrize("space", [CELLS, RANGES], ids=["choices", "ranges"])
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 6), max_size=2))
+def test_a_sampler_that_learns_nothing_tries_the_same_whatever_ends_first(
+    space: dict[str, Any], sampler: str, seed: int, cuts: list[int]
+) -> None:
+    """The demo relies on it: two runs on one machine try and confirm the same, bit for bit."""
+    sweep = search(sampler=sampler, space=space, trials=8, confirm=Confirm(top=0, seeds=1))
+    straight, other = play_with_kills(sweep, 0, []), play_with_kills(sweep, seed, cuts)
+    assert set(straight) == set(other)
+
+
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000))
 def test_gaussian_process_runs_exactly_what_was_asked_for_though_killed(seed: int) -> None:

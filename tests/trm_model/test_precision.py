@@ -8,8 +8,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from trm_model.model import precision
 from trm_model.model.fused import residual_norm, swiglu
-from trm_model.model.precision import choose_products, is_amd, prefer_onednn, product_error
+from trm_model.model.precision import (
+    bfloat16_instructions,
+    choose_products,
+    is_amd,
+    linear,
+    prefer_onednn,
+    product_error,
+    widens_attention,
+    widens_products,
+)
+
+NARROW, WIDE = torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1)
 
 
 def test_products_stay_float32_whatever_is_chosen(tmp_path: Path) -> None:
@@ -32,6 +44,53 @@ def test_rounded_products_are_rounded_and_exact_ones_exact_again_afterwards() ->
     finally:
         choose_products(cpu, rounded=False)
     assert product_error() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "products", "attention"),
+    [
+        ("flags : fpu avx2", True, True),
+        ("flags : fpu avx2 avx512_bf16 avx512f", False, False),
+        ("flags : fpu avx2 avx512_bf16 amx_bf16 amx_tile", False, True),
+        ("Features : fp asimd bf16", False, True),
+        ("flags : avx512_bf16x not_bf16", True, True),
+    ],
+)
+def test_what_is_widened_follows_the_instructions_of_the_processor(
+    flags: str, products: bool, attention: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"vendor_id : x\n{flags}\n")
+    found = bfloat16_instructions(tmp_path / "cpuinfo")
+    monkeypatch.setattr(precision, "bfloat16_instructions", lambda: found)
+    assert (widens_products(NARROW), widens_attention(NARROW)) == (products, attention)
+    assert not widens_products(WIDE)
+    assert not widens_attention(WIDE)
+
+
+def test_processor_that_cannot_be_read_multiplies_as_pytorch_does(tmp_path: Path) -> None:
+    assert bfloat16_instructions(tmp_path / "missing") == precision.BFLOAT16_INSTRUCTIONS
+
+
+@pytest.mark.parametrize("instructions", [frozenset(), frozenset({"avx512_bf16"})], ids=["widened", "native"])
+def test_bfloat16_products_are_rounded_float32_ones(
+    instructions: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "bfloat16_instructions", lambda: instructions)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(shape, generator=generator).bfloat16() for shape in ((2, 5, 64), (32, 64), (32,))]
+    given = [each.requires_grad_() for each in drawn]
+    exact = [each.detach().double().requires_grad_() for each in given]
+    slope = torch.randn(2, 5, 32, generator=generator).bfloat16()
+    found, expected = linear(*given), F.linear(*exact)
+    assert found.dtype == torch.bfloat16
+    pairs = [(found, expected)]
+    pairs += zip(
+        torch.autograd.grad((found * slope).sum(), given),
+        torch.autograd.grad((expected * slope.double()).sum(), exact),
+        strict=True,
+    )
+    for one, two in pairs:
+        assert (one.double() - two).norm() / two.norm() < 4e-3  # half of bfloat16's last digit
 
 
 @pytest.mark.parametrize("threads", [1, 8])

@@ -255,6 +255,7 @@ def test_relative_path_begins_at_the_sweep_file_and_the_content_decides_the_ids(
     assert code == 2 and "--trust-recursion" in err
 
 
+@pytest.mark.slow
 def test_real_sweep_needs_the_file_only_when_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A relative path, the file deleted while trials run, a driver that is stopped, a resume that has to name it."""
     folder, storage = tmp_path / "sweeps", tmp_path / "runs"

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from trm_model.model.precision import linear, product
+
 _MOST_THREADS = 4  # the kernels use one thread; beyond four, torch's parallel operations overtake them
 
 _jit: Any = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -163,19 +165,19 @@ def _gate_gradient(gate_up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, gate_up_weight: Tensor, down_weight: Tensor) -> Tensor:
-        gate_up = F.linear(x, gate_up_weight)
+        gate_up = linear(x, gate_up_weight)
         ctx.save_for_backward(x, gate_up, gate_up_weight, down_weight)
-        return F.linear(_gate(gate_up), down_weight)
+        return linear(_gate(gate_up), down_weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, gate_up, gate_up_weight, down_weight = ctx.saved_tensors
         grad = grads[0].reshape(-1, down_weight.shape[0])
-        grad_gate_up, gated = _gate_gradient(gate_up.view(-1, gate_up.shape[-1]), grad @ down_weight)
+        grad_gate_up, gated = _gate_gradient(gate_up.view(-1, gate_up.shape[-1]), product(grad, down_weight))
         return (
-            (grad_gate_up @ gate_up_weight).view(x.shape),
-            grad_gate_up.t() @ x.reshape(-1, x.shape[-1]),
-            grad.t() @ gated,
+            product(grad_gate_up, gate_up_weight).view(x.shape),
+            product(grad_gate_up.t(), x.reshape(-1, x.shape[-1])),
+            product(grad.t(), gated),
         )
 
 
@@ -208,7 +210,7 @@ class _ResidualNorm(torch.autograd.Function):
 def swiglu(x: Tensor, gate_up_weight: Tensor, down_weight: Tensor) -> Tensor:
     """Compute `down(silu(gate(x)) * up(x))` along the last axis; the weights are (2I, W) and (W, I)."""
     if torch.compiler.is_compiling():  # the compiler fuses automatically, and export does not support custom functions
-        return F.linear(_gate(F.linear(x, gate_up_weight)), down_weight)
+        return linear(_gate(linear(x, gate_up_weight)), down_weight)
     return cast(Tensor, _SwiGLU.apply(x, gate_up_weight, down_weight))
 
 

@@ -1,22 +1,39 @@
-"""Choose how float32 matrices are multiplied: exactly or with rounded factors, and on a CPU with which library.
+"""Choose how matrices are multiplied: float32 exactly or with rounded factors, and on a CPU with which library.
 
 PyTorch sends float32 products to MKL, which is slow on AMD: oneDNN takes half the time there at hidden size 512, with
 the same accuracy. PyTorch has no switch for that alone, but allowing oneDNN to use bfloat16 re-routes float32
 products to it, and on a chip without matrix tiles (AMX) it then still computes in float32. The rule is the vendor,
 not a timing, so that a resumed run takes the same path; and the accuracy is checked, so that a chip on which the
 assumption fails keeps the default.
+
+bfloat16 products need instructions of their own. Without them PyTorch takes nine times as long as in float32, so the
+factors are widened to float32 and the product is rounded, which is what the instructions compute: bfloat16 factors,
+sums in float32. Attention is widened on every CPU but those with AVX512-BF16 and no AMX, the only ones on which its
+bfloat16 backward was measured to be faster.
 """
+
+# mypy: disable-error-code="no-untyped-call"
+# autograd.Function.apply is not typed.
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
+BFLOAT16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+"""Names in /proc/cpuinfo of instructions that multiply bfloat16: of Intel, of Intel and AMD, of ARM."""
+_CPUINFO = Path("/proc/cpuinfo")
 _FLOAT32_ERROR = 1e-5  # of a product of 512-vectors: float32 gives about 3e-7, bfloat16 about 3e-3
 
 
-def is_amd(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def is_amd(cpuinfo: Path = _CPUINFO) -> bool:
     """Return whether this machine's processor is made by AMD (False if that cannot be read)."""
     try:
         return "AuthenticAMD" in cpuinfo.read_text()
@@ -24,12 +41,63 @@ def is_amd(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
 
 
+@cache
+def bfloat16_instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """Return the instructions of this machine's processor that multiply bfloat16; all where that cannot be read."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return BFLOAT16_INSTRUCTIONS
+    return BFLOAT16_INSTRUCTIONS & set(re.findall(r"\w+", text))
+
+
+def widens_products(x: Tensor) -> bool:
+    """Return whether products with `x` are computed in float32 and rounded: bfloat16 on a CPU without instructions."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not bfloat16_instructions()
+
+
+def widens_attention(x: Tensor) -> bool:
+    """Return whether attention over `x` is computed in float32."""
+    return (
+        x.dtype == torch.bfloat16 and x.device.type == "cpu" and bfloat16_instructions() != frozenset({"avx512_bf16"})
+    )
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the product of two matrices, in their dtype; for use where gradients are computed by hand."""
+    return (a.float() @ b.float()).to(a.dtype) if widens_products(a) else a @ b
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a linear map, as `torch.nn.functional.linear` does, which keeps nothing in float32 for the backward."""
+    if not widens_products(x):
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling():
+        out = F.linear(x.float(), weight.float()).to(x.dtype)
+    else:
+        out = cast(Tensor, _WideLinear.apply(x, weight))
+    return out if bias is None else out + bias
+
+
+class _WideLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x.float(), weight.float()).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0].reshape(-1, weight.shape[0])
+        return product(grad, weight).view(x.shape), product(grad.t(), x.reshape(-1, x.shape[-1]))
+
+
 def product_error() -> float:
     """Return the relative error of a float32 product with the current settings."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
     exact = a.double() @ b.double()
-    return float((torch.nn.functional.linear(a, b.t()).double() - exact).norm() / exact.norm())
+    return float((F.linear(a, b.t()).double() - exact).norm() / exact.norm())
 
 
 def choose_products(device: torch.device, *, rounded: bool) -> None:

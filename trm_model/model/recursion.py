@@ -33,6 +33,7 @@ from torch.func import functional_call
 from trm_data.errors import ConfigError, UserError, nearest
 from trm_model.config import ModelConfig
 from trm_model.model.layers import Network, Recompute, Rotary, linear_weight, rotary_table, truncated_normal
+from trm_model.model.precision import linear
 from trm_model.model.puzzle_embedding import PuzzleEmbedding
 from trm_model.recursion_file import Source, parse_address, trusted_source
 
@@ -265,8 +266,8 @@ class Model(nn.Module):
         input_BLD = self.embed(inputs_BC, puzzle_rows_BE, dtype)
         states = self.recursion(states, input_BLD, self.rotary(dtype))
         answer_BLD = states[0]
-        logits_BCV = F.linear(answer_BLD[:, self.config.puzzle_embedding_len :], self.answer_head)
-        q_B2 = F.linear(answer_BLD[:, 0], self.halt_head, self.halt_bias).float()
+        logits_BCV = linear(answer_BLD[:, self.config.puzzle_embedding_len :], self.answer_head)
+        q_B2 = linear(answer_BLD[:, 0], self.halt_head, self.halt_bias).float()
         return Output(tuple(state.detach() for state in states), logits_BCV, q_B2[:, 0], q_B2[:, 1])
 
     def rotary(self, dtype: torch.dtype) -> Rotary | None:

@@ -57,7 +57,7 @@ def show(
         return
     path = html or _default_page(storage)
     # First, because a reader like `head` may close the output early.
-    page = line("page: ", (str(path), "bold"))
+    page = line("page: ", (path.absolute().as_uri(), "bold"))
     try:
         write_storage_page(
             storage, path, records=records, baselines=baselines, measured=measured, grid=_grid(gco2_per_kwh)
@@ -67,13 +67,14 @@ def show(
             raise
         # The page is optional: tables are printed even if the storage is read-only.
         page = line(f"the page was not written: {error}")
-    for table in tables if benchmark is not None or split is not None else [*own, *_headlines(tables)]:
+    shown = tables if benchmark is not None or split is not None else own or _headlines(tables)
+    for table in shown:
         out.print(to_rich(table))
         out.print()
     if benchmark is None:
         names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
         every = command_line("leaderboard", "BENCHMARK", storage=storage.url)
-        out.print(f"every published row: {every} (BENCHMARK is one of {names})", style="dim")
+        out.print(f"published results: {every} (BENCHMARK is one of {names})", style="dim")
     if not any(table.has_own for table in tables):
         example = command_line("sweep", "run", "demo", storage=storage.url)
         out.print(f"no confirmed results in this storage yet: run a sweep, for example {example}\n")
@@ -82,6 +83,8 @@ def show(
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
         out.print(f"not ranked: {reasons}", style="dim")
     out.print(page, soft_wrap=True)
+    if isinstance(storage, LocalStorage) and any(table.has_own for table in tables):
+        out.print(f"next: serve it with MLflow and Optuna: {command_line('ui', storage=storage.url)}", soft_wrap=True)
 
 
 def _headlines(tables: Sequence[Table]) -> list[Table]:
