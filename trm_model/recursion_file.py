@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trm_data.errors import ConfigError, nearest
+from trm_data.files import expand_home
 
 _ADDRESS = re.compile(r"(?P<path>.+):(?P<name>\w+?)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?", re.DOTALL)
 _FORM = "Write it as path/to/file.py:ClassName"
@@ -110,7 +111,7 @@ def pin_untrusted(text: str, folder: Path) -> str:
 
 def _pinned(text: str, folder: Path) -> tuple[str, Source]:
     address = parse_address(text)
-    source = _read(folder / Path(address.path).expanduser())
+    source = _read(folder / expand_home(address.path))
     if address.sha256 not in (None, source.sha256):
         raise ConfigError(_mismatch(address, source), "Restore the file, or leave out #sha256=")
     module = ast.parse(source.text)

@@ -11,9 +11,13 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
-_SECRET = re.compile(r"password|passwd|pwd|token|secret|signature|credential|^sig$|key|^auth", re.IGNORECASE)
+_SECRET = re.compile(
+    r"password|passwd|pwd|^pass$|token|secret|signature|credential|^sig$|key|^auth|jwt|bearer", re.IGNORECASE
+)
 """Names of query parameters whose values are never shown. Presigned URLs: X-Amz-Signature, X-Goog-Credential, sig."""
-_PARAMETER = re.compile(r"([?&;#]|^)([^=&;?#]*)=([^&;#]*)")
+_PARAMETER = re.compile(r"([?&;#]|^)([^=&;?#]*)=([^&;#]+)")
+_QUOTED_PARAMETER = re.compile(r"([?&;])([\w.~%+-]+)=([^&;#\s\"'<>()]+)")
+"""In a path without scheme and host, as HTTP libraries quote it: `Max retries exceeded with url: /x?token=...`."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]*[^\s\"'<>.,;:)\]]")
 """The full stop of a sentence that ends with an address is none of its characters."""
 _SECRET_VARIABLE = re.compile(
@@ -52,12 +56,14 @@ def has_credentials(url: str) -> bool:
 def hide_credentials(text: str) -> str:
     """Return a text, such as the message of another library's error, as it may be shown.
 
-    `shown_address` is applied to every URL in it, and the values of this process's environment variables with names
-    like `MLFLOW_TRACKING_TOKEN` or `AWS_SECRET_ACCESS_KEY` are left out.
+    `shown_address` is applied to every URL in it; query parameters that look like credentials are left out of paths
+    without a host too, and so are the values of this process's environment variables with names like
+    `MLFLOW_TRACKING_TOKEN` or `AWS_SECRET_ACCESS_KEY`.
     """
     for secret in _secrets(os.environ):
         text = text.replace(secret, "...")
-    return _URL.sub(lambda match: shown_address(match[0]), text) if "://" in text else text
+    text = _URL.sub(lambda match: shown_address(match[0]), text) if "://" in text else text
+    return _QUOTED_PARAMETER.sub(_hide_quoted, text) if "=" in text else text
 
 
 def holds_secret(variable: str) -> bool:
@@ -88,6 +94,11 @@ def _hide_value(parameter: re.Match[str]) -> str:
     if "://" in value:  # an address within the address: `endpoint_override=http://host`
         return f"{before}{name}={shown_address(value)}"
     return f"{before}{name}={'...' if has_credentials(unquote(value)) else value}"
+
+
+def _hide_quoted(parameter: re.Match[str]) -> str:
+    before, name, _ = parameter.groups()
+    return f"{before}{name}=..." if _SECRET.search(name) else parameter[0]
 
 
 def _has_valid_port(url: str) -> bool:

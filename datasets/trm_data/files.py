@@ -18,7 +18,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trm_data.errors import UserError
+from trm_data.errors import ConfigError, UserError
 
 ABANDONED_S = 24 * 3600.0
 """Age in seconds from which a temporary of another machine, whose owner cannot be checked, counts as abandoned."""
@@ -86,10 +86,10 @@ def this_process() -> ProcessIdentity:
 
 
 _TEMPORARY = re.compile(r"\.(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp")
-_ANONYMOUS = re.compile(r"\..*\.tmp")
+_ANONYMOUS = re.compile(r"\.([0-9a-f]{8}|[0-9a-f]{32}|.+\.(arrow|csv|gif|html|jsonl?|png|safetensors)\.\d+)\.tmp")
 _ANONYMOUS_FOLDER = re.compile(r"\.building-.*|\..+\.[a-z0-9_]{8}")
 """Names that earlier versions gave to files, and to folders of builds and downloads: without an owner, so that only the
-age counts."""
+age counts. Other hidden files that end in `.tmp` belong to other programs."""
 
 
 def temporary_name() -> str:
@@ -167,6 +167,18 @@ def private_folder(name: str = "", base: Path | None = None) -> Path:
     except OSError as error:
         raise UserError(f"cannot use {top}: {error.strerror or error}", "Set TMPDIR to a folder of your own") from error
     return inside
+
+
+def expand_home(text: str | Path) -> Path:
+    """Return a path with `~` and `~user` replaced by the home folder.
+
+    Raises:
+        ConfigError: there is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{str(text)!r}: there is no such home folder", "Give the whole path") from None
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_data.files import private_folder
+
 F = TypeVar("F", bound=Callable[..., Any])
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -27,8 +29,16 @@ _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def jit(function: F) -> F:
-    """Compile with numba: cached on disk, without the interpreter lock."""
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
+    """Compile with numba: cached on disk, without the interpreter lock.
+
+    The cache lies beside the code, or else below the home folder. Where neither can be written, as in a container with
+    a read-only file system, numba raises RuntimeError; the cache is then in the user's private temporary folder.
+    """
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True)(function))
+    except RuntimeError:
+        numba.config.CACHE_DIR = str(private_folder("numba"))
+        return cast(F, numba.njit(cache=True, nogil=True)(function))
 
 
 @jit

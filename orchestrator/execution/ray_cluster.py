@@ -333,12 +333,19 @@ def _authentication() -> dict[str, str]:
     Since 2.59 a head with a token file asks for it, but `ray.init` with an explicit address sends none by default.
     """
     named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return {"RAY_AUTH_MODE": "token"} if named or (Path.home() / TOKEN_FILE).is_file() else {}
+    return {"RAY_AUTH_MODE": "token"} if named or _token_file().is_file() else {}
+
+
+def _token_file() -> Path:
+    """Return where Ray looks for the token; a relative path, as for Ray, if this user has no home folder."""
+    with suppress(RuntimeError):
+        return Path.home() / TOKEN_FILE
+    return Path("~") / TOKEN_FILE
 
 
 def _protect_token_file() -> None:
     """Make the token file readable by this user only: `ray get-auth-token --generate` leaves it readable by all."""
-    file = Path.home() / TOKEN_FILE
+    file = _token_file()
     with suppress(OSError):
         status = file.stat()
         if status.st_uid == os.getuid() and status.st_mode & 0o077:

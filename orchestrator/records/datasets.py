@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -15,19 +16,29 @@ from trm_data import find as find_built
 from trm_data.building.identity import public_request
 from trm_data.config import MANIFEST
 from trm_data.dataset.manifest import Manifest
-from trm_data.errors import DataError
+from trm_data.errors import ConfigError, DataError
 from trm_data.files import temporary_folder
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
+CACHE_VARIABLE = "TRM_CACHE"
+_SET_CACHE = f"Set {CACHE_VARIABLE} to a folder that can be written"
 
 
 def cache_folder() -> Path:
     """Return the folder for what can be downloaded or built again: `TRM_CACHE`, or `~/.cache/trm`.
 
     A container or a cluster node may have no home folder that can be written.
+
+    Raises:
+        ConfigError: the variable is not set, and this user has no home folder.
     """
-    return Path(os.environ.get("TRM_CACHE") or Path.home() / ".cache" / "trm")
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "trm"
+    except RuntimeError:
+        raise ConfigError("this user has no home folder to keep downloads in", _SET_CACHE) from None
 
 
 def cache_root() -> Path:
@@ -42,7 +53,10 @@ def local_root(storage: Storage) -> Path:
 
 def provide(storage: Storage, request: DataRequest, progress: Progress | None = None) -> Dataset:
     """Find or build the dataset of `request`, and make sure that every node can get it from the storage."""
-    dataset = build(request, local_root(storage), progress)
+    root = local_root(storage)
+    if not isinstance(storage, LocalStorage):
+        _make_cache(root)
+    dataset = build(request, root, progress)
     if not isinstance(storage, LocalStorage):
         _upload(storage, dataset.path)
     return dataset
@@ -82,6 +96,7 @@ def _local_folder(storage: Storage, name: str) -> Path:
         raise DataError(f"{name!r} is not a name of a dataset in {storage.url}", "Name a built dataset with --dataset")
     path = local_root(storage) / name
     if not path.is_dir() and not isinstance(storage, LocalStorage):
+        _make_cache(path.parent)
         _download(storage, name, path)
     return path
 
@@ -114,6 +129,16 @@ def _request_of(storage: Storage, key: str) -> Any:
         return read_json(storage, key).get("request")
     except (KeyError, DamagedRecordError):
         return None
+
+
+def _make_cache(root: Path) -> None:
+    """Create the folder for the datasets of remote storages. Raises DataError if it cannot be written."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise DataError(f"cannot write to the cache {root}: {error.strerror}", _SET_CACHE) from None
 
 
 def _upload(storage: Storage, path: Path) -> None:

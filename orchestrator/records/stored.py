@@ -24,11 +24,14 @@ class Damaged(NamedTuple):
         return f"{self.file}: {self.reason}"
 
 
+_REMEDY = "Restore it from a copy, or use the version that wrote it"
+
+
 class DamagedRecordError(UserError):
     """Raised for a stored file that is damaged or of an unknown format."""
 
     def __init__(self, file: str, reason: str) -> None:
-        super().__init__(f"{file} is damaged or was written by a newer version: {reason}", "Restore or delete it")
+        super().__init__(f"{file} is damaged or was written by a newer version: {reason}", _REMEDY)
         self.file = file
         self.reason = reason
 

@@ -15,7 +15,7 @@ from orchestrator.records.index import load_definition, sweep_names
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.usage import spending
-from orchestrator.results.report.escape import csv_cell
+from orchestrator.results.report.escape import csv_cell, one_line
 from orchestrator.storage import Storage, existing_storage
 from orchestrator.sweep.settings import flatten
 
@@ -103,4 +103,6 @@ def as_text(frame: pd.DataFrame, kind: str) -> str:
     if kind == "json":
         return str(frame.to_json(orient="records", indent=1)) + "\n"
     assert kind == "latex", f"no text format {kind!r}"
-    return str(summary(frame).to_latex(index=False, escape=True, float_format="%.2f", na_rep="-"))
+    lines = summary(frame)
+    text = lines.select_dtypes(exclude="number").map(lambda value: one_line(value) if isinstance(value, str) else value)
+    return str(lines.assign(**text).to_latex(index=False, escape=True, float_format="%.2f", na_rep="-"))

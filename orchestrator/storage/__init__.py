@@ -20,6 +20,7 @@ from orchestrator.storage.patience import PATIENCE_S
 from orchestrator.storage.s3 import S3Storage
 from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import nearest
+from trm_data.files import expand_home
 
 __all__ = [
     "LocalStorage",
@@ -71,7 +72,7 @@ def existing_storage(storage: Storage | str | Path) -> Storage:
 
 
 def _absolute(path: str) -> Path:
-    return Path(path).expanduser().absolute()  # a worker on this machine may have another current folder
+    return expand_home(path).absolute()  # a worker on this machine may have another current folder
 
 
 def _parse_s3(url: str, rest: str, attempts: int) -> S3Storage:

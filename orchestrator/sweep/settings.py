@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
 from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import ConfigError
-from trm_data.files import load_json
+from trm_data.files import expand_home, load_json
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
 from trm_model.recursion_file import pin_named, replace_in, short
@@ -216,7 +216,7 @@ def absolute_path(path: str, value: Any, folder: Path) -> Any:
         require_no_credentials({path: value})
         return value
     name, hash_sign, fragment = value.partition("#sha256=")
-    found = (folder / Path(name).expanduser()).resolve()
+    found = (folder / expand_home(name)).resolve()
     # A Kaggle pair is named by the common beginning of its two files.
     if not found.exists() and not next(found.parent.glob(f"{found.name}*"), None):
         raise ConfigError(

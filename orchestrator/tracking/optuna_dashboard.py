@@ -129,7 +129,7 @@ def _open_database(url: str) -> Iterator[RDBStorage]:
     except (optuna.exceptions.OptunaError, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise OptunaError(
             f"Optuna's database {shown_address(url)}: {hide_credentials(first_line(error.__cause__ or error))}",
-            "Records are complete without it; repair or delete it and sync again",
+            "Records are complete without it: repair it or name another one, and sync again",
         ) from error
     finally:
         if database is not None:

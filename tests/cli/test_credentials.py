@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Sweep, Variant, choice, run, train
+from orchestrator.cli.views.live import show_outcome
+from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus
+from orchestrator.records.progress import SweepProgress
 from orchestrator.storage import StorageError, open_storage
 from orchestrator.sweep import configure
 from tests.support.commands import call
-from tests.support.sweeps import tiny_config
+from tests.support.sweeps import study, tiny_config
 from trm_data.addresses import hide_credentials
 from trm_data.errors import ConfigError, UserError, first_line
 
@@ -87,6 +90,13 @@ def test_credentials_in_the_address_of_a_language_model_are_refused(
     words = f"baselines run-llm --endpoint {endpoint} {options} --storage {tmp_path}".split()
     code, _, err = call(capsys, *words)
     assert code == 2 and "--api-key-file" in err and "hunter2" not in err
+
+
+def test_end_of_a_sweep_shows_no_password_of_the_tracker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = SweepOutcome(SweepStatus.COMPLETE, SweepSnapshot("study", "exact_accuracy", SweepProgress(4, 4, 0), ()))
+    show_outcome(study(), open_storage(str(tmp_path)), outcome, "http://me:hunter2@tracker:5000/?password=hunter3")
+    out = capsys.readouterr().out
+    assert "MLflow: http://tracker:5000/" in out and "hunter" not in out
 
 
 def test_secrets_of_the_environment_and_of_addresses_are_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

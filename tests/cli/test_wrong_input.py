@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from tests.support.sweeps import tiny_config
+from trm_model.checkpoints.trained import pack_weights
+from trm_model.model.recursion import build_model
 
 INPUTS = {
     "sweep plan": "sweep plan {path}",
@@ -93,6 +96,18 @@ def test_wrong_input_is_one_line_and_exit_code_2(
         assert err.startswith("error: ") and err.count("\n") == 1, f"{kind}: {err}"
         assert "\x1b" not in err and "elete" not in err, f"{kind}: advice about a file that is not ours: {err}"
         assert "shows where" not in err, f"{kind}: a known command left this to the last resort: {err}"
+
+
+def test_puzzle_that_is_no_text_is_one_line(
+    wrong: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config()
+    model = build_model(config.model, vocab_size=6, seq_len=16, num_identifiers=1)
+    checkpoint = tmp_path / "model.safetensors"
+    checkpoint.write_bytes(pack_weights(model, config, step=1, id_map_hash="shared"))
+    for kind, words in (("binary", "binary is not text"), ("latin-1", "is not text"), ("folder", "Is a directory")):
+        code, err = end(capsys, ["solve", str(checkpoint), str(wrong[kind])], tmp_path / "runs")
+        assert code == 2 and err.count("\n") == 1 and words in err, err
 
 
 OUTPUTS = {

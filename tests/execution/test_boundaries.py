@@ -151,6 +151,39 @@ def test_every_private_ray_has_another_token(monkeypatch: pytest.MonkeyPatch) ->
     assert len(tokens[0]) == 64 and tokens[0] != tokens[1]
 
 
+def test_a_private_ray_is_started_on_loopback_in_a_folder_of_the_user_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_private_sweep.py` looks at the sockets of a real one. Ray sets the mode of its own folder to 0777."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    modes: list[int] = []
+
+    def init(*_: Any, **options: Any) -> None:
+        assert ray_constants.ENABLE_RAY_CLUSTER is False, "Ray replaces 127.0.0.1 by the address of the machine"
+        modes.append(Path(options["_temp_dir"]).parent.stat().st_mode & 0o777)
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    cluster = RayCluster(None)
+    cluster.start()
+    cluster.shutdown()
+    assert modes == [0o700] and before == ray_constants.ENABLE_RAY_CLUSTER
+
+
+def test_tune_copies_no_secret_to_the_command_lines_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.tune.execution import class_cache
+
+    before = set(class_cache.ENV_VARS_TO_PROPAGATE)
+    copied: list[set[str]] = []
+    monkeypatch.setattr(ray, "init", lambda *_, **__: copied.append(set(class_cache.ENV_VARS_TO_PROPAGATE)))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    cluster = RayCluster(None)
+    cluster.start()
+    cluster.shutdown()
+    assert "AWS_SECRET_ACCESS_KEY" in before and copied[0] and "AWS_SECRET_ACCESS_KEY" not in copied[0]
+    assert set(class_cache.ENV_VARS_TO_PROPAGATE) == before
+
+
 def test_a_cluster_is_lost_after_three_answers_are_missing_in_a_row() -> None:
     with socket.create_server(("127.0.0.1", 0)) as head:
         cluster = RayCluster(f"127.0.0.1:{head.getsockname()[1]}")

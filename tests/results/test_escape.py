@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.results.dataframe import as_text, frame_of
 from orchestrator.results.leaderboard import Table, build_leaderboard
 from orchestrator.results.report.escape import csv_cell, latex, markdown, one_line
-from orchestrator.results.report.formats import to_csv, to_latex, to_markdown, to_rich
+from orchestrator.results.report.formats import to_csv, to_json, to_latex, to_markdown, to_rich
 from tests.support.results import make_config, make_record
 
 
@@ -21,10 +21,10 @@ def named(family: str) -> list[Table]:
     return build_leaderboard(None, [record], [])
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " ="])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " =", "\n=", "\u00a0=", "\uff1d", "\uff20"])
 def test_spreadsheet_runs_no_formula_from_a_name(start: str) -> None:
     name = f'{start}HYPERLINK("http://x")'
-    assert csv_cell(name) == f"'{name}"
+    assert csv_cell(name) == f"'{one_line(name)}"
     row = next(csv.DictReader(io.StringIO(to_csv(named(name)))))
     assert row["system"].startswith("'")
     exported = next(
@@ -53,6 +53,18 @@ def test_markdown_of_a_name_is_text_in_its_cell() -> None:
     assert markdown("T=2 n=3 N_sup=4") == "T=2 n=3 N_sup=4"
     lines = to_markdown(named("x | y\n| z")).splitlines()
     assert [line.count(" | ") for line in lines if line.startswith("|")] == [6, 6, 6]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "latex"])
+def test_exports_that_are_printed_control_no_terminal(kind: str) -> None:
+    name = "\x1b[2Jgone\x9b31m\u202e"
+    record = replace(make_record(make_config(), score=0.5, stage="confirm"), family=name, sweep=name)
+    printed = [
+        as_text(frame_of([record]), kind),
+        {"csv": to_csv, "json": to_json, "latex": to_latex}[kind](named(name)),
+    ]
+    for text in printed:
+        assert "gone" in text and all(character.isprintable() or character == "\n" for character in text)
 
 
 def test_terminal_shows_no_control_characters() -> None:

@@ -14,6 +14,10 @@ from orchestrator.results.leaderboard import Table, build_leaderboard
 from orchestrator.results.llm_results import Measured, Plan, read_measurements, store
 from orchestrator.storage import LocalStorage
 from tests.support.results import make_config, make_record
+from trm_data.errors import ConfigError
+
+LLM_PLAN: dict[str, Any] = {"benchmark": "b", "fingerprint": "f", "split": "test", "endpoint": "http://x/v1"}
+LLM_PLAN |= {"model": "M", "max_tokens": 100}
 
 
 def measured_of(dataset: DatasetInfo, puzzles: int, solved: int, **changes: Any) -> Measured:
@@ -51,6 +55,13 @@ def measured_of(dataset: DatasetInfo, puzzles: int, solved: int, **changes: Any)
 def table_with(tables: list[Table], system: str) -> Table:
     (found,) = [table for table in tables if any(entry.system == system for entry in table.entries)]
     return found
+
+
+def test_name_of_a_model_that_cannot_be_printed_is_refused() -> None:
+    for name in ("a\x1b[2Jb", "a\nb", "a\u202eb"):
+        with pytest.raises(ConfigError, match="cannot be printed"):
+            Plan.parse({**LLM_PLAN, "model": name})
+    assert Plan.parse(LLM_PLAN).model == "M"
 
 
 def test_language_model_stands_beside_own_runs_on_exactly_its_puzzles() -> None:

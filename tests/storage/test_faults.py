@@ -235,11 +235,15 @@ def test_temporaries_of_the_living_and_new_ones_of_other_machines_stay(tmp_path:
         _aged(tmp_path / f".{'0' * 12}-1-1-{'a' * 8}.tmp", 1),
         _aged(tmp_path / ".0123abcd.tmp", 1),
         _aged(tmp_path / "notes.tmp", 99),
+        _aged(tmp_path / ".notes.tmp", 99),  # of another program
+        _aged(tmp_path / ".sync.4711.tmp", 99),
     ]
     go = [
         _aged(tmp_path / f".{machine_id()}-{os.getpid()}-1-{'a' * 8}.tmp", 0),  # its PID was given to this process
         _aged(tmp_path / f".{'0' * 12}-1-1-{'b' * 8}.tmp", 25),
         _aged(tmp_path / ".4567cdef.tmp", 25),
+        _aged(tmp_path / f".{'4567cdef' * 4}.tmp", 25),
+        _aged(tmp_path / ".manifest.json.4711.tmp", 25),
     ]
     assert set(abandoned_files(tmp_path)) == set(go)
     open_storage(str(tmp_path)).write("b", b"")
@@ -259,7 +263,7 @@ class TestPrivateFolder:
         private_folder()
         assert stat.S_IMODE(inside.parent.stat().st_mode) == 0o700
 
-    @pytest.mark.parametrize("place", [lambda path: path.symlink_to("/"), lambda path: path.write_text("")])
+    @pytest.mark.parametrize("place", [lambda path: path.symlink_to(path.parent), lambda path: path.write_text("")])
     def test_what_somebody_else_put_there_is_refused(self, tmp_path: Path, place: Callable[[Path], object]) -> None:
         place(tmp_path / f"trm-{os.getuid()}")
         with pytest.raises(UserError, match="TMPDIR"):

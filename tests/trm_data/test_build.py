@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from trm_data import (
 from trm_data.config import MANIFEST
 from trm_data.dataset import schema
 from trm_data.errors import ConfigError, DataError, UserError, nearest
+from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.puzzles.symmetry import ARC_ORDER, recover_sudoku
 
 SMALL = DataRequest(benchmark="sudoku-4x4", num_train=20, num_validation=5, num_test=10)
@@ -245,6 +247,21 @@ def _tampered(copy: Path, change: Any) -> list[str]:
 def test_verify_finds_what_is_wrong(change: Any, problem: str, copy: Path) -> None:
     problems = "\n".join(_tampered(copy, change))
     assert re.search(problem, problems), problems
+
+
+def test_only_examples_in_range_reach_the_kernels_of_verify(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They check no bounds: a cell of 77 read and wrote foreign memory."""
+    seen: list[int] = []
+
+    def checked(kernel: Any, cells: np.ndarray, *more: Any) -> Any:
+        assert cells.max() <= 4
+        seen.append(len(cells))
+        return kernel(cells, *more)
+
+    for module, name in ((sudoku, "misfit"), (sudoku, "ambiguous"), (sudoku_forms, "invariants")):
+        monkeypatch.setattr(module, name, partial(checked, getattr(module, name)))
+    problems = _tampered(copy, lambda f: (f["inputs"].__setitem__((5, 0), 77), f["inputs"].__setitem__((9, 3), 0)))
+    assert seen == 3 * [33] and len(problems) == 1 and "example 5: input has a cell outside" in problems[0]
 
 
 def test_verify_finds_changed_bytes(copy: Path) -> None:

@@ -19,7 +19,10 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import open_storage
 from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
+from trm_data.errors import ConfigError
 from trm_model.checkpoints.store import LocalCheckpoints, checkpoint_names, pack, read
+from trm_model.model.recursion import load_recursion
+from trm_model.recursion_file import accept, distrust_all
 
 CODE = """
 from pathlib import Path
@@ -157,6 +160,18 @@ def test_edited_class_is_trained_again_and_a_moved_file_is_not(
     assert again["trial_id"] == first["trial_id"] and again["ended_s"] == first["ended_s"]
     attempts = storage / "sweeps/train/trials" / first["trial_id"] / "attempts"
     assert [path.name for path in attempts.iterdir()] == ["001"]
+
+
+def test_job_with_another_source_than_the_pinned_one_is_refused(file: Path) -> None:
+    """Whoever can change a job on its way could run any code on its machine."""
+    address = f"{file}:Mine#sha256={digest(file)}"
+    distrust_all()
+    with pytest.raises(ConfigError, match="Start the sweep again"):
+        accept(address, file.read_text() + "# changed")
+    with pytest.raises(ConfigError, match="does not trust"):
+        load_recursion(address)
+    accept(address, file.read_text())
+    assert load_recursion(address).__name__ == "Mine"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Read source files from a path, `s3://bucket/key?endpoint_override=...`, `http(s)://...` or `hf://owner/name/file`.
 
 An address may end in `#sha256=<hex>`; then the content must have that hash. A download that breaks off is an error,
-never a shorter file.
+never a shorter file, and so is one that is larger than a limit (`download`).
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from trm_data.addresses import shown_address
 from trm_data.errors import DataError
 from trm_data.sources import hub
+from trm_data.sources.download import receive
 
 _TIMEOUT_S = 60.0
 
@@ -51,6 +53,18 @@ class Address(NamedTuple):
         """Return the address without parts that may contain credentials: the query, and the part before @."""
         return shown_address(self.base)
 
+    def shown_reason(self, error: Exception) -> str:
+        """Return another library's message without the parts that `str` leaves out.
+
+        Libraries quote an address in pieces: `http.client` the path with the query, or the password as a port.
+        """
+        text = str(error)
+        user = urlsplit(self.base).netloc.rpartition("@")[0] if self.is_remote else ""
+        parts = {self.query, user, user.partition(":")[2]}
+        for part in sorted(parts | {unquote(part) for part in parts}, key=len, reverse=True):
+            text = text.replace(part, "...") if part else text
+        return text
+
 
 def parse_address(text: str) -> Address:
     """Split an address.
@@ -67,7 +81,7 @@ def parse_address(text: str) -> Address:
             f"{text.split('?')[0]}: unknown kind of address {scheme!r}", "Use a path, s3://, hf:// or http(s)://"
         )
     if fragment and not fragment.startswith("sha256="):
-        raise DataError(f"{text.split('?')[0]}: unknown fragment {fragment!r}", "Only #sha256=<hex> has a meaning")
+        raise DataError(f"{re.split('[?#]', text)[0]}: unknown fragment", "Only #sha256=<hex> has a meaning")
     base = urlunsplit((scheme, place, path, "", ""))
     return Address(base, query, fragment.removeprefix("sha256=").lower() or None)
 
@@ -123,9 +137,10 @@ def exists(address: Address) -> bool:
         with urllib.request.urlopen(_request(address, "HEAD"), timeout=_TIMEOUT_S):
             return True
     except urllib.error.HTTPError as error:
-        if error.code in (403, 404):
-            return False
-        raise _unreachable(address, error) from None
+        with error:  # it holds the connection
+            if error.code in (403, 404):
+                return False
+            raise _unreachable(address, error) from None
     except http.client.InvalidURL:
         return False
     except (urllib.error.URLError, OSError) as error:
@@ -191,7 +206,8 @@ def _missing(address: Address | Path) -> DataError:
 
 
 def _unreachable(address: Address, error: Exception) -> DataError:
-    return DataError(f"cannot read {address}: {error}", "Check the address, the network and your permissions")
+    reason = address.shown_reason(error)
+    return DataError(f"cannot read {address}: {reason}", "Check the address, the network and your permissions")
 
 
 def _read_path(path: Path) -> bytes:
@@ -211,14 +227,18 @@ def _request(address: Address, method: str) -> urllib.request.Request:
 def _read_http(address: Address) -> bytes:
     try:
         with urllib.request.urlopen(_request(address, "GET"), timeout=_TIMEOUT_S) as response:
-            content: bytes = response.read()
-            return content
-    except http.client.IncompleteRead as error:
-        raise DataError(f"the download of {address} broke off after {len(error.partial)} bytes", "Try again") from None
+            announced: int | None = response.length
+            content = receive(response.read, address, announced)
+    except http.client.IncompleteRead:
+        raise DataError(f"the download of {address} broke off", "Try again") from None
     except urllib.error.HTTPError as error:
-        raise (_missing(address) if error.code == 404 else _unreachable(address, error)) from None
+        with error:
+            raise (_missing(address) if error.code == 404 else _unreachable(address, error)) from None
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         raise _unreachable(address, error) from None
+    if announced is not None and len(content) != announced:
+        raise DataError(f"the download of {address} broke off after {len(content)} bytes", "Try again")
+    return content
 
 
 def _s3(address: Address) -> tuple[Any, str]:
@@ -235,8 +255,7 @@ def _read_s3(address: Address) -> bytes:
     filesystem, path = _s3(address)
     try:
         with filesystem.open_input_stream(path) as stream:
-            content: bytes = stream.read()
-            return content
+            return receive(stream.read, address)
     except FileNotFoundError:
         raise _missing(address) from None
     except OSError as error:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import getproxies
 
 from trm_data.errors import DataError
+from trm_data.sources.download import check_size
 
 _INSTEAD = "Go online, or give --source a folder that holds train.csv and test.csv"
 
@@ -41,6 +43,7 @@ def fetch(base: str, query: str) -> Path:
                 revision=revision_or_none,
                 endpoint=endpoint,
                 local_files_only=offline,
+                tqdm_class=_limited_progress(base),
             )
         )
     except (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -51,6 +54,24 @@ def fetch(base: str, query: str) -> Path:
         raise DataError(f"cannot download {base}: {str(error).splitlines()[0]}", _INSTEAD) from None
     _check(path, base)
     return path
+
+
+def _limited_progress(base: str) -> type[Any]:
+    """Return a progress bar that raises DataError at the limit for a download: the hub's client has none."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Limited(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._received: int = options.get("initial") or 0
+            check_size(base, max(self._received, options.get("total") or 0))
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+
+        def update(self, n: Any = 1) -> Any:
+            self._received += n or 0
+            check_size(base, self._received)
+            return super().update(n)
+
+    return Limited
 
 
 def _resolves(endpoint: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from orchestrator.cli.doctor.check import Check
 from orchestrator.resources.local_gpus import torch_cuda_version
-from trm_data.files import abandoned_files
+from trm_data.files import abandoned_files, expand_home
 
 GIB = 2**30
 SEARCH_S = 2.0
@@ -129,7 +129,7 @@ def _available_bytes() -> int:
 def disk(storage_url: str) -> list[Check]:
     """Check free space where records are written, or on this machine if they go to S3."""
     local = "://" not in storage_url
-    path = Path(storage_url).expanduser().absolute() if local else Path.cwd()
+    path = expand_home(storage_url).absolute() if local else Path.cwd()
     while not path.is_dir():
         path = path.parent
     free = shutil.disk_usage(path).free
@@ -152,7 +152,7 @@ def _size_of(path: Path) -> int:
 def temporaries(storage_url: str) -> list[Check]:
     """Find files that killed processes left half-written in a local storage and in the cache, for two seconds."""
     deadline = time.monotonic() + SEARCH_S
-    roots = [_cache_folder()] if "://" in storage_url else [Path(storage_url).expanduser(), _cache_folder()]
+    roots = [_cache_folder()] if "://" in storage_url else [expand_home(storage_url), _cache_folder()]
     found: list[Path] = []
     for folder, _, _ in (step for root in roots for step in os.walk(root)):
         if time.monotonic() > deadline:

@@ -11,8 +11,8 @@ import re
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other characters in TeX's default fonts
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters by which spreadsheets recognise a formula (OWASP, CSV injection)."""
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters by which spreadsheets recognise a formula (OWASP, CSV injection); some accept full-width ones."""
 _MARKDOWN = re.compile(r"([\\`*|<>\[\]~]|(?<!\w)_|_(?!\w))")
 
 
@@ -33,7 +33,8 @@ def markdown(text: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Prefix text that a spreadsheet would run as a formula with an apostrophe; return numbers unchanged."""
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    """Return text as one line, after an apostrophe if a spreadsheet would run it as a formula; numbers unchanged."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
