@@ -44,6 +44,22 @@ def test_machine_and_length_of_scoring_do_not_change_what_is_trained(
         assert outcome.record.result is not None and outcome.record.result.items == config.data.num_validation
 
 
+def test_a_trial_that_another_process_trains_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = orchestrator.configure(TrialConfig(), {**TINY, "runtime.device": "cpu"})
+    entered: list[int] = []
+
+    def train_again(*_: object) -> None:
+        entered.append(1)
+        with pytest.raises(UserError, match="is being run by process"):
+            train(config, tmp_path, callbacks=[])
+        raise UserError("the first one has had its turn")
+
+    monkeypatch.setattr(api_train, "run_job", train_again)
+    with pytest.raises(UserError, match="has had its turn"):
+        train(config, tmp_path, callbacks=[])
+    assert len(entered) == 1
+
+
 @pytest.mark.parametrize("processes", [0, -1, 3])
 def test_number_of_processes_that_cannot_share_the_batch_is_refused_before_anything_is_written(
     processes: int, tmp_path: Path
