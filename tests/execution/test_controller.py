@@ -238,7 +238,9 @@ class TestStorage:
             if operation.startswith("read") and "/rows-" in key:
                 read.append(key)
 
-        outcome, _ = run(Faulty(storage, fault), study(), lambda trial, start: "lose" if start < 3 else "finish")
+        outcome, _ = run(
+            Faulty(storage, fault), study(), lambda trial, start: "interrupt busy" if start < 3 else "finish"
+        )
         assert outcome.status is SweepStatus.COMPLETE
         assert read == []
 

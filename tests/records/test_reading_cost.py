@@ -12,13 +12,13 @@ import pytest
 from orchestrator.execution.watchdog import Watchdog, guard
 from orchestrator.records import finished_index
 from orchestrator.records.reader import SweepReader, read_sweep, read_trial, read_trials
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import Row, TrialRecord
 from orchestrator.resources.usage import trial_cost
 from orchestrator.search.planner import Planner
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.sweep.budget import Budget
 from orchestrator.tracking.notifications import SweepWatcher
-from tests.records.test_reader import TRIALS, run, sweep_of
+from tests.records.test_reader import TRIALS, announce, run, sweep_of
 from tests.support.sweeps import fingerprint, study
 
 
@@ -90,6 +90,18 @@ def test_one_trial_is_read_without_the_others(storage: Storage, monkeypatch: pyt
     assert read_trial(storage, "study", TRIALS[2].trial_id).trial_id == TRIALS[2].trial_id
     assert len(counts.files) == 4 and all(TRIALS[2].trial_id in file for file in counts.files)
     assert counts.folders == 3, "the three folders of the trial"
+
+
+def test_the_step_of_a_lost_trial_is_known_from_its_newest_segment(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = announce(storage, 0)
+    for step in (1, 2, 3, 4):
+        writer.add(Row(step, 100.0 + step, "validation", {"exact_accuracy": 0.5}))
+        writer.flush()
+    counts = Counts(monkeypatch)
+    assert read_trial(storage, "study", TRIALS[0].trial_id).step == 4
+    assert len([file for file in counts.files if "/rows-" in file]) == 1
 
 
 def test_a_pass_of_the_watchdog_reads_what_is_new(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
