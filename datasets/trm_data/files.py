@@ -199,14 +199,16 @@ def written_aside(path: Path, data: bytes) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder(root: Path) -> Iterator[Path]:
+def temporary_folder(root: Path, *, is_own: bool = True) -> Iterator[Path]:
     """Yield a new hidden folder in `root`, for the caller to fill and rename; deleted afterwards.
 
-    Those that killed processes left in `root` are deleted first.
+    Those that killed processes left in `root` are deleted first. Unless `is_own`, `root` also holds folders of the
+    user: only those that name a dead owner are deleted then.
     """
     root.mkdir(parents=True, exist_ok=True)
     for path in root.glob(".*"):
-        if path.is_dir() and (is_abandoned(path) or (_ANONYMOUS_FOLDER.fullmatch(path.name) and _is_old(path))):
+        is_left = is_abandoned(path) or (_ANONYMOUS_FOLDER.fullmatch(path.name) and _is_old(path))
+        if is_left and path.is_dir() and (is_own or _TEMPORARY.fullmatch(path.name)):
             shutil.rmtree(path, ignore_errors=True)
     aside = root / temporary_name()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +24,15 @@ class CallbackList:
         self._callbacks = list(callbacks)
         self._events: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
         self._failed: set[tuple[int, str]] = set()
+        self._thread = threading.get_ident()
 
     def post(self, method: str, *arguments: Any) -> None:
         """Queue an event for the next `deliver` call."""
         self._events.put((method, arguments))
+
+    def send(self, method: str, *arguments: Any) -> None:
+        """Call a method of every callback now in the thread that runs the sweep; queue the event in any other one."""
+        (self.call if threading.get_ident() == self._thread else self.post)(method, *arguments)
 
     def deliver(self) -> None:
         """Call the callbacks for all queued events, in order."""

@@ -88,7 +88,7 @@ def run_sweep(
     require_budget_for_one(choice.sweep, options.budget, known)
     with Lease(folder, sweep.name, storage.url) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         folder.write("sweep.json", to_json_bytes(sweep.plain()))
-        library = Library(storage, lambda *progress: events.call("on_build", *progress), is_stored=is_stored)
+        library = Library(storage, lambda *progress: events.send("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)

@@ -262,6 +262,19 @@ class _Loader:
                 parts.append(columns if until is None else columns.up_to(until))
         return parts
 
+    def last_step(self, attempt: int) -> int | None:
+        """Return the last step of the newest segment of an attempt; None if that has none."""
+        folder = self.sweep.sub(f"trials/{self.trial_id}")
+        for name in current_segments(self.known.snapshot.names, attempt)[-1:]:
+            if name not in self.known.segments:
+                try:
+                    self.known.segments[name] = self._parse(f"{folder.url}/{name}", folder.read(name))
+                except KeyError:  # it has just been folded
+                    return None
+            steps = self.known.segments[name].steps
+            return int(max(steps)) if len(steps) else None
+        return None
+
     def _segments(self, attempts: Sequence[int]) -> Mapping[str, Columns]:
         """Return the segments of attempts by name. Each is read once."""
         folder = self.sweep.sub(f"trials/{self.trial_id}")
@@ -316,7 +329,7 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
         config=config,
         dataset=head.dataset,
         status=_status(attempts, result, stopped, max((retry.after_attempt for retry in retries), default=0)),
-        step=_step(attempts, rows),
+        step=_step(attempts, rows, loader),
         rows=rows,
         attempts=attempts,
         result=result,
@@ -326,14 +339,17 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
     )
 
 
-def _step(attempts: Sequence[Attempt], rows: Rows) -> int:
-    """Return the last step that was reached; an attempt that has ended states it, so that no row need be read."""
+def _step(attempts: Sequence[Attempt], rows: Rows, loader: _Loader) -> int:
+    """Return the last step that was reached. An attempt that has ended states it; of one that was lost, the newest
+    segment does, so that the driver never reads a whole curve for it."""
     if not attempts:
         return 0
     last = attempts[-1]
     if last.end is not None and last.end.step > last.start.from_step:
         return last.end.step
-    last_step = rows.last_step()
+    last_step = loader.last_step(last.number)
+    if last_step is None:
+        last_step = rows.last_step()
     return last.start.from_step if last_step is None else last_step
 
 

@@ -142,5 +142,5 @@ def _use(record: TrialRecord, is_newest: bool) -> tuple[float, ...] | None:
 def _score(record: TrialRecord) -> float:
     curve = record.curve("exact_accuracy")
     if record.result is not None:
-        return float(record.result.metrics["exact_accuracy"])
+        return float(record.result.metrics.get("exact_accuracy", 0.0))
     return curve[-1][1] if curve else 0.0

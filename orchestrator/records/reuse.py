@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from orchestrator.records.extend import _path
 from orchestrator.records.index import sweep_names, trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Origin, TrialHead, TrialRecord
+from orchestrator.records.stored import DamagedRecordError
 from orchestrator.storage import Storage
 from orchestrator.sweep.trials import PlannedTrial
 from trm_model.config import TrialConfig
+
+logger = logging.getLogger(__name__)
 
 LEFT_OUT = ("trial.json", "stopped.json", "lock.json", "checkpoints", "retries")
 """Files that are not copied: the head is written for this sweep, and checkpoints are not needed."""
@@ -30,6 +34,11 @@ class FinishedTrials:
         """Copy the record of the same trial into this sweep; return None if no other sweep has finished it."""
         source = self._found.get(trial.trial_id)
         if source is None:
+            return None
+        try:
+            read_trial(self._storage, source, trial.trial_id)
+        except (KeyError, DamagedRecordError) as error:
+            logger.warning("trial %s is not reused from sweep %s: %s", trial.trial_id, source, error)
             return None
         theirs = trial_folder(self._storage, source, trial.trial_id)
         ours = trial_folder(self._storage, self._sweep, trial.trial_id)

@@ -118,7 +118,7 @@ def devices_of(
 def _recorded(storage: Storage) -> Iterator[TrialRecord]:
     """Yield the records of a local storage; reading all of a remote one would take longer than a plan should."""
     if isinstance(storage, LocalStorage):
-        for name in sorted({key.split("/")[1] for key in storage.list("sweeps") if key.endswith("/trial.json")}):
+        for name in storage.folders("sweeps"):
             yield from read_trials(storage, name)
 
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -46,7 +47,7 @@ class S3Storage:
     def read_tagged(self, key: str) -> Tagged:
         def get() -> Tagged:
             answer = self._client.get_object(**self._at(key))
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # its own context is the connection's, which does not know the length
                 return Tagged(body.read(), answer["ETag"])
 
         return self._found(key, get)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import shutil
-import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ import trm_model
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.leaderboard.confirmed import RANKED_METRICS, label, refusal
 from trm_data.errors import UserError
+from trm_data.files import private_folder, temporary_folder
 from trm_model.checkpoints.trained import Trained, pack_weights
 
 MIN_SEEDS = 3
@@ -108,7 +108,7 @@ def packed(trained: Trained, won: Winner) -> Iterator[Path]:
     weights = pack_weights(
         trained.model, trained.config, step=trained.step, id_map_hash=trained.id_map_hash, fingerprint=_fingerprint(won)
     )
-    with tempfile.TemporaryDirectory() as place:
+    with temporary_folder(private_folder("models")) as place:
         checkpoint = Path(place, "weights.safetensors")
         checkpoint.write_bytes(weights)
         with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import load_definition, sweep_names
+from orchestrator.records.index import load_definitions
 from orchestrator.results.report.storage_page import write_storage_page
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.tracking.live import resolve_uri
@@ -69,7 +69,10 @@ def serve(url: str, port: int, report: Callable[[str], None]) -> None:
 
 def _sync_searches(storage: Storage, report: Callable[[str], None]) -> str | None:
     """Update the database of Optuna's dashboard and return its address, or None if there is no search."""
-    names = [name for name in sweep_names(storage) if load_definition(storage, name).kind == "search"]
+    definitions, damaged = load_definitions(storage)
+    for each in damaged:
+        report(f"skipped {each}")
+    names = [sweep.name for sweep in definitions if sweep.kind == "search"]
     if not names:
         return None
     from orchestrator.tracking.optuna_dashboard import default_url, sync  # imports Optuna: 0.5 s

@@ -65,6 +65,22 @@ def test_a_run_that_another_process_trains_is_waited_for_and_no_sweep_to_stop_is
     assert "trm sweep" not in str(caught.value)
 
 
+def test_a_trial_that_another_process_trains_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = orchestrator.configure(TrialConfig(), {**TINY, "runtime.device": "cpu"})
+    entered: list[int] = []
+
+    def train_again(*_: object) -> None:
+        entered.append(1)
+        with pytest.raises(UserError, match="is being run by process"):
+            train(config, tmp_path, callbacks=[])
+        raise UserError("the first one has had its turn")
+
+    monkeypatch.setattr(api_train, "run_job", train_again)
+    with pytest.raises(UserError, match="has had its turn"):
+        train(config, tmp_path, callbacks=[])
+    assert len(entered) == 1
+
+
 @pytest.mark.parametrize("processes", [0, -1, 3])
 def test_number_of_processes_that_cannot_share_the_batch_is_refused_before_anything_is_written(
     processes: int, tmp_path: Path

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.api.terminal import SafeConsole, printable
+from orchestrator.api.progress import ProgressBars
+from orchestrator.api.terminal import SafeConsole, printable, progress_bar
 from orchestrator.cli.views import console
 from orchestrator.cli.views.console import line, table
 from orchestrator.cli.views.live import LiveView, show_outcome
@@ -100,6 +101,19 @@ def test_live_view_prints_a_trials_error_as_it_is(capsys: pytest.CaptureFixture[
     view.close()
     err = " ".join(capsys.readouterr().err.split())
     assert GLOO in err and "see [/tmp/x]" in err and "T=[1] n=2" in err and "sweep a [b]: 4 trials" in err
+
+
+def test_progress_bars_show_foreign_text_as_it_is() -> None:
+    safe = SafeConsole(width=200)
+    safe.file = io.StringIO()
+    bars = ProgressBars(safe)
+    bars.on_progress(SweepSnapshot("a [b]", "exact_accuracy", PROGRESS, (replace(TRIAL, status=Status.RUNNING),)))
+    bars.on_message("see [/tmp/x]")
+    bars.close()
+    with progress_bar(safe) as bar:
+        bar.add_task("[lower case]", total=1, note=GLOO)
+    text = safe.file.getvalue()
+    assert all(each in text for each in ("a [b]", "T=[1] n=2", "see [/tmp/x]", "[lower case]", GLOO))
 
 
 @pytest.mark.parametrize(

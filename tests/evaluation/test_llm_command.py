@@ -18,6 +18,7 @@ from orchestrator.evaluation.llm.questions import Question
 from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.stats import wilson
 from orchestrator.storage import LocalStorage
+from orchestrator.storage.lease import Lease
 from tests.support.commands import call
 from tests.support.llm import (
     PRICES,
@@ -67,6 +68,21 @@ def test_command_measures_once_and_pays_for_nothing_twice(
     assert row["cost_per_task_usd"] == pytest.approx(10 * PRICES.usd(100, 200) / 6)
     code, _, _ = call(capsys, "leaderboard", "--storage", str(tmp_path))
     assert code == 0 and "Big Model" in (tmp_path / "leaderboard.html").read_text()
+
+
+def test_a_model_that_another_process_measures_is_not_paid_for_twice(
+    dataset: Dataset, questions: list[Question], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "datasets").symlink_to(dataset.path.parent)
+    with chat_server(oracle(questions, {0, 2})) as server:
+        line = command(server.url, tmp_path, dataset, "--limit")
+        assert call(capsys, *line, "1")[0] == 0
+        num_paid = len(server.heard)
+        (folder,) = (tmp_path / "llm").iterdir()
+        with Lease(LocalStorage(folder), "Big Model"):
+            code, _, err = call(capsys, *line, "2")
+        assert code == 2 and "Big Model is already being measured by another process" in err
+        assert len(server.heard) == num_paid
 
 
 REFUSALS = [

@@ -6,9 +6,12 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -182,6 +185,39 @@ def test_tune_copies_no_secret_to_the_command_lines_of_workers(monkeypatch: pyte
     cluster.shutdown()
     assert "AWS_SECRET_ACCESS_KEY" in before and copied[0] and "AWS_SECRET_ACCESS_KEY" not in copied[0]
     assert set(class_cache.ENV_VARS_TO_PROPAGATE) == before
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("is_reaped", [True, False])
+def test_the_death_of_a_process_of_a_private_ray_is_noticed(
+    name: str, is_reaped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def init(*_: Any, **__: Any) -> None:
+        for each in ("raylet", "gcs_server"):
+            program = tmp_path / each
+            shutil.copy2(Path("/bin/sleep").resolve(), program)
+            children[each] = subprocess.Popen([program, "600"])
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    cluster = RayCluster(None)
+    cluster.start()
+    try:
+        assert cluster.failure() == ""
+        children[name].kill()
+        if is_reaped:
+            children[name].wait()
+        else:
+            while psutil.Process(children[name].pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        assert cluster.failure() == f"Ray's {name} on this machine has died"
+    finally:
+        cluster.shutdown()
+        for child in children.values():
+            child.kill()
+            child.wait()
 
 
 def test_a_cluster_is_lost_after_three_answers_are_missing_in_a_row() -> None:

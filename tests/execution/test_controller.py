@@ -6,7 +6,7 @@ import errno
 import io
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from orchestrator.execution.controller import Controller
 from orchestrator.execution.failures import FailureStreak, StorageOutage, persist
 from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.execution.run import run_sweep
+from orchestrator.records import finished_index
 from orchestrator.records.failures import ExitCode
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
@@ -234,10 +235,12 @@ class TestStorage:
         read: list[str] = []
 
         def fault(operation: str, key: str) -> None:
-            if operation == "read" and "/rows-" in key:
+            if operation.startswith("read") and "/rows-" in key:
                 read.append(key)
 
-        outcome, _ = run(Faulty(storage, fault), study(), lambda trial, start: "lose" if start < 3 else "finish")
+        outcome, _ = run(
+            Faulty(storage, fault), study(), lambda trial, start: "interrupt busy" if start < 3 else "finish"
+        )
         assert outcome.status is SweepStatus.COMPLETE
         assert read == []
 
@@ -385,6 +388,34 @@ class TestEnds:
         released.set()
         assert (outcome.status, outcome.reason) == (SweepStatus.ABANDONED, "the bucket is away")
 
+    def test_a_stop_lasts_as_long_as_a_trial_needs_for_its_last_checkpoint(
+        self, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.execution.driver.STOP_LIMIT_S", 0.0)
+        monkeypatch.setattr("orchestrator.execution.driver.POLL_S", 0.01)
+        looks: list[str] = []
+
+        class Looks(Callback):
+            def on_progress(self, snapshot: SweepSnapshot) -> None:
+                looks.append(snapshot.name)
+
+        def execute(controller: Controller, slots: int) -> None:
+            config = controller.suggest()
+            assert config is not None
+            report = {"kind": "progress", "trial_step": 4, "metrics": (), "grace_s": 600.0}
+            controller.result(config["trial_id"], {"node_id": "a", "gpu_type": None, **report})
+            controller.stop(SweepStatus.STOPPED)
+            seen = len(looks)
+            while len(looks) < seen + 5:
+                threading.Event().wait(0.01)
+
+        outcome, _ = run(storage, study(), lambda *_: "finish", Looks(), execute=execute)
+        assert outcome.status is SweepStatus.STOPPED
+
+    def test_a_run_leaves_an_index_of_its_trials(self, storage: Storage) -> None:
+        run(storage, study())
+        assert len(finished_index.read(sweep_folder(storage, "study"))) == 8
+
     def test_error_of_the_executor_is_raised(self, storage: Storage) -> None:
         def execute(controller: Controller, slots: int) -> None:
             raise ValueError("broken")
@@ -463,6 +494,61 @@ class TestCallbacks:
         assert all(len(snapshot.trials) >= snapshot.progress.done for snapshot in taken)
         counts = [snapshot.progress.done for snapshot in taken]
         assert counts[0] == 0 and len(taken[0].trials) <= 1, "an old snapshot does not change"
+
+    @pytest.mark.parametrize("look", ["snapshot", "budget_exceeded"])
+    def test_another_thread_changes_nothing_while_one_looks(self, storage: Storage, look: str) -> None:
+        looks, is_changed = threading.Event(), threading.Event()
+        errors: list[BaseException] = []
+
+        class Slow(dict[str, Any]):
+            """A dictionary that pauses the display at each key, until another thread has changed it or for a second."""
+
+            def __iter__(self) -> Iterator[str]:
+                for key in super().__iter__():
+                    if threading.current_thread().name == "display":
+                        looks.set()
+                        is_changed.wait(1.0)
+                    yield key
+
+            def values(self) -> Any:
+                return (self[key] for key in self)
+
+        def execute(controller: Controller, slots: int) -> None:
+            def read() -> None:
+                try:
+                    getattr(controller, look)()
+                except RuntimeError as error:
+                    errors.append(error)
+
+            assert controller.suggest() is not None
+            if look == "snapshot":
+                controller._planner.trials = Slow(controller._planner.trials)
+            else:
+                assert controller._budget is not None
+                controller._budget._running = Slow(controller._budget._running)
+            reader = threading.Thread(target=read, name="display")
+            reader.start()
+            assert looks.wait(60) and controller.suggest() is not None
+            is_changed.set()
+            reader.join()
+            controller.stop(SweepStatus.STOPPED)
+
+        run(storage, study(), execute=execute, budget=Budget(trials=100))
+        assert errors == []
+
+    def test_progress_of_a_dataset_that_is_built_between_trials_comes_from_the_calling_thread(
+        self, storage: Storage
+    ) -> None:
+        threads: list[str] = []
+
+        class Builds(Callback):
+            def on_build(self, stage: str, done: int, total: int) -> None:
+                threads.append(threading.current_thread().name)
+
+        sweep = study(seeds=1, space={"data.num_train": choice(20, 24)})
+        run(storage, sweep, lambda *_: "finish", Builds())
+        assert len({manifest for manifest in storage.list("datasets") if manifest.endswith("manifest.json")}) == 3
+        assert set(threads) == {threading.current_thread().name}
 
     def test_slow_sampler_holds_up_no_snapshot(self, storage: Storage) -> None:
         """A Gaussian process takes a second to choose: displays and the budget do not wait for it."""

@@ -299,9 +299,10 @@ def _change(storage: Storage, folder: Storage, number: int, change: str) -> None
     deeds[change]()
 
 
-def test_sweeps_are_listed_without_listing_their_trials(storage: Storage) -> None:
+def test_sweeps_are_listed_without_listing_their_trials(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep_of(storage, 1)
     storage.write("sweeps/no-sweep/trials/x/trial.json", b"{}")
+    monkeypatch.setattr(type(storage), "list", lambda *_: pytest.fail("every file of the storage is listed"))
     assert sweep_names(storage) == ["study"]
 
 

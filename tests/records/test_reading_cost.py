@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from orchestrator.execution.watchdog import Watchdog, guard
 from orchestrator.records import finished_index
-from orchestrator.records.reader import SweepReader, read_sweep, read_trials
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.reader import SweepReader, read_sweep, read_trial, read_trials
+from orchestrator.records.schema import Row, TrialRecord
+from orchestrator.resources.usage import trial_cost
 from orchestrator.search.planner import Planner
 from orchestrator.storage import LocalStorage, Storage, open_storage
-from tests.records.test_reader import TRIALS, run, sweep_of
+from orchestrator.sweep.budget import Budget
+from orchestrator.tracking.notifications import SweepWatcher
+from tests.records.test_reader import TRIALS, announce, run, sweep_of
 from tests.support.sweeps import fingerprint, study
 
 
@@ -78,6 +82,51 @@ def test_a_pass_over_nothing_new_reads_nothing(storage: Storage, monkeypatch: py
     counts = Counts(monkeypatch)
     assert all(one is other for one, other in zip(reader.read().trials, before, strict=True))
     assert counts.files == [] and counts.folders == 1 and reader.version == version
+
+
+def test_one_trial_is_read_without_the_others(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep_of(storage, 4)
+    counts = Counts(monkeypatch)
+    assert read_trial(storage, "study", TRIALS[2].trial_id).trial_id == TRIALS[2].trial_id
+    assert len(counts.files) == 4 and all(TRIALS[2].trial_id in file for file in counts.files)
+    assert counts.folders == 3, "the three folders of the trial"
+
+
+def test_the_step_of_a_lost_trial_is_known_from_its_newest_segment(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = announce(storage, 0)
+    for step in (1, 2, 3, 4):
+        writer.add(Row(step, 100.0 + step, "validation", {"exact_accuracy": 0.5}))
+        writer.flush()
+    counts = Counts(monkeypatch)
+    assert read_trial(storage, "study", TRIALS[0].trial_id).step == 4
+    assert len([file for file in counts.files if "/rows-" in file]) == 1
+
+
+def test_a_pass_of_the_watchdog_reads_what_is_new(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep_of(storage, 4)
+    passes: list[list[str]] = []
+
+    def watch(watchdog: Watchdog) -> str:
+        for _ in range(2):
+            counts = Counts(monkeypatch)
+            assert len(watchdog.read()) == 4
+            passes.append(counts.files)
+        return "watched"
+
+    monkeypatch.setattr(Watchdog, "run", watch)
+    assert guard(storage.url, "study", Budget(trials=9)) == "watched"
+    assert len(passes[0]) > 4 and passes[1] == []
+
+
+def test_a_pass_of_notifications_reads_what_is_new(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep_of(storage, 4)
+    watcher = SweepWatcher(storage, "study", Budget())
+    assert len(watcher.snapshot().records) == 4
+    counts = Counts(monkeypatch)
+    assert len(watcher.snapshot().records) == 4
+    assert not any("trials/" in file for file in counts.files)
 
 
 def test_a_pass_reads_what_is_new(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +205,15 @@ def test_the_index_of_an_older_version_costs_time_only(storage: Storage) -> None
     folder.write(finished_index.KEY, b'["%s", {"trial.json": "1-1"}, 5]\t{"files": {}}' % trial_id.encode())
     assert read_trials(storage, "study") == before
     assert finished_index.update(folder) == 2 and read_trials(storage, "study") == before
+
+
+def test_the_cost_of_a_trial_on_a_cpu_is_known_without_its_rows(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_of(storage, 2)
+    records = read_trials(storage, "study")
+    counts = Counts(monkeypatch)
+    assert [trial_cost(record) for record in records] == [None, None] and counts.files == []
 
 
 def test_a_resumed_sweep_reads_no_rows_of_finished_trials(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,17 @@ def test_a_sweep_does_not_take_from_itself_nor_from_what_is_no_sweep(storage: St
     assert FinishedTrials(storage, "mine").take_over(planned(1), head(planned(1))) is None
 
 
+@pytest.mark.parametrize("file", ["trial.json", "attempts/001/end.json"])
+def test_a_damaged_record_of_another_sweep_is_not_taken_over(
+    file: str, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+    ran(storage, study(), planned(0), Status.FINISHED)
+    storage.write(f"sweeps/study/trials/{planned(0).trial_id}/{file}", b"{")
+    assert FinishedTrials(storage, "mine").take_over(planned(0), head(planned(0))) is None
+    assert storage.list("sweeps/mine") == [] and file in caplog.text
+
+
 def test_a_copy_that_was_cut_short_is_made_again(storage: Storage) -> None:
     storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
     ran(storage, study(), planned(0), Status.FINISHED)

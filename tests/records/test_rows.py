@@ -151,8 +151,10 @@ def test_the_end_of_an_attempt_waits_for_space(tmp_path: Path, monkeypatch: pyte
     assert read_trial(storage, "s", TRIAL.trial_id).status is Status.FINISHED and steps(storage) == [1]
 
 
-def test_young_attempts_are_flushed_often_and_old_ones_seldom(tmp_path: Path) -> None:
+def test_young_attempts_are_flushed_often_and_old_ones_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
+    write, written = LocalStorage.write, list[str]()
+    monkeypatch.setattr(LocalStorage, "write", lambda self, key, data: (written.append(key), write(self, key, data))[1])
     storage = open_storage(str(tmp_path))
     announce(storage)
     writer = TrialWriter(storage, "s", TRIAL.trial_id, clock=lambda: now[0])
@@ -162,6 +164,7 @@ def test_young_attempts_are_flushed_often_and_old_ones_seldom(tmp_path: Path) ->
         writer.add(row(second))
         if second in (60, 3600):
             assert len(segments(storage)) <= 200
+        assert len(written) < 1000, "files in twelve hours; one every two seconds would be 21,600"
     assert sum(1 for age, _ in enumerate(range(60)) if flush_every_s(age) == FLUSH_S[0][1]) == 60
     assert len(segments(storage)) < 400, "a row per second over twelve hours"
     writer.end(end(12 * 3600 - 1))

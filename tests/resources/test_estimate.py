@@ -21,7 +21,7 @@ from orchestrator.resources.estimate import estimate, machines_needed
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.runtime import CPU, Observation, RuntimeModel, Work, fit, work_of
-from orchestrator.storage import open_storage
+from orchestrator.storage import LocalStorage, open_storage
 from orchestrator.sweep import Resources, Sweep, choice, configure
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.trials import search_trial, study_trials
@@ -109,6 +109,15 @@ def test_only_whole_runs_of_this_machine_count() -> None:
     assert seen and seen.basis == f"measured on {len(records)} trials"
     nothing = RuntimeModel(others, host=here).fit_for(GRID.base, CPU, gpus=0, cpus=1)
     assert nothing and not nothing.is_measured
+
+
+def test_a_plan_lists_no_files_of_recorded_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, finished(GRID))
+    listed: list[str] = []
+    files = LocalStorage.list
+    monkeypatch.setattr(LocalStorage, "list", lambda self, folder="": (listed.append(folder), files(self, folder))[1])
+    found = estimate(GRID, open_storage(str(tmp_path)))
+    assert "measured" in found.costs[0].basis and listed == []
 
 
 def test_plan_and_budget_predict_with_the_same_model(tmp_path: Path) -> None:

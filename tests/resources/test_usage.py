@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.execution.budget import BudgetTracker
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources import placement
-from orchestrator.resources.runtime import TrialCost
+from orchestrator.resources.runtime import RuntimeModel, TrialCost
 from orchestrator.resources.usage import (
     SILENT_S,
     Budget,
@@ -118,6 +118,12 @@ def test_a_running_attempt_is_charged_until_now_unless_it_fell_silent() -> None:
 )
 def test_a_clock_that_steps_is_not_charged(attempts: list[Attempt], rows: list[Row], seconds: float) -> None:
     assert attempt_usage(record(*attempts, rows=rows))[0].duration_s == pytest.approx(seconds)
+
+
+def test_plans_are_calibrated_by_the_same_durations() -> None:
+    stepped = record(attempt(0, 40_000, elapsed_s=600.0), status=Status.FINISHED)
+    need = RuntimeModel([stepped]).need(stepped.config, "H100", gpus=1, cpus=1)
+    assert need.hours == pytest.approx(600 / HOUR)
 
 
 def test_rows_that_were_inherited_from_a_shorter_trial_are_not_its_own_time() -> None:

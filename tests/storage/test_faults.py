@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,8 +114,9 @@ class TestS3:
 
         storage = open_storage(s3_bucket)
         storage.write("a", b"whole")
-        failing_times(monkeypatch, StreamingBody, "read", 2, IncompleteReadError(actual_bytes=1, expected_bytes=5))
-        assert storage.read("a") == b"whole"
+        error = IncompleteReadError(actual_bytes=1, expected_bytes=5)
+        calls = failing_times(monkeypatch, StreamingBody, "read", 2, error)
+        assert storage.read("a") == b"whole" and len(calls) == 3
 
     @pytest.mark.parametrize(
         ("code", "status"), [("SlowDown", 503), ("InternalError", 500), ("ConditionalRequestConflict", 409)]
@@ -131,6 +133,17 @@ class TestS3:
         failing_times(monkeypatch, storage._client, "put_object", 1, ClientError(answer, "PutObject"))  # type: ignore[attr-defined]
         assert storage.replace_if("lock", b"2", etag) is not None
         assert storage.read("lock") == b"2" and storage.replace_if("lock", b"3", etag) is None
+
+    def test_many_values_are_read_at_the_same_time(self, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        storage, all_are_read = open_storage(s3_bucket), threading.Barrier(8, timeout=30)
+
+        def read(self: Any, key: str) -> bytes:
+            all_are_read.wait()
+            return key.encode()
+
+        monkeypatch.setattr(type(storage), "read", read)
+        keys = [f"k/{number}" for number in range(8)]
+        assert storage.read_many(keys) == {key: key.encode() for key in keys}
 
     def test_a_bucket_that_has_never_answered_is_not_waited_for(
         self, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch

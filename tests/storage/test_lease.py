@@ -207,6 +207,22 @@ def test_a_beat_whose_answer_was_lost_is_no_lost_claim(tmp_path: Path, monkeypat
         assert not lease.lost.is_set()
 
 
+def test_a_heartbeat_survives_an_unexpected_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_if, beats = LocalStorage.replace_if, list[int]()
+
+    def fail_once(self: LocalStorage, key: str, data: bytes, etag: str) -> str | None:
+        beats.append(1)
+        if len(beats) == 1:
+            raise RuntimeError("cannot schedule new futures")
+        return replace_if(self, key, data, etag)
+
+    monkeypatch.setattr(LocalStorage, "replace_if", fail_once)
+    with Lease(open_storage(str(tmp_path)), "s") as lease:
+        while len(beats) < 3 and any(thread.name == "lease" for thread in threading.enumerate()):
+            time.sleep(0.01)
+        assert len(beats) >= 3 and not lease.lost.is_set()
+
+
 class TestUnlock:
     def test_the_claim_of_a_dead_holder_is_removed(self, storage: Storage) -> None:
         assert unlock(storage, "s") is None

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.tracking import live, mlflow_connection
 from orchestrator.tracking.live import Tracker, resolve_uri, tracked
@@ -69,6 +69,21 @@ def test_a_sweep_whose_trials_never_start_leaves_no_trace(tmp_path: Path, quick:
         write_record(storage, record(status=Status.PENDING, attempts=[], rows=[]))
         time.sleep(0.2)
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_record_that_did_not_change_is_read_once(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(str(tmp_path))
+    write_record(storage, record(status=Status.PENDING, attempts=[], rows=[]))
+    read, passes = LocalStorage.read, LocalStorage.snapshots
+    read_keys: list[str] = []
+    num_passes: list[int] = []
+    monkeypatch.setattr(LocalStorage, "read", lambda self, key: (read_keys.append(key), read(self, key))[1])
+    monkeypatch.setattr(LocalStorage, "snapshots", lambda *given: (num_passes.append(1), passes(*given))[1])
+    with tracked(SWEEP, storage, None):
+        eventually(lambda: len(num_passes) >= 4)
+    assert len([key for key in read_keys if key.endswith("trial.json")]) == 1
 
 
 def test_a_damaged_record_does_not_keep_the_others_from_mlflow(storage: Storage, quick: None) -> None:

@@ -85,6 +85,17 @@ def test_verify_says_what_is_missing_or_doubled_and_ends_with_1(
     assert call(capsys, "verify", *options)[0] == 0
 
 
+def test_a_damaged_definition_keeps_no_other_sweep_from_the_tracker(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage.write("sweeps/broken/sweep.json", b"{")
+    code, out, err = call(capsys, "sync", "--storage", storage.url, "--json")
+    assert code == 0 and [report["sweep"] for report in json.loads(out)["sweeps"]] == ["depth"]
+    assert "1 unreadable file skipped" in err and "broken/sweep.json" in err
+    code, _, err = call(capsys, "sync", "broken", "--storage", storage.url)
+    assert code == 2 and err.count("\n") == 1
+
+
 def test_verify_changes_nothing(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
     """It neither restores a deleted experiment nor creates a database, which `sync` does."""
     from mlflow import MlflowClient

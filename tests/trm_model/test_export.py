@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from trm_data.files import machine_id
 from trm_model.checkpoints.export import export
 from trm_model.config import ModelConfig
 from trm_model.model.recursion import build_model
@@ -27,6 +29,17 @@ def test_torch_program_equals_the_model(variant: str, steps: int | None, tmp_pat
     assert exported.largest_difference < 1e-4
     assert exported.num_bytes == (tmp_path / "model.pt2").stat().st_size
     torch.export.load(tmp_path / "model.pt2")
+
+
+def test_what_a_killed_export_left_goes_and_the_users_own_folders_stay(tmp_path: Path) -> None:
+    left, of_user = tmp_path / f".{machine_id()}-{os.getpid()}-1-{'a' * 8}.tmp", tmp_path / ".config.personal"
+    for folder in (left, of_user):
+        folder.mkdir()
+        (folder / "weights").touch()
+        os.utime(folder, (0, 0))
+    model = build_model(VARIANTS["mlp"], vocab_size=6, seq_len=16, num_identifiers=1)
+    export(model, tmp_path / "model.pt2", kind="torch", steps=None)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt2", of_user.name}
 
 
 @pytest.mark.slow

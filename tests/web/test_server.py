@@ -22,11 +22,13 @@ from orchestrator.cli import main
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.tracking.optuna_dashboard import default_url, sync
+from orchestrator.web import server
 from orchestrator.web.local import optuna_app, page_app, serving
 from tests.support.infra import free_port
 from tests.support.results import make_config, make_record
 from tests.support.sweeps import search
 from tests.support.tracking import START_LIMIT_S, write_record
+from trm_data.errors import UserError
 
 
 @pytest.fixture
@@ -143,6 +145,21 @@ def test_optunas_dashboard_refuses_what_another_site_requests(storage: Storage) 
         assert request(port, "/api/studies/1", "DELETE", Origin="http://evil.example")[0] == 403
         assert '"study_name": "depth"' in request(port, "/api/studies")[1]
         assert request(port, "/api/studies/1", "DELETE", Origin=f"http://127.0.0.1:{port}")[0] == 204
+
+
+def test_a_damaged_definition_keeps_nothing_else_from_being_shown(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("no MLflow in this test")
+
+    storage.write("sweeps/broken/sweep.json", b"{")
+    monkeypatch.setattr(server, "_mlflow_server", refuse)
+    told: list[str] = []
+    with pytest.raises(UserError, match="no MLflow in this test"):
+        server.serve(storage.url, three_free_ports(), told.append)
+    assert len(told) == 1 and told[0].startswith("skipped ") and "sweeps/broken/sweep.json" in told[0]
+    assert (Path(storage.url) / "leaderboard.html").exists() and sync(storage, "depth", default_url(storage)) == (2, 0)
 
 
 def test_database_of_another_version_is_one_line(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:

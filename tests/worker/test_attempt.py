@@ -346,6 +346,23 @@ def test_interrupted_trial_says_whether_a_checkpoint_was_written(
     assert bool(record.status) and bool(list(tmp_path.rglob("step-*.safetensors"))) is not fails
 
 
+def test_an_evaluation_can_be_seen_by_others_when_it_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of an old attempt wait for a minute otherwise."""
+    monkeypatch.setattr(writer, "FLUSH_S", ((float("inf"), 3600.0),))
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+    seen: list[list[int]] = []
+
+    def listen(report: TrialReport) -> None:
+        if report.kind == "rung":
+            record = read_trial(LocalStorage(tmp_path), "s", job.trial_id)
+            seen.append([step for step, _ in record.curve("exact_accuracy")])
+
+    run_attempt(job, listen, lambda: False)
+    assert seen == [[4], [4, 8], [4, 8, 12]]
+
+
 def test_reports_say_how_long_a_stop_takes(tmp_path: Path) -> None:
     reports, _ = go(job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.log_every": 1})))
     assert all(report.stop_s > 0 for report in reports)

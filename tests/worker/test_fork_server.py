@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -127,6 +129,13 @@ def test_death_is_noticed_although_the_server_does_not_answer(
 def test_process_that_never_starts_is_an_error_and_not_waited_for(
     fork_server_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wait, waits = fork_server.wait, itertools.count()
+
+    def counted(*arguments: Any) -> Any:
+        assert next(waits) < 100, "it is waited for without a limit"
+        return wait(*arguments)
+
+    monkeypatch.setattr(fork_server, "wait", counted)
     monkeypatch.setattr(fork_server, "START_S", 0.2)
     with socket.socket(socket.AF_UNIX) as hung:  # a server that hangs in its imports
         hung.bind(f"\0{fork_server_name}")
@@ -137,6 +146,23 @@ def test_process_that_never_starts_is_an_error_and_not_waited_for(
         child.kill()
         assert child.join(60)
         child.close()
+
+
+def test_address_that_nobody_listens_on_is_not_waited_for(
+    fork_server_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep, pauses = time.sleep, itertools.count()
+
+    def counted(seconds: float) -> None:
+        assert next(pauses) < 300, "it is waited for without a limit"
+        sleep(seconds)
+
+    monkeypatch.setattr(fork_server, "LISTEN_S", 0.1)
+    monkeypatch.setattr(fork_server.time, "sleep", counted)
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(f"\0{fork_server_name}")
+        with pytest.raises(OSError, match="in use"):
+            ForkedProcess(fork_server_name, PRELOAD)
 
 
 def test_handle_refers_to_its_process_and_to_no_later_one_of_the_same_number(fork_server_name: str) -> None:

@@ -128,6 +128,19 @@ def test_machine_that_leaves_ends_a_trial_with_its_own_report(actor: Any, monkey
         actor.reset_config({"job": Job("x", "s", "u", {}, "d").to_json()})
 
 
+def test_trial_that_is_killed_on_a_machine_that_leaves_claims_no_checkpoint(
+    actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:ignores_a_stop")
+    monkeypatch.setattr(trial_actor, "LEAVING_GRACE_S", 0.2)
+    assert actor.step()["trial_step"] == 3
+    monkeypatch.setattr(trial_actor, "is_leaving", lambda node_id: True)
+    assert actor.step()["kind"] == "progress"
+    result = actor.step()
+    assert (result["kind"], result["status"], result["done"]) == ("end", "", True)
+    assert result["reason"] == "killed before its last checkpoint: the machine ends"
+
+
 def test_kill_of_server_and_waiting_process_costs_no_trial(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:reports_its_gpus")
     assert actor.step()["status"] == ""  # its process reported that it sees no GPU

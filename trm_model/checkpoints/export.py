@@ -6,7 +6,6 @@ looked up inside, by id. Every export is run and compared with PyTorch before it
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_data.errors import UserError, nearest
+from trm_data.files import temporary_folder
 from trm_model.model.recursion import Model
 
 Kind = Literal["onnx", "torch"]
@@ -98,10 +98,10 @@ def export(
     free = {0: torch.export.Dim("batch")}
     shapes = (free, free) if steps is not None else (free, free, tuple(free for _ in example[2:]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as aside:
+    with torch.no_grad(), temporary_folder(path.parent, is_own=False) as aside:
         program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         expected = [value.numpy() for value in module(*other)]
-        made = Path(aside) / path.name
+        made = aside / path.name
         if kind == "onnx":
             found = _write_onnx(program, other, made, _num_bytes(model) > most_onnx_bytes)
         else:
@@ -113,7 +113,7 @@ def export(
         if difference > _TOLERANCE:
             what = f"the exported program differs from PyTorch by {difference:.2g}"
             raise ExportError(what, "Report this as a defect")
-        written = sorted(Path(aside).iterdir(), key=lambda file: file == made)  # the program last: it needs the others
+        written = sorted(aside.iterdir(), key=lambda file: file == made)  # the program last: it needs the others
         num_bytes = sum(file.stat().st_size for file in written)
         for file in written:
             file.replace(path.parent / file.name)

@@ -157,7 +157,8 @@ def _for_each_sweep(
     from contextlib import nullcontext
 
     from orchestrator.cli.views.console import bar
-    from orchestrator.records.index import load_definition, sweep_names
+    from orchestrator.cli.views.status import show_damaged
+    from orchestrator.records.index import load_definition, load_definitions
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
     from orchestrator.tracking.live import artifact_location, only_writer
@@ -166,7 +167,11 @@ def _for_each_sweep(
 
     storage = open_storage(url)
     uri = _tracking_uri(storage, tracking)
-    definitions = [load_definition(storage, name) for name in names or sweep_names(storage)]
+    if names:
+        definitions = [load_definition(storage, name) for name in names]
+    else:
+        definitions, damaged = load_definitions(storage)
+        show_damaged(damaged)
     mlflow = MlflowSync(uri, artifacts=artifact_location(storage))
     reports = []
     with bar() as progress:
