@@ -4,13 +4,17 @@ PYTHON ?= python3
 # Another interpreter gets an environment of its own: make test PYTHON=python3.13
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
-# What the demo needs, and that with the tools of developers.
+# Stamps: what the demo needs, and the development tools too.
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed
-# uv installs in a fraction of the time, where it is there.
+# uv, if installed, takes a fraction of the time.
 UV := $(shell command -v uv 2>/dev/null)
 PIP := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 TORCH := $(shell grep '^torch==' constraints.txt)
+# Which build of torch: cpu; default, which brings CUDA on Linux; auto, cpu for demo and test if there is no NVIDIA GPU.
+TORCH_BUILD ?= auto
+demo test test-slow lint: CPU_TORCH = $(filter cpu auto,$(TORCH_BUILD))
+CPU_TORCH = $(filter cpu,$(TORCH_BUILD))
 STORAGE ?= runs
 REPORT := build/test-report
 SEED ?= 1
@@ -28,7 +32,7 @@ help:
 	@echo "make chaos      SEED=n MINUTES=15: break everything that sweeps need, at moments drawn from the seed, and audit"
 	@echo "make claims     what the last 'make test' showed of docs/development/claims.md"
 	@echo "make mutation   SEED=1 COUNT=300: whether the tests notice random small changes of the code"
-	@echo "make fixes      whether a test fails when the fix of a listed bug is taken back"
+	@echo "make fixes      whether a test fails when the fix of a listed bug is reverted"
 	@echo "make lint       ruff, codespell, mypy, import layers"
 	@echo "make clean      remove .venv (results in $(STORAGE)/ stay)"
 
@@ -39,10 +43,11 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older. Name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@echo "installing 150 packages into $(VENV): 2 GB with a CPU build of torch, 6 GB with CUDA; two to five minutes"
 	@$(if $(UV),$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
-	@# The default build for Linux brings gigabytes of CUDA, of no use without an NVIDIA GPU.
-	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then echo "no NVIDIA GPU: the CPU build of torch"; \
+	@# A login node of a cluster has no GPU either: `make install` takes the default build.
+	@if [ -n "$(CPU_TORCH)" ] && [ "$$(uname -s)" = Linux ] && { [ "$(CPU_TORCH)" = cpu ] || ! command -v nvidia-smi >/dev/null; }; then \
+	  echo "installing the CPU build of torch (make install TORCH_BUILD=default takes the one with CUDA)"; \
 	  UV_HTTP_TIMEOUT=10 PIP_TIMEOUT=10 PIP_RETRIES=0 $(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu $(TORCH) \
-	    2>/dev/null || echo "its index cannot be reached: the default build"; fi
+	    || echo "the CPU build could not be installed: installing the default build"; fi
 	$(PIP) -c constraints.txt -e .
 	@touch $@
 

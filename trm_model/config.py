@@ -168,7 +168,8 @@ class TrainConfig(_FiniteSettings):
     loss: Literal["stablemax", "softmax"] = "stablemax"
     dtype: Literal["float32", "bfloat16", "float32-fast"] = "bfloat16"
     """float32-fast is not float32: the factors of matrix products are rounded, to bfloat16 on a CPU and to TF32 on a
-    GPU, and only sums and everything else stay float32 (an error of 2e-3 per product on a CPU instead of 3e-7)."""
+    GPU, and only sums and everything else stay float32 (an error of 2e-3 per product on a CPU instead of 3e-7).
+    bfloat16 on a CPU without its instructions is computed in float32 and rounded, which takes longer than float32."""
     depth_curriculum: tuple[tuple[Annotated[float, Field(ge=0, le=1)], _Depth, _Depth], ...] = ()
     """(share of the run, T, n): from that share on, train with this depth (CGAR). Before the first, and in
     evaluation, the model's own."""

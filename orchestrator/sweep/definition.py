@@ -1,9 +1,9 @@
 """Define what to run: one `Sweep` object, from a Python file or from `--vary` on the command line.
 
-There are two kinds. A *search* explores a space with one seed per configuration on the validation split, stops hopeless
-trials early, and confirms the best configurations with several seeds on the test split, together with named controls. A
-*study* runs every cell with every seed to the end. Only confirmed results (the confirm stage of a search, every cell of
-a study) reach a leaderboard.
+There are two kinds. A *search* explores a space with one seed per configuration on the validation split, stops
+unpromising trials early, and confirms the best configurations with several seeds on the test split, together with
+named controls. A *study* runs every cell with every seed to the end. Only confirmed results (the confirm stage of a
+search, every cell of a study) reach a leaderboard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The list of fixes that can be taken back stays in step with the code; `make fixes` runs it."""
+"""The list of fixes that can be reverted stays in step with the code; `make fixes` runs it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_no_fix_is_listed_twice() -> None:
 def test_listed_fix_is_in_the_code_and_names_tests_that_exist(fix: Fix) -> None:
     assert fix.bug
     assert fix.tests
-    for edit in fix.edits:
-        changed = edit.applied(ROOT)
-        assert changed != (ROOT / edit.file).read_text()
-        compile(changed, edit.file, "exec") if edit.file.endswith(".py") else None
+    for file, text in fix.reverted(ROOT).items():
+        assert text != (ROOT / file).read_text()
+        if file.endswith(".py"):
+            compile(text, file, "exec")
     for test in fix.tests:
         path, *names = test.partition("[")[0].split("::")
         text = Path(ROOT, path).read_text()

@@ -108,7 +108,7 @@ def test_flops_of_900_tokens_are_within_one_percent() -> None:
 def test_activation_bytes_are_within_three_percent(
     name: str, dtype: str, instructions: frozenset[str], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "bfloat16_instructions", lambda: instructions)
+    monkeypatch.setattr(precision, "INSTRUCTIONS", instructions)
     model_config = config(name)
     one, three = (Counts(model_config, cells=81, vocab=11, dtype=dtype, batch=size).saved_bytes for size in (1, 3))
     predicted = cost.example_activation_bytes(model_config, seq_len=81, vocab_size=11, dtype=dtype, device=device)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from trm_model.model.precision import linear, product
 
@@ -170,6 +170,7 @@ class _SwiGLU(torch.autograd.Function):
         return linear(_gate(gate_up), down_weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, gate_up, gate_up_weight, down_weight = ctx.saved_tensors
         grad = grads[0].reshape(-1, down_weight.shape[0])
@@ -195,6 +196,7 @@ class _ResidualNorm(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         out, scale = ctx.saved_tensors
         grad = grads[0].contiguous()

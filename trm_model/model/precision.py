@@ -6,10 +6,10 @@ products to it, and on a chip without matrix tiles (AMX) it then still computes 
 not a timing, so that a resumed run takes the same path; and the accuracy is checked, so that a chip on which the
 assumption fails keeps the default.
 
-bfloat16 products need instructions of their own. Without them PyTorch takes nine times as long as in float32, so the
-factors are widened to float32 and the product is rounded, which is what the instructions compute: bfloat16 factors,
-sums in float32. Attention is widened on every CPU but those with AVX512-BF16 and no AMX, the only ones on which its
-bfloat16 backward was measured to be faster.
+bfloat16 products need instructions of their own. Without them PyTorch takes several times as long as in float32 (nine
+times on an AMD EPYC with AVX2), so the factors are widened to float32 and the product is rounded, which is what the
+instructions compute: bfloat16 factors, sums in float32. Attention is widened on every CPU but those with AVX512-BF16
+and no AMX, the only ones on which its bfloat16 backward was measured to be faster.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -18,7 +18,6 @@ bfloat16 backward was measured to be faster.
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,7 +40,6 @@ def is_amd(cpuinfo: Path = _CPUINFO) -> bool:
         return False
 
 
-@cache
 def bfloat16_instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     """Return the instructions of this machine's processor that multiply bfloat16; all where that cannot be read."""
     try:
@@ -51,16 +49,18 @@ def bfloat16_instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     return BFLOAT16_INSTRUCTIONS & set(re.findall(r"\w+", text))
 
 
+INSTRUCTIONS = bfloat16_instructions()
+"""Those of this machine: a constant, which `torch.compile` can read."""
+
+
 def widens_products(x: Tensor) -> bool:
     """Return whether products with `x` are computed in float32 and rounded: bfloat16 on a CPU without instructions."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not bfloat16_instructions()
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not INSTRUCTIONS
 
 
 def widens_attention(x: Tensor) -> bool:
     """Return whether attention over `x` is computed in float32."""
-    return (
-        x.dtype == torch.bfloat16 and x.device.type == "cpu" and bfloat16_instructions() != frozenset({"avx512_bf16"})
-    )
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and {"avx512_bf16"} != INSTRUCTIONS
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -68,15 +68,13 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return (a.float() @ b.float()).to(a.dtype) if widens_products(a) else a @ b
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply a linear map, as `torch.nn.functional.linear` does, which keeps nothing in float32 for the backward."""
-    if not widens_products(x):
-        return F.linear(x, weight, bias)
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Apply `torch.nn.functional.linear`. No float32 copies are kept for the backward pass."""
+    if not widens_products(x) or weight.dtype != x.dtype:  # of two types, PyTorch's function raises the error
+        return F.linear(x, weight)
     if torch.compiler.is_compiling():
-        out = F.linear(x.float(), weight.float()).to(x.dtype)
-    else:
-        out = cast(Tensor, _WideLinear.apply(x, weight))
-    return out if bias is None else out + bias
+        return F.linear(x.float(), weight.float()).to(x.dtype)
+    return cast(Tensor, _WideLinear.apply(x, weight))
 
 
 class _WideLinear(torch.autograd.Function):

@@ -200,8 +200,6 @@ def _execute(source: Source) -> ModuleType:
 class Model(nn.Module):
     """Combine embeddings, a recursion and two heads: the answer per cell and whether to halt."""
 
-    start_LD: Tensor
-
     def __init__(
         self, config: ModelConfig, *, vocab_size: int, seq_len: int, num_identifiers: int, generator: torch.Generator
     ) -> None:
@@ -267,7 +265,7 @@ class Model(nn.Module):
         states = self.recursion(states, input_BLD, self.rotary(dtype))
         answer_BLD = states[0]
         logits_BCV = linear(answer_BLD[:, self.config.puzzle_embedding_len :], self.answer_head)
-        q_B2 = linear(answer_BLD[:, 0], self.halt_head, self.halt_bias).float()
+        q_B2 = F.linear(answer_BLD[:, 0], self.halt_head, self.halt_bias).float()
         return Output(tuple(state.detach() for state in states), logits_BCV, q_B2[:, 0], q_B2[:, 1])
 
     def rotary(self, dtype: torch.dtype) -> Rotary | None:

@@ -113,6 +113,8 @@ def train(
 ) -> Iterator[Event]:
     """Train and score one configuration, resuming from the newest checkpoint in `checkpoints` if there is one.
 
+    This is a generator: nothing runs until the events are iterated.
+
     `clock` gives seconds since the epoch, `timer` measures durations.
 
     Raises:

@@ -67,8 +67,10 @@ def _requirements() -> dict[str, str]:
 def processor() -> list[Check]:
     """Check usable cores, and the matrix instructions that make bfloat16 on a CPU worthwhile."""
     cores = len(os.sched_getaffinity(0))
-    flags = set(re.findall(r"\b(?:amx_bf16|avx512_bf16|avx2)\b", _read("/proc/cpuinfo")))
-    return [Check("CPU", "ok", f"{cores} cores ({', '.join(sorted(flags)) or 'no AVX2'})")]
+    flags = sorted(set(re.findall(r"\b(?:amx_bf16|avx512_bf16|bf16|avx2)\b", _read("/proc/cpuinfo"))))
+    rounded = "" if any("bf16" in flag for flag in flags) else ", bfloat16 is computed in float32 and rounded"
+    found = f" ({', '.join(flags)})" if flags else ""
+    return [Check("CPU", "ok", f"{cores} cores{found}{rounded}")]
 
 
 def gpus() -> list[Check]:
