@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -228,9 +229,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         with written_aside(path, data) as aside:
             aside.replace(path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}", "Free some space or name another folder"
-        ) from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}", writing_remedy(error)) from error
+
+
+def writing_remedy(error: OSError) -> str:
+    """Return what a user can do about a file that cannot be written."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Name a folder that this user can write to"
+    return "Free some space or name another folder"
 
 
 def sha256_of(path: Path) -> str:

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         with suppress(AttributeError, ValueError):  # a test or a notebook may have put another object there
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = build_app(arguments)(args=arguments, standalone_mode=False)
+        code = build_app(arguments)(args=arguments, prog_name="trm", standalone_mode=False)
     except UserError as error:
         _fail(str(error))
     except typer.Abort:
@@ -44,7 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if message.strip():
-            _fail(f"{message.strip().rstrip('.?')}. See `trm --help`")
+            message = message.strip()
+            context = getattr(error, "ctx", None)
+            words = "trm" if context is None else context.command_path
+            _fail(f"{message if message.endswith('?') else message.rstrip('.') + '.'} See `{words} --help`")
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.execution.allocator import Allocator
@@ -26,7 +27,7 @@ from orchestrator.records.extend import current, extension_between
 from orchestrator.records.finished_index import indexed
 from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import SweepReader
-from orchestrator.records.schema import TrialRecord
+from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.resources.devices import require_local_cpus, require_local_gpu_count, require_local_gpus
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
@@ -240,9 +241,12 @@ def _outcome(
     reasons = {record.trial_id: record.reason for record in records if record.reason}
     best = snapshots.best()
     config = None if best is None else planner.trials[best.trial_id].trial.config
+    snapshot = snapshots.sweep(progress_of(planner), reasons)
+    # Nothing runs any more: a trial that could not write its end resumes like one that did.
+    trials = [replace(t, status=Status.INTERRUPTED) if t.status is Status.RUNNING else t for t in snapshot.trials]
     outcome = SweepOutcome(
         status,
-        snapshots.sweep(progress_of(planner), reasons),
+        replace(snapshot, trials=trials),
         reason,
         best,
         best_config=config,

@@ -95,7 +95,7 @@ def locate_trial(storage: Storage, address: str) -> tuple[str, str]:
         return sweep, last_or_best(read_trials(storage, sweep), start, sweep, definition).trial_id
     if sweep and start and trial_folder(storage, sweep, start).exists("trial.json"):
         return sweep, start
-    names = [sweep] if sweep else sweep_names(storage)
+    names = [sweep] if sweep else [*sweep_names(storage), SINGLE_RUNS]
     keys = [key.split("/") for name in names for key in storage.list(f"sweeps/{name}/trials")]
     homes = {parts[3]: parts[1] for parts in reversed(keys) if parts[4:] == ["trial.json"]}
     if sweep and not homes:
@@ -118,7 +118,8 @@ def last_or_best(records: Iterable[TrialRecord], word: str, sweep: str, definiti
         started = [record for record in records if record.attempts]
         if started:
             return max(started, key=lambda record: (record.attempts[-1].start.started_s, record.trial_id))
-        raise SweepError(f"no trial of {sweep!r} was started", "See `trm sweep status`")
+        remedy = "Train one: `trm train`" if sweep == SINGLE_RUNS else "See `trm sweep status`"
+        raise SweepError(f"no trial of {sweep!r} was started", remedy)
     metric = "exact_accuracy" if definition is None else definition.metric
     is_search = definition is not None and definition.kind == "search"
     scores = {

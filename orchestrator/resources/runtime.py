@@ -20,6 +20,7 @@ from orchestrator.resources.catalogue import CatalogueError, gpu
 from orchestrator.resources.placement import SpeedOf, peak_speed
 from orchestrator.resources.usage import attempt_usage, price_per_gpu_hour
 from orchestrator.sweep.matching import shape_of, training_flops
+from orchestrator.sweep.text import plural
 from trm_data.benchmarks import resolve_benchmark
 from trm_data.settings import Settings
 from trm_model import cost
@@ -258,7 +259,7 @@ def fit(observations: Sequence[Observation]) -> RuntimeFit:
 
 def _measured(constants: tuple[float, float, float], observations: Sequence[Observation]) -> RuntimeFit:
     start_s, call_s, flop_s = constants
-    basis = f"measured on {len(observations)} trials"
+    basis = f"measured on {plural(len(observations), 'trial')}"
     return RuntimeFit(start_s=start_s, call_s=call_s, flop_s=flop_s, basis=basis, spread=0.0, is_measured=True)
 
 

@@ -307,6 +307,24 @@ def test_surface_is_the_recorded_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["ablate", "x"], "error: Missing option '--control'. See `trm ablate --help`"),
+        (["sweep", "satus"], "error: No such command 'satus'. Did you mean 'status'? See `trm sweep --help`"),
+        (
+            ["sweep", "status", "--jso"],
+            "error: No such option: --jso (Possible options: --json). See `trm sweep status --help`",
+        ),
+    ],
+)
+def test_wrong_usage_names_the_help_of_that_command(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, *arguments)
+    assert (code, err.strip()) == (2, line)
+
+
+@pytest.mark.parametrize(
     ("arguments", "found"),
     [
         (["sweep", "plan"], ["sweep"]),

@@ -208,6 +208,19 @@ def test_eval_scores_every_cell_without_training(
     assert code == 0 and "K=3 noise=0.5" in out and "12 test items" in out
 
 
+def test_eval_prints_its_progress_without_a_terminal(
+    runs: Path, trials: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.views.evaluate.PLAIN_EVERY_S", 0.0)
+    code, _, err = call(capsys, "eval", trials[0], "--vary", "D=2,4", "--storage", str(runs))
+    assert code == 0 and "scoring D=2: 100 %, 1 of 2 done" in err and "scoring D=4: 100 %, 2 of 2 done" in err
+
+
+def test_single_run_is_found_by_its_id_alone(runs: Path, trials: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    name = trials[0].removeprefix("train/")
+    assert told(capsys, "trial", "show", name, "--storage", str(runs))["trial_id"] == name
+
+
 def test_several_checkpoints_vote_together_under_another_name(
     runs: Path, trials: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

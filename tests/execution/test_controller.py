@@ -351,6 +351,7 @@ class TestEnds:
         outcome, _ = run(storage, one, execute=execute)
         assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
         assert outcome.snapshot.progress == SweepProgress(planned=1, done=0, failed=0)
+        assert Status.RUNNING not in outcome.snapshot.counts, "nothing runs any more"
 
     def test_a_budget_of_two_trials_is_two_of_eight(self, storage: Storage) -> None:
         outcome, _ = run(storage, study(), budget=Budget(trials=2))

@@ -20,7 +20,7 @@ from orchestrator.records.failures import FailureKind, classify, is_out_of_space
 from orchestrator.storage import StorageError, open_storage, patience
 from orchestrator.storage.patience import TransientError, retry_transient
 from trm_data.errors import UserError
-from trm_data.files import abandoned_files, machine_id, private_folder, temporary_name, write_atomic
+from trm_data.files import abandoned_files, machine_id, private_folder, temporary_name, write_atomic, writing_remedy
 
 
 @pytest.fixture(autouse=True)
@@ -261,6 +261,12 @@ def test_temporaries_of_the_living_and_new_ones_of_other_machines_stay(tmp_path:
     assert set(abandoned_files(tmp_path)) == set(go)
     open_storage(str(tmp_path)).write("b", b"")
     assert set(tmp_path.iterdir()) == {*stay, tmp_path / "b"}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_remedy_of_a_file_that_may_not_be_written_is_not_space(code: int) -> None:
+    assert "space" not in writing_remedy(OSError(code, os.strerror(code)))
+    assert "space" in writing_remedy(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
 class TestPrivateFolder:

@@ -25,7 +25,7 @@ from trm_data.dataset.manifest import Augmentation, Manifest
 from trm_data.dataset.reader import Dataset
 from trm_data.dataset.schema import SPLITS, Puzzles, tables, write_table
 from trm_data.errors import DataError
-from trm_data.files import temporary_folder
+from trm_data.files import temporary_folder, writing_remedy
 from trm_data.sources import arc, files, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
@@ -137,7 +137,5 @@ def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
                 aside.rename(folder)
     except OSError as error:
         if not (folder / MANIFEST).is_file():
-            raise DataError(
-                f"cannot write {folder}: {error.strerror or error}", "Free some space or name another folder"
-            ) from error
+            raise DataError(f"cannot write {folder}: {error.strerror or error}", writing_remedy(error)) from error
     return open_dataset(folder)

@@ -32,7 +32,9 @@ def export(
 
     trm sweep export demo --format parquet --out demo.parquet
     """
+    from orchestrator.cli.views.console import err
     from orchestrator.results.dataframe import FORMATS, as_text, load_results
+    from orchestrator.sweep.text import plural
     from trm_data.files import write_atomic
 
     if kind not in FORMATS:
@@ -49,3 +51,5 @@ def export(
         sys.stdout.write(as_text(frame, kind))
     else:
         write_atomic(to, as_text(frame, kind).encode())
+    if to is not None:
+        err.print(f"wrote {to}: {plural(len(frame), 'trial')}", soft_wrap=True)

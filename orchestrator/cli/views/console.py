@@ -17,6 +17,8 @@ from rich.text import Text
 from orchestrator.api.terminal import SafeConsole, progress_bar
 from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
 
+PLAIN_EVERY_S = 15.0
+"""Seconds between lines of progress if the output is not a terminal."""
 PLAIN_WIDTH = 120
 """Number of columns if the output is a file or a pipe."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
 
-from orchestrator.cli.views.console import bar, line, out, table
+from orchestrator.cli.views.console import PLAIN_EVERY_S, bar, err, line, out, table
 from orchestrator.evaluation.checkpoints import Scored
 from orchestrator.results.report.markup import flops
 from orchestrator.results.stats import Interval
@@ -25,8 +26,10 @@ class Bar:
 
     def __init__(self, total: int) -> None:
         self._bar = bar()
+        self._total = total
         self._task = self._bar.add_task("scoring", total=total, note="")
         self._finished = 0
+        self._printed_s = time.monotonic()
 
     def __enter__(self) -> Bar:
         self._bar.start()
@@ -36,9 +39,12 @@ class Bar:
         self._bar.stop()
 
     def update(self, label: str, done: int, total: int) -> None:
-        """Update the bar; `score` calls this."""
+        """Update the bar; without a terminal, print a line every 15 seconds. `score` calls this."""
         self._bar.update(self._task, completed=self._finished + done / total, note=label)
         self._finished += done == total
+        if not err.is_terminal and time.monotonic() - self._printed_s > PLAIN_EVERY_S:
+            self._printed_s = time.monotonic()
+            err.print(f"scoring {label}: {100 * done / total:.0f} %, {self._finished} of {self._total} done")
 
 
 def show(rows: Sequence[Scored], dataset: Dataset) -> None:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from orchestrator.api.callbacks import Callback
-from orchestrator.cli.views.console import BuildBar, clock, err, line, out, table
+from orchestrator.cli.views.console import PLAIN_EVERY_S, BuildBar, clock, err, line, out, table
 from orchestrator.errors import command_line
 from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
 from orchestrator.records.progress import SweepProgress, format_counts
@@ -23,7 +23,6 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.text import duration, plural
 from trm_data.addresses import shown_address
 
-PLAIN_EVERY_S = 15.0
 STYLES = {
     Status.FINISHED: "green",
     Status.STOPPED: "yellow",
