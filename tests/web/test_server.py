@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 
@@ -159,7 +160,8 @@ def test_a_damaged_definition_keeps_nothing_else_from_being_shown(
     with pytest.raises(UserError, match="no MLflow in this test"):
         server.serve(storage.url, three_free_ports(), told.append)
     assert len(told) == 1 and told[0].startswith("skipped ") and "sweeps/broken/sweep.json" in told[0]
-    assert (Path(storage.url) / "leaderboard.html").exists() and sync(storage, "depth", default_url(storage)) == (2, 0)
+    assert (Path(storage.url) / "leaderboard.html").exists()
+    assert optuna.study.get_all_study_names(default_url(storage)) == ["depth"]
 
 
 def test_database_of_another_version_is_one_line(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
