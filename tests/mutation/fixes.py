@@ -94,12 +94,14 @@ class Checker:
         with ExitStack() as stack:
             for file, text in texts.items():
                 stack.enter_context(self._copy.changed(file, text.encode()))
-            problems = (self._run(test, expected=TEST_FAILED) for test in fix.tests)
+            # A function that numba compiled and cached may call one that has changed.
+            fresh = any("jit" in text for text in texts.values())
+            problems = (self._run(test, expected=TEST_FAILED, fresh=fresh) for test in fix.tests)
             return next(filter(None, problems), "")
 
-    def _run(self, test: str, expected: int) -> str:
+    def _run(self, test: str, expected: int, *, fresh: bool = False) -> str:
         """Return an empty text if the run of a test ends with this exit code of pytest, else what happened."""
-        child = harness.start(self._copy, ["-m", "", test], limit=LONGEST_S, per_test=LONGEST_S, fresh=True)
+        child = harness.start(self._copy, ["-m", "", test], limit=LONGEST_S, per_test=LONGEST_S, fresh=fresh)
         while (result := child.finished()) is None:
             time.sleep(0.05)
         if result["code"] == expected:
