@@ -310,7 +310,7 @@ def test_surface_is_the_recorded_one() -> None:
     ("arguments", "line"),
     [
         (["ablate", "x"], "error: Missing option '--control'. See `trm ablate --help`"),
-        (["sweep", "satus"], "error: No such command 'satus'. Did you mean 'status'? See `trm sweep --help`"),
+        (["sweep", "statuz"], "error: No such command 'statuz'. Did you mean 'status'? See `trm sweep --help`"),
         (
             ["sweep", "status", "--jso"],
             "error: No such option: --jso (Possible options: --json). See `trm sweep status --help`",
