@@ -13,7 +13,7 @@ import numpy as np
 from trm_data.dataset.reader import Dataset
 from trm_data.dataset.view import codes_of, fixed_places, view
 from trm_data.errors import DataError
-from trm_data.files import temporary_folder
+from trm_data.files import temporary_folder, writing_remedy
 from trm_data.jit import Bytes, Ints
 from trm_data.puzzles.arc import crop
 
@@ -41,7 +41,7 @@ def export(dataset: Dataset, folder: Path, num_augmentations: int, progress: Pro
                 (aside / "test_puzzles.json").write_text(json.dumps(_test_puzzles(dataset)))
             aside.replace(folder)
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}", "Free some space") from None
+        raise DataError(f"cannot write {folder}: {error.strerror or error}", writing_remedy(error)) from None
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> Bytes:
