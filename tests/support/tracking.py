@@ -176,6 +176,18 @@ def _postgres_binaries() -> Path | None:
     return found[-1].parent if found else None
 
 
+def _folder_of(account: dict[str, Any]) -> Path:
+    """Return a new folder that `account` can write to: on some machines only root can enter the temporary directory."""
+    for place in (tempfile.gettempdir(), "/var/tmp", "/dev/shm"):
+        folder = Path(tempfile.mkdtemp(prefix="trm-postgres-", dir=place))
+        if account:
+            shutil.chown(folder, account["user"], account["group"])
+        if subprocess.run(["test", "-w", str(folder)], **account).returncode == 0:
+            return folder
+        folder.rmdir()
+    raise RuntimeError("no temporary directory can be entered by an unprivileged user")
+
+
 @contextmanager
 def postgres_cluster() -> Iterator[str]:
     """A PostgreSQL cluster on a free port, as an unprivileged user; yields the address of its empty database."""
@@ -184,14 +196,15 @@ def postgres_cluster() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed (pip install 'psycopg[binary]')")
     account: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="trm-postgres-"))
-    if account:
-        shutil.chown(folder, account["user"], account["group"])
+    folder = _folder_of(account)
     data, port = folder / "data", free_port()
 
     def call(program: str, *arguments: str) -> None:
         command = [str(binaries / program), "-D", str(data), *arguments]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **account)
+        with tempfile.TemporaryFile() as said:  # not a pipe, which the server would keep open
+            if subprocess.run(command, cwd=folder, stdout=said, stderr=subprocess.STDOUT, **account).returncode:
+                said.seek(0)
+                raise RuntimeError(f"{program}: {said.read().decode()}")
 
     try:
         call("initdb", "-U", "mlflow", "-A", "trust", "-E", "UTF8", "--no-sync")
