@@ -289,7 +289,6 @@ class TestRequests:
         MlflowSync(uri).sync(SWEEP, [finished()])
         assert only_trial(uri).data.metrics["test/exact_accuracy"] == 0.91
 
-
     @pytest.mark.parametrize("value", ["", "all of them", "-3:ab", "\N{SUPERSCRIPT TWO}:ab", "9" * 30])
     def test_a_run_whose_tags_somebody_edited_is_sent_again(self, mlflow: MlflowSync, uri: str, value: str) -> None:
         from mlflow import MlflowClient
