@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 def run(
     sweep: Sweep | str | Path,
     storage: Storage | str | Path = "runs",
+    *,
     tracking: str | None = None,
     notify: Sequence[str] = (),
     callbacks: Sequence[Callback] | None = None,
@@ -44,7 +45,7 @@ def run(
         notify: webhook URLs or commands that receive how the sweep ended.
         callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
             a notebook shows it, else nothing.
-        options: fields of `RunOptions`: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
+        options: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
             max_failures, retries.
 
     Returns:

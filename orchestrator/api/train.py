@@ -64,6 +64,7 @@ class TrainOutcome(NamedTuple):
 def train(
     config: TrialConfig,
     storage: Storage | str | Path = "runs",
+    *,
     processes: int = 1,
     callbacks: Sequence[Callback] | None = None,
 ) -> TrainOutcome:

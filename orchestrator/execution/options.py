@@ -169,7 +169,7 @@ class SweepOutcome:
 class Callback:
     """Receive the events of a sweep. Override the methods that matter; each does nothing here.
 
-    Every method is called from the thread that called `run_sweep`, one at a time, and never holds up a trial. What a
+    Every method is called from the thread that called `run`, one at a time, and never holds up a trial. What a
     method raises is logged once and never stops the sweep.
     """
 
@@ -195,4 +195,4 @@ class Callback:
         """Handle one line of text for the user."""
 
     def on_sweep_end(self, outcome: SweepOutcome) -> None:
-        """Handle the end of the run. Not called where `run_sweep` raises."""
+        """Handle the end of the run. Not called where `run` raises."""

@@ -139,6 +139,10 @@ def test_recorded_sweep_and_sweep_file_are_run_by_name(calls: list[Call], tmp_pa
         orchestrator.run("study2", storage, tracking="none", callbacks=[])
 
 
+def test_packaged_sweep_is_planned_by_name(tmp_path: Path) -> None:
+    assert orchestrator.plan("demo", tmp_path).num_trials > 0 and list(tmp_path.iterdir()) == []
+
+
 def test_end_is_judged_against_the_plan(calls: list[Call], ending: list[Any], tmp_path: Path) -> None:
     """No trial is recorded, so that nothing is unfinished: by the records alone the sweep would be complete."""
     ending[0] = SweepStatus.STOPPED

@@ -56,4 +56,4 @@ def test_a_tracker_that_is_no_address_is_refused_before_anything_runs(tracking: 
 def test_a_storage_that_does_not_exist_is_named_instead_of_an_empty_result(tmp_path: Path) -> None:
     for call in (orchestrator.load_results, orchestrator.leaderboard):
         with pytest.raises(UserError, match="no such folder"):
-            call(tmp_path / "sudoku-extreme")
+            call(storage=tmp_path / "sudoku-extreme")
