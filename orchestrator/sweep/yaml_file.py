@@ -47,7 +47,7 @@ _OPTIONS = ("address", "max_gpus", "share_gpus", "prefer", "canary", "reuse", "m
 """Options of a run, which depend on the machine and not on the question."""
 _WANDB_KEYS = ("method", "metric", "parameters", "run_cap", "early_terminate")
 _OWN_KEYS = ("recipe", "set", *LIMITS)
-_KEYS = (*_WANDB_KEYS, *_OWN_KEYS, *Sweep.model_fields)
+_KEYS = (*_WANDB_KEYS, *_OWN_KEYS, *Sweep.model_fields, "minimize")
 
 
 def load_yaml(path: Path) -> Sweep:
@@ -79,6 +79,8 @@ def _sweep(document: Any, path: Path) -> Sweep:
     if (rule := values.pop("early_terminate", None)) is not None:
         _require_one(values, "early_terminate", "stopping")
         values["stopping"] = parse_early_terminate(rule, base)
+        if kind == "study":
+            raise ConfigError("early_terminate is for a search, and this is a study", "Delete it: every cell is run")
     _metric(values)
     _limits(values, kind)
     return Sweep.parse({"name": path.stem, **values, "kind": kind, "base": base.plain()})
@@ -158,7 +160,7 @@ def _metric(values: dict[str, Any]) -> None:
     if goal not in ("maximize", "maximise"):
         raise ConfigError(
             f"metric.goal={goal!r}: every metric here is better when it is higher",
-            "Write goal: maximize; costs are minimised with minimise: [train_flops]",
+            "Write goal: maximize; costs are minimized with minimize: [train_flops]",
         )
     values["metric"] = metric["name"]
 

@@ -66,6 +66,8 @@ def test_file_and_class_are_pinned_wherever_code_names_them(folder: Path, monkey
         assert configure(base(), {SETTING: named}).model.recursion == pinned(folder)
         sweep = Sweep(
             name="own",
+            kind="search",
+            trials=2,
             base=base(),
             space={SETTING: choice(None, named)},
             forbidden=({SETTING: named, "T": 9},),  # type: ignore[dict-item]  # a class is replaced by its address
@@ -73,7 +75,7 @@ def test_file_and_class_are_pinned_wherever_code_names_them(folder: Path, monkey
         )
         assert sweep.space[SETTING].spread() == [None, pinned(folder)]
         assert sweep.forbidden[0][SETTING] == sweep.confirm.controls[0].settings[SETTING] == pinned(folder)
-        assert plan(sweep, folder / "runs").num_trials == 2
+        assert plan(sweep, folder / "runs").num_trials == 2 + 3 * 2
     assert ModelConfig(recursion=NAME).recursion == pinned(folder)
 
 

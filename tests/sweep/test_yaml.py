@@ -88,7 +88,7 @@ EQUIVALENT = [
                      "N_sup": integers(1, 8, log=True), "ema": uniform(0.1, 0.9, step=0.1)}),
     ),
     (
-        "kind: search\ntrials: 8\nsampler: qmc\nsampler_seed: 3\nminimise: [train_flops]\n"
+        "kind: search\ntrials: 8\nsampler: qmc\nsampler_seed: 3\nminimize: [train_flops]\n"
         "set: {data: {num_train: 40}}\n"
         "stopping: {rule: none}\nparameters: {T: {values: [1, 2, 3]}, n: {values: [1, 2]}}\n"
         "only_if: {n: {T: [1, 2]}}\nforbidden: [{T: 2, n: 1}]\nwarm_start: [other]\nmax_concurrent: 2\n"
@@ -164,6 +164,7 @@ WRONG = [
     ("parameters: {model.mixer: {min: 1, max: 2}}", "model.mixer takes no numbers"),
     ("metric: {name: exact_acuracy}", "metric='exact_acuracy' is not measured. Did you mean 'exact_accuracy'?"),
     ("metric: {name: exact_accuracy, goal: minimize}", "Write goal: maximize"),
+    ("method: grid\nearly_terminate: {type: hyperband, min_iter: 1}", "early_terminate is for a search"),
     ("metric: {nam: exact_accuracy}", "metric: unknown key 'nam'. Did you mean 'name'?"),
     ("metric: {name: exact_accuracy, target: 1}", "metric.target is not supported. Delete it"),
     ("early_terminate: {type: envelope}", "Write type: hyperband, or stopping: {rule: halving|median|patience|none}"),
