@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from trm_data.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from orchestrator.api.callbacks import Callback
     from orchestrator.api.lifecycle import (
         Deletion,
         delete_sweep,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.errors import ClusterError, SweepError
     from orchestrator.evaluation.bundle import Bundle, write_bundle
     from orchestrator.evaluation.verify import Verification, verify_bundle
-    from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+    from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
     from orchestrator.records.progress import SweepProgress
     from orchestrator.records.retention import Pruning
     from orchestrator.records.schema import Status, TrialRecord
@@ -116,7 +115,6 @@ __all__ = [
 __getattr__ = lazy_names(
     globals(),
     {
-        "orchestrator.api.callbacks": ("Callback",),
         "orchestrator.api.lifecycle": (
             "Deletion",
             "delete_sweep",
@@ -135,6 +133,7 @@ __getattr__ = lazy_names(
         "orchestrator.evaluation.bundle": ("Bundle", "write_bundle"),
         "orchestrator.evaluation.verify": ("Verification", "verify_bundle"),
         "orchestrator.execution.options": (
+            "Callback",
             "SweepOutcome",
             "SweepSnapshot",
             "SweepStatus",

@@ -59,7 +59,7 @@ class SweepState:
         return {status: found[status] for status in Status if found[status]}
 
     def status_of(self, record: TrialRecord) -> Status:
-        """Return the status of a trial; without a living driver, a trial that has not ended counts as interrupted."""
+        """Return the status of a trial; without a running driver, a trial that has not ended counts as interrupted."""
         is_cut_off = record.status is Status.RUNNING and self.driver is None
         return Status.INTERRUPTED if is_cut_off else record.status
 
@@ -77,6 +77,6 @@ def read_state(storage: Storage, sweep: str, reader: SweepReader) -> SweepState:
         SweepError: the storage holds no sweep of that name.
     """
     definition = load_definition(storage, sweep)
-    driver = driver_of(sweep_folder(storage, sweep))  # first: the records are complete when the driver has gone
+    driver = driver_of(sweep_folder(storage, sweep))  # first: the records are complete when the driver has exited
     records, damaged = reader.read()
     return SweepState(definition, records, driver, sweep_progress(definition, records), damaged)

@@ -68,7 +68,7 @@ def make_sweep(
 
     Raises:
         SweepError: neither or both of a sweep and a recipe are given, or there is no such sweep.
-        ConfigError: a setting or value that cannot be.
+        ConfigError: an invalid setting or value.
     """
     if file is None and recipe is None:
         raise SweepError("nothing to run", "Name a sweep, or --recipe NAME with --vary (see `trm recipes`)")

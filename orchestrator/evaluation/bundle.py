@@ -27,11 +27,9 @@ from orchestrator.results.leaderboard import is_confirmed
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import replace_settings
 from trm_data.files import temporary_name
 from trm_model.checkpoints.store import checkpoint_names, name_of, read
 from trm_model.checkpoints.trained import pack_scored_weights
-from trm_model.config import TrialConfig
 
 _README = """Results of {sweep}, written by {written_by}.
 
@@ -136,7 +134,7 @@ def _parts(storage: Storage, record: TrialRecord) -> dict[str, bytes]:
         raise BundleError(f"trial {record.trial_id} keeps no checkpoint of its last step", "Bundle another trial")
     if not folder.exists("outcomes.arrow"):
         raise BundleError(f"trial {record.trial_id} has no outcomes per item", "Bundle another trial")
-    config = _scored_config(record)
+    config = record.last_config
     parts = {
         "trial.json": new_head(record.stage, record.family, config, record.dataset, record.origin).encode(),
         "result.json": result.encode(),
@@ -147,12 +145,6 @@ def _parts(storage: Storage, record: TrialRecord) -> dict[str, bytes]:
     if folder.exists("recursion.py"):
         parts["recursion.py"] = folder.read("recursion.py")
     return parts
-
-
-def _scored_config(record: TrialRecord) -> TrialConfig:
-    """Return the configuration with the number of threads of the attempt that finished: it affects the last bits."""
-    threads = record.attempts[-1].start.num_threads if record.attempts else None
-    return replace_settings(record.config, {"runtime.num_threads": threads})
 
 
 def _provenance(attempt: Attempt) -> dict[str, Any]:

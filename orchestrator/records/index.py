@@ -117,7 +117,7 @@ def last_or_best(records: Iterable[TrialRecord], word: str, sweep: str, definiti
     chooses; of a study and of `trm train` that of the final evaluation.
 
     Raises:
-        SweepError: none was started, or none has finished.
+        SweepError: no trial was started, or none has finished.
     """
     if word == LAST:
         started = [record for record in records if record.attempts]

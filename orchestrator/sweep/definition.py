@@ -94,7 +94,7 @@ class Resources(Settings):
 
     cpus: float = Field(1, gt=0, allow_inf_nan=False)
     gpus: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """GPUs of one trial, or a share of one; 0 lets it use the CPU only. None: on one's own machine, the GPUs that it
+    """GPUs of one trial, or a share of one; 0 lets it use the CPU only. None: on this machine, the GPUs that it
     has, shared by memory; on a cluster, none (`orchestrator.resources.gpu_choice`)."""
     gpu_type: str | None = Field(None, pattern=r"^[\w.+-]+(\|[\w.+-]+)*$")
     """`L40S`, `H100`, `L40S|H100` for either, or `any`; None requests no particular type."""
@@ -163,7 +163,7 @@ class Sweep(Settings):
         if isinstance(values, dict) and isinstance(values.get("space"), Mapping):
             for path, domain in values["space"].items():
                 if not isinstance(domain, Choice | Uniform | Mapping):
-                    raise ValueError(f"space: {path}={domain!r} is no domain: write choice(1, 2) or uniform(0, 1)")
+                    raise ValueError(f"space: {path}={domain!r} is not a domain: write choice(1, 2) or uniform(0, 1)")
             values = {**values, "space": _resolved(values["space"])}
             if isinstance(values.get("only_if"), Mapping):
                 values["only_if"] = {key: _resolved(when) for key, when in _resolved(values["only_if"]).items()}
@@ -176,7 +176,7 @@ class Sweep(Settings):
         return values
 
     @classmethod
-    def from_record(cls, values: Mapping[str, Any], where: str = "") -> Self:
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
         """Read a recorded definition. It was checked when it was created, possibly by a version with fewer checks.
 
         Raises:
@@ -184,7 +184,7 @@ class Sweep(Settings):
                 content, which no record of this program does.
         """
         replace_in(values, require_pinned)
-        return cls.parse(values, where, context={"is_recorded": True})
+        return cls.parse(values, context={"is_recorded": True})
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
@@ -375,7 +375,7 @@ def _pinned_axis(path: str, domain: Any) -> Any:
 
 
 def _resolved(settings: Any) -> Any:
-    """Return settings with the paper's letters as paths; what is no mapping as it is, for its field to refuse."""
+    """Return settings with the paper's letters as paths; what is not a mapping as it is, for its field to refuse."""
     return (
         settings
         if not isinstance(settings, Mapping)

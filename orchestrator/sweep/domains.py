@@ -142,7 +142,7 @@ class Uniform(Settings):
         return self._at(min(round((value - self.low) / self.step), (self.count or 1) - 1))
 
     def _at(self, index: int) -> int | float:
-        """Return the value that is so many steps above the lowest, without the error of binary fractions: 0.3, not
+        """Return the value that many steps above the lowest, without the error of binary fractions: 0.3, not
         0.30000000000000004."""
         assert self.step is not None
         return self._typed(float(decimal(self.low) + index * decimal(self.step)))

@@ -1,4 +1,4 @@
-"""A recursion of one's own from Python: `configure`, `Sweep`, `plan`, `train` and `run` take its file or its class."""
+"""A custom recursion from Python: `configure`, `Sweep`, `plan`, `train` and `run` take its file or its class."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def as_variant(named: Any) -> Variant:
         ("others.py:Child", "no Recursion named 'Child'"),
         ("others.py:Layer", "Derive the class from trm_model.Recursion"),
         ("others.py:Path", "no Recursion named 'Path'"),
-        (int, "is no Recursion"),
+        (int, "is not a Recursion"),
     ],
 )
 def test_bad_recursion_is_refused_where_it_is_named(

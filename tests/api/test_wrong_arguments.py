@@ -22,7 +22,7 @@ def sweep(**changes: Any) -> Sweep:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sweep(space={"T": [1, 2]}), "space: T=[1, 2] is no domain: write choice(1, 2)"),
+        (lambda: sweep(space={"T": [1, 2]}), "space: T=[1, 2] is not a domain: write choice(1, 2)"),
         (lambda: choice([1, 2]), "Give the values as arguments: choice(1, 2)"),
         (lambda: sweep(seed=3), "unknown setting 'seed'. Did you mean 'seeds'?"),
         (lambda: sweep(kind="grid"), "kind='grid': input should be 'search' or 'study'"),

@@ -202,7 +202,7 @@ def watchdog(
 
 
 def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
-    """Remove the lock that a dead driver has left, so that the sweep can run. The lock of a living driver stays.
+    """Remove the lock that a dead driver has left, so that the sweep can run. The lock of a driver that is alive stays.
 
     Example: trm sweep unlock demo
     """

@@ -58,7 +58,7 @@ def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep:
 
 
 def new_events(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterator[TrialEvent]:
-    """Yield every event once. The records are read again after the driver has gone: it writes until it ends."""
+    """Yield every event once. The records are read again after the driver has exited: it writes until it ends."""
     seen: set[TrialEvent] = set()
     reader = SweepReader(storage, name)
     while True:
