@@ -5,7 +5,7 @@
     sweep = Sweep(name="depth", base=get_recipe("sudoku-mini"), space={"T": choice(1, 2), "n": choice(2, 4)}, seeds=3)
     print(plan(sweep).wall_s)
     outcome = run(sweep)
-    frame = load_results("runs", "depth")
+    frame = load_results("depth")
 
 Names are imported when they are first used: `import orchestrator` loads no library.
 """
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from trm_data.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from orchestrator.api.callbacks import Callback
     from orchestrator.api.lifecycle import (
+        Deletion,
         delete_sweep,
         extend_sweep,
         prune_checkpoints,
@@ -32,16 +32,17 @@ if TYPE_CHECKING:
     from orchestrator.api.status import SweepState, status
     from orchestrator.api.train import TrainOutcome, train
     from orchestrator.errors import ClusterError, SweepError
-    from orchestrator.evaluation.bundle import write_bundle
-    from orchestrator.evaluation.verify import verify_bundle
-    from orchestrator.execution.options import RunOptions, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
+    from orchestrator.evaluation.bundle import Bundle, write_bundle
+    from orchestrator.evaluation.verify import Verification, verify_bundle
+    from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
     from orchestrator.records.progress import SweepProgress
+    from orchestrator.records.retention import Pruning
     from orchestrator.records.schema import Status, TrialRecord
     from orchestrator.resources.estimate import Estimate
     from orchestrator.resources.published import recipe_for_gpu, reproduction_sweep, table_variants
     from orchestrator.results.dataframe import load_results
-    from orchestrator.results.notebook import ablate, leaderboard
-    from orchestrator.storage import open_storage
+    from orchestrator.results.notebook import AblationResult, Leaderboard, ablate, leaderboard
+    from orchestrator.storage import Storage, open_storage
     from orchestrator.sweep.budget import Budget
     from orchestrator.sweep.definition import Confirm, ResourceRule, Resources, Stopping, Sweep, Variant
     from orchestrator.sweep.domains import choice, integers, log_uniform, uniform
@@ -52,16 +53,21 @@ if TYPE_CHECKING:
     from trm_model.recipes import get_recipe
 
 __all__ = [
+    "AblationResult",
     "Budget",
+    "Bundle",
     "Callback",
     "ClusterError",
     "Confirm",
+    "Deletion",
     "Estimate",
+    "Leaderboard",
+    "Pruning",
     "ResourceRule",
     "Resources",
-    "RunOptions",
     "Status",
     "Stopping",
+    "Storage",
     "Sweep",
     "SweepError",
     "SweepOutcome",
@@ -76,6 +82,7 @@ __all__ = [
     "TrialSnapshot",
     "UserError",
     "Variant",
+    "Verification",
     "ablate",
     "choice",
     "configure",
@@ -108,8 +115,8 @@ __all__ = [
 __getattr__ = lazy_names(
     globals(),
     {
-        "orchestrator.api.callbacks": ("Callback",),
         "orchestrator.api.lifecycle": (
+            "Deletion",
             "delete_sweep",
             "extend_sweep",
             "prune_checkpoints",
@@ -123,23 +130,24 @@ __getattr__ = lazy_names(
         "orchestrator.api.status": ("SweepState", "status"),
         "orchestrator.api.train": ("TrainOutcome", "train"),
         "orchestrator.errors": ("ClusterError", "SweepError"),
-        "orchestrator.evaluation.bundle": ("write_bundle",),
-        "orchestrator.evaluation.verify": ("verify_bundle",),
+        "orchestrator.evaluation.bundle": ("Bundle", "write_bundle"),
+        "orchestrator.evaluation.verify": ("Verification", "verify_bundle"),
         "orchestrator.execution.options": (
-            "RunOptions",
+            "Callback",
             "SweepOutcome",
             "SweepSnapshot",
             "SweepStatus",
             "TrialSnapshot",
         ),
         "orchestrator.records.progress": ("SweepProgress",),
+        "orchestrator.records.retention": ("Pruning",),
         "orchestrator.records.schema": ("Status", "TrialRecord"),
         "orchestrator.resources.estimate": ("Estimate",),
         "orchestrator.resources.published": ("recipe_for_gpu", "reproduction_sweep", "table_variants"),
         "orchestrator.sweep.budget": ("Budget",),
         "orchestrator.results.dataframe": ("load_results",),
-        "orchestrator.results.notebook": ("ablate", "leaderboard"),
-        "orchestrator.storage": ("open_storage",),
+        "orchestrator.results.notebook": ("AblationResult", "Leaderboard", "ablate", "leaderboard"),
+        "orchestrator.storage": ("Storage", "open_storage"),
         "orchestrator.sweep.definition": ("Confirm", "ResourceRule", "Resources", "Stopping", "Sweep", "Variant"),
         "orchestrator.sweep.domains": ("choice", "integers", "log_uniform", "uniform"),
         "orchestrator.sweep.settings": ("configure",),

@@ -164,7 +164,7 @@ class TrainConfig(_FiniteSettings):
     batch_size: int = Field(768, ge=1, le=2**24)
     max_steps: int = Field(65_104, ge=1, le=10**10)
     max_puzzles: int | None = Field(None, ge=1)
-    """End earlier, once so many puzzles have been presented: runs that differ in N_sup are equal in data only so."""
+    """End earlier, once this many puzzles have been presented: runs that differ in N_sup are equal in data only so."""
     loss: Literal["stablemax", "softmax"] = "stablemax"
     dtype: Literal["float32", "bfloat16", "float32-fast"] = "bfloat16"
     """float32-fast is not float32: the factors of matrix products are rounded, to bfloat16 on a CPU and to TF32 on a
@@ -190,7 +190,7 @@ class EvaluationConfig(_FiniteSettings):
     """D: steps at evaluation; None means as many as in training."""
     weights: Literal["ema", "raw"] = "ema"
     max_puzzles: int | None = Field(None, ge=1)
-    """Score only the first so many puzzles of the split; None means all."""
+    """Number of puzzles to score, the first of the split; None means all."""
     batch_size: int = Field(512, ge=1, le=2**24)
     halt: bool = False
     """Keep a puzzle's answer from the step at which it first wants to halt, instead of running all D steps."""

@@ -155,7 +155,7 @@ def _address_of(cls: type) -> str:
     if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
         raise ConfigError(f"model.recursion={name} is built in", "Choose it with model.variant and model.num_latents")
     if not any(base.__name__ == "Recursion" and base.__module__.startswith("trm_model.") for base in cls.__mro__):
-        raise ConfigError(f"model.recursion={name} is no Recursion", _DERIVE)
+        raise ConfigError(f"model.recursion={name} is not a Recursion", _DERIVE)
     if "." in name:
         raise ConfigError(f"model.recursion={name} is defined inside of something", "Define it at the top of a file")
     try:

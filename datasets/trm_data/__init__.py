@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trm_data.benchmarks import Benchmark, list_benchmarks, resolve_benchmark
     from trm_data.building.build import build, import_official, open_dataset
     from trm_data.building.identity import find, fingerprint
-    from trm_data.building.official_export import export
+    from trm_data.building.official_export import export_official
     from trm_data.config import DataConfig, DataRequest
     from trm_data.dataset.loader import Batch, EvalBatch, TrainLoader, eval_batches
     from trm_data.dataset.reader import Dataset
@@ -35,7 +35,7 @@ __all__ = [
     "build",
     "draw",
     "eval_batches",
-    "export",
+    "export_official",
     "find",
     "fingerprint",
     "import_official",
@@ -55,7 +55,7 @@ __getattr__ = lazy_names(
         ".config": ("DataConfig", "DataRequest"),
         ".dataset.reader": ("Dataset",),
         ".dataset.loader": ("Batch", "EvalBatch", "TrainLoader", "eval_batches"),
-        ".building.official_export": ("export",),
+        ".building.official_export": ("export_official",),
         ".dataset.render": ("draw", "save_png"),
         ".dataset.verification": ("verify",),
     },

@@ -19,7 +19,7 @@ _PARAMETER = re.compile(r"([?&;#]|^)([^=&;?#]*)=([^&;#]+)")
 _QUOTED_PARAMETER = re.compile(r"([?&;])([\w.~%+-]+)=([^&;#\s\"'<>()]+)")
 """In a path without scheme and host, as HTTP libraries quote it: `Max retries exceeded with url: /x?token=...`."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]*[^\s\"'<>.,;:)\]]")
-"""The full stop of a sentence that ends with an address is none of its characters."""
+"""The full stop of a sentence that ends with an address is not one of its characters."""
 _SECRET_VARIABLE = re.compile(
     r"(PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIALS?|API_?KEY|ACCESS_KEY|PRIVATE_KEY)(?![A-Z])(?!.*_(PATH|FILE|DIR|URI|URL)$)",
     re.IGNORECASE,

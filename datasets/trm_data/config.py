@@ -13,7 +13,7 @@ Family = Literal["sudoku", "maze", "arc"]
 
 
 MANIFEST = "manifest.json"
-"""Written last into the folder of a dataset: a folder without one is no dataset."""
+"""Written last into the folder of a dataset: a folder without one is not a dataset."""
 
 
 class DataRequest(Settings):

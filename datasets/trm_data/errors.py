@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from trm_data.addresses import hide_credentials
 
 MAX_NAMED, NEAREST = 40, 5
-"""A message lists at most so many names, and only the nearest ones of more."""
+"""A message lists at most this many names, and only the nearest ones of more."""
 
 
 class UserError(Exception):

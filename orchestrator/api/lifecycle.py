@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.records import extend, lifecycle, retention
-from orchestrator.records.index import load_definition, request_stop, sweep_folder, sweep_names
+from orchestrator.records.index import load_definition, request_stop, sweep_folder, sweep_name, sweep_names
 from orchestrator.records.retention import Pruning
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage, as_storage
@@ -27,7 +27,7 @@ class Deletion(NamedTuple):
     """In MLflow."""
 
 
-def stop_sweep(storage: Storage | str | Path, sweep: str) -> dict[str, Any]:
+def stop_sweep(sweep: Sweep | str, storage: Storage | str | Path = "runs") -> dict[str, Any]:
     """Ask a running sweep to stop cleanly, wherever its driver is; `run` resumes it.
 
     Returns:
@@ -36,22 +36,22 @@ def stop_sweep(storage: Storage | str | Path, sweep: str) -> dict[str, Any]:
     Raises:
         SweepError: there is no such sweep, or it does not run.
     """
-    store = as_storage(storage)
-    load_definition(store, sweep)
-    folder = sweep_folder(store, sweep)
+    store, name = as_storage(storage), sweep_name(sweep)
+    load_definition(store, name)
+    folder = sweep_folder(store, name)
     driver = driver_of(folder)
     if driver is None:
         raise SweepError(
-            f"sweep {sweep!r} is not running",
-            f"See it with `{command_line('sweep', 'status', sweep, storage=store.url)}`",
+            f"sweep {name!r} is not running",
+            f"See it with `{command_line('sweep', 'status', name, storage=store.url)}`",
         )
     request_stop(folder)
     return driver
 
 
 def extend_sweep(
-    storage: Storage | str | Path,
-    sweep: str,
+    sweep: Sweep | str,
+    storage: Storage | str | Path = "runs",
     *,
     trials: int | None = None,
     seeds: int | None = None,
@@ -69,10 +69,12 @@ def extend_sweep(
     """
     values = {path: tuple(found) for path, found in (vary or {}).items()}
     more = extend.Extension.parse({"trials": trials, "seeds": seeds, "max_steps": max_steps, "vary": values})
-    return extend.extend(as_storage(storage), sweep, more)
+    return extend.extend(as_storage(storage), sweep_name(sweep), more)
 
 
-def retry_trials(storage: Storage | str | Path, sweep: str, trials: Sequence[str] = ()) -> list[TrialRecord]:
+def retry_trials(
+    sweep: Sweep | str, storage: Storage | str | Path = "runs", *, trials: Sequence[str] = ()
+) -> list[TrialRecord]:
     """Mark failed trials to be run again by `run`, from their last checkpoints; return them as they were.
 
     Args:
@@ -82,29 +84,36 @@ def retry_trials(storage: Storage | str | Path, sweep: str, trials: Sequence[str
     Raises:
         SweepError: there is no such sweep or trial, the sweep runs, or a trial does not need it.
     """
-    return extend.retry(as_storage(storage), sweep, trials)
+    return extend.retry(as_storage(storage), sweep_name(sweep), trials)
 
 
 def prune_checkpoints(
-    storage: Storage | str | Path, keep_bytes: int | str, sweep: str | None = None, *, dry_run: bool = False
+    sweep: Sweep | str | None = None,
+    storage: Storage | str | Path = "runs",
+    *,
+    keep_bytes: int | str,
+    dry_run: bool = False,
 ) -> Pruning:
     """Delete the least useful checkpoints until the rest fits. Results and records stay; a running sweep is left alone.
 
     Args:
+        sweep: None means all sweeps of the storage together.
         keep_bytes: size of the checkpoints to keep: a number, or a text such as `2GB`.
-        sweep: all sweeps of the storage together if left out.
         dry_run: only return what would be deleted.
 
     Raises:
-        SweepError: there is no such sweep, it runs, or the size is none.
+        SweepError: there is no such sweep, it runs, or the size is not valid.
     """
     store, keep = as_storage(storage), retention.parse_bytes(str(keep_bytes))
     if sweep is not None:
-        load_definition(store, sweep)
-    return retention.prune_sweeps(store, sweep_names(store) if sweep is None else [sweep], keep, dry_run=dry_run)
+        load_definition(store, sweep_name(sweep))
+    names = sweep_names(store) if sweep is None else [sweep_name(sweep)]
+    return retention.prune_sweeps(store, names, keep, dry_run=dry_run)
 
 
-def delete_sweep(storage: Storage | str | Path, sweep: str, tracking: str | None = None) -> Deletion:
+def delete_sweep(
+    sweep: Sweep | str, storage: Storage | str | Path = "runs", *, tracking: str | None = None
+) -> Deletion:
     """Delete a sweep that does not run: its records, its checkpoints and its runs in MLflow. Datasets stay.
 
     Args:
@@ -121,13 +130,16 @@ def delete_sweep(storage: Storage | str | Path, sweep: str, tracking: str | None
         nonlocal runs
         runs = 0 if mlflow is None else mlflow.delete(name)
 
-    return Deletion(lifecycle.delete_sweep(store, sweep, delete_runs), runs)
+    return Deletion(lifecycle.delete_sweep(store, sweep_name(sweep), delete_runs), runs)
 
 
-def rename_sweep(storage: Storage | str | Path, sweep: str, new: str, tracking: str | None = None) -> Sweep:
+def rename_sweep(
+    sweep: Sweep | str, storage: Storage | str | Path = "runs", *, new: str, tracking: str | None = None
+) -> Sweep:
     """Rename a sweep that does not run: its records, its checkpoints and its runs in MLflow.
 
     Args:
+        new: its new name.
         tracking: as for `delete_sweep`.
 
     Returns:
@@ -135,19 +147,19 @@ def rename_sweep(storage: Storage | str | Path, sweep: str, new: str, tracking: 
 
     Raises:
         SweepError: there is no such sweep, it runs, or the new name is taken.
-        ConfigError: the new name is reserved or is none.
+        ConfigError: the new name is reserved or not valid.
     """
-    store = as_storage(storage)
-    load_definition(store, sweep)
+    store, name = as_storage(storage), sweep_name(sweep)
+    load_definition(store, name)
     mlflow = _mlflow(store, tracking)
     if mlflow is not None:
-        mlflow.count_runs(sweep)  # a tracker that does not answer is noticed while the old name is still there
+        mlflow.count_runs(name)  # a tracker that does not answer is noticed while the old name is still there
 
     def move_runs(old: str, new: str) -> None:
         if mlflow is not None:
             mlflow.rename(old, new)
 
-    return lifecycle.rename_sweep(store, sweep, new, move_runs)
+    return lifecycle.rename_sweep(store, name, new, move_runs)
 
 
 def _mlflow(storage: Storage, tracking: str | None) -> MlflowSync | None:

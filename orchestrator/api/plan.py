@@ -21,7 +21,8 @@ def plan(
     """Estimate trials, steps, FLOPs, time, cost and memory of a sweep. Nothing is started or written.
 
     Args:
-        sweep: a definition, the path of a sweep file, or the name of a sweep that the storage holds.
+        sweep: a definition, the path of a sweep file, the name of a sweep that the storage holds, or that of a
+            packaged one (`demo`).
         storage: where datasets may be built already.
         address: HOST:PORT of a Ray cluster whose nodes are counted; this machine if left out.
         max_concurrent: trials at once; as many as fit if left out.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from rich.progress import TaskID
 
-from orchestrator.api.callbacks import Callback
 from orchestrator.api.terminal import SafeConsole, progress_bar
-from orchestrator.execution import options as execution
-from orchestrator.execution.options import SweepSnapshot, TrialSnapshot
+from orchestrator.execution.options import Callback, SweepSnapshot, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
 from orchestrator.worker.job import TrialReport
 
@@ -15,7 +13,7 @@ MOST_BARS = 12
 """Running trials with a bar of their own; a cluster may run hundreds."""
 
 
-def default_callbacks() -> list[execution.Callback]:
+def default_callbacks() -> list[Callback]:
     """Return progress bars if a terminal or a notebook can show them, else an empty list."""
     console = SafeConsole(stderr=True)
     return [ProgressBars(console)] if console.is_terminal or console.is_jupyter else []

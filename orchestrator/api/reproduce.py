@@ -12,11 +12,9 @@ from orchestrator.records.index import find_trial, new_head, trial_folder, write
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.storage import Storage
-from orchestrator.sweep.settings import replace_settings
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import provenance
 from orchestrator.worker.job import Job
-from trm_model.config import TrialConfig
 from trm_model.recursion_file import trusted_source
 
 FOLDER = "reproduced"
@@ -51,7 +49,7 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
     record = find_trial(storage, address)
     if record.result is None:
         raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
-    config = _config_of_last_attempt(record)
+    config = record.last_config
     if config.model.recursion is not None:
         trusted_source(config.model.recursion)
     dataset = Library(storage, is_stored=True).get(config.data.request())
@@ -61,7 +59,7 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
             f"{dataset.fingerprint}, or settings have another meaning in this version",
             "Install the version that it was recorded with: `trm trial show` names it",
         )
-    for text in environment_differences(record):
+    for text in provenance.differences(record.attempts[-1].start.plain() if record.attempts else {}):
         events.call("on_message", f"differs: {text}")
     sweep = f"{FOLDER}/{record.sweep}"
     folder = trial_folder(storage, sweep, record.trial_id)
@@ -77,29 +75,6 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
     if again.result is None:
         raise SweepError(f"the trial {again.status} this time: {again.reason}")
     return Reproduction(record, again, compare_results(record.result, again.result))
-
-
-def _config_of_last_attempt(record: TrialRecord) -> TrialConfig:
-    """Return the configuration with the number of threads of the attempt that finished: it affects the last bits."""
-    threads = record.attempts[-1].start.num_threads if record.attempts else None
-    return replace_settings(record.config, {"runtime.num_threads": threads})
-
-
-def environment_differences(record: TrialRecord) -> list[str]:
-    """List the differences between the machine of the trial and this one: versions, processor, device."""
-    if not record.attempts:
-        return []
-    then, processor = record.attempts[-1].start, provenance.processor()
-    found = [
-        f"{name} {then.versions.get(name)} then, {version} now"
-        for name, version in provenance.versions().items()
-        if then.versions.get(name) not in (None, version)
-    ]
-    if then.device == "cpu" and then.processor != processor:
-        found.append(f"processor {then.processor} then, {processor} now")
-    if then.device != "cpu":
-        found.append(f"it ran on {then.gpu_name or then.device}: GPUs do not repeat bit for bit")
-    return found
 
 
 def compare_results(first: TrialResult, second: TrialResult) -> Comparison:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from orchestrator.api.callbacks import open_callbacks
 from orchestrator.api.inputs import as_run_options, as_sweep, is_recorded
 from orchestrator.api.progress import default_callbacks
-from orchestrator.execution.callbacks import CallbackList
+from orchestrator.execution.callbacks import CallbackList, open_callbacks
 from orchestrator.execution.options import Callback, RunArguments, RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.storage import Storage, as_storage
@@ -28,6 +27,7 @@ logger = logging.getLogger(__name__)
 def run(
     sweep: Sweep | str | Path,
     storage: Storage | str | Path = "runs",
+    *,
     tracking: str | None = None,
     notify: Sequence[str] = (),
     callbacks: Sequence[Callback] | None = None,
@@ -44,7 +44,7 @@ def run(
         notify: webhook URLs or commands that receive how the sweep ended.
         callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
             a notebook shows it, else nothing.
-        options: fields of `RunOptions`: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
+        options: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
             max_failures, retries.
 
     Returns:
@@ -101,7 +101,7 @@ def run_defined(
 def _notified(
     storage: Storage, sweep: str, targets: Sequence[Target], events: CallbackList
 ) -> Iterator[Callable[[SweepOutcome], None]]:
-    """Notify the targets at the end of the block, which hands over its outcome or raises."""
+    """Notify the targets at the end of the block, which passes on its outcome or raises."""
     outcomes: list[SweepOutcome] = []
     try:
         yield outcomes.append

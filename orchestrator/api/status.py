@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.index import load_definition, sweep_folder
+from orchestrator.records.index import load_definition, sweep_folder, sweep_name
 from orchestrator.records.progress import SweepProgress, format_counts, sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
@@ -59,22 +59,24 @@ class SweepState:
         return {status: found[status] for status in Status if found[status]}
 
     def status_of(self, record: TrialRecord) -> Status:
-        """Return the status of a trial; without a living driver, a trial that has not ended counts as interrupted."""
+        """Return the status of a trial; without a running driver, a trial that has not ended counts as interrupted."""
         is_cut_off = record.status is Status.RUNNING and self.driver is None
         return Status.INTERRUPTED if is_cut_off else record.status
 
 
-def status(storage: Storage | str | Path, sweep: str, reader: SweepReader | None = None) -> SweepState:
-    """Read the state of a recorded sweep.
+def status(sweep: Sweep | str, storage: Storage | str | Path = "runs") -> SweepState:
+    """Read the state of a recorded sweep. Raises SweepError if the storage holds no sweep of that name."""
+    store, name = as_storage(storage), sweep_name(sweep)
+    return read_state(store, name, SweepReader(store, name))
 
-    Args:
-        reader: of this sweep, for repeated calls: it reads only what is new.
+
+def read_state(storage: Storage, sweep: str, reader: SweepReader) -> SweepState:
+    """Read the state of a recorded sweep with its reader, which reads only what is new since its last call.
 
     Raises:
         SweepError: the storage holds no sweep of that name.
     """
-    store = as_storage(storage)
-    definition = load_definition(store, sweep)
-    driver = driver_of(sweep_folder(store, sweep))  # first: the records are complete when the driver has gone
-    records, damaged = (reader or SweepReader(store, sweep)).read()
+    definition = load_definition(storage, sweep)
+    driver = driver_of(sweep_folder(storage, sweep))  # first: the records are complete when the driver has exited
+    records, damaged = reader.read()
     return SweepState(definition, records, driver, sweep_progress(definition, records), damaged)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.api.callbacks import open_callbacks
 from orchestrator.api.progress import default_callbacks
-from orchestrator.execution.callbacks import CallbackList
+from orchestrator.execution.callbacks import CallbackList, open_callbacks
 from orchestrator.execution.options import Callback
 from orchestrator.execution.signals import stop_signals
 from orchestrator.records.datasets import provide
@@ -64,6 +63,7 @@ class TrainOutcome(NamedTuple):
 def train(
     config: TrialConfig,
     storage: Storage | str | Path = "runs",
+    *,
     processes: int = 1,
     callbacks: Sequence[Callback] | None = None,
 ) -> TrainOutcome:

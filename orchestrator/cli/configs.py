@@ -68,7 +68,7 @@ def make_sweep(
 
     Raises:
         SweepError: neither or both of a sweep and a recipe are given, or there is no such sweep.
-        ConfigError: a setting or value that cannot be.
+        ConfigError: an invalid setting or value.
     """
     if file is None and recipe is None:
         raise SweepError("nothing to run", "Name a sweep, or --recipe NAME with --vary (see `trm recipes`)")
@@ -84,19 +84,25 @@ def make_sweep(
         values["base"] = base.plain()
     else:
         assert recipe is not None
-        values = {"name": "unnamed", "base": base_config(recipe, settings, max_steps).plain()}
+        values = {"base": base_config(recipe, settings, max_steps).plain()}
     if trials is not None:
+        if seeds is None and values.get("seeds", 1) > 1:  # of a study, which becomes a search
+            seeds = values["seeds"]
         values |= {"kind": "search", "trials": trials}
     space = {path: parse_axis(path, found) for path, found in assignments(vary, "--vary").items()}
+    is_search = values.get("kind") == "search"
     if space:
-        is_search = values.get("kind") == "search"
         axes = {path: axis if is_search else list_values(path, axis) for path, axis in space.items()}
         values["space"] = {path: axis.plain() for path, axis in axes.items()}
+    if recipe is not None:
+        values["name"] = _made_name(recipe, values, seeds)
+    if is_search:
+        values.pop("seeds", None)
     if seeds is not None:
-        values["seeds"] = seeds
-        values["confirm"] = {**values.get("confirm", {}), "seeds": seeds}
+        total = {"seeds": seeds}
+        values |= {"confirm": {**values.get("confirm", {}), **total}} if is_search else total
     values["resources"] = _resources(values.get("resources"), gpu, cpus)
-    values["name"] = name or (values["name"] if file is not None else _made_name(recipe or "", values))
+    values["name"] = name or values["name"]
     return Sweep.parse(values)
 
 
@@ -109,10 +115,11 @@ def _resources(found: dict[str, Any] | None, gpu: str | None, cpus: float | None
     return resources
 
 
-def _made_name(recipe: str, values: dict[str, Any]) -> str:
-    """Return a name derived from the options: the same command resumes the same sweep."""
+def _made_name(recipe: str, values: dict[str, Any], seeds: int | None) -> str:
+    """Return a name derived from the options: the same command resumes the same sweep, of an older version too."""
     relevant = {key: value for key, value in values.items() if key not in ("name", "resources")}
+    if seeds is not None:
+        relevant |= {"seeds": seeds, "confirm": {"seeds": seeds}}
     base = values["base"]
-    # Not in the names of older versions, which the same command must find again.
     relevant["base"] = base | {"runtime": {key: value for key, value in base["runtime"].items() if key != "recompute"}}
     return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"

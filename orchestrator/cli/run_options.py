@@ -110,5 +110,5 @@ def run_and_show(
         show_outcome(sweep, storage, outcome, resolve_uri(storage, tracking))
     if outcome.status is SweepStatus.ABANDONED:
         sys.stdout.flush()
-        os._exit(outcome.exit_code)  # Ray's own shutdown would wait for processes that are gone
+        os._exit(outcome.exit_code)  # Ray's own shutdown would wait for processes that have exited
     return outcome.exit_code

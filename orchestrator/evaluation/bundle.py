@@ -12,17 +12,24 @@ from typing import Any
 from orchestrator.errors import SweepError, command_line
 from orchestrator.evaluation.bundle_files import MANIFEST, BundleError, FileEntry, describe, manifest_bytes
 from orchestrator.records.checkpoints import StoredCheckpoints
-from orchestrator.records.index import SINGLE_RUNS, find_trial, load_definition, new_head, sweep_folder, trial_folder
+from orchestrator.records.index import (
+    SINGLE_RUNS,
+    find_trial,
+    load_definition,
+    new_head,
+    sweep_folder,
+    sweep_name,
+    trial_folder,
+)
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Attempt, TrialRecord
 from orchestrator.results.leaderboard import is_confirmed
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.sweep.settings import replace_settings
+from orchestrator.sweep.definition import Sweep
 from trm_data.files import temporary_name
 from trm_model.checkpoints.store import checkpoint_names, name_of, read
 from trm_model.checkpoints.trained import pack_scored_weights
-from trm_model.config import TrialConfig
 
 _README = """Results of {sweep}, written by {written_by}.
 
@@ -45,7 +52,9 @@ class Bundle:
     num_bytes: int
 
 
-def write_bundle(storage: Storage | str | Path, sweep: str, path: Path | str, trial: str | None = None) -> Bundle:
+def write_bundle(
+    sweep: Sweep | str, storage: Storage | str | Path = "runs", *, path: Path | str, trial: str | None = None
+) -> Bundle:
     """Write a trial of a sweep, or all its confirmed ones, into a new folder. It appears complete or not at all.
 
     Host names, local paths of machines and uncommitted changes of code stay out of it.
@@ -58,12 +67,12 @@ def write_bundle(storage: Storage | str | Path, sweep: str, path: Path | str, tr
         SweepError: no such sweep or trial, or it is not finished.
         BundleError: the folder exists, or the trial keeps no checkpoint of its last step.
     """
-    store, target = as_storage(storage), Path(path)
+    store, name, target = as_storage(storage), sweep_name(sweep), Path(path)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise BundleError(f"{target} exists", "Name a new folder")
     files: dict[str, FileEntry] = {}
     left_out: dict[str, str] = {}
-    records = _selected(store, sweep, trial)
+    records = _selected(store, name, trial)
     aside = target.absolute().with_name(temporary_name())
     try:
         aside.mkdir(parents=True)
@@ -75,17 +84,18 @@ def write_bundle(storage: Storage | str | Path, sweep: str, path: Path | str, tr
                     raise
                 left_out[record.trial_id] = error.what
                 continue
-            for name, data in parts.items():
-                files[f"trials/{record.trial_id}/{name}"] = _write(aside, f"trials/{record.trial_id}/{name}", data)
+            for part, data in parts.items():
+                file = f"trials/{record.trial_id}/{part}"
+                files[file] = _write(aside, file, data)
         trials = [record.trial_id for record in records if record.trial_id not in left_out]
         if not trials:
-            raise BundleError(f"no confirmed trial of {sweep} can be bundled: {next(iter(left_out.values()))}")
+            raise BundleError(f"no confirmed trial of {name} can be bundled: {next(iter(left_out.values()))}")
         written_by = f"trm-orchestrator {version('trm-orchestrator')}"
-        shared = {"README.txt": _README.format(sweep=sweep, written_by=written_by).encode()}
-        if sweep_folder(store, sweep).exists("sweep.json"):
-            shared["sweep.json"] = sweep_folder(store, sweep).read("sweep.json")
-        files |= {name: _write(aside, name, data) for name, data in shared.items()}
-        _write(aside, MANIFEST, manifest_bytes(sweep, trials, files, written_by))
+        shared = {"README.txt": _README.format(sweep=name, written_by=written_by).encode()}
+        if sweep_folder(store, name).exists("sweep.json"):
+            shared["sweep.json"] = sweep_folder(store, name).read("sweep.json")
+        files |= {file: _write(aside, file, data) for file, data in shared.items()}
+        _write(aside, MANIFEST, manifest_bytes(name, trials, files, written_by))
         aside.rename(target)
     except OSError as error:
         raise BundleError(f"cannot write {target}: {error.strerror or error}", "Name another folder") from error
@@ -124,7 +134,7 @@ def _parts(storage: Storage, record: TrialRecord) -> dict[str, bytes]:
         raise BundleError(f"trial {record.trial_id} keeps no checkpoint of its last step", "Bundle another trial")
     if not folder.exists("outcomes.arrow"):
         raise BundleError(f"trial {record.trial_id} has no outcomes per item", "Bundle another trial")
-    config = _scored_config(record)
+    config = record.last_config
     parts = {
         "trial.json": new_head(record.stage, record.family, config, record.dataset, record.origin).encode(),
         "result.json": result.encode(),
@@ -135,12 +145,6 @@ def _parts(storage: Storage, record: TrialRecord) -> dict[str, bytes]:
     if folder.exists("recursion.py"):
         parts["recursion.py"] = folder.read("recursion.py")
     return parts
-
-
-def _scored_config(record: TrialRecord) -> TrialConfig:
-    """Return the configuration with the number of threads of the attempt that finished: it affects the last bits."""
-    threads = record.attempts[-1].start.num_threads if record.attempts else None
-    return replace_settings(record.config, {"runtime.num_threads": threads})
 
 
 def _provenance(attempt: Attempt) -> dict[str, Any]:

@@ -9,7 +9,7 @@
         trials/<trial id>/outcomes.arrow   answer and outcome of every item
         trials/<trial id>/weights.safetensors   the weights that were scored
         trials/<trial id>/provenance.json  code version, library versions and devices of each attempt
-        trials/<trial id>/recursion.py     source of an own recursion, as text: nothing executes it
+        trials/<trial id>/recursion.py     source of a custom recursion, as text: nothing executes it
 
 A bundle may come from anybody: every file is read once, without following links, and is used only if it is the one that
 the manifest describes.
@@ -72,7 +72,7 @@ class BundleFolder:
     """Read a bundle.
 
     Raises:
-        BundleError: it is no bundle, a newer version wrote it, or its manifest names files that it may not.
+        BundleError: it is not a bundle, a newer version wrote it, or its manifest names files that it may not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,7 +136,7 @@ class BundleFolder:
         return value
 
     def _read(self, name: str, most_bytes: int) -> bytes:
-        """Return a file of the bundle, of at most so many bytes; nothing on its path below the bundle may be a link."""
+        """Return a file of at most that many bytes; nothing on its path below the bundle may be a link."""
         *folders, file = name.split("/")
         opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -147,7 +147,7 @@ class BundleFolder:
             handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
             with os.fdopen(handle, "rb") as content:
                 if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
-                    raise BundleError(f"{self.path}: {name} is no regular file", "Do not use it")
+                    raise BundleError(f"{self.path}: {name} is not a regular file", "Do not use it")
                 data = content.read(most_bytes + 1)
         except FileNotFoundError:
             raise BundleError(f"{self.path}: {name} is missing", _AGAIN) from None

@@ -1,6 +1,6 @@
 """Verify a bundle: score its weights again on the same puzzles and compare with its outcomes, item by item.
 
-Nothing of the bundle is executed. A recursion of one's own runs only if the current command trusts a file with the
+Nothing of the bundle is executed. A custom recursion runs only if the current command trusts a file with the
 content that the settings name.
 """
 
@@ -298,16 +298,5 @@ def _apart(first: float | None, second: float | None) -> bool:
 def _environment(recorded: dict[str, Any]) -> tuple[str, ...]:
     """Return what differs between the machine of the last attempt and this one."""
     attempts = recorded.get("attempts")
-    last = attempts[-1] if isinstance(attempts, list) and attempts and isinstance(attempts[-1], dict) else {}
-    versions = last.get("versions")
-    known = versions if isinstance(versions, dict) else {}
-    found = [
-        f"{name} {known[name]} then, {version} now"
-        for name, version in provenance.versions().items()
-        if known.get(name) not in (None, version)
-    ]
-    here = {"processor": provenance.processor()}
-    found += [f"{name} {last[name]} then, {now} now" for name, now in here.items() if last.get(name) not in (None, now)]
-    if last.get("device") not in (None, "cpu"):
-        found.append(f"trained on {last.get('gpu_name') or last['device']}")
-    return tuple(found)
+    last = attempts[-1] if isinstance(attempts, list) and attempts else {}
+    return tuple(provenance.differences(last if isinstance(last, dict) else {}))

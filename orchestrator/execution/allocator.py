@@ -19,7 +19,7 @@ MOST_WAITING = 8
 
 
 class Machine(NamedTuple):
-    """Describe a living node of the cluster."""
+    """Describe a node of the cluster that is alive."""
 
     node_id: str
     gpu_type: str | None
@@ -27,7 +27,7 @@ class Machine(NamedTuple):
 
     @classmethod
     def of_ray(cls, nodes: Iterable[dict[str, Any]]) -> list[Machine]:
-        """Return the living nodes among those of `ray.nodes()`."""
+        """Return the nodes that are alive among those of `ray.nodes()`."""
         return [
             cls(node["NodeID"], node.get("Labels", {}).get(GPU_LABEL), node["Resources"])
             for node in nodes

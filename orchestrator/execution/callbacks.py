@@ -5,12 +5,23 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.execution.options import Callback
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_callbacks(callbacks: Sequence[Callback]) -> Iterator[CallbackList]:
+    """Yield a list that calls every callback; close them at the end."""
+    events = CallbackList(callbacks)
+    try:
+        yield events
+    finally:
+        events.call("close")
 
 
 class CallbackList:

@@ -186,23 +186,18 @@ def describe_damaged(damaged: Mapping[str, Damaged]) -> str:
     )
 
 
-def persist(
-    action: Callable[[], _Value],
-    give_up: threading.Event,
-    limit_s: float = OUTAGE_S,
-    clock: Callable[[], float] = time.monotonic,
-) -> _Value:
+def persist(action: Callable[[], _Value], give_up: threading.Event) -> _Value:
     """Retry an action that uses the storage while the storage is unavailable.
 
     Raises:
         StorageError: the disk is full, access is denied, the outage lasts too long, or `give_up` is set.
     """
-    until_s, pause_s = clock() + limit_s, FIRST_PAUSE_S
+    until_s, pause_s = time.monotonic() + OUTAGE_S, FIRST_PAUSE_S
     while True:
         try:
             return action()
         except StorageError as error:
-            if is_out_of_space(error) or _is_permanent(error) or clock() > until_s or give_up.is_set():
+            if is_out_of_space(error) or _is_permanent(error) or time.monotonic() > until_s or give_up.is_set():
                 raise
             logger.warning("storage is unavailable, next try in %.0f s: %s", pause_s, error)
         give_up.wait(pause_s)

@@ -16,6 +16,7 @@ from orchestrator.resources.placement import Preference
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.text import aligned, percent
+from orchestrator.worker.job import TrialReport
 from trm_data.settings import Settings
 from trm_model.config import TrialConfig
 
@@ -170,10 +171,10 @@ class SweepOutcome:
 
 
 class Callback:
-    """Receive the events of a sweep. Override the methods that matter; each does nothing here.
+    """Receive the events of `run` and `train`. Override the methods that matter; each does nothing here.
 
-    Every method is called from the thread that called `run_sweep`, one at a time, and never holds up a trial. What a
-    method raises is logged once and never stops the sweep.
+    Every method is called from the thread that called `run`, one at a time, and never holds up a trial. What a
+    method raises is logged once and never stops the run.
     """
 
     def on_build(self, stage: str, done: int, total: int) -> None:
@@ -198,4 +199,10 @@ class Callback:
         """Handle one line of text for the user."""
 
     def on_sweep_end(self, outcome: SweepOutcome) -> None:
-        """Handle the end of the run. Not called where `run_sweep` raises."""
+        """Handle the end of the run. Not called where `run` raises."""
+
+    def on_train_report(self, report: TrialReport, max_steps: int) -> None:
+        """Handle a report of `train`: means of training, an evaluation, or the end."""
+
+    def close(self) -> None:
+        """Release the resources of the callback. Called once when the run is over, even if it failed."""

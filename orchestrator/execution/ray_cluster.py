@@ -1,4 +1,4 @@
-"""Start a private Ray on this machine, or join a running cluster by its address, and notice when it is gone."""
+"""Start a private Ray on this machine, or join a running cluster by its address, and notice when it goes down."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ MAX_PATH = 107 - len("/ray") - len("/session_2026-01-01_00-00-00_000000_4194304/
 
 
 def scratch_folder() -> Path:
-    """Return this process's own folder, creating it if necessary. Remove the folders of processes that are gone.
+    """Return this process's own folder, creating it if necessary. Remove the folders of processes that have exited.
 
     Raises:
         UserError: the private folder belongs to another user.

@@ -85,7 +85,7 @@ class Watchdog:
         """Request a clean stop, then signal the driver, then terminate nodes. Return which step was sufficient."""
         driver = driver_of(self.folder)
         if driver is None:
-            return self._terminate("the driver is gone")
+            return self._terminate("the driver has exited")
         request_stop(self.folder, reason)
         if self._is_gone_within(self.grace_s):
             return "the driver stopped cleanly"

@@ -75,8 +75,8 @@ def extended(sweep: Sweep, more: Extension) -> Sweep:
             raise SweepError(f"{sweep.name!r} is a study: it runs every cell", "Give it more cells with --vary")
         values["trials"] = _larger("--trials", sweep.trials or 0, more.trials)
     if more.seeds is not None:
-        before = sweep.confirm.seeds if sweep.kind == "search" else sweep.seeds
-        values["seeds"] = values["confirm"]["seeds"] = _larger("--seeds", before, more.seeds)
+        owner = values["confirm"] if sweep.kind == "search" else values
+        owner["seeds"] = _larger("--seeds", owner["seeds"], more.seeds)
     if more.max_steps is not None:
         values["base"]["train"]["max_steps"] = _larger("--max-steps", sweep.base.train.max_steps, more.max_steps)
     for path, new in more.vary.items():

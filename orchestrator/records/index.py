@@ -29,6 +29,11 @@ SINGLE_RUNS = "train"
 """Folder of the records of `trm train`, next to the sweeps; they are never ranked."""
 
 
+def sweep_name(sweep: Sweep | str) -> str:
+    """Return the name of a sweep that is given by its definition or by its name."""
+    return sweep.name if isinstance(sweep, Sweep) else sweep
+
+
 def sweep_folder(storage: Storage, name: str) -> Storage:
     """Return the folder of a sweep."""
     return storage.sub(f"sweeps/{name}")
@@ -112,7 +117,7 @@ def last_or_best(records: Iterable[TrialRecord], word: str, sweep: str, definiti
     chooses; of a study and of `trm train` that of the final evaluation.
 
     Raises:
-        SweepError: none was started, or none has finished.
+        SweepError: no trial was started, or none has finished.
     """
     if word == LAST:
         started = [record for record in records if record.attempts]

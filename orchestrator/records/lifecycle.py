@@ -55,15 +55,15 @@ def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, 
 
     Raises:
         SweepError: there is no such sweep, it or one that starts from it runs, the new name is taken, or the sweep is
-            half moved to another name.
-        ConfigError: the new name is reserved or is none.
+            partly renamed to another name.
+        ConfigError: the new name is reserved or not valid.
     """
     moved = Sweep.parse({**load_definition(storage, name).plain(), "name": new})
     source, target = sweep_folder(storage, name), sweep_folder(storage, new)
     destination = _destination(source)
     if destination not in (None, new):
         raise SweepError(
-            f"sweep {name!r} is half moved to {destination!r}",
+            f"sweep {name!r} is partly renamed to {destination!r}",
             f"Finish it with `{command_line('sweep', 'rename', name, destination, storage=storage.url)}`",
         )
     is_copied = target.exists(DEFINITION)

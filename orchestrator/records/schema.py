@@ -31,6 +31,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep.settings import replace_settings
 from trm_data.settings import Settings
 from trm_model.config import TrialConfig
 
@@ -255,7 +256,7 @@ class TrialRecord:
     """Read from the storage when they are first used."""
     attempts: list[Attempt] = field(default_factory=list)
     stopped: StopDecision | None = None
-    """The driver's decision, unless it was taken back."""
+    """The driver's decision, unless it was withdrawn."""
     result: TrialResult | None = None
     origin: Origin | None = None
     retries: list[Retry] = field(default_factory=list)
@@ -272,6 +273,12 @@ class TrialRecord:
             return self.stopped.reason
         end = self.attempts[-1].end if self.attempts else None
         return end.reason if end else ""
+
+    @property
+    def last_config(self) -> TrialConfig:
+        """Return the configuration with the number of threads of the last attempt, which affects the last bits."""
+        threads = self.attempts[-1].start.num_threads if self.attempts else None
+        return replace_settings(self.config, {"runtime.num_threads": threads})
 
     def curve(self, metric: str, split: str = "validation") -> list[tuple[int, float]]:
         """Return (step, value) of one metric."""

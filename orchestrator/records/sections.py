@@ -35,7 +35,7 @@ def parse_section(kind: type[Section], values: dict[str, Any], where: str) -> Se
     """Return a part of a record; equal values give the same object.
 
     Raises:
-        ConfigError: the values are none of a `kind`.
+        ConfigError: the values are not those of a `kind`.
     """
     if isinstance(values, SharedValue) and kind in values.parsed:
         return values.parsed[kind]  # type: ignore[return-value]

@@ -68,7 +68,7 @@ def parse_part(values: dict[str, Any], kind: type[Part], file: str) -> Part:
     """Return a part of a record.
 
     Raises:
-        DamagedRecordError: the values are none of a `kind`; `file` says where they come from.
+        DamagedRecordError: the values are not those of a `kind`; `file` says where they come from.
     """
     try:
         return kind.parse(values)

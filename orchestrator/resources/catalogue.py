@@ -148,7 +148,7 @@ def near_miss(name: str) -> str:
     if _folded(name) in _by_name():
         return ""
 
-    def is_other_number(other: str) -> bool:  # another number is another GPU: RTX4080 is no misspelling of RTX4090
+    def is_other_number(other: str) -> bool:  # another number is another GPU: RTX4080 is not a misspelling of RTX4090
         mine, theirs = (re.sub(r"\D", "", text) for text in (name, other))
         return mine != theirs and len(mine) == len(theirs)
 

@@ -1,6 +1,6 @@
 """Decide whether the trials of a sweep use GPUs where its definition leaves that open: `--gpu auto`, the default.
 
-On one's own machine they use the GPUs that it has, and share them by memory. On a cluster nothing of this machine is
+On this machine they use the GPUs that it has, and share them by memory. On a cluster nothing of this machine is
 assumed: they use CPUs, as they do where no GPU can be used. The definition stays open, so that the sweep can be resumed
 on another machine.
 """

@@ -18,7 +18,7 @@ MARKET_LABEL = "ray.io/market-type"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Describe one living node of a cluster."""
+    """Describe a node of a cluster that is alive."""
 
     node_id: str
     host: str
@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Hold the living nodes, the head first, and the versions that a driver must match."""
+    """Hold the nodes that are alive, the head first, and the versions that a driver must match."""
 
     nodes: list[Node]
     ray_version: str

@@ -134,14 +134,14 @@ class Ablation(NamedTuple):
 
 
 def compare_with_control(
-    records: Sequence[TrialRecord], control: str, *, baselines: Sequence[Baseline] = (), metric: str = "exact_accuracy"
+    records: Sequence[TrialRecord], control: str, *, baselines: Sequence[Baseline] = ()
 ) -> Ablation:
     """Compare every confirmed configuration with the control that shares its test set.
 
     Raises:
         UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
-    tables = [table for table in build_leaderboard(None, records, []) if table.metric == metric]
+    tables = [table for table in build_leaderboard(None, records, []) if table.metric == "exact_accuracy"]
     names = {entry.system for table in tables for entry in table.entries}
     holding = [table for table in tables if any(entry.system == control for entry in table.entries)]
     if not holding:
@@ -248,7 +248,7 @@ _PAPER_BEFORE: dict[str, tuple[Any, ...]] = {
 }
 """What the control must have for a change to be the paper's."""
 _FOLLOWING = {"model.positions"}
-"""Settings that must change along with another and are no change of their own: the mixer decides the positions."""
+"""Settings that must change along with another and are not a change of their own: the mixer decides the positions."""
 
 
 def published_delta(changes: dict[str, tuple[Any, Any]], baselines: Sequence[Baseline]) -> Published | None:

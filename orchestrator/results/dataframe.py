@@ -1,7 +1,7 @@
 """Load results as a table: one row per trial, one column per setting and per measurement, for a notebook or a paper.
 
 import orchestrator
-frame = orchestrator.load_results("runs", "demo")
+frame = orchestrator.load_results("demo")
 frame[frame.stage == "confirm"].groupby("family").exact_accuracy.agg(["mean", "std", "count"])
 """
 
@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.index import load_definition, sweep_names
+from orchestrator.records.index import load_definition, sweep_name, sweep_names
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.usage import spending
 from orchestrator.results.report.escape import csv_cell, one_line
 from orchestrator.storage import Storage, existing_storage
+from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import flatten
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ FORMATS = ("csv", "json", "latex", "parquet")
 RESULT_COLUMNS = ("split", "items", "supervision_steps", "weights", "num_parameters", "train_flops", "train_s")
 
 
-def load_results(storage: Storage | str | Path = "runs", sweep: str | None = None) -> pd.DataFrame:
+def load_results(sweep: Sweep | str | None = None, storage: Storage | str | Path = "runs") -> pd.DataFrame:
     """Load every trial of a sweep, or of all sweeps of a storage, finished or not.
 
     Columns: sweep, trial_id, stage, family, status, reason, step, seed, benchmark, fingerprint; the final metrics
@@ -39,8 +40,8 @@ def load_results(storage: Storage | str | Path = "runs", sweep: str | None = Non
     """
     store = existing_storage(storage)
     if sweep is not None:
-        load_definition(store, sweep)
-    names = [sweep] if sweep is not None else sweep_names(store)
+        load_definition(store, sweep_name(sweep))
+    names = sweep_names(store) if sweep is None else [sweep_name(sweep)]
     return frame_of(record for name in names for record in read_trials(store, name))
 
 

@@ -61,7 +61,7 @@ class Measured(Settings):
     plan: Plan
     generated: bool
     puzzles: int
-    """Scored: the first so many of the split. An ARC task is one puzzle."""
+    """Scored: this many, from the start of the split. An ARC task is one puzzle."""
     puzzles_in_split: int
     items: int
     """Grids to answer: as many as puzzles, or the test inputs of the ARC tasks."""

@@ -1,23 +1,23 @@
 """Wrap leaderboards and ablations as objects that a notebook displays and that can be saved.
 
 from orchestrator import ablate, leaderboard
-leaderboard("runs", "sudoku-6x6")
-ablate("runs", "parts-6x6", control="TRM").save("parts.svg")
+leaderboard("sudoku-6x6")
+ablate("parts-6x6", control="TRM").save("parts.svg")
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
 
-from orchestrator.records.index import load_definition
+from orchestrator.records.index import load_definition, sweep_name
 from orchestrator.records.reader import read_trials
 from orchestrator.results.ablation import Ablation, Effect, compare_with_control
-from orchestrator.results.baselines import Baseline, load_baselines
+from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard import Table, build_leaderboard
 from orchestrator.results.llm_results import read_measurements
@@ -27,6 +27,7 @@ from orchestrator.results.report.interval_plots import forest
 from orchestrator.results.report.page import fragment, leaderboard_html
 from orchestrator.results.report.storage_page import read_sweep_trials
 from orchestrator.storage import Storage, as_storage, existing_storage
+from orchestrator.sweep.definition import Sweep
 from trm_data.errors import ConfigError, nearest
 from trm_data.files import write_atomic
 
@@ -89,46 +90,34 @@ class AblationResult:
         _save(Path(path), {".html": self._repr_html_, **plots, **texts})
 
 
-def leaderboard(
-    storage: Storage | Path | str = DEFAULT_STORAGE,
-    benchmark: str | None = None,
-    *,
-    baselines: Sequence[Baseline] | None = None,
-) -> Leaderboard:
+def leaderboard(benchmark: str | None = None, storage: Storage | str | Path = DEFAULT_STORAGE) -> Leaderboard:
     """Rank the confirmed results of a storage together with published ones.
 
     Args:
+        benchmark: None means every benchmark with results that were measured here.
         storage: a storage, or its folder or address.
-        benchmark: one benchmark; every benchmark with results that were measured here if None.
-        baselines: published results; the packaged ones and the storage's own rows if None.
 
     Raises:
         UserError: a benchmark that is neither published nor among the records.
         StorageError: the storage was named and does not exist, or cannot be reached.
     """
     store = as_storage(storage) if str(storage) == DEFAULT_STORAGE else existing_storage(storage)
-    rows = load_baselines(None, OwnBaselines(store).read()) if baselines is None else baselines
+    rows = load_baselines(None, OwnBaselines(store).read())
     tables = build_leaderboard(benchmark, read_sweep_trials(store), rows, read_measurements(store))
     return Leaderboard(tuple(table for table in tables if benchmark is not None or table.has_measured))
 
 
-def ablate(
-    storage: Storage | Path | str, sweep: str, control: str, *, baselines: Sequence[Baseline] | None = None
-) -> AblationResult:
+def ablate(sweep: Sweep | str, storage: Storage | str | Path = DEFAULT_STORAGE, *, control: str) -> AblationResult:
     """Compare every confirmed configuration of a sweep with its configuration `control`.
-
-    Args:
-        storage: a storage, or its folder or address.
-        baselines: published results that hold the TRM paper's figures for the same changes; the packaged ones if None.
 
     Raises:
         SweepError: no such sweep.
         UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
     store = as_storage(storage)
-    load_definition(store, sweep)
-    published = load_baselines() if baselines is None else baselines
-    return AblationResult(compare_with_control(read_trials(store, sweep), control, baselines=published))
+    load_definition(store, sweep_name(sweep))
+    records = read_trials(store, sweep_name(sweep))
+    return AblationResult(compare_with_control(records, control, baselines=load_baselines()))
 
 
 def _save(path: Path, writers: Mapping[str, Callable[[], str | bytes]]) -> None:

@@ -88,7 +88,7 @@ def seeds_needed(
     """Return the number of runs per configuration at which a true `difference` is significant with this probability.
 
     Args:
-        power_at: the power function of the test with so many runs on each side.
+        power_at: the power function of the test with that many runs on each side.
 
     Returns:
         None above 10,000 runs.

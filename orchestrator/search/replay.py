@@ -45,7 +45,7 @@ class Replay(NamedTuple):
     stopped: tuple[str, ...]
 
 
-def recorded(records: Iterable[TrialRecord], metric: str = "exact_accuracy") -> Iterator[Curve]:
+def recorded(records: Iterable[TrialRecord]) -> Iterator[Curve]:
     """Yield the curves of the finished trials."""
     for record in records:
         rungs = rungs_of(record)
@@ -56,7 +56,7 @@ def recorded(records: Iterable[TrialRecord], metric: str = "exact_accuracy") -> 
                 max_steps=record.config.train.max_steps,
                 rungs=tuple(rungs),
                 seconds=tuple(times[rung.step] for rung in rungs),
-                final=float(record.result.metrics[metric]),
+                final=float(record.result.metrics["exact_accuracy"]),
             )
 
 

@@ -1,7 +1,8 @@
 """Hold an exclusive lease that a heartbeat renews: one driver per sweep, one writer per tracker.
 
 Whether the holder is alive is decided without its clock. On the same machine the holder's process is checked by PID and
-start time. On another machine the version of the lease file is watched: a living holder changes it every few seconds.
+start time. On another machine the version of the lease file is watched: a holder that is alive updates it every few
+seconds.
 """
 
 from __future__ import annotations
@@ -161,8 +162,8 @@ def _lives(holder: dict[str, Any]) -> bool | None:
         return None
     if holder.get("host") != socket.gethostname():
         return None
-    # Written by an earlier version, which knew no boots and PID namespaces: a missing process is dead, but one with
-    # this PID may as well be a restarted container's own.
+    # Written by an earlier version, which did not record boots and PID namespaces: a missing process is dead, but one
+    # with this PID may as well be a restarted container's own.
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -173,7 +174,7 @@ def _lives(holder: dict[str, Any]) -> bool | None:
 
 
 def driver_of(folder: Storage) -> dict[str, Any] | None:
-    """Return host, pid and started_s of the living holder, if there is one.
+    """Return host, pid and started_s of the current holder, if there is one.
 
     If the holder is on another machine, the age of its lease file decides, by the storage's clock where it has one.
     That is sufficient for display; `Lease` and `unlock` watch the file instead.

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value
 from orchestrator.sweep.matching import Axis, match_axis
+from orchestrator.sweep.metrics import require_metric
 from orchestrator.sweep.settings import (
     LOCAL_PATHS,
     check_path,
@@ -28,8 +29,8 @@ from orchestrator.sweep.settings import (
 )
 from orchestrator.sweep.space import Cell, Space, head
 from orchestrator.sweep.text import MOST_ROWS, plural
-from trm_data.benchmarks import complete, resolve_benchmark
-from trm_data.errors import ConfigError, nearest
+from trm_data.benchmarks import complete
+from trm_data.errors import ConfigError
 from trm_data.settings import Settings, is_parsed
 from trm_model.config import ALIASES, TrialConfig
 from trm_model.recursion_file import pin_named, replace_in, require_pinned
@@ -44,10 +45,11 @@ RESERVED_NAMES = {
 """Names that no sweep may have, and what they stand for."""
 BEST_PREFIX = "best "
 """Begins the family of a configuration that a search has chosen, and so the name of no control."""
-METRICS = ("exact_accuracy", "cell_accuracy", "first_step_accuracy", "halt_accuracy", "halting_steps", "confidence")
-"""Metrics that every evaluation measures."""
-PASS_AT = (1, 2, 5, 10, 100, 1000)
-"""The k of pass@k, which evaluations of ARC measure."""
+FIELDS_OF_KIND = {
+    "search": ("trials", "sampler", "sampler_seed", "minimise", "warm_start", "stopping", "confirm"),
+    "study": ("seeds", "only", "variants"),
+}
+"""Fields of `Sweep` that the other kind does not use, and so refuses."""
 
 
 class Variant(Settings):
@@ -92,7 +94,7 @@ class Resources(Settings):
 
     cpus: float = Field(1, gt=0, allow_inf_nan=False)
     gpus: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """GPUs of one trial, or a share of one; 0 lets it use the CPU only. None: on one's own machine, the GPUs that it
+    """GPUs of one trial, or a share of one; 0 lets it use the CPU only. None: on this machine, the GPUs that it
     has, shared by memory; on a cluster, none (`orchestrator.resources.gpu_choice`)."""
     gpu_type: str | None = Field(None, pattern=r"^[\w.+-]+(\|[\w.+-]+)*$")
     """`L40S`, `H100`, `L40S|H100` for either, or `any`; None requests no particular type."""
@@ -134,7 +136,7 @@ class Sweep(Settings):
     metric: str = "exact_accuracy"
     """Validation metric that a search maximises."""
     minimise: tuple[Literal["train_flops", "train_s", "num_parameters", "usd"], ...] = ()
-    """Costs that a search weighs against the metric; it then confirms its Pareto front."""
+    """Costs that a search weighs against the metric; it then confirms its Pareto front. Also spelt `minimize`."""
     warm_start: tuple[str, ...] = ()
     """Other sweeps of the same storage that a search learns from, or `published`; see
     `orchestrator.search.warm_start`."""
@@ -152,10 +154,16 @@ class Sweep(Settings):
     @model_validator(mode="before")
     @classmethod
     def _resolve_aliases(cls, values: Any, info: ValidationInfo) -> Any:
+        if info.context and info.context.get("is_recorded"):
+            values = own_fields(values)
+        if isinstance(values, Mapping) and "minimize" in values:
+            if "minimise" in values:
+                raise ValueError("'minimize' and 'minimise' are the same field: give one of them")
+            values = {"minimise" if name == "minimize" else name: value for name, value in values.items()}
         if isinstance(values, dict) and isinstance(values.get("space"), Mapping):
             for path, domain in values["space"].items():
                 if not isinstance(domain, Choice | Uniform | Mapping):
-                    raise ValueError(f"space: {path}={domain!r} is no domain: write choice(1, 2) or uniform(0, 1)")
+                    raise ValueError(f"space: {path}={domain!r} is not a domain: write choice(1, 2) or uniform(0, 1)")
             values = {**values, "space": _resolved(values["space"])}
             if isinstance(values.get("only_if"), Mapping):
                 values["only_if"] = {key: _resolved(when) for key, when in _resolved(values["only_if"]).items()}
@@ -168,7 +176,7 @@ class Sweep(Settings):
         return values
 
     @classmethod
-    def from_record(cls, values: Mapping[str, Any], where: str = "") -> Self:
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
         """Read a recorded definition. It was checked when it was created, possibly by a version with fewer checks.
 
         Raises:
@@ -176,7 +184,7 @@ class Sweep(Settings):
                 content, which no record of this program does.
         """
         replace_in(values, require_pinned)
-        return cls.parse(values, where, context={"is_recorded": True})
+        return cls.parse(values, context={"is_recorded": True})
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
@@ -188,7 +196,7 @@ class Sweep(Settings):
         self._check_variants()
         self._check_axis()
         self._check_kind()
-        self._check_metric()
+        require_metric(self.metric, self.kind, self.base)
         return self
 
     def __str__(self) -> str:
@@ -289,27 +297,20 @@ class Sweep(Settings):
                     raise ValueError(f"{kind} {same[0]!r} and {variant.name!r} have equal settings: leave one out")
                 names[variant.name] = config
 
-    def _check_metric(self) -> None:
-        known = measured_metrics(self.base)
-        if self.metric not in known:
-            raise ConfigError(
-                f"metric={self.metric!r} is not measured", nearest(self.metric, known) or ", ".join(known)
-            )
-
     def _check_kind(self) -> None:
+        other = "search" if self.kind == "study" else "study"
+        for name in FIELDS_OF_KIND[other]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                instead = {"seeds": "Confirm(seeds=...)", "variants": "Confirm(controls=...)"}.get(name)
+                remedy = f"For a search set {instead}" if instead else f"Leave it out, or set kind={other!r}"
+                raise ConfigError(f"{name!r} is for kind={other!r}, and this is a {self.kind}", remedy)
         ranges = sum(isinstance(domain, Uniform) for domain in self.space.values())
         if self.kind == "study":
             if ranges:
                 raise ValueError("a study runs every cell: give choices, not ranges, or make it a search")
-            if self.minimise or self.warm_start:
-                raise ValueError("a study runs every cell: 'minimise' and 'warm_start' are for a search")
-            if self.trials is not None:
-                raise ValueError("a study runs every cell: 'trials' is for kind='search'")
             return
         if self.trials is None or not self.space:
             raise ValueError("a search needs 'trials' (how many) and a 'space' (over what)")
-        if self.variants:
-            raise ValueError("a search takes named configurations as controls: Confirm(controls=...)")
         for path, domain in self.space.items():
             if isinstance(domain, Choice) and any(isinstance(value, tuple) for value in domain.values):
                 raise ValueError(f"{path}: a search cannot choose among lists; make it a study, or use controls")
@@ -356,13 +357,12 @@ class Sweep(Settings):
         return plain
 
 
-def measured_metrics(config: TrialConfig) -> list[str]:
-    """Return the names of the metrics that the final evaluation of a trial measures."""
-    if resolve_benchmark(config.data.benchmark).family == "arc":
-        own = [f"{name}@{k}" for name in ("pass", "task_pass") for k in PASS_AT]
-    else:
-        own = ["valid_accuracy"]
-    return [*METRICS, *own, *(f"exact_accuracy@ema={rate}" for rate in config.optimizer.further_ema_rates)]
+def own_fields(values: Any) -> Any:
+    """Return the fields of a definition without those of the other kind, which older versions accepted and ignored."""
+    if not isinstance(values, Mapping):
+        return values
+    unused = FIELDS_OF_KIND["search" if values.get("kind", "study") == "study" else "study"]
+    return {name: value for name, value in values.items() if name not in unused}
 
 
 def _pinned_axis(path: str, domain: Any) -> Any:
@@ -375,7 +375,7 @@ def _pinned_axis(path: str, domain: Any) -> Any:
 
 
 def _resolved(settings: Any) -> Any:
-    """Return settings with the paper's letters as paths; what is no mapping as it is, for its field to refuse."""
+    """Return settings with the paper's letters as paths; what is not a mapping as it is, for its field to refuse."""
     return (
         settings
         if not isinstance(settings, Mapping)

@@ -142,7 +142,7 @@ class Uniform(Settings):
         return self._at(min(round((value - self.low) / self.step), (self.count or 1) - 1))
 
     def _at(self, index: int) -> int | float:
-        """Return the value that is so many steps above the lowest, without the error of binary fractions: 0.3, not
+        """Return the value that many steps above the lowest, without the error of binary fractions: 0.3, not
         0.30000000000000004."""
         assert self.step is not None
         return self._typed(float(decimal(self.low) + index * decimal(self.step)))
@@ -169,14 +169,15 @@ def choice(*values: Setting | type) -> Choice:
     return Choice(values=cast(tuple[Setting, ...], values))
 
 
-def uniform(low: float, high: float, *, step: float | None = None) -> Uniform:
-    """Return a range: `uniform(0.9, 0.999)`; with `step` only `low` and whole steps above it."""
-    return Uniform(low=low, high=high, step=step)
+def uniform(low: float, high: float, *, log: bool = False, step: float | None = None) -> Uniform:
+    """Return a range: `uniform(0.9, 0.999)`; with `log` searched by order of magnitude; with `step` only `low` and
+    whole steps above it."""
+    return Uniform(low=low, high=high, log=log, step=step)
 
 
 def log_uniform(low: float, high: float) -> Uniform:
-    """Return a range that is searched by order of magnitude: `log_uniform(1e-4, 1e-2)`."""
-    return Uniform(low=low, high=high, log=True)
+    """Return `uniform(low, high, log=True)`: `log_uniform(1e-4, 1e-2)`."""
+    return uniform(low, high, log=True)
 
 
 def integers(low: int, high: int, *, log: bool = False, step: int | None = None) -> Uniform:

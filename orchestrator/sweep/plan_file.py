@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.errors import SweepError
-from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.definition import Sweep, own_fields
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, control_trials, study_trials
 from trm_data.errors import ConfigError
 from trm_data.files import load_json
@@ -39,7 +39,7 @@ def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
     """
     try:
         head, *rest = map(load_json, path.read_text().splitlines())
-        sweep = Sweep.parse(head["sweep"], where=str(path))
+        sweep = Sweep.parse(own_fields(head["sweep"]), where=str(path))
         listed = [PlannedTrial.parse(line, where=str(path)) for line in rest]
     except OSError as error:
         raise SweepError(f"no plan {str(path)!r}", "Write it: trm sweep plan FILE --out plan.jsonl") from error

@@ -21,7 +21,7 @@ def parse_axis(path: str, values: Sequence[Setting]) -> Choice | Uniform:
     """Return the axis of the values that follow `--vary PATH=`: a list, a range, or a list with ranges of integers.
 
     Raises:
-        ConfigError: it is no axis of that setting.
+        ConfigError: it is not an axis of that setting.
     """
     ranges = [parse_range(path, value) if isinstance(value, str) else None for value in values]
     if len(values) == 1 and ranges[0] is not None:

@@ -83,7 +83,7 @@ def _specs(values: Mapping[str, Any], where: str, prefix: str) -> Iterator[tuple
         if isinstance(spec, list):
             raise ConfigError(f"{place} is a list", f"Write {name}: {{values: {spec}}}")
         if not isinstance(spec, Mapping):
-            raise ConfigError(f"{place}={spec!r} is no mapping", f"Write {name}: {{value: {spec}}}")
+            raise ConfigError(f"{place}={spec!r} is not a mapping", f"Write {name}: {{value: {spec}}}")
         require_known(spec, _SPEC_KEYS, place)
         if "parameters" in spec:
             if len(spec) > 1:
@@ -113,7 +113,7 @@ def _axis(path: str, spec: Mapping[str, Any]) -> Choice | Uniform | tuple[Settin
     if kind == "categorical":
         values = spec["values"]
         if not isinstance(values, list):
-            raise ConfigError(f"values={values!r} is no list", f"Write values: [{values}]")
+            raise ConfigError(f"values={values!r} is not a list", f"Write values: [{values}]")
         return Choice.parse({"values": tuple(map(as_setting, values))}, where="values")
     return _range(path, kind, spec)
 
@@ -151,7 +151,7 @@ def _range(path: str, kind: str, spec: Mapping[str, Any]) -> Uniform:
 
 def _number(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{key}={value!r} is no number", f"Write {key}: 0.001")
+        raise ConfigError(f"{key}={value!r} is not a number", f"Write {key}: 0.001")
     try:
         return float(value)
     except OverflowError:
@@ -203,9 +203,9 @@ def parse_early_terminate(values: Any, base: TrialConfig) -> dict[str, Any]:
 def require_mapping(value: Any, where: str) -> Mapping[str, Any]:
     """Return a value that is a mapping with text as keys. Raises ConfigError for any other."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}={value!r} is no mapping", "Write one key: value pair a line, indented below it")
+        raise ConfigError(f"{where}={value!r} is not a mapping", "Write one key: value pair a line, indented below it")
     if wrong := [key for key in value if not isinstance(key, str)]:
-        raise ConfigError(f"{where}: the key {wrong[0]!r} is no text", "Put it in quotes")
+        raise ConfigError(f"{where}: the key {wrong[0]!r} is not text", "Put it in quotes")
     return value
 
 
@@ -222,4 +222,6 @@ def as_setting(value: Any) -> Setting:
         return tuple(map(as_setting, value))
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ConfigError(f"{value!r} is no value of a setting", "A value is a number, a text, true, false, null or a list")
+    raise ConfigError(
+        f"{value!r} is not a value of a setting", "A value is a number, text, true, false, null or a list"
+    )

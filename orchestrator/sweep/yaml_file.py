@@ -47,7 +47,7 @@ _OPTIONS = ("address", "max_gpus", "share_gpus", "prefer", "canary", "reuse", "m
 """Options of a run, which depend on the machine and not on the question."""
 _WANDB_KEYS = ("method", "metric", "parameters", "run_cap", "early_terminate")
 _OWN_KEYS = ("recipe", "set", *LIMITS)
-_KEYS = (*_WANDB_KEYS, *_OWN_KEYS, *Sweep.model_fields)
+_KEYS = (*_WANDB_KEYS, *_OWN_KEYS, *Sweep.model_fields, "minimize")
 
 
 def load_yaml(path: Path) -> Sweep:
@@ -79,6 +79,8 @@ def _sweep(document: Any, path: Path) -> Sweep:
     if (rule := values.pop("early_terminate", None)) is not None:
         _require_one(values, "early_terminate", "stopping")
         values["stopping"] = parse_early_terminate(rule, base)
+        if kind == "study":
+            raise ConfigError("early_terminate is for a search, and this is a study", "Delete it: every cell is run")
     _metric(values)
     _limits(values, kind)
     return Sweep.parse({"name": path.stem, **values, "kind": kind, "base": base.plain()})
@@ -93,7 +95,7 @@ def _check_keys(values: dict[str, Any], path: Path) -> None:
         )
     if options := [key for key in values if key in _OPTIONS]:
         option = f"--{options[0].replace('_', '-')}"
-        raise ConfigError(f"{options[0]} is no part of a definition", f"It is an option of `trm sweep run`: {option}")
+        raise ConfigError(f"{options[0]} is not part of a definition", f"It is an option of `trm sweep run`: {option}")
     require_known({key: value for key, value in values.items() if key not in IGNORED}, _KEYS, "the top level")
     if ignored := [key for key in IGNORED if values.pop(key, None) is not None]:
         logger.warning("%s: %s: about W&B's server, so without effect here", path, ", ".join(ignored))
@@ -132,7 +134,7 @@ def _base(values: dict[str, Any]) -> TrialConfig:
     if recipe is None and base is None:
         raise ConfigError("it names no recipe", "Add recipe: sudoku-mini (`trm recipes` lists them)")
     if recipe is not None and not isinstance(recipe, str):
-        raise ConfigError(f"recipe={recipe!r} is no name", "`trm recipes` lists them")
+        raise ConfigError(f"recipe={recipe!r} is not a name", "`trm recipes` lists them")
     config = TrialConfig() if recipe is None else get_recipe(recipe)
     for key, settings in (("base", base), ("set", chosen)):
         found: dict[str, Setting] = {}
@@ -158,7 +160,7 @@ def _metric(values: dict[str, Any]) -> None:
     if goal not in ("maximize", "maximise"):
         raise ConfigError(
             f"metric.goal={goal!r}: every metric here is better when it is higher",
-            "Write goal: maximize; costs are minimised with minimise: [train_flops]",
+            "Write goal: maximize; costs are minimized with minimize: [train_flops]",
         )
     values["metric"] = metric["name"]
 
@@ -169,11 +171,11 @@ def _limits(values: dict[str, Any], kind: str) -> None:
     for key in [key for key in LIMITS if key in values]:
         limits[LIMITS[key]] = limit = values.pop(key)
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
-            raise ConfigError(f"{key}={limit!r} is no number above 0", f"Write {key}: 10")
+            raise ConfigError(f"{key}={limit!r} is not a number above 0", f"Write {key}: 10")
     if "run_cap" in values:
         cap = values.pop("run_cap")
         if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
-            raise ConfigError(f"run_cap={cap!r} is no number of trials", "Write run_cap: 20")
+            raise ConfigError(f"run_cap={cap!r} is not a number of trials", "Write run_cap: 20")
         if kind == "search":
             _require_one(values, "run_cap", "trials")
             values["trials"] = cap
@@ -184,7 +186,7 @@ def _limits(values: dict[str, Any], kind: str) -> None:
     elif kind == "search" and values.get("trials") is None:
         raise ConfigError("a search has no number of trials", "Add run_cap: 20")
     if limits:
-        _require_one(values, "max_usd and the like", "budget")
+        _require_one(values, "a limit such as max_usd", "budget")
         values["budget"] = limits
 
 

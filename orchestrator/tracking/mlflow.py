@@ -6,7 +6,7 @@
 
 A sweep is a parent run and a trial is a child run, found by its tag `trial_id`. Points carry the record's own time and
 step. The tag `projected` says how many rows a run has, with their digest; it is sent in the same request as the rows.
-Where a record has taken back rows (a lost attempt had got further than its last checkpoint), the run is deleted and
+Where a record has dropped rows (a lost attempt had got further than its last checkpoint), the run is deleted and
 sent again, because MLflow cannot delete points.
 
 MLflow has five states, a trial has eight. FINISHED is kept for trials with a final score, so that a search for it gives

@@ -109,7 +109,7 @@ def _parse_target(text: str) -> Target:
 def send(targets: Sequence[Target], event: Event, sleep: Callable[[float], None] = time.sleep) -> list[str]:
     """Send an event to all targets at once; return what could not be delivered, one line each. Raises nothing.
 
-    Returns after `COMMAND_TIMEOUT_S` at the latest, also where a server keeps a connection open without an answer.
+    Returns within `COMMAND_TIMEOUT_S`, also where a server keeps a connection open without an answer.
     """
     data = json.dumps(asdict(event)).encode()
     problems = [f"{target}: no answer within {COMMAND_TIMEOUT_S:.0f} s" for target in targets]

@@ -9,7 +9,7 @@ reached, one that diverged, failed or ran out of memory is FAIL. RUNNING is show
 interrupted trial is WAITING. The user attribute `trial_id` leads to the record, and to the run in MLflow by its tag of
 the same name.
 
-Optuna never changes a trial that has ended. So where a study cannot become what the records say (rows were taken back,
+Optuna never changes a trial that has ended. So where a study cannot become what the records say (rows were dropped,
 a stopped trial was continued, two writers met), it is deleted and written again.
 """
 

@@ -52,7 +52,7 @@ GIB = 2**30
 def child_main(job: str, pipe: Connection) -> None:
     """Run an attempt in a forked process: the entry point that a trial actor names. `job` is a `Job` as JSON.
 
-    Sends reports. Receives `continue` after a rung, and `stop`. Exits when the actor is gone.
+    Sends reports. Receives `continue` after a rung, and `stop`. Exits when the actor has exited.
     """
     may_continue, stop = threading.Event(), threading.Event()
 

@@ -96,7 +96,7 @@ class ForkedProcess:
         It gets this process's environment, changed by `environment`, its `sys.path` and its working directory.
 
         Raises:
-            OSError: the process is gone, with its server or by itself; a ChildProcessError if it is known why.
+            OSError: the process has exited, with its server or alone; a ChildProcessError if it is known why.
         """
         changed = {**_environment(), **(environment or {})}
         try:
@@ -107,7 +107,7 @@ class ForkedProcess:
             raise
 
     def send(self, message: Any) -> None:
-        """Send a message to the entry point. Raises OSError if the process is gone."""
+        """Send a message to the entry point. Raises OSError if the process has exited."""
         self._pipe.send(message)
 
     def poll(self, timeout_s: float) -> bool:
@@ -126,7 +126,7 @@ class ForkedProcess:
         """
         while not self._received and not self._is_gone:
             self._listen(START_S)
-        received = self._received.popleft() if self._received else Message("failed", "it is gone, with its fork server")
+        received = self._received.popleft() if self._received else Message("failed", "its fork server has exited")
         if not isinstance(received, Message):
             return received
         raise _error_of(received)
@@ -336,7 +336,7 @@ def _run_child(pipe: Connection) -> NoReturn:
 
 
 def _receive_work(pipe: Connection) -> tuple[str, tuple[str, ...]] | None:
-    """Return the entry point and its arguments, and adopt the actor's environment; None if the actor is gone."""
+    """Return the entry point and its arguments, and adopt the actor's environment; None if the actor has exited."""
     try:
         pipe.send(Message("started"))
         # A descriptor, not a number: by the time that the actor uses a number, it may be another process's.

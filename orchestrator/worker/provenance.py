@@ -13,6 +13,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,27 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def differences(start: Mapping[str, Any]) -> list[str]:
+    """List what differs between the machine of an attempt and this one, and may explain another result: versions,
+    processor, device.
+
+    Args:
+        start: how the attempt began, as its record or a bundle has it; what is missing or malformed is passed over.
+    """
+    known, device, now = start.get("versions"), start.get("device"), processor()
+    known = known if isinstance(known, Mapping) else {}
+    found = [
+        f"{name} {known[name]} then, {version} now"
+        for name, version in versions().items()
+        if known.get(name) not in (None, version)
+    ]
+    if device not in (None, "cpu"):
+        found.append(f"it ran on {start.get('gpu_name') or device}: GPUs do not repeat bit for bit")
+    elif start.get("processor") not in (None, now):
+        found.append(f"processor {start['processor']} then, {now} now")
+    return found
 
 
 def describe(device: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _parse(answer: bytes) -> Notice:
         at = datetime.fromisoformat(found["time"].replace("Z", "+00:00"))
         return Notice(str(found["action"]), at.timestamp())
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise OSError(f"its answer is no spot notice: {answer[:80]!r}") from error
+        raise OSError(f"its answer is not a spot notice: {answer[:80]!r}") from error
 
 
 def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[float], None] = time.sleep) -> Notice:

@@ -1,4 +1,4 @@
-"""A recursion of one's own from Python: `configure`, `Sweep`, `plan`, `train` and `run` take its file or its class."""
+"""A custom recursion from Python: `configure`, `Sweep`, `plan`, `train` and `run` take its file or its class."""
 
 from __future__ import annotations
 
@@ -66,6 +66,8 @@ def test_file_and_class_are_pinned_wherever_code_names_them(folder: Path, monkey
         assert configure(base(), {SETTING: named}).model.recursion == pinned(folder)
         sweep = Sweep(
             name="own",
+            kind="search",
+            trials=2,
             base=base(),
             space={SETTING: choice(None, named)},
             forbidden=({SETTING: named, "T": 9},),  # type: ignore[dict-item]  # a class is replaced by its address
@@ -73,7 +75,7 @@ def test_file_and_class_are_pinned_wherever_code_names_them(folder: Path, monkey
         )
         assert sweep.space[SETTING].spread() == [None, pinned(folder)]
         assert sweep.forbidden[0][SETTING] == sweep.confirm.controls[0].settings[SETTING] == pinned(folder)
-        assert plan(sweep, folder / "runs").num_trials == 2
+        assert plan(sweep, folder / "runs").num_trials == 2 + 3 * 2
     assert ModelConfig(recursion=NAME).recursion == pinned(folder)
 
 
@@ -119,7 +121,7 @@ def as_variant(named: Any) -> Variant:
         ("others.py:Child", "no Recursion named 'Child'"),
         ("others.py:Layer", "Derive the class from trm_model.Recursion"),
         ("others.py:Path", "no Recursion named 'Path'"),
-        (int, "is no Recursion"),
+        (int, "is not a Recursion"),
     ],
 )
 def test_bad_recursion_is_refused_where_it_is_named(

@@ -65,7 +65,7 @@ def test_outcome_and_state_are_printed_with_a_row_per_trial(tmp_path: Path) -> N
     assert lines[0] == "depth: complete, 4 of 4 trials done"
     assert lines[1].split() == ["stage", "configuration", "seed", "status", "step", "exact", "accuracy"]
     assert len(lines) == 6 and all(" finished " in line for line in lines[2:])
-    lines = shown(status(storage, "depth"))
+    lines = shown(status("depth", storage))
     assert lines[0] == "depth (study) is complete: 4 of 4 trials done (4 finished)"
     assert len(lines) == 6 and all(line.endswith(" %") for line in lines[2:])
 

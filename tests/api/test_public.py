@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import subprocess
 import sys
 
 import pytest
 
+import orchestrator
+
 PUBLIC = {
     "orchestrator": """
-        Budget Callback ClusterError Confirm Estimate ResourceRule Resources RunOptions Status Stopping Sweep
-        SweepError SweepOutcome SweepProgress SweepSnapshot SweepState SweepStatus TrainOutcome TrialConfig
-        TrialRecord TrialReport TrialSnapshot UserError Variant ablate choice configure delete_sweep extend_sweep
-        get_recipe integers leaderboard load_results log_uniform open_storage plan prune_checkpoints read_trials
-        recipe_for_gpu rename_sweep reproduction_sweep retry_trials run status stop_sweep table_variants train uniform
-        verify_bundle write_bundle write_report
+        AblationResult Budget Bundle Callback ClusterError Confirm Deletion Estimate Leaderboard Pruning
+        ResourceRule Resources Status Stopping Storage Sweep SweepError SweepOutcome SweepProgress SweepSnapshot
+        SweepState SweepStatus TrainOutcome TrialConfig TrialRecord TrialReport TrialSnapshot UserError Variant
+        Verification ablate choice configure delete_sweep extend_sweep get_recipe integers leaderboard
+        load_results log_uniform open_storage plan prune_checkpoints read_trials recipe_for_gpu rename_sweep
+        reproduction_sweep retry_trials run status stop_sweep table_variants train uniform verify_bundle
+        write_bundle write_report
     """,
     "trm_model": """
         Checkpoint EvalResult EvaluationConfig LocalCheckpoints Model ModelConfig OptimizerConfig Recursion
@@ -23,7 +27,7 @@ PUBLIC = {
         newest_checkpoint pack_weights solve solve_text train
     """,
     "trm_data": """
-        Batch Benchmark DataConfig DataRequest Dataset EvalBatch TrainLoader build draw eval_batches export
+        Batch Benchmark DataConfig DataRequest Dataset EvalBatch TrainLoader build draw eval_batches export_official
         find fingerprint import_official list_benchmarks open_dataset resolve_benchmark save_png verify
     """,
 }
@@ -38,6 +42,22 @@ def test_public_names_are_these_and_each_can_be_imported(package: str) -> None:
     for name in module.__all__:
         assert getattr(module, name) is not None, name
         assert name in dir(module)
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    {
+        **dict.fromkeys(("run", "plan", "status", "read_trials", "load_results", "ablate", "write_bundle"), "sweep"),
+        **dict.fromkeys(("stop_sweep", "extend_sweep", "retry_trials", "rename_sweep", "delete_sweep"), "sweep"),
+        **{"prune_checkpoints": "sweep", "train": "config", "leaderboard": "benchmark"},
+        **{"write_report": "path", "verify_bundle": "path"},
+    }.items(),
+)
+def test_function_takes_its_subject_then_the_storage_and_the_rest_by_keyword(name: str, subject: str) -> None:
+    parameters = inspect.signature(getattr(orchestrator, name)).parameters
+    positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    assert positional == [subject, "storage"]
+    assert parameters["storage"].default == "runs"
 
 
 @pytest.mark.parametrize("package", PUBLIC)

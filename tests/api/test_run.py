@@ -14,10 +14,8 @@ import pytest
 
 import orchestrator
 from orchestrator.api import run as api_run
-from orchestrator.api.callbacks import Callback, open_callbacks
-from orchestrator.execution import options as execution
-from orchestrator.execution.callbacks import CallbackList
-from orchestrator.execution.options import RunArguments, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
+from orchestrator.execution.callbacks import CallbackList, open_callbacks
+from orchestrator.execution.options import Callback, RunArguments, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.records.progress import SweepProgress
 from orchestrator.storage import LocalStorage, Storage
@@ -38,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         sweep: Sweep,
         storage: Storage,
         options: RunOptions,
-        callbacks: Sequence[execution.Callback],
+        callbacks: Sequence[Callback],
         *,
         is_stored: bool,
     ) -> SweepOutcome:
@@ -139,6 +137,10 @@ def test_recorded_sweep_and_sweep_file_are_run_by_name(calls: list[Call], tmp_pa
         orchestrator.run("study2", storage, tracking="none", callbacks=[])
 
 
+def test_packaged_sweep_is_planned_by_name(tmp_path: Path) -> None:
+    assert orchestrator.plan("demo", tmp_path).num_trials > 0 and list(tmp_path.iterdir()) == []
+
+
 def test_end_is_judged_against_the_plan(calls: list[Call], ending: list[Any], tmp_path: Path) -> None:
     """No trial is recorded, so that nothing is unfinished: by the records alone the sweep would be complete."""
     ending[0] = SweepStatus.STOPPED
@@ -213,17 +215,6 @@ def test_callback_that_raises_stops_neither_the_run_nor_the_other_callbacks(
     assert outcome.status is SweepStatus.COMPLETE
     assert noted.heard == ["a message [/x]", "closed"]
     assert "Broken.on_message failed" in caplog.text and "Broken.close failed" in caplog.text
-
-
-def test_callback_of_the_execution_package_is_taken_too(calls: list[Call], tmp_path: Path) -> None:
-    heard: list[str] = []
-
-    class Plain(execution.Callback):
-        def on_message(self, text: str) -> None:
-            heard.append(text)
-
-    orchestrator.run(study(), tmp_path, tracking="none", callbacks=[Plain()])
-    assert heard == ["a message [/x]"]
 
 
 def test_callbacks_are_closed_where_the_run_fails() -> None:

@@ -87,5 +87,5 @@ def test_number_of_processes_that_cannot_share_the_batch_is_refused_before_anyth
 ) -> None:
     config = orchestrator.configure(TrialConfig(), {**TINY, "runtime.device": "cpu"})
     with pytest.raises(UserError, match=f"processes={processes} is not|shared evenly by {processes} processes"):
-        train(config, tmp_path / "runs", processes, callbacks=[])
+        train(config, tmp_path / "runs", processes=processes, callbacks=[])
     assert not (tmp_path / "runs").exists()

@@ -22,7 +22,7 @@ def sweep(**changes: Any) -> Sweep:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sweep(space={"T": [1, 2]}), "space: T=[1, 2] is no domain: write choice(1, 2)"),
+        (lambda: sweep(space={"T": [1, 2]}), "space: T=[1, 2] is not a domain: write choice(1, 2)"),
         (lambda: choice([1, 2]), "Give the values as arguments: choice(1, 2)"),
         (lambda: sweep(seed=3), "unknown setting 'seed'. Did you mean 'seeds'?"),
         (lambda: sweep(kind="grid"), "kind='grid': input should be 'search' or 'study'"),
@@ -56,4 +56,4 @@ def test_a_tracker_that_is_no_address_is_refused_before_anything_runs(tracking: 
 def test_a_storage_that_does_not_exist_is_named_instead_of_an_empty_result(tmp_path: Path) -> None:
     for call in (orchestrator.load_results, orchestrator.leaderboard):
         with pytest.raises(UserError, match="no such folder"):
-            call(tmp_path / "sudoku-extreme")
+            call(storage=tmp_path / "sudoku-extreme")

@@ -163,10 +163,10 @@ def test_rename_asks_first_and_moves_records_and_runs(
     before = storage.list()
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     code, out, err = call(capsys, "sweep", "rename", "study", "depth", "--storage", storage.url)
-    assert code == 2 and "was not renamed" in err and "3 runs in MLflow" in out and storage.list() == before
+    assert code == 2 and "was not renamed" in err and "its runs in MLflow" in out and storage.list() == before
     trials = [(trial.trial_id, trial.status, list(trial.rows)) for trial in read_trials(storage, "study")]
     code, out, err = call(capsys, "sweep", "rename", "study", "depth", "--yes", "--storage", storage.url)
-    assert code == 0 and "renamed sweep study to depth, with 3 runs in MLflow" in out, err
+    assert code == 0 and "renamed sweep study to depth, with its runs in MLflow" in out, err
     assert [(trial.trial_id, trial.status, list(trial.rows)) for trial in read_trials(storage, "depth")] == trials
     assert sweep_names(storage) == ["depth"] and not storage.list("sweeps/study")
     mlflow = MlflowSync(f"sqlite:///{storage.url}/mlflow.db")

@@ -59,7 +59,7 @@ def trial(runs: Path) -> str:
 
 @pytest.fixture(scope="module")
 def written(runs: Path, trial: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(runs, "train", tmp_path_factory.mktemp("out") / "bundle", trial).path
+    return write_bundle("train", runs, path=tmp_path_factory.mktemp("out") / "bundle", trial=trial).path
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_bundle_of_a_sweep_and_of_an_unusable_trial(
     for file in copied.rglob("step-*.safetensors"):
         file.unlink()
     with pytest.raises(UserError, match="keeps no checkpoint of its last step"):
-        write_bundle(copied, "train", out + "2", trial)
+        write_bundle("train", copied, path=out + "2", trial=trial)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "runs"]
 
 
@@ -329,7 +329,7 @@ def test_every_confirmed_trial_of_a_sweep_is_bundled_or_named(
             if name == trial or "/checkpoints/" not in key:
                 data = store.read(key).replace(b'"stage": "explore"', b'"stage": "study"')
                 store.write(key.replace("sweeps/train", "sweeps/one").replace(trial, name), data)
-    written = write_bundle(store, "one", tmp_path / "bundle")
+    written = write_bundle("one", store, path=tmp_path / "bundle")
     assert written.trials == (trial,) and list(written.left_out) == ["aaaaaaaaaaaa"]
     assert (written.path / "sweep.json").is_file()
     assert verify_bundle(written.path, store).is_confirmed

@@ -237,7 +237,9 @@ class TestWatchdog:
         assert driver_of(folder) is None
 
     def test_without_a_driver_only_machines_are_left_to_end(self, folder: Storage) -> None:
-        assert self.dog(folder).run().endswith("the driver is gone; no node was terminated (--terminate CLUSTER does)")
+        assert (
+            self.dog(folder).run().endswith("the driver has exited; no node was terminated (--terminate CLUSTER does)")
+        )
         assert self.dog(folder, end_machines=lambda: ["i-1"]).run().endswith("1 worker nodes terminated")
 
     def test_a_driver_elsewhere_that_does_not_listen_is_not_signalled(

@@ -95,7 +95,7 @@ def imports_of(name: str, path: Path) -> Iterator[str]:
 
 
 def test_no_import_cycle_even_inside_functions() -> None:
-    # The lazy `__init__` of a package names its public modules; that is no dependency of the modules on each other.
+    # The lazy `__init__` of a package names its public modules; that is not a dependency of the modules on each other.
     graph = {
         name: set(imports_of(name, path)) if path.name != "__init__.py" else set() for name, path in MODULES.items()
     }

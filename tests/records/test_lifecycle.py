@@ -111,7 +111,7 @@ def test_a_renaming_that_was_cut_short_is_finished(storage: Storage, cut: str, m
         with pytest.raises(StorageError):
             rename_sweep(storage, "study", "depth", fail if cut == "in the tracker" else None)
     finish = re.escape(command_line("sweep", "rename", "study", "depth", storage=storage.url))
-    with pytest.raises(SweepError, match=f"half moved to 'depth'.*`{finish}`"):
+    with pytest.raises(SweepError, match=f"partly renamed to 'depth'.*`{finish}`"):
         rename_sweep(storage, "study", "another")
     rename_sweep(storage, "study", "depth")
     assert sweep_names(storage) == ["depth", "study-2"] and not storage.list("sweeps/study")

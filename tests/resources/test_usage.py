@@ -112,7 +112,7 @@ def test_a_running_attempt_is_charged_until_now_unless_it_fell_silent() -> None:
         ([attempt(0, 40_000, elapsed_s=600.0)], [row(300)], 600),  # a monotonic clock was recorded
         # Forward by ten hours within ten minutes of training.
         ([attempt(0)], [row(300, train_s=290.0), row(36_600, train_s=590.0)], 600),
-        # An evaluation of an hour is no step of the clock.
+        # An evaluation of an hour is not a step of the clock.
         ([attempt(0)], [row(300, train_s=290.0), row(3900, "validation", train_s=290.0)], 3900),
     ],
 )

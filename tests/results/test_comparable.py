@@ -78,7 +78,7 @@ def test_more_test_time_compute_is_never_ranked_with_single_answers(
 
 
 def test_rollouts_without_noise_are_one_answer_and_fewer_steps_stay_in_the_table() -> None:
-    """Rollouts differ by their noise alone. A row may use less than is customary: that is no advantage."""
+    """Rollouts differ by their noise alone. A row may use less than is customary: that is not an advantage."""
     assert table_with("own", "sudoku-extreme", own_run(rollouts=5)).compute == ""
     assert "TRM-MLP" in systems(table_with("own", "sudoku-extreme", own_run(supervision_steps=4)))
 

@@ -49,14 +49,14 @@ def call(*arguments: str) -> int:
 
 
 def test_frame_has_a_row_per_trial_and_a_column_per_setting(storage: Path) -> None:
-    frame = orchestrator.load_results(storage)
+    frame = orchestrator.load_results(storage=storage)
     assert len(frame) == 9 and set(frame.sweep) == {"grid", "other"}
-    grid = orchestrator.load_results(str(storage), "grid")
+    grid = orchestrator.load_results("grid", str(storage))
     assert sorted(grid.exact_accuracy) == [index / 10 for index in range(8)]
     assert grid.groupby(["model.cycles", "model.latent_steps"]).seed.agg(list).map(sorted).tolist() == [[0, 1]] * 4
     assert frame[frame.sweep == "other"].exact_accuracy.isna().all()
     with pytest.raises(SweepError, match="'grid'"):
-        orchestrator.load_results(storage, "grod")
+        orchestrator.load_results("grod", storage)
 
 
 def test_frame_of_a_real_looking_search_counts_what_was_spent_and_summarises_what_was_confirmed() -> None:
@@ -74,7 +74,7 @@ def test_export_reads_back_as_the_same_table(storage: Path, tmp_path: Path, kind
     assert call("sweep", "export", "grid", "--format", kind, "--out", str(file), "--storage", str(storage)) == 0
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[kind]
     back = read(io.BytesIO(file.read_bytes()))
-    wanted = orchestrator.load_results(storage, "grid")
+    wanted = orchestrator.load_results("grid", storage)
     assert back.exact_accuracy.tolist() == pytest.approx(wanted.exact_accuracy.tolist())
     assert back["model.cycles"].tolist() == wanted["model.cycles"].tolist()
     assert list(back.columns) == list(wanted.columns)

@@ -363,7 +363,7 @@ def arc_record(shares: list[float], seed: int = 0, **changes: Any) -> TrialRecor
 
 
 def test_own_run_on_all_public_arc_tasks_is_ranked_by_task_with_a_bootstrap_interval() -> None:
-    """172 test inputs are 120 tasks; the mean of tasks is no proportion, so Wilson's interval would be another."""
+    """172 test inputs are 120 tasks; the mean of tasks is not a proportion, so Wilson's interval would be another."""
     shares = [1.0] * 4 + [0.5] * 16 + [0.0] * 100
     records = [arc_record(shares, seed) for seed in range(3)]
     tables = build_leaderboard("arc-agi-2", records, load_baselines())

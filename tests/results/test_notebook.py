@@ -30,18 +30,18 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStorage:
 
 
 def test_leaderboard_shows_what_was_measured_here_or_one_benchmark(storage: LocalStorage) -> None:
-    own = leaderboard(storage)
+    own = leaderboard(storage=storage)
     assert [table.benchmark for table in own.tables] == ["sudoku-6x6-generated"] and "| 1 | **best**" in str(
         own
     ).replace("**1**", "1")
-    published = leaderboard(storage, "maze-hard")
+    published = leaderboard("maze-hard", storage)
     assert all(table.benchmark == "maze-hard" for table in published.tables) and len(published.tables) > 1
     with pytest.raises(UserError, match="no leaderboard for benchmark 'maze-hrd'"):
-        leaderboard(storage, "maze-hrd")
+        leaderboard("maze-hrd", storage)
 
 
 def test_leaderboard_is_shown_and_saved(storage: LocalStorage, tmp_path: Path) -> None:
-    own = leaderboard(storage)
+    own = leaderboard(storage=storage)
     html = own._repr_html_()
     assert "96.3" in html and "@scope (.fragment)" in html and "<script" not in html
     for ending, expected in ((".html", "<table"), (".csv", "rank_first"), (".md", "| Rank |"), (".tex", "tabular")):
@@ -55,7 +55,7 @@ def test_leaderboard_is_shown_and_saved(storage: LocalStorage, tmp_path: Path) -
 
 
 def test_ablation_is_shown_and_saved(storage: LocalStorage, tmp_path: Path) -> None:
-    found = ablate(storage, "ablation", "base")
+    found = ablate("ablation", storage, control="base")
     assert isinstance(found, AblationResult) and found.effects[0].name == "one-step gradient"
     assert "Not separated from the control" in found._repr_html_() and "| no EMA | ema" in str(found)
     root = ET.fromstring(found._repr_svg_())

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 OWN_FILES = ("home", "repository")
-"""Folders of the user's own in which the secrets lie; they are no artefacts."""
+"""Folders of the user's own in which the secrets lie; they are not artefacts."""
 
 SECRETS = {
     "AWS key": "PLANTED-aws-5d1c8e07",

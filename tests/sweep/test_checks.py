@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from orchestrator.resources.estimate import estimate
 from orchestrator.search.planner import Planner
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.sweep import Confirm, ResourceRule, Resources, Sweep, Variant, choice, log_uniform, uniform
-from orchestrator.sweep.definition import PASS_AT, measured_metrics
+from orchestrator.sweep import Confirm, ResourceRule, Resources, Stopping, Sweep, Variant, choice, log_uniform, uniform
+from orchestrator.sweep.metrics import PASS_AT, measured_metrics
+from orchestrator.sweep.plan_file import dump_plan, load_plan
 from orchestrator.sweep.trials import cells, study_trials
 from tests.support.sweeps import attempted, fingerprint, search, study, tiny_config
 from trm_data.errors import ConfigError
@@ -51,8 +53,19 @@ NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"
         (lambda: search(confirm=Confirm(controls=BEST)), "a control named 'best T=2' would be taken for one of the"),
         (lambda: study(variants=(Variant(name="a\x1b[31mb", settings={"T": 3}),)), "cannot be printed"),
         (lambda: search(variants=(Variant(name="a", settings={"T": 3}),)), "Confirm(controls=...)"),
-        (lambda: study(trials=3), "'trials' is for kind='search'"),
+        (lambda: search(seeds=2), "'seeds' is for kind='study', and this is a search. For a search set Confirm(seeds"),
+        (lambda: search(only=("3f9a",)), "'only' is for kind='study'"),
+        (lambda: study(trials=3), "'trials' is for kind='search', and this is a study. Leave it out, or set kind="),
+        (lambda: study(confirm=Confirm(seeds=5)), "'confirm' is for kind='search'"),
+        (lambda: study(stopping=Stopping(rule="median")), "'stopping' is for kind='search'"),
+        (lambda: study(sampler="random"), "'sampler' is for kind='search'"),
+        (lambda: study(sampler_seed=1), "'sampler_seed' is for kind='search'"),
+        (lambda: study(warm_start=("other",)), "'warm_start' is for kind='search'"),
+        (lambda: search(metric="halting_steps"), "metric='halting_steps' is not higher for a better model. Search for"),
+        (lambda: search(metric="halt_accuracy"), "one of exact_accuracy, cell_accuracy, first_step_accuracy, valid_a"),
         (lambda: search(minimise=("train_s", "train_s")), "names a cost twice"),
+        (lambda: search(minimize=("train_s", "train_s")), "names a cost twice"),
+        (lambda: search(minimise=("train_s",), minimize=()), "the same field: give one of them"),
         (lambda: search(warm_start=("search",)), "the sweep itself"),
         (lambda: study(forbidden=({"T": "one"},)), "model.cycles='one'"),
         (lambda: study(only_if={"n": {"T": 0}}), "model.cycles=0"),
@@ -109,6 +122,24 @@ def test_a_recorded_definition_that_would_be_refused_today_is_still_read(tmp_pat
     sweep = find_definition(storage, "train")
     assert sweep is not None and sweep.metric == "gone"
     assert [name for name, _ in cells(sweep)] == ["a"], "one configuration is one cell"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "ignored"),
+    [
+        (search(), {"seeds": 2}),
+        (study(), {"confirm": Confirm(seeds=2).plain(), "stopping": Stopping(rule="none").plain(), "sampler": "qmc"}),
+    ],
+    ids=["search", "study"],
+)
+def test_fields_that_older_versions_ignored_are_dropped_from_records_and_plans(
+    sweep: Sweep, ignored: dict[str, Any], tmp_path: Path
+) -> None:
+    assert Sweep.from_record(sweep.plain() | ignored) == sweep
+    first, *rest = dump_plan(sweep, fingerprint).splitlines(keepends=True)
+    plain = json.loads(first)["sweep"]
+    (tmp_path / "plan.jsonl").write_bytes(json.dumps({"sweep": plain | ignored}).encode() + b"\n" + b"".join(rest))
+    assert load_plan(tmp_path / "plan.jsonl", fingerprint) == sweep
 
 
 def test_plan_and_run_expand_the_same_trials_where_a_variant_repeats_a_cell(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_same_options_make_the_same_name_and_other_options_another() -> None:
 
     assert name() == name() == name(cpus=2.0)
     assert len({name(), name(seeds=2), name(max_steps=7), name(vary=["T=1,3"])}) == 4
+    assert name(seeds=3, trials=2) == "sudoku-mini-8b265c", "the command resumes the sweep that older versions recorded"
+
+
+def test_seeds_of_the_command_line_are_those_that_the_kind_of_sweep_uses(tmp_path: Path) -> None:
+    options = {**NO_OPTIONS, "recipe": "sudoku-mini", "vary": ["T=1,2"], "seeds": 3}
+    found = [make_sweep(None, **{**options, "trials": trials}) for trials in (None, 2)]  # type: ignore[arg-type]
+    assert [(each.kind, each.seeds, each.confirm.seeds) for each in found] == [("study", 3, 3), ("search", 1, 3)]
+    file = tmp_path / "many.yaml"
+    file.write_text("recipe: sudoku-mini\nseeds: 5\nparameters: {T: {values: [1, 2]}}\n")
+    as_search = make_sweep(file, **{**NO_OPTIONS, "trials": 2})  # type: ignore[arg-type]
+    assert (as_search.kind, as_search.seeds, as_search.confirm.seeds) == ("search", 1, 5)
 
 
 @given(

@@ -183,7 +183,7 @@ def test_paths_of_the_command_line_are_relative_to_the_current_folder(
 
 
 def test_other_settings_with_paths_are_resolved_too(folder: Path) -> None:
-    """The common beginning of a Kaggle pair is no file; a hash belongs to the address; an axis may hold paths."""
+    """The common beginning of a Kaggle pair is not a file; a hash belongs to the address; an axis may hold paths."""
     for part in ("challenges", "solutions"):
         (folder / f"concept_training_{part}.json").write_text("{}")
     base = configure(get_recipe("arc-agi-1.readme"), {"data.extra_training": "concept"})

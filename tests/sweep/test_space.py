@@ -89,6 +89,7 @@ def test_ranges_count_with_three_values_each_of_them_once() -> None:
 
 def test_ranges_are_represented_by_their_ends_and_their_middle() -> None:
     assert uniform(2, 4).spread() == [2, 3, 4]
+    assert uniform(1e-4, 1e-2, log=True) == log_uniform(1e-4, 1e-2)
     assert log_uniform(1e-4, 1e-2).spread() == pytest.approx([1e-4, 1e-3, 1e-2])
     assert integers(1, 5).spread() == [1, 3, 5] and integers(1, 2).spread() == [1, 2]
 

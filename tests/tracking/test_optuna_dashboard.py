@@ -219,7 +219,7 @@ def test_database_of_something_else_is_left_alone(recorder: Recorder) -> None:
 
 def test_database_that_cannot_be_written_is_one_line(recorder: Recorder, tmp_path: Path) -> None:
     recorder.plan(1, 1)
-    (tmp_path / "file").write_text("this is no database, and long enough to be seen as such " * 40)
+    (tmp_path / "file").write_text("this is not a database, and long enough to be seen as such " * 40)
     for url in (f"sqlite:///{tmp_path}/file", f"sqlite:///{tmp_path}/file/below.db", "mysql://localhost:1/optuna"):
         with pytest.raises(OptunaError) as caught:
             sync(recorder.storage, recorder.sweep.name, url)

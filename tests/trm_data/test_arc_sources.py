@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.arc_tasks import pair, task, write_tasks
-from trm_data import DataRequest, Dataset, TrainLoader, build, export, import_official, verify
+from trm_data import DataRequest, Dataset, TrainLoader, build, export_official, import_official, verify
 from trm_data.errors import ConfigError, DataError
 
 
@@ -120,7 +120,7 @@ def test_imported_official_dataset_reports_a_task_in_both_subsets(
 ) -> None:
     write_tasks(tmp_path / "in", {"training/a": task(1), "evaluation/c": task(1)})
     source = built(tmp_path, ids="upstream", upstream_augmentations=2, allow_overlaps=("all",))
-    export(source, tmp_path / "official", 2)
+    export_official(source, tmp_path / "official", 2)
     with caplog.at_level(logging.WARNING):
         imported = import_official(tmp_path / "official", tmp_path / "imported")
     assert "1 training tasks hold test pairs: a" in caplog.text
@@ -137,7 +137,7 @@ def test_placeholder_answers_of_the_official_builder_are_unknown(tmp_path: Path)
     write_tasks(tmp_path / "in", {"training/a": task(1), "evaluation/b": tested[0], "evaluation/c": tested[1]})
     source = built(tmp_path, ids="upstream", upstream_augmentations=2)
     assert source.num_unanswered["test"] == 0, "in the user's own files it is an answer like any other"
-    export(source, tmp_path / "official", 2)
+    export_official(source, tmp_path / "official", 2)
     imported = import_official(tmp_path / "official", tmp_path / "imported")
     assert imported.num_unanswered == {"train": 0, "validation": 0, "test": 3}
     assert verify(imported) == []
@@ -152,7 +152,7 @@ def test_export_onto_what_is_there_is_refused(kind: str, tmp_path: Path) -> None
     else:
         write_tasks(place, {"mine": {}})
     with pytest.raises(DataError, match="out is not an empty folder"):
-        export(built(tmp_path), place, 0)
+        export_official(built(tmp_path), place, 0)
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -168,15 +168,15 @@ def test_export_that_is_cut_short_leaves_nothing(is_there: bool, tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export(dataset, place, 1, cut)
+        export_official(dataset, place, 1, cut)
     assert [path.name for path in place.parent.rglob("*")] == (["out"] if is_there else [])
-    export(dataset, place, 1)
+    export_official(dataset, place, 1)
     assert sorted(path.name for path in place.iterdir()) == ["identifiers.json", "test", "test_puzzles.json", "train"]
 
 
 def test_official_folder_with_a_folder_for_a_file_is_one_line(tmp_path: Path) -> None:
     write_tasks(tmp_path / "in", {"training/a": task(1), "evaluation/b": task(2)})
-    export(built(tmp_path, ids="upstream", upstream_augmentations=1), tmp_path / "official", 1)
+    export_official(built(tmp_path, ids="upstream", upstream_augmentations=1), tmp_path / "official", 1)
     (tmp_path / "official/identifiers.json").unlink()
     (tmp_path / "official/identifiers.json").mkdir()
     with pytest.raises(DataError, match=r"identifiers\.json cannot be read: Is a directory"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trm_data import DataRequest, Dataset, build, eval_batches, export, import_official
+from trm_data import DataRequest, Dataset, build, eval_batches, export_official, import_official
 from trm_data.errors import ConfigError
 from trm_data.puzzles.augment import dihedral_rows, sudoku_rows
 from trm_data.puzzles.symmetry import sudoku_code
@@ -91,7 +91,7 @@ def imported(benchmark: str, folder: Path, augmentations: int) -> tuple[Dataset,
     """A generated dataset, and what comes back from its official form."""
     request = DataRequest(benchmark=benchmark, num_train=6, num_validation=0, num_test=5)
     source = build(request, folder / "source")
-    export(source, folder / "official", augmentations)
+    export_official(source, folder / "official", augmentations)
     return source, import_official(folder / "official", folder / "data")
 
 

@@ -26,7 +26,7 @@ from trm_data import (
     Dataset,
     build,
     draw,
-    export,
+    export_official,
     find,
     fingerprint,
     import_official,
@@ -509,7 +509,7 @@ def test_folder_that_is_no_official_dataset_is_refused(tmp_path: Path) -> None:
 def test_tampered_official_arrays_are_refused(
     small: Dataset, file: str, change: Any, message: str, tmp_path: Path
 ) -> None:
-    export(small, tmp_path / "in", 2)
+    export_official(small, tmp_path / "in", 2)
     path = tmp_path / "in" / f"{file}.npy"
     values = np.load(path)
     found = change(values)
@@ -533,7 +533,7 @@ def test_tampered_official_arrays_are_refused(
 def test_tampered_official_arc_arrays_are_refused(
     arc: Dataset, file: str, change: Any, message: str, tmp_path: Path
 ) -> None:
-    export(arc, tmp_path / "in", 3)
+    export_official(arc, tmp_path / "in", 3)
     path = tmp_path / "in" / f"{file}.npy"
     values = np.load(path)
     change(values)

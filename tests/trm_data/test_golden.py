@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.golden import OFFICIAL, arrays, numbers
-from trm_data import DataRequest, Dataset, TrainLoader, build, export, import_official, verify
+from trm_data import DataRequest, Dataset, TrainLoader, build, export_official, import_official, verify
 from trm_data.errors import DataError
 from trm_data.puzzles.arc import crop, frame, grid_hash
 from trm_data.puzzles.augment import arc_rows
@@ -101,7 +101,7 @@ def test_cropped_predictions_are_the_official_ones(golden: dict[str, Any]) -> No
 def test_upstream_build_of_mini_tasks_equals_every_official_array(
     mini: Dataset, golden: dict[str, Any], tmp_path: Path
 ) -> None:
-    export(mini, tmp_path / "out", 8)
+    export_official(mini, str(tmp_path / "out"), 8)
     official = golden["arc_builder"][0]
     assert mini.identifiers(8) == official["identifiers"]
     wanted = arrays("arc_mini_aug8")
@@ -125,7 +125,7 @@ def test_imported_official_arc_dataset_equals_the_one_built_from_source(
     assert imported.id_map_hash(8) == mini.id_map_hash(8)
     for field in ("inputs", "labels", "shapes", "split", "puzzle", "places"):
         assert (getattr(imported, field) == getattr(mini, field)).all(), field
-    export(imported, tmp_path / "again", 8)
+    export_official(imported, tmp_path / "again", 8)
     for split in ("train", "test"):
         assert _rows(tmp_path / "again" / split) == _rows(tmp_path / "in" / split)
 
@@ -149,7 +149,7 @@ def test_arc_dataset_with_the_identifiers_of_hrm_is_imported_as_the_same(
     (tmp_path / "in/identifiers.json").write_text(json.dumps(names))
     imported = import_official(tmp_path / "in", tmp_path / "data")
     assert imported.id_map_hash(8) == mini.id_map_hash(8) and verify(imported) == verify(mini)
-    export(imported, tmp_path / "again", 8)
+    export_official(imported, tmp_path / "again", 8)
     assert json.loads((tmp_path / "again/identifiers.json").read_text()) == official["identifiers"]
     for split in ("train", "test"):
         assert _rows(tmp_path / "again" / split) == _rows(tmp_path / "in" / split)
@@ -165,7 +165,7 @@ def test_imported_official_copies_are_made_again(kind: str, golden: dict[str, An
     imported = import_official(tmp_path / "in", tmp_path / "data")
     copies = int(imported.num_listed.max())
     assert copies == {"sudoku": 4, "maze": 7}[kind]
-    export(imported, tmp_path / "out", copies)
+    export_official(imported, tmp_path / "out", copies)
     for split in ("train", "test"):
         assert _rows(tmp_path / "out" / split) == sorted(
             a.astype(np.uint8).tobytes() + b.astype(np.uint8).tobytes()
@@ -205,7 +205,7 @@ def _check_official_files(folder: Path, benchmark: str, count: int, key: str) ->
     """The test split holds every evaluation task, its augmentations and its identifiers, drawn after all training
     tasks; only ConceptARC, which the official builds add to training, comes later."""
     request = DataRequest(benchmark=benchmark, ids="upstream", upstream_augmentations=count)
-    export(build(request, folder / "data"), folder / "out", count)
+    export_official(build(request, folder / "data"), folder / "out", count)
     wanted = json.loads((OFFICIAL / "digests.json").read_text())[key]
     made = {}
     for name in wanted:

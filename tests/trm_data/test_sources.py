@@ -360,9 +360,9 @@ def test_bad_arc_task_is_refused(task: Any, message: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("tests", "solutions", "message"),
     [
-        ([{"input": [[1]]}], 5, "solutions.json, task t: its solutions are no list"),
-        ([{"input": [[1]]}], None, "solutions.json, task t: its solutions are no list"),
-        ([{"input": [[1]]}], {"0": [[1]]}, "solutions.json, task t: its solutions are no list"),
+        ([{"input": [[1]]}], 5, "solutions.json, task t: its solutions are not a list"),
+        ([{"input": [[1]]}], None, "solutions.json, task t: its solutions are not a list"),
+        ([{"input": [[1]]}], {"0": [[1]]}, "solutions.json, task t: its solutions are not a list"),
         ([{"input": [[1]]}], [], "solutions.json, task t: 0 solutions for its tests"),
         (None, [[[1]]], "challenges.json, task t: not an ARC task"),
         (5, [[[1]]], "challenges.json, task t: not an ARC task"),

@@ -68,7 +68,7 @@ class Run:
         self.kept = RunCheckpoints(store)
         self.step = 0
         self.table, self.changed_at = torch.zeros(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int32)
-        found = self.kept.restore()
+        found = self.kept.restore(lambda _: None)
         if found is not None:
             self.step = found.step
             self.table, self.changed_at = found.tensors[TABLE], found.tensors[CHANGED_AT]

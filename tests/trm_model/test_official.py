@@ -190,7 +190,7 @@ def test_damaged_checkpoint_is_refused_by_name_and_its_run_begins_again(tmp_path
     with pytest.raises(CheckpointError, match="is damaged") as refusal:
         newest_checkpoint(store)
     assert "delete" not in str(refusal.value).lower()
-    assert RunCheckpoints(store).restore() is None, "its run begins again"
+    assert RunCheckpoints(store).restore(lambda _: None) is None, "its run begins again"
 
 
 @pytest.mark.parametrize(

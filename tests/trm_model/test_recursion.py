@@ -1,4 +1,4 @@
-"""The family's members: shapes, depth, one's own recursion, and recipes that all construct."""
+"""The family's members: shapes, depth, a custom recursion, and recipes that all construct."""
 
 from __future__ import annotations
 

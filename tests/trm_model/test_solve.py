@@ -106,7 +106,7 @@ def test_answers_are_judged_by_the_puzzle_and_not_by_one_label() -> None:
 
 
 def test_model_answers_every_puzzle_of_a_text_with_its_steps() -> None:
-    found = solve_text(trained(6, 16), f"{EASY}\n{EASY}\n", no_dataset, depth=2)
+    found = solve_text(trained(6, 16), f"{EASY}\n{EASY}\n", no_dataset, steps=2)
     assert len(found) == 2
     told = found[0].plain(with_steps=True)
     assert told["puzzle"] == ["1.34", "34.2", "2.43", "4.2."] and len(told["steps"]) == 2

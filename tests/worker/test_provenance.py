@@ -65,3 +65,15 @@ def test_environment_variable_leaves_the_diff_out(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(provenance.DIFF_VARIABLE, value)
         provenance.git_state.__wrapped__()
     assert asked == [False, True]
+
+
+def test_differences_name_versions_processor_and_gpu() -> None:
+    here = {"versions": provenance.versions(), "processor": provenance.processor(), "device": "cpu"}
+    assert provenance.differences(here) == provenance.differences({}) == []
+    older = {**here, "versions": {**provenance.versions(), "numpy": "1.0"}, "processor": "Other CPU"}
+    assert provenance.differences(older) == [
+        f"numpy 1.0 then, {provenance.versions()['numpy']} now",
+        f"processor Other CPU then, {provenance.processor()} now",
+    ]
+    on_gpu = {**older, "versions": ["malformed"], "device": "cuda", "gpu_name": "NVIDIA L40S"}
+    assert provenance.differences(on_gpu) == ["it ran on NVIDIA L40S: GPUs do not repeat bit for bit"]

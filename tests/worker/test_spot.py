@@ -128,13 +128,13 @@ def test_the_watch_survives_an_answer_that_is_no_notice(at: object, caplog: pyte
                 server.RequestHandlerClass.time = AT  # type: ignore[attr-defined]
 
         assert spot.watch(Metadata(url_of(server)), lambda notice: None, mended) == Notice("terminate", AT_S)
-    assert "its answer is no spot notice" in caplog.text
+    assert "its answer is not a spot notice" in caplog.text
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}", b'{"action": "stop"}', b"\xff", b"[" * 100_000])
 def test_another_service_at_the_address_is_no_ec2(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Metadata, "_get", lambda self, path: answer)
-    with pytest.raises(OSError, match="its answer is no spot notice"):
+    with pytest.raises(OSError, match="its answer is not a spot notice"):
         spot.watch(Metadata(), lambda notice: None)
 
 

@@ -34,7 +34,7 @@ def kind_of(name: str) -> Kind:
     """Return the kind of program that a user names.
 
     Raises:
-        ExportError: there is none such.
+        ExportError: there is no such format.
     """
     if name not in get_args(Kind):
         raise ExportError(f"unknown format {name!r}", nearest(name, get_args(Kind)))

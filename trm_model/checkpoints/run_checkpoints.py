@@ -13,7 +13,6 @@ from trm_model.checkpoints.store import (
     CheckpointError,
     CheckpointStore,
     DamagedCheckpointError,
-    accept,
     base_of,
     checkpoint_names,
     name_of,
@@ -46,7 +45,7 @@ class RunCheckpoints:
         """The base that each checkpoint needs."""
         self._damaged: set[str] = set()
 
-    def restore(self, load: Callable[[Checkpoint], None] = accept) -> Checkpoint | None:
+    def restore(self, load: Callable[[Checkpoint], None]) -> Checkpoint | None:
         """Let `load` take over the newest usable checkpoint, and return it; None if there is none.
 
         Damaged ones are skipped with a warning, and deleted once the run has written another one. If the files of all

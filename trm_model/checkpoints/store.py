@@ -228,7 +228,7 @@ def base_of(stored: Mapping[str, Any], where: str) -> Base:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
         if not all(type(number) is int for number in (base.step, base.delta_bytes, *stored["shape"])):
-            raise TypeError("a number is none")
+            raise TypeError("a value is not a number")
         dict(stored["needed"])
     except (KeyError, TypeError, ValueError):
         raise DamagedCheckpointError(f"{where} is damaged: it does not name the base of its table") from None
@@ -282,12 +282,8 @@ def checkpoint_names(store: CheckpointStore) -> list[str]:
     return [name for name in store.names() if _STEP_NAME.fullmatch(name)]
 
 
-def accept(checkpoint: Checkpoint) -> None:
-    """Do nothing with a checkpoint: it need only be read."""
-
-
 def newest_checkpoint(
-    store: CheckpointStore, load: Callable[[Checkpoint], None] = accept, *, max_step: int | None = None
+    store: CheckpointStore, load: Callable[[Checkpoint], None] = lambda _: None, *, max_step: int | None = None
 ) -> Checkpoint | None:
     """Return the newest usable checkpoint in a store; None if there is none. Damaged ones are skipped with a warning.
 

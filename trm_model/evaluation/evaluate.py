@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PASS_AT = (1, 2, 5, 10, 100, 1000)
 _NO_SCORES = ("answers", "items", "puzzles")
 Progress = Callable[[int, int], None]
-"""(forward passes done, of so many), a pass being one supervision step of one item in one view and rollout."""
+"""(forward passes done, total), a pass being one supervision step of one item in one view and rollout."""
 
 
 class EvaluationStoppedError(Exception):

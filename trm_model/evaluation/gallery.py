@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trm_data import Dataset
 
 MOST_STEPS = 32
-"""Of a longer evaluation, so many steps are kept, evenly spread, the last one among them."""
+"""Of a longer evaluation, this many steps are kept, evenly spread, the last one among them."""
 
 
 @torch.no_grad()

@@ -112,7 +112,7 @@ def unpack_items(packed: str, items: int) -> NDArray[np.bool_]:
     """Unpack the outcomes that `EvalResult.per_item` returned.
 
     Raises:
-        DataError: it is not a hexadecimal text, or does not hold so many items.
+        DataError: it is not a hexadecimal text, or does not hold that many items.
     """
     try:
         packed_bytes = np.frombuffer(bytes.fromhex(packed), np.uint8)

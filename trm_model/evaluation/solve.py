@@ -116,11 +116,11 @@ def solve_text(
     trained: Trained,
     text: str,
     dataset: Callable[[], Dataset],
-    depth: int | None = None,
+    steps: int | None = None,
     *,
     task: str | None = None,
 ) -> list[Solved]:
-    """Solve the puzzles of a text, see `trm_data.puzzles.text`, in at most `depth` supervision steps.
+    """Solve the puzzles of a text, see `trm_data.puzzles.text`, in at most `steps` supervision steps.
 
     Args:
         dataset: called where the model has an embedding per puzzle, to find the puzzle among those trained on.
@@ -139,7 +139,7 @@ def solve_text(
     elif task is not None:
         raise DataError(f"a {family} model has no embedding per task", "Leave the task out")
     return [
-        Solved(family, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=depth))
+        Solved(family, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=steps))
         for question in questions
     ]
 

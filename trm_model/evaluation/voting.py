@@ -94,7 +94,7 @@ def undo(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> B
     """Return answers (B, C) as they would be given to the original puzzles; ARC answers are cropped to their grid.
 
     Raises:
-        DataError: answers of another size, symbols that the puzzles do not have, or codes that are no augmentation.
+        DataError: answers of another size, symbols that the puzzles do not have, or codes that are not augmentations.
     """
     _check_answers(augmentation, side, cells, codes)
     out = np.empty_like(cells)

@@ -108,7 +108,7 @@ def train_in_processes(
 
 
 def check_processes(config: TrialConfig, processes: int) -> None:
-    """Raise ConfigError if a run cannot be shared by so many processes, or this machine has too few GPUs for them."""
+    """Raise ConfigError if a run cannot be shared by that many processes, or this machine has too few GPUs for them."""
     if processes < 1:
         raise ConfigError(f"processes={processes} is not a number of processes", "Take 1 or more")
     if processes == 1:
@@ -220,7 +220,7 @@ def _send(pipe: Connection, message: str) -> None:
 
 
 def _receive(pipe: Connection) -> Any:
-    """Receive the next message; None if its process is gone."""
+    """Receive the next message; None if its process has exited."""
     with suppress(EOFError, OSError):
         return pipe.recv()
     return None

@@ -45,7 +45,7 @@ def _name_of(puzzles: Puzzles, request: DataRequest, benchmark: Benchmark) -> st
     return f"{benchmark.name}-{parse_address(request.source).stem.lower()}"
 
 
-def open_dataset(path: Path) -> Dataset:
+def open_dataset(path: Path | str) -> Dataset:
     """Map a built dataset into memory.
 
     Raises:
@@ -54,7 +54,7 @@ def open_dataset(path: Path) -> Dataset:
     return Dataset(Path(path))
 
 
-def build(request: DataRequest, root: Path, progress: Progress | None = None) -> Dataset:
+def build(request: DataRequest, root: Path | str, progress: Progress | None = None) -> Dataset:
     """Return the dataset of a request: found under `root` if it was built before, otherwise built there.
 
     Raises:
@@ -69,7 +69,7 @@ def build(request: DataRequest, root: Path, progress: Progress | None = None) ->
     return _publish(puzzles, request, dataset_folder(request, root))
 
 
-def import_official(folder: Path, root: Path, progress: Progress | None = None) -> Dataset:
+def import_official(folder: Path | str, root: Path | str, progress: Progress | None = None) -> Dataset:
     """Return the dataset of a folder that an official builder wrote, importing it on the first call.
 
     Raises:

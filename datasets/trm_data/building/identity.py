@@ -71,9 +71,9 @@ def dataset_folder(request: DataRequest, root: Path) -> Path:
     return root / f"{name}-{fingerprint(request)[:12]}"
 
 
-def find(request: DataRequest, root: Path) -> Path | None:
+def find(request: DataRequest, root: Path | str) -> Path | None:
     """Return where `build` would find this dataset, or None if it has not been built."""
-    folder = dataset_folder(request, root)
+    folder = dataset_folder(request, Path(root))
     return folder if (folder / MANIFEST).is_file() else None
 
 

@@ -21,7 +21,9 @@ Progress = Callable[[str, int, int], None]
 _CHUNK = 16_384
 
 
-def export(dataset: Dataset, folder: Path, num_augmentations: int, progress: Progress = lambda *_: None) -> None:
+def export_official(
+    dataset: Dataset, folder: Path | str, num_augmentations: int, progress: Progress = lambda *_: None
+) -> None:
     """Write a dataset as the official builders would; validation rows count as training rows.
 
     The folder appears complete, in one rename, or never.
@@ -29,6 +31,7 @@ def export(dataset: Dataset, folder: Path, num_augmentations: int, progress: Pro
     Raises:
         DataError: the folder is not empty, or cannot be written.
     """
+    folder = Path(folder)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder} is not an empty folder", "Name a new folder")

@@ -29,7 +29,7 @@ def parse_names(identifiers: Sequence[str]) -> list[tuple[str, int]]:
     """Return (task, code) of every identifier.
 
     Raises:
-        ValueError: one is no identifier of an ARC task.
+        ValueError: one is not an identifier of an ARC task.
     """
     if not is_of_hrm(identifiers):
         return [parse_augmentation(name) for name in identifiers]
@@ -48,7 +48,7 @@ def _code(match: re.Match[str], colours: dict[str, tuple[int, ...]]) -> int:
 
 
 def _permutations(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Return the new colour of each colour by how identifiers write it; what is no permutation is left out."""
+    """Return the new colour of each colour by how identifiers write it; what is not a permutation is left out."""
     written = set(texts)
     plain = {text: tuple(map(int, text)) for text in written if _COLOURS.fullmatch(text) and len(set(text)) == 10}
     hashes = {int(text): text for text in written - plain.keys() if len(text) <= 20}

@@ -247,7 +247,7 @@ def least_cell(family: Family) -> int:
 
 
 def wrong_shapes(shapes: Bytes, family: Family, side: int) -> NDArray[np.bool_]:
-    """Return (E) whether rows of (E, 4) are no height and width of an input and a label in a frame of `side`."""
+    """Return (E) whether rows of (E, 4) are not the height and width of an input and a label in a frame of `side`."""
     if family != "arc":
         whole = bool((shapes == side).all())
         return np.zeros(len(shapes), bool) if whole else np.asarray((shapes != side).any(1))

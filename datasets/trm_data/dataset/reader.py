@@ -178,7 +178,7 @@ class Dataset:
         return f"{self.benchmark}   {self.names[puzzle]}   ({source}{rated})"
 
     def check_augmentations(self, num_augmentations: int) -> None:
-        """Raise ConfigError if this dataset cannot provide so many augmented copies."""
+        """Raise ConfigError if this dataset cannot provide that many augmented copies."""
         most = {"none": 0, "dihedral": 7, "arc": MOST_AUGMENTATIONS, "sudoku": MOST_DERIVED}[self.augmentation]
         if self.is_listed and self.manifest.ids != "native":
             most = int(self.num_listed.max(initial=0))

@@ -42,9 +42,8 @@ _FRAME_MS = 400
 Panel = Callable[[ImageDraw.ImageDraw, int, int], None]
 
 
-def _font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font, so that pictures are the same on every machine; bold is a stroke drawn by the
-    caller."""
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return Pillow's own font, so that pictures are the same on every machine."""
     return ImageFont.load_default(size=size)
 
 
@@ -176,7 +175,7 @@ def draw(
     return image
 
 
-def save_png(image: Image.Image, path: Path) -> None:
+def save_png(image: Image.Image, path: Path | str) -> None:
     """Write a picture atomically.
 
     Raises:
@@ -184,7 +183,7 @@ def save_png(image: Image.Image, path: Path) -> None:
     """
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(Path(path), buffer.getvalue())
 
 
 def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Path) -> None:
@@ -206,7 +205,7 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
         return
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(Path(path), buffer.getvalue())
 
 
 def _panel(family: Family, side: int, question: Bytes, cells: Bytes) -> Panel:

@@ -44,7 +44,7 @@ class _Examples:
         return SPLITS[self.split[row]]
 
 
-def verify(dataset: Dataset | Path, progress: Progress = lambda *_: None) -> list[str]:
+def verify(dataset: Dataset | Path | str, progress: Progress = lambda *_: None) -> list[str]:
     """Return the errors of a dataset or the folder of one, one line each; an empty list if there are none.
 
     Checks the hash of every file, the counts of the manifest, the ranges of all values, then, of the examples that are

@@ -37,7 +37,7 @@ def read_questions(text: str, family: Family, side: int) -> list[Question]:
     a task, of which the test inputs are returned.
 
     Raises:
-        DataError: it is none, or a puzzle of another size.
+        DataError: it is not a puzzle, or one of another size.
     """
     if family == "arc":
         return _read_arc(text)

@@ -138,7 +138,7 @@ def _kaggle_tasks(prefix: Address, subset: str, content: dict[str, str]) -> list
     for name, task in challenges.items():
         answers = solutions.get(name, [])
         if not isinstance(answers, list):
-            raise DataError(f"{answers_file}, task {name}: its solutions are no list", "Fetch it again")
+            raise DataError(f"{answers_file}, task {name}: its solutions are not a list", "Fetch it again")
         tests = task.get("test") if isinstance(task, dict) else None
         if solutions and isinstance(tests, list) and len(answers) != len(tests):
             raise DataError(f"{answers_file}, task {name}: {len(answers)} solutions for its tests", "Fetch it again")

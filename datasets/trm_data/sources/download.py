@@ -47,7 +47,7 @@ def receive(read: Callable[[int], bytes], where: object, announced: int | None =
     """Read a download to its end.
 
     Args:
-        read: returns up to so many bytes; none at the end.
+        read: returns up to the given number of bytes; none at the end.
         where: the address, for the message.
         announced: the size that the server states, if it states one.
 

@@ -185,7 +185,7 @@ def export(
     Example: trm data export arc-agi-1 exported --augmentations 10
     """
     from orchestrator.cli.views.console import BuildBar, out
-    from trm_data import export as write
+    from trm_data import export_official as write
 
     found = _find(dataset, storage)
     with BuildBar() as progress:
@@ -194,7 +194,7 @@ def export(
 
 
 def _settings(texts: list[str] | None) -> dict[str, Any]:
-    """Parse `["ids=upstream", "allow_overlaps=a,b"]` to values of a request. Raises ConfigError for what is none."""
+    """Parse `["ids=upstream", "allow_overlaps=a,b"]` to values of a request. Raises ConfigError for anything else."""
     from orchestrator.sweep.settings import parse_value
     from trm_data import DataRequest
     from trm_data.errors import ConfigError, nearest

@@ -1,4 +1,4 @@
-"""`trm init`: write a commented starting point for a sweep of one's own."""
+"""`trm init`: write a commented starting point for a sweep of your own."""
 
 from __future__ import annotations
 

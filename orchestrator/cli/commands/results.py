@@ -36,10 +36,9 @@ def bundle(
     from orchestrator.cli.views.console import err, line, out
     from orchestrator.errors import command_line
     from orchestrator.evaluation.bundle import write_bundle
-    from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes, plural
 
-    written = write_bundle(open_storage(storage), name, to, trial)
+    written = write_bundle(name, storage, path=to, trial=trial)
     for left_out, reason in written.left_out.items():
         err.print(f"left out {left_out}: {reason}", soft_wrap=True)
     size = num_bytes(written.num_bytes)

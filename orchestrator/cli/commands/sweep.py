@@ -275,7 +275,7 @@ def stop(name: SweepArgument, storage: StorageOption = "runs") -> None:
     from orchestrator.api.lifecycle import stop_sweep
     from orchestrator.cli.views.console import out
 
-    driver = stop_sweep(storage, name)
+    driver = stop_sweep(name, storage)
     out.print(f"requested a stop of process {driver['pid']} on {driver['host']}; its trials write a last checkpoint")
 
 

@@ -41,7 +41,7 @@ def export(
         raise SweepError(f"unknown format {kind!r}", nearest(kind, FORMATS))
     if kind == "parquet" and to is None:
         raise SweepError("parquet is not text", "Name a file with --out")
-    frame = load_results(storage, name)
+    frame = load_results(name, storage)
     if kind == "parquet":
         assert to is not None
         held = io.BytesIO()

@@ -63,7 +63,7 @@ def extend(
     values = {
         path: list_values(path, parse_axis(path, found)).values for path, found in assignments(vary, "--vary").items()
     }
-    wider = extend_sweep(store, name, trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
+    wider = extend_sweep(name, store, trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
     if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))
         return
@@ -88,7 +88,7 @@ def retry(name: SweepArgument, trials: TrialsArgument = None, storage: StorageOp
     from orchestrator.storage import open_storage
 
     store = open_storage(storage)
-    chosen = retry_trials(store, name, trials or [])
+    chosen = retry_trials(name, store, trials=trials or [])
     for record in chosen:
         out.print(f"{record.trial_id} {record.family} seed {record.config.seed}: was {record.status}, {record.reason}")
     if not chosen:
@@ -160,7 +160,7 @@ def prune(
     if not keep_bytes:
         raise SweepError("no size is given", "Give --keep-bytes, for example --keep-bytes 2GB")
     keep = parse_bytes(keep_bytes)
-    done = prune_checkpoints(storage, keep, name, dry_run=dry_run)
+    done = prune_checkpoints(name, storage, keep_bytes=keep, dry_run=dry_run)
     freed = sum(one.num_bytes for one in done.deleted)
     if as_json:
         print(json.dumps({"deleted": [one.key for one in done.deleted], "freed": freed, "kept": done.kept_bytes}))
@@ -202,7 +202,7 @@ def watchdog(
 
 
 def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
-    """Remove the lock that a dead driver has left, so that the sweep can run. The lock of a living driver stays.
+    """Remove the lock that a dead driver has left, so that the sweep can run. The lock of a driver that is alive stays.
 
     Example: trm sweep unlock demo
     """
@@ -246,7 +246,7 @@ def delete(
     if not yes:
         out.print(f"sweep {name}: {what}")
         _confirm("Delete all of it?", f"sweep {name!r} was not deleted")
-    files, runs = delete_sweep(store, name, tracking)
+    files, runs = delete_sweep(name, store, tracking=tracking)
     out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")
 
 
@@ -261,31 +261,20 @@ def rename(
 
     Example: trm sweep rename unnamed depth
     """
+    from orchestrator.api.lifecycle import rename_sweep
     from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
-    from orchestrator.records.lifecycle import rename_sweep
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes
-    from orchestrator.tracking.live import artifact_location, resolve_uri
-    from orchestrator.tracking.mlflow import MlflowSync
 
     store = open_storage(storage)
     load_definition(store, name)
-    uri = resolve_uri(store, tracking)
-    mlflow = MlflowSync(uri, artifacts=artifact_location(store)) if uri is not None else None
-    # Counted before anything moves: a tracker that does not answer is noticed while the old name is still there.
-    runs = mlflow.count_runs(name) if mlflow is not None else 0
     if not yes:
         sizes = store.sizes(f"sweeps/{name}")
-        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}, and {runs} runs in MLflow")
+        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}, and its runs in MLflow")
         _confirm(f"Rename it to {new}?", f"sweep {name!r} was not renamed")
-
-    def move_runs(old: str, new: str) -> None:
-        if mlflow is not None:
-            mlflow.rename(old, new)
-
-    rename_sweep(store, name, new, move_runs)
-    out.print(f"renamed sweep {name} to {new}, with {runs} runs in MLflow")
+    rename_sweep(name, store, new=new, tracking=tracking)
+    out.print(f"renamed sweep {name} to {new}, with its runs in MLflow")
 
 
 def _confirm(question: str, refusal: str) -> None:

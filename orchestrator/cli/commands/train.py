@@ -49,7 +49,7 @@ def train(
     from orchestrator.api.train import train as train_config
     from orchestrator.cli.views.train import TrainView, show_outcome
 
-    raise typer.Exit(show_outcome(train_config(config, storage, processes, [TrainView()]), as_json))
+    raise typer.Exit(show_outcome(train_config(config, storage, processes=processes, callbacks=[TrainView()]), as_json))
 
 
 def recipes(as_json: JsonOption = False) -> None:

@@ -58,10 +58,10 @@ def reproduce(
 
     trm trial reproduce demo/3f9a --tolerance 0.01
     """
-    from orchestrator.api.callbacks import open_callbacks
     from orchestrator.api.reproduce import reproduce as run_again
     from orchestrator.cli.views.reproduce import show_reproduction
     from orchestrator.cli.views.train import TrainView
+    from orchestrator.execution.callbacks import open_callbacks
     from orchestrator.storage import open_storage
 
     trust_recursions(trust)

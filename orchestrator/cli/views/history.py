@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from rich.live import Live
 
-from orchestrator.api.status import status
+from orchestrator.api.status import read_state, status
 from orchestrator.cli.views.console import clock_of, err, line, out
 from orchestrator.cli.views.status import show_sweep, sweep_view
 from orchestrator.records.events import TrialEvent, trial_events
@@ -36,12 +36,12 @@ def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
             is_running = True
             while is_running:
                 with suppress(StorageError):  # an outage: the next pass shows what is new
-                    state = status(storage, name, reader)
+                    state = read_state(storage, name, reader)
                     is_running = state.driver is not None
                     live.update(sweep_view(state))
                 if is_running:
                     sleep(EVERY_S)
-    show_sweep(status(storage, name), storage.url)
+    show_sweep(status(name, storage), storage.url)
 
 
 def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> None:
@@ -58,7 +58,7 @@ def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep:
 
 
 def new_events(storage: Storage, name: str, trials: list[str], sleep: Sleep) -> Iterator[TrialEvent]:
-    """Yield every event once. The records are read again after the driver has gone: it writes until it ends."""
+    """Yield every event once. The records are read again after the driver has exited: it writes until it ends."""
     seen: set[TrialEvent] = set()
     reader = SweepReader(storage, name)
     while True:

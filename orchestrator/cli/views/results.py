@@ -23,7 +23,7 @@ def verify_and_show(path: Path, storage: str, dataset: str | None, compare: str,
     """Verify a bundle, print the result, and return the exit code: 0 confirmed, 1 not.
 
     Raises:
-        ConfigError: `compare` is none of what can be compared.
+        ConfigError: `compare` is unknown.
     """
     if compare not in get_args(Compared):
         raise ConfigError(f"unknown --compare {compare!r}", nearest(compare, get_args(Compared)))

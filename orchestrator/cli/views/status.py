@@ -31,7 +31,7 @@ def show(name: str | None, url: str, *, as_json: bool) -> None:
     """Print one sweep of a storage, or all of them."""
     storage = open_storage(url)
     if name is not None:
-        state = status(storage, name)
+        state = status(name, storage)
         show_damaged(state.damaged)
         if as_json:
             print(json.dumps(summary(state), indent=1))
@@ -39,7 +39,7 @@ def show(name: str | None, url: str, *, as_json: bool) -> None:
             show_sweep(state, storage.url)
         return
     definitions, unreadable = load_definitions(storage)
-    states = [status(storage, definition.name) for definition in definitions]
+    states = [status(definition, storage) for definition in definitions]
     show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
     if as_json:
         print(json.dumps([summary(state) for state in states], indent=1))

@@ -6,9 +6,9 @@ import json
 
 from rich.progress import TaskID
 
-from orchestrator.api.callbacks import Callback
 from orchestrator.api.train import TrainOutcome
 from orchestrator.cli.views.console import BuildBar, bar, err, line, out
+from orchestrator.execution.options import Callback
 from orchestrator.records.schema import Status
 from orchestrator.worker.job import ASKED_TO_STOP, TrialReport
 

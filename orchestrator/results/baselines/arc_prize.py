@@ -36,7 +36,7 @@ class Update(NamedTuple):
     """Known, and not in the export any more."""
     unchanged: int
     ignored: int
-    """Entries about test sets that are no benchmark here."""
+    """Entries about test sets that are not a benchmark here."""
 
     @property
     def rows(self) -> list[Baseline]:
@@ -49,7 +49,7 @@ def read_export(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, A
     of `evaluations` and `models`.
 
     Raises:
-        DataError: it is no such export.
+        DataError: it is not such an export.
     """
     try:
         value = load_json(path.read_bytes())
@@ -89,7 +89,7 @@ def compare(
         date: of the export.
 
     Raises:
-        ConfigError: the date is none, or older than what is known.
+        ConfigError: the date is not valid, or older than what is known.
     """
     before = {_identity(row): row for row in known if row.source == SOURCE}
     newest = max((row.date for row in before.values()), default="")

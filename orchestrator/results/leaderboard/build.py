@@ -142,7 +142,8 @@ def rank_rows(entries: Sequence[Entry], benchmark: str, *, simultaneous: bool = 
 
 
 def _has_error(entry: Entry, assumed_spread: float) -> bool:
-    """Return whether a row can be ranked: its number of puzzles is known and, for an own row, the spread over seeds."""
+    """Return whether a row can be ranked: its number of puzzles and, if measured here, its spread over seeds are
+    known."""
     return bool(entry.items) and (entry.own is None or entry.own.spread is not None or assumed_spread > 0)
 
 

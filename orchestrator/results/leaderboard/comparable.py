@@ -19,7 +19,7 @@ class Benchmark(NamedTuple):
 
     title: str
     test_split: str
-    """The split on which an own `test` score is comparable with published ones."""
+    """The split on which this project's `test` score is comparable with published ones."""
     items: int
     train_puzzles: int
     """The published training set; for ARC the tasks of both public sets and ConceptARC, as TRM and HRM train on."""
@@ -93,7 +93,7 @@ def published_key(row: Baseline) -> TableKey:
 
 
 def own_key(record: TrialRecord, benchmark: str, metric: str, puzzles: int) -> TableKey:
-    """Return the key of an own result on `puzzles` puzzles of the test split.
+    """Return the key of a result that was measured here, on `puzzles` puzzles of the test split.
 
     Args:
         benchmark: its name in tables.

@@ -31,7 +31,7 @@ MEASURED_HERE = "measured here"
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Describe the origin of an own row: everything needed to find its records again."""
+    """Describe the origin of a row that was measured here: everything needed to find its records again."""
 
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -141,7 +141,7 @@ class Table:
 
     @property
     def has_own(self) -> bool:
-        """Return whether the table has an own row."""
+        """Return whether the table has a row that was measured here."""
         return any(entry.own for entry in self.entries)
 
     @property

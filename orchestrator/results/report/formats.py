@@ -234,5 +234,5 @@ def ampersands(texts: Sequence[str]) -> str:
 
 
 def terminal(text: str) -> Text:
-    """Return text for a terminal: it is no markup, whichever console prints it."""
+    """Return text that every console prints literally, not as markup."""
     return Text(escape.one_line(text))

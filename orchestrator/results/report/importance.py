@@ -17,7 +17,7 @@ BOOTSTRAPS = 12
 BOOTSTRAP_TRIALS = 60
 """With more trials the shares are steady, and bootstraps would take seconds."""
 MAX_TRIALS = 160
-"""A forest takes half a second with so many, which are chosen evenly."""
+"""A forest takes half a second with this many, which are chosen evenly."""
 
 
 class Importance(NamedTuple):

@@ -147,13 +147,13 @@ def stretched(*children: str) -> Markup:
     return tag("svg", *children, width="100%", height="100%", **view)
 
 
-def axes(x: Scale | None, y: Scale | None, *, x_format: str = "g", y_format: str = "g") -> Markup:
+def axes(x: Scale | None, y: Scale | None, *, x_format: str = "g") -> Markup:
     """Draw hairlines and labels at the ticks of both scales."""
     parts = []
     for value in y.ticks() if y else []:
         at = percent(100 - y.at(value)) if y else ""
         parts.append(tag("line", x1="0", x2="100%", y1=at, y2=at, class_="grid"))
-        parts.append(tag("text", _tick_label(value, y_format), x="-8", y=at, dy="0.32em", class_="tick end"))
+        parts.append(tag("text", _tick_label(value, "g"), x="-8", y=at, dy="0.32em", class_="tick end"))
     for value in x.ticks() if x else []:
         at = percent(x.at(value)) if x else ""
         parts.append(tag("line", x1=at, x2=at, y1="100%", y2="100%", class_="grid mark"))

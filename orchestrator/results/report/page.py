@@ -187,7 +187,7 @@ def remark(detail: str) -> str:
 
 
 def provenance_rows(entry: Entry, study: Study, grid: Grid | None = None) -> list[tuple[str, Any]]:
-    """Return (name, value) of everything needed to find an own result again."""
+    """Return (name, value) of everything needed to find the records of a result again."""
     own = entry.own
     if own is None:
         return []
@@ -237,14 +237,14 @@ def environment() -> jinja2.Environment:
     return environment
 
 
-def leaderboard_html(table: Table, id_: str, grid: Grid | None = WORLD_GRID) -> Markup:
+def leaderboard_html(table: Table, id_: str) -> Markup:
     """Render one table without provenance details.
 
     Args:
         id_: of its element, unique in the document.
     """
     macros: Any = environment().get_template("parts.html.j2").module
-    return Markup(macros.leaderboard(table, None, id_, grid))
+    return Markup(macros.leaderboard(table, None, id_, WORLD_GRID))
 
 
 def fragment(body: Markup) -> str:

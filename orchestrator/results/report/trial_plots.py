@@ -51,7 +51,7 @@ def curves(trials: Sequence[TrialView]) -> Markup:
 
 
 def evenly(trials: Sequence[TrialView], most: int) -> list[TrialView]:
-    """Return at most so many trials, evenly chosen."""
+    """Return at most that many trials, evenly chosen."""
     if len(trials) <= most:
         return list(trials)
     return [trials[index * len(trials) // most] for index in range(most)]
@@ -79,7 +79,7 @@ def _trial_words(trial: TrialView) -> str:
 
 
 def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
-    """Draw the score over one setting: columns for a few values, a numeric axis for many; hollow if cut short."""
+    """Draw the score over one setting: columns for a few values, a numeric axis for many; hollow if stopped early."""
     groups = {key[0]: group for key, group in grouped(trials, name).items()}
     values = sort_values(set(groups))
     if len(values) < 2:
