@@ -9,10 +9,11 @@ from orchestrator.cli.views.console import line, out, table
 from orchestrator.errors import command_line
 from orchestrator.resources.devices import THIS_MACHINE, Device
 from orchestrator.resources.estimate import CellEstimate, Estimate
+from orchestrator.resources.runtime import ASSUMED_SPREAD
 from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
-from orchestrator.sweep.text import MOST_ROWS, about, device_time, num_bytes, within
+from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, within
 
 
 def plan_as_json(plan: Estimate, lacking: Sequence[str], needed: SeedPlan | None) -> str:
@@ -88,12 +89,12 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
 
 
 def _show_time(sweep: Sweep, plan: Estimate) -> None:
-    most = "at most " if plan.is_upper_bound else ""
     if plan.wall_s is None:
         fits = not any(_not_fitting(cell, plan) for cell in plan.cells)
         out.print(f"estimated time: {'not known before the first trial' if fits else 'a cell fits on no device'}")
     else:
-        out.print(line("estimated time: ", (most + about(plan.wall_s), "bold"), f", {within(plan.wall_spread)}"))
+        time, error = plan.time
+        out.print(line("estimated time: ", (time, "bold"), f", {error}"))
     gpus = {device.name: device.gpus for device in plan.devices}
     for cost in plan.costs:
         hours = ""
@@ -101,7 +102,8 @@ def _show_time(sweep: Sweep, plan: Estimate) -> None:
             unit, count = ("GPU", gpus[cost.device]) if gpus[cost.device] else ("core", max(1.0, sweep.resources.cpus))
             hours = f"{device_time(cost.device_hours * count, unit)}, "
         usd = "" if cost.usd is None else f"${cost.usd:,.2f} on demand, "
-        out.print(f"  {cost.device}: {hours}{usd}{cost.basis}", style="dim")
+        error = f", {within(cost.spread)}" if cost.spread > ASSUMED_SPREAD else ""
+        out.print(f"  {cost.device}: {hours}{usd}{cost.basis}{error}", style="dim")
 
 
 def _row(sweep: Sweep, cell: CellEstimate, plan: Estimate) -> list[str]:
