@@ -26,6 +26,7 @@ def lists(tmp_path: Path) -> Path:
     """Puzzle lists with one mistake each."""
     (tmp_path / "short.txt").write_text("." * 81 + "\n" + "." * 80 + "\n")
     (tmp_path / "letters.txt").write_text("x" * 81 + "\n")
+    (tmp_path / "runs").mkdir()
     return tmp_path
 
 
