@@ -109,6 +109,8 @@ class Estimate(Settings):
     costs: tuple[Cost, ...]
     is_upper_bound: bool
     """Whether early stopping will make it less."""
+    are_examples: bool = False
+    """Whether a sampler has yet to choose what a search explores: `cells` are then examples from its space."""
     gpu_choice: str = ""
     """One line on what was decided where the sweep leaves the choice of GPUs open; may be empty."""
 
@@ -148,6 +150,7 @@ def estimate(
     max_concurrent: int | None = None,
     nodes: Sequence[Node] | None = None,
     share_gpus: bool | None = None,
+    explored: Sequence[Mapping[str, Setting]] | None = None,
 ) -> Estimate:
     """Expand a sweep and predict its cost. Builds nothing, starts nothing.
 
@@ -155,6 +158,7 @@ def estimate(
         nodes: nodes of the cluster to run on; None plans for this machine, or for GPUs of one type that it lacks.
         share_gpus: trials get shares of a GPU; all are assumed to need as large a share as the largest. None: where
             the sweep leaves the choice of GPUs open.
+        explored: the cells that a search will explore; None where the sampler decides that while it runs.
 
     Raises:
         SweepError: a trial needs more CPUs than this machine has.
@@ -164,7 +168,7 @@ def estimate(
     if nodes is None:
         require_local_cpus(sweep)
         nodes = _this_node(choice)
-    plan = _planned_cells(sweep)
+    plan = _planned_cells(sweep, explored)
     configs = [config for _, config in plan.configured]
     largest = max(memory_bytes(config, "cuda") for config in configs) if choice.is_shared else None
     devices = devices_of(sweep, storage, largest, nodes, choice.memory)
@@ -194,6 +198,7 @@ def estimate(
         costs=tuple(_cost(device, costed, weights) for device in devices),
         is_upper_bound=sweep.kind == "search" and sweep.stopping.rule != "none",
         gpu_choice=choice.message,
+        are_examples=sweep.kind == "search" and not explored,
     )
 
 
@@ -246,7 +251,7 @@ class _PlannedCells(NamedTuple):
     """Trials by stage."""
 
 
-def _planned_cells(sweep: Sweep) -> _PlannedCells:
+def _planned_cells(sweep: Sweep, known: Sequence[Mapping[str, Setting]] | None = None) -> _PlannedCells:
     def configured(settings: Mapping[str, Setting]) -> TrialConfig:
         return match_axis(replace_settings(sweep.base, settings), sweep.base, sweep.equal)
 
@@ -256,7 +261,7 @@ def _planned_cells(sweep: Sweep) -> _PlannedCells:
         found = [(family, configured(settings)) for family, settings in chosen]
         return _PlannedCells(found, [listed / len(found)] * len(found), num_cells, {"study": listed})
     space, confirm = sweep.search_space, sweep.confirm
-    sample = space.sample(MAX_SEARCH_CELLS)
+    sample = known or space.sample(MAX_SEARCH_CELLS)
     explored = [(label(settings), configured(settings)) for settings in sample]
     controls = [(variant.name, configured(variant.settings)) for variant in confirm.controls]
     most = space.max_cells()
@@ -265,7 +270,8 @@ def _planned_cells(sweep: Sweep) -> _PlannedCells:
     share = (explore + confirm.seeds * confirm.top) / len(explored)
     weights = [share] * len(explored) + [float(confirm.seeds)] * len(controls)
     stages = {"explore": explore, "confirm": confirm.seeds * (confirm.top + len(controls))}
-    return _PlannedCells(explored + controls, weights, space.size() + len(controls), stages)
+    num_cells = len(explored) if known else space.size()
+    return _PlannedCells(explored + controls, weights, num_cells + len(controls), stages)
 
 
 def _study_cells(sweep: Sweep) -> tuple[list[tuple[str, Mapping[str, Setting]]], int]:

@@ -13,7 +13,7 @@ from orchestrator.resources.runtime import ASSUMED_SPREAD
 from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
-from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, within
+from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, plural, within
 
 
 def plan_as_json(plan: Estimate, lacking: Sequence[str], needed: SeedPlan | None) -> str:
@@ -80,12 +80,22 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
     rows = table("cell", *numbers, "does not fit", right=numbers, drop=drop)
     for cell in plan.cells[:MOST_ROWS]:
         rows.add_row(*_row(sweep, cell, plan))
+    if sweep.kind == "search":
+        out.print(_described_cells(sweep, plan), style="dim")
     out.print(rows)
     if plan.num_cells > MOST_ROWS:
         which = "all of them: --json"
         if plan.num_cells > len(plan.cells):
             which = f"totals are extrapolated from {len(plan.cells):,} of them"
         out.print(f"... and {plan.num_cells - MOST_ROWS:,} more cells ({which})", style="dim")
+
+
+def _described_cells(sweep: Sweep, plan: Estimate) -> str:
+    """Say of a search whether the cells are what it explores, or examples."""
+    explored = plural(plan.trials_by_stage["explore"], "configuration")
+    if plan.are_examples:
+        return f"examples of the space; {sweep.sampler} chooses {explored} of it while the search runs"
+    return f"the {explored} that the search draws at random{', then its controls' * bool(sweep.confirm.controls)}"
 
 
 def _show_time(sweep: Sweep, plan: Estimate) -> None:
@@ -107,7 +117,8 @@ def _show_time(sweep: Sweep, plan: Estimate) -> None:
 
 
 def _row(sweep: Sweep, cell: CellEstimate, plan: Estimate) -> list[str]:
-    seeds = sweep.seeds if sweep.kind == "study" else 1
+    is_control = sweep.kind == "search" and cell.family in {control.name for control in sweep.confirm.controls}
+    seeds = sweep.confirm.seeds if is_control else sweep.seeds if sweep.kind == "study" else 1
     return [
         cell.family,
         str(seeds),
