@@ -90,7 +90,7 @@ def run_defined(
     with (
         open_callbacks(chosen) as events,
         _notified(storage, sweep.name, targets, events) as ended,
-        tracked(sweep, storage, tracking, _warn),
+        tracked(sweep, storage, tracking, _warn, lambda text: events.call("on_message", text)),
     ):
         outcome = run_sweep(sweep, storage, options, chosen, is_stored=is_stored)
         ended(outcome)
