@@ -146,6 +146,7 @@ OUTPUTS = {
 def test_output_that_cannot_be_written_is_one_line(
     command: str, kind: str, wrong: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "runs").mkdir()
     other = wrong["text"] if command == "data export" else wrong["folder"]
     path = other if kind == "onto the other kind" else wrong["text"] / "below"
     code, err = end(capsys, OUTPUTS[command].format(path=path).split(), tmp_path / "runs")
