@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orchestrator.worker.provenance import processor
 from trm_model.checkpoints.run_checkpoints import RunCheckpoints
 from trm_model.checkpoints.store import Checkpoint, LocalCheckpoints, checkpoint_names, pack, read
 from trm_model.checkpoints.table_deltas import CHANGED_AT, TABLE
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=5, help="in a row, so that bases count in their share")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    machine = platform.processor() or platform.machine()
+    machine = processor()
     print(json.dumps({"machine": machine, "load": os.getloadavg()[0], "torch": torch.__version__}))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for life in options.life:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from orchestrator.worker.provenance import processor
 from trm_data import build
 from trm_data.config import DataRequest
 from trm_data.dataset.loader import TrainLoader
@@ -353,6 +353,12 @@ def frame_of(grid: np.ndarray) -> np.ndarray:
     return cells.reshape(-1)
 
 
+def instructions() -> list[str]:
+    """Return which of the instructions that decide how products are computed this processor has."""
+    flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").exists() else set()
+    return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
@@ -361,7 +367,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(
-        json.dumps({"machine": platform.processor() or platform.machine(), "torch": torch.__version__, **vars(options)})
+        json.dumps(
+            {"processor": processor(), "instructions": instructions(), "torch": torch.__version__, **vars(options)}
+        )
     )
     for name in options.case:
         print(json.dumps(arc_votes() if name == "arc-votes" else compare(name, options.rounds)), flush=True)

@@ -38,6 +38,7 @@ from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep import Sweep, choice
 from orchestrator.sweep.trials import study_trials
+from orchestrator.worker.provenance import processor
 from trm_data.config import DataConfig
 from trm_model.config import TrialConfig
 
@@ -193,13 +194,6 @@ def measure_long() -> dict[str, list[float]]:
     finally:
         server.stop()
     return found
-
-
-def processor() -> str:
-    """Return the name of this machine's CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:

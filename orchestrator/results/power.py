@@ -140,14 +140,15 @@ def _likely_counts(share: float, items: int) -> NDArray[np.int64]:
 
 
 def _smallest(power_of: Callable[[float], float], power: float, start: float, most: float = math.inf) -> float:
-    """Return the smallest argument at which an increasing power function reaches `power`; `most` if it never does."""
+    """Return the smallest argument at which an increasing power function reaches `power`, to a millionth of it; `most`
+    if it never does."""
     low, high = 0.0, start
     while power_of(high) < power:
         low, high = high, 2 * high
         if high >= most:
             high = most
             break
-    for _ in range(40):
+    while high - low > 1e-6 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if power_of(middle) < power else (low, middle)
     return high

@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.patience import PATIENCE_S, TransientError, retry_transient
 from trm_data.files import remove_abandoned, written_aside
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,12 @@ class LocalStorage:
         path = self._path(key)
 
         def read() -> bytes:
-            with _local_errors("read", path):
-                try:
-                    return path.read_bytes()
-                except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                    raise KeyError(key) from None
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                raise KeyError(key) from None
 
-        return retry_transient(read, self.patience_s)
+        return self._retried("read", path, read)
 
     def read_tagged(self, key: str) -> Tagged:
         data = self.read(key)
@@ -49,73 +52,89 @@ class LocalStorage:
         path = self._path(key)
 
         def write() -> None:
-            with _local_errors("write", path), _aside(path, data) as aside:
+            with _aside(path, data) as aside:
                 aside.replace(path)
 
-        retry_transient(write, self.patience_s)
+        self._retried("write", path, write)
 
     def create(self, key: str, data: bytes) -> bool:
-        path = self._path(key)
-        with _local_errors("write", path), _aside(path, data) as aside:
-            try:
-                path.hardlink_to(aside)  # unlike O_EXCL this shows the key only when its value is complete
-            except FileExistsError:
-                return False
-        return True
+        path, attempts = self._path(key), itertools.count()
+
+        def create() -> bool:
+            is_repeated = next(attempts) > 0
+            with _aside(path, data) as aside:
+                try:
+                    path.hardlink_to(aside)  # unlike O_EXCL this shows the key only when its value is complete
+                except FileExistsError:
+                    # An attempt that was reported as failed may have created it.
+                    return is_repeated and path.read_bytes() == data
+            return True
+
+        return self._retried("write", path, create)
 
     def replace_if(self, key: str, data: bytes, etag: str) -> str | None:
-        path = self._path(key)
-        with _local_errors("write", path):
+        path, attempts = self._path(key), itertools.count()
+
+        def replace_if() -> str | None:
+            is_repeated = next(attempts) > 0
             if not path.parent.is_dir():
                 return None
             with _locked(path.parent / ".lock"):
                 try:
-                    if _tag(path.read_bytes()) != etag:
-                        return None
+                    found = _tag(path.read_bytes())
                 except FileNotFoundError:
+                    return None
+                if is_repeated and found == _tag(data):  # by an attempt that was reported as failed
+                    return found
+                if found != etag:
                     return None
                 with _aside(path, data) as aside:
                     aside.replace(path)
-        return _tag(data)
+            return _tag(data)
+
+        return self._retried("write", path, replace_if)
 
     def exists(self, key: str) -> bool:
         path = self._path(key)
-        with _local_errors("read", path):
-            return path.is_file()
+
+        def exists() -> bool:
+            try:
+                return stat.S_ISREG(path.stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+        return self._retried("read", path, exists)
 
     def list(self, folder: str = "") -> list[str]:
-        return sorted(key for key, _ in self._entries(folder))
+        return sorted(self._statuses(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        return {key: status.st_size for key, status in self._statuses(folder)}
+        return {key: status.st_size for key, status in self._statuses(folder).items()}
 
     def versions(self, folder: str = "") -> dict[str, str]:
-        return {key: _version(status) for key, status in self._statuses(folder)}
+        return {key: _version(status) for key, status in self._statuses(folder).items()}
 
     def snapshot(self, folder: str, names: Sequence[str]) -> Snapshot:
         path = self._path(folder)
-        with _local_errors("list", path):
-            return _snapshot(f"{path}/", names)
+        return self._retried("list", path, lambda: _snapshot(f"{path}/", names))
 
     def snapshots(self, folder: str, names: Sequence[str], known: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
         top = self._path(folder)
-        found = {}
-        with _local_errors("list", top):
-            for name in self.folders(folder):
+
+        def snapshots() -> dict[str, Snapshot]:
+            found = {}
+            for name in _folders(top):
                 snapshot = known.get(name)
                 if snapshot is None or not _is_current(f"{top}/{name}/", snapshot):
                     snapshot = _snapshot(f"{top}/{name}/", names)
                 found[name] = snapshot
-        return found
+            return found
+
+        return self._retried("list", top, snapshots)
 
     def folders(self, folder: str = "") -> Keys:
-        top = self._path(folder) if folder else self.root
-        with _local_errors("list", top):
-            try:
-                with os.scandir(top) as entries:
-                    return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-            except FileNotFoundError:
-                return []
+        top = self._folder(folder)
+        return self._retried("list", top, lambda: _folders(top))
 
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         found = {}
@@ -126,16 +145,17 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _local_errors("delete", path):
-            path.unlink(missing_ok=True)
+        self._retried("delete", path, lambda: path.unlink(missing_ok=True))
 
     def delete_many(self, keys: Sequence[str]) -> None:
         for key in keys:
             self.delete(key)
 
     def delete_if(self, key: str, etag: str) -> bool:
-        path = self._path(key)
-        with _local_errors("delete", path):
+        path, attempts = self._path(key), itertools.count()
+
+        def delete_if() -> bool:
+            is_repeated = next(attempts) > 0
             if not path.parent.is_dir():
                 return False
             with _locked(path.parent / ".lock"):
@@ -143,20 +163,25 @@ class LocalStorage:
                     if _tag(path.read_bytes()) != etag:
                         return False
                 except FileNotFoundError:
-                    return False
+                    return is_repeated  # an attempt that was reported as failed has deleted it
                 path.unlink()
-        return True
+            return True
+
+        return self._retried("delete", path, delete_if)
 
     def modified_s(self, key: str) -> float:
         path = self._path(key)
-        with _local_errors("read", path):
+
+        def modified_s() -> float:
             try:
                 status = path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 raise KeyError(key) from None
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyError(key)
-        return status.st_mtime
+            if not stat.S_ISREG(status.st_mode):
+                raise KeyError(key)
+            return status.st_mtime
+
+        return self._retried("read", path, modified_s)
 
     def age_s(self, key: str) -> float:
         return time.time() - self.modified_s(key)
@@ -170,15 +195,33 @@ class LocalStorage:
     def patient(self, patience_s: float) -> LocalStorage:
         return replace(self, patience_s=patience_s)
 
-    def _entries(self, folder: str) -> Sequence[tuple[str, os.DirEntry[str]]]:
-        top = self._path(folder) if folder else self.root
-        with _local_errors("list", top):
-            return list(_files(str(top), f"{folder}/" if folder else ""))
+    def _statuses(self, folder: str) -> dict[str, os.stat_result]:
+        top = self._folder(folder)
 
-    def _statuses(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        for key, entry in self._entries(folder):
-            with suppress(FileNotFoundError):  # it has just been deleted
-                yield key, entry.stat()
+        def statuses() -> dict[str, os.stat_result]:
+            found = {}
+            for key, entry in _files(str(top), f"{folder}/" if folder else ""):
+                with suppress(FileNotFoundError):  # it has just been deleted
+                    found[key] = entry.stat()
+            return found
+
+        return self._retried("list", top, statuses)
+
+    def _retried(self, verb: str, path: Path, call: Callable[[], T]) -> T:
+        """Return the result of `call`, repeated while a network file system does not answer.
+
+        Raises:
+            StorageError: its last error, or the first one that lasts, such as a full disk.
+        """
+
+        def attempt() -> T:
+            with _local_errors(verb, path):
+                return call()
+
+        return retry_transient(attempt, self.patience_s)
+
+    def _folder(self, folder: str) -> Path:
+        return self._path(folder) if folder else self.root
 
     def _path(self, key: str) -> Path:
         return self.root / checked_key(key)
@@ -186,6 +229,14 @@ class LocalStorage:
 
 def _tag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _folders(top: Path) -> Keys:
+    try:
+        with os.scandir(top) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except FileNotFoundError:
+        return []
 
 
 def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -57,8 +57,9 @@ class Run:
 
     @property
     def num_rows(self) -> int:
-        """Return how many rows of the record the run has, by its tag."""
-        return int(self.tags.get(ROWS_TAG, "0").partition(":")[0])
+        """Return how many rows of the record the run has, by its tag; 0 where somebody edited the tag."""
+        count = self.tags.get(ROWS_TAG, "0").partition(":")[0]
+        return int(count) if count.isascii() and count.isdecimal() and len(count) < 16 else 0
 
 
 class RunContent(NamedTuple):

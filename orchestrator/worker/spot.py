@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 METADATA_URL = "http://169.254.169.254"
 POLL_S = 5.0
 """AWS recommends every 5 s; the notice comes 120 s ahead."""
+MAX_ANSWER_BYTES = 65536
+"""Most bytes that are read of an answer; a notice has about 60."""
 TOKEN_S = 21600
 STALE_S = 86400.0
 """Age at which the file of a node that left is removed."""
@@ -80,7 +82,7 @@ class Metadata:
 
     def _read(self, request: urllib.request.Request) -> bytes:
         with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
-            data: bytes = answer.read()
+            data: bytes = answer.read(MAX_ANSWER_BYTES)
             return data
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.evaluation.llm.answers import Answers
-from orchestrator.evaluation.llm.endpoint import EndpointError
+from orchestrator.evaluation.llm.endpoint import Endpoint, EndpointError, Request, RetryableError
 from orchestrator.evaluation.llm.ledger import Ledger, Prices
 from orchestrator.evaluation.llm.measure import RunStatus, most_usd
 from orchestrator.evaluation.llm.questions import Question
@@ -103,6 +103,25 @@ def test_broken_reply_is_asked_for_again(
     assert ledger.spent_usd == pytest.approx(answers.spent_usd + answers.lost_usd)
     again = Answers(LocalStorage(tmp_path))
     assert (again.spent_usd, again.lost_usd) == pytest.approx((answers.spent_usd, answers.lost_usd))
+
+
+@pytest.mark.parametrize(
+    ("say", "reason"),
+    [
+        (Say(body=" " * 5_000), "the reply is longer than 4,096 bytes"),
+        (Say(status=503, body=" " * 5_000), "status 503: an answer of more than 4,096 bytes"),
+        (Say(headers={"Content-Length": "9"}, hang_up=True), ""),
+    ],
+)
+def test_a_reply_without_end_is_not_read(
+    say: Say, reason: str, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.evaluation.llm.endpoint.MAX_REPLY_BYTES", 4096)
+    with chat_server(lambda text, number: say) as server:
+        endpoint = Endpoint(server.url, Request("m", 10), key=None, timeout_s=5.0)
+        with pytest.raises(RetryableError) as caught:
+            endpoint.ask(questions[0].text)
+    assert reason in caught.value.reason
 
 
 def test_question_that_never_gets_an_answer_is_left_for_the_next_run(

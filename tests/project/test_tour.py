@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import tour
+
 ROOT = Path(__file__).parents[2]
-TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
-NOT_RUN = ("source", "trm ui")
-"""The environment is that of the tests; `tests/web` runs the servers."""
-
-
-def commands() -> list[str]:
-    """Return the commands of the tour, without their comments."""
-    section = (ROOT / "README.md").read_text().partition("## Quick tour\n")[2].partition("\n## ")[0]
-    block = section.partition("```bash\n")[2].partition("```")[0]
-    lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith(NOT_RUN)]
 
 
 def percents(text: str) -> list[float]:
@@ -33,14 +20,10 @@ def percents(text: str) -> list[float]:
 @pytest.mark.timeout(1800)
 def test_every_command_of_the_tour_shows_something_worth_seeing(tmp_path: Path) -> None:
     shown: dict[str, str] = {}
-    for command in commands():
-        program, *arguments = shlex.split(command)
-        assert program == "trm"
-        done = subprocess.run(
-            [*TRM, *arguments], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        shown[" ".join(arguments[:2])] = done.stdout
+    for command in tour.commands():
+        step = tour.run(command, tmp_path)
+        assert step.code == 0, f"{command}\n{step.output}{step.errors}"
+        shown[" ".join(command.split()[1:3])] = step.output
     assert "Ray" in shown["doctor"] and "torch" in shown["doctor"]
     assert "arc-agi-1" in shown["data build"] and "400" in shown["data build"]
     assert "007bbfb7" in shown["data show"] and (tmp_path / "arc-agi-1-007bbfb7.png").stat().st_size > 1000
@@ -52,3 +35,16 @@ def test_every_command_of_the_tour_shows_something_worth_seeing(tmp_path: Path) 
     assert "4 of 4 trials done" in shown["sweep status"]
     best = [line for line in shown["leaderboard"].splitlines() if "this project" in line]
     assert len(best) == 2 and float(re.findall(r"\d+\.\d", best[0])[0]) > 80, shown["leaderboard"]
+
+
+def test_the_recorded_session_shows_every_command_of_the_tour() -> None:
+    recorded = (ROOT / "docs" / "first-session.md").read_text()
+    assert [line.removeprefix("$ ") for line in recorded.splitlines() if line.startswith("$ trm ")] == tour.commands()
+    assert "Traceback" not in recorded and str(Path.home()) not in recorded
+
+
+def test_a_session_is_shown_without_colours_and_without_the_folders_of_the_machine() -> None:
+    step = tour.Step("trm doctor", "\x1b[1mfine\x1b[0m in /x/y\n 10 %\r100 %\n", "", 0, 1.2)
+    text = tour.page([step], "installed", {"/x/y": "~/trm"})
+    assert "$ make demo\ninstalled" in text
+    assert "$ trm doctor\nfine in ~/trm\n100 %\n```" in text

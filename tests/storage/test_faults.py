@@ -95,6 +95,62 @@ def test_a_network_file_system_that_comes_back_is_waited_for(
     assert storage.read("a") == b"1"
 
 
+STALE = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "call", "expected"),
+    [
+        (Path, "hardlink_to", lambda storage: storage.create("new", b"2"), True),
+        (os, "fsync", lambda storage: storage.create("a", b"2"), False),
+        (Path, "replace", lambda storage: storage.replace_if("a", b"2", storage.read_tagged("a").etag) is None, False),
+        (Path, "unlink", lambda storage: storage.delete_if("a", storage.read_tagged("a").etag), True),
+        (Path, "unlink", lambda storage: storage.delete("a"), None),
+        (Path, "stat", lambda storage: storage.exists("a"), True),
+        (Path, "stat", lambda storage: storage.age_s("a") >= -1, True),
+        (os, "scandir", lambda storage: storage.list(), ["a", "b/c"]),
+        (os, "scandir", lambda storage: storage.sizes("b"), {"b/c": 2}),
+        (os, "scandir", lambda storage: storage.folders(), ["b"]),
+        (os, "scandir", lambda storage: set(storage.snapshots("b", ["c"], {})), set()),
+        (os, "scandir", lambda storage: "c" in storage.snapshot("b", ["c"]).files, True),
+    ],
+)
+def test_every_call_waits_for_a_network_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Any, name: str, call: Callable[[Any], Any], expected: Any
+) -> None:
+    storage = open_storage(str(tmp_path))
+    storage.write("a", b"1")
+    storage.write("b/c", b"22")
+    calls = failing_times(monkeypatch, target, name, 2, STALE)
+    assert call(storage) == expected
+    assert len(calls) > 2
+
+
+def test_what_succeeded_although_an_error_was_reported_is_not_taken_for_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(str(tmp_path))
+
+    def lost_answer(target: Any, name: str) -> None:
+        real, calls = getattr(target, name), []
+
+        def faulty(*arguments: Any, **named: Any) -> Any:
+            calls.append(real(*arguments, **named))
+            if len(calls) == 1:
+                raise STALE
+            return calls[-1]
+
+        monkeypatch.setattr(target, name, faulty)
+
+    lost_answer(Path, "hardlink_to")
+    assert storage.create("a", b"1") and not storage.create("a", b"1")
+    lost_answer(Path, "replace")
+    etag = storage.replace_if("a", b"2", storage.read_tagged("a").etag)
+    assert etag == storage.read_tagged("a").etag and storage.read("a") == b"2"
+    lost_answer(Path, "unlink")
+    assert storage.delete_if("a", etag)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_full_or_forbidden_disk_is_said_at_once_with_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int

@@ -289,6 +289,20 @@ class TestRequests:
         MlflowSync(uri).sync(SWEEP, [finished()])
         assert only_trial(uri).data.metrics["test/exact_accuracy"] == 0.91
 
+    @pytest.mark.parametrize("value", ["", "all of them", "-3:ab", "\N{SUPERSCRIPT TWO}:ab", "9" * 30])
+    def test_a_run_whose_tags_somebody_edited_is_sent_again(self, mlflow: MlflowSync, uri: str, value: str) -> None:
+        from mlflow import MlflowClient
+
+        mlflow.sync(SWEEP, [finished()])
+        client = MlflowClient(tracking_uri=uri)
+        for run in runs_of(uri):
+            for name in set(run.data.tags) - {"sweep", "trial_id"}:
+                if not name.startswith("mlflow."):
+                    client.set_tag(run.info.run_id, name, value)
+        MlflowSync(uri).sync(SWEEP, [finished()])
+        assert mlflow.verify(SWEEP, [finished()]) == []
+        assert only_trial(uri).data.tags["stage"] == finished().stage
+
 
 class TestErrors:
     @pytest.mark.parametrize(

@@ -91,6 +91,12 @@ def test_a_notice_says_what_happens_and_when() -> None:
         assert Metadata(url_of(server)).notice() == Notice("terminate", AT_S)
 
 
+def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spot, "MAX_ANSWER_BYTES", 20)  # fewer than the notice has
+    with serving() as server, pytest.raises(OSError, match="no spot notice"):
+        Metadata(url_of(server)).notice()
+
+
 def test_an_expired_token_is_renewed() -> None:
     with serving() as server:
         metadata = Metadata(url_of(server), _token="old")

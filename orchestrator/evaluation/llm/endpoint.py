@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import openai
 
 CONNECT_S = 20.0
+MAX_REPLY_BYTES = 16 * 2**20
+"""Most bytes of a response: the longest answers of language models have less than one million."""
 _MESSAGE_LENGTH = 200
 """Most characters of a server's message in an error line."""
 
@@ -58,6 +62,18 @@ class RetryableError(Exception):
         return self.kind in ("lost", "garbage")
 
 
+class _RefusedError(Exception):
+    """Raised within the client library for a response with an error status, before the library reads its body."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
+        super().__init__(f"status {status}")
+        self.status, self.headers, self.text = status, headers, text
+
+
+class _TooLongError(Exception):
+    """Raised for a response that is longer than the limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Hold the parameters of a request other than the question."""
@@ -77,9 +93,10 @@ class Endpoint:
         self._openai = _library()
         self._limit_field = "max_tokens"
         timeout = self._openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+        client = self._openai.DefaultHttpxClient(event_hooks={"response": [_refuse]})
         # Private servers need no key, but the library requires a non-empty one.
         self._client: openai.OpenAI = self._openai.OpenAI(
-            base_url=url, api_key=key or "none", max_retries=0, timeout=timeout
+            base_url=url, api_key=key or "none", max_retries=0, timeout=timeout, http_client=client
         )
 
     def close(self) -> None:
@@ -96,11 +113,11 @@ class Endpoint:
         started = time.monotonic()
         try:
             body = self._post(question)
-        except self._openai.APIStatusError as error:
-            if self._limit_field == "max_tokens" and "max_completion_tokens" in error.response.text:
+        except _RefusedError as refused:
+            if self._limit_field == "max_tokens" and "max_completion_tokens" in refused.text:
                 self._limit_field = "max_completion_tokens"  # the only name that newer OpenAI models accept
                 return self.ask(question)
-            raise self._refusal(error) from None
+            raise self._refusal(refused) from None
         except self._openai.APITimeoutError as error:
             sent = "connect" not in type(error.__cause__).__name__.lower()
             raise RetryableError("no reply in time", "lost" if sent else "unreachable") from None
@@ -115,19 +132,24 @@ class Endpoint:
             options["temperature"] = self.request.temperature
         if self.request.reasoning_effort is not None:
             options["reasoning_effort"] = self.request.reasoning_effort
-        raw = self._client.chat.completions.with_raw_response.create(
+        sent = self._client.chat.completions.with_streaming_response.create(
             model=self.request.model, messages=[{"role": "user", "content": question}], **options
         )
-        return str(raw.http_response.text)
+        with _unwrapped(self._openai.APIConnectionError), sent as raw:
+            try:
+                return _limited(raw.iter_bytes())
+            except _TooLongError:
+                raise RetryableError(f"the reply is longer than {MAX_REPLY_BYTES:,} bytes", "garbage") from None
+            except Exception as error:  # the library passes on those of its HTTP client, whichever it is
+                reason = "no reply in time" if "timeout" in type(error).__name__.lower() else first_line(error)
+                raise RetryableError(reason, "lost") from None
 
-    def _refusal(self, error: openai.APIStatusError) -> Exception:
-        status, text = error.status_code, _message_of(error.response.text)
-        if status == 429 and "insufficient_quota" not in error.response.text:
-            return RetryableError(
-                f"rate limit: {text}", "busy", _retry_after_s(error.response.headers.get("retry-after"))
-            )
+    def _refusal(self, error: _RefusedError) -> Exception:
+        status, text = error.status, _message_of(error.text)
+        wait_s = _retry_after_s(error.headers.get("retry-after"))
+        if status == 429 and "insufficient_quota" not in error.text:
+            return RetryableError(f"rate limit: {text}", "busy", wait_s)
         if status in (408, 409) or status >= 500:
-            wait_s = _retry_after_s(error.response.headers.get("retry-after"))
             return RetryableError(f"status {status}: {text}", "busy", wait_s)
         remedy = {
             401: "Give a valid key with --api-key-file",
@@ -150,6 +172,37 @@ class Endpoint:
         tokens = _counted(value.get("usage"))
         tokens_in, tokens_out = tokens or (len(question.encode()), self.request.max_tokens)
         return Reply(text, finish, tokens_in, tokens_out, tokens is None, reported, seconds)
+
+
+def _refuse(response: Any) -> None:
+    """Raise a _RefusedError for a response with an error status. A hook of the HTTP client."""
+    if response.status_code >= 400:
+        try:
+            text = _limited(response.iter_bytes())
+        except _TooLongError:
+            text = f"an answer of more than {MAX_REPLY_BYTES:,} bytes"
+        raise _RefusedError(response.status_code, response.headers, text)
+
+
+@contextmanager
+def _unwrapped(kind: type[Exception]) -> Iterator[None]:
+    """Raise a _RefusedError itself where a version of the library wraps what a hook raises in its own error."""
+    try:
+        yield
+    except kind as error:
+        if isinstance(error.__cause__, _RefusedError):
+            raise error.__cause__ from None
+        raise
+
+
+def _limited(chunks: Iterable[bytes]) -> str:
+    """Return the text of a response. Raises _TooLongError where it is longer than the limit."""
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise _TooLongError
+    return body.decode(errors="replace")
 
 
 def _library() -> Any:

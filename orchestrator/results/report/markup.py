@@ -26,7 +26,7 @@ def tag(name: str, *children: str, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{written}>") + Markup("").join(children) + Markup(f"</{name}>")
+    return Markup(f"<{name}{written}>{Markup('').join(children)}</{name}>")
 
 
 def percent(value: float) -> str:

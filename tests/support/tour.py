@@ -1,0 +1,104 @@
+"""Run the quick tour of the README in an empty folder, and write what it prints as a page of the documentation.
+
+    python -m tests.support.tour docs/first-session.md --demo demo.log
+
+`--demo` takes the output of `make demo` in a fresh clone, which the page shows first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+NOT_RUN = ("source", "trm ui")
+"""The environment is that of the tests; `tests/web` runs the servers."""
+COLUMNS = 120
+HEAD = """# A first session
+
+What `make demo` and the [quick tour](../README.md#quick-tour) print: recorded in a fresh clone and an empty folder,
+on {machine}, {date}. Written by `python -m tests.support.tour`; a slow test (`tests/project/test_tour.py`) runs the
+same commands and checks what they show.
+"""
+
+
+class Step(NamedTuple):
+    """Hold one command of the tour and what it printed."""
+
+    command: str
+    output: str
+    errors: str
+    code: int
+    seconds: float
+
+
+def commands() -> list[str]:
+    """Return the commands of the tour, without their comments."""
+    section = (ROOT / "README.md").read_text().partition("## Quick tour\n")[2].partition("\n## ")[0]
+    block = section.partition("```bash\n")[2].partition("```")[0]
+    lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith(NOT_RUN)]
+
+
+def run(command: str, folder: Path) -> Step:
+    """Run one command of the tour in a folder."""
+    program, *arguments = shlex.split(command)
+    assert program == "trm"
+    began_s = time.monotonic()
+    environment = {**os.environ, "COLUMNS": str(COLUMNS)}
+    done = subprocess.run([*TRM, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+    return Step(command, done.stdout, done.stderr, done.returncode, time.monotonic() - began_s)
+
+
+def readable(text: str, folders: dict[str, str]) -> str:
+    """Return output without colours and overwritten lines, with the names of `folders` replaced."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    for path, name in folders.items():
+        text = text.replace(path, name)
+    return "\n".join(line.rpartition("\r")[2].rstrip() for line in text.splitlines()).strip("\n")
+
+
+def page(steps: list[Step], demo: str, folders: dict[str, str]) -> str:
+    """Return the page."""
+    machine = f"Linux with Python {platform.python_version()} and {os.cpu_count()} cores"
+    parts = [HEAD.format(machine=machine, date=time.strftime("%Y-%m-%d"))]
+    if demo:
+        parts += ["## The demo\n", f"```text\n$ make demo\n{readable(demo, folders)}\n```\n"]
+    parts += ["## The tour\n"]
+    for step in steps:
+        shown = readable(step.errors + step.output, folders)
+        parts += [f"```text\n$ {step.command}\n{shown}\n```\n", f"{step.seconds:.0f} s\n"]
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Run the tour and write the page; the exit code is 1 if a command fails."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.tour", description=(__doc__ or "").partition("\n\n")[0]
+    )
+    parser.add_argument("page", type=Path, help="the file to write")
+    parser.add_argument("--demo", type=Path, help="output of `make demo`")
+    arguments = parser.parse_args()
+    steps = []
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {folder: "~/puzzles", str(ROOT): "~/trm", str(Path.home()): "~"}
+        for command in commands():
+            steps.append(run(command, Path(folder)))
+            print(f"{steps[-1].seconds:5.0f} s  exit code {steps[-1].code}  {command}", flush=True)
+        demo = arguments.demo.read_text() if arguments.demo else ""
+        arguments.page.write_text(page(steps, demo, folders))
+    return int(any(step.code for step in steps))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
