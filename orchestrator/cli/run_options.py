@@ -46,6 +46,14 @@ CanaryOption = Annotated[
     ),
 ]
 ReuseOption = Annotated[bool, typer.Option("--reuse", help="Reuse finished trials of other sweeps in this storage.")]
+ReplayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--replay",
+        help="Repeat a search that was recorded, whatever the timing: a sweep of this storage, or FOLDER/sweeps/NAME.",
+        metavar="NAME|FOLDER/sweeps/NAME",
+    ),
+]
 MaxFailuresOption = Annotated[
     int,
     typer.Option(

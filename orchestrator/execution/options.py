@@ -57,6 +57,8 @@ class RunOptions(Settings):
     """Whether the first trial on a GPU type runs alone at first; None: on clusters with GPUs."""
     reuse: bool = False
     """Reuse finished trials of other sweeps in this storage."""
+    replay: str | None = None
+    """A search whose order of results and early stops is repeated: a name in the storage, or FOLDER/sweeps/NAME."""
     max_failures: int | None = Field(MAX_FAILURES, ge=1)
     """Number of consecutive failures with the same reason that stop the sweep; None never stops it."""
     retries: int = Field(0, ge=0)
@@ -74,6 +76,7 @@ class RunArguments(TypedDict, total=False):
     share_gpus: bool | None
     canary: bool | None
     reuse: bool
+    replay: str | None
     max_failures: int | None
     retries: int
 

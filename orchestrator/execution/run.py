@@ -33,6 +33,7 @@ from orchestrator.resources.devices import require_local_cpus, require_local_gpu
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
+from orchestrator.search.order import Order, read_recorded
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
@@ -93,7 +94,9 @@ def run_sweep(
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
-        planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged)
+        replay = read_recorded(storage, options.replay) if options.replay is not None else None
+        order = Order.load(folder) if sweep.kind == "search" else None
+        planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged, order, replay)
         if damaged:
             events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
@@ -207,7 +210,9 @@ def _drive(
             )
             controller = Controller(
                 planner=planner,
-                submitter=TrialSubmitter(sweep.name, impatient, library, records, reuse=options.reuse),
+                submitter=TrialSubmitter(
+                    sweep.name, impatient, library, records, reuse=options.reuse, order=planner.order
+                ),
                 placement=ClusterPlacement(choice, cluster, options, costs),
                 allocator=allocator,
                 storage=impatient,

@@ -9,10 +9,11 @@ from typing import Any
 from orchestrator.execution.scheduler import NOWHERE, Start
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import allow_retry
-from orchestrator.records.index import head_of, trial_folder, write_head
+from orchestrator.records.index import head_of, sweep_folder, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.reuse import FinishedTrials, ShorterTrials
 from orchestrator.records.schema import AttemptEnd, AttemptStart, Origin, Status, TrialRecord
+from orchestrator.search.order import Order
 from orchestrator.storage import Storage
 from orchestrator.worker.job import Job
 
@@ -21,16 +22,27 @@ class TrialSubmitter:
     """Write the driver's part of a trial's record: its head, a retry, and the end that a lost node could not write."""
 
     def __init__(
-        self, sweep: str, storage: Storage, library: Library, records: Sequence[TrialRecord], *, reuse: bool
+        self,
+        sweep: str,
+        storage: Storage,
+        library: Library,
+        records: Sequence[TrialRecord],
+        *,
+        reuse: bool,
+        order: Order | None = None,
     ) -> None:
+        """`order`: of a search; it is written before a trial that it suggested."""
         self._sweep = sweep
         self._storage = storage
         self._library = library
+        self._order = order
+        self._num_written = 0
         self._shorter = ShorterTrials(records)
         self._finished = FinishedTrials(storage, sweep) if reuse else None
 
     def already_settled(self, start: Start) -> TrialRecord | None:
         """Return the record of a trial that need not run: another sweep has finished it, or it fits on no GPU."""
+        self._write_order()
         trial = start.trial
         head = head_of(trial, self._library.get(trial.config.data.request()))
         if self._finished and (taken := self._finished.take_over(trial, head)):
@@ -64,6 +76,12 @@ class TrialSubmitter:
             continues=shorter.trial_id if shorter else None,
             recursion=source,
         )
+
+    def _write_order(self) -> None:
+        if self._order is not None and len(self._order.events) > self._num_written:
+            written = len(self._order.events)
+            self._order.save(sweep_folder(self._storage, self._sweep))
+            self._num_written = written
 
     def mark_failed(self, record: TrialRecord, status: Status, reason: str) -> None:
         """Write the end of a trial whose own process cannot write it."""

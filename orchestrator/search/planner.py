@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
 from orchestrator.search.early_stopping import Decision, Rung, decide
-from orchestrator.search.sampler import NO_WARM_START, Sampler
+from orchestrator.search.learner import learner, planned_of
+from orchestrator.search.order import Order, Recorded
+from orchestrator.search.sampler import NO_WARM_START
 from orchestrator.search.warm_start import WarmStart
 from orchestrator.sweep.definition import BEST_PREFIX, Sweep
 from orchestrator.sweep.settings import label
@@ -56,8 +58,16 @@ class Planner:
         records: Iterable[TrialRecord],
         earlier: WarmStart = NO_WARM_START,
         excluded: Iterable[str] = (),
+        order: Order | None = None,
+        replay: Recorded | None = None,
     ) -> None:
-        """`excluded`: ids of trials that are planned, and do not run because their records are damaged."""
+        """Rebuild the state of a sweep.
+
+        Args:
+            excluded: ids of trials that are planned, and do not run because their records are damaged.
+            order: what earlier drivers recorded of this search; it is continued.
+            replay: what is to be repeated.
+        """
         self.sweep = sweep
         self.trials: dict[str, TrialState] = {}
         self._found_nothing = False
@@ -70,15 +80,14 @@ class Planner:
         known = list(records)
         explored = [record for record in known if record.stage == "explore"]
         self._num_explored = len(explored)
-        self._sampler = Sampler(sweep, fingerprint, explored, earlier)
+        self.order = Order() if order is None else order
+        self._learner = learner(sweep, fingerprint, explored, earlier, self.order, replay)
         for record in known:
-            trial = _planned_of(record, sweep)
+            trial = planned_of(record, sweep)
             value = _newest_value(record, sweep.metric)
             self.trials[record.trial_id] = TrialState(trial, record.status, record.step, value, record)
             if record.stage == "explore" and record.status.is_final:
                 self._ended.append(record)
-            elif record.stage == "explore":
-                self._sampler.adopt(trial)
         self._queue = deque(state.trial for state in self.trials.values() if not state.status.is_final)
         if sweep.kind == "study":
             self._enqueue(study_trials(sweep, fingerprint))
@@ -99,7 +108,7 @@ class Planner:
     @property
     def exhausted(self) -> bool:
         """Return whether the space of a search holds no further configuration."""
-        return self._found_nothing or (self.sweep.kind == "search" and self._sampler.is_exhausted)
+        return self._found_nothing or (self.sweep.kind == "search" and self._learner.is_exhausted)
 
     @property
     def is_done(self) -> bool:
@@ -112,7 +121,7 @@ class Planner:
 
         A search chooses as late as possible, when nothing else waits, so that every result is available.
         """
-        return not self._queue and self._wants_more()
+        return not self._queue and self._wants_more() and self._learner.is_ready
 
     def suggest(self) -> PlannedTrial | None:
         """Choose the next configuration of a search; None if the space holds no other.
@@ -120,7 +129,7 @@ class Planner:
         This touches the sampler alone, so a caller need not hold the lock that guards the rest of the planner: a
         Gaussian process takes a second.
         """
-        return self._sampler.suggest()
+        return self._learner.suggest()
 
     def add_suggestion(self, trial: PlannedTrial | None) -> None:
         """Queue the trial that `suggest` returned."""
@@ -192,6 +201,8 @@ class Planner:
         state.add(rung)
         if state.trial.stage != "explore":
             return Decision(False)
+        if (decision := self._learner.stops(trial_id, rung.step)) is not None:
+            return decision
         others = {
             other: progress.rungs
             for other, progress in self.trials.items()
@@ -213,7 +224,7 @@ class Planner:
         self._running.discard(record.trial_id)
         if record.status.is_final and record.stage == "explore":
             self._ended.append(record)
-            self._sampler.tell(record)
+            self._learner.tell(record)
         if record.result is not None:
             state.value = record.result.metrics.get(self.sweep.metric)
         self._queue_confirm()
@@ -240,13 +251,3 @@ def _newest_value(record: TrialRecord, metric: str) -> float | None:
         return record.result.metrics.get(metric)
     curve = record.curve(metric)
     return curve[-1][1] if curve else None
-
-
-def _planned_of(record: TrialRecord, sweep: Sweep) -> PlannedTrial:
-    return PlannedTrial(
-        trial_id=record.trial_id,
-        stage=record.stage,
-        family=record.family,
-        config=record.config,
-        resources=sweep.resources_of(record.config),
-    )

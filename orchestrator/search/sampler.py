@@ -102,12 +102,12 @@ class Sampler:
         return search_trial(self._sweep, self._fingerprint, label(settings), settings)
 
     def _take(self, trial: PlannedTrial) -> PlannedTrial:
-        self._tried.add(trial.trial_id)
         self.adopt(trial)
         return trial
 
     def adopt(self, trial: PlannedTrial) -> None:
         """Take over a trial that an earlier driver suggested and that is now resumed."""
+        self._tried.add(trial.trial_id)
         self._study.enqueue_trial(self._space.cell_of(trial.config))
         suggested = self._study.ask()
         _suggest_cell(suggested, self._sweep)

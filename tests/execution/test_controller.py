@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -644,3 +645,15 @@ def test_another_driver_that_took_over_ends_this_one(storage: Storage, monkeypat
 
     with pytest.raises(SweepError, match="another driver took over"):
         run(Faulty(storage, take_over), study(), execute=execute)
+
+
+def test_a_search_is_repeated_in_the_order_of_another_storage(storage: Storage, tmp_path: Path) -> None:
+    sweep = search(space={"T": choice(1, 2, 3, 4, 5, 6)}, trials=5)
+    _, first = run(storage, sweep)
+    other = open_storage(str(tmp_path / "other"))
+    _, second = run(other, sweep, replay=f"{storage.url}/sweeps/{sweep.name}")
+    assert second.order == first.order
+    events = [json.loads(one.read("sweeps/search/order.json"))["events"] for one in (storage, other)]
+    assert events[0] == events[1] and len(events[0]) == 6
+    with pytest.raises(SweepError, match="not recorded"):
+        run(open_storage(str(tmp_path / "third")), sweep, replay="search")

@@ -18,7 +18,9 @@ from orchestrator.errors import SweepError
 from orchestrator.records.index import new_head, trial_folder
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
+from orchestrator.search.learner import Learner
 from orchestrator.search.optuna_trials import create_study
+from orchestrator.search.order import Order
 from orchestrator.search.planner import Planner
 from orchestrator.search.sampler import Sampler
 from orchestrator.search.warm_start import WarmStart, published_cells, warm_start
@@ -113,7 +115,8 @@ class Counting(Sampler):
 
 def test_asking_whether_a_search_is_done_chooses_no_configuration() -> None:
     planner = Planner(search(), fingerprint, [])
-    planner._sampler = counting = Counting(planner.sweep, fingerprint, [])
+    counting = Counting(planner.sweep, fingerprint, [])
+    planner._learner = Learner(counting, Order())
     for _ in range(3):
         assert not planner.is_done and planner.wants_suggestion
     assert counting.chosen == 0
