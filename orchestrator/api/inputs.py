@@ -11,7 +11,7 @@ from orchestrator.execution.options import RunOptions
 from orchestrator.records.index import find_definition, sweep_names
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.loader import load_sweep
+from orchestrator.sweep.loader import load_sweep, require_no_folder
 from orchestrator.sweep.packaged import packaged_sweeps
 from orchestrator.sweep.plan_file import SUFFIX
 from orchestrator.sweep.yaml_file import YAML_SUFFIXES
@@ -34,6 +34,7 @@ def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
         return recorded
     if str(sweep) in packaged_sweeps():
         return load_sweep(path)
+    require_no_folder(path)
     hint = nearest(str(sweep), [*sweep_names(storage), *packaged_sweeps()])
     raise SweepError(f"no sweep {str(sweep)!r} in {storage.url}, and no sweep file of that name", hint)
 

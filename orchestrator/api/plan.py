@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.api.inputs import as_run_options, as_sweep
-from orchestrator.resources.estimate import Estimate, estimate
+from orchestrator.resources.estimate import MAX_SEARCH_CELLS, Estimate, estimate
 from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep
 
@@ -40,4 +40,10 @@ def plan(
         from orchestrator.execution.ray_cluster import check_cluster
 
         nodes = check_cluster(options.address).nodes
-    return estimate(as_sweep(sweep, store), store, options.max_concurrent, nodes, options.share_gpus)
+    definition = as_sweep(sweep, store)
+    explored = None
+    if definition.kind == "search" and definition.sampler == "random":
+        from orchestrator.search.sampler import drawn_cells  # imports Optuna
+
+        explored = drawn_cells(definition, MAX_SEARCH_CELLS)
+    return estimate(definition, store, options.max_concurrent, nodes, options.share_gpus, explored)

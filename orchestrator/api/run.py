@@ -45,7 +45,7 @@ def run(
         callbacks: receive progress; what they raise is logged and ignored. None: a progress bar where a terminal or
             a notebook shows it, else nothing.
         options: address, max_concurrent, max_gpus, budget, prefer, share_gpus, canary, reuse,
-            max_failures, retries.
+            replay, max_failures, retries.
 
     Returns:
         How the sweep ended: its status, a snapshot of all trials, and the best one of a search.
@@ -90,7 +90,7 @@ def run_defined(
     with (
         open_callbacks(chosen) as events,
         _notified(storage, sweep.name, targets, events) as ended,
-        tracked(sweep, storage, tracking, _warn),
+        tracked(sweep, storage, tracking, _warn, lambda text: events.call("on_message", text)),
     ):
         outcome = run_sweep(sweep, storage, options, chosen, is_stored=is_stored)
         ended(outcome)

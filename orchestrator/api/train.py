@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -101,6 +102,8 @@ def train(
             with Lease(folder, f"{SINGLE_RUNS}/{identity}", remedy="It is the same run: wait until it ends"):
                 job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
                 report = run_job(job, config.train.max_steps, events)
+        else:
+            events.call("on_message", _finished_before(record))
     try:
         record = read_trial(store, SINGLE_RUNS, identity)
     except StorageError:
@@ -111,6 +114,12 @@ def train(
     if report is None:
         return TrainOutcome(record, record.status, record.step, record.reason, location)
     return TrainOutcome(record, Status(report.status), report.step, report.reason, location)
+
+
+def _finished_before(record: TrialRecord) -> str:
+    assert record.result is not None, "result.json exists"
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.result.ended_s))
+    return f"nothing was run: this configuration with seed {record.config.seed} finished on {when}"
 
 
 def run_job(job: Job, max_steps: int, events: CallbackList) -> TrialReport:

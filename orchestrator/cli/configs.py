@@ -13,7 +13,8 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.plan_file import SUFFIX
 from orchestrator.sweep.ranges import list_values, parse_axis
-from orchestrator.sweep.settings import absolute_path, configure, parse_assignments
+from orchestrator.sweep.settings import absolute_path, configure, parse_assignments, split_assignments
+from trm_data.errors import ConfigError
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
@@ -22,6 +23,12 @@ from trm_model.recursion_file import pin, replace_in
 
 def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
     """Parse `["T=1,2", "n=2"]` to `{"T": [1, 2], "n": [2]}`. Raises ConfigError or SweepError for an invalid text."""
+    for name in split_assignments(texts, option):
+        if name in Sweep.model_fields and name != "name":  # which is short for optimizer.name
+            raise ConfigError(
+                f"{option} {name}: it belongs to the sweep as a whole, and not to a trial",
+                "Change it in the sweep file, or see `trm sweep run --help` for an option",
+            )
     found = {
         name: [absolute_path(name, value, Path.cwd()) for value in values]
         for name, values in parse_assignments(texts, option).items()

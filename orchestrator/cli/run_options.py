@@ -72,10 +72,19 @@ MaxHoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help
 
 
 def budget(trials: int | None, gpu_hours: float | None, usd: float | None, hours: float | None) -> Budget:
-    """Return the budget that the options describe."""
+    """Return the budget that the options describe. Raises ConfigError if one is not above 0, with its name."""
     from orchestrator.sweep.budget import Budget
+    from trm_data.errors import ConfigError
 
-    return Budget.parse({"trials": trials, "gpu_hours": gpu_hours, "usd": usd, "wall_hours": hours}, "budget")
+    limits = {"trials": trials, "gpu_hours": gpu_hours, "usd": usd, "wall_hours": hours}
+    options = dict(zip(limits, ("--max-trials", "--max-gpu-hours", "--max-usd", "--max-hours"), strict=True))
+    for name, limit in limits.items():
+        try:
+            Budget.parse({name: limit})
+        except ConfigError as error:
+            why = error.what.rpartition(": ")[2]
+            raise ConfigError(f"{options[name]} {limit:g}: {why}", "Leave it out for no limit") from None
+    return Budget.parse(limits)
 
 
 def run_and_show(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from orchestrator.results.stats import Interval, bootstrap_mean, wilson
+from orchestrator.sweep.ranges import list_whole_numbers
 from trm_data import Dataset
 from trm_data.errors import ConfigError, nearest
 from trm_model.checkpoints.store import Checkpoint
@@ -25,7 +26,7 @@ from trm_model.evaluation.outcomes import EvalResult
 from trm_model.model.precision import choose_products
 from trm_model.model.recursion import Model
 
-SHORT = {"D": "supervision_steps", "K": "rollouts", "sigma": "noise"}
+SHORT = {"D": "supervision_steps", "steps": "supervision_steps", "K": "rollouts", "sigma": "noise"}
 """Short names of what can be varied."""
 VARIABLE = ("supervision_steps", "votes", "rollouts", "noise", "choose", "halt", "weights")
 _SHOWN = {"supervision_steps": "D", "rollouts": "K"}
@@ -94,12 +95,16 @@ class Scored:
 def expand(
     base: EvaluationConfig, weights: str, models: Sequence[ModelConfig], vary: Mapping[str, Sequence[str]]
 ) -> list[Cell]:
-    """Return every combination of the values once. Rollouts differ by their noise alone, so K = 1 has no noise.
+    """Return every combination of the values once, in which `4..16` stands for the numbers from 4 to 16.
+
+    Rollouts differ by their noise alone, so K = 1 has no noise.
 
     Raises:
         ConfigError: a setting that cannot be varied at evaluation, or a value that it does not take.
     """
-    settings = {name: values for name, values in vary.items() if not _is_trained(name, values, models)}
+    listed = {name: list_whole_numbers(f"--vary {name}", values) for name, values in vary.items()}
+    settings = {name: values for name, values in listed.items() if not _is_trained(name, values, models)}
+    _require_once(settings)
     cells: dict[tuple[EvaluationConfig, str], Cell] = {}
     for values in itertools.product(*settings.values()):
         chosen = dict(zip((SHORT.get(name, name) for name in settings), values, strict=True))
@@ -114,6 +119,14 @@ def expand(
     if {"K", "rollouts", "noise", "sigma"} & settings.keys() and all(e.rollouts == 1 for e, _ in cells):
         raise ConfigError("rollouts differ by their noise alone", "Give both: --vary K=1,10 --vary noise=0.3")
     return list(cells.values())
+
+
+def _require_once(names: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(SHORT.get(name, name), name)
+        if other != name:
+            raise ConfigError(f"--vary {other} and --vary {name} are the same setting", "Give all values at once")
 
 
 def _is_trained(name: str, values: Sequence[str], models: Sequence[ModelConfig]) -> bool:

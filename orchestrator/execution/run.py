@@ -41,7 +41,7 @@ from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import describe_differences, require_no_credentials
+from orchestrator.sweep.settings import require_no_credentials, summarize_differences
 from trm_data.errors import ConfigError, DataError
 from trm_model.recursion_file import replace_in, trusted_source
 
@@ -282,11 +282,11 @@ def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> Non
     """Raise an error if the name belongs to a recorded sweep with another definition."""
     if recorded is None:
         return
-    changed = describe_differences(recorded.definition(), sweep.definition())
+    changed = summarize_differences(recorded.definition(), sweep.definition())
     if not changed:
         return
     more = extension_between(recorded, sweep)
-    what = f"sweep {sweep.name!r} exists with another definition ({', '.join(changed[:4])})"
+    what = f"sweep {sweep.name!r} exists with another definition ({changed})"
     if more:
         extend = command_line("sweep", "extend", sweep.name, *more, storage=storage.url)
         raise SweepError(what, f"Extend the recorded one: {extend}")

@@ -10,7 +10,7 @@ import heapq
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.memory import memory_bytes, num_identifiers
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.placement import gpu_types
-from orchestrator.resources.runtime import work_of
+from orchestrator.resources.runtime import ASSUMED_SPREAD, work_of
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Setting
@@ -62,6 +62,8 @@ class CellEstimate(Settings):
     """Settings with which it fits a GPU on which it does not, by device, with the `slowdown` that they cost."""
     seconds: dict[str, float]
     """Duration of one trial on each device whose speed is known."""
+    error_factors: dict[str, tuple[float, float]]
+    """By which factors the true duration may be less and more (`RuntimeFit.error_factors`)."""
 
 
 class Cost(Settings):
@@ -101,18 +103,30 @@ class Estimate(Settings):
     wall_s: float | None
     """None where no speed is known yet."""
     wall_spread: float
+    """Relative error to expect of `wall_s`; `wall_range_s` has its bounds."""
+    wall_range_s: tuple[float, float] | None
     devices: tuple[Device, ...]
     costs: tuple[Cost, ...]
     is_upper_bound: bool
     """Whether early stopping will make it less."""
+    are_examples: bool = False
+    """Whether a sampler has yet to choose what a search explores: `cells` are then examples from its space."""
     gpu_choice: str = ""
     """One line on what was decided where the sweep leaves the choice of GPUs open; may be empty."""
 
-    def __str__(self) -> str:
+    @property
+    def time(self) -> tuple[str, str]:
+        """Return the wall time as text, and its expected error; empty texts where no speed is known."""
+        if self.wall_s is None or self.wall_range_s is None:
+            return "", ""
         most = "at most " if self.is_upper_bound else ""
-        time = "not known before the first trial"
-        if self.wall_s is not None:
-            time = f"{most}{about(self.wall_s)}, {within(self.wall_spread)}"
+        if self.wall_spread <= ASSUMED_SPREAD:
+            return most + about(self.wall_s), within(self.wall_spread)
+        low, high = map(about, self.wall_range_s)
+        return f"{most}{high}" if most else f"{low} to {high}", "as the trials measured so far are too few or too short"
+
+    def __str__(self) -> str:
+        time = ", ".join(filter(None, self.time)) or "not known before the first trial"
         header = ("cell", "steps", "PFLOP", "memory", "does not fit")
         rows = [
             (cell.family, f"{cell.steps:,}", f"{cell.train_flops / 1e15:.3g}", num_bytes(cell.memory_bytes),
@@ -136,6 +150,7 @@ def estimate(
     max_concurrent: int | None = None,
     nodes: Sequence[Node] | None = None,
     share_gpus: bool | None = None,
+    explored: Sequence[Mapping[str, Setting]] | None = None,
 ) -> Estimate:
     """Expand a sweep and predict its cost. Builds nothing, starts nothing.
 
@@ -143,6 +158,7 @@ def estimate(
         nodes: nodes of the cluster to run on; None plans for this machine, or for GPUs of one type that it lacks.
         share_gpus: trials get shares of a GPU; all are assumed to need as large a share as the largest. None: where
             the sweep leaves the choice of GPUs open.
+        explored: the cells that a search will explore; None where the sampler decides that while it runs.
 
     Raises:
         SweepError: a trial needs more CPUs than this machine has.
@@ -152,15 +168,16 @@ def estimate(
     if nodes is None:
         require_local_cpus(sweep)
         nodes = _this_node(choice)
-    plan = _planned_cells(sweep)
+    plan = _planned_cells(sweep, explored)
     configs = [config for _, config in plan.configured]
     largest = max(memory_bytes(config, "cuda") for config in configs) if choice.is_shared else None
     devices = devices_of(sweep, storage, largest, nodes, choice.memory)
     costed = [_cell(family, config, devices, sweep) for family, config in plan.configured]
     too_small = {name for cell in costed for name in cell.does_not_fit}
     slots = slots_of(sweep, devices, too_small, max_concurrent or sweep.max_concurrent, nodes)
-    used = [device.speed.spread for device in devices if device.name in slots and device.speed]
     weights = plan.weights
+    wall_s = _wall_s(costed, weights, slots)
+    low, high = _error_factors(costed, slots)
     return Estimate(
         name=sweep.name,
         kind=sweep.kind,
@@ -174,12 +191,14 @@ def estimate(
         total_flops=_sum(weights, [cell.train_flops + cell.evaluation_flops for cell in costed]),
         checkpoint_bytes=round(_sum(weights, [2 * cell.checkpoint_bytes for cell in costed])),
         slots=slots,
-        wall_s=_wall_s(costed, weights, slots),
-        wall_spread=max(used, default=0.0),
+        wall_s=wall_s,
+        wall_spread=_spread(low, high),
+        wall_range_s=None if wall_s is None else (low * wall_s, high * wall_s),
         devices=tuple(devices),
         costs=tuple(_cost(device, costed, weights) for device in devices),
         is_upper_bound=sweep.kind == "search" and sweep.stopping.rule != "none",
         gpu_choice=choice.message,
+        are_examples=sweep.kind == "search" and not explored,
     )
 
 
@@ -196,6 +215,17 @@ def _sum(weights: Sequence[float], amounts: Sequence[float]) -> float:
     return sum(weight * amount for weight, amount in zip(weights, amounts, strict=True))
 
 
+def _error_factors(costed: Sequence[CellEstimate], devices: Iterable[str]) -> tuple[float, float]:
+    """Return by which factors the time on some devices may be less and more, for the least certain of the cells."""
+    found = [cell.error_factors[name] for cell in costed for name in devices if name in cell.error_factors]
+    return min((low for low, _ in found), default=1.0), max((high for _, high in found), default=1.0)
+
+
+def _spread(low: float, high: float) -> float:
+    """Return the relative error that bounds both factors."""
+    return max(1 / low, high) - 1
+
+
 def _cost(device: Device, costed: Sequence[CellEstimate], weights: Sequence[float]) -> Cost:
     if device.speed is None:
         return Cost(
@@ -207,8 +237,8 @@ def _cost(device: Device, costed: Sequence[CellEstimate], weights: Sequence[floa
         )
     hours = _sum(weights, [cell.seconds[device.name] for cell in costed]) / 3600
     usd = None if device.usd_per_hour is None else hours * device.usd_per_hour
-    speed = device.speed
-    return Cost(device=device.name, basis=speed.basis, spread=speed.spread, device_hours=hours, usd=usd)
+    spread = _spread(*_error_factors(costed, [device.name]))
+    return Cost(device=device.name, basis=device.speed.basis, spread=spread, device_hours=hours, usd=usd)
 
 
 class _PlannedCells(NamedTuple):
@@ -221,7 +251,7 @@ class _PlannedCells(NamedTuple):
     """Trials by stage."""
 
 
-def _planned_cells(sweep: Sweep) -> _PlannedCells:
+def _planned_cells(sweep: Sweep, known: Sequence[Mapping[str, Setting]] | None = None) -> _PlannedCells:
     def configured(settings: Mapping[str, Setting]) -> TrialConfig:
         return match_axis(replace_settings(sweep.base, settings), sweep.base, sweep.equal)
 
@@ -231,7 +261,7 @@ def _planned_cells(sweep: Sweep) -> _PlannedCells:
         found = [(family, configured(settings)) for family, settings in chosen]
         return _PlannedCells(found, [listed / len(found)] * len(found), num_cells, {"study": listed})
     space, confirm = sweep.search_space, sweep.confirm
-    sample = space.sample(MAX_SEARCH_CELLS)
+    sample = known or space.sample(MAX_SEARCH_CELLS)
     explored = [(label(settings), configured(settings)) for settings in sample]
     controls = [(variant.name, configured(variant.settings)) for variant in confirm.controls]
     most = space.max_cells()
@@ -240,7 +270,8 @@ def _planned_cells(sweep: Sweep) -> _PlannedCells:
     share = (explore + confirm.seeds * confirm.top) / len(explored)
     weights = [share] * len(explored) + [float(confirm.seeds)] * len(controls)
     stages = {"explore": explore, "confirm": confirm.seeds * (confirm.top + len(controls))}
-    return _PlannedCells(explored + controls, weights, space.size() + len(controls), stages)
+    num_cells = len(explored) if known else space.size()
+    return _PlannedCells(explored + controls, weights, num_cells + len(controls), stages)
 
 
 def _study_cells(sweep: Sweep) -> tuple[list[tuple[str, Mapping[str, Setting]]], int]:
@@ -270,6 +301,7 @@ def _cell(family: str, config: TrialConfig, devices: Sequence[Device], sweep: Sw
         does_not_fit=too_large,
         fits_with=_proposals(config, [d for d in devices if d.name in too_large and d.kind == "cuda"]),
         seconds={device.name: device.speed.seconds(work) for device in devices if device.speed},
+        error_factors={device.name: device.speed.error_factors(work) for device in devices if device.speed},
     )
 
 

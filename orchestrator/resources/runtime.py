@@ -91,10 +91,27 @@ class RuntimeFit(Settings):
     spread: float
     """Relative error to expect of a prediction: 0.2 is a fifth up or down."""
     is_measured: bool = False
+    rate_of: tuple[Work, ...] = ()
+    """The work of the measured trials, where they were too few to fit more than a rate."""
 
     def seconds(self, work: Work) -> float:
         """Predict the duration of one trial."""
         return self.start_s + self.call_s * work.calls + self.flop_s * work.flops
+
+    def error_factors(self, work: Work) -> tuple[float, float]:
+        """Return by which factors the true duration of a trial may be less, and more, than the predicted one.
+
+        Where only a rate was measured, the time of the measured trials may have been all start, all calls or all FLOPs.
+        The duration of a trial with other work lies between these cases.
+        """
+        low, high = 0.0, math.inf
+        for measured in self.rate_of:
+            flops = work.flops / measured.flops
+            ratios = (1.0, work.calls / measured.calls, flops)
+            low, high = max(low, min(ratios) / flops), min(high, max(ratios) / flops)
+        if not self.rate_of:
+            low = high = 1.0
+        return low / (1 + self.spread), high * (1 + self.spread)
 
 
 class _FinishedRun(NamedTuple):
@@ -253,8 +270,9 @@ def fit(observations: Sequence[Observation]) -> RuntimeFit:
 
     Needs at least one observation.
     """
-    constants = _constants(observations)
-    return _measured(constants, observations).model_copy(update={"spread": _spread(observations)})
+    works = {each.work for each in observations}
+    update = {"spread": _spread(observations), "rate_of": tuple(sorted(works)) if len(works) < ENOUGH else ()}
+    return _measured(_constants(observations), observations).model_copy(update=update)
 
 
 def _measured(constants: tuple[float, float, float], observations: Sequence[Observation]) -> RuntimeFit:

@@ -26,7 +26,7 @@ from orchestrator.results.report.formats import to_csv, to_json, to_latex, to_ma
 from orchestrator.results.report.interval_plots import forest
 from orchestrator.results.report.page import fragment, leaderboard_html
 from orchestrator.results.report.storage_page import read_sweep_trials
-from orchestrator.storage import Storage, as_storage, existing_storage
+from orchestrator.storage import Storage, as_storage, storage_to_read
 from orchestrator.sweep.definition import Sweep
 from trm_data.errors import ConfigError, nearest
 from trm_data.files import write_atomic
@@ -101,7 +101,7 @@ def leaderboard(benchmark: str | None = None, storage: Storage | str | Path = DE
         UserError: a benchmark that is neither published nor among the records.
         StorageError: the storage was named and does not exist, or cannot be reached.
     """
-    store = as_storage(storage) if str(storage) == DEFAULT_STORAGE else existing_storage(storage)
+    store = storage_to_read(storage)
     rows = load_baselines(None, OwnBaselines(store).read())
     tables = build_leaderboard(benchmark, read_sweep_trials(store), rows, read_measurements(store))
     return Leaderboard(tuple(table for table in tables if benchmark is not None or table.has_measured))

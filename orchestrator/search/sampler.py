@@ -6,6 +6,7 @@ about a second per suggestion; the other samplers take milliseconds.
 
 from __future__ import annotations
 
+import itertools
 import random
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from orchestrator.sweep.domains import Choice
 from orchestrator.sweep.settings import label
 from orchestrator.sweep.space import Cell
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
+from trm_data.settings import digest
 
 DRAWS = 50
 """Suggestions of known or forbidden cells that are discarded before an unknown cell is drawn at random."""
@@ -121,6 +123,18 @@ class Sampler:
                 suggested.report(value, step)
         state = STATES[record.status]
         self._study.tell(suggested, values(record, self._sweep) if state is TrialState.COMPLETE else None, state=state)
+
+
+def drawn_cells(sweep: Sweep, most: int) -> list[Cell] | None:
+    """Return the cells that a new random search will explore, in order.
+
+    None where they are not known beforehand, because results decide them, or where there are more than `most`.
+    """
+    if sweep.kind != "search" or sweep.sampler != "random" or sweep.warm_start or (sweep.trials or 0) > most:
+        return None
+    sampler = Sampler(sweep, lambda request: digest(request.plain()), ())
+    trials = itertools.islice(iter(sampler.suggest, None), sweep.trials)
+    return [sweep.search_space.cell_of(trial.config) for trial in trials]
 
 
 def _suggest_cell(suggested: optuna.Trial, sweep: Sweep) -> Cell:

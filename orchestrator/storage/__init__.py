@@ -10,10 +10,13 @@ another process.
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from orchestrator.errors import DEFAULT_STORAGE
 from orchestrator.storage.base import Storage, StorageError, Tagged, checked_key
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.patience import PATIENCE_S
@@ -31,8 +34,12 @@ __all__ = [
     "as_storage",
     "existing_storage",
     "open_storage",
+    "storage_to_read",
 ]
 
+_INCOMPLETE = re.compile(r"(s3|gs|file|https?|hf):(?=/?[^/]|/?$)")
+"""Begins an address that lacks a slash, which would otherwise be taken for a folder."""
+_REMEDY = "Name the folder that a sweep wrote to"
 _S3_OPTIONS = ("endpoint_override", "region")
 
 
@@ -50,6 +57,11 @@ def open_storage(url: str, *, attempts: int = 4, patience_s: float = PATIENCE_S)
     if not separator:
         if not url:
             raise StorageError("the storage has an empty address", "Name a folder or s3://bucket/prefix")
+        if found := _INCOMPLETE.match(url):
+            raise StorageError(
+                f"storage {url!r}: {found[0]!r} is followed by one slash or none",
+                f"Write {found[1]}://..., or ./{url} for a folder of that name",
+            )
         return LocalStorage(_absolute(url), patience_s)
     if scheme == "file":
         return LocalStorage(_absolute(rest), patience_s)
@@ -64,11 +76,27 @@ def as_storage(storage: Storage | str | Path) -> Storage:
 
 
 def existing_storage(storage: Storage | str | Path) -> Storage:
-    """Return the storage as `as_storage` does. Raises StorageError if its address is a folder that does not exist."""
+    """Return the storage as `as_storage` does.
+
+    Raises:
+        StorageError: its address is a folder that does not exist, or a file.
+    """
     store = as_storage(storage)
-    if store is not storage and isinstance(store, LocalStorage) and not store.root.is_dir():
-        raise StorageError(f"no storage {store.url}: there is no such folder", "Name the folder that a sweep wrote to")
-    return store
+    if store is storage or not isinstance(store, LocalStorage) or store.root.is_dir():
+        return store
+    if store.root.exists():
+        raise StorageError(f"storage {store.url} is a file, not a folder", _REMEDY)
+    others = [path.parent.name for path in store.root.parent.glob("*/sweeps")]
+    similar = difflib.get_close_matches(store.root.name, others, n=1)
+    hint = f"Did you mean {str(store.root.with_name(similar[0]))!r}?" if similar else ""
+    raise StorageError(
+        f"no storage {store.url}: there is no such folder", hint or "Name the folder that a sweep wrote to"
+    )
+
+
+def storage_to_read(storage: Storage | str | Path) -> Storage:
+    """Return an existing storage, as `existing_storage` does; the default one may have no folder yet."""
+    return as_storage(storage) if str(storage) == DEFAULT_STORAGE else existing_storage(storage)
 
 
 def _absolute(path: str) -> Path:

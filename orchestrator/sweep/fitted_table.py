@@ -115,7 +115,12 @@ class FittedTable:
         if self.caption:
             yield Text(self.caption, style="dim italic")
         if hidden := [column.name for index, column in enumerate(self.columns) if index not in shown]:
-            yield Text(f"not shown at this width: {', '.join(filter(None, hidden))}", style="dim")
+            yield hidden_note(hidden)
+
+
+def hidden_note(names: Sequence[str]) -> Text:
+    """Return the line that names the columns that are left out."""
+    return Text(f"not shown at this width: {', '.join(filter(None, names))}", style="dim")
 
 
 def _width(cell: RenderableType, console: Console, options: ConsoleOptions) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ from trm_model.recursion_file import pin, pin_untrusted, relative_to, replace_in
 
 OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
 """Packages that stay imported where a sweep file lies next to them."""
+
+MAX_SUGGESTED = 3
+"""Files of a folder that a message names."""
+MAX_SEARCHED = 100_000
+"""Characters of a file in which the mark of a sweep is searched."""
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -60,9 +66,33 @@ def _packaged(path: Path) -> Path:
         return packaged[path.as_posix()]
     if name := packaged_name(path):
         raise SweepError(f"no sweep file {str(path)!r}", f"{name!r} is a packaged sweep: trm sweep run {name}")
+    require_no_folder(path)
     patterns = ("*.py", *(f"*{suffix}" for suffix in (*YAML_SUFFIXES, SUFFIX)))
     known = [str(found) for pattern in patterns for found in path.parent.glob(pattern)]
     raise SweepError(f"no sweep file {str(path)!r}", nearest(str(path), [*known, *packaged]))
+
+
+def require_no_folder(path: Path) -> None:
+    """Raise SweepError if the path is a folder; it names up to three files in it that look like sweeps."""
+    if not path.is_dir():
+        return
+    found = [str(file) for file in sorted(path.iterdir()) if file.is_file() and _looks_like_a_sweep(file)]
+    more = f" and {len(found) - MAX_SUGGESTED} more" if len(found) > MAX_SUGGESTED else ""
+    remedy = f"Name a file of it: {', '.join(found[:MAX_SUGGESTED])}{more}" if found else "It holds no sweep file"
+    raise SweepError(f"{path} is a folder, not a sweep file", remedy)
+
+
+def _looks_like_a_sweep(file: Path) -> bool:
+    if file.suffix == SUFFIX:
+        mark = r'\{.*"sweep"'
+    elif file.suffix in YAML_SUFFIXES:
+        mark = r"(?m)^(recipe|base|method|parameters)\s*:"
+    elif file.suffix == ".py":
+        mark = r"(?m)^sweep\b[^=\n]*="
+    else:
+        return False
+    with file.open(encoding="utf-8", errors="replace") as text:
+        return re.search(mark, text.read(MAX_SEARCHED)) is not None
 
 
 def _made_absolute(sweep: Sweep, path: Path, pin_file: Callable[[str, Path], str]) -> Sweep:

@@ -12,6 +12,7 @@ from trm_data.errors import ConfigError
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*(?:(?P<scale>[A-Za-z_]+):)?\s*(?P<low>{_NUMBER})\s*\.\.\s*(?P<high>{_NUMBER})\s*")
+_WHOLE_RANGE = re.compile(r"\s*(?P<low>\d{1,18})\s*\.\.\s*(?P<high>\d{1,18})\s*")
 
 MAX_LISTED = 10_000
 """Values of a range that are listed one by one, where every one of them is run."""
@@ -48,6 +49,29 @@ def list_values(path: str, domain: Choice | Uniform) -> Choice:
     if domain.count > MAX_LISTED:
         raise ConfigError(f"{path} has {domain.count:,} values, and each would be run", "Make it a search: --trials 20")
     return Choice(values=tuple(domain.values()))
+
+
+def list_whole_numbers(name: str, values: Sequence[str]) -> list[str]:
+    """Return texts with every range of whole numbers among them (`4..16`) replaced by its numbers, each once.
+
+    Raises:
+        ConfigError: a text with `..` is no such range, or a range has more than `MAX_LISTED` numbers.
+    """
+    listed: dict[str, None] = {}
+    for value in values:
+        if ".." not in value:
+            listed[value] = None
+            continue
+        found = _WHOLE_RANGE.fullmatch(value)
+        if found is None:
+            raise ConfigError(f"{name}={value}: not a range of whole numbers", f"Write {name}=1..16, or list values")
+        low, high = int(found["low"]), int(found["high"])
+        if low > high:
+            raise ConfigError(f"{name}={value}: {low} is above {high}", f"Write {name}={high}..{low}")
+        if high - low >= MAX_LISTED:
+            raise ConfigError(f"{name}={value}: more than {MAX_LISTED:,} numbers", "Write a shorter range")
+        listed |= dict.fromkeys(map(str, range(low, high + 1)))
+    return list(listed)
 
 
 def parse_range(path: str, text: str) -> Uniform | None:

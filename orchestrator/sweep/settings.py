@@ -25,6 +25,8 @@ OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "tra
 """What other projects call settings of ours."""
 LOCAL_PATHS = ("data.source", "data.extra_training")
 """Settings that name a file or a folder, or the address of a remote one."""
+MAX_DIFFERENCES, MAX_VALUE = 3, 40
+"""Settings, and characters of a value, that a message shows of two definitions that differ."""
 MAX_LEVELS = 8
 """Levels of lists in a value: no setting has more than two, and the parsers of settings are recursive."""
 
@@ -173,6 +175,22 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return `base.train.max_steps: 60 -> 61` for every leaf that differs, sorted by path."""
     return [f"{path}: {before} -> {after}" for path, (before, after) in sorted(differences(old, new).items())]
+
+
+def summarize_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return the first settings that differ with old and new value, cut where they are long, and how many more do.
+
+    The result is empty where nothing differs.
+    """
+    found = sorted(differences(old, new).items())
+    shown = [f"{path}: {_cut(before)} -> {_cut(after)}" for path, (before, after) in found[:MAX_DIFFERENCES]]
+    more = len(found) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
 
 
 def describe_change(path: str, before: Any, after: Any) -> str:

@@ -117,6 +117,11 @@ def _method(values: dict[str, Any]) -> str:
     if values.get("kind", kind) != kind:
         raise ConfigError(f"method={method!r} and kind={values['kind']!r} exclude each other", "Delete kind")
     if kind == "study":
+        if "sampler" in values:
+            raise ConfigError(
+                f"method={method!r} runs every cell, so that sampler={values['sampler']!r} has no effect",
+                "Delete sampler, or write method: random or bayes",
+            )
         return kind
     if values.setdefault("sampler", samplers[0]) not in samplers:
         raise ConfigError(

@@ -39,6 +39,8 @@ LOCAL_WAIT_S = 60.0
 """The same for an SQLite file, where only this machine's own load keeps the thread busy."""
 CLOSE_LIMIT_S = 120.0
 """At the end of a sweep: time to wait for a server that does answer, but slowly."""
+TELL_AFTER_S = 1.0
+"""At the end of a sweep: time after which the user is told what is being waited for."""
 POLL_S = 0.1
 
 
@@ -79,15 +81,21 @@ class Tracker:
     Args:
         uri: the tracker; None switches tracking off.
         warn: called once, by `close`, with one line if MLflow does not have everything.
+        tell: called once, by `close`, with one line if it has to wait.
     """
 
     def __init__(
-        self, sweep: Sweep, storage: Storage, uri: str | None, warn: Callable[[str], None] = logger.warning
+        self,
+        sweep: Sweep,
+        storage: Storage,
+        uri: str | None,
+        warn: Callable[[str], None] = logger.warning,
+        tell: Callable[[str], None] = logger.info,
     ) -> None:
         self.uri = uri
         self._sweep = sweep
         self._storage = storage
-        self._warn = warn
+        self._warn, self._tell = warn, tell
         self._records = SweepReader(storage, sweep.name)
         self._sent_version = 0
         self._num_damaged = 0
@@ -106,10 +114,23 @@ class Tracker:
             self._thread.start()
 
     def close(self) -> None:
-        """Send what is still new, waiting only as long as the tracker answers, and end the thread."""
+        """Send what is still new, waiting only as long as the tracker answers, and end the thread.
+
+        Ctrl-C ends the waiting: what is missing in MLflow is in the records.
+        """
         if self._thread.ident is None:
             return  # it was never started
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._problem = "interrupted"
+        if self._problem:
+            problem = " ".join(self._problem.split())
+            self._warn(f"MLflow was not brought up to date: {problem}. `{self._sync_command()}` sends the rest")
+
+    def _wait(self) -> None:
         self._answered_s = began_s = time.monotonic()
+        is_told = False
         self._end.set()
         while self._thread.is_alive():
             # After a break the thread ends with the process, or sends the rest if the process continues.
@@ -121,10 +142,10 @@ class Tracker:
             if now_s - began_s > CLOSE_LIMIT_S:
                 self._problem = self._unsent()
                 break
+            if not is_told and now_s - began_s > TELL_AFTER_S:
+                is_told = True
+                self._tell("the trials have ended; MLflow is being brought up to date. Ctrl-C ends this at once")
             self._thread.join(POLL_S)
-        if self._problem:
-            problem = " ".join(self._problem.split())
-            self._warn(f"MLflow was not brought up to date: {problem}. `{self._sync_command()}` sends the rest")
 
     def _unsent(self) -> str:
         done, total = self._num_sent
@@ -179,15 +200,19 @@ class Tracker:
 
 @contextmanager
 def tracked(
-    sweep: Sweep, storage: Storage, uri: str | None, warn: Callable[[str], None] = logger.warning
+    sweep: Sweep,
+    storage: Storage,
+    uri: str | None,
+    warn: Callable[[str], None] = logger.warning,
+    tell: Callable[[str], None] = logger.info,
 ) -> Iterator[Tracker]:
     """Sync a sweep to MLflow for the duration of a run.
 
     Args:
         uri: a tracking address, "none", or None for the default; see `resolve_uri`.
-        warn: see `Tracker`.
+        warn, tell: see `Tracker`.
     """
-    tracker = Tracker(sweep, storage, resolve_uri(storage, uri), warn)
+    tracker = Tracker(sweep, storage, resolve_uri(storage, uri), warn, tell)
     tracker.start()
     try:
         yield tracker

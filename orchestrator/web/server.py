@@ -16,7 +16,7 @@ from types import FrameType
 from orchestrator.errors import SweepError
 from orchestrator.records.index import load_definitions
 from orchestrator.results.report.storage_page import write_storage_page
-from orchestrator.storage import LocalStorage, Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, storage_to_read
 from orchestrator.tracking.live import resolve_uri
 from orchestrator.tracking.mlflow_connection import prepare
 from orchestrator.web.local import HOST, optuna_app, page_app, serving
@@ -40,7 +40,7 @@ def serve(url: str, port: int, report: Callable[[str], None]) -> None:
     Raises:
         UserError: a port is in use, the storage is remote, a database is of another version, or MLflow's server ended.
     """
-    storage = open_storage(url)
+    storage = storage_to_read(url)
     if not isinstance(storage, LocalStorage):
         raise SweepError(f"trm ui shows local results, {storage.url} is remote", "Name a folder with --storage")
     for each in range(port, port + 3):

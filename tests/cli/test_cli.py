@@ -26,6 +26,7 @@ def lists(tmp_path: Path) -> Path:
     """Puzzle lists with one mistake each."""
     (tmp_path / "short.txt").write_text("." * 81 + "\n" + "." * 80 + "\n")
     (tmp_path / "letters.txt").write_text("x" * 81 + "\n")
+    (tmp_path / "runs").mkdir()
     return tmp_path
 
 
@@ -46,6 +47,8 @@ MISTAKES = [
     ("sweep run --recipe sudoku-mini --vary T=1 --address 127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
     ("sweep run --recipe sudoku-mini --vary T=1 --address nowhere", "not HOST:PORT"),
     ("sweep plan --recipe sudoku-mini --vary model.cycels=1", "'model.cycles'"),
+    ("sweep plan demo --set sampler=tpe", "--set sampler: it belongs to the sweep as a whole"),
+    ("sweep plan --recipe sudoku-mini --vary seeds=1,2", "--vary seeds: it belongs to the sweep as a whole"),
     ("sweep resume nowhere", "no sweep 'nowhere'"),
     ("sweep status nowhere", "no sweep 'nowhere'"),
     ("sweep stop nowhere", "no sweep 'nowhere'"),

@@ -68,6 +68,31 @@ class TestExamination:
         assert checks[0] == Check("CPU", "fail", "ZeroDivisionError: by zero")
         assert "storage" in {check.name for check in checks}
 
+    def test_a_slow_check_of_this_machine_is_told_in_words_that_fit_it(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        release = threading.Event()
+
+        def search(_: str) -> list[Check]:
+            release.wait()
+            return []
+
+        monkeypatch.setattr(doctor, "temporaries", search)
+        try:
+            checks = {check.name: check for check in examine(str(tmp_path), limit_s=0.2)}
+        finally:
+            release.set()
+        late = checks["temporary files"]
+        assert late.status == "warn" and late.found == "not checked: this check took longer than 0.2 s"
+        assert "answer" not in late.found + late.remedy
+
+    def test_search_that_ended_early_says_how_far_it_came(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(machine, "SEARCH_S", -1.0)
+        found = only(machine.temporaries(str(tmp_path))).found
+        assert found.startswith("none of a killed process in the 0 folders that were searched within ")
+
     def test_nothing_heavy_is_imported(self, tmp_path: Path) -> None:
         code = "import sys; from orchestrator.cli.doctor import examine; examine(sys.argv[1]); print(*sys.modules)"
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

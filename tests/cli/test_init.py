@@ -60,10 +60,51 @@ def test_existing_files_are_kept(
     (tmp_path / "sweep.yaml").write_text("mine")
     code, _, err = call(capsys, "init", "own-puzzles")
     assert code == 2 and err == (
-        "error: sweep.yaml exists, and nothing is overwritten. Name another folder: trm init own-puzzles my-sweep\n"
+        "error: sweep.yaml exists, and nothing is overwritten. Name a new folder: trm init own-puzzles my-sweep\n"
     )
+    assert call(capsys, "init", "own-recursion")[0] == 2, "two sweeps of one folder would have one name"
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"] and Path("sweep.yaml").read_text() == "mine"
     code, _, err = call(capsys, "init", "own-puzles")
     assert code == 2 and "'own-puzzles'" in err
     (tmp_path / "file").write_text("")
     assert call(capsys, "init", "demo", "file")[0] == 2
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_sweep_is_named_after_its_folder_and_a_new_folder_is_suggested(
+    start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distrust_all()
+    monkeypatch.chdir(tmp_path)
+    folder = "depth"
+    names = []
+    for _ in range(3):
+        code, out, _ = call(capsys, "init", start, folder)
+        [file] = (tmp_path / folder).glob("sweep.*")
+        names.append(load_sweep(file).name)
+        assert code == 0 and f"the sweep is named {names[-1]}\n" in out
+        code, _, err = call(capsys, "init", start, folder)
+        assert code == 2
+        folder = err.strip().rpartition(f"trm init {start} ")[2]
+    assert names == ["depth", "depth-2", "depth-3"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("2026", "2026"),
+        ("1e5", "1e5"),
+        ("no", "no"),
+        ("null", "null"),
+        ("2026-11-29", "2026-11-29"),
+        ("my study (ü)", "my-study"),
+        ("ü", "first"),
+        ("train", "train-sweep"),
+        ("x" * 200, "x" * 60),
+    ],
+)
+def test_any_folder_gives_a_name_that_a_sweep_may_have(
+    folder: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(capsys, "init", "demo", str(tmp_path / folder))[0] == 0
+    assert load_sweep(tmp_path / folder / "sweep.yaml").name == name

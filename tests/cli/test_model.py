@@ -239,6 +239,11 @@ def cells(*vary: str) -> list[str]:
     return [cell.label for cell in expand(EvaluationConfig(), "ema", [MODEL], split_assignments(vary, "--vary"))]
 
 
+def test_two_names_of_one_setting_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--vary D and --vary steps are the same setting"):
+        cells("D=1", "steps=2")
+
+
 def test_cells_that_mean_the_same_are_scored_once() -> None:
     assert cells() == ["one answer"]
     assert cells("K=1,10", "noise=0.1,0.3") == ["one answer", "K=10 noise=0.1", "K=10 noise=0.3"]
@@ -246,9 +251,23 @@ def test_cells_that_mean_the_same_are_scored_once() -> None:
     assert cells("T=2", "D=8") == ["D=8"]
 
 
+def test_ranges_of_whole_numbers_are_listed() -> None:
+    assert cells("D=1..4") == cells("steps=1..4") == ["D=1", "D=2", "D=3", "D=4"]
+    assert cells("steps=1,2,4..6,5,8") == ["D=1", "D=2", "D=4", "D=5", "D=6", "D=8"]
+    assert cells("T=2..2", "votes=1 .. 2") == ["votes=1", "votes=2"]
+
+
 @pytest.mark.parametrize(
     ("vary", "match"),
     [
+        ("D=4..1", r"--vary D=4..1: 4 is above 1. Write --vary D=1..4"),
+        ("D=1..x", r"--vary D=1..x: not a range of whole numbers. Write --vary D=1..16"),
+        ("D=..4", "not a range of whole numbers"),
+        ("D=1...4", "not a range of whole numbers"),
+        ("noise=0.1..0.3", "not a range of whole numbers.*or list values"),
+        ("D=1..100000", "more than 10,000 numbers"),
+        ("D=0..2", "supervision_steps='0'"),
+        ("T=2..3", "T=3, but the checkpoint was trained with T=2"),
         ("T=3", "T=3, but the checkpoint was trained with T=2"),
         ("n=6", "n=6, but the checkpoint was trained with n=4"),
         ("N_sup=8", "N_sup=8, but the checkpoint was trained with N_sup=16"),

@@ -136,6 +136,20 @@ def test_status_has_every_trial_with_its_status_and_score(
     ):
         [line] = [line for line in lines if trial.trial_id in line]
         assert status in line and score in line and trial.family[:LEAST] in line
+    [header] = [line for line in lines if line.startswith("trial ")]
+    notes = [line for line in lines if line.startswith("not shown at this width: ")]
+    missing = [name for name in ("stage", "seed", "step", "on") if f" {name}" not in header]
+    assert notes == ([f"not shown at this width: {', '.join(missing)}"] if missing else [])
+    assert bool(missing) == (width <= 80)
+
+
+@pytest.mark.parametrize(("columns", "width"), [("60", 60), ("", 120), ("wide", 120)])
+def test_output_that_is_no_terminal_is_as_wide_as_the_environment_says(columns: str, width: int) -> None:
+    code = "from orchestrator.cli.views.console import err, out; print(out.width, err.width)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(width)] * 2, done.stderr
 
 
 @pytest.mark.parametrize("width", WIDTHS)

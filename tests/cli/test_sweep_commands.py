@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -258,3 +259,13 @@ def test_reading_commands_load_no_library_for_running(command: str, absent: set[
     code += f"print('LOADED', sorted({absent!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-2:] == ["0", "LOADED []"], done.stdout + done.stderr
+
+
+def test_message_about_another_definition_is_short(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded_study(storage, Status.FINISHED)
+    values = "--vary", f"lr={','.join(f'0.0{number}1' for number in range(10, 90))}"
+    words = ["--recipe", "sudoku-mini", "--name", "study", *values, "--tracking", "none", "--storage", storage.url]
+    code, _, err = call(capsys, "sweep", "run", *words)
+    assert code == 2 and err.count("\n") == 1
+    what = err.removeprefix("error: sweep 'study' exists with another definition (").partition("). ")[0]
+    assert what.count(" -> ") == 3 and len(what) < 400 and re.search(r", and \d+ more$", what)

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.storage import LocalStorage, StorageError
+from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
 
 
@@ -40,3 +41,16 @@ def test_attempt_that_the_storage_interrupts_says_the_reason_and_resumes(
         ended, line = train(tmp_path, capsys)
     assert ended == 3 and "storage failure" in line and reason in line and line.endswith("; the same command resumes")
     assert train(tmp_path, capsys)[0] == 0
+
+
+def test_repeated_command_of_a_finished_run_says_that_nothing_ran(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (
+        call(capsys, "train", "--recipe", "sudoku-mini", *set_options(TINY), "--seed", "3", "--storage", str(tmp_path))
+        for _ in range(2)
+    )
+    assert first[:2] == second[:2] and first[0] == 0
+    assert "nothing was run" not in first[2]
+    said = " ".join(second[2].split())
+    assert said.startswith("nothing was run: this configuration with seed 3 finished on 20") and "step" not in said

@@ -98,6 +98,29 @@ def test_wrong_input_is_one_line_and_exit_code_2(
         assert "shows where" not in err, f"{kind}: a known command left this to the last resort: {err}"
 
 
+def test_folder_in_place_of_a_sweep_file_is_told_with_the_sweeps_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.yaml").write_text("title: no sweep\n")
+    (folder / "helper.py").write_text("import orchestrator\nsweeps = 1\n")
+    for word in ("mine", "./mine", str(folder)):
+        code, err = end(capsys, ["sweep", "plan", word], tmp_path / "runs")
+        shown = word.removeprefix("./") if word != str(folder) else word
+        assert (code, err) == (2, f"error: {shown} is a folder, not a sweep file. It holds no sweep file\n")
+    for name, text in (
+        ("a.py", "sweep = Sweep(...)"),
+        ("b.yaml", "recipe: demo"),
+        ("c.jsonl", '{"sweep":{}}'),
+        ("d.py", "x = 1\nsweep: Sweep = x"),
+    ):
+        (folder / name).write_text(text + "\n")
+    code, err = end(capsys, ["sweep", "run", "mine"], tmp_path / "runs")
+    assert (code, err.partition(". ")[2]) == (2, "Name a file of it: mine/a.py, mine/b.yaml, mine/c.jsonl and 1 more\n")
+
+
 def test_puzzle_that_is_no_text_is_one_line(
     wrong: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +146,7 @@ OUTPUTS = {
 def test_output_that_cannot_be_written_is_one_line(
     command: str, kind: str, wrong: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "runs").mkdir()
     other = wrong["text"] if command == "data export" else wrong["folder"]
     path = other if kind == "onto the other kind" else wrong["text"] / "below"
     code, err = end(capsys, OUTPUTS[command].format(path=path).split(), tmp_path / "runs")
@@ -145,6 +169,44 @@ def test_storage_that_cannot_be_used_is_one_line(
     else:
         assert ended.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
     assert "shows where" not in err
+
+
+READERS = (
+    "sweep status",
+    "sweep status demo",
+    "leaderboard",
+    "ui",
+    "results bundle demo --out {out}",
+    "ablate demo --control T=1",
+    "trial show demo/3f9a",
+)
+"""Commands that read a storage and run nothing."""
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_storage_that_does_not_exist_is_one_line_and_is_not_made(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "sweeps").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    words = command.format(out=tmp_path / "bundle").split()
+    for storage, said in (
+        ("reslts", f"no storage {tmp_path}/reslts: there is no such folder. Did you mean '{tmp_path}/results'?"),
+        ("other", f"no storage {tmp_path}/other: there is no such folder. Name the folder that a sweep wrote to"),
+        ("file", f"storage {tmp_path}/file is a file, not a folder. Name the folder that a sweep wrote to"),
+        ("s3:/bucket", "storage 's3:/bucket': 's3:' is followed by one slash or none. Write s3://..., or ./s3:/bucket"),
+        (
+            "s3:bucket/x",
+            "storage 's3:bucket/x': 's3:' is followed by one slash or none. Write s3://..., or ./s3:bucket",
+        ),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--storage", storage])
+        err = capsys.readouterr().err
+        assert ended.value.code == 2 and err.count("\n") == 1, err
+        assert err.startswith(f"error: {said}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "results"]
 
 
 def test_error_of_no_known_kind_is_one_line_too(

@@ -335,3 +335,15 @@ def test_every_confirmed_trial_of_a_sweep_is_bundled_or_named(
     assert verify_bundle(written.path, store).is_confirmed
     code, _, err = call(capsys, "results", "bundle", "one", "--out", str(tmp_path / "b"), "--storage", str(store.url))
     assert code == 0 and "left out aaaaaaaaaaaa: trial aaaaaaaaaaaa keeps no checkpoint of its last step" in err
+
+
+@pytest.mark.parametrize("name", ["b.zip", "b.tar.gz", "B.TGZ"])
+def test_bundle_that_is_named_like_an_archive_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, storage = tmp_path / name, str(tmp_path / "runs")
+    (tmp_path / "runs").mkdir()
+    code, _, err = call(capsys, "results", "bundle", "demo", "--out", str(target), "--storage", storage)
+    assert code == 2 and err.count("\n") == 1
+    assert f"{target} is named like an archive, and a bundle is a folder. Name a folder, " in err
+    assert repr(str(tmp_path / name[0])) in err and not target.exists()

@@ -82,7 +82,7 @@ def test_another_version_on_the_cluster_is_named_with_both_and_the_remedy(
     ("options", "words"),
     [
         (["--storage", "s3://bucket/x?endpoint_override=http://127.0.0.1:1"], "cannot be reached"),
-        (["--max-usd", "0"], "usd"),
+        (["--max-usd", "0"], "error: --max-usd 0: input should be greater than 0. Leave it out for no limit"),
         (["--max-trials", "0"], "max-trials"),
         (["--prefer", "speed"], "input should be 'cost' or 'time'"),
         (["--max-hours", "1e-12"], "too small for one trial"),

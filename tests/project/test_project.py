@@ -137,6 +137,11 @@ def test_packaged_sweep_is_planned_by_name_from_the_wheel_in_an_empty_folder(tmp
             text=True,
         )
 
+    [wheel] = tmp_path.glob("*.whl")
+    version = trm("--version")
+    assert version.stdout == f"trm {wheel.name.split('-')[1]}\n", version.stderr
+    [entry_points] = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
+    assert "trm = orchestrator.cli:main" in entry_points.read_text().splitlines()
     planned = trm("sweep", "plan", "demo", "--set", "train.max_steps=2")
     assert planned.returncode == 0 and planned.stdout.startswith("demo (search)"), planned.stderr
     wrong = trm("sweep", "run", "sweeps/demo.py")

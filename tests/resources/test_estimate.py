@@ -84,6 +84,34 @@ def test_fit_agrees_with_the_solver_of_scipy(runs: list[tuple[float, float, floa
     assert np.linalg.norm(errors) == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("measured, planned", [(1, 400), (400, 1)])
+@pytest.mark.parametrize("num_measured", [1, 3])
+def test_range_of_a_plan_contains_the_truth_where_all_measured_trials_were_much_shorter_or_longer(
+    tmp_path: Path, measured: int, planned: int, num_measured: int
+) -> None:
+    """Trials of 2.0 and 2.7 s: a rate alone predicts minutes for the longer one, or milliseconds for the shorter."""
+
+    def of_steps(steps: int) -> Sweep:
+        return study(base=configure(tiny_config(), {"train.max_steps": steps}), space={}, seeds=num_measured)
+
+    write(tmp_path, finished(of_steps(measured)))
+    plan = estimate(of_steps(planned), open_storage(str(tmp_path)), max_concurrent=1)
+    true_s = num_measured * truth(work_of(of_steps(planned).base))
+    assert plan.wall_s is not None and plan.wall_range_s is not None
+    assert not 0.1 < plan.wall_s / true_s < 10, "the prediction is far off"
+    assert plan.wall_range_s[0] <= true_s <= plan.wall_range_s[1]
+    assert plan.wall_spread > 10 and plan.costs[0].spread == plan.wall_spread
+    assert "too few or too short" in str(plan) and "within a factor" not in str(plan)
+
+
+def test_plan_of_the_trial_that_was_measured_is_within_the_factor_of_a_single_measurement(tmp_path: Path) -> None:
+    sweep = study(space={}, seeds=1)
+    write(tmp_path, finished(sweep))
+    plan = estimate(sweep, open_storage(str(tmp_path)))
+    assert plan.wall_s is not None and plan.wall_range_s == (plan.wall_s / 2, plan.wall_s * 2)
+    assert plan.time[1] == "within a factor of 2"
+
+
 def test_noise_is_told_as_spread() -> None:
     records = finished(GRID)
     noisy = [

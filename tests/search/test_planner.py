@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.api.plan import plan
 from orchestrator.records.schema import Row, Status, TrialRecord
 from orchestrator.search.early_stopping import Rung, decide
 from orchestrator.search.planner import Planner, rungs_of
-from orchestrator.sweep import Confirm, Stopping, Sweep, choice
+from orchestrator.search.sampler import drawn_cells
+from orchestrator.sweep import Confirm, Stopping, Sweep, choice, log_uniform
+from orchestrator.sweep.settings import label
 from orchestrator.sweep.trials import PlannedTrial, study_trials
 from tests.support.sweeps import fingerprint, record_of, search, study
 
@@ -122,6 +125,34 @@ def test_every_sampler_suggests_distinct_cells(sampler: str) -> None:
         planner.ended(record_of(trial, Status.FINISHED, value=trial.config.model.cycles / 10))
         trials.append(trial)
     assert len({trial.trial_id for trial in trials}) == 9
+
+
+@given(seed=st.integers(0, 10_000), slots=st.integers(1, 4))
+@settings(max_examples=10, deadline=None)
+def test_plan_lists_the_cells_that_a_random_search_explores_whatever_its_trials_score(seed: int, slots: int) -> None:
+    space = {"T": choice(1, 2, 3), "lr": log_uniform(1e-4, 1e-2)}
+    sweep = search(sampler="random", sampler_seed=seed, trials=7, space=space)
+    records: dict[str, TrialRecord] = {}
+    play(Planner(sweep, fingerprint, []), random.Random(seed), slots, records, 1000)
+    explored = {record.family for record in records.values() if record.stage == "explore"}
+    drawn = drawn_cells(sweep, 7)
+    assert drawn is not None and {label(cell) for cell in drawn} == explored and len(explored) == 7
+    planned = plan(sweep, "no-such-folder")
+    controls = [control.name for control in sweep.confirm.controls]
+    assert [cell.family for cell in planned.cells] == [*map(label, drawn), *controls] and not planned.are_examples
+
+
+def test_plan_of_a_search_that_results_decide_shows_examples() -> None:
+    for sweep in (search(sampler="tpe"), search(sampler="random", trials=5, warm_start=("published",))):
+        assert drawn_cells(sweep, 5) is None and plan(sweep, "no-such-folder").are_examples
+    assert drawn_cells(search(sampler="random", trials=5), 4) is None
+    assert drawn_cells(study(), 5) is None and not plan(study(), "no-such-folder").are_examples
+
+
+def test_random_search_of_a_small_space_lists_every_cell_once() -> None:
+    sweep = search(sampler="random", space={"T": choice(1, 2)}, trials=10)
+    drawn = drawn_cells(sweep, 10)
+    assert drawn is not None and sorted(map(label, drawn)) == ["T=1", "T=2"]
 
 
 def rungs(*values: float, cell: float = 0.5) -> list[Rung]:

@@ -24,6 +24,7 @@ from orchestrator.sweep.settings import (
     parse_assignments,
     parse_value,
     split_assignments,
+    summarize_differences,
 )
 from orchestrator.sweep.trials import study_trials
 from tests.support.sweeps import fingerprint, set_options, study, tiny_config
@@ -250,3 +251,12 @@ def test_set_of_a_list_runs_through_the_command_line(tmp_path: Path, capsys: pyt
 def test_settings_that_differ_in_a_list_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"optimizer\.betas"):
         configure(tiny_config(), {"optimizer.betas": (0.9, "x")})
+
+
+def test_summary_of_differences_names_the_first_settings_and_counts_the_others() -> None:
+    old = {"a": 1, "b": list(range(100)), "c": {"x": None}, "d": 1, "e": 1}
+    new = {**old, "a": 2, "b": [1], "c": {"x": "y"}, "d": 2, "e": 2}
+    assert summarize_differences(old, old) == ""
+    assert summarize_differences(old, {**old, "a": 2}) == "a: 1 -> 2"
+    text = summarize_differences(old, new)
+    assert text == f"a: 1 -> 2, b: {str(old['b'])[:37]}... -> [1], c.x: None -> y, and 2 more"

@@ -138,6 +138,10 @@ WRONG = [
     ("method: [grid]", "unknown method ['grid']"),
     ("method: grid\nkind: search", "exclude each other. Delete kind"),
     ("method: random\nsampler: tpe\nrun_cap: 2", "Samplers of random: random, qmc"),
+    (
+        "method: grid\nsampler: tpe",
+        "method='grid' runs every cell, so that sampler='tpe' has no effect. Delete sampler",
+    ),
     ("method: random\nparameters: {T: {values: [1, 2]}}", "has no number of trials. Add run_cap: 20"),
     ("method: random\nrun_cap: 2\ntrials: 3\nparameters: {T: {values: [1, 2]}}", "run_cap and trials are both given"),
     ("run_cap: many", "run_cap='many' is not a number of trials. Write run_cap: 20"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +156,27 @@ def test_a_tracker_that_answers_slowly_says_how_much_was_sent_within_the_limit(
     (warning,) = warnings
     assert "the time limit of 0 s is over, with 1,234 of 10,000 trials sent" in warning and "no answer" not in warning
     assert f"`trm track sync depth --tracking http://host:5000 --storage '{storage.url}'` sends the rest" in warning
+
+
+def test_waiting_at_the_end_is_told_and_ends_with_ctrl_c(
+    hanging: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    monkeypatch.setattr(live, "TELL_AFTER_S", 0.0)
+    storage = open_storage(str(tmp_path))
+    write_record(storage, finished())
+    warnings: list[str] = []
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        signal.raise_signal(signal.SIGINT)
+
+    with tracked(SWEEP, storage, hanging.url, warnings.append, tell):
+        eventually(lambda: hanging.requests[1:])
+    hanging.release()
+    assert len(told) == 1 and "MLflow is being brought up to date" in told[0] and "Ctrl-C" in told[0]
+    assert len(warnings) == 1 and "not brought up to date: interrupted. `trm track sync depth" in warnings[0]
+    eventually(lambda: "mlflow-sync" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_what_could_not_be_sent_is_one_warning_at_the_end(

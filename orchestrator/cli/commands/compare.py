@@ -44,7 +44,7 @@ def ablate(
     from orchestrator.results.baselines import load_baselines
     from orchestrator.results.report import effect_plot
     from orchestrator.results.report.ablation_formats import TEXT_FORMATS, to_rich, verdicts
-    from orchestrator.storage import open_storage
+    from orchestrator.storage import storage_to_read
     from trm_data.errors import ConfigError, nearest
     from trm_data.files import write_atomic
 
@@ -52,7 +52,7 @@ def ablate(
         raise ConfigError(f"unknown --format {format_!r}", nearest(format_, ["table", *TEXT_FORMATS]))
     if plot is not None:
         effect_plot.check_ending(plot)
-    store = open_storage(storage)
+    store = storage_to_read(storage)
     load_definition(store, sweep)
     records = read_trials(store, sweep)
     found = compare_with_control(records, control, baselines=load_baselines())

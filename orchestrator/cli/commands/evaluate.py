@@ -28,8 +28,8 @@ VaryOption = Annotated[
     list[str] | None,
     typer.Option(
         "--vary",
-        metavar="NAME=V,V...",
-        help="D (steps), votes, K (rollouts), noise, choose, halt, weights: --vary D=16,64 (repeatable).",
+        metavar="NAME=V,V...|LOW..HIGH",
+        help="D (steps), votes, K (rollouts), noise, choose, halt, weights: --vary D=16,64 or D=1..16 (repeatable).",
     ),
 ]
 SplitOption = Annotated[str | None, typer.Option("--split", help="train, validation or test; as trained if left out.")]
@@ -64,6 +64,8 @@ def evaluate(
     trm eval demo/3f2a91 --split test --vary D=4,16,64 --vary votes=1,10
 
     trm eval model.safetensors --dataset sudoku-9x9 --vary K=1,10,100 --vary noise=0.1,0.3 --vary choose=halt,majority
+
+    trm eval demo/3f2a91 --vary steps=1,2,4..16
 
     trm eval arc/9c01d2 --vary votes=1,10,100 --out answers
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,11 @@ class Start(StrEnum):
     OWN_RECURSION = "own-recursion"
 
 
+_NAMES = {Start.DEMO: "first", Start.OWN_PUZZLES: "own-puzzles", Start.OWN_RECURSION: "own-recursion"}
+"""The names of the sweeps in these folders."""
+SWEEP_FILES = ("sweep.yaml", "sweep.py")
+MAX_NAME = 60
+"""Characters of a folder's name that its sweep takes over."""
 _SCAFFOLD = Path(__file__).parents[1] / "scaffold"
 
 
@@ -34,7 +41,9 @@ def init(
         Path, typer.Argument(help="Folder that receives the files; the current one if left out.", **OUTPUT_FOLDER)
     ] = Path(),
 ) -> None:
-    """Write a commented sweep file, and what it needs, into a folder. Existing files are never overwritten.
+    """Write a commented sweep file, and what it needs, into a folder, after which the sweep is named.
+
+    Existing files are never overwritten.
 
     Examples:
 
@@ -47,16 +56,46 @@ def init(
 
     source = _SCAFFOLD / start.value.replace("-", "_")
     contents = {path.name: path.read_bytes() for path in sorted(source.iterdir()) if path.is_file()}
-    if existing := [name for name in contents if (folder / name).exists()]:
+    if existing := [name for name in dict.fromkeys((*contents, *SWEEP_FILES)) if (folder / name).exists()]:
         raise SweepError(
             f"{folder / existing[0]} exists, and nothing is overwritten",
-            f"Name another folder: {command_line('init', start.value, 'my-sweep')}",
+            f"Name a new folder: {command_line('init', start.value, str(_new_folder(folder)))}",
         )
+    old, new = _NAMES[start], _sweep_name(folder) or _NAMES[start]
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
+        if name in SWEEP_FILES:
+            content = content.replace(f"name: {old}\n".encode(), f"name: {_yaml(new)}\n".encode())
+            content = content.replace(f'name="{old}"'.encode(), f'name="{new}"'.encode())
+            content = content.replace(f"trm ablate {old} ".encode(), f"trm ablate {new} ".encode())
         with (folder / name).open("xb") as file:  # also where another process has just written it
             file.write(content)
         out.print(line("wrote ", (str(folder / name), "bold")), soft_wrap=True)
-    [sweep] = [folder / name for name in contents if Path(name).stem == "sweep"]
+    [sweep] = [folder / name for name in contents if name in SWEEP_FILES]
+    out.print(line("the sweep is named ", (new, "bold")), soft_wrap=True)
     for verb, what in (("plan", "estimate it"), ("run", "run it")):
         out.print(line(f"{what}: ", (command_line("sweep", verb, str(sweep)), "bold")), soft_wrap=True)
+
+
+def _new_folder(folder: Path) -> Path:
+    """Return a folder that does not exist yet: `my-sweep`, or the given one with a number."""
+    stem = re.sub("-[2-9]$", "", folder.name) or "my-sweep"
+    numbered = (folder.parent / f"{stem}-{number}" for number in itertools.count(2))
+    candidates = numbered if folder.name else itertools.chain([Path(stem)], numbered)
+    return next(path for path in candidates if not path.exists())
+
+
+def _sweep_name(folder: Path) -> str:
+    """Return a name for the sweep of a folder, made from the folder's; empty where nothing of it can be used.
+
+    The sweeps of two folders need two names: their records lie next to each other in one storage.
+    """
+    from orchestrator.sweep.definition import RESERVED_NAMES
+
+    name = re.sub("[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:MAX_NAME]
+    return f"{name}-sweep" if name.casefold() in RESERVED_NAMES else name
+
+
+def _yaml(name: str) -> str:
+    """Quote a name that YAML could take for a number, a date or a truth value."""
+    return name if re.fullmatch("[A-Za-z]+[-_][A-Za-z0-9._-]*|[A-Za-z]{6,}", name) else f'"{name}"'

@@ -16,7 +16,7 @@ app = typer.Typer(help="Bundle results for others, and verify a bundle.", no_arg
 @app.command()
 def bundle(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a sweep.", show_default=False)],
-    to: Annotated[Path, typer.Option("--out", help="New folder for the bundle.")],
+    to: Annotated[Path, typer.Option("--out", help="New folder for the bundle, not an archive.")],
     trial: Annotated[
         str | None,
         typer.Argument(
@@ -36,9 +36,10 @@ def bundle(
     from orchestrator.cli.views.console import err, line, out
     from orchestrator.errors import command_line
     from orchestrator.evaluation.bundle import write_bundle
+    from orchestrator.storage import storage_to_read
     from orchestrator.sweep.text import num_bytes, plural
 
-    written = write_bundle(name, storage, path=to, trial=trial)
+    written = write_bundle(name, storage_to_read(storage), path=to, trial=trial)
     for left_out, reason in written.left_out.items():
         err.print(f"left out {left_out}: {reason}", soft_wrap=True)
     size = num_bytes(written.num_bytes)

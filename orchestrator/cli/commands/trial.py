@@ -33,9 +33,9 @@ def show(trial: TrialArgument, storage: StorageOption = "runs", as_json: JsonOpt
     trm trial show demo/3f9a --json
     """
     from orchestrator.cli.views.trial import show_trial
-    from orchestrator.storage import open_storage
+    from orchestrator.storage import storage_to_read
 
-    show_trial(open_storage(storage), trial, as_json)
+    show_trial(storage_to_read(storage), trial, as_json)
 
 
 @app.command()

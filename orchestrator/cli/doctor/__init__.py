@@ -59,7 +59,7 @@ def _run(jobs: Sequence[tuple[str, Callable[[], Sequence[Check]]]], limit_s: flo
 
 def _late(name: str, limit_s: float) -> Check:
     """Return the check of a job that took too long: of a service that fails, of this machine it is only slow."""
-    late = f"no answer within {limit_s:g} s"
     if name in SERVICES:
-        return Check(name, "fail", late, "Check the network and the address")
-    return Check(name, "warn", late, "The machine is busy: run it again when there is less to do")
+        return Check(name, "fail", f"no answer within {limit_s:g} s", "Check the network and the address")
+    late = f"not checked: this check took longer than {limit_s:g} s"
+    return Check(name, "warn", late, "The machine or its disk is busy: run `trm doctor` again when it is less so")

@@ -16,7 +16,7 @@ from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.results.report.storage_page import read_sweep_records, write_storage_page
-from orchestrator.storage import LocalStorage, Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, storage_to_read
 from trm_data.errors import ConfigError, UserError, nearest
 
 TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
@@ -43,7 +43,7 @@ def show(
     """Print tables, and write the page as a file."""
     if text_format not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
-    storage = open_storage(url)
+    storage = storage_to_read(url)
     records, damaged = read_sweep_records(storage)
     show_damaged(damaged)
     measured = read_measurements(storage)

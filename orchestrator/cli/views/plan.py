@@ -9,10 +9,11 @@ from orchestrator.cli.views.console import line, out, table
 from orchestrator.errors import command_line
 from orchestrator.resources.devices import THIS_MACHINE, Device
 from orchestrator.resources.estimate import CellEstimate, Estimate
+from orchestrator.resources.runtime import ASSUMED_SPREAD
 from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
-from orchestrator.sweep.text import MOST_ROWS, about, device_time, num_bytes, within
+from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, plural, within
 
 
 def plan_as_json(plan: Estimate, lacking: Sequence[str], needed: SeedPlan | None) -> str:
@@ -79,6 +80,8 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
     rows = table("cell", *numbers, "does not fit", right=numbers, drop=drop)
     for cell in plan.cells[:MOST_ROWS]:
         rows.add_row(*_row(sweep, cell, plan))
+    if sweep.kind == "search":
+        out.print(_described_cells(sweep, plan), style="dim")
     out.print(rows)
     if plan.num_cells > MOST_ROWS:
         which = "all of them: --json"
@@ -87,13 +90,21 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
         out.print(f"... and {plan.num_cells - MOST_ROWS:,} more cells ({which})", style="dim")
 
 
+def _described_cells(sweep: Sweep, plan: Estimate) -> str:
+    """Say of a search whether the cells are what it explores, or examples."""
+    explored = plural(plan.trials_by_stage["explore"], "configuration")
+    if plan.are_examples:
+        return f"examples of the space; {sweep.sampler} chooses {explored} of it while the search runs"
+    return f"the {explored} that the search draws at random{', then its controls' * bool(sweep.confirm.controls)}"
+
+
 def _show_time(sweep: Sweep, plan: Estimate) -> None:
-    most = "at most " if plan.is_upper_bound else ""
     if plan.wall_s is None:
         fits = not any(_not_fitting(cell, plan) for cell in plan.cells)
         out.print(f"estimated time: {'not known before the first trial' if fits else 'a cell fits on no device'}")
     else:
-        out.print(line("estimated time: ", (most + about(plan.wall_s), "bold"), f", {within(plan.wall_spread)}"))
+        time, error = plan.time
+        out.print(line("estimated time: ", (time, "bold"), f", {error}"))
     gpus = {device.name: device.gpus for device in plan.devices}
     for cost in plan.costs:
         hours = ""
@@ -101,11 +112,13 @@ def _show_time(sweep: Sweep, plan: Estimate) -> None:
             unit, count = ("GPU", gpus[cost.device]) if gpus[cost.device] else ("core", max(1.0, sweep.resources.cpus))
             hours = f"{device_time(cost.device_hours * count, unit)}, "
         usd = "" if cost.usd is None else f"${cost.usd:,.2f} on demand, "
-        out.print(f"  {cost.device}: {hours}{usd}{cost.basis}", style="dim")
+        error = f", {within(cost.spread)}" if cost.spread > ASSUMED_SPREAD else ""
+        out.print(f"  {cost.device}: {hours}{usd}{cost.basis}{error}", style="dim")
 
 
 def _row(sweep: Sweep, cell: CellEstimate, plan: Estimate) -> list[str]:
-    seeds = sweep.seeds if sweep.kind == "study" else 1
+    is_control = sweep.kind == "search" and cell.family in {control.name for control in sweep.confirm.controls}
+    seeds = sweep.confirm.seeds if is_control else sweep.seeds if sweep.kind == "study" else 1
     return [
         cell.family,
         str(seeds),

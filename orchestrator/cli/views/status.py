@@ -21,15 +21,15 @@ from orchestrator.records.progress import format_counts
 from orchestrator.records.reader import collector_off
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
-from orchestrator.storage import open_storage
-from orchestrator.sweep.fitted_table import Column, fit
+from orchestrator.storage import storage_to_read
+from orchestrator.sweep.fitted_table import Column, fit, hidden_note
 from orchestrator.sweep.text import duration
 
 
 @collector_off()
 def show(name: str | None, url: str, *, as_json: bool) -> None:
     """Print one sweep of a storage, or all of them."""
-    storage = open_storage(url)
+    storage = storage_to_read(url)
     if name is not None:
         state = status(name, storage)
         show_damaged(state.damaged)
@@ -150,6 +150,8 @@ class _Table:
         header, *lines = (_line(row, layout, widths, natural) for row in self.rows)
         yield Segment(f"{header}\n", Style(dim=True))
         yield Segment("".join(f"{text}\n" for text in lines))
+        if hidden := [column.name for column, width in zip(SHOWN, widths, strict=True) if width is None]:
+            yield hidden_note(hidden)
 
 
 def _width(text: str) -> int:
