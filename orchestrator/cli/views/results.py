@@ -12,7 +12,7 @@ from orchestrator.cli.views.console import BuildBar, err, out
 from orchestrator.cli.views.evaluate import Bar
 from orchestrator.evaluation.bundle_files import BundleFolder
 from orchestrator.evaluation.verify import Compared, TrialCheck, Verification, verify_bundle
-from orchestrator.storage import storage_to_read
+from orchestrator.storage import open_storage
 from orchestrator.sweep.text import percent
 from trm_data.errors import ConfigError, nearest
 
@@ -29,7 +29,7 @@ def verify_and_show(path: Path, storage: str, dataset: str | None, compare: str,
         raise ConfigError(f"unknown --compare {compare!r}", nearest(compare, get_args(Compared)))
     folder = BundleFolder(path)
     folder.check()  # before a dataset is built for it
-    store = storage_to_read(storage)
+    store = open_storage(storage)
     given = None if dataset is None else open_by_name(dataset, store)
     with BuildBar() as build_progress, Bar(len(folder.manifest.trials)) as bar:
         found = verify_bundle(
