@@ -341,6 +341,7 @@ def test_every_confirmed_trial_of_a_sweep_is_bundled_or_named(
 def test_bundle_that_is_named_like_an_archive_is_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "runs").mkdir()
     target, storage = tmp_path / name, str(tmp_path / "runs")
     (tmp_path / "runs").mkdir()
     code, _, err = call(capsys, "results", "bundle", "demo", "--out", str(target), "--storage", storage)
