@@ -343,7 +343,6 @@ def test_bundle_that_is_named_like_an_archive_is_refused(
 ) -> None:
     (tmp_path / "runs").mkdir()
     target, storage = tmp_path / name, str(tmp_path / "runs")
-    (tmp_path / "runs").mkdir()
     code, _, err = call(capsys, "results", "bundle", "demo", "--out", str(target), "--storage", storage)
     assert code == 2 and err.count("\n") == 1
     assert f"{target} is named like an archive, and a bundle is a folder. Name a folder, " in err
