@@ -208,7 +208,8 @@ class EvaluationConfig(_FiniteSettings):
 class RuntimeConfig(Settings):
     """Configure what cannot change a result. Not part of the identity."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """`mps` (Apple) has not been run; `auto` never takes it."""
     num_threads: int | None = Field(None, ge=1)
     """CPU threads of torch; None leaves torch's own choice. Results are bitwise equal only for an equal number."""
     evaluate_every: int | None = Field(None, ge=1)

@@ -11,11 +11,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float32-fast": 
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of a name in `RuntimeConfig.device`; `auto` is the GPU if there is one.
+    """Return the device of a name in `RuntimeConfig.device`; `auto` is the CUDA device if there is one, else the CPU.
 
     Raises:
-        ConfigError: CUDA is requested, but there is no usable CUDA device.
+        ConfigError: CUDA or MPS is requested, but there is no such usable device.
     """
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError("runtime.device='mps', but this machine has none", "Set it to auto or cpu")
+        return torch.device("mps")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device='cuda', but this machine has no usable CUDA device", "Set it to auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

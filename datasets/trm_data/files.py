@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 import time
 import uuid
@@ -72,8 +73,26 @@ def machine_id() -> str:
     return sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
+def usable_cores() -> int:
+    """Return on how many cores this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS has no affinities
+
+
 def start_of(pid: int) -> int:
-    """Return when a process started, in clock ticks since the boot; 0 if the system does not report it."""
+    """Return when a process started, in clock ticks since the boot; 0 if the system does not report it.
+
+    On systems without `/proc` it is in hundredths of a second since the epoch, which serves as well to tell processes
+    with the same number apart.
+    """
+    if sys.platform != "linux":
+        import psutil
+
+        try:
+            return int(100 * psutil.Process(pid).create_time())
+        except psutil.Error:
+            return 0
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
         return int(text.rpartition(")")[2].split()[19])  # the name in parentheses may hold spaces

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.lease import driver_of, driver_start_s
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
+from trm_data.files import start_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +128,9 @@ def open_driver(holder: Mapping[str, Any]) -> Iterator[Callable[[signal.Signals]
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1 or pid == os.getpid():
         yield None
         return
+    if sys.platform != "linux":
+        yield _by_number(pid, holder)
+        return
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
@@ -135,6 +140,23 @@ def open_driver(holder: Mapping[str, Any]) -> Iterator[Callable[[signal.Signals]
         yield (lambda number: _signal(descriptor, number)) if _is_driver(pid, holder) else None
     finally:
         os.close(descriptor)
+
+
+def _by_number(pid: int, holder: Mapping[str, Any]) -> Callable[[signal.Signals], None] | None:
+    """Return a function that signals a driver by its PID, where processes have no descriptors.
+
+    psutil compares the start time again before each signal.
+    """
+    try:
+        process = psutil.Process(pid)
+    except psutil.Error:
+        return None
+
+    def send(number: signal.Signals) -> None:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+    return send if _is_driver(pid, holder) else None
 
 
 def _signal(descriptor: int, number: signal.Signals) -> None:
@@ -148,8 +170,8 @@ def _is_driver(pid: int, holder: Mapping[str, Any]) -> bool:
         process = psutil.Process(pid)
         is_own = process.uids().real == os.getuid() and process.create_time() <= float(holder["started_s"]) + 1.0
         words = process.cmdline()
-        start = holder.get("process_start")  # in clock ticks since the boot
-        is_same = not start or abs(process.create_time() - psutil.boot_time() - start / os.sysconf("SC_CLK_TCK")) < 2.0
+        start = holder.get("process_start")  # see `start_of`
+        is_same = not start or start_of(pid) in (start, 0)
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False
     return is_own and is_same and any("orchestrator" in word or Path(word).name == "trm" for word in words)

@@ -349,7 +349,7 @@ _TRANSIENT = {
     errno.ENETUNREACH,
     errno.ECONNREFUSED,
     errno.ECONNRESET,
-    errno.EREMOTEIO,
+    getattr(errno, "EREMOTEIO", errno.EIO),  # of Linux alone
 }
 """What a network file system answers while its server restarts."""
 _LOCAL_REMEDIES = {

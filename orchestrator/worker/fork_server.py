@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 from trm_data.errors import first_line
 
@@ -67,8 +67,24 @@ class Message:
     """Why it failed, or its exit code (a negative number is the signal that ended it)."""
 
 
-def next_process(*, is_quiet: bool = False) -> ForkedProcess:
+class ChildProcess(Protocol):
+    """Describe a process that waits until it is given its work: a `ForkedProcess`, or a `SpawnedProcess`."""
+
+    def run(self, entry_point: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None: ...
+    def send(self, message: Any) -> None: ...
+    def poll(self, timeout_s: float) -> bool: ...
+    def receive(self) -> Any: ...
+    def join(self, timeout_s: float) -> bool: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def next_process(*, is_quiet: bool = False) -> ChildProcess:
     """Return a process for the next trial of this driver's sweep on this machine. `is_quiet`: see `ForkedProcess`."""
+    if sys.platform != "linux":
+        from orchestrator.worker.spawned import SpawnedProcess
+
+        return SpawnedProcess()
     import ray
 
     context = ray.get_runtime_context()
@@ -103,7 +119,7 @@ class ForkedProcess:
             self._pipe.send((changed, sys.path, str(Path.cwd()), entry_point, arguments))
         except OSError:
             if self.poll(REAP_S) and self._received and isinstance(self._received[0], Message):
-                raise _error_of(self._received[0]) from None
+                raise error_of(self._received[0]) from None
             raise
 
     def send(self, message: Any) -> None:
@@ -129,7 +145,7 @@ class ForkedProcess:
         received = self._received.popleft() if self._received else Message("failed", "its fork server has exited")
         if not isinstance(received, Message):
             return received
-        raise _error_of(received)
+        raise error_of(received)
 
     def join(self, timeout_s: float) -> bool:
         """Return whether the process has ended, waiting at most `timeout_s` seconds."""
@@ -185,7 +201,8 @@ class ForkedProcess:
         self._is_gone = True
 
 
-def _error_of(message: Message) -> ChildProcessError:
+def error_of(message: Message) -> ChildProcessError:
+    """Return the error that says how a process ended."""
     what = "died with exit code" if message.kind == "exited" else "failed:"
     return ChildProcessError(f"{what} {message.detail}")
 
@@ -289,7 +306,7 @@ def _serve(listener: socket.socket) -> None:
                     os.close(end)
                 for other in pipes.values():
                     other.close()
-                _run_child(pipe)
+                run_child(pipe)
             pipes[pid] = pipe
             has_served = True
 
@@ -315,11 +332,14 @@ def _reap(pipes: dict[int, Connection]) -> None:
             pipe.send(Message("exited", str(os.waitstatus_to_exitcode(status))))
 
 
-def _run_child(pipe: Connection) -> NoReturn:
-    """Wait for work, do it, and exit without the interpreter's usual shutdown, as `multiprocessing` does."""
+def run_child(pipe: Connection, *, is_forked: bool = True) -> NoReturn:
+    """Wait for work, do it, and exit without the interpreter's usual shutdown, as `multiprocessing` does.
+
+    A forked process first sends a descriptor of itself.
+    """
     code = 0
     try:
-        work = _receive_work(pipe)
+        work = _receive_work(pipe, is_forked)
         if work is not None:
             entry_point, arguments = work
             pkgutil.resolve_name(entry_point)(*arguments, pipe)
@@ -335,14 +355,15 @@ def _run_child(pipe: Connection) -> NoReturn:
         os._exit(code)
 
 
-def _receive_work(pipe: Connection) -> tuple[str, tuple[str, ...]] | None:
+def _receive_work(pipe: Connection, is_forked: bool) -> tuple[str, tuple[str, ...]] | None:
     """Return the entry point and its arguments, and adopt the actor's environment; None if the actor has exited."""
     try:
-        pipe.send(Message("started"))
-        # A descriptor, not a number: by the time that the actor uses a number, it may be another process's.
-        pidfd = os.pidfd_open(os.getpid())
-        send_handle(pipe, pidfd, os.getppid())
-        os.close(pidfd)
+        if is_forked:
+            pipe.send(Message("started"))
+            # A descriptor, not a number: by the time that the actor uses a number, it may be another process's.
+            pidfd = os.pidfd_open(os.getpid())
+            send_handle(pipe, pidfd, os.getppid())
+            os.close(pidfd)
         environment, path, folder, entry_point, arguments = pipe.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return None

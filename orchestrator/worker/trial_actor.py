@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.resources.nodes import GPU_LABEL, MARKET_LABEL
-from orchestrator.worker.fork_server import ForkedProcess, next_process
+from orchestrator.worker.fork_server import ChildProcess, next_process
 from orchestrator.worker.job import Job, TrialReport
 from orchestrator.worker.spot import is_leaving
 
@@ -35,7 +35,7 @@ ENTRY_POINT = "orchestrator.worker.attempt:child_main"
 class TrialProcess:
     """Manage the process of one attempt for its actor."""
 
-    def __init__(self, process: ForkedProcess, job: Job) -> None:
+    def __init__(self, process: ChildProcess, job: Job) -> None:
         """Give a waiting process its work. Raises OSError if it has died."""
         self._process = process
         self._trial_id = job.trial_id

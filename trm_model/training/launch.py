@@ -30,7 +30,7 @@ import torch.distributed as dist
 
 from trm_data import open_dataset
 from trm_data.errors import ConfigError, UserError
-from trm_data.files import private_folder, remove_abandoned, temporary_name
+from trm_data.files import private_folder, remove_abandoned, temporary_name, usable_cores
 from trm_model.checkpoints.store import CheckpointStore
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
@@ -279,7 +279,7 @@ def _train(task: Task, caller: _Caller) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(task.rank)
     elif config.runtime.num_threads is None:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // task.world_size))
+        torch.set_num_threads(max(1, usable_cores() // task.world_size))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=dist.FileStore(task.rendezvous, task.world_size),  # type: ignore[attr-defined]

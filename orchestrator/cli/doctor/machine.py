@@ -17,7 +17,7 @@ from pathlib import Path
 
 from orchestrator.cli.doctor.check import Check
 from orchestrator.resources.local_gpus import torch_cuda_version
-from trm_data.files import abandoned_files, expand_home
+from trm_data.files import abandoned_files, expand_home, usable_cores
 
 GIB = 2**30
 SEARCH_S = 2.0
@@ -66,7 +66,7 @@ def _requirements() -> dict[str, str]:
 
 def processor() -> list[Check]:
     """Check usable cores, and the matrix instructions that make bfloat16 on a CPU worthwhile."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     flags = sorted(set(re.findall(r"\b(?:amx_bf16|avx512_bf16|bf16|avx2)\b", _read("/proc/cpuinfo"))))
     rounded = "" if any("bf16" in flag for flag in flags) else ", bfloat16 is computed in float32 and rounded"
     found = f" ({', '.join(flags)})" if flags else ""
