@@ -33,7 +33,7 @@ from orchestrator.resources.devices import require_local_cpus, require_local_gpu
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
-from orchestrator.search.order import Order, read_recorded
+from orchestrator.search.order import REPLAY, Order, replay_of
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
@@ -86,6 +86,7 @@ def run_sweep(
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
+    replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
     require_budget_for_one(choice.sweep, options.budget, known)
     with Lease(folder, sweep.name, storage.url) as lease, driver_log(folder), indexed(folder), _tidied(folder):
@@ -94,7 +95,8 @@ def run_sweep(
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
-        replay = read_recorded(storage, options.replay) if options.replay is not None else None
+        if replay is not None:
+            folder.write(REPLAY, replay.encode())
         order = Order.load(folder) if sweep.kind == "search" else None
         planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged, order, replay)
         if damaged:
