@@ -302,8 +302,8 @@ class Sweep(Settings):
         for name in FIELDS_OF_KIND[other]:
             if getattr(self, name) != type(self).model_fields[name].default:
                 instead = {
-                    "seeds": "confirm: {seeds: ...}, in Python confirm=Confirm(seeds=...)",
-                    "variants": "confirm: {controls: ...}, in Python confirm=Confirm(controls=...)",
+                    "seeds": "confirm.seeds",
+                    "variants": "confirm.controls",
                 }.get(name)
                 remedy = f"For a search set {instead}" if instead else f"Leave it out, or set kind={other!r}"
                 raise ConfigError(f"{name!r} is for kind={other!r}, and this is a {self.kind}", remedy)
