@@ -94,9 +94,10 @@ def train(
         family = config.recipe or "train"
         trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
         write_head(folder, config, head_of(trial, dataset))
+        is_finished = folder.exists("result.json")  # before its record is read, which then has the result
         record = read_trial(store, SINGLE_RUNS, identity)
         report: TrialReport | None = None
-        if not folder.exists("result.json"):  # a finished run is not repeated
+        if not is_finished:  # a finished run is not repeated
             if resolve_device(config.runtime.device).type == "cpu" and (remark := _long_scoring(config, dataset)):
                 events.call("on_message", remark)
             with Lease(folder, f"{SINGLE_RUNS}/{identity}", remedy="It is the same run: wait until it ends"):

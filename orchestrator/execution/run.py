@@ -33,7 +33,7 @@ from orchestrator.resources.devices import require_local_cpus, require_local_gpu
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
-from orchestrator.search.order import Order, read_recorded
+from orchestrator.search.order import REPLAY, Order, Recorded, replay_of
 from orchestrator.search.planner import Planner
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage
@@ -86,17 +86,17 @@ def run_sweep(
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
+    replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
     require_budget_for_one(choice.sweep, options.budget, known)
     with Lease(folder, sweep.name, storage.url) as lease, driver_log(folder), indexed(folder), _tidied(folder):
-        folder.write("sweep.json", to_json_bytes(sweep.plain()))
+        _write_definition(folder, sweep, replay)
         library = Library(storage, lambda *progress: events.send("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
-        replay = read_recorded(storage, options.replay) if options.replay is not None else None
-        order = Order.load(folder) if sweep.kind == "search" else None
-        planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged, order, replay)
+        now, order = current(sweep, records), Order.load(folder)
+        planner = Planner(choice.sweep, library.fingerprint, now, earlier, damaged, order, replay)
         if damaged:
             events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
@@ -138,6 +138,12 @@ def _read(reader: SweepReader) -> tuple[list[TrialRecord], dict[str, Damaged]]:
     return found.trials, found.damaged_trials()
 
 
+def _write_definition(folder: Storage, sweep: Sweep, replay: Recorded | None) -> None:
+    if replay is not None:
+        folder.write(REPLAY, replay.encode())
+    folder.write("sweep.json", to_json_bytes(sweep.plain()))
+
+
 def _build_base(library: Library, sweep: Sweep, folder: Storage, *, is_new: bool) -> None:
     """Build the dataset of the base configuration, before anything starts.
 
@@ -148,7 +154,7 @@ def _build_base(library: Library, sweep: Sweep, folder: Storage, *, is_new: bool
         library.get(sweep.base.data.request())
     except (ConfigError, DataError):
         if is_new:  # nothing can have run: the corrected definition is to find its name free
-            folder.delete("sweep.json")
+            folder.delete_many(["sweep.json", REPLAY])
         raise
 
 

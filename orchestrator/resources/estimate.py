@@ -109,13 +109,13 @@ class Estimate(Settings):
     costs: tuple[Cost, ...]
     is_upper_bound: bool
     """Whether early stopping will make it less."""
-    are_examples: bool = False
+    cells_are_examples: bool = False
     """Whether a sampler has yet to choose what a search explores: `cells` are then examples from its space."""
     gpu_choice: str = ""
     """One line on what was decided where the sweep leaves the choice of GPUs open; may be empty."""
 
     @property
-    def time(self) -> tuple[str, str]:
+    def time_text(self) -> tuple[str, str]:
         """Return the wall time as text, and its expected error; empty texts where no speed is known."""
         if self.wall_s is None or self.wall_range_s is None:
             return "", ""
@@ -123,10 +123,10 @@ class Estimate(Settings):
         if self.wall_spread <= ASSUMED_SPREAD:
             return most + about(self.wall_s), within(self.wall_spread)
         low, high = map(about, self.wall_range_s)
-        return f"{most}{high}" if most else f"{low} to {high}", "as the trials measured so far are too few or too short"
+        return f"{most}{high}" if most else f"{low} to {high}", "as the trials measured so far tell little about these"
 
     def __str__(self) -> str:
-        time = ", ".join(filter(None, self.time)) or "not known before the first trial"
+        time = ", ".join(filter(None, self.time_text)) or "not known before the first trial"
         header = ("cell", "steps", "PFLOP", "memory", "does not fit")
         rows = [
             (cell.family, f"{cell.steps:,}", f"{cell.train_flops / 1e15:.3g}", num_bytes(cell.memory_bytes),
@@ -198,7 +198,7 @@ def estimate(
         costs=tuple(_cost(device, costed, weights) for device in devices),
         is_upper_bound=sweep.kind == "search" and sweep.stopping.rule != "none",
         gpu_choice=choice.message,
-        are_examples=sweep.kind == "search" and not explored,
+        cells_are_examples=sweep.kind == "search" and not explored,
     )
 
 

@@ -92,7 +92,7 @@ def misspelled_gpus(sweep: Sweep, labels: Iterable[str | None]) -> str:
     """Return a line on GPU types that look like misspellings; empty if there are none.
 
     Args:
-        labels: GPU types of the nodes: a label that a node has is never one.
+        labels: GPU types of the nodes: a label that a node has is never a misspelling.
     """
     present, wanted = set(labels), [sweep.resources, *(rule.resources for rule in sweep.resource_rules)]
     asked = {name for resources in wanted for name in gpu_types(resources.gpu_type)} - present

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from orchestrator.errors import SweepError
@@ -18,9 +17,11 @@ from orchestrator.sweep.trials import Fingerprint, PlannedTrial
 class Learner:
     """Suggest from the results that have arrived, and record their order."""
 
-    def __init__(self, sampler: Sampler, order: Order) -> None:
+    def __init__(self, sampler: Sampler, order: Order, recorded: Recorded | None = None) -> None:
+        """`recorded`: a search that decides which of its trials are stopped early."""
         self._sampler = sampler
         self._order = order
+        self._recorded = recorded
 
     @property
     def is_exhausted(self) -> bool:
@@ -29,7 +30,7 @@ class Learner:
 
     @property
     def is_ready(self) -> bool:
-        """Return whether the next suggestion needs no further result."""
+        """Return whether the next suggestion needs no further result. Other threads may ask, also during `suggest`."""
         return True
 
     def suggest(self) -> PlannedTrial | None:
@@ -43,9 +44,12 @@ class Learner:
         self._order.tell(record.trial_id)
         self._sampler.tell(record)
 
-    def stops(self, trial_id: str, step: int) -> Decision | None:
-        """Return whether a trial is stopped at a step; None where the rule of the sweep decides."""
-        return None
+    def recorded_decision(self, trial_id: str, step: int) -> Decision | None:
+        """Return whether the repeated search stopped a trial at a step; None for a trial that it did not run."""
+        if self._recorded is None or trial_id not in self._recorded.suggested:
+            return None
+        is_stopped = self._recorded.stops.get(trial_id) == step
+        return Decision(is_stopped, f"stopped here in sweep {self._recorded.name}" if is_stopped else "")
 
 
 class Replayer(Learner):
@@ -53,17 +57,19 @@ class Replayer(Learner):
 
     def __init__(
         self,
-        new_sampler: Callable[[Iterable[TrialRecord]], Sampler],
+        new_sampler: Callable[[Iterable[TrialRecord], int | None], Sampler],
         explored: Sequence[TrialRecord],
         order: Order,
         recorded: Recorded,
     ) -> None:
-        super().__init__(new_sampler([]), order)
+        super().__init__(new_sampler([], recorded.events[0].trials), order, recorded)
         order.events.clear()  # those of an earlier driver of this replay are repeated below
+        order.start((), (), recorded.events[0].trials)
         self._new_sampler = new_sampler
-        self._recorded = recorded
-        self._events = deque(recorded.events)
-        self._suggested = {event.suggested for event in recorded.events}
+        self._name = recorded.name
+        self._events = recorded.events
+        self._position = 1
+        """Of the next event; the first is the start."""
         self._ended = {record.trial_id: record for record in explored if record.status.is_final}
         self._told: set[str] = set()
         self._planned: dict[str, PlannedTrial] = {}
@@ -74,8 +80,8 @@ class Replayer(Learner):
     @property
     def is_ready(self) -> bool:
         """Return whether every result that the next suggestion was made from has arrived."""
-        for event in self._events:
-            if not {*event.told, *event.ended} <= self._ended.keys():
+        for event in self._events[self._position :]:
+            if not all(trial_id in self._ended for trial_id in (*event.told, *event.ended)):
                 return False
             if not event.is_start:
                 break
@@ -87,9 +93,11 @@ class Replayer(Learner):
         Raises:
             SweepError: it is not the recorded one.
         """
-        event = self._next()
-        while self._events and self._events[0].is_start:
-            self._restart(self._events.popleft())
+        position = self._position
+        while position < len(self._events) and self._events[position].is_start:
+            self._restart(self._events[position])
+            position += 1
+        event = self._events[position] if position < len(self._events) else None
         # After the recorded suggestions everything counts that has arrived since.
         told = event.told if event else [trial_id for trial_id in self._ended if trial_id not in self._told]
         for trial_id in told:
@@ -98,35 +106,27 @@ class Replayer(Learner):
         trial = super().suggest()
         if trial is not None:
             self._planned[trial.trial_id] = trial
-        if event:
-            self._events.popleft()
-            if (trial.trial_id if trial else None) != event.suggested:
-                raise SweepError(
-                    f"suggestion {len(self._planned)} is not that of sweep {self._recorded.name!r}: its definition, a "
-                    "result or the version of Optuna differs",
-                    "Run it without --replay, or in the environment of the recorded sweep",
-                )
+        if event and (trial.trial_id if trial else None) != event.suggested:
+            raise SweepError(
+                f"suggestion {sum(not one.is_start for one in self._events[: position + 1])} is not that of sweep "
+                f"{self._name!r}: its definition, a result or the version of Optuna differs",
+                "Run it under another name without --replay, or in the environment of the recorded sweep",
+            )
+        self._position = position + 1
         return trial
 
     def tell(self, record: TrialRecord) -> None:
         """Keep a result until the suggestion before which the recorded search learned of it."""
         self._ended[record.trial_id] = record
 
-    def stops(self, trial_id: str, step: int) -> Decision | None:
-        """Return whether the recorded search stopped this trial at this step; None for a trial that it did not run."""
-        if trial_id not in self._suggested:
-            return None
-        is_stopped = self._recorded.stops.get(trial_id) == step
-        return Decision(is_stopped, f"stopped here in sweep {self._recorded.name}" if is_stopped else "")
-
     def _next(self) -> Event | None:
-        return next((event for event in self._events if not event.is_start), None)
+        return next((event for event in self._events[self._position :] if not event.is_start), None)
 
     def _restart(self, event: Event) -> None:
         """Do what a new driver of the recorded search did: build a sampler from the records."""
-        self._order.start(event.ended, event.unfinished)
+        self._order.start(event.ended, event.unfinished, event.trials)
         self._told.update(event.ended)
-        self._sampler = self._new_sampler([self._ended[trial_id] for trial_id in event.ended])
+        self._sampler = self._new_sampler([self._ended[trial_id] for trial_id in event.ended], event.trials)
         for trial_id in event.unfinished:
             self._sampler.adopt(self._planned[trial_id])
 
@@ -150,21 +150,19 @@ def learner(
         SweepError: the search so far is not the beginning of the recorded one.
     """
 
-    def new_sampler(known: Iterable[TrialRecord]) -> Sampler:
-        return Sampler(sweep, fingerprint, known, earlier)
+    def new_sampler(known: Iterable[TrialRecord], trials: int | None) -> Sampler:
+        return Sampler(sweep.model_copy(update={"trials": trials}), fingerprint, known, earlier)
 
-    if recorded is not None and sweep.kind == "study":
-        raise SweepError(f"{sweep.name} is a study, which has no order to replay", "Leave --replay out")
-    if recorded is not None:
+    if recorded is not None and not recorded.suggested <= {record.trial_id for record in explored}:
         return Replayer(new_sampler, explored, order, recorded)
-    sampler = new_sampler(explored)
+    # Also after all recorded suggestions: from there on a search is resumed like any other.
+    sampler = new_sampler(explored, sweep.trials)
     unfinished = [record for record in explored if not record.status.is_final]
     for record in unfinished:
         sampler.adopt(planned_of(record, sweep))
-    order.start(
-        (record.trial_id for record in explored if record.status.is_final), (record.trial_id for record in unfinished)
-    )
-    return Learner(sampler, order)
+    ended = (record.trial_id for record in explored if record.status.is_final)
+    order.start(ended, (record.trial_id for record in unfinished), sweep.trials)
+    return Learner(sampler, order, recorded)
 
 
 def planned_of(record: TrialRecord, sweep: Sweep) -> PlannedTrial:

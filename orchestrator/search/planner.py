@@ -136,8 +136,9 @@ class Planner:
         if trial is None:
             self._found_nothing = True
         else:
+            # A replay that continues may suggest a trial again that has a record.
+            self._num_explored += trial.trial_id not in self.trials
             self._enqueue([trial])
-            self._num_explored += 1
         self._queue_confirm()
 
     def next(self) -> PlannedTrial | None:
@@ -201,7 +202,7 @@ class Planner:
         state.add(rung)
         if state.trial.stage != "explore":
             return Decision(False)
-        if (decision := self._learner.stops(trial_id, rung.step)) is not None:
+        if (decision := self._learner.recorded_decision(trial_id, rung.step)) is not None:
             return decision
         others = {
             other: progress.rungs

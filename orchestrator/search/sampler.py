@@ -69,7 +69,8 @@ class Sampler:
             trial = self._trial(self._first.pop(0))
             if trial.trial_id not in self._tried:
                 return self._take(trial)
-        for _ in range(DRAWS):
+        # A new driver draws from the beginning again, so that a random sampler first repeats all cells that are known.
+        for _ in range(DRAWS + len(self._tried)):
             suggested = self._study.ask()
             settings = _suggest_cell(suggested, self._sweep)
             trial = self._trial(settings)

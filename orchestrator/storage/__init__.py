@@ -37,7 +37,7 @@ __all__ = [
     "storage_to_read",
 ]
 
-_INCOMPLETE = re.compile(r"(s3|gs|file|https?|hf):(?=/?[^/]|/?$)")
+_INCOMPLETE = re.compile(r"(s3|file):(?=/?[^/]|/?$)")
 """Begins an address that lacks a slash, which would otherwise be taken for a folder."""
 _REMEDY = "Name the folder that a sweep wrote to"
 _S3_OPTIONS = ("endpoint_override", "region")

@@ -106,7 +106,8 @@ class LocalStorage:
         return self._retried("read", path, exists)
 
     def list(self, folder: str = "") -> list[str]:
-        return sorted(self._statuses(folder))
+        top, prefix = self._folder(folder), f"{folder}/" if folder else ""
+        return self._retried("list", top, lambda: sorted(key for key, _ in _files(str(top), prefix)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         return {key: status.st_size for key, status in self._statuses(folder).items()}

@@ -78,7 +78,7 @@ def require_no_folder(path: Path) -> None:
         return
     found = [str(file) for file in sorted(path.iterdir()) if file.is_file() and _looks_like_a_sweep(file)]
     more = f" and {len(found) - MAX_SUGGESTED} more" if len(found) > MAX_SUGGESTED else ""
-    remedy = f"Name a file of it: {', '.join(found[:MAX_SUGGESTED])}{more}" if found else "It holds no sweep file"
+    remedy = f"Name a file in it: {', '.join(found[:MAX_SUGGESTED])}{more}" if found else "It holds no sweep file"
     raise SweepError(f"{path} is a folder, not a sweep file", remedy)
 
 

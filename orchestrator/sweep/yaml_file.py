@@ -43,7 +43,18 @@ logger = logging.getLogger(__name__)
 YAML_SUFFIXES = (".yaml", ".yml")
 LIMITS = {"max_trials": "trials", "max_gpu_hours": "gpu_hours", "max_usd": "usd", "max_hours": "wall_hours"}
 """The options of `trm sweep run` for a budget, and its fields."""
-_OPTIONS = ("address", "max_gpus", "share_gpus", "prefer", "canary", "reuse", "max_failures", "retries", "tracking")
+_OPTIONS = (
+    "address",
+    "max_gpus",
+    "share_gpus",
+    "prefer",
+    "canary",
+    "reuse",
+    "replay",
+    "max_failures",
+    "retries",
+    "tracking",
+)
 """Options of a run, which depend on the machine and not on the question."""
 _WANDB_KEYS = ("method", "metric", "parameters", "run_cap", "early_terminate")
 _OWN_KEYS = ("recipe", "set", *LIMITS)

@@ -2,7 +2,7 @@
 
 Names are those of MLflow's own system metrics, so that its page shows them in their place. Energy is read from the
 counter of the GPU itself (NVML, Volta and newer) since the attempt began; a trial on a share of a GPU is charged that
-share. This is the only energy meter: where the device has no counter there is not a number, and none is estimated.
+share. This is the only energy meter: where the device has no counter there is no value.
 """
 
 from __future__ import annotations

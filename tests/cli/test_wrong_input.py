@@ -118,7 +118,7 @@ def test_folder_in_place_of_a_sweep_file_is_told_with_the_sweeps_in_it(
     ):
         (folder / name).write_text(text + "\n")
     code, err = end(capsys, ["sweep", "run", "mine"], tmp_path / "runs")
-    assert (code, err.partition(". ")[2]) == (2, "Name a file of it: mine/a.py, mine/b.yaml, mine/c.jsonl and 1 more\n")
+    assert (code, err.partition(". ")[2]) == (2, "Name a file in it: mine/a.py, mine/b.yaml, mine/c.jsonl and 1 more\n")
 
 
 def test_puzzle_that_is_no_text_is_one_line(

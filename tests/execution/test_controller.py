@@ -655,5 +655,5 @@ def test_a_search_is_repeated_in_the_order_of_another_storage(storage: Storage, 
     assert second.order == first.order
     events = [json.loads(one.read("sweeps/search/order.json"))["events"] for one in (storage, other)]
     assert events[0] == events[1] and len(events[0]) == 6
-    with pytest.raises(SweepError, match="not recorded"):
+    with pytest.raises(SweepError, match="no sweep"):
         run(open_storage(str(tmp_path / "third")), sweep, replay="search")

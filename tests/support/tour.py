@@ -37,7 +37,6 @@ class Step(NamedTuple):
 
     command: str
     output: str
-    errors: str
     code: int
     seconds: float
 
@@ -56,8 +55,10 @@ def run(command: str, folder: Path) -> Step:
     assert program == "trm"
     began_s = time.monotonic()
     environment = {**os.environ, "COLUMNS": str(COLUMNS)}
-    done = subprocess.run([*TRM, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
-    return Step(command, done.stdout, done.stderr, done.returncode, time.monotonic() - began_s)
+    done = subprocess.run(
+        [*TRM, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )  # as bytes: text mode would make a new line of each overwritten one
+    return Step(command, done.stdout.decode(errors="replace"), done.returncode, time.monotonic() - began_s)
 
 
 def readable(text: str, folders: dict[str, str]) -> str:
@@ -65,7 +66,8 @@ def readable(text: str, folders: dict[str, str]) -> str:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     for path, name in folders.items():
         text = text.replace(path, name)
-    return "\n".join(line.rpartition("\r")[2].rstrip() for line in text.splitlines()).strip("\n")
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines).strip("\n")
 
 
 def page(steps: list[Step], demo: str, folders: dict[str, str]) -> str:
@@ -76,7 +78,7 @@ def page(steps: list[Step], demo: str, folders: dict[str, str]) -> str:
         parts += ["## The demo\n", f"```text\n$ make demo\n{readable(demo, folders)}\n```\n"]
     parts += ["## The tour\n"]
     for step in steps:
-        shown = readable(step.errors + step.output, folders)
+        shown = readable(step.output, folders)
         parts += [f"```text\n$ {step.command}\n{shown}\n```\n", f"{step.seconds:.0f} s\n"]
     return "\n".join(parts)
 
@@ -95,7 +97,7 @@ def main() -> int:
         for command in commands():
             steps.append(run(command, Path(folder)))
             print(f"{steps[-1].seconds:5.0f} s  exit code {steps[-1].code}  {command}", flush=True)
-        demo = arguments.demo.read_text() if arguments.demo else ""
+        demo = arguments.demo.read_bytes().decode(errors="replace") if arguments.demo else ""
         arguments.page.write_text(page(steps, demo, folders))
     return int(any(step.code for step in steps))
 

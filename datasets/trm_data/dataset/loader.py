@@ -208,7 +208,7 @@ def eval_batches(
     """Yield the examples of a split in order; ARC rows carry their trained identifier and are never translated.
 
     Args:
-        max_puzzles: use only the examples of the first that many puzzles.
+        max_puzzles: use only the examples of the first `max_puzzles` puzzles.
         num_augmentations: every example comes 1 + this many times, as the original and as augmented copies, for voting.
 
     Raises:

@@ -25,7 +25,7 @@ _NAMES = {Start.DEMO: "first", Start.OWN_PUZZLES: "own-puzzles", Start.OWN_RECUR
 """The names of the sweeps in these folders."""
 SWEEP_FILES = ("sweep.yaml", "sweep.py")
 MAX_NAME = 60
-"""Characters of a folder's name that its sweep takes over."""
+"""Longest name of a sweep that is made from that of a folder."""
 _SCAFFOLD = Path(__file__).parents[1] / "scaffold"
 
 
@@ -92,7 +92,7 @@ def _sweep_name(folder: Path) -> str:
     """
     from orchestrator.sweep.definition import RESERVED_NAMES
 
-    name = re.sub("[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:MAX_NAME]
+    name = re.sub("[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:MAX_NAME].rstrip("-._")
     return f"{name}-sweep" if name.casefold() in RESERVED_NAMES else name
 
 

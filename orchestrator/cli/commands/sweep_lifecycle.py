@@ -271,10 +271,10 @@ def rename(
     load_definition(store, name)
     if not yes:
         sizes = store.sizes(f"sweeps/{name}")
-        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}, and its runs in MLflow")
+        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}")
         _confirm(f"Rename it to {new}?", f"sweep {name!r} was not renamed")
     rename_sweep(name, store, new=new, tracking=tracking)
-    out.print(f"renamed sweep {name} to {new}, with its runs in MLflow")
+    out.print(f"renamed sweep {name} to {new}" + ("" if tracking == "none" else ", with its runs in MLflow"))
 
 
 def _confirm(question: str, refusal: str) -> None:

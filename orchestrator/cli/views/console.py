@@ -31,7 +31,7 @@ def line(*parts: str | tuple[str, str]) -> Text:
 
 def _console(stderr: bool) -> SafeConsole:
     console = SafeConsole(stderr=stderr)  # which reads COLUMNS itself
-    is_given = os.environ.get("COLUMNS", "").isdigit()
+    is_given = os.environ.get("COLUMNS", "").strip("0").isdecimal()
     return console if console.is_terminal or is_given else SafeConsole(stderr=stderr, width=PLAIN_WIDTH)
 
 

@@ -93,7 +93,7 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
 def _described_cells(sweep: Sweep, plan: Estimate) -> str:
     """Say of a search whether the cells are what it explores, or examples."""
     explored = plural(plan.trials_by_stage["explore"], "configuration")
-    if plan.are_examples:
+    if plan.cells_are_examples:
         return f"examples of the space; {sweep.sampler} chooses {explored} of it while the search runs"
     return f"the {explored} that the search draws at random{', then its controls' * bool(sweep.confirm.controls)}"
 
@@ -103,7 +103,7 @@ def _show_time(sweep: Sweep, plan: Estimate) -> None:
         fits = not any(_not_fitting(cell, plan) for cell in plan.cells)
         out.print(f"estimated time: {'not known before the first trial' if fits else 'a cell fits on no device'}")
     else:
-        time, error = plan.time
+        time, error = plan.time_text
         out.print(line("estimated time: ", (time, "bold"), f", {error}"))
     gpus = {device.name: device.gpus for device in plan.devices}
     for cost in plan.costs:
