@@ -102,11 +102,14 @@ def read_recorded(storage: Storage, address: str) -> Recorded:
     Raises:
         SweepError: there is no such search, or its order was not recorded.
     """
-    path = PurePosixPath(address)
+    scheme, separator, rest = address.partition("://") if "://" in address else ("", "", address)
+    location, mark, options = rest.partition("?") if separator else (rest, "", "")
+    path = PurePosixPath(location)
     if len(path.parts) > 1:
         if path.parent.name != "sweeps":
             raise SweepError(f"{address!r} is not the folder of a sweep", "Name a sweep, or FOLDER/sweeps/NAME")
-        storage = open_storage(address.rstrip("/").removesuffix(f"/sweeps/{path.name}"))
+        top = str(path.parent.parent)
+        storage = open_storage(f"{scheme}://{'' if top == '.' else top}{mark}{options}" if separator else top)
     name = path.name
     events = Order.load(storage.sub(f"sweeps/{name}")).events
     if not events or events[0].ended or events[0].unfinished:
@@ -114,5 +117,23 @@ def read_recorded(storage: Storage, address: str) -> Recorded:
             f"the order of results of sweep {name!r} in {storage.url} is not recorded from its beginning",
             "Name a search that this version of trm ran",
         )
+    if unknown := _never_suggested(events):
+        raise SweepError(
+            f"the order of results of sweep {name!r} in {storage.url} is not complete: it names trial {unknown!r} "
+            "before its suggestion",
+            "Name another search",
+        )
     stops = {one.trial_id: one.stopped.step for one in read_trials(storage, name) if one.stopped is not None}
     return Recorded(name, events, stops)
+
+
+def _never_suggested(events: Sequence[Event]) -> str | None:
+    """Return a trial that an event refers to and that no event before it suggested; None if there is none."""
+    suggested: set[str] = set()
+    for event in events:
+        for trial_id in (*event.told, *event.ended, *event.unfinished):
+            if trial_id not in suggested:
+                return trial_id
+        if event.suggested is not None:
+            suggested.add(event.suggested)
+    return None

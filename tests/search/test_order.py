@@ -18,6 +18,7 @@ from orchestrator.storage import LocalStorage
 from orchestrator.sweep import Sweep, choice, uniform
 from orchestrator.sweep.trials import PlannedTrial
 from tests.support.sweeps import fingerprint, record_of, search, study
+from trm_data.errors import UserError
 
 SPACE = {"T": choice(1, 2, 3, 4, 5, 6), "lr": uniform(1e-4, 1e-2)}
 
@@ -160,3 +161,55 @@ def test_a_suggestion_whose_record_was_not_written_is_left_out() -> None:
     assert first and second
     Planner(sweep_of(6), fingerprint, [record_of(first, Status.RUNNING, step=4)], order=order)
     assert suggested(order) == [first.trial_id]
+
+
+def _of_two() -> Order:
+    order = Order()
+    play(Planner(sweep_of(6), fingerprint, [], order=order), random.Random(0), 1, {})
+    return order
+
+
+@pytest.mark.parametrize("change", [{"told": ("stranger",)}, {"ended": ("stranger",)}, {"unfinished": ("stranger",)}])
+@pytest.mark.parametrize("index", [0, 3])
+def test_an_order_that_names_a_trial_before_its_suggestion_is_refused(
+    index: int, change: dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    order = _of_two()
+    order.events[index:index] = [Event(is_start=True, **change)] if "told" not in change else [Event(**change)]
+    storage = LocalStorage(tmp_path)
+    order.save(storage.sub("sweeps/first"))
+    with pytest.raises(SweepError, match=r"is not recorded from its beginning|is not complete"):
+        read_recorded(storage, "first")
+
+
+def test_a_replay_that_will_not_have_a_result_says_so_and_does_not_end_as_complete() -> None:
+    """A trial whose record is damaged is left out: the suggestions that were made from its result cannot be."""
+    order = _of_two()
+    recorded = Recorded("first", tuple(order.events), {})
+    lost = suggested(order)[1]
+    planner = Planner(sweep_of(6), fingerprint, [], excluded=[lost], replay=recorded)
+    play(planner, random.Random(0), 1, {})
+    assert not planner.is_done and planner.wants_suggestion
+    with pytest.raises(SweepError, match=f"needs the result of trial {lost}"):
+        planner.next()
+
+
+@pytest.mark.parametrize("address", ["sweeps/first", "./sweeps//first/", "{0}//sweeps/first", "{0}/./sweeps/./first"])
+def test_a_recorded_search_is_found_by_any_path_to_its_folder(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    order = _of_two()
+    order.save(LocalStorage(tmp_path / "sweeps/first"))
+    found = read_recorded(LocalStorage(tmp_path / "elsewhere"), address.format(tmp_path))
+    assert list(found.events) == order.events
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", ".", "..", "/", "s3:/x/sweeps/first", "s3://", "s3://sweeps/first", "a/sweeps/..", "gs://b/sweeps/x"],
+)
+def test_an_address_of_no_search_is_one_line(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        read_recorded(LocalStorage(tmp_path), address)
