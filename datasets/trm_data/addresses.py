@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _SECRET = re.compile(
     r"password|passwd|pwd|^pass$|token|secret|signature|credential|^sig$|key|^auth|jwt|bearer", re.IGNORECASE
@@ -48,6 +48,14 @@ def shown_address(url: str) -> str:
     return f"{scheme}://{location}{_PARAMETER.sub(_hide_value, query)}"
 
 
+def split_address(url: str) -> SplitResult:
+    """Return the parts of an address. One that cannot be split, as with half a pair of brackets, is a path alone."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", url, "", "")
+
+
 def has_credentials(url: str) -> bool:
     """Return whether `shown_address` would hide a part of an address."""
     return shown_address(url) != url
@@ -73,7 +81,8 @@ def holds_secret(variable: str) -> bool:
 
 def shown_webhook(url: str) -> str:
     """Return a webhook's scheme and host: its path is the secret."""
-    return f"{urlsplit(url).scheme}://{urlsplit(url).hostname}/..."
+    parts = split_address(url)
+    return f"{parts.scheme}://{parts.hostname}/..."
 
 
 def _without_user(location: str) -> str:
@@ -103,9 +112,12 @@ def _hide_quoted(parameter: re.Match[str]) -> str:
 
 def _has_valid_port(url: str) -> bool:
     try:
-        _ = urlsplit(url).port
+        parts = urlsplit(url)  # refuses half a pair of brackets, too
+        if parts.netloc.endswith(":PORT"):  # the placeholder of our own remedies
+            return True
+        _ = parts.port
     except ValueError:
-        return urlsplit(url).netloc.endswith(":PORT")  # the placeholder of our own remedies
+        return False
     return True
 
 

@@ -59,7 +59,7 @@ class ProcessIdentity(NamedTuple):
             return False
         except PermissionError:
             pass  # it belongs to another user
-        return not self.start or start_of(self.pid) in (self.start, 0)
+        return not has_ended(self.pid) and (not self.start or start_of(self.pid) in (self.start, 0))
 
 
 @cache
@@ -94,10 +94,26 @@ def start_of(pid: int) -> int:
         except psutil.Error:
             return 0
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-        return int(text.rpartition(")")[2].split()[19])  # the name in parentheses may hold spaces
-    except (OSError, ValueError, IndexError):
+        return int(_status_of(pid)[19])
+    except (ValueError, IndexError):
         return 0
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended and only its entry is left, which its parent has not collected.
+
+    The first process of many containers collects none, so that a killed process keeps its PID until they end.
+    """
+    return _status_of(pid)[:1] in (["Z"], ["X"])
+
+
+def _status_of(pid: int) -> list[str]:
+    """Return the fields of `/proc/PID/stat` after the name of the program; empty if they cannot be read."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, ValueError):  # ValueError: the name of a program may be any bytes
+        return []
+    return text.rpartition(")")[2].split()  # the name, in parentheses, may hold spaces
 
 
 def this_process() -> ProcessIdentity:

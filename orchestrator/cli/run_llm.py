@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from orchestrator.cli.views.console import BuildBar, bar, err, out
 from orchestrator.errors import SweepError, command_line
@@ -29,7 +28,7 @@ from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from trm_data import Dataset
-from trm_data.addresses import has_credentials
+from trm_data.addresses import has_credentials, split_address
 from trm_data.errors import ConfigError, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -124,7 +123,7 @@ def api_key(endpoint: str, file: Path | None) -> str | None:
     Raises:
         ConfigError: the endpoint is not an address or contains credentials, or the file holds no key.
     """
-    parts = urlsplit(endpoint)
+    parts = split_address(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--endpoint {endpoint!r} is not an address", "Example: https://api.openai.com/v1")
     if has_credentials(endpoint):

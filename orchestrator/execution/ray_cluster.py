@@ -22,7 +22,7 @@ from orchestrator.errors import ClusterError
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
 from orchestrator.resources.local_gpus import LocalGpu, label_of
 from orchestrator.resources.nodes import GPU_LABEL, Cluster, describe_cluster, require_answer, scales
-from orchestrator.worker.fork_server import next_process
+from orchestrator.worker.processes import next_process
 from trm_data.addresses import holds_secret
 from trm_data.errors import first_line
 

@@ -80,19 +80,28 @@ class Replayer(Learner):
     @property
     def is_ready(self) -> bool:
         """Return whether every result that the next suggestion was made from has arrived."""
+        return not self._missing()
+
+    def _missing(self) -> list[str]:
+        """Return the trials whose results the next suggestion was made from and that have not ended."""
+        needed: list[str] = []
         for event in self._events[self._position :]:
-            if not all(trial_id in self._ended for trial_id in (*event.told, *event.ended)):
-                return False
+            needed += (*event.told, *event.ended)
             if not event.is_start:
                 break
-        return True
+        return [trial_id for trial_id in needed if trial_id not in self._ended]
 
     def suggest(self) -> PlannedTrial | None:
         """Return the next configuration.
 
         Raises:
-            SweepError: it is not the recorded one.
+            SweepError: it is not the recorded one, or was made from a result that this sweep will not have.
         """
+        if missing := self._missing():
+            raise SweepError(
+                f"the next suggestion of sweep {self._name!r} needs the result of trial {missing[0]}, which is missing",
+                "Restore the record of that trial, or run the sweep under another name without --replay",
+            )
         position = self._position
         while position < len(self._events) and self._events[position].is_start:
             self._restart(self._events[position])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from orchestrator.errors import SweepError
 from orchestrator.records.index import load_definition
@@ -149,7 +150,7 @@ def read_recorded(storage: Storage, address: str) -> Recorded:
     Raises:
         SweepError: there is no such search, or it cannot be replayed.
     """
-    path, question, options = address.partition("?")
+    path, question, options = address.partition("?") if "://" in address else (str(PurePosixPath(address)), "", "")
     head, _, name = path.rstrip("/").rpartition("/")
     if head:
         top, _, last = head.rpartition("/")

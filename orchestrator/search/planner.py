@@ -119,9 +119,10 @@ class Planner:
     def wants_suggestion(self) -> bool:
         """Return whether the next trial is one that the sampler has yet to choose.
 
-        A search chooses as late as possible, when nothing else waits, so that every result is available.
+        A search chooses as late as possible, when nothing else waits, so that every result is available. If no trial
+        is left that could bring what a replay waits for, the choice is due, and raises.
         """
-        return not self._queue and self._wants_more() and self._learner.is_ready
+        return not self._queue and self._wants_more() and (self._learner.is_ready or not self._running)
 
     def suggest(self) -> PlannedTrial | None:
         """Choose the next configuration of a search; None if the space holds no other.

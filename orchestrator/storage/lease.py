@@ -13,10 +13,11 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from orchestrator.errors import SweepError, command_line
-from orchestrator.storage.base import Storage, to_json_bytes
+from orchestrator.storage.base import Storage, StorageError, to_json_bytes
 from trm_data.errors import UserError
 from trm_data.files import ProcessIdentity, load_json, this_process
 
@@ -66,14 +67,26 @@ class Lease:
 
     def __enter__(self) -> Lease:
         earlier_request = _version_of(self._folder, STOP)
-        if self._folder.create(LOCK, self._content()):
-            self._version = self._folder.read_tagged(LOCK).etag
-        else:
-            self._version = self._take_over()
+        self._version = self._create() or self._take_over()
         if earlier_request is not None:  # a request that arrived since then is for this holder
             self._folder.delete_if(STOP, earlier_request)
         self._thread.start()
         return self
+
+    def _create(self) -> str | None:
+        """Return the version of a new lease; None if there is one already.
+
+        A storage that is away between the two calls may be so for longer than `LEASE_S`: then another driver has taken
+        the lease over, and its version must not be taken for this one's.
+        """
+        content = self._content()
+        if not self._folder.create(LOCK, content):
+            return None
+        try:
+            data, version = self._folder.read_tagged(LOCK)
+        except KeyError:
+            return None
+        return version if data == content else None
 
     def _take_over(self) -> str:
         """Replace the lease of a dead holder. The version check lets only one of several candidates succeed."""
@@ -105,8 +118,12 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(HEARTBEAT_S)
-        if not self.lost.is_set():
-            self._folder.delete_if(LOCK, self._version)
+        if self.lost.is_set() or self._folder.delete_if(LOCK, self._version):
+            return
+        # The last renewal may have succeeded without an answer.
+        with suppress(StorageError):
+            if (version := self._ours()) is not None:
+                self._folder.delete_if(LOCK, version)
 
     def _content(self) -> bytes:
         return to_json_bytes({**self._owner, "beat_s": time.time()})

@@ -66,8 +66,8 @@ class LocalStorage:
                 try:
                     path.hardlink_to(aside)  # unlike O_EXCL this shows the key only when its value is complete
                 except FileExistsError:
-                    # An attempt that was reported as failed may have created it.
-                    return is_repeated and path.read_bytes() == data
+                    # NFS repeats a call whose answer is lost: it may have created it, and so may an earlier attempt.
+                    return aside.stat().st_nlink > 1 or (is_repeated and path.read_bytes() == data)
             return True
 
         return self._retried("write", path, create)
@@ -202,8 +202,8 @@ class LocalStorage:
         def statuses() -> dict[str, os.stat_result]:
             found = {}
             for key, entry in _files(str(top), f"{folder}/" if folder else ""):
-                with suppress(FileNotFoundError):  # it has just been deleted
-                    found[key] = entry.stat()
+                if (status := _status(entry)) is not None:
+                    found[key] = status
             return found
 
         return self._retried("list", top, statuses)
@@ -235,9 +235,20 @@ def _tag(data: bytes) -> str:
 def _folders(top: Path) -> Keys:
     try:
         with os.scandir(top) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            return sorted(e.name for e in visible if (Path(e).is_dir() if e.is_symlink() else e.is_dir()))
     except FileNotFoundError:
         return []
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the status of a file; None if it has just been deleted, or is a link that leads to itself."""
+    try:
+        return entry.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
 
 
 def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -306,8 +317,8 @@ def _snapshot(top: str, names: Sequence[str]) -> Snapshot:
                     if is_folder:
                         pending.append(name)
                         continue
-                    with suppress(FileNotFoundError):  # it has just been deleted
-                        files[name] = _version(entry.stat())
+                    if (status := _status(entry)) is not None:
+                        files[name] = _version(status)
         except (FileNotFoundError, NotADirectoryError):
             continue
         folders[folder] = str(changed_ns)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from orchestrator.storage.base import StorageError
+from trm_data.addresses import split_address
 
 NETWORK = ("nfs", "cifs", "smb", "lustre", "beegfs", "ceph", "glusterfs", "9p", "fuse.sshfs", "fuse.s3fs")
 MOUNTS = Path("/proc/self/mounts")
@@ -33,7 +33,7 @@ def refuse_network_database(uri: str, mounts: str | None = None) -> None:
 
     Locks are unreliable there: writers on two machines silently destroy the file.
     """
-    parts = urlsplit(uri)
+    parts = split_address(uri)
     if parts.scheme.partition("+")[0] not in ("sqlite", "journal", ""):
         return
     path = Path(parts.path[1:] if parts.scheme and parts.path.startswith("//") else parts.path)

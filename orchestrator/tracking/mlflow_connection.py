@@ -23,10 +23,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
-from trm_data.addresses import hide_credentials, shown_address
+from trm_data.addresses import hide_credentials, shown_address, split_address
 from trm_data.errors import UserError, first_line
 
 EXPERIMENT = "trm"
@@ -213,7 +212,7 @@ def _s3_errors() -> tuple[type[Exception], ...]:
 
 def check_form(uri: str, error: type[UserError] = TrackingError) -> None:
     """Raise `error` unless the text has the form of an address that MLflow can write to. Contacts nothing."""
-    shown, parts = shown_address(uri), urlsplit(uri)
+    shown, parts = shown_address(uri), split_address(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme == "sqlite":
         if sqlite_path(uri) is None:
@@ -228,7 +227,7 @@ def probe(uri: str, error: type[UserError] = TrackingError) -> None:
     Also used for Optuna's database, which has the same kinds of addresses.
     """
     check_form(uri, error)
-    shown, parts = shown_address(uri), urlsplit(uri)
+    shown, parts = shown_address(uri), split_address(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme == "sqlite":
         return

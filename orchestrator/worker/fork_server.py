@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 from trm_data.errors import first_line
 
@@ -65,30 +65,6 @@ class Message:
     kind: Literal["started", "failed", "exited"]
     detail: str = ""
     """Why it failed, or its exit code (a negative number is the signal that ended it)."""
-
-
-class ChildProcess(Protocol):
-    """Describe a process that waits until it is given its work: a `ForkedProcess`, or a `SpawnedProcess`."""
-
-    def run(self, entry_point: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None: ...
-    def send(self, message: Any) -> None: ...
-    def poll(self, timeout_s: float) -> bool: ...
-    def receive(self) -> Any: ...
-    def join(self, timeout_s: float) -> bool: ...
-    def kill(self) -> None: ...
-    def close(self) -> None: ...
-
-
-def next_process(*, is_quiet: bool = False) -> ChildProcess:
-    """Return a process for the next trial of this driver's sweep on this machine. `is_quiet`: see `ForkedProcess`."""
-    if sys.platform != "linux":
-        from orchestrator.worker.spawned import SpawnedProcess
-
-        return SpawnedProcess()
-    import ray
-
-    context = ray.get_runtime_context()
-    return ForkedProcess(f"trm-{context.get_node_id()}-{context.get_job_id()}", PRELOAD, is_quiet=is_quiet)
 
 
 class ForkedProcess:

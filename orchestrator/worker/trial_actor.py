@@ -15,8 +15,8 @@ from typing import Any
 from ray import tune
 
 from orchestrator.resources.nodes import GPU_LABEL, MARKET_LABEL
-from orchestrator.worker.fork_server import ChildProcess, next_process
 from orchestrator.worker.job import Job, TrialReport
+from orchestrator.worker.processes import ChildProcess, next_process
 from orchestrator.worker.spot import is_leaving
 
 logger = logging.getLogger(__name__)

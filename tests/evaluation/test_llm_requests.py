@@ -26,7 +26,7 @@ from tests.support.llm import (
     plan_of,
     solution,
 )
-from tests.support.llm_server import Say, chat_server
+from tests.support.llm_server import Say, chat_server, dripping_server
 from trm_data import Dataset
 
 
@@ -122,6 +122,68 @@ def test_a_reply_without_end_is_not_read(
         with pytest.raises(RetryableError) as caught:
             endpoint.ask(questions[0].text)
     assert reason in caught.value.reason
+
+
+def _caught(say: Say, question: Question, timeout_s: float = 5.0) -> Exception:
+    """What a question raises that is answered so."""
+    with chat_server(lambda text, number: say) as server:
+        endpoint = Endpoint(server.url, Request("m", 10), key=None, timeout_s=timeout_s)
+        with pytest.raises((RetryableError, EndpointError)) as caught:
+            endpoint.ask(question.text)
+    return caught.value
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"error":' * 10_000 + "1" + "}" * 10_000])
+@pytest.mark.parametrize(("status", "reason"), [(200, "not a chat completion"), (400, "status 400"), (429, "rate")])
+def test_a_deeply_nested_reply_is_no_reply(body: str, status: int, reason: str, questions: list[Question]) -> None:
+    assert reason in str(_caught(Say(status=status, body=body), questions[0]))
+
+
+@pytest.mark.parametrize(
+    ("status", "location"), [(301, "http://other/v1"), (302, "http://[::bad"), (307, "/v1"), (300, None), (304, None)]
+)
+def test_a_redirection_is_refused_and_named(status: int, location: str | None, questions: list[Question]) -> None:
+    """Followed, it would send the question to an address that nobody named; its text has no limit either."""
+    say = Say(status=status, body="", headers={"Location": location} if location else {})
+    found = _caught(say, questions[0])
+    assert isinstance(found, EndpointError) and f"(status {status})" in str(found)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "1000"}, {"Content-Encoding": "gzip"}])
+def test_a_refusal_counts_whose_text_breaks_off(headers: dict[str, str], questions: list[Question]) -> None:
+    """It was taken for a lost answer, which is asked for again and counted at its greatest cost."""
+    found = _caught(Say(status=401, body="{", headers={**headers, "Connection": "close"}), questions[0], timeout_s=0.5)
+    assert isinstance(found, EndpointError) and "status 401" in str(found)
+
+
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 2020 00:00:00 +999999999999999", "Mon, 99 Jan 9999 00:00:00 GMT", "x"])
+def test_a_pause_that_is_no_date_is_none(date: str, questions: list[Question]) -> None:
+    found = _caught(Say(status=429, body="busy", headers={"Retry-After": date}), questions[0])
+    assert isinstance(found, RetryableError) and found.wait_s == 0
+
+
+def test_a_refusal_controls_no_terminal(questions: list[Question]) -> None:
+    assert "\x1b" not in str(_caught(Say(status=401, body="\x1b[2J\x07 no"), questions[0]))
+
+
+def test_counts_that_no_model_has_are_estimated_and_words_can_be_written(questions: list[Question]) -> None:
+    completion = {
+        "choices": [{"message": {"content": "a\ud800"}, "finish_reason": "stop\n\x1b"}],
+        "model": "m\ud800" * 1000,
+        "usage": {"prompt_tokens": 10**400, "completion_tokens": 1, "total_tokens": 10**401},
+    }
+    with chat_server(lambda text, number: Say(body=json.dumps(completion))) as server:
+        reply = Endpoint(server.url, Request("m", 10), key=None, timeout_s=5.0).ask(questions[0].text)
+    assert reply.estimated and reply.tokens_out == 10 and PRICES.usd(reply.tokens_in, reply.tokens_out) < 1
+    assert reply.finish == "stop" and len(reply.model) < 300
+    assert (reply.text + reply.model).encode()
+
+
+def test_a_reply_that_begins_and_does_not_end_has_a_time_limit() -> None:
+    """Each part arrives in time, the last one never does."""
+    with pytest.raises(RetryableError, match="no reply in time") as caught, dripping_server() as url:
+        Endpoint(url, Request("m", 10), key=None, timeout_s=0.5).ask("?")
+    assert caught.value.kind == "lost"
 
 
 def test_question_that_never_gets_an_answer_is_left_for_the_next_run(

@@ -149,7 +149,7 @@ def test_the_order_is_read_by_name_and_by_folder(
     other = LocalStorage(tmp_path / "other")
     found = read_recorded(recorded_in, "search")
     assert len(found.suggested) == 4
-    for address in (f"{recorded_in.root}/sweeps/search", f"{recorded_in.root}/sweeps/search/", "sweeps/search"):
+    for address in (f"{recorded_in.root}/sweeps/search", f"{recorded_in.root}//sweeps/./search/", "./sweeps//search/"):
         assert read_recorded(other, address) == found
 
 
@@ -186,7 +186,7 @@ def test_a_search_that_still_runs_is_not_replayed(recorded_in: LocalStorage) -> 
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("some/folder", "is not the folder of a sweep"), ("serch", "search"), ("nowhere/sweeps/search", "no storage")],
+    [("some/folder", "is not the folder of a sweep"), ("searhc", "search"), ("nowhere/sweeps/search", "no storage")],
 )
 def test_wrong_name_of_a_search_is_one_line(recorded_in: LocalStorage, address: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -225,3 +225,25 @@ def test_a_suggestion_whose_record_was_not_written_is_left_out() -> None:
     assert first and second
     Planner(sweep_of(6), fingerprint, [record_of(first, Status.RUNNING, step=4)], order=order)
     assert suggested(order) == [first.trial_id]
+
+
+def test_a_replay_that_will_not_have_a_result_says_so_and_does_not_end_as_complete() -> None:
+    """A trial whose record is damaged is left out: the suggestions that were made from its result cannot be."""
+    order = Order()
+    play(Planner(sweep_of(6), fingerprint, [], order=order), random.Random(0), 1, {})
+    lost = suggested(order)[1]
+    planner = Planner(sweep_of(6), fingerprint, [], excluded=[lost], replay=recorded_of(order))
+    play(planner, random.Random(0), 1, {})
+    assert not planner.is_done and planner.wants_suggestion
+    with pytest.raises(SweepError, match=f"needs the result of trial {lost}"):
+        planner.next()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", ".", "..", "/", "s3:/x/sweeps/first", "s3://", "s3://sweeps/first", "a/sweeps/..", "gs://b/sweeps/x"],
+)
+def test_an_address_of_no_search_is_one_line(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        read_recorded(LocalStorage(tmp_path), address)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from orchestrator.records.failures import FailureKind, classify, is_out_of_space
-from orchestrator.storage import StorageError, open_storage, patience
+from orchestrator.storage import LocalStorage, StorageError, open_storage, patience
 from orchestrator.storage.patience import TransientError, retry_transient
 from trm_data.errors import UserError
 from trm_data.files import abandoned_files, machine_id, private_folder, temporary_name, write_atomic, writing_remedy
@@ -349,3 +349,31 @@ def test_an_atomic_write_leaves_no_temporary(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a/b", b"1")
     write_atomic(tmp_path / "a/b", b"2")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"] and (tmp_path / "a/b").read_bytes() == b"2"
+
+
+def test_an_exclusive_creation_that_nfs_repeats_is_this_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client sends a call without an answer once more, and the server says of the second one that it exists."""
+    link = Path.hardlink_to
+
+    def sent_twice(self: Path, target: Path) -> None:
+        link(self, target)
+        link(self, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", sent_twice)
+    storage = LocalStorage(tmp_path)
+    assert storage.create("a/lock.json", b"1")
+    assert not storage.create("a/lock.json", b"1")
+
+
+def test_a_link_that_leads_to_itself_hides_no_other_entry(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("sweeps/depth/sweep.json", b"{}")
+    for folder in (tmp_path / "sweeps", tmp_path / "sweeps/depth"):
+        (folder / "loop").symlink_to("loop")
+    (tmp_path / "sweeps/other").symlink_to("depth")
+    assert storage.folders("sweeps") == ["depth", "other"]
+    assert "sweeps/depth/sweep.json" in storage.list() and not any("loop" in key for key in storage.sizes())
+    assert storage.snapshot("sweeps/depth", ["sweep.json", "loop"]).names == ["sweep.json"]
+    assert set(storage.snapshots("sweeps", ["sweep.json"], {})) == {"depth", "other"}

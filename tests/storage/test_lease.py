@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import SweepError
-from orchestrator.storage import LocalStorage, Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, StorageError, Tagged, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease, driver_of, unlock
 from trm_data.files import ProcessIdentity, machine_id, start_of
@@ -188,6 +188,56 @@ def test_leaving_releases_only_the_own_claim_even_before_the_loss_is_noticed(
     lease._end.set()
     lease.__exit__()
     assert json.loads(storage.read("lock.json"))["host"] == "another-machine"
+
+
+def test_a_process_that_its_parent_has_not_collected_is_no_holder(storage: Storage) -> None:
+    """The first process of many containers collects none: the sweep of a killed driver would be locked for ever."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    storage.write("lock.json", claim_of(process.pid))
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert driver_of(storage) is None
+        with Lease(storage, "depth") as lease:
+            assert lease.took_over
+    finally:
+        process.wait()
+
+
+def test_a_driver_that_takes_the_lease_while_the_storage_is_away_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version that is read after a long outage may be that of another driver."""
+    storage, read_tagged = LocalStorage(tmp_path), LocalStorage.read_tagged
+
+    def late(self: LocalStorage, key: str) -> Tagged:
+        if (tmp_path / "lock.json").exists():
+            storage.write("lock.json", claim_of(process))
+        return read_tagged(self, key)
+
+    monkeypatch.setattr(LocalStorage, "read_tagged", late)
+    with sleeping_process() as process:
+        with pytest.raises(SweepError, match=f"is being run by process {process}"), Lease(storage, "depth"):
+            pass
+        assert json.loads(storage.read("lock.json"))["pid"] == process
+
+
+def test_a_lease_whose_last_renewal_had_no_answer_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_if = LocalStorage.replace_if
+    renewed = threading.Event()
+
+    def lose_answer(self: LocalStorage, key: str, data: bytes, etag: str) -> str | None:
+        if renewed.is_set():
+            raise StorageError("away")
+        replace_if(self, key, data, etag)
+        renewed.set()
+        raise StorageError("away")
+
+    monkeypatch.setattr(LocalStorage, "replace_if", lose_answer)
+    storage = LocalStorage(tmp_path)
+    with Lease(storage, "depth"):
+        assert renewed.wait(20)
+    assert not storage.exists("lock.json")
 
 
 def test_a_beat_whose_answer_was_lost_is_no_lost_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

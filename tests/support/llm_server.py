@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -113,3 +114,26 @@ def chat_server(answer: Callable[[str, int], Say]) -> Iterator[ChatServer]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def dripping_server() -> Iterator[str]:
+    """The address of a server whose answer arrives blank by blank, until the client disconnects."""
+
+    def drip() -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                while not end.wait(0.05):
+                    connection.sendall(b"1\r\n \r\n")
+
+    end = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            end.set()
+            thread.join()

@@ -24,6 +24,9 @@ TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 NOT_RUN = ("source", "trm ui")
 """The environment is that of the tests; `tests/web` runs the servers."""
 COLUMNS = 120
+MAX_HEARTBEATS = 6
+_HEARTBEAT = re.compile(r"(\d\d:\d\d:\d\d )?.*\bstep [\d,]+/[\d,]+\b.*")
+"""Lines on the progress of running trials, of which a page shows a few."""
 HEAD = """# A first session
 
 What `make demo` and the [quick tour](../README.md#quick-tour) print: recorded in a fresh clone and an empty folder,
@@ -62,12 +65,21 @@ def run(command: str, folder: Path) -> Step:
 
 
 def readable(text: str, folders: dict[str, str]) -> str:
-    """Return output without colours and overwritten lines, with the names of `folders` replaced."""
+    """Return output without colours, overwritten lines, most lines on progress and notes of pip on its mirrors, and
+    with the names of `folders` replaced."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     for path, name in folders.items():
         text = text.replace(path, name)
     lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines).strip("\n")
+    shown = [
+        line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines if not line.startswith("WARNING: Location")
+    ]
+    found = [number for number, line in enumerate(shown) if _HEARTBEAT.match(line)]
+    for number in found[MAX_HEARTBEATS + 1 :]:
+        shown[number] = ""
+    if len(found) > MAX_HEARTBEATS:
+        shown[found[MAX_HEARTBEATS]] = f"({len(found) - MAX_HEARTBEATS} lines like these are left out)"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(shown)).strip("\n")
 
 
 def page(steps: list[Step], demo: str, folders: dict[str, str]) -> str:

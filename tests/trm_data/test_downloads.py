@@ -13,9 +13,10 @@ import pytest
 
 from tests.support.commands import call
 from trm_data import DataRequest, build
-from trm_data.addresses import hide_credentials
-from trm_data.errors import ConfigError, DataError
+from trm_data.addresses import hide_credentials, shown_webhook
+from trm_data.errors import ConfigError, DataError, UserError
 from trm_data.generators.sudoku import generate
+from trm_data.sources.files import parse_address, read
 
 LIMIT = 2_000_000
 """Bytes, in these tests."""
@@ -181,3 +182,18 @@ def test_dataset_of_a_signed_address_holds_no_secret(
 )
 def test_secrets_in_the_path_that_a_library_quotes_are_not_shown(text: str, shown: str) -> None:
     assert hide_credentials(text) == shown
+
+
+@pytest.mark.parametrize("address", ["http://[::bad", "http://u:secret@[x/y", "s3://a\u2100b/", "https://x:99999/"])
+def test_an_address_that_cannot_be_split_is_one_line(address: str) -> None:
+    """The text of an error may quote it, whatever it is."""
+    assert "secret" not in str(UserError(f"cannot read {address}"))
+    assert "secret" not in shown_webhook(address)
+    with pytest.raises(DataError):
+        read(parse_address(address))
+
+
+@pytest.mark.parametrize("address", ["hf://owner", "hf://owner/name", "hf://owner//file"])
+def test_an_address_on_the_hub_without_a_file_is_one_line(address: str) -> None:
+    with pytest.raises(DataError, match="OWNER/NAME/FILE"):
+        read(parse_address(address))

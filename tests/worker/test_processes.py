@@ -12,8 +12,9 @@ import pytest
 
 from orchestrator.execution.watchdog import open_driver
 from orchestrator.worker import trial_actor
-from orchestrator.worker.fork_server import ChildProcess, ForkedProcess, next_process
+from orchestrator.worker.fork_server import ForkedProcess
 from orchestrator.worker.job import Job, TrialReport
+from orchestrator.worker.processes import ChildProcess, next_process
 from orchestrator.worker.spawned import SpawnedProcess
 from orchestrator.worker.trial_actor import TrialProcess
 from tests.support.trial_processes import HERE

@@ -14,9 +14,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlunsplit
 
-from trm_data.addresses import shown_address
+from trm_data.addresses import shown_address, split_address
 from trm_data.errors import DataError
 from trm_data.sources import hub
 from trm_data.sources.download import receive
@@ -59,7 +59,7 @@ class Address(NamedTuple):
         Libraries quote an address in pieces: `http.client` the path with the query, or the password as a port.
         """
         text = str(error)
-        user = urlsplit(self.base).netloc.rpartition("@")[0] if self.is_remote else ""
+        user = split_address(self.base).netloc.rpartition("@")[0] if self.is_remote else ""
         parts = {self.query, user, user.partition(":")[2]}
         for part in sorted(parts | {unquote(part) for part in parts}, key=len, reverse=True):
             text = text.replace(part, "...") if part else text
@@ -75,7 +75,9 @@ def parse_address(text: str) -> Address:
     if "://" not in text:
         base, _, fragment = text.partition("#sha256=")
         return Address(base, "", fragment.lower() or None)
-    scheme, place, path, query, fragment = urlsplit(text)
+    scheme, place, path, query, fragment = split_address(text)
+    if not scheme:
+        raise DataError(f"{shown_address(text)} is not an address", "Use a path, s3://, hf:// or http(s)://")
     if scheme not in ("s3", "hf", "http", "https"):
         raise DataError(
             f"{text.split('?')[0]}: unknown kind of address {scheme!r}", "Use a path, s3://, hf:// or http(s)://"

@@ -9,10 +9,11 @@ import hashlib
 import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 from urllib.request import getproxies
 
-from trm_data.errors import DataError
+from trm_data.addresses import split_address
+from trm_data.errors import DataError, first_line
 from trm_data.sources.download import check_size
 
 _INSTEAD = "Go online, or give --source a folder that holds train.csv and test.csv"
@@ -29,7 +30,10 @@ def fetch(base: str, query: str) -> Path:
         from huggingface_hub import constants, errors
     except ImportError:
         raise DataError("reading hf:// needs the package huggingface_hub", "Run pip install huggingface_hub") from None
-    owner, name, file = base.removeprefix("hf://").split("/", 2)
+    parts = base.removeprefix("hf://").split("/", 2)
+    if len(parts) < 3 or not all(parts):
+        raise DataError(f"{base} names no file", "Write hf://OWNER/NAME/FILE")
+    owner, name, file = parts
     name, _, revision = name.partition("@")
     endpoint = parse_qs(query).get("endpoint", [None])[0]
     repository, revision_or_none = f"{owner}/{name}", revision or None
@@ -51,7 +55,7 @@ def fetch(base: str, query: str) -> Path:
             raise DataError(f"cannot reach the hub for {base}", _INSTEAD) from None
         raise DataError(f"{base} does not exist on the hub", _INSTEAD) from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise DataError(f"cannot download {base}: {str(error).splitlines()[0]}", _INSTEAD) from None
+        raise DataError(f"cannot download {base}: {first_line(error)}", _INSTEAD) from None
     _check(path, base)
     return path
 
@@ -76,12 +80,12 @@ def _limited_progress(base: str) -> type[Any]:
 
 def _resolves(endpoint: str) -> bool:
     """Return whether the hub's name resolves on this machine; behind a proxy only the proxy can tell."""
-    url = urlsplit(endpoint)
+    url = split_address(endpoint)
     if getproxies():
         return True
     try:
         return bool(socket.getaddrinfo(url.hostname, url.port))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: its port is not a number
         return False
 
 

@@ -9,10 +9,10 @@ import sqlite3
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from orchestrator.cli.doctor.check import Check
 from orchestrator.storage.mounts import NETWORK, file_system
+from trm_data.addresses import split_address
 from trm_data.errors import UserError
 
 TIMEOUT_S = 2.0
@@ -50,7 +50,7 @@ def tracker(uri: str) -> list[Check]:
     version."""
     from orchestrator.tracking.mlflow_connection import probe
 
-    scheme = urlsplit(uri).scheme.partition("+")[0]
+    scheme = split_address(uri).scheme.partition("+")[0]
     try:
         probe(uri)
         if scheme == "sqlite":
@@ -59,7 +59,7 @@ def tracker(uri: str) -> list[Check]:
             return [_server(uri)]
     except UserError as error:
         return [Check("tracker", "fail", error.what, error.remedy)]
-    return [Check("tracker", "ok", f"{urlsplit(uri).hostname} accepts connections")]
+    return [Check("tracker", "ok", f"{split_address(uri).hostname} accepts connections")]
 
 
 def _sqlite(path: Path) -> Check:

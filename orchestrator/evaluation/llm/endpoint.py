@@ -5,15 +5,16 @@ The client library's own retries are off: what a try may have cost has to be kno
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from trm_data.errors import UserError, first_line
+from trm_data.files import load_json
 
 if TYPE_CHECKING:
     import openai
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 CONNECT_S = 20.0
 MAX_REPLY_BYTES = 16 * 2**20
 """Most bytes of a response: the longest answers of language models have less than one million."""
+MAX_TOKENS = 10**9
+"""Most tokens of a response that can have been counted: no model reads or writes so many."""
 _MESSAGE_LENGTH = 200
-"""Most characters of a server's message in an error line."""
+"""Most characters of a server's words in a line."""
+_REDIRECTIONS = range(300, 400)
+"""Statuses that are refused: following one would send the question, or none, to an address that nobody named."""
 
 
 class EndpointError(UserError):
@@ -74,6 +79,10 @@ class _TooLongError(Exception):
     """Raised for a response that is longer than the limit."""
 
 
+class _LateError(Exception):
+    """Raised for a response that has begun and does not end in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Hold the parameters of a request other than the question."""
@@ -93,7 +102,8 @@ class Endpoint:
         self._openai = _library()
         self._limit_field = "max_tokens"
         timeout = self._openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-        client = self._openai.DefaultHttpxClient(event_hooks={"response": [_refuse]})
+        self._timeout_s = timeout_s
+        client = self._openai.DefaultHttpxClient(event_hooks={"response": [partial(_refuse, timeout_s=timeout_s)]})
         # Private servers need no key, but the library requires a non-empty one.
         self._client: openai.OpenAI = self._openai.OpenAI(
             base_url=url, api_key=key or "none", max_retries=0, timeout=timeout, http_client=client
@@ -112,7 +122,7 @@ class Endpoint:
         """
         started = time.monotonic()
         try:
-            body = self._post(question)
+            body = self._post(question, started + self._timeout_s)
         except _RefusedError as refused:
             if self._limit_field == "max_tokens" and "max_completion_tokens" in refused.text:
                 self._limit_field = "max_completion_tokens"  # the only name that newer OpenAI models accept
@@ -126,7 +136,7 @@ class Endpoint:
             raise RetryableError(first_line(error.__cause__ or error), "lost" if sent else "unreachable") from None
         return self._read(body, question, time.monotonic() - started)
 
-    def _post(self, question: str) -> str:
+    def _post(self, question: str, deadline: float) -> str:
         options: dict[str, Any] = {self._limit_field: self.request.max_tokens}
         if self.request.temperature is not None:
             options["temperature"] = self.request.temperature
@@ -137,12 +147,11 @@ class Endpoint:
         )
         with _unwrapped(self._openai.APIConnectionError), sent as raw:
             try:
-                return _limited(raw.iter_bytes())
+                return _limited(raw.iter_bytes(), deadline)
             except _TooLongError:
                 raise RetryableError(f"the reply is longer than {MAX_REPLY_BYTES:,} bytes", "garbage") from None
             except Exception as error:  # the library passes on those of its HTTP client, whichever it is
-                reason = "no reply in time" if "timeout" in type(error).__name__.lower() else first_line(error)
-                raise RetryableError(reason, "lost") from None
+                raise RetryableError(_broken_off(error), "lost") from None
 
     def _refusal(self, error: _RefusedError) -> Exception:
         status, text = error.status, _message_of(error.text)
@@ -151,6 +160,12 @@ class Endpoint:
             return RetryableError(f"rate limit: {text}", "busy", wait_s)
         if status in (408, 409) or status >= 500:
             return RetryableError(f"status {status}: {text}", "busy", wait_s)
+        if status in _REDIRECTIONS:
+            location = _shown(error.headers.get("location", ""))
+            return EndpointError(
+                f"{self.url} redirects to {location or 'no address'} (status {status})",
+                "Give the address that answers with --endpoint",
+            )
         remedy = {
             401: "Give a valid key with --api-key-file",
             403: "Give a key that may use this model with --api-key-file",
@@ -160,27 +175,30 @@ class Endpoint:
 
     def _read(self, body: str, question: str, seconds: float) -> Reply:
         try:
-            value = json.loads(body)
+            value = load_json(body)
             choice = value["choices"][0]
             text = choice["message"].get("content") or ""
-            finish = str(choice.get("finish_reason") or "unknown")
-            reported = str(value.get("model") or "")
+            finish = _shown(str(choice.get("finish_reason") or "unknown"))
+            reported = _shown(str(value.get("model") or ""))
         except (ValueError, LookupError, TypeError, AttributeError):
             raise RetryableError(f"the reply is not a chat completion: {_message_of(body)}", "garbage") from None
         if not isinstance(text, str):
             raise RetryableError("the reply holds no text", "garbage")
+        text = text.encode(errors="replace").decode()  # JSON may hold half a character, which no file can
         tokens = _counted(value.get("usage"))
         tokens_in, tokens_out = tokens or (len(question.encode()), self.request.max_tokens)
         return Reply(text, finish, tokens_in, tokens_out, tokens is None, reported, seconds)
 
 
-def _refuse(response: Any) -> None:
-    """Raise a _RefusedError for a response with an error status. A hook of the HTTP client."""
-    if response.status_code >= 400:
+def _refuse(response: Any, timeout_s: float) -> None:
+    """Raise a _RefusedError for a redirection or a response with an error status. A hook of the HTTP client."""
+    if response.status_code >= _REDIRECTIONS.start:
         try:
-            text = _limited(response.iter_bytes())
+            text = _limited(response.iter_bytes(), time.monotonic() + timeout_s)
         except _TooLongError:
             text = f"an answer of more than {MAX_REPLY_BYTES:,} bytes"
+        except Exception as error:  # the status is known, and says what to do, whatever became of the text
+            text = _broken_off(error)
         raise _RefusedError(response.status_code, response.headers, text)
 
 
@@ -195,13 +213,26 @@ def _unwrapped(kind: type[Exception]) -> Iterator[None]:
         raise
 
 
-def _limited(chunks: Iterable[bytes]) -> str:
-    """Return the text of a response. Raises _TooLongError where it is longer than the limit."""
+def _broken_off(error: Exception) -> str:
+    """Return why the rest of a response has not arrived."""
+    is_late = isinstance(error, _LateError) or "timeout" in type(error).__name__.lower()
+    return "no reply in time" if is_late else first_line(error)
+
+
+def _limited(chunks: Iterable[bytes], deadline: float) -> str:
+    """Return the text of a response.
+
+    Raises:
+        _TooLongError: it is longer than the limit.
+        _LateError: its end has not arrived at the deadline; the HTTP client limits the wait for each part only.
+    """
     body = bytearray()
     for chunk in chunks:
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
             raise _TooLongError
+        if time.monotonic() > deadline:
+            raise _LateError
     return body.decode(errors="replace")
 
 
@@ -222,18 +253,25 @@ def _counted(usage: object) -> tuple[int, int] | None:
     given, made, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
     if type(given) is not int or type(made) is not int or min(given, made) < 0:
         return None
-    return given, max(made, total - given if type(total) is int else 0)
+    made = max(made, total - given if type(total) is int else 0)
+    return (given, made) if max(given, made) <= MAX_TOKENS else None
 
 
 def _message_of(body: str) -> str:
     """Extract the message of a response body, in one line."""
     try:
-        error = json.loads(body)
+        error = load_json(body)
         while isinstance(error, dict) and (inner := error.get("error") or error.get("message") or error.get("detail")):
             error = inner
         text = error if isinstance(error, str) else body
     except ValueError:
         text = "an HTML page" if "<html" in body[:500].lower() or body.lstrip()[:1] == "<" else body
+    return _shown(text)
+
+
+def _shown(text: str) -> str:
+    """Return a server's words in one line, cut, and without characters that would control a terminal."""
+    text = "".join(char if char.isprintable() else " " for char in text[: 16 * _MESSAGE_LENGTH])
     text = " ".join(text.split())
     return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}..."
 
@@ -248,5 +286,5 @@ def _retry_after_s(header: str | None) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
