@@ -113,24 +113,23 @@ class Tracker:
         if self.uri is not None:
             self._thread.start()
 
-    def close(self) -> None:
+    def close(self, *, is_quiet: bool = False) -> None:
         """Send what is still new, waiting only as long as the tracker answers, and end the thread.
 
-        Ctrl-C ends the waiting: what is missing in MLflow is in the records.
+        Ctrl-C ends the waiting: what is missing in MLflow is in the records. `is_quiet`: do not say that it waits.
         """
         if self._thread.ident is None:
             return  # it was never started
         try:
-            self._wait()
+            self._wait(is_told=is_quiet)
         except KeyboardInterrupt:
             self._problem = "interrupted"
         if self._problem:
             problem = " ".join(self._problem.split())
             self._warn(f"MLflow was not brought up to date: {problem}. `{self._sync_command()}` sends the rest")
 
-    def _wait(self) -> None:
+    def _wait(self, is_told: bool) -> None:
         self._answered_s = began_s = time.monotonic()
-        is_told = False
         self._end.set()
         while self._thread.is_alive():
             # After a break the thread ends with the process, or sends the rest if the process continues.
@@ -214,10 +213,12 @@ def tracked(
     """
     tracker = Tracker(sweep, storage, resolve_uri(storage, uri), warn, tell)
     tracker.start()
+    is_quiet = True  # after an error its line is all that the user is to read
     try:
         yield tracker
+        is_quiet = False
     finally:
-        tracker.close()
+        tracker.close(is_quiet=is_quiet)
 
 
 def resolve_uri(storage: Storage, uri: str | None) -> str | None:

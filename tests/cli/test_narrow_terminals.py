@@ -143,15 +143,6 @@ def test_status_has_every_trial_with_its_status_and_score(
     assert bool(missing) == (width <= 80)
 
 
-@pytest.mark.parametrize(("columns", "width"), [("60", 60), ("", 120), ("wide", 120)])
-def test_output_that_is_no_terminal_is_as_wide_as_the_environment_says(columns: str, width: int) -> None:
-    code = "from orchestrator.cli.views.console import err, out; print(out.width, err.width)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True
-    )
-    assert done.stdout.split() == [str(width)] * 2, done.stderr
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_plan_and_lists_keep_what_they_are_read_for(width: int, screens: dict[tuple[int, str], list[str]]) -> None:
     plan = screens[width, "sweep plan study"]

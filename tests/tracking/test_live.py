@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.errors import SweepError
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage, open_storage
@@ -177,6 +178,20 @@ def test_waiting_at_the_end_is_told_and_ends_with_ctrl_c(
     assert len(told) == 1 and "MLflow is being brought up to date" in told[0] and "Ctrl-C" in told[0]
     assert len(warnings) == 1 and "not brought up to date: interrupted. `trm track sync depth" in warnings[0]
     eventually(lambda: "mlflow-sync" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_nothing_is_told_of_the_end_after_an_error(
+    hanging: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    monkeypatch.setattr(live, "TELL_AFTER_S", 0.0)
+    storage = open_storage(str(tmp_path))
+    write_record(storage, finished())
+    told: list[str] = []
+    with pytest.raises(SweepError), tracked(SWEEP, storage, hanging.url, lambda _: None, told.append):
+        eventually(lambda: hanging.requests[1:])
+        raise SweepError("exists with another definition")
+    hanging.release()
+    assert told == []
 
 
 def test_what_could_not_be_sent_is_one_warning_at_the_end(

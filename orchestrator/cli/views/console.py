@@ -8,7 +8,6 @@ character. Style is given separately from the text:
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 
@@ -21,7 +20,7 @@ from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
 PLAIN_EVERY_S = 15.0
 """Seconds between lines of progress if the output is not a terminal."""
 PLAIN_WIDTH = 120
-"""Number of columns if the output is a file or a pipe, and the variable COLUMNS does not say how many."""
+"""Number of columns if the output is a file or a pipe, where a narrow COLUMNS would break messages into lines."""
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
@@ -30,9 +29,8 @@ def line(*parts: str | tuple[str, str]) -> Text:
 
 
 def _console(stderr: bool) -> SafeConsole:
-    console = SafeConsole(stderr=stderr)  # which reads COLUMNS itself
-    is_given = os.environ.get("COLUMNS", "").strip("0").isdecimal()
-    return console if console.is_terminal or is_given else SafeConsole(stderr=stderr, width=PLAIN_WIDTH)
+    console = SafeConsole(stderr=stderr)
+    return console if console.is_terminal else SafeConsole(stderr=stderr, width=PLAIN_WIDTH)
 
 
 out = _console(stderr=False)
