@@ -271,7 +271,8 @@ def rename(
     load_definition(store, name)
     if not yes:
         sizes = store.sizes(f"sweeps/{name}")
-        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}")
+        runs = "" if tracking == "none" else ", and its runs in MLflow"
+        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}{runs}")
         _confirm(f"Rename it to {new}?", f"sweep {name!r} was not renamed")
     rename_sweep(name, store, new=new, tracking=tracking)
     out.print(f"renamed sweep {name} to {new}" + ("" if tracking == "none" else ", with its runs in MLflow"))
