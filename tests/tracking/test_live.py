@@ -172,8 +172,12 @@ def test_waiting_at_the_end_is_told_and_ends_with_ctrl_c(
         told.append(text)
         signal.raise_signal(signal.SIGINT)
 
-    with tracked(SWEEP, storage, hanging.url, warnings.append, tell):
-        eventually(lambda: hanging.requests[1:])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    try:
+        with tracked(SWEEP, storage, hanging.url, warnings.append, tell):
+            eventually(lambda: hanging.requests[1:])
+    finally:
+        signal.signal(signal.SIGINT, before)
     hanging.release()
     assert len(told) == 1 and "MLflow is being brought up to date" in told[0] and "Ctrl-C" in told[0]
     assert len(warnings) == 1 and "not brought up to date: interrupted. `trm track sync depth" in warnings[0]
