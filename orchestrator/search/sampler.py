@@ -53,6 +53,8 @@ class Sampler:
         self._study.add_trials(results)
         self._open: dict[str, optuna.Trial] = {}
         self._tried = {record.trial_id for record in records}
+        self._repeats = len(self._tried) if sweep.sampler == "random" else 0
+        """Draws with which a new random sampler first repeats the cells that are known."""
         self._first = list(earlier.first)
         self._rng = random.Random(sweep.sampler_seed)
         self._grid: Iterator[Cell] | None = None
@@ -69,8 +71,8 @@ class Sampler:
             trial = self._trial(self._first.pop(0))
             if trial.trial_id not in self._tried:
                 return self._take(trial)
-        # A new driver draws from the beginning again, so that a random sampler first repeats all cells that are known.
-        for _ in range(DRAWS + len(self._tried)):
+        draws, self._repeats = DRAWS + self._repeats, 0
+        for _ in range(draws):
             suggested = self._study.ask()
             settings = _suggest_cell(suggested, self._sweep)
             trial = self._trial(settings)
