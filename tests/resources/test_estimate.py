@@ -109,7 +109,7 @@ def test_plan_of_the_trial_that_was_measured_is_within_the_factor_of_a_single_me
     write(tmp_path, finished(sweep))
     plan = estimate(sweep, open_storage(str(tmp_path)))
     assert plan.wall_s is not None and plan.wall_range_s == (plan.wall_s / 2, plan.wall_s * 2)
-    assert plan.time[1] == "within a factor of 2"
+    assert plan.time_text[1] == "within a factor of 2"
 
 
 def test_noise_is_told_as_spread() -> None:
