@@ -93,7 +93,7 @@ def test_a_notice_says_what_happens_and_when() -> None:
 
 def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spot, "MAX_ANSWER_BYTES", 20)  # fewer than the notice has
-    with serving() as server, pytest.raises(OSError, match="no spot notice"):
+    with serving() as server, pytest.raises(OSError, match="not a spot notice"):
         Metadata(url_of(server)).notice()
 
 
