@@ -124,7 +124,7 @@ def test_the_watch_survives_an_answer_that_is_no_notice(at: object, caplog: pyte
     with serving(404, 200, at=at) as server:
 
         def mended(seconds: float) -> None:
-            if len(server.RequestHandlerClass.script) == 0 and "no spot notice" in caplog.text:  # type: ignore[attr-defined]
+            if len(server.RequestHandlerClass.script) == 0 and "a spot notice" in caplog.text:  # type: ignore[attr-defined]
                 server.RequestHandlerClass.time = AT  # type: ignore[attr-defined]
 
         assert spot.watch(Metadata(url_of(server)), lambda notice: None, mended) == Notice("terminate", AT_S)
