@@ -39,8 +39,8 @@ Score the weights again on the same puzzles, and compare item by item:
 
 Nothing in this folder is executed. MANIFEST.json has the sha256 of every file.
 """
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".gz", ".xz", ".bz2", ".7z", ".zst")
-"""Ends of names that promise a file, which a bundle is not."""
+ARCHIVES = (".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".zst")
+"""Ends of names that promise a file, which a bundle is not; the longest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ def write_bundle(
         BundleError: the folder exists or is named like an archive, or the trial keeps no checkpoint of its last step.
     """
     store, name, target = as_storage(storage), sweep_name(sweep), Path(path)
-    if target.name.lower().endswith(ARCHIVES):
+    if suffix := next((suffix for suffix in ARCHIVES if target.name.lower().endswith(suffix)), None):
         what = f"{target} is named like an archive, and a bundle is a folder"
-        raise BundleError(what, f"Name a folder, {_without_suffix(target)!r} for example, and pack it afterwards")
+        raise BundleError(what, f"Name a folder, {str(target)[: -len(suffix)]!r} for example, and pack it afterwards")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise BundleError(f"{target} exists", "Name a new folder")
     files: dict[str, FileEntry] = {}
@@ -107,14 +107,6 @@ def write_bundle(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Bundle(target, tuple(trials), left_out, sum(entry.num_bytes for entry in files.values()))
-
-
-def _without_suffix(path: Path) -> str:
-    stem = str(path)
-    for suffix in sorted(ARCHIVES, key=len, reverse=True):
-        if stem.lower().endswith(suffix):
-            return stem[: -len(suffix)]
-    return stem
 
 
 def _selected(storage: Storage, sweep: str, trial: str | None) -> list[TrialRecord]:

@@ -95,7 +95,7 @@ def run_sweep(
         _build_base(library, sweep, folder, is_new=recorded is None)
         records, damaged = _read(reader)
         earlier = warm_start(sweep, storage, library.fingerprint)
-        now, order = current(sweep, records), Order.load(folder)
+        now, order = current(sweep, records), Order.load(folder) if sweep.kind == "search" else None
         planner = Planner(choice.sweep, library.fingerprint, now, earlier, damaged, order, replay)
         if damaged:
             events.call("on_message", describe_damaged(damaged))

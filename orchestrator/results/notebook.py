@@ -14,6 +14,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from orchestrator.errors import DEFAULT_STORAGE
 from orchestrator.records.index import load_definition, sweep_name
 from orchestrator.records.reader import read_trials
 from orchestrator.results.ablation import Ablation, Effect, compare_with_control
@@ -31,7 +32,6 @@ from orchestrator.sweep.definition import Sweep
 from trm_data.errors import ConfigError, nearest
 from trm_data.files import write_atomic
 
-DEFAULT_STORAGE = "runs"
 _ENDINGS = {"markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex"}
 
 

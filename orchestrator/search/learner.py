@@ -22,6 +22,7 @@ class Learner:
         self._sampler = sampler
         self._order = order
         self._recorded = recorded
+        self._repeated = recorded.suggested if recorded is not None else frozenset[str]()
 
     @property
     def is_exhausted(self) -> bool:
@@ -46,7 +47,7 @@ class Learner:
 
     def recorded_decision(self, trial_id: str, step: int) -> Decision | None:
         """Return whether the repeated search stopped a trial at a step; None for a trial that it did not run."""
-        if self._recorded is None or trial_id not in self._recorded.suggested:
+        if self._recorded is None or trial_id not in self._repeated:
             return None
         is_stopped = self._recorded.stops.get(trial_id) == step
         return Decision(is_stopped, f"stopped here in sweep {self._recorded.name}" if is_stopped else "")
@@ -169,8 +170,9 @@ def learner(
     unfinished = [record for record in explored if not record.status.is_final]
     for record in unfinished:
         sampler.adopt(planned_of(record, sweep))
-    ended = (record.trial_id for record in explored if record.status.is_final)
-    order.start(ended, (record.trial_id for record in unfinished), sweep.trials)
+    if sweep.kind == "search":
+        ended = (record.trial_id for record in explored if record.status.is_final)
+        order.start(ended, (record.trial_id for record in unfinished), sweep.trials)
     return Learner(sampler, order, recorded)
 
 

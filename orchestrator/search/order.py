@@ -116,14 +116,16 @@ def replay_of(
         SweepError: the sweep or the named search cannot be replayed, or the sweep has begun otherwise.
         DamagedRecordError: `replay.json` is damaged.
     """
+    if sweep.kind == "study":
+        if address is not None:
+            raise SweepError(f"{sweep.name} is a study, which has no order to replay", "Leave --replay out")
+        return None
     try:
         earlier = read_part(folder, REPLAY, Recorded)
     except KeyError:
         earlier = None
     if address is None:
         return earlier
-    if sweep.kind == "study":
-        raise SweepError(f"{sweep.name} is a study, which has no order to replay", "Leave --replay out")
     if measured := [name for name in sweep.minimise if name in ("train_s", "usd")]:
         raise SweepError(
             f"{sweep.name} minimises {measured[0]}, which every run measures again: its suggestions cannot be repeated",

@@ -89,9 +89,7 @@ def existing_storage(storage: Storage | str | Path) -> Storage:
     others = [path.parent.name for path in store.root.parent.glob("*/sweeps")]
     similar = difflib.get_close_matches(store.root.name, others, n=1)
     hint = f"Did you mean {str(store.root.with_name(similar[0]))!r}?" if similar else ""
-    raise StorageError(
-        f"no storage {store.url}: there is no such folder", hint or "Name the folder that a sweep wrote to"
-    )
+    raise StorageError(f"no storage {store.url}: there is no such folder", hint or _REMEDY)
 
 
 def storage_to_read(storage: Storage | str | Path) -> Storage:

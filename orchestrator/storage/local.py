@@ -58,10 +58,9 @@ class LocalStorage:
         self._retried("write", path, write)
 
     def create(self, key: str, data: bytes) -> bool:
-        path, attempts = self._path(key), itertools.count()
+        path = self._path(key)
 
-        def create() -> bool:
-            is_repeated = next(attempts) > 0
+        def create(is_repeated: bool) -> bool:
             with _aside(path, data) as aside:
                 try:
                     path.hardlink_to(aside)  # unlike O_EXCL this shows the key only when its value is complete
@@ -70,13 +69,12 @@ class LocalStorage:
                     return aside.stat().st_nlink > 1 or (is_repeated and path.read_bytes() == data)
             return True
 
-        return self._retried("write", path, create)
+        return self._retried_knowingly("write", path, create)
 
     def replace_if(self, key: str, data: bytes, etag: str) -> str | None:
-        path, attempts = self._path(key), itertools.count()
+        path = self._path(key)
 
-        def replace_if() -> str | None:
-            is_repeated = next(attempts) > 0
+        def replace_if(is_repeated: bool) -> str | None:
             if not path.parent.is_dir():
                 return None
             with _locked(path.parent / ".lock"):
@@ -92,7 +90,7 @@ class LocalStorage:
                     aside.replace(path)
             return _tag(data)
 
-        return self._retried("write", path, replace_if)
+        return self._retried_knowingly("write", path, replace_if)
 
     def exists(self, key: str) -> bool:
         path = self._path(key)
@@ -153,10 +151,9 @@ class LocalStorage:
             self.delete(key)
 
     def delete_if(self, key: str, etag: str) -> bool:
-        path, attempts = self._path(key), itertools.count()
+        path = self._path(key)
 
-        def delete_if() -> bool:
-            is_repeated = next(attempts) > 0
+        def delete_if(is_repeated: bool) -> bool:
             if not path.parent.is_dir():
                 return False
             with _locked(path.parent / ".lock"):
@@ -168,7 +165,7 @@ class LocalStorage:
                 path.unlink()
             return True
 
-        return self._retried("delete", path, delete_if)
+        return self._retried_knowingly("delete", path, delete_if)
 
     def modified_s(self, key: str) -> float:
         path = self._path(key)
@@ -220,6 +217,11 @@ class LocalStorage:
                 return call()
 
         return retry_transient(attempt, self.patience_s)
+
+    def _retried_knowingly(self, verb: str, path: Path, call: Callable[[bool], T]) -> T:
+        """Do the same with a `call` that is told whether it is repeated: one that failed may have succeeded."""
+        attempts = itertools.count()
+        return self._retried(verb, path, lambda: call(next(attempts) > 0))
 
     def _folder(self, folder: str) -> Path:
         return self._path(folder) if folder else self.root

@@ -301,10 +301,7 @@ class Sweep(Settings):
         other = "search" if self.kind == "study" else "study"
         for name in FIELDS_OF_KIND[other]:
             if getattr(self, name) != type(self).model_fields[name].default:
-                instead = {
-                    "seeds": "confirm.seeds",
-                    "variants": "confirm.controls",
-                }.get(name)
+                instead = {"seeds": "confirm.seeds", "variants": "confirm.controls"}.get(name)
                 remedy = f"For a search set {instead}" if instead else f"Leave it out, or set kind={other!r}"
                 raise ConfigError(f"{name!r} is for kind={other!r}, and this is a {self.kind}", remedy)
         ranges = sum(isinstance(domain, Uniform) for domain in self.space.values())

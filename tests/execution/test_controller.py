@@ -657,3 +657,8 @@ def test_a_search_is_repeated_in_the_order_of_another_storage(storage: Storage, 
     assert events[0] == events[1] and len(events[0]) == 6
     with pytest.raises(SweepError, match="no sweep"):
         run(open_storage(str(tmp_path / "third")), sweep, replay="search")
+
+
+def test_a_study_keeps_no_order(storage: Storage) -> None:
+    run(storage, study())
+    assert not [key for key in storage.list() if key.endswith("order.json")]

@@ -32,6 +32,19 @@ def storage(tmp_path: Path, migrated: Path) -> Storage:
 
 
 @pytest.fixture
+def with_trial(tmp_path: Path) -> Storage:
+    """A storage with a finished trial, which no tracker has."""
+    storage = open_storage(str(tmp_path))
+    write_record(storage, finished())
+    return storage
+
+
+@pytest.fixture
+def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TELL_AFTER_S", 0.0)
+
+
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SYNC_EVERY_S", 0.05)
 
@@ -160,11 +173,8 @@ def test_a_tracker_that_answers_slowly_says_how_much_was_sent_within_the_limit(
 
 
 def test_waiting_at_the_end_is_told_and_ends_with_ctrl_c(
-    hanging: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+    hanging: FakeServer, with_trial: Storage, told_at_once: None, quick: None
 ) -> None:
-    monkeypatch.setattr(live, "TELL_AFTER_S", 0.0)
-    storage = open_storage(str(tmp_path))
-    write_record(storage, finished())
     warnings: list[str] = []
     told: list[str] = []
 
@@ -174,7 +184,7 @@ def test_waiting_at_the_end_is_told_and_ends_with_ctrl_c(
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     try:
-        with tracked(SWEEP, storage, hanging.url, warnings.append, tell):
+        with tracked(SWEEP, with_trial, hanging.url, warnings.append, tell):
             eventually(lambda: hanging.requests[1:])
     finally:
         signal.signal(signal.SIGINT, before)
@@ -185,13 +195,10 @@ def test_waiting_at_the_end_is_told_and_ends_with_ctrl_c(
 
 
 def test_nothing_is_told_of_the_end_after_an_error(
-    hanging: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+    hanging: FakeServer, with_trial: Storage, told_at_once: None, quick: None
 ) -> None:
-    monkeypatch.setattr(live, "TELL_AFTER_S", 0.0)
-    storage = open_storage(str(tmp_path))
-    write_record(storage, finished())
     told: list[str] = []
-    with pytest.raises(SweepError), tracked(SWEEP, storage, hanging.url, lambda _: None, told.append):
+    with pytest.raises(SweepError), tracked(SWEEP, with_trial, hanging.url, lambda _: None, told.append):
         eventually(lambda: hanging.requests[1:])
         raise SweepError("exists with another definition")
     hanging.release()
