@@ -21,7 +21,7 @@ SEED ?= 1
 MINUTES ?= 15
 COUNT ?= 300
 
-.PHONY: help demo test test-slow test-gpu fuzz claims chaos mutation fixes lint install clean
+.PHONY: help demo test test-slow test-gpu docs fuzz claims chaos mutation fixes lint install clean
 
 help:
 	@echo "make demo       from nothing to a leaderboard: builds data, runs a sweep, confirms, prints the page's path"
@@ -31,6 +31,7 @@ help:
 	@echo "make fuzz       MINUTES=10: made-up and damaged input on every surface, until something is found or the time is over"
 	@echo "make chaos      SEED=n MINUTES=15: break everything that sweeps need, at moments drawn from the seed, and audit"
 	@echo "make claims     what the last 'make test' showed of docs/development/claims.md"
+	@echo "make docs:      the documentation as a site, links checked"
 	@echo "make mutation   SEED=1 COUNT=300: whether the tests notice random small changes of the code"
 	@echo "make fixes      whether a test fails when the fix of a listed bug is reverted"
 	@echo "make lint       ruff, codespell, mypy, import layers"
@@ -70,6 +71,10 @@ test-slow: $(STAMP)
 test-gpu: $(STAMP)
 	TEST_REPORT=$(REPORT)-gpu.jsonl $(BIN)/python -m pytest -q -m gpu -W default; \
 	  status=$$?; $(BIN)/python -m tests.claims --record $(REPORT)-gpu.jsonl && exit $$status
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "the site: file://$(CURDIR)/build/site/index.html"
 
 claims: $(STAMP)
 	$(BIN)/python -m tests.claims --report $(REPORT).jsonl

@@ -22,6 +22,7 @@ OTHER = {
     "Makefile": "demo, test, test-slow, claims, mutation, lint",
     "README.md": "",
     "constraints.txt": "one known good set of versions",
+    "mkdocs.yml": "the documentation site",
     "pyproject.toml": "package, dependencies, tools",
     "docs/development/slow-tests.json": "when slow tests and tests for GPUs last ran",
     "docs/images/leaderboard.png": "",

@@ -61,7 +61,9 @@ def extend_sweep(
     """Give a recorded sweep more trials, seeds, steps or values, and return its definition; `run` runs what is new.
 
     Args:
-        trials, seeds, max_steps: new totals.
+        trials: new total of explored trials of a search.
+        seeds: new total of seeds per cell.
+        max_steps: new number of steps per trial.
         vary: further values by path, or by a letter of the paper: `{"T": (4, 5)}`.
 
     Raises:

@@ -8,9 +8,6 @@ Every test fails with commit a9a5703. Nothing of the package is imported, and fi
 from __future__ import annotations
 
 import http.server
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,24 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.program import TINY, Program
+
 pytestmark = pytest.mark.slow
 
-PROGRAM = os.environ.get("TRM_PROGRAM", str(Path(sys.executable).with_name("trm")))
 SECRET = "hunter2secret"
-SETTINGS = {
-    "data.benchmark": "sudoku-4x4",
-    "data.blanks": 6,
-    "data.num_train": 32,
-    "data.num_validation": 16,
-    "data.num_test": 16,
-    "model.hidden_size": 16,
-    "model.num_heads": 2,
-    "model.cycles": 1,
-    "model.latent_steps": 1,
-    "train.batch_size": 8,
-    "train.dtype": "float32",
-}
-TINY = ["--recipe", "sudoku-mini", *(word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}"))]
 RECURSION = """
 from pathlib import Path
 
@@ -49,42 +33,6 @@ class Mine(Recursion):
         answer, latent = states
         return self.refine_answer(answer + latent + input_BLD, rotary), latent
 """
-
-
-class Program:
-    """Runs the program under test in a folder, with a home folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "home").mkdir()
-        self.environment = {**os.environ, "HOME": str(folder / "home"), "COLUMNS": "200"}
-
-    def run(self, *words: str, code: int | None = None) -> str:
-        """Return what the program prints; check its exit code if one is given."""
-        done = subprocess.run(
-            [PROGRAM, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600
-        )
-        assert code is None or done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def refuses(self, *words: str) -> str:
-        """Check that the program ends with code 2 and one line, which is returned."""
-        printed = self.run(*words, code=2)
-        assert printed.count("\n") == 1 and "Traceback" not in printed, printed
-        return printed
-
-    def train(self, *more: str, code: int = 0) -> str:
-        return self.run("train", *TINY, "--max-steps", "2", "--storage", "runs", *more, code=code)
-
-    def only(self, pattern: str) -> Path:
-        """The one file below the folder that matches."""
-        (path,) = self.folder.rglob(pattern)
-        return path
-
-    def holds(self, word: str) -> list[Path]:
-        """The files below the folder that contain a word."""
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
-        return [path for path in files if word.encode() in path.read_bytes()]
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ class TrainLoader:
         batch_size: B of all ranks together.
         num_augmentations: N, copies per puzzle besides the original; a smaller N draws from a prefix of a larger one.
         seed: of the order and the draws.
-        rank, world_size: this loader serves slots [rank * B / world_size, (rank + 1) * B / world_size).
+        rank: this loader serves slots [rank * B / world_size, (rank + 1) * B / world_size).
+        world_size: number of processes that share a batch.
         translation: ARC only, see `DataConfig.translation`.
 
     Raises:
