@@ -172,7 +172,7 @@ class Deployment(Settings):
     ended_s: float | None = None
     ended_why: str = ""
     commands: tuple[str, ...] = ()
-    """Commands that were given for it, the first first."""
+    """Commands that start its driver, show it and end it."""
 
 
 class Backend(Protocol):
@@ -209,6 +209,14 @@ class Backend(Protocol):
 
     def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
         """Return the machines of the deployment that exist now."""
+
+
+@runtime_checkable
+class Uploads(Protocol):
+    """Say what a launch copies to the machines, before it does."""
+
+    def uploads(self) -> str:
+        """Describe which files are uploaded and which are not."""
 
 
 @runtime_checkable
