@@ -79,7 +79,7 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(box: Box, tmp_path: Pa
         assert log.stdout is not None
         assert any("started" in line for line in log.stdout)  # however long a busy machine takes until then
         deployments.change(open_storage(f"{place}/runs"), "story", spend_all)
-        assert any("interrupted" in line for line in log.stdout)
+        log.stdout.read()  # until the budget has ended the driver
 
     def is_ended() -> bool:
         return json.loads(called(elsewhere, "status", "story", "--json"))["deployment"]["state"] == "ended"

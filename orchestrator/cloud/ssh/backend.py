@@ -149,7 +149,8 @@ class SshBackend:
         with self._connect() as connection:
             shown = self._trm(connection, deployment, "sweep", "status", deployment.name, *["--json"] * as_json)
             if not shown.code:
-                return shown.out
+                # The command that resumes it there is for a shell of that machine.
+                return "\n".join(line for line in shown.out.splitlines() if not line.startswith("Resume it:"))
             if as_json:
                 return ""
             log = connection.run(f"tail -n 5 {quoted(f'{deployment.place}/{DRIVER}.log')}", check=False)
