@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +47,11 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
     if isinstance(opened, Uploads):
         priced = priced.model_copy(update={"uploads": opened.uploads()})
+    if options.end_command and isinstance(storage, LocalStorage):
+        why = (
+            "records stay on the machine that --end-command ends until `down` fetches them; --storage s3:// avoids that"
+        )
+        priced = priced.model_copy(update={"unknown": (*priced.unknown, why)})
     if limits.max_usd is not None and priced.usd_per_hour is None:
         raise CloudError(
             "the price of the machines is unknown, so that --max-usd cannot be enforced",
@@ -159,8 +163,11 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         closing = Closing(["the record is closed; no machine was asked"], [])
         ended = deployments.ended(stored, "its machines are gone", time.time(), "down")
         return deployments.save(storage, ended), closing
-    with suppress(CloudError):  # a machine that is gone is no reason to keep its deployment
+    try:
         stored = deployments.save(storage, backend.read(stored))
-    closing = backend.down(stored, keep)
+        closing = backend.down(stored, keep)
+    except CloudError as error:
+        forget_it = command_line("cloud", "down", name, "--forget", storage=storage.url)
+        raise CloudError(error.what, f"{error.remedy}. If the machine is gone: `{forget_it}`") from None
     ended = deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down")
     return deployments.save(storage, ended), closing
