@@ -41,9 +41,11 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     """
     opened = open_backend(backend, options, storage)
     found = deployments.find(storage, sweep.name)
-    is_up = found is not None and found.state in UP
-    if found is not None and (is_up or found.state in ("starting", "ended")):
+    if found is not None and found.state in (*UP, "starting", "ended"):
         _require_same(found, backend, options, storage)
+        found = opened.read(found)  # the timer may have ended it since
+        _require_same(found, backend, options, storage)
+    is_up = found is not None and found.state in UP
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
     if isinstance(opened, Uploads):
         priced = priced.model_copy(update={"uploads": opened.uploads()})

@@ -72,6 +72,13 @@ def test_up_and_down_leave_nothing(box: Box, storage: Storage, tmp_path: Path) -
         assert processes.end(place, processes.TIMER, 5.0)  # as if the machine had been started again
         [warning] = backend.receipt(found).unknown
         assert "timer is not running" in warning
+        there = open_storage(up.storage)
+        deployments.change(there, "small", lambda record: record.model_copy(update={"state": "ended"}))
+        with pytest.raises(
+            CloudError, match="deployment 'small' has ended"
+        ):  # by the timer, which the laptop cannot know
+            launch.prepare(small_sweep(), "ssh", options(box), limits, storage)
+        deployments.change(there, "small", lambda record: record.model_copy(update={"state": "up"}))
         assert receipt.usd == pytest.approx(3.6 * receipt.machine_hours)
     finally:
         ended, closing = launch.down("small", storage, keep=False)
