@@ -162,6 +162,7 @@ def test_environment_is_made_once_for_the_same_requirements(
         assert install(connection, str(tmp_path / "top"), str(place), newer, plain) != interpreter
 
 
+@pytest.mark.slow
 def test_packages_that_cannot_be_installed_are_one_line(
     box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
