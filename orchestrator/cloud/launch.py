@@ -1,0 +1,175 @@
+"""Take a deployment from a quote to its end: the steps that all backends share."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.cloud import deployments
+from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords, Uploads
+from orchestrator.cloud.quote import Quote, quote
+from orchestrator.cloud.registry import open_backend
+from orchestrator.errors import command_line
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.plan_file import dump_plan
+from trm_data import fingerprint
+
+UP = ("up", "submitted")
+"""States in which a driver can be started."""
+
+
+class Launch(NamedTuple):
+    """Hold what was decided for one launch before anything starts."""
+
+    sweep: Sweep
+    backend: Backend
+    quote: Quote
+    deployment: Deployment
+    is_up: bool
+    """Whether the machines are up already, so that only the driver is started."""
+
+
+def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storage: Storage) -> Launch:
+    """Price a sweep on a backend, and find out whether its machines are up already. It starts and writes nothing.
+
+    Raises:
+        CloudError: the machines cannot be reached, or another backend has this deployment.
+    """
+    opened = open_backend(backend, options, storage)
+    found = deployments.find(storage, sweep.name)
+    if found is not None and found.state in (*UP, "starting", "ended"):
+        _require_same(found, backend, options, storage)
+        found = opened.read(found)  # the timer may have ended it since
+        _require_same(found, backend, options, storage)
+    is_up = found is not None and found.state in UP
+    priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
+    if isinstance(opened, Uploads):
+        priced = priced.model_copy(update={"uploads": opened.uploads()})
+    if options.end_command and isinstance(storage, LocalStorage):
+        why = (
+            "records stay on the machine that --end-command ends until `down` fetches them; --storage s3:// avoids that"
+        )
+        priced = priced.model_copy(update={"unknown": (*priced.unknown, why)})
+    if limits.max_usd is not None and priced.usd_per_hour is None:
+        raise CloudError(
+            "the price of the machines is unknown, so that --max-usd cannot be enforced",
+            "Give --usd-per-hour, --usd-per-gpu-hour or --provider, or --no-limit with --max-hours",
+        )
+    if found is None or not is_up:
+        new = _new(sweep, backend, options, limits, storage, priced)
+        if found is not None and found.state == "starting":  # machines that are up already bill since then
+            new = new.model_copy(update={"machines": found.machines, "created_s": found.created_s})
+        found = new
+    return Launch(sweep, opened, priced, found, is_up)
+
+
+def _require_same(found: Deployment, backend: str, options: Options, storage: Storage) -> None:
+    """Raise CloudError if a deployment is not over and this launch is not about the same machines."""
+    end = command_line("cloud", "down", found.name, storage=storage.url)
+    if found.state == "ended":
+        raise CloudError(f"deployment {found.name!r} has ended: {found.ended_why}", f"Fetch its records first: `{end}`")
+    if found.backend != backend or found.options.hosts != options.hosts:
+        where = ", ".join(found.options.hosts) or found.backend
+        raise CloudError(f"deployment {found.name!r} is up on {where}", f"End it with `{end}`, or rename the sweep")
+
+
+def _new(sweep: Sweep, backend: str, options: Options, limits: Limits, storage: Storage, priced: Quote) -> Deployment:
+    dated = next((offer for offer in priced.offers if offer.price_source), None)
+    return Deployment(
+        name=sweep.name,
+        backend=backend,
+        storage=storage.url,
+        is_remote=isinstance(storage, LocalStorage),
+        created_s=time.time(),
+        options=options,
+        limits=limits,
+        planned_usd=priced.usd,
+        planned_hours=priced.hours,
+        price_source=dated.price_source if dated else "",
+        price_date=dated.price_date if dated else "",
+    )
+
+
+def find_up(name: str, storage: Storage) -> Deployment | None:
+    """Return the record of a deployment whose machines are up; None if there is none."""
+    found = deployments.find(storage, name)
+    return found if found is not None and found.state in UP else None
+
+
+def up(launch: Launch, storage: Storage, file: str) -> Deployment:
+    """Start the machines of a launch. The record is written before anything starts, so that nothing is forgotten.
+
+    Args:
+        file: the sweep as the user named it, for the commands of the record.
+
+    Raises:
+        CloudError: it failed; what was started is in the record, and `down` ends it.
+    """
+    name = launch.deployment.name
+    verbs = (("submit", file), ("status", name), ("logs", name, "-f"), ("cost", name), ("stop", name), ("down", name))
+    commands = tuple(command_line("cloud", *words, storage=storage.url) for words in verbs)
+    deployment = deployments.save(storage, launch.deployment.model_copy(update={"commands": commands}))
+    return deployments.save(storage, launch.backend.up(deployment))
+
+
+def submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment:
+    """Start the driver of a sweep on machines that are up."""
+    deployment = deployments.load(storage, launch.sweep.name)
+    with tempfile.TemporaryDirectory(prefix="trm-plan-") as folder:
+        plan = Path(folder) / "plan.jsonl"
+        plan.write_bytes(dump_plan(launch.sweep, fingerprint))
+        return deployments.save(storage, launch.backend.submit(deployment, plan, words))
+
+
+def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple[Backend, Deployment]:
+    """Return a deployment as it is now, and its backend.
+
+    Args:
+        options: the machines of a deployment that another client has launched, which this storage has no record of.
+
+    Raises:
+        CloudError: no such deployment, or its machines cannot be reached.
+    """
+    stored = deployments.find(storage, name)
+    if stored is None and options is not None and options.hosts:
+        backend = open_backend("ssh", options, storage)
+        if isinstance(backend, RemoteRecords):
+            return backend, deployments.save(storage, backend.discover(name))
+    if stored is None:
+        stored = deployments.load(storage, name)
+    backend = open_backend(stored.backend, stored.options, storage)
+    if stored.state in ("new", "down"):
+        return backend, stored
+    return backend, deployments.save(storage, backend.read(stored))
+
+
+def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple[Deployment, Closing]:
+    """End a deployment and write when its machines went down.
+
+    Args:
+        keep: leave what was installed.
+        forget: the machines are gone, so that only the record is closed. What was only on them is lost.
+
+    Raises:
+        CloudError: it is down already, or its machines cannot be reached.
+    """
+    stored = deployments.load(storage, name)
+    backend = open_backend(stored.backend, stored.options, storage)
+    if stored.state == "down":
+        raise CloudError(f"deployment {name!r} is down already", "Launch it again with `trm cloud submit`")
+    if forget:
+        closing = Closing(["the record is closed; no machine was asked"], [])
+        ended = deployments.ended(stored, "its machines are gone", time.time(), "down")
+        return deployments.save(storage, ended), closing
+    try:
+        stored = deployments.save(storage, backend.read(stored))
+        closing = backend.down(stored, keep)
+    except CloudError as error:
+        forget_it = command_line("cloud", "down", name, "--forget", storage=storage.url)
+        raise CloudError(error.what, f"{error.remedy}. If the machine is gone: `{forget_it}`") from None
+    ended = deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down")
+    return deployments.save(storage, ended), closing
