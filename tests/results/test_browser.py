@@ -293,7 +293,7 @@ def test_browser_large_page_is_usable_within_two_seconds(probe: Probe) -> None:
     seen = probe(
         page, "return { ready: performance.now(), rows: document.querySelectorAll('#trials-1 tbody').length };"
     )
-    assert len(page.encode()) <= 6_000_000 and seen["rows"] == 1_000
+    assert len(page.encode()) <= 4_000_000 and seen["rows"] == 1_000
     assert seen["ready"] <= 2_000
 
 

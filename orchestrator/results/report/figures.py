@@ -10,24 +10,14 @@ from markupsafe import Markup
 from orchestrator.results.ablation import Ablation
 from orchestrator.results.leaderboard import METRIC_TITLES, Entry, Table
 from orchestrator.results.report import interval_plots, scatter, trial_plots
+from orchestrator.results.report.explorer import SETTING_TITLES
 from orchestrator.results.report.importance import Importance
-from orchestrator.results.report.trial_plots import MAX_LINES
 from orchestrator.results.report.views import Study
 
 ROWS_SHOWN = 12
 """Rows shown at first in a table or plot; the rest is one button away."""
 _SETTINGS_DRAWN = 8
 """Settings that get a plot of their own; all of them are in the plot of settings and scores."""
-SETTING_TITLES = {
-    "T": "cycles",
-    "n": "latent steps",
-    "N_sup": "supervision steps",
-    "D": "supervision steps at evaluation",
-    "aug": "augmented copies per puzzle",
-    "lr": "learning rate",
-    "ema": "decay of the averaged weights",
-    "wd": "weight decay",
-}
 _ROWS_FOR_PLOT = 10
 """Rows that must state a cost before a published table is drawn against it."""
 
@@ -73,16 +63,7 @@ def ablation_figure(ablation: Ablation) -> Figure:
 
 
 def study_figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
-    caption = (
-        "A line per trial, dashed if incomplete; in colour the best of the search or study and confirmed controls."
-    )
-    chosen = f" {MAX_LINES:,} of {len(study.trials):,} trials." if len(study.trials) > MAX_LINES else ""
-    figures = [Figure("Learning curves", caption + chosen, trial_plots.curves(study.trials), wide=True)]
-    chosen = f" {MAX_LINES:,} of {len(study.compared):,} trials." if len(study.compared) > MAX_LINES else ""
-    caption = f"A line per trial through its settings, values evenly spaced; in colour the best quarter.{chosen}"
-    body = trial_plots.parallel(study.compared, study.varied)
-    figures.append(Figure("Settings and scores", caption, body, wide=True))
-    figures += _setting_figures(study)
+    figures = _setting_figures(study)
     if importance:
         caption = (
             f"{importance.evaluator} over {importance.trials} complete trials: association inside this space. In "
