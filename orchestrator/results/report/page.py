@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -50,6 +50,17 @@ SCRIPTS = {
 _FOLDER = Path(__file__).parent
 
 
+class Live(NamedTuple):
+    """Name where the server of `trm ui` keeps the figures of a study up to date."""
+
+    address: str
+    version: str
+    """Of the records that the page shows."""
+
+
+LiveSource = Callable[[Study], Live]
+
+
 def script_text(name: str) -> Markup:
     """Return one of the scripts of the page."""
     return Markup((_FOLDER / SCRIPTS[name] / name).read_text())
@@ -69,8 +80,8 @@ class Section:
     refused: dict[str, int]
     document: str
     """JSON of the interactive figures."""
-    live: str | None
-    """The address from which they are kept up to date; None in a file."""
+    live: Live | None
+    """Where they are kept up to date; None in a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +103,10 @@ class Report:
     """Where example puzzles come from."""
     grid: Grid | None = WORLD_GRID
     """What turns energy into CO2; None leaves CO2 out."""
-    live: Callable[[Study], str] | None = None
-    """Returns the address of a study at the server of `trm ui`; None: the page is a file that holds everything."""
+    live: LiveSource | None = None
+    """None: the page holds all that its figures show."""
+    is_served: bool = False
+    """Whether the page is served by `trm ui`: its scripts are then files of the server, as its policy demands."""
 
     def write(self, path: Path) -> None:
         """Write the page to `path` atomically.
@@ -131,7 +144,7 @@ class Report:
                 generated=self.now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 num_trials=len(self.records),
                 sweeps=sweeps,
-                is_live=self.live is not None,
+                is_served=self.is_served,
                 scripts=_scripts(sections),
             )
         )
@@ -165,7 +178,7 @@ def _section(
     measured: Sequence[Measured],
     ablation: Ablation | None,
     gallery: GallerySource,
-    live: str | None,
+    live: Live | None,
 ) -> Section:
     models = [measurement for measurement in measured if measurement.plan.fingerprint == study.fingerprint]
     tables = tuple(build_leaderboard(study.benchmark, study.records, published, models))
@@ -182,7 +195,7 @@ def _section(
         figures=arrange([figure for figure in study_figures(study, entries, importance) if figure.body]),
         galleries=tuple(galleries(entries, study.records, gallery)),
         refused=refusals(study.records),
-        document=explorer.as_script(explorer.document(study, live)),
+        document=explorer.as_script(explorer.document(study, live and live.address)),
         live=live,
     )
 

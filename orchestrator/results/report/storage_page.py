@@ -15,7 +15,7 @@ from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.llm_results import Measured, read_measurements
 from orchestrator.results.report.gallery import stored_galleries
-from orchestrator.results.report.page import Report
+from orchestrator.results.report.page import LiveSource, Report
 from orchestrator.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,34 @@ def read_sweep_trials(storage: Storage) -> list[TrialRecord]:
     return found.trials
 
 
+def storage_report(
+    storage: Storage,
+    records: Sequence[TrialRecord],
+    now: datetime,
+    *,
+    baselines: Sequence[Baseline] | None = None,
+    measured: Sequence[Measured] | None = None,
+    grid: Grid | None = WORLD_GRID,
+    live: LiveSource | None = None,
+    is_served: bool = False,
+) -> Report:
+    """Return the report of trials of a storage, with its language models and own rows unless arguments replace them.
+
+    Args:
+        live, is_served: see `Report`.
+    """
+    return Report(
+        records=records,
+        now=now,
+        baselines=load_baselines(None, OwnBaselines(storage).read()) if baselines is None else baselines,
+        measured=read_measurements(storage) if measured is None else measured,
+        gallery=stored_galleries(storage),
+        grid=grid,
+        live=live,
+        is_served=is_served or live is not None,
+    )
+
+
 def write_storage_page(
     storage: Storage,
     path: Path,
@@ -53,11 +81,5 @@ def write_storage_page(
     Raises:
         UserError: the page cannot be written to `path`.
     """
-    Report(
-        records=read_sweep_trials(storage) if records is None else records,
-        now=datetime.now(UTC),
-        baselines=load_baselines(None, OwnBaselines(storage).read()) if baselines is None else baselines,
-        measured=read_measurements(storage) if measured is None else measured,
-        gallery=stored_galleries(storage),
-        grid=grid,
-    ).write(path)
+    found = read_sweep_trials(storage) if records is None else records
+    storage_report(storage, found, datetime.now(UTC), baselines=baselines, measured=measured, grid=grid).write(path)

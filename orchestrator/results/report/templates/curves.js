@@ -132,7 +132,7 @@ class Curves {
 
   draw() {
     const { MARGIN } = Curves;
-    const outer = Math.max(240, this.body.clientWidth);
+    const outer = plotTools.roomIn(this.body);
     const [width, height] = [outer - MARGIN.left - MARGIN.right, outer < 500 ? 230 : 320];
     const series = this.series();
     this.drawnSeries = series;

@@ -55,7 +55,12 @@ const plotTools = (() => {
     made.append(...children);
     return made;
   };
-  return { save, svgText, csvText, element };
+  // The room inside an element, in pixels.
+  const roomIn = (box) => {
+    const style = getComputedStyle(box);
+    return Math.max(240, box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
+  };
+  return { save, svgText, csvText, element, roomIn };
 })();
 
 class Study {
