@@ -107,10 +107,10 @@ class Pages:
 
     async def report(self, request: Request) -> Response:
         """Answer with the report of one sweep."""
-        try:
-            return HTMLResponse(await run_in_threadpool(self._report, request.path_params["name"]))
-        except KeyError:
+        name = request.path_params["name"]
+        if name not in await run_in_threadpool(self._feed.names):
             return _not_found()
+        return HTMLResponse(await run_in_threadpool(self._report, name))
 
     def _report(self, name: str) -> str:
         view = self._feed.sweep(name).view()
@@ -148,6 +148,11 @@ async def _user_error(request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error}\n", 503)
 
 
+async def _failed(request: Request, error: Exception) -> Response:
+    logger.error("%s failed", request.url.path, exc_info=error)
+    return PlainTextResponse(f"This page failed: {type(error).__name__}: {error}\n", 500)
+
+
 async def _missing(request: Request, error: Exception) -> Response:
     return _not_found()
 
@@ -168,4 +173,4 @@ def pages(feed: StorageFeed, tools: Tools = dict) -> Starlette:
         Route("/api/sweeps/{name}/{data}/curves", answers.curves),
         Route("/static/{name}", answers.script),
     ]
-    return Starlette(routes=routes, exception_handlers={UserError: _user_error, 404: _missing})
+    return Starlette(routes=routes, exception_handlers={UserError: _user_error, 404: _missing, 500: _failed})

@@ -53,6 +53,7 @@ class Follower:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="views", daemon=True)
         self._has_searches = False
+        self._metrics: dict[str, str] = {}
         self.study_ids: dict[str, int] = {}
         """Numbers of the studies in Optuna's database, by sweep; empty until it exists."""
 
@@ -65,11 +66,11 @@ class Follower:
     def _local(self) -> Storage:
         return open_storage(str(self._folder))
 
-    def names(self) -> list[str]:
-        """Return the sweeps that have been synced, or, where the drivers write to MLflow, all."""
+    def in_mlflow(self) -> dict[str, str]:
+        """Return the sweeps that have been read and that MLflow may have, each with its metric."""
         if self._mlflow is None:
-            return self._feed.names()
-        return [name for tool, name in list(self._sent) if tool == "mlflow"]
+            return self._metrics.copy()
+        return {name: self._metrics[name] for tool, name in list(self._sent) if tool == "mlflow"}
 
     def has_searches(self) -> bool:
         """Return whether a sweep that was read is a search."""
@@ -101,7 +102,9 @@ class Follower:
                 if self._end.is_set():
                     return
                 try:
-                    tool(self._feed.sweep(name).view())
+                    view = self._feed.sweep(name).view()
+                    self._metrics[name] = view.sweep.metric
+                    tool(view)
                 except UserError as error:
                     self._tell(f"sweep {name}: {error}")
                 except KeyError:  # the sweep was removed meanwhile

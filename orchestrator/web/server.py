@@ -99,11 +99,13 @@ class Tools:
 
     def _mlflow(self) -> dict[str, Any]:
         address = f"http://{HOST}:{self.port + 1}"
-        links = {}
-        if self.experiment is not None:
-            for name in self.follower.names():
-                links[name] = f"{address}/#/experiments/{self.experiment}/runs?{runs_query(name)}"
-        top = f"{address}/#/experiments/{self.experiment}/runs" if self.experiment is not None else address
+        table = f"{address}/#/experiments/{self.experiment}/runs?"
+        if self.experiment is None:
+            links, top = {}, address
+        else:
+            metrics = self.follower.in_mlflow()
+            links = {name: table + runs_query(name, metric) for name, metric in metrics.items()}
+            top = f"{table}workflowType=machine_learning"
         return {"title": "MLflow", "url": top, "is_ready": self.is_mlflow_ready, "note": "starting", "sweeps": links}
 
     def _optuna(self) -> dict[str, Any]:
@@ -130,10 +132,15 @@ class Tools:
             self.experiment = str(json.loads(body)["experiment"]["experiment_id"])
 
 
-def runs_query(sweep: str) -> str:
-    """Return the query of MLflow's table of runs for the trials of a sweep, the newest first."""
-    wanted = f"tags.sweep = '{sweep}' AND tags.trial_id LIKE '%'"
-    return f"searchFilter={quote(wanted, safe='')}&orderByKey=attributes.start_time&orderByAsc=false"
+def runs_query(sweep: str, metric: str) -> str:
+    """Return the query of MLflow's table of runs: the trials of a sweep, the best first.
+
+    Sorted by time, MLflow would show the sweep's own run only, and the trials folded below it. Without the type of
+    workflow it shows its pages for language models.
+    """
+    wanted = quote(f"tags.sweep = '{sweep}' AND tags.trial_id LIKE '%'", safe="")
+    order = quote(f"metrics.`validation/{metric}`", safe="")
+    return f"workflowType=machine_learning&searchFilter={wanted}&orderByKey={order}&orderByAsc=false"
 
 
 def check_port(port: int) -> None:

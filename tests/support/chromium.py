@@ -48,6 +48,7 @@ class Browser:
         self._number = 0
         self._waiting: deque[dict[str, Any]] = deque()
         self._session: str | None = None
+        self.downloads = Path()
         self.messages: list[str] = []
         self.requests: list[str] = []
 

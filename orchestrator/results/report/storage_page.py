@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.records.index import SINGLE_RUNS, sweep_names
+from orchestrator.records.index import SINGLE_RUNS, load_definition, sweep_names
 from orchestrator.records.reader import SweepRecords, read_sweep
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.baselines import Baseline, load_baselines
@@ -21,12 +21,17 @@ from orchestrator.storage import Storage
 logger = logging.getLogger(__name__)
 
 
-def read_sweep_records(storage: Storage) -> SweepRecords:
-    """Read every trial of every sweep, and name the files that cannot be read.
+def read_sweep_records(storage: Storage, sweeps: Sequence[str] = ()) -> SweepRecords:
+    """Read every trial of every sweep, or of the named ones, and name the files that cannot be read.
 
     Single runs (`trm train`) belong to no sweep and are never ranked.
+
+    Raises:
+        SweepError: there is no sweep of one of the names.
     """
-    found = [read_sweep(storage, name) for name in sweep_names(storage) if name != SINGLE_RUNS]
+    for name in sweeps:
+        load_definition(storage, name)
+    found = [read_sweep(storage, name) for name in sweeps or sweep_names(storage) if name != SINGLE_RUNS]
     trials = [record for each in found for record in each.trials]
     return SweepRecords(trials, [damaged for each in found for damaged in each.damaged])
 
