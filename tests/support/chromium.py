@@ -28,7 +28,7 @@ OPTIONS = [
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 ]
-LIMIT_S = 120.0
+LIMIT_S = 60.0
 """For one answer of the browser, or one condition."""
 
 

@@ -56,7 +56,7 @@ def page(shared: Browser, address: str) -> Iterator[Browser]:
     shared.size(1400, 1000)
     shared.open(address)
     shared.until("document.querySelectorAll('.curves-figure path.line').length > 0")
-    shared.evaluate("document.querySelector('.curves-figure').scrollIntoView()")
+    shared.evaluate("document.querySelector('.curves-figure').scrollIntoView({ behavior: 'instant' })")
     yield shared
     assert shared.messages == []
     assert [url for url in shared.requests if not url.startswith((address, "about:", "data:", "blob:"))] == []
@@ -129,7 +129,8 @@ def test_click_keeps_and_shift_click_hides(page: Browser) -> None:
 
 def test_the_legend_hides_a_group(page: Browser) -> None:
     total = page.evaluate(LINES)
-    press(page, '.legend button[data-group="hrm"]')
+    page.evaluate("""document.querySelector('.legend button[data-group="hrm"]').focus()""")
+    page.key("Enter")
     page.until(f"{LINES} === {total - 3}")
     assert page.evaluate("document.activeElement.dataset.group") == "hrm", "the focus stays for the keyboard"
     press(page, '.legend button[data-group="hrm"]')
@@ -182,7 +183,7 @@ def test_seeds_become_a_band(page: Browser) -> None:
 
 def test_a_brush_filters_curves_and_table(page: Browser) -> None:
     total, rows = page.evaluate(LINES), shown_rows(page)
-    page.evaluate("document.querySelector('.parallel-figure').scrollIntoView()")
+    page.evaluate("document.querySelector('.parallel-figure').scrollIntoView({ behavior: 'instant' })")
     x, y0, y1 = page.evaluate("""(() => { const box = document.querySelector('[data-axis="score"] line.domain')
       .getBoundingClientRect(); return [box.left, box.top, box.bottom]; })()""")
     page.drag((x, y0 + 0.02 * (y1 - y0)), (x, y0 + 0.2 * (y1 - y0)))
@@ -225,7 +226,7 @@ def test_a_permalink_keeps_its_trials(page: Browser, address: str) -> None:
     assert set(strong) == {CONFIRMED.trial_id, other.trial_id}
     press(page, f'[aria-label="Release {other.trial_id}"]')
     page.until(f"location.hash === '#trial={CONFIRMED.trial_id}'")
-    assert page.evaluate("scrollY") > 100, "the page has moved to the figures"
+    page.until("scrollY > 100")
 
 
 def downloaded(page: Browser, name: str) -> str:

@@ -117,15 +117,16 @@ def _finite(value: Any) -> Any:
 def flops_per_step(record: TrialRecord) -> float | None:
     """Return the FLOPs of a training step: of a finished trial by its result, else by the rates that it recorded."""
     result = record.result
-    if result is not None and result.train_flops and result.steps:
-        return _short(result.train_flops / result.steps)
+    steps = (result.steps or record.step) if result is not None else 0
+    if result is not None and result.train_flops and steps:
+        return _short(result.train_flops / steps)
     found = _series(record, _columns(record), "train", ("flops_per_s",))
     if found is None:
         return None
-    steps, seconds, (rates,) = found
+    at, seconds, (rates,) = found
     known = np.isfinite(rates) & (np.diff(seconds, prepend=0.0) >= 0)
     flops = float(np.sum((rates * np.diff(seconds, prepend=0.0))[known]))
-    return _short(flops / steps[-1]) if flops > 0 and steps[-1] > 0 else None
+    return _short(flops / int(at[-1])) if flops > 0 and at[-1] > 0 else None
 
 
 def curves_of(record: TrialRecord, most: int = MAX_CURVE_POINTS) -> dict[str, dict[str, list[float | None]]]:

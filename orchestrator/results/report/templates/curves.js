@@ -302,7 +302,6 @@ class Curves {
         onclick: () => {
           if (isOff) this.study.hiddenGroups.delete(group.name); else this.study.hiddenGroups.add(group.name);
           this.study.changed();
-          [...this.legend.querySelectorAll("button")].find((each) => each.dataset.group === group.name)?.focus();
         } });
       button.dataset.group = group.name;
       const swatch = plotTools.element("i", {});
@@ -311,7 +310,9 @@ class Curves {
       return button;
     });
     if (list.length > most) label.push(plotTools.element("span", { text: `and ${list.length - most} more` }));
+    const focused = this.legend.contains(document.activeElement) ? document.activeElement.dataset.group : null;
     this.legend.replaceChildren(...label);
+    if (focused !== null) [...this.legend.querySelectorAll("button")].find((each) => each.dataset.group === focused)?.focus();
   }
 
   drawKept(groups) {
