@@ -254,6 +254,16 @@ def test_figures_download_as_svg_and_their_data_as_csv(page: Browser) -> None:
     ET.fromstring(downloaded(page, "settings.svg"))
 
 
+def test_the_steps_of_a_puzzle_play_by_themselves_when_they_come_into_view(page: Browser) -> None:
+    slider = "document.querySelector('.gallery input[type=range]')"
+    assert int(page.evaluate(f"{slider}.value")) == int(page.evaluate(f"{slider}.max")) > 2
+    page.evaluate("document.querySelector('.gallery .card').scrollIntoView({ behavior: 'instant' })")
+    page.until(f"Number({slider}.value) < Number({slider}.max)")
+    assert page.evaluate("document.querySelector('.gallery .play').textContent") == "Pause"
+    press(page, ".gallery .play")
+    page.until("document.querySelector('.gallery .play').textContent === 'Play the steps'")
+
+
 @pytest.fixture
 def live(shared: Browser, tmp_path: Path) -> Iterator[tuple[Browser, Any, str]]:
     """The pages of `trm ui` over a storage; nothing was asked of another server, nothing written to the console."""
