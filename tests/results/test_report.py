@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -16,7 +17,7 @@ import pytest
 from orchestrator.records.schema import Row, Status
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
-from orchestrator.results.report import Report, explorer
+from orchestrator.results.report import Report, explorer, markup, scatter
 from orchestrator.results.report.importance import importances
 from orchestrator.results.report.markup import Scale, compact, dollars, duration, flops, points, tag
 from orchestrator.results.report.page import source_link
@@ -200,6 +201,35 @@ def test_importance_needs_enough_complete_trials_and_finds_the_cause() -> None:
     assert next(iter(found.shares)) == "T" and found.shares["T"] > 0.9
     assert sum(found.shares.values()) == pytest.approx(1)
     assert all(low <= high for low, high in found.intervals.values()) and found.intervals["T"][0] > 0.5
+
+
+def test_a_page_of_few_trials_says_so_instead_of_ranking_settings() -> None:
+    explored = [record for record in demo_records() if record.stage == "explore"]
+    page = Report(records=explored[:6], now=NOW, baselines=[]).html()
+    complete = sum(record.status is Status.FINISHED for record in explored[:6])
+    assert f"{complete} complete trials: what a setting explains needs at least 8." in page
+    assert "bar-track" not in page.partition("</style>")[2]
+
+
+def test_figures_hold_the_data_that_they_download(page: str) -> None:
+    blocks = re.findall(r'<script type="application/json" class="data">(.*?)</script>', page)
+    tables = [json.loads(block) for block in blocks]
+    confirmed = next(table for table in tables if table[0][0] == "system")
+    assert [row[0] for row in confirmed[1:]] == ["best", "hrm", "direct"] and confirmed[1][2] == pytest.approx(
+        96.33, abs=0.1
+    )
+    assert confirmed[1][3] < confirmed[1][2] < confirmed[1][4]
+    assert any(table[0] == ["setting", "share", "low_90", "high_90"] for table in tables)
+    assert 'data-settings="[&#34;T&#34;, &#34;n&#34;]"' in page
+
+
+def test_ticks_of_compute_count_in_giga(page: str) -> None:
+    """Bug E12: the axis of FLOP said "500 B"."""
+    entries = [e for e in build_leaderboard(None, demo_records(), [])[0].entries if e.own]
+    drawing = scatter.cost_scatter(entries, "train_flops", named=(), y_title="score")
+    ticks = re.findall(r'class="tick middle">([^<]*)<', drawing)
+    assert ticks and all(re.fullmatch(r"[\d.]+ [kMGTP]?", tick) for tick in ticks)
+    assert markup.axes(markup.Scale(1e9, 1e12, log=True), None, x_format="si").count(" G<") >= 1
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])

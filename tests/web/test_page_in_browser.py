@@ -252,6 +252,18 @@ def test_figures_download_as_svg_and_their_data_as_csv(page: Browser) -> None:
     assert len(list(csv.DictReader(io.StringIO(downloaded(page, "trials.csv"))))) == len(RECORDS)
     press(page, '.parallel-figure [data-control="svg"]')
     ET.fromstring(downloaded(page, "settings.svg"))
+    buttons = "[...document.querySelectorAll('figure[data-figure] .downloads button')]"
+    find = f"{buttons}.find((each) => each.ariaLabel === 'Download the KIND of Supervision steps as FORM').click()"
+    page.evaluate(find.replace("KIND", "drawing").replace("FORM", "SVG"))
+    assert len(ET.fromstring(downloaded(page, "supervision-steps.svg")).findall(".//{*}circle")) == 12
+    page.evaluate(find.replace("KIND", "data").replace("FORM", "CSV"))
+    table = list(csv.DictReader(io.StringIO(downloaded(page, "supervision-steps.csv"))))
+    assert {row["N_sup"] for row in table} == {"4", "8", "16"} and len(table) == len(RECORDS)
+    figures = page.evaluate("document.querySelectorAll('.study figure').length")
+    without = page.evaluate(
+        "[...document.querySelectorAll('.study figure')].filter((e) => !e.querySelector('.downloads')).length"
+    )
+    assert figures > 6 and without == 0
 
 
 def test_the_steps_of_a_puzzle_play_by_themselves_when_they_come_into_view(page: Browser) -> None:

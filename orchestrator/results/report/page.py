@@ -39,6 +39,7 @@ from trm_data.files import write_atomic
 
 SCRIPTS = {
     "page.js": "templates",
+    "tools.js": "templates",
     "gallery.js": "templates",
     "d3.min.js": "vendor",
     "explorer.js": "templates",
@@ -159,7 +160,7 @@ def _title(sweeps: list[str]) -> str:
 def _scripts(sections: Sequence[Section]) -> list[str]:
     """Return the scripts that a page needs."""
     if not sections:
-        return ["page.js"]
+        return ["page.js", "tools.js"]
     return [name for name in SCRIPTS if name != "gallery.js" or any(section.galleries for section in sections)]
 
 

@@ -20,7 +20,7 @@
   const wrongCell = {
     sudoku(pen, label, x, y, size) {
       pen.fillStyle = themed("--ink");
-      pen.font = `600 ${size * 0.29}px system-ui, sans-serif`;
+      pen.font = `600 ${size * 0.33}px system-ui, sans-serif`;
       pen.textAlign = "right";
       pen.textBaseline = "top";
       pen.fillText(String(label - 1), x + size * 0.94, y + size * 0.07);

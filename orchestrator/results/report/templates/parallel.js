@@ -53,7 +53,7 @@ class Parallel {
     this.figure.hidden = this.known.length < 2 || names.length < 2;
     if (this.figure.hidden) return;
     const { MARGIN } = Parallel;
-    const outer = Math.max(plotTools.roomIn(this.body), names.length * 74);
+    const outer = Math.max(plotTools.roomIn(this.body), names.length * 64);
     const [width, height] = [outer - MARGIN.left - MARGIN.right, 230];
     this.height = height;
     this.axes = names.map((name) => this.axisOf(name, height));
