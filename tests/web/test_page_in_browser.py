@@ -110,7 +110,15 @@ def test_hover_shows_the_settings_of_the_trial(page: Browser) -> None:
     page.mouse("mouseMoved", *middle(page, CONFIRMED.trial_id))
     tip = text(page, ".tip")
     assert "best, seed 0" in tip and "cycles\n3" in tip and "augmented copies per puzzle\n100" in tip
-    assert re.search(r"[\d.]+ % at [\d.]+ \(training steps\)", tip) and "score 96." in tip
+    for width in (390, 1400):
+        page.size(width, 1000)
+        page.until(f"document.querySelector('.curves-figure svg').clientWidth <= {width}")
+        page.evaluate("document.querySelector('.curves-figure').scrollIntoView({ behavior: 'instant' })")
+        page.mouse("mouseMoved", *middle(page, CONFIRMED.trial_id))
+        box = page.evaluate("(() => { const b = document.querySelector('.tip').getBoundingClientRect();"
+                            " return [b.left, b.right]; })()")  # fmt: skip
+        assert 0 <= box[0] < box[1] <= width, "it stays inside the page"
+    assert re.search(r"[\d.]+ % at [\d.]+ training steps", tip) and "score 96." in tip
 
 
 def test_click_keeps_and_shift_click_hides(page: Browser) -> None:

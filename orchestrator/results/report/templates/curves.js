@@ -103,11 +103,11 @@ class Curves {
   axis(series) {
     const axis = this.controls.x.value;
     const most = d3.max(series, (one) => d3.max(one.points, (point) => point.x)) ?? 1;
-    if (axis === "step") return { unit: 1, title: "training steps", format: d3.format("~s") };
+    if (axis === "step") return { unit: 1, name: "training steps", title: "training steps", format: d3.format("~s") };
     const units = axis === "s" ? [[3600, "h"], [60, "min"], [1, "s"]]
       : [[1e18, "EFLOP"], [1e15, "PFLOP"], [1e12, "TFLOP"], [1e9, "GFLOP"], [1, "FLOP"]];
     const [unit, name] = units.find(([size]) => most >= 1.5 * size) ?? units[units.length - 1];
-    return { unit, title: `${axis === "s" ? "training time" : "training compute"}, ${name}`, format: d3.format("~g") };
+    return { unit, name, title: `${axis === "s" ? "training time" : "training compute"}, ${name}`, format: d3.format("~g") };
   }
 
   scales(series, width, height) {
@@ -244,10 +244,12 @@ class Curves {
     const [x, y] = [this.x(point.x), this.y(point.y)];
     this.pointer.attr("cx", x).attr("cy", y);
     this.tip.replaceChildren(...this.tipLines(found.one, point));
-    const side = x > this.body.clientWidth / 2;
-    this.tip.style.left = side ? "" : `${x + Curves.MARGIN.left + 14}px`;
-    this.tip.style.right = side ? `${this.body.clientWidth - x - Curves.MARGIN.left + 14}px` : "";
-    this.tip.style.top = `${Math.max(0, y - 10)}px`;
+    // Beside the point where there is room, else below it, inside the figure.
+    const [at, room, width] = [x + Curves.MARGIN.left, this.body.clientWidth, this.tip.offsetWidth];
+    const isBeside = at + 14 + width <= room || at - 14 - width >= 0;
+    const left = at + 14 + width <= room ? at + 14 : at - 14 - width;
+    this.tip.style.left = `${isBeside ? left : Math.max(0, Math.min(at - width / 2, room - width))}px`;
+    this.tip.style.top = `${Math.max(0, y + (isBeside ? -10 : Curves.MARGIN.top + 16))}px`;
   }
   tipLines(one, point) {
     const [trial] = one.trials;
@@ -255,7 +257,7 @@ class Curves {
     const line = (text, kind = "div") => plotTools.element(kind, { text });
     const metric = Curves.METRICS[this.controls.metric.value];
     const number = d3.format(".4~g");
-    const values = `${number(point.y)}${metric.share ? " %" : ""} at ${number(point.x / axis.unit)} (${axis.title})`;
+    const values = `${number(point.y)}${metric.share ? " %" : ""} at ${number(point.x / axis.unit)} ${axis.name}`;
     const seeds = one.isBand ? `, ${one.trials.length} seeds, ${number(point.low)} to ${number(point.high)}` : `, seed ${trial.seed}`;
     const settings = this.study.settings.map((name, i) => {
       const title = this.study.titles[name] === name ? name.split(".").pop() : this.study.titles[name];
@@ -263,7 +265,7 @@ class Curves {
     });
     const score = trial.score === null ? "no score yet" : `score ${trial.score.toFixed(1)} % (${trial.split})`;
     return [line(`${trial.family}${seeds}`, "strong"), line(values), ...settings,
-      line(`${one.isBand ? "" : `${trial.id.slice(0, 10)}, `}${trial.stage}, ${trial.status}; ${one.isBand ? "" : score}`, "small"),
+      line(one.isBand ? trial.stage : `${trial.id.slice(0, 10)}, ${trial.stage}, ${trial.status}; ${score}`, "small"),
       line("click: keep; Shift and click: hide", "small")];
   }
   click(event) {
