@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orchestrator.results.report import Report
@@ -282,6 +283,27 @@ def test_the_steps_of_a_puzzle_play_by_themselves_when_they_come_into_view(page:
     assert page.evaluate("document.querySelector('.gallery .play').textContent") == "Pause"
     press(page, ".gallery .play")
     page.until("document.querySelector('.gallery .play').textContent === 'Play the steps'")
+
+
+def test_the_puzzles_tell_which_trials_solve_them(page: Browser) -> None:
+    confirmed = [each for each in RECORDS if each.stage == "confirm"]
+    solved = {each.trial_id: np.unpackbits(np.frombuffer(bytes.fromhex(str(each.result.per_item)), np.uint8))[:500]
+              for each in confirmed if each.result}  # fmt: skip
+    counts = np.sum(list(solved.values()), axis=0)
+    words = "document.querySelector('.item-words').textContent"
+    page.until(f"{words} !== ''")
+    assert page.evaluate(words).startswith(f"Test puzzle 1: solved by {counts[0]} of 9 trials")
+    page.evaluate("document.querySelector('.items-figure canvas').focus()")
+    page.key("ArrowRight")
+    page.until(f"{words}.startsWith('Test puzzle 2: solved by {counts[1]} of 9 trials')")
+    page.evaluate("""(() => { const one = document.querySelector('.items-figure [data-control="which"]');
+      one.value = "some"; one.dispatchEvent(new Event("change")); })()""")
+    some = int(((counts > 0) & (counts < 9)).sum())
+    label = "document.querySelector('.items-figure canvas').ariaLabel"
+    assert page.evaluate(label).startswith(f"{some} of 500 test puzzles")
+    press(page, '.items-figure [data-control="csv"]')
+    table = list(csv.DictReader(io.StringIO(downloaded(page, "puzzles.csv"))))
+    assert [int(row[CONFIRMED.trial_id]) for row in table] == solved[CONFIRMED.trial_id].tolist()
 
 
 @pytest.fixture

@@ -29,6 +29,9 @@ CURVES: dict[str, dict[str, tuple[str, float]]] = {
     "train": {"loss": ("loss", 1.0)},
 }
 """Metrics of the curves by split: the name in the page, the name in the record, and a factor (100: per cent)."""
+MOST_ITEMS = 5_000
+"""Test puzzles of which the page shows each."""
+MOST_ITEM_TRIALS = 60
 SETTING_TITLES = {
     "T": "cycles",
     "n": "latent steps",
@@ -50,6 +53,7 @@ def document(study: Study, live: str | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {
         **head(study),
         "trials": trial_rows(study),
+        "items": items_of(study),
         "live": live,
         "curves": {},
     }
@@ -60,6 +64,23 @@ def document(study: Study, live: str | None = None) -> dict[str, Any]:
         chosen = evenly(first, MAX_LINES) + evenly(others, max(0, MAX_LINES - len(first)))
         found["curves"] = {trial.trial_id: curves_of(trial.record) for trial in chosen}
     return found
+
+
+def items_of(study: Study) -> dict[str, Any] | None:
+    """Return which puzzle each confirmed trial solves, as packed hexadecimal digits; None if that is not recorded.
+
+    Only trials that were scored on as many test puzzles as the most are compared, at most `MOST_ITEM_TRIALS`.
+    """
+    found = [
+        (trial.trial_id, result.per_item, result.items)
+        for trial in study.trials
+        if trial.stage != "explore" and (result := trial.record.result) and result.per_item and result.split == "test"
+    ]
+    count = max((items for *_, items in found), default=0)
+    if not 0 < count <= MOST_ITEMS:
+        return None
+    same = [{"id": trial_id, "exact": exact} for trial_id, exact, items in found if items == count]
+    return {"count": count, "trials": same[:MOST_ITEM_TRIALS]}
 
 
 def head(study: Study) -> dict[str, Any]:

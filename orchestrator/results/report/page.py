@@ -45,6 +45,7 @@ SCRIPTS = {
     "explorer.js": "templates",
     "curves.js": "templates",
     "parallel.js": "templates",
+    "items.js": "templates",
     "live.js": "templates",
 }
 """Scripts of the page in their order, with the folder of each."""
@@ -81,6 +82,8 @@ class Section:
     refused: dict[str, int]
     document: str
     """JSON of the interactive figures."""
+    has_items: bool
+    """Whether it says which trial solves which puzzle."""
     live: Live | None
     """Where they are kept up to date; None in a file."""
 
@@ -187,6 +190,7 @@ def _section(
     entries = [entry for entry in main.entries if entry.own] if main else []
     compared = ablation if ablation and main and _same_puzzles(main, ablation.table) else None
     importance = importances(study.compared, study.varied)
+    document = explorer.document(study, live and live.address)
     return Section(
         study=study,
         summary=summarise(study, main),
@@ -196,7 +200,8 @@ def _section(
         figures=arrange([figure for figure in study_figures(study, entries, importance) if figure.body]),
         galleries=tuple(galleries(entries, study.records, gallery)),
         refused=refusals(study.records),
-        document=explorer.as_script(explorer.document(study, live and live.address)),
+        document=explorer.as_script(document),
+        has_items=document["items"] is not None,
         live=live,
     )
 

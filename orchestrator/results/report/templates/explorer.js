@@ -8,6 +8,7 @@ class Study {
     this.host = host;
     this.live = data.live;
     this.maxLines = data.max_lines;
+    this.items = data.items;
     this.curves = new Map(Object.entries(data.curves));
     this.trials = new Map();
     this.kept = new Set();

@@ -103,6 +103,8 @@
     study.version = host.dataset.version;
     const curves = new Curves(study, host.querySelector(".curves-figure"));
     const parallel = new Parallel(study, host.querySelector(".parallel-figure"));
+    const itemsFigure = host.querySelector(".items-figure");
+    const items = itemsFigure ? new Items(study, itemsFigure) : null;
     const table = new Table(study, document.getElementById(host.dataset.table));
     const view = { host, study, curves, parallel, table };
     const feed = study.live ? new Feed(view) : null;
@@ -136,9 +138,10 @@
       width = host.clientWidth;
       curves.draw();
       parallel.draw();
+      items?.draw();
       parallel.count = study.trials.size;
     }).observe(host);
-    new MutationObserver(() => study.changed()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    new MutationObserver(() => { study.changed(); items?.draw(); }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => study.changed());
     if (feed) {
       feed.poll();
