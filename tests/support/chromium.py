@@ -159,7 +159,7 @@ class Browser:
 
 @contextmanager
 def browser(chromium: str, folder: Path) -> Iterator[Browser]:
-    """Starts a browser with an empty profile; downloads go to `folder`."""
+    """Runs a browser with an empty profile; downloads go to `folder`."""
     to_browser, from_browser = os.pipe(), os.pipe()
 
     def place() -> None:

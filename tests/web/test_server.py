@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from orchestrator.cli import main
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.tracking.optuna_dashboard import default_url, sync
-from orchestrator.web.serving import optuna_app, serving_wsgi
+from orchestrator.web.app import HEADERS, pages
+from orchestrator.web.feed import StorageFeed
+from orchestrator.web.serving import optuna_app, serving, serving_wsgi
 from tests.support.infra import free_port
 from tests.support.results import make_config, make_record
 from tests.support.sweeps import search
@@ -118,6 +121,26 @@ def request(port: int, path: str = "/", method: str = "GET", **headers: str) -> 
         return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+class TestPage:
+    @pytest.fixture
+    def port(self, storage: Storage) -> Iterator[int]:
+        number = free_port()
+        with serving(pages(StorageFeed(storage)), number, HEADERS):
+            yield number
+
+    def test_only_the_page_is_served(self, port: int) -> None:
+        """The files of the storage and their listings are not."""
+        assert request(port)[0] == 200 and "<h1>Sweeps</h1>" in request(port)[1]
+        for path in ("/sweeps/", "/sweeps/depth/sweep.json", "/mlflow.db", "/../mlflow.db", "//mlflow.db"):
+            assert request(port, path)[0] == 404
+        assert request(port, method="POST")[0] == 405
+
+    def test_a_foreign_host_is_refused(self, port: int) -> None:
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}"):
+            assert request(port, Host=host)[0] == 403
+        assert request(port, Host=f"localhost:{port}")[0] == 200
 
 
 def test_optunas_dashboard_refuses_what_another_site_requests(storage: Storage) -> None:
