@@ -136,10 +136,13 @@
     new ResizeObserver(() => {
       if (host.clientWidth === width) return;
       width = host.clientWidth;
-      curves.draw();
-      parallel.draw();
-      items?.draw();
-      parallel.count = study.trials.size;
+      // In the next frame: the drawings change the size of what is observed.
+      requestAnimationFrame(() => {
+        curves.draw();
+        parallel.draw();
+        items?.draw();
+        parallel.count = study.trials.size;
+      });
     }).observe(host);
     new MutationObserver(() => { study.changed(); items?.draw(); }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => study.changed());
