@@ -3,21 +3,17 @@ time.
 
     python benchmarks/page.py [--runs 1000] [--points 200] [--profile]
 
-The browser's time is that of its own clock from navigation until the scripts have run, from file://, three times; then
-a sort and a filter of the list of all trials, each with the layout that follows. Needs Chromium for that part.
+The browser's time is that of its own clock from navigation, from file://, three times: until the scripts have run
+("ready") and until the curves are drawn ("curves"). Then, each with the layout that follows: another metric, a brush on
+the scores, a sort and a filter of the list of all trials. Needs Chromium for that part.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
-import html
-import json
 import os
 import pstats
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,20 +26,32 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import Report
+from orchestrator.results.report.page import script_text
+from tests.support.chromium import browser, find_chromium
 from tests.support.results import large_records
 
 T = TypeVar("T")
-PROBE = """<script>addEventListener("load", () => {
+WATCH = """<script>window.readyAt = performance.now();
+  (function watch() {
+    if (document.querySelector(".curves-figure path.line")) window.curvesAt = performance.now();
+    else requestAnimationFrame(watch);
+  })();</script></body>"""
+PROBE = """(() => {
   const timed = (act) => { const start = performance.now(); act(); document.body.offsetHeight;
     return performance.now() - start; };
-  const ready = performance.now(), list = document.getElementById("trials-1");
+  const list = document.getElementById("trials-1"), study = explorers[0];
+  const select = document.querySelector('[data-control="metric"]');
+  const metric = timed(() => { select.value = "cell"; select.dispatchEvent(new Event("change")); });
   list.closest("details").open = true;
   const open = timed(() => {});
   const sort = timed(() => list.querySelectorAll("button.sort")[3].click());
   const input = document.querySelector('[data-filter="trials-1"]');
   const filter = timed(() => { input.value = "confirm"; input.dispatchEvent(new Event("input")); });
-  const out = document.createElement("pre"); out.id = "seen";
-  out.textContent = JSON.stringify({ ready, open, sort, filter }); document.body.append(out); });</script></body>"""
+  const brush = timed(() => study.brushes.set("score", (trial) => trial.score > 60));
+  return new Promise((done) => { const start = performance.now(); study.changed();
+    requestAnimationFrame(() => { document.body.offsetHeight;
+      done({ ready: readyAt, curves: curvesAt, metric, open, sort, filter, brush: performance.now() - start }); }); });
+})()"""
 
 
 def main() -> None:
@@ -59,13 +67,14 @@ def main() -> None:
     timed("leaderboard", lambda: build_leaderboard(None, records, baselines))
     profile = cProfile.Profile() if options.profile else None
     page = timed("page", lambda: render(records, baselines, profile))
-    print(f"size           {len(page.encode()) / 1e6:6.2f} MB")
+    library = len(script_text("d3.min.js").encode())
+    print(f"size           {len(page.encode()) / 1e6:6.2f} MB, {library / 1e6:.2f} MB of them the plotting library")
     if profile is not None:
         pstats.Stats(profile).sort_stats("cumulative").print_stats(25)
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = find_chromium()
     for _ in range(3 if chromium else 0):
         seen = browse(str(chromium), page)
-        print("browser, ms    " + "  ".join(f"{name} {value:.0f}" for name, value in seen.items()))
+        print("browser        " + "  ".join(f"{name} {value:.0f} ms" for name, value in seen.items()))
 
 
 def render(records: list, baselines: list, profile: cProfile.Profile | None) -> str:
@@ -86,15 +95,13 @@ def timed(name: str, work: Callable[[], T]) -> T:
 
 def browse(chromium: str, page: str) -> dict[str, float]:
     """Measure milliseconds in a fresh browser."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, browser(chromium, Path(folder)) as window:
         path = Path(folder, "page.html")
-        path.write_text(page.replace("</body>", PROBE))
-        quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-        command = [chromium, *quiet, f"--user-data-dir={folder}/profile", "--dump-dom", path.as_uri()]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    found = re.search(r'<pre id="seen">(.*?)</pre>', printed)
-    assert found is not None, "the page's script failed"
-    return dict(json.loads(html.unescape(found[1])))
+        path.write_text(page.replace("</body>", WATCH))
+        window.size(1400, 1000)
+        window.open(path.as_uri())
+        window.until("window.curvesAt > 0")
+        return dict(window.evaluate(PROBE))
 
 
 if __name__ == "__main__":

@@ -209,9 +209,12 @@ def tracked(
 
     Args:
         uri: a tracking address, "none", or None for the default; see `resolve_uri`.
-        warn, tell: see `Tracker`.
+        warn, tell: see `Tracker`. `tell` is also called with a line if the default is none.
     """
     tracker = Tracker(sweep, storage, resolve_uri(storage, uri), warn, tell)
+    if tracker.uri is None and uri is None:
+        show = command_line("ui", storage=storage.url)
+        tell(f"records on S3 have no MLflow of their own: `{show}` shows them in one, or name a server: --tracking URL")
     tracker.start()
     is_quiet = True  # after an error its line is all that the user is to read
     try:

@@ -69,10 +69,11 @@ def default_url(storage: Storage) -> str:
     return f"sqlite:///{cache_folder()}/optuna-{digest(storage.url, 8)}.db"
 
 
-def sync(storage: Storage, sweep_name: str, url: str) -> SyncResult:
+def sync(storage: Storage, sweep_name: str, url: str, trials: Sequence[TrialRecord] | None = None) -> SyncResult:
     """Update the study of a search from its records. A sweep that is not a search has no study and is skipped.
 
     Args:
+        trials: the records of the sweep, if they have just been read.
         url: an SQLite file or a database as SQLAlchemy writes it. A file that does not exist is created.
 
     Raises:
@@ -83,7 +84,8 @@ def sync(storage: Storage, sweep_name: str, url: str) -> SyncResult:
     if sweep.kind != "search":
         return SyncResult(0, 0)
     is_driven = driver_of(sweep_folder(storage, sweep_name)) is not None
-    records = [r for r in current(sweep, read_trials(storage, sweep_name)) if r.stage == "explore"]
+    known = read_trials(storage, sweep_name) if trials is None else trials
+    records = [record for record in current(sweep, known) if record.stage == "explore"]
     records.sort(key=lambda record: (not record.attempts, started_s(record), record.trial_id))
     expected = [_expected_trial(record, sweep, is_driven) for record in records]
     with _open_database(url) as database:
@@ -96,6 +98,16 @@ def sync(storage: Storage, sweep_name: str, url: str) -> SyncResult:
         for trial in expected[len(stored) :]:
             study.add_trial(trial)
     return SyncResult(len(expected), written + len(expected) - len(stored))
+
+
+def study_ids(url: str) -> dict[str, int]:
+    """Return the studies of a database: their numbers, which the dashboard's addresses contain, by name.
+
+    Raises:
+        OptunaError: the database cannot be reached or refuses.
+    """
+    with _open_database(url) as database:
+        return {study.study_name: int(study._study_id) for study in database.get_all_studies()}
 
 
 def _expected_trial(record: TrialRecord, sweep: Sweep, is_driven: bool) -> FrozenTrial:

@@ -74,7 +74,7 @@ def record(seed: int = 0, steps: int = 5, **changes: Any) -> TrialRecord:
             fingerprint="f" * 64,
             source="generator",
             generated=True,
-            counts={"train": 400},
+            counts={"train": 400, "validation": 100, "test": 500},
         ),
         status=Status.RUNNING,
         step=10 * steps,

@@ -78,6 +78,19 @@ def test_points_of_a_running_trial_arrive_while_it_runs(storage: Storage, quick:
     assert MlflowSync(uri).verify(SWEEP, SweepReader(storage, "depth").read().trials) == []
 
 
+def test_records_on_s3_without_a_tracker_are_told_in_one_line(s3_bucket: str) -> None:
+    """Bug E7: with a storage on S3 tracking was silently off."""
+    storage = open_storage(s3_bucket)
+    told: list[str] = []
+    with tracked(SWEEP, storage, None, tell=told.append) as tracker:
+        assert tracker.uri is None
+    (line,) = told
+    assert "trm ui --storage" in line and "--tracking URL" in line and "\n" not in line
+    with tracked(SWEEP, storage, "none", tell=told.append):
+        pass
+    assert len(told) == 1, "who switches tracking off knows"
+
+
 def test_a_sweep_whose_trials_never_start_leaves_no_trace(tmp_path: Path, quick: None) -> None:
     storage = open_storage(str(tmp_path))
     with tracked(SWEEP, storage, None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import signal
 import sqlite3
@@ -15,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import optuna
 import psutil
 import pytest
 
@@ -23,13 +23,13 @@ from orchestrator.cli import main
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.tracking.optuna_dashboard import default_url, sync
-from orchestrator.web import server
-from orchestrator.web.local import optuna_app, page_app, serving
+from orchestrator.web.app import HEADERS, pages
+from orchestrator.web.feed import StorageFeed
+from orchestrator.web.serving import optuna_app, serving, serving_wsgi
 from tests.support.infra import free_port
 from tests.support.results import make_config, make_record
 from tests.support.sweeps import search
 from tests.support.tracking import START_LIMIT_S, write_record
-from trm_data.errors import UserError
 
 
 @pytest.fixture
@@ -73,14 +73,24 @@ def test_three_servers_answer_on_localhost_and_end_without_a_trace(storage: Stor
     family: list[psutil.Process] = []
     try:
         urls = [
-            f"http://127.0.0.1:{port + 1}/leaderboard.html",
-            f"http://127.0.0.1:{port}/",
+            f"http://127.0.0.1:{port}/sweeps/depth",
+            f"http://127.0.0.1:{port + 1}/",
             f"http://127.0.0.1:{port + 2}/",
         ]
         deadline = time.monotonic() + START_LIMIT_S
         while not all(map(answers, urls)):
             assert process.poll() is None and time.monotonic() < deadline, "".join(lines)
             time.sleep(0.2)
+        for each in range(port, port + 3):
+            assert request(each, Host="evil.example")[0] == 403
+            assert request(each, Host=f"evil.example:{each}")[0] == 403
+            assert request(each, Origin="http://evil.example")[0] == 403
+            assert request(each, Origin=f"http://127.0.0.1:{each - 1}")[0] == 403
+            assert request(each, Host=f"localhost:{each}", Origin=f"http://127.0.0.1:{each}")[0] in (200, 302)
+        assert request(port + 1, "/version", Host="evil.example")[0] == 403, "MLflow itself answers this"
+        tools = json.loads(request(port, "/api/sweeps")[1])["tools"]
+        assert tools["optuna"]["is_ready"] and "/studies/" in tools["optuna"]["sweeps"]["depth"]
+        assert tools["mlflow"]["is_ready"]
         family = psutil.Process(process.pid).children(recursive=True)
         listening = [
             connection.laddr.ip
@@ -97,8 +107,8 @@ def test_three_servers_answer_on_localhost_and_end_without_a_trace(storage: Stor
         reader.join(10)
         process.stdout.close()
     text = "".join(lines)
-    assert f"http://127.0.0.1:{port}" in text and f":{port + 1}/leaderboard.html" in text and f":{port + 2}" in text
-    assert len(family) >= 2
+    assert all(f"http://127.0.0.1:{each}" in text for each in range(port, port + 3))
+    assert len(family) >= 1
     assert not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -115,53 +125,33 @@ def request(port: int, path: str = "/", method: str = "GET", **headers: str) -> 
 
 class TestPage:
     @pytest.fixture
-    def port(self, tmp_path: Path) -> Iterator[int]:
-        (tmp_path / "leaderboard.html").write_text("<p>the page</p>")
-        (tmp_path / "sweeps").mkdir()
-        (tmp_path / "sweeps" / "secret.json").write_text("{}")
+    def port(self, storage: Storage) -> Iterator[int]:
         number = free_port()
-        with serving(page_app(tmp_path / "leaderboard.html"), number):
+        with serving(pages(StorageFeed(storage)), number, HEADERS):
             yield number
 
     def test_only_the_page_is_served(self, port: int) -> None:
-        assert request(port) == request(port, "/leaderboard.html") == (200, "<p>the page</p>")
-        for path in ("/sweeps/", "/sweeps/secret.json", "/../leaderboard.html", "//sweeps/secret.json"):
+        """The files of the storage and their listings are not."""
+        assert request(port)[0] == 200 and "<h1>Sweeps</h1>" in request(port)[1]
+        for path in ("/sweeps/", "/sweeps/depth/sweep.json", "/mlflow.db", "/../mlflow.db", "//mlflow.db"):
             assert request(port, path)[0] == 404
         assert request(port, method="POST")[0] == 405
 
     def test_a_foreign_host_is_refused(self, port: int) -> None:
-        """A page of another site can have its name resolve to 127.0.0.1 (DNS rebinding)."""
-        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1.evil.example:{port}", ""):
-            status, body = request(port, Host=host)
-            assert status == 403 and "the page" not in body
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}"):
+            assert request(port, Host=host)[0] == 403
         assert request(port, Host=f"localhost:{port}")[0] == 200
 
 
 def test_optunas_dashboard_refuses_what_another_site_requests(storage: Storage) -> None:
     url, port = default_url(storage), free_port()
     sync(storage, "depth", url)
-    with optuna_app(url) as app, serving(app, port):
+    with optuna_app(url) as app, serving_wsgi(app, port):
         assert request(port, "/api/studies")[0] == 200
         assert request(port, "/api/studies/1", "DELETE", Host="evil.example")[0] == 403
         assert request(port, "/api/studies/1", "DELETE", Origin="http://evil.example")[0] == 403
         assert '"study_name": "depth"' in request(port, "/api/studies")[1]
         assert request(port, "/api/studies/1", "DELETE", Origin=f"http://127.0.0.1:{port}")[0] == 204
-
-
-def test_a_damaged_definition_keeps_nothing_else_from_being_shown(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise UserError("no MLflow in this test")
-
-    storage.write("sweeps/broken/sweep.json", b"{")
-    monkeypatch.setattr(server, "_mlflow_server", refuse)
-    told: list[str] = []
-    with pytest.raises(UserError, match="no MLflow in this test"):
-        server.serve(storage.url, three_free_ports(), told.append)
-    assert len(told) == 1 and told[0].startswith("skipped ") and "sweeps/broken/sweep.json" in told[0]
-    assert (Path(storage.url) / "leaderboard.html").exists()
-    assert optuna.study.get_all_study_names(default_url(storage)) == ["depth"]
 
 
 def test_database_of_another_version_is_one_line(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,9 @@ def leaderboard(
         typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.", **OUTPUT_FILE),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option("--sweep", help="Only the trials of this sweep; may be repeated.")
+    ] = None,
     gco2_per_kwh: Annotated[
         float | None,
         typer.Option("--gco2-per-kwh", min=0, help="CO2 of your electricity; the world average if left out."),
@@ -35,7 +38,9 @@ def leaderboard(
     trm leaderboard
 
     trm leaderboard arc-agi-1 --format markdown
+
+    trm leaderboard --sweep demo --html demo.html
     """
     from orchestrator.cli.views.leaderboard import show
 
-    show(benchmark, "json" if as_json else format_, html, storage, split, baselines, gco2_per_kwh)
+    show(benchmark, "json" if as_json else format_, html, storage, split, baselines, gco2_per_kwh, sweep or ())

@@ -1,4 +1,4 @@
-"""`trm ui`: serve MLflow, the leaderboard page and Optuna's dashboard on this machine."""
+"""`trm ui`: serve the sweeps of a storage, MLflow and Optuna's dashboard on this machine."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ def ui(
     port: Annotated[
         int,
         typer.Option(
-            "--port", min=1, max=65533, help="Port of MLflow; the page and Optuna's dashboard get the next two."
+            "--port", min=1, max=65533, help="Port of the start page; MLflow and Optuna's dashboard get the next two."
         ),
     ] = 5000,
 ) -> None:
-    """Serve MLflow, the leaderboard page and, where there are searches, Optuna's dashboard until Ctrl-C.
+    """Serve a page of all sweeps, which follows them while they run, MLflow, and Optuna's dashboard until Ctrl-C.
 
-    They listen on localhost only, because none of them has authentication.
+    They listen on localhost only, because none of them has authentication. Of a storage on S3, MLflow and Optuna show
+    copies in the user's cache.
 
     Examples:
 
     trm ui
 
-    trm ui --port 5050
+    trm ui --storage s3://bucket/runs --port 5050
     """
     from orchestrator.cli.views.console import out
     from orchestrator.web.server import serve

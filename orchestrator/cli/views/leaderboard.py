@@ -40,12 +40,13 @@ def show(
     split: str | None,
     own_rows: Path | None,
     gco2_per_kwh: float | None,
+    sweeps: Sequence[str] = (),
 ) -> None:
     """Print tables, and write the page as a file."""
     if text_format not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {text_format!r}", nearest(text_format, ["table", *TEXT_FORMATS]))
     storage = storage_to_read(url)
-    records, damaged = read_sweep_records(storage)
+    records, damaged = read_sweep_records(storage, sweeps)
     show_damaged(damaged)
     measured = read_measurements(storage)
     baselines = load_baselines(None, OwnBaselines(storage, own_rows).read())

@@ -153,4 +153,6 @@ def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracki
     if tracking:
         is_local = tracking.startswith("sqlite:") and isinstance(storage, LocalStorage)
         yield f"MLflow: {command_line('ui', storage=storage.url) if is_local else shown_address(tracking)}"
+    elif not isinstance(storage, LocalStorage):
+        yield f"MLflow, a copy: {command_line('ui', storage=storage.url)}"
     yield f"Compare: {command_line('leaderboard', storage=storage.url)}"

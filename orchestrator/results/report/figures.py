@@ -9,25 +9,17 @@ from markupsafe import Markup
 
 from orchestrator.results.ablation import Ablation
 from orchestrator.results.leaderboard import METRIC_TITLES, Entry, Table
-from orchestrator.results.report import interval_plots, scatter, trial_plots
-from orchestrator.results.report.importance import Importance
-from orchestrator.results.report.trial_plots import MAX_LINES
+from orchestrator.results.report import figure_data, interval_plots, scatter, trial_plots
+from orchestrator.results.report.explorer import SETTING_TITLES, as_script
+from orchestrator.results.report.importance import MIN_TRIALS, Importance
+from orchestrator.results.report.markup import tag
 from orchestrator.results.report.views import Study
+from orchestrator.sweep.text import plural
 
 ROWS_SHOWN = 12
 """Rows shown at first in a table or plot; the rest is one button away."""
 _SETTINGS_DRAWN = 8
 """Settings that get a plot of their own; all of them are in the plot of settings and scores."""
-SETTING_TITLES = {
-    "T": "cycles",
-    "n": "latent steps",
-    "N_sup": "supervision steps",
-    "D": "supervision steps at evaluation",
-    "aug": "augmented copies per puzzle",
-    "lr": "learning rate",
-    "ema": "decay of the averaged weights",
-    "wd": "weight decay",
-}
 _ROWS_FOR_PLOT = 10
 """Rows that must state a cost before a published table is drawn against it."""
 
@@ -40,6 +32,15 @@ class Figure:
     caption: str
     body: Markup
     wide: bool = False
+    rows: figure_data.Rows = ()
+    """Its data, the names first; empty if it has none of its own."""
+    settings: tuple[str, ...] = ()
+    """Its data are these settings of the study's trials, with their scores."""
+
+    @property
+    def data(self) -> str:
+        """Return JSON of `rows` for a script element."""
+        return as_script(self.rows)
 
 
 def dots_figure(entries: Sequence[Entry]) -> Figure:
@@ -50,7 +51,9 @@ def dots_figure(entries: Sequence[Entry]) -> Figure:
     )
     if len(drawn) < len(entries):
         caption += f" {len(drawn)} of {len(entries)}, the best and the controls."
-    return Figure("Confirmed results", caption, interval_plots.dots_and_intervals(drawn))
+    return Figure(
+        "Confirmed results", caption, interval_plots.dots_and_intervals(drawn), rows=figure_data.of_entries(drawn)
+    )
 
 
 def arrange(figures: list[Figure]) -> tuple[Figure, ...]:
@@ -69,31 +72,30 @@ def ablation_figure(ablation: Ablation) -> Figure:
         "exactly if the difference is significant (filled). Diamond: the same change in the TRM paper. Own trials were "
         f"scored on this test set {ablation.table.test_scorings} times."
     )
-    return Figure("Ablation", caption, interval_plots.forest(ablation), wide=True)
+    return Figure("Ablation", caption, interval_plots.forest(ablation), True, figure_data.of_ablation(ablation))
 
 
 def study_figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
-    caption = (
-        "A line per trial, dashed if incomplete; in colour the best of the search or study and confirmed controls."
-    )
-    chosen = f" {MAX_LINES:,} of {len(study.trials):,} trials." if len(study.trials) > MAX_LINES else ""
-    figures = [Figure("Learning curves", caption + chosen, trial_plots.curves(study.trials), wide=True)]
-    chosen = f" {MAX_LINES:,} of {len(study.compared):,} trials." if len(study.compared) > MAX_LINES else ""
-    caption = f"A line per trial through its settings, values evenly spaced; in colour the best quarter.{chosen}"
-    body = trial_plots.parallel(study.compared, study.varied)
-    figures.append(Figure("Settings and scores", caption, body, wide=True))
-    figures += _setting_figures(study)
+    figures = _setting_figures(study)
     if importance:
         caption = (
             f"{importance.evaluator} over {importance.trials} complete trials: association inside this space. In "
             "brackets 90 % of bootstrap samples of the trials, where there are few."
         )
-        figures.append(Figure("What explains the spread", caption, trial_plots.importance_bars(importance)))
+        body, rows = trial_plots.importance_bars(importance), figure_data.of_importance(importance)
+        figures.append(Figure("What explains the spread", caption, body, rows=rows))
+    elif study.varied and study.compared:
+        complete = sum(trial.complete and trial.score is not None for trial in study.compared)
+        words = f"{plural(complete, 'complete trial')}: what a setting explains needs at least {MIN_TRIALS}."
+        if complete >= MIN_TRIALS:
+            words = f"All {complete} complete trials have the same settings or the same score."
+        body = tag("p", words, class_="note")
+        figures.append(Figure("What explains the spread", "Too few trials, or no spread.", body))
     systems = {entry.system for entry in entries}
     for axis, name in (("train_flops", "training compute"), ("params", "parameters")):
         caption = "Confirmed results with their intervals; the line is the Pareto front."
         body = scatter.cost_scatter(entries, axis, named=systems, y_title="exact accuracy on test")
-        figures.append(Figure(f"Accuracy against {name}", caption, body))
+        figures.append(Figure(f"Accuracy against {name}", caption, body, rows=figure_data.of_entries(entries)))
     return figures
 
 
@@ -103,7 +105,7 @@ def _setting_figures(study: Study) -> list[Figure]:
     alone = list(study.varied)
     if {"T", "n"} <= set(alone):
         caption = "Mean of complete trials over other settings; dashed: not complete or not run. T: cycles, n: steps."
-        figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n")))
+        figures.append(Figure("Depth: T by n", caption, trial_plots.heat_map(trials, "T", "n"), settings=("T", "n")))
         alone = [name for name in alone if name not in ("T", "n")]
     stopped = sum(not trial.complete for trial in trials)
     caption = "A dot per trial, a bar at the mean of complete ones."
@@ -112,7 +114,7 @@ def _setting_figures(study: Study) -> list[Figure]:
     for name in alone[:_SETTINGS_DRAWN]:
         words = SETTING_TITLES.get(name, name)
         body = trial_plots.effect(trials, name, f"{name}, {words}" if words != name else name)
-        figures.append(Figure(f"{words[:1].upper()}{words[1:]}", caption, body))
+        figures.append(Figure(f"{words[:1].upper()}{words[1:]}", caption, body, settings=(name,)))
     return figures
 
 
@@ -124,5 +126,7 @@ def published_figures(table: Table) -> list[Figure]:
         if sum(bool(getattr(entry, axis)) for entry in table.entries) >= _ROWS_FOR_PLOT:
             body = scatter.cost_scatter(table.entries, axis, named=named, y_title=METRIC_TITLES[table.metric])
             caption = "Lines: 95 % interval over items of named rows; dashed: Pareto front."
-            figures.append(Figure(f"{table.heading}, against {name}", caption, body, wide=True))
+            figures.append(
+                Figure(f"{table.heading}, against {name}", caption, body, True, figure_data.of_entries(table.entries))
+            )
     return figures

@@ -163,6 +163,8 @@ def axes(x: Scale | None, y: Scale | None, *, x_format: str = "g") -> Markup:
 
 
 def _tick_label(value: float, style: str) -> str:
+    if style == "si":  # of FLOP: a billion is G, not B
+        return compact(value).replace(" B", " G").replace(" K", " k")
     return compact(value) if style == "compact" else f"{value:{style}}"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -20,7 +20,7 @@ from orchestrator.results.baselines.like_for_like import like_for_like
 from orchestrator.results.leaderboard import Entry, Table, build_leaderboard, refusals
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost
 from orchestrator.results.llm_results import Measured
-from orchestrator.results.report import markup
+from orchestrator.results.report import explorer, markup
 from orchestrator.results.report.figures import (
     ROWS_SHOWN,
     Figure,
@@ -37,6 +37,36 @@ from orchestrator.results.report.summary import summarise
 from orchestrator.results.report.views import Study, studies
 from trm_data.files import write_atomic
 
+SCRIPTS = {
+    "page.js": "templates",
+    "tools.js": "templates",
+    "gallery.js": "templates",
+    "d3.min.js": "vendor",
+    "explorer.js": "templates",
+    "curves.js": "templates",
+    "parallel.js": "templates",
+    "items.js": "templates",
+    "live.js": "templates",
+}
+"""Scripts of the page in their order, with the folder of each."""
+_FOLDER = Path(__file__).parent
+
+
+class Live(NamedTuple):
+    """Name where the server of `trm ui` keeps the figures of a study up to date."""
+
+    address: str
+    version: str
+    """Of the records that the page shows."""
+
+
+LiveSource = Callable[[Study], Live]
+
+
+def script_text(name: str) -> Markup:
+    """Return one of the scripts of the page."""
+    return Markup((_FOLDER / SCRIPTS[name] / name).read_text())
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -50,6 +80,12 @@ class Section:
     figures: tuple[Figure, ...]
     galleries: tuple[Gallery, ...]
     refused: dict[str, int]
+    document: str
+    """JSON of the interactive figures."""
+    has_items: bool
+    """Whether it says which trial solves which puzzle."""
+    live: Live | None
+    """Where they are kept up to date; None in a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +107,10 @@ class Report:
     """Where example puzzles come from."""
     grid: Grid | None = WORLD_GRID
     """What turns energy into CO2; None leaves CO2 out."""
+    live: LiveSource | None = None
+    """None: the page holds all that its figures show."""
+    is_served: bool = False
+    """Whether the page is served by `trm ui`: its scripts are then files of the server, as its policy demands."""
 
     def write(self, path: Path) -> None:
         """Write the page to `path` atomically.
@@ -88,7 +128,8 @@ class Report:
         if self.control is not None:
             ablation = compare_with_control(self.records, self.control, baselines=published)
         sections = [
-            _section(study, published, self.measured, ablation, self.gallery) for study in studies(self.records)
+            _section(study, published, self.measured, ablation, self.gallery, self.live and self.live(study))
+            for study in studies(self.records)
         ]
         own = {table.benchmark for section in sections for table in section.tables}
         shown = {section.study.fingerprint for section in sections}
@@ -107,6 +148,8 @@ class Report:
                 generated=self.now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 num_trials=len(self.records),
                 sweeps=sweeps,
+                is_served=self.is_served,
+                scripts=_scripts(sections),
             )
         )
 
@@ -115,6 +158,13 @@ def _title(sweeps: list[str]) -> str:
     if not sweeps:
         return "Published results"
     return sweeps[0] if len(sweeps) == 1 else f"{len(sweeps)} sweeps"
+
+
+def _scripts(sections: Sequence[Section]) -> list[str]:
+    """Return the scripts that a page needs."""
+    if not sections:
+        return ["page.js", "tools.js"]
+    return [name for name in SCRIPTS if name != "gallery.js" or any(section.galleries for section in sections)]
 
 
 def _related_first(tables: list[Table], sections: Sequence[Section]) -> list[tuple[str, list[Table], bool]]:
@@ -132,6 +182,7 @@ def _section(
     measured: Sequence[Measured],
     ablation: Ablation | None,
     gallery: GallerySource,
+    live: Live | None,
 ) -> Section:
     models = [measurement for measurement in measured if measurement.plan.fingerprint == study.fingerprint]
     tables = tuple(build_leaderboard(study.benchmark, study.records, published, models))
@@ -139,6 +190,7 @@ def _section(
     entries = [entry for entry in main.entries if entry.own] if main else []
     compared = ablation if ablation and main and _same_puzzles(main, ablation.table) else None
     importance = importances(study.compared, study.varied)
+    document = explorer.document(study, live and live.address)
     return Section(
         study=study,
         summary=summarise(study, main),
@@ -148,6 +200,9 @@ def _section(
         figures=arrange([figure for figure in study_figures(study, entries, importance) if figure.body]),
         galleries=tuple(galleries(entries, study.records, gallery)),
         refused=refusals(study.records),
+        document=explorer.as_script(document),
+        has_items=document["items"] is not None,
+        live=live,
     )
 
 
@@ -231,6 +286,7 @@ def environment() -> jinja2.Environment:
         "provenance_rows": provenance_rows,
         "published_figures": published_figures,
         "remark": remark,
+        "script_text": script_text,
         "shown_first": shown_first,
         "source_link": source_link,
     }

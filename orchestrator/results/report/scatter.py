@@ -48,7 +48,9 @@ def cost_scatter(entries: Sequence[Entry], axis: str, *, named: Container[str], 
     kept = [(x.at(cost), 100 - y.at(entry.score), entry) for cost, entry in points if entry.system in named]
     marks += [_scatter_named(at, entry, y) for at, _, entry in kept] + _scatter_names(kept)
     label = f"{y_title} against {title} for {len(points)} systems; {len(front)} of them on the Pareto front."
-    drawing = axes(x, y, x_format="compact") + stretched(line) + Markup("").join(marks)
+    drawing = (
+        axes(x, y, x_format="si" if axis == "train_flops" else "compact") + stretched(line) + Markup("").join(marks)
+    )
     return plot(drawing, label=label, height=260, x_title=title, y_title=f"{y_title}, %")
 
 

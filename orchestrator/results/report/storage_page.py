@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.records.index import SINGLE_RUNS, sweep_names
+from orchestrator.records.index import SINGLE_RUNS, load_definition, sweep_names
 from orchestrator.records.reader import SweepRecords, read_sweep
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.baselines import Baseline, load_baselines
@@ -15,18 +15,23 @@ from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid
 from orchestrator.results.llm_results import Measured, read_measurements
 from orchestrator.results.report.gallery import stored_galleries
-from orchestrator.results.report.page import Report
+from orchestrator.results.report.page import LiveSource, Report
 from orchestrator.storage import Storage
 
 logger = logging.getLogger(__name__)
 
 
-def read_sweep_records(storage: Storage) -> SweepRecords:
-    """Read every trial of every sweep, and name the files that cannot be read.
+def read_sweep_records(storage: Storage, sweeps: Sequence[str] = ()) -> SweepRecords:
+    """Read every trial of every sweep, or of the named ones, and name the files that cannot be read.
 
     Single runs (`trm train`) belong to no sweep and are never ranked.
+
+    Raises:
+        SweepError: there is no sweep of one of the names.
     """
-    found = [read_sweep(storage, name) for name in sweep_names(storage) if name != SINGLE_RUNS]
+    for name in sweeps:
+        load_definition(storage, name)
+    found = [read_sweep(storage, name) for name in sweeps or sweep_names(storage) if name != SINGLE_RUNS]
     trials = [record for each in found for record in each.trials]
     return SweepRecords(trials, [damaged for each in found for damaged in each.damaged])
 
@@ -37,6 +42,34 @@ def read_sweep_trials(storage: Storage) -> list[TrialRecord]:
     for each in found.damaged:
         logger.warning("skipped %s", each)
     return found.trials
+
+
+def storage_report(
+    storage: Storage,
+    records: Sequence[TrialRecord],
+    now: datetime,
+    *,
+    baselines: Sequence[Baseline] | None = None,
+    measured: Sequence[Measured] | None = None,
+    grid: Grid | None = WORLD_GRID,
+    live: LiveSource | None = None,
+    is_served: bool = False,
+) -> Report:
+    """Return the report of trials of a storage, with its language models and own rows unless arguments replace them.
+
+    Args:
+        live, is_served: see `Report`.
+    """
+    return Report(
+        records=records,
+        now=now,
+        baselines=load_baselines(None, OwnBaselines(storage).read()) if baselines is None else baselines,
+        measured=read_measurements(storage) if measured is None else measured,
+        gallery=stored_galleries(storage),
+        grid=grid,
+        live=live,
+        is_served=is_served or live is not None,
+    )
 
 
 def write_storage_page(
@@ -53,11 +86,5 @@ def write_storage_page(
     Raises:
         UserError: the page cannot be written to `path`.
     """
-    Report(
-        records=read_sweep_trials(storage) if records is None else records,
-        now=datetime.now(UTC),
-        baselines=load_baselines(None, OwnBaselines(storage).read()) if baselines is None else baselines,
-        measured=read_measurements(storage) if measured is None else measured,
-        gallery=stored_galleries(storage),
-        grid=grid,
-    ).write(path)
+    found = read_sweep_trials(storage) if records is None else records
+    storage_report(storage, found, datetime.now(UTC), baselines=baselines, measured=measured, grid=grid).write(path)

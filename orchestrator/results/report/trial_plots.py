@@ -1,4 +1,4 @@
-"""Draw the trials of a study: curves, effects of settings, and the settings that explain the spread."""
+"""Draw the trials of a study: effects of settings, and the settings that explain the spread."""
 
 from __future__ import annotations
 
@@ -8,46 +8,15 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from orchestrator.results.report.importance import Importance
-from orchestrator.results.report.markup import Scale, axes, kind_class, percent, plot, polyline, stretched, tag
+from orchestrator.results.report.markup import Scale, axes, kind_class, percent, plot, tag
 from orchestrator.results.report.views import Group, TrialView, Value, grouped, sort_values
 
 MAX_LINES = 500
-"""Lines of a plot, chosen evenly: the others would lie on top of these, and a page would hold megabytes of them."""
-FAINT_ABOVE = 40
-"""More curves than this are drawn fainter, so that the shape of the bundle stays visible."""
+"""Lines of a plot, and curves in a file, chosen evenly: the others would lie on top of these, and take megabytes."""
 MAX_COLUMNS = 8
 """A setting with more values than this is drawn on a numeric axis."""
 LIGHT_INK_FROM = 66
 """Tint, in per cent, from which a cell's text changes ink: there both inks have a contrast of 4.5 in both themes."""
-
-
-def curves(trials: Sequence[TrialView]) -> Markup:
-    """Draw exact accuracy on validation over steps, a line per trial; the best and the confirmed ones in colour."""
-    leading = _leading(trials)
-    chosen = [trial for trial in trials if trial.trial_id in leading]
-    others = [trial for trial in trials if trial.trial_id not in leading]
-    chosen = evenly(others, max(0, MAX_LINES - len(chosen))) + evenly(chosen, MAX_LINES)
-    points = {trial.trial_id: trial.curve() for trial in chosen}
-    drawn = [trial for trial in chosen if len(points[trial.trial_id]) > 1]
-    if not drawn:
-        return Markup("")
-    x = Scale(0, max(points[trial.trial_id][-1][0] for trial in drawn))
-    y = Scale(0, 100)
-    faint = " faint" if len(drawn) > FAINT_ABOVE else ""
-    lines = []
-    for trial in drawn:
-        at = [(x.at(step), y.at(value)) for step, value in points[trial.trial_id]]
-        class_ = f"curve {kind_class(trial.variant)} lead" if trial.trial_id in leading else f"curve{faint}"
-        line = polyline(at, class_ if trial.complete else f"{class_} cut")
-        lines.append(tag("g", tag("title", _trial_words(trial)), line))
-    label = f"Exact accuracy on validation over training steps for {len(drawn)} trials."
-    return plot(
-        axes(x, y, x_format="compact") + stretched(*lines),
-        label=label,
-        height=280,
-        x_title="training steps",
-        y_title="exact accuracy on validation, %",
-    )
 
 
 def evenly(trials: Sequence[TrialView], most: int) -> list[TrialView]:
@@ -57,7 +26,7 @@ def evenly(trials: Sequence[TrialView], most: int) -> list[TrialView]:
     return [trials[index * len(trials) // most] for index in range(most)]
 
 
-def _leading(trials: Sequence[TrialView]) -> set[str]:
+def leading(trials: Sequence[TrialView]) -> set[str]:
     """Return the ids of curves in colour: confirmed trials, the best explored one, and runs of a study's best cell."""
     explored = [trial for trial in trials if trial.stage == "explore" and trial.score is not None]
     cells: dict[str, list[TrialView]] = defaultdict(list)
@@ -157,59 +126,6 @@ def _heat_cell(group: Group | None, scale: Scale) -> Markup:
         class_="hot" if share > LIGHT_INK_FROM else None,
         style=style,
     )
-
-
-def parallel(trials: Sequence[TrialView], names: Sequence[str]) -> Markup:
-    """Draw a line per trial through its settings to its score; the best quarter of complete trials in colour."""
-    drawn = [trial for trial in trials if trial.score is not None]
-    if len(drawn) < 8 or len(names) < 2:
-        return Markup("")
-    columns = {name: sort_values({trial.settings[name] for trial in drawn}) for name in names}
-    places = {name: 100 * index / len(names) for index, name in enumerate(names)}
-    best = _best_quarter(drawn)
-    faint = " faint" if len(drawn) > FAINT_ABOVE else ""
-    lines, marks = [], []
-    for trial in evenly(sorted(drawn, key=lambda trial: trial.score or 0.0), MAX_LINES):
-        path = [(places[n], _place(trial.settings[n], columns[n])) for n in names] + [(100.0, trial.score or 0.0)]
-        class_ = f"curve k-trm lead{faint}" if trial.trial_id in best else f"curve{faint}"
-        line = polyline(path, class_ if trial.complete else f"{class_} cut")
-        lines.append(tag("g", tag("title", _trial_words(trial)), line))
-    for row, (name, values) in enumerate(columns.items()):
-        ticks = [(_place(v, values), _plain(v)) for v in _few(values)]
-        marks.append(_parallel_axis(places[name], name, ticks, lowered=row % 2 == 1))
-    ticks = [(tick, f"{tick:g}") for tick in Scale(0, 100).ticks()]
-    marks.append(_parallel_axis(100.0, "score, %", ticks, lowered=len(names) % 2 == 1))
-    label = f"Settings and scores of {len(drawn)} trials; the best quarter is in colour."
-    return plot(stretched(*lines) + Markup("").join(marks), label=label, height=260)
-
-
-def _best_quarter(trials: Sequence[TrialView]) -> set[str]:
-    """Return the ids of the best complete trials; none if all score the same."""
-    complete = sorted((t for t in trials if t.complete), key=lambda t: -(t.score or 0.0))
-    if not complete or complete[0].score == complete[-1].score:
-        return set()
-    return {trial.trial_id for trial in complete[: max(1, len(complete) // 4)]}
-
-
-def _place(value: Value, values: Sequence[Value]) -> float:
-    """Return the position of a value, evenly spaced in the order of the values."""
-    return 50.0 if len(values) == 1 else 4 + 92 * values.index(value) / (len(values) - 1)
-
-
-def _few(values: list[Value], most: int = 7) -> list[Value]:
-    return values if len(values) <= most else [values[0], values[len(values) // 2], values[-1]]
-
-
-def _parallel_axis(at: float, name: str, ticks: Sequence[tuple[float, str]], *, lowered: bool) -> Markup:
-    """Draw an axis. Names alternate between two lines and omit the section, because neighbours would overlap."""
-    x, drop = percent(at), "3.1em" if lowered else "1.7em"
-    parts = [tag("line", x1=x, x2=x, y1="0", y2="100%", class_="base")]
-    parts.append(
-        tag("text", tag("title", name), name.rpartition(".")[2], x=x, y="100%", dy=drop, class_="axis-title middle")
-    )
-    for height, text in ticks:
-        parts.append(tag("text", text, x=x, y=percent(100 - height), dx="-7", dy="0.32em", class_="tick end halo"))
-    return Markup("").join(parts)
 
 
 def importance_bars(importance: Importance | None) -> Markup:

@@ -40,11 +40,6 @@ class TrialView:
     step: int
     record: TrialRecord
 
-    def curve(self) -> list[tuple[float, float]]:
-        """Return (step, exact accuracy in per cent) on validation, at most 64 points. Reads the trial's rows."""
-        points = thin(self.record.curve("exact_accuracy"))
-        return [(step, 100 * value) for step, value in points if math.isfinite(value)]
-
     @property
     def complete(self) -> bool:
         """Return whether the score is that of a whole run."""
@@ -124,13 +119,6 @@ def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
         step=record.step,
         record=record,
     )
-
-
-def thin(curve: Sequence[tuple[int, float]], most: int = MAX_CURVE_POINTS) -> list[tuple[int, float]]:
-    """Keep at most `most` points of a curve, evenly spaced, with the first and last."""
-    if len(curve) <= most:
-        return list(curve)
-    return [curve[index] for index in np.linspace(0, len(curve) - 1, most).round().astype(int)]
 
 
 def _as_text(settings: dict[str, Any]) -> dict[str, Value]:

@@ -3,6 +3,7 @@
   const ARC = ["#000000", "#1e93ff", "#f93c31", "#4fcc30", "#ffdc00", "#999999", "#e53aa3", "#ff851b", "#87d8f1", "#921231"];
   const BOXES = { 4: [2, 2], 6: [2, 3], 9: [3, 3] };
   const SIDE = 236;
+  const STEP_MS = 600;
   const cellsOf = (text) => [...text].map((character) => parseInt(character, 12));
   const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -15,25 +16,44 @@
   // Padding is not answered, nor are ARC's end markers.
   const isAnswered = (family) => (cell) => cell >= (family === "arc" ? 2 : 1);
 
-  // A frame inside a cell's edge, with a halo that separates it from cells of the same colour; what is in the cell stays readable.
-  const frame = (pen, x, y, size, color) => {
-    const width = Math.max(1.5, size / 12);
-    for (const [style, lineWidth] of [[themed("--panel"), 2 * width], [color, width]]) {
-      pen.strokeStyle = style;
-      pen.lineWidth = lineWidth;
-      pen.strokeRect(x + width, y + width, size - 2 * width, size - 2 * width);
-    }
+  // What the label has in a cell that is wrong: a small digit on a tinted cell, or a small square of the right colour in a frame.
+  const wrongCell = {
+    sudoku(pen, label, x, y, size) {
+      pen.fillStyle = themed("--ink");
+      pen.font = `600 ${size * 0.33}px system-ui, sans-serif`;
+      pen.textAlign = "right";
+      pen.textBaseline = "top";
+      pen.fillText(String(label - 1), x + size * 0.94, y + size * 0.07);
+    },
+    grid(pen, label, x, y, size, family) {
+      const width = Math.max(1.5, size / 12);
+      for (const [style, lineWidth] of [[themed("--panel"), 2 * width], [themed("--cell-wrong"), width]]) {
+        pen.strokeStyle = style;
+        pen.lineWidth = lineWidth;
+        pen.strokeRect(x + width, y + width, size - 2 * width, size - 2 * width);
+      }
+      const part = size * 0.36;
+      pen.save();
+      pen.beginPath();
+      pen.rect(x + size - part, y, part, part);
+      pen.clip();
+      paint[family](pen, label, false, x + size - part, y, part);
+      pen.restore();
+      pen.lineWidth = 1;
+      pen.strokeRect(x + size - part, y, part, part);
+    },
   };
   const paint = {
-    sudoku(pen, cell, given, x, y, size) {
-      pen.fillStyle = themed(given ? "--cell-given" : "--panel");
+    sudoku(pen, cell, given, x, y, size, isWrong) {
+      pen.fillStyle = themed(isWrong ? "--cell-tint" : given ? "--cell-given" : "--panel");
       pen.fillRect(x, y, size, size);
       if (cell < 2) return;
-      pen.fillStyle = themed(given ? "--ink" : "--accent");
+      pen.fillStyle = themed(isWrong ? "--cell-wrong" : given ? "--ink" : "--accent");
       pen.font = `${given ? 600 : 400} ${size * 0.58}px system-ui, sans-serif`;
       pen.textAlign = "center";
       pen.textBaseline = "middle";
-      pen.fillText(String(cell - 1), x + size / 2, y + size * 0.54);
+      const aside = isWrong ? size * 0.08 : 0; // room for the label's digit
+      pen.fillText(String(cell - 1), x + size / 2 - aside, y + size * 0.54 + aside);
     },
     maze(pen, cell, given, x, y, size) {
       pen.fillStyle = themed(cell === 1 ? "--maze-wall" : "--panel");
@@ -65,7 +85,7 @@
       }
     }
   };
-  const draw = (canvas, data, cells, input, wrong, shape) => {
+  const draw = (canvas, data, cells, input, wrong, shape, label) => {
     const [rows, columns] = shape;
     const scale = devicePixelRatio || 1;
     const size = SIDE / Math.max(rows, columns);
@@ -78,19 +98,53 @@
     for (let row = 0; row < rows; row += 1) {
       for (let column = 0; column < columns; column += 1) {
         const i = row * data.shape[1] + column;
-        paint[data.family](pen, cells[i], input[i] > 1, column * size, row * size, size);
+        paint[data.family](pen, cells[i], input[i] > 1, column * size, row * size, size, wrong.includes(i));
       }
     }
     rule(pen, data.family, rows, columns, size);
     for (const i of wrong) {
       const [row, column] = [Math.floor(i / data.shape[1]), i % data.shape[1]];
-      if (row < rows && column < columns) frame(pen, column * size, row * size, size, themed("--cell-wrong"));
+      if (row < rows && column < columns) wrongCell[data.family === "sudoku" ? "sudoku" : "grid"](pen, label[i], column * size, row * size, size, data.family);
     }
   };
 
   const redraws = [];
   for (const panel of document.querySelectorAll(".gallery")) {
     const data = JSON.parse(panel.querySelector("script").textContent);
+    const sliders = [];
+    const button = panel.querySelector(".play");
+    let timer = null;
+    const stop = () => {
+      clearInterval(timer);
+      timer = null;
+      if (button) button.textContent = "Play the steps";
+    };
+    const play = () => {
+      const most = Math.max(0, ...sliders.map(({ slider }) => Number(slider.max)));
+      let step = 0;
+      const advance = () => {
+        step += 1;
+        for (const { slider, show } of sliders) {
+          slider.value = Math.min(step, Number(slider.max));
+          show();
+        }
+        if (step >= most) stop();
+      };
+      if (most < 2) return;
+      advance();
+      timer = setInterval(advance, STEP_MS);
+      button.textContent = "Pause";
+    };
+    button?.addEventListener("click", () => (timer === null ? play() : stop()));
+    // Once, when the puzzles come into view; not for readers who have asked for less motion.
+    if (button && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
+      const seen = new IntersectionObserver((entries) => {
+        if (!entries.some((entry) => entry.isIntersecting)) return;
+        seen.disconnect();
+        play();
+      }, { threshold: 0.4 });
+      seen.observe(panel.querySelector(".card"));
+    }
     for (const card of panel.querySelectorAll("[data-puzzle]")) {
       const puzzle = data.puzzles[Number(card.dataset.puzzle)];
       const [input, label] = [cellsOf(puzzle.input), cellsOf(puzzle.label)];
@@ -104,7 +158,7 @@
         const wrong = label.flatMap((cell, i) => (counts(cell) && answers[index][i] !== cell ? [i] : []));
         const target = extent(data.family, data.shape, label);
         draw(canvas("input"), data, input, input, [], extent(data.family, data.shape, input));
-        draw(canvas("answer"), data, answers[index], input, wrong, target);
+        draw(canvas("answer"), data, answers[index], input, wrong, target, label);
         draw(canvas("label"), data, label, input, [], target);
         const step = puzzle.steps[index];
         const score = puzzle.halt[index].toFixed(2);
@@ -115,7 +169,8 @@
         slider?.setAttribute("aria-valuetext", `step ${step}: ${words}`);
         [...card.querySelectorAll(".halts i")].forEach((bar, i) => bar.classList.toggle("now", i === index));
       };
-      slider?.addEventListener("input", show);
+      slider?.addEventListener("input", () => { stop(); show(); });
+      if (slider) sliders.push({ slider, show });
       redraws.push(show);
       show();
     }

@@ -1,0 +1,88 @@
+"use strict";
+/* Downloads of figures as SVG and of their data as CSV, and what the other scripts use to build elements. */
+const plotTools = (() => {
+  const PROPERTIES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "fill-opacity", "opacity",
+    "font-family", "font-size", "font-weight", "text-anchor", "display", "visibility", "stroke-linejoin", "stroke-linecap", "paint-order"];
+  const save = (name, type, text) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const copyStyle = (from, to) => {
+    const style = getComputedStyle(from);
+    for (const name of PROPERTIES) to.style.setProperty(name, style.getPropertyValue(name));
+    to.removeAttribute("class");
+    [...from.children].forEach((child, i) => copyStyle(child, to.children[i]));
+  };
+  // A drawing with its styles written out, and room for the labels that hang over its edge.
+  const svgText = (svg, margins = [0, 0, 0, 0]) => {
+    const copy = svg.cloneNode(true);
+    copyStyle(svg, copy);
+    const { width, height } = svg.getBoundingClientRect();
+    const [top, right, bottom, left] = margins;
+    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    copy.setAttribute("width", width + left + right);
+    copy.setAttribute("height", height + top + bottom);
+    if (!copy.hasAttribute("viewBox")) {
+      const inner = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      inner.append(...copy.childNodes);
+      for (const [name, value] of Object.entries({ x: left, y: top, width, height })) inner.setAttribute(name, value);
+      inner.style.overflow = "visible";
+      copy.append(inner);
+    }
+    copy.style.background = getComputedStyle(svg.closest(".panel") ?? document.body).backgroundColor;
+    return new XMLSerializer().serializeToString(copy);
+  };
+  const field = (value) => {
+    const text = value === null || value === undefined ? "" : String(value);
+    // A spreadsheet would run a text that starts like a formula.
+    const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const csvText = (rows) => rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
+  const element = (name, attributes = {}, ...children) => {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key === "text") made.textContent = value;
+      else if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+      else made.setAttribute(key, value);
+    }
+    made.append(...children);
+    return made;
+  };
+  // The room inside an element, in pixels.
+  const roomIn = (box) => {
+    const style = getComputedStyle(box);
+    return Math.max(240, box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
+  };
+  return { save, svgText, csvText, element, roomIn };
+})();
+
+
+(() => {
+  const OVERHANG = [34, 60, 52, 60]; // pixels of labels around a drawing: top, right, bottom, left
+  const rowsOf = (figure) => {
+    const own = figure.querySelector("script.data");
+    if (own) return JSON.parse(own.textContent);
+    const host = figure.closest("section").querySelector(".explorer");
+    const study = explorers.find((each) => each.host === host);
+    const names = JSON.parse(figure.dataset.settings);
+    const trials = [...study.trials.values()].filter((trial) => trial.score !== null);
+    const head = ["trial", "stage", "family", "seed", ...names, "score_percent", "split", "status"];
+    return [head, ...trials.map((trial) => [trial.id, trial.stage, trial.family, trial.seed, ...names.map((name) => study.value(trial, name)),
+      trial.score, trial.split, trial.status])];
+  };
+  for (const figure of document.querySelectorAll("figure[data-figure]")) {
+    const name = figure.dataset.figure;
+    const box = figure.querySelector(".downloads");
+    const add = (text, what, act) => box.append(plotTools.element("button", { type: "button", text, "aria-label": `Download ${what} of ${name} as ${text}`, onclick: act }));
+    const file = name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+    const drawing = figure.querySelector(".plot > svg");
+    if (drawing) add("SVG", "the drawing", () => plotTools.save(`${file}.svg`, "image/svg+xml", plotTools.svgText(drawing, OVERHANG)));
+    add("CSV", "the data", () => plotTools.save(`${file}.csv`, "text/csv", plotTools.csvText(rowsOf(figure))));
+  }
+})();
