@@ -1,0 +1,1 @@
+"""Rent machines for a sweep: configuration, rendered files, AWS resources."""
