@@ -12,6 +12,7 @@ COMMANDS = {
     "init": "init:init",
     "data": "data:app",
     "sweep": "sweep:app",
+    "cloud": "cloud:app",
     "trial": "trial:app",
     "checkpoint": "checkpoint:app",
     "baselines": "baselines:app",

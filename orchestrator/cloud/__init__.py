@@ -1,1 +1,1 @@
-"""Rent machines for a sweep: configuration, rendered files, AWS resources."""
+"""Launch sweeps on rented machines: price them, start them, watch them, end them, and account for what they cost."""

@@ -56,24 +56,24 @@ def choose_gpus(sweep: Sweep, nodes: Sequence[Node] | None = None, share: bool |
     if nodes is not None:
         has_gpus = any(node.num_gpus for node in nodes)
         message = "trials use CPUs of the cluster; --gpu any lets them use its GPUs" if is_open and has_gpus else ""
-        return GpuChoice(_decided(sweep, 0), None, bool(share), message)
+        return GpuChoice(decide_gpus(sweep, 0), None, bool(share), message)
     if not is_open and not any(resources.gpus for resources in _all_resources(sweep)):
         return GpuChoice(sweep, (), bool(share))  # `--gpu none`: Ray is told of no GPU
     gpus = local_gpus.local_gpus()
     if not is_open:
         return GpuChoice(sweep, gpus, bool(share))
     if (reason := _unusable(sweep, gpus)) is not None:
-        return GpuChoice(_decided(sweep, 0), (), bool(share), reason)
+        return GpuChoice(decide_gpus(sweep, 0), (), bool(share), reason)
     is_shared = share is not False
-    return GpuChoice(_decided(sweep, 1), gpus, is_shared, _describe(sweep, gpus, is_shared))
+    return GpuChoice(decide_gpus(sweep, 1), gpus, is_shared, _describe(sweep, gpus, is_shared))
 
 
 def _all_resources(sweep: Sweep) -> list[Resources]:
     return [sweep.resources, *(rule.resources for rule in sweep.resource_rules)]
 
 
-def _decided(sweep: Sweep, gpus: float) -> Sweep:
-    """Return the sweep with a number of GPUs for each trial whose definition names none."""
+def decide_gpus(sweep: Sweep, gpus: float) -> Sweep:
+    """Return the sweep with a number of GPUs for each trial whose definition leaves that open."""
 
     def decided(resources: Resources) -> Resources:
         return resources.model_copy(update={"gpus": gpus}) if resources.gpus is None else resources

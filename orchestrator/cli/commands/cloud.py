@@ -1,0 +1,249 @@
+"""`trm cloud`: price, launch, watch and end sweeps on rented machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.cli.cloud_options import (
+    CloudHoursOption,
+    CloudUsdOption,
+    ConfigOption,
+    DeploymentArgument,
+    EndCommandOption,
+    EnvironmentOption,
+    FollowOption,
+    HostsArgument,
+    IdleOption,
+    KeepOption,
+    MarketOption,
+    NoLimitOption,
+    OnOption,
+    ProviderOption,
+    PythonOption,
+    RegionOption,
+    SshConfigOption,
+    UsdPerGpuHourOption,
+    UsdPerHourOption,
+    YesOption,
+    limits_of,
+    options_of,
+)
+from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
+from orchestrator.cli.run_options import ConcurrentOption
+
+if TYPE_CHECKING:
+    from orchestrator.cloud.launch import Launch
+
+app = typer.Typer(help="Price, launch, watch and end sweeps on rented machines.", no_args_is_help=True)
+
+
+@app.command()
+def plan(
+    ctx: typer.Context,
+    file: FileArgument = None,
+    hosts: HostsArgument = None,
+    on: OnOption = "ssh",
+    gpu: GpuOption = None,
+    max_steps: MaxStepsOption = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    market: MarketOption = "on-demand",
+    usd_per_gpu_hour: UsdPerGpuHourOption = None,
+    usd_per_hour: UsdPerHourOption = None,
+    max_usd: CloudUsdOption = None,
+    max_hours: CloudHoursOption = None,
+    idle_minutes: IdleOption = None,
+    ssh_config: SshConfigOption = None,
+    config: ConfigOption = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Show machines, prices, hours and dollars of a launch, without starting anything.
+
+    Without machines, `--on ssh` shows the cheapest of the catalogue for the sweep's GPU types.
+
+    Examples:
+
+    trm cloud plan demo --on ssh ubuntu@203.0.113.7 --usd-per-gpu-hour 1.99
+
+    trm cloud plan table1 --on ssh --provider lambda
+    """
+    from orchestrator.cli.views.cloud import quote_as_json, show_quote
+
+    launch = _prepare(ctx, required=False)
+    if as_json:
+        print(quote_as_json(launch.quote))
+    else:
+        show_quote(launch.quote)
+
+
+@app.command()
+def up(
+    ctx: typer.Context,
+    file: FileArgument = None,
+    hosts: HostsArgument = None,
+    on: OnOption = "ssh",
+    gpu: GpuOption = None,
+    max_steps: MaxStepsOption = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    market: MarketOption = "on-demand",
+    usd_per_gpu_hour: UsdPerGpuHourOption = None,
+    usd_per_hour: UsdPerHourOption = None,
+    max_usd: CloudUsdOption = None,
+    no_limit: NoLimitOption = False,
+    max_hours: CloudHoursOption = None,
+    idle_minutes: IdleOption = None,
+    python: PythonOption = None,
+    environment: EnvironmentOption = None,
+    ssh_config: SshConfigOption = None,
+    end_command: EndCommandOption = None,
+    config: ConfigOption = None,
+    storage: StorageOption = "runs",
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the machines of a sweep: copy the project, install, start the timer. `submit` starts the sweep.
+
+    Example: trm cloud up demo --on ssh ubuntu@203.0.113.7 --max-usd 20 --usd-per-gpu-hour 1.99
+    """
+    from orchestrator.cli.views.cloud import show_up
+
+    show_up(_start(ctx, yes), storage, as_json)
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    file: FileArgument = None,
+    hosts: HostsArgument = None,
+    on: OnOption = "ssh",
+    gpu: GpuOption = None,
+    max_steps: MaxStepsOption = None,
+    max_concurrent: ConcurrentOption = None,
+    provider: ProviderOption = None,
+    region: RegionOption = None,
+    market: MarketOption = "on-demand",
+    usd_per_gpu_hour: UsdPerGpuHourOption = None,
+    usd_per_hour: UsdPerHourOption = None,
+    max_usd: CloudUsdOption = None,
+    no_limit: NoLimitOption = False,
+    max_hours: CloudHoursOption = None,
+    idle_minutes: IdleOption = None,
+    python: PythonOption = None,
+    environment: EnvironmentOption = None,
+    ssh_config: SshConfigOption = None,
+    end_command: EndCommandOption = None,
+    config: ConfigOption = None,
+    storage: StorageOption = "runs",
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a sweep on rented machines; they are started first if they are not up. This terminal may be closed.
+
+    Example: trm cloud submit demo --on ssh ubuntu@203.0.113.7 --max-usd 20 --usd-per-gpu-hour 1.99
+    """
+    from orchestrator.cli.views.cloud import show_submitted
+    from orchestrator.cloud.launch import submit as submit_sweep
+    from orchestrator.storage import open_storage
+
+    launch = _start(ctx, yes)
+    words = [] if max_concurrent is None else ["--max-concurrent", str(max_concurrent)]
+    show_submitted(submit_sweep(launch, open_storage(storage), words), storage, as_json)
+
+
+@app.command()
+def status(name: DeploymentArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+    """Show a launched sweep from its records, its machines, what they have cost, and the next commands.
+
+    Example: trm cloud status demo
+    """
+    from orchestrator.cli.views.cloud import show_status
+
+    show_status(name, storage, as_json)
+
+
+@app.command()
+def logs(
+    name: DeploymentArgument,
+    follow: FollowOption = False,
+    storage: StorageOption = "runs",
+) -> None:
+    """Print the events of a launched sweep from its records: starts, evaluations, ends.
+
+    Example: trm cloud logs demo -f
+    """
+    from orchestrator.cli.views.cloud import show_logs
+
+    raise typer.Exit(show_logs(name, storage, follow))
+
+
+@app.command()
+def cost(name: DeploymentArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+    """Show what a launch has cost: planned, spent by machine hours, and hours in which no trial ran.
+
+    Example: trm cloud cost demo
+    """
+    from orchestrator.cli.views.cloud import show_cost
+
+    show_cost(name, storage, as_json)
+
+
+@app.command()
+def stop(name: DeploymentArgument, storage: StorageOption = "runs") -> None:
+    """Ask the driver to stop cleanly. Machines stay up until the timer or `down` ends them.
+
+    Example: trm cloud stop demo
+    """
+    from orchestrator.cli.views.console import out
+    from orchestrator.cloud.launch import reopen
+    from orchestrator.storage import open_storage
+
+    backend, deployment = reopen(name, open_storage(storage))
+    out.print(backend.stop(deployment), soft_wrap=True)
+
+
+@app.command()
+def down(
+    name: DeploymentArgument, keep: KeepOption = False, storage: StorageOption = "runs", as_json: JsonOption = False
+) -> None:
+    """End driver, timer and machines of a launch, fetch its records, and print the receipt.
+
+    Example: trm cloud down demo
+    """
+    from orchestrator.cli.views.cloud import show_down
+
+    show_down(name, storage, keep, as_json)
+
+
+def _prepare(ctx: typer.Context, *, required: bool) -> Launch:
+    """Return the launch that the parameters of a command describe."""
+    from orchestrator.cli.configs import make_sweep
+    from orchestrator.cloud.launch import prepare
+    from orchestrator.storage import open_storage
+
+    found = ctx.params
+    limits = limits_of(found, required=required)
+    sweep = make_sweep(
+        found["file"], found["storage"], recipe=None, vary=None, settings=None, seeds=None, trials=None,
+        max_steps=found["max_steps"], name=None, gpu=found["gpu"], cpus=None,
+    )  # fmt: skip
+    return prepare(sweep, found["on"], options_of(found), limits, open_storage(found["storage"]))
+
+
+def _start(ctx: typer.Context, yes: bool) -> Launch:
+    """Show the quote, ask, and start the machines unless they are up."""
+    from orchestrator.cli.views.cloud import confirm, show_quote
+    from orchestrator.cloud.launch import up as start
+    from orchestrator.storage import open_storage
+
+    launch = _prepare(ctx, required=True)
+    if launch.is_up:
+        return launch
+    show_quote(launch.quote, on_error=True)
+    if not yes:
+        confirm(launch.quote)
+    start(launch, open_storage(ctx.params["storage"]))
+    return launch

@@ -1,0 +1,196 @@
+"""Show launches: the quote before, the state during, the receipt after. An unknown figure is never shown as 0."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from orchestrator.cli.views.console import err, line, out, table
+from orchestrator.cloud import deployments
+from orchestrator.cloud.backend import CloudError, Deployment, Limits, Receipt, RemoteRecords
+from orchestrator.cloud.launch import Launch, down, reopen
+from orchestrator.cloud.quote import Quote
+from orchestrator.cloud.receipt import receipt
+from orchestrator.errors import command_line
+from orchestrator.records.index import find_definition
+from orchestrator.records.reader import read_trials
+from orchestrator.storage import open_storage
+from orchestrator.sweep.text import about, plural
+
+
+def quote_as_json(quote: Quote) -> str:
+    """Return a quote as JSON; null is an unknown figure."""
+    return json.dumps(quote.plain(), indent=1)
+
+
+def show_quote(quote: Quote, *, on_error: bool = False) -> None:
+    """Print machines, prices, hours and dollars; on standard error where a command prints its result later."""
+    console = err if on_error else out
+    console.print(line((quote.name, "bold"), f" on {quote.backend}: {plural(quote.num_trials, 'trial')}"))
+    rows = table("machine", "count", "GPU", "USD/h", "spot USD/h", "price of", right=("count", "USD/h", "spot USD/h"))
+    for offer in quote.offers:
+        gpus = f"{offer.num_gpus} {offer.gpu or 'GPU'}" if offer.num_gpus else "-"
+        dated = ", ".join(filter(None, (offer.provider, offer.price_source, offer.price_date)))
+        rows.add_row(
+            offer.machine, str(offer.count), gpus, _usd(offer.usd_per_hour), _usd(offer.spot_usd_per_hour), dated or "-"
+        )
+    console.print(rows)
+    slots = " + ".join(f"{count} on {name}" for name, count in quote.slots.items()) or "none"
+    console.print(f"trials at once: {slots}")
+    console.print(
+        f"machines up: {_hours(quote.hours)}, with set-up and {quote.limits.idle_minutes:g} min idle at the end"
+    )
+    console.print(line("cost: ", (_range(quote.usd), "bold"), f"; {_usd(quote.usd_per_hour)} an hour"), soft_wrap=True)
+    for text in quote.misfits:
+        console.print(line(("will not fit", "yellow"), f": {text}"), soft_wrap=True)
+    for text in quote.unknown:
+        console.print(text, style="dim", soft_wrap=True)
+    console.print(_limits(quote.limits), soft_wrap=True)
+
+
+def confirm(quote: Quote) -> None:
+    """Ask whether to launch. Raises CloudError unless the answer is yes."""
+    try:
+        typer.confirm("Proceed?", abort=True, err=True)
+    except typer.Abort:
+        raise CloudError(f"{quote.name!r} was not launched", "Answer y, or add --yes") from None
+
+
+def show_up(launch: Launch, storage: str, as_json: bool) -> None:
+    """Print which machines are up, and the next commands."""
+    store = open_storage(storage)
+    deployment = deployments.load(store, launch.sweep.name)
+    if as_json:
+        print(json.dumps(deployment.plain(), indent=1))
+        return
+    machines = plural(len(deployment.machines), "machine")
+    out.print(line((deployment.name, "bold"), f": {machines} up: ", ", ".join(m.name for m in deployment.machines)))
+    _show_commands(deployment.name, storage, ("submit", "status", "down"))
+
+
+def show_submitted(deployment: Deployment, storage: str, as_json: bool) -> None:
+    """Print that the driver runs, and the next commands."""
+    if as_json:
+        print(json.dumps(deployment.plain(), indent=1))
+        return
+    out.print(line((deployment.name, "bold"), f" runs on {deployment.machines[0].name}; this terminal may be closed"))
+    _show_commands(deployment.name, storage, ("status", "logs", "down"))
+
+
+def show_status(name: str, storage: str, as_json: bool) -> None:
+    """Print the sweep from its records, then machines and cost, then the next commands."""
+    backend, deployment = reopen(name, open_storage(storage))
+    is_away = deployment.is_remote and deployment.state != "down"
+    found = _receipt(backend, deployment, storage)
+    if as_json:
+        sweep: Any = None
+        if is_away and isinstance(backend, RemoteRecords):
+            sweep = json.loads(backend.status(deployment, True) or "null")
+        elif find_definition(open_storage(storage), name) is not None:
+            from orchestrator.api.status import status
+            from orchestrator.cli.views.status import summary
+
+            sweep = summary(status(name, open_storage(storage)))
+        values = {"deployment": deployment.plain(), "cost": found.plain(), "sweep": sweep}
+        print(json.dumps(values, indent=1))
+        return
+    if is_away and isinstance(backend, RemoteRecords):
+        out.print(backend.status(deployment, False).rstrip(), soft_wrap=True)
+    elif find_definition(open_storage(storage), name) is not None:
+        from orchestrator.cli.views.status import show
+
+        show(name, storage, as_json=False)
+    if deployment.ended_why:
+        out.print(line(("ended", "yellow"), f": {deployment.ended_why}"), soft_wrap=True)
+    _show_receipt(found)
+    _show_commands(name, storage, ("down",) if deployment.state == "ended" else ("logs", "stop", "down"))
+
+
+def show_cost(name: str, storage: str, as_json: bool) -> None:
+    """Print what a deployment has cost so far."""
+    backend, deployment = reopen(name, open_storage(storage))
+    found = _receipt(backend, deployment, storage)
+    if as_json:
+        print(json.dumps(found.plain(), indent=1))
+    else:
+        _show_receipt(found)
+
+
+def show_logs(name: str, storage: str, follow: bool) -> int:
+    """Print the events of a sweep from its records. Return the exit status."""
+    from orchestrator.cli.views import history
+
+    backend, deployment = reopen(name, open_storage(storage))
+    if deployment.is_remote and deployment.state != "down" and isinstance(backend, RemoteRecords):
+        return backend.logs(deployment, follow)
+    (history.follow if follow else history.show_log)(open_storage(storage), name, [], False)
+    return 0
+
+
+def show_down(name: str, storage: str, keep: bool, as_json: bool) -> None:
+    """End a deployment and print what was ended, what is left, and the receipt."""
+    store = open_storage(storage)
+    deployment, closing = down(name, store, keep)
+    found = receipt(deployment, read_trials(store, name), time.time())
+    if as_json:
+        values = {"ended": list(closing.ended), "left": list(closing.left), "receipt": found.plain()}
+        print(json.dumps(values, indent=1))
+        return
+    for text in closing.ended:
+        out.print(text, soft_wrap=True)
+    for text in closing.left:
+        out.print(line(("left", "yellow"), f": {text}"), soft_wrap=True)
+    if not closing.left:
+        out.print("nothing is left")
+    _show_receipt(found)
+    out.print(f"next: {command_line('sweep', 'status', name, storage=storage)}", soft_wrap=True)
+
+
+def _receipt(backend: object, deployment: Deployment, storage: str) -> Receipt:
+    if deployment.is_remote and deployment.state != "down" and isinstance(backend, RemoteRecords):
+        return backend.receipt(deployment)
+    return receipt(deployment, read_trials(open_storage(storage), deployment.name), time.time())
+
+
+def _show_receipt(found: Receipt) -> None:
+    planned = f"planned {_range(found.planned_usd)}, {_hours(found.planned_hours)}"
+    spent = f"spent {_usd(found.usd)} in {found.machine_hours:.3g} machine hours"
+    out.print(line((spent, "bold"), f"; {planned}"), soft_wrap=True)
+    idle = f"no trial ran in {found.idle_hours:.3g} of these hours ({_usd(found.idle_usd)})"
+    lost = f", {found.lost_hours:.3g} h of trials were lost with a machine or a driver" if found.lost_hours else ""
+    out.print(f"{plural(found.trials, 'trial')}; {idle}{lost}", soft_wrap=True)
+    if found.assumed_usd_per_hour is not None or found.billed_usd_per_hour is not None:
+        billed = (
+            "as assumed, none is reported" if found.billed_usd_per_hour is None else _usd(found.billed_usd_per_hour)
+        )
+        out.print(f"price an hour: assumed {_usd(found.assumed_usd_per_hour)}, billed {billed}", style="dim")
+    for text in found.unknown:
+        out.print(text, style="dim")
+
+
+def _show_commands(name: str, storage: str, verbs: Sequence[str]) -> None:
+    for verb in verbs:
+        words = ["cloud", verb, name, *(["-f"] if verb == "logs" else [])]
+        out.print(f"  {command_line(*words, storage=storage)}", soft_wrap=True)
+
+
+def _usd(value: float | None) -> str:
+    return "unknown" if value is None else f"${value:,.2f}"
+
+
+def _range(values: tuple[float, float] | None) -> str:
+    return "unknown" if values is None else f"${values[0]:,.2f} to ${values[1]:,.2f}"
+
+
+def _hours(values: tuple[float, float] | None) -> str:
+    return "unknown time" if values is None else f"{about(values[0] * 3600)} to {about(values[1] * 3600)}"
+
+
+def _limits(limits: Limits) -> str:
+    usd = "no limit of dollars" if limits.max_usd is None else f"at most {_usd(limits.max_usd)} of machine hours"
+    hours = "" if limits.max_hours is None else f", at most {limits.max_hours:g} h"
+    return f"the timer on the head ends everything: {usd}{hours}, {limits.idle_minutes:g} min without a driver"

@@ -1,0 +1,102 @@
+"""Store the records of deployments: `deployments/NAME.json` in the storage of their sweeps.
+
+Whoever can read the storage can read them: the laptop, the timer on the head, another user. A change reads the record
+and replaces it only if nobody else did so in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from orchestrator.cloud.backend import CloudError, Deployment, Machine
+from orchestrator.storage import Storage
+from orchestrator.storage.base import to_json_bytes
+from trm_data.errors import ConfigError, nearest
+from trm_data.files import load_json
+
+FOLDER = "deployments"
+ATTEMPTS = 20
+"""Times that a change is tried against other writers."""
+
+
+def key_of(name: str) -> str:
+    """Return the key of a record."""
+    return f"{FOLDER}/{name}.json"
+
+
+def names(storage: Storage) -> list[str]:
+    """Return the names of all deployments of a storage, sorted."""
+    return [key.rpartition("/")[2].removesuffix(".json") for key in storage.list(FOLDER) if key.endswith(".json")]
+
+
+def find(storage: Storage, name: str) -> Deployment | None:
+    """Return the record of a deployment, or None. Raises CloudError if it cannot be read."""
+    try:
+        return decode(storage.read(key_of(name)), f"{storage.url}/{key_of(name)}")
+    except KeyError:
+        return None
+
+
+def load(storage: Storage, name: str) -> Deployment:
+    """Return the record of a deployment. Raises CloudError with the nearest known name if there is none."""
+    found = find(storage, name)
+    if found is None:
+        hint = nearest(name, names(storage)) or "Start one with `trm cloud up SWEEP --on ssh USER@HOST`"
+        raise CloudError(f"no deployment {name!r} in {storage.url}", hint)
+    return found
+
+
+def save(storage: Storage, deployment: Deployment) -> Deployment:
+    """Write the whole record, whatever is there."""
+    storage.write(key_of(deployment.name), encode(deployment))
+    return deployment
+
+
+def create(storage: Storage, deployment: Deployment) -> bool:
+    """Write a new record. Return whether there was none: of several creators exactly one gets True."""
+    return storage.create(key_of(deployment.name), encode(deployment))
+
+
+def change(storage: Storage, name: str, edit: Callable[[Deployment], Deployment]) -> Deployment:
+    """Apply a change to the stored record and return the result. `edit` may be called several times."""
+    for _ in range(ATTEMPTS):
+        try:
+            data, etag = storage.read_tagged(key_of(name))
+        except KeyError:
+            raise CloudError(f"no deployment {name!r} in {storage.url}", "It has been removed") from None
+        edited = edit(decode(data, f"{storage.url}/{key_of(name)}"))
+        if storage.replace_if(key_of(name), encode(edited), etag) is not None:
+            return edited
+        time.sleep(0.05)
+    raise CloudError(f"the record of deployment {name!r} is changed by others all the time", "Try again")
+
+
+def remove(storage: Storage, name: str) -> None:
+    """Delete the record."""
+    storage.delete(key_of(name))
+
+
+def encode(deployment: Deployment) -> bytes:
+    """Return the bytes of a record."""
+    return to_json_bytes(deployment.plain())
+
+
+def decode(data: bytes, where: str) -> Deployment:
+    """Return the record that bytes hold. Raises CloudError if they hold none."""
+    try:
+        return Deployment.parse(load_json(data), where=where)
+    except (ValueError, TypeError, ConfigError) as error:
+        raise CloudError(f"{where} is not a record of a deployment: {error}", "Use the version that wrote it") from None
+
+
+def ended(deployment: Deployment, why: str, now_s: float, state: str = "ended") -> Deployment:
+    """Return the record of a deployment whose machines are all down."""
+    machines = tuple(down(machine, now_s) for machine in deployment.machines)
+    first = {} if deployment.ended_s is not None else {"ended_s": now_s, "ended_why": why}
+    return deployment.model_copy(update={"machines": machines, "state": state, **first})
+
+
+def down(machine: Machine, now_s: float) -> Machine:
+    """Return a machine that is down since `now_s`, unless it was down already."""
+    return machine if machine.down_s is not None else machine.model_copy(update={"down_s": now_s})
