@@ -32,6 +32,7 @@ OTHER = {
     "infra/aws/ray-cluster.yaml": "CPU head, L40S and H100 workers, spot, from zero",
     "infra/aws/ray-single.yaml": "one GPU machine that is head and worker",
     "infra/catalogue/gpus.csv": "GPU facts with sources",
+    "infra/catalogue/hosts.csv": "prices of machines without GPUs",
     "infra/catalogue/prices.csv": "prices with sources and dates",
     "infra/catalogue/quotas.csv": "AWS quota codes",
     "infra/cloud.toml": "what a launch may rent; the files beside it are rendered from it",

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from orchestrator.errors import project_file
 from orchestrator.resources.catalogue import Price, prices, ray_label
 from trm_data.errors import ConfigError, nearest
 from trm_data.settings import Settings
@@ -300,7 +301,9 @@ def load_config(path: Path) -> CloudConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        remedy = f"Write one: docs/cloud-aws.md has it, or name another one: --config {CONFIG_FILE}"
+        remedy = (
+            f"Copy {project_file('infra/cloud.toml')} and change what is marked, or name another one: --config FILE"
+        )
         raise ConfigError(f"{path} does not exist", remedy) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", "Name a readable text file") from None
@@ -317,7 +320,9 @@ def parse_config(text: str, where: str = CONFIG_FILE) -> CloudConfig:
         return CloudConfig.parse(values, where)
     except ConfigError as error:
         # A validator of this file says how to write the value; pydantic's own messages do not.
-        remedy = error.remedy or ("" if "?" in error.what or ";" in error.what else "docs/cloud-aws.md has every field")
+        remedy = error.remedy or (
+            "" if "?" in error.what or ";" in error.what else f"{project_file('infra/cloud.toml')} has every table"
+        )
         raise ConfigError(error.what, remedy) from None
 
 

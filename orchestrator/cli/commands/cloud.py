@@ -30,6 +30,7 @@ from orchestrator.cli.cloud_options import (
     limits_of,
     options_of,
 )
+from orchestrator.cli.commands.cloud_resources import init, orphans, prices, render
 from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
 from orchestrator.cli.run_options import ConcurrentOption
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from orchestrator.cloud.launch import Launch
 
 app = typer.Typer(help="Price, launch, watch and end sweeps on rented machines.", no_args_is_help=True)
+for verb in (render, init, orphans, prices):
+    app.command()(verb)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from orchestrator.errors import project_file
 from orchestrator.resources.aws import AwsError
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ REFUSALS = (
     _Refusal(
         "VcpuLimitExceeded|MaxSpotInstanceCountExceeded|InstanceLimitExceeded",
         "the account's quota is too small for this machine",
-        "Ask for more in the Service Quotas console (docs/cloud-aws.md has the codes), or rent a smaller machine",
+        "Ask for more in the Service Quotas console (`trm sweep plan --region` names the code), or rent less",
     ),
     _Refusal(
         "ExpiredToken(Exception)?|RequestExpired|TokenRefreshRequired|SSOTokenLoadError|UnauthorizedSSOTokenError",
@@ -95,7 +96,9 @@ def explain(code: str, message: str, doing: str = "") -> AwsError:
         if re.search(refusal.codes, code) or re.search(refusal.codes, message):
             return AwsError(f"{before}{refusal.what} ({code}{_action(message)})", refusal.remedy)
     shown = " ".join(message.split())[:300]
-    return AwsError(f"{before}AWS: {shown} ({code})", "docs/cloud-aws.md describes what each step needs")
+    return AwsError(
+        f"{before}AWS: {shown} ({code})", f"{project_file('infra/aws/README.md')} describes what each step needs"
+    )
 
 
 def explain_output(text: str, doing: str) -> AwsError | None:

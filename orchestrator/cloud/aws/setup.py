@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
-from orchestrator.cloud.aws.clients import client
+from orchestrator.cloud.aws.clients import client, new_session
 from orchestrator.cloud.aws.errors import asked, code_of
 from orchestrator.cloud.aws.iam import TRUST, Role, policy
 from orchestrator.cloud.config import Aws, CloudConfig
@@ -40,18 +40,18 @@ def set_up(config: CloudConfig) -> Iterator[Step]:
         AwsError: refused, no credentials, no network, or the bucket's name is taken.
     """
     aws = config.aws_settings()
-    account = str(asked(client("sts", aws.region).get_caller_identity, "ask who calls")["Account"])
-    yield _bucket(config, aws)
-    iam = client("iam", aws.region)
+    session = new_session()
+    account = str(asked(client("sts", aws.region, session).get_caller_identity, "ask who calls")["Account"])
+    yield _bucket(client("s3", aws.region, session), config, aws)
+    iam = client("iam", aws.region, session)
     for role in ("head", "worker"):
         yield _role(iam, config, role, account)
         yield _profile(iam, config, role)
     yield _launch_policy(iam, config, account)
-    yield _security_group(config, aws)
+    yield _security_group(client("ec2", aws.region, session), config, aws)
 
 
-def _bucket(config: CloudConfig, aws: Aws) -> Step:
-    s3 = client("s3", aws.region)
+def _bucket(s3: Any, config: CloudConfig, aws: Aws) -> Step:
     state: State = "unchanged"
     if not _bucket_exists(s3, aws):
         state = "created"
@@ -198,8 +198,7 @@ def _find_group(ec2: Any, config: CloudConfig) -> Any:
     return next(iter(groups["SecurityGroups"]), None)
 
 
-def _security_group(config: CloudConfig, aws: Aws) -> Step:
-    ec2 = client("ec2", aws.region)
+def _security_group(ec2: Any, config: CloudConfig, aws: Aws) -> Step:
     found = _find_group(ec2, config)
     state: State = "unchanged"
     if found is None:
