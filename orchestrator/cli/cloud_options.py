@@ -59,6 +59,11 @@ ConfigOption = Annotated[str | None, typer.Option("--config", help="Configuratio
 RegionOption = Annotated[str | None, typer.Option("--region", help="Region of the provider.")]
 
 
+def elsewhere(hosts: str | None, ssh_config: str | None) -> Options | None:
+    """Return the machines of a launch whose record is not in this storage; None if none are named."""
+    return options_of({"hosts": hosts, "ssh_config": ssh_config}) if hosts else None
+
+
 def options_of(params: dict[str, Any]) -> Options:
     """Return the options of a launch from the parameters of a command."""
     from orchestrator.cloud.backend import Options

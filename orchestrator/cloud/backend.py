@@ -154,6 +154,10 @@ class Deployment(Settings):
     """Address of the storage of the records, as the head opens it."""
     is_remote: bool = False
     """Whether `storage` is a folder of the head, so that it can only be read there until it is fetched."""
+    place: str = ""
+    """ssh: folder of the deployment on the head."""
+    interpreter: str = ""
+    """ssh: Python of the environment on the head."""
     created_s: float
     options: Options = Options()
     limits: Limits = Limits()
@@ -164,7 +168,7 @@ class Deployment(Settings):
     price_date: str = ""
     machines: tuple[Machine, ...] = ()
     state: str = "new"
-    """`new`, `up`, `submitted`, `ended` or `down`."""
+    """`new`, `starting` (some machines may be up), `up`, `submitted`, `ended` (by the timer) or `down`."""
     ended_s: float | None = None
     ended_why: str = ""
     commands: tuple[str, ...] = ()
@@ -219,6 +223,9 @@ class RemoteRecords(Protocol):
 
     def receipt(self, deployment: Deployment) -> Receipt:
         """Return what the deployment has cost so far."""
+
+    def discover(self, name: str) -> Deployment:
+        """Return the record of a deployment that another client has launched, as it lies on the machine."""
 
     def fetch(self, deployment: Deployment) -> int:
         """Copy the records and checkpoints of the sweep into the user's storage. Return the number of files."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options
+from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords
 from orchestrator.cloud.quote import Quote, quote
 from orchestrator.cloud.registry import open_backend
 from orchestrator.errors import command_line
@@ -18,8 +19,8 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.plan_file import dump_plan
 from trm_data import fingerprint
 
-OVER = ("new", "down")
-"""States in which no machine of a deployment is up."""
+UP = ("up", "submitted")
+"""States in which a driver can be started."""
 
 
 class Launch(NamedTuple):
@@ -41,17 +42,31 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     """
     opened = open_backend(backend, options, storage)
     found = deployments.find(storage, sweep.name)
-    is_up = found is not None and found.state not in OVER
-    if found is not None and is_up and (found.backend != backend or found.options.hosts != options.hosts):
-        where = ", ".join(found.options.hosts) or found.backend
-        raise CloudError(
-            f"deployment {sweep.name!r} is up on {where}",
-            f"End it with `{command_line('cloud', 'down', sweep.name, storage=storage.url)}`, or rename the sweep",
-        )
+    is_up = found is not None and found.state in UP
+    if found is not None and (is_up or found.state in ("starting", "ended")):
+        _require_same(found, backend, options, storage)
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
+    if limits.max_usd is not None and priced.usd_per_hour is None:
+        raise CloudError(
+            "the price of the machines is unknown, so that --max-usd cannot be enforced",
+            "Give --usd-per-hour, --usd-per-gpu-hour or --provider, or --no-limit with --max-hours",
+        )
     if found is None or not is_up:
-        found = _new(sweep, backend, options, limits, storage, priced)
+        new = _new(sweep, backend, options, limits, storage, priced)
+        if found is not None and found.state == "starting":  # machines that are up already bill since then
+            new = new.model_copy(update={"machines": found.machines, "created_s": found.created_s})
+        found = new
     return Launch(sweep, opened, priced, found, is_up)
+
+
+def _require_same(found: Deployment, backend: str, options: Options, storage: Storage) -> None:
+    """Raise CloudError if a deployment is not over and this launch is not about the same machines."""
+    end = command_line("cloud", "down", found.name, storage=storage.url)
+    if found.state == "ended":
+        raise CloudError(f"deployment {found.name!r} has ended: {found.ended_why}", f"Fetch its records first: `{end}`")
+    if found.backend != backend or found.options.hosts != options.hosts:
+        where = ", ".join(found.options.hosts) or found.backend
+        raise CloudError(f"deployment {found.name!r} is up on {where}", f"End it with `{end}`, or rename the sweep")
 
 
 def _new(sweep: Sweep, backend: str, options: Options, limits: Limits, storage: Storage, priced: Quote) -> Deployment:
@@ -90,15 +105,24 @@ def submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment
         return deployments.save(storage, launch.backend.submit(deployment, plan, words))
 
 
-def reopen(name: str, storage: Storage) -> tuple[Backend, Deployment]:
+def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple[Backend, Deployment]:
     """Return a deployment as it is now, and its backend.
+
+    Args:
+        options: the machines of a deployment that another client has launched, which this storage has no record of.
 
     Raises:
         CloudError: no such deployment, or its machines cannot be reached.
     """
-    stored = deployments.load(storage, name)
+    stored = deployments.find(storage, name)
+    if stored is None and options is not None and options.hosts:
+        backend = open_backend("ssh", options, storage)
+        if isinstance(backend, RemoteRecords):
+            return backend, deployments.save(storage, backend.discover(name))
+    if stored is None:
+        stored = deployments.load(storage, name)
     backend = open_backend(stored.backend, stored.options, storage)
-    if stored.state in OVER:
+    if stored.state in ("new", "down"):
         return backend, stored
     return backend, deployments.save(storage, backend.read(stored))
 
@@ -107,7 +131,10 @@ def down(name: str, storage: Storage, keep: bool) -> tuple[Deployment, Closing]:
     """End a deployment and write when its machines went down."""
     stored = deployments.load(storage, name)
     backend = open_backend(stored.backend, stored.options, storage)
+    if stored.state == "down":
+        raise CloudError(f"deployment {name!r} is down already", "Launch it again with `trm cloud submit`")
+    with suppress(CloudError):  # a machine that is gone is no reason to keep its deployment
+        stored = deployments.save(storage, backend.read(stored))
     closing = backend.down(stored, keep)
-    latest = deployments.load(storage, name)
-    ended = deployments.ended(latest, "ended by `trm cloud down`", time.time(), "down")
+    ended = deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down")
     return deployments.save(storage, ended), closing

@@ -9,7 +9,9 @@ from orchestrator.cloud.backend import Backend, CloudError, Options
 from orchestrator.storage import Storage
 from trm_data.errors import nearest
 
-BACKENDS: dict[str, str] = {}
+BACKENDS = {
+    "ssh": "orchestrator.cloud.ssh.backend:SshBackend",
+}
 """Module and class of each backend, which is called with the options and the storage of the deployment's records."""
 
 

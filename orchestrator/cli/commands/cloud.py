@@ -27,6 +27,7 @@ from orchestrator.cli.cloud_options import (
     UsdPerGpuHourOption,
     UsdPerHourOption,
     YesOption,
+    elsewhere,
     limits_of,
     options_of,
 )
@@ -158,67 +159,96 @@ def submit(
 
 
 @app.command()
-def status(name: DeploymentArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+def status(
+    name: DeploymentArgument,
+    hosts: HostsArgument = None,
+    ssh_config: SshConfigOption = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
     """Show a launched sweep from its records, its machines, what they have cost, and the next commands.
 
-    Example: trm cloud status demo
-    """
-    from orchestrator.cli.views.cloud import show_status
+    With a machine, a launch of another client is found there: its record need not be in this storage.
 
-    show_status(name, storage, as_json)
+    Examples:
+
+    trm cloud status demo
+
+    trm cloud status demo ubuntu@203.0.113.7
+    """
+    from orchestrator.cli.views.cloud import Named, show_status
+
+    show_status(Named(name, storage, elsewhere(hosts, ssh_config)), as_json)
 
 
 @app.command()
 def logs(
     name: DeploymentArgument,
+    hosts: HostsArgument = None,
     follow: FollowOption = False,
+    ssh_config: SshConfigOption = None,
     storage: StorageOption = "runs",
 ) -> None:
     """Print the events of a launched sweep from its records: starts, evaluations, ends.
 
     Example: trm cloud logs demo -f
     """
-    from orchestrator.cli.views.cloud import show_logs
+    from orchestrator.cli.views.cloud import Named, show_logs
 
-    raise typer.Exit(show_logs(name, storage, follow))
+    raise typer.Exit(show_logs(Named(name, storage, elsewhere(hosts, ssh_config)), follow))
 
 
 @app.command()
-def cost(name: DeploymentArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+def cost(
+    name: DeploymentArgument,
+    hosts: HostsArgument = None,
+    ssh_config: SshConfigOption = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
     """Show what a launch has cost: planned, spent by machine hours, and hours in which no trial ran.
 
     Example: trm cloud cost demo
     """
-    from orchestrator.cli.views.cloud import show_cost
+    from orchestrator.cli.views.cloud import Named, show_cost
 
-    show_cost(name, storage, as_json)
+    show_cost(Named(name, storage, elsewhere(hosts, ssh_config)), as_json)
 
 
 @app.command()
-def stop(name: DeploymentArgument, storage: StorageOption = "runs") -> None:
+def stop(
+    name: DeploymentArgument,
+    hosts: HostsArgument = None,
+    ssh_config: SshConfigOption = None,
+    storage: StorageOption = "runs",
+) -> None:
     """Ask the driver to stop cleanly. Machines stay up until the timer or `down` ends them.
 
     Example: trm cloud stop demo
     """
+    from orchestrator.cli.views.cloud import Named
     from orchestrator.cli.views.console import out
-    from orchestrator.cloud.launch import reopen
-    from orchestrator.storage import open_storage
 
-    backend, deployment = reopen(name, open_storage(storage))
+    backend, deployment = Named(name, storage, elsewhere(hosts, ssh_config)).reopen()
     out.print(backend.stop(deployment), soft_wrap=True)
 
 
 @app.command()
 def down(
-    name: DeploymentArgument, keep: KeepOption = False, storage: StorageOption = "runs", as_json: JsonOption = False
+    name: DeploymentArgument,
+    hosts: HostsArgument = None,
+    keep: KeepOption = False,
+    ssh_config: SshConfigOption = None,
+    storage: StorageOption = "runs",
+    as_json: JsonOption = False,
 ) -> None:
     """End driver, timer and machines of a launch, fetch its records, and print the receipt.
 
     Example: trm cloud down demo
     """
-    from orchestrator.cli.views.cloud import show_down
+    from orchestrator.cli.views.cloud import Named, show_down
 
-    show_down(name, storage, keep, as_json)
+    show_down(Named(name, storage, elsewhere(hosts, ssh_config)), keep, as_json)
 
 
 def _prepare(ctx: typer.Context, *, required: bool) -> Launch:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
 from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import CloudError, Deployment, Limits, Receipt, RemoteRecords
+from orchestrator.cloud.backend import Backend, CloudError, Deployment, Limits, Options, Receipt, RemoteRecords
 from orchestrator.cloud.launch import Launch, down, reopen
 from orchestrator.cloud.quote import Quote
 from orchestrator.cloud.receipt import receipt
@@ -81,9 +81,22 @@ def show_submitted(deployment: Deployment, storage: str, as_json: bool) -> None:
     _show_commands(deployment.name, storage, ("status", "logs", "down"))
 
 
-def show_status(name: str, storage: str, as_json: bool) -> None:
+class Named(NamedTuple):
+    """Name a launch: the sweep, the storage, and the machines where its record is not in that storage."""
+
+    name: str
+    storage: str
+    options: Options | None = None
+
+    def reopen(self) -> tuple[Backend, Deployment]:
+        """Return the backend and the deployment as it is now."""
+        return reopen(self.name, open_storage(self.storage), self.options)
+
+
+def show_status(named: Named, as_json: bool) -> None:
     """Print the sweep from its records, then machines and cost, then the next commands."""
-    backend, deployment = reopen(name, open_storage(storage))
+    name, storage = named.name, named.storage
+    backend, deployment = named.reopen()
     is_away = deployment.is_remote and deployment.state != "down"
     found = _receipt(backend, deployment, storage)
     if as_json:
@@ -110,30 +123,33 @@ def show_status(name: str, storage: str, as_json: bool) -> None:
     _show_commands(name, storage, ("down",) if deployment.state == "ended" else ("logs", "stop", "down"))
 
 
-def show_cost(name: str, storage: str, as_json: bool) -> None:
+def show_cost(named: Named, as_json: bool) -> None:
     """Print what a deployment has cost so far."""
-    backend, deployment = reopen(name, open_storage(storage))
-    found = _receipt(backend, deployment, storage)
+    backend, deployment = named.reopen()
+    found = _receipt(backend, deployment, named.storage)
     if as_json:
         print(json.dumps(found.plain(), indent=1))
     else:
         _show_receipt(found)
 
 
-def show_logs(name: str, storage: str, follow: bool) -> int:
+def show_logs(named: Named, follow: bool) -> int:
     """Print the events of a sweep from its records. Return the exit status."""
     from orchestrator.cli.views import history
 
-    backend, deployment = reopen(name, open_storage(storage))
+    backend, deployment = named.reopen()
     if deployment.is_remote and deployment.state != "down" and isinstance(backend, RemoteRecords):
         return backend.logs(deployment, follow)
-    (history.follow if follow else history.show_log)(open_storage(storage), name, [], False)
+    (history.follow if follow else history.show_log)(open_storage(named.storage), named.name, [], False)
     return 0
 
 
-def show_down(name: str, storage: str, keep: bool, as_json: bool) -> None:
+def show_down(named: Named, keep: bool, as_json: bool) -> None:
     """End a deployment and print what was ended, what is left, and the receipt."""
+    name, storage = named.name, named.storage
     store = open_storage(storage)
+    if deployments.find(store, name) is None:
+        named.reopen()
     deployment, closing = down(name, store, keep)
     found = receipt(deployment, read_trials(store, name), time.time())
     if as_json:

@@ -1,0 +1,1 @@
+"""Run deployments on machines that `ssh` reaches: a rented box, a workstation of the lab."""

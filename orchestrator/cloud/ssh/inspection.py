@@ -1,0 +1,65 @@
+"""Find out what a machine has: its home folder, cores, free space, Python and GPUs. Changes nothing there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from orchestrator.cloud.backend import CloudError
+from orchestrator.cloud.ssh.connection import Connection, quoted
+from orchestrator.resources.catalogue import ray_label
+
+OLDEST = (3, 11)
+
+_SCRIPT = """\
+echo "home=$HOME"
+echo "cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
+echo "free=$(df -Pk "$HOME" | awk 'NR == 2 {{ print $4 }}')"
+for tool in tar mkdir; do command -v $tool >/dev/null 2>&1 || echo "lacks=$tool"; done
+{python} -c 'import sys; print("python=%d.%d.%d" % sys.version_info[:3])' 2>/dev/null
+command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sed 's/^/gpu=/'
+exit 0
+"""
+
+
+class Found(NamedTuple):
+    """Hold what a machine has."""
+
+    home: str
+    cores: float
+    free_bytes: int
+    python: str
+    """Version of the interpreter."""
+    gpu: str | None
+    """Ray's label of its GPUs; None without any."""
+    num_gpus: int
+
+
+def inspect(connection: Connection, python: str) -> Found:
+    """Return what a machine has.
+
+    Raises:
+        CloudError: it cannot be reached, or lacks a usable Python or a tool.
+    """
+    out = connection.run(_SCRIPT.format(python=quoted(python))).out
+    pairs = [line.split("=", 1) for line in out.splitlines() if "=" in line]
+    values = {name: value.strip() for name, value in pairs}
+    gpus = [value.strip() for name, value in pairs if name == "gpu"]
+    if "lacks" in values:
+        raise CloudError(f"{connection.host} has no `{values['lacks']}`", "Install it there")
+    if "python" not in values:
+        raise CloudError(
+            f"{connection.host} has no {python}", "Install Python 3.11 or newer there, or name one: --python"
+        )
+    if tuple(map(int, values["python"].split(".")[:2])) < OLDEST:
+        raise CloudError(
+            f"{python} on {connection.host} is Python {values['python']}, and 3.11 or newer is needed",
+            "Install one there and name it: --python python3.11",
+        )
+    return Found(
+        home=values["home"],
+        cores=float(values.get("cores") or 1),
+        free_bytes=1024 * int(values.get("free") or 0),
+        python=values["python"],
+        gpu=ray_label(gpus[0]) if gpus else None,
+        num_gpus=len(gpus),
+    )

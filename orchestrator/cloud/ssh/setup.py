@@ -1,0 +1,94 @@
+"""Put the project and its environment onto a machine."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+from orchestrator.cloud import deployments
+from orchestrator.cloud.backend import CloudError, Deployment, Options
+from orchestrator.cloud.ssh import project as uploads
+from orchestrator.cloud.ssh.connection import Connection, quoted, words
+from orchestrator.cloud.ssh.inspection import Found
+
+logger = logging.getLogger(__name__)
+
+MIN_FREE_BYTES = 2 * 10**9
+"""Free space below which nothing is started: checkpoints and datasets need more than this."""
+INSTALL_BYTES = 8 * 10**9
+"""Free space that a new environment with CUDA takes."""
+INSTALL_S = 3600.0
+
+
+def require_room(connection: Connection, found: Found, deployment: Deployment) -> None:
+    """Raise CloudError if the disk of a machine is too full for a deployment."""
+    need = MIN_FREE_BYTES + (0 if deployment.options.environment else INSTALL_BYTES)
+    if found.free_bytes < need:
+        free = f"{found.free_bytes / 1e9:.1f} GB free, and {need / 1e9:.0f} GB are needed"
+        raise CloudError(
+            f"the disk of {connection.host} has {free}",
+            "Free some space there, rent a larger disk, or name an environment that it has: --environment",
+        )
+
+
+def require_free_name(connection: Connection, place: str, deployment: Deployment) -> None:
+    """Raise CloudError if the machine has another deployment of this name that is not down."""
+    key = f"{place}/runs/{deployments.key_of(deployment.name)}"
+    found = connection.run(f"cat {quoted(key)}", check=False)
+    if found.code:
+        return
+    other = deployments.decode(found.out.encode(), f"{connection.host}:{key}")
+    if other.created_s != deployment.created_s and other.state != "down":
+        raise CloudError(
+            f"{connection.host} has a deployment {deployment.name!r} already",
+            f"Look at it with `trm cloud status {deployment.name} {connection.host}`, end it, or rename the sweep",
+        )
+
+
+def upload(connection: Connection, place: str) -> None:
+    """Upload the tracked files of the project in place of what is there."""
+    project = uploads.find_project()
+    logger.warning("uploading to %s: %s", connection.host, project)
+    folder = quoted(place)
+    top = quoted(place.partition("/deployments/")[0])
+    connection.run(f"mkdir -p {folder} && chmod 700 {top} && rm -rf {folder}/project")
+    with tempfile.TemporaryDirectory(prefix="trm-upload-") as aside:
+        archive = Path(aside) / "project.tar"
+        uploads.pack(project, archive)
+        connection.send(archive, f"{place}/project")
+
+
+def install(connection: Connection, top: str, place: str, found: Found, options: Options) -> str:
+    """Make the environment, unless one with the same requirements is there or the user has named one.
+
+    Returns:
+        The path of its interpreter.
+
+    Raises:
+        CloudError: the packages cannot be installed.
+    """
+    if options.environment:
+        return f"{options.environment}/bin/python"
+    project = uploads.find_project()
+    folder = f"{top}/environments/{uploads.environment_name(project, found.python)}"
+    interpreter = f"{folder}/bin/python"
+    if not connection.run(f"test -e {quoted(folder)}/complete", check=False).code:
+        logger.warning("using the environment %s of %s", folder, connection.host)
+        return interpreter
+    logger.warning("installing %s:%s, which takes some minutes", connection.host, folder)
+    listed = "\n".join(uploads.requirements(project)) + "\n"
+    file = f"{place}/requirements.txt"
+    connection.run(f"cat > {quoted(file)}", listed.encode())
+    made = connection.run(words([options.python or "python3", "-m", "venv", folder]), check=False, limit_s=300)
+    if made.code:
+        if "ensurepip" in made.out + made.err:
+            raise CloudError(
+                f"Python on {connection.host} cannot make environments",
+                "Install its venv there: apt install python3-venv",
+            )
+        raise CloudError(f"{connection.host}: no environment could be made: {(made.err or made.out).strip()[-200:]}")
+    pip = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = words([*pip, "-r", file, "-c", f"{place}/project/constraints.txt"])
+    connection.run(f"{command} && touch {quoted(folder)}/complete", limit_s=INSTALL_S)
+    return interpreter

@@ -1,0 +1,121 @@
+"""End a deployment from its head: at its budget, at its longest time, when it is idle, when its driver was lost.
+
+    python -m orchestrator.cloud.timer FOLDER STORAGE NAME
+
+The client may be gone, so nothing here needs it. The driver is ended first, cleanly, then Ray with it, then the record
+is closed, and last the command runs that ends the machine itself, where the user has named one.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.cloud import deployments, processes
+from orchestrator.cloud.backend import Deployment
+from orchestrator.cloud.receipt import spent_usd
+from orchestrator.records.index import sweep_folder
+from orchestrator.storage import Storage, StorageError, open_storage
+from orchestrator.storage.lease import LOCK, driver_of
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 10.0
+END_COMMAND_S = 120.0
+
+
+@dataclass(slots=True)
+class Timer:
+    """Watch one deployment. `folder` is its folder on this machine; `clock` and `sleep` use seconds."""
+
+    folder: Path
+    storage: Storage
+    name: str
+    poll_s: float = POLL_S
+    grace_s: float = processes.GRACE_S
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    _driven_s: float = field(default=0.0, init=False)
+    """When a driver was last seen."""
+
+    def run(self) -> str:
+        """Watch until the deployment is over, then end it. Return why."""
+        self._driven_s = self.clock()
+        while True:
+            try:
+                deployment = deployments.find(self.storage, self.name)
+                if deployment is None or deployment.state in ("ended", "down"):
+                    return "the deployment was ended by somebody else"
+                if why := self.reason(deployment):
+                    return self.end(deployment, why)
+            except StorageError as error:  # an outage says nothing about the deployment
+                logger.warning("storage is unavailable: %s", error)
+            self.sleep(self.poll_s)
+
+    def reason(self, deployment: Deployment) -> str:
+        """Return why the deployment must end now; an empty string while it may go on."""
+        now_s, limits = self.clock(), deployment.limits
+        usd = spent_usd(deployment, now_s)
+        if limits.max_usd is not None and usd is not None and usd >= limits.max_usd:
+            return f"budget: ${usd:.2f} of ${limits.max_usd:.2f} of machine hours are spent"
+        up_s = min((machine.up_s for machine in deployment.machines), default=deployment.created_s)
+        if limits.max_hours is not None and now_s - up_s >= limits.max_hours * 3600:
+            return f"lifetime: the machines have been up for {limits.max_hours:g} h"
+        folder = sweep_folder(self.storage, self.name)
+        if processes.is_alive(self.folder, processes.DRIVER) or driver_of(folder) is not None:
+            self._driven_s = now_s
+            return ""
+        # A driver that ends by itself releases its lease.
+        if processes.find(self.folder, processes.DRIVER) is not None and folder.exists(LOCK):
+            return "lost driver: its process is gone and has not released the sweep"
+        if now_s - self._driven_s >= limits.idle_minutes * 60:
+            return f"idle: no driver for {limits.idle_minutes:g} min"
+        return ""
+
+    def end(self, deployment: Deployment, why: str) -> str:
+        """End the driver and the machine, and close the record. Return what was done."""
+        logger.info("%s", why)
+        done = processes.end_driver(self.storage, self.name, self.folder, why, self.grace_s)
+        command = deployment.options.end_command
+        now_s = self.clock()
+
+        def closed(current: Deployment) -> Deployment:
+            if command:
+                return deployments.ended(current, why, now_s)
+            # The machine is the user's: it bills until it is returned, so that its hours go on.
+            return current.model_copy(update={"state": "ended", "ended_s": now_s, "ended_why": why})
+
+        try:
+            deployments.change(self.storage, self.name, closed)
+        except StorageError as error:  # the meter is stopped whether or not it can be written down
+            logger.warning("the record could not be closed: %s", error)
+        if command:
+            self._run(command)
+        return f"{why}; {done}"
+
+    def _run(self, command: str) -> None:
+        try:
+            done = subprocess.run(
+                ["sh", "-c", command], stdin=subprocess.DEVNULL, timeout=END_COMMAND_S, cwd=self.folder, check=False
+            )
+            logger.info("`%s` ended with %d", command, done.returncode)
+        except subprocess.TimeoutExpired:
+            logger.warning("`%s` has not ended after %.0f s", command, END_COMMAND_S)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the timer of the deployment that the arguments name."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    folder, url, name = arguments[:3]
+    poll_s = float(arguments[3]) if len(arguments) > 3 else POLL_S
+    logger.info("%s", Timer(Path(folder), open_storage(url), name, poll_s=poll_s).run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
