@@ -48,12 +48,14 @@ EnvironmentOption = Annotated[
     str | None,
     typer.Option("--environment", help="With --on ssh: an environment that the machines have; nothing is installed."),
 ]
+SingleOption = Annotated[bool, typer.Option("--single", help="With --on aws: one GPU machine is head and worker.")]
 SshConfigOption = Annotated[str | None, typer.Option("--ssh-config", help="With --on ssh: configuration file of ssh.")]
 EndCommandOption = Annotated[
     str | None,
     typer.Option("--end-command", help="Command that the timer runs last on the head: 'sudo poweroff'."),
 ]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait for new events until the sweep ends.")]
+ForgetOption = Annotated[bool, typer.Option("--forget", help="The machines are gone: only close the record.")]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Leave what was installed, for the next launch.")]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="Configuration file of the backend: cloud.toml.")]
 RegionOption = Annotated[str | None, typer.Option("--region", help="Region of the provider.")]

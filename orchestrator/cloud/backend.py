@@ -45,6 +45,8 @@ class Options(Settings):
     """Command that the timer runs on the head last, to end the machine itself: `sudo poweroff`."""
     config: str | None = None
     """Configuration file of the backend: `cloud.toml`."""
+    single: bool = False
+    """aws: one GPU machine is head and worker."""
     provider: str | None = None
     """Whose prices count: `aws`, `lambda`, `runpod`; see `infra/catalogue/prices.csv`."""
     region: str | None = None
@@ -172,7 +174,7 @@ class Deployment(Settings):
     ended_s: float | None = None
     ended_why: str = ""
     commands: tuple[str, ...] = ()
-    """Commands that were given for it, the first first."""
+    """Commands that start its driver, show it and end it."""
 
 
 class Backend(Protocol):
@@ -209,6 +211,14 @@ class Backend(Protocol):
 
     def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
         """Return the machines of the deployment that exist now."""
+
+
+@runtime_checkable
+class Uploads(Protocol):
+    """Say what a launch copies to the machines, before it does."""
+
+    def uploads(self) -> str:
+        """Describe which files are uploaded and which are not."""
 
 
 @runtime_checkable

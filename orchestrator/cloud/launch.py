@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords
+from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords, Uploads
 from orchestrator.cloud.quote import Quote, quote
 from orchestrator.cloud.registry import open_backend
 from orchestrator.errors import command_line
@@ -46,6 +46,8 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     if found is not None and (is_up or found.state in ("starting", "ended")):
         _require_same(found, backend, options, storage)
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
+    if isinstance(opened, Uploads):
+        priced = priced.model_copy(update={"uploads": opened.uploads()})
     if limits.max_usd is not None and priced.usd_per_hour is None:
         raise CloudError(
             "the price of the machines is unknown, so that --max-usd cannot be enforced",
@@ -86,14 +88,26 @@ def _new(sweep: Sweep, backend: str, options: Options, limits: Limits, storage: 
     )
 
 
-def up(launch: Launch, storage: Storage) -> Deployment:
+def find_up(name: str, storage: Storage) -> Deployment | None:
+    """Return the record of a deployment whose machines are up; None if there is none."""
+    found = deployments.find(storage, name)
+    return found if found is not None and found.state in UP else None
+
+
+def up(launch: Launch, storage: Storage, file: str) -> Deployment:
     """Start the machines of a launch. The record is written before anything starts, so that nothing is forgotten.
+
+    Args:
+        file: the sweep as the user named it, for the commands of the record.
 
     Raises:
         CloudError: it failed; what was started is in the record, and `down` ends it.
     """
-    deployments.save(storage, launch.deployment)
-    return deployments.save(storage, launch.backend.up(launch.deployment))
+    name = launch.deployment.name
+    verbs = (("submit", file), ("status", name), ("logs", name, "-f"), ("cost", name), ("stop", name), ("down", name))
+    commands = tuple(command_line("cloud", *words, storage=storage.url) for words in verbs)
+    deployment = deployments.save(storage, launch.deployment.model_copy(update={"commands": commands}))
+    return deployments.save(storage, launch.backend.up(deployment))
 
 
 def submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment:
@@ -127,12 +141,24 @@ def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple
     return backend, deployments.save(storage, backend.read(stored))
 
 
-def down(name: str, storage: Storage, keep: bool) -> tuple[Deployment, Closing]:
-    """End a deployment and write when its machines went down."""
+def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple[Deployment, Closing]:
+    """End a deployment and write when its machines went down.
+
+    Args:
+        keep: leave what was installed.
+        forget: the machines are gone, so that only the record is closed. What was only on them is lost.
+
+    Raises:
+        CloudError: it is down already, or its machines cannot be reached.
+    """
     stored = deployments.load(storage, name)
     backend = open_backend(stored.backend, stored.options, storage)
     if stored.state == "down":
         raise CloudError(f"deployment {name!r} is down already", "Launch it again with `trm cloud submit`")
+    if forget:
+        closing = Closing(["the record is closed; no machine was asked"], [])
+        ended = deployments.ended(stored, "its machines are gone", time.time(), "down")
+        return deployments.save(storage, ended), closing
     with suppress(CloudError):  # a machine that is gone is no reason to keep its deployment
         stored = deployments.save(storage, backend.read(stored))
     closing = backend.down(stored, keep)

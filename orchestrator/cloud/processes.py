@@ -20,6 +20,8 @@ from trm_data.settings import canonical_json
 
 DRIVER, TIMER = "driver", "timer"
 """Names of the processes of a deployment: of their files and logs in its folder."""
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Kept, since Python warns of a child that runs on without its object."""
 GRACE_S = 120.0
 """Seconds that a driver has to write the last checkpoints of its trials."""
 
@@ -27,7 +29,7 @@ GRACE_S = 120.0
 def start(folder: Path, name: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Start a process in a session of its own and write who it is. Return its PID."""
     with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # never waited for: it outlives this process
             words,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -36,6 +38,7 @@ def start(folder: Path, name: str, words: Sequence[str], environment: Mapping[st
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
+    _STARTED.append(process)
     identity = {"machine": machine_id(), "pid": process.pid, "start": start_of(process.pid)}
     write_atomic(folder / f"{name}.json", canonical_json(identity).encode())
     return process.pid

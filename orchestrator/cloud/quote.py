@@ -41,6 +41,8 @@ class Quote(Settings):
     usd: tuple[float, float] | None
     misfits: tuple[str, ...]
     """What fits on none of the machines."""
+    uploads: str = ""
+    """Which files are copied to the machines."""
     unknown: tuple[str, ...]
     """What the figures leave out or assume, one sentence each."""
     limits: Limits

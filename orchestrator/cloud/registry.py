@@ -10,6 +10,7 @@ from orchestrator.storage import Storage
 from trm_data.errors import nearest
 
 BACKENDS = {
+    "aws": "orchestrator.cloud.aws.backend:AwsBackend",
     "ssh": "orchestrator.cloud.ssh.backend:SshBackend",
 }
 """Module and class of each backend, which is called with the options and the storage of the deployment's records."""

@@ -14,6 +14,7 @@ from orchestrator.cli.cloud_options import (
     EndCommandOption,
     EnvironmentOption,
     FollowOption,
+    ForgetOption,
     HostsArgument,
     IdleOption,
     KeepOption,
@@ -23,6 +24,7 @@ from orchestrator.cli.cloud_options import (
     ProviderOption,
     PythonOption,
     RegionOption,
+    SingleOption,
     SshConfigOption,
     UsdPerGpuHourOption,
     UsdPerHourOption,
@@ -61,6 +63,7 @@ def plan(
     idle_minutes: IdleOption = None,
     ssh_config: SshConfigOption = None,
     config: ConfigOption = None,
+    single: SingleOption = False,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -105,6 +108,7 @@ def up(
     ssh_config: SshConfigOption = None,
     end_command: EndCommandOption = None,
     config: ConfigOption = None,
+    single: SingleOption = False,
     storage: StorageOption = "runs",
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -141,6 +145,7 @@ def submit(
     ssh_config: SshConfigOption = None,
     end_command: EndCommandOption = None,
     config: ConfigOption = None,
+    single: SingleOption = False,
     storage: StorageOption = "runs",
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -238,6 +243,7 @@ def down(
     name: DeploymentArgument,
     hosts: HostsArgument = None,
     keep: KeepOption = False,
+    forget: ForgetOption = False,
     ssh_config: SshConfigOption = None,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
@@ -248,22 +254,25 @@ def down(
     """
     from orchestrator.cli.views.cloud import Named, show_down
 
-    show_down(Named(name, storage, elsewhere(hosts, ssh_config)), keep, as_json)
+    show_down(Named(name, storage, elsewhere(hosts, ssh_config)), keep, forget, as_json)
 
 
 def _prepare(ctx: typer.Context, *, required: bool) -> Launch:
     """Return the launch that the parameters of a command describe."""
     from orchestrator.cli.configs import make_sweep
-    from orchestrator.cloud.launch import prepare
+    from orchestrator.cloud.launch import find_up, prepare
     from orchestrator.storage import open_storage
 
     found = ctx.params
-    limits = limits_of(found, required=required)
     sweep = make_sweep(
         found["file"], found["storage"], recipe=None, vary=None, settings=None, seeds=None, trials=None,
         max_steps=found["max_steps"], name=None, gpu=found["gpu"], cpus=None,
     )  # fmt: skip
-    return prepare(sweep, found["on"], options_of(found), limits, open_storage(found["storage"]))
+    storage = open_storage(found["storage"])
+    known = find_up(sweep.name, storage) if required and not found["hosts"] else None
+    if known is not None:  # its record says where it is and what it may cost
+        return prepare(sweep, known.backend, known.options, known.limits, storage)
+    return prepare(sweep, found["on"], options_of(found), limits_of(found, required=required), storage)
 
 
 def _start(ctx: typer.Context, yes: bool) -> Launch:
@@ -278,5 +287,5 @@ def _start(ctx: typer.Context, yes: bool) -> Launch:
     show_quote(launch.quote, on_error=True)
     if not yes:
         confirm(launch.quote)
-    start(launch, open_storage(ctx.params["storage"]))
+    start(launch, open_storage(ctx.params["storage"]), str(ctx.params["file"]))
     return launch

@@ -47,6 +47,8 @@ def show_quote(quote: Quote, *, on_error: bool = False) -> None:
     console.print(line("cost: ", (_range(quote.usd), "bold"), f"; {_usd(quote.usd_per_hour)} an hour"), soft_wrap=True)
     for text in quote.misfits:
         console.print(line(("will not fit", "yellow"), f": {text}"), soft_wrap=True)
+    if quote.uploads:
+        console.print(f"uploaded: {quote.uploads}", soft_wrap=True)
     for text in quote.unknown:
         console.print(text, style="dim", soft_wrap=True)
     console.print(_limits(quote.limits), soft_wrap=True)
@@ -69,7 +71,7 @@ def show_up(launch: Launch, storage: str, as_json: bool) -> None:
         return
     machines = plural(len(deployment.machines), "machine")
     out.print(line((deployment.name, "bold"), f": {machines} up: ", ", ".join(m.name for m in deployment.machines)))
-    _show_commands(deployment.name, storage, ("submit", "status", "down"))
+    _show_commands(deployment, ("submit", "status", "down"))
 
 
 def show_submitted(deployment: Deployment, storage: str, as_json: bool) -> None:
@@ -78,7 +80,7 @@ def show_submitted(deployment: Deployment, storage: str, as_json: bool) -> None:
         print(json.dumps(deployment.plain(), indent=1))
         return
     out.print(line((deployment.name, "bold"), f" runs on {deployment.machines[0].name}; this terminal may be closed"))
-    _show_commands(deployment.name, storage, ("status", "logs", "down"))
+    _show_commands(deployment, ("status", "logs", "down"))
 
 
 class Named(NamedTuple):
@@ -120,7 +122,8 @@ def show_status(named: Named, as_json: bool) -> None:
     if deployment.ended_why:
         out.print(line(("ended", "yellow"), f": {deployment.ended_why}"), soft_wrap=True)
     _show_receipt(found)
-    _show_commands(name, storage, ("down",) if deployment.state == "ended" else ("logs", "stop", "down"))
+    verbs = {"ended": ("down",), "down": (), "up": ("submit", "down")}
+    _show_commands(deployment, verbs.get(deployment.state, ("logs", "stop", "down")))
 
 
 def show_cost(named: Named, as_json: bool) -> None:
@@ -144,13 +147,13 @@ def show_logs(named: Named, follow: bool) -> int:
     return 0
 
 
-def show_down(named: Named, keep: bool, as_json: bool) -> None:
+def show_down(named: Named, keep: bool, forget: bool, as_json: bool) -> None:
     """End a deployment and print what was ended, what is left, and the receipt."""
     name, storage = named.name, named.storage
     store = open_storage(storage)
     if deployments.find(store, name) is None:
         named.reopen()
-    deployment, closing = down(name, store, keep)
+    deployment, closing = down(name, store, keep, forget)
     found = receipt(deployment, read_trials(store, name), time.time())
     if as_json:
         values = {"ended": list(closing.ended), "left": list(closing.left), "receipt": found.plain()}
@@ -188,10 +191,10 @@ def _show_receipt(found: Receipt) -> None:
         out.print(text, style="dim")
 
 
-def _show_commands(name: str, storage: str, verbs: Sequence[str]) -> None:
-    for verb in verbs:
-        words = ["cloud", verb, name, *(["-f"] if verb == "logs" else [])]
-        out.print(f"  {command_line(*words, storage=storage)}", soft_wrap=True)
+def _show_commands(deployment: Deployment, verbs: Sequence[str]) -> None:
+    for command in deployment.commands:
+        if any(command.startswith(f"trm cloud {verb} ") for verb in verbs):
+            out.print(f"  {command}", soft_wrap=True)
 
 
 def _usd(value: float | None) -> str:

@@ -21,6 +21,10 @@ SECRETS = (".env", ".pem", ".key", "id_rsa", "id_ed25519", "credentials", "auth_
 """Ends of names of files that are not uploaded even where somebody tracks them."""
 
 
+ROOT = Path(__file__).resolve().parents[3]
+"""Folder of the repository; that of all packages where this one is installed from a wheel."""
+
+
 class Project(NamedTuple):
     """Describe the files that are uploaded."""
 
@@ -43,13 +47,12 @@ class Project(NamedTuple):
         return f"{text}; {plural(self.num_untracked, 'untracked file')} not uploaded" if self.num_untracked else text
 
 
-def find_project() -> Project:
-    """Return the project that this program runs from.
+def find_project(root: Path = ROOT) -> Project:
+    """Return the project that this program runs from, or the one of another folder.
 
     Raises:
         CloudError: it is installed from a wheel, so that there is no list of tracked files.
     """
-    root = Path(__file__).resolve().parents[3]
     if not (root / "pyproject.toml").is_file():
         raise CloudError(
             "this program was installed from a wheel, which cannot be uploaded",

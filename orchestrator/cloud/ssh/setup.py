@@ -49,7 +49,6 @@ def require_free_name(connection: Connection, place: str, deployment: Deployment
 def upload(connection: Connection, place: str) -> None:
     """Upload the tracked files of the project in place of what is there."""
     project = uploads.find_project()
-    logger.warning("uploading to %s: %s", connection.host, project)
     folder = quoted(place)
     top = quoted(place.partition("/deployments/")[0])
     connection.run(f"mkdir -p {folder} && chmod 700 {top} && rm -rf {folder}/project")
@@ -74,7 +73,7 @@ def install(connection: Connection, top: str, place: str, found: Found, options:
     folder = f"{top}/environments/{uploads.environment_name(project, found.python)}"
     interpreter = f"{folder}/bin/python"
     if not connection.run(f"test -e {quoted(folder)}/complete", check=False).code:
-        logger.warning("using the environment %s of %s", folder, connection.host)
+        logger.info("using the environment %s of %s", folder, connection.host)
         return interpreter
     logger.warning("installing %s:%s, which takes some minutes", connection.host, folder)
     listed = "\n".join(uploads.requirements(project)) + "\n"

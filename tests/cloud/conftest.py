@@ -1,0 +1,94 @@
+"""A machine that ssh reaches: Debian's OpenSSH server on loopback, with keys and a home folder of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@dataclass(frozen=True)
+class Box:
+    """A machine that the host name `box` of the configuration file reaches."""
+
+    folder: Path
+    port: int
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def config(self) -> str:
+        return str(self.folder / "ssh_config")
+
+    def with_settings(self, name: str, **changed: str) -> str:
+        """Write a configuration file with other settings, and return its path."""
+        settings = {
+            "HostName": "127.0.0.1",
+            "Port": str(self.port),
+            "User": getpass.getuser(),
+            "IdentityFile": str(self.folder / "user"),
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": str(self.folder / "known"),
+            "GlobalKnownHostsFile": "/dev/null",
+        } | changed
+        file = self.folder / name
+        file.write_text("Host box\n" + "".join(f"  {key} {value}\n" for key, value in settings.items()))
+        return str(file)
+
+    def left(self) -> list[str]:
+        """What lies in the home folder."""
+        return [str(path) for path in self.home.rglob("*")]
+
+
+def new_key(file: Path) -> str:
+    """Make a key pair and return its public part."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)], check=True)
+    return Path(f"{file}.pub").read_text()
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH server on this machine: apt-get install -y openssh-server")
+    folder = tmp_path_factory.mktemp("box")
+    (folder / "home").mkdir()
+    host_key = new_key(folder / "host")
+    (folder / "authorized").write_text(new_key(folder / "user"))
+    new_key(folder / "other")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where the server separates privileges; Debian's service makes it
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}")
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
+        f"PasswordAuthentication no\nUsePAM no\nStrictModes no\nPidFile none\nSetEnv HOME={folder}/home\n"
+        "PermitRootLogin prohibit-password\nMaxStartups 100\n"
+    )
+    server = subprocess.Popen([SSHD, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "sshd.log")])
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, (folder / "sshd.log").read_text()
+            time.sleep(0.05)
+        found = Box(folder, port)
+        found.with_settings("ssh_config")
+        yield found
+    finally:
+        server.terminate()
+        server.wait()

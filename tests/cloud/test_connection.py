@@ -1,0 +1,94 @@
+"""The connection to a machine: what it runs, what it sends, and one line with the remedy where it fails."""
+
+from __future__ import annotations
+
+import socket
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cloud.backend import CloudError
+from orchestrator.cloud.ssh.connection import Connection, quoted
+from orchestrator.cloud.ssh.inspection import inspect
+from tests.cloud.conftest import Box
+from trm_data.files import private_folder
+
+
+def test_scripts_run_whatever_they_contain(box: Box) -> None:
+    with Connection("box", box.config) as connection:
+        assert connection.run("printf '%s' \"$HOME\"").out == str(box.home)
+        assert connection.run("cat", b"a 'b' \"c\" $d").out == "a 'b' \"c\" $d"
+        assert connection.run(f"printf %s {quoted('/a b/$c')}").out == "/a b/$c"
+        assert connection.run("exit 3", check=False).code == 3
+
+
+def test_commands_share_a_connection_and_leave_no_socket(box: Box) -> None:
+    sockets = private_folder("ssh")
+    before = set(sockets.iterdir())
+    with Connection("box", box.config) as connection:
+        connection.run("true")
+        own = set(sockets.iterdir()) - before
+        assert [[file.name for file in folder.iterdir()] for folder in own] == [["s"]]
+        assert all(folder.stat().st_mode & 0o077 == 0 for folder in own)
+    assert not own & set(sockets.iterdir())
+
+
+def test_an_archive_is_unpacked(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("content")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "x", "deep/x")
+    with Connection("box", box.config) as connection:
+        connection.send(tmp_path / "x.tar", f"{tmp_path}/there it is")
+    assert (tmp_path / "there it is/deep/x").read_text() == "content"
+
+
+def test_an_unknown_host_key_is_refused(box: Box) -> None:
+    config = box.with_settings("unknown", UserKnownHostsFile="/dev/null")
+    with (
+        Connection("box", config) as connection,
+        pytest.raises(CloudError, match="host key of box is not known") as found,
+    ):
+        connection.run("true")
+    assert "fingerprint" in found.value.remedy
+
+
+def test_another_host_key_than_before_is_refused(box: Box) -> None:
+    other = (box.folder / "other.pub").read_text()
+    (box.folder / "changed").write_text(f"[127.0.0.1]:{box.port} {other}")
+    config = box.with_settings("other-host", UserKnownHostsFile=str(box.folder / "changed"))
+    with Connection("box", config) as connection, pytest.raises(CloudError, match="another one than before"):
+        connection.run("true")
+
+
+def test_a_key_that_is_not_accepted_is_named(box: Box) -> None:
+    config = box.with_settings("wrong-key", IdentityFile=str(box.folder / "other"))
+    with Connection("box", config) as connection, pytest.raises(CloudError, match="accepts none of your keys"):
+        connection.run("true")
+
+
+def test_a_machine_that_does_not_answer_is_named(box: Box) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        config = box.with_settings("closed", Port=str(free.getsockname()[1]))
+    with Connection("box", config) as connection, pytest.raises(CloudError, match="box cannot be reached"):
+        connection.run("true")
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "", "u@-h", "host:99999", "a;b", "u@"])
+def test_no_address_becomes_an_option_or_a_command(host: str) -> None:
+    with pytest.raises(CloudError, match="no machine that ssh can reach"):
+        Connection(host)
+
+
+def test_a_machine_without_python_is_named(box: Box) -> None:
+    with Connection("box", box.config) as connection:
+        found = inspect(connection, "python3")
+        assert found.home == str(box.home) and found.cores >= 1 and found.free_bytes > 0
+        with pytest.raises(CloudError, match="box has no python9"):
+            inspect(connection, "python9")
+
+
+def test_a_full_disk_is_one_line(box: Box) -> None:
+    with Connection("box", box.config) as connection, pytest.raises(CloudError, match="disk of box is full"):
+        connection.run("cat > /dev/full", b"data")

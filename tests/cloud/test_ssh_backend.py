@@ -1,0 +1,125 @@
+"""A deployment on a machine that ssh reaches, from `up` to `down`, on a real OpenSSH server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cloud import deployments, launch, processes
+from orchestrator.cloud.backend import CloudError, Limits, Options, RemoteRecords
+from orchestrator.cloud.ssh.backend import SshBackend
+from orchestrator.cloud.ssh.project import find_project, pack, require_portable
+from orchestrator.storage import Storage, open_storage
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import configure
+from tests.cloud.conftest import Box
+from trm_model.recipes import get_recipe
+
+
+def small_sweep(name: str = "small", **settings: object) -> Sweep:
+    base = configure(get_recipe("sudoku-mini"), {"train.max_steps": 2, **settings})  # type: ignore[dict-item]
+    return Sweep(name=name, base=base, seeds=1)
+
+
+def options(box: Box, **values: object) -> Options:
+    plain = {"hosts": ("box",), "ssh_config": box.config, "environment": sys.prefix, "usd_per_hour": 3.6}
+    return Options.parse({**plain, **values})
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path / "runs"))
+
+
+def test_up_and_down_leave_nothing(box: Box, storage: Storage, tmp_path: Path) -> None:
+    limits = Limits(max_usd=5)
+    prepared = launch.prepare(small_sweep(), "ssh", options(box), limits, storage)
+    assert prepared.quote.usd_per_hour == 3.6 and "untracked" not in prepared.quote.uploads.split("tracked")[0]
+    up = launch.up(prepared, storage, "small.yaml")
+    try:
+        place = Path(up.place)
+        assert up.state == "up" and place.is_relative_to(box.home)
+        assert processes.is_alive(place, processes.TIMER)
+        uploaded = {
+            str(path.relative_to(place / "project")) for path in (place / "project").rglob("*") if path.is_file()
+        }
+        assert {file for file in uploaded if "__pycache__" not in file} == set(find_project().files)
+        assert (place.parent.parent.stat().st_mode & 0o077) == 0
+
+        again = launch.prepare(small_sweep(), "ssh", options(box), limits, storage)
+        assert again.is_up
+        elsewhere = open_storage(str(tmp_path / "elsewhere"))
+        other = launch.prepare(small_sweep(), "ssh", options(box), limits, elsewhere)
+        with pytest.raises(CloudError, match="has a deployment 'small' already"):
+            launch.up(other, elsewhere, "small.yaml")
+        deployments.remove(elsewhere, "small")
+
+        backend, found = launch.reopen("small", elsewhere, options(box))
+        assert found.machines == up.machines and found.options.hosts == ("box",)
+        assert isinstance(backend, RemoteRecords)
+        receipt = backend.receipt(found)
+        assert receipt.machine_hours > 0 and receipt.busy_hours == 0 and receipt.trials == 0
+        assert receipt.usd == pytest.approx(3.6 * receipt.machine_hours)
+    finally:
+        ended, closing = launch.down("small", storage, keep=False)
+    assert ended.state == "down" and ended.machines[0].down_s is not None
+    assert not processes.is_alive(place, processes.TIMER) and box.left() == []
+    assert [text for text in closing.left if "bills" not in text] == []
+    with pytest.raises(CloudError, match="down already"):
+        launch.down("small", storage, keep=False)
+
+
+def test_machine_that_is_gone_is_forgotten(box: Box, storage: Storage) -> None:
+    prepared = launch.prepare(small_sweep(), "ssh", options(box), Limits(), storage)
+    deployments.save(storage, prepared.deployment.model_copy(update={"state": "up", "place": "/gone"}))
+    with pytest.raises(CloudError, match="is up on box"):
+        launch.prepare(small_sweep(), "ssh", options(box, hosts=("other",)), Limits(), storage)
+    ended, _ = launch.down("small", storage, keep=False, forget=True)
+    assert ended.state == "down"
+
+
+def test_budget_without_a_price_is_refused(box: Box, storage: Storage) -> None:
+    with pytest.raises(CloudError, match="price of the machines is unknown"):
+        launch.prepare(small_sweep(), "ssh", options(box, usd_per_hour=None), Limits(max_usd=5), storage)
+    priced = launch.prepare(small_sweep(), "ssh", options(box, usd_per_hour=None), Limits(), storage).quote
+    assert priced.usd is None and priced.usd_per_hour is None
+    assert any("price of box: unknown" in text for text in priced.unknown)
+
+
+def test_several_machines_are_refused(storage: Storage) -> None:
+    with pytest.raises(CloudError, match="takes one machine, not 2"):
+        SshBackend(Options(hosts=("a", "b")), storage)
+
+
+def test_only_tracked_files_that_are_no_secrets_are_uploaded(tmp_path: Path) -> None:
+    files = {
+        "pyproject.toml": "",
+        "code.py": "x",
+        ".env": "KEY=1",
+        "deploy.pem": "k",
+        "results.csv": "1",
+        ".gitignore": "*.log",
+        "a.log": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "pyproject.toml", "code.py", ".env", "deploy.pem", ".gitignore"], check=True)
+    (tmp_path / "code.py").write_text("changed")
+    project = find_project(tmp_path)
+    assert project.files == (".gitignore", "code.py", "pyproject.toml")
+    assert project.held_back == (".env", "deploy.pem") and project.num_untracked == 1
+    assert ".env" in str(project) and "1 untracked file" in str(project)
+    pack(project, tmp_path / "p.tar")
+    assert b"changed" in (tmp_path / "p.tar").read_bytes() and b"KEY=1" not in (tmp_path / "p.tar").read_bytes()
+
+
+def test_sweep_that_reads_a_file_of_this_machine_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "puzzles.txt").write_text("")
+    require_portable(small_sweep())
+    with pytest.raises(CloudError, match=r"puzzles\.txt, which is not uploaded"):
+        require_portable(small_sweep(**{"data.source": str(tmp_path / "puzzles.txt")}))

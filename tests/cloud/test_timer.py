@@ -1,0 +1,107 @@
+"""The timer on the head: when it ends a deployment, and that it ends driver and machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cloud import deployments, processes
+from orchestrator.cloud.backend import Deployment, Limits, Machine, Options
+from orchestrator.cloud.timer import Timer
+from orchestrator.records.index import sweep_folder
+from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import LOCK
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path / "runs"))
+
+
+def deployment(storage: Storage, usd_per_hour: float | None = 6.0, **values: object) -> Deployment:
+    machine = Machine(name="box", usd_per_hour=usd_per_hour, up_s=1000.0)
+    plain = {"name": "s", "backend": "ssh", "storage": storage.url, "created_s": 1000.0, "state": "submitted"}
+    return deployments.save(storage, Deployment(**{**plain, "machines": (machine,), **values}))
+
+
+class Clock:
+    """A clock that only `sleep` moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def timer(storage: Storage, folder: Path, clock: Clock) -> Timer:
+    return Timer(folder, storage, "s", grace_s=1.0, clock=clock, sleep=clock.sleep)
+
+
+def test_budget_ends_the_driver_and_closes_the_record(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, limits=Limits(max_usd=1.0))
+    processes.start(tmp_path, processes.DRIVER, [sys.executable, "-c", "import time; time.sleep(600)"])
+    clock = Clock()
+    assert "budget: $1.0" in timer(storage, tmp_path, clock).run()
+    assert not processes.is_alive(tmp_path, processes.DRIVER)
+    assert 0 <= clock.now_s - 1600 <= 30  # 10 minutes at 6 USD/h, one poll and the grace of the signal
+    found = deployments.load(storage, "s")
+    assert found.state == "ended" and found.ended_why.startswith("budget")
+    assert found.machines[0].down_s is None  # the machine bills on until its owner returns it
+
+
+def test_machine_is_ended_last_by_the_command_of_the_user(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, limits=Limits(max_hours=0.5, idle_minutes=60), options=Options(end_command="echo off > ended"))
+    assert "lifetime" in timer(storage, tmp_path, Clock()).run()
+    assert (tmp_path / "ended").read_text() == "off\n"
+    assert deployments.load(storage, "s").machines[0].down_s == pytest.approx(2800, abs=15)
+
+
+def test_idle_time_counts_from_the_last_driver(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, limits=Limits(idle_minutes=5))
+    clock = Clock()
+    assert "idle: no driver for 5 min" in timer(storage, tmp_path, clock).run()
+    assert clock.now_s == pytest.approx(1300, abs=15)
+
+
+def test_driver_that_died_without_releasing_its_sweep_is_lost(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, limits=Limits(idle_minutes=600))
+    processes.start(tmp_path, processes.DRIVER, [sys.executable, "-c", "pass"])
+    while processes.is_alive(tmp_path, processes.DRIVER):
+        time.sleep(0.05)
+    gone = processes.find(tmp_path, processes.DRIVER)
+    assert gone is not None
+    holder = {"host": "box", "pid": gone.pid, "machine": gone.machine, "process_start": gone.start, "started_s": 1.0}
+    sweep_folder(storage, "s").write(LOCK, to_json_bytes(holder))
+    clock = Clock()
+    assert "lost driver" in timer(storage, tmp_path, clock).run()
+    assert clock.now_s == 1000.0  # at once, without the idle time
+
+
+def test_unknown_price_is_no_budget_that_is_reached(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, usd_per_hour=None, limits=Limits(max_usd=0.01, idle_minutes=1))
+    assert "idle" in timer(storage, tmp_path, Clock()).run()
+
+
+def test_timer_leaves_a_deployment_that_somebody_else_has_ended(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, state="down")
+    assert "somebody else" in timer(storage, tmp_path, Clock()).run()
+
+
+def test_process_that_ignores_a_signal_is_killed(tmp_path: Path) -> None:
+    ignores = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    )
+    processes.start(tmp_path, processes.DRIVER, [sys.executable, "-c", ignores])
+    while not (tmp_path / "driver.log").read_text():
+        time.sleep(0.05)
+    assert processes.end(tmp_path, processes.DRIVER, 0.5)
+    assert not processes.is_alive(tmp_path, processes.DRIVER)
+    assert not processes.end(tmp_path, processes.DRIVER, 0.5)
