@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,10 @@ SPOT = {"us-east-1a": 0.9, "us-east-1b": 1.1, "us-east-1c": 1.3}
 
 class _Answers(BaseHTTPRequestHandler):
     refusal: tuple[str, str] | None = None
+    action: str | None = None
+    """What is refused; everything, if None."""
+    forward: str | None = None
+    """Server that answers everything else."""
 
     def log_message(self, *arguments: object) -> None:
         """Print nothing."""
@@ -26,8 +31,11 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         target = self.headers.get("X-Amz-Target", "")
-        if self.refusal is not None:
+        is_refused = self.action is None or f"Action={self.action}&" in f"{body}&"
+        if self.refusal is not None and is_refused:
             self._refuse(*self.refusal, is_json=bool(target))
+        elif self.forward is not None:
+            self._forward(body.encode())
         elif target.endswith("GetProducts"):
             wanted = {each["Field"]: each["Value"] for each in json.loads(body)["Filters"]}
             products = [_product(wanted["instanceType"])] if wanted["instanceType"] in PRICES else []
@@ -38,6 +46,14 @@ class _Answers(BaseHTTPRequestHandler):
             self._refuse("InvalidAction", "unknown", is_json=False)
 
     do_GET = do_HEAD = do_PUT = do_POST
+
+    def _forward(self, body: bytes) -> None:
+        request = urllib.request.Request(f"{self.forward}{self.path}", body or None, method=self.command)
+        for name, value in self.headers.items():
+            if name.lower() not in ("host", "content-length", "accept-encoding"):
+                request.add_header(name, value)
+        with urllib.request.urlopen(request) as answer:
+            self._send(answer.status, answer.headers.get("Content-Type", ""), answer.read().decode())
 
     def _refuse(self, code: str, message: str, *, is_json: bool) -> None:
         if is_json:
@@ -83,9 +99,17 @@ def _history() -> str:
 
 
 @contextmanager
-def aws_server(refusal: tuple[str, str] | None = None) -> Iterator[str]:
-    """Serve prices, or refuse every request with a code and a message. Credentials in the environment are made up."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Answers,), {"refusal": refusal}))
+def aws_server(
+    refusal: tuple[str, str] | None = None, *, action: str | None = None, forward: str | None = None
+) -> Iterator[str]:
+    """Serve prices, or refuse requests with a code and a message. Credentials in the environment are made up.
+
+    Args:
+        action: of EC2, the only one that is refused.
+        forward: server that answers all other requests.
+    """
+    values = {"refusal": refusal, "action": action, "forward": forward}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Answers,), values))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.cloud import deployments
@@ -32,6 +33,7 @@ from orchestrator.resources.placement import gpu_types
 from orchestrator.storage import Storage
 from orchestrator.storage.s3 import S3Storage
 from orchestrator.sweep.definition import Sweep
+from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +105,12 @@ class AwsBackend:
         logger.warning("starting the head, which takes 5 to 10 minutes; log: %s", self._log(deployment.name))
         try:
             self._ray(deployment.name, "up", "--yes", "--no-config-cache", str(file))
-        finally:  # what was started before a failure is in the record
-            deployment = self._seen(deployment)
-        deployment = deployments.save(self.storage, deployment.model_copy(update={"state": "up"}))
+        except UserError:
+            with suppress(UserError):  # what was started before the failure is in the record
+                deployments.save(self.storage, self._seen(deployment))
+            raise
+        deployment = self._seen(deployment).model_copy(update={"state": "up"})
+        deployments.save(self.storage, deployment)
         self._start(deployment, "timer", "orchestrator.cloud.timer", PLACE, deployment.storage, deployment.name)
         if not self.options.single:  # one machine has no right to look, and nothing changes
             about = (self.aws.region, self.config.name, deployment.storage, deployment.name)
@@ -184,7 +189,8 @@ class AwsBackend:
         )
         words = ["" if self.options.single else self.aws.region, self.config.name, deployment.storage, deployment.name]
         end = shlex.join(["-m", "orchestrator.cloud.aws.end", *words])
-        options = deployment.options.model_copy(update={"end_command": f"{BIN}/python {end}"})
+        own = {"end_command": f"{BIN}/python {end}", "config": str(Path(self.options.config or CONFIG_FILE).absolute())}
+        options = deployment.options.model_copy(update=own)
         return deployment.model_copy(update={"limits": changed, "options": options, "state": "starting"})
 
     def _seen(self, deployment: Deployment) -> Deployment:
