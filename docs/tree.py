@@ -38,6 +38,8 @@ OTHER = {
     "infra/cloud.toml": "what a launch may rent; the files beside it are rendered from it",
     "infra/sky/sky.yaml": "the same sweep as a task for SkyPilot",
     "orchestrator/cloud/render/sweep.sbatch": "template of Slurm's batch script",
+    "infra/images/Dockerfile.cpu": "image for machines without GPUs",
+    "infra/images/Dockerfile.cuda": "image for machines with NVIDIA GPUs",
     "infra/kubernetes/rayjob.yaml": "the same sweep as a KubeRay job",
     "infra/mlflow/compose.yaml": "MLflow server with PostgreSQL and S3",
     "tests/mutation/equivalent.toml": "mutants that change no behaviour, with the reason",

@@ -115,6 +115,7 @@ def test_offers_are_the_head_and_the_machines_with_the_gpus_of_the_sweep(aws: Op
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     aws: Options, storage: Storage, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     ],
 )
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_refused_start_is_one_line_and_leaves_nothing(
     code: str, message: str, what: str, aws: Options, storage: Storage, name: str, s3_endpoint: str
 ) -> None:

@@ -190,6 +190,39 @@ class TestKubernetes:
             assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
 
 
+class TestImages:
+    @pytest.mark.parametrize("kind", ["cpu", "cuda"])
+    def test_image_is_pinned_and_runs_as_another_user_than_root(self, kind: str) -> None:
+        text = (INFRA / "images" / f"Dockerfile.{kind}").read_text()
+        steps = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+        (base,) = [step for step in steps if step.startswith("FROM ")]
+        assert re.fullmatch(r"FROM python:3\.12\.\d+-slim-\w+", base)
+        users = [step for step in steps if step.startswith("USER ")]
+        assert users == ["USER 1000:1000"] and steps.index(users[0]) > max(
+            index for index, step in enumerate(steps) if step.startswith("RUN ")
+        )
+        installs = [step for step in steps if "pip install" in step]
+        assert installs and all("constraints.txt" in step for step in installs)
+        assert "never built here" in text
+
+    def test_every_copied_path_exists_and_nothing_else_is_copied(self) -> None:
+        for kind in ("cpu", "cuda"):
+            for line in (INFRA / "images" / f"Dockerfile.{kind}").read_text().splitlines():
+                if line.startswith("COPY "):
+                    *sources, _ = line.split()[1:]
+                    assert all((INFRA.parent / source).exists() and source != "." for source in sources)
+
+    def test_manifests_name_an_image_that_this_repository_builds(self) -> None:
+        job = (INFRA / "kubernetes" / "rayjob.yaml").read_text()
+        named = set(re.findall(r"image: \S+/(trm-orchestrator:\S+)", job))
+        built = {
+            found[1]
+            for path in (INFRA / "images").iterdir()
+            if (found := re.search(r"-t REGISTRY/(trm-orchestrator:\S+)", path.read_text()))
+        }
+        assert named and named <= built
+
+
 class TestMlflowServer:
     COMPOSE: dict[str, Any] = yaml.safe_load((INFRA / "mlflow" / "compose.yaml").read_text())
 

@@ -25,9 +25,10 @@ from orchestrator.cloud.aws.orphans import find_orphans
 from orchestrator.cloud.aws.setup import security_group_id
 from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
 from orchestrator.cloud.config import CONFIG_FILE, Aws, CloudConfig, gpu_label, load_config
-from orchestrator.cloud.render.ray_cluster import BIN, PORT, render_cluster, render_single
+from orchestrator.cloud.render.ray_cluster import BIN, PORT, render_cluster, render_single, worker_kinds
 from orchestrator.cloud.ssh.project import find_project
 from orchestrator.records.index import request_stop, sweep_folder
+from orchestrator.resources.aws import Need, shortfalls
 from orchestrator.resources.catalogue import prices
 from orchestrator.resources.placement import gpu_types
 from orchestrator.storage import Storage
@@ -99,6 +100,7 @@ class AwsBackend:
                 f"{self.aws.region} has no security group {self.config.name!r}",
                 "Run `trm cloud init aws`, once per account and region",
             )
+        self._check_quotas()
         file = self._write_cluster(deployment.name, group)
         deployment = deployments.save(self.storage, self._limited(deployment))
         self._ray(deployment.name, "get-auth-token", "--generate")
@@ -155,6 +157,20 @@ class AwsBackend:
     def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
         """Return the machines of the cluster that are up now."""
         return tuple(machine for machine in self._seen(deployment).machines if machine.down_s is None)
+
+    def _check_quotas(self) -> None:
+        """Warn of quotas that are too small; AWS itself refuses what exceeds them."""
+        if self.options.single:
+            needs = [Need(self.aws.single.instance, self.aws.single.market, 1)]
+        else:
+            kinds = worker_kinds(self.aws)
+            needs = [Need(each.instance, market, each.max_machines) for _, each, market in kinds]
+        try:
+            lines = shortfalls(needs, self.aws.region)
+        except UserError as error:
+            lines = [f"quotas are unknown: {error}"]
+        for line in lines:
+            logger.warning("%s", line)
 
     def _require_own_storage(self) -> None:
         """Raise CloudError unless the machines may read and write the storage."""
