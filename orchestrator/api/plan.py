@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.api.inputs import as_run_options, as_sweep
 from orchestrator.resources.estimate import MAX_SEARCH_CELLS, Estimate, estimate
+from orchestrator.resources.pricing import Pricing
 from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep
 
@@ -17,6 +18,8 @@ def plan(
     address: str | None = None,
     max_concurrent: int | None = None,
     share_gpus: bool | None = None,
+    provider: str = "aws",
+    usd_per_gpu_hour: float | None = None,
 ) -> Estimate:
     """Estimate trials, steps, FLOPs, time, cost and memory of a sweep. Nothing is started or written.
 
@@ -28,11 +31,14 @@ def plan(
         max_concurrent: trials at once; as many as fit if left out.
         share_gpus: whether trials that need less than a GPU's memory share one; None: where the sweep leaves the choice
             of GPUs open.
+        provider: whose prices count, of those in the catalogue.
+        usd_per_gpu_hour: what a GPU costs, whatever the catalogue says.
 
     Raises:
         SweepError: no such sweep, one that cannot be expanded, or an option that is not allowed.
         ClusterError: no cluster answers at the address.
     """
+    pricing = Pricing(provider=provider, usd_per_gpu_hour=usd_per_gpu_hour)
     options = as_run_options({"address": address, "max_concurrent": max_concurrent, "share_gpus": share_gpus})
     store = as_storage(storage)
     nodes = None
@@ -46,4 +52,4 @@ def plan(
         from orchestrator.search.sampler import drawn_cells  # imports Optuna
 
         explored = drawn_cells(definition, MAX_SEARCH_CELLS)
-    return estimate(definition, store, options.max_concurrent, nodes, options.share_gpus, explored)
+    return estimate(definition, store, options.max_concurrent, nodes, options.share_gpus, explored, pricing)

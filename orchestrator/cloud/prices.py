@@ -10,6 +10,7 @@ from typing import NamedTuple
 from orchestrator.cloud.backend import CloudError, Offer, Options
 from orchestrator.resources import catalogue
 from orchestrator.resources.catalogue import CatalogueError, Market, Price
+from orchestrator.resources.pricing import providers
 from trm_data.errors import nearest
 
 YOURS = "your price"
@@ -59,11 +60,6 @@ def cheapest(gpu: str, market: Market, provider: str | None = None) -> Price | N
     except CatalogueError:
         return None
     return found[0] if found else None
-
-
-def providers() -> list[str]:
-    """Return the providers of the catalogue, sorted."""
-    return sorted({price.provider for price in catalogue.prices()})
 
 
 def require_provider(name: str) -> None:

@@ -14,8 +14,8 @@ from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.memory import measured_overhead_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types, gpus_of, memory_bytes, misspelled_gpus
+from orchestrator.resources.pricing import Pricing
 from orchestrator.resources.runtime import CPU, RuntimeFit, RuntimeModel
-from orchestrator.resources.usage import price_per_gpu_hour
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Resources, Sweep
 from trm_data.settings import Settings
@@ -99,6 +99,7 @@ def devices_of(
     shared_bytes: int | None = None,
     nodes: Sequence[Node] | None = None,
     memory: Mapping[str, int] | None = None,
+    pricing: Pricing | None = None,
 ) -> list[Device]:
     """Return this machine, then the GPU types that the sweep may use: those that it names, else those of the nodes.
 
@@ -106,12 +107,16 @@ def devices_of(
         shared_bytes: memory of the largest trial; where it is given, trials take the share of a GPU that holds it.
         nodes: nodes of the cluster, or this machine where it has GPUs for the trials; None if there are none.
         memory: bytes of the nodes' GPUs by type, where they are known better than from the catalogue.
+        pricing: whose prices; AWS's if left out.
     """
     records = list(_recorded(storage))
     model = RuntimeModel(records, host=socket.gethostname())
     present = sorted({node.gpu_type for node in nodes or () if node.gpu_type and node.num_gpus})
     types = gpu_types(sweep.resources.gpu_type) or present or KNOWN_TYPES
-    found = [_gpu(name, sweep, records, model, shared_bytes, memory_bytes(name, memory)) for name in types]
+    prices = pricing or Pricing()
+    found = [
+        _gpu(name, sweep, records, model, shared_bytes, memory_bytes(name, memory), prices.usd(name)) for name in types
+    ]
     return [_this_machine(sweep, records, model), *found]
 
 
@@ -139,9 +144,9 @@ def _gpu(
     model: RuntimeModel,
     shared_bytes: int | None,
     memory: int | None,
+    price: float | None,
 ) -> Device:
     share = gpus_of(sweep.resources, memory, shared_bytes, is_shared=True) or 1
-    price = price_per_gpu_hour(name)
     return Device(
         name=name,
         speed=model.fit_for(sweep.base, name, gpus=share, cpus=sweep.resources.cpus),

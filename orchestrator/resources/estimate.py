@@ -24,6 +24,7 @@ from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.memory import memory_bytes, num_identifiers
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.placement import gpu_types
+from orchestrator.resources.pricing import Pricing
 from orchestrator.resources.runtime import ASSUMED_SPREAD, work_of
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
@@ -151,6 +152,7 @@ def estimate(
     nodes: Sequence[Node] | None = None,
     share_gpus: bool | None = None,
     explored: Sequence[Mapping[str, Setting]] | None = None,
+    pricing: Pricing | None = None,
 ) -> Estimate:
     """Expand a sweep and predict its cost. Builds nothing, starts nothing.
 
@@ -159,6 +161,7 @@ def estimate(
         share_gpus: trials get shares of a GPU; all are assumed to need as large a share as the largest. None: where
             the sweep leaves the choice of GPUs open.
         explored: the cells that a search will explore; None where the sampler decides that while it runs.
+        pricing: whose prices; AWS's if left out.
 
     Raises:
         SweepError: a trial needs more CPUs than this machine has.
@@ -171,7 +174,7 @@ def estimate(
     plan = _planned_cells(sweep, explored)
     configs = [config for _, config in plan.configured]
     largest = max(memory_bytes(config, "cuda") for config in configs) if choice.is_shared else None
-    devices = devices_of(sweep, storage, largest, nodes, choice.memory)
+    devices = devices_of(sweep, storage, largest, nodes, choice.memory, pricing)
     costed = [_cell(family, config, devices, sweep) for family, config in plan.configured]
     too_small = {name for cell in costed for name in cell.does_not_fit}
     slots = slots_of(sweep, devices, too_small, max_concurrent or sweep.max_concurrent, nodes)

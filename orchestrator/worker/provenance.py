@@ -18,12 +18,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trm_data.files import load_json
+
 DIFF_LEN = 32_000
 """Characters of a diff that a record keeps: it is in the record of every attempt."""
 DIFF_VARIABLE = "TRM_RECORD_DIFF"
 """Environment variable: 0 leaves the diff of a changed checkout out of records."""
 PACKAGES = ("trm-orchestrator", "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow")
 OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
+STATE_FILE = "git-state.json"
+"""File in the folder of an uploaded copy of the project: the git state of the checkout that it was copied from."""
 
 
 @cache
@@ -40,8 +44,21 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Return commit and dirty of this project's checkout, and the diff if dirty; empty for an installed package."""
-    return checkout_state(Path(__file__), _own_folders(), has_diff=os.environ.get(DIFF_VARIABLE, "1") != "0")
+    """Return commit and dirty of this project's checkout, and the diff if dirty; empty for an installed package.
+
+    A copy of the files without the repository, as `trm cloud` uploads it, has the state of the checkout in a file.
+    """
+    found = checkout_state(Path(__file__), _own_folders(), has_diff=os.environ.get(DIFF_VARIABLE, "1") != "0")
+    return found or read_state(Path(__file__).parents[2] / STATE_FILE)
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """Return the state of a checkout that was written to a file; empty if there is none that can be read."""
+    try:
+        found = load_json(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def checkout_state(file: Path, folders: list[Path], *, has_diff: bool = True) -> dict[str, Any]:

@@ -10,11 +10,16 @@ import pytest
 
 from orchestrator.cloud import deployments, launch, processes
 from orchestrator.cloud.backend import CloudError, Limits, Options, RemoteRecords
+from orchestrator.cloud.ssh import project
 from orchestrator.cloud.ssh.backend import SshBackend
+from orchestrator.cloud.ssh.connection import Connection
+from orchestrator.cloud.ssh.inspection import inspect
 from orchestrator.cloud.ssh.project import find_project, pack, require_portable
+from orchestrator.cloud.ssh.setup import install
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure
+from orchestrator.worker.provenance import git_state, read_state
 from tests.cloud.conftest import Box
 from trm_model.recipes import get_recipe
 
@@ -46,7 +51,8 @@ def test_up_and_down_leave_nothing(box: Box, storage: Storage, tmp_path: Path) -
         uploaded = {
             str(path.relative_to(place / "project")) for path in (place / "project").rglob("*") if path.is_file()
         }
-        assert {file for file in uploaded if "__pycache__" not in file} == set(find_project().files)
+        assert {file for file in uploaded if "__pycache__" not in file} == {*find_project().files, "git-state.json"}
+        assert read_state(place / "project/git-state.json")["commit"] == git_state()["commit"]
         assert (place.parent.parent.stat().st_mode & 0o077) == 0
 
         again = launch.prepare(small_sweep(), "ssh", options(box), limits, storage)
@@ -110,11 +116,11 @@ def test_only_tracked_files_that_are_no_secrets_are_uploaded(tmp_path: Path) -> 
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "add", "pyproject.toml", "code.py", ".env", "deploy.pem", ".gitignore"], check=True)
     (tmp_path / "code.py").write_text("changed")
-    project = find_project(tmp_path)
-    assert project.files == (".gitignore", "code.py", "pyproject.toml")
-    assert project.held_back == (".env", "deploy.pem") and project.num_untracked == 1
-    assert ".env" in str(project) and "1 untracked file" in str(project)
-    pack(project, tmp_path / "p.tar")
+    found = find_project(tmp_path)
+    assert found.files == (".gitignore", "code.py", "pyproject.toml")
+    assert found.held_back == (".env", "deploy.pem") and found.num_untracked == 1
+    assert ".env" in str(found) and "1 untracked file" in str(found)
+    pack(found, tmp_path / "p.tar")
     assert b"changed" in (tmp_path / "p.tar").read_bytes() and b"KEY=1" not in (tmp_path / "p.tar").read_bytes()
 
 
@@ -123,3 +129,37 @@ def test_sweep_that_reads_a_file_of_this_machine_is_refused(tmp_path: Path) -> N
     require_portable(small_sweep())
     with pytest.raises(CloudError, match=r"puzzles\.txt, which is not uploaded"):
         require_portable(small_sweep(**{"data.source": str(tmp_path / "puzzles.txt")}))
+
+
+def test_environment_is_made_once_for_the_same_requirements(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "requirements", lambda _: [])  # the real ones are 2 GB
+    place = tmp_path / "top/deployments/s"
+    (place / "project").mkdir(parents=True)
+    (place / "project/constraints.txt").write_text("")
+    plain = Options(hosts=("box",), ssh_config=box.config, python=sys.executable)
+    with Connection("box", box.config) as connection:
+        found = inspect(connection, sys.executable)
+        interpreter = install(connection, str(tmp_path / "top"), str(place), found, plain)
+        assert Path(interpreter).is_relative_to(tmp_path / "top/environments") and Path(interpreter).exists()
+        complete = Path(interpreter).parents[1] / "complete"
+        before = complete.stat().st_mtime_ns
+        assert install(connection, str(tmp_path / "top"), str(place), found, plain) == interpreter
+        assert complete.stat().st_mtime_ns == before
+        newer = found._replace(python="3.99.0")
+        assert install(connection, str(tmp_path / "top"), str(place), newer, plain) != interpreter
+
+
+def test_packages_that_cannot_be_installed_are_one_line(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "requirements", lambda _: ["./no-such-package"])
+    place = tmp_path / "top/deployments/s"
+    (place / "project").mkdir(parents=True)
+    (place / "project/constraints.txt").write_text("")
+    plain = Options(hosts=("box",), ssh_config=box.config, python=sys.executable)
+    with Connection("box", box.config) as connection:
+        found = inspect(connection, sys.executable)
+        with pytest.raises(CloudError, match=r"box: ERROR: .*no-such-package"):
+            install(connection, str(tmp_path / "top"), str(place), found, plain)

@@ -36,6 +36,7 @@ from orchestrator.cli.cloud_options import (
 from orchestrator.cli.commands.cloud_resources import init, orphans, prices, render
 from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
 from orchestrator.cli.run_options import ConcurrentOption
+from orchestrator.errors import SweepError
 
 if TYPE_CHECKING:
     from orchestrator.cloud.launch import Launch
@@ -282,6 +283,8 @@ def _start(ctx: typer.Context, yes: bool) -> Launch:
     from orchestrator.storage import open_storage
 
     launch = _prepare(ctx, required=True)
+    if launch.deployment.backend == "ssh" and not launch.deployment.options.hosts:
+        raise SweepError("--on ssh needs a machine", "Name it after the sweep: user@host")
     if launch.is_up:
         return launch
     show_quote(launch.quote, on_error=True)

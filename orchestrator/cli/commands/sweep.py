@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.cloud_options import ProviderOption, UsdPerGpuHourOption
 from orchestrator.cli.commands import sweep_lifecycle
 from orchestrator.cli.commands.notify import TargetsOption
 from orchestrator.cli.commands.sweep_export import export
@@ -51,11 +52,15 @@ from orchestrator.cli.run_options import (
 from trm_model.recursion_file import parse_address, replace_in
 
 if TYPE_CHECKING:
+    from orchestrator.resources.affordable import Affordable
     from orchestrator.resources.estimate import Estimate
     from orchestrator.sweep.definition import Sweep
 
 RegionOption = Annotated[
     str | None, typer.Option("--region", help="AWS region whose quotas are checked, e.g. us-east-1.")
+]
+PlanUsdOption = Annotated[
+    float | None, typer.Option("--max-usd", min=0, help="Show which part of the sweep this many dollars pay for.")
 ]
 PlanFileOption = Annotated[
     Path | None, typer.Option("--out", help="Write the expanded plan, which `run` takes.", **OUTPUT_FILE)
@@ -80,6 +85,9 @@ def plan(
     storage: StorageOption = "runs",
     address: AddressOption = None,
     region: RegionOption = None,
+    provider: ProviderOption = None,
+    usd_per_gpu_hour: UsdPerGpuHourOption = None,
+    max_usd: PlanUsdOption = None,
     max_concurrent: ConcurrentOption = None,
     share_gpus: ShareOption = None,
     to: PlanFileOption = None,
@@ -97,11 +105,13 @@ def plan(
 
     trm sweep run plan.jsonl
 
+    trm sweep plan table1 --max-usd 200   (which part of it that pays for, and where)
+
     trm sweep plan --gpu RTX4090   (how each published recipe fits this GPU)
     """
     from orchestrator.api.plan import plan as estimate_sweep
     from orchestrator.cli.configs import make_sweep
-    from orchestrator.cli.views.plan import plan_as_json, show_plan
+    from orchestrator.cli.views.plan import plan_as_json, show_affordable, show_plan
     from orchestrator.results.seed_plan import plan_seeds
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
@@ -113,15 +123,30 @@ def plan(
         file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
         name=name, gpu=gpu, cpus=cpus,
     )  # fmt: skip
-    found = estimate_sweep(sweep, storage, address=address, max_concurrent=max_concurrent, share_gpus=share_gpus)
+    found = estimate_sweep(
+        sweep, storage, address=address, max_concurrent=max_concurrent, share_gpus=share_gpus,
+        provider=provider or "aws", usd_per_gpu_hour=usd_per_gpu_hour,
+    )  # fmt: skip
+    parts = [] if max_usd is None else _affordable(found, max_usd, provider, usd_per_gpu_hour)
     lacking = _lacking(found, sweep, region)
     if to is not None:
         write_atomic(to, dump_plan(sweep, fingerprint))
     needed = plan_seeds(sweep, found.num_cells, storage)
     if as_json:
-        print(plan_as_json(found, lacking, needed))
-    else:
-        show_plan(sweep, found, storage, lacking, _run_words(ctx, sweep, file, to), needed)
+        print(plan_as_json(found, lacking, needed, parts))
+        return
+    show_plan(sweep, found, storage, lacking, _run_words(ctx, sweep, file, to), needed)
+    if max_usd is not None:
+        show_affordable(sweep, found, parts, max_usd)
+
+
+def _affordable(plan: Estimate, usd: float, provider: str | None, own: float | None) -> list[Affordable]:
+    """Return what a sum pays for: at the named price, else at every provider of the catalogue."""
+    from orchestrator.resources.affordable import affordable
+    from orchestrator.resources.pricing import Pricing, providers
+
+    names = providers() if provider is None and own is None else [provider or "aws"]
+    return affordable(plan, usd, [Pricing(provider=name, usd_per_gpu_hour=own) for name in names])
 
 
 def _show_fitting(gpu: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.views.console import line, out, table
 from orchestrator.errors import command_line
+from orchestrator.resources.affordable import Affordable
 from orchestrator.resources.devices import THIS_MACHINE, Device
 from orchestrator.resources.estimate import CellEstimate, Estimate
 from orchestrator.resources.runtime import ASSUMED_SPREAD
@@ -16,9 +17,16 @@ from orchestrator.sweep.settings import describe_axis
 from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, plural, within
 
 
-def plan_as_json(plan: Estimate, lacking: Sequence[str], needed: SeedPlan | None) -> str:
-    """Return a plan as JSON, with the quotas that it exceeds and the seeds that differences need."""
-    values = {**plan.plain(), "lacking_quotas": list(lacking), "seeds_needed": needed and needed.plain()}
+def plan_as_json(
+    plan: Estimate, lacking: Sequence[str], needed: SeedPlan | None, parts: Sequence[Affordable] = ()
+) -> str:
+    """Return a plan as JSON, with the quotas that it exceeds, the seeds that are needed, and what a sum pays for."""
+    values = {
+        **plan.plain(),
+        "lacking_quotas": list(lacking),
+        "seeds_needed": needed and needed.plain(),
+        "affordable": [part.plain() for part in parts],
+    }
     return json.dumps(values, indent=1)
 
 
@@ -60,6 +68,35 @@ def show_plan(
     status = command_line("sweep", "status", plan.name, storage=storage)
     out.print(f"\nnothing was started. Run it: {command_line(*run, storage=storage)}", soft_wrap=True)
     out.print(f"Watch it: {status}", soft_wrap=True)
+
+
+def show_affordable(sweep: Sweep, plan: Estimate, parts: Sequence[Affordable], usd: float) -> None:
+    """Print which part of a sweep a sum pays for, on which GPU of which provider, the most trials first."""
+    if not parts:
+        out.print(f"\nwhat ${usd:,.2f} pay for: unknown, no price or no speed of these GPUs is known")
+        return
+    out.print(f"\nwhat ${usd:,.2f} pay for, set-up and idle time not included:")
+    rows = table(
+        "GPU", "USD/GPU-h", "price of", "trials", "part of the sweep", "USD", right=("USD/GPU-h", "trials", "USD")
+    )
+    for part in parts[:MOST_ROWS]:
+        trials = f"{part.num_trials:,} of {plan.num_trials:,}"
+        price = f"{part.usd_per_gpu_hour:.2f}"
+        rows.add_row(part.device, price, part.source, trials, _part(sweep, plan, part), f"{part.usd:,.2f}")
+    out.print(rows)
+
+
+def _part(sweep: Sweep, plan: Estimate, part: Affordable) -> str:
+    """Describe a part of a sweep, with the option that runs it."""
+    if part.is_whole:
+        return "all of it"
+    if sweep.kind == "search":
+        return f"--trials {part.num_trials}"
+    if part.num_cells == plan.num_cells:
+        return f"all {plan.num_cells} cells, --seeds {part.seeds}"
+    steps = int(sweep.base.train.max_steps * part.steps_share)
+    shorter = f"; or all with one and --max-steps {steps}" if part.steps_share < 1 else ""
+    return f"{part.num_cells} of {plan.num_cells} cells with {plural(part.seeds, 'seed')}{shorter}"
 
 
 def _show_datasets(plan: Estimate) -> None:

@@ -11,6 +11,8 @@ from orchestrator.cloud.backend import CloudError, Deployment, Options
 from orchestrator.cloud.ssh import project as uploads
 from orchestrator.cloud.ssh.connection import Connection, quoted, words
 from orchestrator.cloud.ssh.inspection import Found
+from orchestrator.worker.provenance import STATE_FILE, git_state
+from trm_data.settings import canonical_json
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ def upload(connection: Connection, place: str) -> None:
         archive = Path(aside) / "project.tar"
         uploads.pack(project, archive)
         connection.send(archive, f"{place}/project")
+    state = canonical_json(git_state()).encode()
+    connection.run(f"cat > {quoted(f'{place}/project/{STATE_FILE}')}", state)
 
 
 def install(connection: Connection, top: str, place: str, found: Found, options: Options) -> str:

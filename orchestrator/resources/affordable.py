@@ -1,0 +1,95 @@
+"""Say which part of a sweep a sum of money pays for, and on which GPU of which provider.
+
+The sum buys whole seeds of all cells if it can, else as many cells as it can with one seed, or all cells with fewer
+steps. Only trials are counted: machines also bill while they are set up and while no trial runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.resources.devices import Device
+from orchestrator.resources.estimate import CellEstimate, Estimate
+from orchestrator.resources.pricing import Pricing
+from trm_data.settings import Settings
+
+
+class Affordable(Settings):
+    """Hold what a sum pays for on one type of GPU at one price."""
+
+    device: str
+    source: str
+    """Whose price, and of which day."""
+    usd_per_gpu_hour: float
+    num_cells: int
+    """Cells that are covered."""
+    seeds: int
+    """Seeds of each covered cell; 1 for the trials of a search."""
+    steps_share: float
+    """Share of the steps that all cells could make with one seed; 1 where the sum is sufficient for all of them."""
+    num_trials: int
+    usd: float
+    """Predicted price of these trials."""
+    is_whole: bool
+    """Whether that is the whole sweep."""
+
+
+def affordable(plan: Estimate, max_usd: float, pricings: Sequence[Pricing]) -> list[Affordable]:
+    """Return what a sum pays for on every GPU type with a known price and speed: the most trials first, then the
+    cheapest.
+
+    Args:
+        pricings: the prices to compare.
+    """
+    found = []
+    for device in plan.devices:
+        for pricing in pricings:
+            price = pricing.usd(device.name) if device.kind == "cuda" and device.speed else None
+            if price is not None:
+                found.append(_on(plan, device, max_usd, price, pricing.source(device.name)))
+    return sorted(found, key=lambda one: (-one.num_trials, -one.steps_share, one.usd))
+
+
+def _on(plan: Estimate, device: Device, max_usd: float, usd_per_gpu_hour: float, source: str) -> Affordable:
+    cells = [cell for cell in plan.cells if device.name not in cell.does_not_fit]
+    costs = [_usd(cell, device, usd_per_gpu_hour) for cell in cells]
+    scale = plan.num_cells / max(1, len(plan.cells))  # where the cells are a sample
+    one_seed = sum(costs) * scale
+    seeds_planned = max(1, round(plan.num_trials / max(1, plan.num_cells)))
+    seeds = seeds_planned if not one_seed else min(seeds_planned, int(max_usd / one_seed))
+    num_fitting = round(len(cells) * scale)
+    if seeds:
+        num_trials = min(plan.num_trials, num_fitting * seeds)
+        num_cells, usd, share = num_fitting, one_seed * seeds, 1.0
+    else:
+        num_cells, usd = _first_cells(costs, scale, max_usd)
+        num_trials, share = num_cells, max_usd / one_seed
+    return Affordable(
+        device=device.name,
+        source=source,
+        usd_per_gpu_hour=usd_per_gpu_hour,
+        num_cells=num_cells,
+        seeds=max(1, seeds),
+        steps_share=share,
+        num_trials=num_trials,
+        usd=usd,
+        is_whole=seeds == seeds_planned and num_fitting == plan.num_cells,
+    )
+
+
+def _usd(cell: CellEstimate, device: Device, usd_per_gpu_hour: float) -> float:
+    return cell.seconds[device.name] / 3600 * device.gpus * usd_per_gpu_hour
+
+
+def _first_cells(costs: Sequence[float], scale: float, max_usd: float) -> tuple[int, float]:
+    """Return how many cells, in the order of the sweep, a sum pays for with one seed, and their price."""
+    if scale > 1:
+        mean = sum(costs) / len(costs)
+        count = int(max_usd / mean)
+        return count, count * mean
+    count, usd = 0, 0.0
+    for cost in costs:
+        if usd + cost > max_usd:
+            break
+        count, usd = count + 1, usd + cost
+    return count, usd

@@ -1,0 +1,94 @@
+"""`trm cloud`: what it prints before a launch, and one line with the remedy for what cannot be launched."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cloud.conftest import Box
+from tests.support.commands import call
+
+
+@pytest.fixture
+def plan_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    words = ("--recipe", "sudoku-mini", "--max-steps", "2", "--seeds", "2", "--name", "small")
+    assert call(capsys, "sweep", "plan", *words, "--out", str(tmp_path / "p.jsonl"), "--storage", str(tmp_path))[0] == 0
+    return str(tmp_path / "p.jsonl")
+
+
+def test_plan_shows_machine_price_hours_and_dollars(
+    box: Box, plan_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach = ("box", "--ssh-config", box.config, "--storage", str(tmp_path))
+    code, out, _ = call(capsys, "cloud", "plan", plan_file, *reach, "--usd-per-hour", "0.5")
+    assert code == 0
+    assert "small on ssh: 2 trials" in out and "$0.50 an hour" in out and "your price" in out
+    assert "tracked files of" in out and "cost: $" in out
+    code, out, _ = call(capsys, "cloud", "plan", plan_file, *reach)
+    assert "cost: unknown; unknown an hour" in out and "price of box: unknown" in out
+    found = json.loads(call(capsys, "cloud", "plan", plan_file, *reach, "--json")[1])
+    assert found["usd"] is None and found["num_trials"] == 2 and found["hours"][0] < found["hours"][1]
+    assert box.left() == [] and not (tmp_path / "deployments").exists()
+
+
+def test_plan_without_a_machine_names_the_cheapest_of_the_catalogue(
+    plan_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("cloud", "plan", plan_file, "--gpu", "H100", "--storage", str(tmp_path))
+    assert "vast" in call(capsys, *words)[1]
+    out = call(capsys, *words, "--provider", "lambda")[1]
+    assert "lambda" in out and "2026-" in out and "vast" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("box",), "no limit is given for what the machines may cost. Give --max-usd"),
+        (("box", "--max-usd", "5", "--no-limit"), "both --max-usd and --no-limit are given"),
+        (("--max-usd", "5"), "--on ssh needs a machine. Name it after the sweep: user@host"),
+        (("box", "--max-usd", "5"), "price of the machines is unknown, so that --max-usd cannot be enforced"),
+        (("box", "--no-limit", "--on", "shh"), "unknown backend 'shh'. Did you mean 'ssh'?"),
+        (("a,b", "--no-limit"), "--on ssh takes one machine, not 2"),
+        (("box", "--no-limit", "--python", "python9"), "box has no python9. Install Python 3.11 or newer there"),
+    ],
+)
+def test_launch_that_cannot_be_is_one_line(
+    words: tuple[str, ...],
+    message: str,
+    box: Box,
+    plan_file: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reach = ("--ssh-config", box.config, "--storage", str(tmp_path))
+    code, out, err = call(capsys, "cloud", "up", plan_file, *words, *reach)
+    assert code == 2 and out == "" and message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "deployments").exists()
+
+
+def test_nothing_is_launched_without_a_yes(
+    box: Box, plan_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    words = ("box", "--no-limit", "--ssh-config", box.config, "--storage", str(tmp_path))
+    code, _, err = call(capsys, "cloud", "up", plan_file, *words)
+    assert code == 2 and "Proceed?" in err and "'small' was not launched" in err
+    assert box.left() == [] and not (tmp_path / "deployments").exists()
+
+
+@pytest.mark.parametrize("verb", ["status", "logs", "cost", "stop", "down"])
+def test_unknown_deployment_is_one_line(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "cloud", verb, "nothing", "--storage", str(tmp_path))
+    assert code == 2 and "no deployment 'nothing'" in err and "trm cloud up" in err
+
+
+def test_deployment_that_is_not_on_the_machine_is_one_line(
+    box: Box, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach = ("box", "--ssh-config", box.config, "--storage", str(tmp_path))
+    code, _, err = call(capsys, "cloud", "status", "nothing", *reach)
+    assert code == 2 and "no deployment 'nothing' on box" in err

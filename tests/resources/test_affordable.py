@@ -1,0 +1,67 @@
+"""The inverse of a plan: which part of a sweep a sum of money pays for, and at which provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import plan as plan_sweep
+from orchestrator.resources import catalogue
+from orchestrator.resources.affordable import affordable
+from orchestrator.resources.estimate import Estimate
+from orchestrator.resources.pricing import Pricing, providers
+from orchestrator.sweep.definition import Resources, Sweep
+from orchestrator.sweep.domains import choice
+from orchestrator.sweep.settings import configure
+from trm_data.errors import ConfigError
+from trm_model.recipes import get_recipe
+
+
+def plan_of(tmp_path: Path, **options: object) -> Estimate:
+    base = configure(get_recipe("sudoku-mini"), {"train.max_steps": 50_000})
+    space = {"T": choice(1, 2, 3)}
+    gpu = Resources(cpus=1, gpus=1, gpu_type="H100")
+    sweep = Sweep(name="s", base=base, space=space, seeds=3, resources=gpu)
+    return plan_sweep(sweep, str(tmp_path), **options)  # type: ignore[arg-type]
+
+
+def usd_of(plan: Estimate) -> float:
+    [cost] = [cost for cost in plan.costs if cost.device == "H100"]
+    assert cost.usd is not None
+    return cost.usd
+
+
+def test_plan_takes_the_prices_of_the_named_provider(tmp_path: Path) -> None:
+    hours = {one: usd_of(plan_of(tmp_path, provider=one)) for one in ("aws", "lambda")}
+    prices = {one: catalogue.usd_per_gpu_hour("H100", "on-demand", one) for one in hours}
+    assert hours["lambda"] / hours["aws"] == pytest.approx(prices["lambda"] / prices["aws"])
+    assert usd_of(plan_of(tmp_path, usd_per_gpu_hour=1.0)) == pytest.approx(hours["aws"] / prices["aws"])
+    assert plan_of(tmp_path, provider="verda").costs[-1].usd is None  # it has no H100
+    with pytest.raises(ConfigError, match="no prices of this provider"):
+        plan_of(tmp_path, provider="nobody")
+
+
+def test_sum_buys_the_whole_then_seeds_then_cells_and_steps(tmp_path: Path) -> None:
+    plan, dollar = plan_of(tmp_path), [Pricing(usd_per_gpu_hour=1.0)]
+    whole = usd_of(plan_of(tmp_path, usd_per_gpu_hour=1.0))
+    [found] = affordable(plan, whole * 1.001, dollar)
+    assert found.is_whole and found.num_trials == 9 and found.usd == pytest.approx(whole)
+    [found] = affordable(plan, whole * 0.7, dollar)
+    assert not found.is_whole and (found.num_cells, found.seeds, found.num_trials) == (3, 2, 6)
+    assert found.usd == pytest.approx(whole * 2 / 3)
+    [found] = affordable(plan, whole / 5, dollar)  # 0.6 of one seed of all cells, and T=3 takes half of that
+    assert (found.num_cells, found.seeds) == (2, 1)
+    assert found.steps_share == pytest.approx(0.6) and found.usd <= whole / 5
+    [found] = affordable(plan, whole / 1e6, dollar)
+    assert found.num_trials == 0 and found.usd == 0
+
+
+def test_providers_are_compared_and_the_most_trials_come_first(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    sum_usd = usd_of(plan) * 0.5  # at AWS's price, the dearest but one
+    found = affordable(plan, sum_usd, [Pricing(provider=name) for name in providers()])
+    assert len({one.source for one in found}) > 3
+    assert [one.num_trials for one in found] == sorted((one.num_trials for one in found), reverse=True)
+    assert found[0].usd_per_gpu_hour < 6 and all(one.usd <= sum_usd for one in found)
+    assert "20" in found[0].source  # the date
