@@ -11,6 +11,7 @@ from trm_data.errors import nearest
 
 BACKENDS = {
     "aws": "orchestrator.cloud.aws.backend:AwsBackend",
+    "sky": "orchestrator.cloud.sky:SkyBackend",
     "ssh": "orchestrator.cloud.ssh.backend:SshBackend",
 }
 """Module and class of each backend, which is called with the options and the storage of the deployment's records."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -25,8 +24,9 @@ from orchestrator.cloud.aws.orphans import find_orphans
 from orchestrator.cloud.aws.setup import security_group_id
 from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
 from orchestrator.cloud.config import CONFIG_FILE, Aws, CloudConfig, gpu_label, load_config
+from orchestrator.cloud.local_copy import copy_project, state_folder
 from orchestrator.cloud.render.ray_cluster import BIN, PORT, render_cluster, render_single, worker_kinds
-from orchestrator.cloud.ssh.project import find_project
+from orchestrator.cloud.ssh.project import find_project, require_portable
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.resources.aws import Need, shortfalls
 from orchestrator.resources.catalogue import prices
@@ -64,8 +64,13 @@ class AwsBackend:
         self.config = load_config(Path(options.config or CONFIG_FILE))
         self.aws = self.config.aws_settings()
 
+    def uploads(self) -> str:
+        """Describe which files are uploaded and which are not."""
+        return str(find_project())
+
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the most machines that may be up at once, in the market that is tried first."""
+        require_portable(sweep)
         self._require_own_storage()
         if self.options.single:
             single = self.aws.single
@@ -220,14 +225,7 @@ class AwsBackend:
 
     def _write_cluster(self, name: str, group: str) -> Path:
         """Write the cluster file and the tracked files of the project, which `ray up` copies to the machines."""
-        folder = self._file(name).parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        project, copied = find_project(), folder / "project"
-        shutil.rmtree(copied, ignore_errors=True)
-        for each in project.files:
-            target = copied / each
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project.root / each, target)
+        copied = copy_project(state_folder(self.name, name) / "project")
         aws = self.aws.model_copy(update={"security_group": group})
         config: CloudConfig = self.config.model_copy(update={"aws": aws})
         text = (render_single if self.options.single else render_cluster)(config, str(copied))
@@ -235,8 +233,7 @@ class AwsBackend:
         return self._file(name)
 
     def _file(self, name: str) -> Path:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        return state / "trm" / "aws" / name / "ray-cluster.yaml"
+        return state_folder(self.name, name) / "ray-cluster.yaml"
 
     def _log(self, name: str) -> Path:
         return self._file(name).with_name("ray.log")
@@ -257,7 +254,6 @@ class AwsBackend:
         program = str(beside) if beside.is_file() else "ray"
         environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
         log = self._log(name)
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         done = subprocess.run(
             [program, *words],
             stdin=subprocess.DEVNULL,
