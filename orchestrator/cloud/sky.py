@@ -86,8 +86,11 @@ class SkyBackend:
         config = self.config.model_copy(
             update={**hours, "sky": self.sky.model_copy(update={"storage": deployment.storage})}
         )
+        # No timer runs there: the driver stops when its trials have cost this much at the catalogue's prices.
+        usd = deployment.limits.max_usd
+        options = [*words, *([] if usd is None else ["--max-usd", f"{usd:g}"])]
         task = folder / "sky.yaml"
-        task.write_text(render_sky(config, PLAN, words, str(copied)))
+        task.write_text(render_sky(config, PLAN, options, str(copied)))
         machine = Machine(
             name=self.config.name,
             kind=f"{self.sky.num_nodes} x {self.sky.gpu}:{self.sky.num_gpus}",

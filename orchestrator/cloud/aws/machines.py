@@ -141,4 +141,4 @@ def keep_record(region: str, cluster: str, url: str, name: str, poll_s: float = 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    keep_record(*sys.argv[1:5])
+    keep_record(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4])
