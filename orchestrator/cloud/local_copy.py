@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -33,3 +34,13 @@ def copy_project(folder: Path) -> Path:
         shutil.copy2(project.root / name, target)
     (folder / STATE_FILE).write_text(canonical_json(git_state()))
     return folder
+
+
+def gpu_words(plan: Path) -> list[str]:
+    """Return the option with which a driver uses the GPUs of a cluster, where the sweep leaves that open.
+
+    On a cluster the default is trials on CPUs, which is not what machines with GPUs are rented for.
+    """
+    with plan.open(encoding="utf-8") as file:
+        resources = json.loads(file.readline())["sweep"].get("resources", {})
+    return ["--gpu", "any"] if resources.get("gpus") is None else []

@@ -21,7 +21,7 @@ from orchestrator.cloud import deployments
 from orchestrator.cloud.aws.end import stop_driver
 from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
 from orchestrator.cloud.config import CONFIG_FILE, load_config
-from orchestrator.cloud.local_copy import copy_project, state_folder
+from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
 from orchestrator.cloud.prices import catalogue_offers
 from orchestrator.cloud.render.sky import TOKEN, VERSION, launch_words, render_sky
 from orchestrator.cloud.ssh.project import find_project, require_portable
@@ -88,7 +88,7 @@ class SkyBackend:
         )
         # No timer runs there: the driver stops when its trials have cost this much at the catalogue's prices.
         usd = deployment.limits.max_usd
-        options = [*words, *([] if usd is None else ["--max-usd", f"{usd:g}"])]
+        options = [*gpu_words(plan), *words, *([] if usd is None else ["--max-usd", f"{usd:g}"])]
         task = folder / "sky.yaml"
         task.write_text(render_sky(config, PLAN, options, str(copied)))
         machine = Machine(

@@ -66,7 +66,10 @@ def test_a_launch_goes_through_sky_and_ends_with_its_cluster(
     assert "launch --yes --detach-run --cluster trm-sweeps --use-spot --down" in log
     assert "--secret TRM_RAY_TOKEN" in log and "secret=64" in log
     task = yaml.safe_load((tmp_path / "state/trm/sky/small/sky.yaml").read_text())
-    assert "sweep run plan.jsonl --max-concurrent 2 --max-usd 5 --address" in task["run"] and storage.url in task["run"]
+    assert (
+        "sweep run plan.jsonl --gpu any --max-concurrent 2 --max-usd 5 --address" in task["run"]
+        and storage.url in task["run"]
+    )
     assert "7200" in task["run"]
     workdir = Path(task["workdir"])
     assert (workdir / "plan.jsonl").is_file() and (workdir / "pyproject.toml").is_file()

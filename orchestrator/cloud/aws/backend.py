@@ -24,7 +24,7 @@ from orchestrator.cloud.aws.orphans import find_orphans
 from orchestrator.cloud.aws.setup import security_group_id
 from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
 from orchestrator.cloud.config import CONFIG_FILE, Aws, CloudConfig, gpu_label, load_config
-from orchestrator.cloud.local_copy import copy_project, state_folder
+from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
 from orchestrator.cloud.render.ray_cluster import BIN, PORT, render_cluster, render_single, worker_kinds
 from orchestrator.cloud.ssh.project import find_project, require_portable
 from orchestrator.records.index import request_stop, sweep_folder
@@ -131,7 +131,7 @@ class AwsBackend:
         self._exec(deployment.name, f"mkdir -p {PLACE}")
         self._ray(deployment.name, "rsync-up", file, str(plan), f"{PLACE}/plan.jsonl")
         driver = [f"{BIN}/trm", "sweep", "run", f"{PLACE}/plan.jsonl", "--address", f"127.0.0.1:{PORT}"]
-        driver += ["--storage", shlex.quote(deployment.storage), *map(shlex.quote, words)]
+        driver += ["--storage", shlex.quote(deployment.storage), *map(shlex.quote, [*gpu_words(plan), *words])]
         job = f"{deployment.name}-{int(time.time())}"
         submit = [f"{BIN}/ray", "job", "submit", "--address", JOBS, "--no-wait", "--submission-id", shlex.quote(job)]
         self._exec(deployment.name, f"RAY_AUTH_MODE=token {' '.join(submit)} -- {' '.join(driver)}")
