@@ -42,7 +42,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older. Name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@echo "installing 150 packages into $(VENV): 2 GB with a CPU build of torch, 6 GB with CUDA; two to five minutes"
-	@$(if $(UV),$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
+	@$(if $(UV),$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv --upgrade-deps $(VENV))
 	@# A login node of a cluster has no GPU either: `make install` takes the default build.
 	@if [ -n "$(CPU_TORCH)" ] && [ "$$(uname -s)" = Linux ] && { [ "$(CPU_TORCH)" = cpu ] || ! command -v nvidia-smi >/dev/null; }; then \
 	  echo "installing the CPU build of torch (make install TORCH_BUILD=default takes the one with CUDA)"; \

@@ -22,7 +22,7 @@ from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
 from orchestrator.sweep.settings import require_no_credentials
-from orchestrator.sweep.text import percent
+from orchestrator.sweep.text import percent, plural
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
@@ -91,6 +91,7 @@ def train(
         dataset = provide(store, config.data.request(), lambda *progress: events.call("on_build", *progress))
         identity = trial_id(config, dataset.fingerprint)
         folder = trial_folder(store, SINGLE_RUNS, identity)
+        location = f"{store.url}/sweeps/{SINGLE_RUNS}/trials/{identity}"
         family = config.recipe or "train"
         trial = PlannedTrial(trial_id=identity, stage="explore", family=family, config=config, resources=Resources())
         write_head(folder, config, head_of(trial, dataset))
@@ -101,6 +102,7 @@ def train(
             if resolve_device(config.runtime.device).type == "cpu" and (remark := _long_scoring(config, dataset)):
                 events.call("on_message", remark)
             with Lease(folder, f"{SINGLE_RUNS}/{identity}", remedy="It is the same run: wait until it ends"):
+                events.call("on_message", _announcement(config, dataset, location))
                 job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
                 report = run_job(job, config.train.max_steps, events)
         else:
@@ -111,10 +113,18 @@ def train(
         if report is None or report.status != Status.INTERRUPTED:
             raise
         # The storage that interrupted the attempt is still away: the report says so, the record is the one from before.
-    location = f"{store.url}/sweeps/{SINGLE_RUNS}/trials/{identity}"
     if report is None:
         return TrainOutcome(record, record.status, record.step, record.reason, location)
     return TrainOutcome(record, Status(report.status), report.step, report.reason, location)
+
+
+def _announcement(config: TrialConfig, dataset: Dataset, location: str) -> str:
+    train = config.train
+    return (
+        f"training {config.recipe or 'a model'} on {dataset.path.name}: {plural(train.max_steps, 'step')} of "
+        f"{plural(train.batch_size, 'puzzle')}, learning rate {config.optimizer.lr:g}, seed {config.seed}; "
+        f"record: {location}"
+    )
 
 
 def _finished_before(record: TrialRecord) -> str:

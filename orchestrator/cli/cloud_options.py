@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -71,6 +72,8 @@ def options_of(params: dict[str, Any]) -> Options:
     from orchestrator.cloud.backend import Options
 
     values = {name: params[name] for name in Options.model_fields if params.get(name) is not None}
+    if "ssh_config" in values:  # later commands may be given in another folder
+        values["ssh_config"] = str(Path(values["ssh_config"]).absolute())
     values["hosts"] = tuple(filter(None, (params.get("hosts") or "").split(",")))
     return Options.parse(values, where="options")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,12 +41,19 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     """
     opened = open_backend(backend, options, storage)
     found = deployments.find(storage, sweep.name)
-    is_up = found is not None and found.state in UP
-    if found is not None and (is_up or found.state in ("starting", "ended")):
+    if found is not None and found.state in (*UP, "starting", "ended"):
         _require_same(found, backend, options, storage)
+        found = opened.read(found)  # the timer may have ended it since
+        _require_same(found, backend, options, storage)
+    is_up = found is not None and found.state in UP
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
     if isinstance(opened, Uploads):
         priced = priced.model_copy(update={"uploads": opened.uploads()})
+    if options.end_command and isinstance(storage, LocalStorage):
+        why = (
+            "records stay on the machine that --end-command ends until `down` fetches them; --storage s3:// avoids that"
+        )
+        priced = priced.model_copy(update={"unknown": (*priced.unknown, why)})
     if limits.max_usd is not None and priced.usd_per_hour is None:
         raise CloudError(
             "the price of the machines is unknown, so that --max-usd cannot be enforced",
@@ -159,8 +165,11 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         closing = Closing(["the record is closed; no machine was asked"], [])
         ended = deployments.ended(stored, "its machines are gone", time.time(), "down")
         return deployments.save(storage, ended), closing
-    with suppress(CloudError):  # a machine that is gone is no reason to keep its deployment
+    try:
         stored = deployments.save(storage, backend.read(stored))
-    closing = backend.down(stored, keep)
+        closing = backend.down(stored, keep)
+    except CloudError as error:
+        forget_it = command_line("cloud", "down", name, "--forget", storage=storage.url)
+        raise CloudError(error.what, f"{error.remedy}. If the machine is gone: `{forget_it}`") from None
     ended = deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down")
     return deployments.save(storage, ended), closing

@@ -74,9 +74,19 @@ def quote(sweep: Sweep, backend: str, offers: Sequence[Offer], storage: Storage,
         usd_per_hour=usd_per_hour,
         usd=usd,
         misfits=tuple(_misfits(plan)),
-        unknown=tuple(_unknown(plan, offers)),
+        unknown=(*_unknown(plan, offers), *_over_budget(usd, limits)),
         limits=limits,
     )
+
+
+def _over_budget(usd: tuple[float, float] | None, limits: Limits) -> list[str]:
+    """Say whether the budget may end the sweep before it is complete."""
+    if usd is None or limits.max_usd is None or usd[1] <= limits.max_usd:
+        return []
+    how = "ends" if usd[0] > limits.max_usd else "may end"
+    return [
+        f"the budget {how} it before it is complete; `trm sweep plan FILE --max-usd {limits.max_usd:g}` says what fits"
+    ]
 
 
 def _nodes(offer: Offer) -> list[Node]:

@@ -68,8 +68,8 @@ class TrialWriter:
         if now - self._flushed_s >= flush_every_s(now - self._started_s):
             self.flush()
 
-    def flush(self) -> None:
-        """Write pending rows as one immutable segment; if the storage fails, they stay pending.
+    def flush(self) -> bool:
+        """Write pending rows as one immutable segment. Return whether all are written; those that are not stay pending.
 
         Raises:
             StorageError: no space is left, so that a later attempt would also fail.
@@ -84,6 +84,7 @@ class TrialWriter:
             if is_out_of_space(error):
                 raise
             logger.warning("rows are kept for the next segment: %s", error)
+        return not (self._pending or self._refused)
 
     def _write_pending(self, folder: Storage) -> None:
         while self._refused or self._pending:

@@ -62,12 +62,17 @@ class LocalStorage:
 
         def create(is_repeated: bool) -> bool:
             with _aside(path, data) as aside:
-                try:
-                    path.hardlink_to(aside)  # unlike O_EXCL this shows the key only when its value is complete
-                except FileExistsError:
-                    # NFS repeats a call whose answer is lost: it may have created it, and so may an earlier attempt.
-                    return aside.stat().st_nlink > 1 or (is_repeated and path.read_bytes() == data)
-            return True
+                while True:
+                    try:
+                        path.hardlink_to(aside)  # unlike O_EXCL this shows the key only when its value is complete
+                    except FileExistsError:
+                        # NFS repeats a call whose answer is lost: it may have created it, and so may an earlier attempt
+                        if aside.stat().st_nlink > 1 or not is_repeated:
+                            return aside.stat().st_nlink > 1
+                        with suppress(FileNotFoundError):  # deleted by another process since: the key is free again
+                            return path.read_bytes() == data
+                    else:
+                        return True
 
         return self._retried_knowingly("write", path, create)
 
@@ -358,6 +363,7 @@ _TRANSIENT = {
     errno.ENOTCONN,
     errno.EAGAIN,
     errno.EBUSY,
+    errno.ENOLCK,  # a lock server that restarts
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
     errno.ENETUNREACH,
@@ -377,6 +383,7 @@ _LOCAL_REMEDIES = {
     errno.EISDIR: "A folder stands where a file is needed: move it or name another folder",
     errno.ENAMETOOLONG: "Choose a shorter name",
     errno.ENOTSUP: "Use a file system with hard links and locks, or S3",
+    errno.ENOLCK: "The network file system gives no locks: mount it with locks, or use S3",
     errno.ESTALE: "The network file system went away: mount it again",
 }
 

@@ -165,14 +165,14 @@ class _Attempt:
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:
             inherit(storage, job.sweep, job.continues, writer, config.train.max_steps)
-        for event in train_in_processes(
+        run = train_in_processes(
             config,
             dataset,
             processes=job.processes,
             checkpoints=AttemptCheckpoints(writer.checkpoints),
             should_stop=self._should_stop,
-        ):
-            self._take(event)
+        )
+        events.handle(run, self._take)
 
     def fail(self, error: Exception) -> None:
         """End the attempt with an error. Raise the error if it belongs to the machine."""
@@ -186,7 +186,8 @@ class _Attempt:
         else:
             self._finish(Status.FAILED, reason_of(error), hide_credentials(traceback.format_exc()))
 
-    def _take(self, event: events.Event) -> None:
+    def _take(self, event: events.Event) -> bool | None:
+        """Write an event. Return False if a checkpoint has to wait, because rows before it could not be written."""
         assert self._writer is not None
         self._step = event.step
         self._stop_time.take(event)
@@ -201,6 +202,8 @@ class _Attempt:
                 self._add(split, metrics)
                 self._writer.flush()
                 self._report("rung", metrics)
+            case events.Saving():
+                return self._writer.flush()
             case events.CheckpointFailed(reason=reason, is_out_of_space=True):
                 raise StorageError(f"no checkpoint at step {event.step}: {reason}") from _no_space()
             case events.CheckpointFailed(reason=reason):
@@ -214,6 +217,7 @@ class _Attempt:
             case events.Interrupted(is_saved=is_saved):
                 saved = "with a checkpoint" if is_saved else "without a last checkpoint"
                 self._finish(Status.INTERRUPTED, f"{ASKED_TO_STOP} at step {event.step}, {saved}")
+        return None
 
     def _finish(
         self, status: Status, reason: str = "", trace: str = "", metrics: dict[str, float] | None = None

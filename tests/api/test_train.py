@@ -40,7 +40,8 @@ def test_machine_and_length_of_scoring_do_not_change_what_is_trained(
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         messages = Messages()
         outcomes.append(train(config, tmp_path / str(cores), callbacks=[messages]))
-        (told,) = messages.seen
+        told, begun = messages.seen
+        assert "1 step of 1 puzzle, learning rate" in begun and outcomes[-1].location in begun
         assert "will take about" in told and "evaluation.max_puzzles=" in told
     assert outcomes[0].record.trial_id == outcomes[1].record.trial_id
     for outcome in outcomes:

@@ -108,3 +108,12 @@ def test_any_folder_gives_a_name_that_a_sweep_may_have(
 ) -> None:
     assert call(capsys, "init", "demo", str(tmp_path / folder))[0] == 0
     assert load_sweep(tmp_path / folder / "sweep.yaml").name == name
+
+
+def test_a_folder_in_place_of_a_starting_point_is_one_line_with_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, "init", "mine")
+    assert code == 2 and err.count("\n") == 1 and "trm init demo mine" in err and "own-puzzles" in err
+    assert not list(tmp_path.iterdir())

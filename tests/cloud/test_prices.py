@@ -47,5 +47,8 @@ def test_quote_prices_machine_hours_and_names_what_is_unknown(tmp_path) -> None:
     assert found.hours[1] > 0.5  # the idle time at the end
     unknown = quote(sweep, "ssh", [offer, offer.model_copy(update={"usd_per_hour": None})], storage, Limits())
     assert unknown.usd is None and unknown.usd_per_hour is None and "price of box: unknown" in unknown.unknown[0]
+    short = quote(sweep, "ssh", [offer], storage, Limits(max_usd=0.01))
+    assert "the budget ends it before it is complete" in short.unknown[-1]
+    assert not any("budget" in text for text in found.unknown)
     wrong = sweep.model_copy(update={"resources": Resources(cpus=1, gpus=1, gpu_type="L40S")})
     assert quote(wrong, "ssh", [offer], storage, Limits()).misfits

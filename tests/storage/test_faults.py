@@ -84,7 +84,7 @@ def failing_times(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, times
     return calls
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK])
 def test_a_network_file_system_that_comes_back_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -149,6 +149,24 @@ def test_what_succeeded_although_an_error_was_reported_is_not_taken_for_another_
     assert etag == storage.read_tagged("a").etag and storage.read("a") == b"2"
     lost_answer(Path, "unlink")
     assert storage.delete_if("a", etag)
+
+
+def test_a_key_that_is_deleted_during_a_repeated_creation_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, real, calls = open_storage(str(tmp_path)), Path.hardlink_to, []
+
+    def link(self: Path, target: Path) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            raise STALE
+        if len(calls) == 2:  # another process held the key, and deleted it since
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self))
+        real(self, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", link)
+    assert storage.create("lock", b"1") and storage.read("lock") == b"1"
+    assert not storage.create("lock", b"2")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])

@@ -15,9 +15,19 @@ import torch
 from tests.trm_model.test_train import TINY, crew_of, final_tensors, run, tiny
 from trm_data import Dataset, build
 from trm_model.checkpoints.run_checkpoints import RunCheckpoints
-from trm_model.checkpoints.store import CheckpointError, LocalCheckpoints
+from trm_model.checkpoints.store import CheckpointError, LocalCheckpoints, checkpoint_names
 from trm_model.config import TrialConfig
-from trm_model.training.events import Checkpointed, Event, Finished, Interrupted, Started, Trained
+from trm_model.training.events import (
+    Checkpointed,
+    CheckpointFailed,
+    Event,
+    Finished,
+    Interrupted,
+    Saving,
+    Started,
+    Trained,
+    handle,
+)
 from trm_model.training.launch import train_in_processes
 from trm_model.training.loop import train
 from trm_model.training.trainer import Trainer
@@ -112,6 +122,26 @@ def test_exploration_draws_the_same_for_two_processes_as_for_one(dataset: Datase
         assert torch.equal(one[f"carry/{name}"], two[f"carry/{name}"]), name
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_checkpoint_is_put_off_while_the_points_before_it_cannot_be_stored(
+    processes: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    store, seen = LocalCheckpoints(tmp_path), list[Event]()
+
+    def take(event: Event) -> bool | None:
+        seen.append(event)
+        if isinstance(event, Saving):
+            assert not checkpoint_names(store), "it is written after this"
+            return False
+        return None
+
+    handle(train_in_processes(tiny(), dataset, processes=processes, checkpoints=store), take)
+    assert isinstance(seen[-1], Finished) and any(isinstance(event, Saving) for event in seen)
+    assert not any(isinstance(event, Checkpointed) for event in seen) and not checkpoint_names(store)
+    failed = [event.reason for event in seen if isinstance(event, CheckpointFailed)]
+    assert set(failed) == {"the points before it could not be stored"}
+
+
 def test_two_processes_follow_one_over_twenty_steps_stop_at_one_step_and_share_the_evaluation(
     dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -123,7 +153,7 @@ def test_two_processes_follow_one_over_twenty_steps_stop_at_one_step_and_share_t
 
     for event in train_in_processes(config, dataset, processes=2, checkpoints=store, should_stop=stop):
         seen.append(event)
-    assert [type(event) for event in seen] == [Started, Trained, Trained, Checkpointed, Interrupted]
+    assert [type(event) for event in seen] == [Started, Trained, Trained, Saving, Checkpointed, Interrupted]
     assert {event.step for event in seen[2:]} == {4}
     seen = list(train_in_processes(config, dataset, processes=2, checkpoints=store))
     assert isinstance(seen[0], Started) and seen[0].resumed and seen[0].step == 4

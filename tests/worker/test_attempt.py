@@ -363,6 +363,29 @@ def test_an_evaluation_can_be_seen_by_others_when_it_is_reported(
     assert seen == [[4], [4, 8], [4, 8, 12]]
 
 
+@pytest.mark.parametrize("refused", [0, 3], ids=["rows are written", "rows are refused for a while"])
+def test_a_checkpoint_is_written_after_the_rows_before_it(
+    refused: int, tmp_path: Path, faulty: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed after a checkpoint lost the rows that waited: its successor does not repeat them."""
+    monkeypatch.setattr(writer, "FLUSH_S", ((float("inf"), 3600.0),))
+    settings = {"runtime.log_every": 1, "runtime.checkpoint_every_s": 1e-3, "runtime.evaluate_every": 12}
+    job = job_of(LocalStorage(tmp_path), tiny_config(**settings))
+    rows_fail, seen = failing("rows-", errno.EIO, refused), {}
+
+    def fault(path: str) -> int | None:
+        if "checkpoints/step-" in path:
+            rows = read_trial(LocalStorage(tmp_path), "s", job.trial_id).rows
+            seen[int(path.rpartition("-")[2].partition(".")[0])] = [row.step for row in rows if row.split == "train"]
+        return rows_fail(path)
+
+    faulty(fault)
+    _, record = go(job)
+    assert record.status is Status.FINISHED and seen
+    for step, steps in seen.items():
+        assert steps == list(range(1, step + 1))
+
+
 def test_reports_say_how_long_a_stop_takes(tmp_path: Path) -> None:
     reports, _ = go(job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.log_every": 1})))
     assert all(report.stop_s > 0 for report in reports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,17 @@ class Evaluated:
     step: int
     split: str
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Report that a checkpoint is about to be written, after which nothing reported so far is reported again.
+
+    Whoever keeps the events has to store them before that. One who cannot answers False (see `handle`): then the
+    checkpoint is put off.
+    """
+
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +93,17 @@ class Interrupted:
     """Whether a checkpoint at `step` has been written; otherwise the run resumes from an earlier one."""
 
 
-Event = Started | Trained | Evaluated | Checkpointed | CheckpointFailed | Finished | Diverged | Interrupted
+Event = Started | Trained | Evaluated | Saving | Checkpointed | CheckpointFailed | Finished | Diverged | Interrupted
+Run = Generator[Event, bool | None, None]
+"""A run in progress: what it is sent is the answer to its last event."""
+
+
+def handle(run: Run, take: Callable[[Event], bool | None]) -> None:
+    """Call `take` with every event of a run, which waits meanwhile. It answers False to put a checkpoint off."""
+    answer: bool | None = None
+    while True:
+        try:
+            event = run.send(answer)
+        except StopIteration:
+            return
+        answer = take(event)

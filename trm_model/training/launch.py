@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
@@ -36,13 +37,13 @@ from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.evaluation.evaluate import never
 from trm_model.recursion_file import accept, trusted_source
-from trm_model.training.events import Event
+from trm_model.training.events import Event, Run, handle
 from trm_model.training.loop import train
 
 if TYPE_CHECKING:
     from trm_data import Dataset
 
-GO, STOP = "go", "stop"
+GO, PUT_OFF, STOP = "go", "put off", "stop"
 _POLL_S = 0.2
 """Seconds until a stop that is requested between two events is noticed."""
 _ERROR_GRACE_S = 2.0
@@ -89,7 +90,7 @@ def train_in_processes(
     processes: int,
     checkpoints: CheckpointStore,
     should_stop: Callable[[], bool] = never,
-) -> Iterator[Event]:
+) -> Run:
     """Run `train` in `processes` processes, each with its share of every batch and on CUDA with its own GPU.
 
     The run waits while an event is looked at, as it does with `train`. `checkpoints` must survive pickling.
@@ -156,7 +157,7 @@ class _ProcessGroup:
         theirs.close()
         ours.send(task)
 
-    def events(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    def events(self, should_stop: Callable[[], bool]) -> Run:
         """Yield the events of the first process, until all have ended."""
         first, running = self._pipes[0], set(self._pipes)
         while running:
@@ -169,9 +170,9 @@ class _ProcessGroup:
                 if isinstance(message, _Ended):
                     running.remove(pipe)
                     continue
-                yield message
+                answer = yield message
                 self._forward_stop(should_stop)
-                _send(first, GO)
+                _send(first, PUT_OFF if answer is False else GO)
 
     def _forward_stop(self, should_stop: Callable[[], bool]) -> None:
         """Tell the first process to stop, once; the others learn of it from there, all before the same step."""
@@ -232,7 +233,7 @@ class _Caller:
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        self._go = threading.Semaphore(0)
+        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._stop = threading.Event()
         threading.Thread(target=self._listen, name="caller", daemon=True).start()
 
@@ -242,12 +243,12 @@ class _Caller:
                 message = self._pipe.recv()
             except BaseException:  # the caller is gone, or its messages can no longer be received
                 os._exit(1)
-            self._stop.set() if message == STOP else self._go.release()
+            self._stop.set() if message == STOP else self._answers.put(message != PUT_OFF)
 
-    def report(self, event: Event) -> None:
-        """Report an event and wait until the caller has processed it."""
+    def report(self, event: Event) -> bool:
+        """Report an event and return the answer, once the caller has processed it."""
         self._pipe.send(event)
-        self._go.acquire()
+        return self._answers.get()
 
     def should_stop(self) -> bool:
         return self._stop.is_set()
@@ -286,10 +287,8 @@ def _train(task: Task, caller: _Caller) -> None:
         rank=task.rank,
         world_size=task.world_size,
     )
-    events = train(config, open_dataset(task.dataset), checkpoints=task.checkpoints, should_stop=caller.should_stop)
-    for event in events:
-        if task.rank == 0:
-            caller.report(event)
+    run = train(config, open_dataset(task.dataset), checkpoints=task.checkpoints, should_stop=caller.should_stop)
+    handle(run, caller.report if task.rank == 0 else lambda _: None)
     dist.barrier()
     dist.destroy_process_group()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from resource import RUSAGE_SELF, getrusage
@@ -31,6 +31,8 @@ from trm_model.training.events import (
     Event,
     Finished,
     Interrupted,
+    Run,
+    Saving,
     Started,
     Trained,
 )
@@ -110,7 +112,7 @@ def train(
     should_stop: Callable[[], bool] = never,
     clock: Clock = time.time,
     timer: Clock = time.perf_counter,
-) -> Iterator[Event]:
+) -> Run:
     """Train and score one configuration, resuming from the newest checkpoint in `checkpoints` if there is one.
 
     This is a generator: nothing runs until the events are iterated.
@@ -166,7 +168,7 @@ def train(
             yield Evaluated(trainer.step, "validation", metrics | _position(trainer, progress))
         is_due = trainer.ranks.broadcast_flag(timer() - saved_at >= max(runtime.checkpoint_every_s, 20 * save_s))
         if improved or trainer.is_done or is_due:
-            saved = _save(trainer, progress, kept, timer)
+            saved = yield from _save(trainer, progress, kept, timer)
             saved_at = timer()
             save_s = saved.seconds if isinstance(saved, Checkpointed) else save_s
             yield saved
@@ -282,17 +284,22 @@ def _curve_point(trainer: Trainer, should_stop: Callable[[], bool]) -> dict[str,
     }
 
 
-def _stop(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Iterator[Event]:
+def _stop(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Run:
     """Write a last checkpoint, with a second attempt if the first fails."""
-    saved = _save(trainer, progress, kept, timer)
+    saved = yield from _save(trainer, progress, kept, timer)
     if trainer.ranks.broadcast_flag(isinstance(saved, CheckpointFailed) and not saved.is_out_of_space):
         yield saved
-        saved = _save(trainer, progress, kept, timer)
+        saved = yield from _save(trainer, progress, kept, timer)
     yield saved
     yield Interrupted(trainer.step, is_saved=isinstance(saved, Checkpointed))
 
 
-def _save(trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock) -> Checkpointed | CheckpointFailed:
+def _save(
+    trainer: Trainer, progress: _Progress, kept: RunCheckpoints, timer: Clock
+) -> Generator[Event, bool | None, Checkpointed | CheckpointFailed]:
+    # A run that resumes from this checkpoint does not report earlier points again, so they are stored before it.
+    if trainer.ranks.broadcast_flag((yield Saving(trainer.step)) is False):
+        return CheckpointFailed(trainer.step, "the points before it could not be stored", is_out_of_space=False)
     started = timer()
     state = trainer.state({"progress": asdict(progress)})  # all processes contribute, the first one writes
     if trainer.ranks.rank > 0:

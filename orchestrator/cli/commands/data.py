@@ -134,7 +134,7 @@ def show(
     index = found.puzzle_index(puzzle)
     path = output or Path(f"{found.benchmark}-{found.names[index]}.png")
     save_png(draw(found, index), path)
-    out.print(f"{found.title(index)}\n{path}")
+    out.print(f"{found.title(index)}\nwrote {path}", soft_wrap=True)
 
 
 @app.command()

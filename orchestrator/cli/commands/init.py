@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import OUTPUT_FOLDER
+from trm_data.errors import nearest
 
 
 class Start(StrEnum):
@@ -21,7 +22,7 @@ class Start(StrEnum):
     OWN_RECURSION = "own-recursion"
 
 
-_NAMES = {Start.DEMO: "first", Start.OWN_PUZZLES: "own-puzzles", Start.OWN_RECURSION: "own-recursion"}
+_NAMES: dict[str, str] = {Start.DEMO: "first", Start.OWN_PUZZLES: "own-puzzles", Start.OWN_RECURSION: "own-recursion"}
 """The names of the sweeps in these folders."""
 SWEEP_FILES = ("sweep.yaml", "sweep.py")
 MAX_NAME = 60
@@ -31,10 +32,12 @@ _SCAFFOLD = Path(__file__).parents[1] / "scaffold"
 
 def init(
     start: Annotated[
-        Start,
+        str,
         typer.Argument(
+            metavar="[demo|own-puzzles|own-recursion]",
+            autocompletion=lambda: list(Start),
             help="demo: a search over depth and learning rate. own-puzzles: a study on a list of puzzles. "
-            "own-recursion: a recursion of your own against the built-in one."
+            "own-recursion: a recursion of your own against the built-in one.",
         ),
     ] = Start.DEMO,
     folder: Annotated[
@@ -54,12 +57,17 @@ def init(
     from orchestrator.cli.views.console import line, out
     from orchestrator.errors import SweepError, command_line
 
-    source = _SCAFFOLD / start.value.replace("-", "_")
+    if start not in list(Start):
+        folder_command = command_line("init", Start.DEMO, start)
+        raise SweepError(
+            f"{start!r} is not a starting point; for a folder of that name: {folder_command}", nearest(start, Start)
+        )
+    source = _SCAFFOLD / start.replace("-", "_")
     contents = {path.name: path.read_bytes() for path in sorted(source.iterdir()) if path.is_file()}
     if existing := [name for name in dict.fromkeys((*contents, *SWEEP_FILES)) if (folder / name).exists()]:
         raise SweepError(
             f"{folder / existing[0]} exists, and nothing is overwritten",
-            f"Name a new folder: {command_line('init', start.value, str(_new_folder(folder)))}",
+            f"Name a new folder: {command_line('init', start, str(_new_folder(folder)))}",
         )
     old, new = _NAMES[start], _sweep_name(folder) or _NAMES[start]
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.results.report.storage_page import read_sweep_records, write_storage_page
 from orchestrator.storage import LocalStorage, Storage, storage_to_read
+from orchestrator.sweep.text import plural
 from trm_data.errors import ConfigError, UserError, nearest
 
 TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
@@ -68,6 +69,10 @@ def show(
         # The page is optional: tables are printed even if the storage is read-only.
         page = line(f"the page was not written: {error}")
     shown = tables if benchmark is not None or split is not None else own or _headlines(tables)
+    has_own = any(table.has_own for table in tables)
+    if not has_own:
+        example = command_line("sweep", "run", "demo", storage=storage.url)
+        out.print(f"no confirmed results in this storage yet: run a sweep, for example {example}\n", soft_wrap=True)
     for table in shown:
         out.print(to_rich(table))
         out.print()
@@ -75,15 +80,12 @@ def show(
         names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
         every = command_line("leaderboard", "BENCHMARK", storage=storage.url)
         out.print(f"published results: {every} (BENCHMARK is one of {names})", style="dim")
-    if not any(table.has_own for table in tables):
-        example = command_line("sweep", "run", "demo", storage=storage.url)
-        out.print(f"no confirmed results in this storage yet: run a sweep, for example {example}\n")
     refused = refusals(records)
     if refused:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+        reasons = ", ".join(f"{plural(count, 'trial')} {reason}" for reason, count in sorted(refused.items()))
         out.print(f"not ranked: {reasons}", style="dim")
     out.print(page, soft_wrap=True)
-    if isinstance(storage, LocalStorage) and any(table.has_own for table in tables):
+    if isinstance(storage, LocalStorage) and has_own:
         out.print(f"next: serve it with MLflow and Optuna: {command_line('ui', storage=storage.url)}", soft_wrap=True)
 
 

@@ -115,7 +115,7 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
         else ("checkpoint", "PFLOP", "seeds", "steps")
     )
     rows = table("cell", *numbers, "does not fit", right=numbers, drop=drop)
-    for cell in plan.cells[:MOST_ROWS]:
+    for cell in _shown_cells(plan):
         rows.add_row(*_row(sweep, cell, plan))
     if sweep.kind == "search":
         out.print(_described_cells(sweep, plan), style="dim")
@@ -125,6 +125,13 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
         if plan.num_cells > len(plan.cells):
             which = f"totals are extrapolated from {len(plan.cells):,} of them"
         out.print(f"... and {plan.num_cells - MOST_ROWS:,} more cells ({which})", style="dim")
+
+
+def _shown_cells(plan: Estimate) -> Sequence[CellEstimate]:
+    """Return the first cells; of examples of a space, cells from all over it."""
+    if not plan.cells_are_examples or len(plan.cells) <= MOST_ROWS:
+        return plan.cells[:MOST_ROWS]
+    return [plan.cells[number * (len(plan.cells) - 1) // (MOST_ROWS - 1)] for number in range(MOST_ROWS)]
 
 
 def _described_cells(sweep: Sweep, plan: Estimate) -> str:

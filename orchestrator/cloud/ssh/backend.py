@@ -107,8 +107,7 @@ class SshBackend:
             if deployment.is_remote:
                 send_records(connection, self.storage, deployment)
             self._write_record(connection, deployment)
-            timer = ("-m", "orchestrator.cloud.timer", place, deployment.storage, deployment.name)
-            self._head(connection, deployment, "start", TIMER, interpreter, *timer)
+            self._start_timer(connection, deployment)
         return deployment
 
     def submit(self, deployment: Deployment, plan: Path, options: Sequence[str]) -> Deployment:
@@ -117,6 +116,7 @@ class SshBackend:
             file = f"{deployment.place}/plan.jsonl"
             connection.run(f"cat > {quoted(file)}", plan.read_bytes())
             run = ("sweep", "run", file, "--storage", deployment.storage, *options)
+            self._start_timer(connection, deployment)  # it is gone if the machine was started again since `up`
             self._head(connection, deployment, "start", DRIVER, deployment.interpreter, "-m", "orchestrator.cli", *run)
             deployment = deployment.model_copy(update={"state": "submitted"})
             self._write_record(connection, deployment)
@@ -149,7 +149,8 @@ class SshBackend:
         with self._connect() as connection:
             shown = self._trm(connection, deployment, "sweep", "status", deployment.name, *["--json"] * as_json)
             if not shown.code:
-                return shown.out
+                # The command that resumes it there is for a shell of that machine.
+                return "\n".join(line for line in shown.out.splitlines() if not line.startswith("Resume it:"))
             if as_json:
                 return ""
             log = connection.run(f"tail -n 5 {quoted(f'{deployment.place}/{DRIVER}.log')}", check=False)
@@ -232,6 +233,11 @@ class SshBackend:
         about = (deployment.place, deployment.storage, deployment.name)
         script = _script(deployment, deployment.interpreter, "-m", "orchestrator.cloud.head", verb, *about, *more)
         return connection.run(script, limit_s=600).out
+
+    def _start_timer(self, connection: Connection, deployment: Deployment) -> None:
+        about = (deployment.place, deployment.storage, deployment.name)
+        words = (deployment.interpreter, "-m", "orchestrator.cloud.timer", *about)
+        self._head(connection, deployment, "start", TIMER, *words)
 
     def _trm(self, connection: Connection, deployment: Deployment, *verb: str) -> Result:
         command = (deployment.interpreter, "-m", "orchestrator.cli", *verb, "--storage", deployment.storage)

@@ -48,6 +48,11 @@ def require_free_name(connection: Connection, place: str, deployment: Deployment
         )
 
 
+def _expanded(path: str, found: Found) -> str:
+    """Return a path of the machine without `~/`."""
+    return f"{found.home}/{path[2:]}" if path.startswith("~/") else path
+
+
 def upload(connection: Connection, place: str) -> None:
     """Upload the tracked files of the project in place of what is there."""
     project = uploads.find_project()
@@ -72,7 +77,7 @@ def install(connection: Connection, top: str, place: str, found: Found, options:
         CloudError: the packages cannot be installed.
     """
     if options.environment:
-        return f"{options.environment}/bin/python"
+        return f"{_expanded(options.environment, found)}/bin/python"
     project = uploads.find_project()
     folder = f"{top}/environments/{uploads.environment_name(project, found.python)}"
     interpreter = f"{folder}/bin/python"
@@ -83,7 +88,9 @@ def install(connection: Connection, top: str, place: str, found: Found, options:
     listed = "\n".join(uploads.requirements(project)) + "\n"
     file = f"{place}/requirements.txt"
     connection.run(f"cat > {quoted(file)}", listed.encode())
-    made = connection.run(words([options.python or "python3", "-m", "venv", folder]), check=False, limit_s=300)
+    made = connection.run(
+        words([_expanded(options.python or "python3", found), "-m", "venv", folder]), check=False, limit_s=300
+    )
     if made.code:
         if "ensurepip" in made.out + made.err:
             raise CloudError(

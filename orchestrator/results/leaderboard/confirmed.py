@@ -34,13 +34,13 @@ def is_confirmed(record: TrialRecord) -> bool:
 def refusal(record: TrialRecord) -> str | None:
     """Return why a record is not eligible for a leaderboard; None if it is."""
     if record.stage not in CONFIRMED_STAGES:
-        return "search stage"
+        return "of the search stage"
     if record.status is not Status.FINISHED or record.result is None:
         return f"not finished ({record.status})"
     if record.result.split != "test":
         return f"scored on {record.result.split}"
     if not any(metric in record.result.metrics for metric in RANKED_METRICS):
-        return "no ranked metric"
+        return "without a ranked metric"
     return None
 
 
