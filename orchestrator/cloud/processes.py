@@ -55,6 +55,8 @@ def find(folder: Path, name: str) -> ProcessIdentity | None:
 
 def is_alive(folder: Path, name: str) -> bool:
     """Return whether a process that was started runs."""
+    for process in _STARTED:
+        process.poll()  # collects those of this process that have ended
     found = find(folder, name)
     return found is not None and found.is_alive() is True
 
@@ -62,13 +64,13 @@ def is_alive(folder: Path, name: str) -> bool:
 def end(folder: Path, name: str, grace_s: float, sleep: Callable[[float], None] = time.sleep) -> bool:
     """End a process: SIGTERM, and SIGKILL after a while. Return whether it was running."""
     found = find(folder, name)
-    if found is None or found.is_alive() is not True:
+    if found is None or not is_alive(folder, name):
         return False
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.kill(found.pid, number)
         for _ in range(max(1, int(grace_s / 0.2))):
-            if found.is_alive() is not True:
+            if not is_alive(folder, name):
                 return True
             sleep(0.2)
     return True

@@ -60,7 +60,6 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(box: Box, tmp_path: Pa
         folder.mkdir()
     plan = [sys.executable, "-m", "orchestrator.cli", "sweep", "plan", "--recipe", "sudoku-mini", "--name", "story"]
     subprocess.run([*plan, "--max-steps", "100000", "--seeds", "2", "--out", "story.jsonl"], cwd=laptop, check=True)
-    began_s = time.time()
     reach = ("box", "--ssh-config", box.config)
     price = ("--usd-per-hour", "60", "--max-usd", "900", "--environment", sys.prefix)
     called(laptop, "submit", "story.jsonl", *reach, "--on", "ssh", *price, "--yes")
@@ -72,6 +71,7 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(box: Box, tmp_path: Pa
 
     state = json.loads(called(elsewhere, "status", "story", *reach, "--json"))
     place = state["deployment"]["place"]
+    began_s = (Path(place) / "project").stat().st_mtime  # the upload is the first thing that happens there
     assert state["deployment"]["state"] == "submitted" and state["cost"]["usd"] > 0
     with subprocess.Popen(
         trm(elsewhere, "logs", "story", "-f"), cwd=elsewhere, stdout=subprocess.PIPE, text=True

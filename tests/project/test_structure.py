@@ -20,6 +20,7 @@ PACKAGES = {
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 LONG_FUNCTIONS = {
+    "orchestrator.cli.commands.sweep:plan": "its parameters are the options of the command",
     "orchestrator.cli.commands.sweep:run": "its parameters are the options of the command",
     "orchestrator.cli.commands.evaluate:evaluate": "its parameters are the options of the command",
     "orchestrator.cli.commands.baselines:run_llm": "its parameters are the options of the command",
