@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.cloud.backend import CloudError, Options
 from orchestrator.cloud.config import CloudConfig, load_config, parse_config
+from orchestrator.cloud.registry import open_backend
 from orchestrator.cloud.render.rendered import render
 from orchestrator.cloud.render.sky import PORTS, TOKEN, VERSION, launch_words
+from orchestrator.storage import open_storage
 from tests.support.rendered import INFRA, rendered_files
 from trm_data.errors import ConfigError
 
@@ -165,3 +168,9 @@ def test_shells_and_shellcheck_find_nothing_in_the_scripts(name: str, tmp_path: 
 def test_backend_without_a_file_is_refused(backend: str, single: bool, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         render(CONFIG, backend, "demo", single=single)
+
+
+@pytest.mark.parametrize("name", ["k8s", "slurm"])
+def test_place_whose_own_tool_starts_the_file_points_to_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CloudError, match=f"trm cloud render demo --on {name}"):
+        open_backend(name, Options(), open_storage(str(tmp_path)))
