@@ -199,9 +199,9 @@ def test_cluster_of_another_deployment_is_not_taken(aws: Options, storage: Stora
         launch.up(prepared, storage, "small.yaml")
 
 
-def test_head_ends_itself_even_if_its_workers_cannot_be_ended(storage: Storage, aws: Options, tmp_path: Path) -> None:
+def test_head_ends_itself_even_if_its_workers_cannot_be_ended(s3_bucket: str, tmp_path: Path) -> None:
     def refused() -> list[str]:
         raise AwsError("no right")
 
-    end_cluster(refused, storage, "small", shut_down=["touch", str(tmp_path / "off")])
+    end_cluster(refused, open_storage(s3_bucket), "small", shut_down=["touch", str(tmp_path / "off")])
     assert (tmp_path / "off").exists()
