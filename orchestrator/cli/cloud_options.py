@@ -49,6 +49,7 @@ EnvironmentOption = Annotated[
     str | None,
     typer.Option("--environment", help="With --on ssh: an environment that the machines have; nothing is installed."),
 ]
+SingleOption = Annotated[bool, typer.Option("--single", help="With --on aws: one GPU machine is head and worker.")]
 SshConfigOption = Annotated[str | None, typer.Option("--ssh-config", help="With --on ssh: configuration file of ssh.")]
 EndCommandOption = Annotated[
     str | None,

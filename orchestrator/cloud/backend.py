@@ -45,6 +45,8 @@ class Options(Settings):
     """Command that the timer runs on the head last, to end the machine itself: `sudo poweroff`."""
     config: str | None = None
     """Configuration file of the backend: `cloud.toml`."""
+    single: bool = False
+    """aws: one GPU machine is head and worker."""
     provider: str | None = None
     """Whose prices count: `aws`, `lambda`, `runpod`; see `infra/catalogue/prices.csv`."""
     region: str | None = None

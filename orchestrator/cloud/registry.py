@@ -10,9 +10,13 @@ from orchestrator.storage import Storage
 from trm_data.errors import nearest
 
 BACKENDS = {
+    "aws": "orchestrator.cloud.aws.backend:AwsBackend",
+    "sky": "orchestrator.cloud.sky:SkyBackend",
     "ssh": "orchestrator.cloud.ssh.backend:SshBackend",
 }
 """Module and class of each backend, which is called with the options and the storage of the deployment's records."""
+RENDERED_ONLY = ("k8s", "slurm")
+"""Places whose own tools start what is rendered."""
 
 
 def open_backend(name: str, options: Options, storage: Storage) -> Backend:
@@ -21,6 +25,8 @@ def open_backend(name: str, options: Options, storage: Storage) -> Backend:
     Args:
         storage: storage of the user, which holds the record of the deployment and receives what is fetched.
     """
+    if name in RENDERED_ONLY:
+        raise CloudError(f"--on {name} launches nothing", f"`trm cloud render demo --on {name}` prints what it reads")
     if name not in BACKENDS:
         raise CloudError(f"unknown backend {name!r}", nearest(name, BACKENDS))
     module, _, attribute = BACKENDS[name].partition(":")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
+import os
 import re
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -78,6 +79,20 @@ class Price(Settings):
         return self.usd_per_hour / self.num_gpus
 
 
+class HostPrice(Settings):
+    """Hold the on-demand price of a machine without GPUs, such as a cluster's head."""
+
+    provider: str
+    instance: str
+    num_vcpus: int
+    memory_gib: float
+    region: str = ""
+    usd_per_hour: float = Field(gt=0)
+    source: str
+    date: str = Field(pattern=r"^\d{4}(-\d\d){0,2}$")
+    quality: Literal["verified", "anecdotal", "old"]
+
+
 class Quota(Settings):
     """Describe a limit of an AWS account, in vCPUs, for one instance family (`g`, `p`) and market."""
 
@@ -95,8 +110,25 @@ def gpus() -> tuple[Gpu, ...]:
 
 @functools.cache
 def prices() -> tuple[Price, ...]:
-    """Return every price of the catalogue."""
-    return _load("prices.csv", Price)
+    """Return every price of the catalogue; a price in the user's own file replaces that of the same machine."""
+    own = _load_own("prices.csv", Price)
+    replaced = {(price.provider, price.instance, price.market, price.region) for price in own}
+    shipped = _load("prices.csv", Price)
+    return (
+        *(each for each in shipped if (each.provider, each.instance, each.market, each.region) not in replaced),
+        *own,
+    )
+
+
+@functools.cache
+def host_prices() -> tuple[HostPrice, ...]:
+    """Return the prices of machines without GPUs; the user's own come first."""
+    return (*_load_own("hosts.csv", HostPrice), *_load("hosts.csv", HostPrice))
+
+
+def own_folder() -> Path:
+    """Return the folder of the user's own prices, which `trm cloud prices --update` writes."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "trm"
 
 
 @functools.cache
@@ -209,10 +241,19 @@ Row = TypeVar("Row", bound=Settings)
 
 
 def _load(name: str, kind: type[Row]) -> tuple[Row, ...]:
-    with (_folder() / name).open(newline="", encoding="utf-8") as file:
+    return _read(_folder() / name, kind, name)
+
+
+def _load_own(name: str, kind: type[Row]) -> tuple[Row, ...]:
+    path = own_folder() / name
+    return _read(path, kind, str(path)) if path.is_file() else ()
+
+
+def _read(path: Path, kind: type[Row], where: str) -> tuple[Row, ...]:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return tuple(
-        kind.parse({key: value for key, value in row.items() if value != ""}, f"{name} line {number}")
+        kind.parse({key: value for key, value in row.items() if value != ""}, f"{where} line {number}")
         for number, row in enumerate(rows, start=2)
     )
 

@@ -1,17 +1,15 @@
-"""Evaluate IAM policies as AWS documents it, as far as the policies of `infra/aws` need it.
+"""Evaluate IAM policies as AWS documents it, as far as the policies of this project need it.
 
 An explicit deny wins, then any allow, else the request is denied. Supported: Action and Resource with `*` and `?`, and
-conditions StringEquals, StringLike and their `IfExists` and `ForAllValues:` forms. Anything else is an error, so that a
-policy is not judged by less than it says.
+conditions StringEquals, StringLike and Bool with their `IfExists` and `ForAllValues:` forms. Anything else is an error,
+so that a policy is not judged by less than it says.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 _KNOWN = {"Sid", "Effect", "Action", "Resource", "Condition"}
@@ -26,9 +24,8 @@ class Request:
     context: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
 
-def is_allowed(policy: Path, request: Request, bucket: str) -> bool:
-    """Return whether a policy file allows a request. `bucket` takes the place of YOUR-BUCKET."""
-    document = json.loads(policy.read_text().replace("YOUR-BUCKET", bucket))
+def is_allowed(document: Mapping[str, Any], request: Request) -> bool:
+    """Return whether a policy allows a request."""
     effects = [one["Effect"] for one in document["Statement"] if _applies(one, request)]
     return "Allow" in effects and "Deny" not in effects
 
@@ -50,7 +47,7 @@ def _applies(statement: Mapping[str, Any], request: Request) -> bool:
 def _holds(operator: str, patterns: Sequence[str], found: str | Sequence[str] | None) -> bool:
     for_all, name = operator.startswith("ForAllValues:"), operator.removeprefix("ForAllValues:")
     if_exists, name = name.endswith("IfExists"), name.removesuffix("IfExists")
-    if name not in ("StringEquals", "StringLike"):
+    if name not in ("StringEquals", "StringLike", "Bool"):
         raise NotImplementedError(f"condition {operator}")
     if found is None:
         return if_exists or for_all

@@ -24,6 +24,7 @@ from orchestrator.cli.cloud_options import (
     ProviderOption,
     PythonOption,
     RegionOption,
+    SingleOption,
     SshConfigOption,
     UsdPerGpuHourOption,
     UsdPerHourOption,
@@ -32,6 +33,7 @@ from orchestrator.cli.cloud_options import (
     limits_of,
     options_of,
 )
+from orchestrator.cli.commands.cloud_resources import init, orphans, prices, render
 from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
 from orchestrator.cli.run_options import ConcurrentOption
 from orchestrator.errors import SweepError
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from orchestrator.cloud.launch import Launch
 
 app = typer.Typer(help="Price, launch, watch and end sweeps on rented machines.", no_args_is_help=True)
+for verb in (render, init, orphans, prices):
+    app.command()(verb)
 
 
 @app.command()
@@ -60,6 +64,7 @@ def plan(
     idle_minutes: IdleOption = None,
     ssh_config: SshConfigOption = None,
     config: ConfigOption = None,
+    single: SingleOption = False,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -104,6 +109,7 @@ def up(
     ssh_config: SshConfigOption = None,
     end_command: EndCommandOption = None,
     config: ConfigOption = None,
+    single: SingleOption = False,
     storage: StorageOption = "runs",
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -140,6 +146,7 @@ def submit(
     ssh_config: SshConfigOption = None,
     end_command: EndCommandOption = None,
     config: ConfigOption = None,
+    single: SingleOption = False,
     storage: StorageOption = "runs",
     yes: YesOption = False,
     as_json: JsonOption = False,

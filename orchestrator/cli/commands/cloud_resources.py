@@ -1,0 +1,167 @@
+"""Define the verbs of `trm cloud` that are about files, the account and prices: render, init, orphans, prices."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import JsonOption
+
+ConfigFileOption = Annotated[Path, typer.Option("--config", help="What may be rented: a copy of infra/cloud.toml.")]
+RegionsOption = Annotated[
+    list[str] | None, typer.Option("--region", help="Only this region (repeatable).", metavar="REGION")
+]
+
+
+class Target(StrEnum):
+    """Name the places for which a file is rendered."""
+
+    AWS = "aws"
+    SKY = "sky"
+    K8S = "k8s"
+    SLURM = "slurm"
+
+
+class Provider(StrEnum):
+    """Name the providers whose accounts are set up."""
+
+    AWS = "aws"
+
+
+def render(
+    sweep: Annotated[str, typer.Argument(help="A sweep file, or a packaged sweep.", show_default=False)],
+    on: Annotated[Target, typer.Option("--on", help="What reads the file.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Further options of `trm sweep run`.")
+    ] = None,
+    config: ConfigFileOption = Path("cloud.toml"),
+    single: Annotated[bool, typer.Option("--single", help="aws: one GPU machine that is head and worker.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file.", dir_okay=False)] = None,
+) -> None:
+    """Print the file that Ray (aws), SkyPilot (sky), KubeRay (k8s) or Slurm (slurm) reads. Nothing is started.
+
+    Examples:
+
+    trm cloud render demo --on aws --single
+
+    trm cloud render demo --on slurm -o sweep.sbatch -- --gpu any
+    """
+    from orchestrator.cloud.config import CloudConfig, load_config
+    from orchestrator.cloud.render.rendered import render as rendered
+
+    # Slurm's table has a default for every field.
+    found = CloudConfig() if on is Target.SLURM and not config.exists() else load_config(config)
+    text = rendered(found, on.value, sweep, options or [], single=single).text
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text)
+
+
+def init(
+    provider: Annotated[Provider, typer.Argument(help="Whose account is set up.", show_default=False)],
+    config: ConfigFileOption = Path("cloud.toml"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be made, with the policies; ask AWS nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make what launches need once per account: bucket, roles, policies, security group. It can be repeated.
+
+    It takes the rights of an administrator; launches then need the policy that it makes for them.
+
+    Examples:
+
+    trm cloud init aws --dry-run
+
+    trm cloud init aws
+    """
+    from orchestrator.cli.views.console import line, out
+    from orchestrator.cloud.aws.iam import ROLES, policy
+    from orchestrator.cloud.aws.setup import described, set_up
+    from orchestrator.cloud.config import load_config
+
+    found = load_config(config)
+    if dry_run:
+        policies = {role: policy(found, role) for role in ROLES}
+        if as_json:
+            steps = [step._asdict() for step in described(found)]
+            print(json.dumps({"steps": steps, "policies": policies}, indent=1))
+            return
+        for step in described(found):
+            out.print(line(f"would make {step.kind} ", (step.name, "bold"), f"  {step.note}"), soft_wrap=True)
+        for role, document in policies.items():
+            out.print(f"\npolicy {role}:\n{json.dumps(document, indent=1)}", soft_wrap=True)
+        return
+    made = []
+    for step in set_up(found):
+        made.append(step._asdict())
+        if not as_json:
+            text = f"{step.state} {step.kind} ", (step.name, "bold"), f"  {step.note}"
+            out.print(line(*text), soft_wrap=True)
+    if as_json:
+        print(json.dumps({"steps": made}, indent=1))
+
+
+def orphans(region: RegionsOption = None, as_json: JsonOption = False) -> None:
+    """List everything on AWS with our tag that is billed, in all enabled regions, with the command that ends it.
+
+    What is still in use is listed too. The exit code is 0 if there is nothing, and 1 otherwise.
+
+    Example: trm cloud orphans
+    """
+    from orchestrator.cli.views.cloud_resources import show_orphans
+    from orchestrator.cloud.aws.orphans import find_orphans
+
+    found = find_orphans(time.time(), region or [])
+    if as_json:
+        print(json.dumps([orphan.plain() for orphan in found], indent=1))
+    else:
+        show_orphans(found)
+    if found:
+        raise typer.Exit(1)
+
+
+def prices(
+    provider: Annotated[str | None, typer.Option("--provider", help="Only this provider.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Only this GPU.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Ask AWS for its prices and write them to a file of yours.")
+    ] = False,
+    region: RegionsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the prices that plans use, with provider, date and source.
+
+    Examples:
+
+    trm cloud prices --gpu H100
+
+    trm cloud prices --update --region us-east-1 --region us-east-2
+    """
+    from orchestrator.cli.views.cloud_resources import show_prices
+    from orchestrator.cli.views.console import err
+    from orchestrator.resources import catalogue
+
+    if update:
+        from orchestrator.cloud.aws.price_update import update_prices
+
+        updated = update_prices(region or ["us-east-1"])
+        err.print(f"{len(updated.prices) + len(updated.hosts)} prices written to {updated.path}", soft_wrap=True)
+        for name in updated.not_offered:
+            err.print(f"not offered: {name}", style="dim", soft_wrap=True)
+    wanted = None if gpu is None else catalogue.gpu(gpu).name
+    found = [
+        price
+        for price in catalogue.prices()
+        if wanted in (None, price.gpu) and provider in (None, price.provider) and (not region or price.region in region)
+    ]
+    if as_json:
+        print(json.dumps([price.plain() for price in found], indent=1))
+    else:
+        show_prices(sorted(found, key=lambda price: (price.gpu, price.usd_per_gpu_hour)))

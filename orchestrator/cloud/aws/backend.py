@@ -1,0 +1,299 @@
+"""Run deployments on AWS: `ray up` starts the head, Ray's autoscaler the workers, Ray's Jobs API the driver.
+
+Records and checkpoints lie on S3, so that everything but starting and ending works without reaching the head.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.cloud import deployments
+from orchestrator.cloud.aws.clients import client
+from orchestrator.cloud.aws.end import stop_driver
+from orchestrator.cloud.aws.errors import explain_output
+from orchestrator.cloud.aws.machines import assumed_usd, end_machines, instances, machines_of
+from orchestrator.cloud.aws.orphans import find_orphans
+from orchestrator.cloud.aws.setup import security_group_id
+from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
+from orchestrator.cloud.config import CONFIG_FILE, Aws, CloudConfig, gpu_label, load_config
+from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
+from orchestrator.cloud.render.ray_cluster import BIN, PORT, render_cluster, render_single, worker_kinds
+from orchestrator.cloud.ssh.project import find_project, require_portable
+from orchestrator.records.index import request_stop, sweep_folder
+from orchestrator.resources.aws import Need, shortfalls
+from orchestrator.resources.catalogue import prices
+from orchestrator.resources.placement import gpu_types
+from orchestrator.storage import Storage
+from orchestrator.storage.s3 import S3Storage
+from orchestrator.sweep.definition import Sweep
+from trm_data.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PLACE = "~/trm-deployment"
+"""Folder on the head for the plan, the logs and the identities of processes."""
+OVER = ("new", "ended", "down")
+"""States of deployments without machines."""
+STOP_S = 120.0
+JOBS = "http://127.0.0.1:8265"
+
+
+class AwsBackend:
+    """Run deployments on machines that `cloud.toml` lists.
+
+    Args:
+        storage: the user's, on S3, below the prefix of the configuration.
+
+    Raises:
+        ConfigError: the configuration cannot be read, or has no table `[aws]`.
+    """
+
+    name = "aws"
+
+    def __init__(self, options: Options, storage: Storage) -> None:
+        self.options = options
+        self.storage = storage
+        self.config = load_config(Path(options.config or CONFIG_FILE))
+        self.aws = self.config.aws_settings()
+
+    def uploads(self) -> str:
+        """Describe which files are uploaded and which are not."""
+        return str(find_project())
+
+    def offers(self, sweep: Sweep) -> list[Offer]:
+        """Return the most machines that may be up at once, in the market that is tried first."""
+        require_portable(sweep)
+        self._require_own_storage()
+        if self.options.single:
+            single = self.aws.single
+            return [_offer(self.aws, single.instance, single.market, 1)]
+        types = gpu_types(sweep.resources.gpu_type)
+        workers = [
+            worker
+            for worker in self.aws.workers
+            if (not types or gpu_label(worker.machine) in types) and _fits(worker.machine.num_gpus, sweep)
+        ]
+        if not workers:
+            raise CloudError(
+                f"no machine in the configuration has the GPUs of the sweep ({sweep.resources.gpu_type or 'any'})",
+                "Add a table [[aws.workers]], or choose others with --gpu",
+            )
+        offers = [_offer(self.aws, self.aws.head.instance, "on-demand", 1)]
+        room = self.aws.max_machines
+        for worker in workers:
+            count = min(worker.max_machines, room)
+            room -= count
+            if count:
+                offers.append(_offer(self.aws, worker.instance, worker.markets[0], count))
+        return offers
+
+    def up(self, deployment: Deployment) -> Deployment:
+        """Start the head with `ray up`, and on it the timer and what keeps the record."""
+        self._require_own_storage()
+        self._require_free_name(deployment)
+        group = self.aws.security_group or security_group_id(self.config)
+        if group is None:
+            raise CloudError(
+                f"{self.aws.region} has no security group {self.config.name!r}",
+                "Run `trm cloud init aws`, once per account and region",
+            )
+        self._check_quotas()
+        file = self._write_cluster(deployment.name, group)
+        deployment = deployments.save(self.storage, self._limited(deployment))
+        self._ray(deployment.name, "get-auth-token", "--generate")
+        logger.warning("starting the head, which takes 5 to 10 minutes; log: %s", self._log(deployment.name))
+        try:
+            self._ray(deployment.name, "up", "--yes", "--no-config-cache", str(file))
+        except UserError:
+            with suppress(UserError):  # what was started before the failure is in the record
+                deployments.save(self.storage, self._seen(deployment))
+            raise
+        deployment = self._seen(deployment).model_copy(update={"state": "up"})
+        deployments.save(self.storage, deployment)
+        self._start(deployment, "timer", "orchestrator.cloud.timer", PLACE, deployment.storage, deployment.name)
+        if not self.options.single:  # one machine has no right to look, and nothing changes
+            about = (self.aws.region, self.config.name, deployment.storage, deployment.name)
+            self._start(deployment, "machines", "orchestrator.cloud.aws.machines", *about)
+        return deployment
+
+    def submit(self, deployment: Deployment, plan: Path, words: Sequence[str]) -> Deployment:
+        """Upload the plan and submit the driver as a job of Ray, which outlives this process."""
+        file = str(self._file(deployment.name))
+        # rsync puts a file into a folder that exists.
+        self._exec(deployment.name, f"mkdir -p {PLACE}")
+        self._ray(deployment.name, "rsync-up", file, str(plan), f"{PLACE}/plan.jsonl")
+        driver = [f"{BIN}/trm", "sweep", "run", f"{PLACE}/plan.jsonl", "--address", f"127.0.0.1:{PORT}"]
+        driver += ["--storage", shlex.quote(deployment.storage), *map(shlex.quote, [*gpu_words(plan), *words])]
+        job = f"{deployment.name}-{int(time.time())}"
+        submit = [f"{BIN}/ray", "job", "submit", "--address", JOBS, "--no-wait", "--submission-id", shlex.quote(job)]
+        self._exec(deployment.name, f"RAY_AUTH_MODE=token {' '.join(submit)} -- {' '.join(driver)}")
+        return deployment.model_copy(update={"state": "submitted"})
+
+    def read(self, deployment: Deployment) -> Deployment:
+        """Return the record with the machines that are up now."""
+        return self._seen(deployments.load(self.storage, deployment.name))
+
+    def stop(self, deployment: Deployment) -> str:
+        """Ask the driver to stop cleanly, through the records."""
+        request_stop(sweep_folder(self.storage, deployment.name), "requested by `trm cloud stop`")
+        return "the driver stops after the last checkpoints of its trials"
+
+    def down(self, deployment: Deployment, keep: bool) -> Closing:
+        """Stop the driver and end all machines of the cluster; the records stay on S3."""
+        done = []
+        if not stop_driver(self.storage, deployment.name, "ended by `trm cloud down`", STOP_S):
+            done.append(f"the driver did not stop within {STOP_S:.0f} s, and ends with its machine")
+        ec2 = client("ec2", self.aws.region)
+        deployments.save(self.storage, self._seen(deployments.load(self.storage, deployment.name)))
+        ended = end_machines(ec2, self.config.name)
+        done.append(f"ended {', '.join(ended)}" if ended else "no machine was up")
+        found = find_orphans(time.time(), [self.aws.region])
+        left = [f"{each.kind} {each.name}: {each.command}" for each in found if each.cluster == self.config.name]
+        return Closing(done, left)
+
+    def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
+        """Return the machines of the cluster that are up now."""
+        return tuple(machine for machine in self._seen(deployment).machines if machine.down_s is None)
+
+    def _check_quotas(self) -> None:
+        """Warn of quotas that are too small; AWS itself refuses what exceeds them."""
+        if self.options.single:
+            needs = [Need(self.aws.single.instance, self.aws.single.market, 1)]
+        else:
+            kinds = worker_kinds(self.aws)
+            needs = [Need(each.instance, market, each.max_machines) for _, each, market in kinds]
+        try:
+            lines = shortfalls(needs, self.aws.region)
+        except UserError as error:
+            lines = [f"quotas are unknown: {error}"]
+        for line in lines:
+            logger.warning("%s", line)
+
+    def _require_own_storage(self) -> None:
+        """Raise CloudError unless the machines may read and write the storage."""
+        found = self.storage
+        prefix = found.prefix if isinstance(found, S3Storage) else ""
+        is_below = prefix == self.aws.prefix or prefix.startswith(f"{self.aws.prefix}/")
+        if not isinstance(found, S3Storage) or found.bucket != self.aws.bucket or not is_below:
+            raise CloudError(
+                f"machines on AWS have no rights on the storage {found.url}",
+                f"Give the one of the configuration: --storage '{self.aws.storage}'",
+            )
+
+    def _require_free_name(self, deployment: Deployment) -> None:
+        """Raise CloudError if another deployment uses the cluster: its end would end this one too."""
+        for name in deployments.names(self.storage):
+            other = deployments.load(self.storage, name)
+            is_other = name != deployment.name and other.backend == self.name
+            if is_other and other.state not in OVER and instances(client("ec2", self.aws.region), self.config.name):
+                raise CloudError(
+                    f"cluster {self.config.name!r} is in use by deployment {name!r}",
+                    f"End it with `trm cloud down {name}`, or give another `name` in the configuration",
+                )
+
+    def _limited(self, deployment: Deployment) -> Deployment:
+        """Return the record with the limits of the configuration where the command gave none, and its own end."""
+        limits = deployment.limits
+        changed = limits.model_copy(
+            update={
+                "max_hours": limits.max_hours or self.config.max_hours,
+                "max_usd": min(filter(None, (limits.max_usd, self.config.max_usd)), default=None),
+            }
+        )
+        words = ["" if self.options.single else self.aws.region, self.config.name, deployment.storage, deployment.name]
+        end = shlex.join(["-m", "orchestrator.cloud.aws.end", *words])
+        own = {"end_command": f"{BIN}/python {end}", "config": str(Path(self.options.config or CONFIG_FILE).absolute())}
+        options = deployment.options.model_copy(update=own)
+        return deployment.model_copy(update={"limits": changed, "options": options, "state": "starting"})
+
+    def _seen(self, deployment: Deployment) -> Deployment:
+        found = machines_of(client("ec2", self.aws.region), self.config.name, deployment.machines, time.time())
+        # Machines of an earlier deployment on the same cluster are not this one's.
+        return deployment.model_copy(
+            update={
+                "machines": tuple(each for each in found if (each.down_s or each.up_s) >= deployment.created_s - 60)
+            }
+        )
+
+    def _write_cluster(self, name: str, group: str) -> Path:
+        """Write the cluster file and the tracked files of the project, which `ray up` copies to the machines."""
+        copied = copy_project(state_folder(self.name, name) / "project")
+        aws = self.aws.model_copy(update={"security_group": group})
+        config: CloudConfig = self.config.model_copy(update={"aws": aws})
+        text = (render_single if self.options.single else render_cluster)(config, str(copied))
+        self._file(name).write_text(text)
+        return self._file(name)
+
+    def _file(self, name: str) -> Path:
+        return state_folder(self.name, name) / "ray-cluster.yaml"
+
+    def _log(self, name: str) -> Path:
+        return self._file(name).with_name("ray.log")
+
+    def _start(self, deployment: Deployment, process: str, module: str, *arguments: str) -> None:
+        """Start a process on the head that outlives the connection."""
+        quoted = [each if each == PLACE else shlex.quote(each) for each in arguments]
+        about = f"{PLACE} {shlex.quote(deployment.storage)} {shlex.quote(deployment.name)}"
+        start = f"{BIN}/python -m orchestrator.cloud.head start {about} {process}"
+        self._exec(deployment.name, f"mkdir -p {PLACE} && {start} {BIN}/python -m {module} {' '.join(quoted)}")
+
+    def _exec(self, name: str, command: str) -> None:
+        self._ray(name, "exec", str(self._file(name)), command)
+
+    def _ray(self, name: str, *words: str) -> None:
+        """Run a command of Ray, whose output goes to a log. Raises UserError with the cause that it names."""
+        beside = Path(sys.executable).with_name("ray")
+        program = str(beside) if beside.is_file() else "ray"
+        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+        log = self._log(name)
+        done = subprocess.run(
+            [program, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            check=False,
+        )
+        shown = "" if words[0] == "get-auth-token" else done.stdout  # it prints the token
+        with log.open("a") as file:
+            file.write(f"$ ray {shlex.join(words)}\n{shown}\n")
+        if done.returncode:
+            doing = f"ray {words[0]}"
+            remedy = f"Its output is in {log}; `trm cloud down {name}` ends what was started"
+            raise explain_output(shown, doing) or CloudError(f"{doing} ended with {done.returncode}", remedy)
+
+
+def _fits(num_gpus: int, sweep: Sweep) -> bool:
+    """Return whether machines with so many GPUs are started for the sweep: many only for trials on many."""
+    wanted = max(1.0, sweep.resources.gpus or 1.0)
+    return num_gpus >= wanted and (num_gpus == 1 or wanted > 1)
+
+
+def _offer(aws: Aws, instance: str, market: str, count: int) -> Offer:
+    listed = next((each for each in prices() if (each.provider, each.instance) == ("aws", instance)), None)
+    rows = [each for each in prices() if (each.instance, each.market, each.region) == (instance, market, aws.region)]
+    usd, spot = assumed_usd(instance, market, aws.region), assumed_usd(instance, "spot", aws.region)
+    return Offer(
+        machine=instance,
+        count=count,
+        provider="aws",
+        region=aws.region,
+        gpu=None if listed is None else gpu_label(listed),
+        num_gpus=0 if listed is None else listed.num_gpus,
+        num_cpus=None if listed is None else listed.num_vcpus,
+        market="spot" if market == "spot" else "on-demand",
+        usd_per_hour=usd,
+        spot_usd_per_hour=spot if listed is not None else None,
+        price_source=rows[0].source if rows else "",
+        price_date=rows[0].date if rows else "",
+    )

@@ -1,0 +1,78 @@
+"""End a cluster from its head: the driver cleanly, then the workers, then the head itself. The timer runs it last.
+
+    python -m orchestrator.cloud.aws.end REGION CLUSTER STORAGE SWEEP
+
+The head ends by shutting down, which terminates it: it needs no right for that, and no network.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from orchestrator.records.index import find_definition, request_stop, sweep_folder
+from orchestrator.resources.aws import terminate_workers
+from orchestrator.storage import Storage, StorageError, open_storage
+from orchestrator.storage.lease import driver_of
+from trm_data.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+STOP_S = 75.0
+"""Seconds for last checkpoints; the timer waits for two minutes."""
+SHUT_DOWN = ("sudo", "shutdown", "-h", "now")
+
+
+def end_cluster(
+    end_workers: Callable[[], Sequence[str]] | None,
+    storage: Storage,
+    sweep: str,
+    *,
+    shut_down: Sequence[str] = SHUT_DOWN,
+    limit_s: float = STOP_S,
+) -> None:
+    """Stop the driver, end the workers, and shut the machine down, whatever failed before.
+
+    Args:
+        end_workers: None for a single machine.
+    """
+    try:
+        stop_driver(storage, sweep, "the timer on the head", limit_s)
+    except StorageError as error:
+        logger.warning("the driver was not stopped cleanly: %s", error)
+    try:
+        if end_workers is not None:
+            logger.info("ended %s", ", ".join(end_workers()) or "no worker")
+    except UserError as error:
+        logger.warning("workers may be left: %s", error)
+    finally:
+        subprocess.run(shut_down, check=False, timeout=30)
+
+
+def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bool:
+    """Ask a driver to stop cleanly and wait for it. Return whether none is left."""
+    folder = sweep_folder(storage, sweep)
+    if find_definition(storage, sweep) is None or driver_of(folder) is None:
+        return True
+    request_stop(folder, reason)
+    deadline_s = time.monotonic() + limit_s
+    while driver_of(folder) is not None:
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def main(arguments: Sequence[str]) -> None:
+    """End the cluster that the arguments name; with an empty region, this machine only."""
+    region, cluster, url, sweep = arguments[:4]
+    ending = (lambda: terminate_workers(cluster, region)) if region else None
+    end_cluster(ending, open_storage(url), sweep)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    main(sys.argv[1:])

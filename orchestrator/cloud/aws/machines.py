@@ -1,0 +1,144 @@
+"""List the machines of a cluster on AWS, with their prices, and end them.
+
+    python -m orchestrator.cloud.aws.machines REGION CLUSTER STORAGE NAME
+
+keeps the record of a deployment up to date from its head: workers come and go without the client, and the timer adds up
+what the record says.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.cloud import deployments
+from orchestrator.cloud.aws.clients import client
+from orchestrator.cloud.aws.errors import asked
+from orchestrator.cloud.aws.orphans import GONE, usd_per_hour
+from orchestrator.cloud.backend import Machine
+from orchestrator.cloud.render.ray_cluster import CLUSTER_TAG
+from orchestrator.resources import catalogue
+from orchestrator.resources.aws import AwsError
+from orchestrator.resources.catalogue import Market
+from orchestrator.storage import StorageError, open_storage
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 60.0
+END_S = 300.0
+"""Seconds within which AWS reports a machine that was told to end as shutting down."""
+
+
+def instances(ec2: Any, cluster: str, *, gone: bool = False) -> list[Any]:
+    """Return the instances of a cluster as AWS describes them.
+
+    Args:
+        gone: those too that have ended; AWS forgets them after an hour.
+    """
+    filters = [{"Name": f"tag:{CLUSTER_TAG}", "Values": [cluster]}]
+    pages = asked(lambda: list(ec2.get_paginator("describe_instances").paginate(Filters=filters)), "list the machines")
+    found = [each for page in pages for reservation in page["Reservations"] for each in reservation["Instances"]]
+    return [each for each in found if gone or each["State"]["Name"] not in GONE]
+
+
+def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float) -> tuple[Machine, ...]:
+    """Return the machines of a cluster: those that the record knows, and those that are new; ended ones have an end.
+
+    Args:
+        known: machines of the record.
+    """
+    found = {str(each["InstanceId"]): each for each in instances(ec2, cluster, gone=True)}
+    billed = _spot_prices(ec2, [each for each in found.values() if each.get("InstanceLifecycle") == "spot"])
+    before = {machine.name: machine for machine in known}
+    machines = {name: _machine(each, ec2.meta.region_name, billed) for name, each in found.items()}
+    for name, machine in {**before, **machines}.items():
+        is_up = name in found and found[name]["State"]["Name"] not in GONE
+        ended_s = before[name].down_s if name in before else None
+        machines[name] = machine.model_copy(update={"down_s": None if is_up else ended_s or now_s})
+    return tuple(sorted(machines.values(), key=lambda machine: (machine.up_s, machine.name)))
+
+
+def _machine(instance: Any, region: str, billed: dict[tuple[str, str], float]) -> Machine:
+    kind = str(instance["InstanceType"])
+    market: Market = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
+    listed = next((each for each in catalogue.prices() if (each.provider, each.instance) == ("aws", kind)), None)
+    zone = str(instance.get("Placement", {}).get("AvailabilityZone", ""))
+    return Machine(
+        name=str(instance["InstanceId"]),
+        kind=kind,
+        gpu=None if listed is None else catalogue.gpu(listed.gpu).ray_type,
+        num_gpus=0 if listed is None else listed.num_gpus,
+        market=market,
+        usd_per_hour=assumed_usd(kind, market, region),
+        billed_usd_per_hour=billed.get((kind, zone)) if market == "spot" else None,
+        up_s=instance["LaunchTime"].timestamp(),
+    )
+
+
+def assumed_usd(instance: str, market: str, region: str) -> float | None:
+    """Return the price that a plan assumes; that of on demand, which bounds it, for spot without a known price."""
+    return usd_per_hour(instance, market, region) or usd_per_hour(instance, "on-demand", region)
+
+
+def _spot_prices(ec2: Any, spot: Sequence[Any]) -> dict[tuple[str, str], float]:
+    """Return what AWS bills for spot machines now, by type and zone; nothing where it does not say."""
+    kinds = sorted({str(each["InstanceType"]) for each in spot})
+    if not kinds:
+        return {}
+    now = datetime.now(UTC)
+    try:
+        answer = asked(
+            lambda: ec2.describe_spot_price_history(
+                InstanceTypes=kinds, ProductDescriptions=["Linux/UNIX"], StartTime=now
+            ),
+            "ask for spot prices",
+        )
+    except AwsError as error:
+        logger.warning("%s", error)
+        return {}
+    entries = sorted(answer["SpotPriceHistory"], key=lambda each: each["Timestamp"])
+    return {(str(each["InstanceType"]), str(each["AvailabilityZone"])): float(each["SpotPrice"]) for each in entries}
+
+
+def end_machines(ec2: Any, cluster: str, limit_s: float = END_S) -> list[str]:
+    """End all machines of a cluster and wait until AWS says so. Return the identifiers of those that were up.
+
+    Raises:
+        AwsError: refused, or a machine is still up after the limit.
+    """
+    ended = [str(each["InstanceId"]) for each in instances(ec2, cluster)]
+    if not ended:
+        return []
+    asked(lambda: ec2.terminate_instances(InstanceIds=ended), "end the machines")
+    deadline_s = time.monotonic() + limit_s
+    while left := instances(ec2, cluster):
+        if time.monotonic() > deadline_s:
+            names = ", ".join(str(each["InstanceId"]) for each in left)
+            raise AwsError(f"still up after {limit_s:.0f} s: {names}", "Look at them with `trm cloud orphans`")
+        time.sleep(1.0)
+    return ended
+
+
+def keep_record(region: str, cluster: str, url: str, name: str, poll_s: float = POLL_S) -> None:
+    """Write the machines of a cluster into the record of its deployment until that is over."""
+    storage, ec2 = open_storage(url), client("ec2", region)
+    while True:
+        try:
+            found = deployments.find(storage, name)
+            if found is None or found.state in ("ended", "down"):
+                return
+            changed = {"machines": machines_of(ec2, cluster, found.machines, time.time())}
+            if changed["machines"] != found.machines:
+                deployments.change(storage, name, lambda each, changed=changed: each.model_copy(update=changed))  # type: ignore[misc]
+        except (AwsError, StorageError) as error:  # an outage says nothing about the machines
+            logger.warning("%s", error)
+        time.sleep(poll_s)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    keep_record(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4])

@@ -1,0 +1,46 @@
+"""Copy what is uploaded into a folder of this machine, from which other tools upload it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from orchestrator.cloud.ssh.project import find_project
+from orchestrator.worker.provenance import STATE_FILE, git_state
+from trm_data.settings import canonical_json
+
+
+def state_folder(backend: str, name: str) -> Path:
+    """Return the folder of a deployment on this machine, for its user only."""
+    top = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    folder = top / "trm" / backend / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy the tracked files of the project in place of what is there, with the commit that they are from.
+
+    Raises:
+        CloudError: this program was installed from a wheel.
+    """
+    project = find_project()
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in project.files:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(project.root / name, target)
+    (folder / STATE_FILE).write_text(canonical_json(git_state()))
+    return folder
+
+
+def gpu_words(plan: Path) -> list[str]:
+    """Return the option with which a driver uses the GPUs of a cluster, where the sweep leaves that open.
+
+    On a cluster the default is trials on CPUs, which is not what machines with GPUs are rented for.
+    """
+    with plan.open(encoding="utf-8") as file:
+        resources = json.loads(file.readline())["sweep"].get("resources", {})
+    return ["--gpu", "any"] if resources.get("gpus") is None else []

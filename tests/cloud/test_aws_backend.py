@@ -1,0 +1,207 @@
+"""A deployment on AWS from `up` to `down`: Ray's real launcher, EC2 and S3 of moto, and stand-ins for ssh and rsync."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from orchestrator.cloud import deployments, launch
+from orchestrator.cloud.aws.backend import AwsBackend
+from orchestrator.cloud.aws.end import end_cluster
+from orchestrator.cloud.aws.setup import set_up
+from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options
+from orchestrator.cloud.config import load_config
+from orchestrator.resources.aws import AwsError
+from orchestrator.storage import Storage, open_storage
+from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import configure
+from tests.support.aws import aws_server
+from trm_model.recipes import get_recipe
+
+STAND_IN = """#!/bin/bash
+printf '%s\\n' "$(basename "$0") $*" >> "$LOG"
+"""
+
+
+def sweep(gpu: str | None = None) -> Sweep:
+    base = configure(get_recipe("sudoku-mini"), {"train.max_steps": 2})
+    found = Sweep(name="small", base=base, seeds=1)
+    return found.model_copy(update={"resources": found.resources.model_copy(update={"gpus": 1.0, "gpu_type": gpu})})
+
+
+@pytest.fixture
+def name() -> str:
+    return f"trm-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def aws(name: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Options]:
+    """An account that `init` has set up, and programs that only note how they are called; what is left is ended."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in ("ssh", "rsync"):
+        (programs / program).write_text(STAND_IN)
+        (programs / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    file = tmp_path / "cloud.toml"
+    file.write_text(
+        f'name = "{name}"\nmax_hours = 6\n'
+        f'[aws]\nregion = "us-east-1"\nbucket = "{name}"\nssh_from = ["203.0.113.7/32"]\n'
+        '[[aws.workers]]\ninstance = "g6e.2xlarge"\nmax_machines = 2\n'
+        '[[aws.workers]]\ninstance = "p5.4xlarge"\nmax_machines = 1\n'
+        '[[aws.workers]]\ninstance = "p5.48xlarge"\nmarkets = ["on-demand"]\nmax_machines = 1\n'
+    )
+    list(set_up(load_config(file)))
+    yield Options(config=str(file))
+    ec2 = boto3.client("ec2")
+    if left := [each["InstanceId"] for each in instances(name)]:
+        ec2.terminate_instances(InstanceIds=left)
+
+
+@pytest.fixture
+def storage(name: str, s3_endpoint: str) -> Storage:
+    return open_storage(f"s3://{name}/trm?region=us-east-1&endpoint_override={s3_endpoint}")
+
+
+def instances(name: str) -> list[Any]:
+    """The machines of a cluster that are up."""
+    filters = [
+        {"Name": "tag:trm-cluster", "Values": [name]},
+        {"Name": "instance-state-name", "Values": ["pending", "running"]},
+    ]
+    found = boto3.client("ec2").describe_instances(Filters=filters)["Reservations"]
+    return [machine for reservation in found for machine in reservation["Instances"]]
+
+
+def start_workers(file: Path, name: str) -> None:
+    """Start one worker of every kind of the rendered file, as Ray's autoscaler on the head does."""
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
+
+    cluster = bootstrap_aws(prepare_config(yaml.safe_load(file.read_text())))
+    provider = AWSNodeProvider(cluster["provider"], name)
+    for kind, node in cluster["available_node_types"].items():
+        if kind != "head":
+            provider.create_node(node["node_config"], {"ray-user-node-type": kind, "ray-node-type": "worker"}, 1)
+
+
+def test_offers_are_the_head_and_the_machines_with_the_gpus_of_the_sweep(aws: Options, storage: Storage) -> None:
+    def offered(gpu: str | None, **changed: object) -> list[tuple[str, int, str]]:
+        backend = AwsBackend(aws.model_copy(update=changed), storage)
+        return [(each.machine, each.count, each.market) for each in backend.offers(sweep(gpu))]
+
+    head = ("m7i.xlarge", 1, "on-demand")
+    assert offered("L40S") == [head, ("g6e.2xlarge", 2, "spot")]
+    assert offered(None) == [head, ("g6e.2xlarge", 2, "spot"), ("p5.4xlarge", 1, "spot")]
+    assert offered(None, single=True) == [("g6e.2xlarge", 1, "on-demand")]
+    with pytest.raises(CloudError, match="no machine in the configuration has the GPUs"):
+        offered("A100")
+    elsewhere = AwsBackend(aws, open_storage("s3://elsewhere/trm"))
+    with pytest.raises(CloudError, match="no rights on the storage s3://elsewhere/trm"):
+        elsewhere.offers(sweep())
+    assert all(offer.usd_per_hour for offer in AwsBackend(aws, storage).offers(sweep()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
+    aws: Options, storage: Storage, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prepared = launch.prepare(sweep(), "aws", aws, Limits(max_usd=50), storage)
+    up = launch.up(prepared, storage, "small.yaml")
+    assert up.state == "up" and up.limits.max_hours == 6
+    (head,) = up.machines
+    assert (head.kind, head.usd_per_hour) == ("m7i.xlarge", 0.2016)
+    ran = (tmp_path / "log").read_text()
+    assert "ray start --head" in ran and "orchestrator.cloud.timer" in ran
+    assert "orchestrator.cloud.aws.machines us-east-1" in ran
+    token = (tmp_path / ".ray" / "auth_token").read_text().strip()
+    folder = tmp_path / ".local/state/trm/aws/small"
+    assert token and token not in ran + (folder / "ray.log").read_text()
+    assert not (folder / "project" / ".git").exists() and (folder / "project" / "pyproject.toml").is_file()
+
+    launch.submit(prepared, storage, ["--max-concurrent", "2"])
+    ran = (tmp_path / "log").read_text()
+    assert "ray job submit" in ran and "RAY_AUTH_MODE=token" in ran and "--max-concurrent 2" in ran
+
+    start_workers(folder / "ray-cluster.yaml", name)
+    backend, seen = launch.reopen("small", storage)
+    assert sorted((each.kind, each.market) for each in seen.machines) == [
+        ("g6e.2xlarge", "on-demand"),
+        ("g6e.2xlarge", "spot"),
+        ("m7i.xlarge", "on-demand"),
+        ("p5.48xlarge", "on-demand"),
+        ("p5.4xlarge", "on-demand"),
+        ("p5.4xlarge", "spot"),
+    ]
+    billed = {each.kind for each in seen.machines if each.billed_usd_per_hour is not None}
+    assert billed and billed <= {"g6e.2xlarge", "p5.4xlarge"}
+    assert len(backend.machines(seen)) == 6
+
+    ended, closing = launch.down("small", storage, keep=False)
+    assert not instances(name) and not closing.left
+    assert ended.state == "down" and all(each.down_s for each in ended.machines)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "what"),
+    [
+        ("InsufficientInstanceCapacity", "We currently do not have sufficient m7i.xlarge capacity", "no capacity"),
+        ("UnauthorizedOperation", "You are not authorized to perform this operation", "a right is missing"),
+    ],
+)
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_refused_start_is_one_line_and_leaves_nothing(
+    code: str, message: str, what: str, aws: Options, storage: Storage, name: str, s3_endpoint: str
+) -> None:
+    prepared = launch.prepare(sweep(), "aws", aws, Limits(max_usd=50), storage)
+    refusing = aws_server((code, message), action="RunInstances", forward=s3_endpoint)
+    with refusing, pytest.raises(AwsError) as caught:
+        launch.up(prepared, storage, "small.yaml")
+    assert str(caught.value).startswith("ray up: ") and what in str(caught.value) and code in str(caught.value)
+    assert not instances(name)
+    assert deployments.load(storage, "small").state == "starting"
+    assert launch.down("small", storage, keep=False)[0].state == "down"
+
+
+def test_account_without_init_is_told_to_run_it(aws: Options, storage: Storage, name: str) -> None:
+    ec2 = boto3.client("ec2")
+    filters = [{"Name": "group-name", "Values": [name]}]
+    (group,) = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    ec2.delete_security_group(GroupId=group["GroupId"])
+    prepared = launch.prepare(sweep(), "aws", aws, Limits(max_usd=50), storage)
+    with pytest.raises(CloudError, match=r"has no security group .* Run `trm cloud init aws`"):
+        launch.up(prepared, storage, "small.yaml")
+
+
+def test_cluster_of_another_deployment_is_not_taken(aws: Options, storage: Storage, name: str) -> None:
+    specs = [{"ResourceType": "instance", "Tags": [{"Key": "trm-cluster", "Value": name}]}]
+    boto3.client("ec2").run_instances(
+        ImageId="ami-12c6146b", InstanceType="m7i.xlarge", MinCount=1, MaxCount=1, TagSpecifications=specs
+    )
+    other = Deployment(name="other", backend="aws", storage=storage.url, created_s=1.0, state="submitted")
+    deployments.save(storage, other)
+    prepared = launch.prepare(sweep(), "aws", aws, Limits(max_usd=50), storage)
+    with pytest.raises(CloudError, match="is in use by deployment 'other'"):
+        launch.up(prepared, storage, "small.yaml")
+
+
+def test_head_ends_itself_even_if_its_workers_cannot_be_ended(s3_bucket: str, tmp_path: Path) -> None:
+    def refused() -> list[str]:
+        raise AwsError("no right")
+
+    end_cluster(refused, open_storage(s3_bucket), "small", shut_down=["touch", str(tmp_path / "off")])
+    assert (tmp_path / "off").exists()
