@@ -389,7 +389,7 @@ def test_tag_escapes_text_and_attributes_but_not_markup() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_of_a_thousand_trials_of_two_hundred_points_takes_at_most_six_megabytes() -> None:
+def test_the_page_of_a_thousand_trials_of_two_hundred_points_takes_at_most_four_megabytes() -> None:
     """At most four, the plotting library included."""
     records = large_records(1_000, 200)
     page = Report(records=records, now=NOW).html()
