@@ -94,7 +94,7 @@ def test_page_says_what_was_found_with_its_interval(checked: Checker) -> None:
     assert "solves 96.3 % of 500 held-out puzzles (mean of 3 seeds; 95 % interval over seeds 92.7 to 98.8)" in text
     assert "The data separate it from hrm (86.8 %) and direct (31.9 %)." in text
     assert "The search explored 12 trials on validation puzzles and stopped 2 of them early." in text
-    assert "12 trials (search stage)" in text and "2026-11-21 22:00 UTC" in text
+    assert "12 trials of the search stage" in text and "2026-11-21 22:00 UTC" in text
 
 
 def test_page_shows_every_row_its_provenance_and_every_baseline(checked: Checker) -> None:
