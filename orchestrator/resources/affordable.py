@@ -51,6 +51,8 @@ def affordable(plan: Estimate, max_usd: float, pricings: Sequence[Pricing]) -> l
 
 
 def _on(plan: Estimate, device: Device, max_usd: float, usd_per_gpu_hour: float, source: str) -> Affordable:
+    if plan.kind == "search":
+        return _of_search(plan, device, max_usd, usd_per_gpu_hour, source)
     cells = [cell for cell in plan.cells if device.name not in cell.does_not_fit]
     costs = [_usd(cell, device, usd_per_gpu_hour) for cell in cells]
     scale = plan.num_cells / max(1, len(plan.cells))  # where the cells are a sample
@@ -74,6 +76,25 @@ def _on(plan: Estimate, device: Device, max_usd: float, usd_per_gpu_hour: float,
         num_trials=num_trials,
         usd=usd,
         is_whole=seeds == seeds_planned and num_fitting == plan.num_cells,
+    )
+
+
+def _of_search(plan: Estimate, device: Device, max_usd: float, usd_per_gpu_hour: float, source: str) -> Affordable:
+    """Count the trials of a search at their mean price: which cells it will try is not known."""
+    hours = next((cost.device_hours for cost in plan.costs if cost.device == device.name), None) or 0.0
+    whole = hours * device.gpus * usd_per_gpu_hour
+    is_whole = whole <= max_usd
+    count = plan.num_trials if is_whole else int(plan.num_trials * max_usd / whole)
+    return Affordable(
+        device=device.name,
+        source=source,
+        usd_per_gpu_hour=usd_per_gpu_hour,
+        num_cells=count,
+        seeds=1,
+        steps_share=1.0 if is_whole else max_usd / whole,
+        num_trials=count,
+        usd=whole * count / plan.num_trials,
+        is_whole=is_whole,
     )
 
 

@@ -236,6 +236,15 @@ class TestOrphans:
         assert listed.code == 1 and "unknown" in listed.out and "aws ec2 terminate-instances" in listed.out
         assert trm("cloud", "orphans", "--region", "eu-north-1").code == 0
 
+    def test_a_user_without_a_region_is_told_where_to_name_one(
+        self, trm: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        shown = trm("cloud", "orphans")
+        assert shown.code == 2 and "AWS_REGION=" in shown.err and shown.err.count("\n") == 1
+
 
 class TestPrices:
     @pytest.fixture(autouse=True)

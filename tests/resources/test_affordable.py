@@ -65,3 +65,17 @@ def test_providers_are_compared_and_the_most_trials_come_first(tmp_path: Path) -
     assert [one.num_trials for one in found] == sorted((one.num_trials for one in found), reverse=True)
     assert found[0].usd_per_gpu_hour < 6 and all(one.usd <= sum_usd for one in found)
     assert "20" in found[0].source  # the date
+
+
+def test_a_search_is_bought_by_the_trial_and_never_more_than_it_has(tmp_path: Path) -> None:
+    base = configure(get_recipe("sudoku-mini"), {"train.max_steps": 50_000})
+    space = {"T": choice(1, 2, 3), "n": choice(1, 2, 3, 4), "aug": choice(0, 10, 100)}
+    gpu = Resources(cpus=1, gpus=1, gpu_type="H100")
+    search = Sweep(name="s", kind="search", base=base, space=space, trials=8, sampler="qmc", resources=gpu)
+    plan, dollar = plan_sweep(search, str(tmp_path), usd_per_gpu_hour=1.0), [Pricing(usd_per_gpu_hour=1.0)]
+    whole = usd_of(plan)
+    [found] = affordable(plan, whole * 1.001, dollar)
+    assert found.is_whole and found.num_trials == plan.num_trials and found.usd == pytest.approx(whole)
+    [found] = affordable(plan, whole / 2, dollar)
+    assert not found.is_whole and found.num_trials == plan.num_trials // 2
+    assert found.usd <= whole / 2 and found.steps_share == pytest.approx(0.5)

@@ -73,9 +73,9 @@ def show_plan(
 def show_affordable(sweep: Sweep, plan: Estimate, parts: Sequence[Affordable], usd: float) -> None:
     """Print which part of a sweep a sum pays for, on which GPU of which provider, the most trials first."""
     if not parts:
-        out.print(f"\nwhat ${usd:,.2f} pay for: unknown, no price or no speed of these GPUs is known")
+        out.print(f"\nwhat ${usd:,.2f} pays for: unknown, no price or no speed of these GPUs is known")
         return
-    out.print(f"\nwhat ${usd:,.2f} pay for, set-up and idle time not included:")
+    out.print(f"\nwhat ${usd:,.2f} pays for, set-up and idle time not included:")
     rows = table(
         "GPU", "USD/GPU-h", "price of", "trials", "part of the sweep", "USD", right=("USD/GPU-h", "trials", "USD")
     )
@@ -91,12 +91,16 @@ def _part(sweep: Sweep, plan: Estimate, part: Affordable) -> str:
     if part.is_whole:
         return "all of it"
     if sweep.kind == "search":
-        return f"--trials {part.num_trials}"
+        explored = part.num_trials - (plan.num_trials - plan.trials_by_stage["explore"])
+        return f"--trials {explored}" if explored > 0 else f"--max-steps {_shorter(sweep, part)}"
     if part.num_cells == plan.num_cells:
         return f"all {plan.num_cells} cells, --seeds {part.seeds}"
-    steps = int(sweep.base.train.max_steps * part.steps_share)
-    shorter = f"; or all with one and --max-steps {steps}" if part.steps_share < 1 else ""
+    shorter = f"; or all with one and --max-steps {_shorter(sweep, part)}" if part.steps_share < 1 else ""
     return f"{part.num_cells} of {plan.num_cells} cells with {plural(part.seeds, 'seed')}{shorter}"
+
+
+def _shorter(sweep: Sweep, part: Affordable) -> int:
+    return int(sweep.base.train.max_steps * part.steps_share)
 
 
 def _show_datasets(plan: Estimate) -> None:

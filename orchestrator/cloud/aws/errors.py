@@ -78,6 +78,11 @@ REFUSALS = (
         "Change `zones`, `region` or the instance type in cloud.toml",
     ),
     _Refusal(
+        "NoRegionError",
+        "no region of AWS is named",
+        "Set AWS_REGION, for example AWS_REGION=us-east-1, or `region` in ~/.aws/config or cloud.toml",
+    ),
+    _Refusal(
         "RequestLimitExceeded|Throttling(Exception)?|SlowDown",
         "AWS limits the rate of requests",
         "Wait a minute and repeat the command",
