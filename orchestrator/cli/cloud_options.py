@@ -19,6 +19,9 @@ HostsArgument = Annotated[
     ),
 ]
 DeploymentArgument = Annotated[str, typer.Argument(help="Name of the sweep that was launched.", show_default=False)]
+AnyDeploymentArgument = Annotated[
+    str | None, typer.Argument(help="Name of the sweep that was launched; all if left out.", show_default=False)
+]
 OnOption = Annotated[str, typer.Option("--on", help="Where: ssh, aws, sky, k8s or slurm.", metavar="BACKEND")]
 ProviderOption = Annotated[
     str | None,

@@ -15,7 +15,7 @@ def receipt(deployment: Deployment, records: Sequence[TrialRecord], now_s: float
     Args:
         records: trials of its sweep; attempts from before the deployment do not count.
     """
-    hours = [_hours(machine, now_s) for machine in deployment.machines]
+    hours = [machine_hours(machine, now_s) for machine in deployment.machines]
     prices = [_price(machine) for machine in deployment.machines]
     usd = _sum(None if price is None else price * hour for price, hour in zip(prices, hours, strict=True))
     since_s = min((machine.up_s for machine in deployment.machines), default=deployment.created_s)
@@ -47,7 +47,7 @@ def receipt(deployment: Deployment, records: Sequence[TrialRecord], now_s: float
 def spent_usd(deployment: Deployment, now_s: float) -> float | None:
     """Return the dollars of the machine hours so far; None if a machine has no known price."""
     return _sum(
-        None if (price := _price(machine)) is None else price * _hours(machine, now_s)
+        None if (price := _price(machine)) is None else price * machine_hours(machine, now_s)
         for machine in deployment.machines
     )
 
@@ -56,7 +56,8 @@ def _price(machine: Machine) -> float | None:
     return machine.usd_per_hour if machine.billed_usd_per_hour is None else machine.billed_usd_per_hour
 
 
-def _hours(machine: Machine, now_s: float) -> float:
+def machine_hours(machine: Machine, now_s: float) -> float:
+    """Return the hours for which a machine has been up."""
     until_s = now_s if machine.down_s is None else machine.down_s
     return max(0.0, until_s - machine.up_s) / 3600
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cloud.backend import Deployment, Machine
+from orchestrator.cloud.deployments import save
+from orchestrator.storage import open_storage
 from tests.cloud.conftest import Box
 from tests.support.commands import call
 
@@ -92,3 +96,24 @@ def test_deployment_that_is_not_on_the_machine_is_one_line(
     reach = ("box", "--ssh-config", box.config, "--storage", str(tmp_path))
     code, _, err = call(capsys, "cloud", "status", "nothing", *reach)
     assert code == 2 and "no deployment 'nothing' on box" in err
+
+
+def test_status_without_a_name_lists_all_launches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("cloud", "status", "--storage", str(tmp_path))
+    assert "no launch in" in call(capsys, *words)[1]
+    url, hour_ago = str(tmp_path), time.time() - 3600
+    storage = open_storage(url)
+    for name, price, down_s in (("old", 2.0, hour_ago + 1800), ("running", None, None)):
+        machine = Machine(name="box", usd_per_hour=price, up_s=hour_ago, down_s=down_s)
+        state = "down" if down_s else "submitted"
+        save(
+            storage,
+            Deployment(name=name, machines=(machine,), state=state, backend="ssh", storage=url, created_s=hour_ago),
+        )
+    storage.write("deployments/damaged.json", b"{")
+    code, out, err = call(capsys, *words)
+    rows = [line.split() for line in out.splitlines() if "ssh" in line]
+    assert code == 0 and [row[0] for row in rows] == ["running", "old"]
+    assert "unknown" in rows[0] and "1.00" in rows[1] and "damaged.json" in err
+    listed = json.loads(call(capsys, *words, "--json")[1])
+    assert [(one["name"], one["usd"]) for one in listed] == [("running", None), ("old", pytest.approx(1.0))]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from orchestrator.cli.cloud_options import (
+    AnyDeploymentArgument,
     CloudHoursOption,
     CloudUsdOption,
     ConfigOption,
@@ -166,7 +167,7 @@ def submit(
 
 @app.command()
 def status(
-    name: DeploymentArgument,
+    name: AnyDeploymentArgument = None,
     hosts: HostsArgument = None,
     ssh_config: SshConfigOption = None,
     storage: StorageOption = "runs",
@@ -174,16 +175,22 @@ def status(
 ) -> None:
     """Show a launched sweep from its records, its machines, what they have cost, and the next commands.
 
-    With a machine, a launch of another client is found there: its record need not be in this storage.
+    Without a name, all launches of the storage are listed. With a machine, a launch of another client is found there:
+    its record need not be in this storage.
 
     Examples:
+
+    trm cloud status
 
     trm cloud status demo
 
     trm cloud status demo ubuntu@203.0.113.7
     """
-    from orchestrator.cli.views.cloud import Named, show_status
+    from orchestrator.cli.views.cloud import Named, show_deployments, show_status
 
+    if name is None:
+        show_deployments(storage, as_json)
+        return
     show_status(Named(name, storage, elsewhere(hosts, ssh_config)), as_json)
 
 

@@ -14,11 +14,11 @@ from orchestrator.cloud import deployments
 from orchestrator.cloud.backend import Backend, CloudError, Deployment, Limits, Options, Receipt, RemoteRecords
 from orchestrator.cloud.launch import Launch, down, reopen
 from orchestrator.cloud.quote import Quote
-from orchestrator.cloud.receipt import receipt
+from orchestrator.cloud.receipt import machine_hours, receipt, spent_usd
 from orchestrator.errors import command_line
 from orchestrator.records.index import find_definition
 from orchestrator.records.reader import read_trials
-from orchestrator.storage import open_storage
+from orchestrator.storage import open_storage, storage_to_read
 from orchestrator.sweep.text import about, plural
 
 
@@ -124,6 +124,37 @@ def show_status(named: Named, as_json: bool) -> None:
     _show_receipt(found)
     verbs = {"ended": ("down",), "down": (), "up": ("submit", "down")}
     _show_commands(deployment, verbs.get(deployment.state, ("logs", "stop", "down")))
+
+
+def show_deployments(url: str, as_json: bool) -> None:
+    """Print all deployments of a storage, those that may still be billed first."""
+    storage, now_s = storage_to_read(url), time.time()
+    found, unreadable = [], []
+    for name in deployments.names(storage):
+        try:
+            found.append(deployments.load(storage, name))
+        except CloudError as error:
+            unreadable.append(str(error))
+    found.sort(key=lambda one: (one.state == "down", -one.created_s))
+    if as_json:
+        print(json.dumps([one.plain() | {"usd": spent_usd(one, now_s)} for one in found], indent=1))
+    elif found:
+        numbers = ("machines up", "hours", "USD")
+        rows = table("sweep", "on", "state", *numbers, "where", right=numbers, drop=("where", "hours"))
+        for one in found:
+            up = sum(machine.down_s is None for machine in one.machines)
+            cost = spent_usd(one, now_s)
+            hours = sum(machine_hours(machine, now_s) for machine in one.machines)
+            where = ", ".join(dict.fromkeys(machine.name for machine in one.machines))
+            usd = "unknown" if cost is None else f"{cost:,.2f}"
+            rows.add_row(one.name, one.backend, one.state, str(up), f"{hours:.3g}", usd, where)
+        out.print(rows)
+    else:
+        out.print(
+            f"no launch in {storage.url}: {command_line('cloud', 'plan', 'demo', storage=url)} shows what one costs"
+        )
+    for text in unreadable:
+        err.print(line(("skipped", "yellow"), f" {text}"), soft_wrap=True)
 
 
 def show_cost(named: Named, as_json: bool) -> None:
