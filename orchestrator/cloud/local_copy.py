@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from orchestrator.cloud.backend import CloudError
 from orchestrator.cloud.ssh.project import find_project
 from orchestrator.worker.provenance import STATE_FILE, git_state
 from trm_data.settings import canonical_json
@@ -24,9 +25,14 @@ def copy_project(folder: Path) -> Path:
     """Copy the tracked files of the project in place of what is there, with the commit that they are from.
 
     Raises:
-        CloudError: this program was installed from a wheel.
+        CloudError: this program was installed from a wheel, or which files belong to it is not known.
     """
     project = find_project()
+    if project.installed:  # machines that are rendered install the project with pip, from its source
+        raise CloudError(
+            "this program was installed from a wheel, and these machines install it from its source",
+            "Run `trm` from a clone of the repository; --on ssh takes an installed program too",
+        )
     shutil.rmtree(folder, ignore_errors=True)
     for name in project.files:
         target = folder / name

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
 
-from orchestrator.cloud import deployments, launch, processes
+from orchestrator.cloud import deployments, launch, local_copy, processes
 from orchestrator.cloud.backend import CloudError, Limits, Options, RemoteRecords
 from orchestrator.cloud.ssh import project
 from orchestrator.cloud.ssh.backend import SshBackend
 from orchestrator.cloud.ssh.connection import Connection
 from orchestrator.cloud.ssh.inspection import inspect
-from orchestrator.cloud.ssh.project import find_project, pack, require_portable
+from orchestrator.cloud.ssh.project import environment_name, find_project, pack, require_portable, requirements
 from orchestrator.cloud.ssh.setup import install
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep.definition import Sweep
@@ -133,6 +134,34 @@ def test_only_tracked_files_that_are_no_secrets_are_uploaded(tmp_path: Path) -> 
     assert ".env" in str(found) and "1 untracked file" in str(found)
     pack(found, tmp_path / "p.tar")
     assert b"changed" in (tmp_path / "p.tar").read_bytes() and b"KEY=1" not in (tmp_path / "p.tar").read_bytes()
+
+
+def test_a_program_from_a_wheel_uploads_the_files_of_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "orchestrator/__init__.py": "",
+        "orchestrator/_infra/constraints.txt": "torch==2.13.0\n",
+        "trm_model/__init__.py": "",
+        "other/secret.py": "KEY = 1",
+        "trm_orchestrator-9.dist-info/METADATA": "Name: trm-orchestrator\nVersion: 9\nRequires-Dist: torch\n"
+        "Requires-Dist: ruff; extra == 'dev'\n",
+        "trm_orchestrator-9.dist-info/RECORD": "orchestrator/__init__.py,,\norchestrator/_infra/constraints.txt,,\n"
+        "trm_model/__init__.py,,\norchestrator/old.py,,\n../../bin/trm,,\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    wheel = PathDistribution(tmp_path / "trm_orchestrator-9.dist-info")
+    monkeypatch.setattr(project, "distribution", lambda _: wheel)
+    found = find_project(tmp_path)
+    assert set(found.files) == {name for name in files if not name.startswith(("other", "trm_orch"))}
+    assert requirements(found) == ["torch"] and "trm-orchestrator 9, as installed" in str(found)
+    before = environment_name(found, "3.11")
+    (found.root / found.constraints).write_text("torch==2.14.0\n")
+    assert environment_name(found, "3.11") != before
+    with pytest.raises(CloudError, match="from its source"):
+        monkeypatch.setattr(local_copy, "find_project", lambda: found)
+        local_copy.copy_project(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_sweep_that_reads_a_file_of_this_machine_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Collect what is uploaded: the tracked files of the project, as they are in the working tree, and the plan.
 
-Untracked files stay here: keys, notebooks, results, whatever `.gitignore` says or forgets.
+Untracked files stay here: keys, notebooks, results, whatever `.gitignore` says or forgets. A program that was installed
+from a wheel uploads the files of that wheel.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import subprocess
 import tarfile
 import tomllib
 from hashlib import sha256
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,8 @@ SECRETS = (".env", ".pem", ".key", "id_rsa", "id_ed25519", "credentials", "auth_
 """Ends of names of files that are not uploaded even where somebody tracks them."""
 
 
+DISTRIBUTION = "trm-orchestrator"
+PACKAGES = ("orchestrator", "trm_model", "trm_data")
 ROOT = Path(__file__).resolve().parents[3]
 """Folder of the repository; that of all packages where this one is installed from a wheel."""
 
@@ -34,13 +38,22 @@ class Project(NamedTuple):
     held_back: tuple[str, ...]
     """Tracked files whose names look like secrets."""
     num_untracked: int
+    installed: str = ""
+    """Name and version of the wheel that the files come from; empty for a clone."""
 
     @property
     def num_bytes(self) -> int:
         """Return the size of all files."""
         return sum((self.root / name).stat().st_size for name in self.files)
 
+    @property
+    def constraints(self) -> str:
+        """Return the path, below the root, of the file with the versions that are installed."""
+        return "orchestrator/_infra/constraints.txt" if self.installed else "constraints.txt"
+
     def __str__(self) -> str:
+        if self.installed:
+            return f"{plural(len(self.files), 'file')} of {self.installed} ({num_bytes(self.num_bytes)}) and the plan"
         text = f"{plural(len(self.files), 'tracked file')} of {self.root} ({num_bytes(self.num_bytes)}) and the plan"
         if self.held_back:
             text += f"; not {', '.join(self.held_back)}, which may be secret"
@@ -51,19 +64,34 @@ def find_project(root: Path = ROOT) -> Project:
     """Return the project that this program runs from, or the one of another folder.
 
     Raises:
-        CloudError: it is installed from a wheel, so that there is no list of tracked files.
+        CloudError: which files belong to it is not known.
     """
     if not (root / "pyproject.toml").is_file():
-        raise CloudError(
-            "this program was installed from a wheel, which cannot be uploaded",
-            "Run `trm` from a clone of the repository",
-        )
+        return _installed_project()
     tracked = _git(root, "ls-files", "-z")
     untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard")
     present = [name for name in tracked if (root / name).is_file() and not (root / name).is_symlink()]
     held_back = tuple(name for name in present if name.rpartition("/")[2].endswith(SECRETS))
     files = tuple(name for name in present if name not in held_back)
     return Project(root, files, held_back, len(untracked))
+
+
+def _installed_project() -> Project:
+    found = _wheel()
+    names = [str(file) for file in found.files or () if file.parts[0] in PACKAGES and file.suffix != ".pyc"]
+    root = Path(str(found.locate_file("")))
+    present = tuple(name for name in names if (root / name).is_file())
+    return Project(root, present, (), 0, f"{DISTRIBUTION} {found.version}, as installed")
+
+
+def _wheel() -> Distribution:
+    try:
+        return distribution(DISTRIBUTION)
+    except PackageNotFoundError:
+        raise CloudError(
+            f"which files belong to this program is not known: {ROOT} is no clone and has no {DISTRIBUTION} installed",
+            "Install it with pip, or run `trm` from a clone of the repository",
+        ) from None
 
 
 def _git(root: Path, *arguments: str) -> list[str]:
@@ -93,6 +121,8 @@ def pack(project: Project, archive: Path) -> None:
 
 def requirements(project: Project) -> list[str]:
     """Return the packages that the project requires, as pip takes them."""
+    if project.installed:
+        return [each for each in _wheel().requires or () if "extra ==" not in each]
     found = tomllib.loads((project.root / "pyproject.toml").read_text())
     listed: list[str] = found["project"]["dependencies"]
     return listed
@@ -100,7 +130,7 @@ def requirements(project: Project) -> list[str]:
 
 def environment_name(project: Project, python: str) -> str:
     """Return a name that changes with the requirements, the pinned versions and the version of Python."""
-    pins = (project.root / "constraints.txt").read_text()
+    pins = (project.root / project.constraints).read_text()
     return sha256("\n".join([python, *requirements(project), pins]).encode()).hexdigest()[:12]
 
 

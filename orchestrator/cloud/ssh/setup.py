@@ -99,6 +99,6 @@ def install(connection: Connection, top: str, place: str, found: Found, options:
             )
         raise CloudError(f"{connection.host}: no environment could be made: {(made.err or made.out).strip()[-200:]}")
     pip = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command = words([*pip, "-r", file, "-c", f"{place}/project/constraints.txt"])
+    command = words([*pip, "-r", file, "-c", f"{place}/project/{project.constraints}"])
     connection.run(f"{command} && touch {quoted(folder)}/complete", limit_s=INSTALL_S)
     return interpreter
