@@ -37,5 +37,5 @@ def test_own_results_stand_alone_and_the_last_lines_say_where_they_can_be_seen(
 def test_storage_without_results_shows_published_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "leaderboard", "--storage", str(tmp_path))
     assert code == 0 and PUBLISHED in out
-    assert out.startswith("no confirmed results in this storage yet: run a sweep, for example trm sweep run demo")
+    assert out.startswith("no confirmed results in this storage yet. Run a sweep, for example: trm sweep run demo")
     assert "trm ui" not in out

@@ -73,7 +73,7 @@ def show(
     has_own = any(table.has_own for table in tables)
     if not has_own:
         example = command_line("sweep", "run", "demo", storage=storage.url)
-        out.print(f"no confirmed results in this storage yet: run a sweep, for example {example}\n", soft_wrap=True)
+        out.print(f"no confirmed results in this storage yet. Run a sweep, for example: {example}\n", soft_wrap=True)
     for table in shown:
         out.print(to_rich(table))
         out.print()
