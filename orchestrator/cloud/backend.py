@@ -17,6 +17,7 @@ from orchestrator.sweep.definition import Sweep
 from trm_data.errors import UserError
 from trm_data.settings import Settings
 
+FOLDER = ".trm-cloud"
 IDLE_MINUTES = 15.0
 """Minutes without a driver after which machines are ended."""
 
@@ -39,7 +40,7 @@ class Options(Settings):
     """ssh: an environment on the machines that already holds the requirements; nothing is installed then."""
     ssh_config: str | None = None
     """ssh: configuration file that `ssh -F` reads."""
-    folder: str = ".trm-cloud"
+    folder: str = FOLDER
     """ssh: folder on the machines, relative to the home folder, that holds everything that was put there."""
     end_command: str | None = None
     """Command that the timer runs on the head last, to end the machine itself: `sudo poweroff`."""

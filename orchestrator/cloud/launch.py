@@ -12,6 +12,7 @@ from orchestrator.cloud import deployments
 from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords, Uploads
 from orchestrator.cloud.quote import Quote, quote
 from orchestrator.cloud.registry import open_backend
+from orchestrator.cloud.ssh import configurations
 from orchestrator.errors import command_line
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
@@ -39,6 +40,8 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     Raises:
         CloudError: the machines cannot be reached, or another backend has this deployment.
     """
+    if options.ssh_config:
+        configurations.remember(options.ssh_config)
     opened = open_backend(backend, options, storage)
     found = deployments.find(storage, sweep.name)
     if found is not None and found.state in (*UP, "starting", "ended"):
@@ -134,6 +137,8 @@ def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple
     Raises:
         CloudError: no such deployment, or its machines cannot be reached.
     """
+    if options is not None and options.ssh_config:
+        configurations.remember(options.ssh_config)
     stored = deployments.find(storage, name)
     if stored is None and options is not None and options.hosts:
         backend = open_backend("ssh", options, storage)
@@ -141,10 +146,16 @@ def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple
             return backend, deployments.save(storage, backend.discover(name))
     if stored is None:
         stored = deployments.load(storage, name)
-    backend = open_backend(stored.backend, stored.options, storage)
+    backend = _open_stored(stored, storage)
     if stored.state in ("new", "down"):
         return backend, stored
     return backend, deployments.save(storage, backend.read(stored))
+
+
+def _open_stored(stored: Deployment, storage: Storage) -> Backend:
+    if stored.options.ssh_config:
+        configurations.require_known(stored.options.ssh_config, stored.name)
+    return open_backend(stored.backend, stored.options, storage)
 
 
 def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple[Deployment, Closing]:
@@ -158,7 +169,7 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         CloudError: it is down already, or its machines cannot be reached.
     """
     stored = deployments.load(storage, name)
-    backend = open_backend(stored.backend, stored.options, storage)
+    backend = _open_stored(stored, storage)
     if stored.state == "down":
         raise CloudError(f"deployment {name!r} is down already", "Launch it again with `trm cloud submit`")
     if forget:

@@ -36,6 +36,8 @@ class Timer:
     folder: Path
     storage: Storage
     name: str
+    end_command: str | None = None
+    """Run last, to end the machine. It never comes from the record, which others may write."""
     poll_s: float = POLL_S
     grace_s: float = processes.GRACE_S
     clock: Callable[[], float] = time.time
@@ -81,7 +83,7 @@ class Timer:
         """End the driver and the machine, and close the record. Return what was done."""
         logger.info("%s", why)
         done = processes.end_driver(self.storage, self.name, self.folder, why, self.grace_s)
-        command = deployment.options.end_command
+        command = self.end_command
         now_s = self.clock()
 
         def closed(current: Deployment) -> Deployment:
@@ -111,9 +113,8 @@ class Timer:
 def main(arguments: Sequence[str]) -> int:
     """Run the timer of the deployment that the arguments name."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    folder, url, name = arguments[:3]
-    poll_s = float(arguments[3]) if len(arguments) > 3 else POLL_S
-    logger.info("%s", Timer(Path(folder), open_storage(url), name, poll_s=poll_s).run())
+    folder, url, name, *command = arguments
+    logger.info("%s", Timer(Path(folder), open_storage(url), name, end_command=next(iter(command), None)).run())
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cloud import deployments, launch, local_copy, processes
-from orchestrator.cloud.backend import CloudError, Limits, Options, RemoteRecords
+from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options, RemoteRecords
 from orchestrator.cloud.ssh import project
 from orchestrator.cloud.ssh.backend import SshBackend
 from orchestrator.cloud.ssh.connection import Connection
@@ -204,3 +204,23 @@ def test_packages_that_cannot_be_installed_are_one_line(
         found = inspect(connection, sys.executable)
         with pytest.raises(CloudError, match=r"box: ERROR: .*no-such-package"):
             install(connection, str(tmp_path / "top"), str(place), found, plain)
+
+
+def test_a_record_chooses_neither_the_configuration_of_ssh_nor_what_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    storage, marker = open_storage(str(tmp_path / "runs")), tmp_path / "executed"
+    config = tmp_path / "config"
+    config.write_text(f"Host *\n  ProxyCommand touch {marker}\n")
+    foreign = Options(hosts=("box",), ssh_config=str(config))
+    record = Deployment(name="s", backend="ssh", storage="/x", created_s=1.0, state="submitted", options=foreign)
+    deployments.save(storage, record)
+    for open_it in (launch.reopen, lambda name, storage: launch.down(name, storage, keep=False)):
+        with pytest.raises(CloudError, match="no command of yours has named it"):
+            open_it("s", storage)
+    assert not marker.exists()
+    backend = SshBackend(Options(hosts=("box",)), storage)
+    for place in ("/home/me", "/home/me/.trm-cloud/deployments/other", "/home/me/x/deployments/s"):
+        with pytest.raises(CloudError, match="only a folder below"):
+            backend.down(record.model_copy(update={"place": place}), keep=False)

@@ -41,8 +41,8 @@ class Clock:
         self.now_s += seconds
 
 
-def timer(storage: Storage, folder: Path, clock: Clock) -> Timer:
-    return Timer(folder, storage, "s", grace_s=1.0, clock=clock, sleep=clock.sleep)
+def timer(storage: Storage, folder: Path, clock: Clock, end_command: str | None = None) -> Timer:
+    return Timer(folder, storage, "s", end_command=end_command, grace_s=1.0, clock=clock, sleep=clock.sleep)
 
 
 def test_budget_ends_the_driver_and_closes_the_record(storage: Storage, tmp_path: Path) -> None:
@@ -58,8 +58,9 @@ def test_budget_ends_the_driver_and_closes_the_record(storage: Storage, tmp_path
 
 
 def test_machine_is_ended_last_by_the_command_of_the_user(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, limits=Limits(max_hours=0.5, idle_minutes=60), options=Options(end_command="echo off > ended"))
-    assert "lifetime" in timer(storage, tmp_path, Clock()).run()
+    deployment(storage, limits=Limits(max_hours=0.5, idle_minutes=60), options=Options(end_command="touch executed"))
+    assert "lifetime" in timer(storage, tmp_path, Clock(), "echo off > ended").run()
+    assert not (tmp_path / "executed").exists(), "whoever writes the record runs nothing here"
     assert (tmp_path / "ended").read_text() == "off\n"
     assert deployments.load(storage, "s").machines[0].down_s == pytest.approx(2800, abs=15)
 

@@ -178,6 +178,7 @@ def test_ablation_appears_on_the_page_and_in_markdown() -> None:
     from datetime import UTC, datetime
 
     page = Report(records=ablation_records(), now=datetime(2026, 1, 1, tzinfo=UTC), control="base").html()
+    page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert "Difference from base (95.7 %, 4 seeds)" in page and "37 seeds of each would detect" in page
     assert "TRM paper, TRM-MLP no EMA: -7.5 points" in page
     markdown = TEXT_FORMATS["markdown"](compare_with_control(ablation_records(), "base"))

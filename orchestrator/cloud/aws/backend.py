@@ -118,7 +118,8 @@ class AwsBackend:
             raise
         deployment = self._seen(deployment).model_copy(update={"state": "up"})
         deployments.save(self.storage, deployment)
-        self._start(deployment, "timer", "orchestrator.cloud.timer", PLACE, deployment.storage, deployment.name)
+        words = (PLACE, deployment.storage, deployment.name, self._end_command(deployment))
+        self._start(deployment, "timer", "orchestrator.cloud.timer", *words)
         if not self.options.single:  # one machine has no right to look, and nothing changes
             about = (self.aws.region, self.config.name, deployment.storage, deployment.name)
             self._start(deployment, "machines", "orchestrator.cloud.aws.machines", *about)
@@ -208,11 +209,14 @@ class AwsBackend:
                 "max_usd": min(filter(None, (limits.max_usd, self.config.max_usd)), default=None),
             }
         )
-        words = ["" if self.options.single else self.aws.region, self.config.name, deployment.storage, deployment.name]
-        end = shlex.join(["-m", "orchestrator.cloud.aws.end", *words])
-        own = {"end_command": f"{BIN}/python {end}", "config": str(Path(self.options.config or CONFIG_FILE).absolute())}
+        config = str(Path(self.options.config or CONFIG_FILE).absolute())
+        own = {"end_command": self._end_command(deployment), "config": config}
         options = deployment.options.model_copy(update=own)
         return deployment.model_copy(update={"limits": changed, "options": options, "state": "starting"})
+
+    def _end_command(self, deployment: Deployment) -> str:
+        words = ["" if self.options.single else self.aws.region, self.config.name, deployment.storage, deployment.name]
+        return f"{BIN}/python {shlex.join(['-m', 'orchestrator.cloud.aws.end', *words])}"
 
     def _seen(self, deployment: Deployment) -> Deployment:
         found = machines_of(client("ec2", self.aws.region), self.config.name, deployment.machines, time.time())

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options, Receipt
+from orchestrator.cloud.backend import FOLDER, Closing, CloudError, Deployment, Machine, Offer, Options, Receipt
 from orchestrator.cloud.prices import catalogue_offers, price_machine
 from orchestrator.cloud.processes import DRIVER, TIMER
 from orchestrator.cloud.ssh.connection import Connection, Result, failed, quoted, words
@@ -191,6 +191,12 @@ class SshBackend:
         if not place:
             return Closing(["nothing was started"], left)
         top = place.partition("/deployments/")[0]
+        if place != f"{top}/deployments/{deployment.name}" or not top.endswith(f"/{FOLDER}"):
+            raise CloudError(
+                f"the record of {deployment.name!r} names {place!r} as its folder on {host}, and only a folder below "
+                f"~/{FOLDER}/deployments is removed",
+                "Look at the machine; --forget closes the record alone",
+            )
         with self._connect() as connection:
             if not deployment.interpreter or connection.run(f"test -d {quoted(place)}/project", check=False).code:
                 done.append(f"no process of it was started on {host}")
@@ -236,7 +242,9 @@ class SshBackend:
 
     def _start_timer(self, connection: Connection, deployment: Deployment) -> None:
         about = (deployment.place, deployment.storage, deployment.name)
-        words = (deployment.interpreter, "-m", "orchestrator.cloud.timer", *about)
+        # From the command of the user, not from the record: the machine runs it.
+        own = (self.options.end_command,) if self.options.end_command else ()
+        words = (deployment.interpreter, "-m", "orchestrator.cloud.timer", *about, *own)
         self._head(connection, deployment, "start", TIMER, *words)
 
     def _trm(self, connection: Connection, deployment: Deployment, *verb: str) -> Result:
