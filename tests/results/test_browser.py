@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.records.schema import TrialRecord
+from orchestrator.results.baselines import load_baselines
+from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import Report
 from orchestrator.results.report.gallery import GallerySource
 from tests.support.results import (
@@ -150,7 +152,13 @@ def test_browser_filters_every_row_and_shows_them_all_on_request(probe: Probe) -
     )
     seen = probe(page_of([]), script)
     assert seen["found"] == ["Gemini 2.5 Pro (Thinking 32K)"] and seen["none"] == []
-    assert seen["first"] == seen["back"] == seen["fewer"] < 30 and seen["all"] == 144 and seen["expanded"] == "true"
+    assert seen["first"] == seen["back"] == seen["fewer"] < 30 and seen["expanded"] == "true"
+    [rows] = [
+        len(table.entries)
+        for table in build_leaderboard("arc-agi-1", [], load_baselines())
+        if table.heading == "ARC-AGI-1, semi-private evaluation, two attempts"
+    ]
+    assert seen["all"] == rows > 100
 
 
 def test_browser_filters_the_list_of_trials(probe: Probe) -> None:
