@@ -215,14 +215,6 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class Uploads(Protocol):
-    """Say what a launch copies to the machines, before it does."""
-
-    def uploads(self) -> str:
-        """Describe which files are uploaded and which are not."""
-
-
-@runtime_checkable
 class RemoteRecords(Protocol):
     """Read records that lie on a machine (`Deployment.is_remote`). Other records are read from their storage."""
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords, Uploads
+from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords
 from orchestrator.cloud.quote import Quote, quote
 from orchestrator.cloud.registry import open_backend
 from orchestrator.cloud.ssh import configurations
+from orchestrator.cloud.ssh.project import find_project
 from orchestrator.errors import command_line
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
@@ -50,8 +51,7 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
         _require_same(found, backend, options, storage)
     is_up = found is not None and found.state in UP
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
-    if isinstance(opened, Uploads):
-        priced = priced.model_copy(update={"uploads": opened.uploads()})
+    priced = priced.model_copy(update={"uploads": str(find_project())})
     if options.end_command and isinstance(storage, LocalStorage):
         why = (
             "records stay on the machine that --end-command ends until `down` fetches them; --storage s3:// avoids that"

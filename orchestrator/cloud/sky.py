@@ -24,7 +24,7 @@ from orchestrator.cloud.config import CONFIG_FILE, load_config
 from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
 from orchestrator.cloud.prices import catalogue_offers
 from orchestrator.cloud.render.sky import TOKEN, VERSION, launch_words, render_sky
-from orchestrator.cloud.ssh.project import find_project, require_portable
+from orchestrator.cloud.ssh.project import require_portable
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.resources.catalogue import ray_label
 from orchestrator.storage import LocalStorage, Storage
@@ -53,10 +53,6 @@ class SkyBackend:
         self.storage = storage
         self.config = load_config(Path(options.config or CONFIG_FILE))
         self.sky = self.config.sky_settings()
-
-    def uploads(self) -> str:
-        """Describe which files are uploaded and which are not."""
-        return str(find_project())
 
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the cheapest such machine of the catalogue; SkyPilot knows others, and shows its own prices."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import Report
 from orchestrator.results.report.gallery import GallerySource
+from tests.support.chromium import QUIET, find_chromium
 from tests.support.results import (
     ablation_records,
     arc_gallery,
@@ -37,31 +37,26 @@ from tests.support.results import (
 
 pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--no-first-run",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-]
 Probe = Callable[[str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = find_chromium()
     if found is None:
         pytest.skip("needs Chromium (Debian: apt install chromium)")
     return found
 
 
 def drive(chromium: str, folder: Path, page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [chromium, *QUIET, f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()]
+    command = [
+        chromium,
+        *QUIET,
+        "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}",
+        *options,
+        page.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     return done

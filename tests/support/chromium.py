@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-OPTIONS = [
+QUIET = [
     "--headless",
     "--no-sandbox",
     "--no-first-run",
@@ -26,7 +26,6 @@ OPTIONS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--hide-scrollbars",
-    "--remote-debugging-pipe",
 ]
 LIMIT_S = 60.0
 """For one answer of the browser, or one condition."""
@@ -170,7 +169,7 @@ def browser(chromium: str, folder: Path) -> Iterator[Browser]:
 
     with (folder / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
-            [chromium, *OPTIONS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
+            [chromium, *QUIET, "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}", "about:blank"],
             stdout=log, stderr=log, close_fds=False, preexec_fn=place, start_new_session=True,
         )  # fmt: skip
     os.close(to_browser[0])

@@ -23,23 +23,14 @@ from orchestrator.storage import Storage
 from orchestrator.sweep import Confirm, Stopping, Sweep, Variant, choice, configure
 from orchestrator.sweep.trials import PlannedTrial, trial_id
 from orchestrator.worker.job import Job, Listener
+from tests.support.program import SETTINGS
 from trm_data.config import DataRequest
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
 
 TINY: dict[str, Any] = {
-    "data.benchmark": "sudoku-4x4",
-    "data.blanks": 6,
-    "data.num_train": 32,
-    "data.num_validation": 16,
-    "data.num_test": 16,
-    "model.hidden_size": 16,
-    "model.num_heads": 2,
-    "model.cycles": 1,
-    "model.latent_steps": 1,
-    "train.batch_size": 8,
+    **SETTINGS,
     "train.max_steps": 12,
-    "train.dtype": "float32",
     "runtime.evaluate_every": 4,
     "runtime.checkpoint_every_s": 0.2,
 }

@@ -26,7 +26,7 @@ from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine,
 from orchestrator.cloud.config import CONFIG_FILE, Aws, CloudConfig, gpu_label, load_config
 from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
 from orchestrator.cloud.render.ray_cluster import BIN, PORT, render_cluster, render_single, worker_kinds
-from orchestrator.cloud.ssh.project import find_project, require_portable
+from orchestrator.cloud.ssh.project import require_portable
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.resources.aws import Need, shortfalls
 from orchestrator.resources.catalogue import prices
@@ -63,10 +63,6 @@ class AwsBackend:
         self.storage = storage
         self.config = load_config(Path(options.config or CONFIG_FILE))
         self.aws = self.config.aws_settings()
-
-    def uploads(self) -> str:
-        """Describe which files are uploaded and which are not."""
-        return str(find_project())
 
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the most machines that may be up at once, in the market that is tried first."""

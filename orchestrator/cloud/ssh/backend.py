@@ -19,7 +19,7 @@ from orchestrator.cloud.prices import catalogue_offers, price_machine
 from orchestrator.cloud.processes import DRIVER, TIMER
 from orchestrator.cloud.ssh.connection import Connection, Result, failed, quoted, words
 from orchestrator.cloud.ssh.inspection import inspect
-from orchestrator.cloud.ssh.project import find_project, require_portable
+from orchestrator.cloud.ssh.project import require_portable
 from orchestrator.cloud.ssh.setup import install, require_free_name, require_room, upload
 from orchestrator.cloud.ssh.transfer import fetch_records, send_records
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
@@ -49,10 +49,6 @@ class SshBackend:
                 f"--on ssh takes one machine, not {len(options.hosts)}",
                 "Start a Ray cluster on them by hand, and run the sweep with --address",
             )
-
-    def uploads(self) -> str:
-        """Describe which files are uploaded and which are not."""
-        return str(find_project())
 
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the machine with its price; without one, the catalogue's cheapest for the sweep's GPU types."""
