@@ -164,10 +164,10 @@ class TestCost:
                 tried = [("start.json", 0.0), ("start.json", 5.0), ("rows-000001.jsonl", duration_s / 2)]
                 tried += [("end.json", duration_s), ("rows-000002.jsonl", 1000.0), ("rows-folded.jsonl", 2000.0)]
                 for name, at_s in tried:
-                    entry = {"kind": "tried", "path": f"{folder_of}/{name}", "time_s": 1e9 * attempt.number + at_s}
-                    lines.append(entry)
+                    path, time_s = f"{folder_of}/{name}", 1e9 * attempt.number + at_s
+                    lines.append({"kind": "tried", "path": path, "time_s": time_s})
                     if name != "rows-000002.jsonl":
-                        lines.append({**entry, "kind": "arrived", "time_s": entry["time_s"] + 60})
+                        lines.append({"kind": "arrived", "path": path, "time_s": time_s + 60})
         file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "ref')
         return file
 
