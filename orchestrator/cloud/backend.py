@@ -146,6 +146,17 @@ class Closing(NamedTuple):
     """What is still there, with the command that removes it."""
 
 
+class Worker(Settings):
+    """Describe a machine beside the head of a deployment on machines that `ssh` reaches."""
+
+    host: str
+    """As the user named it."""
+    place: str
+    """Folder of the deployment there."""
+    interpreter: str = ""
+    """Python of the environment; empty until one is installed."""
+
+
 class Deployment(Settings):
     """Hold the record of one launch; `orchestrator.cloud.deployments` stores it."""
 
@@ -161,6 +172,8 @@ class Deployment(Settings):
     """ssh: folder of the deployment on the head."""
     interpreter: str = ""
     """ssh: Python of the environment on the head."""
+    workers: tuple[Worker, ...] = ()
+    """ssh: the machines beside the head."""
     created_s: float
     options: Options = Options()
     limits: Limits = Limits()
