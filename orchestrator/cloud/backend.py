@@ -43,7 +43,7 @@ class Options(Settings):
     folder: str = FOLDER
     """ssh: folder on the machines, relative to the home folder, that holds everything that was put there."""
     end_command: str | None = None
-    """Command that the timer runs on the head last, to end the machine itself: `sudo poweroff`."""
+    """Command that runs last, to end the machine itself: by the timer on the head, by Ray's process on a worker."""
     config: str | None = None
     """Configuration file of the backend: `cloud.toml`."""
     single: bool = False

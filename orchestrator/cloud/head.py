@@ -31,8 +31,8 @@ START_S = 60.0
 """Seconds for which `waiting` waits for a driver to write the definition of its sweep."""
 REACH_S = 10.0
 """Seconds within which a machine must reach Ray's head."""
-JOIN_S = 180.0
-"""Seconds within which a machine must have joined: Ray's own limit of 30 s may be exceeded on a busy machine."""
+JOIN_S = 300.0
+"""Seconds within which a machine must have joined: Ray's own limit is 30 s, and a busy machine takes more attempts."""
 
 
 def main(arguments: Sequence[str]) -> int:

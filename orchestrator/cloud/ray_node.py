@@ -26,10 +26,11 @@ from types import FrameType
 
 from orchestrator.cloud import deployments, processes
 from orchestrator.cloud.backend import IDLE_MINUTES, CloudError, Deployment
+from orchestrator.errors import ClusterError
 from orchestrator.execution.ray_cluster import LOCAL, START_ATTEMPTS
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
 from orchestrator.resources.local_gpus import label_of, local_gpus
-from orchestrator.resources.nodes import GPU_LABEL, MARKET_LABEL, parse_address
+from orchestrator.resources.nodes import GPU_LABEL, MARKET_LABEL, parse_address, require_answer
 from orchestrator.storage import Storage, StorageError, open_storage
 from trm_data.files import write_atomic
 
@@ -39,6 +40,8 @@ ADDRESS_FILE, TOKEN_FILE = "ray-address", "ray-token"
 WORKER_PORTS = range(10000, 20001)
 """Ports that Ray keeps for its worker processes, and that its head cannot listen on."""
 POLL_S = 10.0
+RETRY_S = 3.0
+"""Seconds between attempts to start Ray."""
 JOINED_S = 90.0
 """Time after which a process of Ray that still runs has joined the cluster: an attempt to join takes up to 60 s."""
 END_S = 15.0
@@ -142,10 +145,16 @@ class RayNode:
             idle_minutes = IDLE_MINUTES if record is None else record.limits.idle_minutes
             if not self.is_head and now_s - alive_s > idle_minutes * 60:
                 return f"Ray's head has not been reached for {idle_minutes:g} min", True
-            self._wait(POLL_S)
+            self._wait(RETRY_S)
 
     def _run_once(self) -> str:
         """Run Ray until it ends by itself, or must end. Return why it must; an empty string in the first case."""
+        try:
+            if not self.is_head:  # Ray itself would try for minutes
+                require_answer(read_address(self.folder) or "")
+        except ClusterError as error:
+            logger.warning("error: %s", error.what)
+            return ""
         words = self.words()
         own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         own |= environment(self.folder) | {"RAY_enable_worker_prestart": "0"}

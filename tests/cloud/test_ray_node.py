@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """A storage with the record of a deployment; time between polls is short."""
     monkeypatch.setattr(ray_node, "POLL_S", 0.1)
+    monkeypatch.setattr(ray_node, "RETRY_S", 0.1)
     storage = open_storage(str(tmp_path / "runs"))
     machine = Machine(name="b", gpu=None, market="spot", up_s=1.0)
     plain = {"name": "s", "backend": "ssh", "storage": storage.url, "created_s": 1.0, "state": "submitted"}
@@ -44,6 +46,7 @@ def starts(monkeypatch: pytest.MonkeyPatch, *commands: list[str]) -> list[list[s
         return started[-1]
 
     monkeypatch.setattr(RayNode, "words", words)
+    monkeypatch.setattr(ray_node, "require_answer", lambda address: None)
     return started
 
 
@@ -81,6 +84,17 @@ def test_worker_that_loses_its_head_tries_again_until_the_idle_time_is_over(
     starts(monkeypatch, ["false"])
     assert "has not been reached" in node(storage, tmp_path).run()
     assert (tmp_path / "ended").exists()
+
+
+def test_worker_starts_no_ray_while_its_head_does_not_answer(
+    storage: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        (tmp_path / ray_node.ADDRESS_FILE).write_text(address)
+        assert "has not been reached" in node(storage, tmp_path).run()
+    assert f"no Ray cluster answers at {address}" in caplog.text
 
 
 def _wait_for(file: Path) -> None:
@@ -146,6 +160,7 @@ def test_ray_ends_with_the_process_that_runs_it_even_if_that_is_killed(storage: 
         "import sys; from pathlib import Path; from orchestrator.cloud import ray_node\n"
         "from orchestrator.storage import open_storage\n"
         "ray_node.RayNode.words = lambda node: ['sh', '-c', 'echo $$ > child; exec sleep 600']\n"
+        "ray_node.require_answer = lambda address: None\n"
         "ray_node.main([sys.argv[1], sys.argv[2], 's', 'worker', 'b'])"
     )
     command = [sys.executable, "-c", code, str(tmp_path), storage.url]

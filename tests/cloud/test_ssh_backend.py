@@ -129,7 +129,7 @@ def test_several_machines_are_offered_one_by_one(box: Box, other: Box, tmp_path:
     with pytest.raises(CloudError, match="box is named twice"):
         backend("box", "box").offers(small_sweep())
     with pytest.raises(CloudError, match="no machine that ssh can reach"):
-        backend("box", "ot her").offers(small_sweep())
+        backend("box", "a b").offers(small_sweep())
 
 
 def test_machines_that_form_no_cluster_are_refused() -> None:
