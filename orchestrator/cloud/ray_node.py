@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from orchestrator.cloud import deployments, processes
 from orchestrator.cloud.backend import IDLE_MINUTES, CloudError, Deployment
 from orchestrator.errors import ClusterError
@@ -45,6 +47,7 @@ RETRY_S = 3.0
 JOINED_S = 90.0
 """Time after which a process of Ray that still runs has joined the cluster: an attempt to join takes up to 60 s."""
 END_S = 15.0
+"""Seconds that Ray has to end by itself."""
 OVER = ("ended", "down")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -172,11 +175,7 @@ class RayNode:
             logger.warning("Ray has ended with %d", process.returncode)
             return ""
         finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_S)
-            process.kill()
-            process.wait()
+            _end_family(process)
 
     def words(self) -> list[str]:
         """Return the command that starts Ray. The head's address is chosen here and announced."""
@@ -227,6 +226,22 @@ class RayNode:
         until_s = self.clock() + seconds
         while not self._stopped and self.clock() < until_s:
             self.sleep(0.5)
+
+
+def _end_family(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all below it; return when none is left. Some of Ray's end only a while after its raylet."""
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(END_S)
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(family, timeout=END_S / 3)
+    for each in left:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def _end_with_parent() -> None:
