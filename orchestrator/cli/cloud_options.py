@@ -69,10 +69,6 @@ RegionOption = Annotated[str | None, typer.Option("--region", help="Region of th
 
 def elsewhere(hosts: str | None, ssh_config: str | None) -> Options | None:
     """Return the machines of a launch whose record is not in this storage; None if none are named."""
-    if ssh_config:
-        from orchestrator.cloud.ssh.configurations import remember
-
-        remember(ssh_config)
     return options_of({"hosts": hosts, "ssh_config": ssh_config}) if hosts else None
 
 

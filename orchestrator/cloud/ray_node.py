@@ -253,10 +253,9 @@ def _end_with_parent() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run Ray on the machine that the arguments name."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    folder, url, name, role, machine, *command = arguments
-    node = RayNode(
-        Path(folder), open_storage(url), name, role == "head", machine, end_command=next(iter(command), None)
-    )
+    folder, url, name, role, machine = arguments
+    end_command = processes.end_command(Path(folder))
+    node = RayNode(Path(folder), open_storage(url), name, role == "head", machine, end_command=end_command)
     signal.signal(signal.SIGTERM, node.stop)
     logger.info("%s", node.run())
     return 0

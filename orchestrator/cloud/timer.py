@@ -107,7 +107,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the timer of the deployment that the arguments name."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder, url, name, *command = arguments
-    logger.info("%s", Timer(Path(folder), open_storage(url), name, end_command=next(iter(command), None)).run())
+    own = next(iter(command), None) or processes.end_command(Path(folder))
+    logger.info("%s", Timer(Path(folder), open_storage(url), name, end_command=own).run())
     return 0
 
 

@@ -58,6 +58,8 @@ def close(storage: Storage, state: str) -> None:
 def test_worker_ends_with_the_record_and_then_its_machine_unless_somebody_ended_it(
     state: str, is_ended: bool, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    patient = {"limits": Limits(idle_minutes=60)}  # the machine may be busy until the record is closed
+    deployments.change(storage, "s", lambda record: record.model_copy(update=patient))
     started = starts(monkeypatch, SLEEP)
     closing = threading.Timer(0.5, close, (storage, state))
     closing.start()

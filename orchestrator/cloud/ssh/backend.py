@@ -8,30 +8,31 @@ Several machines form a cluster (`orchestrator.cloud.ssh.cluster`), and their re
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from orchestrator.cloud import deployments
+from orchestrator.cloud import deployments, own
 from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options, Receipt, Worker
 from orchestrator.cloud.local_copy import gpu_words
 from orchestrator.cloud.prices import catalogue_offers, price_machine
-from orchestrator.cloud.processes import DRIVER, TIMER
+from orchestrator.cloud.processes import DRIVER, END_COMMAND_FILE, TIMER
 from orchestrator.cloud.ray_node import ADDRESS_FILE, environment
 from orchestrator.cloud.ssh.cluster import for_all, require_alike, start_cluster
 from orchestrator.cloud.ssh.connection import Connection, failed, quoted
-from orchestrator.cloud.ssh.inspection import Found, inspect
+from orchestrator.cloud.ssh.inspection import Found, home_of, inspect, is_missing
 from orchestrator.cloud.ssh.project import require_portable
 from orchestrator.cloud.ssh.removal import end_worker, remove, require_own_places
 from orchestrator.cloud.ssh.setup import install, require_free_name, require_room, upload
-from orchestrator.cloud.ssh.site import DEPLOYMENTS, Site
+from orchestrator.cloud.ssh.site import DEPLOYMENTS, INTERPRETER_FILE, Site
 from orchestrator.cloud.ssh.transfer import fetch_records, send_records
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
+from trm_data.errors import UserError
+from trm_data.files import load_json
 
 logger = logging.getLogger(__name__)
 
@@ -99,14 +100,17 @@ class SshBackend:
                 "workers": self._workers(deployment.name, found),
                 "storage": f"{place}/runs" if deployment.is_remote else deployment.storage,
             }
-            deployment = deployments.save(self.storage, deployment.model_copy(update=started))
+            deployment = deployment.model_copy(update=started)
+            own.remember(self.storage, deployment)
+            deployments.save(self.storage, deployment)
             sites = self._install(connections, deployment, found)
             if deployment.is_remote:
                 send_records(connections[0], self.storage, deployment)
             deployment = _with_interpreters(deployment, sites)
             if len(sites) > 1:
+                own.remember(self.storage, deployment)
                 deployments.save(self.storage, deployment)  # `down` ends what a failure leaves
-                start_cluster(sites[0], sites[1:], self.options.end_command)
+                start_cluster(sites[0], sites[1:])
             deployment = deployment.model_copy(update={"state": "up"})
             self._write_record(connections[0], deployment)
             self._start_timer(sites[0])
@@ -124,6 +128,9 @@ class SshBackend:
             top = place.partition(DEPLOYMENTS)[0]
             interpreter = install(connection, top, place, found[index], self.options)
             site = Site(connection, place, interpreter, deployment.storage, deployment.name)
+            site.write(INTERPRETER_FILE, interpreter)
+            if self.options.end_command:
+                site.write(END_COMMAND_FILE, self.options.end_command)
             if not deployment.is_remote:
                 site.head("check")
             return site
@@ -156,18 +163,18 @@ class SshBackend:
         """Upload the plan and start the driver in a session of its own."""
         with self._connect_all() as connections:
             sites = _sites(connections, deployment)
-            head, file, own = sites[0], f"{deployment.place}/plan.jsonl", list(options)
+            head, file, more = sites[0], f"{deployment.place}/plan.jsonl", list(options)
             head.connection.run(f"cat > {quoted(file)}", plan.read_bytes())
             self._start_timer(head)  # it is gone if the machine was started again since `up`
             token = None
             if len(sites) > 1:
-                start_cluster(head, sites[1:], self.options.end_command)  # it runs, unless a machine was started again
+                start_cluster(head, sites[1:])  # it runs, unless a machine was started again
                 address = head.connection.run(f"cat {quoted(f'{head.place}/{ADDRESS_FILE}')}").out.strip()
-                own = ["--address", address, *own]
+                more = ["--address", address, *more]
                 if any(machine.num_gpus for machine in deployment.machines):
-                    own += gpu_words(plan)
+                    more += gpu_words(plan)
                 token = environment(Path(head.place))
-            run = ("sweep", "run", file, "--storage", deployment.storage, *own)
+            run = ("sweep", "run", file, "--storage", deployment.storage, *more)
             head.start(DRIVER, "orchestrator.cli", *run, environment=token)
             deployment = deployment.model_copy(update={"state": "submitted"})
             self._write_record(head.connection, deployment)
@@ -179,17 +186,39 @@ class SshBackend:
             return deployments.load(self.storage, deployment.name)
         with self._connect() as connection:
             found = self._read_record(connection, deployment.storage, deployment.name)
-        return deployment if found is None else self._mine(found)
+            if found is None and deployment.place and is_missing(connection, deployment.place):
+                raise CloudError(
+                    f"{connection.host} has nothing of {deployment.name!r} any more: another computer has ended it",
+                    f"Close this record too: `trm cloud down {deployment.name} --forget`",
+                )
+        return deployment if found is None else _observed(deployment, found)
 
-    def discover(self, name: str) -> Deployment:
-        """Return the record of a deployment that another client has launched, as it lies on the machine."""
-        with self._connect() as connection:
-            home = connection.run('echo "$HOME"').out.strip()
-            storage = f"{home}/{self.options.folder}/deployments/{name}/runs"
-            found = self._read_record(connection, storage, name)
-        if found is None:
-            raise CloudError(f"no deployment {name!r} on {connection.host}", "Name the storage that has its record")
-        return self._mine(found)
+    def discover(self, name: str, stored: Deployment | None) -> Deployment:
+        """Return a deployment that another client has launched, as it lies on the machines that the user has named."""
+        with self._connect_all() as connections:
+            tops = [f"{home_of(connection)}/{self.options.folder}{DEPLOYMENTS}{name}" for connection in connections]
+            head, *others = [f"{top}/worker-{index}" if index else top for index, top in enumerate(tops)]
+            found = self._read_record(connections[0], f"{head}/runs", name) or stored
+            if found is None:
+                raise CloudError(
+                    f"no deployment {name!r} on {connections[0].host}", "Name the storage that has its record"
+                )
+            interpreters = [
+                connection.run(f"cat {quoted(f'{place}/{INTERPRETER_FILE}')}", check=False).out.strip()
+                for connection, place in zip(connections, [head, *others], strict=True)
+            ]
+        workers = zip(self.options.hosts[1:], others, interpreters[1:], strict=True)
+        mine = {"hosts": self.options.hosts, "ssh_config": self.options.ssh_config, "folder": self.options.folder}
+        return found.model_copy(
+            update={
+                "backend": self.name,
+                "options": found.options.model_copy(update={**mine, "config": None, "end_command": None}),
+                "storage": f"{head}/runs" if found.is_remote else self.storage.url,
+                "place": head,
+                "interpreter": interpreters[0],
+                "workers": tuple(Worker(host=host, place=place, interpreter=word) for host, place, word in workers),
+            }
+        )
 
     def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
         """Return the machine while it is in use; whether it still bills is only known to its provider."""
@@ -221,7 +250,12 @@ class SshBackend:
         """Return the account that the machine computes from its records."""
         with self._connect() as connection:
             found = Site.of_head(connection, deployment).head("receipt")
-        return Receipt.parse(json.loads(found), where=connection.host)
+        try:
+            return Receipt.parse(load_json(found.encode()), where=connection.host)
+        except (ValueError, TypeError, UserError) as error:
+            raise CloudError(
+                f"{connection.host} has answered with no receipt: {error}", "Look at the machine"
+            ) from None
 
     def fetch(self, deployment: Deployment) -> int:
         """Copy the records and checkpoints of the sweep into the user's storage."""
@@ -298,15 +332,8 @@ class SshBackend:
             f"{self.options.environment}/bin/python" if self.options.environment else self.options.python or "python3"
         )
 
-    def _mine(self, found: Deployment) -> Deployment:
-        """Return a record with the way in which this client reaches the machine."""
-        mine = {"hosts": self.options.hosts, "ssh_config": self.options.ssh_config}
-        return found.model_copy(update={"options": found.options.model_copy(update=mine)})
-
     def _start_timer(self, head: Site) -> None:
-        # From the command of the user, not from the record: the machine runs it.
-        own = (self.options.end_command,) if self.options.end_command else ()
-        head.start(TIMER, "orchestrator.cloud.timer", head.place, head.storage, head.name, *own)
+        head.start(TIMER, "orchestrator.cloud.timer", head.place, head.storage, head.name)
 
     def _write_record(self, connection: Connection, deployment: Deployment) -> None:
         """Write the record where the timer reads it."""
@@ -320,8 +347,25 @@ class SshBackend:
 
     def _read_record(self, connection: Connection, storage: str, name: str) -> Deployment | None:
         key = f"{storage}/{deployments.key_of(name)}"
-        found = connection.run(f"cat {quoted(key)}", check=False)
-        return None if found.code else deployments.decode(found.out.encode(), f"{connection.host}:{key}")
+        answer = connection.run(f"cat {quoted(key)}", check=False)
+        if answer.code:
+            return None
+        found = deployments.decode(answer.out.encode(), f"{connection.host}:{key}")
+        if found.name != name:
+            raise CloudError(
+                f"{connection.host} has the record of {found.name!r} in the place of {name!r}", "Look at it"
+            )
+        return found
+
+
+def _observed(stored: Deployment, found: Deployment) -> Deployment:
+    """Return a record with what its machine knows better: whether and when it has ended."""
+    ends = {machine.name: machine.down_s for machine in found.machines}
+    machines = tuple(
+        machine.model_copy(update={"down_s": ends.get(machine.name, machine.down_s)}) for machine in stored.machines
+    )
+    seen = {"state": found.state, "ended_s": found.ended_s, "ended_why": found.ended_why, "limits": found.limits}
+    return stored.model_copy(update={"machines": machines, **seen})
 
 
 def _places(deployment: Deployment) -> list[str]:

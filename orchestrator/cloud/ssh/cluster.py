@@ -54,18 +54,15 @@ def for_all(call: Callable[[T], R], values: Sequence[T]) -> list[R]:
         return list(pool.map(call, values))
 
 
-def start_cluster(head: Site, workers: Sequence[Site], end_command: str | None) -> None:
+def start_cluster(head: Site, workers: Sequence[Site]) -> None:
     """Start Ray on all machines where it does not run, and wait until all have joined.
-
-    Args:
-        end_command: what a worker runs last when the deployment is over, to end the machine.
 
     Raises:
         CloudError: a machine did not join. What was started here is ended then.
     """
     started: list[Site] = []
     try:
-        _form_cluster(head, workers, (end_command,) if end_command else (), started)
+        _form_cluster(head, workers, started)
     except BaseException:
         for site in reversed(started):
             with suppress(CloudError):
@@ -73,26 +70,26 @@ def start_cluster(head: Site, workers: Sequence[Site], end_command: str | None) 
         raise
 
 
-def _form_cluster(head: Site, workers: Sequence[Site], own: Sequence[str], started: list[Site]) -> None:
+def _form_cluster(head: Site, workers: Sequence[Site], started: list[Site]) -> None:
     head.head("token")
-    _start_ray(head, "head", (), started)
+    _start_ray(head, "head", started)
     if _missing(head, [head]):
         raise CloudError(f"Ray does not start on {head.host}: {head.ray_log()}", "Try again")
     address = head.connection.run(f"cat {quoted(f'{head.place}/{ADDRESS_FILE}')}").out.strip()
     token = head.connection.run(f"cat {quoted(f'{head.place}/{TOKEN_FILE}')}").out
     for worker in workers:
-        _write(worker, ADDRESS_FILE, address)
-        _write(worker, TOKEN_FILE, token)
+        worker.write(ADDRESS_FILE, address)
+        worker.write(TOKEN_FILE, token)
         _require_route(worker, head, address)
-        _start_ray(worker, "worker", own, started)
+        _start_ray(worker, "worker", started)
     for worker in _missing(head, [head, *workers]):
         raise CloudError(
             f"{worker.host} has not joined the cluster of {head.host} at {address}: {worker.ray_log()}", NETWORK
         )
 
 
-def _start_ray(site: Site, role: str, more: Sequence[str], started: list[Site]) -> None:
-    if site.start(RAY, MODULE, site.place, site.storage, site.name, role, site.host, *more):
+def _start_ray(site: Site, role: str, started: list[Site]) -> None:
+    if site.start(RAY, MODULE, site.place, site.storage, site.name, role, site.host):
         started.append(site)
 
 
@@ -108,9 +105,3 @@ def _require_route(worker: Site, head: Site, address: str) -> None:
     except CloudError as error:
         cause = error.what.rpartition("error: ")[2]
         raise CloudError(f"{worker.host} cannot reach Ray's head, {head.host} at {address}: {cause}", NETWORK) from None
-
-
-def _write(site: Site, name: str, text: str) -> None:
-    """Write a file that only the user of the machine can read."""
-    file, aside = quoted(f"{site.place}/{name}"), quoted(f"{site.place}/{name}.new")
-    site.connection.run(f"umask 077 && rm -f {aside} && cat > {aside} && mv {aside} {file}", text.encode())

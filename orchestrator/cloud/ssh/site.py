@@ -12,6 +12,8 @@ from orchestrator.cloud.ssh.connection import Connection, Result, quoted, words
 
 DEPLOYMENTS = "/deployments/"
 """Between the folder of everything that was put onto a machine and the folder of one deployment."""
+INTERPRETER_FILE = "interpreter"
+"""File of a deployment with the path of the Python that runs it."""
 
 
 class Site(NamedTuple):
@@ -71,6 +73,12 @@ class Site(NamedTuple):
         """Run a command of `trm` on the records, whatever its exit status."""
         command = (self.interpreter, "-m", "orchestrator.cli", *verb, "--storage", self.storage)
         return self.connection.run(self.script(*command), check=False, limit_s=600)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the deployment that only the user of the machine can read."""
+        file, aside = quoted(f"{self.place}/{name}"), quoted(f"{self.place}/{name}.new")
+        script = f"umask 077 && rm -f {aside} && cat > {aside} && mv {aside} {file}"
+        self.connection.run(script, text.encode())
 
     def was_used(self) -> bool:
         """Return whether a process of the deployment may have been started here."""
