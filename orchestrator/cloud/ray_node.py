@@ -254,9 +254,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run Ray on the machine that the arguments name."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder, url, name, role, machine, *command = arguments
-    node = RayNode(
-        Path(folder), open_storage(url), name, role == "head", machine, end_command=next(iter(command), None)
-    )
+    storage = open_storage(url, attempts=1, patience_s=0)  # the next poll tries again, and a signal must not wait
+    node = RayNode(Path(folder), storage, name, role == "head", machine, end_command=next(iter(command), None))
     signal.signal(signal.SIGTERM, node.stop)
     logger.info("%s", node.run())
     return 0
