@@ -15,6 +15,7 @@ from pathlib import Path
 from orchestrator.execution.watchdog import Watchdog
 from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.storage import Storage
+from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.budget import Budget
 from trm_data.files import ProcessIdentity, load_json, machine_id, start_of, write_atomic
 from trm_data.settings import canonical_json
@@ -90,6 +91,8 @@ def end_driver(storage: Storage, sweep: str, folder: Path, reason: str, grace_s:
     if definition is not None and is_alive(folder, DRIVER):
         watchdog = Watchdog(sweep_folder(storage, sweep), definition, Budget(), read=tuple, grace_s=grace_s)
         text = watchdog.stop(reason).partition(";")[0]
+    elif driver_of(sweep_folder(storage, sweep)) is not None:
+        text = "the driver is a job of the cluster and ends with it"
     if end(folder, DRIVER, grace_s / 4) and "driver" not in text.removeprefix("no driver"):
         text = "the driver ended after a signal"
     return text
