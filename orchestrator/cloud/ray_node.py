@@ -255,7 +255,8 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder, url, name, role, machine = arguments
     end_command = processes.end_command(Path(folder))
-    node = RayNode(Path(folder), open_storage(url), name, role == "head", machine, end_command=end_command)
+    storage = open_storage(url, attempts=1, patience_s=0)  # the next poll tries again, and a signal must not wait
+    node = RayNode(Path(folder), storage, name, role == "head", machine, end_command=end_command)
     signal.signal(signal.SIGTERM, node.stop)
     logger.info("%s", node.run())
     return 0

@@ -1,8 +1,6 @@
 """Use a local folder as a storage.
 
-What lies in it may come from others: from an archive, or a folder that a group shares. So a value is a regular file. A
-link would make us read, show and upload a file of the user's own as if it were theirs, and opening a named pipe would
-wait forever: both count as absent.
+Only regular files are values (`orchestrator.storage.local_files`).
 """
 
 from __future__ import annotations
@@ -11,22 +9,27 @@ import errno
 import fcntl
 import hashlib
 import itertools
-import logging
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.local_files import (
+    files_below,
+    folders_in,
+    is_current,
+    read_regular,
+    snapshot_of,
+    status_of,
+    version_of,
+)
 from orchestrator.storage.patience import PATIENCE_S, TransientError, retry_transient
 from trm_data.files import remove_abandoned, written_aside
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 LINKED_PARTS = 2
@@ -50,7 +53,7 @@ class LocalStorage:
 
         def read() -> bytes:
             try:
-                return _read(path)
+                return read_regular(path)
             except (FileNotFoundError, NotADirectoryError):
                 raise KeyError(key) from None
 
@@ -82,7 +85,7 @@ class LocalStorage:
                         if aside.stat().st_nlink > 1 or not is_repeated:
                             return aside.stat().st_nlink > 1
                         with suppress(FileNotFoundError):  # deleted by another process since: the key is free again
-                            return _read(path) == data
+                            return read_regular(path) == data
                     else:
                         return True
 
@@ -96,7 +99,7 @@ class LocalStorage:
                 return None
             with _locked(path.parent / ".lock"):
                 try:
-                    found = _tag(_read(path))
+                    found = _tag(read_regular(path))
                 except FileNotFoundError:
                     return None
                 if is_repeated and found == _tag(data):  # by an attempt that was reported as failed
@@ -122,27 +125,27 @@ class LocalStorage:
 
     def list(self, folder: str = "") -> list[str]:
         top, prefix = self._folder(folder), f"{folder}/" if folder else ""
-        return self._retried("list", top, lambda: sorted(key for key, _ in _files(str(top), prefix)))
+        return self._retried("list", top, lambda: sorted(key for key, _ in files_below(str(top), prefix)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         return {key: status.st_size for key, status in self._statuses(folder).items()}
 
     def versions(self, folder: str = "") -> dict[str, str]:
-        return {key: _version(status) for key, status in self._statuses(folder).items()}
+        return {key: version_of(status) for key, status in self._statuses(folder).items()}
 
     def snapshot(self, folder: str, names: Sequence[str]) -> Snapshot:
         path = self._path(folder)
-        return self._retried("list", path, lambda: _snapshot(f"{path}/", names))
+        return self._retried("list", path, lambda: snapshot_of(f"{path}/", names))
 
     def snapshots(self, folder: str, names: Sequence[str], known: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
         top = self._path(folder)
 
         def snapshots() -> dict[str, Snapshot]:
             found = {}
-            for name in _folders(top, self._may_be_linked(folder)):
+            for name in folders_in(top, self._may_be_linked(folder)):
                 snapshot = known.get(name)
-                if snapshot is None or not _is_current(f"{top}/{name}/", snapshot):
-                    snapshot = _snapshot(f"{top}/{name}/", names)
+                if snapshot is None or not is_current(f"{top}/{name}/", snapshot):
+                    snapshot = snapshot_of(f"{top}/{name}/", names)
                 found[name] = snapshot
             return found
 
@@ -150,7 +153,7 @@ class LocalStorage:
 
     def folders(self, folder: str = "") -> Keys:
         top = self._folder(folder)
-        return self._retried("list", top, lambda: _folders(top, self._may_be_linked(folder)))
+        return self._retried("list", top, lambda: folders_in(top, self._may_be_linked(folder)))
 
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         found = {}
@@ -175,7 +178,7 @@ class LocalStorage:
                 return False
             with _locked(path.parent / ".lock"):
                 try:
-                    if _tag(_read(path)) != etag:
+                    if _tag(read_regular(path)) != etag:
                         return False
                 except FileNotFoundError:
                     return is_repeated  # an attempt that was reported as failed has deleted it
@@ -216,8 +219,8 @@ class LocalStorage:
 
         def statuses() -> dict[str, os.stat_result]:
             found = {}
-            for key, entry in _files(str(top), f"{folder}/" if folder else ""):
-                if (status := _status(entry)) is not None:
+            for key, entry in files_below(str(top), f"{folder}/" if folder else ""):
+                if (status := status_of(entry)) is not None:
                     found[key] = status
             return found
 
@@ -262,128 +265,6 @@ class LocalStorage:
 
 def _tag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    """Return the content of a regular file.
-
-    Raises:
-        FileNotFoundError: there is none, or something else.
-    """
-    try:  # without waiting for somebody who writes into a named pipe
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link; a socket
-            raise FileNotFoundError(error.errno, "no regular file", str(path)) from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError(errno.EINVAL, "no regular file", str(path))
-    with open(descriptor, "rb") as file:  # noqa: PTH123 (it is open already)
-        return file.read()
-
-
-def _folders(top: Path, may_be_linked: bool) -> Keys:
-    try:
-        with os.scandir(top) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-            linked = [entry.name for entry in visible if may_be_linked and entry.is_symlink() and Path(entry).is_dir()]
-            return sorted(linked + [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)])
-    except FileNotFoundError:
-        return []
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the status of a file; None if it has just been deleted."""
-    try:
-        return entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
-@cache
-def _warn_of(path: str) -> None:
-    """Say once what is not used, and why."""
-    logger.warning("%s is left out: it is a link, a pipe or a device, and only regular files are read", path)
-
-
-def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield visible files below `top` as (key, entry); folders that are deleted meanwhile count as empty."""
-    pending = [(top, prefix)]
-    while pending:
-        folder, prefix = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append((entry.path, f"{prefix}{entry.name}/"))
-                    elif entry.is_file(follow_symlinks=False):
-                        yield f"{prefix}{entry.name}", entry
-                    else:
-                        _warn_of(entry.path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-
-
-SETTLED_S = 2.0
-"""Age from which the time of a folder shows every later change: file systems count in steps of up to two seconds."""
-
-
-def _version(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def _is_current(top: str, snapshot: Snapshot) -> bool:
-    """Return whether a snapshot shows a folder as it is now. Files are compared too: editors change them in place."""
-    if not snapshot.folders:
-        return False
-    folders, files = snapshot.folders.split(SEPARATOR), snapshot.files.split(SEPARATOR)
-    try:
-        for name, changed_ns in zip(folders[::2], folders[1::2], strict=True):
-            if str(os.stat(top + name).st_mtime_ns) != changed_ns:  # noqa: PTH116 (a Path costs more than the call)
-                return False
-        for name, version in zip(files[::2], files[1::2], strict=True):
-            if _version(os.stat(top + name)) != version:  # noqa: PTH116
-                return False
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: none of our snapshots
-        return False
-    return True
-
-
-def _snapshot(top: str, names: Sequence[str]) -> Snapshot:
-    """List the files and folders `names` in `top`, which ends with `/`."""
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    settled_ns = time.time_ns() - int(SETTLED_S * 1e9)
-    is_settled = True
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        prefix = f"{folder}/" if folder else ""
-        try:
-            changed_ns = os.stat(top + folder).st_mtime_ns  # noqa: PTH116 (before the listing: what follows is newer)
-            with os.scandir(top + folder) as entries:
-                for entry in entries:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    name = prefix + entry.name
-                    if not prefix and (f"{name}/" if is_folder else name) not in names:
-                        continue
-                    if entry.name.startswith(".") or not name.isprintable():
-                        continue
-                    if is_folder:
-                        pending.append(name)
-                        continue
-                    if not entry.is_file(follow_symlinks=False):
-                        _warn_of(entry.path)
-                    elif (status := _status(entry)) is not None:
-                        files[name] = _version(status)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        folders[folder] = str(changed_ns)
-        is_settled = is_settled and changed_ns < settled_ns
-    return Snapshot.of(files, folders if is_settled else None)
 
 
 _opened: set[Path] = set()
