@@ -18,13 +18,15 @@ from trm_model.checkpoints.official import export_official, import_official, set
 from trm_model.checkpoints.official_config import config_from_official, config_to_official
 from trm_model.checkpoints.run_checkpoints import RunCheckpoints
 from trm_model.checkpoints.store import (
+    Checkpoint,
     CheckpointError,
     LocalCheckpoints,
     newest_checkpoint,
+    pack,
     read_header,
     unpack,
 )
-from trm_model.checkpoints.trained import check_dataset_is_known, load_trained, pack_weights
+from trm_model.checkpoints.trained import check_dataset_is_known, load_trained, pack_scored_weights, pack_weights
 from trm_model.config import TrialConfig
 from trm_model.evaluation.solve import solve
 from trm_model.model.recursion import build_model
@@ -251,6 +253,34 @@ def test_each_set_of_weights_can_be_loaded(trained: Any) -> None:
     assert not torch.equal(vectors[1], vectors[2])
     with pytest.raises(CheckpointError, match=r"no average '0\.7'"):
         load_trained(checkpoint, "0.7")
+
+
+@pytest.mark.parametrize("name", ["nope.x", "nope", "recursion", "", "answer_head", "answer_head.weight"])
+def test_average_of_other_weights_is_one_clear_line(name: str, trained: Any) -> None:
+    _, checkpoint = trained
+    tensors = checkpoint.tensors | {f"ema/0.5/{name}": torch.zeros(3, 3, 3)}
+    broken = Checkpoint(tensors, checkpoint.header)
+    for use in (load_trained, lambda one, weights: pack_scored_weights(one, tiny(), weights)):
+        with pytest.raises(CheckpointError, match=r"its average 0\.5 has .* of shape \(3, 3, 3\)") as told:
+            use(broken, "0.5")
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("damage", ["shape", "missing", "counter"])
+def test_run_does_not_resume_with_an_average_of_other_weights(damage: str, trained: Any, tmp_path: Path) -> None:
+    dataset, checkpoint = trained
+    tensors, header = dict(checkpoint.tensors), dict(checkpoint.header)
+    name = next(name for name in tensors if name.startswith("ema/0.5/"))
+    if damage == "shape":
+        tensors[name] = torch.zeros(3, 3, 3)
+    elif damage == "missing":
+        del tensors[name]
+    else:
+        header["ema_updates"] = {"0.5": "x"}
+    LocalCheckpoints(tmp_path).write(f"step-{checkpoint.step:08d}.safetensors", pack(tensors, header))
+    with pytest.raises(CheckpointError, match=f"the checkpoint at step {checkpoint.step} is damaged") as told:
+        run(tiny(optimizer={"further_ema_rates": [0.5]}), dataset, tmp_path)
+    assert "\n" not in str(told.value)
 
 
 def test_another_dataset_is_refused_by_name(trained: Any) -> None:
