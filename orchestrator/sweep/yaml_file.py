@@ -33,8 +33,8 @@ from orchestrator.sweep.wandb_keys import (
     require_known,
     require_mapping,
 )
-from orchestrator.sweep.yaml_text import parse_yaml
 from trm_data.errors import ConfigError, UserError, nearest
+from trm_data.yaml_text import parse_yaml
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
 

@@ -4,13 +4,16 @@
 
 A webhook receives the event as a JSON POST (chat services show its `text`), a command receives the same JSON on its
 standard input. A failed delivery is returned as one line and not repeated later: a notification never affects a sweep.
-The address of a webhook is a secret, so messages show only its host.
+The address of a webhook is a secret, and an argument of a command may be one, so messages show only the host of a
+webhook and the program of a command.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
+import re
 import shlex
 import shutil
 import subprocess
@@ -88,22 +91,43 @@ def parse_targets(texts: Sequence[str]) -> list[Target]:
 def _parse_target(text: str) -> Target:
     scheme, separator, _ = text.partition("://")
     if scheme in ("http", "https") and separator:
-        try:
-            has_host = bool(urlsplit(text).hostname) and urlsplit(text).port != 0
-        except ValueError:
-            has_host = False
-        if not has_host:
-            raise NotifyError(f"the webhook ({scheme}://...) names no host", "Write https://HOST/PATH")
+        _require_webhook(scheme, text)
         return Target(url=text)
     try:
         command = shlex.split(text)
     except ValueError as error:
-        raise NotifyError(f"command {hide_credentials(text)!r}: {error}", "Close the quotation") from error
-    if not command or shutil.which(command[0]) is None:
-        name = f"{scheme}://..." if separator else command[0] if command else text
-        hint = nearest(scheme, ("http", "https")) if separator else "Name a program of this machine, or a URL"
-        raise NotifyError(f"cannot notify {name!r}: no such program", hint)
+        raise NotifyError(f"a command cannot be split into words: {error}", "Close the quotation") from None
+    if not command or not _is_program(command[0]):
+        words = re.fullmatch(r"[\w.+-]+", scheme) and separator
+        hint = nearest(scheme, ("http", "https")) if words else "Name a program of this machine, or a URL"
+        raise NotifyError(f"cannot notify {_shown_program(command)!r}: no such program", hint)
     return Target(command=tuple(command))
+
+
+def _require_webhook(scheme: str, url: str) -> None:
+    """Raise NotifyError, which does not repeat the address, if it is none that an HTTP request can name."""
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise NotifyError(f"the webhook ({scheme}://...) contains a space or a control character", "Remove it")
+    try:
+        has_host = bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        has_host = False
+    if not has_host:
+        raise NotifyError(f"the webhook ({scheme}://...) names no host", "Write https://HOST/PATH")
+
+
+def _is_program(word: str) -> bool:
+    try:
+        return shutil.which(word) is not None
+    except ValueError:  # a NUL byte
+        return False
+
+
+def _shown_program(command: Sequence[str]) -> str:
+    """Return the beginning of a word that names no program: it may be an address without its scheme."""
+    word = command[0] if command else ""
+    shown = re.match(r"[\w.+-]*(://)?", word)
+    return word if shown is None or shown[0] == word else f"{shown[0]}..."
 
 
 def send(targets: Sequence[Target], event: Event, sleep: Callable[[float], None] = time.sleep) -> list[str]:
@@ -115,7 +139,10 @@ def send(targets: Sequence[Target], event: Event, sleep: Callable[[float], None]
     problems = [f"{target}: no answer within {COMMAND_TIMEOUT_S:.0f} s" for target in targets]
 
     def deliver(index: int, target: Target) -> None:
-        problems[index] = _post(target.url, data, sleep) if target.url else _run(target.command, data)
+        try:
+            problems[index] = _post(target.url, data, sleep) if target.url else _run(target.command, data)
+        except Exception as error:  # the traceback that a thread prints would show the address
+            problems[index] = f"{target}: {type(error).__name__}"
 
     threads = [threading.Thread(target=deliver, args=each, name="notify", daemon=True) for each in enumerate(targets)]
     for thread in threads:
@@ -142,21 +169,23 @@ def _post(url: str, data: bytes, sleep: Callable[[float], None]) -> str:
             error.close()
             if error.code < 500 and error.code != 429:
                 return problem
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             problem = f"{host}: {hide_credentials(str(getattr(error, 'reason', None) or type(error).__name__))}"
     return problem
 
 
 def _run(command: Sequence[str], data: bytes) -> str:
-    """Run a command and return why it failed; an empty string if it succeeded."""
+    """Run a command and return why it failed; an empty string if it succeeded.
+
+    What it prints is not part of the reason: programs repeat the address that they were given.
+    """
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=COMMAND_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return f"{command[0]}: has not ended within {COMMAND_TIMEOUT_S:.0f} s"
     except OSError as error:
         return f"{command[0]}: {error.strerror}"
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    return f"{command[0]} ended with {done.returncode} {lines[-1] if lines else ''}".strip() if done.returncode else ""
+    return f"{command[0]} ended with {done.returncode}" if done.returncode else ""
 
 
 def counts_of(records: Sequence[TrialRecord]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ from orchestrator.sweep.domains import Uniform
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.packaged import packaged_sweeps
 from orchestrator.sweep.plan_file import known_trials
-from orchestrator.sweep.yaml_text import parse_yaml
 from tests.support.sweeps import fingerprint
 from trm_data.errors import ConfigError
+from trm_data.yaml_text import parse_yaml
 from trm_model.recipes import get_recipe
 from trm_model.recursion_file import distrust_all
 
@@ -234,6 +235,36 @@ def test_example_of_the_documentation_is_a_sweep(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/sweeps.md").read_text()
     found = load(tmp_path, page.partition("```yaml\n")[2].partition("```")[0])
     assert found.trials == 20 and found.sampler == "tpe" and found.budget.usd == 20 and ids(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name: x\nseeds: !!int ""', "line 2: '' is no int"),
+        ("seeds: !!bool x", "line 1: 'x' is no bool"),
+        ("seeds: !!float x", "line 1: 'x' is no float"),
+        ("seeds: !!timestamp x", "line 1, column 8: could not determine a constructor"),
+        ("seeds: !!binary x", "could not determine a constructor"),
+        ("!!map [a]", "expected a mapping"),
+        ("a: !!omap [b: 1]", "could not determine a constructor"),
+        ("a: " + "9" * 5000, "is no int"),
+        ("a: " + "1:" * 5000 + "1", "is no int"),
+        ("{" * 5000, "nested deeper than 30 levels"),
+        ("[{" * 5000, "nested deeper than 30 levels"),
+        ("- " * 5000, "nested deeper than 30 levels"),
+        ("a" * 2**21, "more than 1,048,576 characters"),
+        (
+            "a: &a {x: 1}\n"
+            + "".join(f"{b}: &{b}\n  <<: [{f'*{a}, ' * 10}]\n" for a, b in itertools.pairwise("abcdefghijk")),
+            "keys are merged",
+        ),
+    ],
+    ids=range(14),
+)
+def test_value_that_python_refuses_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_yaml(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_numbers_and_names_are_what_they_look_like() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import http.server
 import json
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,16 @@ NUM_PLANNED = 4
 EVENT = Event("complete", "depth", "sweep depth: complete: 1 finished", {"finished": 1})
 
 
+def answer(server: socket.socket, data: bytes) -> None:
+    """Answer every connection with the same bytes, until the server is closed."""
+    with suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(data)
+
+
 def never(seconds: float) -> None:
     """No pause."""
 
@@ -101,7 +113,7 @@ class TestSending:
 
     def test_command_that_fails_is_one_line(self) -> None:
         (problem,) = send(parse_targets([f"{sys.executable} -c 'raise SystemExit(\"no\")'"]), EVENT)
-        assert problem.endswith("ended with 1 no")
+        assert problem == f"{sys.executable} ended with 1"
 
     @pytest.mark.parametrize(
         ("text", "hint"),
@@ -128,11 +140,57 @@ class TestSecrets:
         (problem,) = send(parse_targets(["http://me:hunter2@127.0.0.1:1/hunter2"]), EVENT, never)
         assert "hunter2" not in problem
 
-    @pytest.mark.parametrize("text", ["https:///hunter2", "https://host:hunter2/", "htps://hooks.example/hunter2"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "https:///hunter2",
+            "https://host:hunter2/",
+            "htps://hooks.example/hunter2",
+            "http://127.0.0.1:9/services/hunter2 x",
+            "http://127.0.0.1:9/services/hunter2\r\nHost: x",
+            "http://127.0.0.1:9/services/hunter2\x7f",
+            "http://127.0.0.1:9/services/hunter2\u2028",
+            "curl -d @- 'https://hooks.example/hunter2",
+            "'https://hooks.example/hunter2",
+            "hooks.example.com/services/hunter2",
+            "//hooks.example.com/services/hunter2",
+            "/services/hunter2",
+            "https:hooks.example.com/hunter2",
+            "me:hunter2@hooks.example.com/x",
+            "hooks.example.com?token=hunter2",
+            "no-such-program -H hunter2 https://hooks.example.com/hunter2",
+            "no-such\0program/hunter2",
+        ],
+    )
     def test_a_target_that_is_refused_is_not_repeated(self, text: str) -> None:
         with pytest.raises(NotifyError) as caught:
             parse_targets([text])
         assert "hunter2" not in str(caught.value)
+
+    def test_an_answer_that_is_not_http_is_one_line(self, capfd: pytest.CaptureFixture[str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            threading.Thread(target=answer, args=(server, b"hunter2 garbage\r\n\r\n"), daemon=True).start()
+            port = server.getsockname()[1]
+            assert send(parse_targets([f"http://127.0.0.1:{port}/hunter2"]), EVENT, never) == [
+                "127.0.0.1: BadStatusLine"
+            ]
+        assert "hunter2" not in capfd.readouterr().err
+
+    def test_no_error_of_a_delivery_shows_the_address(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(*args: object, **more: object) -> None:
+            raise LookupError("http://127.0.0.1:9/hunter2")
+
+        monkeypatch.setattr("urllib.request.urlopen", fail)
+        (problem,) = send(parse_targets(["http://127.0.0.1:9/hunter2"]), EVENT, never)
+        assert problem == "http://127.0.0.1/...: LookupError"
+        assert "hunter2" not in capfd.readouterr().err
+
+    def test_what_a_failing_command_prints_is_not_shown(self) -> None:
+        code = "import sys; sys.exit('cannot reach ' + sys.argv[1])"
+        (problem,) = send(parse_targets([f'{sys.executable} -c "{code}" https://hooks.example/hunter2']), EVENT)
+        assert problem == f"{sys.executable} ended with 1"
 
     def test_targets_may_come_from_the_environment(
         self, storage: Storage, hook: Hook, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -453,6 +454,30 @@ def test_changed_rows_that_are_not_the_tables_are_refused(rows: list[int], width
     broken = {"table/rows": torch.tensor(rows) + ROWS, "table/values": whole["table/values"][: len(rows)]}
     with pytest.raises(CheckpointError, match=f"{name} is damaged: "):
         unpack(pack(broken, header), name, store)
+
+
+@pytest.mark.parametrize(
+    "shape", [[-1, 4], [4, -1], [2**62, 4], [2**70, 1], [0, 2**70], [10**12, 4], [4], [], [4, 4, 4], [True, 4], "44", 4]
+)
+def test_shape_that_no_table_has_is_one_clear_line(shape: Any) -> None:
+    base = {"name": "", "sha256": "", "step": 0, "delta_bytes": 0}
+    header = HEADER | {"step": 1, "table": {"base": base, "shape": shape, "needed": {}}}
+    changes = {"table/rows": torch.zeros(0, dtype=torch.int64), "table/values": torch.zeros(0, 4)}
+    with pytest.raises(CheckpointError, match="mine is damaged: ") as told:
+        unpack(pack(changes, header), "mine")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("tensors", [{"other": torch.zeros(4, 4)}, {}, {"table": torch.zeros(5, 4)}], ids=range(3))
+def test_base_without_the_table_is_one_clear_line(tensors: dict[str, torch.Tensor]) -> None:
+    store = MemoryStore()
+    store.write("base-1.safetensors", pack(tensors, {}))
+    sha256 = hashlib.sha256(store.read("base-1.safetensors")).hexdigest()
+    base = {"name": "base-1.safetensors", "sha256": sha256, "step": 0, "delta_bytes": 0}
+    header = HEADER | {"step": 1, "table": {"base": base, "shape": [4, 4], "needed": {}}}
+    changes = {"table/rows": torch.zeros(0, dtype=torch.int64), "table/values": torch.zeros(0, 4)}
+    with pytest.raises(CheckpointError, match=r"mine is damaged: base-1\.safetensors, which it needs, holds"):
+        unpack(pack(changes, header), "mine", store)
 
 
 @settings(max_examples=50, deadline=None)

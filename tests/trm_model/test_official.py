@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,20 @@ import yaml
 from tests.trm_model.test_parity import MODELS, Golden
 from tests.trm_model.test_train import run, tiny
 from trm_data import build
-from trm_data.errors import DataError
+from trm_data.errors import ConfigError, DataError
 from trm_model.checkpoints.official import export_official, import_official, settings_of, to_official
 from trm_model.checkpoints.official_config import config_from_official, config_to_official
 from trm_model.checkpoints.run_checkpoints import RunCheckpoints
 from trm_model.checkpoints.store import (
+    Checkpoint,
     CheckpointError,
     LocalCheckpoints,
     newest_checkpoint,
+    pack,
     read_header,
     unpack,
 )
-from trm_model.checkpoints.trained import check_dataset_is_known, load_trained, pack_weights
+from trm_model.checkpoints.trained import check_dataset_is_known, load_trained, pack_scored_weights, pack_weights
 from trm_model.config import TrialConfig
 from trm_model.evaluation.solve import solve
 from trm_model.model.recursion import build_model
@@ -162,11 +166,95 @@ def test_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:
         settings_of(tmp_path / "step_2", None)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"arch: 3", b"[" * 5000], ids=range(4))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00",
+        b"[1, 2]",
+        b"arch: 3",
+        b"[" * 5000,
+        b"{`" * 5000,
+        b"- " * 5000,
+        b'lr: !!int ""',
+        b"arch: !!bool x",
+        b"a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (c, c, b"*%c," % (c - 1) * 10) for c in range(98, 110)),
+        b"",
+        b"!!set {arch}",
+    ],
+    ids=range(11),
+)
 def test_file_that_is_no_official_yaml_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "all_config.yaml").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"lacks or misspells a setting|is nested too deeply"):
+    with pytest.raises(CheckpointError, match="lacks or misspells a setting") as told:
         config_from_official(tmp_path / "all_config.yaml")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [0, -1, "x", [], None, 2**80, {}, float("nan")])
+@pytest.mark.parametrize("name", ["hidden_size", "puzzle_emb_ndim", "pos_encodings", "loss"])
+def test_official_yaml_with_an_impossible_value_is_one_line(name: str, value: Any, tmp_path: Path) -> None:
+    facts = yaml.safe_load(official_yaml(Golden(MODELS[0])))
+    facts["arch"] = {key: each for key, each in facts["arch"].items() if key != "puzzle_emb_len"} | {name: value}
+    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(facts))
+    with suppress(CheckpointError, ConfigError):
+        config_from_official(tmp_path / "all_config.yaml")
+
+
+def as_meta(value: torch.Tensor) -> torch.Tensor:
+    return value.to("meta")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state | {1: torch.zeros(1)},
+        lambda state: state | {None: torch.zeros(1)},
+        lambda state: state | {(1,): torch.zeros(1)},
+        lambda state: {name: torch.tensor(1.0) for name in state},
+        lambda state: {name: value.to_sparse() for name, value in state.items()},
+        lambda state: {name: as_meta(value) for name, value in state.items()},
+        lambda state: {name: value.to(torch.complex64) for name, value in state.items()},
+        lambda state: {name: torch.zeros(1).expand(value.shape) for name, value in state.items()},
+        lambda state: {name: value[:0] for name, value in state.items()},
+        lambda state: state | {"model.inner.embed_tokens.embedding_weight": torch.tensor(1.0)},
+        lambda state: state | {"model.inner.embed_tokens.embedding_weight": torch.zeros(0, 64)},
+        lambda state: [torch.zeros(1)],
+    ],
+    ids=range(12),
+)
+def test_official_file_of_other_tensors_is_one_line(change: Any, tmp_path: Path) -> None:
+    model = build_model(official_like().model, vocab_size=6, seq_len=16, num_identifiers=1)
+    torch.save(change(to_official(model)), tmp_path / "step_1")
+    with pytest.raises(CheckpointError) as told:
+        import_official(tmp_path / "step_1", official_like())
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b".",
+        b"(.",
+        b"\x80\x02ccollections\nOrderedDict\nK\x01R.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
+        b"\x80\x02K\x01Q.",
+        b"\x80\x02)Q.",
+        b"\x80\x02ctorch\nfloat32\n)R.",
+        b"\x80\x02(X\x07\x00\x00\x00storageNX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ.",
+        b"\x80\x02NQ.",
+        b"",
+    ],
+    ids=range(10),
+)
+def test_stream_that_is_no_pickle_is_one_line(stream: bytes, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "empty")
+    with zipfile.ZipFile(tmp_path / "empty") as source, zipfile.ZipFile(tmp_path / "step_1", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, stream if name.endswith("data.pkl") else source.read(name))
+    with pytest.raises(CheckpointError, match="is not a plain PyTorch checkpoint") as told:
+        import_official(tmp_path / "step_1", official_like())
+    assert "\n" not in str(told.value)
 
 
 def test_nobody_is_told_to_delete_a_file_of_another_program(tmp_path: Path) -> None:
@@ -251,6 +339,34 @@ def test_each_set_of_weights_can_be_loaded(trained: Any) -> None:
     assert not torch.equal(vectors[1], vectors[2])
     with pytest.raises(CheckpointError, match=r"no average '0\.7'"):
         load_trained(checkpoint, "0.7")
+
+
+@pytest.mark.parametrize("name", ["nope.x", "nope", "recursion", "", "answer_head", "answer_head.weight"])
+def test_average_of_other_weights_is_one_clear_line(name: str, trained: Any) -> None:
+    _, checkpoint = trained
+    tensors = checkpoint.tensors | {f"ema/0.5/{name}": torch.zeros(3, 3, 3)}
+    broken = Checkpoint(tensors, checkpoint.header)
+    for use in (load_trained, lambda one, weights: pack_scored_weights(one, tiny(), weights)):
+        with pytest.raises(CheckpointError, match=r"its average 0\.5 has .* of shape \(3, 3, 3\)") as told:
+            use(broken, "0.5")
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("damage", ["shape", "missing", "counter"])
+def test_run_does_not_resume_with_an_average_of_other_weights(damage: str, trained: Any, tmp_path: Path) -> None:
+    dataset, checkpoint = trained
+    tensors, header = dict(checkpoint.tensors), dict(checkpoint.header)
+    name = next(name for name in tensors if name.startswith("ema/0.5/"))
+    if damage == "shape":
+        tensors[name] = torch.zeros(3, 3, 3)
+    elif damage == "missing":
+        del tensors[name]
+    else:
+        header["ema_updates"] = {"0.5": "x"}
+    LocalCheckpoints(tmp_path).write(f"step-{checkpoint.step:08d}.safetensors", pack(tensors, header))
+    with pytest.raises(CheckpointError, match=f"the checkpoint at step {checkpoint.step} is damaged") as told:
+        run(tiny(optimizer={"further_ema_rates": [0.5]}), dataset, tmp_path)
+    assert "\n" not in str(told.value)
 
 
 def test_another_dataset_is_refused_by_name(trained: Any) -> None:

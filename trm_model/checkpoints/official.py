@@ -13,7 +13,6 @@ here.
 from __future__ import annotations
 
 import io
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trm_data.errors import first_line
+from trm_data.errors import first_line, is_out_of_memory
 from trm_data.files import write_atomic
 from trm_model.checkpoints.official_config import NAME, config_from_official, config_to_official
 from trm_model.checkpoints.store import CheckpointError
-from trm_model.checkpoints.trained import pack_weights
+from trm_model.checkpoints.trained import MOST_CELLS, pack_weights
 from trm_model.config import ModelConfig, TrialConfig
 from trm_model.model.recursion import Model, build_model
 
@@ -110,31 +109,60 @@ def read_official(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         remedy = "Name the file step_<number> of an official run"
         raise CheckpointError(f"{path} cannot be read: {error.strerror or first_line(error)}", remedy) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a stream of pickle that is not one fails in any way
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(f"{path} is not a plain PyTorch checkpoint: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} does not hold a state dict", "Name the file step_<number> of an official run")
+    for name, value in state.items():
+        if not isinstance(name, str) or not _holds_floats(value):
+            raise CheckpointError(
+                f"{path} holds {str(name)!r}, which is not a plain tensor of numbers with a name",
+                "Name the file step_<number> of an official run",
+            )
     return state
+
+
+def _holds_floats(value: Tensor) -> bool:
+    """Return whether a tensor is dense and has all the values that its shape promises."""
+    if value.layout != torch.strided or value.is_nested or value.is_quantized or value.device.type != "cpu":
+        return False
+    return value.is_floating_point() and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def official_sizes(state: Mapping[str, Tensor], config: ModelConfig) -> tuple[int, int]:
     """Return (vocabulary, rows of the puzzle-embedding table) of an official state dict."""
-    named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
-    try:
-        table = named["puzzle_emb.weights"] if config.puzzle_embedding_len else None
-        return named["embed_tokens.embedding_weight"].shape[0], 0 if table is None else table.shape[0]
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint has no tensor {error}", "Is it a TRM or HRM checkpoint?") from error
+    table = _size(state, _OUTER["puzzle_embedding.weight"], 0) if config.puzzle_embedding_len else 0
+    vocab_size = _size(state, _OUTER["token_embedding"], 0)
+    for name, size in ((_OUTER["token_embedding"], vocab_size), (_OUTER["puzzle_embedding.weight"], table)):
+        if size is None:
+            raise CheckpointError(f"the checkpoint has no tensor {name!r}", "Is it a TRM or HRM checkpoint?")
+    return vocab_size or 0, table or 0
+
+
+def _size(state: Mapping[str, Tensor], name: str, axis: int) -> int | None:
+    """Return the size of a tensor in an official state dict along an axis; None if there is no such tensor.
+
+    Raises:
+        CheckpointError: it has fewer axes.
+    """
+    value = {_WRAPPERS.sub("", each): value for each, value in state.items()}.get(name)
+    if value is None:
+        return None
+    if value.ndim <= axis:
+        what = f"{name} has shape {tuple(value.shape)} in the checkpoint"
+        raise CheckpointError(what, "Is it a TRM or HRM checkpoint?")
+    return value.shape[axis]
 
 
 def official_cells(state: Mapping[str, Tensor], config: ModelConfig) -> int | None:
     """Return the grid cells of an official state dict; None if no tensor shows them (attention without learned
     positions)."""
-    named = {_WRAPPERS.sub("", name): value for name, value in state.items()}
     level = "H_level" if config.variant == "direct" else "L_level"
     for name, axis in ((f"{level}.layers.0.{_BLOCK['token_mixer.gate_up']}", 1), (_OUTER["position_embedding"], 0)):
-        if name in named:
-            return named[name].shape[axis] - config.puzzle_embedding_len
+        if (size := _size(state, name, axis)) is not None:
+            return size - config.puzzle_embedding_len
     return None
 
 
@@ -189,6 +217,11 @@ def import_official(
         raise CheckpointError(
             f"the checkpoint has {num_identifiers} puzzle embeddings{given}",
             "Name the dataset that it was trained on, built with ids=upstream or imported: --dataset",
+        )
+    if vocab_size < 1 or not 1 <= seq_len <= MOST_CELLS:
+        raise CheckpointError(
+            f"the checkpoint is of {vocab_size} symbols and {seq_len} cells, which no puzzle has",
+            "Give the recipe that it was trained with",
         )
     model = build_model(config.model, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=num_identifiers)
     with torch.no_grad():

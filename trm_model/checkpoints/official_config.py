@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from trm_data.errors import UserError, first_line
+from trm_data.yaml_text import parse_yaml
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.config import ModelConfig, TrialConfig
 
@@ -32,15 +34,18 @@ def config_from_official(path: Path) -> TrialConfig:
         CheckpointError: the file is missing or lacks a setting.
     """
     try:
-        return _parse(yaml.safe_load(path.read_text()), str(path))
+        return _parse(parse_yaml(path.read_text()), str(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", "Give a recipe instead") from None
-    except RecursionError:
-        raise CheckpointError(f"{path} is nested too deeply", "Give a recipe instead") from None
-    except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} lacks or misspells a setting: {error}", "Give a recipe instead") from error
+    except CheckpointError:
+        raise
+    except UserError as error:
+        raise CheckpointError(f"{path} lacks or misspells a setting: {error.what}", "Give a recipe instead") from None
+    except Exception as error:  # a value of any other type: each fails in its own way
+        what = f"{path} lacks or misspells a setting: {first_line(error)}"
+        raise CheckpointError(what, "Give a recipe instead") from error
 
 
 def _parse(facts: dict[str, Any], where: str) -> TrialConfig:

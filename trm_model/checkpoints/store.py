@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trm_data.errors import UserError, first_line
+from trm_data.errors import UserError, first_line, is_out_of_memory
 from trm_data.files import load_json, write_atomic
 from trm_model.checkpoints.table_deltas import Base, join
 
@@ -33,6 +33,8 @@ _FORMAT = 1
 _CHECKSUM = "crc32"
 """Key of the header with the CRC-32 of the tensors. Checkpoints of earlier versions have none."""
 _ANOTHER = "Take another checkpoint, or restore the file from a copy"
+MOST_TABLE_BYTES = 2**36
+"""Size that a header may claim for a table of puzzle embeddings; that of 1,000 augmentations of ARC takes 1.8 GB."""
 _STEP_NAME = re.compile(r"step-\d+\.safetensors")
 _BASE_NAME = re.compile(r"base-\d+\.safetensors")
 _ZIP = b"PK"  # how a file of `torch.save` begins
@@ -209,7 +211,9 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
     if stored is not None:
         try:
             tensors = join(tensors, _table(stored, where, store), int(header["step"]))
-        except (ValueError, IndexError) as error:  # torch's, for rows that the table does not have
+        except (ValueError, IndexError, RuntimeError) as error:  # torch's, for rows that the table does not have
+            if is_out_of_memory(error):
+                raise
             raise DamagedCheckpointError(f"{where} is damaged: {first_line(error)}", _ANOTHER) from None
     return Checkpoint(tensors, header)
 
@@ -217,19 +221,27 @@ def unpack(data: bytes, where: str = "checkpoint", store: CheckpointStore | None
 def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise DamagedCheckpointError(f"{where} is damaged: {error}", _ANOTHER) from error
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:  # a dtype that torch lacks
+        raise DamagedCheckpointError(f"{where} is damaged: {first_line(error)}", _ANOTHER) from error
 
 
 def base_of(stored: Mapping[str, Any], where: str) -> Base:
-    """Return the base that a header names. Raises CheckpointError if its name points outside the checkpoint's
-    folder."""
+    """Return the base that a header names.
+
+    Raises:
+        DamagedCheckpointError: there is none, or its table has an impossible shape.
+        CheckpointError: its name points outside the checkpoint's folder.
+    """
     try:
         base = Base(**stored["base"])
         is_safe = base.name == "" or _BASE_NAME.fullmatch(base.name) is not None
         if not all(type(number) is int for number in (base.step, base.delta_bytes, *stored["shape"])):
             raise TypeError("a value is not a number")
-        dict(stored["needed"])
+        rows, width = stored["shape"]
+        if not (rows >= 0 and width >= 0 and 4 * max(rows, 1) * max(width, 1) <= MOST_TABLE_BYTES):
+            raise ValueError("no table has this shape")
+        if not all(isinstance(name, str) for name in dict(stored["needed"]).values()):
+            raise TypeError("a name is not text")
     except (KeyError, TypeError, ValueError):
         raise DamagedCheckpointError(f"{where} is damaged: it does not name the base of its table") from None
     if not is_safe:
@@ -252,7 +264,11 @@ def _table(stored: Mapping[str, Any], where: str, store: CheckpointStore | None)
     if hashlib.sha256(data).hexdigest() != base.sha256:
         what = f"{base.name} is damaged, and {where} needs it"
         raise DamagedCheckpointError(what, "Restore it from a copy, or take an older checkpoint")
-    return _tensors(data, base.name)["table"]
+    table = _tensors(data, base.name).get("table")
+    if table is None or list(table.shape) != list(stored["shape"]):
+        found = "no table" if table is None else f"a table of shape {tuple(table.shape)}"
+        raise DamagedCheckpointError(f"{where} is damaged: {base.name}, which it needs, holds {found}", _ANOTHER)
+    return table
 
 
 def read(store: CheckpointStore, name: str) -> Checkpoint:

@@ -73,22 +73,33 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
         model.load_state_dict(tensors)
     except (RuntimeError, TypeError, OverflowError) as error:  # torch raises all of them for impossible sizes
         raise CheckpointError(f"the checkpoint is damaged: {first_line(error)}", "Take another checkpoint") from None
+    parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, value in _average(checkpoint, config, weights).items():
-            model.get_parameter(name).copy_(value)
+        for name, value in _average(checkpoint, config, weights, parameters).items():
+            parameters[name].copy_(value)
     return Trained(model.requires_grad_(False), config, checkpoint.step, str(header.get("id_map_hash")))
 
 
-def _average(checkpoint: Checkpoint, config: TrialConfig, weights: str) -> dict[str, torch.Tensor]:
+def _average(
+    checkpoint: Checkpoint, config: TrialConfig, weights: str, model: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Return the averaged weights of a name; none where the name means the raw ones.
 
+    Args:
+        model: the raw weights.
+
     Raises:
-        CheckpointError: no such average.
+        CheckpointError: no such average, or it is one of other weights.
     """
     averages = {name.split("/")[1] for name in checkpoint.tensors if name.startswith("ema/")}
     rate = str(config.optimizer.ema_rate) if weights == "ema" else weights
     if rate in averages:
-        return checkpoint.section(f"ema/{rate}")
+        average = checkpoint.section(f"ema/{rate}")
+        for name, value in average.items():
+            if name not in model or value.shape != model[name].shape:
+                what = f"its average {rate} has {name!r} of shape {tuple(value.shape)}, which the model has not"
+                raise CheckpointError(f"the checkpoint is damaged: {what}", "Take another checkpoint")
+        return average
     if weights not in ("ema", "raw"):
         raise CheckpointError(f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"raw"}))
     return {}
@@ -102,10 +113,10 @@ def pack_scored_weights(checkpoint: Checkpoint, config: TrialConfig, weights: st
         weights: as in `load_trained`.
 
     Raises:
-        CheckpointError: no such average.
+        CheckpointError: no such average, or it is one of other weights.
     """
     tensors = checkpoint.section("model")
-    averaged = _average(checkpoint, config, weights)
+    averaged = _average(checkpoint, config, weights, tensors)
     tensors |= {name: value.to(tensors[name].dtype) for name, value in averaged.items()}
     kept = ("step", "id_map_hash", "vocab_size", "seq_len", "num_identifiers", "fingerprint")
     header = {name: checkpoint.header[name] for name in kept if name in checkpoint.header}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trm_data.dataset.loader import TrainLoader
-from trm_data.errors import first_line
+from trm_data.errors import first_line, is_out_of_memory
 from trm_model.checkpoints.store import Checkpoint, CheckpointError, DamagedCheckpointError
 from trm_model.checkpoints.table_deltas import CHANGED_AT
 from trm_model.config import TrialConfig
@@ -312,10 +312,15 @@ class Trainer:
         if fault is not None:
             raise _damaged(checkpoint, fault)
         try:
-            # Parameters are views of the flat vector, so copying into them copies into it.
-            self.model.load_state_dict(checkpoint.section("model"))
-        except RuntimeError as error:
+            self._copy_state(checkpoint)
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:  # a tensor or a counter is not as written
+            if is_out_of_memory(error):
+                raise
             raise _damaged(checkpoint, first_line(error)) from None
+
+    def _copy_state(self, checkpoint: Checkpoint) -> None:
+        # Parameters are views of the flat vector, so copying into them copies into it.
+        self.model.load_state_dict(checkpoint.section("model"))
         if self.model.puzzle_embedding is not None:
             # Checkpoints of earlier versions lack the time of each row's change: count all rows as just changed.
             changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))
