@@ -1,8 +1,8 @@
 """Read and list the files of a folder as a storage does: regular ones alone.
 
-What lies in a storage may come from others: from an archive, or a folder that a group shares. A link would make us read,
-show and upload a file of the user's own as if it were theirs, and opening a named pipe would wait forever: both count as
-absent.
+What lies in a storage may come from others: from an archive, or a folder that a group shares. A link would make us
+read, show and upload a file of the user's own as if it were theirs, and opening a named pipe would wait forever: both
+count as absent.
 """
 
 from __future__ import annotations
