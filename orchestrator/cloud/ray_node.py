@@ -1,6 +1,6 @@
 """Run Ray on one machine of a deployment that has several, until the deployment is over. Runs on that machine.
 
-    python -m orchestrator.cloud.ray_node FOLDER STORAGE NAME head|worker MACHINE [COMMAND]
+    python -m orchestrator.cloud.ray_node FOLDER STORAGE NAME head|worker MACHINE
 
 Ray's head announces its address in a file of the folder; on a worker the client has written that file. Both read the
 cluster's token from another file there. A worker that has lost its head tries to join again. The record tells when the
