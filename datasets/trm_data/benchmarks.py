@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from trm_data.config import DataRequest, Family
@@ -10,6 +11,8 @@ from trm_data.errors import ConfigError, nearest
 
 MOST_BLANKS = {4: 11, 6: 26, 9: 57}
 """Generated Sudoku, by side: beyond these, most random grids cannot be emptied so far, and a build would not end."""
+MAZE_SIDES = (5, 60)
+"""Least and most cells per row of a maze; sequences of the square of it are what a model must hold."""
 INEQUIVALENT_GRIDS = {4: 2, 6: 49, 9: 5_472_730_538}
 """By side: complete Sudoku grids, of which no two are equivalent."""
 
@@ -64,7 +67,7 @@ def _maze(side: int, shortest_path: int, count: int) -> Benchmark:
         family="maze",
         side=side,
         description=f"Generated mazes {side}x{side}, 30-50 % walls, shortest path of at least {shortest_path} edges",
-        source="generator",
+        source="generator (or a folder with train.csv and test.csv with --source)",
         licence="none needed: generated",
         generated=True,
         num_train=count,
@@ -170,14 +173,19 @@ CATALOGUE = {
 
 
 def resolve_benchmark(name: str) -> Benchmark:
-    """Return the benchmark called `name`.
+    """Return the benchmark called `name`; `maze-NxN` exists for every side.
 
     Raises:
         ConfigError: there is none; names the nearest.
     """
-    if name not in CATALOGUE:
-        raise ConfigError(f"unknown benchmark {name!r}", nearest(name, CATALOGUE))
-    return CATALOGUE[name]
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    if (found := re.fullmatch(r"maze-(\d{1,3})x(\d{1,3})", name)) is not None:
+        side = int(found[1])
+        if found[1] != found[2] or not MAZE_SIDES[0] <= side <= MAZE_SIDES[1]:
+            raise ConfigError(f"{name}: mazes are square, of {MAZE_SIDES[0]} to {MAZE_SIDES[1]} cells a side")
+        return _maze(side, side**2 // 8, 1000)
+    raise ConfigError(f"unknown benchmark {name!r}", nearest(name, CATALOGUE))
 
 
 def published_with(test_digest: str) -> Benchmark | None:
@@ -205,8 +213,6 @@ def complete(request: DataRequest) -> DataRequest:
                 f"{field}={getattr(request, field)} has no meaning for {_described(request)}",
                 f"Only these, generated, take it: {takers}",
             )
-    if benchmark.family == "maze" and benchmark.generated and request.source is not None:
-        raise ConfigError(f"{benchmark.name} is generated and takes no source", "Use maze-hard with --source")
     if benchmark.name == "official":
         return _complete_official(request)
     _refuse_arc_settings(request, benchmark)

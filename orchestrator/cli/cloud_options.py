@@ -56,7 +56,9 @@ SingleOption = Annotated[bool, typer.Option("--single", help="With --on aws: one
 SshConfigOption = Annotated[str | None, typer.Option("--ssh-config", help="With --on ssh: configuration file of ssh.")]
 EndCommandOption = Annotated[
     str | None,
-    typer.Option("--end-command", help="Command that the timer runs last on the head: 'sudo poweroff'."),
+    typer.Option(
+        "--end-command", help="Command that the timer runs last, on each of several machines: 'sudo poweroff'."
+    ),
 ]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait for new events until the sweep ends.")]
 ForgetOption = Annotated[bool, typer.Option("--forget", help="The machines are gone: only close the record.")]

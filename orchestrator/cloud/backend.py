@@ -43,7 +43,7 @@ class Options(Settings):
     folder: str = FOLDER
     """ssh: folder on the machines, relative to the home folder, that holds everything that was put there."""
     end_command: str | None = None
-    """Command that the timer runs on the head last, to end the machine itself: `sudo poweroff`."""
+    """Command that runs last, to end the machine itself: by the timer on the head, by Ray's process on a worker."""
     config: str | None = None
     """Configuration file of the backend: `cloud.toml`."""
     single: bool = False
@@ -146,6 +146,17 @@ class Closing(NamedTuple):
     """What is still there, with the command that removes it."""
 
 
+class Worker(Settings):
+    """Describe a machine beside the head of a deployment on machines that `ssh` reaches."""
+
+    host: str
+    """As the user named it."""
+    place: str
+    """Folder of the deployment there."""
+    interpreter: str = ""
+    """Python of the environment; empty until one is installed."""
+
+
 class Deployment(Settings):
     """Hold the record of one launch; `orchestrator.cloud.deployments` stores it."""
 
@@ -161,6 +172,8 @@ class Deployment(Settings):
     """ssh: folder of the deployment on the head."""
     interpreter: str = ""
     """ssh: Python of the environment on the head."""
+    workers: tuple[Worker, ...] = ()
+    """ssh: the machines beside the head."""
     created_s: float
     options: Options = Options()
     limits: Limits = Limits()

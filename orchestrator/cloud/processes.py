@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,16 +15,23 @@ from pathlib import Path
 from orchestrator.execution.watchdog import Watchdog
 from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.storage import Storage
+from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.budget import Budget
 from trm_data.files import ProcessIdentity, load_json, machine_id, start_of, write_atomic
 from trm_data.settings import canonical_json
 
-DRIVER, TIMER = "driver", "timer"
-"""Names of the processes of a deployment: of their files and logs in its folder."""
+logger = logging.getLogger(__name__)
+
+DRIVER, TIMER, RAY = "driver", "timer", "ray"
+"""Names of the processes of a deployment: of their files and logs in its folder. A driver on one machine starts Ray
+itself; of several machines each has a process that runs it."""
 _STARTED: list[subprocess.Popen[bytes]] = []
 """Kept, since Python warns of a child that runs on without its object."""
 GRACE_S = 120.0
 """Seconds that a driver has to write the last checkpoints of its trials."""
+RAY_GRACE_S = 25.0
+"""Seconds that the process which runs Ray has to end it."""
+END_COMMAND_S = 120.0
 
 
 def start(folder: Path, name: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
@@ -62,13 +70,13 @@ def is_alive(folder: Path, name: str) -> bool:
 
 
 def end(folder: Path, name: str, grace_s: float, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """End a process: SIGTERM, and SIGKILL after a while. Return whether it was running."""
+    """End a process: SIGTERM, and SIGKILL to its whole group after a while. Return whether it was running."""
     found = find(folder, name)
     if found is None or not is_alive(folder, name):
         return False
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for send, number in ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)):
         with suppress(ProcessLookupError):
-            os.kill(found.pid, number)
+            send(found.pid, number)
         for _ in range(max(1, int(grace_s / 0.2))):
             if not is_alive(folder, name):
                 return True
@@ -83,6 +91,8 @@ def end_driver(storage: Storage, sweep: str, folder: Path, reason: str, grace_s:
     if definition is not None and is_alive(folder, DRIVER):
         watchdog = Watchdog(sweep_folder(storage, sweep), definition, Budget(), read=tuple, grace_s=grace_s)
         text = watchdog.stop(reason).partition(";")[0]
+    elif driver_of(sweep_folder(storage, sweep)) is not None:
+        text = "the driver is a job of the cluster and ends with it"
     if end(folder, DRIVER, grace_s / 4) and "driver" not in text.removeprefix("no driver"):
         text = "the driver ended after a signal"
     return text
@@ -91,3 +101,14 @@ def end_driver(storage: Storage, sweep: str, folder: Path, reason: str, grace_s:
 def python_words(module: str, *arguments: str) -> list[str]:
     """Return the words that run a module of this program with this interpreter."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def run_command(command: str, folder: Path) -> None:
+    """Run a command of the user in a shell, and log how it ended."""
+    try:
+        done = subprocess.run(
+            ["sh", "-c", command], stdin=subprocess.DEVNULL, timeout=END_COMMAND_S, cwd=folder, check=False
+        )
+        logger.info("`%s` ended with %d", command, done.returncode)
+    except subprocess.TimeoutExpired:
+        logger.warning("`%s` has not ended after %.0f s", command, END_COMMAND_S)

@@ -1,4 +1,9 @@
-"""Use a local folder as a storage."""
+"""Use a local folder as a storage.
+
+What lies in it may come from others: from an archive, or a folder that a group shares. So a value is a regular file. A
+link would make us read, show and upload a file of the user's own as if it were theirs, and opening a named pipe would
+wait forever: both count as absent.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,14 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import logging
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +26,11 @@ from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError, T
 from orchestrator.storage.patience import PATIENCE_S, TransientError, retry_transient
 from trm_data.files import remove_abandoned, written_aside
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+LINKED_PARTS = 2
+"""Parts of a key from the left whose folders may be links: `sweeps/NAME` and `datasets/NAME` may be on other disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,7 @@ class LocalStorage:
 
     root: Path
     patience_s: float = field(default=PATIENCE_S, compare=False)
+    linked_parts: int = field(default=LINKED_PARTS, compare=False)
 
     @property
     def url(self) -> str:
@@ -38,8 +50,8 @@ class LocalStorage:
 
         def read() -> bytes:
             try:
-                return path.read_bytes()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return _read(path)
+            except (FileNotFoundError, NotADirectoryError):
                 raise KeyError(key) from None
 
         return self._retried("read", path, read)
@@ -70,7 +82,7 @@ class LocalStorage:
                         if aside.stat().st_nlink > 1 or not is_repeated:
                             return aside.stat().st_nlink > 1
                         with suppress(FileNotFoundError):  # deleted by another process since: the key is free again
-                            return path.read_bytes() == data
+                            return _read(path) == data
                     else:
                         return True
 
@@ -84,7 +96,7 @@ class LocalStorage:
                 return None
             with _locked(path.parent / ".lock"):
                 try:
-                    found = _tag(path.read_bytes())
+                    found = _tag(_read(path))
                 except FileNotFoundError:
                     return None
                 if is_repeated and found == _tag(data):  # by an attempt that was reported as failed
@@ -102,7 +114,7 @@ class LocalStorage:
 
         def exists() -> bool:
             try:
-                return stat.S_ISREG(path.stat().st_mode)
+                return stat.S_ISREG(path.lstat().st_mode)
             except (FileNotFoundError, NotADirectoryError):
                 return False
 
@@ -127,7 +139,7 @@ class LocalStorage:
 
         def snapshots() -> dict[str, Snapshot]:
             found = {}
-            for name in _folders(top):
+            for name in _folders(top, self._may_be_linked(folder)):
                 snapshot = known.get(name)
                 if snapshot is None or not _is_current(f"{top}/{name}/", snapshot):
                     snapshot = _snapshot(f"{top}/{name}/", names)
@@ -138,7 +150,7 @@ class LocalStorage:
 
     def folders(self, folder: str = "") -> Keys:
         top = self._folder(folder)
-        return self._retried("list", top, lambda: _folders(top))
+        return self._retried("list", top, lambda: _folders(top, self._may_be_linked(folder)))
 
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         found = {}
@@ -163,7 +175,7 @@ class LocalStorage:
                 return False
             with _locked(path.parent / ".lock"):
                 try:
-                    if _tag(path.read_bytes()) != etag:
+                    if _tag(_read(path)) != etag:
                         return False
                 except FileNotFoundError:
                     return is_repeated  # an attempt that was reported as failed has deleted it
@@ -177,7 +189,7 @@ class LocalStorage:
 
         def modified_s() -> float:
             try:
-                status = path.stat()
+                status = path.lstat()
             except (FileNotFoundError, NotADirectoryError):
                 raise KeyError(key) from None
             if not stat.S_ISREG(status.st_mode):
@@ -193,7 +205,8 @@ class LocalStorage:
         remove_abandoned(self.root, recursive=True)
 
     def sub(self, folder: str) -> LocalStorage:
-        return replace(self, root=self._path(folder))
+        linked_parts = max(0, self.linked_parts - folder.count("/") - 1)
+        return replace(self, root=self._path(folder), linked_parts=linked_parts)
 
     def patient(self, patience_s: float) -> LocalStorage:
         return replace(self, patience_s=patience_s)
@@ -231,31 +244,67 @@ class LocalStorage:
     def _folder(self, folder: str) -> Path:
         return self._path(folder) if folder else self.root
 
+    def _may_be_linked(self, folder: str) -> bool:
+        """Return whether the folders in a folder may be links."""
+        return (folder.count("/") + 2 if folder else 1) <= self.linked_parts
+
     def _path(self, key: str) -> Path:
-        return self.root / checked_key(key)
+        """Return the path of a key. Raises StorageError if one of its folders is a link and may not be one."""
+        parts = checked_key(key).split("/")
+        path = self.root / key
+        for folder in list(path.parents)[: max(0, len(parts) - 1 - self.linked_parts)]:
+            if folder.is_symlink():
+                raise StorageError(
+                    f"{folder} is a link, which is not followed", "Put the folder itself there, or link the whole sweep"
+                )
+        return path
 
 
 def _tag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _folders(top: Path) -> Keys:
+def _read(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none, or something else.
+    """
+    try:  # without waiting for somebody who writes into a named pipe
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link; a socket
+            raise FileNotFoundError(error.errno, "no regular file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.EINVAL, "no regular file", str(path))
+    with open(descriptor, "rb") as file:  # noqa: PTH123 (it is open already)
+        return file.read()
+
+
+def _folders(top: Path, may_be_linked: bool) -> Keys:
     try:
         with os.scandir(top) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
-            return sorted(e.name for e in visible if (Path(e).is_dir() if e.is_symlink() else e.is_dir()))
+            linked = [entry.name for entry in visible if may_be_linked and entry.is_symlink() and Path(entry).is_dir()]
+            return sorted(linked + [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)])
     except FileNotFoundError:
         return []
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the status of a file; None if it has just been deleted, or is a link that leads to itself."""
+    """Return the status of a file; None if it has just been deleted."""
     try:
-        return entry.stat()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
-            return None
-        raise
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@cache
+def _warn_of(path: str) -> None:
+    """Say once what is not used, and why."""
+    logger.warning("%s is left out: it is a link, a pipe or a device, and only regular files are read", path)
 
 
 def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -270,8 +319,10 @@ def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         pending.append((entry.path, f"{prefix}{entry.name}/"))
-                    else:
+                    elif entry.is_file(follow_symlinks=False):
                         yield f"{prefix}{entry.name}", entry
+                    else:
+                        _warn_of(entry.path)
         except (FileNotFoundError, NotADirectoryError):
             continue
 
@@ -324,7 +375,9 @@ def _snapshot(top: str, names: Sequence[str]) -> Snapshot:
                     if is_folder:
                         pending.append(name)
                         continue
-                    if (status := _status(entry)) is not None:
+                    if not entry.is_file(follow_symlinks=False):
+                        _warn_of(entry.path)
+                    elif (status := _status(entry)) is not None:
                         files[name] = _version(status)
         except (FileNotFoundError, NotADirectoryError):
             continue

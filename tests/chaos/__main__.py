@@ -101,7 +101,7 @@ def audit(made: World, lanes: Sequence[Lane], twins: Mapping[str, TrialRecord]) 
             if lane.lane == "s3":
                 checks.append(auditor.audit_tracker(TRM, sweep, lane.storage, made.tracker.url))
     on_gpus = [record for sweep in lanes[0].complete for record in read_sweep(made.s3, sweep).trials]
-    observed = auditor.observed_durations(made.endpoint.requests, made.endpoint.outages)
+    observed = auditor.observed_durations(made.endpoint.requests)
     checks.append(auditor.audit_cost(on_gpus, observed))
     made.tracker.kill()
     made.endpoint.kill()

@@ -1,7 +1,7 @@
 """Show from the records that a chaos run came to what an undisturbed run comes to, or say where it did not.
 
-Records are read as any user of the package reads them. What GPU time is compared with comes from elsewhere: the log of
-the S3 endpoint, with the true time of every write of an attempt.
+Records are read as any user of the package reads them. What GPU time is compared with comes from elsewhere: a log of
+the requests themselves, with the true time of every write of an attempt that was tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.records.index import load_definition
 from orchestrator.records.progress import sweep_progress
@@ -27,8 +27,6 @@ MEASURED = ("train_s", "examples_per_s", "flops_per_s")
 """Metrics that depend on the machine's speed."""
 TOLERANCE = 0.01
 """Of the cost."""
-TRIED_AGAIN_S = 8.0
-"""Within this time after an outage of the endpoint, requests arrive that were first made during it."""
 MOST_PROBLEMS = 5
 """Lines that a check prints."""
 _ATTEMPT = re.compile(r".*/sweeps/(?P<sweep>[^/]+)/trials/(?P<trial>[^/]+)/attempts/(?P<number>\d+)/(?P<file>[^/]+)")
@@ -142,22 +140,6 @@ def _scores(record: TrialRecord) -> dict[Any, Any]:
     return {("result", "score"): result and (result.metrics, result.per_item, result.steps)}
 
 
-class Bounds(NamedTuple):
-    """Bounds of a time in seconds, since a write of which the endpoint knows nothing may have been tried before."""
-
-    least_s: float
-    most_s: float
-
-
-@dataclass(slots=True)
-class _Observed:
-    start_s: float
-    start_from_s: float
-    """When a first try may have found no endpoint."""
-    last_s: float
-    last_from_s: float
-
-
 def entries(log: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of the endpoint's log."""
     for line in log.read_text().splitlines():
@@ -167,56 +149,50 @@ def entries(log: Path) -> Iterator[dict[str, Any]]:
             continue
 
 
-def observed_durations(
-    log: Path, outages: Sequence[tuple[float, float]]
-) -> dict[tuple[str, str, int], Bounds]:  # (sweep, trial id, attempt)
-    """Return how long each attempt held its GPU, from its start to its end or its last sign of life, as the endpoint
-    saw its writes."""
-    writes = [entry for entry in entries(log) if entry["kind"] == "attempt"]
-    arrived = {entry["path"] for entry in writes if not entry["is_refused"]}
-    tried: dict[str, float] = {}
-    attempts: dict[tuple[str, str, int], _Observed] = {}
-    for entry in writes:
-        found = _ATTEMPT.fullmatch(entry["path"])
-        if found is None or entry["path"] not in arrived:
+def observed_durations(log: Path) -> dict[tuple[str, str, int], float]:  # (sweep, trial id, attempt)
+    """Return for how many seconds each attempt held its GPU, from its start to its end or its last sign of life.
+
+    A write counts from its first try, which an outage of the endpoint does not hide, and only if it arrived.
+    """
+    found = list(entries(log))
+    arrived = {entry["path"] for entry in found if entry["kind"] == "arrived"}
+    first_s: dict[str, float] = {}
+    for entry in found:
+        if entry["kind"] == "tried" and entry["path"] in arrived:
+            first_s[entry["path"]] = min(entry["time_s"], first_s.get(entry["path"], entry["time_s"]))
+    starts_s: dict[tuple[str, str, int], float] = {}
+    last_s: dict[tuple[str, str, int], float] = {}
+    for path, time_s in first_s.items():
+        write = _ATTEMPT.fullmatch(path)
+        if write is None or write["file"].endswith("-folded.jsonl"):  # the driver folds rows after the attempt
             continue
-        first_s = tried.setdefault(entry["path"], entry["time_s"])
-        began = [down_s for down_s, up_s in outages if down_s <= first_s <= up_s + TRIED_AGAIN_S]
-        from_s = min(began, default=first_s)
-        key = (found["sweep"], found["trial"], int(found["number"]))
-        if found["file"] == "start.json":
-            attempts.setdefault(key, _Observed(first_s, from_s, first_s, first_s))
-        elif key in attempts and first_s > attempts[key].last_s and not found["file"].endswith("-folded.jsonl"):
-            attempts[key].last_s, attempts[key].last_from_s = first_s, from_s
-    return {
-        key: Bounds(max(0.0, each.last_from_s - each.start_s), each.last_s - each.start_from_s)
-        for key, each in attempts.items()
-    }
+        key = (write["sweep"], write["trial"], int(write["number"]))
+        last_s[key] = max(time_s, last_s.get(key, time_s))
+        if write["file"] == "start.json":
+            starts_s[key] = time_s
+    return {key: last_s[key] - start_s for key, start_s in starts_s.items()}
 
 
-def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str, int], Bounds]) -> Check:
+def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str, int], float]) -> Check:
     """Compare GPU-hours and USD of trials, as results and budgets count them, with what was observed."""
-    check = Check(f"GPU-hours and USD within {TOLERANCE:.0%} of what the endpoint saw")
-    found, least, most = (dict.fromkeys(("GPU-hours", "USD"), 0.0) for _ in range(3))
+    check = Check(f"GPU-hours and USD within {TOLERANCE:.0%} of what was observed")
+    found, used = (dict.fromkeys(("GPU-hours", "USD"), 0.0) for _ in range(2))
     for record in records:
         check.compared += len(record.attempts)
         if cost := trial_cost(record):
             found["GPU-hours"] += cost.gpu_hours
             found["USD"] += cost.usd or 0.0
         for attempt in record.attempts:
-            bounds = observed.get((record.sweep, record.trial_id, attempt.number))
-            if bounds is None:
+            seconds = observed.get((record.sweep, record.trial_id, attempt.number))
+            if seconds is None:
                 check.problems.append(f"{_name(record)}: attempt {attempt.number} was not observed")
                 continue
-            start = attempt.start
-            hours = (start.gpu_count or 0.0) / 3600
-            usd = hours * (price_per_gpu_hour(start.gpu_type, start.market) or 0.0)
-            for total, seconds in ((least, bounds.least_s), (most, bounds.most_s)):
-                total["GPU-hours"] += hours * seconds
-                total["USD"] += usd * seconds
-    for unit in most:
-        text = f"{found[unit]:.5f} {unit} are recorded, {least[unit]:.5f} to {most[unit]:.5f} were used"
-        if least[unit] * (1 - TOLERANCE) <= found[unit] <= most[unit] * (1 + TOLERANCE):
+            hours = (attempt.start.gpu_count or 0.0) * seconds / 3600
+            used["GPU-hours"] += hours
+            used["USD"] += hours * (price_per_gpu_hour(attempt.start.gpu_type, attempt.start.market) or 0.0)
+    for unit, value in used.items():
+        text = f"{found[unit]:.5f} {unit} are recorded, {value:.5f} were used"
+        if abs(found[unit] - value) <= TOLERANCE * value:
             check.notes.append(text)
         else:
             check.problems.append(text)

@@ -4,7 +4,8 @@
 
 It stands before moto, which holds its buckets in memory and so is never killed itself. `FOLDER/shares.json` says which
 shares of the requests are refused and cut off; `FOLDER/requests.jsonl` lists what was disturbed, and the writes of
-attempts, with the true time: an account of what happened that does not depend on the records.
+attempts that were carried out. The processes that write append to it what they try (`tests.chaos.clock`), with the
+true time: an account of what happened that does not depend on the records.
 """
 
 from __future__ import annotations
@@ -30,33 +31,24 @@ class Disturbance:
         self._folder = folder
         self._random = random.Random(seed)
         self._lock = threading.Lock()
-        self._request = threading.local()
-        """The request that a thread of the proxy serves."""
         self._log = (folder / LOG).open("a", buffering=1)
 
     def refuses(self, method: str, path: str) -> bool:
         """Whether a request is refused before it is carried out."""
-        self._request.arrived_s = time.time()
         is_refused = self._draw("refused")
         if is_refused:
-            self._log_attempt(method, path, is_refused=True)
             self._write(kind="refused")
         return is_refused
 
     def cuts(self, method: str, path: str) -> bool:
         """Whether the answer to a request that was carried out is cut off."""
         # Not before: a client that is killed while it sends a request has written nothing.
-        self._log_attempt(method, path, is_refused=False)
+        if method == "PUT" and "/attempts/" in path:
+            self._write(kind="arrived", path=path.partition("?")[0])
         is_cut = self._draw("cut")
         if is_cut:
             self._write(kind="cut")
         return is_cut
-
-    def _log_attempt(self, method: str, path: str, *, is_refused: bool) -> None:
-        """Log a write of an attempt with the time at which it arrived."""
-        if method == "PUT" and "/attempts/" in path:
-            name = path.partition("?")[0]
-            self._write(time_s=self._request.arrived_s, kind="attempt", path=name, is_refused=is_refused)
 
     def _draw(self, what: str) -> bool:
         try:

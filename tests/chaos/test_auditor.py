@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +20,18 @@ from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Row, 
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.chaos.auditor import (
-    Bounds,
     Check,
     audit_cost,
     audit_leftovers,
     audit_tracker,
     audit_trials,
+    entries,
     merged,
     observed_durations,
 )
+from tests.chaos.clock import StandInClock
 from tests.chaos.plan import Fault, plan
+from tests.support.infra import free_port
 from tests.support.tracking import START_S, SWEEP, finished, write_record
 
 ONCE, POINTS, VALUES = "finished once", "recorded once", "equal to the undisturbed"
@@ -151,32 +156,27 @@ def test_trial_that_was_not_planned_is_found(storage: Storage, twins: dict[str, 
 
 class TestCost:
     def log(self, folder: Path, seconds: tuple[float, float] = (30.0, 330.0)) -> Path:
-        """What the endpoint saw of all attempts: the start is refused once, and one segment whenever it is tried."""
+        """What was seen of all attempts: the start is tried twice, and one segment of rows never arrives."""
         file, lines = folder / "requests.jsonl", []
         for record in map(made, range(4)):
             for attempt, duration_s in zip(record.attempts, seconds, strict=True):
                 folder_of = f"/chaos/runs/sweeps/depth/trials/{record.trial_id}/attempts/{attempt.number:03d}"
-                at = {
-                    "start.json": 0.0,
-                    "start.json ": 5.0,
-                    "rows-000001.jsonl": duration_s / 2,
-                    "end.json": duration_s,
-                }
-                for name, at_s in at.items():
-                    path = f"{folder_of}/{name.strip()}"
-                    time_s, is_refused = 1e9 * attempt.number + at_s, name == "start.json"
-                    lines.append({"kind": "attempt", "path": path, "time_s": time_s, "is_refused": is_refused})
-                    never = {"path": f"{folder_of}/rows-000002.jsonl", "time_s": time_s + 1000, "is_refused": True}
-                    lines.append({"kind": "attempt", **never})
+                tried = [("start.json", 0.0), ("start.json", 5.0), ("rows-000001.jsonl", duration_s / 2)]
+                tried += [("end.json", duration_s), ("rows-000002.jsonl", 1000.0), ("rows-folded.jsonl", 2000.0)]
+                for name, at_s in tried:
+                    path, time_s = f"{folder_of}/{name}", 1e9 * attempt.number + at_s
+                    lines.append({"kind": "tried", "path": path, "time_s": time_s})
+                    if name != "rows-000002.jsonl":
+                        lines.append({"kind": "arrived", "path": path, "time_s": time_s + 60})
         file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "ref')
         return file
 
     def test_cost_that_was_observed_passes(self, storage: Storage, tmp_path: Path) -> None:
-        observed = observed_durations(self.log(tmp_path), [])
-        assert set(observed.values()) == {Bounds(30.0, 30.0), Bounds(330.0, 330.0)}
+        observed = observed_durations(self.log(tmp_path))
+        assert sorted(observed.values()) == [30.0] * 4 + [330.0] * 4
         check = audit_cost(read_trials(storage, "depth"), observed)
         assert not check.problems and check.compared == 8
-        assert check.notes[0] == "0.20000 GPU-hours are recorded, 0.20000 to 0.20000 were used"
+        assert check.notes[0] == "0.20000 GPU-hours are recorded, 0.20000 were used"
 
     @pytest.mark.parametrize("elapsed_s", [330 * 1.02, 330 * 0.98, 3930.0])
     def test_cost_that_is_wrong_by_more_than_a_percent_fails(
@@ -185,15 +185,22 @@ class TestCost:
         for seed in range(4):
             name = f"sweeps/depth/trials/{made(seed).trial_id}/attempts/002/end.json"
             storage.write(name, storage.read(name).replace(b"330.0", str(elapsed_s).encode()))
-        check = audit_cost(read_trials(storage, "depth"), observed_durations(self.log(tmp_path), []))
+        check = audit_cost(read_trials(storage, "depth"), observed_durations(self.log(tmp_path)))
         assert len(check.problems) == 2 and "GPU-hours" in check.problems[0] and "USD" in check.problems[1]
+
+    def test_write_is_logged_although_nothing_listens(self, tmp_path: Path) -> None:
+        clock = StandInClock(tmp_path / "clock", tmp_path / "requests.jsonl")
+        clock.step(3600.0)
+        path = f"/chaos/runs/{rows(made(0).trial_id, 1)}"
+        tries = f"import http.client; http.client.HTTPConnection('127.0.0.1', {free_port()}).request('PUT', '{path}')"
+        began_s = time.time()
+        done = subprocess.run([sys.executable, "-c", tries], env=os.environ | clock.environment(""), check=False)
+        (entry,) = entries(tmp_path / "requests.jsonl")
+        assert done.returncode and entry["kind"] == "tried" and entry["path"] == path
+        assert began_s <= entry["time_s"] <= time.time(), "it is the true time"
 
     def test_attempt_that_was_not_observed_fails(self, storage: Storage) -> None:
         assert len(audit_cost(read_trials(storage, "depth"), {}).problems) == 8 + 2
-
-    def test_outage_of_the_endpoint_widens_the_bounds(self, tmp_path: Path) -> None:
-        observed = observed_durations(self.log(tmp_path), [(1e9 + 20.0, 1e9 + 25.0)])
-        assert set(observed.values()) == {Bounds(20.0, 30.0), Bounds(330.0, 330.0)}
 
 
 class TestLeftovers:

@@ -46,29 +46,26 @@ class Endpoint:
     def __init__(self, target: str, folder: Path, seed: int) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.outages: list[tuple[float, float]] = []
-        """When it did not listen, in seconds since the epoch."""
         self._target, self._folder, self._seed = target, folder, seed
         self._shares: dict[str, float] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._down_s = time.time()
+        self._starts = 0
 
     def start(self) -> None:
         """Start it, and return when it listens."""
         command = [sys.executable, "-m", "tests.chaos.endpoint", str(self.port), self._target, str(self._folder)]
-        self._process = subprocess.Popen([*command, str(self._seed + len(self.outages))])
+        self._process = subprocess.Popen([*command, str(self._seed + self._starts)])
+        self._starts += 1
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
                 break
             if self._process.poll() is not None:
                 raise RuntimeError("the S3 endpoint did not start")
             time.sleep(0.05)
-        self.outages.append((self._down_s, time.time()))
 
     def kill(self) -> None:
         """End it, without an answer to the requests that it holds."""
         if self._process is not None:
-            self._down_s = time.time()
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -80,7 +77,7 @@ class Endpoint:
 
     @property
     def requests(self) -> Path:
-        """The log of what was disturbed, and of the writes of attempts."""
+        """The log of what was disturbed, and of the writes of attempts that were tried and that arrived."""
         return self._folder / LOG
 
 
@@ -170,7 +167,7 @@ class World:
     def __init__(self, folder: Path, moto: str, endpoint: Endpoint, nodes: ClusterNodes, disk: Disk) -> None:
         self.folder = folder
         self.endpoint, self.nodes, self.disk = endpoint, nodes, disk
-        self.clock = StandInClock(folder / "clock")
+        self.clock = StandInClock(folder / "clock", endpoint.requests)
         self.tracker = MlflowServer(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts"))
         self.s3_url = f"s3://chaos/runs?endpoint_override={endpoint.url}"
         self.s3: Storage = open_storage(f"s3://chaos/runs?endpoint_override={moto}")

@@ -205,3 +205,10 @@ def test_head_ends_itself_even_if_its_workers_cannot_be_ended(s3_bucket: str, tm
 
     end_cluster(refused, open_storage(s3_bucket), "small", shut_down=["touch", str(tmp_path / "off")])
     assert (tmp_path / "off").exists()
+
+
+def test_head_that_cannot_shut_down_says_that_it_bills_on(s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    for command in (["no-such-program"], ["false"]):
+        end_cluster(None, open_storage(s3_bucket), "small", shut_down=command)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert caplog.text.count("could not be shut down and bills on") == 2

@@ -56,7 +56,7 @@ def test_plan_without_a_machine_names_the_cheapest_of_the_catalogue(
         (("--max-usd", "5"), "--on ssh needs a machine. Name it after the sweep: user@host"),
         (("box", "--max-usd", "5"), "price of the machines is unknown, so that --max-usd cannot be enforced"),
         (("box", "--no-limit", "--on", "shh"), "unknown backend 'shh'. Did you mean 'ssh'?"),
-        (("a,b", "--no-limit"), "--on ssh takes one machine, not 2"),
+        (("a,b", "--no-limit"), "2 machines need a storage that all of them reach"),
         (("box", "--no-limit", "--python", "python9"), "box has no python9. Install Python 3.11 or newer there"),
     ],
 )

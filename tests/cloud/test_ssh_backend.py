@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cloud import deployments, launch, local_copy, processes
-from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options, RemoteRecords
+from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options, RemoteRecords, Worker
 from orchestrator.cloud.ssh import project
 from orchestrator.cloud.ssh.backend import SshBackend
+from orchestrator.cloud.ssh.cluster import require_alike
 from orchestrator.cloud.ssh.connection import Connection
-from orchestrator.cloud.ssh.inspection import inspect
+from orchestrator.cloud.ssh.inspection import Found, inspect
 from orchestrator.cloud.ssh.project import environment_name, find_project, pack, require_portable, requirements
 from orchestrator.cloud.ssh.setup import install
 from orchestrator.storage import Storage, open_storage
@@ -107,9 +108,68 @@ def test_budget_without_a_price_is_refused(box: Box, storage: Storage) -> None:
     assert any("price of box: unknown" in text for text in priced.unknown)
 
 
-def test_several_machines_are_refused(storage: Storage) -> None:
-    with pytest.raises(CloudError, match="takes one machine, not 2"):
+def test_several_machines_need_a_storage_that_all_reach(storage: Storage) -> None:
+    with pytest.raises(CloudError, match=r"2 machines need a storage that all of them reach.*s3://"):
         SshBackend(Options(hosts=("a", "b")), storage)
+
+
+def test_several_machines_are_offered_one_by_one(box: Box, other: Box, tmp_path: Path) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text(Path(box.config).read_text() + Path(other.config).read_text())
+    remote = open_storage("s3://bucket/records")  # not asked
+
+    def backend(*hosts: str) -> SshBackend:
+        return SshBackend(options(box, hosts=hosts, ssh_config=str(config)), remote)
+
+    offers = backend("box", "other").offers(small_sweep())
+    assert [(offer.machine, offer.usd_per_hour, offer.count) for offer in offers] == [
+        ("box", 3.6, 1),
+        ("other", 3.6, 1),
+    ]
+    with pytest.raises(CloudError, match="box is named twice"):
+        backend("box", "box").offers(small_sweep())
+    with pytest.raises(CloudError, match="no machine that ssh can reach"):
+        backend("box", "a b").offers(small_sweep())
+
+
+def test_machines_that_form_no_cluster_are_refused() -> None:
+    first = Found("/home/a", 8, 10**12, "3.11.2", "H100", 8, "one boot")
+    require_alike(["a", "b"], [first, first._replace(home="/home/b")])
+    require_alike(["a", "b"], [first, first._replace(machine="two boot")])
+    with pytest.raises(CloudError, match="a and b are the same machine"):
+        require_alike(["a", "b"], [first, first])
+    with pytest.raises(CloudError, match=r"a has Python 3\.11\.2 and b has 3\.12\.1, and Ray needs one version"):
+        require_alike(["a", "b"], [first, first._replace(machine="two boot", python="3.12.1")])
+
+
+def test_machine_that_cannot_be_reached_does_not_keep_the_others_from_being_ended(box: Box) -> None:
+    place = box.home / ".trm-cloud/deployments/s"
+    for folder in (place, place / "worker-2"):  # as with a common home folder
+        folder.mkdir(parents=True)
+    gone = Worker(host="127.0.0.1:1", place="/home/me/.trm-cloud/deployments/s/worker-1", interpreter="/env/bin/python")
+    near = Worker(host="box", place=str(place / "worker-2"))
+    record = Deployment(
+        name="s",
+        backend="ssh",
+        storage="s3://b/p",
+        created_s=1.0,
+        place=str(place),
+        interpreter="/env/bin/python",
+        workers=(gone, near),
+    )
+    found = Options(hosts=("box", "127.0.0.1:1", "box"), ssh_config=box.config)
+    closing = SshBackend(found, open_storage("s3://b/p")).down(record, keep=False)
+    [left] = [text for text in closing.left if "bills" not in text]
+    assert left.startswith("127.0.0.1:1:/home/me/.trm-cloud/deployments/s/worker-1 (127.0.0.1:1 cannot be reached)")
+    assert "ssh -p 1 127.0.0.1 " in left and "end-ray" in left and "rm -rf" in left
+    assert f"removed box:{place}" in closing.ended and f"removed box:{place}/worker-2" in closing.ended
+    assert box.left() == []
+
+    away = SshBackend(Options(hosts=("127.0.0.1:1", "box"), ssh_config=box.config), open_storage("s3://b/p"))
+    (place / "worker-2").mkdir(parents=True)
+    with pytest.raises(CloudError, match=r"127\.0\.0\.1:1 cannot be reached; .*removed box:"):
+        away.down(record.model_copy(update={"workers": (near,)}), keep=False)
+    assert box.left() == []
 
 
 def test_only_tracked_files_that_are_no_secrets_are_uploaded(tmp_path: Path) -> None:
@@ -224,3 +284,8 @@ def test_a_record_chooses_neither_the_configuration_of_ssh_nor_what_is_removed(
     for place in ("/home/me", "/home/me/.trm-cloud/deployments/other", "/home/me/x/deployments/s"):
         with pytest.raises(CloudError, match="only a folder below"):
             backend.down(record.model_copy(update={"place": place}), keep=False)
+    own = "/home/me/.trm-cloud/deployments/s"
+    for place in ("/", own, f"{own}/worker-1/..", f"{own}/../t/worker-1", f"{own}/worker-x", "/deployments/s/worker-1"):
+        worker = Worker(host="box", place=place)
+        with pytest.raises(CloudError, match="only a folder below"):
+            backend.down(record.model_copy(update={"place": own, "workers": (worker,)}), keep=False)

@@ -178,7 +178,7 @@ def autoscaling_cluster(gpus: Mapping[str, int], num_cpus: int = 2, max_nodes: i
     """
     with empty_cluster() as cluster:
         scaling = cluster.folder / "autoscaling.json"
-        scaling.write_text(json.dumps(_autoscaling(cluster.address, gpus, num_cpus, max_nodes)))
+        scaling.write_text(json.dumps(autoscaling(cluster.address, gpus, num_cpus, max_nodes)))
         cluster.environment |= {
             "RAY_FAKE_CLUSTER": "1",
             "RAY_enable_autoscaler_v2": "1",
@@ -206,7 +206,8 @@ _NOTHING = (  # what a provider's own defaults would say
 )
 
 
-def _autoscaling(address: str, gpus: Mapping[str, int], num_cpus: int, max_nodes: int) -> dict[str, Any]:
+def autoscaling(address: str, gpus: Mapping[str, int], num_cpus: int, max_nodes: int) -> dict[str, Any]:
+    """Return what a head is told about machines of Ray's own stand-in for a cloud."""
     machines = {
         gpu: {
             "resources": {"CPU": num_cpus, "GPU": count, "object_store_memory": OBJECT_STORE_BYTES},
@@ -260,7 +261,7 @@ def empty_cluster() -> Iterator[RayCluster]:
         "RAY_enable_worker_prestart": "0",  # idle workers would only take memory and start-up time
         "OMP_NUM_THREADS": "1",
     }
-    cluster = RayCluster(f"{_own_address()}:{free_port()}", folder, environment)
+    cluster = RayCluster(f"{own_address()}:{free_port()}", folder, environment)
     try:
         yield cluster
     finally:
@@ -275,7 +276,7 @@ def heterogeneous_cluster() -> Iterator[RayCluster]:
         yield cluster
 
 
-def _own_address() -> str:
+def own_address() -> str:
     """The address under which Ray announces this machine: of the interface that leads outwards, else the loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

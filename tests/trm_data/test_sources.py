@@ -116,6 +116,62 @@ def test_equivalent_puzzles_of_a_list_are_kept_once(tmp_path: Path) -> None:
     assert dataset.manifest.facts["equivalent_rows_dropped"] == 2
 
 
+def _listed(form: str, join: str = "\n") -> str:
+    return join.join(form.format(p=p, s=s, i=i) for i, (p, s) in enumerate(zip(PUZZLES, ANSWERS, strict=True))) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("quizzes,solutions\n" + _listed("{p},{s}").replace(".", "0"), id="Kaggle's first million"),
+        pytest.param("id,puzzle,solution,clues,difficulty\n" + _listed("{i},{p},{s},36,2.5"), id="Kaggle's three"),
+        pytest.param("\ufeffpuzzle,solution\n" + _listed("{p},{s}"), id="a byte order mark"),
+        pytest.param('"Solution" , "Puzzle"\r\n' + _listed('"{s}", "{p}"', "\r\n"), id="another order, quoted, spaced"),
+        pytest.param(_listed("{p},{s}"), id="without a header"),
+        pytest.param("\ufeff# tdoku\n" + _listed("{p}:1:{s}"), id="tdoku's lists"),
+        pytest.param(_listed("{p}:1"), id="tdoku's lists without solutions"),
+    ],
+)
+def test_lists_of_others_hold_the_same_puzzles(text: str, tmp_path: Path) -> None:
+    source = tmp_path / "list.csv"
+    source.write_text(text, newline="")
+    sizes = {"num_train": 30, "num_validation": 5, "num_test": 5}
+    found = build(DataRequest(benchmark="sudoku-9x9", source=str(source), **sizes), tmp_path / "data")
+    plain = tmp_path / "plain.txt"
+    plain.write_text(LIST)
+    expected = build(DataRequest(benchmark="sudoku-9x9", source=str(plain), **sizes), tmp_path / "data")
+    assert (found.inputs == expected.inputs).all() and (found.labels == expected.labels).all()
+
+
+def test_mazes_of_any_side_are_generated_and_read_from_files(tmp_path: Path) -> None:
+    made = build(DataRequest(benchmark="maze-7x7", num_train=6, num_validation=0, num_test=4), tmp_path / "data")
+    folder = tmp_path / "own"
+    folder.mkdir()
+    rows = [
+        ",".join("".join("?# SGo"[cell] for cell in cells) for cells in pair)
+        for pair in zip(made.inputs, made.labels, strict=True)
+    ]
+    for split, part in (("train", rows[:6]), ("test", rows[6:])):
+        (folder / f"{split}.csv").write_text("\n".join(["question,answer", *part]) + "\n")
+    read = build(DataRequest(benchmark="maze-7x7", source=str(folder)), tmp_path / "data")
+    assert read.counts["train"] == 6 and read.counts["test"] == 4
+    assert {tuple(row) for row in read.inputs.tolist()} == {tuple(row) for row in made.inputs.tolist()}
+    _refused(DataRequest(benchmark="maze-7x8"), tmp_path / "none", "mazes are square, of 5 to 60 cells")
+    _refused(DataRequest(benchmark="maze-8x8", source=str(folder)), tmp_path / "none", "49 characters instead of 64")
+
+
+def test_hidden_files_are_no_tasks_and_endings_may_be_upper_case(tmp_path: Path) -> None:
+    folder = _arc_folder(tmp_path / "arc", {"a": _task()})
+    (folder / "evaluation/ea.json").write_text(json.dumps(_task(((2, 2),), ((4,),))))
+    expected = build(DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=0), tmp_path / "data")
+    (folder / "training/ta.json").rename(folder / "training/ta.JSON")
+    (folder / "training/._ta.JSON").write_bytes(b"\x00\x05\x16\x07")
+    found = build(DataRequest(benchmark="arc-agi-1", source=str(folder), num_validation=0), tmp_path / "data2")
+    assert (found.inputs == expected.inputs).all()
+    (folder / "training/re.json").write_text(json.dumps([{"input": [[1]], "output": [[1]]}]))
+    _refused(DataRequest(benchmark="arc-agi-1", source=str(folder)), tmp_path / "none", "is a list of examples")
+
+
 def test_changed_list_is_another_dataset_and_an_equal_copy_is_not(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -246,7 +302,7 @@ def test_columns_are_known_by_name_and_a_missing_header_loses_no_puzzle(
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("source,puzzle,solution,rating", "train.csv, row 1: no columns question and answer in 'source, puzzle"),
+        ("source,given,filled,rating", "train.csv, row 1: no columns question and answer in 'source, given"),
         ("question,answer,question", "train.csv, row 1: column 'question' comes twice"),
         ("question,answer", "train.csv: .*Expected 2 columns"),
     ],
@@ -347,7 +403,8 @@ def test_folders_of_tasks_become_an_arc_dataset(tmp_path: Path) -> None:
         (_task([["a"]]), "e1.json, test 1: the grid is ragged, empty or holds"),
         (_task([]), "e1.json, test 1: the grid is ragged, empty"),
         ({"train": []}, "e1.json: not an ARC task"),
-        ([1], "e1.json holds no tasks"),
+        ([1], "e1.json is a list of examples"),
+        (1, "e1.json holds no tasks"),
     ],
 )
 def test_bad_arc_task_is_refused(task: Any, message: str, tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def test_sudoku_is_read_as_a_line_as_lines_and_as_a_square() -> None:
     assert one.label is not None and "".join(write_rows(one.label, "sudoku", 4)) == ANSWER
     (square,) = read_questions("1 . | 3 4\n3 4 | . 2\n----+----\n2 . | 4 3\n4 . | 2 .\n", "sudoku", 4)
     assert np.array_equal(square.cells, one.cells)
+    (commented,) = read_questions("# 1 comment\n1 . | 3 4\n3 4 | . 2\n2 . | 4 3\n4 . | 2 .\n", "sudoku", 4)
+    assert (commented.cells == square.cells).all()
+    (tdoku,) = read_questions(f"{EASY}:1:{EASY}\n", "sudoku", 4)
+    assert (tdoku.cells == one.cells).all()
     both = read_questions(f"# a comment\n{EASY}\n\n{EASY.replace('.', '0')} rest\n", "sudoku", 4)
     assert [np.array_equal(each.cells, one.cells) for each in both] == [True, True]
     assert read_questions("." * 16, "sudoku", 4)[0].label is None, "an empty grid has many solutions"

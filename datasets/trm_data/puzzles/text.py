@@ -45,9 +45,10 @@ def read_questions(text: str, family: Family, side: int) -> list[Question]:
 
 
 def _read_sudoku(text: str, side: int) -> list[Question]:
-    lines = [line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    rows = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip() and not line.startswith("#")]
+    lines = [row.split()[0].partition(":")[0] for row in rows]  # tdoku's lists have a solution behind the puzzle
     if lines and all(len(line) < side * side for line in lines):
-        lines = ["".join(letter for letter in text if letter not in " |-+\t\r\n")]
+        lines = ["".join(letter for row in rows for letter in row if letter not in " |-+\t")]
     puzzles = []
     for line in lines:
         if len(line) != side * side or any(letter != "." and not "0" <= letter <= str(side) for letter in line):

@@ -124,6 +124,11 @@ def _json(address: Address, content: dict[str, str], name: str | None = None) ->
         value = load_json(raw)
     except ValueError as error:
         raise DataError(f"{address} is not JSON or is truncated ({error})", "Fetch it again") from None
+    if isinstance(value, list):  # as RE-ARC writes them
+        raise DataError(
+            f"{address} is a list of examples, which says nothing about tests",
+            'Write a task as {"train": [...], "test": [...]}',
+        )
     if not isinstance(value, dict):
         raise DataError(f"{address} holds no tasks: its top level is not an object")
     return value
@@ -147,7 +152,7 @@ def _kaggle_tasks(prefix: Address, subset: str, content: dict[str, str]) -> list
 
 
 def _folder_tasks(folder: Address, subset: str, content: dict[str, str]) -> list[Task]:
-    found = [name for name in files.names(folder, recursive=True) if name.endswith(".json")]
+    found = [name for name in files.names(folder, recursive=True) if _is_task_file(name)]
     if not found:
         raise DataError(
             f"{folder} holds no ARC tasks",
@@ -159,15 +164,22 @@ def _folder_tasks(folder: Address, subset: str, content: dict[str, str]) -> list
     ]
 
 
+def _is_task_file(path: str) -> bool:
+    """Return whether a file of a folder is a task: what macOS puts beside files (`._a.json`) and other hidden files are
+    none."""
+    return path.lower().endswith(".json") and not any(part.startswith(".") for part in path.split("/"))
+
+
 def _task_names(paths: Sequence[str]) -> list[str]:
     """Return the name of the task in each file of a subset: the file's stem, or its path if several files have that
     stem.
 
     `Copy/1.json` and `Mirror/1.json` are two tasks, and a name stands for one task in scores and submissions.
     """
-    stems = [path.rsplit("/", 1)[-1].removesuffix(".json") for path in paths]
+    bare = [path[: -len(".json")] for path in paths]
+    stems = [path.rsplit("/", 1)[-1] for path in bare]
     counts = Counter(stems)
-    return [stem if counts[stem] == 1 else path.removesuffix(".json") for path, stem in zip(paths, stems, strict=True)]
+    return [stem if counts[stem] == 1 else path for path, stem in zip(bare, stems, strict=True)]
 
 
 def _task(name: str, subset: str, value: Any, answers: Sequence[Any], where: str) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
 
 def read_lines(text: str, where: str) -> Iterator[Line]:
     """Yield the puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is recognised by its
-    commas.
+    commas. A puzzle may be followed by the number of its solutions and one of them, as in tdoku's lists: `p:1:s`.
 
     Raises:
         DataError: naming file and row.
@@ -118,7 +119,17 @@ def read_lines(text: str, where: str) -> Iterator[Line]:
         return
     for row, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
-            yield Line(row, line.split()[0], None, name, float("nan"))
+            yield _plain_line(row, line.split()[0], where, name)
+
+
+def _plain_line(row: int, text: str, where: str, name: str) -> Line:
+    """Return the puzzle in a line without commas."""
+    question, *more = text.split(":")
+    if more and not (len(more) <= 2 and more[0].isdecimal()):
+        raise DataError(f"{where}, row {row}: {text[:40]!r} is no puzzle", "Write the puzzle, or PUZZLE:1:SOLUTION")
+    if more and int(more[0]) != 1:
+        raise DataError(f"{where}, row {row}: the puzzle has {more[0]} solutions", "Remove the row")
+    return Line(row, question, (more[1] if len(more) > 1 else "") or None, name, float("nan"))
 
 
 def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
@@ -140,7 +151,8 @@ def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
         values = dict(zip(layout.names, cells, strict=True))
         rating = values.get("rating") or "nan"
         try:
-            yield Line(row, values["question"], values["answer"] or None, values.get("source", name), float(rating))
+            question, answer = values["question"].strip(), values["answer"].strip() or None
+            yield Line(row, question, answer, values.get("source", name), float(rating))
         except ValueError:
             raise DataError(f"{where}, row {row}: rating {rating!r} is not a number", "Correct the row") from None
 
@@ -149,9 +161,14 @@ def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
     """Return (N, side * side) digits of N texts."""
     for text, row in zip(texts, rows, strict=True):
         if len(text) != side * side:
+            other = math.isqrt(len(text))
+            is_other = other > 1 and other**2 == len(text)
+            what = f" ({other}x{other})" if is_other else ""
+            known = " or ".join(f"sudoku-{size}x{size}" for size in sudoku.BOXES if size != side)
+            remedy = "One puzzle a line, row by row, '.' or 0 for a blank"
             raise DataError(
-                f"{where}, row {row}: {len(text)} characters, a {side}x{side} puzzle has {side * side}",
-                "One puzzle a line, row by row, '.' or 0 for a blank",
+                f"{where}, row {row}: {len(text)} characters{what}, a {side}x{side} puzzle has {side * side}",
+                f"For other sizes there is {known}" if is_other else remedy,
             )
     characters = bytearray("".join(texts).replace(".", "0").encode("latin-1", "replace"))
     digits = np.array(characters, np.uint8).reshape(len(texts), side * side) - np.uint8(48)

@@ -19,6 +19,12 @@ from trm_data.sources.files import Address
 
 COLUMNS = ("source", "question", "answer", "rating")
 """The published order, which a file without a header has."""
+OTHER_NAMES = {
+    "puzzle": "question", "puzzles": "question", "quiz": "question", "quizzes": "question",
+    "solution": "answer", "solutions": "answer",
+    "difficulty": "rating",
+}  # fmt: skip
+"""Names of columns in lists of others, such as Kaggle's, and what they are here."""
 _FORM = "Name the columns question and answer (source and rating are optional) in the first line"
 _BOM = "\ufeff"
 Choose = Callable[[int], Ints]
@@ -52,7 +58,7 @@ def csv_rows(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]
     Raises:
         DataError: a row is not CSV; `where` names the file.
     """
-    reader = csv.reader(lines)
+    reader = csv.reader(lines, skipinitialspace=True)
     try:
         for cells in reader:
             yield reader.line_num, cells
@@ -63,19 +69,30 @@ def csv_rows(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]
 def layout_of(first_line_of_file: str, where: str) -> Layout:
     """Find the columns in the first line of a CSV: a header names them in any order, with any others between them.
 
+    The names of Kaggle's lists (`quizzes,solutions`, `puzzle,solution`, ...) are understood too.
+
     Raises:
-        DataError: it is neither a header with a question and an answer nor a row in the published order.
+        DataError: it is neither a header with a question and an answer nor a puzzle with its answer.
     """
     _, cells = next(csv_rows([first_line_of_file.removeprefix(_BOM).strip()], where), (1, []))
-    names = [cell.strip().lower() for cell in cells]
+    own = [cell.strip().lower() for cell in cells]
+    # A file that has the usual name too uses the other one for something else.
+    names = [name if OTHER_NAMES.get(name, name) in own else OTHER_NAMES.get(name, name) for name in own]
     if {"question", "answer"} <= set(names):
         twice = [name for name in COLUMNS if names.count(name) > 1]
         if twice:
             raise DataError(f"{where}, row 1: column {twice[0]!r} comes twice", _FORM)
         return Layout(names, 1)
-    if len(cells) == len(COLUMNS) and len(cells[1]) == len(cells[2]) == math.isqrt(len(cells[1])) ** 2:
-        return Layout(list(COLUMNS), 0)  # the first line is a puzzle: two grids of equal size
+    for columns in (list(COLUMNS), list(COLUMNS[1:3])):
+        if len(cells) == len(columns) and _are_grids(*(cells[columns.index(name)] for name in COLUMNS[1:3])):
+            return Layout(columns, 0)  # the first line is a puzzle
     raise DataError(f"{where}, row 1: no columns question and answer in {', '.join(names)[:80]!r}", _FORM)
+
+
+def _are_grids(question: str, answer: str) -> bool:
+    """Return whether two cells are square grids of one size, of Sudoku or mazes."""
+    side = math.isqrt(len(question))
+    return len(question) == len(answer) == side**2 > 1 and set(question + answer) <= set("0123456789.# SGo")
 
 
 def _layout(address: Address) -> Layout:

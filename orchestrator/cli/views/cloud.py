@@ -79,7 +79,8 @@ def show_submitted(deployment: Deployment, storage: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(deployment.plain(), indent=1))
         return
-    out.print(line((deployment.name, "bold"), f" runs on {deployment.machines[0].name}; this terminal may be closed"))
+    where = ", ".join(machine.name for machine in deployment.machines)
+    out.print(line((deployment.name, "bold"), f" runs on {where}; this terminal may be closed"))
     _show_commands(deployment, ("status", "logs", "down"))
 
 

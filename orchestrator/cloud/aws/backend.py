@@ -44,6 +44,10 @@ OVER = ("new", "ended", "down")
 """States of deployments without machines."""
 STOP_S = 120.0
 JOBS = "http://127.0.0.1:8265"
+NO_AGENT = "No available agent to submit job"
+"""What Ray's Jobs API says on a head that has just started."""
+AGENT_S = 180.0
+AGENT_POLL_S = 3.0
 
 
 class AwsBackend:
@@ -131,7 +135,7 @@ class AwsBackend:
         driver += ["--storage", shlex.quote(deployment.storage), *map(shlex.quote, [*gpu_words(plan), *words])]
         job = f"{deployment.name}-{int(time.time())}"
         submit = [f"{BIN}/ray", "job", "submit", "--address", JOBS, "--no-wait", "--submission-id", shlex.quote(job)]
-        self._exec(deployment.name, f"RAY_AUTH_MODE=token {' '.join(submit)} -- {' '.join(driver)}")
+        self._exec(deployment.name, f"RAY_AUTH_MODE=token {' '.join(submit)} -- {' '.join(driver)}", again=NO_AGENT)
         return deployment.model_copy(update={"state": "submitted"})
 
     def read(self, deployment: Deployment) -> Deployment:
@@ -245,15 +249,34 @@ class AwsBackend:
         start = f"{BIN}/python -m orchestrator.cloud.head start {about} {process}"
         self._exec(deployment.name, f"mkdir -p {PLACE} && {start} {BIN}/python -m {module} {' '.join(quoted)}")
 
-    def _exec(self, name: str, command: str) -> None:
-        self._ray(name, "exec", str(self._file(name)), command)
+    def _exec(self, name: str, command: str, again: str = "") -> None:
+        self._ray(name, "exec", str(self._file(name)), command, again=again)
 
-    def _ray(self, name: str, *words: str) -> None:
-        """Run a command of Ray, whose output goes to a log. Raises UserError with the cause that it names."""
+    def _ray(self, name: str, *words: str, again: str = "") -> None:
+        """Run a command of Ray, whose output goes to a log.
+
+        Args:
+            again: text in the output of a failure that does not last: the command is tried again for a while.
+
+        Raises:
+            UserError: it failed, with the cause that it names.
+        """
+        deadline_s = time.monotonic() + AGENT_S
+        while (done := self._ray_once(name, *words))[0] and again and again in done[1]:
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(AGENT_POLL_S)
+        returned, shown = done
+        if returned:
+            doing = f"ray {words[0]}"
+            remedy = f"Its output is in {self._log(name)}; `trm cloud down {name}` ends what was started"
+            raise explain_output(shown, doing) or CloudError(f"{doing} ended with {returned}", remedy)
+
+    def _ray_once(self, name: str, *words: str) -> tuple[int, str]:
+        """Run a command of Ray and write its output to the log. Return its exit status and its output."""
         beside = Path(sys.executable).with_name("ray")
         program = str(beside) if beside.is_file() else "ray"
         environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
-        log = self._log(name)
         done = subprocess.run(
             [program, *words],
             stdin=subprocess.DEVNULL,
@@ -265,12 +288,9 @@ class AwsBackend:
             check=False,
         )
         shown = "" if words[0] == "get-auth-token" else done.stdout  # it prints the token
-        with log.open("a") as file:
+        with self._log(name).open("a") as file:
             file.write(f"$ ray {shlex.join(words)}\n{shown}\n")
-        if done.returncode:
-            doing = f"ray {words[0]}"
-            remedy = f"Its output is in {log}; `trm cloud down {name}` ends what was started"
-            raise explain_output(shown, doing) or CloudError(f"{doing} ended with {done.returncode}", remedy)
+        return done.returncode, shown
 
 
 def _fits(num_gpus: int, sweep: Sweep) -> bool:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 STOP_S = 75.0
 """Seconds for last checkpoints; the timer waits for two minutes."""
 SHUT_DOWN = ("sudo", "shutdown", "-h", "now")
+SHUT_DOWN_S = 30.0
 
 
 def end_cluster(
@@ -49,7 +50,15 @@ def end_cluster(
     except UserError as error:
         logger.warning("workers may be left: %s", error)
     finally:
-        subprocess.run(shut_down, check=False, timeout=30)
+        _shut_down(shut_down)
+
+
+def _shut_down(command: Sequence[str]) -> None:
+    """Shut this machine down; if that fails it bills on, which only its log can say."""
+    try:
+        subprocess.run(command, check=True, timeout=SHUT_DOWN_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.error("this machine could not be shut down and bills on: %s", error)
 
 
 def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bool:

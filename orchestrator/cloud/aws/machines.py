@@ -9,6 +9,7 @@ what the record says.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from orchestrator.storage import StorageError, open_storage
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 60.0
+POLL_S = 20.0
 END_S = 300.0
 """Seconds within which AWS reports a machine that was told to end as shutting down."""
 
@@ -58,8 +59,15 @@ def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float) 
     for name, machine in {**before, **machines}.items():
         is_up = name in found and found[name]["State"]["Name"] not in GONE
         ended_s = before[name].down_s if name in before else None
-        machines[name] = machine.model_copy(update={"down_s": None if is_up else ended_s or now_s})
+        ended_s = ended_s or (_ended_s(found[name]) if name in found else None) or now_s
+        machines[name] = machine.model_copy(update={"down_s": None if is_up else ended_s})
     return tuple(sorted(machines.values(), key=lambda machine: (machine.up_s, machine.name)))
+
+
+def _ended_s(instance: Any) -> float | None:
+    """Return when somebody ended an instance, which AWS only says in words; None if it does not say when."""
+    said = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", instance.get("StateTransitionReason", ""))
+    return datetime.fromisoformat(f"{said[1]}+00:00").timestamp() if said else None
 
 
 def _machine(instance: Any, region: str, billed: dict[tuple[str, str], float]) -> Machine:

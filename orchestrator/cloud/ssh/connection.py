@@ -185,6 +185,12 @@ def _split(host: str) -> tuple[str, str]:
     return (f"{found['user']}@{name}" if found["user"] else name), port
 
 
+def by_hand(host: str, script: str) -> str:
+    """Return a command for a shell of this machine that runs a script on another one."""
+    name, port = _split(host)
+    return shlex.join(["ssh", *(["-p", port] if port else []), name, script])
+
+
 def quoted(path: str) -> str:
     """Quote a path for a script; a leading `~/` stays the home folder of the machine."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)

@@ -12,6 +12,7 @@ OLDEST = (3, 11)
 
 _SCRIPT = """\
 echo "home=$HOME"
+echo "machine=$(hostname 2>/dev/null) $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
 echo "cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
 echo "free=$(df -Pk "$HOME" | awk 'NR == 2 {{ print $4 }}')"
 for tool in tar mkdir; do command -v $tool >/dev/null 2>&1 || echo "lacks=$tool"; done
@@ -32,6 +33,8 @@ class Found(NamedTuple):
     gpu: str | None
     """Ray's label of its GPUs; None without any."""
     num_gpus: int
+    machine: str = ""
+    """Its name, and what identifies its last start."""
 
 
 def inspect(connection: Connection, python: str) -> Found:
@@ -62,4 +65,5 @@ def inspect(connection: Connection, python: str) -> Found:
         python=values["python"],
         gpu=ray_label(gpus[0]) if gpus else None,
         num_gpus=len(gpus),
+        machine=values.get("machine", ""),
     )

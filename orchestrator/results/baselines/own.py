@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def check_benchmark(name: str) -> None:
     """
     made = {f"{known.name}-generated" for known in CATALOGUE.values() if known.generated}
     known = {*benchmarks(), *CATALOGUE, *made} - {"official"}
-    if name not in known:
+    if name not in known and not re.fullmatch(r"maze-(\d+)x\1(-generated)?", name):
         raise ConfigError(f"unknown benchmark {name!r}", nearest(name, known))
 
 
