@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 HostsArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[USER@HOST[,USER@HOST]...]", help="With --on ssh: the machines, the head first.", show_default=False
+        metavar="[USER@HOST[,USER@HOST]...]",
+        help="With --on ssh: a machine, or several in one network.",
+        show_default=False,
     ),
 ]
 DeploymentArgument = Annotated[str, typer.Argument(help="Name of the sweep that was launched.", show_default=False)]
 AnyDeploymentArgument = Annotated[
     str | None, typer.Argument(help="Name of the sweep that was launched; all if left out.", show_default=False)
 ]
-OnOption = Annotated[str, typer.Option("--on", help="Where: ssh, aws, sky, k8s or slurm.", metavar="BACKEND")]
+OnOption = Annotated[
+    str, typer.Option("--on", help="Where: ssh, aws or sky (k8s, slurm: see `trm cloud render`).", metavar="BACKEND")
+]
 ProviderOption = Annotated[
     str | None,
     typer.Option("--provider", help="Whose prices count: aws, lambda, runpod ... (of the catalogue)."),

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     verb, place, url, name = arguments[:4]
     folder, more = Path(place), list(arguments[4:])
     verbs: dict[str, Callable[[Storage], None]] = {
-        "start": lambda _: _start(folder, more[0], more[1:]),
+        "start": lambda _: _start(name, folder, more[0], more[1:]),
         "end": lambda storage: _end(folder, storage, name),
         "receipt": lambda storage: print(json.dumps(_receipt(folder, storage, name).plain())),
         "waiting": lambda storage: _wait_for_definition(folder, storage, name),
@@ -116,7 +116,7 @@ def _missing(folder: Path, machines: Sequence[str]) -> list[str]:
     return missing
 
 
-def _start(folder: Path, process: str, words: list[str]) -> None:
+def _start(name: str, folder: Path, process: str, words: list[str]) -> None:
     """Start a process. One timer is enough; a second driver is an error.
 
     Raises:
@@ -125,7 +125,7 @@ def _start(folder: Path, process: str, words: list[str]) -> None:
     if not processes.is_alive(folder, process):
         print(processes.start(folder, process, words))
     elif process == processes.DRIVER:
-        raise CloudError("the driver of this sweep is running already", "Watch it with `trm cloud logs -f`")
+        raise CloudError("the driver of this sweep is running already", f"Watch it: `trm cloud logs {name} -f`")
 
 
 def _receipt(folder: Path, storage: Storage, name: str) -> Receipt:

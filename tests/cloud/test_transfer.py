@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.cloud.backend import Deployment
+import pytest
+
+from orchestrator.cloud.backend import CloudError, Deployment
 from orchestrator.cloud.ssh.connection import Connection
 from orchestrator.cloud.ssh.transfer import fetch_records, send_records
 from orchestrator.storage import open_storage
@@ -49,3 +52,40 @@ def test_archive_of_a_machine_writes_only_below_its_sweep(tmp_path: Path) -> Non
 
     assert fetch_records(Hostile("box"), mine, deployment) == 1
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == ["mine/sweeps/s/good"]
+
+
+def _sparse(file: Path) -> None:
+    """An archive of some kilobytes whose only file would have a terabyte (format of GNU tar)."""
+    entry = tarfile.TarInfo("sweeps/s/huge")
+    entry.type, entry.size = tarfile.GNUTYPE_SPARSE, 512
+    block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    block[386:398] = b"00000000000\x00"  # at offset 0
+    block[398:410] = b"00000001000\x00"  # 512 bytes
+    block[483:495] = b"\x80" + (10**12).to_bytes(11, "big")  # of a file of this size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    file.write_bytes(bytes(block) + bytes(512) + bytes(1024))
+
+
+def _claims_too_much(file: Path) -> None:
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("sweeps/s/huge")
+        entry.pax_headers = {"size": "9" * 30}
+        tar.addfile(entry)
+
+
+@pytest.mark.parametrize("write", [_sparse, _claims_too_much])
+def test_an_archive_that_unpacks_to_more_than_it_is_writes_nothing(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    class Hostile(Connection):
+        def receive(self, script: str, file: Path) -> None:
+            write(file)
+
+    mine = open_storage(str(tmp_path / "mine"))
+    deployment = Deployment(name="s", backend="ssh", storage="x", is_remote=True, created_s=0.0)
+    try:
+        assert fetch_records(Hostile("box"), mine, deployment) == 0
+    except CloudError as error:
+        assert "came damaged" in str(error)
+    assert mine.list() == []

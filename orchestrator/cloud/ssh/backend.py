@@ -63,7 +63,8 @@ class SshBackend:
         """Return each machine with its price; without any, the catalogue's cheapest for the sweep's GPU types."""
         require_portable(sweep)
         if not self.options.hosts:
-            return catalogue_offers(gpu_types(sweep.resources.gpu_type) or list(KNOWN_TYPES), self.options)[:1]
+            types = gpu_types(sweep.resources.gpu_type) or list(KNOWN_TYPES)
+            return catalogue_offers(types, self.options, max(1.0, sweep.resources.gpus or 1.0))[:1]
         with self._connect_all() as connections:
             found = self._inspect(connections)
         return [self._offer(host, each) for host, each in zip(self.options.hosts, found, strict=True)]

@@ -66,4 +66,5 @@ def remove(connection: Connection, place: str, keep: bool) -> Outcome:
     left = []
     if not connection.run(f"test -e {quoted(top)}", check=False).code:
         left.append(f"{connection.host}:{top}: other deployments use it")
-    return [f"removed {connection.host}:{place}"], left
+    whole = "" if left else ", with the environment that was installed (--keep leaves it)"
+    return [f"removed {connection.host}:{place}{whole}"], left
