@@ -9,6 +9,7 @@ import ast
 import functools
 import inspect
 import itertools
+import json
 import os
 import re
 import textwrap
@@ -48,7 +49,7 @@ _LINK = re.compile(r"(!?\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s#]*)(#[^)\s]*)?\
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the start page and the reference."""
     pages = {"index.md": (ROOT / "README.md").read_text()}
-    pages |= {"reference/cli.md": _command_line(), "reference/settings.md": _settings()}
+    pages |= {"reference/cli.md": _command_line(), "reference/settings.md": _settings(), "notebook.md": _notebook()}
     for path, (title, text, modules) in MODULES.items():
         pages[path] = "\n\n".join([f"# {title}", text, *(f"::: {module}" for module in modules)])
     for package, text in API.items():
@@ -69,6 +70,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = (source.parent / path).resolve()
         if target == ROOT / "README.md":
             where = "index.md"
+        elif target.suffix == ".ipynb":
+            where = "notebook.md"
         elif target.is_relative_to(ROOT / "docs"):
             where = target.relative_to(ROOT / "docs").as_posix()
         elif config.repo_url:
@@ -80,6 +83,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{text}({os.path.relpath(where, Path(page.file.src_uri).parent)}{anchor})"
 
     return _LINK.sub(rewrite, markdown)
+
+
+def _notebook() -> str:
+    """Return the notebook with its output as a page."""
+    parts: list[str] = []
+    for cell in json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", []):
+            data = {kind: "".join(lines) for kind, lines in output.get("data", {}).items()}
+            if html := data.get("text/html", "").strip():
+                parts.append(f"<div>{' '.join(html.split())}</div>")  # a blank line would end the block
+            elif image := data.get("image/png"):
+                parts.append(f'<img alt="plot" src="data:image/png;base64,{image.strip()}">')
+            elif plain := data.get("text/plain", "".join(output.get("text", ""))).strip():
+                parts.append(f"```text\n{plain}\n```" if "HTML object" not in plain else "")
+            if svg := data.get("image/svg+xml", "").strip():
+                parts.append(f"<div>{' '.join(svg.split())}</div>")
+    return "\n\n".join(parts) + "\n\nThe file is `docs/notebook.ipynb`.\n"
 
 
 def _command_line() -> str:

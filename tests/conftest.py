@@ -31,7 +31,7 @@ LONGEST = (
     ),
     *("test_mlflow.py", "test_wrong_input.py", "test_sqlite.py", "test_older_storage.py", "test_own_recursion.py"),
     *("test_recursion_file.py", "test_export.py", "test_sweep_commands.py", "test_server.py", "test_launch.py"),
-    *("test_model.py", "test_attempt.py", "test_recompute.py", "test_live.py", "test_older_model.py"),
+    *("test_model.py", "test_attempt.py", "test_recompute.py", "test_live.py", "test_older_model.py", "test_pages.py"),
 )
 """Files that take 20 s or more, the longest first."""
 

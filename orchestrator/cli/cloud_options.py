@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 HostsArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[USER@HOST[,USER@HOST]...]", help="With --on ssh: the machines, the head first.", show_default=False
+        metavar="[USER@HOST[,USER@HOST]...]",
+        help="With --on ssh: a machine, or several in one network.",
+        show_default=False,
     ),
 ]
 DeploymentArgument = Annotated[str, typer.Argument(help="Name of the sweep that was launched.", show_default=False)]
 AnyDeploymentArgument = Annotated[
     str | None, typer.Argument(help="Name of the sweep that was launched; all if left out.", show_default=False)
 ]
-OnOption = Annotated[str, typer.Option("--on", help="Where: ssh, aws, sky, k8s or slurm.", metavar="BACKEND")]
+OnOption = Annotated[
+    str, typer.Option("--on", help="Where: ssh, aws or sky (k8s, slurm: see `trm cloud render`).", metavar="BACKEND")
+]
 ProviderOption = Annotated[
     str | None,
     typer.Option("--provider", help="Whose prices count: aws, lambda, runpod ... (of the catalogue)."),
@@ -56,7 +60,9 @@ SingleOption = Annotated[bool, typer.Option("--single", help="With --on aws: one
 SshConfigOption = Annotated[str | None, typer.Option("--ssh-config", help="With --on ssh: configuration file of ssh.")]
 EndCommandOption = Annotated[
     str | None,
-    typer.Option("--end-command", help="Command that the timer runs last on the head: 'sudo poweroff'."),
+    typer.Option(
+        "--end-command", help="Command that the timer runs last, on each of several machines: 'sudo poweroff'."
+    ),
 ]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait for new events until the sweep ends.")]
 ForgetOption = Annotated[bool, typer.Option("--forget", help="The machines are gone: only close the record.")]
@@ -67,10 +73,6 @@ RegionOption = Annotated[str | None, typer.Option("--region", help="Region of th
 
 def elsewhere(hosts: str | None, ssh_config: str | None) -> Options | None:
     """Return the machines of a launch whose record is not in this storage; None if none are named."""
-    if ssh_config:
-        from orchestrator.cloud.ssh.configurations import remember
-
-        remember(ssh_config)
     return options_of({"hosts": hosts, "ssh_config": ssh_config}) if hosts else None
 
 

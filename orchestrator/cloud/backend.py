@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -20,6 +20,13 @@ from trm_data.settings import Settings
 FOLDER = ".trm-cloud"
 IDLE_MINUTES = 15.0
 """Minutes without a driver after which machines are ended."""
+
+
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Seconds since the epoch, or a duration."""
+Usd = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Hours = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+State = Literal["new", "starting", "up", "submitted", "ended", "down"]
 
 
 class CloudError(UserError):
@@ -43,7 +50,7 @@ class Options(Settings):
     folder: str = FOLDER
     """ssh: folder on the machines, relative to the home folder, that holds everything that was put there."""
     end_command: str | None = None
-    """Command that the timer runs on the head last, to end the machine itself: `sudo poweroff`."""
+    """Command that runs last, to end the machine itself: by the timer on the head, by Ray's process on a worker."""
     config: str | None = None
     """Configuration file of the backend: `cloud.toml`."""
     single: bool = False
@@ -82,9 +89,9 @@ class Offer(Settings):
     num_gpus: int = Field(0, ge=0)
     num_cpus: float | None = None
     market: Market = "on-demand"
-    usd_per_hour: float | None = Field(None, ge=0)
+    usd_per_hour: Usd | None = None
     """Price of one machine; None where it is unknown."""
-    spot_usd_per_hour: float | None = Field(None, ge=0)
+    spot_usd_per_hour: Usd | None = None
     """Price of the same machine on the spot market, for comparison; None where it is unknown."""
     price_source: str = ""
     price_date: str = ""
@@ -100,13 +107,13 @@ class Machine(Settings):
     gpu: str | None = None
     num_gpus: int = 0
     market: Market = "on-demand"
-    usd_per_hour: float | None = None
+    usd_per_hour: Usd | None = None
     """Price that the plan assumed; None where it is unknown."""
-    billed_usd_per_hour: float | None = None
+    billed_usd_per_hour: Usd | None = None
     """Price that the provider reports to bill; None where it reports none."""
-    up_s: float
+    up_s: Seconds
     """When it was started or first used, in seconds since the epoch."""
-    down_s: float | None = None
+    down_s: Seconds | None = None
     """When it was ended or left; None while it is up."""
 
 
@@ -116,23 +123,23 @@ class Receipt(Settings):
     name: str
     backend: str
     state: str
-    planned_hours: tuple[float, float] | None
-    planned_usd: tuple[float, float] | None
+    planned_hours: tuple[Hours, Hours] | None
+    planned_usd: tuple[Usd, Usd] | None
     price_source: str
     price_date: str
-    machine_hours: float
+    machine_hours: Hours
     """Of all machines, from their start to their end or to now."""
-    usd: float | None
+    usd: Usd | None
     """Machine hours at the billed price, or at the assumed one where none is reported."""
-    assumed_usd_per_hour: float | None
+    assumed_usd_per_hour: Usd | None
     """Of all machines together."""
-    billed_usd_per_hour: float | None
+    billed_usd_per_hour: Usd | None
     trials: int
-    busy_hours: float
+    busy_hours: Hours
     """Machine hours in which a trial ran."""
-    idle_hours: float
-    idle_usd: float | None
-    lost_hours: float
+    idle_hours: Hours
+    idle_usd: Usd | None
+    lost_hours: Hours
     """Hours of attempts that ended without an end of their own: a lost machine, a killed driver."""
     unknown: tuple[str, ...] = ()
 
@@ -144,6 +151,17 @@ class Closing(NamedTuple):
     """What was ended and removed, one line each."""
     left: Sequence[str]
     """What is still there, with the command that removes it."""
+
+
+class Worker(Settings):
+    """Describe a machine beside the head of a deployment on machines that `ssh` reaches."""
+
+    host: str
+    """As the user named it."""
+    place: str
+    """Folder of the deployment there."""
+    interpreter: str = ""
+    """Python of the environment; empty until one is installed."""
 
 
 class Deployment(Settings):
@@ -161,18 +179,20 @@ class Deployment(Settings):
     """ssh: folder of the deployment on the head."""
     interpreter: str = ""
     """ssh: Python of the environment on the head."""
-    created_s: float
+    workers: tuple[Worker, ...] = ()
+    """ssh: the machines beside the head."""
+    created_s: Seconds
     options: Options = Options()
     limits: Limits = Limits()
-    planned_usd: tuple[float, float] | None = None
+    planned_usd: tuple[Usd, Usd] | None = None
     """From low to high; None where it is unknown."""
-    planned_hours: tuple[float, float] | None = None
+    planned_hours: tuple[Hours, Hours] | None = None
     price_source: str = ""
     price_date: str = ""
     machines: tuple[Machine, ...] = ()
-    state: str = "new"
+    state: State = "new"
     """`new`, `starting` (some machines may be up), `up`, `submitted`, `ended` (by the timer) or `down`."""
-    ended_s: float | None = None
+    ended_s: Seconds | None = None
     ended_why: str = ""
     commands: tuple[str, ...] = ()
     """Commands that start its driver, show it and end it."""
@@ -227,8 +247,12 @@ class RemoteRecords(Protocol):
     def receipt(self, deployment: Deployment) -> Receipt:
         """Return what the deployment has cost so far."""
 
-    def discover(self, name: str) -> Deployment:
-        """Return the record of a deployment that another client has launched, as it lies on the machine."""
+    def discover(self, name: str, stored: Deployment | None) -> Deployment:
+        """Return a deployment that another client has launched, as it lies on the machines that the user has named.
+
+        Args:
+            stored: its record in the user's storage, of which nothing that decides what runs is believed.
+        """
 
     def fetch(self, deployment: Deployment) -> int:
         """Copy the records and checkpoints of the sweep into the user's storage. Return the number of files."""

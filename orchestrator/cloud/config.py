@@ -59,7 +59,8 @@ Bucket = Annotated[
 ]
 Prefix = Annotated[str, _matching(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", "write it like `trm` or `team/trm`")]
 Region = Annotated[str, _matching(r"[a-z]{2}(-[a-z]+)+-\d", "write a region like us-east-1")]
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\s'\"]+$")]
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\s'\"$`\\;<>]+$")]
+"""Words without anything that a shell expands: they become parts of scripts."""
 Image = Annotated[str, _matching(r"[\w.-]+(:\d+)?(/[\w.-]+)*(:[\w.-]+|@sha256:[0-9a-f]{64})", "name it with a tag")]
 
 

@@ -32,10 +32,14 @@ def names(storage: Storage) -> list[str]:
 
 def find(storage: Storage, name: str) -> Deployment | None:
     """Return the record of a deployment, or None. Raises CloudError if it cannot be read."""
+    where = f"{storage.url}/{key_of(name)}"
     try:
-        return decode(storage.read(key_of(name)), f"{storage.url}/{key_of(name)}")
+        found = decode(storage.read(key_of(name)), where)
     except KeyError:
         return None
+    if found.name != name:
+        raise CloudError(f"{where} is the record of another deployment, {found.name!r}", "Remove the file")
+    return found
 
 
 def load(storage: Storage, name: str) -> Deployment:
@@ -78,8 +82,9 @@ def remove(storage: Storage, name: str) -> None:
 
 
 def encode(deployment: Deployment) -> bytes:
-    """Return the bytes of a record."""
-    return to_json_bytes(deployment.plain())
+    """Return the bytes of a record, without the command that ends a machine: it may hold a key of the provider."""
+    options = deployment.options.model_copy(update={"end_command": None})
+    return to_json_bytes(deployment.model_copy(update={"options": options}).plain())
 
 
 def decode(data: bytes, where: str) -> Deployment:

@@ -1,57 +1,122 @@
-"""Do on the head what the client asks for through `ssh`, one verb a call.
+"""Do on the head, or on another machine of a deployment, what the client asks for through `ssh`, one verb a call.
 
 python -m orchestrator.cloud.head start FOLDER STORAGE NAME PROCESS WORD...
 python -m orchestrator.cloud.head end|receipt|waiting FOLDER STORAGE NAME
+python -m orchestrator.cloud.head check|token|reach|end-ray FOLDER STORAGE NAME
+python -m orchestrator.cloud.head joined FOLDER STORAGE NAME MACHINE...
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.cloud import deployments, processes
+from orchestrator.cloud import deployments, processes, ray_node
 from orchestrator.cloud.backend import CloudError, Receipt
 from orchestrator.cloud.receipt import receipt
+from orchestrator.errors import ClusterError
 from orchestrator.records.index import find_definition
 from orchestrator.records.reader import read_trials
-from orchestrator.storage import Storage, open_storage
+from orchestrator.resources.nodes import describe_cluster, require_answer
+from orchestrator.storage import Storage, StorageError, open_storage
 from trm_data.errors import UserError
 
 START_S = 60.0
 """Seconds for which `waiting` waits for a driver to write the definition of its sweep."""
+REACH_S = 10.0
+"""Seconds within which a machine must reach Ray's head."""
+JOIN_S = 300.0
+"""Seconds within which a machine must have joined: Ray's own limit is 30 s, and a busy machine takes more attempts."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one verb. Return 0, or 2 with one line on standard error."""
     verb, place, url, name = arguments[:4]
-    folder, storage = Path(place), open_storage(url)
+    folder, more = Path(place), list(arguments[4:])
+    verbs: dict[str, Callable[[Storage], None]] = {
+        "start": lambda _: _start(name, folder, more[0], more[1:]),
+        "end": lambda storage: _end(folder, storage, name),
+        "receipt": lambda storage: print(json.dumps(_receipt(folder, storage, name).plain())),
+        "waiting": lambda storage: _wait_for_definition(folder, storage, name),
+        "check": lambda _: _check(url),
+        "token": lambda _: ray_node.make_token(folder),
+        "reach": lambda _: _reach(folder),
+        "joined": lambda _: print(json.dumps(_missing(folder, more))),
+        "end-ray": lambda _: _end_ray(folder),
+    }
+    if verb not in verbs:
+        print(f"error: unknown verb {verb}", file=sys.stderr)
+        return 2
     try:
-        if verb == "start":
-            _start(folder, arguments[4], list(arguments[5:]))
-        elif verb == "end":
-            print(processes.end_driver(storage, name, folder, "ended by `trm cloud down`"))
-            processes.end(folder, processes.TIMER, 5.0)
-        elif verb == "receipt":
-            print(json.dumps(_receipt(folder, storage, name).plain()))
-        elif verb == "waiting":
-            deadline_s = time.monotonic() + START_S
-            while find_definition(storage, name) is None and processes.is_alive(folder, processes.DRIVER):
-                if time.monotonic() > deadline_s:
-                    break
-                time.sleep(0.5)
-        else:
-            print(f"error: unknown verb {verb}", file=sys.stderr)
-            return 2
+        verbs[verb](open_storage(url))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _start(folder: Path, process: str, words: list[str]) -> None:
+def _end(folder: Path, storage: Storage, name: str) -> None:
+    """End the driver, then Ray, then the timer."""
+    print(processes.end_driver(storage, name, folder, "ended by `trm cloud down`"))
+    _end_ray(folder)
+    processes.end(folder, processes.TIMER, 5.0)
+
+
+def _end_ray(folder: Path) -> None:
+    processes.end(folder, processes.RAY, processes.RAY_GRACE_S)
+
+
+def _wait_for_definition(folder: Path, storage: Storage, name: str) -> None:
+    """Wait until the driver has written the definition of its sweep."""
+    deadline_s = time.monotonic() + START_S
+    while find_definition(storage, name) is None and processes.is_alive(folder, processes.DRIVER):
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(0.5)
+
+
+def _check(url: str) -> None:
+    """Write, read and delete a probe. Raises CloudError if this machine cannot use the storage of the records."""
+    storage, key = open_storage(url, attempts=2, patience_s=0), f"probe-{uuid.uuid4().hex}"
+    try:
+        storage.write(key, b"probe")
+        storage.read(key)
+        storage.delete(key)
+    except StorageError as error:
+        raise CloudError(
+            f"this machine cannot use the storage: {error.what}",
+            "Put credentials for it there (~/.aws/credentials); `trm cloud` uploads none",
+        ) from None
+
+
+def _reach(folder: Path) -> None:
+    """Raise CloudError unless this machine reaches Ray's head."""
+    try:
+        require_answer(ray_node.read_address(folder) or "", REACH_S)
+    except ClusterError as error:
+        raise CloudError(error.what) from None
+
+
+def _missing(folder: Path, machines: Sequence[str]) -> list[str]:
+    """Wait until machines have joined the cluster. Return those that have not within the limit, or before Ray ended."""
+    os.environ.update(ray_node.environment(folder))
+    deadline_s, missing = time.monotonic() + JOIN_S, list(machines)
+    while missing and time.monotonic() < deadline_s and processes.is_alive(folder, processes.RAY):
+        with suppress(ClusterError):
+            alive = {node.name for node in describe_cluster(ray_node.read_address(folder) or "").nodes}
+            missing = [machine for machine in machines if machine not in alive]
+        if missing:
+            time.sleep(0.5)
+    return missing
+
+
+def _start(name: str, folder: Path, process: str, words: list[str]) -> None:
     """Start a process. One timer is enough; a second driver is an error.
 
     Raises:
@@ -60,7 +125,7 @@ def _start(folder: Path, process: str, words: list[str]) -> None:
     if not processes.is_alive(folder, process):
         print(processes.start(folder, process, words))
     elif process == processes.DRIVER:
-        raise CloudError("the driver of this sweep is running already", "Watch it with `trm cloud logs -f`")
+        raise CloudError("the driver of this sweep is running already", f"Watch it: `trm cloud logs {name} -f`")
 
 
 def _receipt(folder: Path, storage: Storage, name: str) -> Receipt:

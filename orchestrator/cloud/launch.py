@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.cloud import deployments
+from orchestrator.cloud import deployments, own
 from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords
 from orchestrator.cloud.quote import Quote, quote
 from orchestrator.cloud.registry import open_backend
-from orchestrator.cloud.ssh import configurations
 from orchestrator.cloud.ssh.project import find_project
 from orchestrator.errors import command_line
 from orchestrator.storage import LocalStorage, Storage
@@ -41,13 +40,11 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     Raises:
         CloudError: the machines cannot be reached, or another backend has this deployment.
     """
-    if options.ssh_config:
-        configurations.remember(options.ssh_config)
     opened = open_backend(backend, options, storage)
     found = deployments.find(storage, sweep.name)
     if found is not None and found.state in (*UP, "starting", "ended"):
         _require_same(found, backend, options, storage)
-        found = opened.read(found)  # the timer may have ended it since
+        found = opened.read(_own(found, options, storage))  # the timer may have ended it since
         _require_same(found, backend, options, storage)
     is_up = found is not None and found.state in UP
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
@@ -98,9 +95,9 @@ def _new(sweep: Sweep, backend: str, options: Options, limits: Limits, storage: 
 
 
 def find_up(name: str, storage: Storage) -> Deployment | None:
-    """Return the record of a deployment whose machines are up; None if there is none."""
+    """Return the deployment of a sweep whose machines are up; None if there is none."""
     found = deployments.find(storage, name)
-    return found if found is not None and found.state in UP else None
+    return own.trusted(storage, found) if found is not None and found.state in UP else None
 
 
 def up(launch: Launch, storage: Storage, file: str) -> Deployment:
@@ -115,13 +112,16 @@ def up(launch: Launch, storage: Storage, file: str) -> Deployment:
     name = launch.deployment.name
     verbs = (("submit", file), ("status", name), ("logs", name, "-f"), ("cost", name), ("stop", name), ("down", name))
     commands = tuple(command_line("cloud", *words, storage=storage.url) for words in verbs)
-    deployment = deployments.save(storage, launch.deployment.model_copy(update={"commands": commands}))
-    return deployments.save(storage, launch.backend.up(deployment))
+    deployment = launch.deployment.model_copy(update={"commands": commands})
+    own.remember(storage, deployment)
+    deployment = launch.backend.up(deployments.save(storage, deployment))
+    own.remember(storage, deployment)
+    return deployments.save(storage, deployment)
 
 
 def submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment:
     """Start the driver of a sweep on machines that are up."""
-    deployment = deployments.load(storage, launch.sweep.name)
+    deployment = own.trusted(storage, deployments.load(storage, launch.sweep.name))
     with tempfile.TemporaryDirectory(prefix="trm-plan-") as folder:
         plan = Path(folder) / "plan.jsonl"
         plan.write_bytes(dump_plan(launch.sweep, fingerprint))
@@ -137,25 +137,36 @@ def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple
     Raises:
         CloudError: no such deployment, or its machines cannot be reached.
     """
-    if options is not None and options.ssh_config:
-        configurations.remember(options.ssh_config)
     stored = deployments.find(storage, name)
     if stored is None and options is not None and options.hosts:
-        backend = open_backend("ssh", options, storage)
-        if isinstance(backend, RemoteRecords):
-            return backend, deployments.save(storage, backend.discover(name))
+        stored = deployments.save(storage, _adopted(name, None, options, storage))
     if stored is None:
         stored = deployments.load(storage, name)
-    backend = _open_stored(stored, storage)
+    stored = _own(stored, options, storage)
+    backend = open_backend(stored.backend, stored.options, storage)
     if stored.state in ("new", "down"):
         return backend, stored
     return backend, deployments.save(storage, backend.read(stored))
 
 
-def _open_stored(stored: Deployment, storage: Storage) -> Backend:
-    if stored.options.ssh_config:
-        configurations.require_known(stored.options.ssh_config, stored.name)
-    return open_backend(stored.backend, stored.options, storage)
+def _own(stored: Deployment, options: Options | None, storage: Storage) -> Deployment:
+    """Return a record with the parts that this user's commands have set: this one, if it names the machines.
+
+    Raises:
+        CloudError: none of them has named the machines.
+    """
+    if options is not None and options.hosts and stored.backend == "ssh" and not own.knows(storage, stored.name):
+        return _adopted(stored.name, stored, options, storage)
+    return own.trusted(storage, stored)
+
+
+def _adopted(name: str, stored: Deployment | None, options: Options, storage: Storage) -> Deployment:
+    """Return a deployment that another client has launched, as it lies on the machines that the user has named."""
+    backend = open_backend("ssh", options, storage)
+    assert isinstance(backend, RemoteRecords)
+    found = backend.discover(name, stored)
+    own.remember(storage, found)
+    return found
 
 
 def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple[Deployment, Closing]:
@@ -169,13 +180,15 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         CloudError: it is down already, or its machines cannot be reached.
     """
     stored = deployments.load(storage, name)
-    backend = _open_stored(stored, storage)
     if stored.state == "down":
         raise CloudError(f"deployment {name!r} is down already", "Launch it again with `trm cloud submit`")
     if forget:
         closing = Closing(["the record is closed; no machine was asked"], [])
         ended = deployments.ended(stored, "its machines are gone", time.time(), "down")
+        own.forget(storage, name)
         return deployments.save(storage, ended), closing
+    stored = own.trusted(storage, stored)
+    backend = open_backend(stored.backend, stored.options, storage)
     try:
         stored = deployments.save(storage, backend.read(stored))
         closing = backend.down(stored, keep)
@@ -183,4 +196,5 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         forget_it = command_line("cloud", "down", name, "--forget", storage=storage.url)
         raise CloudError(error.what, f"{error.remedy}. If the machine is gone: `{forget_it}`") from None
     ended = deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down")
+    own.forget(storage, name)
     return deployments.save(storage, ended), closing

@@ -16,8 +16,11 @@ from trm_data.settings import canonical_json
 def state_folder(backend: str, name: str) -> Path:
     """Return the folder of a deployment on this machine, for its user only."""
     top = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    folder = top / "trm" / backend / name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = top / "trm"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # the mode is that of the last folder alone
+    for part in (backend, name):
+        folder /= part
+        folder.mkdir(exist_ok=True, mode=0o700)
     return folder
 
 

@@ -68,15 +68,28 @@ def require_provider(name: str) -> None:
         raise CloudError(f"no prices of provider {name!r}", nearest(name, providers()))
 
 
-def catalogue_offers(gpus: list[str], options: Options) -> list[Offer]:
-    """Return the cheapest machine of each GPU type, of one provider or of all; the cheapest per GPU first.
+def cheapest_machine(gpu: str, least_gpus: float, market: Market, provider: str | None = None) -> Price | None:
+    """Return the machine with enough GPUs that costs least an hour; None if the catalogue has none."""
+    try:
+        found = [each for each in catalogue.prices_for(gpu, market, provider) if each.num_gpus >= least_gpus]
+    except CatalogueError:
+        return None
+    return min(found, key=lambda each: each.usd_per_hour, default=None)
+
+
+def catalogue_offers(gpus: list[str], options: Options, least_gpus: float = 1.0) -> list[Offer]:
+    """Return the cheapest machine of each GPU type, of one provider or of all; the cheapest first.
+
+    Args:
+        least_gpus: that a machine must have.
 
     Raises:
         CloudError: unknown provider, or it has none of these GPUs.
     """
     if options.provider is not None:
         require_provider(options.provider)
-    found = [price for gpu in gpus if (price := cheapest(gpu, options.market, options.provider)) is not None]
+    wanted = (cheapest_machine(gpu, least_gpus, options.market, options.provider) for gpu in gpus)
+    found = [price for price in wanted if price is not None]
     if not found:
         where = f" of {options.provider}" if options.provider else ""
         raise CloudError(
@@ -84,7 +97,7 @@ def catalogue_offers(gpus: list[str], options: Options) -> list[Offer]:
             f"Name another provider ({', '.join(providers())}), or the price: --usd-per-gpu-hour",
         )
     offers = [_offer(price, options) for price in found]
-    return sorted(offers, key=lambda offer: (offer.usd_per_hour or 0.0) / max(1, offer.num_gpus))
+    return sorted(offers, key=lambda offer: offer.usd_per_hour or 0.0)
 
 
 def _offer(price: Price, options: Options) -> Offer:

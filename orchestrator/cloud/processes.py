@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,12 +20,21 @@ from orchestrator.sweep.budget import Budget
 from trm_data.files import ProcessIdentity, load_json, machine_id, start_of, write_atomic
 from trm_data.settings import canonical_json
 
-DRIVER, TIMER = "driver", "timer"
-"""Names of the processes of a deployment: of their files and logs in its folder."""
+logger = logging.getLogger(__name__)
+
+DRIVER, TIMER, RAY = "driver", "timer", "ray"
+"""Names of the processes of a deployment: of their files and logs in its folder. A driver on one machine starts Ray
+itself; of several machines each has a process that runs it."""
+END_COMMAND_FILE = "end-command"
+"""File of a deployment's folder that only its user can read: the command may hold a key of the provider. It never comes
+from the record, which others may write."""
 _STARTED: list[subprocess.Popen[bytes]] = []
 """Kept, since Python warns of a child that runs on without its object."""
 GRACE_S = 120.0
 """Seconds that a driver has to write the last checkpoints of its trials."""
+RAY_GRACE_S = 25.0
+"""Seconds that the process which runs Ray has to end it."""
+END_COMMAND_S = 120.0
 
 
 def start(folder: Path, name: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
@@ -45,6 +55,14 @@ def start(folder: Path, name: str, words: Sequence[str], environment: Mapping[st
     return process.pid
 
 
+def end_command(folder: Path) -> str | None:
+    """Return the command that ends this machine, which the client has written; None if there is none."""
+    try:
+        return (folder / END_COMMAND_FILE).read_text().strip() or None
+    except OSError:
+        return None
+
+
 def find(folder: Path, name: str) -> ProcessIdentity | None:
     """Return a process that was started, whether or not it is alive; None if none was."""
     try:
@@ -63,13 +81,13 @@ def is_alive(folder: Path, name: str) -> bool:
 
 
 def end(folder: Path, name: str, grace_s: float, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """End a process: SIGTERM, and SIGKILL after a while. Return whether it was running."""
+    """End a process: SIGTERM, and SIGKILL to its whole group after a while. Return whether it was running."""
     found = find(folder, name)
     if found is None or not is_alive(folder, name):
         return False
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for send, number in ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)):
         with suppress(ProcessLookupError):
-            os.kill(found.pid, number)
+            send(found.pid, number)
         for _ in range(max(1, int(grace_s / 0.2))):
             if not is_alive(folder, name):
                 return True
@@ -94,3 +112,14 @@ def end_driver(storage: Storage, sweep: str, folder: Path, reason: str, grace_s:
 def python_words(module: str, *arguments: str) -> list[str]:
     """Return the words that run a module of this program with this interpreter."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def run_command(command: str, folder: Path) -> None:
+    """Run a command of the user in a shell, and log how it ended."""
+    try:
+        done = subprocess.run(
+            ["sh", "-c", command], stdin=subprocess.DEVNULL, timeout=END_COMMAND_S, cwd=folder, check=False
+        )
+        logger.info("`%s` ended with %d", command, done.returncode)
+    except subprocess.TimeoutExpired:
+        logger.warning("`%s` has not ended after %.0f s", command, END_COMMAND_S)

@@ -10,6 +10,9 @@ import math
 from collections.abc import Sequence
 
 from orchestrator.cloud.backend import Limits, Offer
+from orchestrator.records.index import find_definition
+from orchestrator.records.reader import read_trials
+from orchestrator.records.schema import Status
 from orchestrator.resources.devices import THIS_MACHINE
 from orchestrator.resources.estimate import Estimate, estimate
 from orchestrator.resources.gpu_choice import decide_gpus
@@ -32,6 +35,8 @@ class Quote(Settings):
     backend: str
     offers: tuple[Offer, ...]
     num_trials: int
+    num_finished: int = 0
+    """Trials of an earlier run that are not repeated; time and dollars are those of the rest."""
     slots: dict[str, int]
     """Trials at once, by device."""
     hours: tuple[float, float] | None
@@ -58,8 +63,10 @@ def quote(sweep: Sweep, backend: str, offers: Sequence[Offer], storage: Storage,
     has_gpus = any(offer.num_gpus for offer in offers)
     plan = estimate(decide_gpus(sweep, 1.0 if has_gpus else 0.0), storage, None, nodes, has_gpus or None)
     hours = None
+    finished = _num_finished(sweep.name, storage)
     if plan.wall_range_s is not None:
-        low, high = plan.wall_range_s
+        left = max(0, plan.num_trials - finished) / max(1, plan.num_trials)
+        low, high = (left * seconds for seconds in plan.wall_range_s)
         hours = (low / 3600 + SETUP_HOURS[0], high / 3600 + SETUP_HOURS[1] + limits.idle_minutes / 60)
     known = [offer.usd_per_hour * offer.count for offer in offers if offer.usd_per_hour is not None]
     usd_per_hour = sum(known) if offers and len(known) == len(offers) else None
@@ -69,6 +76,7 @@ def quote(sweep: Sweep, backend: str, offers: Sequence[Offer], storage: Storage,
         backend=backend,
         offers=tuple(offers),
         num_trials=plan.num_trials,
+        num_finished=min(finished, plan.num_trials),
         slots=plan.slots,
         hours=hours,
         usd_per_hour=usd_per_hour,
@@ -77,6 +85,13 @@ def quote(sweep: Sweep, backend: str, offers: Sequence[Offer], storage: Storage,
         unknown=(*_unknown(plan, offers), *_over_budget(usd, limits)),
         limits=limits,
     )
+
+
+def _num_finished(name: str, storage: Storage) -> int:
+    """Return how many trials of a sweep have finished already."""
+    if find_definition(storage, name) is None:
+        return 0
+    return sum(record.status in (Status.FINISHED, Status.STOPPED) for record in read_trials(storage, name))
 
 
 def _over_budget(usd: tuple[float, float] | None, limits: Limits) -> list[str]:
@@ -116,6 +131,8 @@ def _unknown(plan: Estimate, offers: Sequence[Offer]) -> list[str]:
         for offer in offers
         if offer.usd_per_hour is None
     ]
+    if any(offer.usd_per_hour is None and not offer.num_gpus for offer in offers):
+        found.append("a machine without a GPU is priced by --usd-per-hour, not by --usd-per-gpu-hour")
     if plan.slots and plan.wall_s is None:
         found.append("time: unknown before the first trial on these devices")
     if THIS_MACHINE in plan.slots:

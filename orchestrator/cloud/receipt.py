@@ -19,7 +19,11 @@ def receipt(deployment: Deployment, records: Sequence[TrialRecord], now_s: float
     prices = [_price(machine) for machine in deployment.machines]
     usd = _sum(None if price is None else price * hour for price, hour in zip(prices, hours, strict=True))
     since_s = min((machine.up_s for machine in deployment.machines), default=deployment.created_s)
-    spans, lost_hours = _spans(records, since_s, now_s)
+    ends = [machine.down_s for machine in deployment.machines]
+    # An attempt without an end of its own cannot have outlived the machines: a closed account does not change any more.
+    closed_s = [each for each in ends if each is not None] if ends and None not in ends else []
+    until_s = min([now_s, *([max(closed_s)] if closed_s else []), *filter(None, [deployment.ended_s])])
+    spans, lost_hours = _spans(records, since_s, until_s)
     total = sum(hours)
     busy = min(total, sum(map(_union_hours, _by_host(spans).values())))
     unpriced = [m.name for m, price in zip(deployment.machines, prices, strict=True) if price is None]
@@ -81,7 +85,8 @@ def _spans(records: Sequence[TrialRecord], since_s: float, now_s: float) -> tupl
             start_s = attempt.start.started_s
             if start_s < since_s:
                 continue
-            spans.append((record.trial_id, attempt.start.host or "", start_s, start_s + usage.duration_s))
+            end_s = max(start_s, min(start_s + usage.duration_s, now_s))
+            spans.append((record.trial_id, attempt.start.host or "", start_s, end_s))
             if _is_lost(record, attempt):
                 lost_s += usage.duration_s
     return spans, lost_s / 3600

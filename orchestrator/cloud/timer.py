@@ -2,14 +2,14 @@
 
     python -m orchestrator.cloud.timer FOLDER STORAGE NAME
 
-The client may be gone, so nothing here needs it. The driver is ended first, cleanly, then Ray with it, then the record
-is closed, and last the command runs that ends the machine itself, where the user has named one.
+The client may be gone, so nothing here needs it. The driver is ended first, cleanly, then Ray, then the record is
+closed, which ends the Ray of other machines, and last the command runs that ends the machine itself, where the user has
+named one.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +26,6 @@ from orchestrator.storage.lease import LOCK, driver_of
 logger = logging.getLogger(__name__)
 
 POLL_S = 10.0
-END_COMMAND_S = 120.0
 
 
 @dataclass(slots=True)
@@ -83,6 +82,9 @@ class Timer:
         """End the driver and the machine, and close the record. Return what was done."""
         logger.info("%s", why)
         done = processes.end_driver(self.storage, self.name, self.folder, why, self.grace_s)
+        processes.end(
+            self.folder, processes.RAY, processes.RAY_GRACE_S
+        )  # those of workers see that the record is closed
         command = self.end_command
         now_s = self.clock()
 
@@ -97,24 +99,16 @@ class Timer:
         except StorageError as error:  # the meter is stopped whether or not it can be written down
             logger.warning("the record could not be closed: %s", error)
         if command:
-            self._run(command)
+            processes.run_command(command, self.folder)
         return f"{why}; {done}"
-
-    def _run(self, command: str) -> None:
-        try:
-            done = subprocess.run(
-                ["sh", "-c", command], stdin=subprocess.DEVNULL, timeout=END_COMMAND_S, cwd=self.folder, check=False
-            )
-            logger.info("`%s` ended with %d", command, done.returncode)
-        except subprocess.TimeoutExpired:
-            logger.warning("`%s` has not ended after %.0f s", command, END_COMMAND_S)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the timer of the deployment that the arguments name."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder, url, name, *command = arguments
-    logger.info("%s", Timer(Path(folder), open_storage(url), name, end_command=next(iter(command), None)).run())
+    own = next(iter(command), None) or processes.end_command(Path(folder))
+    logger.info("%s", Timer(Path(folder), open_storage(url), name, end_command=own).run())
     return 0
 
 

@@ -28,6 +28,8 @@ class Node:
     gpu_type: str | None
     """Its label `ray.io/accelerator-type`, which Ray sets by itself where it finds a known GPU."""
     market: str | None
+    name: str = ""
+    """What `ray start --node-name` gave it, else its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def _ask(address: str, timeout_s: float) -> Cluster:
             num_gpus=info.resources_total.get("GPU", 0.0),
             gpu_type=info.labels.get(GPU_LABEL),
             market=info.labels.get(MARKET_LABEL),
+            name=info.node_name,
         )
         for info in alive
     ]

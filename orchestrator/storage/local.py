@@ -1,4 +1,7 @@
-"""Use a local folder as a storage."""
+"""Use a local folder as a storage.
+
+Only regular files are values (`orchestrator.storage.local_files`).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
+from orchestrator.storage.local_files import (
+    files_below,
+    folders_in,
+    is_current,
+    read_regular,
+    snapshot_of,
+    status_of,
+    version_of,
+)
 from orchestrator.storage.patience import PATIENCE_S, TransientError, retry_transient
 from trm_data.files import remove_abandoned, written_aside
 
 T = TypeVar("T")
+LINKED_PARTS = 2
+"""Parts of a key from the left whose folders may be links: `sweeps/NAME` and `datasets/NAME` may be on other disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +42,7 @@ class LocalStorage:
 
     root: Path
     patience_s: float = field(default=PATIENCE_S, compare=False)
+    linked_parts: int = field(default=LINKED_PARTS, compare=False)
 
     @property
     def url(self) -> str:
@@ -38,8 +53,8 @@ class LocalStorage:
 
         def read() -> bytes:
             try:
-                return path.read_bytes()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return read_regular(path)
+            except (FileNotFoundError, NotADirectoryError):
                 raise KeyError(key) from None
 
         return self._retried("read", path, read)
@@ -70,7 +85,7 @@ class LocalStorage:
                         if aside.stat().st_nlink > 1 or not is_repeated:
                             return aside.stat().st_nlink > 1
                         with suppress(FileNotFoundError):  # deleted by another process since: the key is free again
-                            return path.read_bytes() == data
+                            return read_regular(path) == data
                     else:
                         return True
 
@@ -84,7 +99,7 @@ class LocalStorage:
                 return None
             with _locked(path.parent / ".lock"):
                 try:
-                    found = _tag(path.read_bytes())
+                    found = _tag(read_regular(path))
                 except FileNotFoundError:
                     return None
                 if is_repeated and found == _tag(data):  # by an attempt that was reported as failed
@@ -102,7 +117,7 @@ class LocalStorage:
 
         def exists() -> bool:
             try:
-                return stat.S_ISREG(path.stat().st_mode)
+                return stat.S_ISREG(path.lstat().st_mode)
             except (FileNotFoundError, NotADirectoryError):
                 return False
 
@@ -110,27 +125,27 @@ class LocalStorage:
 
     def list(self, folder: str = "") -> list[str]:
         top, prefix = self._folder(folder), f"{folder}/" if folder else ""
-        return self._retried("list", top, lambda: sorted(key for key, _ in _files(str(top), prefix)))
+        return self._retried("list", top, lambda: sorted(key for key, _ in files_below(str(top), prefix)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         return {key: status.st_size for key, status in self._statuses(folder).items()}
 
     def versions(self, folder: str = "") -> dict[str, str]:
-        return {key: _version(status) for key, status in self._statuses(folder).items()}
+        return {key: version_of(status) for key, status in self._statuses(folder).items()}
 
     def snapshot(self, folder: str, names: Sequence[str]) -> Snapshot:
         path = self._path(folder)
-        return self._retried("list", path, lambda: _snapshot(f"{path}/", names))
+        return self._retried("list", path, lambda: snapshot_of(f"{path}/", names))
 
     def snapshots(self, folder: str, names: Sequence[str], known: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
         top = self._path(folder)
 
         def snapshots() -> dict[str, Snapshot]:
             found = {}
-            for name in _folders(top):
+            for name in folders_in(top, self._may_be_linked(folder)):
                 snapshot = known.get(name)
-                if snapshot is None or not _is_current(f"{top}/{name}/", snapshot):
-                    snapshot = _snapshot(f"{top}/{name}/", names)
+                if snapshot is None or not is_current(f"{top}/{name}/", snapshot):
+                    snapshot = snapshot_of(f"{top}/{name}/", names)
                 found[name] = snapshot
             return found
 
@@ -138,7 +153,7 @@ class LocalStorage:
 
     def folders(self, folder: str = "") -> Keys:
         top = self._folder(folder)
-        return self._retried("list", top, lambda: _folders(top))
+        return self._retried("list", top, lambda: folders_in(top, self._may_be_linked(folder)))
 
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         found = {}
@@ -163,7 +178,7 @@ class LocalStorage:
                 return False
             with _locked(path.parent / ".lock"):
                 try:
-                    if _tag(path.read_bytes()) != etag:
+                    if _tag(read_regular(path)) != etag:
                         return False
                 except FileNotFoundError:
                     return is_repeated  # an attempt that was reported as failed has deleted it
@@ -177,7 +192,7 @@ class LocalStorage:
 
         def modified_s() -> float:
             try:
-                status = path.stat()
+                status = path.lstat()
             except (FileNotFoundError, NotADirectoryError):
                 raise KeyError(key) from None
             if not stat.S_ISREG(status.st_mode):
@@ -193,7 +208,8 @@ class LocalStorage:
         remove_abandoned(self.root, recursive=True)
 
     def sub(self, folder: str) -> LocalStorage:
-        return replace(self, root=self._path(folder))
+        linked_parts = max(0, self.linked_parts - folder.count("/") - 1)
+        return replace(self, root=self._path(folder), linked_parts=linked_parts)
 
     def patient(self, patience_s: float) -> LocalStorage:
         return replace(self, patience_s=patience_s)
@@ -203,8 +219,8 @@ class LocalStorage:
 
         def statuses() -> dict[str, os.stat_result]:
             found = {}
-            for key, entry in _files(str(top), f"{folder}/" if folder else ""):
-                if (status := _status(entry)) is not None:
+            for key, entry in files_below(str(top), f"{folder}/" if folder else ""):
+                if (status := status_of(entry)) is not None:
                     found[key] = status
             return found
 
@@ -231,106 +247,24 @@ class LocalStorage:
     def _folder(self, folder: str) -> Path:
         return self._path(folder) if folder else self.root
 
+    def _may_be_linked(self, folder: str) -> bool:
+        """Return whether the folders in a folder may be links."""
+        return (folder.count("/") + 2 if folder else 1) <= self.linked_parts
+
     def _path(self, key: str) -> Path:
-        return self.root / checked_key(key)
+        """Return the path of a key. Raises StorageError if one of its folders is a link and may not be one."""
+        parts = checked_key(key).split("/")
+        path = self.root / key
+        for folder in list(path.parents)[: max(0, len(parts) - 1 - self.linked_parts)]:
+            if folder.is_symlink():
+                raise StorageError(
+                    f"{folder} is a link, which is not followed", "Put the folder itself there, or link the whole sweep"
+                )
+        return path
 
 
 def _tag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _folders(top: Path) -> Keys:
-    try:
-        with os.scandir(top) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-            return sorted(e.name for e in visible if (Path(e).is_dir() if e.is_symlink() else e.is_dir()))
-    except FileNotFoundError:
-        return []
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the status of a file; None if it has just been deleted, or is a link that leads to itself."""
-    try:
-        return entry.stat()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
-            return None
-        raise
-
-
-def _files(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield visible files below `top` as (key, entry); folders that are deleted meanwhile count as empty."""
-    pending = [(top, prefix)]
-    while pending:
-        folder, prefix = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append((entry.path, f"{prefix}{entry.name}/"))
-                    else:
-                        yield f"{prefix}{entry.name}", entry
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-
-
-SETTLED_S = 2.0
-"""Age from which the time of a folder shows every later change: file systems count in steps of up to two seconds."""
-
-
-def _version(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def _is_current(top: str, snapshot: Snapshot) -> bool:
-    """Return whether a snapshot shows a folder as it is now. Files are compared too: editors change them in place."""
-    if not snapshot.folders:
-        return False
-    folders, files = snapshot.folders.split(SEPARATOR), snapshot.files.split(SEPARATOR)
-    try:
-        for name, changed_ns in zip(folders[::2], folders[1::2], strict=True):
-            if str(os.stat(top + name).st_mtime_ns) != changed_ns:  # noqa: PTH116 (a Path costs more than the call)
-                return False
-        for name, version in zip(files[::2], files[1::2], strict=True):
-            if _version(os.stat(top + name)) != version:  # noqa: PTH116
-                return False
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: none of our snapshots
-        return False
-    return True
-
-
-def _snapshot(top: str, names: Sequence[str]) -> Snapshot:
-    """List the files and folders `names` in `top`, which ends with `/`."""
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    settled_ns = time.time_ns() - int(SETTLED_S * 1e9)
-    is_settled = True
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        prefix = f"{folder}/" if folder else ""
-        try:
-            changed_ns = os.stat(top + folder).st_mtime_ns  # noqa: PTH116 (before the listing: what follows is newer)
-            with os.scandir(top + folder) as entries:
-                for entry in entries:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    name = prefix + entry.name
-                    if not prefix and (f"{name}/" if is_folder else name) not in names:
-                        continue
-                    if entry.name.startswith(".") or not name.isprintable():
-                        continue
-                    if is_folder:
-                        pending.append(name)
-                        continue
-                    if (status := _status(entry)) is not None:
-                        files[name] = _version(status)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        folders[folder] = str(changed_ns)
-        is_settled = is_settled and changed_ns < settled_ns
-    return Snapshot.of(files, folders if is_settled else None)
 
 
 _opened: set[Path] = set()

@@ -170,7 +170,7 @@ class _Attempt:
             dataset,
             processes=job.processes,
             checkpoints=AttemptCheckpoints(writer.checkpoints),
-            should_stop=self._should_stop,
+            should_stop=self._asked_to_stop,
         )
         events.handle(run, self._take)
 
@@ -185,6 +185,12 @@ class _Attempt:
             self._finish(Status.OUT_OF_MEMORY, self._memory_reason(error), hide_credentials(traceback.format_exc()))
         else:
             self._finish(Status.FAILED, reason_of(error), hide_credentials(traceback.format_exc()))
+
+    def _asked_to_stop(self) -> bool:
+        """Return whether the run is to stop. Training asks after every step, so that due rows are written here too."""
+        assert self._writer is not None
+        self._writer.flush_due()
+        return self._should_stop()
 
     def _take(self, event: events.Event) -> bool | None:
         """Write an event. Return False if a checkpoint has to wait, because rows before it could not be written."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,11 @@ SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 @dataclass(frozen=True)
 class Box:
-    """A machine that the host name `box` of the configuration file reaches."""
+    """A machine that a host name of the configuration file reaches, `box` for the first."""
 
     folder: Path
     port: int
+    name: str = "box"
 
     @property
     def home(self) -> Path:
@@ -44,7 +46,7 @@ class Box:
             "GlobalKnownHostsFile": "/dev/null",
         } | changed
         file = self.folder / name
-        file.write_text("Host box\n" + "".join(f"  {key} {value}\n" for key, value in settings.items()))
+        file.write_text(f"Host {self.name}\n" + "".join(f"  {key} {value}\n" for key, value in settings.items()))
         return str(file)
 
     def left(self) -> list[str]:
@@ -60,9 +62,22 @@ def new_key(file: Path) -> str:
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    with started(tmp_path_factory.mktemp("box"), "box") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Another machine, with a home folder of its own."""
+    with started(tmp_path_factory.mktemp("other"), "other") as found:
+        yield found
+
+
+@contextmanager
+def started(folder: Path, name: str) -> Iterator[Box]:
+    """A machine with a server, keys and a home folder of its own, until the block ends."""
     if SSHD is None or shutil.which("ssh") is None:
         pytest.skip("no OpenSSH server on this machine: apt-get install -y openssh-server")
-    folder = tmp_path_factory.mktemp("box")
     (folder / "home").mkdir()
     host_key = new_key(folder / "host")
     (folder / "authorized").write_text(new_key(folder / "user"))
@@ -86,7 +101,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
                     break
             assert server.poll() is None, (folder / "sshd.log").read_text()
             time.sleep(0.05)
-        found = Box(folder, port)
+        found = Box(folder, port, name)
         found.with_settings("ssh_config")
         yield found
     finally:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cloud.backend import Deployment, Machine
+from orchestrator.cloud import own
+from orchestrator.cloud.backend import Deployment, Machine, Options
 from orchestrator.cloud.deployments import save
 from orchestrator.storage import open_storage
 from tests.cloud.conftest import Box
@@ -56,7 +57,7 @@ def test_plan_without_a_machine_names_the_cheapest_of_the_catalogue(
         (("--max-usd", "5"), "--on ssh needs a machine. Name it after the sweep: user@host"),
         (("box", "--max-usd", "5"), "price of the machines is unknown, so that --max-usd cannot be enforced"),
         (("box", "--no-limit", "--on", "shh"), "unknown backend 'shh'. Did you mean 'ssh'?"),
-        (("a,b", "--no-limit"), "--on ssh takes one machine, not 2"),
+        (("a,b", "--no-limit"), "2 machines need a storage that all of them reach"),
         (("box", "--no-limit", "--python", "python9"), "box has no python9. Install Python 3.11 or newer there"),
     ],
 )
@@ -117,3 +118,50 @@ def test_status_without_a_name_lists_all_launches(tmp_path: Path, capsys: pytest
     assert "unknown" in rows[0] and "1.00" in rows[1] and "damaged.json" in err
     listed = json.loads(call(capsys, *words, "--json")[1])
     assert [(one["name"], one["usd"]) for one in listed] == [("running", None), ("old", pytest.approx(1.0))]
+
+
+def test_finished_trials_are_not_launched_again(
+    box: Box, plan_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(capsys, "sweep", "run", plan_file, "--storage", str(tmp_path), "--tracking", "none")[0] == 0
+    reach = ("box", "--ssh-config", box.config, "--storage", str(tmp_path), "--usd-per-hour", "1")
+    assert "2 trials, of which 2 have finished" in call(capsys, "cloud", "plan", plan_file, *reach)[1]
+    code, _, err = call(capsys, "cloud", "submit", plan_file, *reach, "--max-usd", "5", "--yes")
+    assert code == 2 and "all 2 trials of small have finished: there is nothing to launch" in err
+    assert box.left() == [] and not (tmp_path / "deployments").exists()
+
+
+@pytest.mark.parametrize("verb", ["logs", "stop"])
+def test_verbs_during_the_set_up_say_that_nothing_runs_yet(
+    verb: str, box: Box, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    storage = open_storage(str(tmp_path / "runs"))
+    options = Options(hosts=("box",), ssh_config=box.config)
+    plain = {"name": "small", "backend": "ssh", "storage": "/home/x/runs", "created_s": time.time(), "is_remote": True}
+    machine = Machine(name="box", usd_per_hour=1.0, up_s=time.time() - 60)
+    starting = save(storage, Deployment(**plain, options=options, machines=(machine,), state="starting"))
+    own.remember(storage, starting)
+    where = ("--storage", str(tmp_path / "runs"))
+    code, _, err = call(capsys, "cloud", verb, "small", *where)
+    assert code == 2 and "small is not running yet: its machines are being set up" in err
+    code, out, _ = call(capsys, "cloud", "status", "small", *where)
+    assert code == 0 and "being set up since" in out and "spent $0.02" in out
+    assert "spent $0.02" in call(capsys, "cloud", "cost", "small", *where)[1]
+
+
+@pytest.mark.parametrize(("on", "words"), [("slurm", ()), ("sky", ()), ("k8s", ())])
+def test_rendered_drivers_use_the_gpus_that_are_rented(
+    on: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rendered = ("cloud", "render", "demo", "--on", on, "--config", "infra/cloud.toml")
+    assert "demo --gpu any" in call(capsys, *rendered)[1]
+    assert "demo --gpu H100" in call(capsys, *rendered, "--", "--gpu", "H100")[1]
+
+
+def test_a_file_that_cannot_be_rendered_leaves_the_old_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = tmp_path / "old.sbatch"
+    old.write_text("old")
+    for sweep in ("no-such-sweep", "x\udcff.py"):
+        assert call(capsys, "cloud", "render", sweep, "--on", "slurm", "-o", str(old))[0] == 2
+        assert old.read_text() == "old"

@@ -52,3 +52,9 @@ def test_quote_prices_machine_hours_and_names_what_is_unknown(tmp_path) -> None:
     assert not any("budget" in text for text in found.unknown)
     wrong = sweep.model_copy(update={"resources": Resources(cpus=1, gpus=1, gpu_type="L40S")})
     assert quote(wrong, "ssh", [offer], storage, Limits()).misfits
+
+
+def test_one_trial_at_a_time_is_not_offered_eight_gpus() -> None:
+    (one,) = catalogue_offers(["H100"], Options(provider="lambda"))
+    (many,) = catalogue_offers(["H100"], Options(provider="lambda"), least_gpus=8)
+    assert one.num_gpus == 1 and many.num_gpus == 8 and one.usd_per_hour < many.usd_per_hour  # type: ignore[operator]

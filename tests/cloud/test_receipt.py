@@ -64,3 +64,11 @@ def test_attempts_from_before_the_deployment_are_not_its_own() -> None:
     launched = deployment(Machine(name="a", up_s=10 * H, usd_per_hour=1.0))
     found = receipt(launched, [trial("x", attempt(1, 1 * H, 5 * H), attempt(2, 11 * H, 12 * H))], 14 * H)
     assert found.busy_hours == pytest.approx(1.0) and found.trials == 1
+
+
+def test_the_account_of_machines_that_are_gone_does_not_change() -> None:
+    """A trial that lost its driver has no end; without the machine it has not gone on."""
+    launched = deployment(Machine(name="a", up_s=0.0, down_s=2 * H, usd_per_hour=3.0))
+    records = [trial("x", attempt(1, 1.0 * H, None))]
+    accounts = [receipt(launched, records, now_s) for now_s in (2 * H, 3 * H, 100 * H)]
+    assert accounts[0] == accounts[1] == accounts[2] and accounts[0].busy_hours <= 1.0

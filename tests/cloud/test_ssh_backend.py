@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import PathDistribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.cloud import deployments, launch, local_copy, processes
-from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options, RemoteRecords
+from orchestrator.cloud import deployments, launch, local_copy, own, processes
+from orchestrator.cloud.backend import CloudError, Deployment, Limits, Machine, Options, RemoteRecords, Worker
 from orchestrator.cloud.ssh import project
 from orchestrator.cloud.ssh.backend import SshBackend
-from orchestrator.cloud.ssh.connection import Connection
-from orchestrator.cloud.ssh.inspection import inspect
+from orchestrator.cloud.ssh.cluster import require_alike
+from orchestrator.cloud.ssh.connection import Connection, Result
+from orchestrator.cloud.ssh.inspection import Found, inspect
 from orchestrator.cloud.ssh.project import environment_name, find_project, pack, require_portable, requirements
 from orchestrator.cloud.ssh.setup import install
 from orchestrator.storage import Storage, open_storage
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure
 from orchestrator.worker.provenance import git_state, read_state
@@ -107,9 +111,68 @@ def test_budget_without_a_price_is_refused(box: Box, storage: Storage) -> None:
     assert any("price of box: unknown" in text for text in priced.unknown)
 
 
-def test_several_machines_are_refused(storage: Storage) -> None:
-    with pytest.raises(CloudError, match="takes one machine, not 2"):
+def test_several_machines_need_a_storage_that_all_reach(storage: Storage) -> None:
+    with pytest.raises(CloudError, match=r"2 machines need a storage that all of them reach.*s3://"):
         SshBackend(Options(hosts=("a", "b")), storage)
+
+
+def test_several_machines_are_offered_one_by_one(box: Box, other: Box, tmp_path: Path) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text(Path(box.config).read_text() + Path(other.config).read_text())
+    remote = open_storage("s3://bucket/records")  # not asked
+
+    def backend(*hosts: str) -> SshBackend:
+        return SshBackend(options(box, hosts=hosts, ssh_config=str(config)), remote)
+
+    offers = backend("box", "other").offers(small_sweep())
+    assert [(offer.machine, offer.usd_per_hour, offer.count) for offer in offers] == [
+        ("box", 3.6, 1),
+        ("other", 3.6, 1),
+    ]
+    with pytest.raises(CloudError, match="box is named twice"):
+        backend("box", "box").offers(small_sweep())
+    with pytest.raises(CloudError, match="no machine that ssh can reach"):
+        backend("box", "a b").offers(small_sweep())
+
+
+def test_machines_that_form_no_cluster_are_refused() -> None:
+    first = Found("/home/a", 8, 10**12, "3.11.2", "H100", 8, "one boot")
+    require_alike(["a", "b"], [first, first._replace(home="/home/b")])
+    require_alike(["a", "b"], [first, first._replace(machine="two boot")])
+    with pytest.raises(CloudError, match="a and b are the same machine"):
+        require_alike(["a", "b"], [first, first])
+    with pytest.raises(CloudError, match=r"a has Python 3\.11\.2 and b has 3\.12\.1, and Ray needs one version"):
+        require_alike(["a", "b"], [first, first._replace(machine="two boot", python="3.12.1")])
+
+
+def test_machine_that_cannot_be_reached_does_not_keep_the_others_from_being_ended(box: Box) -> None:
+    place = box.home / ".trm-cloud/deployments/s"
+    for folder in (place, place / "worker-2"):  # as with a common home folder
+        folder.mkdir(parents=True)
+    gone = Worker(host="127.0.0.1:1", place="/home/me/.trm-cloud/deployments/s/worker-1", interpreter="/env/bin/python")
+    near = Worker(host="box", place=str(place / "worker-2"))
+    record = Deployment(
+        name="s",
+        backend="ssh",
+        storage="s3://b/p",
+        created_s=1.0,
+        place=str(place),
+        interpreter="/env/bin/python",
+        workers=(gone, near),
+    )
+    found = Options(hosts=("box", "127.0.0.1:1", "box"), ssh_config=box.config)
+    closing = SshBackend(found, open_storage("s3://b/p")).down(record, keep=False)
+    [left] = [text for text in closing.left if "bills" not in text]
+    assert left.startswith("127.0.0.1:1:/home/me/.trm-cloud/deployments/s/worker-1 (127.0.0.1:1 cannot be reached)")
+    assert "ssh -p 1 127.0.0.1 " in left and "end-ray" in left and "rm -rf" in left
+    assert f"removed box:{place}" in closing.ended and f"removed box:{place}/worker-2" in closing.ended
+    assert box.left() == []
+
+    away = SshBackend(Options(hosts=("127.0.0.1:1", "box"), ssh_config=box.config), open_storage("s3://b/p"))
+    (place / "worker-2").mkdir(parents=True)
+    with pytest.raises(CloudError, match=r"127\.0\.0\.1:1 cannot be reached; .*removed box:"):
+        away.down(record.model_copy(update={"workers": (near,)}), keep=False)
+    assert box.left() == []
 
 
 def test_only_tracked_files_that_are_no_secrets_are_uploaded(tmp_path: Path) -> None:
@@ -206,21 +269,99 @@ def test_packages_that_cannot_be_installed_are_one_line(
             install(connection, str(tmp_path / "top"), str(place), found, plain)
 
 
-def test_a_record_chooses_neither_the_configuration_of_ssh_nor_what_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this user's own files lie."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def test_a_record_of_others_decides_nothing_that_runs(box: Box, state: Path, tmp_path: Path) -> None:
     storage, marker = open_storage(str(tmp_path / "runs")), tmp_path / "executed"
     config = tmp_path / "config"
     config.write_text(f"Host *\n  ProxyCommand touch {marker}\n")
-    foreign = Options(hosts=("box",), ssh_config=str(config))
-    record = Deployment(name="s", backend="ssh", storage="/x", created_s=1.0, state="submitted", options=foreign)
-    deployments.save(storage, record)
-    for open_it in (launch.reopen, lambda name, storage: launch.down(name, storage, keep=False)):
-        with pytest.raises(CloudError, match="no command of yours has named it"):
-            open_it("s", storage)
+    payload = tmp_path / "payload"
+    payload.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    payload.chmod(0o755)
+    plain = {"name": "small", "backend": "ssh", "storage": f"{tmp_path}/runs", "created_s": 1.0, "is_remote": True}
+    machine = Machine(name="box", usd_per_hour=1.0, up_s=1.0)
+    for options in (
+        Options(hosts=("box",), ssh_config=str(config)),
+        Options(hosts=("box",), ssh_config=box.config),
+        Options(hosts=("box",), ssh_config=box.config, end_command=f"touch {marker}"),
+    ):
+        record = Deployment(
+            **plain, options=options, state="up", machines=(machine,), place=str(tmp_path), interpreter=str(payload)
+        )
+        storage.write(deployments.key_of("small"), to_json_bytes(record.plain()))
+        for open_it in (launch.reopen, lambda name, storage: launch.down(name, storage, keep=False), launch.find_up):
+            with pytest.raises(CloudError, match=r"no command of yours .*: trm cloud status small box"):
+                open_it("small", storage)
+        named = Options(hosts=("box",), ssh_config=box.config)
+        with pytest.raises(CloudError, match="has nothing of 'small' any more"):  # whatever the record says
+            launch.prepare(small_sweep(), "ssh", named, Limits(), storage)
+        own.forget(storage, "small")
     assert not marker.exists()
+
+
+def test_a_record_under_another_name_is_refused(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "runs"))
+    record = Deployment(name="big", backend="aws", storage="s3://b/p", created_s=1.0, state="down")
+    storage.write(deployments.key_of("small"), to_json_bytes(record.plain()))
+    with pytest.raises(CloudError, match="is the record of another deployment, 'big'"):
+        deployments.find(storage, "small")
+
+
+@pytest.mark.parametrize("values", [{"up_s": float("inf")}, {"up_s": -1e308}, {"usd_per_hour": float("nan")}])
+def test_numbers_that_cannot_be_are_refused(values: dict[str, float], tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "runs"))
+    record = {
+        "name": "s",
+        "backend": "ssh",
+        "storage": "/x",
+        "created_s": 1.0,
+        "machines": [{"name": "b", "up_s": 1.0}],
+    }
+    record["machines"] = [{"name": "b", "up_s": 1.0} | values]
+    storage.write(deployments.key_of("s"), json.dumps(record).encode())
+    with pytest.raises(CloudError, match=r"s\.json is not a record of a deployment"):
+        deployments.find(storage, "s")
+
+
+def test_the_end_command_is_in_no_record(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "runs"))
+    options = Options(hosts=("box",), end_command="curl -H 'Authorization: Bearer hunter2hunter2' https://cloud")
+    record = Deployment(name="s", backend="ssh", storage="/x", created_s=1.0, options=options)
+    deployments.save(storage, record)
+    assert b"hunter2" not in storage.read(deployments.key_of("s"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "python=abc\nhome=/h", "python=3.11.7", "home=/h\npython=3.11.7\ncores=many\nfree=-", "home=/h\npython=3.1"],
+)
+def test_a_machine_that_answers_nonsense_is_one_line(answer: str) -> None:
+    class Odd(Connection):
+        def run(self, script: str, data: bytes | None = None, **options: Any) -> Result:
+            return Result(0, answer, "")
+
+    try:
+        found = inspect(Odd("box"), "python3")
+    except CloudError as error:
+        assert "\n" not in str(error) and "box" in str(error)
+    else:
+        assert (found.cores, found.free_bytes) == (1.0, 0)
+
+
+def test_a_record_does_not_choose_what_is_removed(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "runs"))
+    record = Deployment(name="s", backend="ssh", storage="/x", created_s=1.0, state="submitted")
     backend = SshBackend(Options(hosts=("box",)), storage)
     for place in ("/home/me", "/home/me/.trm-cloud/deployments/other", "/home/me/x/deployments/s"):
         with pytest.raises(CloudError, match="only a folder below"):
             backend.down(record.model_copy(update={"place": place}), keep=False)
+    own = "/home/me/.trm-cloud/deployments/s"
+    for place in ("/", own, f"{own}/worker-1/..", f"{own}/../t/worker-1", f"{own}/worker-x", "/deployments/s/worker-1"):
+        worker = Worker(host="box", place=place)
+        with pytest.raises(CloudError, match="only a folder below"):
+            backend.down(record.model_copy(update={"place": own, "workers": (worker,)}), keep=False)

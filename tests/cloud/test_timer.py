@@ -47,10 +47,11 @@ def timer(storage: Storage, folder: Path, clock: Clock, end_command: str | None 
 
 def test_budget_ends_the_driver_and_closes_the_record(storage: Storage, tmp_path: Path) -> None:
     deployment(storage, limits=Limits(max_usd=1.0))
-    processes.start(tmp_path, processes.DRIVER, [sys.executable, "-c", "import time; time.sleep(600)"])
+    for process in (processes.DRIVER, processes.RAY):
+        processes.start(tmp_path, process, [sys.executable, "-c", "import time; time.sleep(600)"])
     clock = Clock()
     assert "budget: $1.0" in timer(storage, tmp_path, clock).run()
-    assert not processes.is_alive(tmp_path, processes.DRIVER)
+    assert not processes.is_alive(tmp_path, processes.DRIVER) and not processes.is_alive(tmp_path, processes.RAY)
     assert 0 <= clock.now_s - 1600 <= 30  # 10 minutes at 6 USD/h, one poll and the grace of the signal
     found = deployments.load(storage, "s")
     assert found.state == "ended" and found.ended_why.startswith("budget")
@@ -106,6 +107,29 @@ def test_process_that_ignores_a_signal_is_killed(tmp_path: Path) -> None:
     assert processes.end(tmp_path, processes.DRIVER, 0.5)
     assert not processes.is_alive(tmp_path, processes.DRIVER)
     assert not processes.end(tmp_path, processes.DRIVER, 0.5)
+
+
+@pytest.mark.parametrize(("verb", "ended"), [("end", ("driver", "timer", "ray")), ("end-ray", ("ray",))])
+def test_verbs_end_what_they_name(verb: str, ended: tuple[str, ...], tmp_path: Path, storage: Storage) -> None:
+    deployment(storage)
+    names = ("driver", "timer", "ray")
+    for process in names:
+        processes.start(tmp_path, process, [sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        assert head.main([verb, str(tmp_path), storage.url, "s"]) == 0
+        assert [name for name in names if not processes.is_alive(tmp_path, name)] == [n for n in names if n in ended]
+    finally:
+        for process in names:
+            processes.end(tmp_path, process, 5.0)
+
+
+def test_storage_that_a_machine_cannot_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert head.main(["check", str(tmp_path), str(tmp_path / "file"), "s"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: this machine cannot use the storage: ") and "credentials" in line
+    assert head.main(["check", str(tmp_path), str(tmp_path / "runs"), "s"]) == 0
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 
 
 def test_second_driver_is_refused_and_the_first_stays_known(

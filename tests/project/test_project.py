@@ -37,8 +37,10 @@ def test_links_of_every_page_lead_somewhere(page: Path) -> None:
 
 def test_commands_of_the_readme_exist_with_their_options() -> None:
     surface = {line.split(" --")[0]: line for line in (ROOT / "tests/golden/cli.txt").read_text().splitlines()}
-    commands = re.findall(r"^(trm .*?)(?:\s+#.*)?$", README, re.MULTILINE)
-    assert len(commands) > 8
+    texts = [README, *(page.read_text() for page in (ROOT / "docs" / "how-to").glob("*.md"))]
+    texts.append((ROOT / "docs" / "first-session.md").read_text())
+    commands = re.findall(r"(?:^(?:\$ )?|`)(trm \w[^`\n|>#]*)", "\n".join(texts), re.MULTILINE)
+    assert len(commands) > 40
     for command in commands:
         known = [name for name in surface if f"{command} ".startswith(f"{name} ")]
         assert known, command

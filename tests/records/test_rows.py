@@ -19,7 +19,7 @@ from orchestrator.records.reader import read_sweep, read_trial
 from orchestrator.records.rows import Rows, columns_of, dump_rows, parse_rows
 from orchestrator.records.schema import AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialResult
 from orchestrator.records.segments import current_segments, fold, segment_name
-from orchestrator.records.writer import FLUSH_S, TrialWriter, flush_every_s
+from orchestrator.records.writer import FLUSH_S, FOLD_EVERY, TrialWriter
 from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
 from orchestrator.sweep.trials import search_trial
 from tests.support.sweeps import fingerprint, search
@@ -151,24 +151,25 @@ def test_the_end_of_an_attempt_waits_for_space(tmp_path: Path, monkeypatch: pyte
     assert read_trial(storage, "s", TRIAL.trial_id).status is Status.FINISHED and steps(storage) == [1]
 
 
-def test_young_attempts_are_flushed_often_and_old_ones_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_an_attempt_of_any_age_wait_for_seconds_in_a_bounded_number_of_files(tmp_path: Path) -> None:
     now = [0.0]
-    write, written = LocalStorage.write, list[str]()
-    monkeypatch.setattr(LocalStorage, "write", lambda self, key, data: (written.append(key), write(self, key, data))[1])
     storage = open_storage(str(tmp_path))
     announce(storage)
     writer = TrialWriter(storage, "s", TRIAL.trial_id, clock=lambda: now[0])
     writer.start(AttemptStart(from_step=0, started_s=0.0))
-    for second in range(1, 12 * 3600):
+    most = 0
+    for second in range(1, 3 * 3600):
         now[0] = float(second)
         writer.add(row(second))
-        if second in (60, 3600):
-            assert len(segments(storage)) <= 200
-        assert len(written) < 1000, "files in twelve hours; one every two seconds would be 21,600"
-    assert sum(1 for age, _ in enumerate(range(60)) if flush_every_s(age) == FLUSH_S[0][1]) == 60
-    assert len(segments(storage)) < 400, "a row per second over twelve hours"
-    writer.end(end(12 * 3600 - 1))
-    assert len(segments(storage)) == 1 and steps(storage) == list(range(1, 12 * 3600))
+        if second % 577 == 0:
+            most = max(most, len(segments(storage)))
+            assert second - steps(storage)[-1] <= FLUSH_S
+    assert most <= FOLD_EVERY + 1
+    now[0] += FLUSH_S
+    writer.flush_due()
+    assert steps(storage)[-1] == 3 * 3600 - 1, "without another row"
+    writer.end(end(3 * 3600 - 1))
+    assert len(segments(storage)) == 1 and steps(storage) == list(range(1, 3 * 3600))
 
 
 def test_a_fold_is_one_file_that_readers_prefer_and_that_earlier_versions_read(storage: Storage) -> None:

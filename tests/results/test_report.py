@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records.schema import Row, Status
+from orchestrator.records.schema import Row, Status, TrialRecord
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report import Report, explorer, markup, scatter
@@ -23,7 +23,7 @@ from orchestrator.results.report.markup import Scale, compact, dollars, duration
 from orchestrator.results.report.page import source_link
 from orchestrator.results.report.scatter import pareto
 from orchestrator.results.report.summary import summarise
-from orchestrator.results.report.trial_plots import effect
+from orchestrator.results.report.trial_plots import effect, leading
 from orchestrator.results.report.views import studies
 from orchestrator.sweep.settings import configure
 from tests.support.results import demo_records, large_records, make_config, make_record
@@ -394,3 +394,17 @@ def test_the_page_of_a_thousand_trials_of_two_hundred_points_takes_at_most_four_
     records = large_records(1_000, 200)
     page = Report(records=records, now=NOW).html()
     assert len(page.encode()) <= 4_000_000
+
+
+def test_the_page_names_the_best_explored_trial_that_the_search_has_chosen() -> None:
+    """Equal scores are told apart as a search does it: by cells, then by cost."""
+
+    def explored(seed: int, cell: float, trial_flops: float) -> TrialRecord:
+        metrics = {"exact_accuracy": 0.0, "cell_accuracy": cell}
+        record = make_record(make_config(seed=seed), score=0.0, stage="explore", metrics=metrics)
+        assert record.result is not None
+        return replace(record, result=record.result.model_copy(update={"train_flops": trial_flops}))
+
+    records = [explored(0, 0.2, 1e9), explored(1, 0.3, 3e9), explored(2, 0.3, 2e9)]
+    (study,) = studies(records)
+    assert leading(study.trials) == {records[2].trial_id}

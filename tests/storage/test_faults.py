@@ -385,6 +385,54 @@ def test_an_exclusive_creation_that_nfs_repeats_is_this_callers(
     assert not storage.create("a/lock.json", b"1")
 
 
+@pytest.mark.parametrize("make", [lambda path, other: path.symlink_to(other), lambda path, other: os.mkfifo(path)])
+def test_only_regular_files_are_values(
+    make: Callable[[Path, Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("TOPSECRET")
+    storage = LocalStorage(tmp_path / "runs")
+    storage.write("sweeps/depth/sweep.json", b"{}")
+    for key in ("sweeps/depth/trials/0/trial.json", "deployments/x.json"):
+        path = tmp_path / "runs" / key
+        path.parent.mkdir(parents=True)
+        make(path, secret)
+        with pytest.raises(KeyError):
+            storage.read(key)
+        with pytest.raises(KeyError):
+            storage.modified_s(key)
+        assert not storage.exists(key) and storage.read_many([key]) == {}
+    assert storage.list() == ["sweeps/depth/sweep.json"] == list(storage.sizes())
+    assert storage.snapshot("sweeps/depth", ["sweep.json", "trials/"]).names == ["sweep.json"]
+    assert "trial.json is left out" in caplog.text
+    storage.write("deployments/x.json", b"1")
+    assert storage.read("deployments/x.json") == b"1" and secret.read_text() == "TOPSECRET"
+
+
+def test_folders_of_a_sweep_are_no_links(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "home"
+    elsewhere.mkdir()
+    (elsewhere / "id_rsa").write_text("TOPSECRET")
+    storage = LocalStorage(tmp_path / "runs")
+    storage.write("sweeps/depth/sweep.json", b"{}")
+    (tmp_path / "runs/sweeps/depth/trials").symlink_to(elsewhere)
+    for folder in (storage.sub("sweeps/depth"), storage.sub("sweeps").sub("depth")):
+        with pytest.raises(StorageError, match="trials is a link, which is not followed"):
+            folder.read("trials/id_rsa")
+        with pytest.raises(StorageError, match="is a link"):
+            folder.write("trials/id_rsa", b"")
+        assert folder.list() == ["sweep.json"] and folder.folders() == []
+    assert (elsewhere / "id_rsa").read_text() == "TOPSECRET"
+
+
+def test_a_whole_sweep_may_be_on_another_disk(tmp_path: Path) -> None:
+    LocalStorage(tmp_path / "disk").write("depth/trials/0/trial.json", b"{}")
+    (tmp_path / "runs/sweeps").mkdir(parents=True)
+    (tmp_path / "runs/sweeps/depth").symlink_to(tmp_path / "disk/depth")
+    storage = LocalStorage(tmp_path / "runs")
+    assert storage.folders("sweeps") == ["depth"] and storage.read("sweeps/depth/trials/0/trial.json") == b"{}"
+
+
 def test_a_link_that_leads_to_itself_hides_no_other_entry(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     storage.write("sweeps/depth/sweep.json", b"{}")

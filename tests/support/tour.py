@@ -1,4 +1,4 @@
-"""Run the quick tour of the README in an empty folder, and write what it prints as a page of the documentation.
+"""Run the commands of the first session in an empty folder, and write the page again with what they print.
 
     python -m tests.support.tour docs/first-session.md --demo demo.log
 
@@ -21,17 +21,21 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
-NOT_RUN = ("source", "trm ui")
-"""The environment is that of the tests; `tests/web` runs the servers."""
+PAGE = ROOT / "docs" / "first-session.md"
 COLUMNS = 120
 MAX_HEARTBEATS = 6
 _HEARTBEAT = re.compile(r"(\d\d:\d\d:\d\d )?.*\bstep [\d,]+/[\d,]+\b.*")
 """Lines on the progress of running trials, of which a page shows a few."""
 HEAD = """# A first session
 
-What `make demo` and the [quick tour](../README.md#quick-tour) print: recorded in a fresh clone and an empty folder,
+What `make demo` and the first commands print: recorded in a fresh clone and an empty folder,
 on {machine}, {date}. Written by `python -m tests.support.tour`; a slow test (`tests/project/test_tour.py`) runs the
 same commands and checks what they show.
+"""
+TAIL = """`trm ui` then shows the sweeps in the browser while they run, with MLflow and Optuna
+([tracking](tracking.md#trm-ui)). Everything is kept in `runs/` in the current folder; `--storage` names another folder
+or bucket. Ctrl-C stops a sweep cleanly. A killed driver loses at most the work since the last checkpoint: rerun the
+command, or `trm sweep run NAME`, to resume; finished trials are not repeated.
 """
 
 
@@ -45,11 +49,8 @@ class Step(NamedTuple):
 
 
 def commands() -> list[str]:
-    """Return the commands of the tour, without their comments."""
-    section = (ROOT / "README.md").read_text().partition("## Quick tour\n")[2].partition("\n## ")[0]
-    block = section.partition("```bash\n")[2].partition("```")[0]
-    lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith(NOT_RUN)]
+    """Return the commands of the page."""
+    return [line.removeprefix("$ ") for line in PAGE.read_text().splitlines() if line.startswith("$ trm ")]
 
 
 def run(command: str, folder: Path) -> Step:
@@ -92,6 +93,7 @@ def page(steps: list[Step], demo: str, folders: dict[str, str]) -> str:
     for step in steps:
         shown = readable(step.output, folders)
         parts += [f"```text\n$ {step.command}\n{shown}\n```\n", f"{step.seconds:.0f} s\n"]
+    parts += [TAIL]
     return "\n".join(parts)
 
 

@@ -235,3 +235,59 @@ def test_picture_has_a_frame_per_supervision_step(family: Any, side: int, values
         assert film.n_frames == 3  # type: ignore[attr-defined]
     with Image.open(tmp_path / "last.png") as picture:
         assert picture.size == film.size
+
+
+Part = tuple[float, float, float, float]
+
+
+def in_panel(picture: Image.Image, side: int, row: int, column: int, part: Part) -> set[Any]:
+    """The colours of a part of a cell of the answer, which is the right panel of the picture."""
+    size = 320 / side
+    x, y = 2 * 24 + 320 + column * size, 24 + 26 + row * size
+    left, top, right, bottom = part
+    box = (x + left * size, y + top * size, x + right * size, y + bottom * size)
+    return {colour for _, colour in picture.convert("RGB").crop(tuple(map(round, box))).getcolors(1 << 16) or ()}  # type: ignore[arg-type]
+
+
+CORNER, CENTRE = (0.7, 0.1, 0.93, 0.35), (0.2, 0.4, 0.65, 0.85)
+TINT = (0xFB, 0xD5, 0xD5)
+
+
+def test_wrong_cell_of_a_sudoku_shows_the_models_digit_on_a_tint_and_the_right_one_small(tmp_path: Path) -> None:
+    (one,) = read_questions(EASY, "sudoku", 4)
+    assert one.label is not None
+    wrong = one.label.copy()
+    wrong[1] = 5  # a 4 where a 2 belongs
+    save_answers("sudoku", one.cells, [wrong, one.label, one.label], tmp_path / "all.gif", one.label)
+    with Image.open(tmp_path / "all.gif") as film:
+        assert film.n_frames == 3  # type: ignore[attr-defined]
+        durations = []
+        for frame in range(3):
+            film.seek(frame)
+            durations.append(film.info["duration"])
+            tinted = TINT in in_panel(film, 4, 0, 1, CENTRE)
+            assert tinted is (frame == 0) and TINT not in in_panel(film, 4, 0, 0, CENTRE)
+            if frame == 0:
+                assert len(in_panel(film, 4, 0, 1, CORNER)) > 3 and len(in_panel(film, 4, 0, 0, CORNER)) == 1
+                first = in_panel(film, 4, 0, 1, CENTRE)
+                assert any(red > 150 and green < 80 for red, green, _ in first), "the model's digit"
+        assert durations[0] < durations[-1], "the last step stays"
+
+
+def test_wrong_cell_of_a_maze_or_an_arc_grid_has_the_right_colour_in_its_corner(tmp_path: Path) -> None:
+    maze = np.full(16, 2, np.uint8)
+    answer = maze.copy()
+    answer[5] = 5
+    save_answers("maze", maze, [answer], tmp_path / "maze.png", maze)
+    with Image.open(tmp_path / "maze.png") as picture:
+        assert (0xF4, 0xF1, 0xEA) in in_panel(picture, 4, 1, 1, CORNER)
+        assert (0xF2, 0xB4, 0x41) in in_panel(picture, 4, 1, 1, CENTRE)
+        assert (0xC8, 0x10, 0x2E) not in in_panel(picture, 4, 0, 0, (0.0, 0.0, 1.0, 1.0))
+    label = np.zeros(900, np.uint8)
+    label[[0, 1, 30, 31]] = 3  # 2 x 2 cells of colour 1
+    answer = label.copy()
+    answer[31] = 4
+    save_answers("arc", label, [answer], tmp_path / "arc.png", label)
+    with Image.open(tmp_path / "arc.png") as picture:
+        assert (0x1E, 0x93, 0xFF) in in_panel(picture, 2, 1, 1, CORNER)
+        assert (0xF9, 0x3C, 0x31) in in_panel(picture, 2, 1, 1, CENTRE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import pickle
 import random
@@ -23,6 +24,7 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.patience import TransientError, retry_transient
@@ -349,8 +351,8 @@ def test_interrupted_trial_says_whether_a_checkpoint_was_written(
 def test_an_evaluation_can_be_seen_by_others_when_it_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of an old attempt wait for a minute otherwise."""
-    monkeypatch.setattr(writer, "FLUSH_S", ((float("inf"), 3600.0),))
+    """Rows wait for seconds otherwise."""
+    monkeypatch.setattr(writer, "FLUSH_S", 3600.0)
     job = job_of(LocalStorage(tmp_path), tiny_config())
     seen: list[list[int]] = []
 
@@ -363,12 +365,30 @@ def test_an_evaluation_can_be_seen_by_others_when_it_is_reported(
     assert seen == [[4], [4, 8], [4, 8, 12]]
 
 
+def test_a_point_is_seen_while_the_next_steps_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of a slow trial, whose next point is far away, are written between its steps."""
+    seldom = {"runtime.log_every": 4, "runtime.evaluate_every": 12, "runtime.checkpoint_every_s": 3600}
+    job = job_of(LocalStorage(tmp_path), tiny_config(**seldom))
+    now = [0.0]
+    monkeypatch.setattr(attempt, "TrialWriter", functools.partial(TrialWriter, clock=lambda: now[0]))
+    seen: list[list[int]] = []
+
+    def should_stop() -> bool:  # asked before every step; by this clock the first four are quick, the others slow
+        now[0] += 0.3 if len(seen) < 4 else 3.0
+        rows = read_trial(LocalStorage(tmp_path), "s", job.trial_id).rows
+        seen.append([row.step for row in rows if row.split == "train"])
+        return False
+
+    run_attempt(job, lambda report: None, should_stop)
+    assert [4] in seen, seen
+
+
 @pytest.mark.parametrize("refused", [0, 3], ids=["rows are written", "rows are refused for a while"])
 def test_a_checkpoint_is_written_after_the_rows_before_it(
     refused: int, tmp_path: Path, faulty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was killed after a checkpoint lost the rows that waited: its successor does not repeat them."""
-    monkeypatch.setattr(writer, "FLUSH_S", ((float("inf"), 3600.0),))
+    monkeypatch.setattr(writer, "FLUSH_S", 3600.0)
     settings = {"runtime.log_every": 1, "runtime.checkpoint_every_s": 1e-3, "runtime.evaluate_every": 12}
     job = job_of(LocalStorage(tmp_path), tiny_config(**settings))
     rows_fail, seen = failing("rows-", errno.EIO, refused), {}

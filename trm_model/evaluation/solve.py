@@ -119,12 +119,14 @@ def solve_text(
     steps: int | None = None,
     *,
     task: str | None = None,
+    halt: bool = True,
 ) -> list[Solved]:
     """Solve the puzzles of a text, see `trm_data.puzzles.text`, in at most `steps` supervision steps.
 
     Args:
         dataset: called where the model has an embedding per puzzle, to find the puzzle among those trained on.
         task: the name of the ARC task whose embedding to use; None finds it by its demonstrations.
+        halt: see `solve`.
 
     Raises:
         UserError: no puzzle of the model's kind and size, or not exactly one task of the dataset fits.
@@ -139,7 +141,7 @@ def solve_text(
     elif task is not None:
         raise DataError(f"a {family} model has no embedding per task", "Leave the task out")
     return [
-        Solved(family, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=steps))
+        Solved(family, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=steps, halt=halt))
         for question in questions
     ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +37,11 @@ ARC_COLOURS = (
 _MAZE_COLOURS = {1: "#2B3440", 2: "#F4F1EA", 3: "#2E9E5B", 4: "#D6453D", 5: "#F2B441"}
 _PAPER, _INK, _MUTED, _LINE = "#FFFFFF", "#1B1F24", "#6B7280", "#C9CED6"
 _GIVEN, _FILLED, _WRONG, _RIGHT = "#EEF1F5", "#1D4ED8", "#FBD5D5", "#DDF3E4"
+_WRONG_INK, _RING = "#B0141E", "#C8102E"
 _PANEL, _GAP, _TITLE = 320, 24, 26
-_FRAME_MS = 400
+_FRAME_MS = 600
+"""As the page's gallery plays its steps."""
+_LAST_FRAME_MS = 2400
 Panel = Callable[[ImageDraw.ImageDraw, int, int], None]
 
 
@@ -56,7 +59,8 @@ def _cells(
             pen.rectangle(box, fill=fill, outline=line)
 
 
-def _sudoku_panel(grid: Bytes, givens: Bytes, wrong: Bytes | None) -> Panel:
+def _sudoku_panel(grid: Bytes, givens: Bytes, wrong: Bytes | None, label: Bytes | None = None) -> Panel:
+    """Draw a grid; a wrong cell is tinted, with the label's digit small in its corner where a label is given."""
     side = grid.shape[0]
     box_rows, box_cols = sudoku.BOXES[side]
     size = _PANEL / side
@@ -74,28 +78,52 @@ def _sudoku_panel(grid: Bytes, givens: Bytes, wrong: Bytes | None) -> Panel:
             pen.line((left, top + at, left + _PANEL, top + at), _INK if wide_row == 3 else _LINE, wide_row)
             pen.line((left + at, top, left + at, top + _PANEL), _INK if wide_col == 3 else _LINE, wide_col)
         for (r, c), value in np.ndenumerate(grid):
+            x, y = left + c * size, top + r * size
+            is_wrong = wrong is not None and bool(wrong[r, c])
+            corner = is_wrong and label is not None
             if value > 1:
-                centre = (left + (c + 0.5) * size, top + (r + 0.5) * size)
+                aside = 0.08 * size if corner else 0.0  # room for the label's digit
                 given = givens[r, c] > 1
-                ink = _INK if given else "#B42318" if wrong is not None and wrong[r, c] else _FILLED
+                ink = _INK if given else _WRONG_INK if is_wrong else _FILLED
                 stroke = 0.6 if given else 0.0  # Pillow's font has no bold cut
+                centre = (x + 0.5 * size - aside, y + 0.5 * size + aside)
                 pen.text(centre, str(value - 1), ink, _font(size * 0.56), "mm", stroke_width=stroke)
+            if corner and label is not None:
+                digit = str(label[r, c] - 1)
+                pen.text((x + 0.92 * size, y + 0.08 * size), digit, _INK, _font(size * 0.3), "ra", stroke_width=0.3)
 
     return paint
 
 
-def _grid_panel(fills: list[list[Colour]], line: Colour | None) -> Panel:
+def _grid_panel(
+    fills: list[list[Colour]], line: Colour | None, corners: Mapping[tuple[int, int], Colour] | None = None
+) -> Panel:
+    """Draw coloured cells; those of `corners` are wrong, with a ring and the right colour small in a corner."""
     size = _PANEL / max(len(fills), len(fills[0]) if fills else 1, 1)
 
     def paint(pen: ImageDraw.ImageDraw, left: int, top: int) -> None:
         _cells(pen, left, top, fills, line, size)
+        width = max(2, round(size / 12))
+        for (r, c), right in (corners or {}).items():
+            x, y = left + c * size, top + r * size
+            pen.rectangle((x, y, x + size, y + size), outline=_PAPER, width=2 * width)
+            pen.rectangle((x, y, x + size, y + size), outline=_RING, width=width)
+            pen.rectangle((x + 0.64 * size, y, x + size, y + 0.36 * size), fill=right, outline=_RING)
 
     return paint
 
 
-def _arc_panel(cells: Bytes) -> Panel:
+def _arc_panel(cells: Bytes, label: Bytes | None = None) -> Panel:
+    """Draw an ARC grid in the extent of its label, if one is given, with the cells in which they differ marked."""
     grid = crop(cells)
-    return _grid_panel([[ARC_COLOURS[colour] for colour in row] for row in grid], "#555555")
+    if label is None:
+        return _grid_panel([[ARC_COLOURS[colour] for colour in row] for row in grid], "#555555")
+    truth = crop(label)
+    frame = math.isqrt(cells.size)
+    shown = cells.reshape(frame, frame)[: truth.shape[0], : truth.shape[1]].astype(int) - 2
+    fills = [[ARC_COLOURS[colour] if colour >= 0 else _PAPER for colour in row] for row in shown]
+    corners = {(int(r), int(c)): ARC_COLOURS[truth[r, c]] for r, c in np.argwhere(shown != truth)}
+    return _grid_panel(fills, "#555555", corners)
 
 
 def _arc_difference(label: Bytes, prediction: Bytes) -> Panel:
@@ -110,8 +138,10 @@ def _arc_difference(label: Bytes, prediction: Bytes) -> Panel:
     return _grid_panel([[_RIGHT if same(r, c) else "#E5484D" for c in range(width)] for r in range(height)], "#FFFFFF")
 
 
-def _maze_panel(grid: Bytes) -> Panel:
-    return _grid_panel([[_MAZE_COLOURS.get(int(cell), _PAPER) for cell in row] for row in grid], None)
+def _maze_panel(grid: Bytes, label: Bytes | None = None) -> Panel:
+    fills = [[_MAZE_COLOURS.get(int(cell), _PAPER) for cell in row] for row in grid]
+    wrong = () if label is None else np.argwhere(grid != label)
+    return _grid_panel(fills, None, {(r, c): _MAZE_COLOURS.get(int(label[r, c]), _PAPER) for r, c in wrong})  # type: ignore[index]
 
 
 def _difference_fills(wrong: Bytes) -> list[list[Colour]]:
@@ -186,11 +216,12 @@ def save_png(image: Image.Image, path: Path | str) -> None:
     write_output(Path(path), buffer.getvalue())
 
 
-def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Path) -> None:
+def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Path, label: Bytes | None = None) -> None:
     """Draw a puzzle next to its answer after each supervision step: `.png` the last one, `.gif` all of them in turn.
 
     Args:
         question: (L); answers: (L) each.
+        label: (L), the right answer; cells that differ from it are marked as in the gallery of a report.
 
     Raises:
         ConfigError: another kind of file.
@@ -199,31 +230,44 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
     if path.suffix not in (".png", ".gif"):
         raise ConfigError(f"{path} is not a picture that can be drawn", "Name it .png or .gif")
     side = math.isqrt(question.size)
-    frames = [_side_by_side(family, side, question, answer, number) for number, answer in enumerate(answers, 1)]
+    frames = [
+        _side_by_side(family, side, question, answer, f"step {number} of {len(answers)}", label)
+        for number, answer in enumerate(answers, 1)
+    ]
     if path.suffix == ".png":
         save_png(frames[-1], path)
         return
     buffer = io.BytesIO()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
-    write_output(Path(path), buffer.getvalue())
+    times = [*[_FRAME_MS] * (len(frames) - 1), _LAST_FRAME_MS]
+    # Without optimisation Pillow keeps a frame that equals the one before: one per step.
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=False)
+    write_output(path, buffer.getvalue())
 
 
-def _panel(family: Family, side: int, question: Bytes, cells: Bytes) -> Panel:
-    """Return the cells of a puzzle or of an answer to it."""
+def _panel(family: Family, side: int, question: Bytes, cells: Bytes, label: Bytes | None) -> Panel:
+    """Return the cells of a puzzle or of an answer to it, in which those that differ from the label are marked."""
     if family == "arc":
-        return _arc_panel(cells)
-    grid = cells.reshape(side, side)
-    return _maze_panel(grid) if family == "maze" else _sudoku_panel(grid, question.reshape(side, side), None)
+        return _arc_panel(cells, label)
+    grid, truth = cells.reshape(side, side), None if label is None else label.reshape(side, side)
+    if family == "maze":
+        return _maze_panel(grid, truth)
+    wrong = None if truth is None else np.asarray(grid != truth)
+    return _sudoku_panel(grid, question.reshape(side, side), wrong, truth)
 
 
-def _side_by_side(family: Family, side: int, question: Bytes, answer: Bytes, number: int) -> Image.Image:
-    """Return two panels: the puzzle, and the answer after a number of steps."""
-    shown = (("puzzle", question), (f"step {number}", answer))
+def _side_by_side(
+    family: Family, side: int, question: Bytes, answer: Bytes, name: str, label: Bytes | None
+) -> Image.Image:
+    """Return two panels: the puzzle, and an answer with its name and the number of its cells that are wrong."""
+    if label is not None:
+        counts = label >= (2 if family == "arc" else 1)  # padding is not answered, nor are ARC's end markers
+        wrong = int((answer != label)[counts].sum())
+        name += f": {wrong} of {int(counts.sum())} cells differ" if wrong else ": all cells as in the label"
+    shown = (("puzzle", question, None), (name, answer, label))
     image = Image.new("RGB", (2 * _PANEL + 3 * _GAP, _PANEL + _TITLE + 2 * _GAP), _PAPER)
     pen = ImageDraw.Draw(image)
-    panels = [(name, _panel(family, side, question, cells)) for name, cells in shown]
-    for column, (name, paint) in enumerate(panels):
+    for column, (title, cells, truth) in enumerate(shown):
         left = _GAP + column * (_PANEL + _GAP)
-        pen.text((left, _GAP - 4), name, _MUTED, _font(13))
-        paint(pen, left, _GAP + _TITLE)
+        pen.text((left, _GAP - 4), title, _MUTED, _font(13))
+        _panel(family, side, question, cells, truth)(pen, left, _GAP + _TITLE)
     return image

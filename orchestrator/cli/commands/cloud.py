@@ -37,7 +37,7 @@ from orchestrator.cli.cloud_options import (
 from orchestrator.cli.commands.cloud_resources import init, orphans, prices, render
 from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
 from orchestrator.cli.run_options import ConcurrentOption
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, command_line
 
 if TYPE_CHECKING:
     from orchestrator.cloud.launch import Launch
@@ -239,11 +239,9 @@ def stop(
 
     Example: trm cloud stop demo
     """
-    from orchestrator.cli.views.cloud import Named
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.cloud import Named, show_stopped
 
-    backend, deployment = Named(name, storage, elsewhere(hosts, ssh_config)).reopen()
-    out.print(backend.stop(deployment), soft_wrap=True)
+    show_stopped(Named(name, storage, elsewhere(hosts, ssh_config)))
 
 
 @app.command()
@@ -295,7 +293,17 @@ def _start(ctx: typer.Context, yes: bool) -> Launch:
     if launch.is_up:
         return launch
     show_quote(launch.quote, on_error=True)
+    if launch.quote.num_finished == launch.quote.num_trials:
+        raise SweepError(
+            f"all {launch.quote.num_trials} trials of {launch.sweep.name} have finished: there is nothing to launch",
+            "Extend it first (`trm sweep extend`), or give the sweep another name",
+        )
     if not yes:
         confirm(launch.quote)
-    start(launch, open_storage(ctx.params["storage"]), str(ctx.params["file"]))
+    try:
+        start(launch, open_storage(ctx.params["storage"]), str(ctx.params["file"]))
+    except KeyboardInterrupt:
+        end = command_line("cloud", "down", launch.sweep.name, storage=ctx.params["storage"])
+        typer.echo(f"interrupted: machines of {launch.sweep.name} may be up and billed. End them: {end}", err=True)
+        raise
     return launch

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import JsonOption
+from trm_data.files import write_output
 
 ConfigFileOption = Annotated[Path, typer.Option("--config", help="What may be rented: a copy of infra/cloud.toml.")]
 RegionsOption = Annotated[
@@ -56,11 +57,29 @@ def render(
 
     # Slurm's table has a default for every field.
     found = CloudConfig() if on is Target.SLURM and not config.exists() else load_config(config)
-    text = rendered(found, on.value, sweep, options or [], single=single).text
+    words = [*(options or []), *_gpu_words(sweep, on, options or [])]
+    text = rendered(found, on.value, sweep, words, single=single).text
     if out is None:
         print(text, end="")
     else:
-        out.write_text(text)
+        write_output(out, text.encode())
+        typer.echo(f"wrote {out}", err=True)
+
+
+def _gpu_words(sweep: str, on: Target, options: list[str]) -> list[str]:
+    """Return the option with which a driver uses the GPUs of a cluster, where the sweep leaves that open.
+
+    On a cluster the default is trials on CPUs, which is not what machines with GPUs are rented for.
+    """
+    from orchestrator.cli.configs import make_sweep
+
+    if on is Target.AWS or any(option.partition("=")[0] == "--gpu" for option in options):
+        return []
+    found = make_sweep(
+        Path(sweep), "runs", recipe=None, vary=None, settings=None, seeds=None, trials=None, max_steps=None, name=None,
+        gpu=None, cpus=None,
+    )  # fmt: skip
+    return ["--gpu", "any"] if found.resources.gpus is None else []
 
 
 def init(

@@ -28,8 +28,13 @@ def solve(
     ],
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="D: supervision steps at most.")] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Also show the answer after each supervision step.")] = False,
+    halt: Annotated[
+        bool,
+        typer.Option("--halt/--no-halt", help="Stop when the model wants to; or take all D steps, as in training."),
+    ] = True,
     picture: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Draw it: .png, or .gif with every step.", **OUTPUT_FILE)
+        Path | None,
+        typer.Option("--out", "-o", help="Draw it, wrong cells marked: .png, or .gif with every step.", **OUTPUT_FILE),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="ARC: the task to answer as, by name; found by its pairs if left out.")
@@ -49,7 +54,7 @@ def solve(
 
     trm solve demo/3f2a91 1..4.2..3..1 --steps
 
-    trm solve maze.safetensors maze.txt --out path.gif
+    trm solve maze.safetensors maze.txt --no-halt --out path.gif
 
     trm solve arc/9c01d2 007bbfb7.json --json
     """
@@ -65,10 +70,10 @@ def solve(
     found = find_checkpoint(checkpoint, store, at)
     trained = load_trained(found.load(), weights)
     text, dataset = _text(puzzle), partial(dataset_for, found, trained.config, None, store)
-    solved = solve_text(trained, text, dataset, depth, task=task)
+    solved = solve_text(trained, text, dataset, depth, task=task, halt=halt)
     if picture is not None:
         first = solved[0]
-        save_answers(first.family, first.question.cells, first.solution.answers, picture)
+        save_answers(first.family, first.question.cells, first.solution.answers, picture, first.question.label)
     if as_json:
         print(json.dumps([one.plain(steps) for one in solved], indent=1))
     else:

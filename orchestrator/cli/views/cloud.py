@@ -21,6 +21,9 @@ from orchestrator.records.reader import read_trials
 from orchestrator.storage import open_storage, storage_to_read
 from orchestrator.sweep.text import about, plural
 
+LOCAL_STATES = ("new", "starting", "down")
+"""States in which the machine has no records that could be asked for."""
+
 
 def quote_as_json(quote: Quote) -> str:
     """Return a quote as JSON; null is an unknown figure."""
@@ -30,7 +33,8 @@ def quote_as_json(quote: Quote) -> str:
 def show_quote(quote: Quote, *, on_error: bool = False) -> None:
     """Print machines, prices, hours and dollars; on standard error where a command prints its result later."""
     console = err if on_error else out
-    console.print(line((quote.name, "bold"), f" on {quote.backend}: {plural(quote.num_trials, 'trial')}"))
+    done = f", of which {quote.num_finished} have finished" if quote.num_finished else ""
+    console.print(line((quote.name, "bold"), f" on {quote.backend}: {plural(quote.num_trials, 'trial')}{done}"))
     rows = table("machine", "count", "GPU", "USD/h", "spot USD/h", "price of", right=("count", "USD/h", "spot USD/h"))
     for offer in quote.offers:
         gpus = f"{offer.num_gpus} {offer.gpu or 'GPU'}" if offer.num_gpus else "-"
@@ -42,7 +46,8 @@ def show_quote(quote: Quote, *, on_error: bool = False) -> None:
     slots = " + ".join(f"{count} on {name}" for name, count in quote.slots.items()) or "none"
     console.print(f"trials at once: {slots}")
     console.print(
-        f"machines up: {_hours(quote.hours)}, with set-up and {quote.limits.idle_minutes:g} min idle at the end"
+        f"machines up: {_hours(quote.hours)}; the longer time has a first installation and "
+        f"{quote.limits.idle_minutes:g} min idle at the end"
     )
     console.print(line("cost: ", (_range(quote.usd), "bold"), f"; {_usd(quote.usd_per_hour)} an hour"), soft_wrap=True)
     for text in quote.misfits:
@@ -79,7 +84,8 @@ def show_submitted(deployment: Deployment, storage: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(deployment.plain(), indent=1))
         return
-    out.print(line((deployment.name, "bold"), f" runs on {deployment.machines[0].name}; this terminal may be closed"))
+    where = ", ".join(machine.name for machine in deployment.machines)
+    out.print(line((deployment.name, "bold"), f" runs on {where}; this terminal may be closed"))
     _show_commands(deployment, ("status", "logs", "down"))
 
 
@@ -99,7 +105,7 @@ def show_status(named: Named, as_json: bool) -> None:
     """Print the sweep from its records, then machines and cost, then the next commands."""
     name, storage = named.name, named.storage
     backend, deployment = named.reopen()
-    is_away = deployment.is_remote and deployment.state != "down"
+    is_away = deployment.is_remote and deployment.state not in LOCAL_STATES
     found = _receipt(backend, deployment, storage)
     if as_json:
         sweep: Any = None
@@ -119,10 +125,13 @@ def show_status(named: Named, as_json: bool) -> None:
         from orchestrator.cli.views.status import show
 
         show(name, storage, as_json=False)
+    if deployment.state == "starting":
+        since = time.strftime("%H:%M", time.localtime(deployment.created_s))
+        out.print(f"its machines are being set up since {since}; no trial runs yet")
     if deployment.ended_why:
         out.print(line(("ended", "yellow"), f": {deployment.ended_why}"), soft_wrap=True)
     _show_receipt(found)
-    verbs = {"ended": ("down",), "down": (), "up": ("submit", "down")}
+    verbs = {"ended": ("down",), "down": (), "up": ("submit", "down"), "starting": ("down",)}
     _show_commands(deployment, verbs.get(deployment.state, ("logs", "stop", "down")))
 
 
@@ -172,6 +181,7 @@ def show_logs(named: Named, follow: bool) -> int:
     from orchestrator.cli.views import history
 
     backend, deployment = named.reopen()
+    require_started(deployment)
     if deployment.is_remote and deployment.state != "down" and isinstance(backend, RemoteRecords):
         return backend.logs(deployment, follow)
     (history.follow if follow else history.show_log)(open_storage(named.storage), named.name, [], False)
@@ -182,7 +192,7 @@ def show_down(named: Named, keep: bool, forget: bool, as_json: bool) -> None:
     """End a deployment and print what was ended, what is left, and the receipt."""
     name, storage = named.name, named.storage
     store = open_storage(storage)
-    if deployments.find(store, name) is None:
+    if not forget and (named.options is not None or deployments.find(store, name) is None):
         named.reopen()
     deployment, closing = down(name, store, keep, forget)
     found = receipt(deployment, read_trials(store, name), time.time())
@@ -200,8 +210,36 @@ def show_down(named: Named, keep: bool, forget: bool, as_json: bool) -> None:
     out.print(f"next: {command_line('sweep', 'status', name, storage=storage)}", soft_wrap=True)
 
 
+def show_stopped(named: Named) -> None:
+    """Ask the driver to stop, and print what goes on costing money."""
+    backend, deployment = named.reopen()
+    require_started(deployment)
+    if deployment.state == "down":
+        raise CloudError(f"deployment {named.name!r} is down: nothing runs", "Launch it again with `trm cloud submit`")
+    out.print(backend.stop(deployment), soft_wrap=True)
+    up = [machine for machine in deployment.machines if machine.down_s is None]
+    prices = [machine.billed_usd_per_hour or machine.usd_per_hour for machine in up]
+    usd = sum(price for price in prices if price is not None) if None not in prices else None
+    verb = "stays" if len(up) == 1 else "stay"
+    out.print(
+        f"{plural(len(up), 'machine')} {verb} up and cost {_usd(usd)} an hour; without a driver the timer ends the "
+        f"launch after {deployment.limits.idle_minutes:g} min",
+        soft_wrap=True,
+    )
+    _show_commands(deployment, ("submit", "down"))
+
+
+def require_started(deployment: Deployment) -> None:
+    """Raise CloudError for a deployment whose machines are only being set up."""
+    if deployment.state in ("new", "starting"):
+        raise CloudError(
+            f"{deployment.name} is not running yet: its machines are being set up",
+            f"`trm cloud status {deployment.name}` shows its cost, `trm cloud down {deployment.name}` ends it",
+        )
+
+
 def _receipt(backend: object, deployment: Deployment, storage: str) -> Receipt:
-    if deployment.is_remote and deployment.state != "down" and isinstance(backend, RemoteRecords):
+    if deployment.is_remote and deployment.state not in LOCAL_STATES and isinstance(backend, RemoteRecords):
         return backend.receipt(deployment)
     return receipt(deployment, read_trials(open_storage(storage), deployment.name), time.time())
 

@@ -73,7 +73,8 @@ def show(
     has_own = any(table.has_own for table in tables)
     if not has_own:
         example = command_line("sweep", "run", "demo", storage=storage.url)
-        out.print(f"no confirmed results in this storage yet. Run a sweep, for example: {example}\n", soft_wrap=True)
+        where = "in this storage" if benchmark is None else f"on {benchmark} in this storage"
+        out.print(f"no confirmed results {where} yet. Run a sweep, for example: {example}\n", soft_wrap=True)
     for table in shown:
         out.print(to_rich(table))
         out.print()

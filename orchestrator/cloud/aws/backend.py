@@ -210,8 +210,7 @@ class AwsBackend:
             }
         )
         config = str(Path(self.options.config or CONFIG_FILE).absolute())
-        own = {"end_command": self._end_command(deployment), "config": config}
-        options = deployment.options.model_copy(update=own)
+        options = deployment.options.model_copy(update={"config": config})
         return deployment.model_copy(update={"limits": changed, "options": options, "state": "starting"})
 
     def _end_command(self, deployment: Deployment) -> str:

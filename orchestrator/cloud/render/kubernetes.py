@@ -6,6 +6,7 @@ feature discovery. Pods run as another user than root, without privileges, and e
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -33,7 +34,11 @@ def render_rayjob(config: CloudConfig, sweep: str, arguments: Sequence[str] = ()
     k8s = config.k8s_settings()
     file = sweep.endswith((".py", ".yaml", ".yml", ".json"))
     inside = f"{SWEEPS}/{sweep.rpartition('/')[2]}" if file else sweep
-    first = f"kubectl create configmap -n {k8s.namespace} {config.name} --from-file={sweep}\n" if file else ""
+    first = (
+        f"kubectl create configmap -n {k8s.namespace} {config.name} {shlex.quote(f'--from-file={sweep}')}\n"
+        if file
+        else ""
+    )
     # The same command resumes a sweep that it has started. Ray gives the driver its cluster's address.
     driver = driver_command("trm", inside, arguments, address="$RAY_ADDRESS", storage=k8s.storage)
     job = {

@@ -185,6 +185,12 @@ def _split(host: str) -> tuple[str, str]:
     return (f"{found['user']}@{name}" if found["user"] else name), port
 
 
+def by_hand(host: str, script: str) -> str:
+    """Return a command for a shell of this machine that runs a script on another one."""
+    name, port = _split(host)
+    return shlex.join(["ssh", *(["-p", port] if port else []), name, script])
+
+
 def quoted(path: str) -> str:
     """Quote a path for a script; a leading `~/` stays the home folder of the machine."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
@@ -194,8 +200,14 @@ def unreachable(host: str, errors: str) -> CloudError:
     """Explain why ssh itself failed."""
     for pattern, what, remedy in _FAILURES:
         if re.search(pattern, errors, re.IGNORECASE):
-            return CloudError(what.format(host=host), remedy.format(host=host))
-    return CloudError(f"ssh to {host} failed: {_last_line(errors)}", f"Try it by hand: ssh {host}")
+            return CloudError(what.format(host=host), remedy.format(host=host, ssh=_ssh(host)))
+    return CloudError(f"ssh to {host} failed: {_last_line(errors)}", f"Try it by hand: {_ssh(host)}")
+
+
+def _ssh(host: str) -> str:
+    """Return the command of a shell that connects with a machine."""
+    name, port = _split(host)
+    return shlex.join(["ssh", *(["-p", port] if port else []), name])
 
 
 _FAILURES = (
@@ -207,7 +219,7 @@ _FAILURES = (
     (
         "host key verification failed|host key is known for",
         "the host key of {host} is not known here",
-        "Connect once by hand, compare the fingerprint with the provider's, and accept it: ssh {host}",
+        "Connect once by hand, compare the fingerprint with the provider's, and accept it: {ssh}",
     ),
     (
         "permission denied|too many authentication failures",

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from orchestrator.results.ablation import Ablation
 from orchestrator.results.leaderboard import METRIC_TITLES, Entry, Table
-from orchestrator.results.report import figure_data, interval_plots, scatter, trial_plots
+from orchestrator.results.report import figure_data, interval_plots, scatter, trends, trial_plots
 from orchestrator.results.report.explorer import SETTING_TITLES, as_script
 from orchestrator.results.report.importance import MIN_TRIALS, Importance
 from orchestrator.results.report.markup import tag
@@ -76,7 +76,7 @@ def ablation_figure(ablation: Ablation) -> Figure:
 
 
 def study_figures(study: Study, entries: Sequence[Entry], importance: Importance | None) -> list[Figure]:
-    figures = _setting_figures(study)
+    figures = [*_setting_figures(study), _depth_figure(study)]
     if importance:
         caption = (
             f"{importance.evaluator} over {importance.trials} complete trials: association inside this space. In "
@@ -118,6 +118,18 @@ def _setting_figures(study: Study) -> list[Figure]:
     return figures
 
 
+def _depth_figure(study: Study) -> Figure:
+    curves = trends.depth_curves(study.trials)
+    caption = (
+        "Mean of complete trials. D is the number of supervision steps at test time: every final score also records "
+        "that after its first step (D = 1), and trials that differ in D alone share a line."
+    )
+    if len(curves) == trends.MAX_CURVES:
+        caption += f" The {trends.MAX_CURVES} best configurations."
+    rows = trends.depth_rows(curves)
+    return Figure("Accuracy over supervision steps at test time", caption, trends.depth_plot(curves), rows=rows)
+
+
 def published_figures(table: Table) -> list[Figure]:
     """Draw score against dollars per task and against parameters, where enough rows of a published table state them."""
     named = {entry.system for entry in table.entries if entry.stands_out}
@@ -129,4 +141,11 @@ def published_figures(table: Table) -> list[Figure]:
             figures.append(
                 Figure(f"{table.heading}, against {name}", caption, body, True, figure_data.of_entries(table.entries))
             )
+    if body := trends.best_over_time(table.entries, METRIC_TITLES[table.metric]):
+        caption = (
+            "Dashed: best published score so far, by the date of the source, which may be later than the model. Left "
+            f"out: rows without a month, and those of the {trends.EXPORTED}, whose date is that of its export."
+        )
+        title = f"{table.heading}, best over time"
+        figures.append(Figure(title, caption, body, True, trends.time_rows(table.entries)))
     return figures

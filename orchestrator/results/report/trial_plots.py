@@ -33,11 +33,19 @@ def leading(trials: Sequence[TrialView]) -> set[str]:
     for trial in trials:
         if trial.stage == "study" and trial.score is not None:
             cells[trial.family].append(trial)
-    best = sorted(explored, key=lambda trial: -(trial.score or 0.0))[:1]
+    best = sorted([trial for trial in explored if trial.complete] or explored, key=_merit)[:1]
     if cells:
         means = {family: sum(run.score or 0.0 for run in runs) / len(runs) for family, runs in cells.items()}
         best += cells[max(means, key=lambda family: means[family])]
     return {trial.trial_id for trial in [*best, *(t for t in trials if t.stage == "confirm")]}
+
+
+def _merit(trial: TrialView) -> tuple[float, float, float, str]:
+    """Return a sort key, smaller is better, with the ties of a search's own choice: cells, then cost, then name."""
+    result = trial.record.result
+    cell = result.metrics.get("cell_accuracy", 0.0) if result else 0.0
+    flops = (result.train_flops or 0.0) if result else 0.0
+    return (-(trial.score or 0.0), -cell, flops, trial.trial_id)
 
 
 def _trial_words(trial: TrialView) -> str:

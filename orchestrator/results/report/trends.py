@@ -1,0 +1,195 @@
+"""Draw accuracy over D, the supervision steps at test time, and the best published score over time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import accumulate
+
+from markupsafe import Markup
+
+from orchestrator.results.leaderboard import Entry
+from orchestrator.results.report.figure_data import Rows
+from orchestrator.results.report.interval_plots import describe
+from orchestrator.results.report.markup import Scale, axes, kind_class, percent, plot, polyline, stretched, tag
+from orchestrator.results.report.views import TrialView
+
+MAX_CURVES = 8
+MIN_DATES = 3
+"""Dates that a table must have before its best score is drawn over time."""
+MOST_DATE_TICKS = 6
+EXPORTED = "ARC Prize leaderboard"
+"""Source whose rows carry the date of its export, not that of a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepthCurve:
+    """Hold the mean score in per cent by D of one configuration; `counts` are the trials behind each."""
+
+    name: str
+    variant: str
+    means: dict[int, float]
+    counts: dict[int, int]
+
+
+def depth_curves(trials: Sequence[TrialView]) -> list[DepthCurve]:
+    """Return a curve for each configuration that was scored at several D, at most `MAX_CURVES`, the best first.
+
+    Every final score also records the score after its first supervision step, which is that of D = 1. Trials that
+    differ in D alone are points of one curve. Confirmed trials and studies come before explored trials, which are
+    scored on another split and never shown together with them.
+    """
+    done = [trial for trial in trials if trial.complete and trial.record.result is not None]
+    final = [trial for trial in done if trial.stage != "explore"] or done
+    scores: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for trial in final:
+        result = trial.record.result
+        assert result is not None
+        steps, by_steps = result.supervision_steps, scores[_without_depth(trial), trial.variant]
+        first, last = (result.metrics.get(name) for name in ("first_step_accuracy", "exact_accuracy"))
+        if steps is None or last is None:
+            continue
+        by_steps[steps].append(100 * last)
+        if steps > 1 and first is not None:
+            by_steps[1].append(100 * first)
+    curves = [
+        DepthCurve(
+            name,
+            variant,
+            {steps: sum(found) / len(found) for steps, found in sorted(by_steps.items())},
+            {steps: len(found) for steps, found in sorted(by_steps.items())},
+        )
+        for (name, variant), by_steps in scores.items()
+        if len(by_steps) > 1
+    ]
+    return sorted(curves, key=lambda curve: -max(curve.means.values()))[:MAX_CURVES]
+
+
+def _without_depth(trial: TrialView) -> str:
+    """Return the name of a trial's configuration, without its D."""
+    return " ".join(part for part in trial.family.split(" ") if not part.startswith("D=")) or "base"
+
+
+def depth_plot(curves: Sequence[DepthCurve]) -> Markup:
+    """Draw a line per configuration over D, with its name at its last point."""
+    if not curves:
+        return Markup("")
+    x = Scale.over([steps for curve in curves for steps in curve.means], log=True, margin=0.12)
+    y = Scale(0, 100)
+    lines, marks, taken = [], [], list[float]()
+    for curve in curves:
+        points = [(x.at(steps), y.at(mean)) for steps, mean in curve.means.items()]
+        lines.append(polyline(points, f"depth-line {kind_class(curve.variant)}"))
+        dots = [
+            tag(
+                "circle",
+                tag("title", f"{curve.name}, D={steps}: {mean:.1f} % ({curve.counts[steps]})"),
+                cx=percent(x.at(steps)),
+                cy=percent(100 - y.at(mean)),
+                r="4",
+                class_="mean",
+            )
+            for steps, mean in curve.means.items()
+        ]
+        end_x, end_y = points[-1]
+        if all(abs(end_y - other) > 7 for other in taken):
+            taken.append(end_y)
+            place = {"x": percent(end_x), "y": percent(100 - end_y), "dx": "-8", "dy": "-0.6em"}
+            dots.append(tag("text", curve.name, class_="name end", **place))
+        marks.append(tag("g", *dots, class_=f"point {kind_class(curve.variant)}"))
+    ends = "; ".join(
+        f"{curve.name}: {', '.join(f'{m:.1f} at {d}' for d, m in curve.means.items())}" for curve in curves
+    )
+    ticks = Markup("").join(_tick(str(steps), x.at(steps)) for steps in _apart(curves, x))
+    drawing = axes(None, y) + ticks + stretched(*lines) + Markup("").join(marks)
+    title = "D, supervision steps at test time"
+    return plot(drawing, label=f"Exact accuracy over {title}. {ends}.", height=260, x_title=title, y_title="score, %")
+
+
+def _apart(curves: Sequence[DepthCurve], x: Scale) -> list[int]:
+    """Return the values of D that were scored, without those whose names would overlap."""
+    kept: list[int] = []
+    for steps in sorted({steps for curve in curves for steps in curve.means}):
+        if not kept or x.at(steps) - x.at(kept[-1]) > 5:
+            kept.append(steps)
+    return kept
+
+
+def depth_rows(curves: Sequence[DepthCurve]) -> Rows:
+    """Return the data of `depth_plot`."""
+    rows = [(c.name, steps, round(mean, 4), c.counts[steps]) for c in curves for steps, mean in c.means.items()]
+    return (("configuration", "D", "mean", "trials"), *rows)
+
+
+def dated(entries: Sequence[Entry]) -> list[tuple[date, Entry]]:
+    """Return published rows with the date of their source, oldest first.
+
+    A source that states no day counts from the first of its month. Rows that name only a year, or the date of an
+    export, are left out.
+    """
+    found = [
+        (date.fromisoformat(entry.date if len(entry.date) == 10 else f"{entry.date}-01"), entry)
+        for entry in entries
+        if len(entry.date) >= 7 and not entry.measured_here and entry.source != EXPORTED
+    ]
+    return sorted(found, key=lambda pair: (pair[0], pair[1].score))
+
+
+def best_over_time(entries: Sequence[Entry], y_title: str) -> Markup:
+    """Draw published scores over the dates of their sources, and the best so far as a line of steps."""
+    rows = dated(entries)
+    if len({day for day, _ in rows}) < MIN_DATES:
+        return Markup("")
+    x = Scale.over([day.toordinal() for day, _ in rows], margin=0.08)
+    y = Scale.over([entry.score for _, entry in rows], margin=0.08)
+    best = list(accumulate((entry.score for _, entry in rows), max))
+    steps: list[tuple[float, float]] = []
+    for (day, _), score in zip(rows, best, strict=True):
+        at = x.at(day.toordinal())
+        steps += [(at, steps[-1][1])] if steps else []
+        steps.append((at, y.at(score)))
+    steps.append((100.0, steps[-1][1]))
+    highest = {day: score for (day, _), score in zip(rows, best, strict=True)}
+    marks = []
+    for (day, entry), score in zip(rows, best, strict=True):
+        place = {"cx": percent(x.at(day.toordinal())), "cy": percent(100 - y.at(entry.score))}
+        words = f"{entry.system}: {describe(entry)}, {entry.date}, {entry.source}"
+        class_, radius = ("mean", "5") if entry.score == score else ("minor", "3")
+        dot = tag("circle", tag("title", words), r=radius, class_=class_, **place)
+        parts = [dot]
+        if entry.score == score == highest[day]:  # a new best, once a day
+            corner = {"x": place["cx"], "y": place["cy"], "dx": "8", "dy": "-0.5em"}
+            parts.append(tag("text", entry.system, class_="name start", **corner))
+        marks.append(tag("g", *parts, class_=f"point {kind_class(entry.kind)}"))
+    ticks = Markup("").join(_tick(f"{day:%Y-%m}", x.at(day.toordinal())) for day in _months(rows[0][0], rows[-1][0]))
+    label = f"{y_title} over time: from {best[0]:.1f} in {rows[0][1].date} to {best[-1]:.1f} in {rows[-1][1].date}."
+    drawing = axes(None, y) + ticks + stretched(polyline(steps, "front")) + Markup("").join(marks)
+    return plot(drawing, label=label, height=240, x_title="date of the source", y_title=f"{y_title}, %")
+
+
+def time_rows(entries: Sequence[Entry]) -> Rows:
+    """Return the data of `best_over_time`."""
+    rows = dated(entries)
+    best = accumulate((entry.score for _, entry in rows), max)
+    found = [
+        (entry.date, entry.system, entry.score, top, entry.source) for (_, entry), top in zip(rows, best, strict=True)
+    ]
+    return (("date", "system", "score", "best_so_far", "source"), *found)
+
+
+def _months(first: date, last: date) -> Iterator[date]:
+    """Yield firsts of months inside a range, evenly, at most `MOST_DATE_TICKS`."""
+    months = [date(month // 12, month % 12 + 1, 1) for month in range(_number(first), _number(last) + 1)]
+    inside = [day for day in months if first <= day <= last]
+    yield from inside[:: max(1, -(-len(inside) // MOST_DATE_TICKS))]
+
+
+def _number(day: date) -> int:
+    return 12 * day.year + day.month - 1
+
+
+def _tick(text: str, at: float) -> Markup:
+    line = tag("line", x1=percent(at), x2=percent(at), y1="100%", y2="100%", class_="grid mark")
+    return line + tag("text", text, x=percent(at), y="100%", dy="1.5em", class_="tick middle")

@@ -1,0 +1,143 @@
+"""Read and list the files of a folder as a storage does: regular ones alone.
+
+What lies in a storage may come from others: from an archive, or a folder that a group shares. A link would make us
+read, show and upload a file of the user's own as if it were theirs, and opening a named pipe would wait forever: both
+count as absent.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from orchestrator.storage.base import SEPARATOR, Keys, Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none, or something else.
+    """
+    try:  # without waiting for somebody who writes into a named pipe
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link; a socket
+            raise FileNotFoundError(error.errno, "no regular file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.EINVAL, "no regular file", str(path))
+    with open(descriptor, "rb") as file:  # noqa: PTH123 (it is open already)
+        return file.read()
+
+
+def folders_in(top: Path, may_be_linked: bool) -> Keys:
+    try:
+        with os.scandir(top) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            linked = [entry.name for entry in visible if may_be_linked and entry.is_symlink() and Path(entry).is_dir()]
+            return sorted(linked + [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)])
+    except FileNotFoundError:
+        return []
+
+
+def status_of(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the status of a file; None if it has just been deleted."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@cache
+def _warn_of(path: str) -> None:
+    """Say once what is not used, and why."""
+    logger.warning("%s is left out: it is a link, a pipe or a device, and only regular files are read", path)
+
+
+def files_below(top: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield visible files below `top` as (key, entry); folders that are deleted meanwhile count as empty."""
+    pending = [(top, prefix)]
+    while pending:
+        folder, prefix = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append((entry.path, f"{prefix}{entry.name}/"))
+                    elif entry.is_file(follow_symlinks=False):
+                        yield f"{prefix}{entry.name}", entry
+                    else:
+                        _warn_of(entry.path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+
+
+SETTLED_S = 2.0
+"""Age from which the time of a folder shows every later change: file systems count in steps of up to two seconds."""
+
+
+def version_of(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def is_current(top: str, snapshot: Snapshot) -> bool:
+    """Return whether a snapshot shows a folder as it is now. Files are compared too: editors change them in place."""
+    if not snapshot.folders:
+        return False
+    folders, files = snapshot.folders.split(SEPARATOR), snapshot.files.split(SEPARATOR)
+    try:
+        for name, changed_ns in zip(folders[::2], folders[1::2], strict=True):
+            if str(os.stat(top + name).st_mtime_ns) != changed_ns:  # noqa: PTH116 (a Path costs more than the call)
+                return False
+        for name, version in zip(files[::2], files[1::2], strict=True):
+            if version_of(os.stat(top + name)) != version:  # noqa: PTH116
+                return False
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: none of our snapshots
+        return False
+    return True
+
+
+def snapshot_of(top: str, names: Sequence[str]) -> Snapshot:
+    """List the files and folders `names` in `top`, which ends with `/`."""
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    settled_ns = time.time_ns() - int(SETTLED_S * 1e9)
+    is_settled = True
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        prefix = f"{folder}/" if folder else ""
+        try:
+            changed_ns = os.stat(top + folder).st_mtime_ns  # noqa: PTH116 (before the listing: what follows is newer)
+            with os.scandir(top + folder) as entries:
+                for entry in entries:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    name = prefix + entry.name
+                    if not prefix and (f"{name}/" if is_folder else name) not in names:
+                        continue
+                    if entry.name.startswith(".") or not name.isprintable():
+                        continue
+                    if is_folder:
+                        pending.append(name)
+                        continue
+                    if not entry.is_file(follow_symlinks=False):
+                        _warn_of(entry.path)
+                    elif (status := status_of(entry)) is not None:
+                        files[name] = version_of(status)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        folders[folder] = str(changed_ns)
+        is_settled = is_settled and changed_ns < settled_ns
+    return Snapshot.of(files, folders if is_settled else None)
