@@ -257,14 +257,43 @@ def temporary_folder(root: Path, *, is_own: bool = True) -> Iterator[Path]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one.
 
+    A link is replaced, not followed; see `write_output` for a path that a user names.
+
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full, the folder cannot be written, or a device or another special file is there.
     """
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            _require_replaceable(path, path.lstat().st_mode)
         with written_aside(path, data) as aside:
             aside.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}", writing_remedy(error)) from error
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write `data` to a path that the user named: to the file that a link leads to, and straight into a device or pipe.
+
+    Raises:
+        UserError: as `write_atomic`.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            mode = path.stat().st_mode
+            if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or path.parts[:2] in (("/", "dev"), ("/", "proc")):
+                with path.open("wb") as file:
+                    file.write(data)
+                return
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise UserError(f"cannot write {path}: {reason}", "Name another file") from error
+    write_atomic(target, data)
+
+
+def _require_replaceable(path: Path, mode: int) -> None:
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"cannot write {path}: it is no regular file", "Name another file")
 
 
 def writing_remedy(error: OSError) -> str:

@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level > MAX_DEPTH:  # composing them takes time that grows with the square of the depth
             raise _TooDeepError
-        super().fetch_flow_collection_start(TokenClass)  # type: ignore[misc]
+        super().fetch_flow_collection_start(TokenClass)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node. An error of Python in it, such as `!!int x` causes, names the line."""

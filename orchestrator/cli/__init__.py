@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 from contextlib import suppress
 
 import typer
 
 from trm_data.addresses import hide_credentials
-from trm_data.errors import UserError, first_line, is_out_of_memory
+from trm_data.errors import UserError, first_line, is_out_of_memory, is_out_of_space
 from trm_model.recursion_file import distrust_all
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = build_app(arguments)(args=arguments, prog_name="trm", standalone_mode=False)
+        with suppress(ValueError):  # a command may have closed it
+            sys.stdout.flush()  # here, where an error can be described, and not when the interpreter ends
     except UserError as error:
         _fail(str(error))
     except typer.Abort:
@@ -55,6 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
         remedy = "Take smaller batches, fewer puzzles or votes, or a machine or GPU with more memory"
         _fail(f"out of memory: {first_line(error)}. {remedy}")
     except (OSError, ValueError) as error:
+        if is_out_of_space(error) and getattr(error, "filename", None) is None:
+            _discard_output()
+            _fail("the output cannot be written: there is no space left. Free some, or send the output elsewhere")
         # The last resort for a file or value that no check covers. `-vv` shows the traceback for a bug report.
         logger.debug("%s", type(error).__name__, exc_info=error)
         is_clear = isinstance(error, OSError) and error.filename is not None
@@ -74,5 +80,12 @@ def _describe(error: OSError | ValueError) -> str:
 def _fail(message: str, code: int = 2) -> None:
     from orchestrator.api.terminal import printable
 
-    print(f"error: {printable(hide_credentials(' '.join(message.split())))}", file=sys.stderr)
+    with suppress(OSError, ValueError):  # standard error may have no space left either, or be closed
+        print(f"error: {printable(hide_credentials(' '.join(message.split())))}", file=sys.stderr)
     sys.exit(code)
+
+
+def _discard_output() -> None:
+    """Keep the interpreter from writing at its end what could not be written."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:  # noqa: PTH123  # a device, no path
+        os.dup2(nothing.fileno(), sys.stdout.fileno())

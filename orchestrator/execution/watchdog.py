@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -165,16 +166,40 @@ def _signal(descriptor: int, number: signal.Signals) -> None:
 
 
 def _is_driver(pid: int, holder: Mapping[str, Any]) -> bool:
-    """Return whether a process may hold the lease: it runs this package, and is older than the lease."""
+    """Return whether a process holds the lease: it is the one that the lease names, and runs a sweep.
+
+    A lease without the start of its process, as earlier versions wrote it, may name any process of today.
+    """
     try:
         process = psutil.Process(pid)
         is_own = process.uids().real == os.getuid() and process.create_time() <= float(holder["started_s"]) + 1.0
-        words = process.cmdline()
-        start = holder.get("process_start")  # see `start_of`
-        is_same = not start or start_of(pid) in (start, 0)
-    except (psutil.Error, KeyError, TypeError, ValueError):
+        start = holder.get("process_start")
+        is_same = isinstance(start, int) and start > 0 and start_of(pid) == start
+        is_python = Path(process.exe()).name.startswith(("python", "Python", "pypy"))
+        return is_own and is_same and is_python and _drives(process.cmdline(), Path(process.cwd()))
+    except (psutil.Error, OSError, KeyError, TypeError, ValueError):
         return False
-    return is_own and is_same and any("orchestrator" in word or Path(word).name == "trm" for word in words)
+
+
+def _drives(words: Sequence[str], folder: Path) -> bool:
+    """Return whether a command line of Python is that of a driver: `trm sweep ...`, or code that imports this package.
+
+    Args:
+        folder: where the relative path of a script begins.
+    """
+    if words and Path(words[0]).name == "trm":
+        return "sweep" in words
+    rest = list(words[1:])
+    while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c"):  # options of the interpreter
+        takes_value = rest[0] in ("-W", "-X", "--check-hash-based-pycs")
+        rest = rest[2:] if takes_value else rest[1:]
+    kind, *more = rest or [""]
+    if kind == "-m":
+        return more[:1] == ["orchestrator.cli"] and "sweep" in more
+    if Path(kind).name == "trm":
+        return "sweep" in more
+    code = " ".join(more[:1]) if kind == "-c" else (folder / kind).read_text(errors="replace") if kind else ""
+    return re.search(r"(^|;)\s*(from|import)\s+orchestrator\b", code, re.MULTILINE) is not None
 
 
 def guard(url: str, sweep: str, budget: Budget, cluster: str | None = None, region: str | None = None) -> str:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.settings import replace_settings
@@ -49,6 +49,10 @@ Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Seconds."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A number of steps or items."""
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""An amount of work or energy."""
+_SHARES = ("accuracy", "pass")
+"""How the names of metrics end that are shares, before the `@` of their k or rate."""
 Stage = Literal["explore", "confirm", "study"]
 
 
@@ -161,15 +165,31 @@ class TrialResult(RecordPart):
     weights: str = "raw"
     num_parameters: int | None = None
     steps: int | None = None
-    puzzles_presented: float | None = None
-    train_flops: float | None = None
+    puzzles_presented: Amount | None = None
+    train_flops: Amount | None = None
     train_s: Duration | None = None
     ended_s: Timestamp = 0.0
-    energy_j: float | None = None
+    energy_j: Amount | None = None
     per_item: str | None = None
     """Exact (0 or 1) per item in order, as packed hexadecimal digits."""
     per_task: dict[str, list[float]] = Field(default_factory=dict)
     """ARC: share of each task's test inputs answered, by `pass@1` and `pass@2`."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _require_shares(cls, metrics: dict[str, float]) -> dict[str, float]:
+        """Refuse a share outside of 0 to 1. Other metrics of weights that diverged may be NaN or infinite."""
+        for name, value in metrics.items():
+            if name.partition("@")[0].endswith(_SHARES) and not 0 <= value <= 1:
+                raise ValueError(f"{name}={value} is no share")
+        return metrics
+
+    @field_validator("per_task")
+    @classmethod
+    def _require_task_shares(cls, per_task: dict[str, list[float]]) -> dict[str, list[float]]:
+        if any(not 0 <= value <= 1 for values in per_task.values() for value in values):
+            raise ValueError("a value is no share")
+        return per_task
 
 
 class DatasetInfo(RecordPart):

@@ -15,7 +15,7 @@ from orchestrator.records.index import load_definition, sweep_name, sweep_names
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import TrialRecord
 from orchestrator.resources.usage import spending
-from orchestrator.results.report.escape import csv_cell, one_line
+from orchestrator.results.report.escape import csv_cell, latex
 from orchestrator.storage import Storage, existing_storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import flatten
@@ -105,5 +105,6 @@ def as_text(frame: pd.DataFrame, kind: str) -> str:
         return str(frame.to_json(orient="records", indent=1)) + "\n"
     assert kind == "latex", f"no text format {kind!r}"
     lines = summary(frame)
-    text = lines.select_dtypes(exclude="number").map(lambda value: one_line(value) if isinstance(value, str) else value)
-    return str(lines.assign(**text).to_latex(index=False, escape=True, float_format="%.2f", na_rep="-"))
+    text = lines.select_dtypes(exclude="number").map(lambda value: latex(value) if isinstance(value, str) else value)
+    written = lines.assign(**text).rename(columns=latex)
+    return str(written.to_latex(index=False, escape=False, float_format="%.2f", na_rep="-"))

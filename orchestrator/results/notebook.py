@@ -30,7 +30,7 @@ from orchestrator.results.report.storage_page import read_sweep_trials
 from orchestrator.storage import Storage, as_storage, storage_to_read
 from orchestrator.sweep.definition import Sweep
 from trm_data.errors import ConfigError, nearest
-from trm_data.files import write_atomic
+from trm_data.files import write_output
 
 _ENDINGS = {"markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex"}
 
@@ -124,4 +124,4 @@ def _save(path: Path, writers: Mapping[str, Callable[[], str | bytes]]) -> None:
     if path.suffix not in writers:
         raise ConfigError(f"cannot save as {path.suffix or path.name!r}", nearest(path.suffix, writers))
     content = writers[path.suffix]()
-    write_atomic(path, content if isinstance(content, bytes) else content.encode())
+    write_output(path, content if isinstance(content, bytes) else content.encode())

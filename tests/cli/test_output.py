@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
+import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +26,8 @@ from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.storage import open_storage
 from tests.support.sweeps import study
+from trm_data.errors import UserError
+from trm_data.files import write_atomic, write_output
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:54321"
 
@@ -53,6 +59,7 @@ def test_foreign_text_is_printed_as_it_is(text: str) -> None:
         ("a\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "alink"),
         ("a\x9b31mb\x00\x07\rc", "abc"),
         ("abc\u202edef", "abcdef"),
+        ("a\u061cb\u2028c\u2029d\u206ae\u206ff\u200bg\u200dh\u2060i\ufeffj\u00adk\u3164l\U000e0041m", "abcdefghijklm"),
         ("file\udcff.txt", "file\\xff.txt"),
         ("two\nlines\tand a tab", "two\nlines\tand a tab"),
     ],
@@ -164,3 +171,38 @@ def test_outcome_names_what_is_left_and_the_next_command(
 
 def test_consoles_of_the_command_line_are_safe() -> None:
     assert isinstance(console.out, SafeConsole) and isinstance(console.err, SafeConsole)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sweep", "plan", "--recipe", "sudoku-mini", "--vary", "T=1"]])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_output_without_space_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-m", "orchestrator.cli", *words], stdout=full, stderr=subprocess.PIPE)
+    text = done.stderr.decode()
+    assert done.returncode == 2 and text.count("\n") == 1 and "there is no space left" in text
+
+
+def test_output_that_the_user_names_goes_where_a_link_leads_and_into_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to("old")
+    write_output(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_bytes() == b"new"
+    (tmp_path / "dangling").symlink_to("later")
+    write_output(tmp_path / "dangling", b"new")
+    assert (tmp_path / "dangling").is_symlink() and (tmp_path / "later").read_bytes() == b"new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="it is no regular file"):
+        write_atomic(pipe, b"x")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_output(pipe, b"new")
+        assert os.read(reader, 10) == b"new" and stat.S_ISFIFO(pipe.stat().st_mode)
+    finally:
+        os.close(reader)
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for path in (tmp_path / "a", tmp_path):
+        with pytest.raises(UserError, match="cannot write"):
+            write_output(path, b"x")
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))

@@ -31,6 +31,7 @@ from tests.support.commands import call
 from tests.support.sweeps import fingerprint, record_of, study
 from trm_data.config import DataConfig
 from trm_data.errors import ConfigError
+from trm_data.files import machine_id, start_of
 from trm_model.config import TrialConfig
 
 HOUR = 3600.0
@@ -175,6 +176,8 @@ def test_only_the_workers_of_the_named_cluster_are_ended(s3_endpoint: str) -> No
     ec2.close()
 
 
+STARTS: list[dict[str, Any]] = [{"process_start": start} for start in (0, None, True, 1, "1", -1)]
+"""Of a lease that does not say when its process started, or says it wrong."""
 DRIVER = """
 import signal, sys, time
 from orchestrator.records.index import stop_requested
@@ -277,7 +280,9 @@ class TestWatchdog:
         assert dog.run() == "the sweep is complete: 8 of 8 trials done"
         assert len(looks) == 4, "seven finished trials of eight are not all of them"
 
-    @pytest.mark.parametrize("changes", [{"pid": 0}, {"pid": -1}, {"pid": "PID"}, {"started_s": 0.0}, {"pid": True}])
+    @pytest.mark.parametrize(
+        "changes", [{"pid": 0}, {"pid": -1}, {"pid": "PID"}, {"started_s": 0.0}, {"pid": True}, *STARTS]
+    )
     def test_only_a_process_that_can_have_taken_the_lease_is_signalled(
         self, folder: Storage, driver: Callable[[str], subprocess.Popen[str]], changes: dict[str, Any]
     ) -> None:
@@ -302,6 +307,40 @@ class TestWatchdog:
             stopped = self.dog(folder, grace_s=0.2).run()
             assert "is not the driver and was not signalled" in stopped and bystander.poll() is None
             bystander.communicate(b"\n")
+
+    def test_a_script_that_imports_this_package_may_be_a_driver(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.py").write_text("import sys\nfrom orchestrator import Sweep\ninput()\n")
+        with subprocess.Popen([sys.executable, "-u", "mine.py"], cwd=tmp_path, stdin=subprocess.PIPE) as process:
+            holder = {"pid": process.pid, "started_s": time.time(), "process_start": start_of(process.pid)}
+            with open_driver(holder) as send:
+                assert send is not None
+            process.kill()
+
+    @pytest.mark.parametrize("start", ["own", 0, None, True, "own text", -1])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["tail", "-f", "notes-about-orchestrator.txt"],
+            [sys.executable, "-c", "input()", "orchestrator", "sweep", "run"],
+            [sys.executable, "-m", "timeit", "-s", "orchestrator", "input()"],
+            [sys.executable, "-X", "dev", "orchestrator-notes.py"],
+            [sys.executable, "trm", "ui"],
+        ],
+        ids=range(5),
+    )
+    def test_a_lease_that_names_another_program_signals_nothing(
+        self, folder: Storage, command: list[str], start: Any, tmp_path: Path
+    ) -> None:
+        for name in ("notes-about-orchestrator.txt", "orchestrator-notes.py", "trm"):
+            (tmp_path / name).write_text("input()\n")
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        with subprocess.Popen(command, cwd=tmp_path, **streams) as bystander:  # type: ignore[call-overload]
+            starts = {"own": start_of(bystander.pid), "own text": str(start_of(bystander.pid))}
+            held = {"machine": machine_id(), "process_start": starts.get(start, start)}
+            holder = {"host": socket.gethostname(), "pid": bystander.pid, "started_s": time.time(), **held}
+            with open_driver(holder) as send:
+                assert send is None
+            bystander.kill()
 
     def test_a_limit_and_an_existing_sweep_are_needed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for arguments, words in (([], "needs a limit"), (["--max-usd", "5"], "no sweep 'demo' in")):

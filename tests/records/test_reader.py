@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,19 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
         b'{"status": "finished", "step": 8, "ended_s": 1, "train_s": Infinity}',
     ),
     "result at no time": ("result.json", b'{"split": "test", "items": 3, "metrics": {}, "ended_s": NaN}'),
+    **{
+        f"result of {name} {value}": (
+            "result.json",
+            f'{{"split": "test", "items": 3, "metrics": {{"{name}": {value}}}}}'.encode(),
+        )
+        for name in ("exact_accuracy", "pass@2")
+        for value in ("1e308", "Infinity", "NaN", "-0.1")
+    },
+    "result of infinite work": ("result.json", b'{"split": "test", "items": 3, "metrics": {}, "train_flops": 1e999}'),
+    "result of an infinite task": (
+        "result.json",
+        b'{"split": "test", "items": 3, "metrics": {}, "per_task": {"a": [1e308]}}',
+    ),
     "result of fewer than no items": ("result.json", b'{"split": "test", "items": -3, "metrics": {}}'),
 }
 
@@ -110,6 +124,18 @@ def test_a_damaged_or_newer_record_is_skipped_and_named(storage: Storage, name: 
     with pytest.raises(DamagedRecordError, match=name) as caught:
         read_trial(storage, "study", bad)
     assert "\n" not in str(caught.value) and "delete" not in str(caught.value), "a newer version can read it"
+
+
+def test_metrics_of_weights_that_diverged_are_read_as_what_they_are(storage: Storage) -> None:
+    writer = announce(storage, 0)
+    writer.add(Row(4, 104.0, "train", {"loss": math.nan, "grad_norm": math.inf}))
+    writer.add(Row(4, 104.0, "validation", {"exact_accuracy": 0.0, "confidence": math.nan}))
+    writer.finish(TrialResult(split="test", items=8, metrics={"exact_accuracy": 0.0, "confidence": math.nan}), {})
+    writer.end(AttemptEnd(status=Status.DIVERGED, step=4, ended_s=200.0))
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+    (found,) = read_sweep(storage, "study").trials
+    assert found.result is not None and math.isnan(found.result.metrics["confidence"])
+    assert math.isnan(found.curve("loss", "train")[0][1]) and found.curve("grad_norm", "train") == [(4, math.inf)]
 
 
 def test_keys_of_newer_versions_and_missing_optional_keys_are_read(storage: Storage) -> None:

@@ -35,6 +35,36 @@ def test_spreadsheet_runs_no_formula_from_a_name(start: str) -> None:
     assert exported["family"].startswith("'")
 
 
+@pytest.mark.parametrize("name", ["x;=1+1", "x; =1+1", 'x;"=1+1', "x;\t@f", "x;;-1", "=a;+1", "x;\uff1d1", '"=1+1'])
+def test_spreadsheet_that_splits_at_semicolons_runs_no_formula_from_a_name(name: str) -> None:
+    text = str(csv_cell(name))
+    for cell in text.split(";"):
+        assert not cell.lstrip(' "').startswith(("=", "+", "-", "@", "\uff1d")), text
+
+
+@pytest.mark.parametrize("name", ["[1ex]x", "*x", " [x", "\n[x", "[", "*"])
+def test_latex_of_a_name_is_no_argument_of_the_line_before(name: str) -> None:
+    assert latex(name).startswith(("{[}", "{*}"))
+    record = replace(make_record(make_config(), score=0.5), family=name, sweep=name)
+    printed = [to_latex(named(name)), as_text(frame_of([record]), "latex")]
+    for text in printed:
+        lines = [line.lstrip() for line in text.splitlines()]
+        assert not any(line.startswith(("[", "*")) for line in lines), text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("&lt;b&gt; &#60; a & b", r"\&lt;b\&gt; \&#<!-- -->60; a & b"),
+        ("$x^2$", r"\$x^2\$"),
+        ("by @name, (@a) pass@2", "by @<!-- -->name, (@<!-- -->a) pass@2"),
+        ("see #12", "see #<!-- -->12"),
+    ],
+)
+def test_markdown_of_a_name_is_no_entity_formula_or_mention(name: str, shown: str) -> None:
+    assert markdown(name) == shown
+
+
 def test_csv_keeps_numbers_and_harmless_text() -> None:
     assert [csv_cell(value) for value in (-1.5, 3, None, "T=2 n=3", "87.4")] == [-1.5, 3, None, "T=2 n=3", "87.4"]
 

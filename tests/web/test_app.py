@@ -114,6 +114,24 @@ def test_a_damaged_definition_is_shown_and_keeps_nothing_else_from_being_shown(s
     assert answer.status == 503 and "sweep.json" in answer.body and "Traceback" not in answer.body
 
 
+@pytest.mark.parametrize("value", ["1.7976931348623157e308", "Infinity", "NaN"])
+def test_an_impossible_value_in_a_record_keeps_nothing_else_from_being_shown(site: Site, value: str) -> None:
+    folder = site.storage.sub(f"sweeps/depth/trials/{finished(0).trial_id}")
+    for metrics in (f'"exact_accuracy": {value}', f'"exact_accuracy": 0.5, "halting_steps": {value}'):
+        folder.write("result.json", f'{{"split": "test", "items": 8, "metrics": {{{metrics}}}}}'.encode())
+        row = f'{{"step": 10, "time_s": 1, "split": "validation", "metrics": {{{metrics}, "loss": {value}}}}}\n'
+        writer_of = site.storage.sub(f"sweeps/depth/trials/{record(1).trial_id}/attempts/001")
+        writer_of.write("rows-000009.jsonl", row.encode())
+        for path in ("/api/sweeps", f"/api/sweeps/depth/{DATA}/trials", f"/api/sweeps/depth/{DATA}/curves?trials=x"):
+            answer = site.get(path)
+            assert answer.status == 200 and "Infinity" not in answer.body and "NaN" not in answer.body, path
+        for path in ("/leaderboard", "/sweeps/depth"):
+            assert site.get(path).status == 200, path
+        (row_of,) = site.get("/api/sweeps").json["sweeps"]
+        if "0.5" not in metrics:
+            assert "result.json" in row_of["problems"][0] and "is no share" in row_of["problems"][0]
+
+
 def test_news_holds_only_trials_that_have_changed(site: Site) -> None:
     first = site.news()
     assert {trial["id"] for trial in first["trials"]} == {finished(0).trial_id, record(1).trial_id}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trm_data.errors import first_line, is_out_of_memory
-from trm_data.files import write_atomic
+from trm_data.files import write_atomic, write_output
 from trm_model.checkpoints.official_config import NAME, config_from_official, config_to_official
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import MOST_CELLS, pack_weights
@@ -241,5 +241,5 @@ def export_official(model: Model, config: TrialConfig, path: Path) -> None:
         raise CheckpointError(f"{yaml_path} belongs to another checkpoint", "Name a file in a folder of its own")
     buffer = io.BytesIO()
     torch.save(to_official(model), buffer)
-    write_atomic(path, buffer.getvalue())
+    write_output(path, buffer.getvalue())
     write_atomic(yaml_path, settings)

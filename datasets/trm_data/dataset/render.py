@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from trm_data.config import Family
 from trm_data.dataset.reader import Dataset
 from trm_data.errors import ConfigError
-from trm_data.files import write_atomic
+from trm_data.files import write_output
 from trm_data.jit import Bytes
 from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import crop
@@ -213,7 +213,7 @@ def save_png(image: Image.Image, path: Path | str) -> None:
     """
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    write_atomic(Path(path), buffer.getvalue())
+    write_output(Path(path), buffer.getvalue())
 
 
 def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Path, label: Bytes | None = None) -> None:
@@ -241,7 +241,7 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
     times = [*[_FRAME_MS] * (len(frames) - 1), _LAST_FRAME_MS]
     # Without optimisation Pillow keeps a frame that equals the one before: one per step.
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=False)
-    write_atomic(path, buffer.getvalue())
+    write_output(path, buffer.getvalue())
 
 
 def _panel(family: Family, side: int, question: Bytes, cells: Bytes, label: Bytes | None) -> Panel:

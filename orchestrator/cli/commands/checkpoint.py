@@ -83,7 +83,7 @@ def import_(
     from orchestrator.errors import SweepError
     from orchestrator.storage import open_storage
     from trm_data.benchmarks import resolve_benchmark
-    from trm_data.files import write_atomic
+    from trm_data.files import write_output
     from trm_model.checkpoints.official import import_official, settings_of
 
     if set_ and recipe is None:
@@ -100,7 +100,7 @@ def import_(
     number = re.search(r"step_(\d+)$", official.name)
     ids["knows_dataset"] = recipe is not None or dataset is not None
     model, content = import_official(official, config, seq_len=seq_len, step=int(number[1]) if number else 0, **ids)
-    write_atomic(output, content)
+    write_output(output, content)
     table = model.puzzle_embedding
     rows = "" if table is None else f", {len(table.weight):,} puzzle embeddings"
     out.print(f"{output}: {sum(p.numel() for p in model.parameters()):,} weights{rows}")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import JsonOption
-from trm_data.files import write_atomic
+from trm_data.files import write_output
 
 ConfigFileOption = Annotated[Path, typer.Option("--config", help="What may be rented: a copy of infra/cloud.toml.")]
 RegionsOption = Annotated[
@@ -62,7 +62,7 @@ def render(
     if out is None:
         print(text, end="")
     else:
-        write_atomic(out, text.encode())
+        write_output(out, text.encode())
         typer.echo(f"wrote {out}", err=True)
 
 

@@ -46,7 +46,7 @@ def ablate(
     from orchestrator.results.report.ablation_formats import TEXT_FORMATS, to_rich, verdicts
     from orchestrator.storage import storage_to_read
     from trm_data.errors import ConfigError, nearest
-    from trm_data.files import write_atomic
+    from trm_data.files import write_output
 
     if format_ not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {format_!r}", nearest(format_, ["table", *TEXT_FORMATS]))
@@ -63,7 +63,7 @@ def ablate(
     else:
         print(TEXT_FORMATS[format_](found), end="")
     if plot is not None:
-        write_atomic(plot, effect_plot.draw(found, effect_plot.FORMATS[plot.suffix]))
+        write_output(plot, effect_plot.draw(found, effect_plot.FORMATS[plot.suffix]))
         err.print(line("plot: ", (str(plot), "bold")), soft_wrap=True)
     if html is not None:
         _write_page(html, records, control, store)

@@ -115,7 +115,7 @@ def plan(
     from orchestrator.results.seed_plan import plan_seeds
     from orchestrator.sweep.plan_file import dump_plan
     from trm_data import fingerprint
-    from trm_data.files import write_atomic
+    from trm_data.files import write_output
 
     if file is None and recipe is None and gpu not in (None, "none", "any"):
         return _show_fitting(str(gpu), as_json)
@@ -130,7 +130,7 @@ def plan(
     parts = [] if max_usd is None else _affordable(found, max_usd, provider, usd_per_gpu_hour)
     lacking = _lacking(found, sweep, region)
     if to is not None:
-        write_atomic(to, dump_plan(sweep, fingerprint))
+        write_output(to, dump_plan(sweep, fingerprint))
     needed = plan_seeds(sweep, found.num_cells, storage)
     if as_json:
         print(plan_as_json(found, lacking, needed, parts))

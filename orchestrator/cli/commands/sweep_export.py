@@ -35,7 +35,7 @@ def export(
     from orchestrator.cli.views.console import err
     from orchestrator.results.dataframe import FORMATS, as_text, load_results
     from orchestrator.sweep.text import plural
-    from trm_data.files import write_atomic
+    from trm_data.files import write_output
 
     if kind not in FORMATS:
         raise SweepError(f"unknown format {kind!r}", nearest(kind, FORMATS))
@@ -46,10 +46,10 @@ def export(
         assert to is not None
         held = io.BytesIO()
         frame.to_parquet(held, index=False)
-        write_atomic(to, held.getvalue())
+        write_output(to, held.getvalue())
     elif to is None:
         sys.stdout.write(as_text(frame, kind))
     else:
-        write_atomic(to, as_text(frame, kind).encode())
+        write_output(to, as_text(frame, kind).encode())
     if to is not None:
         err.print(f"wrote {to}: {plural(len(frame), 'trial')}", soft_wrap=True)

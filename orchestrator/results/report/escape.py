@@ -13,7 +13,11 @@ _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # o
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters by which spreadsheets recognise a formula (OWASP, CSV injection); some accept full-width ones."""
-_MARKDOWN = re.compile(r"([\\`*|<>\[\]~]|(?<!\w)_|_(?!\w))")
+_MARKDOWN = re.compile(r"([\\`*|<>\[\]~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))")
+_REFERENCE = re.compile(r"((?<!\w)@(?=\w)|#(?=\d))")
+"""GitHub links `@name` and `#1` after it has read the Markdown, so that a backslash does not keep it from it."""
+_SEPARATOR = re.compile(rf";(?=[\s\"]*[{re.escape(''.join(_FORMULA))}])")
+"""Before a formula, where a spreadsheet of a language with decimal commas splits the line at semicolons."""
 
 
 def one_line(text: str) -> str:
@@ -22,13 +26,17 @@ def one_line(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    """Escape text for LaTeX outside math."""
-    return "".join(_LATEX.get(character, character) for character in one_line(text))
+    """Escape text for LaTeX outside math.
+
+    A cell that begins with `[` or `*` would be an argument of the `\\\\` or `\\midrule` before it.
+    """
+    escaped = "".join(_LATEX.get(character, character) for character in one_line(text)).lstrip()
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
 
 
 def markdown(text: str) -> str:
     """Escape text for a line or a table cell of GitHub's Markdown."""
-    escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
+    escaped = _REFERENCE.sub(r"\1<!-- -->", _MARKDOWN.sub(r"\\\1", one_line(text)))
     return f"\\{escaped}" if escaped.startswith("#") else escaped
 
 
@@ -36,5 +44,5 @@ def csv_cell(value: object) -> object:
     """Return text as one line, after an apostrophe if a spreadsheet would run it as a formula; numbers unchanged."""
     if not isinstance(value, str):
         return value
-    text = one_line(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    text = _SEPARATOR.sub(";'", one_line(value))
+    return f"'{text}" if text.lstrip(' "').startswith(_FORMULA) else text

@@ -173,9 +173,9 @@ def curves_of(record: TrialRecord, most: int = MAX_CURVE_POINTS) -> dict[str, di
 
 def _short(value: float) -> float | None:
     """Return a number with four significant digits, so that it takes little space; None unless it is finite."""
-    if not math.isfinite(value):
+    short = float(f"{value:.4g}")  # the largest floats are rounded to infinity
+    if not math.isfinite(short):
         return None
-    short = float(f"{value:.4g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 

@@ -35,7 +35,7 @@ from orchestrator.results.report.gallery import Gallery, GallerySource, gallerie
 from orchestrator.results.report.importance import importances
 from orchestrator.results.report.summary import summarise
 from orchestrator.results.report.views import Study, studies
-from trm_data.files import write_atomic
+from trm_data.files import write_output
 
 SCRIPTS = {
     "page.js": "templates",
@@ -119,7 +119,7 @@ class Report:
             UserError: the page cannot be written there, or nothing is confirmed by the name of the control.
             DataError: a malformed published result.
         """
-        write_atomic(path, self.html().encode())
+        write_output(path, self.html().encode())
 
     def html(self) -> str:
         """Render the page."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ def _view(record: TrialRecord, settings: dict[str, Value]) -> TrialView:
         variant=record.config.model.variant,
         seed=record.config.seed,
         settings=settings,
-        score=None if score is None or not math.isfinite(score) else 100 * score,
+        score=100 * score if score is not None and 0 <= score <= 1 else None,
         split=result.split if result else "validation",
         status=record.status,
         step=record.step,
