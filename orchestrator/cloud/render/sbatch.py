@@ -25,7 +25,7 @@ def render_sbatch(config: CloudConfig, sweep: str = "", arguments: Sequence[str]
     """
     slurm = config.slurm_settings()
     words = " ".join(shlex.quote(each) for each in [sweep, *arguments]) if sweep else '"$@"'
-    with_arguments = "sbatch sweep.sbatch sweeps/demo.py --gpu any        # what `trm sweep run` takes"
+    with_arguments = "sbatch sweep.sbatch demo --gpu any        # what `trm sweep run` takes"
     values = {
         "NAME": config.name,
         "USAGE": "sbatch sweep.sbatch" if sweep else with_arguments,
