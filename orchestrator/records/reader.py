@@ -317,10 +317,9 @@ def _record(sweep: str, trial_id: str, files: _Files, loader: _Loader) -> TrialR
         if end is None or end.step > begin or (begin > 0 and loader.has_rows(attempt.number)):
             until = begin if until is None else min(until, begin)
     rows = Rows(partial(loader.load, limits))
-    attempts = [
-        each if each.end is not None else replace(each, rows=Rows(partial(loader.load, [(each.number, None)])))
-        for each in attempts
-    ]
+    if len(attempts) > 1 or any(each.end is None for each in attempts):
+        # The wall clock may have stepped between attempts: the times of rows do not say which attempt they are from.
+        attempts = [replace(each, rows=Rows(partial(loader.load, [(each.number, None)]))) for each in attempts]
     return TrialRecord(
         trial_id=trial_id,
         sweep=sweep,

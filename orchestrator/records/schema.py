@@ -253,9 +253,9 @@ class Attempt:
     start: AttemptStart
     end: AttemptEnd | None
     """None while it runs, or if its process was lost."""
-    rows: Sequence[Row] = field(default=(), compare=False)
-    """Of an attempt without an end everything that it has recorded, including what the next attempt did again; read on
-    first use."""
+    rows: Sequence[Row] | None = field(default=None, compare=False)
+    """Everything that it has recorded, including what the next attempt did again; read on first use. None for the only
+    attempt of a trial that has ended: its rows are the trial's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,8 +130,8 @@ def measured_kwh(record: TrialRecord) -> float | None:
     """
     starts = [attempt.start.started_s for attempt in record.attempts]
     total_j = 0.0
-    for begin_s, successor_s in zip(starts, [*starts[1:], None], strict=False):
-        rows = _rows_of(record, begin_s, successor_s)
+    for attempt, successor_s in zip(record.attempts, [*starts[1:], None], strict=False):
+        rows = _rows_of(record, attempt, successor_s)
         samples = [row.metrics[GPU_ENERGY] for row in rows if row.split == SYSTEM_SPLIT and GPU_ENERGY in row.metrics]
         if not samples:
             return None
@@ -167,8 +167,15 @@ def exceeded(spent: Spent, budget: Budget) -> str | None:
     return None
 
 
-def _rows_of(record: TrialRecord, begin_s: float, successor_s: float | None) -> list[Row]:
-    """Return the rows of one attempt by their time. Rows from before its start were inherited from a shorter trial."""
+def _rows_of(record: TrialRecord, attempt: Attempt, successor_s: float | None) -> list[Row]:
+    """Return the rows of one attempt. Rows from before its start were inherited from a shorter trial.
+
+    An attempt that has recorded nothing has no rows, whatever times those of others have: the wall clock may have
+    stepped between them. Rows are told apart by their times only where a record does not say whose they are.
+    """
+    begin_s = attempt.start.started_s
+    if attempt.rows is not None:
+        return list(dropwhile(lambda row: row.time_s < begin_s, attempt.rows))
     own = [row for row in record.rows if begin_s <= row.time_s and (successor_s is None or row.time_s < successor_s)]
     return sorted(own, key=lambda row: row.time_s)
 
@@ -178,9 +185,7 @@ def _duration_s(record: TrialRecord, attempt: Attempt, successor_s: float | None
     begin_s = attempt.start.started_s
     if attempt.end is not None and attempt.end.elapsed_s is not None:
         return max(0.0, attempt.end.elapsed_s)  # by a monotonic clock: no step of the wall clock changes it
-    # The wall clock may have stepped between two attempts: their rows cannot be told apart by their times then.
-    own = list(dropwhile(lambda row: row.time_s < begin_s, attempt.rows))  # without those of a shorter trial
-    total_s, last_s = _time_of_rows(begin_s, own or _rows_of(record, begin_s, successor_s))
+    total_s, last_s = _time_of_rows(begin_s, _rows_of(record, attempt, successor_s))
     if attempt.end is not None:
         return total_s + max(0.0, attempt.end.ended_s - last_s)
     if until_s is not None and until_s - last_s < SILENT_S:
