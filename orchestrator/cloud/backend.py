@@ -179,6 +179,8 @@ class Deployment(Settings):
     """ssh: folder of the deployment on the head."""
     interpreter: str = ""
     """ssh: Python of the environment on the head."""
+    cluster: str = ""
+    """aws: name and region of the cluster."""
     workers: tuple[Worker, ...] = ()
     """ssh: the machines beside the head."""
     created_s: Seconds

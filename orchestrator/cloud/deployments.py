@@ -76,6 +76,30 @@ def change(storage: Storage, name: str, edit: Callable[[Deployment], Deployment]
     raise CloudError(f"the record of deployment {name!r} is changed by others all the time", "Try again")
 
 
+def observed(own: Deployment, found: Deployment) -> Deployment:
+    """Return a deployment with what its record knows better: state, machines, when and why it ended.
+
+    Args:
+        own: as this user's commands have described it.
+        found: as its record describes it, which others may have written.
+    """
+    seen = {name: getattr(found, name) for name in ("state", "machines", "ended_s", "ended_why")}
+    return own.model_copy(update=seen)
+
+
+def note(storage: Storage, seen: Deployment) -> Deployment:
+    """Write what was observed into the record, and return it. An end that others have noted meanwhile stays."""
+
+    def edit(current: Deployment) -> Deployment:
+        is_over = current.state in ("ended", "down") and seen.state not in ("ended", "down")
+        if current.created_s != seen.created_s or is_over:
+            return current
+        return seen.model_copy(update={"limits": current.limits})
+
+    change(storage, seen.name, edit)
+    return seen
+
+
 def remove(storage: Storage, name: str) -> None:
     """Delete the record."""
     storage.delete(key_of(name))

@@ -45,6 +45,11 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
     if found is not None and found.state in (*UP, "starting", "ended"):
         _require_same(found, backend, options, storage)
         found = opened.read(_own(found, options, storage))  # the timer may have ended it since
+        if found.state in UP and not own.knows(storage, sweep.name):
+            raise CloudError(
+                f"{sweep.name!r} was launched by another user, or from another computer",
+                "Submit it from there, or give the sweep another name",
+            )
         _require_same(found, backend, options, storage)
     is_up = found is not None and found.state in UP
     priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
@@ -54,7 +59,7 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
             "records stay on the machine that --end-command ends until `down` fetches them; --storage s3:// avoids that"
         )
         priced = priced.model_copy(update={"unknown": (*priced.unknown, why)})
-    if limits.max_usd is not None and priced.usd_per_hour is None:
+    if limits.max_usd is not None and not priced.usd_per_hour:
         raise CloudError(
             "the price of the machines is unknown, so that --max-usd cannot be enforced",
             "Give --usd-per-hour, --usd-per-gpu-hour or --provider, or --no-limit with --max-hours",
@@ -146,7 +151,9 @@ def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple
     backend = open_backend(stored.backend, stored.options, storage)
     if stored.state in ("new", "down"):
         return backend, stored
-    return backend, deployments.save(storage, backend.read(stored))
+    if stored.backend == "sky" and not own.knows(storage, name):
+        return backend, stored  # SkyPilot knows its clusters on the computer that launched them alone
+    return backend, deployments.note(storage, backend.read(stored))
 
 
 def _own(stored: Deployment, options: Options | None, storage: Storage) -> Deployment:
@@ -184,17 +191,22 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         raise CloudError(f"deployment {name!r} is down already", "Launch it again with `trm cloud submit`")
     if forget:
         closing = Closing(["the record is closed; no machine was asked"], [])
-        ended = deployments.ended(stored, "its machines are gone", time.time(), "down")
+        ended = deployments.save(storage, deployments.ended(stored, "its machines are gone", time.time(), "down"))
         own.forget(storage, name)
-        return deployments.save(storage, ended), closing
+        return ended, closing
     stored = own.trusted(storage, stored)
+    if stored.backend == "sky" and not own.knows(storage, name):
+        raise CloudError(
+            f"{name!r} was launched from another computer, and SkyPilot knows its clusters there alone",
+            "End it there",
+        )
     backend = open_backend(stored.backend, stored.options, storage)
     try:
-        stored = deployments.save(storage, backend.read(stored))
+        stored = deployments.note(storage, backend.read(stored))
         closing = backend.down(stored, keep)
     except CloudError as error:
         forget_it = command_line("cloud", "down", name, "--forget", storage=storage.url)
         raise CloudError(error.what, f"{error.remedy}. If the machine is gone: `{forget_it}`") from None
-    ended = deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down")
+    ended = deployments.save(storage, deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down"))
     own.forget(storage, name)
-    return deployments.save(storage, ended), closing
+    return ended, closing

@@ -34,6 +34,7 @@ class Own(Settings):
     is_remote: bool
     place: str = ""
     interpreter: str = ""
+    cluster: str = ""
     workers: tuple[Worker, ...] = ()
 
 

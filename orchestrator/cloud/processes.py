@@ -34,7 +34,7 @@ GRACE_S = 120.0
 """Seconds that a driver has to write the last checkpoints of its trials."""
 RAY_GRACE_S = 25.0
 """Seconds that the process which runs Ray has to end it."""
-END_COMMAND_S = 120.0
+END_COMMAND_S = 900.0
 
 
 def start(folder: Path, name: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
@@ -114,12 +114,14 @@ def python_words(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def run_command(command: str, folder: Path) -> None:
-    """Run a command of the user in a shell, and log how it ended."""
+def run_command(command: str, folder: Path) -> bool:
+    """Run a command of the user in a shell, and log how it ended. Return whether it has worked."""
     try:
         done = subprocess.run(
             ["sh", "-c", command], stdin=subprocess.DEVNULL, timeout=END_COMMAND_S, cwd=folder, check=False
         )
-        logger.info("`%s` ended with %d", command, done.returncode)
     except subprocess.TimeoutExpired:
-        logger.warning("`%s` has not ended after %.0f s", command, END_COMMAND_S)
+        logger.warning("the command that ends the machine has not ended after %.0f s", END_COMMAND_S)
+        return False
+    logger.info("the command that ends the machine ended with %d", done.returncode)
+    return done.returncode == 0

@@ -102,7 +102,7 @@ class SkyBackend:
 
     def read(self, deployment: Deployment) -> Deployment:
         """Return the record; a cluster that SkyPilot has ended is down."""
-        stored = deployments.load(self.storage, deployment.name)
+        stored = deployments.observed(deployment, deployments.load(self.storage, deployment.name))
         if stored.state != "submitted" or self._cluster() is not None:
             return stored
         return deployments.ended(stored, "ended by SkyPilot, when it was idle or its machine was lost", time.time())

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cloud import deployments, head, processes
 from orchestrator.cloud.backend import Deployment, Limits, Machine, Options
-from orchestrator.cloud.timer import Timer
+from orchestrator.cloud.timer import END_AGAIN_S, Timer
 from orchestrator.records.index import sweep_folder
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
@@ -92,9 +92,56 @@ def test_unknown_price_is_no_budget_that_is_reached(storage: Storage, tmp_path: 
     assert "idle" in timer(storage, tmp_path, Clock()).run()
 
 
-def test_timer_leaves_a_deployment_that_somebody_else_has_ended(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, state="down")
-    assert "somebody else" in timer(storage, tmp_path, Clock()).run()
+def test_timer_leaves_a_deployment_that_has_been_ended(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, state="ended")
+    assert "ended before" in timer(storage, tmp_path, Clock(), "touch ended").run()
+    assert not (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("how", ["closed", "removed"])
+def test_machine_whose_record_is_closed_or_removed_is_ended(how: str, storage: Storage, tmp_path: Path) -> None:
+    deployment(storage)
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+        if how == "removed":
+            storage.delete(deployments.key_of("s"))
+        else:
+            deployments.change(storage, "s", lambda each: each.model_copy(update={"state": "down"}))
+
+    assert "closed" in Timer(tmp_path, storage, "s", end_command="touch ended", clock=clock, sleep=sleep).run()
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"version": 2, "new_field": 1}'])
+def test_limits_hold_while_the_record_cannot_be_read(damage: bytes, storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, limits=Limits(max_hours=1, idle_minutes=600))
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+        storage.write(deployments.key_of("s"), damage)
+
+    watching = Timer(tmp_path, storage, "s", end_command="touch ended", grace_s=1.0, clock=clock, sleep=sleep)
+    assert "lifetime" in watching.run() and (tmp_path / "ended").exists()
+    assert clock.now_s == pytest.approx(1000 + 3600, abs=15)
+
+
+def test_machine_that_cannot_be_ended_is_still_billed_and_tried_again(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, limits=Limits(max_hours=0.5, idle_minutes=60))
+    clock = Clock()
+    states = []
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+        found = deployments.load(storage, "s")
+        states.append((found.machines[0].down_s, found.ended_why))
+        if seconds == END_AGAIN_S:
+            (tmp_path / "works").touch()
+
+    Timer(tmp_path, storage, "s", end_command="test -e works", grace_s=1.0, clock=clock, sleep=sleep).run()
+    assert states[-1][0] is None and "still billed" in states[-1][1]
 
 
 def test_process_that_ignores_a_signal_is_killed(tmp_path: Path) -> None:

@@ -119,7 +119,13 @@ def ssh(words: list[str]) -> int:
     with (folder / "ssh.log").open("a") as log:
         log.write(f"{time.time()} {command}\n")
     environment = {**os.environ, "HOME": str(folder / "home")}
-    if "ray stop" in command or "apt-get" in command or "pip install" in command or "cloud-init" in command:
+    if (
+        "shutdown -h +" in command
+        or "ray stop" in command
+        or "apt-get" in command
+        or "pip install" in command
+        or "cloud-init" in command
+    ):
         return 0  # `ray stop` would end every Ray of this user; the environment is there
     if "ray start --head" in command:
         return _start_head(folder, environment)

@@ -40,6 +40,7 @@ from orchestrator.cli.run_options import ConcurrentOption
 from orchestrator.errors import SweepError, command_line
 
 if TYPE_CHECKING:
+    from orchestrator.cloud.backend import Deployment
     from orchestrator.cloud.launch import Launch
 
 app = typer.Typer(help="Price, launch, watch and end sweeps on rented machines.", no_args_is_help=True)
@@ -277,8 +278,26 @@ def _prepare(ctx: typer.Context, *, required: bool) -> Launch:
     storage = open_storage(found["storage"])
     known = find_up(sweep.name, storage) if required and not found["hosts"] else None
     if known is not None:  # its record says where it is and what it may cost
+        _require_unchanged(ctx, known)
         return prepare(sweep, known.backend, known.options, known.limits, storage)
     return prepare(sweep, found["on"], options_of(found), limits_of(found, required=required), storage)
+
+
+def _require_unchanged(ctx: typer.Context, known: Deployment) -> None:
+    """Raise SweepError if a command asks for other limits than those of the launch that is up."""
+    values = {
+        "on": ("--on", known.backend),
+        "max_usd": ("--max-usd", known.limits.max_usd),
+        "max_hours": ("--max-hours", known.limits.max_hours),
+        "idle_minutes": ("--idle-minutes", known.limits.idle_minutes),
+    }
+    for name, (option, now) in values.items():
+        is_given = str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")
+        if is_given and ctx.params[name] != now:
+            raise SweepError(
+                f"{known.name} is up with {option} {now if now is not None else '(no limit)'}, not {ctx.params[name]}",
+                f"Leave the option out, or end it first: trm cloud down {known.name}",
+            )
 
 
 def _start(ctx: typer.Context, yes: bool) -> Launch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -262,8 +263,18 @@ def _show_receipt(found: Receipt) -> None:
 
 def _show_commands(deployment: Deployment, verbs: Sequence[str]) -> None:
     for command in deployment.commands:
+        if not _is_one_command(command):  # whoever writes the record would have it pasted into a shell
+            continue
         if any(command.startswith(f"trm cloud {verb} ") for verb in verbs):
             out.print(f"  {command}", soft_wrap=True)
+
+
+def _is_one_command(command: str) -> bool:
+    """Return whether a shell would take a line as one command with plain words."""
+    try:
+        return command.isprintable() and shlex.join(shlex.split(command)) == command
+    except ValueError:
+        return False
 
 
 def _usd(value: float | None) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.cloud import deployments
+from orchestrator.cloud import deployments, own
 from orchestrator.cloud.aws.clients import client
 from orchestrator.cloud.aws.end import stop_driver
 from orchestrator.cloud.aws.errors import explain_output
@@ -106,8 +106,10 @@ class AwsBackend:
                 "Run `trm cloud init aws`, once per account and region",
             )
         self._check_quotas()
-        file = self._write_cluster(deployment.name, group)
-        deployment = deployments.save(self.storage, self._limited(deployment))
+        deployment = self._limited(deployment)
+        file = self._write_cluster(deployment, group)
+        deployments.save(self.storage, deployment)
+        own.remember(self.storage, deployment)
         self._ray(deployment.name, "get-auth-token", "--generate")
         logger.warning("starting the head, which takes 5 to 10 minutes; log: %s", self._log(deployment.name))
         try:
@@ -140,7 +142,8 @@ class AwsBackend:
 
     def read(self, deployment: Deployment) -> Deployment:
         """Return the record with the machines that are up now."""
-        return self._seen(deployments.load(self.storage, deployment.name))
+        self._require_same_cluster(deployment)
+        return self._seen(deployments.observed(deployment, deployments.load(self.storage, deployment.name)))
 
     def stop(self, deployment: Deployment) -> str:
         """Ask the driver to stop cleanly, through the records."""
@@ -149,11 +152,12 @@ class AwsBackend:
 
     def down(self, deployment: Deployment, keep: bool) -> Closing:
         """Stop the driver and end all machines of the cluster; the records stay on S3."""
+        self._require_same_cluster(deployment)
         done = []
         if not stop_driver(self.storage, deployment.name, "ended by `trm cloud down`", STOP_S):
             done.append(f"the driver did not stop within {STOP_S:.0f} s, and ends with its machine")
         ec2 = client("ec2", self.aws.region)
-        deployments.save(self.storage, self._seen(deployments.load(self.storage, deployment.name)))
+        deployments.note(self.storage, self._seen(deployment))
         ended = end_machines(ec2, self.config.name)
         done.append(f"ended {', '.join(ended)}" if ended else "no machine was up")
         found = find_orphans(time.time(), [self.aws.region])
@@ -163,6 +167,18 @@ class AwsBackend:
     def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
         """Return the machines of the cluster that are up now."""
         return tuple(machine for machine in self._seen(deployment).machines if machine.down_s is None)
+
+    def _require_same_cluster(self, deployment: Deployment) -> None:
+        """Raise CloudError if the configuration names another cluster than the deployment's."""
+        if deployment.cluster and deployment.cluster != self._cluster:
+            raise CloudError(
+                f"{deployment.name!r} runs on cluster {deployment.cluster}, the configuration names {self._cluster}",
+                "Change `name` and `region` back, or call this in the folder of the configuration that launched it",
+            )
+
+    @property
+    def _cluster(self) -> str:
+        return f"{self.config.name} in {self.aws.region}"
 
     def _check_quotas(self) -> None:
         """Warn of quotas that are too small; AWS itself refuses what exceeds them."""
@@ -211,26 +227,25 @@ class AwsBackend:
         )
         config = str(Path(self.options.config or CONFIG_FILE).absolute())
         options = deployment.options.model_copy(update={"config": config})
-        return deployment.model_copy(update={"limits": changed, "options": options, "state": "starting"})
+        started = {"limits": changed, "options": options, "state": "starting", "cluster": self._cluster}
+        return deployment.model_copy(update=started)
 
     def _end_command(self, deployment: Deployment) -> str:
         words = ["" if self.options.single else self.aws.region, self.config.name, deployment.storage, deployment.name]
         return f"{BIN}/python {shlex.join(['-m', 'orchestrator.cloud.aws.end', *words])}"
 
     def _seen(self, deployment: Deployment) -> Deployment:
-        found = machines_of(client("ec2", self.aws.region), self.config.name, deployment.machines, time.time())
-        # Machines of an earlier deployment on the same cluster are not this one's.
-        return deployment.model_copy(
-            update={
-                "machines": tuple(each for each in found if (each.down_s or each.up_s) >= deployment.created_s - 60)
-            }
-        )
+        known, since_s = deployment.machines, deployment.created_s
+        found = machines_of(client("ec2", self.aws.region), self.config.name, known, time.time(), since_s)
+        return deployment.model_copy(update={"machines": found})
 
-    def _write_cluster(self, name: str, group: str) -> Path:
+    def _write_cluster(self, deployment: Deployment, group: str) -> Path:
         """Write the cluster file and the tracked files of the project, which `ray up` copies to the machines."""
+        name = deployment.name
         copied = copy_project(state_folder(self.name, name) / "project")
         aws = self.aws.model_copy(update={"security_group": group})
-        config: CloudConfig = self.config.model_copy(update={"aws": aws})
+        hours = deployment.limits.max_hours or self.config.max_hours
+        config: CloudConfig = self.config.model_copy(update={"aws": aws, "max_hours": hours})
         text = (render_single if self.options.single else render_cluster)(config, str(copied))
         self._file(name).write_text(text)
         return self._file(name)

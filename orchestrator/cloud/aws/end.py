@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.records.index import find_definition, request_stop, sweep_folder
 from orchestrator.resources.aws import terminate_workers
-from orchestrator.storage import Storage, StorageError, open_storage
+from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.lease import driver_of
 from trm_data.errors import UserError
 
@@ -42,7 +42,7 @@ def end_cluster(
     """
     try:
         stop_driver(storage, sweep, "the timer on the head", limit_s)
-    except StorageError as error:
+    except UserError as error:  # StorageError, or a sweep that is damaged
         logger.warning("the driver was not stopped cleanly: %s", error)
     try:
         if end_workers is not None:

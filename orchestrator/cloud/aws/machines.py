@@ -25,11 +25,14 @@ from orchestrator.cloud.render.ray_cluster import CLUSTER_TAG
 from orchestrator.resources import catalogue
 from orchestrator.resources.aws import AwsError
 from orchestrator.resources.catalogue import Market
-from orchestrator.storage import StorageError, open_storage
+from orchestrator.storage import open_storage
+from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 20.0
+EARLIER_S = 60.0
+"""Seconds by which the clock of the laptop that made a deployment may be ahead of AWS's."""
 END_S = 300.0
 """Seconds within which AWS reports a machine that was told to end as shutting down."""
 
@@ -46,11 +49,12 @@ def instances(ec2: Any, cluster: str, *, gone: bool = False) -> list[Any]:
     return [each for each in found if gone or each["State"]["Name"] not in GONE]
 
 
-def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float) -> tuple[Machine, ...]:
+def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float, since_s: float) -> tuple[Machine, ...]:
     """Return the machines of a cluster: those that the record knows, and those that are new; ended ones have an end.
 
     Args:
         known: machines of the record.
+        since_s: when the deployment was made: what was ended before belongs to an earlier one on the same cluster.
     """
     found = {str(each["InstanceId"]): each for each in instances(ec2, cluster, gone=True)}
     billed = _spot_prices(ec2, [each for each in found.values() if each.get("InstanceLifecycle") == "spot"])
@@ -61,7 +65,8 @@ def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float) 
         ended_s = before[name].down_s if name in before else None
         ended_s = ended_s or (_ended_s(found[name]) if name in found else None) or now_s
         machines[name] = machine.model_copy(update={"down_s": None if is_up else ended_s})
-    return tuple(sorted(machines.values(), key=lambda machine: (machine.up_s, machine.name)))
+    own = [each for each in machines.values() if (each.down_s or each.up_s) >= since_s - EARLIER_S]
+    return tuple(sorted(own, key=lambda machine: (machine.up_s, machine.name)))
 
 
 def _ended_s(instance: Any) -> float | None:
@@ -139,10 +144,10 @@ def keep_record(region: str, cluster: str, url: str, name: str, poll_s: float = 
             found = deployments.find(storage, name)
             if found is None or found.state in ("ended", "down"):
                 return
-            changed = {"machines": machines_of(ec2, cluster, found.machines, time.time())}
+            changed = {"machines": machines_of(ec2, cluster, found.machines, time.time(), found.created_s)}
             if changed["machines"] != found.machines:
                 deployments.change(storage, name, lambda each, changed=changed: each.model_copy(update=changed))  # type: ignore[misc]
-        except (AwsError, StorageError) as error:  # an outage says nothing about the machines
+        except UserError as error:  # an outage, or a damaged record, says nothing about the machines
             logger.warning("%s", error)
         time.sleep(poll_s)
 

@@ -7,6 +7,7 @@ type names first has the highest priority; the next is used while AWS has no cap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ PROJECT = "~/trm-orchestrator"
 BIN = "~/venv/bin"
 PORT = 6379
 CLUSTER_TAG = "trm-cluster"
+LATEST_MINUTES = 60
+"""Minutes after the longest time of a deployment at which its machines end by themselves."""
 UNKNOWN_GROUP = "sg-made-by-trm-cloud-init"
 """AWS refuses it: a file that was rendered without the group starts nothing."""
 HEADER = """Rendered from cloud.toml by `trm cloud render --on aws`: change that file, not this one.
@@ -87,7 +90,11 @@ def _cluster(config: CloudConfig, aws: Aws, kinds: Mapping[str, Any], max_worker
         "file_mounts": {"~/.ray/auth_token": "~/.ray/auth_token", PROJECT: project},
         "rsync_exclude": [".venv*", "runs", "build", ".env*", "**/__pycache__"],
         "rsync_filter": [".gitignore"],
-        "initialization_commands": ["cloud-init status --wait > /dev/null || true"],  # apt is locked until then
+        "initialization_commands": [
+            # Whatever happens to the timer or the head: a machine that shuts down is terminated.
+            f"sudo shutdown -h +{math.ceil(config.max_hours * 60) + LATEST_MINUTES} > /dev/null 2>&1 || true",
+            "cloud-init status --wait > /dev/null || true",  # apt is locked until then
+        ],
         "setup_commands": _setup(),
         "head_setup_commands": [],
         "worker_setup_commands": [],

@@ -184,7 +184,7 @@ class SshBackend:
     def read(self, deployment: Deployment) -> Deployment:
         """Return the record as the timer left it on the machine; the stored one if records are not on the machine."""
         if not deployment.is_remote or not deployment.machines:
-            return deployments.load(self.storage, deployment.name)
+            return deployments.observed(deployment, deployments.load(self.storage, deployment.name))
         with self._connect() as connection:
             found = self._read_record(connection, deployment.storage, deployment.name)
             if found is None and deployment.place and is_missing(connection, deployment.place):
@@ -209,11 +209,11 @@ class SshBackend:
                 for connection, place in zip(connections, [head, *others], strict=True)
             ]
         workers = zip(self.options.hosts[1:], others, interpreters[1:], strict=True)
-        mine = {"hosts": self.options.hosts, "ssh_config": self.options.ssh_config, "folder": self.options.folder}
+        mine = Options(hosts=self.options.hosts, ssh_config=self.options.ssh_config, folder=self.options.folder)
         return found.model_copy(
             update={
                 "backend": self.name,
-                "options": found.options.model_copy(update={**mine, "config": None, "end_command": None}),
+                "options": mine,
                 "storage": f"{head}/runs" if found.is_remote else self.storage.url,
                 "place": head,
                 "interpreter": interpreters[0],
@@ -365,8 +365,7 @@ def _observed(stored: Deployment, found: Deployment) -> Deployment:
     machines = tuple(
         machine.model_copy(update={"down_s": ends.get(machine.name, machine.down_s)}) for machine in stored.machines
     )
-    seen = {"state": found.state, "ended_s": found.ended_s, "ended_why": found.ended_why, "limits": found.limits}
-    return stored.model_copy(update={"machines": machines, **seen})
+    return deployments.observed(stored, found).model_copy(update={"machines": machines, "limits": found.limits})
 
 
 def _places(deployment: Deployment) -> list[str]:
