@@ -18,15 +18,16 @@ class RentedMachines(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray's clas
     def _create_node_with_resources_and_labels(
         self, node_config: Any, tags: Any, count: int, resources: Any, labels: Any
     ) -> None:
-        instance, market = INSTANCES[labels["ray.io/accelerator-type"]]
-        rented = rent(self.provider_config["rented_for"], instance, market)
-        up_s, before = time.time(), set(self._nodes)
-        super()._create_node_with_resources_and_labels(node_config, tags, count, resources, labels)
-        (node_id,) = set(self._nodes) - before
-        node = self._nodes[node_id]["node"]
-        pids = [info.process.pid for infos in node.all_processes.values() for info in infos]
-        note(Path(self.provider_config["folder"]), rented, node_id, pids, up_s)
-        self._nodes[node_id]["instance"] = rented
+        with self.lock:  # nodes of several kinds start at once
+            instance, market = INSTANCES[labels["ray.io/accelerator-type"]]
+            rented = rent(self.provider_config["rented_for"], instance, market)
+            up_s, before = time.time(), set(self._nodes)
+            super()._create_node_with_resources_and_labels(node_config, tags, count, resources, labels)
+            (node_id,) = set(self._nodes) - before
+            node = self._nodes[node_id]["node"]
+            pids = [info.process.pid for infos in node.all_processes.values() for info in infos]
+            note(Path(self.provider_config["folder"]), rented, node_id, pids, up_s)
+            self._nodes[node_id]["instance"] = rented
 
     def non_terminated_nodes(self, tag_filters: Any) -> Any:
         """Return the nodes whose instances exist: whoever terminates one has ended the node."""
