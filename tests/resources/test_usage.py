@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.execution.budget import BudgetTracker
+from orchestrator.records.index import new_head
+from orchestrator.records.reader import read_trials
+from orchestrator.records.rows import dump_rows
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
 from orchestrator.resources import placement
 from orchestrator.resources.runtime import RuntimeModel, TrialCost
@@ -25,6 +29,8 @@ from orchestrator.resources.usage import (
     trial_cost,
 )
 from orchestrator.results.dataframe import frame_of
+from orchestrator.storage import open_storage
+from orchestrator.storage.base import to_json_bytes
 from orchestrator.tracking import mlflow_view
 from trm_model.config import TrialConfig
 
@@ -238,3 +244,31 @@ def test_earlier_attempts_of_a_trial_that_runs_again_stay_spent() -> None:
     assert tracker.check(resumed.trial_id, TrialCost(1, 1, 0)) is None
     assert tracker.check(resumed.trial_id, TrialCost(2, 2, 0)) == "5 of 6 GPU-hours taken, and the next trial needs 2"
     assert str(tracker.check("new", TrialCost(0, 0, 0))).startswith("1 of 1 trials taken")
+
+
+@pytest.mark.parametrize("step_s", [-33 * HOUR, 29 * HOUR], ids=["back", "ahead"])
+def test_an_attempt_without_rows_is_not_charged_for_those_of_others(step_s: float, tmp_path: Path) -> None:
+    """The clock steps between attempts, so that the rows of one lie between the starts of two others."""
+    storage, head = open_storage(str(tmp_path)), 1_000_000.0
+    planned = KILLED_IN_THE_EVENING
+    folder = f"sweeps/{planned.sweep}/trials/{planned.trial_id}"
+    made = new_head("study", "T=1", planned.config, planned.dataset)
+    storage.write(f"{folder}/trial.json", to_json_bytes(made.plain()))
+
+    def begin(number: int, at_s: float, seconds: float | None, steps: range = range(0)) -> None:
+        start = {"started_s": at_s, "device": "cuda", "gpu_type": "H100", "gpu_count": 1.0, "from_step": 0}
+        storage.write(f"{folder}/attempts/{number:03d}/start.json", to_json_bytes(start))
+        rows = [Row(step=step, split="train", time_s=at_s + step, metrics={"loss": 1.0}) for step in steps]
+        if rows:
+            storage.write(f"{folder}/attempts/{number:03d}/rows-000001.jsonl", dump_rows(rows))
+        if seconds is not None:
+            end = {"status": "finished", "step": 60, "ended_s": at_s + seconds, "elapsed_s": seconds}
+            storage.write(f"{folder}/attempts/{number:03d}/end.json", to_json_bytes(end))
+
+    begin(1, head, None, range(10, 41, 10))  # killed after 40 s
+    begin(2, head + min(0.0, step_s) - 5 * HOUR, None)  # killed at once, on a machine whose clock is behind
+    begin(3, head + max(0.0, step_s) + 60, 20.0, range(50, 61, 5))
+    (found,) = read_trials(storage, planned.sweep)
+    assert [use.duration_s for use in attempt_usage(found)] == [40, 0, 20]
+    cost = trial_cost(found)
+    assert cost is not None and cost.gpu_hours == pytest.approx(60 / HOUR)
