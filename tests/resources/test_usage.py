@@ -255,8 +255,8 @@ def test_an_attempt_without_rows_is_not_charged_for_those_of_others(step_s: floa
     made = new_head("study", "T=1", planned.config, planned.dataset)
     storage.write(f"{folder}/trial.json", to_json_bytes(made.plain()))
 
-    def begin(number: int, at_s: float, seconds: float | None, steps: range = range(0)) -> None:
-        start = {"started_s": at_s, "device": "cuda", "gpu_type": "H100", "gpu_count": 1.0, "from_step": 0}
+    def begin(number: int, at_s: float, seconds: float | None, from_step: int, steps: range = range(0)) -> None:
+        start = {"started_s": at_s, "device": "cuda", "gpu_type": "H100", "gpu_count": 1.0, "from_step": from_step}
         storage.write(f"{folder}/attempts/{number:03d}/start.json", to_json_bytes(start))
         rows = [Row(step=step, split="train", time_s=at_s + step, metrics={"loss": 1.0}) for step in steps]
         if rows:
@@ -265,9 +265,9 @@ def test_an_attempt_without_rows_is_not_charged_for_those_of_others(step_s: floa
             end = {"status": "finished", "step": 60, "ended_s": at_s + seconds, "elapsed_s": seconds}
             storage.write(f"{folder}/attempts/{number:03d}/end.json", to_json_bytes(end))
 
-    begin(1, head, None, range(10, 41, 10))  # killed after 40 s
-    begin(2, head + min(0.0, step_s) - 5 * HOUR, None)  # killed at once, on a machine whose clock is behind
-    begin(3, head + max(0.0, step_s) + 60, 20.0, range(50, 61, 5))
+    begin(1, head, None, 0, range(10, 41, 10))  # killed after 40 s
+    begin(2, head + min(0.0, step_s) - 5 * HOUR, None, 40)  # killed at once, on a machine whose clock is behind
+    begin(3, head + max(0.0, step_s) + 60, 20.0, 40, range(50, 61, 5))
     (found,) = read_trials(storage, planned.sweep)
     assert [use.duration_s for use in attempt_usage(found)] == [40, 0, 20]
     cost = trial_cost(found)
