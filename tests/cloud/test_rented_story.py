@@ -110,7 +110,7 @@ def wait_for(look: Callable[[], T | None], what: str, folder: Path) -> T:
     deadline_s = time.monotonic() + WAIT_S
     while not (found := look()):
         if time.monotonic() > deadline_s:
-            logs = [path for path in folder.rglob("*.log") if "/ray/" not in str(path)]
+            logs = [path for path in folder.rglob("*.log") if "/ray/" not in str(path) or "job-driver" in path.name]
             text = "\n".join(f"{path}: {path.read_text()[-1500:]}" for path in logs)
             raise TimeoutError(f"{what} within {WAIT_S:.0f} s\n{text}")
         time.sleep(0.5)

@@ -50,7 +50,7 @@ class Counts:
 @pytest.fixture(autouse=True)
 def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the time of a folder at once: nothing here writes twice within a tick of the clock."""
-    monkeypatch.setattr("orchestrator.storage.local.SETTLED_S", -1.0)
+    monkeypatch.setattr("orchestrator.storage.local_files.SETTLED_S", -1.0)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_indexed_trial_costs_no_file_and_no_listing(storage: Storage, monkeyp
         assert counts.files == [finished_index.KEY]
         costs[count] = counts
         monkeypatch.undo()
-        monkeypatch.setattr("orchestrator.storage.local.SETTLED_S", -1.0)
+        monkeypatch.setattr("orchestrator.storage.local_files.SETTLED_S", -1.0)
     assert costs[8].folders == costs[4].folders == 1, "only the folder of all trials is listed"
     assert (costs[8].num_bytes - costs[4].num_bytes) / 4 < 1_500, "bytes of the index per trial"
 
@@ -171,7 +171,7 @@ def test_a_file_that_appears_or_goes_is_noticed(storage: LocalStorage, key: str)
 
 def test_a_folder_that_has_just_changed_is_listed_again(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second change within a tick of the file system's clock would leave no trace in the time of the folder."""
-    monkeypatch.setattr("orchestrator.storage.local.SETTLED_S", 3600.0)
+    monkeypatch.setattr("orchestrator.storage.local_files.SETTLED_S", 3600.0)
     finished_index.update(sweep_of(storage, 2))
     counts = Counts(monkeypatch)
     read_trials(storage, "study")
