@@ -200,7 +200,8 @@ def rented_machines(folder: Path, cluster: str, max_nodes: int = 2) -> Iterator[
     """
     (folder / "home").mkdir()
     (folder / "home" / "venv").symlink_to(sys.prefix)
-    (folder / "bin").mkdir()
+    for name in ("bin", "tmp"):
+        (folder / name).mkdir()
     for program in (ssh, rsync, sudo):
         file = folder / "bin" / program.__name__
         file.write_text(PROGRAM.format(python=sys.executable, name=program.__name__))
@@ -223,6 +224,7 @@ def rented_machines(folder: Path, cluster: str, max_nodes: int = 2) -> Iterator[
     environment = {
         "RENTED": str(folder),
         "RENTED_CLUSTER": cluster,
+        "TMPDIR": str(folder / "tmp"),  # the stand-in's nodes have the same ids in every run, and so have their notices
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
         "RAY_AUTH_MODE": "token",
