@@ -188,7 +188,7 @@ def _heads(cluster: str) -> list[str]:
 
 
 @contextmanager
-def rented_machines(folder: Path, cluster: str, max_nodes: int = 2) -> Iterator[tuple[Hypervisor, dict[str, str]]]:
+def rented_machines(folder: Path, cluster: str, max_nodes: int = 3) -> Iterator[tuple[Hypervisor, dict[str, str]]]:
     """Prepare machines, and end what is left of them.
 
     Args:
@@ -218,6 +218,7 @@ def rented_machines(folder: Path, cluster: str, max_nodes: int = 2) -> Iterator[
     scaling = autoscaling(address, dict.fromkeys(INSTANCES, 1), num_cpus=1, max_nodes=max_nodes)
     scaling["provider"] |= {"module": "tests.support.rented_nodes.RentedMachines", "rented_for": cluster}
     scaling["provider"]["folder"] = str(folder)
+    scaling["idle_timeout_minutes"] = 5  # as in the rendered file: a trial on a busy machine takes a while to come back
     for gpu, (_, market) in INSTANCES.items():
         scaling["available_node_types"][gpu]["labels"]["ray.io/market-type"] = market
     (folder / "autoscaling.json").write_text(json.dumps(scaling))
