@@ -338,9 +338,11 @@ class TestWatchdog:
             starts = {"own": start_of(bystander.pid), "own text": str(start_of(bystander.pid))}
             held = {"machine": machine_id(), "process_start": starts.get(start, start)}
             holder = {"host": socket.gethostname(), "pid": bystander.pid, "started_s": time.time(), **held}
-            with open_driver(holder) as send:
-                assert send is None
-            bystander.kill()
+            try:
+                with open_driver(holder) as send:
+                    assert send is None
+            finally:
+                bystander.kill()
 
     def test_a_limit_and_an_existing_sweep_are_needed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for arguments, words in (([], "needs a limit"), (["--max-usd", "5"], "no sweep 'demo' in")):
