@@ -73,7 +73,7 @@ def show(
     has_own = any(table.has_own for table in tables)
     if not has_own:
         example = command_line("sweep", "run", "demo", storage=storage.url)
-        where = "in this storage" if benchmark is None else f"on {benchmark} in this storage"
+        where = "in this storage" if benchmark is None else "on this benchmark in this storage"
         out.print(f"no confirmed results {where} yet. Run a sweep, for example: {example}\n", soft_wrap=True)
     for table in shown:
         out.print(to_rich(table))
