@@ -61,11 +61,12 @@ def test_worker_ends_with_the_record_and_then_its_machine_unless_somebody_ended_
     patient = {"limits": Limits(idle_minutes=60)}  # the machine may be busy until the record is closed
     deployments.change(storage, "s", lambda record: record.model_copy(update=patient))
     started = starts(monkeypatch, SLEEP)
+    before = psutil.Process().children()  # servers of other tests
     closing = threading.Timer(0.5, close, (storage, state))
     closing.start()
     assert "deployment is over" in node(storage, tmp_path).run()
     closing.join()
-    assert started == [SLEEP] and not psutil.Process().children()
+    assert started == [SLEEP] and psutil.Process().children() == before
     assert (tmp_path / "ended").exists() == is_ended
 
 
