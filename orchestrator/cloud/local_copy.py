@@ -45,11 +45,19 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def gpu_words(plan: Path) -> list[str]:
+def gpu_words_of(gpus: float | None) -> list[str]:
     """Return the option with which a driver uses the GPUs of a cluster, where the sweep leaves that open.
 
     On a cluster the default is trials on CPUs, which is not what machines with GPUs are rented for.
+
+    Args:
+        gpus: that the sweep asks for, per trial.
     """
+    return ["--gpu", "any"] if gpus is None else []
+
+
+def gpu_words(plan: Path) -> list[str]:
+    """Return the same for the sweep of a plan file."""
     with plan.open(encoding="utf-8") as file:
         resources = json.loads(file.readline())["sweep"].get("resources", {})
-    return ["--gpu", "any"] if resources.get("gpus") is None else []
+    return gpu_words_of(resources.get("gpus"))

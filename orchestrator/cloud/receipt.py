@@ -56,6 +56,11 @@ def spent_usd(deployment: Deployment, now_s: float) -> float | None:
     )
 
 
+def usd_an_hour(machines: Iterable[Machine]) -> float | None:
+    """Return what machines cost an hour, all together; None if one has no known price."""
+    return _sum(map(_price, machines))
+
+
 def _price(machine: Machine) -> float | None:
     return machine.usd_per_hour if machine.billed_usd_per_hour is None else machine.billed_usd_per_hour
 

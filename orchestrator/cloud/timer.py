@@ -89,10 +89,10 @@ class Timer:
                 self._driven_s = now_s
                 return ""
             # A driver that ends by itself releases its lease.
-            is_lost = sweep_folder(self.storage, self.name).exists(LOCK)
+            is_held = sweep_folder(self.storage, self.name).exists(LOCK)
         except UserError:  # whether a driver on another machine runs is not known during an outage
             return ""
-        if processes.find(self.folder, processes.DRIVER) is not None and is_lost:
+        if processes.find(self.folder, processes.DRIVER) is not None and is_held:
             return "lost driver: its process is gone and has not released the sweep"
         if now_s - self._driven_s >= limits.idle_minutes * 60:
             return f"idle: no driver for {limits.idle_minutes:g} min"

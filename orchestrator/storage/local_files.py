@@ -41,6 +41,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def folders_in(top: Path, may_be_linked: bool) -> Keys:
+    """Return the names of the visible folders in a folder, sorted; links to folders count if they may be linked."""
     try:
         with os.scandir(top) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
@@ -89,6 +90,7 @@ SETTLED_S = 2.0
 
 
 def version_of(status: os.stat_result) -> str:
+    """Return a text that another content of the file makes another one."""
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 

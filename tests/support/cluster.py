@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.cloud.ray_node import own_address
 from tests.support.infra import free_port
 
 OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum is 75 MB; trials hand over small dictionaries only
@@ -274,14 +275,3 @@ def heterogeneous_cluster() -> Iterator[RayCluster]:
     """A head, a machine with two L40S and one with an H100."""
     with ray_cluster({"L40S": 2, "H100": 1}) as cluster:
         yield cluster
-
-
-def own_address() -> str:
-    """The address under which Ray announces this machine: of the interface that leads outwards, else the loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks for the route
-            address: str = probe.getsockname()[0]
-        except OSError:
-            return "127.0.0.1"
-    return address

@@ -22,7 +22,8 @@ from typing import Any
 import boto3
 import psutil
 
-from tests.support.cluster import HEAD_ID, OBJECT_STORE_BYTES, autoscaling, own_address
+from orchestrator.cloud.ray_node import own_address
+from tests.support.cluster import HEAD_ID, OBJECT_STORE_BYTES, autoscaling
 from tests.support.infra import free_port
 
 NODES = "nodes.jsonl"

@@ -67,11 +67,9 @@ def render(
 
 
 def _gpu_words(sweep: str, on: Target, options: list[str]) -> list[str]:
-    """Return the option with which a driver uses the GPUs of a cluster, where the sweep leaves that open.
-
-    On a cluster the default is trials on CPUs, which is not what machines with GPUs are rented for.
-    """
+    """Return the option about GPUs that the rendered driver needs beside those that the user has given."""
     from orchestrator.cli.configs import make_sweep
+    from orchestrator.cloud.local_copy import gpu_words_of
 
     if on is Target.AWS or any(option.partition("=")[0] == "--gpu" for option in options):
         return []
@@ -79,7 +77,7 @@ def _gpu_words(sweep: str, on: Target, options: list[str]) -> list[str]:
         Path(sweep), "runs", recipe=None, vary=None, settings=None, seeds=None, trials=None, max_steps=None, name=None,
         gpu=None, cpus=None,
     )  # fmt: skip
-    return ["--gpu", "any"] if found.resources.gpus is None else []
+    return gpu_words_of(found.resources.gpus)
 
 
 def init(

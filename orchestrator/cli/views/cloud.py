@@ -15,7 +15,7 @@ from orchestrator.cloud import deployments
 from orchestrator.cloud.backend import Backend, CloudError, Deployment, Limits, Options, Receipt, RemoteRecords
 from orchestrator.cloud.launch import Launch, down, reopen
 from orchestrator.cloud.quote import Quote
-from orchestrator.cloud.receipt import machine_hours, receipt, spent_usd
+from orchestrator.cloud.receipt import machine_hours, receipt, spent_usd, usd_an_hour
 from orchestrator.errors import command_line
 from orchestrator.records.index import find_definition
 from orchestrator.records.reader import read_trials
@@ -219,12 +219,10 @@ def show_stopped(named: Named) -> None:
         raise CloudError(f"deployment {named.name!r} is down: nothing runs", "Launch it again with `trm cloud submit`")
     out.print(backend.stop(deployment), soft_wrap=True)
     up = [machine for machine in deployment.machines if machine.down_s is None]
-    prices = [machine.billed_usd_per_hour or machine.usd_per_hour for machine in up]
-    usd = sum(price for price in prices if price is not None) if None not in prices else None
     verb = "stays" if len(up) == 1 else "stay"
     out.print(
-        f"{plural(len(up), 'machine')} {verb} up and cost {_usd(usd)} an hour; without a driver the timer ends the "
-        f"launch after {deployment.limits.idle_minutes:g} min",
+        f"{plural(len(up), 'machine')} {verb} up and cost {_usd(usd_an_hour(up))} an hour; without a driver the "
+        f"timer ends the launch after {deployment.limits.idle_minutes:g} min",
         soft_wrap=True,
     )
     _show_commands(deployment, ("submit", "down"))

@@ -185,10 +185,10 @@ def _split(host: str) -> tuple[str, str]:
     return (f"{found['user']}@{name}" if found["user"] else name), port
 
 
-def by_hand(host: str, script: str) -> str:
-    """Return a command for a shell of this machine that runs a script on another one."""
+def by_hand(host: str, *script: str) -> str:
+    """Return a command for a shell of this machine that connects with another one, and runs a script there if given."""
     name, port = _split(host)
-    return shlex.join(["ssh", *(["-p", port] if port else []), name, script])
+    return shlex.join(["ssh", *(["-p", port] if port else []), name, *script])
 
 
 def quoted(path: str) -> str:
@@ -200,14 +200,8 @@ def unreachable(host: str, errors: str) -> CloudError:
     """Explain why ssh itself failed."""
     for pattern, what, remedy in _FAILURES:
         if re.search(pattern, errors, re.IGNORECASE):
-            return CloudError(what.format(host=host), remedy.format(host=host, ssh=_ssh(host)))
-    return CloudError(f"ssh to {host} failed: {_last_line(errors)}", f"Try it by hand: {_ssh(host)}")
-
-
-def _ssh(host: str) -> str:
-    """Return the command of a shell that connects with a machine."""
-    name, port = _split(host)
-    return shlex.join(["ssh", *(["-p", port] if port else []), name])
+            return CloudError(what.format(host=host), remedy.format(host=host, ssh=by_hand(host)))
+    return CloudError(f"ssh to {host} failed: {_last_line(errors)}", f"Try it by hand: {by_hand(host)}")
 
 
 _FAILURES = (
