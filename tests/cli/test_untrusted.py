@@ -47,7 +47,7 @@ def checkpoint(program: Program) -> Path:
     file.write_text(RECURSION.format(statement=""))
     program.train("--set", f"model.recursion={file}:Mine")
     file.write_text(RECURSION.format(statement=f"Path({str(program.folder / 'marker')!r}).touch()"))
-    return program.only("step-*.safetensors")
+    return max(program.folder.rglob("step-*.safetensors"))  # of a busy machine there may be several
 
 
 def test_opening_a_checkpoint_runs_no_code(program: Program, checkpoint: Path) -> None:
