@@ -104,9 +104,8 @@ def example_activation_bytes(
 
     With `recompute`, that is the input of each part that is computed again, and what one such part keeps meanwhile.
 
-    On a CPU, attention under bfloat16 is counted in float32; where it runs in bfloat16 (`precision.widens_attention`)
-    less is kept. A compiled network keeps the gated values of each SwiGLU, too, but no transposed copy of the norm of a
-    token mixer.
+    On a CPU, attention under bfloat16 is computed in float32 (`precision.widens_attention`). A compiled network keeps
+    the gated values of each SwiGLU, too, but no transposed copy of the norm of a token mixer.
     """
     tokens, width, size = _tokens(config, seq_len), config.hidden_size, _BYTES[dtype]
     state = tokens * width * size

@@ -39,9 +39,10 @@ sys.exit({name}(sys.argv[1:]))
 
 
 def rent(cluster: str, instance: str, market: str) -> str:
-    """Start an instance with the tag of a cluster, and return its identifier."""
+    """Start a worker with the tags of a cluster, ours and Ray's, and return its identifier."""
     spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if market == "spot" else {}
-    tagged = [{"ResourceType": "instance", "Tags": [{"Key": "trm-cluster", "Value": cluster}]}]
+    tags = {"trm-cluster": cluster, "ray-cluster-name": cluster, "ray-node-type": "worker"}
+    tagged = [{"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
     answer = boto3.client("ec2").run_instances(
         ImageId="ami-12c6146b", InstanceType=instance, MinCount=1, MaxCount=1, TagSpecifications=tagged, **spot
     )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from trm_model.model import precision
 from trm_model.model.fused import residual_norm, swiglu
 from trm_model.model.precision import (
+    attention,
     bfloat16_instructions,
     choose_products,
     is_amd,
@@ -47,28 +48,65 @@ def test_rounded_products_are_rounded_and_exact_ones_exact_again_afterwards() ->
 
 
 @pytest.mark.parametrize(
-    ("flags", "products", "attention"),
+    ("flags", "products"),
     [
-        ("flags : fpu avx2", True, True),
-        ("flags : fpu avx2 avx512_bf16 avx512f", False, False),
-        ("flags : fpu avx2 avx512_bf16 amx_bf16 amx_tile", False, True),
-        ("Features : fp asimd bf16", False, True),
-        ("flags : avx512_bf16x not_bf16", True, True),
+        ("flags : fpu avx2", True),
+        ("flags : fpu avx2 avx512_bf16 avx512f", False),
+        ("flags : fpu avx2 avx512_bf16 amx_bf16 amx_tile", False),
+        ("Features : fp asimd bf16", False),
+        ("flags : avx512_bf16x not_bf16", True),
     ],
 )
 def test_what_is_widened_follows_the_instructions_of_the_processor(
-    flags: str, products: bool, attention: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: str, products: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"vendor_id : x\n{flags}\n")
     found = bfloat16_instructions(tmp_path / "cpuinfo")
     monkeypatch.setattr(precision, "INSTRUCTIONS", found)
-    assert (widens_products(NARROW), widens_attention(NARROW)) == (products, attention)
+    assert widens_products(NARROW) == products
+    assert widens_attention(NARROW)
     assert not widens_products(WIDE)
     assert not widens_attention(WIDE)
 
 
 def test_processor_that_cannot_be_read_multiplies_as_pytorch_does(tmp_path: Path) -> None:
     assert bfloat16_instructions(tmp_path / "missing") == precision.BFLOAT16_INSTRUCTIONS
+
+
+def heads(seed: int) -> list[torch.Tensor]:
+    """Return query, key, value and a gradient of (2, 3, 50, 16)."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 50, 3, 16, generator=generator).transpose(1, 2) for _ in range(4)]
+
+
+def test_attention_is_computed_without_the_switch_for_products_and_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, during = torch.backends.mkldnn.matmul, []
+    function = F.scaled_dot_product_attention
+
+    def spy(*args: torch.Tensor) -> torch.Tensor:
+        during.append(settings.fp32_precision)
+        return function(*args)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    *parts, grad = heads(0)
+    leaves = [part.requires_grad_() for part in parts]
+    expected = function(*leaves)
+    plain = torch.autograd.grad(expected, leaves, grad)
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        mixed = attention(*leaves)
+        assert (during, settings.fp32_precision) == (["none"], "bf16")
+        assert mixed.grad_fn is not None
+        seen: list[str] = []
+        mixed.grad_fn.register_prehook(lambda grads: seen.append(settings.fp32_precision))
+        leaves[0].register_hook(lambda grad: seen.append(settings.fp32_precision))
+        grads = torch.autograd.grad(mixed, leaves, grad)
+        assert (seen, settings.fp32_precision) == (["none", "bf16"], "bf16")
+    finally:
+        settings.fp32_precision = before
+    torch.testing.assert_close(mixed, expected)
+    torch.testing.assert_close(grads, plain)
 
 
 @pytest.mark.parametrize("instructions", [frozenset(), frozenset({"avx512_bf16"})], ids=["widened", "native"])

@@ -14,14 +14,13 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from trm_model.config import ModelConfig, inner_size
 from trm_model.model.fused import residual_norm, swiglu
-from trm_model.model.precision import linear, widens_attention
+from trm_model.model.precision import attention, linear, widens_attention
 
 Recompute = Literal["none", "cycle", "block"]
 _STD_AFTER_TRUNCATION = 0.8796256610342398  # of a unit normal cut at +-2
@@ -72,13 +71,11 @@ class Attention(nn.Module):
         dtype = x_BLD.dtype
         qkv_BLHN = linear(x_BLD, self.qkv).view(*x_BLD.shape[:2], 3 * self.num_heads, -1)
         if widens_attention(x_BLD):
-            qkv_BLHN = qkv_BLHN.float()  # most CPU kernels' bfloat16 backward is about five times slower than float32
+            qkv_BLHN = qkv_BLHN.float()
         q_BLHN, k_BLHN, v_BLHN = qkv_BLHN.chunk(3, dim=2)
         if rotary is not None:
             q_BLHN, k_BLHN = rotate(q_BLHN, rotary), rotate(k_BLHN, rotary)
-        mixed_BHLN = F.scaled_dot_product_attention(
-            q_BLHN.transpose(1, 2), k_BLHN.transpose(1, 2), v_BLHN.transpose(1, 2)
-        )
+        mixed_BHLN = attention(q_BLHN.transpose(1, 2), k_BLHN.transpose(1, 2), v_BLHN.transpose(1, 2))
         return linear(mixed_BHLN.transpose(1, 2).flatten(2).to(dtype), self.out)
 
 

@@ -8,8 +8,11 @@ assumption fails keeps the default.
 
 bfloat16 products need instructions of their own. Without them PyTorch takes several times as long as in float32 (nine
 times on an AMD EPYC with AVX2), so the factors are widened to float32 and the product is rounded, which is what the
-instructions compute: bfloat16 factors, sums in float32. Attention is widened on every CPU but those with AVX512-BF16
-and no AMX, the only ones on which its bfloat16 backward was measured to be faster.
+instructions compute: bfloat16 factors, sums in float32.
+
+Attention on a CPU is computed in float32 by PyTorch's own kernel, and never with the switch above: with it, the kernel
+sends its many small products to oneDNN, which took four to ten times as long on an AMD EPYC with AVX512-BF16. The
+kernel's bfloat16 backward takes three to seven times as long as float32's there, and about five times on others.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -59,8 +62,32 @@ def widens_products(x: Tensor) -> bool:
 
 
 def widens_attention(x: Tensor) -> bool:
-    """Return whether attention over `x` is computed in float32."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and {"avx512_bf16"} != INSTRUCTIONS
+    """Return whether attention over `x` is computed in float32: on a CPU, always."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def attention(q_BHLN: Tensor, k_BHLN: Tensor, v_BHLN: Tensor) -> Tensor:
+    """Apply attention without a mask and return (B, H, L, N). float32 on a CPU takes PyTorch's own products."""
+    parts, settings = (q_BHLN, k_BHLN, v_BHLN), getattr(torch.backends.mkldnn, "matmul", None)
+    if q_BHLN.device.type != "cpu" or torch.compiler.is_compiling() or settings is None:
+        return F.scaled_dot_product_attention(*parts)
+    chosen = settings.fp32_precision
+    if chosen == "none":
+        return F.scaled_dot_product_attention(*parts)
+
+    def choose(precision: str) -> None:
+        settings.fp32_precision = precision
+
+    choose("none")
+    try:
+        mixed_BHLN = F.scaled_dot_product_attention(*parts)
+    finally:
+        choose(chosen)
+    node = mixed_BHLN.grad_fn
+    if node is not None:  # the backward pass of this operation alone
+        node.register_prehook(lambda grads: choose("none"))
+        node.register_hook(lambda inputs, outputs: choose(chosen))
+    return mixed_BHLN
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
