@@ -85,19 +85,20 @@ class Hypervisor(threading.Thread):
         """Look until `stop` is called."""
         while not self._ends.wait(POLL_S):
             found = {name: each for name, each in self.nodes().items() if name not in self.down_s}
-            for name in found.keys() - running(found):
-                kill(found[name]["pids"])
-                self.down_s[name] = time.time()
+            ended = found.keys() - running(found)
+            down_s = dict.fromkeys(ended, time.time())  # a busy computer takes long to remove what was killed
+            kill([pid for name in ended for pid in found[name]["pids"]])
+            self.down_s.update(down_s)
 
     def stop(self) -> None:
         """End this thread."""
         self._ends.set()
         self.join()
 
-    def up_hours(self) -> float:
-        """Return for how many hours machines were up, all together, until now."""
+    def up_s(self) -> dict[str, tuple[float, float]]:
+        """Return from when to when every machine was up, in seconds since the epoch."""
         now_s = time.time()
-        return sum(self.down_s.get(name, now_s) - float(each["up_s"]) for name, each in self.nodes().items()) / 3600
+        return {name: (float(each["up_s"]), self.down_s.get(name, now_s)) for name, each in self.nodes().items()}
 
 
 def kill(pids: list[int]) -> None:
