@@ -134,13 +134,15 @@ def running(storage: Storage, gpu: str, attempt: int) -> Attempt | None:
 
 
 def answer(url: str, token: str | None) -> int:
-    """Return the status with which the Jobs API answers."""
+    """Return the status with which the Jobs API answers; 0 if it does not answer yet."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{url}/api/jobs/", headers=headers), timeout=30) as found:
             return int(found.status)
     except urllib.error.HTTPError as error:
         return error.code
+    except urllib.error.URLError:
+        return 0
 
 
 @pytest.mark.slow
