@@ -196,10 +196,11 @@ def test_sweep_on_rented_machines_survives_what_happens_to_them_and_ends_at_its_
     records = read_trials(storage, "rented")
     assert {each.attempts[-1].end is not None for each in records} == {True}, "the driver was stopped cleanly"
 
+    ended, closing = launch.down("rented", storage, keep=False)
+    assert closing.left == []
     account = receipt(ended, records, time.time())
     up_s = machines.up_s()
     hours = sum(end_s - start_s for start_s, end_s in up_s.values()) / 3600
     billed = {each.name: (each.up_s, each.down_s) for each in ended.machines}
     assert account.machine_hours == pytest.approx(hours, rel=TOLERANCE), f"{up_s}\n{billed}"
     assert account.lost_hours > 0 and account.usd is not None
-    assert launch.down("rented", storage, keep=False)[1].left == []

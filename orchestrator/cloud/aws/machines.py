@@ -62,8 +62,9 @@ def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float, 
     machines = {name: _machine(each, ec2.meta.region_name, billed) for name, each in found.items()}
     for name, machine in {**before, **machines}.items():
         is_up = name in found and found[name]["State"]["Name"] not in GONE
-        ended_s = before[name].down_s if name in before else None
-        ended_s = ended_s or (_ended_s(found[name]) if name in found else None) or now_s
+        # The timer writes its record before it ends the machines; AWS knows when they were ended.
+        ended_s = _ended_s(found[name]) if name in found else None
+        ended_s = ended_s or (before[name].down_s if name in before else None) or now_s
         machines[name] = machine.model_copy(update={"down_s": None if is_up else ended_s})
     own = [each for each in machines.values() if (each.down_s or each.up_s) >= since_s - EARLIER_S]
     return tuple(sorted(own, key=lambda machine: (machine.up_s, machine.name)))
