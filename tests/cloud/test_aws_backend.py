@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from orchestrator.cloud import deployments, launch
 from orchestrator.cloud.aws.backend import AwsBackend
 from orchestrator.cloud.aws.end import end_cluster
+from orchestrator.cloud.aws.machines import machines_of
 from orchestrator.cloud.aws.setup import set_up
 from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options
 from orchestrator.cloud.config import load_config
@@ -212,3 +214,15 @@ def test_head_that_cannot_shut_down_says_that_it_bills_on(s3_bucket: str, caplog
         end_cluster(None, open_storage(s3_bucket), "small", shut_down=command)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert caplog.text.count("could not be shut down and bills on") == 2
+
+
+def test_machine_is_down_since_aws_ended_it_whatever_the_record_says(aws: Options, name: str) -> None:
+    ec2 = boto3.client("ec2")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "trm-cluster", "Value": name}]}]
+    started = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, TagSpecifications=tags)["Instances"][0]
+    (known,) = machines_of(ec2, name, (), time.time(), since_s=0.0)
+    assert known.down_s is None
+    early = known.model_copy(update={"down_s": known.up_s + 1000})  # the timer wrote its record first
+    ec2.terminate_instances(InstanceIds=[started["InstanceId"]])
+    (ended,) = machines_of(ec2, name, (early,), time.time(), since_s=0.0)
+    assert ended.down_s == pytest.approx(time.time(), abs=60)
