@@ -86,9 +86,8 @@ class Hypervisor(threading.Thread):
         while not self._ends.wait(POLL_S):
             found = {name: each for name, each in self.nodes().items() if name not in self.down_s}
             ended = found.keys() - running(found)
-            down_s = dict.fromkeys(ended, time.time())  # a busy computer takes long to remove what was killed
-            kill([pid for name in ended for pid in found[name]["pids"]])
-            self.down_s.update(down_s)
+            power_off([pid for name in ended for pid in found[name]["pids"]])
+            self.down_s.update(dict.fromkeys(ended, time.time()))
 
     def stop(self) -> None:
         """End this thread."""
@@ -101,8 +100,8 @@ class Hypervisor(threading.Thread):
         return {name: (float(each["up_s"]), self.down_s.get(name, now_s)) for name, each in self.nodes().items()}
 
 
-def kill(pids: list[int]) -> None:
-    """Kill processes and all below them, as a power cut would."""
+def power_off(pids: list[int]) -> list[psutil.Process]:
+    """Kill processes and all below them, and return them: a busy computer takes a while to remove what was killed."""
     found: list[psutil.Process] = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
@@ -111,7 +110,12 @@ def kill(pids: list[int]) -> None:
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(found, timeout=30)
+    return found
+
+
+def kill(pids: list[int]) -> None:
+    """Kill processes and all below them, as a power cut would, and wait until they are gone."""
+    psutil.wait_procs(power_off(pids), timeout=30)
 
 
 def ssh(words: list[str]) -> int:
