@@ -15,6 +15,7 @@ import http.client
 import json
 import logging
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -36,6 +37,8 @@ POLL_S = 5.0
 MAX_ANSWER_BYTES = 65536
 """Most bytes that are read of an answer; a notice has about 60."""
 TOKEN_S = 21600
+DRAIN_S = 10.0
+"""For so long the trials are not notified while Ray has not answered."""
 STALE_S = 86400.0
 """Age at which the file of a node that left is removed."""
 
@@ -126,14 +129,25 @@ def watch(metadata: Metadata, leave: Callable[[Notice], None], sleep: Callable[[
 
 
 def leave_node(address: str, node_id: str, notice: Notice) -> None:
-    """Notify the trials of a node, then Ray, that the machine will be terminated.
+    """Notify Ray, then the trials of a node, that the machine will be terminated.
+
+    Ray first: it would place a trial that has just left on this node again, where it would wait for the node's end.
+    Where the head takes long to answer, the trials are notified meanwhile.
 
     Raises:
-        UserError: the head does not answer or refuses, or the file for the trials cannot be written.
+        UserError: the head does not answer or refuses (the trials are notified all the same), or the file for the
+            trials cannot be written.
     """
     _remove_stale_files()
-    write_atomic(_leaving_file(node_id), json.dumps({"action": notice.action, "at_s": notice.at_s}).encode())
-    drain(address, node_id, f"spot {notice.action}", notice.at_s)
+    path, content = _leaving_file(node_id), json.dumps({"action": notice.action, "at_s": notice.at_s}).encode()
+    patience = threading.Timer(DRAIN_S, write_atomic, (path, content))
+    patience.daemon = True
+    patience.start()
+    try:
+        drain(address, node_id, f"spot {notice.action}", notice.at_s)
+    finally:
+        patience.cancel()
+        write_atomic(path, content)
 
 
 def is_leaving(node_id: str) -> bool:

@@ -161,16 +161,40 @@ def test_a_machine_outside_ec2_ends_the_watch_in_one_line() -> None:
     assert done.stderr.startswith("no EC2 metadata service here") and done.stderr.count("\n") == 1
 
 
-def test_a_node_that_leaves_tells_its_trials_before_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_leaves_is_announced_to_ray_before_its_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Ray may place a trial that has left there again."""
     monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
     known: list[bool] = []
     monkeypatch.setattr(spot, "drain", lambda *arguments: known.append(spot.is_leaving("node-a")))
-    assert not spot.is_leaving("node-a")
     spot.leave_node("10.0.0.5:6379", "node-a", Notice("terminate", AT_S))
-    assert known == [True]
+    assert known == [False] and spot.is_leaving("node-a")
     assert not spot.is_leaving("node-b")
     (marker,) = (path for path in tmp_path.rglob("node-a*"))
     assert [path.stat().st_mode & 0o777 for path in marker.parents][:2] == [0o700, 0o700]
+
+
+def test_trials_are_notified_where_the_head_does_not_answer_or_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        spot.leave_node("127.0.0.1:1", "node-a", Notice("terminate", AT_S))
+    assert spot.is_leaving("node-a")
+
+    known: list[bool] = []
+
+    def hang(*arguments: object) -> None:
+        deadline_s = time.monotonic() + 60
+        while not spot.is_leaving("node-b") and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        known.append(spot.is_leaving("node-b"))
+
+    monkeypatch.setattr(spot, "DRAIN_S", 0.05)
+    monkeypatch.setattr(spot, "drain", hang)
+    spot.leave_node("10.0.0.5:6379", "node-b", Notice("terminate", AT_S))
+    assert known == [True]
 
 
 def test_other_users_cannot_announce_the_end_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
