@@ -72,25 +72,27 @@ def is_json(name: str) -> bool:
 
 def read(folder: Storage) -> Index:
     """Return the index of a sweep, by trial id; lines that cannot be read are left out."""
+    return dict(_entries(folder))
+
+
+def _entries(folder: Storage) -> Iterator[tuple[str, Entry]]:
     try:
         lines = folder.read(KEY).split(b"\n")
     except KeyError:
-        return {}
+        return
     shared = _parsed(lines[0])
     if not isinstance(shared, list):
-        return {}
+        return
     shared = [SharedValue(value) if isinstance(value, dict) else value for value in shared]
-    found: Index = {}
     for line in lines[1:]:
         try:
             trial_id, files, folders, contents, references = _parsed(line)
             _insert(contents, references, shared)
             if not all(isinstance(value, dict) for value in contents.values()):
                 continue
-            found[str(trial_id)] = Entry(Snapshot(str(files), str(folders)), contents)
         except (ValueError, TypeError, LookupError, AttributeError):
             continue
-    return found
+        yield str(trial_id), Entry(Snapshot(str(files), str(folders)), contents)
 
 
 def _parsed(line: bytes) -> Any:
@@ -110,17 +112,21 @@ def update(folder: Storage) -> int:
     Raises:
         StorageError: the storage cannot be read or written.
     """
-    before = read(folder)
-    found = snapshots(folder, {trial_id: entry.snapshot for trial_id, entry in before.items()})
+    # Without their contents, which take most of the memory and are needed only where something has changed.
+    before = {trial_id: entry.snapshot for trial_id, entry in _entries(folder)}
+    found = snapshots(folder, before)
     listed = {trial_id: each for trial_id, each in found.items() if _is_at_rest(each.names)}
-    entries = {
-        trial_id: Entry(each, before[trial_id].contents)
-        for trial_id, each in listed.items()
-        if trial_id in before and before[trial_id].snapshot.files == each.files
+    kept = {
+        trial_id for trial_id, each in listed.items() if trial_id in before and before[trial_id].files == each.files
     }
-    outdated = sum(entry.snapshot != before[trial_id].snapshot for trial_id, entry in entries.items())
-    new = {trial_id: each for trial_id, each in listed.items() if trial_id not in entries}
-    if new or len(entries) < len(before) or outdated > WORTH_READING:
+    outdated = sum(listed[trial_id] != before[trial_id] for trial_id in kept)
+    if len(kept) < max(len(listed), len(before)) or outdated > WORTH_READING:
+        entries = {
+            trial_id: Entry(listed[trial_id], entry.contents)
+            for trial_id, entry in _entries(folder)
+            if trial_id in kept
+        }
+        new = {trial_id: each for trial_id, each in listed.items() if trial_id not in entries}
         files = {trial_id: list(filter(is_json, each.names)) for trial_id, each in new.items()}
         data = folder.read_many([f"trials/{trial_id}/{name}" for trial_id, names in files.items() for name in names])
         for trial_id, names in files.items():
@@ -128,7 +134,8 @@ def update(folder: Storage) -> int:
             if contents is not None:
                 entries[trial_id] = Entry(new[trial_id], contents)
         folder.write(KEY, b"\n".join(_lines(entries)))
-    return len(entries)
+        return len(entries)
+    return len(kept)
 
 
 @contextmanager
