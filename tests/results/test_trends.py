@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 
 import pytest
 
-from orchestrator.records.schema import TrialRecord
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Entry, build_leaderboard
 from orchestrator.results.report import trends
 from orchestrator.results.report.figures import published_figures, study_figures
 from orchestrator.results.report.views import studies
-from orchestrator.sweep.settings import configure
-from tests.support.results import make_config, make_record
-
-
-def scored_at(steps: int, score: float, first: float | None, seed: int = 0, **options: str) -> TrialRecord:
-    """A trial of a study that was scored with D steps."""
-    config = configure(make_config(seed=seed), {"evaluation.supervision_steps": steps})
-    metrics = {"exact_accuracy": score} | ({} if first is None else {"first_step_accuracy": first})
-    family = options.get("family", f"T=2 D={steps}")
-    record = make_record(config, score=score, stage=options.get("stage", "study"), family=family, metrics=metrics)
-    assert record.result is not None
-    return replace(record, result=record.result.model_copy(update={"supervision_steps": steps}))
+from tests.support.results import scored_at
 
 
 def test_trials_that_differ_in_d_alone_are_points_of_one_curve_with_their_first_steps() -> None:
     records = [scored_at(4, 0.6, 0.1), scored_at(4, 0.8, 0.3, seed=1), scored_at(16, 0.9, 0.2)]
     (curve,) = trends.depth_curves(studies(records)[0].trials)
     assert curve.name == "T=2" and curve.means == pytest.approx({1: 20.0, 4: 70.0, 16: 90.0})
-    assert curve.counts == {1: 3, 4: 2, 16: 1}
+    assert {steps: len(trials) for steps, trials in curve.trials.items()} == {1: 3, 4: 2, 16: 1}
     drawing = trends.depth_plot([curve])
     root = ET.fromstring(str(drawing))
     assert len(list(root.iter("circle"))) == 3 and "70.0 at 4" in str(drawing)

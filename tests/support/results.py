@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from orchestrator.records.schema import (
     TrialRecord,
     TrialResult,
 )
+from orchestrator.sweep.settings import configure
 from trm_data.config import DataConfig
 from trm_data.settings import digest
 from trm_model.config import EvaluationConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig, TrialConfig
@@ -133,6 +135,16 @@ def _curve(score: float, max_steps: int, last: int, points: int, rng: np.random.
         exact = float(np.clip(score * progress / 0.998 + rng.normal(0, 0.012) * progress, 0, 1))
         metrics = {"exact_accuracy": exact, "cell_accuracy": 0.45 + 0.55 * exact**0.3, "loss": 2 - 1.6 * exact}
         yield Row(step=step, time_s=START_S + step / 10, split="validation", metrics=metrics)
+
+
+def scored_at(steps: int, score: float, first: float | None, seed: int = 0, **options: str) -> TrialRecord:
+    """A trial of a study that was scored with D steps."""
+    config = configure(make_config(seed=seed), {"evaluation.supervision_steps": steps})
+    metrics = {"exact_accuracy": score} | ({} if first is None else {"first_step_accuracy": first})
+    family = options.get("family", f"T=2 D={steps}")
+    record = make_record(config, score=score, stage=options.get("stage", "study"), family=family, metrics=metrics)
+    assert record.result is not None
+    return replace(record, result=record.result.model_copy(update={"supervision_steps": steps}))
 
 
 def demo_records() -> list[TrialRecord]:

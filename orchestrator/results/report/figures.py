@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,6 +37,11 @@ class Figure:
     """Its data, the names first; empty if it has none of its own."""
     settings: tuple[str, ...] = ()
     """Its data are these settings of the study's trials, with their scores."""
+
+    @property
+    def slug(self) -> str:
+        """Return the end of its element's id, by which it can be linked to."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     @property
     def data(self) -> str:
@@ -122,7 +128,7 @@ def _depth_figure(study: Study) -> Figure:
     curves = trends.depth_curves(study.trials)
     caption = (
         "Mean of complete trials. D is the number of supervision steps at test time: every final score also records "
-        "that after its first step (D = 1), and trials that differ in D alone share a line."
+        "that after its first step (D=1), and trials that differ in D alone share a line."
     )
     if len(curves) == trends.MAX_CURVES:
         caption += f" The {trends.MAX_CURVES} best configurations."

@@ -168,15 +168,35 @@ def _tick_label(value: float, style: str) -> str:
     return compact(value) if style == "compact" else f"{value:{style}}"
 
 
-def plot(body: str, *, label: str, height: int = 240, x_title: str = "", y_title: str = "") -> Markup:
-    """Wrap a drawing in its box. `label` is for screen readers, the titles name the axes."""
+def plot(
+    body: str,
+    *,
+    label: str,
+    height: int = 240,
+    x_title: str = "",
+    y_title: str = "",
+    legend: Sequence[tuple[str, str]] = (),
+) -> Markup:
+    """Wrap a drawing in its box.
+
+    Args:
+        label: for screen readers.
+        x_title: names the axis, with its unit.
+        legend: name and class of each group; its button hides the elements with this `data-group`.
+    """
     titles = Markup("")
     if y_title:
         titles += tag("text", y_title, x="0", y="-12", class_="axis-title")
     if x_title:
         titles += tag("text", x_title, x="100%", y="100%", dy="3.1em", class_="axis-title end")
     svg = tag("svg", body, titles, role="img", aria_label=label, width="100%", height=height)
-    return tag("div", svg, class_="plot")
+    buttons = [
+        tag("button", tag("i"), name, type="button", aria_pressed="true", data_group=name, class_=class_)
+        for name, class_ in legend
+    ]
+    words = {"role": "group", "aria_label": "Legend: press to hide or show"}
+    box = tag("div", svg, class_="plot")
+    return tag("div", box, tag("div", *buttons, class_="legend", **words)) if buttons else box
 
 
 def kind_class(kind: str) -> str:

@@ -47,6 +47,7 @@ SCRIPTS = {
     "parallel.js": "templates",
     "items.js": "templates",
     "live.js": "templates",
+    "figures.js": "templates",
 }
 """Scripts of the page in their order, with the folder of each."""
 _FOLDER = Path(__file__).parent
@@ -163,7 +164,7 @@ def _title(sweeps: list[str]) -> str:
 def _scripts(sections: Sequence[Section]) -> list[str]:
     """Return the scripts that a page needs."""
     if not sections:
-        return ["page.js", "tools.js"]
+        return ["page.js", "tools.js", "figures.js"]
     return [name for name in SCRIPTS if name != "gallery.js" or any(section.galleries for section in sections)]
 
 

@@ -15,13 +15,26 @@ from orchestrator.results.report.figure_data import Rows
 from orchestrator.results.report.interval_plots import describe
 from orchestrator.results.report.markup import Scale, axes, kind_class, percent, plot, polyline, stretched, tag
 from orchestrator.results.report.views import TrialView
+from orchestrator.sweep.text import plural
 
-MAX_CURVES = 8
+MAX_CURVES = 7
+"""As many as there are colours."""
 MIN_DATES = 3
 """Dates that a table must have before its best score is drawn over time."""
 MOST_DATE_TICKS = 6
 EXPORTED = "ARC Prize leaderboard"
 """Source whose rows carry the date of its export, not that of a result."""
+
+BEST = "best so far"
+KINDS = {
+    "trm": "TRM",
+    "hrm": "HRM",
+    "direct": "direct prediction",
+    "llm": "language models",
+    "system": "other systems",
+    "human": "people",
+}
+"""Names of the kinds of published rows in legends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +42,9 @@ class DepthCurve:
     """Hold the mean score in per cent by D of one configuration; `counts` are the trials behind each."""
 
     name: str
-    variant: str
     means: dict[int, float]
-    counts: dict[int, int]
+    trials: dict[int, list[str]]
+    """Ids of the trials behind each mean."""
 
 
 def depth_curves(trials: Sequence[TrialView]) -> list[DepthCurve]:
@@ -43,7 +56,7 @@ def depth_curves(trials: Sequence[TrialView]) -> list[DepthCurve]:
     """
     done = [trial for trial in trials if trial.complete and trial.record.result is not None]
     final = [trial for trial in done if trial.stage != "explore"] or done
-    scores: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    scores: dict[tuple[str, str], dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for trial in final:
         result = trial.record.result
         assert result is not None
@@ -51,17 +64,16 @@ def depth_curves(trials: Sequence[TrialView]) -> list[DepthCurve]:
         first, last = (result.metrics.get(name) for name in ("first_step_accuracy", "exact_accuracy"))
         if steps is None or last is None:
             continue
-        by_steps[steps].append(100 * last)
+        by_steps[steps][trial.trial_id] = 100 * last
         if steps > 1 and first is not None:
-            by_steps[1].append(100 * first)
+            by_steps[1][trial.trial_id] = 100 * first
     curves = [
         DepthCurve(
             name,
-            variant,
-            {steps: sum(found) / len(found) for steps, found in sorted(by_steps.items())},
-            {steps: len(found) for steps, found in sorted(by_steps.items())},
+            {steps: sum(found.values()) / len(found) for steps, found in sorted(by_steps.items())},
+            {steps: list(found) for steps, found in sorted(by_steps.items())},
         )
-        for (name, variant), by_steps in scores.items()
+        for (name, _), by_steps in scores.items()
         if len(by_steps) > 1
     ]
     return sorted(curves, key=lambda curve: -max(curve.means.values()))[:MAX_CURVES]
@@ -73,39 +85,43 @@ def _without_depth(trial: TrialView) -> str:
 
 
 def depth_plot(curves: Sequence[DepthCurve]) -> Markup:
-    """Draw a line per configuration over D, with its name at its last point."""
+    """Draw a line per configuration over D, with a legend that hides it."""
     if not curves:
         return Markup("")
     x = Scale.over([steps for curve in curves for steps in curve.means], log=True, margin=0.12)
     y = Scale(0, 100)
-    lines, marks, taken = [], [], list[float]()
-    for curve in curves:
+    lines, marks = [], []
+    for number, curve in enumerate(curves):
         points = [(x.at(steps), y.at(mean)) for steps, mean in curve.means.items()]
-        lines.append(polyline(points, f"depth-line {kind_class(curve.variant)}"))
+        group = {"data_group": curve.name, "class_": f"s-{number}"}
+        lines.append(tag("g", polyline(points, "depth-line"), **group))
         dots = [
             tag(
                 "circle",
-                tag("title", f"{curve.name}, D={steps}: {mean:.1f} % ({curve.counts[steps]})"),
+                tag("title", f"{curve.name}, D = {steps}: {mean:.1f} %, {plural(len(curve.trials[steps]), 'trial')}"),
                 cx=percent(x.at(steps)),
                 cy=percent(100 - y.at(mean)),
                 r="4",
                 class_="mean",
+                data_trials=" ".join(curve.trials[steps]),
             )
             for steps, mean in curve.means.items()
         ]
-        end_x, end_y = points[-1]
-        if all(abs(end_y - other) > 7 for other in taken):
-            taken.append(end_y)
-            place = {"x": percent(end_x), "y": percent(100 - end_y), "dx": "-8", "dy": "-0.6em"}
-            dots.append(tag("text", curve.name, class_="name end", **place))
-        marks.append(tag("g", *dots, class_=f"point {kind_class(curve.variant)}"))
+        marks.append(tag("g", *dots, **group))
     ends = "; ".join(
         f"{curve.name}: {', '.join(f'{m:.1f} at {d}' for d, m in curve.means.items())}" for curve in curves
     )
     ticks = Markup("").join(_tick(str(steps), x.at(steps)) for steps in _apart(curves, x))
     drawing = axes(None, y) + ticks + stretched(*lines) + Markup("").join(marks)
     title = "D, supervision steps at test time"
-    return plot(drawing, label=f"Exact accuracy over {title}. {ends}.", height=260, x_title=title, y_title="score, %")
+    return plot(
+        drawing,
+        label=f"Exact accuracy over {title}. {ends}.",
+        height=260,
+        x_title=title,
+        y_title="exact accuracy, %",
+        legend=[(curve.name, f"s-{number}") for number, curve in enumerate(curves)],
+    )
 
 
 def _apart(curves: Sequence[DepthCurve], x: Scale) -> list[int]:
@@ -119,7 +135,7 @@ def _apart(curves: Sequence[DepthCurve], x: Scale) -> list[int]:
 
 def depth_rows(curves: Sequence[DepthCurve]) -> Rows:
     """Return the data of `depth_plot`."""
-    rows = [(c.name, steps, round(mean, 4), c.counts[steps]) for c in curves for steps, mean in c.means.items()]
+    rows = [(c.name, steps, round(mean, 4), len(c.trials[steps])) for c in curves for steps, mean in c.means.items()]
     return (("configuration", "D", "mean", "trials"), *rows)
 
 
@@ -144,29 +160,43 @@ def best_over_time(entries: Sequence[Entry], y_title: str) -> Markup:
         return Markup("")
     x = Scale.over([day.toordinal() for day, _ in rows], margin=0.08)
     y = Scale.over([entry.score for _, entry in rows], margin=0.08)
-    best = list(accumulate((entry.score for _, entry in rows), max))
+    highest = {day: entry.score for day, entry in rows}  # of a day: rows are in the order of their scores
+    best = dict(zip(highest, accumulate(highest.values(), max), strict=True))
     steps: list[tuple[float, float]] = []
-    for (day, _), score in zip(rows, best, strict=True):
+    for day, score in best.items():
         at = x.at(day.toordinal())
         steps += [(at, steps[-1][1])] if steps else []
         steps.append((at, y.at(score)))
     steps.append((100.0, steps[-1][1]))
-    highest = {day: score for (day, _), score in zip(rows, best, strict=True)}
     marks = []
-    for (day, entry), score in zip(rows, best, strict=True):
+    for day, entry in rows:
         place = {"cx": percent(x.at(day.toordinal())), "cy": percent(100 - y.at(entry.score))}
         words = f"{entry.system}: {describe(entry)}, {entry.date}, {entry.source}"
-        class_, radius = ("mean", "5") if entry.score == score else ("minor", "3")
+        is_best = entry.score == best[day]
+        class_, radius = ("mean", "5") if is_best else ("trial", "3.5")
         dot = tag("circle", tag("title", words), r=radius, class_=class_, **place)
         parts = [dot]
-        if entry.score == score == highest[day]:  # a new best, once a day
-            corner = {"x": place["cx"], "y": place["cy"], "dx": "8", "dy": "-0.5em"}
-            parts.append(tag("text", entry.system, class_="name start", **corner))
-        marks.append(tag("g", *parts, class_=f"point {kind_class(entry.kind)}"))
-    ticks = Markup("").join(_tick(f"{day:%Y-%m}", x.at(day.toordinal())) for day in _months(rows[0][0], rows[-1][0]))
-    label = f"{y_title} over time: from {best[0]:.1f} in {rows[0][1].date} to {best[-1]:.1f} in {rows[-1][1].date}."
-    drawing = axes(None, y) + ticks + stretched(polyline(steps, "front")) + Markup("").join(marks)
-    return plot(drawing, label=label, height=240, x_title="date of the source", y_title=f"{y_title}, %")
+        if is_best:
+            side, shift = ("start", "8") if x.at(day.toordinal()) < 50 else ("end", "-8")
+            corner = {"x": place["cx"], "y": place["cy"], "dx": shift, "dy": "-0.5em"}
+            parts.append(tag("text", entry.system, class_=f"name {side}", **corner))
+        marks.append(tag("g", *parts, class_=f"point {kind_class(entry.kind)}", data_group=KINDS[entry.kind]))
+    months = enumerate(_months(rows[0][0], rows[-1][0]))
+    ticks = Markup("").join(_tick(f"{day:%Y-%m}", x.at(day.toordinal()), is_spare=i % 2 == 1) for i, day in months)
+    first, *_, last = best.values()
+    label = f"{y_title} over time: from {first:.1f} in {rows[0][1].date} to {last:.1f} in {rows[-1][1].date}."
+    front = tag("g", polyline(steps, "front"), data_group=BEST)
+    drawing = axes(None, y) + ticks + stretched(front) + Markup("").join(marks)
+    kinds = {entry.kind for _, entry in rows}
+    legend = [(name, kind_class(kind)) for kind, name in KINDS.items() if kind in kinds]
+    return plot(
+        drawing,
+        label=label,
+        height=240,
+        x_title="date of the source",
+        y_title=f"{y_title}, %",
+        legend=[*legend, (BEST, "k-other")],
+    )
 
 
 def time_rows(entries: Sequence[Entry]) -> Rows:
@@ -190,6 +220,9 @@ def _number(day: date) -> int:
     return 12 * day.year + day.month - 1
 
 
-def _tick(text: str, at: float) -> Markup:
+def _tick(text: str, at: float, *, is_spare: bool = False) -> Markup:
+    """Draw a tick; the words of a spare one are left out on a narrow screen."""
     line = tag("line", x1=percent(at), x2=percent(at), y1="100%", y2="100%", class_="grid mark")
-    return line + tag("text", text, x=percent(at), y="100%", dy="1.5em", class_="tick middle")
+    return line + tag(
+        "text", text, x=percent(at), y="100%", dy="1.5em", class_="tick middle spare" if is_spare else "tick middle"
+    )

@@ -74,9 +74,7 @@ class Study {
     const list = [...found.values()];
     if (this.colorBy === "lead") {
       list.sort((a, b) => (a.name === "other trials") - (b.name === "other trials") || d3.descending(a.best, b.best) || d3.ascending(a.name, b.name));
-      const palette = isDark ? ["#69aeea", "#ef9a55", "#5cc197", "#d89be0", "#e6cf5a", "#f08a8a", "#73d2de"]
-        : ["#0b62a8", "#b8510a", "#19764f", "#8a3a9c", "#8a6d00", "#b3263a", "#0e7480"];
-      list.forEach((group, i) => { group.color = group.name === "other trials" ? "var(--other)" : palette[i % palette.length]; });
+      list.forEach((group, i) => { group.color = group.name === "other trials" ? "var(--other)" : `var(--s${i % 7})`; });
       return list;
     }
     const isNumeric = list.every((group) => typeof group.value === "number");

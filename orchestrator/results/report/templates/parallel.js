@@ -72,8 +72,9 @@ class Parallel {
       .attr("tabindex", 0).attr("role", "slider").attr("data-axis", axis.name).attr("aria-orientation", "vertical")
       .attr("aria-label", `Filter by ${this.study.titles[axis.name] ?? axis.title}`);
     group.append("line").attr("class", "domain").attr("y1", 0).attr("y2", this.height);
-    const ticks = group.selectAll("text.tick-text").data(axis.ticks).join("text").attr("class", "tick-text halo end")
-      .attr("x", -7).attr("y", ([at]) => at).attr("dy", "0.32em");
+    const isLast = axis === this.axes[this.axes.length - 1]; // beside it is room without lines
+    const ticks = group.selectAll("text.tick-text").data(axis.ticks).join("text").attr("class", `tick-text halo ${isLast ? "start" : "end"}`)
+      .attr("x", isLast ? 7 : -7).attr("y", ([at]) => at).attr("dy", "0.32em");
     ticks.text(([, text]) => (text.length > 9 ? `${text.slice(0, 8)}\u2026` : text));
     const title = group.append("text").attr("class", "axis-title middle").attr("y", -16).text(axis.title.length > 13 ? `${axis.title.slice(0, 12)}\u2026` : axis.title);
     title.append("title").text(this.study.titles[axis.name] ?? axis.title);

@@ -61,28 +61,3 @@ const plotTools = (() => {
   };
   return { save, svgText, csvText, element, roomIn };
 })();
-
-
-(() => {
-  const OVERHANG = [34, 60, 52, 60]; // pixels of labels around a drawing: top, right, bottom, left
-  const rowsOf = (figure) => {
-    const own = figure.querySelector("script.data");
-    if (own) return JSON.parse(own.textContent);
-    const host = figure.closest("section").querySelector(".explorer");
-    const study = explorers.find((each) => each.host === host);
-    const names = JSON.parse(figure.dataset.settings);
-    const trials = [...study.trials.values()].filter((trial) => trial.score !== null);
-    const head = ["trial", "stage", "family", "seed", ...names, "score_percent", "split", "status"];
-    return [head, ...trials.map((trial) => [trial.id, trial.stage, trial.family, trial.seed, ...names.map((name) => study.value(trial, name)),
-      trial.score, trial.split, trial.status])];
-  };
-  for (const figure of document.querySelectorAll("figure[data-figure]")) {
-    const name = figure.dataset.figure;
-    const box = figure.querySelector(".downloads");
-    const add = (text, what, act) => box.append(plotTools.element("button", { type: "button", text, "aria-label": `Download ${what} of ${name} as ${text}`, onclick: act }));
-    const file = name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
-    const drawing = figure.querySelector(".plot > svg");
-    if (drawing) add("SVG", "the drawing", () => plotTools.save(`${file}.svg`, "image/svg+xml", plotTools.svgText(drawing, OVERHANG)));
-    add("CSV", "the data", () => plotTools.save(`${file}.csv`, "text/csv", plotTools.csvText(rowsOf(figure))));
-  }
-})();
