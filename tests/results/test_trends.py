@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,8 @@ from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Entry, build_leaderboard
 from orchestrator.results.report import trends
 from orchestrator.results.report.figures import published_figures, study_figures
+from orchestrator.results.report.markup import Scale
+from orchestrator.results.report.scatter import cost_scatter
 from orchestrator.results.report.views import studies
 from tests.support.results import scored_at
 
@@ -71,3 +74,21 @@ def test_published_tables_are_drawn_over_time_where_their_sources_have_dates() -
     figure = next(figure for figure in published_figures(tables[0]) if "over time" in figure.title)
     assert "TRM" in str(figure.body) and len(figure.rows) > 5 and figure.rows[0][0] == "date"
     assert not trends.best_over_time([published("a", 1.0, "2026-01"), published("b", 2.0, "2026-02")], "x")
+
+
+@pytest.mark.parametrize(
+    ("scores", "low", "high"),
+    [((92, 98), 80, 100), ((0, 3), 0, 20), ((0, 100), 0, 100), ((97,), 80, 100), ((), 0, 100), ((45, 50), 37.5, 57.5)],
+)
+def test_scale_of_scores_holds_them_and_does_not_magnify_noise(
+    scores: tuple[float, ...], low: float, high: float
+) -> None:
+    scale = Scale.of_scores(scores)
+    assert (scale.low, scale.high) == pytest.approx((low, high))
+
+
+def test_scores_against_equal_costs_are_not_drawn() -> None:
+    rows = [replace(published(name, score, "2026-01"), params=7e6) for name, score in (("a", 40.0), ("b", 50.0))]
+    assert not cost_scatter(rows, "params", named=("a", "b"), y_title="score")
+    rows[1] = replace(rows[1], params=9e6)
+    assert cost_scatter(rows, "params", named=("a", "b"), y_title="score")

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.results.report import Report
 from tests.support.chromium import Browser, browser, eventually, find_chromium
-from tests.support.results import scored_at
+from tests.support.results import make_config, make_record, scored_at
 
 pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
@@ -174,6 +174,31 @@ def test_axes_contain_their_data_and_state_their_units(figure: tuple[Browser, st
           return [...{one}.querySelectorAll('text')].map((each) => each.getBoundingClientRect())
             .filter((b) => b.width && (b.left < panel.left || b.right > panel.right)).length; }})()""")
         assert (overlaps, cut) == (0, 0), f"labels at {width} pixels"
+
+
+def test_no_label_of_any_figure_hangs_over_its_panel(shared: Browser, tmp_path: Path) -> None:
+    records = [
+        make_record(make_config(cycles=cycles, seed=seed), score=0.9 + 0.02 * cycles, stage="confirm",
+                    family=f"best T={cycles} n=4 N_sup=8 lr=0.0123 wd=0.1")
+        for cycles in (1, 2, 3) for seed in (0, 1)
+    ]  # fmt: skip
+    Report(records=records, now=NOW).write(tmp_path / "page.html")
+    for width in (1400, 800, 390):
+        shared.size(width, 1000)
+        shared.open((tmp_path / "page.html").as_uri())
+        hanging = """(() => { const found = [];
+          for (const panel of document.querySelectorAll('.figures figure')) {
+            panel.style.contentVisibility = 'visible';
+            const edge = panel.getBoundingClientRect();
+            for (const each of panel.querySelectorAll('text')) { const box = each.getBoundingClientRect();
+              if (box.width && (box.left < edge.left || box.right > edge.right)) found.push(each.textContent); }
+          }
+          return found; })()"""
+        shared.evaluate(hanging)
+        shared.until(f"{hanging}.length === 0")
+    names = "[...document.querySelectorAll('.figures text.name')].filter((each) => each.getClientRects().length)"
+    shared.size(1400, 1000)
+    shared.until(f"{names}.length > 0")
 
 
 def test_the_drawing_downloads_as_svg_and_its_data_as_csv(figure: tuple[Browser, str]) -> None:

@@ -53,6 +53,13 @@ class Scale:
         low, high = low - pad, high + pad
         return cls(10**low, 10**high, log=True) if log else cls(low, high)
 
+    @classmethod
+    def of_scores(cls, scores: Sequence[float]) -> Scale:
+        """Return a scale inside 0..100 that holds the scores, at least 20 points long: noise must not look large."""
+        low, high = (min(scores), max(scores)) if scores else (0.0, 100.0)
+        pad = max(0.08 * (high - low), (20 - (high - low)) / 2)
+        return cls(min(max(0.0, low - pad), 80.0), max(min(100.0, high + pad), 20.0))
+
     def at(self, value: float) -> float:
         """Return the position in per cent, clipped to the area."""
         share = (self._inner(value) - self._inner(self.low)) / (self._inner(self.high) - self._inner(self.low))

@@ -32,13 +32,21 @@ _COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 }
 
 
+LEAST_RATIO = 1.05
+"""Of the highest cost to the lowest: below this, all points would lie above each other."""
+
+
 def cost_scatter(entries: Sequence[Entry], axis: str, *, named: Container[str], y_title: str) -> Markup:
-    """Draw score against cost on a log axis, with the Pareto front; only rows in `named` are labelled."""
+    """Draw score against cost on a log axis, with the Pareto front; only rows in `named` are labelled.
+
+    Empty if the costs are equal: then there is no relation to see.
+    """
     points = [(cost, entry) for entry in entries if (cost := _cost(entry, axis))]
-    if len(points) < 2:
+    costs = [cost for cost, _ in points]
+    if len(points) < 2 or max(costs) < LEAST_RATIO * min(costs):
         return Markup("")
     title, show = _COSTS[axis]
-    x = Scale.over([cost for cost, _ in points], log=True, margin=0.12)
+    x = Scale.over(costs, log=True, margin=0.12)
     y = Scale.over([end for _, entry in points for end in entry.interval or (entry.score,)], margin=0.06)
     front = pareto([(cost, entry.score) for cost, entry in points])
     line = polyline([(x.at(cost), y.at(score)) for cost, score in front], "front")

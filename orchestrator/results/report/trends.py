@@ -89,7 +89,7 @@ def depth_plot(curves: Sequence[DepthCurve]) -> Markup:
     if not curves:
         return Markup("")
     x = Scale.over([steps for curve in curves for steps in curve.means], log=True, margin=0.12)
-    y = Scale(0, 100)
+    y = Scale.of_scores([mean for curve in curves for mean in curve.means.values()])
     lines, marks = [], []
     for number, curve in enumerate(curves):
         points = [(x.at(steps), y.at(mean)) for steps, mean in curve.means.items()]

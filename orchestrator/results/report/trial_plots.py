@@ -61,7 +61,7 @@ def effect(trials: Sequence[TrialView], name: str, title: str) -> Markup:
     values = sort_values(set(groups))
     if len(values) < 2:
         return Markup("")
-    y = Scale(0, 100)
+    y = Scale.of_scores([trial.score for trial in trials if trial.score is not None])
     means = ", ".join(f"{_plain(value)}: {groups[value].mean:.1f}" for value in values[:MAX_COLUMNS])
     label = f"Score by {title}; means {means}."
     numbers = [float(value) for value in values if isinstance(value, int | float)]

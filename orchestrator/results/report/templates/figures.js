@@ -97,19 +97,39 @@
     if (study) { study.listeners.push(follow); follow(); }
   };
 
+  // A name that would hang over the edge of its panel goes to the other side of its mark, or away: pointing shows it.
+  const fitNames = (figure, drawing) => {
+    const panel = figure.getBoundingClientRect();
+    const hangs = (name) => { const box = name.getBoundingClientRect(); return box.left < panel.left + 4 || box.right > panel.right - 4; };
+    for (const name of drawing.querySelectorAll("text.name")) {
+      name.classList.remove("gone");
+      if (!hangs(name)) continue;
+      const turn = () => {
+        for (const side of ["start", "end"]) name.classList.toggle(side);
+        name.setAttribute("dx", -Number(name.getAttribute("dx")));
+      };
+      turn();
+      if (hangs(name)) { turn(); name.classList.add("gone"); }
+    }
+  };
+
   for (const figure of document.querySelectorAll("figure[data-figure]")) {
     const drawing = figure.querySelector(".plot > svg");
     addDownloads(figure, drawing);
     addLegend(figure);
-    if (drawing) addTip(figure, drawing);
+    if (!drawing) continue;
+    addTip(figure, drawing);
+    new ResizeObserver(() => { if (drawing.clientWidth) fitNames(figure, drawing); }).observe(drawing);
   }
   // A link to a figure opens what is folded around it.
   const arrive = () => {
     const figure = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!figure || !figure.matches("figure")) return;
     for (let box = figure.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
-    figure.scrollIntoView({ block: "start" });
+    figure.scrollIntoView({ block: "start", behavior: "instant" });
   };
   addEventListener("hashchange", arrive);
-  arrive();
+  // The curves above it are drawn two frames from now, and move it.
+  const later = (frames) => requestAnimationFrame(() => (frames ? later(frames - 1) : arrive()));
+  later(3);
 })();

@@ -35,7 +35,7 @@
         const head = element("th", { scope: "row" },
           element("button", { type: "button", class: "link", "data-keep": trial.id, "aria-pressed": "false", title: "Keep in the figures" },
             element("code", { text: trial.id.slice(0, 10) })));
-        const row = element("tr", {}, head, element("td", { text: trial.stage }), element("td", { text: trial.family }), number(trial.seed),
+        const row = element("tr", {}, head, element("td", { text: trial.stage }), element("td", { class: "family", text: trial.family }), number(trial.seed),
           ...names.map((name) => number(this.study.value(trial, name))), number(trial.step),
           number(trial.score === null ? "\u2013" : trial.score.toFixed(1)), element("td", { text: trial.split }), element("td", { text: trial.status }));
         const body = known.get(trial.id) ?? element("tbody", { "data-trial": trial.id, class: `k-${trial.kind}` });
