@@ -1,6 +1,7 @@
-"""Load a user's own recursions: Python files that a configuration names, identified by their content.
+"""Load a user's own code: Python files that settings name, identified by their content.
 
-A configuration names one as `path/to/file.py:ClassName`. Where a command (`--set`) or Python code (`configure`,
+A configuration names a recursion as `path/to/file.py:ClassName`, a search a stopping rule or a sampler as
+`path/to/file.py:function`. Where a command (`--set`) or Python code (`configure`,
 `Sweep(...)`) names it, it is pinned to `/absolute/path/file.py:ClassName#sha256=<hex>`, which records and checkpoints
 contain.
 
@@ -16,19 +17,23 @@ import ast
 import builtins
 import hashlib
 import inspect
+import linecache
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
-from trm_data.errors import ConfigError, nearest
+from trm_data.errors import ConfigError, UserError, nearest
 from trm_data.files import expand_home
 
 _ADDRESS = re.compile(r"(?P<path>.+):(?P<name>\w+?)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?", re.DOTALL)
 _FORM = "Write it as path/to/file.py:ClassName"
+_FUNCTION_FORM = "path/to/file.py:function"
 _DERIVE = "Derive the class from trm_model.Recursion"
 _SETTINGS = ("recursion", "model.recursion")
 _SHOWN_DIGITS = 12
@@ -89,36 +94,62 @@ def distrust_all() -> None:
     _trusted.clear()
 
 
-def pin(text: str, folder: Path) -> str:
+def is_address(text: str) -> bool:
+    """Return whether a text has the form of an address, unlike the name of something built in."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def pin(text: str, folder: Path, *, is_function: bool = False) -> str:
     """Return the address with an absolute path (`folder` is the base of a relative one) and the hash of the file's
     content.
 
     The file is trusted from now on, so `text` must come from the current command and not from anything stored.
 
+    Args:
+        is_function: it names a function, and not a `Recursion`.
+
     Raises:
-        ConfigError: no such file or class, a class that cannot be a `Recursion`, or the address has a hash already and
-            the file has another one.
+        ConfigError: no such file, class or function, a class that cannot be a `Recursion`, or the address has a hash
+            already and the file has another one.
     """
-    pinned, source = _pinned(text, folder)
+    pinned, source = _pinned(text, folder, is_function)
     _trust(source)
     return pinned
 
 
-def pin_untrusted(text: str, folder: Path) -> str:
+def pin_untrusted(text: str, folder: Path, *, is_function: bool = False) -> str:
     """Return the address as `pin` does, without trusting the file: `text` comes from a file that is only data."""
-    return _pinned(text, folder)[0]
+    return _pinned(text, folder, is_function)[0]
 
 
-def _pinned(text: str, folder: Path) -> tuple[str, Source]:
+def pin_function(value: str, known: Collection[str], *, is_parsed: bool) -> str:
+    """Return one of the known names, or the address of a function: pinned, unless it is parsed from stored values.
+
+    Raises:
+        ConfigError: see `pin`.
+        ValueError: it is neither.
+    """
+    if value in known:
+        return value
+    if not is_address(value):
+        raise ValueError(f"should be {', '.join(map(repr, known))} or {_FUNCTION_FORM}")
+    address = parse_address(value)
+    if is_parsed or address.sha256:
+        return value
+    return pin(value, _folder.get() or Path.cwd(), is_function=True)
+
+
+def _pinned(text: str, folder: Path, is_function: bool) -> tuple[str, Source]:
     address = parse_address(text)
     source = _read(folder / expand_home(address.path))
     if address.sha256 not in (None, source.sha256):
         raise ConfigError(_mismatch(address, source), "Restore the file, or leave out #sha256=")
     module = ast.parse(source.text)
-    names = _names(module)
+    names = _names(module, ast.FunctionDef if is_function else ast.ClassDef)
     if address.name not in names and "*" not in names:
-        raise ConfigError(f"{source.path} defines no class {address.name!r}", nearest(address.name, names))
-    if address.name in names and not _may_be_recursion(module, address.name):
+        what = "function" if is_function else "class"
+        raise ConfigError(f"{source.path} defines no {what} {address.name!r}", nearest(address.name, names))
+    if not is_function and address.name in names and not _may_be_recursion(module, address.name):
         raise ConfigError(f"{source.path} defines no Recursion named {address.name!r}", _DERIVE)
     return str(Address(source.path, address.name, source.sha256)), source
 
@@ -204,12 +235,54 @@ def trusted_source(text: str) -> Source:
     )
 
 
+def load_function(address: str) -> Callable[..., Any]:
+    """Return the function that a pinned address names, from the trusted source.
+
+    Raises:
+        ConfigError: the source is not trusted, it fails, or it has no such function.
+    """
+    found = getattr(execute(trusted_source(address)), parse_address(address).name, None)
+    if not callable(found):
+        raise ConfigError(f"{short(address)} is not a function", f"Name one: {_FUNCTION_FORM}")
+    return found  # type: ignore[no-any-return]  # what it takes and returns is for its caller to check
+
+
+_executing: set[str] = set()
+"""sha256 of the sources that are being executed."""
+
+
+@cache
+def execute(source: Source) -> ModuleType:
+    """Return the module that a trusted source defines."""
+    if source.sha256 in _executing:
+        raise ConfigError(
+            f"{source.path} starts training or a sweep when it is imported",
+            "Put that under `if __name__ == '__main__':`, or the class into a file of its own",
+        )
+    module = ModuleType(f"recursion_{Path(source.path).stem}_{source.sha256[:12]}")
+    module.__file__ = source.path
+    # Tracebacks show the text that runs: the file may be on another machine, or edited since.
+    linecache.cache[source.path] = (len(source.text), None, source.text.splitlines(keepends=True), source.path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by its name
+    _executing.add(source.sha256)
+    try:
+        exec(compile(source.text, source.path, "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        if isinstance(error, UserError):
+            raise
+        raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
+    finally:
+        _executing.discard(source.sha256)
+    return module
+
+
 def require_pinned(text: str) -> str:
     """Return the hash of the file's content in an address. Raises ConfigError if it has none."""
     sha256 = parse_address(text).sha256
     if sha256 is None:
         raise ConfigError(
-            f"model.recursion={text} has no hash of the file's content, so its code is not run",
+            f"{text} has no hash of the file's content, so its code is not run",
             "Name the file with configure(), in a sweep file or with --set, which add the hash",
         )
     return sha256
@@ -256,7 +329,7 @@ def _read(path: Path) -> Source:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"no Python file {str(path)!r} for model.recursion ({error.strerror})", _FORM) from None
+        raise ConfigError(f"no Python file {str(path)!r} ({error.strerror})", f"{_FORM}, or :function") from None
     try:
         text = data.decode()
         ast.parse(text)
@@ -267,11 +340,11 @@ def _read(path: Path) -> Source:
     return Source(str(path.resolve()), text, hashlib.sha256(data).hexdigest())
 
 
-def _names(module: ast.Module) -> set[str]:
+def _names(module: ast.Module, kind: type[ast.ClassDef | ast.FunctionDef]) -> set[str]:
     """Return all names that the file may define at its top level; `*` if it imports all names of another module."""
     found: set[str] = set()
     for node in ast.walk(module):
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, kind):
             found.add(node.name)
         elif isinstance(node, ast.ImportFrom | ast.Import):
             found |= {alias.asname or alias.name for alias in node.names}
@@ -314,6 +387,6 @@ def _origin(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
 def _mismatch(address: Address, source: Source) -> str:
     recorded = "no sha256" if address.sha256 is None else f"sha256 {address.sha256[:_SHOWN_DIGITS]}"
     return (
-        f"model.recursion names {address.name} of {address.path} with {recorded}, but {source.path} has sha256 "
+        f"the settings name {address.name} of {address.path} with {recorded}, but {source.path} has sha256 "
         f"{source.sha256[:_SHOWN_DIGITS]}"
     )

@@ -114,8 +114,7 @@ class Controller:
         self._snapshots = Snapshots(planner)
         self._final = {record.trial_id: record.status.is_failure for record in ended}
         self._damaged = dict(damaged)
-        self._slots = 1
-        self._has_submitted = False
+        self._slots, self._has_submitted = 1, False
         self._is_choosing = False
         """Whether a sampler is choosing a configuration, of which the planner does not know yet."""
         self._error: BaseException | None = None
@@ -222,16 +221,15 @@ class Controller:
 
     def result(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Process a rung, progress or the end of a trial. Return whether the trial continues."""
-        metrics: dict[str, float] = dict(result["metrics"])
-        with self._lock:
+        metrics, stopped = dict(result["metrics"]), None
+        with self._lock, self._stops_on_error():  # a stopping rule of the user may fail
             self._clock.tick()
             state = self._planner.trials[trial_id]
             if result.get("trial_step") is not None:
                 self._planner.set_step(trial_id, result["trial_step"])
             where = result["node_id"], result["gpu_type"]
             self._grace_s[trial_id] = float(result.get("grace_s", 0.0))
-            silence_s = float(result.get("silence_s", 0.0))
-            steps = state.trial.config.train.max_steps
+            steps, silence_s = state.trial.config.train.max_steps, float(result.get("silence_s", 0.0))
             self._allocator.report(trial_id, *where, state.step, steps, self._clock(), silence_s)
             if result["kind"] == "end":
                 self._end_reasons[trial_id] = str(result.get("reason", ""))
@@ -244,6 +242,8 @@ class Controller:
                 return True
             rule = self._sweep.stopping.rule
             stopped = StopDecision(step=state.step, rule=rule, reason=decision.reason, decided_s=time.time())
+        if stopped is None:
+            return True
         with self._stops_on_error():
             folder = trial_folder(self._storage, self._sweep.name, trial_id)
             persist(lambda: folder.write("stopped.json", stopped.encode()), self.stopping)

@@ -41,9 +41,9 @@ from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import require_no_credentials, summarize_differences
+from orchestrator.sweep.settings import functions_of, require_no_credentials, summarize_differences
 from trm_data.errors import ConfigError, DataError
-from trm_model.recursion_file import replace_in, trusted_source
+from trm_model.recursion_file import load_function, replace_in, trusted_source
 
 __all__ = ["RunOptions", "SweepOutcome", "SweepStatus", "run_sweep"]
 
@@ -274,9 +274,12 @@ def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
     require_no_credentials(sweep.plain())
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
     addresses: list[str] = []
-    replace_in([sweep.plain(), *unfinished], addresses.append)
-    for address in addresses:
+    replace_in([plain := sweep.plain(), *unfinished], addresses.append)
+    functions = functions_of(plain)
+    for address in (*addresses, *functions):
         trusted_source(address)
+    for address in functions:
+        load_function(address)
     if addresses:
         from trm_model.model.recursion import load_recursion  # imports torch
 

@@ -9,6 +9,8 @@ grace / keep^2. A trial counts as better only if it is better by more than the s
 during the jump, when every trial improves fast, ranks are noise.
 median: a trial is stopped if it was never better than the median of the other trials' averages up to the same step.
 patience: a trial is stopped if it has not improved for a share of the run; it is compared with itself alone.
+path/to/file.py:function: a function of the user's gets a trial's curve, those of the others by id, and the steps of a
+whole run; it returns why the trial is stopped, or None.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from orchestrator.search.own_code import explained
 from orchestrator.sweep.definition import Stopping
+from trm_model.recursion_file import load_function
 
 
 class Rung(NamedTuple):
@@ -60,7 +64,16 @@ def decide(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Cu
     """
     if not trial or trial[-1].step < rule.grace * max_steps or trial[-1].step >= max_steps:
         return CONTINUE
-    return RULES[rule.rule](rule, max_steps, trial, others)
+    return RULES.get(rule.rule, _own)(rule, max_steps, trial, others)
+
+
+def _own(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Curve]) -> Decision:
+    """Decide by the function that the rule names. Raises ConfigError if it fails."""
+    with explained("stopping rule", rule.rule):
+        reason = load_function(rule.rule)(trial, others, max_steps)
+        if not isinstance(reason, str | None):
+            raise TypeError(f"it returned {reason!r}, which is neither a reason nor None")
+    return Decision(reason is not None, reason or "")
 
 
 def _none(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Curve]) -> Decision:

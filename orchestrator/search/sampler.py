@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.records.schema import TrialRecord
 from orchestrator.search.objectives import values
 from orchestrator.search.optuna_trials import STATES, as_optuna, create_study
+from orchestrator.search.own_code import explained
 from orchestrator.search.warm_start import WarmStart
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice
@@ -26,6 +27,7 @@ from orchestrator.sweep.settings import label
 from orchestrator.sweep.space import Cell
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
 from trm_data.settings import digest
+from trm_model.recursion_file import load_function
 
 DRAWS = 50
 """Suggestions of known or forbidden cells that are discarded before an unknown cell is drawn at random."""
@@ -73,8 +75,9 @@ class Sampler:
                 return self._take(trial)
         draws, self._repeats = DRAWS + self._repeats, 0
         for _ in range(draws):
-            suggested = self._study.ask()
-            settings = _suggest_cell(suggested, self._sweep)
+            with explained("sampler", self._sweep.sampler):
+                suggested = self._study.ask()
+                settings = _suggest_cell(suggested, self._sweep)
             trial = self._trial(settings)
             if trial.trial_id not in self._tried and not self._space.is_forbidden(settings):
                 self._tried.add(trial.trial_id)
@@ -125,7 +128,9 @@ class Sampler:
             for step, value in record.curve(self._sweep.metric):
                 suggested.report(value, step)
         state = STATES[record.status]
-        self._study.tell(suggested, values(record, self._sweep) if state is TrialState.COMPLETE else None, state=state)
+        scores = values(record, self._sweep) if state is TrialState.COMPLETE else None
+        with explained("sampler", self._sweep.sampler):
+            self._study.tell(suggested, scores, state=state)
 
 
 def drawn_cells(sweep: Sweep, most: int) -> list[Cell] | None:
@@ -195,3 +200,14 @@ def _optuna_sampler(sweep: Sweep, results: Sequence[FrozenTrial]) -> BaseSampler
                     group=is_conditional and not sweep.minimise,
                     constant_liar=True,
                 )
+            case _:
+                return _own_sampler(sweep.sampler, seed)
+
+
+def _own_sampler(address: str, seed: int) -> BaseSampler:
+    """Return what the user's function makes of a seed. Raises ConfigError if it fails or makes no sampler."""
+    with explained("sampler", address):
+        made = load_function(address)(seed)
+        if not isinstance(made, BaseSampler):
+            raise TypeError(f"it returned {made!r}, which is no optuna.samplers.BaseSampler")
+    return made

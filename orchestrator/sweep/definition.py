@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value
@@ -23,6 +23,7 @@ from orchestrator.sweep.settings import (
     check_path,
     check_value,
     describe_axis,
+    functions_of,
     get_setting,
     label,
     replace_settings,
@@ -33,7 +34,7 @@ from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError
 from trm_data.settings import Settings, is_parsed
 from trm_model.config import ALIASES, TrialConfig
-from trm_model.recursion_file import pin_named, replace_in, require_pinned
+from trm_model.recursion_file import identity_of, pin_function, pin_named, replace_in, require_pinned, short
 
 MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
@@ -50,6 +51,11 @@ FIELDS_OF_KIND = {
     "study": ("seeds", "only", "variants"),
 }
 """Fields of `Sweep` that the other kind does not use, and so refuses."""
+
+
+def _one_of(*known: str) -> AfterValidator:
+    """Accept these names, and the address of a function, which is pinned where code gives it."""
+    return AfterValidator(lambda value, info: pin_function(value, known, is_parsed=is_parsed(info)))
 
 
 class Variant(Settings):
@@ -79,7 +85,8 @@ class Confirm(Settings):
 class Stopping(Settings):
     """Configure when a trial is stopped early: see `orchestrator.search.early_stopping`."""
 
-    rule: Literal["none", "halving", "median", "patience"] = "halving"
+    rule: Annotated[str, _one_of("none", "halving", "median", "patience")] = "halving"
+    """`none`, `halving`, `median`, `patience`, or a function of your own: `path/to/file.py:function`."""
     grace: float = Field(0.6, ge=0, lt=1)
     """Share of a trial's steps before which nothing is stopped: exact accuracy stays near 0 for long, then jumps, and
     the deepest models improve last. On recorded curves 0.4 lost the best in two of five orders (docs/sweeps.md)."""
@@ -131,7 +138,8 @@ class Sweep(Settings):
     """Study: ids of the trials to run, as a plan file lists them; None means all."""
     trials: int | None = Field(None, ge=1)
     """Search: number of explored configurations."""
-    sampler: Literal["tpe", "random", "qmc", "cmaes", "gp"] = "tpe"
+    sampler: Annotated[str, _one_of("tpe", "random", "qmc", "cmaes", "gp")] = "tpe"
+    """`tpe`, `random`, `qmc`, `cmaes`, `gp`, or a function that makes one of your own: `path/to/file.py:function`."""
     sampler_seed: int = Field(0, ge=0)
     metric: str = "exact_accuracy"
     """Validation metric that a search maximises."""
@@ -184,6 +192,8 @@ class Sweep(Settings):
                 content, which no record of this program does.
         """
         replace_in(values, require_pinned)
+        for address in functions_of(values):
+            require_pinned(address)
         return cls.parse(values, context={"is_recorded": True})
 
     @model_validator(mode="after")
@@ -211,7 +221,8 @@ class Sweep(Settings):
         if self.kind == "study":
             lines.append(f"  {plural(self.seeds, 'seed')} per cell")
         else:
-            lines.append(f"  {plural(self.trials or 0, 'trial')} by {self.sampler} for {self.metric.replace('_', ' ')}")
+            aim = self.metric.replace("_", " ")
+            lines.append(f"  {plural(self.trials or 0, 'trial')} by {short(self.sampler)} for {aim}")
             confirmed = f"{self.confirm.top} best and controls" if named else f"{self.confirm.top} best"
             lines.append(f"  confirmed: {confirmed}, {plural(self.confirm.seeds, 'seed')} each")
         return "\n".join(lines)
@@ -350,6 +361,8 @@ class Sweep(Settings):
         for operational in ("resources", "resource_rules", "max_concurrent", "budget"):
             del plain[operational]
         del plain["base"]["runtime"]
+        plain["sampler"] = identity_of(self.sampler)
+        plain["stopping"]["rule"] = identity_of(self.stopping.rule)
         for path in LOCAL_PATHS:
             section, leaf = path.split(".")
             if (address := plain["base"][section][leaf]) is not None:

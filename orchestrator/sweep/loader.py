@@ -17,7 +17,7 @@ from orchestrator.sweep.plan_file import SUFFIX, load_plan
 from orchestrator.sweep.settings import absolute_path, absolute_paths
 from orchestrator.sweep.yaml_file import YAML_SUFFIXES, load_yaml
 from trm_data.errors import ConfigError, UserError, nearest
-from trm_model.recursion_file import pin, pin_untrusted, relative_to, replace_in
+from trm_model.recursion_file import is_address, pin, pin_untrusted, relative_to, replace_in
 
 OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
 """Packages that stay imported where a sweep file lies next to them."""
@@ -95,18 +95,18 @@ def _looks_like_a_sweep(file: Path) -> bool:
         return re.search(mark, text.read(MAX_SEARCHED)) is not None
 
 
-def _made_absolute(sweep: Sweep, path: Path, pin_file: Callable[[str, Path], str]) -> Sweep:
+def _made_absolute(sweep: Sweep, path: Path, pin_file: Callable[..., str]) -> Sweep:
     try:
         return with_absolute_paths(sweep, path.parent, pin_file)
     except ConfigError as error:
         raise SweepError(f"{path}: {error.what}", error.remedy) from error
 
 
-def with_absolute_paths(sweep: Sweep, folder: Path, pin_file: Callable[[str, Path], str] = pin) -> Sweep:
+def with_absolute_paths(sweep: Sweep, folder: Path, pin_file: Callable[..., str] = pin) -> Sweep:
     """Return the sweep with every local path in its settings made absolute, relative to a folder.
 
-    Trials run in other working directories and on other nodes, where a relative path means something else. A recursion
-    file is also pinned to its content.
+    Trials run in other working directories and on other nodes, where a relative path means something else. A file with
+    code is also pinned to its content.
 
     Args:
         pin_file: pins an address, and decides whether its file is trusted.
@@ -124,6 +124,9 @@ def with_absolute_paths(sweep: Sweep, folder: Path, pin_file: Callable[[str, Pat
         if domain["kind"] == "choice":
             domain["values"] = [absolute_path(name, value, folder) for value in domain["values"]]
     values = replace_in(values, lambda address: pin_file(address, folder))
+    for section, name in ((values["stopping"], "rule"), (values, "sampler")):
+        if is_address(section[name]):
+            section[name] = pin_file(section[name], folder, is_function=True)
     return sweep if values == sweep.plain() else Sweep.parse(values)
 
 

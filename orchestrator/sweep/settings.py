@@ -19,7 +19,7 @@ from trm_data.errors import ConfigError
 from trm_data.files import expand_home, load_json
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
-from trm_model.recursion_file import pin_named, replace_in, short
+from trm_model.recursion_file import is_address, pin_named, replace_in, short
 
 OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "train.max_steps", "depth": "T"}
 """What other projects call settings of ours."""
@@ -175,6 +175,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return `base.train.max_steps: 60 -> 61` for every leaf that differs, sorted by path."""
     return [f"{path}: {before} -> {after}" for path, (before, after) in sorted(differences(old, new).items())]
+
+
+def functions_of(values: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of the user's functions that plain values of a sweep name: stopping rule and sampler."""
+    found = (values.get("stopping", {}).get("rule"), values.get("sampler"))
+    return [name for name in found if isinstance(name, str) and is_address(name)]
 
 
 def summarize_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ from trm_data.errors import ConfigError, UserError, nearest
 from trm_data.yaml_text import parse_yaml
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
+from trm_model.recursion_file import is_address
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def _method(values: dict[str, Any]) -> str:
                 "Delete sampler, or write method: random or bayes",
             )
         return kind
-    if values.setdefault("sampler", samplers[0]) not in samplers:
+    if values.setdefault("sampler", samplers[0]) not in samplers and not is_address(str(values["sampler"])):
         raise ConfigError(
             f"method={method!r} and sampler={values['sampler']!r} exclude each other",
             f"Samplers of {method}: {', '.join(samplers)}",

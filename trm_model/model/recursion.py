@@ -16,13 +16,8 @@ HRM is the same with two networks and the gradient of the last two updates only.
 
 from __future__ import annotations
 
-import linecache
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -30,12 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trm_data.errors import ConfigError, UserError, nearest
+from trm_data.errors import ConfigError, nearest
 from trm_model.config import ModelConfig
 from trm_model.model.layers import Network, Recompute, Rotary, linear_weight, rotary_table, truncated_normal
 from trm_model.model.precision import linear
 from trm_model.model.puzzle_embedding import PuzzleEmbedding
-from trm_model.recursion_file import Source, parse_address, trusted_source
+from trm_model.recursion_file import execute, parse_address, trusted_source
 
 States = tuple[Tensor, ...]  # each (B, L, D)
 
@@ -159,42 +154,12 @@ def load_recursion(address: str) -> type[Recursion]:
         ConfigError: the source is not trusted (`recursion_file`), it fails, or it has no such `Recursion`.
     """
     name, source = parse_address(address).name, trusted_source(address)
-    module = _execute(source)
+    module = execute(source)
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Recursion)):
         known = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Recursion)]
         raise ConfigError(f"{source.path} defines no Recursion named {name!r}", nearest(name, known))
     return found
-
-
-_executing: set[str] = set()
-"""sha256 of the sources that are being executed."""
-
-
-@cache
-def _execute(source: Source) -> ModuleType:
-    """Return the module that a trusted source defines."""
-    if source.sha256 in _executing:
-        raise ConfigError(
-            f"{source.path} starts training or a sweep when it is imported",
-            "Put that under `if __name__ == '__main__':`, or the class into a file of its own",
-        )
-    module = ModuleType(f"recursion_{Path(source.path).stem}_{source.sha256[:12]}")
-    module.__file__ = source.path
-    # Tracebacks show the text that runs: the file may be on another machine, or edited since.
-    linecache.cache[source.path] = (len(source.text), None, source.text.splitlines(keepends=True), source.path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up by its name
-    _executing.add(source.sha256)
-    try:
-        exec(compile(source.text, source.path, "exec"), module.__dict__)
-    except Exception as error:
-        del sys.modules[module.__name__]
-        if isinstance(error, UserError):
-            raise
-        raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
-    finally:
-        _executing.discard(source.sha256)
-    return module
 
 
 class Model(nn.Module):

@@ -176,6 +176,7 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
         to: the plan file that was written; it contains the settings, so that only where to run is left.
     """
     from orchestrator.api.inputs import is_file_name
+    from orchestrator.sweep.settings import functions_of
     from orchestrator.sweep.yaml_file import YAML_SUFFIXES
 
     named = to or file
@@ -189,9 +190,10 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
         values = value if isinstance(value, list | tuple) else [value]
         words += [option] if value is True else [word for one in values for word in (option, str(one))]
     is_data = file is not None and (not is_file_name(file) or file.suffix in YAML_SUFFIXES)
-    if to is not None or is_data:  # the recursion files that data names have to be named
+    if to is not None or is_data:  # the files with code that data names have to be named
         found: list[str] = []
-        replace_in(sweep.plain(), found.append)
+        replace_in(plain := sweep.plain(), found.append)
+        found += functions_of(plain)
         paths = dict.fromkeys(parse_address(address).path for address in found)
         words += [word for path in paths for word in ("--trust-recursion", path)]
     return words

@@ -15,6 +15,7 @@ from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
 from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, plural, within
+from trm_model.recursion_file import short
 
 
 def plan_as_json(
@@ -142,7 +143,7 @@ def _described_cells(sweep: Sweep, plan: Estimate) -> str:
     """Say of a search whether the cells are what it explores, or examples."""
     explored = plural(plan.trials_by_stage["explore"], "configuration")
     if plan.cells_are_examples:
-        return f"examples of the space; {sweep.sampler} chooses {explored} of it while the search runs"
+        return f"examples of the space; {short(sweep.sampler)} chooses {explored} of it while the search runs"
     return f"the {explored} that the search draws at random{', then its controls' * bool(sweep.confirm.controls)}"
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from orchestrator.cloud.backend import CloudError
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import functions_of
 from orchestrator.sweep.text import num_bytes, plural
 from trm_model.recursion_file import replace_in
 
@@ -148,7 +149,8 @@ def require_portable(sweep: Sweep) -> None:
                 "Put it where the machine can read it: s3://, https://, hf://",
             )
     found: list[str] = []
-    replace_in(sweep.plain(), found.append)
+    replace_in(plain := sweep.plain(), found.append)
+    found += functions_of(plain)
     if found:
         raise CloudError(
             f"the sweep runs the code of {found[0]}, which is not uploaded",
