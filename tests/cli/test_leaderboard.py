@@ -39,3 +39,25 @@ def test_storage_without_results_shows_published_ones(tmp_path: Path, capsys: py
     assert code == 0 and PUBLISHED in out
     assert out.startswith("no confirmed results in this storage yet. Run a sweep, for example: trm sweep run demo")
     assert "trm ui" not in out
+
+
+def test_a_leaderboard_of_one_sweep_leaves_the_others_on_its_dataset_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(str(tmp_path))
+    for name, family in (("demo", "best"), ("other", "direct")):
+        storage.write(f"sweeps/{name}/sweep.json", to_json_bytes(study(name=name).plain()))
+        for record in demo_records():
+            if record.family == family:
+                write_record(storage, replace(record, sweep=name))
+    page = tmp_path / "page.html"
+    shown = {}
+    for chosen in (("demo",), ("other",), ("demo", "other")):
+        words = [word for name in chosen for word in ("--sweep", name)]
+        code, out, err = call(capsys, "leaderboard", *words, "--html", str(page), "--storage", str(tmp_path))
+        assert code == 0, err
+        shown[chosen] = {family for family in ("best", "direct") if f" {family} " in out}
+        assert page.read_text().count('data-trial="') == 3 * len(chosen)
+    assert shown == {("demo",): {"best"}, ("other",): {"direct"}, ("demo", "other"): {"best", "direct"}}
+    code, _, err = call(capsys, "leaderboard", "--sweep", "dem", "--storage", str(tmp_path))
+    assert code == 2 and "demo" in err
