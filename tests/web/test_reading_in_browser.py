@@ -50,12 +50,11 @@ FAINT = """(() => {
   }
   return [...new Set(found)];
 })()"""
-UNREACHABLE = """[...document.querySelectorAll("button, a[href], input, select, summary, [role=slider]")].filter((each) =>
-  each.getClientRects().length && (each.tabIndex < 0 || !(each.ariaLabel || each.textContent.trim()
+UNREACHABLE = """[...document.querySelectorAll("button, a[href], input, select, summary, [role=slider]")]
+  .filter((each) => each.getClientRects().length && (each.tabIndex < 0 || !(each.ariaLabel || each.textContent.trim()
   || each.labels?.[0]?.textContent.trim()))).map((each) => each.outerHTML.slice(0, 120))"""
-OPEN = (
-    "document.querySelectorAll('.study details, #published > details:first-of-type').forEach((d) => { d.open = true; })"
-)
+OPEN = """document.querySelectorAll('.study details, #published > details:first-of-type')
+  .forEach((each) => { each.open = true; })"""
 
 
 @pytest.fixture(scope="module")
