@@ -216,6 +216,11 @@ def test_the_drawing_downloads_as_svg_and_its_data_as_csv(figure: tuple[Browser,
             circles = drawing.findall(".//{*}circle")
             assert len(circles) == count and "fill: rgb" in str(circles[0].get("style"))
             assert "supervision steps" in content or "date of the source" in content
+            words = {each.text for each in drawing.findall(".//{*}text")}
+            groups = every(page, f"[...{one}.querySelectorAll('.legend button')].map((each) => each.dataset.group)")
+            assert words >= set(groups), "its legend is part of it"
+            styles = [str(each.get("style")) for each in drawing.findall(".//{*}path")]
+            assert styles and all("non-scaling-stroke" in each for each in styles), "lines are as wide as on the page"
         else:
             table = list(csv.reader(io.StringIO(content)))
             assert len(table) == len(rows) > 5 and table[0] == rows[0]

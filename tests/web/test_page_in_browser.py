@@ -251,6 +251,8 @@ def test_figures_download_as_svg_and_their_data_as_csv(page: Browser) -> None:
     assert drawing.tag.endswith("svg") and len(drawing.findall(".//{*}path")) > 20
     line = next(each for each in drawing.iter() if each.get("data-trial") == CONFIRMED.trial_id)
     assert "stroke: rgb" in str(line.get("style")), "it looks the same without the page's style sheet"
+    words = "".join(str(each.text) for each in drawing.findall(".//{*}text"))
+    assert "best 3" in words and "other trials" in words, "its legend is part of it"
     press(page, '.curves-figure [data-control="csv"]')
     rows = list(csv.DictReader(io.StringIO(downloaded(page, "curves.csv"))))
     mine = [row for row in rows if row["trial"] == CONFIRMED.trial_id]

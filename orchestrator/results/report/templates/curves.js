@@ -28,7 +28,7 @@ class Curves {
     click("in", () => this.scaleBy(0.5));
     click("out", () => this.scaleBy(2));
     click("reset", () => { this.zoom = null; this.draw(); });
-    click("svg", () => plotTools.save("curves.svg", "image/svg+xml", plotTools.svgText(this.svg.node())));
+    click("svg", () => plotTools.save("curves.svg", "image/svg+xml", plotTools.svgText(this.svg.node(), [0, 0, 0, 0], this.legend)));
     click("csv", () => plotTools.save("curves.csv", "text/csv", plotTools.csvText(this.rows())));
     this.tip = plotTools.element("div", { class: "tip", hidden: "" });
     this.legend = figure.querySelector(".legend");

@@ -21,7 +21,7 @@
     const box = figure.querySelector(".downloads");
     const add = (text, what, act) => box.append(plotTools.element("button", { type: "button", text, "aria-label": `Download ${what} of ${name} as ${text}`, onclick: act }));
     const file = name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
-    if (drawing) add("SVG", "the drawing", () => plotTools.save(`${file}.svg`, "image/svg+xml", plotTools.svgText(drawing, OVERHANG)));
+    if (drawing) add("SVG", "the drawing", () => plotTools.save(`${file}.svg`, "image/svg+xml", plotTools.svgText(drawing, OVERHANG, figure.querySelector(".legend"))));
     add("CSV", "the data", () => plotTools.save(`${file}.csv`, "text/csv", plotTools.csvText(rowsOf(figure))));
   };
 

@@ -2,7 +2,8 @@
 /* Downloads of figures as SVG and of their data as CSV, and what the other scripts use to build elements. */
 const plotTools = (() => {
   const PROPERTIES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "fill-opacity", "opacity",
-    "font-family", "font-size", "font-weight", "text-anchor", "display", "visibility", "stroke-linejoin", "stroke-linecap", "paint-order"];
+    "font-family", "font-size", "font-weight", "text-anchor", "display", "visibility", "stroke-linejoin", "stroke-linecap", "paint-order",
+    "vector-effect"];
   const save = (name, type, text) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -18,22 +19,44 @@ const plotTools = (() => {
     to.removeAttribute("class");
     [...from.children].forEach((child, i) => copyStyle(child, to.children[i]));
   };
-  // A drawing with its styles written out, and room for the labels that hang over its edge.
-  const svgText = (svg, margins = [0, 0, 0, 0]) => {
+  // The groups of a legend that are shown, as SVG from a height on; `used` is its own height.
+  const legendSvg = (legend, left, top, width) => {
+    const root = document.createElementNS("http://www.w3.org/2000/svg", "g");
+    const draw = (name, attributes) => root.appendChild(Object.entries(attributes).reduce((made, [key, value]) => {
+      made.setAttribute(key, value);
+      return made;
+    }, document.createElementNS("http://www.w3.org/2000/svg", name)));
+    let [x, y] = [left, top + 18];
+    const shown = [...legend.querySelectorAll("button")].filter((each) => each.getAttribute("aria-pressed") === "true");
+    for (const button of shown) {
+      const { width: room } = button.getBoundingClientRect();
+      if (x > left && x + room > left + width) [x, y] = [left, y + 20];
+      const style = getComputedStyle(button);
+      draw("rect", { x, y: y - 6, width: 16, height: 3, fill: getComputedStyle(button.querySelector("i")).backgroundColor });
+      draw("text", { x: x + 23, y, fill: style.color, "font-size": "13px", "font-family": style.fontFamily }).textContent = button.textContent.trim();
+      x += room + 8;
+    }
+    return { root, used: shown.length ? y - top + 12 : 0 };
+  };
+  // A drawing with its styles written out, room for the labels that hang over its edge, and its legend.
+  const svgText = (svg, margins = [0, 0, 0, 0], legend = null) => {
     const copy = svg.cloneNode(true);
     copyStyle(svg, copy);
     const { width, height } = svg.getBoundingClientRect();
     const [top, right, bottom, left] = margins;
+    const { root, used } = legend ? legendSvg(legend, Math.max(left, 16), height + top + bottom, width) : { used: 0 };
     copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
     copy.setAttribute("width", width + left + right);
-    copy.setAttribute("height", height + top + bottom);
-    if (!copy.hasAttribute("viewBox")) {
+    copy.setAttribute("height", height + top + bottom + used);
+    if (copy.hasAttribute("viewBox")) copy.setAttribute("viewBox", `0 0 ${width} ${height + used}`);
+    else {
       const inner = document.createElementNS("http://www.w3.org/2000/svg", "svg");
       inner.append(...copy.childNodes);
       for (const [name, value] of Object.entries({ x: left, y: top, width, height })) inner.setAttribute(name, value);
       inner.style.overflow = "visible";
       copy.append(inner);
     }
+    if (root) copy.append(root);
     copy.style.background = getComputedStyle(svg.closest(".panel") ?? document.body).backgroundColor;
     return new XMLSerializer().serializeToString(copy);
   };
