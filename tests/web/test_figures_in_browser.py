@@ -7,6 +7,7 @@ import io
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def figure(request: pytest.FixtureRequest, shared: Browser, address: str) -> Ite
     shared.requests.clear()
     shared.size(1400, 1000)
     shared.open(f"{address}#{name}")
-    shared.until(f"document.getElementById('{name}') !== null")
-    yield shared, f"document.getElementById('{name}')"
+    one = f"document.getElementById('{name}')"
+    shared.until(f"{one} !== null && scrollY > 100 && Math.abs({one}.getBoundingClientRect().top) < 200")
+    yield shared, one
     assert shared.messages == []
     assert [url for url in shared.requests if not url.startswith((address, "about:", "data:", "blob:"))] == []
 
@@ -118,20 +120,23 @@ def test_the_legend_hides_and_shows_a_group(figure: tuple[Browser, str]) -> None
         assert visible_marks(page, one) == total
 
 
+def words_at(page: Browser, figure: str, mark: str) -> Any:
+    """What the figure says with the pointer on a mark, and from where to where; None if nothing."""
+    x, y = page.evaluate(f"(() => {{ const b = {mark}.getBoundingClientRect();"
+                         " return [b.left + b.width / 2, b.top + b.height / 2]; })()")  # fmt: skip
+    page.mouse("mouseMoved", x + 1, y)
+    return page.evaluate(f"""(() => {{ const tip = {figure}.querySelector('.tip'), box = tip.getBoundingClientRect();
+      return tip.hidden ? null : [tip.textContent, box.left, box.right]; }})()""")
+
+
 def test_a_mark_says_what_it_is_when_it_is_pointed_at(figure: tuple[Browser, str]) -> None:
     page, one = figure
     for width in (1400, 800, 390):
         page.size(width, 1000)
         page.evaluate(f"{one}.querySelector('.plot').scrollIntoView({{ behavior: 'instant', block: 'center' }})")
         for mark in (f"{one}.querySelector('.plot circle')", f"[...{one}.querySelectorAll('.plot circle')].pop()"):
-            x, y = page.evaluate(f"(() => {{ const b = {mark}.getBoundingClientRect();"
-                                 " return [b.left + b.width / 2, b.top + b.height / 2]; })()")  # fmt: skip
-            page.mouse("mouseMoved", x + 1, y)
-            page.until(f"!{one}.querySelector('.tip').hidden")
-            words = page.evaluate(f"{one}.querySelector('.tip').textContent")
+            words, left, right = eventually(partial(words_at, page, one, mark))
             assert "%" in words if "D = " in words else "20" in words, words
-            left, right = page.evaluate(f"(() => {{ const b = {one}.querySelector('.tip').getBoundingClientRect();"
-                                        " return [b.left, b.right]; })()")  # fmt: skip
             assert 0 <= left < right <= width, "it stays inside the page"
     page.mouse("mouseMoved", 2, 2)
     page.until(f"{one}.querySelector('.tip').hidden")
