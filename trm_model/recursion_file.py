@@ -132,7 +132,7 @@ def pin_function(value: str, known: Collection[str], *, is_parsed: bool) -> str:
     if value in known:
         return value
     if not is_address(value):
-        raise ValueError(f"should be {', '.join(map(repr, known))} or {_FUNCTION_FORM}")
+        raise ValueError(f"input should be {', '.join(map(repr, known))} or {_FUNCTION_FORM}")
     address = parse_address(value)
     if is_parsed or address.sha256:
         return value
