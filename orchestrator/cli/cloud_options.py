@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
+from orchestrator.cli.run_options import ConcurrentOption
 from orchestrator.errors import SweepError
 
 if TYPE_CHECKING:
@@ -56,6 +61,14 @@ EnvironmentOption = Annotated[
     str | None,
     typer.Option("--environment", help="With --on ssh: an environment that the machines have; nothing is installed."),
 ]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        help="With --on ssh: network in which several machines reach each other, if not the one that leads outwards.",
+        metavar="10.0.0.0/24",
+    ),
+]
 SingleOption = Annotated[bool, typer.Option("--single", help="With --on aws: one GPU machine is head and worker.")]
 SshConfigOption = Annotated[str | None, typer.Option("--ssh-config", help="With --on ssh: configuration file of ssh.")]
 EndCommandOption = Annotated[
@@ -69,6 +82,60 @@ ForgetOption = Annotated[bool, typer.Option("--forget", help="The machines are g
 KeepOption = Annotated[bool, typer.Option("--keep", help="Leave what was installed, for the next launch.")]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="Configuration file of the backend: cloud.toml.")]
 RegionOption = Annotated[str | None, typer.Option("--region", help="Region of the provider.")]
+
+_LAUNCH: dict[str, tuple[Any, Any]] = {
+    "file": (FileArgument, None),
+    "hosts": (HostsArgument, None),
+    "on": (OnOption, "ssh"),
+    "gpu": (GpuOption, None),
+    "max_steps": (MaxStepsOption, None),
+    "max_concurrent": (ConcurrentOption, None),
+    "provider": (ProviderOption, None),
+    "region": (RegionOption, None),
+    "market": (MarketOption, "on-demand"),
+    "usd_per_gpu_hour": (UsdPerGpuHourOption, None),
+    "usd_per_hour": (UsdPerHourOption, None),
+    "max_usd": (CloudUsdOption, None),
+    "no_limit": (NoLimitOption, False),
+    "max_hours": (CloudHoursOption, None),
+    "idle_minutes": (IdleOption, None),
+    "python": (PythonOption, None),
+    "environment": (EnvironmentOption, None),
+    "network": (NetworkOption, None),
+    "ssh_config": (SshConfigOption, None),
+    "end_command": (EndCommandOption, None),
+    "config": (ConfigOption, None),
+    "single": (SingleOption, False),
+    "storage": (StorageOption, "runs"),
+    "yes": (YesOption, False),
+    "as_json": (JsonOption, False),
+}
+"""Parameters of the commands that launch: type and default."""
+
+
+def launches(*without: str) -> Callable[[Callable[[typer.Context], None]], Callable[..., None]]:
+    """Give a command the parameters of a launch; it finds their values in its context.
+
+    Args:
+        without: parameters that the command does not have.
+    """
+    found = {name: each for name, each in _LAUNCH.items() if name not in without}
+    parameters = [Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    parameters += [
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+        for name, (kind, default) in found.items()
+    ]
+
+    def decorate(command: Callable[[typer.Context], None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def called(ctx: typer.Context, **_: Any) -> None:
+            command(ctx)
+
+        called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return decorate
 
 
 def elsewhere(hosts: str | None, ssh_config: str | None) -> Options | None:

@@ -6,11 +6,12 @@ keeps the record of the deployment (`orchestrator.cloud.deployments`) up to date
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from orchestrator.resources.catalogue import Market
 from orchestrator.sweep.definition import Sweep
@@ -20,7 +21,6 @@ from trm_data.settings import Settings
 FOLDER = ".trm-cloud"
 IDLE_MINUTES = 15.0
 """Minutes without a driver after which machines are ended."""
-
 
 Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 """Seconds since the epoch, or a duration."""
@@ -49,6 +49,8 @@ class Options(Settings):
     """ssh: configuration file that `ssh -F` reads."""
     folder: str = FOLDER
     """ssh: folder on the machines, relative to the home folder, that holds everything that was put there."""
+    network: str | None = None
+    """ssh: network in which several machines reach each other: 10.0.0.0/24. The one that leads outwards if left out."""
     end_command: str | None = None
     """Command that runs last, to end the machine itself: by the timer on the head, by Ray's process on a worker."""
     config: str | None = None
@@ -63,6 +65,14 @@ class Options(Settings):
     """Price that the user pays, instead of the catalogue's."""
     usd_per_hour: float | None = Field(None, ge=0, allow_inf_nan=False)
     """The same for a whole machine; for machines without a GPU."""
+
+    @field_validator("network")
+    @classmethod
+    def _is_network(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else str(ipaddress.ip_network(value, strict=False))
+        except ValueError:
+            raise ValueError(f"{value!r} is no network; write it like 10.0.0.0/24") from None
 
 
 class Limits(Settings):
@@ -141,6 +151,8 @@ class Receipt(Settings):
     idle_usd: Usd | None
     lost_hours: Hours
     """Hours of attempts that ended without an end of their own: a lost machine, a killed driver."""
+    timer_age_s: Seconds | None = None
+    """How long ago the timer on the head was last seen; None where nothing says so."""
     unknown: tuple[str, ...] = ()
 
 
@@ -204,6 +216,8 @@ class Backend(Protocol):
     """Run deployments in one kind of place. Methods raise CloudError with the remedy."""
 
     name: str
+    has_timer: bool
+    """Whether a timer of ours runs on the head, whose signs of life are in the storage of the records."""
 
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the machines that a sweep would use, with prices, and start nothing."""
@@ -231,9 +245,6 @@ class Backend(Protocol):
         Args:
             keep: leave what was installed, for the next `up`.
         """
-
-    def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
-        """Return the machines of the deployment that exist now."""
 
 
 @runtime_checkable

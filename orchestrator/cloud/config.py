@@ -150,6 +150,10 @@ class Aws(_Table):
     )
     """`up` finds the one that `init` made where this is left out."""
     zones: list[str] = Field(default_factory=list)
+    subnet: Annotated[str, _matching(r"subnet-[0-9a-f]{8,17}", "write an id like subnet-0123456789abcdef0")] | None = (
+        None
+    )
+    """For accounts without a default VPC. It must give machines public addresses, through which `ssh` reaches them."""
     max_machines: int = Field(16, ge=1, le=1000)
     """Workers at the same time, of all types together."""
     head: Head = Head()
@@ -188,6 +192,8 @@ class Aws(_Table):
         for zone in self.zones:
             if not re.fullmatch(re.escape(self.region) + "[a-z]", zone):
                 raise ValueError(f"zone {zone!r} is not in {self.region}; write {self.region}a")
+        if self.zones and self.subnet:
+            raise ValueError("both zones and subnet are given; a subnet is in one zone, so leave out zones")
         return self
 
     @property

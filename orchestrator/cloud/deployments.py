@@ -16,6 +16,11 @@ from trm_data.errors import ConfigError, nearest
 from trm_data.files import load_json
 
 FOLDER = "deployments"
+LAUNCHES = "launches"
+"""Folder of what is no record: the lease of a launch, and the timer's signs of life."""
+OVER = ("ended", "down")
+"""States of deployments that have ended."""
+_BEAT = "timer.json"
 ATTEMPTS = 20
 """Times that a change is tried against other writers."""
 
@@ -57,11 +62,6 @@ def save(storage: Storage, deployment: Deployment) -> Deployment:
     return deployment
 
 
-def create(storage: Storage, deployment: Deployment) -> bool:
-    """Write a new record. Return whether there was none: of several creators exactly one gets True."""
-    return storage.create(key_of(deployment.name), encode(deployment))
-
-
 def change(storage: Storage, name: str, edit: Callable[[Deployment], Deployment]) -> Deployment:
     """Apply a change to the stored record and return the result. `edit` may be called several times."""
     for _ in range(ATTEMPTS):
@@ -91,7 +91,7 @@ def note(storage: Storage, seen: Deployment) -> Deployment:
     """Write what was observed into the record, and return it. An end that others have noted meanwhile stays."""
 
     def edit(current: Deployment) -> Deployment:
-        is_over = current.state in ("ended", "down") and seen.state not in ("ended", "down")
+        is_over = current.state in OVER and seen.state not in OVER
         if current.created_s != seen.created_s or is_over:
             return current
         return seen.model_copy(update={"limits": current.limits})
@@ -100,9 +100,27 @@ def note(storage: Storage, seen: Deployment) -> Deployment:
     return seen
 
 
-def remove(storage: Storage, name: str) -> None:
-    """Delete the record."""
-    storage.delete(key_of(name))
+def launches(storage: Storage, name: str) -> Storage:
+    """Return the folder of what is written while a deployment starts and runs."""
+    return storage.sub(f"{LAUNCHES}/{name}")
+
+
+def beat(storage: Storage, name: str, now_s: float) -> None:
+    """Write a sign of life of the timer."""
+    launches(storage, name).write(_BEAT, to_json_bytes({"seen_s": now_s}))
+
+
+def timer_age_s(storage: Storage, name: str) -> float | None:
+    """Return how many seconds ago the timer was last seen, by the storage's clock; None if it never was."""
+    try:
+        return launches(storage, name).age_s(_BEAT)
+    except KeyError:
+        return None
+
+
+def forget_timer(storage: Storage, name: str) -> None:
+    """Remove the timer's sign of life."""
+    launches(storage, name).delete(_BEAT)
 
 
 def encode(deployment: Deployment) -> bytes:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.cloud import deployments, processes, ray_node
+from orchestrator.cloud import deployments, launch_file, processes, ray_node
 from orchestrator.cloud.backend import CloudError, Receipt
 from orchestrator.cloud.receipt import receipt
 from orchestrator.errors import ClusterError
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         "receipt": lambda storage: print(json.dumps(_receipt(folder, storage, name).plain())),
         "waiting": lambda storage: _wait_for_definition(folder, storage, name),
         "check": lambda _: _check(url),
-        "token": lambda _: ray_node.make_token(folder),
+        "token": lambda _: _make_token(folder),
         "reach": lambda _: _reach(folder),
         "joined": lambda _: print(json.dumps(_missing(folder, more))),
         "end-ray": lambda _: _end_ray(folder),
@@ -95,8 +95,15 @@ def _check(url: str) -> None:
         ) from None
 
 
+def _make_token(folder: Path) -> None:
+    """Make the token of the cluster. Raises CloudError if this machine has no address in the network of the launch."""
+    ray_node.own_address(launch_file.load(folder).network)
+    ray_node.make_token(folder)
+
+
 def _reach(folder: Path) -> None:
-    """Raise CloudError unless this machine reaches Ray's head."""
+    """Raise CloudError unless this machine is in the network of the launch and reaches Ray's head."""
+    ray_node.own_address(launch_file.load(folder).network)
     try:
         require_answer(ray_node.read_address(folder) or "", REACH_S)
     except ClusterError as error:
@@ -120,8 +127,10 @@ def _start(name: str, folder: Path, process: str, words: list[str]) -> None:
     """Start a process. One timer is enough; a second driver is an error.
 
     Raises:
-        CloudError: the driver runs already.
+        CloudError: the driver runs already, or the timer has no limits that it could enforce.
     """
+    if process == processes.TIMER:
+        launch_file.load(folder)
     if not processes.is_alive(folder, process):
         print(processes.start(folder, process, words))
     elif process == processes.DRIVER:

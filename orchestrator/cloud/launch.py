@@ -15,6 +15,7 @@ from orchestrator.cloud.registry import open_backend
 from orchestrator.cloud.ssh.project import find_project
 from orchestrator.errors import command_line
 from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.plan_file import dump_plan
 from trm_data import fingerprint
@@ -32,6 +33,8 @@ class Launch(NamedTuple):
     deployment: Deployment
     is_up: bool
     """Whether the machines are up already, so that only the driver is started."""
+    seen: Deployment | None
+    """The record as it was found; None if there was none."""
 
 
 def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storage: Storage) -> Launch:
@@ -41,7 +44,7 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
         CloudError: the machines cannot be reached, or another backend has this deployment.
     """
     opened = open_backend(backend, options, storage)
-    found = deployments.find(storage, sweep.name)
+    found = seen = deployments.find(storage, sweep.name)
     if found is not None and found.state in (*UP, "starting", "ended"):
         _require_same(found, backend, options, storage)
         found = opened.read(_own(found, options, storage))  # the timer may have ended it since
@@ -69,7 +72,7 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
         if found is not None and found.state == "starting":  # machines that are up already bill since then
             new = new.model_copy(update={"machines": found.machines, "created_s": found.created_s})
         found = new
-    return Launch(sweep, opened, priced, found, is_up)
+    return Launch(sweep, opened, priced, found, is_up, seen)
 
 
 def _require_same(found: Deployment, backend: str, options: Options, storage: Storage) -> None:
@@ -105,6 +108,16 @@ def find_up(name: str, storage: Storage) -> Deployment | None:
     return own.trusted(storage, found) if found is not None and found.state in UP else None
 
 
+def claim(name: str, storage: Storage) -> Lease:
+    """Return the lease under which one command at a time starts what a deployment needs.
+
+    Entering it raises SweepError while another command does so, on this computer or on another one.
+    """
+    watch = command_line("cloud", "status", name, storage=storage.url)
+    what = f"{name!r} is being launched"
+    return Lease(deployments.launches(storage, name), name, what=what, remedy=f"Watch it with `{watch}`")
+
+
 def up(launch: Launch, storage: Storage, file: str) -> Deployment:
     """Start the machines of a launch. The record is written before anything starts, so that nothing is forgotten.
 
@@ -112,9 +125,20 @@ def up(launch: Launch, storage: Storage, file: str) -> Deployment:
         file: the sweep as the user named it, for the commands of the record.
 
     Raises:
-        CloudError: it failed; what was started is in the record, and `down` ends it.
+        SweepError: another command launches the same sweep.
+        CloudError: another command has launched it since `prepare`; or it failed: what was started is in the record,
+            and `down` ends it.
     """
+    with claim(launch.deployment.name, storage):
+        return _up(launch, storage, file)
+
+
+def _up(launch: Launch, storage: Storage, file: str) -> Deployment:
     name = launch.deployment.name
+    found, seen = deployments.find(storage, name), launch.seen
+    if found is not None and (seen is None or (found.created_s, found.state) != (seen.created_s, seen.state)):
+        watch = command_line("cloud", "status", name, storage=storage.url)
+        raise CloudError(f"another command has launched {name!r} meanwhile: it is {found.state}", f"See `{watch}`")
     verbs = (("submit", file), ("status", name), ("logs", name, "-f"), ("cost", name), ("stop", name), ("down", name))
     commands = tuple(command_line("cloud", *words, storage=storage.url) for words in verbs)
     deployment = launch.deployment.model_copy(update={"commands": commands})
@@ -125,7 +149,12 @@ def up(launch: Launch, storage: Storage, file: str) -> Deployment:
 
 
 def submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment:
-    """Start the driver of a sweep on machines that are up."""
+    """Start the driver of a sweep on machines that are up. Raises SweepError while another command does so."""
+    with claim(launch.sweep.name, storage):
+        return _submit(launch, storage, words)
+
+
+def _submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment:
     deployment = own.trusted(storage, deployments.load(storage, launch.sweep.name))
     with tempfile.TemporaryDirectory(prefix="trm-plan-") as folder:
         plan = Path(folder) / "plan.jsonl"
@@ -209,4 +238,5 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         raise CloudError(error.what, f"{error.remedy}. If the machine is gone: `{forget_it}`") from None
     ended = deployments.save(storage, deployments.ended(stored, "ended by `trm cloud down`", time.time(), "down"))
     own.forget(storage, name)
+    deployments.forget_timer(storage, name)
     return ended, closing

@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options, Worker
+from orchestrator.cloud.launch_file import write_private
 from orchestrator.cloud.local_copy import state_folder
 from orchestrator.errors import command_line
 from orchestrator.storage import LocalStorage, Storage
 from trm_data.errors import ConfigError, UserError
-from trm_data.files import load_json, write_atomic
+from trm_data.files import load_json
 from trm_data.settings import Settings, canonical_json
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,7 @@ def remember(storage: Storage, deployment: Deployment) -> None:
     parts = {name: getattr(deployment, name) for name in Own.model_fields}
     file = _file(storage, deployment.name)
     try:
-        file.touch(0o600)
-        write_atomic(file, canonical_json(Own(**parts).plain()).encode())
-        file.chmod(0o600)
+        write_private(file, canonical_json(Own(**parts).plain()))
     except (OSError, UserError) as error:
         logger.warning("later commands will ask for the machines of %s again: %s", deployment.name, error)
 

@@ -25,9 +25,6 @@ logger = logging.getLogger(__name__)
 DRIVER, TIMER, RAY = "driver", "timer", "ray"
 """Names of the processes of a deployment: of their files and logs in its folder. A driver on one machine starts Ray
 itself; of several machines each has a process that runs it."""
-END_COMMAND_FILE = "end-command"
-"""File of a deployment's folder that only its user can read: the command may hold a key of the provider. It never comes
-from the record, which others may write."""
 _STARTED: list[subprocess.Popen[bytes]] = []
 """Kept, since Python warns of a child that runs on without its object."""
 GRACE_S = 120.0
@@ -53,14 +50,6 @@ def start(folder: Path, name: str, words: Sequence[str], environment: Mapping[st
     identity = {"machine": machine_id(), "pid": process.pid, "start": start_of(process.pid)}
     write_atomic(folder / f"{name}.json", canonical_json(identity).encode())
     return process.pid
-
-
-def end_command(folder: Path) -> str | None:
-    """Return the command that ends this machine, which the client has written; None if there is none."""
-    try:
-        return (folder / END_COMMAND_FILE).read_text().strip() or None
-    except OSError:
-        return None
 
 
 def find(folder: Path, name: str) -> ProcessIdentity | None:

@@ -10,6 +10,7 @@ deployment is over: a worker then ends by itself, and runs the user's command th
 from __future__ import annotations
 
 import ctypes
+import ipaddress
 import logging
 import os
 import secrets
@@ -26,8 +27,8 @@ from types import FrameType
 
 import psutil
 
-from orchestrator.cloud import deployments, processes
-from orchestrator.cloud.backend import IDLE_MINUTES, CloudError, Deployment
+from orchestrator.cloud import deployments, launch_file, processes
+from orchestrator.cloud.backend import CloudError, Deployment
 from orchestrator.errors import ClusterError
 from orchestrator.execution.ray_cluster import LOCAL, START_ATTEMPTS
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
@@ -48,7 +49,6 @@ JOINED_S = 90.0
 """Time after which a process of Ray that still runs has joined the cluster: an attempt to join takes up to 60 s."""
 END_S = 15.0
 """Seconds that Ray has to end by itself."""
-OVER = ("ended", "down")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -74,8 +74,17 @@ def read_address(folder: Path) -> str | None:
         return None
 
 
-def own_address() -> str:
-    """Return the address of this machine on the interface that leads outwards; the loopback's without one."""
+def own_address(network: str | None = None) -> str:
+    """Return the address of this machine on the interface that leads outwards; the loopback's without one.
+
+    Args:
+        network: that the address must be in, instead: 10.0.0.0/24.
+
+    Raises:
+        CloudError: no address of this machine is in that network.
+    """
+    if network is not None:
+        return _address_in(network)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks for the route
@@ -83,6 +92,17 @@ def own_address() -> str:
         except OSError:
             return "127.0.0.1"
     return address
+
+
+def _address_in(network: str) -> str:
+    entries = [entry for found in psutil.net_if_addrs().values() for entry in found]
+    known = [str(each.address) for each in entries if each.family in (socket.AF_INET, socket.AF_INET6)]
+    known = [address for address in known if "%" not in address]  # only valid on one interface
+    wanted = ipaddress.ip_network(network, strict=False)
+    for address in known:
+        if ipaddress.ip_address(address) in wanted:
+            return address
+    raise CloudError(f"no address of this machine is in {network}: it has {', '.join(known)}", "Change --network")
 
 
 def free_port() -> int:
@@ -105,8 +125,8 @@ class RayNode:
     is_head: bool
     machine: str
     """Name of this machine in the record, under which Ray announces it."""
-    end_command: str | None = None
-    """Run last on a worker, to end the machine. It never comes from the record, which others may write."""
+    told: launch_file.LaunchFile
+    """What the user has said; nothing of it comes from the record, which others may write."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     _stopped: bool = field(default=False, init=False)
@@ -121,8 +141,8 @@ class RayNode:
             why, is_own_end = self._keep_running()
         finally:
             remove_scratch_folder()
-        if self.end_command and is_own_end and not self.is_head:  # the timer ends the head
-            processes.run_command(self.end_command, self.folder)
+        if self.told.end_command and is_own_end and not self.is_head:  # the timer ends the head
+            processes.run_command(self.told.end_command, self.folder)
         return why
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
@@ -145,7 +165,7 @@ class RayNode:
                 alive_s, attempts = now_s, 0
             if self.is_head and (attempts == 0 or attempts >= START_ATTEMPTS):
                 return "Ray's head has ended", False
-            idle_minutes = IDLE_MINUTES if record is None else record.limits.idle_minutes
+            idle_minutes = self.told.limits.idle_minutes
             if not self.is_head and now_s - alive_s > idle_minutes * 60:
                 return f"Ray's head has not been reached for {idle_minutes:g} min", True
             self._wait(RETRY_S)
@@ -169,7 +189,7 @@ class RayNode:
                     return "told to end"
                 if self.clock() - polled_s >= POLL_S:
                     polled_s, record = self.clock(), self._record()
-                    if record is not None and record.state in OVER:
+                    if record is not None and record.state in deployments.OVER:
                         return f"the deployment is over: {record.ended_why}"
                 self._wait(0.5)
             logger.warning("Ray has ended with %d", process.returncode)
@@ -184,13 +204,13 @@ class RayNode:
             raise CloudError(f"{self.folder / ADDRESS_FILE} is missing", "Repeat `trm cloud submit`, which writes it")
         host, port = parse_address(address)
         role = [f"--address={address}"]
+        if self.told.network is not None:
+            role.append(f"--node-ip-address={own_address(self.told.network)}")
         if self.is_head:
             role = ["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"]
             role.append(f"--ray-client-server-port={free_port()}")  # the default may belong to another Ray
         gpus = local_gpus()
-        record = self._record()
-        machines = () if record is None else record.machines
-        market = next((machine.market for machine in machines if machine.name == self.machine), None)
+        market = next((each.market for each in self.told.machines if each.name == self.machine), None)
         labels: dict[str, str] = {} if market is None else {MARKET_LABEL: market}
         if label := label_of(gpus):
             labels[GPU_LABEL] = label
@@ -203,7 +223,7 @@ class RayNode:
 
     def _choose_address(self) -> str:
         """Return the head's address: the one it had if that is free, so that its workers find it again."""
-        known, host = read_address(self.folder), own_address()
+        known, host = read_address(self.folder), own_address(self.told.network)
         if known is not None and known.startswith(f"{host}:"):
             with socket.socket() as probe, suppress(OSError):
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -254,9 +274,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run Ray on the machine that the arguments name."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder, url, name, role, machine = arguments
-    end_command = processes.end_command(Path(folder))
+    told = launch_file.load(Path(folder))
     storage = open_storage(url, attempts=1, patience_s=0)  # the next poll tries again, and a signal must not wait
-    node = RayNode(Path(folder), storage, name, role == "head", machine, end_command=end_command)
+    node = RayNode(Path(folder), storage, name, role == "head", machine, told)
     signal.signal(signal.SIGTERM, node.stop)
     logger.info("%s", node.run())
     return 0

@@ -16,8 +16,7 @@ def receipt(deployment: Deployment, records: Sequence[TrialRecord], now_s: float
         records: trials of its sweep; attempts from before the deployment do not count.
     """
     hours = [machine_hours(machine, now_s) for machine in deployment.machines]
-    prices = [_price(machine) for machine in deployment.machines]
-    usd = _sum(None if price is None else price * hour for price, hour in zip(prices, hours, strict=True))
+    usd = spent_usd(deployment.machines, now_s)
     since_s = min((machine.up_s for machine in deployment.machines), default=deployment.created_s)
     ends = [machine.down_s for machine in deployment.machines]
     # An attempt without an end of its own cannot have outlived the machines: a closed account does not change any more.
@@ -26,7 +25,7 @@ def receipt(deployment: Deployment, records: Sequence[TrialRecord], now_s: float
     spans, lost_hours = _spans(records, since_s, until_s)
     total = sum(hours)
     busy = min(total, sum(map(_union_hours, _by_host(spans).values())))
-    unpriced = [m.name for m, price in zip(deployment.machines, prices, strict=True) if price is None]
+    unpriced = [machine.name for machine in deployment.machines if _price(machine) is None]
     return Receipt(
         name=deployment.name,
         backend=deployment.backend,
@@ -48,11 +47,10 @@ def receipt(deployment: Deployment, records: Sequence[TrialRecord], now_s: float
     )
 
 
-def spent_usd(deployment: Deployment, now_s: float) -> float | None:
+def spent_usd(machines: Iterable[Machine], now_s: float) -> float | None:
     """Return the dollars of the machine hours so far; None if a machine has no known price."""
     return _sum(
-        None if (price := _price(machine)) is None else price * machine_hours(machine, now_s)
-        for machine in deployment.machines
+        None if (price := _price(machine)) is None else price * machine_hours(machine, now_s) for machine in machines
     )
 
 

@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cloud import deployments
-from orchestrator.cloud.aws.end import stop_driver
 from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
-from orchestrator.cloud.config import CONFIG_FILE, load_config
+from orchestrator.cloud.configured import ConfiguredBackend
 from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
 from orchestrator.cloud.prices import catalogue_offers
 from orchestrator.cloud.render.sky import TOKEN, VERSION, launch_words, render_sky
 from orchestrator.cloud.ssh.project import require_portable
-from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.resources.catalogue import ray_label
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
@@ -33,10 +31,9 @@ from orchestrator.sweep.definition import Sweep
 logger = logging.getLogger(__name__)
 
 PLAN = "plan.jsonl"
-STOP_S = 120.0
 
 
-class SkyBackend:
+class SkyBackend(ConfiguredBackend):
     """Run deployments on the machine that the table `[sky]` of `cloud.toml` describes.
 
     Args:
@@ -47,11 +44,10 @@ class SkyBackend:
     """
 
     name = "sky"
+    has_timer = False
 
     def __init__(self, options: Options, storage: Storage) -> None:
-        self.options = options
-        self.storage = storage
-        self.config = load_config(Path(options.config or CONFIG_FILE))
+        super().__init__(options, storage)
         self.sky = self.config.sky_settings()
 
     def offers(self, sweep: Sweep) -> list[Offer]:
@@ -68,9 +64,7 @@ class SkyBackend:
     def up(self, deployment: Deployment) -> Deployment:
         """Check that SkyPilot can be called; machines start together with the driver."""
         self._sky("--version")
-        config = str(Path(self.options.config or CONFIG_FILE).absolute())
-        options = deployment.options.model_copy(update={"config": config})
-        return deployment.model_copy(update={"options": options, "state": "up"})
+        return deployment.model_copy(update={"options": self._with_config(deployment), "state": "up"})
 
     def submit(self, deployment: Deployment, plan: Path, words: Sequence[str]) -> Deployment:
         """Start machines and driver, which outlive this process."""
@@ -107,25 +101,14 @@ class SkyBackend:
             return stored
         return deployments.ended(stored, "ended by SkyPilot, when it was idle or its machine was lost", time.time())
 
-    def stop(self, deployment: Deployment) -> str:
-        """Ask the driver to stop cleanly, through the records."""
-        request_stop(sweep_folder(self.storage, deployment.name), "requested by `trm cloud stop`")
-        return "the driver stops after the last checkpoints of its trials"
-
     def down(self, deployment: Deployment, keep: bool) -> Closing:
         """Stop the driver and let SkyPilot end the machines; the records stay in the bucket."""
-        done = []
-        if not stop_driver(self.storage, deployment.name, "ended by `trm cloud down`", STOP_S):
-            done.append(f"the driver did not stop within {STOP_S:.0f} s, and ends with its machine")
+        done = self._end_driver(deployment)
         if self._cluster() is None:
             return Closing([*done, f"SkyPilot has no cluster {self.config.name}"], [])
         self._sky("down", "--yes", self.config.name)
         left = [] if self._cluster() is None else [f"cluster {self.config.name}: sky down {self.config.name}"]
         return Closing([*done, f"SkyPilot ended the cluster {self.config.name}"], left)
-
-    def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
-        """Return the machines while SkyPilot has the cluster."""
-        return deployment.machines if self._cluster() is not None else ()
 
     def _cluster(self) -> Any:
         """Return SkyPilot's record of the cluster, asked of the provider; None if there is none."""

@@ -2,9 +2,10 @@
 
     python -m orchestrator.cloud.timer FOLDER STORAGE NAME
 
-The client may be gone, so nothing here needs it. The driver is ended first, cleanly, then Ray, then the record is
-closed, which ends the Ray of other machines, and last the command runs that ends the machine itself, where the user has
-named one.
+The client may be gone, so nothing here needs it. Limits, prices and the command that ends the machine come from a file
+of this machine (`orchestrator.cloud.launch_file`); the record, which others may write, can only end a deployment early.
+The driver is ended first, cleanly, then Ray, then the record is closed, which ends the Ray of other machines, and last
+the command runs that ends the machine itself, where there is one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.cloud import deployments, processes
+from orchestrator.cloud import deployments, launch_file, processes
 from orchestrator.cloud.backend import Deployment
 from orchestrator.cloud.receipt import spent_usd
 from orchestrator.records.index import sweep_folder
@@ -30,6 +31,8 @@ POLL_S = 10.0
 END_ATTEMPTS = 30
 """Times that the command that ends the machine is tried."""
 END_AGAIN_S = 60.0
+BEAT_S = 60.0
+"""Seconds between the signs of life that `trm cloud status` looks for."""
 
 
 @dataclass(slots=True)
@@ -39,49 +42,71 @@ class Timer:
     folder: Path
     storage: Storage
     name: str
-    end_command: str | None = None
-    """Run last, to end the machine. It never comes from the record, which others may write."""
     poll_s: float = POLL_S
     grace_s: float = processes.GRACE_S
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     _driven_s: float = field(default=0.0, init=False)
     """When a driver was last seen."""
+    _beat_s: float = field(default=float("-inf"), init=False)
+    """When the last sign of life was written."""
     _last: Deployment | None = field(default=None, init=False)
     """The record as it was last read."""
+    _told: launch_file.LaunchFile = field(init=False)
+    """What the user has said, as it was last read."""
 
     def run(self) -> str:
-        """Watch until the deployment is over, then end it. Return why."""
-        self._driven_s = self.clock()
-        while True:
-            deployment = self._read()
-            if deployment is not None and deployment.state == "ended":
-                return "the deployment has been ended before"
-            if deployment is not None and (why := self.reason(deployment)):
-                return self.end(deployment, why)
-            self.sleep(self.poll_s)
+        """Watch until the deployment is over, then end it. Return why.
 
-    def _read(self) -> Deployment | None:
-        """Return the record. While it cannot be read, the last one counts: its limits hold during an outage too."""
+        Raises:
+            CloudError: the folder has no launch file.
+        """
+        self._driven_s = self.clock()
+        self._told = launch_file.load(self.folder)
+        while not (why := self.reason()):
+            self._beat()
+            self.sleep(self.poll_s)
+        return self.end(why)
+
+    def _beat(self) -> None:
+        """Write a sign of life from time to time."""
+        if self.clock() - self._beat_s < BEAT_S:
+            return
+        self._beat_s = self.clock()
+        try:
+            deployments.beat(self.storage, self.name, self._beat_s)
+        except UserError as error:
+            logger.warning("no sign of life could be written: %s", error)
+
+    def _reread(self) -> None:
+        """Read the launch file again: machines come and go. A damaged one changes nothing."""
+        try:
+            self._told = launch_file.load(self.folder)
+        except UserError as error:
+            logger.warning("%s", error)
+
+    def _is_closed(self) -> bool:
+        """Return whether somebody has closed or removed the record. While it cannot be read, nobody has."""
         try:
             found = deployments.find(self.storage, self.name)
         except UserError as error:  # an outage, or a record that is damaged or of a newer version
             logger.warning("the record cannot be read: %s", error)
-            return self._last
-        if found is None and self._last is not None:
-            return self._last.model_copy(update={"state": "down"})  # somebody has removed it
+            return False
+        if found is None:
+            return self._last is not None
         self._last = found
-        return found
+        return found.state in deployments.OVER
 
-    def reason(self, deployment: Deployment) -> str:
+    def reason(self) -> str:
         """Return why the deployment must end now; an empty string while it may go on."""
-        now_s, limits = self.clock(), deployment.limits
-        if deployment.state == "down":
+        self._reread()
+        now_s, limits, machines = self.clock(), self._told.limits, self._told.machines
+        if self._is_closed():
             return "closed: its record says that its machines are gone"
-        usd = spent_usd(deployment, now_s)
+        usd = spent_usd(machines, now_s)
         if limits.max_usd is not None and usd is not None and usd >= limits.max_usd:
             return f"budget: ${usd:.2f} of ${limits.max_usd:.2f} of machine hours are spent"
-        up_s = min((machine.up_s for machine in deployment.machines), default=deployment.created_s)
+        up_s = min((machine.up_s for machine in machines), default=self._told.created_s)
         if limits.max_hours is not None and now_s - up_s >= limits.max_hours * 3600:
             return f"lifetime: the machines have been up for {limits.max_hours:g} h"
         try:
@@ -101,7 +126,7 @@ class Timer:
     def _has_driver(self) -> bool:
         return driver_of(sweep_folder(self.storage, self.name)) is not None
 
-    def end(self, deployment: Deployment, why: str) -> str:
+    def end(self, why: str) -> str:
         """End the driver and the machine, and close the record, whatever fails before. Return what was done."""
         logger.info("%s", why)
         try:
@@ -111,9 +136,10 @@ class Timer:
             processes.end(self.folder, processes.DRIVER, self.grace_s / 4)
         # Those of workers see that the record is closed.
         processes.end(self.folder, processes.RAY, processes.RAY_GRACE_S)
-        self._close(why, is_gone=self.end_command is not None)
-        if self.end_command:
-            self._end_machine(self.end_command, why)
+        command = self._told.end_command
+        self._close(why, is_gone=command is not None)
+        if command:
+            self._end_machine(command, why)
         return f"{why}; {done}"
 
     def _close(self, why: str, *, is_gone: bool) -> None:
@@ -122,6 +148,7 @@ class Timer:
         def closed(current: Deployment) -> Deployment:
             if current.state == "down":
                 return current
+            current = current.model_copy(update={"machines": self._told.machines or current.machines})
             if is_gone:
                 return deployments.ended(current, why, now_s)
             # The machine bills until it is returned, so that its hours go on.
@@ -149,9 +176,8 @@ class Timer:
 def main(arguments: Sequence[str]) -> int:
     """Run the timer of the deployment that the arguments name."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    folder, url, name, *command = arguments
-    own = next(iter(command), None) or processes.end_command(Path(folder))
-    logger.info("%s", Timer(Path(folder), open_storage(url), name, end_command=own).run())
+    folder, url, name = arguments
+    logger.info("%s", Timer(Path(folder), open_storage(url), name).run())
     return 0
 
 

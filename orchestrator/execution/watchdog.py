@@ -30,7 +30,7 @@ from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
-from orchestrator.resources.aws import terminate_workers
+from orchestrator.resources.aws.instances import terminate_workers
 from orchestrator.resources.usage import exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.lease import driver_of, driver_start_s

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from orchestrator.resources import catalogue
-from orchestrator.resources.aws import Need
+from orchestrator.resources.aws.quotas import Need
 from orchestrator.resources.devices import THIS_MACHINE, Device, devices_of, require_local_cpus, slots_of
 from orchestrator.resources.fitting import fit_memory
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus

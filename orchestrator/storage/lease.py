@@ -37,12 +37,13 @@ class Lease:
     Args:
         storage: address of the storage, for the commands that an error names.
         remedy: what an error suggests instead, where the name is not that of a sweep.
+        what: what is being done under the lease, for errors: "sweep 'demo' is being run".
 
     Raises:
         SweepError: another holder that is alive owns it.
     """
 
-    def __init__(self, folder: Storage, name: str, storage: str = "", remedy: str = "") -> None:
+    def __init__(self, folder: Storage, name: str, storage: str = "", remedy: str = "", what: str = "") -> None:
         self.took_over = False
         """Whether the holder before this one died without releasing the lease."""
         self.lost = threading.Event()
@@ -52,6 +53,7 @@ class Lease:
         """A failed heartbeat is not repeated, because that would delay the next one."""
         self._name = name
         watch, stop = (command_line("sweep", verb, name, storage=storage) for verb in ("status", "stop"))
+        self._what = what or f"sweep {name!r} is being run"
         self._remedy = remedy or f"Watch it with `{watch}`, or end it with `{stop}`"
         identity = this_process()
         self._owner = {
@@ -94,10 +96,8 @@ class Lease:
             data, version = self._folder.read_tagged(LOCK)
             holder = _parse(data)
             if _lives(holder) or (_lives(holder) is None and self._changes(version)):
-                raise SweepError(
-                    f"sweep {self._name!r} is being run by process {holder.get('pid')} on {holder.get('host')}",
-                    self._remedy,
-                )
+                where = f"process {holder.get('pid')} on {holder.get('host')}"
+                raise SweepError(f"{self._what} by {where}", self._remedy)
         except KeyError:
             raise SweepError(f"the driver of sweep {self._name!r} is just ending", "Try again in a moment") from None
         taken = self._folder.replace_if(LOCK, self._content(), version)

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import boto3
 import pytest
 
-from orchestrator.cloud.aws.errors import explain_output
 from orchestrator.cloud.aws.iam import policy
 from orchestrator.cloud.aws.orphans import find_orphans
 from orchestrator.cloud.aws.price_update import update_prices
 from orchestrator.cloud.aws.setup import described, security_group_id, set_up
 from orchestrator.cloud.config import CloudConfig, parse_config
 from orchestrator.resources import catalogue
-from orchestrator.resources.aws import AwsError
+from orchestrator.resources.aws.errors import AwsError, explain_output
 from tests.support.aws import aws_server
 from tests.support.commands import call
 

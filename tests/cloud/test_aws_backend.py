@@ -20,7 +20,7 @@ from orchestrator.cloud.aws.machines import machines_of
 from orchestrator.cloud.aws.setup import set_up
 from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options
 from orchestrator.cloud.config import load_config
-from orchestrator.resources.aws import AwsError
+from orchestrator.resources.aws.errors import AwsError
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure

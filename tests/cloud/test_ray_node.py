@@ -13,10 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.cloud import deployments, head, processes, ray_node
-from orchestrator.cloud.backend import Deployment, Limits, Machine
+from orchestrator.cloud import deployments, head, launch_file, processes, ray_node
+from orchestrator.cloud.backend import Deployment, Limits, Machine, Options
+from orchestrator.cloud.launch_file import LaunchFile
 from orchestrator.cloud.ray_node import RayNode
 from orchestrator.storage import Storage, open_storage
+from trm_data.errors import ConfigError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -29,12 +31,19 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     storage = open_storage(str(tmp_path / "runs"))
     machine = Machine(name="b", gpu=None, market="spot", up_s=1.0)
     plain = {"name": "s", "backend": "ssh", "storage": storage.url, "created_s": 1.0, "state": "submitted"}
-    deployments.save(storage, Deployment(**plain, machines=(machine,), limits=Limits(idle_minutes=0.001)))
+    record = Deployment(**plain, machines=(machine,), limits=Limits(idle_minutes=0.001))
+    deployments.save(storage, record)
+    launch_file.save(tmp_path, LaunchFile.of(record, "echo off > ended"))
     return storage
 
 
+def tell(folder: Path, **changes: object) -> None:
+    """Change what the user's command has written onto the machine."""
+    launch_file.save(folder, launch_file.load(folder).model_copy(update=changes))
+
+
 def node(storage: Storage, folder: Path, *, is_head: bool = False) -> RayNode:
-    return RayNode(folder, storage, "s", is_head, "b", end_command="echo off > ended")
+    return RayNode(folder, storage, "s", is_head, "b", launch_file.load(folder))
 
 
 def starts(monkeypatch: pytest.MonkeyPatch, *commands: list[str]) -> list[list[str]]:
@@ -58,8 +67,7 @@ def close(storage: Storage, state: str) -> None:
 def test_worker_ends_with_the_record_and_then_its_machine_unless_somebody_ended_it(
     state: str, is_ended: bool, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patient = {"limits": Limits(idle_minutes=60)}  # the machine may be busy until the record is closed
-    deployments.change(storage, "s", lambda record: record.model_copy(update=patient))
+    tell(tmp_path, limits=Limits(idle_minutes=60))  # the machine may be busy until the record is closed
     started = starts(monkeypatch, SLEEP)
     before = psutil.Process().children()  # servers of other tests
     closing = threading.Timer(0.5, close, (storage, state))
@@ -128,6 +136,25 @@ def test_head_announces_one_address_and_keeps_it(storage: Storage, tmp_path: Pat
     assert any(word.startswith("--labels=") and "ray.io/market-type=spot" in word for word in worker)
     sockets = next(word for word in worker if word.startswith("--temp-dir="))
     assert len(sockets) - len("--temp-dir=") < 45
+
+
+def test_named_network_decides_by_which_address_machines_reach_each_other(storage: Storage, tmp_path: Path) -> None:
+    tell(tmp_path, network="127.0.0.0/8")
+    assert "--node-ip-address=127.0.0.1" in node(storage, tmp_path, is_head=True).words()
+    assert (ray_node.read_address(tmp_path) or "").startswith("127.0.0.1:")
+    assert "--node-ip-address=127.0.0.1" in node(storage, tmp_path).words()
+
+
+@pytest.mark.parametrize("verb", ["token", "reach"])
+def test_machine_without_an_address_in_the_network_is_one_line(
+    verb: str, storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(tmp_path, network="203.0.113.0/24")
+    assert head.main([verb, str(tmp_path), storage.url, "s"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "no address of this machine is in 203.0.113.0/24: it has " in line and "--network" in line
+    with pytest.raises(ConfigError, match=r"network.*write it like 10\.0\.0\.0/24"):
+        Options.parse({"network": "here"}, where="options")
 
 
 def test_token_is_made_once_and_readable_by_its_user_alone(storage: Storage, tmp_path: Path) -> None:

@@ -50,13 +50,13 @@ def test_billed_price_counts_before_the_assumed_one() -> None:
     launched = deployment(Machine(name="a", up_s=0.0, usd_per_hour=3.0, billed_usd_per_hour=4.0))
     assert receipt(launched, [], 2 * H).usd == pytest.approx(8.0)
     assert receipt(launched, [], 2 * H).assumed_usd_per_hour == 3.0
-    assert spent_usd(launched, 2 * H) == pytest.approx(8.0)
+    assert spent_usd(launched.machines, 2 * H) == pytest.approx(8.0)
 
 
 def test_unknown_price_makes_the_cost_unknown_and_not_zero() -> None:
     launched = deployment(Machine(name="a", up_s=0.0, usd_per_hour=3.0), Machine(name="b", up_s=0.0))
     found = receipt(launched, [], H)
-    assert found.usd is None and found.idle_usd is None and spent_usd(launched, H) is None
+    assert found.usd is None and found.idle_usd is None and spent_usd(launched.machines, H) is None
     assert found.unknown == ("price of b: unknown",)
 
 

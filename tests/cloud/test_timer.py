@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from orchestrator.cloud import deployments, head, processes
-from orchestrator.cloud.backend import Deployment, Limits, Machine, Options
+from orchestrator.cloud import deployments, head, launch_file, processes
+from orchestrator.cloud.backend import Deployment, Limits, Machine
+from orchestrator.cloud.launch_file import LaunchFile
 from orchestrator.cloud.timer import END_AGAIN_S, Timer
 from orchestrator.records.index import sweep_folder
 from orchestrator.storage import Storage, open_storage
@@ -22,10 +24,15 @@ def storage(tmp_path: Path) -> Storage:
     return open_storage(str(tmp_path / "runs"))
 
 
-def deployment(storage: Storage, usd_per_hour: float | None = 6.0, **values: object) -> Deployment:
+def deployment(
+    storage: Storage, folder: Path, usd_per_hour: float | None = 6.0, end_command: str | None = None, **values: object
+) -> Deployment:
+    """A record, and the file that the user's command has written onto the machine."""
     machine = Machine(name="box", usd_per_hour=usd_per_hour, up_s=1000.0)
     plain = {"name": "s", "backend": "ssh", "storage": storage.url, "created_s": 1000.0, "state": "submitted"}
-    return deployments.save(storage, Deployment(**{**plain, "machines": (machine,), **values}))
+    found = deployments.save(storage, Deployment(**{**plain, "machines": (machine,), **values}))
+    launch_file.save(folder, LaunchFile.of(found, end_command))
+    return found
 
 
 class Clock:
@@ -41,12 +48,12 @@ class Clock:
         self.now_s += seconds
 
 
-def timer(storage: Storage, folder: Path, clock: Clock, end_command: str | None = None) -> Timer:
-    return Timer(folder, storage, "s", end_command=end_command, grace_s=1.0, clock=clock, sleep=clock.sleep)
+def timer(storage: Storage, folder: Path, clock: Clock) -> Timer:
+    return Timer(folder, storage, "s", grace_s=1.0, clock=clock, sleep=clock.sleep)
 
 
 def test_budget_ends_the_driver_and_closes_the_record(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, limits=Limits(max_usd=1.0))
+    deployment(storage, tmp_path, limits=Limits(max_usd=1.0))
     for process in (processes.DRIVER, processes.RAY):
         processes.start(tmp_path, process, [sys.executable, "-c", "import time; time.sleep(600)"])
     clock = Clock()
@@ -59,22 +66,22 @@ def test_budget_ends_the_driver_and_closes_the_record(storage: Storage, tmp_path
 
 
 def test_machine_is_ended_last_by_the_command_of_the_user(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, limits=Limits(max_hours=0.5, idle_minutes=60), options=Options(end_command="touch executed"))
-    assert "lifetime" in timer(storage, tmp_path, Clock(), "echo off > ended").run()
-    assert not (tmp_path / "executed").exists(), "whoever writes the record runs nothing here"
+    limits = Limits(max_hours=0.5, idle_minutes=60)
+    deployment(storage, tmp_path, limits=limits, end_command="echo off > ended")
+    assert "lifetime" in timer(storage, tmp_path, Clock()).run()
     assert (tmp_path / "ended").read_text() == "off\n"
     assert deployments.load(storage, "s").machines[0].down_s == pytest.approx(2800, abs=15)
 
 
 def test_idle_time_counts_from_the_last_driver(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, limits=Limits(idle_minutes=5))
+    deployment(storage, tmp_path, limits=Limits(idle_minutes=5))
     clock = Clock()
     assert "idle: no driver for 5 min" in timer(storage, tmp_path, clock).run()
     assert clock.now_s == pytest.approx(1300, abs=15)
 
 
 def test_driver_that_died_without_releasing_its_sweep_is_lost(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, limits=Limits(idle_minutes=600))
+    deployment(storage, tmp_path, limits=Limits(idle_minutes=600))
     processes.start(tmp_path, processes.DRIVER, [sys.executable, "-c", "pass"])
     while processes.is_alive(tmp_path, processes.DRIVER):
         time.sleep(0.05)
@@ -88,19 +95,49 @@ def test_driver_that_died_without_releasing_its_sweep_is_lost(storage: Storage, 
 
 
 def test_unknown_price_is_no_budget_that_is_reached(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, usd_per_hour=None, limits=Limits(max_usd=0.01, idle_minutes=1))
+    deployment(storage, tmp_path, usd_per_hour=None, limits=Limits(max_usd=0.01, idle_minutes=1))
     assert "idle" in timer(storage, tmp_path, Clock()).run()
 
 
-def test_timer_leaves_a_deployment_that_has_been_ended(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, state="ended")
-    assert "ended before" in timer(storage, tmp_path, Clock(), "touch ended").run()
-    assert not (tmp_path / "ended").exists()
+def test_limits_prices_and_the_last_command_are_not_those_of_the_record(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, tmp_path, limits=Limits(max_usd=1.0), end_command="touch ended")
+    record = json.loads(storage.read(deployments.key_of("s")))
+    record["limits"] = {"max_usd": None, "max_hours": None, "idle_minutes": 1e6}
+    record["machines"][0] |= {"usd_per_hour": 0.0, "up_s": 1e9}
+    record["options"]["end_command"] = "touch executed"
+    storage.write(deployments.key_of("s"), json.dumps(record).encode())
+    processes.start(tmp_path, processes.DRIVER, [sys.executable, "-c", "import time; time.sleep(600)"])
+    clock = Clock()
+    assert "budget: $1.0" in timer(storage, tmp_path, clock).run()
+    assert 0 <= clock.now_s - 1600 <= 30
+    assert (tmp_path / "ended").exists() and not (tmp_path / "executed").exists()
+    assert deployments.load(storage, "s").machines[0].usd_per_hour == 6.0
 
 
-@pytest.mark.parametrize("how", ["closed", "removed"])
+def test_no_timer_starts_without_limits(storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = (str(tmp_path), storage.url, "s")
+    assert head.main(["start", *about, "timer", sys.executable, "-m", "orchestrator.cloud.timer", *about]) == 2
+    assert "launch.json cannot be read" in capsys.readouterr().err
+    assert not processes.is_alive(tmp_path, processes.TIMER)
+
+
+def test_timer_gives_a_sign_of_life_every_minute(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, tmp_path, limits=Limits(idle_minutes=3))
+    clock, written = Clock(), []
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+        [key] = storage.list("launches/s")
+        written.append(json.loads(storage.read(key))["seen_s"])
+
+    Timer(tmp_path, storage, "s", grace_s=1.0, clock=clock, sleep=sleep).run()
+    assert sorted(set(written)) == [1000.0, 1060.0, 1120.0]
+    assert deployments.names(storage) == ["s"], "a sign of life is no record"
+
+
+@pytest.mark.parametrize("how", ["ended", "closed", "removed"])
 def test_machine_whose_record_is_closed_or_removed_is_ended(how: str, storage: Storage, tmp_path: Path) -> None:
-    deployment(storage)
+    deployment(storage, tmp_path, end_command="touch ended")
     clock = Clock()
 
     def sleep(seconds: float) -> None:
@@ -108,28 +145,30 @@ def test_machine_whose_record_is_closed_or_removed_is_ended(how: str, storage: S
         if how == "removed":
             storage.delete(deployments.key_of("s"))
         else:
-            deployments.change(storage, "s", lambda each: each.model_copy(update={"state": "down"}))
+            state = "down" if how == "closed" else "ended"
+            deployments.change(storage, "s", lambda each: each.model_copy(update={"state": state}))
 
-    assert "closed" in Timer(tmp_path, storage, "s", end_command="touch ended", clock=clock, sleep=sleep).run()
+    assert "closed" in Timer(tmp_path, storage, "s", clock=clock, sleep=sleep).run()
     assert (tmp_path / "ended").exists()
 
 
 @pytest.mark.parametrize("damage", [b"{", b'{"version": 2, "new_field": 1}'])
 def test_limits_hold_while_the_record_cannot_be_read(damage: bytes, storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, limits=Limits(max_hours=1, idle_minutes=600))
+    deployment(storage, tmp_path, limits=Limits(max_hours=1, idle_minutes=600), end_command="touch ended")
     clock = Clock()
 
     def sleep(seconds: float) -> None:
         clock.now_s += seconds
         storage.write(deployments.key_of("s"), damage)
 
-    watching = Timer(tmp_path, storage, "s", end_command="touch ended", grace_s=1.0, clock=clock, sleep=sleep)
+    watching = Timer(tmp_path, storage, "s", grace_s=1.0, clock=clock, sleep=sleep)
     assert "lifetime" in watching.run() and (tmp_path / "ended").exists()
     assert clock.now_s == pytest.approx(1000 + 3600, abs=15)
 
 
 def test_machine_that_cannot_be_ended_is_still_billed_and_tried_again(storage: Storage, tmp_path: Path) -> None:
-    deployment(storage, limits=Limits(max_hours=0.5, idle_minutes=60))
+    limits = Limits(max_hours=0.5, idle_minutes=60)
+    deployment(storage, tmp_path, limits=limits, end_command="test -e works")
     clock = Clock()
     states = []
 
@@ -140,7 +179,7 @@ def test_machine_that_cannot_be_ended_is_still_billed_and_tried_again(storage: S
         if seconds == END_AGAIN_S:
             (tmp_path / "works").touch()
 
-    Timer(tmp_path, storage, "s", end_command="test -e works", grace_s=1.0, clock=clock, sleep=sleep).run()
+    Timer(tmp_path, storage, "s", grace_s=1.0, clock=clock, sleep=sleep).run()
     assert states[-1][0] is None and "still billed" in states[-1][1]
 
 
@@ -158,7 +197,7 @@ def test_process_that_ignores_a_signal_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("verb", "ended"), [("end", ("driver", "timer", "ray")), ("end-ray", ("ray",))])
 def test_verbs_end_what_they_name(verb: str, ended: tuple[str, ...], tmp_path: Path, storage: Storage) -> None:
-    deployment(storage)
+    deployment(storage, tmp_path)
     names = ("driver", "timer", "ray")
     for process in names:
         processes.start(tmp_path, process, [sys.executable, "-c", "import time; time.sleep(600)"])
@@ -182,7 +221,7 @@ def test_storage_that_a_machine_cannot_use_is_one_line(tmp_path: Path, capsys: p
 def test_second_driver_is_refused_and_the_first_stays_known(
     tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deployment(storage)
+    deployment(storage, tmp_path)
     about = (str(tmp_path), storage.url, "s")
     sleep = (sys.executable, "-c", "import time; time.sleep(600)")
     try:

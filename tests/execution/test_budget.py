@@ -19,7 +19,9 @@ from botocore.stub import Stubber
 
 from orchestrator.execution.watchdog import Watchdog, open_driver
 from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, DatasetInfo, Row, Status, TrialRecord
-from orchestrator.resources.aws import AwsError, Need, quota_of, shortfalls, terminate_workers
+from orchestrator.resources.aws.errors import AwsError
+from orchestrator.resources.aws.instances import terminate_workers
+from orchestrator.resources.aws.quotas import Need, quota_of, shortfalls
 from orchestrator.resources.catalogue import CatalogueError
 from orchestrator.resources.usage import SILENT_S, Budget, exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage

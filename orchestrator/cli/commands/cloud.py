@@ -8,35 +8,19 @@ import typer
 
 from orchestrator.cli.cloud_options import (
     AnyDeploymentArgument,
-    CloudHoursOption,
-    CloudUsdOption,
-    ConfigOption,
     DeploymentArgument,
-    EndCommandOption,
-    EnvironmentOption,
     FollowOption,
     ForgetOption,
     HostsArgument,
-    IdleOption,
     KeepOption,
-    MarketOption,
-    NoLimitOption,
-    OnOption,
-    ProviderOption,
-    PythonOption,
-    RegionOption,
-    SingleOption,
     SshConfigOption,
-    UsdPerGpuHourOption,
-    UsdPerHourOption,
-    YesOption,
     elsewhere,
+    launches,
     limits_of,
     options_of,
 )
 from orchestrator.cli.commands.cloud_resources import init, orphans, prices, render
-from orchestrator.cli.options import FileArgument, GpuOption, JsonOption, MaxStepsOption, StorageOption
-from orchestrator.cli.run_options import ConcurrentOption
+from orchestrator.cli.options import JsonOption, StorageOption
 from orchestrator.errors import SweepError, command_line
 
 if TYPE_CHECKING:
@@ -49,27 +33,8 @@ for verb in (render, init, orphans, prices):
 
 
 @app.command()
-def plan(
-    ctx: typer.Context,
-    file: FileArgument = None,
-    hosts: HostsArgument = None,
-    on: OnOption = "ssh",
-    gpu: GpuOption = None,
-    max_steps: MaxStepsOption = None,
-    provider: ProviderOption = None,
-    region: RegionOption = None,
-    market: MarketOption = "on-demand",
-    usd_per_gpu_hour: UsdPerGpuHourOption = None,
-    usd_per_hour: UsdPerHourOption = None,
-    max_usd: CloudUsdOption = None,
-    max_hours: CloudHoursOption = None,
-    idle_minutes: IdleOption = None,
-    ssh_config: SshConfigOption = None,
-    config: ConfigOption = None,
-    single: SingleOption = False,
-    storage: StorageOption = "runs",
-    as_json: JsonOption = False,
-) -> None:
+@launches("max_concurrent", "no_limit", "python", "environment", "network", "end_command", "yes")
+def plan(ctx: typer.Context) -> None:
     """Show machines, prices, hours and dollars of a launch, without starting anything.
 
     Without machines, `--on ssh` shows the cheapest of the catalogue for the sweep's GPU types.
@@ -83,76 +48,27 @@ def plan(
     from orchestrator.cli.views.cloud import quote_as_json, show_quote
 
     launch = _prepare(ctx, required=False)
-    if as_json:
+    if ctx.params["as_json"]:
         print(quote_as_json(launch.quote))
     else:
         show_quote(launch.quote)
 
 
 @app.command()
-def up(
-    ctx: typer.Context,
-    file: FileArgument = None,
-    hosts: HostsArgument = None,
-    on: OnOption = "ssh",
-    gpu: GpuOption = None,
-    max_steps: MaxStepsOption = None,
-    provider: ProviderOption = None,
-    region: RegionOption = None,
-    market: MarketOption = "on-demand",
-    usd_per_gpu_hour: UsdPerGpuHourOption = None,
-    usd_per_hour: UsdPerHourOption = None,
-    max_usd: CloudUsdOption = None,
-    no_limit: NoLimitOption = False,
-    max_hours: CloudHoursOption = None,
-    idle_minutes: IdleOption = None,
-    python: PythonOption = None,
-    environment: EnvironmentOption = None,
-    ssh_config: SshConfigOption = None,
-    end_command: EndCommandOption = None,
-    config: ConfigOption = None,
-    single: SingleOption = False,
-    storage: StorageOption = "runs",
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@launches("max_concurrent")
+def up(ctx: typer.Context) -> None:
     """Start the machines of a sweep: copy the project, install, start the timer. `submit` starts the sweep.
 
     Example: trm cloud up demo --on ssh ubuntu@203.0.113.7 --max-usd 20 --usd-per-gpu-hour 1.99
     """
     from orchestrator.cli.views.cloud import show_up
 
-    show_up(_start(ctx, yes), storage, as_json)
+    show_up(_start(ctx), ctx.params["storage"], ctx.params["as_json"])
 
 
 @app.command()
-def submit(
-    ctx: typer.Context,
-    file: FileArgument = None,
-    hosts: HostsArgument = None,
-    on: OnOption = "ssh",
-    gpu: GpuOption = None,
-    max_steps: MaxStepsOption = None,
-    max_concurrent: ConcurrentOption = None,
-    provider: ProviderOption = None,
-    region: RegionOption = None,
-    market: MarketOption = "on-demand",
-    usd_per_gpu_hour: UsdPerGpuHourOption = None,
-    usd_per_hour: UsdPerHourOption = None,
-    max_usd: CloudUsdOption = None,
-    no_limit: NoLimitOption = False,
-    max_hours: CloudHoursOption = None,
-    idle_minutes: IdleOption = None,
-    python: PythonOption = None,
-    environment: EnvironmentOption = None,
-    ssh_config: SshConfigOption = None,
-    end_command: EndCommandOption = None,
-    config: ConfigOption = None,
-    single: SingleOption = False,
-    storage: StorageOption = "runs",
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@launches()
+def submit(ctx: typer.Context) -> None:
     """Run a sweep on rented machines; they are started first if they are not up. This terminal may be closed.
 
     Example: trm cloud submit demo --on ssh ubuntu@203.0.113.7 --max-usd 20 --usd-per-gpu-hour 1.99
@@ -161,9 +77,9 @@ def submit(
     from orchestrator.cloud.launch import submit as submit_sweep
     from orchestrator.storage import open_storage
 
-    launch = _start(ctx, yes)
-    words = [] if max_concurrent is None else ["--max-concurrent", str(max_concurrent)]
-    show_submitted(submit_sweep(launch, open_storage(storage), words), storage, as_json)
+    launch, storage, at_once = _start(ctx), ctx.params["storage"], ctx.params["max_concurrent"]
+    words = [] if at_once is None else ["--max-concurrent", str(at_once)]
+    show_submitted(submit_sweep(launch, open_storage(storage), words), ctx.params["as_json"])
 
 
 @app.command()
@@ -300,7 +216,7 @@ def _require_unchanged(ctx: typer.Context, known: Deployment) -> None:
             )
 
 
-def _start(ctx: typer.Context, yes: bool) -> Launch:
+def _start(ctx: typer.Context) -> Launch:
     """Show the quote, ask, and start the machines unless they are up."""
     from orchestrator.cli.views.cloud import confirm, show_quote
     from orchestrator.cloud.launch import up as start
@@ -317,7 +233,7 @@ def _start(ctx: typer.Context, yes: bool) -> Launch:
             f"all {launch.quote.num_trials} trials of {launch.sweep.name} have finished: there is nothing to launch",
             "Extend it first (`trm sweep extend`), or give the sweep another name",
         )
-    if not yes:
+    if not ctx.params["yes"]:
         confirm(launch.quote)
     try:
         start(launch, open_storage(ctx.params["storage"]), str(ctx.params["file"]))

@@ -158,7 +158,7 @@ def _show_fitting(gpu: str, as_json: bool) -> None:
 
 def _lacking(plan: Estimate, sweep: Sweep, region: str | None) -> list[str]:
     """Return the quotas of a region that a plan exceeds."""
-    from orchestrator.resources.aws import shortfalls
+    from orchestrator.resources.aws.quotas import shortfalls
     from orchestrator.resources.estimate import machines_needed
 
     return shortfalls(machines_needed(plan, sweep), region) if region is not None else []

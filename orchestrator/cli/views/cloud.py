@@ -13,15 +13,20 @@ import typer
 from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.cloud import deployments
 from orchestrator.cloud.backend import Backend, CloudError, Deployment, Limits, Options, Receipt, RemoteRecords
-from orchestrator.cloud.launch import Launch, down, reopen
+from orchestrator.cloud.launch import UP, Launch, down, reopen
+from orchestrator.cloud.progress import waiting_for
 from orchestrator.cloud.quote import Quote
 from orchestrator.cloud.receipt import machine_hours, receipt, spent_usd, usd_an_hour
 from orchestrator.errors import command_line
 from orchestrator.records.index import find_definition
 from orchestrator.records.reader import read_trials
-from orchestrator.storage import open_storage, storage_to_read
+from orchestrator.storage import Storage, open_storage, storage_to_read
 from orchestrator.sweep.text import about, plural
 
+TIMER_SILENT_S = 300.0
+"""Time without a sign of life after which the timer on the head may be gone: it gives one every minute."""
+DRIVER_S = 600.0
+"""Time for which `logs -f` waits for a driver to start."""
 LOCAL_STATES = ("new", "starting", "down")
 """States in which the machine has no records that could be asked for."""
 
@@ -80,7 +85,7 @@ def show_up(launch: Launch, storage: str, as_json: bool) -> None:
     _show_commands(deployment, ("submit", "status", "down"))
 
 
-def show_submitted(deployment: Deployment, storage: str, as_json: bool) -> None:
+def show_submitted(deployment: Deployment, as_json: bool) -> None:
     """Print that the driver runs, and the next commands."""
     if as_json:
         print(json.dumps(deployment.plain(), indent=1))
@@ -147,13 +152,13 @@ def show_deployments(url: str, as_json: bool) -> None:
             unreadable.append(str(error))
     found.sort(key=lambda one: (one.state == "down", -one.created_s))
     if as_json:
-        print(json.dumps([one.plain() | {"usd": spent_usd(one, now_s)} for one in found], indent=1))
+        print(json.dumps([one.plain() | {"usd": spent_usd(one.machines, now_s)} for one in found], indent=1))
     elif found:
         numbers = ("machines up", "hours", "USD")
         rows = table("sweep", "on", "state", *numbers, "where", right=numbers, drop=("where", "hours"))
         for one in found:
             up = sum(machine.down_s is None for machine in one.machines)
-            cost = spent_usd(one, now_s)
+            cost = spent_usd(one.machines, now_s)
             hours = sum(machine_hours(machine, now_s) for machine in one.machines)
             where = ", ".join(dict.fromkeys(machine.name for machine in one.machines))
             usd = "unknown" if cost is None else f"{cost:,.2f}"
@@ -185,8 +190,20 @@ def show_logs(named: Named, follow: bool) -> int:
     require_started(deployment)
     if deployment.is_remote and deployment.state != "down" and isinstance(backend, RemoteRecords):
         return backend.logs(deployment, follow)
-    (history.follow if follow else history.show_log)(open_storage(named.storage), named.name, [], False)
+    store = open_storage(named.storage)
+    if follow and deployment.state == "submitted":
+        _wait_for_driver(store, named.name)
+    (history.follow if follow else history.show_log)(store, named.name, [], False)
     return 0
+
+
+def _wait_for_driver(storage: Storage, name: str) -> None:
+    """Wait until the driver has written the definition of its sweep."""
+    deadline_s = time.monotonic() + DRIVER_S
+    if find_definition(storage, name) is None:
+        with waiting_for(f"the driver of {name} starts"):
+            while find_definition(storage, name) is None and time.monotonic() < deadline_s:
+                time.sleep(1)
 
 
 def show_down(named: Named, keep: bool, forget: bool, as_json: bool) -> None:
@@ -237,10 +254,28 @@ def require_started(deployment: Deployment) -> None:
         )
 
 
-def _receipt(backend: object, deployment: Deployment, storage: str) -> Receipt:
+def _receipt(backend: Backend, deployment: Deployment, storage: str) -> Receipt:
     if deployment.is_remote and deployment.state not in LOCAL_STATES and isinstance(backend, RemoteRecords):
         return backend.receipt(deployment)
-    return receipt(deployment, read_trials(open_storage(storage), deployment.name), time.time())
+    store = open_storage(storage)
+    found = receipt(deployment, read_trials(store, deployment.name), time.time())
+    if not backend.has_timer or deployment.state not in UP:
+        return found
+    age_s = deployments.timer_age_s(store, deployment.name)
+    warning = _timer_warning(age_s, command_line("cloud", "down", deployment.name, storage=storage))
+    unknown = found.unknown if warning is None else (*found.unknown, warning)
+    return found.model_copy(update={"timer_age_s": age_s, "unknown": unknown})
+
+
+def _timer_warning(age_s: float | None, end: str) -> str | None:
+    """Return what is wrong with the timer on the head, and what to do; None where it was seen lately."""
+    if age_s is not None and age_s < TIMER_SILENT_S:
+        return None
+    seen = "has not been seen yet" if age_s is None else f"was last seen {about(age_s)} ago"
+    return (
+        f"the timer on the head {seen}: if it does not run, machines go on billing. `trm cloud submit` starts it "
+        f"again, `{end}` ends the machines"
+    )
 
 
 def _show_receipt(found: Receipt) -> None:
@@ -255,8 +290,10 @@ def _show_receipt(found: Receipt) -> None:
             "as assumed, none is reported" if found.billed_usd_per_hour is None else _usd(found.billed_usd_per_hour)
         )
         out.print(f"price an hour: assumed {_usd(found.assumed_usd_per_hour)}, billed {billed}", style="dim")
+    if found.timer_age_s is not None:
+        out.print(f"timer on the head: last seen {about(found.timer_age_s)} ago", style="dim")
     for text in found.unknown:
-        out.print(text, style="dim")
+        out.print(text, style="yellow" if text.startswith("the timer") else "dim", soft_wrap=True)
 
 
 def _show_commands(deployment: Deployment, verbs: Sequence[str]) -> None:

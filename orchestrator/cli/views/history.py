@@ -21,6 +21,8 @@ from orchestrator.storage.lease import driver_of
 
 EVERY_S = 2.0
 """Time between two passes over the records; on S3 each costs a listing and a read per small file."""
+TELL_S = 15.0
+"""Time between two lines about what is being waited for."""
 STYLES = {"ended": "yellow", "stopped": "yellow", "finished": "green", "retried": "cyan"}
 Sleep = Callable[[float], None]
 
@@ -51,9 +53,23 @@ def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> N
 
 
 def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep: Sleep = time.sleep) -> None:
-    """Print events, old and new, until no driver runs the sweep; Ctrl-C only ends the display."""
+    """Print events, old and new, until no driver runs the sweep; Ctrl-C only ends the display.
+
+    Before the first event, standard error says what is being waited for, and for how long.
+    """
+    has_event, waited_s = False, 0.0
+
+    def tell(seconds: float) -> None:
+        nonlocal waited_s
+        sleep(seconds)
+        before, waited_s = waited_s, waited_s + seconds
+        if not has_event and before // TELL_S < waited_s // TELL_S:
+            text = f"  {waited_s:.0f} s: the driver builds the dataset and starts the first trial"
+            err.print(text, style="dim", soft_wrap=True)
+
     with suppress(KeyboardInterrupt):
-        for event in new_events(storage, name, trials, sleep):
+        for event in new_events(storage, name, trials, tell):
+            has_event = True
             _print(event, as_json)
 
 

@@ -16,19 +16,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.cloud import deployments, own
-from orchestrator.cloud.aws.clients import client
-from orchestrator.cloud.aws.end import stop_driver
-from orchestrator.cloud.aws.errors import explain_output
-from orchestrator.cloud.aws.machines import assumed_usd, end_machines, instances, machines_of
+from orchestrator.cloud.aws.machines import EARLIER_S, assumed_usd, machines_of
 from orchestrator.cloud.aws.orphans import find_orphans
 from orchestrator.cloud.aws.setup import security_group_id
-from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
-from orchestrator.cloud.config import CONFIG_FILE, Aws, CloudConfig, gpu_label, load_config
+from orchestrator.cloud.backend import Closing, CloudError, Deployment, Offer, Options
+from orchestrator.cloud.config import Aws, CloudConfig, gpu_label
+from orchestrator.cloud.configured import ConfiguredBackend
+from orchestrator.cloud.launch_file import LAUNCH_FILE, LaunchFile, write_private
 from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
+from orchestrator.cloud.processes import TIMER
+from orchestrator.cloud.progress import waiting_for
+from orchestrator.cloud.ray_node import TOKEN_FILE, environment, make_token
 from orchestrator.cloud.render.ray_cluster import BIN, PORT, render_cluster, render_single, worker_kinds
 from orchestrator.cloud.ssh.project import require_portable
-from orchestrator.records.index import request_stop, sweep_folder
-from orchestrator.resources.aws import Need, shortfalls
+from orchestrator.resources.aws.clients import client
+from orchestrator.resources.aws.errors import explain_output
+from orchestrator.resources.aws.instances import CLUSTER_TAG, end_instances, instances
+from orchestrator.resources.aws.quotas import Need, shortfalls
 from orchestrator.resources.catalogue import prices
 from orchestrator.resources.placement import gpu_types
 from orchestrator.storage import Storage
@@ -40,9 +44,6 @@ logger = logging.getLogger(__name__)
 
 PLACE = "~/trm-deployment"
 """Folder on the head for the plan, the logs and the identities of processes."""
-OVER = ("new", "ended", "down")
-"""States of deployments without machines."""
-STOP_S = 120.0
 JOBS = "http://127.0.0.1:8265"
 NO_AGENT = "No available agent to submit job"
 """What Ray's Jobs API says on a head that has just started."""
@@ -50,7 +51,7 @@ AGENT_S = 180.0
 AGENT_POLL_S = 3.0
 
 
-class AwsBackend:
+class AwsBackend(ConfiguredBackend):
     """Run deployments on machines that `cloud.toml` lists.
 
     Args:
@@ -61,11 +62,10 @@ class AwsBackend:
     """
 
     name = "aws"
+    has_timer = True
 
     def __init__(self, options: Options, storage: Storage) -> None:
-        self.options = options
-        self.storage = storage
-        self.config = load_config(Path(options.config or CONFIG_FILE))
+        super().__init__(options, storage)
         self.aws = self.config.aws_settings()
 
     def offers(self, sweep: Sweep) -> list[Offer]:
@@ -107,32 +107,44 @@ class AwsBackend:
             )
         self._check_quotas()
         deployment = self._limited(deployment)
+        if not deployment.machines:  # a new launch has a token of its own
+            self._token(deployment.name).unlink(missing_ok=True)
+        make_token(self._token(deployment.name).parent)
         file = self._write_cluster(deployment, group)
         deployments.save(self.storage, deployment)
         own.remember(self.storage, deployment)
-        self._ray(deployment.name, "get-auth-token", "--generate")
-        logger.warning("starting the head, which takes 5 to 10 minutes; log: %s", self._log(deployment.name))
+        what = f"the head starts, which takes 5 to 10 minutes (log: {self._log(deployment.name)})"
         try:
-            self._ray(deployment.name, "up", "--yes", "--no-config-cache", str(file))
+            with waiting_for(what):
+                self._ray(deployment.name, "up", "--yes", "--no-config-cache", str(file))
         except UserError:
             with suppress(UserError):  # what was started before the failure is in the record
                 deployments.save(self.storage, self._seen(deployment))
             raise
         deployment = self._seen(deployment).model_copy(update={"state": "up"})
         deployments.save(self.storage, deployment)
-        words = (PLACE, deployment.storage, deployment.name, self._end_command(deployment))
-        self._start(deployment, "timer", "orchestrator.cloud.timer", *words)
-        if not self.options.single:  # one machine has no right to look, and nothing changes
-            about = (self.aws.region, self.config.name, deployment.storage, deployment.name)
-            self._start(deployment, "machines", "orchestrator.cloud.aws.machines", *about)
+        self._send_launch_file(deployment)
+        self._start_timer(deployment)
         return deployment
+
+    def _send_launch_file(self, deployment: Deployment) -> None:
+        """Write what the timer obeys onto the head."""
+        self._exec(deployment.name, f"mkdir -p -m 700 {PLACE}")
+        file = self._file(deployment.name).with_name(LAUNCH_FILE)
+        write_private(file, LaunchFile.of(deployment, self._end_command(deployment)).text())
+        self._send(deployment.name, file)
+
+    def _start_timer(self, deployment: Deployment) -> None:
+        """Start the timer, and what tells it which machines are up, unless they run."""
+        self._start(deployment, TIMER, "orchestrator.cloud.timer", PLACE, deployment.storage, deployment.name)
+        if not self.options.single:  # one machine has no right to look, and nothing changes
+            about = (PLACE, self.aws.region, self.config.name, deployment.storage, deployment.name)
+            self._start(deployment, "machines", "orchestrator.cloud.aws.machines", *about)
 
     def submit(self, deployment: Deployment, plan: Path, words: Sequence[str]) -> Deployment:
         """Upload the plan and submit the driver as a job of Ray, which outlives this process."""
-        file = str(self._file(deployment.name))
-        # rsync puts a file into a folder that exists.
-        self._exec(deployment.name, f"mkdir -p {PLACE}")
-        self._ray(deployment.name, "rsync-up", file, str(plan), f"{PLACE}/plan.jsonl")
+        self._start_timer(deployment)  # it is gone if the head was started again since `up`
+        self._send(deployment.name, plan)
         driver = [f"{BIN}/trm", "sweep", "run", f"{PLACE}/plan.jsonl", "--address", f"127.0.0.1:{PORT}"]
         driver += ["--storage", shlex.quote(deployment.storage), *map(shlex.quote, [*gpu_words(plan), *words])]
         job = f"{deployment.name}-{int(time.time())}"
@@ -145,28 +157,18 @@ class AwsBackend:
         self._require_same_cluster(deployment)
         return self._seen(deployments.observed(deployment, deployments.load(self.storage, deployment.name)))
 
-    def stop(self, deployment: Deployment) -> str:
-        """Ask the driver to stop cleanly, through the records."""
-        request_stop(sweep_folder(self.storage, deployment.name), "requested by `trm cloud stop`")
-        return "the driver stops after the last checkpoints of its trials"
-
     def down(self, deployment: Deployment, keep: bool) -> Closing:
         """Stop the driver and end all machines of the cluster; the records stay on S3."""
         self._require_same_cluster(deployment)
-        done = []
-        if not stop_driver(self.storage, deployment.name, "ended by `trm cloud down`", STOP_S):
-            done.append(f"the driver did not stop within {STOP_S:.0f} s, and ends with its machine")
+        done = self._end_driver(deployment)
         ec2 = client("ec2", self.aws.region)
         deployments.note(self.storage, self._seen(deployment))
-        ended = end_machines(ec2, self.config.name)
+        ended = end_instances(ec2, {CLUSTER_TAG: self.config.name})
+        self._token(deployment.name).unlink(missing_ok=True)
         done.append(f"ended {', '.join(ended)}" if ended else "no machine was up")
         found = find_orphans(time.time(), [self.aws.region])
         left = [f"{each.kind} {each.name}: {each.command}" for each in found if each.cluster == self.config.name]
         return Closing(done, left)
-
-    def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
-        """Return the machines of the cluster that are up now."""
-        return tuple(machine for machine in self._seen(deployment).machines if machine.down_s is None)
 
     def _require_same_cluster(self, deployment: Deployment) -> None:
         """Raise CloudError if the configuration names another cluster than the deployment's."""
@@ -207,14 +209,23 @@ class AwsBackend:
 
     def _require_free_name(self, deployment: Deployment) -> None:
         """Raise CloudError if another deployment uses the cluster: its end would end this one too."""
+        found = instances(client("ec2", self.aws.region), {CLUSTER_TAG: self.config.name})
+        up = {str(each["InstanceId"]): each["LaunchTime"].timestamp() for each in found}
         for name in deployments.names(self.storage):
             other = deployments.load(self.storage, name)
             is_other = name != deployment.name and other.backend == self.name
-            if is_other and other.state not in OVER and instances(client("ec2", self.aws.region), self.config.name):
+            if is_other and other.state not in ("new", *deployments.OVER) and up:
                 raise CloudError(
                     f"cluster {self.config.name!r} is in use by deployment {name!r}",
                     f"End it with `trm cloud down {name}`, or give another `name` in the configuration",
                 )
+        known = {machine.name for machine in deployment.machines}
+        earliest_s = deployment.created_s - EARLIER_S
+        if others := [each for each, up_s in up.items() if each not in known and up_s < earliest_s]:
+            raise CloudError(
+                f"cluster {self.config.name!r} has machines of another launch: {', '.join(others)}",
+                "`trm cloud orphans` says how to end them; or give another `name` in the configuration",
+            )
 
     def _limited(self, deployment: Deployment) -> Deployment:
         """Return the record with the limits of the configuration where the command gave none, and its own end."""
@@ -225,8 +236,7 @@ class AwsBackend:
                 "max_usd": min(filter(None, (limits.max_usd, self.config.max_usd)), default=None),
             }
         )
-        config = str(Path(self.options.config or CONFIG_FILE).absolute())
-        options = deployment.options.model_copy(update={"config": config})
+        options = self._with_config(deployment)
         started = {"limits": changed, "options": options, "state": "starting", "cluster": self._cluster}
         return deployment.model_copy(update=started)
 
@@ -246,12 +256,16 @@ class AwsBackend:
         aws = self.aws.model_copy(update={"security_group": group})
         hours = deployment.limits.max_hours or self.config.max_hours
         config: CloudConfig = self.config.model_copy(update={"aws": aws, "max_hours": hours})
-        text = (render_single if self.options.single else render_cluster)(config, str(copied))
+        text = (render_single if self.options.single else render_cluster)(config, str(copied), str(self._token(name)))
         self._file(name).write_text(text)
         return self._file(name)
 
     def _file(self, name: str) -> Path:
         return state_folder(self.name, name) / "ray-cluster.yaml"
+
+    def _token(self, name: str) -> Path:
+        """Return the file with the token of this launch's Ray, which only this user can read."""
+        return self._file(name).with_name(TOKEN_FILE)
 
     def _log(self, name: str) -> Path:
         return self._file(name).with_name("ray.log")
@@ -261,7 +275,11 @@ class AwsBackend:
         quoted = [each if each == PLACE else shlex.quote(each) for each in arguments]
         about = f"{PLACE} {shlex.quote(deployment.storage)} {shlex.quote(deployment.name)}"
         start = f"{BIN}/python -m orchestrator.cloud.head start {about} {process}"
-        self._exec(deployment.name, f"mkdir -p {PLACE} && {start} {BIN}/python -m {module} {' '.join(quoted)}")
+        self._exec(deployment.name, f"{start} {BIN}/python -m {module} {' '.join(quoted)}")
+
+    def _send(self, name: str, file: Path) -> None:
+        """Copy a file into the folder of the deployment on the head, which exists: rsync makes none."""
+        self._ray(name, "rsync-up", str(self._file(name)), str(file), f"{PLACE}/{file.name}")
 
     def _exec(self, name: str, command: str, again: str = "") -> None:
         self._ray(name, "exec", str(self._file(name)), command, again=again)
@@ -290,7 +308,7 @@ class AwsBackend:
         """Run a command of Ray and write its output to the log. Return its exit status and its output."""
         beside = Path(sys.executable).with_name("ray")
         program = str(beside) if beside.is_file() else "ray"
-        environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+        own_token = environment(self._token(name).parent)
         done = subprocess.run(
             [program, *words],
             stdin=subprocess.DEVNULL,
@@ -298,13 +316,12 @@ class AwsBackend:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=environment,
+            env={**os.environ, **own_token, "RAY_USAGE_STATS_ENABLED": "0"},
             check=False,
         )
-        shown = "" if words[0] == "get-auth-token" else done.stdout  # it prints the token
         with self._log(name).open("a") as file:
-            file.write(f"$ ray {shlex.join(words)}\n{shown}\n")
-        return done.returncode, shown
+            file.write(f"$ ray {shlex.join(words)}\n{done.stdout}\n")
+        return done.returncode, done.stdout
 
 
 def _fits(num_gpus: int, sweep: Sweep) -> bool:

@@ -1,20 +1,25 @@
-"""End a cluster from its head: the driver cleanly, then the workers, then the head itself. The timer runs it last.
+"""End a cluster from its head, cleanly and completely. The timer runs it last.
 
     python -m orchestrator.cloud.aws.end REGION CLUSTER STORAGE SWEEP
 
-The head ends by shutting down, which terminates it: it needs no right for that, and no network.
+The order: the driver, with last checkpoints; Ray on the head, whose autoscaler would start new workers in the place of
+those that end; the workers, until AWS lists none any more; the head itself. It ends by shutting down, which terminates
+it: it needs no right for that, and no network.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from orchestrator.records.index import find_definition, request_stop, sweep_folder
-from orchestrator.resources.aws import terminate_workers
+from orchestrator.resources.aws.clients import client
+from orchestrator.resources.aws.instances import CLUSTER_TAG, end_instances
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.lease import driver_of
 from trm_data.errors import UserError
@@ -23,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 STOP_S = 75.0
 """Seconds for last checkpoints; the timer waits for two minutes."""
+END_RAY = (shutil.which("ray") or str(Path(sys.executable).with_name("ray")), "stop", "--force")
 SHUT_DOWN = ("sudo", "shutdown", "-h", "now")
-SHUT_DOWN_S = 30.0
+COMMAND_S = 60.0
 
 
 def end_cluster(
@@ -32,13 +38,14 @@ def end_cluster(
     storage: Storage,
     sweep: str,
     *,
+    end_ray: Sequence[str] = END_RAY,
     shut_down: Sequence[str] = SHUT_DOWN,
     limit_s: float = STOP_S,
 ) -> None:
-    """Stop the driver, end the workers, and shut the machine down, whatever failed before.
+    """Stop the driver, end Ray, end the workers, and shut the machine down, whatever failed before.
 
     Args:
-        end_workers: None for a single machine.
+        end_workers: ends all workers and verifies that they are gone; None for a single machine.
     """
     try:
         stop_driver(storage, sweep, "the timer on the head", limit_s)
@@ -46,19 +53,20 @@ def end_cluster(
         logger.warning("the driver was not stopped cleanly: %s", error)
     try:
         if end_workers is not None:
+            _run(end_ray, "Ray could not be ended, so that its autoscaler may start workers again")
             logger.info("ended %s", ", ".join(end_workers()) or "no worker")
     except UserError as error:
         logger.warning("workers may be left: %s", error)
     finally:
-        _shut_down(shut_down)
+        _run(shut_down, "this machine could not be shut down and bills on")
 
 
-def _shut_down(command: Sequence[str]) -> None:
-    """Shut this machine down; if that fails it bills on, which only its log can say."""
+def _run(command: Sequence[str], problem: str) -> None:
+    """Run a command; if that fails, only the log of this machine can say so."""
     try:
-        subprocess.run(command, check=True, timeout=SHUT_DOWN_S)
+        subprocess.run(command, check=True, timeout=COMMAND_S)
     except (OSError, subprocess.SubprocessError) as error:
-        logger.error("this machine could not be shut down and bills on: %s", error)
+        logger.error("%s: %s", problem, error)
 
 
 def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bool:
@@ -78,7 +86,7 @@ def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bo
 def main(arguments: Sequence[str]) -> None:
     """End the cluster that the arguments name; with an empty region, this machine only."""
     region, cluster, url, sweep = arguments[:4]
-    ending = (lambda: terminate_workers(cluster, region)) if region else None
+    ending = None if not region else lambda: end_instances(client("ec2", region), {CLUSTER_TAG: cluster}, but_head=True)
     end_cluster(ending, open_storage(url), sweep)
 
 

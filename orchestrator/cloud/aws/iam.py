@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from orchestrator.cloud.config import Aws, CloudConfig
-from orchestrator.cloud.render.ray_cluster import CLUSTER_TAG
+from orchestrator.resources.aws.instances import CLUSTER_TAG, RAY_TAG
 
 Role = Literal["head", "worker", "launch"]
 ROLES: tuple[Role, ...] = ("head", "worker", "launch")
-RAY_TAG = "ray-cluster-name"
 ANY_ACCOUNT = "*"
 _CHANGING_TAGS = ["Name", "ray-node-status", "ray-launch-config", "ray-runtime-config", "ray-file-mounts-contents"]
 """Tags that Ray sets on machines after their start; the two of ownership are not among them."""

@@ -1,9 +1,9 @@
-"""List the machines of a cluster on AWS, with their prices, and end them.
+"""List the machines of a cluster on AWS, with their prices.
 
-    python -m orchestrator.cloud.aws.machines REGION CLUSTER STORAGE NAME
+    python -m orchestrator.cloud.aws.machines FOLDER REGION CLUSTER STORAGE NAME
 
-keeps the record of a deployment up to date from its head: workers come and go without the client, and the timer adds up
-what the record says.
+keeps the launch file and the record of a deployment up to date from its head: workers come and go without the client,
+and the timer adds up what the launch file says.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from orchestrator.cloud import deployments
-from orchestrator.cloud.aws.clients import client
-from orchestrator.cloud.aws.errors import asked
-from orchestrator.cloud.aws.orphans import GONE, usd_per_hour
+from orchestrator.cloud import deployments, launch_file
+from orchestrator.cloud.aws.orphans import usd_per_hour
 from orchestrator.cloud.backend import Machine
-from orchestrator.cloud.render.ray_cluster import CLUSTER_TAG
 from orchestrator.resources import catalogue
-from orchestrator.resources.aws import AwsError
+from orchestrator.resources.aws.clients import client
+from orchestrator.resources.aws.errors import AwsError, asked
+from orchestrator.resources.aws.instances import CLUSTER_TAG, GONE, instances
 from orchestrator.resources.catalogue import Market
 from orchestrator.storage import open_storage
 from trm_data.errors import UserError
@@ -33,20 +33,6 @@ logger = logging.getLogger(__name__)
 POLL_S = 20.0
 EARLIER_S = 60.0
 """Seconds by which the clock of the laptop that made a deployment may be ahead of AWS's."""
-END_S = 300.0
-"""Seconds within which AWS reports a machine that was told to end as shutting down."""
-
-
-def instances(ec2: Any, cluster: str, *, gone: bool = False) -> list[Any]:
-    """Return the instances of a cluster as AWS describes them.
-
-    Args:
-        gone: those too that have ended; AWS forgets them after an hour.
-    """
-    filters = [{"Name": f"tag:{CLUSTER_TAG}", "Values": [cluster]}]
-    pages = asked(lambda: list(ec2.get_paginator("describe_instances").paginate(Filters=filters)), "list the machines")
-    found = [each for page in pages for reservation in page["Reservations"] for each in reservation["Instances"]]
-    return [each for each in found if gone or each["State"]["Name"] not in GONE]
 
 
 def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float, since_s: float) -> tuple[Machine, ...]:
@@ -56,7 +42,7 @@ def machines_of(ec2: Any, cluster: str, known: Sequence[Machine], now_s: float, 
         known: machines of the record.
         since_s: when the deployment was made: what was ended before belongs to an earlier one on the same cluster.
     """
-    found = {str(each["InstanceId"]): each for each in instances(ec2, cluster, gone=True)}
+    found = {str(each["InstanceId"]): each for each in instances(ec2, {CLUSTER_TAG: cluster}, gone=True)}
     billed = _spot_prices(ec2, [each for each in found.values() if each.get("InstanceLifecycle") == "spot"])
     before = {machine.name: machine for machine in known}
     machines = {name: _machine(each, ec2.meta.region_name, billed) for name, each in found.items()}
@@ -118,35 +104,23 @@ def _spot_prices(ec2: Any, spot: Sequence[Any]) -> dict[tuple[str, str], float]:
     return {(str(each["InstanceType"]), str(each["AvailabilityZone"])): float(each["SpotPrice"]) for each in entries}
 
 
-def end_machines(ec2: Any, cluster: str, limit_s: float = END_S) -> list[str]:
-    """End all machines of a cluster and wait until AWS says so. Return the identifiers of those that were up.
+def keep_record(folder: Path, region: str, cluster: str, url: str, name: str, poll_s: float = POLL_S) -> None:
+    """Write the machines of a cluster into the launch file, and into the record of its deployment until that is over.
 
-    Raises:
-        AwsError: refused, or a machine is still up after the limit.
+    Args:
+        folder: of the deployment, on this machine.
     """
-    ended = [str(each["InstanceId"]) for each in instances(ec2, cluster)]
-    if not ended:
-        return []
-    asked(lambda: ec2.terminate_instances(InstanceIds=ended), "end the machines")
-    deadline_s = time.monotonic() + limit_s
-    while left := instances(ec2, cluster):
-        if time.monotonic() > deadline_s:
-            names = ", ".join(str(each["InstanceId"]) for each in left)
-            raise AwsError(f"still up after {limit_s:.0f} s: {names}", "Look at them with `trm cloud orphans`")
-        time.sleep(1.0)
-    return ended
-
-
-def keep_record(region: str, cluster: str, url: str, name: str, poll_s: float = POLL_S) -> None:
-    """Write the machines of a cluster into the record of its deployment until that is over."""
     storage, ec2 = open_storage(url), client("ec2", region)
     while True:
         try:
+            told = launch_file.load(folder)
+            machines = machines_of(ec2, cluster, told.machines, time.time(), told.created_s)
+            launch_file.save(folder, launch_file.load(folder).model_copy(update={"machines": machines}))
             found = deployments.find(storage, name)
-            if found is None or found.state in ("ended", "down"):
+            if found is None or found.state in deployments.OVER:
                 return
-            changed = {"machines": machines_of(ec2, cluster, found.machines, time.time(), found.created_s)}
-            if changed["machines"] != found.machines:
+            if machines != found.machines:
+                changed = {"machines": machines}
                 deployments.change(storage, name, lambda each, changed=changed: each.model_copy(update=changed))  # type: ignore[misc]
         except UserError as error:  # an outage, or a damaged record, says nothing about the machines
             logger.warning("%s", error)
@@ -155,4 +129,5 @@ def keep_record(region: str, cluster: str, url: str, name: str, poll_s: float = 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    keep_record(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4])
+    place, region, cluster, url, name = sys.argv[1:]
+    keep_record(Path(place), region, cluster, url, name)

@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from orchestrator.cloud.aws.clients import client, new_session
-from orchestrator.cloud.aws.errors import asked
-from orchestrator.cloud.render.ray_cluster import CLUSTER_TAG
+from orchestrator.resources.aws.clients import client, new_session
+from orchestrator.resources.aws.errors import asked
+from orchestrator.resources.aws.instances import CLUSTER_TAG, GONE
 from orchestrator.resources.catalogue import host_prices, prices
 from trm_data.settings import Settings
 
-GONE = ("shutting-down", "terminated")
 PARALLEL_REGIONS = 8
 _TAGGED = [{"Name": "tag-key", "Values": [CLUSTER_TAG]}]
 

@@ -15,9 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.cloud.aws.clients import client, new_session
-from orchestrator.cloud.aws.errors import asked
-from orchestrator.resources.aws import AwsError
+from orchestrator.resources.aws.clients import client, new_session
+from orchestrator.resources.aws.errors import AwsError, asked
 from orchestrator.resources.catalogue import HostPrice, Market, Price, host_prices, own_folder, prices
 from trm_data.files import write_atomic
 

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
-from orchestrator.cloud.aws.clients import client, new_session
-from orchestrator.cloud.aws.errors import asked, code_of
 from orchestrator.cloud.aws.iam import TRUST, Role, policy
 from orchestrator.cloud.config import Aws, CloudConfig
 from orchestrator.cloud.render.ray_cluster import tags_of
-from orchestrator.resources.aws import AwsError
+from orchestrator.resources.aws.clients import client, new_session
+from orchestrator.resources.aws.errors import AwsError, asked, code_of
 
 UPLOAD_DAYS = 7
 """Days after which the parts of an upload that was never completed are deleted; they are billed and not listed."""
@@ -192,8 +191,17 @@ def security_group_id(config: CloudConfig) -> str | None:
     return None if found is None else str(found["GroupId"])
 
 
+def _vpc(ec2: Any, aws: Aws) -> dict[str, str]:
+    """Return the network of the subnet that the configuration names; empty for the account's default one."""
+    if aws.subnet is None:
+        return {}
+    found = asked(lambda: ec2.describe_subnets(SubnetIds=[aws.subnet]), f"look at {aws.subnet}")
+    return {"VpcId": str(found["Subnets"][0]["VpcId"])}
+
+
 def _find_group(ec2: Any, config: CloudConfig) -> Any:
     filters = [{"Name": "group-name", "Values": [config.name]}]
+    filters += [{"Name": "vpc-id", "Values": [vpc]} for vpc in _vpc(ec2, config.aws_settings()).values()]
     groups = asked(lambda: ec2.describe_security_groups(Filters=filters), "look for the security group")
     return next(iter(groups["SecurityGroups"]), None)
 
@@ -208,6 +216,7 @@ def _security_group(ec2: Any, config: CloudConfig, aws: Aws) -> Step:
             lambda: ec2.create_security_group(
                 GroupName=config.name,
                 Description="Machines of training sweeps",
+                **_vpc(ec2, aws),
                 TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
             ),
             f"create security group {config.name}",

@@ -13,11 +13,14 @@ from typing import Any
 
 from orchestrator.cloud.config import Aws, CloudConfig, Market, Worker, gpu_label
 from orchestrator.cloud.render.text import yaml_text
+from orchestrator.cloud.torch_build import cpu_torch_script
+from orchestrator.resources.aws.instances import CLUSTER_TAG
 
 PROJECT = "~/trm-orchestrator"
+TOKEN = "~/.ray/auth_token"
+"""Where Ray looks for the token of a cluster."""
 BIN = "~/venv/bin"
 PORT = 6379
-CLUSTER_TAG = "trm-cluster"
 LATEST_MINUTES = 60
 """Minutes after the longest time of a deployment at which its machines end by themselves."""
 UNKNOWN_GROUP = "sg-made-by-trm-cloud-init"
@@ -30,19 +33,20 @@ SINGLE_HEADER = """Rendered from cloud.toml by `trm cloud render --on aws --sing
 One GPU machine is head and worker. It has no right to start or end machines, and ends itself by shutting down."""
 
 
-def render_cluster(config: CloudConfig, project: str = ".") -> str:
+def render_cluster(config: CloudConfig, project: str = ".", token: str = TOKEN) -> str:
     """Return the cluster file for a head and workers.
 
     Args:
         config: with a table `[aws]`.
         project: folder that is copied to every machine.
+        token: file with the token of the cluster.
     """
     aws = config.aws_settings()
     kinds = {"head": _head(config, aws)} | dict(_workers(config, aws))
-    return yaml_text(HEADER, _cluster(config, aws, kinds, aws.max_machines, project))
+    return yaml_text(HEADER, _cluster(config, aws, kinds, aws.max_machines, {TOKEN: token, PROJECT: project}))
 
 
-def render_single(config: CloudConfig, project: str = ".") -> str:
+def render_single(config: CloudConfig, project: str = ".", token: str = TOKEN) -> str:
     """Return the cluster file for one GPU machine without workers."""
     aws = config.aws_settings()
     machine = aws.single.machine
@@ -56,7 +60,7 @@ def render_single(config: CloudConfig, project: str = ".") -> str:
         "labels": {"ray.io/accelerator-type": gpu_label(machine), "ray.io/market-type": aws.single.market},
         "node_config": node,
     }
-    return yaml_text(SINGLE_HEADER, _cluster(config, aws, {"head": kind}, 0, project))
+    return yaml_text(SINGLE_HEADER, _cluster(config, aws, {"head": kind}, 0, {TOKEN: token, PROJECT: project}))
 
 
 def worker_kinds(aws: Aws) -> Iterator[tuple[str, Worker, Market]]:
@@ -71,7 +75,9 @@ def tags_of(config: CloudConfig) -> dict[str, str]:
     return {CLUSTER_TAG: config.name, **config.tags}
 
 
-def _cluster(config: CloudConfig, aws: Aws, kinds: Mapping[str, Any], max_workers: int, project: str) -> dict[str, Any]:
+def _cluster(
+    config: CloudConfig, aws: Aws, kinds: Mapping[str, Any], max_workers: int, files: Mapping[str, str]
+) -> dict[str, Any]:
     provider: dict[str, Any] = {"type": "aws", "region": aws.region}
     if aws.zones:
         provider["availability_zone"] = ",".join(aws.zones)
@@ -87,7 +93,7 @@ def _cluster(config: CloudConfig, aws: Aws, kinds: Mapping[str, Any], max_worker
         "head_node_type": "head",
         "available_node_types": dict(kinds),
         # Remote path: local path. The token is a secret: it travels over SSH and is in no image and no log.
-        "file_mounts": {"~/.ray/auth_token": "~/.ray/auth_token", PROJECT: project},
+        "file_mounts": dict(files),
         "rsync_exclude": [".venv*", "runs", "build", ".env*", "**/__pycache__"],
         "rsync_filter": [".gitignore"],
         "initialization_commands": [
@@ -145,6 +151,7 @@ def _common(config: CloudConfig, aws: Aws, role: str, disk_gb: int, market: Mark
     spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if market == "spot" else {}
     return {
         "IamInstanceProfile": {"Name": f"{config.name}-{role}"},
+        **({"SubnetIds": [aws.subnet]} if aws.subnet else {}),
         "SecurityGroupIds": [aws.security_group or UNKNOWN_GROUP],
         # No container asks for credentials, so that one hop is enough.
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
@@ -161,6 +168,7 @@ def _setup() -> list[str]:
     return [
         "chmod 600 ~/.ray/auth_token",
         f"test -x {BIN}/pip || ({packages} && python3.12 -m venv ~/venv)",
+        f"command -v nvidia-smi > /dev/null || {cpu_torch_script(f'{BIN}/pip', f'{PROJECT}/constraints.txt')}",
         f"{BIN}/pip install -q -c {PROJECT}/constraints.txt -e {PROJECT}",
         f"grep -q RAY_AUTH_MODE ~/.bashrc || printf '{exports}' >> ~/.bashrc",
     ]

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from orchestrator.cloud import deployments, own
 from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options, Receipt, Worker
+from orchestrator.cloud.launch_file import LAUNCH_FILE, LaunchFile
 from orchestrator.cloud.local_copy import gpu_words
 from orchestrator.cloud.prices import catalogue_offers, price_machine
-from orchestrator.cloud.processes import DRIVER, END_COMMAND_FILE, TIMER
+from orchestrator.cloud.processes import DRIVER, TIMER
+from orchestrator.cloud.progress import waiting_for
 from orchestrator.cloud.ray_node import ADDRESS_FILE, environment
 from orchestrator.cloud.ssh.cluster import for_all, require_alike, start_cluster
 from orchestrator.cloud.ssh.connection import Connection, failed, quoted
@@ -48,6 +50,7 @@ class SshBackend:
     """
 
     name = "ssh"
+    has_timer = True
 
     def __init__(self, options: Options, storage: Storage) -> None:
         self.options = options
@@ -130,8 +133,7 @@ class SshBackend:
             interpreter = install(connection, top, place, found[index], self.options)
             site = Site(connection, place, interpreter, deployment.storage, deployment.name)
             site.write(INTERPRETER_FILE, interpreter)
-            if self.options.end_command:
-                site.write(END_COMMAND_FILE, self.options.end_command)
+            site.write(LAUNCH_FILE, LaunchFile.of(deployment).text())
             if not deployment.is_remote:
                 site.head("check")
             return site
@@ -221,10 +223,6 @@ class SshBackend:
             }
         )
 
-    def machines(self, deployment: Deployment) -> tuple[Machine, ...]:
-        """Return the machine while it is in use; whether it still bills is only known to its provider."""
-        return tuple(machine for machine in deployment.machines if machine.down_s is None)
-
     def status(self, deployment: Deployment, as_json: bool) -> str:
         """Return what `trm sweep status` says on the machine; before there is a record, the end of the driver's log."""
         with self._connect() as connection:
@@ -243,7 +241,8 @@ class SshBackend:
         with self._connect() as connection:
             head = Site.of_head(connection, deployment)
             if follow:
-                head.head("waiting")
+                with waiting_for(f"the driver starts on {head.host}"):
+                    head.head("waiting")
             verb = ("sweep", "logs", deployment.name, *["--follow"] * follow, "--storage", deployment.storage)
             return connection.stream(head.script(deployment.interpreter, "-m", "orchestrator.cli", *verb))
 

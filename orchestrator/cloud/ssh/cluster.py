@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from orchestrator.cloud.backend import CloudError
 from orchestrator.cloud.processes import RAY
+from orchestrator.cloud.progress import waiting_for
 from orchestrator.cloud.ray_node import ADDRESS_FILE, TOKEN_FILE
 from orchestrator.cloud.ssh.connection import quoted
 from orchestrator.cloud.ssh.inspection import Found
@@ -23,7 +24,10 @@ from orchestrator.cloud.ssh.site import Site
 logger = logging.getLogger(__name__)
 
 MODULE = "orchestrator.cloud.ray_node"
-NETWORK = "All machines need one private network, in which each reaches the others on all ports"
+NETWORK = (
+    "All machines need one private network, in which each reaches the others on all ports; --network names it: "
+    "10.0.0.0/24"
+)
 AT_ONCE = 8
 """Machines that are installed at the same time."""
 
@@ -95,7 +99,9 @@ def _start_ray(site: Site, role: str, started: list[Site]) -> None:
 
 def _missing(head: Site, sites: Sequence[Site]) -> list[Site]:
     """Wait until machines have joined, and return those that have not."""
-    names = json.loads(head.head("joined", *(site.host for site in sites)))
+    hosts = [site.host for site in sites]
+    with waiting_for(f"Ray starts on {', '.join(hosts)}"):
+        names = json.loads(head.head("joined", *hosts))
     return [site for site in sites if site.host in names]
 
 

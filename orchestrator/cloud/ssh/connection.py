@@ -112,8 +112,12 @@ class Connection:
         return result
 
     def stream(self, script: str) -> int:
-        """Run a script whose output goes to this terminal. Return its exit status."""
-        with subprocess.Popen(self.command(script), stdin=subprocess.DEVNULL) as process:
+        """Run a script whose output goes to this terminal. Return its exit status.
+
+        It ends with this process, whatever ends that, and with Ctrl-C: on the machine, the end of the standard input
+        says so.
+        """
+        with subprocess.Popen(self.command(_until_input_ends(script)), stdin=subprocess.PIPE) as process:
             try:
                 return process.wait()
             except KeyboardInterrupt:
@@ -167,6 +171,15 @@ class Connection:
             *self._options,
             *_settings(ControlMaster="auto", ControlPath=str(socket), ControlPersist=str(PERSIST_S)),
         ]
+
+
+def _until_input_ends(script: str) -> str:
+    """Return a script that runs another one and ends it when the standard input ends."""
+    return (
+        f"exec 3<&0; ({script}) < /dev/null 3<&- & child=$!; "  # a shell gives background commands no input of its own
+        "(cat <&3 > /dev/null; kill $child) > /dev/null 2>&1 & watch=$!; exec 3<&-; "
+        "wait $child; code=$?; kill $watch 2> /dev/null; exit $code"
+    )
 
 
 def _settings(**values: str) -> list[str]:

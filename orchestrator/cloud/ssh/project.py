@@ -129,10 +129,10 @@ def requirements(project: Project) -> list[str]:
     return listed
 
 
-def environment_name(project: Project, python: str) -> str:
-    """Return a name that changes with the requirements, the pinned versions and the version of Python."""
+def environment_name(project: Project, python: str, torch: str = "") -> str:
+    """Return a name that changes with the requirements, the pins, the version of Python and the build of torch."""
     pins = (project.root / project.constraints).read_text()
-    return sha256("\n".join([python, *requirements(project), pins]).encode()).hexdigest()[:12]
+    return sha256("\n".join([python + torch, *requirements(project), pins]).encode()).hexdigest()[:12]
 
 
 def require_portable(sweep: Sweep) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from orchestrator.cloud import deployments
 from orchestrator.cloud.backend import CloudError, Deployment, Options
+from orchestrator.cloud.progress import waiting_for
 from orchestrator.cloud.ssh import project as uploads
 from orchestrator.cloud.ssh.connection import Connection, quoted, words
 from orchestrator.cloud.ssh.inspection import Found
+from orchestrator.cloud.torch_build import cpu_torch_script
 from orchestrator.worker.provenance import STATE_FILE, git_state
 from trm_data.settings import canonical_json
 
@@ -18,14 +20,15 @@ logger = logging.getLogger(__name__)
 
 MIN_FREE_BYTES = 2 * 10**9
 """Free space below which nothing is started: checkpoints and datasets need more than this."""
-INSTALL_BYTES = 8 * 10**9
-"""Free space that a new environment with CUDA takes."""
+INSTALL_BYTES, CUDA_BYTES = 3 * 10**9, 5 * 10**9
+"""Free space that a new environment takes, and what CUDA takes besides."""
 INSTALL_S = 3600.0
 
 
 def require_room(connection: Connection, found: Found, deployment: Deployment) -> None:
     """Raise CloudError if the disk of a machine is too full for a deployment."""
-    need = MIN_FREE_BYTES + (0 if deployment.options.environment else INSTALL_BYTES)
+    new = 0 if deployment.options.environment else INSTALL_BYTES + (CUDA_BYTES if found.num_gpus else 0)
+    need = MIN_FREE_BYTES + new
     if found.free_bytes < need:
         free = f"{found.free_bytes / 1e9:.1f} GB free, and {need / 1e9:.0f} GB are needed"
         raise CloudError(
@@ -79,12 +82,22 @@ def install(connection: Connection, top: str, place: str, found: Found, options:
     if options.environment:
         return f"{_expanded(options.environment, found)}/bin/python"
     project = uploads.find_project()
-    folder = f"{top}/environments/{uploads.environment_name(project, found.python)}"
+    name = uploads.environment_name(project, found.python, "" if found.num_gpus else " cpu")
+    folder = f"{top}/environments/{name}"
     interpreter = f"{folder}/bin/python"
     if not connection.run(f"test -e {quoted(folder)}/complete", check=False).code:
         logger.info("using the environment %s of %s", folder, connection.host)
         return interpreter
-    logger.warning("installing %s:%s, which takes some minutes", connection.host, folder)
+    with waiting_for(f"packages are installed on {connection.host}:{folder}, which takes some minutes"):
+        _install_new(connection, project, folder, place, found, options)
+    return interpreter
+
+
+def _install_new(
+    connection: Connection, project: uploads.Project, folder: str, place: str, found: Found, options: Options
+) -> None:
+    """Make an environment with everything that the project requires."""
+    interpreter = f"{folder}/bin/python"
     listed = "\n".join(uploads.requirements(project)) + "\n"
     file = f"{place}/requirements.txt"
     connection.run(f"cat > {quoted(file)}", listed.encode())
@@ -99,6 +112,8 @@ def install(connection: Connection, top: str, place: str, found: Found, options:
             )
         raise CloudError(f"{connection.host}: no environment could be made: {(made.err or made.out).strip()[-200:]}")
     pip = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command = words([*pip, "-r", file, "-c", f"{place}/project/{project.constraints}"])
+    constraints = f"{place}/project/{project.constraints}"
+    if not found.num_gpus:
+        connection.run(cpu_torch_script(words(pip[:3]), quoted(constraints)), limit_s=INSTALL_S)
+    command = words([*pip, "-r", file, "-c", constraints])
     connection.run(f"{command} && touch {quoted(folder)}/complete", limit_s=INSTALL_S)
-    return interpreter

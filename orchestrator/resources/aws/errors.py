@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from orchestrator.errors import project_file
-from orchestrator.resources.aws import AwsError
+from trm_data.errors import UserError
 
 T = TypeVar("T")
+
+
+class AwsError(UserError):
+    """Raised if AWS cannot be reached or refuses a request."""
 
 
 class _Refusal(NamedTuple):
@@ -76,6 +80,17 @@ REFUSALS = (
         r"InvalidInstanceType|InstanceTypeNotSupported|\(Unsupported\)|^Unsupported$|InvalidParameterCombination",
         "this region or zone does not have the instance type",
         "Change `zones`, `region` or the instance type in cloud.toml",
+    ),
+    _Refusal(
+        "VPCIdNotSpecified|DefaultVpcDoesNotExist|No default VPC|No usable subnets found",
+        "the account has no default VPC in this region",
+        'Name a subnet with public addresses in cloud.toml, [aws] subnet = "subnet-...", or make one: '
+        "aws ec2 create-default-vpc",
+    ),
+    _Refusal(
+        r"InvalidSubnetI[Dd]\.\w+",
+        "there is no such subnet in this region",
+        "Change `subnet` in cloud.toml: `aws ec2 describe-subnets` lists those of the account",
     ),
     _Refusal(
         "NoRegionError",

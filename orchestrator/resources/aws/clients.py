@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cloud.aws.errors import asked
+from orchestrator.resources.aws.errors import asked
 
 
 def new_session() -> Any:
