@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -85,6 +86,20 @@ def field_names(cls: type[BaseModel], path: list[str]) -> list[str]:
 def canonical_json(value: Any) -> str:
     """Return the canonical JSON text of a value. Raises TypeError or ValueError if JSON cannot hold it."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def strict_json(value: Any, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return JSON that every parser reads: numbers that JSON does not have, such as NaN, become null."""
+    return json.dumps(finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """Return a plain value with None in the place of every number that is not finite."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def digest(value: Any, length: int = 16) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
     from orchestrator.sweep.budget import Budget
@@ -114,7 +115,7 @@ def run_and_show(
     checked = as_run_options(options)
     outcome = run_defined(sweep, storage, tracking, notify or (), [LiveView()], checked, is_stored=is_stored)
     if as_json:
-        print(json.dumps(outcome_summary(outcome), indent=1))
+        print(strict_json(outcome_summary(outcome), indent=1))
     else:
         show_outcome(sweep, storage, outcome, resolve_uri(storage, tracking))
     if outcome.status is SweepStatus.ABANDONED:

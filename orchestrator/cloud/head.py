@@ -8,7 +8,6 @@ python -m orchestrator.cloud.head joined FOLDER STORAGE NAME MACHINE...
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ from orchestrator.records.reader import read_trials
 from orchestrator.resources.nodes import describe_cluster, require_answer
 from orchestrator.storage import Storage, StorageError, open_storage
 from trm_data.errors import UserError
+from trm_data.settings import strict_json
 
 START_S = 60.0
 """Seconds for which `waiting` waits for a driver to write the definition of its sweep."""
@@ -42,12 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     verbs: dict[str, Callable[[Storage], None]] = {
         "start": lambda _: _start(name, folder, more[0], more[1:]),
         "end": lambda storage: _end(folder, storage, name),
-        "receipt": lambda storage: print(json.dumps(_receipt(folder, storage, name).plain())),
+        "receipt": lambda storage: print(strict_json(_receipt(folder, storage, name).plain())),
         "waiting": lambda storage: _wait_for_definition(folder, storage, name),
         "check": lambda _: _check(url),
         "token": lambda _: _make_token(folder),
         "reach": lambda _: _reach(folder),
-        "joined": lambda _: print(json.dumps(_missing(folder, more))),
+        "joined": lambda _: print(strict_json(_missing(folder, more))),
         "end-ray": lambda _: _end_ray(folder),
     }
     if verb not in verbs:

@@ -14,9 +14,7 @@ Nothing else is served; every answer forbids the browser to store it and to load
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +31,7 @@ from orchestrator.results.report.storage_page import storage_report
 from orchestrator.results.report.views import Study
 from orchestrator.web.feed import StorageFeed
 from trm_data.errors import UserError
+from trm_data.settings import finite, strict_json
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Pages:
     async def sweeps(self, request: Request) -> Response:
         """Answer with the sweeps, or 304 if nothing has changed since the answer with the ETag of the request."""
         content = await run_in_threadpool(self._sweeps)
-        body = json.dumps(_finite(content), sort_keys=True, allow_nan=False).encode()
+        body = strict_json(content, sort_keys=True).encode()
         etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers={"ETag": etag})
@@ -136,18 +135,9 @@ class Pages:
 
 async def _json(read: Callable[..., Any], *arguments: Any) -> Response:
     try:
-        return JSONResponse(_finite(await run_in_threadpool(read, *arguments)))
+        return JSONResponse(finite(await run_in_threadpool(read, *arguments)))
     except KeyError:
         return _not_found()
-
-
-def _finite(value: Any) -> Any:
-    """Return a JSON value with null for NaN and infinity, which JSON does not have and browsers refuse."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _not_found() -> Response:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import orchestrator.cli
 from orchestrator.cli.views.live import outcome_summary
 from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
-from orchestrator.records.schema import Status
+from orchestrator.records.schema import Row, Status
+from orchestrator.storage import open_storage
+from orchestrator.storage.base import to_json_bytes
 from tests.support.commands import call
+from tests.support.tracking import SWEEP, finished, write_record
+from trm_data.settings import strict_json
 
 PRINTING = ("leaderboard", "baselines list", "data fingerprint", "data verify", "data list", "data build", "recipes")
 PRINTING += ("doctor", "eval", "solve", "train", "checkpoint show", "trial show", "trial reproduce", "sweep plan")
@@ -23,6 +30,38 @@ def test_every_command_that_prints_results_takes_json() -> None:
     for command in PRINTING:
         [line] = [line for line in surface if line.startswith(f"trm {command} -")]
         assert " --json" in line, command
+
+
+def strict(text: str) -> Any:
+    """Read JSON as parsers do that know no NaN."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_json_does_not_have_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nan, inf = float("nan"), float("inf")
+    assert strict(strict_json({"a": [nan, (inf, 1.5)], "b": {"c": -inf, "d": 2}})) == {
+        "a": [None, [None, 1.5]],
+        "b": {"c": None, "d": 2},
+    }
+    storage = open_storage(str(tmp_path))
+    rows = [Row(10, 2.0, "train", {"lm_loss": nan}), Row(10, 3.0, "validation", {"exact_accuracy": nan})]
+    diverged = dataclasses.replace(finished(), rows=rows)
+    storage.write("sweeps/depth/sweep.json", to_json_bytes(SWEEP.plain()))
+    write_record(storage, diverged)
+    for words in (("trial", "show", diverged.trial_id), ("sweep", "status", "depth"), ("sweep", "logs", "depth")):
+        code, out, err = call(capsys, *words, "--json", "--storage", str(tmp_path))
+        assert code == 0, err
+        for text in out.splitlines() if words[1] == "logs" else [out]:
+            strict(text)
+
+
+def test_commands_print_json_through_one_function() -> None:
+    folder = Path(orchestrator.cli.__file__).parent
+    assert [str(file) for file in folder.rglob("*.py") if "json.dumps" in file.read_text()] == []
 
 
 def test_results_are_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.tracking.notifications import Event, NotifyError, Snapshot, end_event, new_events, parse_targets, send
+from tests.support.commands import call
 from tests.support.tracking import SWEEP, finished, record, write_record
 
 
@@ -277,6 +278,15 @@ class TestWatching:
             main(["notify", "depth", "--to", hook.url, "--once", "--storage", storage.url])
         assert ended.value.code == 0
         assert f"2 finished; 2 of 4 trials left; 1 unreadable ({damaged}/result.json)" in hook.received[0]["text"]
+
+    def test_once_fails_where_a_target_is_not_reached(
+        self, storage: Storage, hook: Hook, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ("notify", "depth", "--once", "--storage", storage.url)
+        code, _, err = call(capsys, *words, "--to", "false")
+        assert code == 1 and "not delivered: false ended with 1" in err and "nothing was delivered" in err
+        code, _, err = call(capsys, *words, "--to", "false", "--to", hook.url)
+        assert code == 1 and "not delivered" in err and "nothing" not in err
 
     def test_once_sends_the_present_state(self, storage: Storage, hook: Hook) -> None:
         with pytest.raises(SystemExit):

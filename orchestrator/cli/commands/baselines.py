@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.options import INPUT_FILE, BaselinesOption, JsonOption, NewBaselinesOption, StorageOption
+from trm_data.settings import strict_json
 
 app = typer.Typer(help="Published results, and language models on the puzzles of your own runs.", no_args_is_help=True)
 
@@ -104,7 +104,7 @@ def list_(
 
     own = OwnBaselines(open_storage(storage), baselines).read()
     rows = load_baselines(benchmark, own)
-    print(json.dumps([row.plain() for row in rows], indent=1) if as_json else write_baselines(rows).decode().rstrip())
+    print(strict_json([row.plain() for row in rows], indent=1) if as_json else write_baselines(rows).decode().rstrip())
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ from orchestrator.cli.options import (
     TrustOption,
     trust_recursions,
 )
+from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
     from trm_data.config import DataConfig
@@ -49,7 +49,7 @@ def show(
     loaded = found.load()
     facts = {"checkpoint": found.where, **_facts(loaded)}
     if as_json:
-        print(json.dumps({**facts, "config": loaded.header["config"]}, indent=1))
+        print(strict_json({**facts, "config": loaded.header["config"]}, indent=1))
         return
     rows = table("", "", header=False)
     for name, value in facts.items():

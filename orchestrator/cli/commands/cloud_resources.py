@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from orchestrator.cli.options import JsonOption
 from trm_data.files import write_output
+from trm_data.settings import strict_json
 
 ConfigFileOption = Annotated[Path, typer.Option("--config", help="What may be rented: a copy of infra/cloud.toml.")]
 RegionsOption = Annotated[
@@ -108,12 +108,12 @@ def init(
         policies = {role: policy(found, role) for role in ROLES}
         if as_json:
             steps = [step._asdict() for step in described(found)]
-            print(json.dumps({"steps": steps, "policies": policies}, indent=1))
+            print(strict_json({"steps": steps, "policies": policies}, indent=1))
             return
         for step in described(found):
             out.print(line(f"would make {step.kind} ", (step.name, "bold"), f"  {step.note}"), soft_wrap=True)
         for role, document in policies.items():
-            out.print(f"\npolicy {role}:\n{json.dumps(document, indent=1)}", soft_wrap=True)
+            out.print(f"\npolicy {role}:\n{strict_json(document, indent=1)}", soft_wrap=True)
         return
     made = []
     for step in set_up(found):
@@ -122,7 +122,7 @@ def init(
             text = f"{step.state} {step.kind} ", (step.name, "bold"), f"  {step.note}"
             out.print(line(*text), soft_wrap=True)
     if as_json:
-        print(json.dumps({"steps": made}, indent=1))
+        print(strict_json({"steps": made}, indent=1))
 
 
 def orphans(region: RegionsOption = None, as_json: JsonOption = False) -> None:
@@ -137,7 +137,7 @@ def orphans(region: RegionsOption = None, as_json: JsonOption = False) -> None:
 
     found = find_orphans(time.time(), region or [])
     if as_json:
-        print(json.dumps([orphan.plain() for orphan in found], indent=1))
+        print(strict_json([orphan.plain() for orphan in found], indent=1))
     else:
         show_orphans(found)
     if found:
@@ -179,6 +179,6 @@ def prices(
         if wanted in (None, price.gpu) and provider in (None, price.provider) and (not region or price.region in region)
     ]
     if as_json:
-        print(json.dumps([price.plain() for price in found], indent=1))
+        print(strict_json([price.plain() for price in found], indent=1))
     else:
         show_prices(sorted(found, key=lambda price: (price.gpu, price.usd_per_gpu_hour)))

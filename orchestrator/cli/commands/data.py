@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.options import INPUT_FOLDER, OUTPUT_FILE, OUTPUT_FOLDER, JsonOption, StorageOption
+from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
     from trm_data import DataRequest, Dataset
@@ -49,7 +49,7 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
     if as_json:
         rows = [{"name": b.name, "description": b.description, "source": b.source} for b in list_benchmarks()]
         found = {"benchmarks": rows, "built": [_row(dataset) for dataset in built], "damaged": damaged}
-        print(json.dumps(found, indent=1))
+        print(strict_json(found, indent=1))
         return
     known = table("benchmark", "what it is", "source", "licence", words=("benchmark",), drop=("licence", "source"))
     for benchmark in list_benchmarks():
@@ -153,7 +153,7 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs", as_json: J
         folder = locate(open_storage(storage), dataset, progress)
         problems = check(folder, progress)
     if as_json:
-        print(json.dumps({"name": folder.name, "problems": list(map(str, problems))}, indent=1))
+        print(strict_json({"name": folder.name, "problems": list(map(str, problems))}, indent=1))
     else:
         for problem in problems:
             out.print(line(("wrong", "red"), f" {problem}"))
@@ -170,7 +170,7 @@ def fingerprint(dataset: DatasetArgument, storage: StorageOption = "runs", as_js
     Example: trm data fingerprint arc-agi-1
     """
     found = _find(dataset, storage)
-    print(json.dumps({"name": found.path.name, "fingerprint": found.fingerprint}) if as_json else found.fingerprint)
+    print(strict_json({"name": found.path.name, "fingerprint": found.fingerprint}) if as_json else found.fingerprint)
 
 
 @app.command()
@@ -222,7 +222,7 @@ def _build(request: DataRequest, storage: str, as_json: bool) -> None:
         dataset = provide(open_storage(storage), request, progress)
     spent = time.monotonic() - started
     if as_json:
-        print(json.dumps(_row(dataset), indent=1))
+        print(strict_json(_row(dataset), indent=1))
         return
     size = sum((dataset.path / name).stat().st_size for name in dataset.manifest.files)
     out.print(f"{dataset.path.name}: {_counts(dataset)}, {num_bytes(size)}, in {duration(spent)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.options import JsonOption, StorageOption
+from trm_data.settings import strict_json
 
 
 def doctor(
@@ -30,7 +30,7 @@ def doctor(
 
     checks = examine(storage, tracking, address)
     if as_json:
-        print(json.dumps([asdict(check) for check in checks], indent=1))
+        print(strict_json([asdict(check) for check in checks], indent=1))
     else:
         styles = {"ok": "green", "warn": "yellow", "fail": "red"}
         rows = table("", "", "", header=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from orchestrator.cli.completion import trial_addresses
 from orchestrator.cli.lookup import AtOption, DatasetOption
 from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_recursions
+from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.checkpoints import Scored
@@ -99,6 +99,6 @@ def evaluate(
             if output is not None:
                 write_files(rows, output, len(loaded) > 1)
     if as_json:
-        print(json.dumps([row.plain() for row in rows], indent=1))
+        print(strict_json([row.plain() for row in rows], indent=1))
     else:
         show(rows, data)

@@ -42,7 +42,9 @@ def notify(
     wall_hours: Annotated[
         float | None, typer.Option("--wall-hours", help="Report when this much time has passed.")
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Send the current state and exit, to test a target.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Send the current state and exit, to test a target; 1 if one is not reached.")
+    ] = False,
 ) -> None:
     """Watch a sweep from any machine and report its first failed trial, a budget that is used up, and its end.
 
@@ -62,16 +64,21 @@ def notify(
     budget = Budget.parse({"gpu_hours": gpu_hours, "usd": usd, "wall_hours": wall_hours})
     watcher = SweepWatcher(open_storage(storage), sweep, budget)
     if once:
-        deliver(targets, watcher.snapshot().event("status"))
+        problems = deliver(targets, watcher.snapshot().event("status"))
+        raise typer.Exit(1 if problems else 0)
     else:
         watcher.watch(lambda event: deliver(targets, event))
 
 
-def deliver(targets: Sequence[Target], event: Event) -> None:
-    """Send an event, show it, and show what could not be delivered."""
+def deliver(targets: Sequence[Target], event: Event) -> list[str]:
+    """Send an event, show it, and show and return what could not be delivered."""
     from orchestrator.cli.views.console import err
     from orchestrator.tracking.notifications import send
 
     err.print(event.text)
-    for problem in send(targets, event):
+    problems = send(targets, event)
+    for problem in problems:
         err.print(f"not delivered: {problem}", style="yellow")
+    if len(problems) == len(targets):
+        err.print("nothing was delivered", style="yellow")
+    return problems

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from functools import partial
@@ -14,6 +13,7 @@ import typer
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, WeightsOption
 from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption, TrustOption, trust_recursions
 from trm_data.errors import DataError
+from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
     from trm_model.evaluation.solve import Solved
@@ -75,7 +75,7 @@ def solve(
         first = solved[0]
         save_answers(first.family, first.question.cells, first.solution.answers, picture, first.question.label)
     if as_json:
-        print(json.dumps([one.plain(steps) for one in solved], indent=1))
+        print(strict_json([one.plain(steps) for one in solved], indent=1))
     else:
         for one in solved:
             _show(one, steps)

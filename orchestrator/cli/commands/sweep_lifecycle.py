@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.run_options import MaxGpuHoursOption, MaxTrialsOption, MaxUsdOption, TrackingOption, budget
 from orchestrator.errors import SweepError, command_line
+from trm_data.settings import strict_json
 
 TrialsArgument = Annotated[
     list[str] | None,
@@ -163,7 +163,7 @@ def prune(
     done = prune_checkpoints(name, storage, keep_bytes=keep, dry_run=dry_run)
     freed = sum(one.num_bytes for one in done.deleted)
     if as_json:
-        print(json.dumps({"deleted": [one.key for one in done.deleted], "freed": freed, "kept": done.kept_bytes}))
+        print(strict_json({"deleted": [one.key for one in done.deleted], "freed": freed, "kept": done.kept_bytes}))
         return
     for one in done.deleted:
         out.print(f"{num_bytes(one.num_bytes):>9}  {one.key}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from orchestrator.cli.completion import sweep_names
 from orchestrator.cli.options import JsonOption, StorageOption, SweepArgument
+from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
     from orchestrator.records.schema import TrialRecord
@@ -122,7 +122,7 @@ def register(
         mlflow.sync(definition, records)
         name, version, is_new = mlflow.register(won, trained)
     if as_json:
-        print(json.dumps({"name": name, "version": version, "new": is_new, "trial_id": trial.trial_id}, indent=1))
+        print(strict_json({"name": name, "version": version, "new": is_new, "trial_id": trial.trial_id}, indent=1))
         return
     seeds = f"mean {100 * won.mean:.1f} % over {len(won.scores)} seeds"
     out.print(f"{'registered' if is_new else 'already registered'}: {name} version {version}: {trial.family}, {seeds}")
@@ -208,7 +208,7 @@ def _print(report: dict[str, Any], as_json: bool, format_sweep: Callable[[Report
     from orchestrator.cli.views.console import out
 
     if as_json:
-        print(json.dumps(report, indent=1))
+        print(strict_json(report, indent=1))
         return
     for sweep in report["sweeps"]:
         out.print(format_sweep(sweep), markup=False)

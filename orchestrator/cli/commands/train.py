@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.completion import recipe_names
 from orchestrator.cli.options import JsonOption, MaxStepsOption, SetOption, StorageOption
+from trm_data.settings import strict_json
 
 RequiredRecipe = Annotated[
     str, typer.Option("--recipe", help="A named configuration: see `trm recipes`.", autocompletion=recipe_names)
@@ -44,7 +44,7 @@ def train(
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
     if show_config:
-        print(json.dumps(config.plain(), indent=1))
+        print(strict_json(config.plain(), indent=1))
         return
     from orchestrator.api.train import train as train_config
     from orchestrator.cli.views.train import TrainView, show_outcome
@@ -64,7 +64,7 @@ def recipes(as_json: JsonOption = False) -> None:
         name: (make.__doc__ or "").strip().splitlines()[0] if make.__doc__ else "" for name, make in RECIPES.items()
     }
     if as_json:
-        print(json.dumps(described, indent=1))
+        print(strict_json(described, indent=1))
         return
     rows = table("recipe", "what it is", words=("recipe",))
     for name, text in described.items():

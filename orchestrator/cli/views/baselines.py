@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from orchestrator.cli.views.console import line, out
 from orchestrator.results.baselines import Baseline
 from orchestrator.results.baselines.arc_prize import Update
+from trm_data.settings import strict_json
 
 _SHOWN = 20
 """Rows of each kind; the rest is counted."""
@@ -18,7 +17,7 @@ def show_update(update: Update, written_to: str, as_json: bool) -> None:
         changed = [{"before": before.plain(), "after": after.plain()} for before, after in update.changed]
         rows = {"new": [row.plain() for row in update.new], "gone": [row.plain() for row in update.gone]}
         counts = {"unchanged": update.unchanged, "ignored": update.ignored, "written_to": written_to or None}
-        print(json.dumps({**rows, "changed": changed, **counts}, indent=1))
+        print(strict_json({**rows, "changed": changed, **counts}, indent=1))
         return
     _list("new", [f"{_name(row)}: {row.score:g} %" for row in update.new])
     _list("changed", [f"{_name(after)}: {_change(before, after)}" for before, after in update.changed])

@@ -22,6 +22,7 @@ from orchestrator.records.index import find_definition
 from orchestrator.records.reader import read_trials
 from orchestrator.storage import Storage, open_storage, storage_to_read
 from orchestrator.sweep.text import about, plural
+from trm_data.settings import strict_json
 
 TIMER_SILENT_S = 300.0
 """Time without a sign of life after which the timer on the head may be gone: it gives one every minute."""
@@ -33,7 +34,7 @@ LOCAL_STATES = ("new", "starting", "down")
 
 def quote_as_json(quote: Quote) -> str:
     """Return a quote as JSON; null is an unknown figure."""
-    return json.dumps(quote.plain(), indent=1)
+    return strict_json(quote.plain(), indent=1)
 
 
 def show_quote(quote: Quote, *, on_error: bool = False) -> None:
@@ -78,7 +79,7 @@ def show_up(launch: Launch, storage: str, as_json: bool) -> None:
     store = open_storage(storage)
     deployment = deployments.load(store, launch.sweep.name)
     if as_json:
-        print(json.dumps(deployment.plain(), indent=1))
+        print(strict_json(deployment.plain(), indent=1))
         return
     machines = plural(len(deployment.machines), "machine")
     out.print(line((deployment.name, "bold"), f": {machines} up: ", ", ".join(m.name for m in deployment.machines)))
@@ -88,7 +89,7 @@ def show_up(launch: Launch, storage: str, as_json: bool) -> None:
 def show_submitted(deployment: Deployment, as_json: bool) -> None:
     """Print that the driver runs, and the next commands."""
     if as_json:
-        print(json.dumps(deployment.plain(), indent=1))
+        print(strict_json(deployment.plain(), indent=1))
         return
     where = ", ".join(machine.name for machine in deployment.machines)
     out.print(line((deployment.name, "bold"), f" runs on {where}; this terminal may be closed"))
@@ -123,7 +124,7 @@ def show_status(named: Named, as_json: bool) -> None:
 
             sweep = summary(status(name, open_storage(storage)))
         values = {"deployment": deployment.plain(), "cost": found.plain(), "sweep": sweep}
-        print(json.dumps(values, indent=1))
+        print(strict_json(values, indent=1))
         return
     if is_away and isinstance(backend, RemoteRecords):
         out.print(backend.status(deployment, False).rstrip(), soft_wrap=True)
@@ -152,7 +153,7 @@ def show_deployments(url: str, as_json: bool) -> None:
             unreadable.append(str(error))
     found.sort(key=lambda one: (one.state == "down", -one.created_s))
     if as_json:
-        print(json.dumps([one.plain() | {"usd": spent_usd(one.machines, now_s)} for one in found], indent=1))
+        print(strict_json([one.plain() | {"usd": spent_usd(one.machines, now_s)} for one in found], indent=1))
     elif found:
         numbers = ("machines up", "hours", "USD")
         rows = table("sweep", "on", "state", *numbers, "where", right=numbers, drop=("where", "hours"))
@@ -177,7 +178,7 @@ def show_cost(named: Named, as_json: bool) -> None:
     backend, deployment = named.reopen()
     found = _receipt(backend, deployment, named.storage)
     if as_json:
-        print(json.dumps(found.plain(), indent=1))
+        print(strict_json(found.plain(), indent=1))
     else:
         _show_receipt(found)
 
@@ -216,7 +217,7 @@ def show_down(named: Named, keep: bool, forget: bool, as_json: bool) -> None:
     found = receipt(deployment, read_trials(store, name), time.time())
     if as_json:
         values = {"ended": list(closing.ended), "left": list(closing.left), "receipt": found.plain()}
-        print(json.dumps(values, indent=1))
+        print(strict_json(values, indent=1))
         return
     for text in closing.ended:
         out.print(text, soft_wrap=True)

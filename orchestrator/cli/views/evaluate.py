@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from orchestrator.results.stats import Interval
 from orchestrator.sweep.text import duration
 from trm_data import Dataset
 from trm_data.files import write_atomic
+from trm_data.settings import strict_json
 
 _NAMES = {"exact_accuracy": "exact %", "valid_accuracy": "valid %", "pass@1": "pass@1 %", "pass@2": "pass@2 %"}
 _NAMES |= {"task_pass@2": "whole tasks @2 %"}
@@ -76,10 +76,10 @@ def _percent(value: float | None, interval: Interval | None) -> Text:
 
 def write_files(rows: Sequence[Scored], folder: Path, several: bool) -> None:
     """Write all rows so far as `evaluation.json`, and the newest row's outcomes per item and, for ARC, submission."""
-    write_atomic(folder / "evaluation.json", json.dumps([row.plain() for row in rows], indent=1).encode())
+    write_atomic(folder / "evaluation.json", strict_json([row.plain() for row in rows], indent=1).encode())
     newest = rows[-1]
     name = f"{newest.cell.label} {newest.checkpoint}" if several else newest.cell.label
     stem = "".join(letter if letter.isalnum() or letter in "=.-" else "-" for letter in name)
     newest.result.write(folder / f"{stem}.arrow")
     if newest.result.test_inputs:
-        write_atomic(folder / f"{stem}.submission.json", json.dumps(newest.result.submission()).encode())
+        write_atomic(folder / f"{stem}.submission.json", strict_json(newest.result.submission()).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from orchestrator.cli.views.console import out, table
@@ -12,6 +11,7 @@ from orchestrator.resources.fitting import Fitting, fit_memory
 from orchestrator.resources.local_gpus import label_of, local_gpus, smallest_bytes
 from orchestrator.resources.placement import gpu_types, memory_bytes, parse_gpu
 from orchestrator.sweep.text import about, num_bytes
+from trm_data.settings import strict_json
 from trm_model.recipes import CATALOGUE, get_recipe
 
 PUBLISHED = {name: recipe for name, recipe in CATALOGUE.items() if recipe.source.startswith("arXiv")}
@@ -26,7 +26,7 @@ def show_fitting(gpu: str, as_json: bool) -> None:
     gpu_type, room = _memory_of(gpu)
     found = {name: fit_memory(get_recipe(name), gpu_type, room) for name in PUBLISHED}
     if as_json:
-        print(json.dumps({"gpu_type": gpu_type, "memory_bytes": room, "recipes": _plain(found)}, indent=1))
+        print(strict_json({"gpu_type": gpu_type, "memory_bytes": room, "recipes": _plain(found)}, indent=1))
         return
     out.print(f"published recipes on one {gpu_type} ({num_bytes(room)}); no setting changes a result\n")
     numbers = ("memory", "slower", "time")

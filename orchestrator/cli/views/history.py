@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import driver_of
+from trm_data.settings import strict_json
 
 EVERY_S = 2.0
 """Time between two passes over the records; on S3 each costs a listing and a read per small file."""
@@ -95,7 +95,7 @@ def _chosen(reader: SweepReader, trials: list[str]) -> list[TrialRecord]:
 
 def _print(event: TrialEvent, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(event._asdict()), flush=True)
+        print(strict_json(event._asdict()), flush=True)
         return
     text = (event.text, STYLES.get(event.kind, "default"))
     out.print(line(f"{clock_of(event.time_s)} ", (event.trial_id, "dim"), " ", text), soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.views.console import line, out, table
@@ -15,6 +14,7 @@ from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
 from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, plural, within
+from trm_data.settings import strict_json
 from trm_model.recursion_file import short
 
 
@@ -28,7 +28,7 @@ def plan_as_json(
         "seeds_needed": needed and needed.plain(),
         "affordable": [part.plain() for part in parts],
     }
-    return json.dumps(values, indent=1)
+    return strict_json(values, indent=1)
 
 
 def show_plan(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from orchestrator.api.reproduce import Reproduction
 from orchestrator.cli.views.console import err, out
+from trm_data.settings import strict_json
 
 
 def show_reproduction(found: Reproduction, tolerance: float, as_json: bool) -> int:
@@ -17,7 +16,7 @@ def show_reproduction(found: Reproduction, tolerance: float, as_json: bool) -> i
     assert first.result is not None and second.result is not None
     is_same = compared.bitwise or (compared.largest_difference <= tolerance and tolerance > 0)
     if as_json:
-        print(json.dumps({"trial_id": first.trial_id, "reproduced": is_same, **compared._asdict()}, indent=1))
+        print(strict_json({"trial_id": first.trial_id, "reproduced": is_same, **compared._asdict()}, indent=1))
     elif compared.bitwise:
         out.print(f"trial {first.trial_id} reproduced: every score and every answer is the same, to the last bit")
     else:

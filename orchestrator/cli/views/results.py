@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -15,6 +14,7 @@ from orchestrator.evaluation.verify import Compared, TrialCheck, Verification, v
 from orchestrator.storage import open_storage
 from orchestrator.sweep.text import percent
 from trm_data.errors import ConfigError, nearest
+from trm_data.settings import strict_json
 
 _MOST_DIFFERENCES = 5
 
@@ -42,7 +42,7 @@ def verify_and_show(path: Path, storage: str, dataset: str | None, compare: str,
             progress=bar.update,
         )
     if as_json:
-        print(json.dumps(_plain(found), indent=1))
+        print(strict_json(_plain(found), indent=1))
     else:
         for trial in found.trials:
             _show_trial(trial)

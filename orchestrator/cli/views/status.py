@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from orchestrator.records.stored import Damaged
 from orchestrator.storage import storage_to_read
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
 from orchestrator.sweep.text import duration
+from trm_data.settings import strict_json
 
 
 @collector_off()
@@ -34,7 +34,7 @@ def show(name: str | None, url: str, *, as_json: bool) -> None:
         state = status(name, storage)
         show_damaged(state.damaged)
         if as_json:
-            print(json.dumps(summary(state), indent=1))
+            print(strict_json(summary(state), indent=1))
         else:
             show_sweep(state, storage.url)
         return
@@ -42,7 +42,7 @@ def show(name: str | None, url: str, *, as_json: bool) -> None:
     states = [status(definition, storage) for definition in definitions]
     show_damaged([*unreadable, *(each for state in states for each in state.damaged)])
     if as_json:
-        print(json.dumps([summary(state) for state in states], indent=1))
+        print(strict_json([summary(state) for state in states], indent=1))
     else:
         show_sweeps(states, storage.url)
 

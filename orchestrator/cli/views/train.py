@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from rich.progress import TaskID
 
 from orchestrator.api.train import TrainOutcome
@@ -11,6 +9,7 @@ from orchestrator.cli.views.console import BuildBar, bar, err, line, out
 from orchestrator.execution.options import Callback
 from orchestrator.records.schema import Status
 from orchestrator.worker.job import ASKED_TO_STOP, TrialReport
+from trm_data.settings import strict_json
 
 SHOWN = ("loss", "exact_accuracy")
 
@@ -72,7 +71,7 @@ def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
     assert result is not None
     if as_json:
         shown = {key: value for key, value in result.plain().items() if key != "per_item"}
-        print(json.dumps({"trial_id": outcome.record.trial_id, **shown}, indent=1))
+        print(strict_json({"trial_id": outcome.record.trial_id, **shown}, indent=1))
         return 0
     exact, cell = 100 * result.metrics["exact_accuracy"], 100 * result.metrics["cell_accuracy"]
     out.print(f"{exact:.1f} % of {result.items} {result.split} puzzles solved, {cell:.1f} % of cells right")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_differences
 from orchestrator.sweep.text import duration
+from trm_data.settings import strict_json
 
 BLOCKS = [chr(0x2581 + level) for level in range(8)]
 WIDTH = 40
@@ -29,7 +29,7 @@ def show_trial(storage: Storage, address: str, as_json: bool) -> None:
     sweep = find_definition(storage, record.sweep)
     found = described(record, sweep)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(strict_json(found, indent=1))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from orchestrator.results.report.formats import SHARED, ampersands, pipe, plain_
 from orchestrator.results.report.markup import flops
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.fitted_table import Column, FittedTable
+from trm_data.settings import strict_json
 
 CHANGE, SCORE, SEED_INTERVAL, SEEDS, POINTS, INTERVAL = (
     "Change",
@@ -176,7 +176,7 @@ def to_json(ablation: Ablation) -> str:
     ]
     value = {name: getattr(table, name) for name in (*SHARED, "items", "test_scorings")}
     value |= {"caption": caption(ablation), "control": asdict(ablation.control), "effects": effects}
-    return json.dumps(value, indent=2) + "\n"
+    return strict_json(value, indent=2) + "\n"
 
 
 TEXT_FORMATS: dict[str, Callable[[Ablation], str]] = {

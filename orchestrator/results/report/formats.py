@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,6 +18,7 @@ from orchestrator.results.report import escape
 from orchestrator.results.report.markup import compact, dollars, duration, flops, points
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
+from trm_data.settings import strict_json
 
 COLUMNS = (
     "Rank", "System", "Score %", "95 % puzzles", "95 % seeds", "Seeds", "Params", "$/task", "Training", "Per run",
@@ -138,7 +138,7 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 def to_json(tables: Sequence[Table]) -> str:
     """Serialize everything that the tables hold, provenance included."""
-    return json.dumps([asdict(table) | {"notes": table.notes} for table in tables], indent=2) + "\n"
+    return strict_json([asdict(table) | {"notes": table.notes} for table in tables], indent=2) + "\n"
 
 
 def to_latex(tables: Sequence[Table]) -> str:
