@@ -264,7 +264,7 @@ class SweepWatcher:
         unreadable = [each.file.rpartition("/trials/")[2] for each in damaged]
         return Snapshot(self._name, records, progress, is_driven, over_budget, unreadable)
 
-    def watch(self, report: Callable[[Event], None]) -> None:
+    def watch(self, report: Callable[[Event], object]) -> None:
         """Report every event until the sweep is over."""
         before: Snapshot | None = None
         sent: set[Kind] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,18 +14,21 @@ import boto3
 import pytest
 import yaml
 
-from orchestrator.cloud import deployments, launch
+from orchestrator.cloud import deployments, launch, launch_file
 from orchestrator.cloud.aws.backend import AwsBackend
 from orchestrator.cloud.aws.end import end_cluster
-from orchestrator.cloud.aws.machines import machines_of
-from orchestrator.cloud.aws.setup import set_up
+from orchestrator.cloud.aws.machines import keep_record, machines_of
+from orchestrator.cloud.aws.setup import security_group_id, set_up
 from orchestrator.cloud.backend import CloudError, Deployment, Limits, Options
-from orchestrator.cloud.config import load_config
+from orchestrator.cloud.config import load_config, parse_config
+from orchestrator.cloud.render.ray_cluster import render_cluster
 from orchestrator.resources.aws.errors import AwsError
+from orchestrator.resources.aws.instances import end_instances
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import configure
 from tests.support.aws import aws_server
+from trm_data.errors import ConfigError
 from trm_model.recipes import get_recipe
 
 STAND_IN = """#!/bin/bash
@@ -129,9 +133,18 @@ def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     ran = (tmp_path / "log").read_text()
     assert "ray start --head" in ran and "orchestrator.cloud.timer" in ran
     assert "orchestrator.cloud.aws.machines us-east-1" in ran
-    token = (tmp_path / ".ray" / "auth_token").read_text().strip()
     folder = tmp_path / ".local/state/trm/aws/small"
-    assert token and token not in ran + (folder / "ray.log").read_text()
+    token_file = folder / "ray-token"
+    token = token_file.read_text()
+    assert len(token) == 64 and token_file.stat().st_mode & 0o077 == 0
+    assert not (tmp_path / ".ray").exists(), "no token serves two clusters"
+    mounts = yaml.safe_load((folder / "ray-cluster.yaml").read_text())["file_mounts"]
+    assert mounts["~/.ray/auth_token"] == str(token_file)
+    assert token not in ran + (folder / "ray.log").read_text()
+    told = launch_file.load(folder)
+    assert told.limits == up.limits and told.machines == up.machines
+    assert told.end_command is not None and "orchestrator.cloud.aws.end us-east-1" in told.end_command
+    assert f"{folder / 'launch.json'} ubuntu@" in ran and "trm-deployment/launch.json" in ran
     assert not (folder / "project" / ".git").exists() and (folder / "project" / "pyproject.toml").is_file()
 
     launch.submit(prepared, storage, ["--max-concurrent", "2"])
@@ -139,7 +152,7 @@ def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     assert "ray job submit" in ran and "RAY_AUTH_MODE=token" in ran and "--max-concurrent 2" in ran
 
     start_workers(folder / "ray-cluster.yaml", name)
-    backend, seen = launch.reopen("small", storage)
+    _, seen = launch.reopen("small", storage)
     assert sorted((each.kind, each.market) for each in seen.machines) == [
         ("g6e.2xlarge", "on-demand"),
         ("g6e.2xlarge", "spot"),
@@ -150,11 +163,12 @@ def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     ]
     billed = {each.kind for each in seen.machines if each.billed_usd_per_hour is not None}
     assert billed and billed <= {"g6e.2xlarge", "p5.4xlarge"}
-    assert len(backend.machines(seen)) == 6
+    assert [each.down_s for each in seen.machines] == [None] * 6
 
     ended, closing = launch.down("small", storage, keep=False)
     assert not instances(name) and not closing.left
     assert ended.state == "down" and all(each.down_s for each in ended.machines)
+    assert not token_file.exists(), "the next launch has another one"
 
 
 @pytest.mark.parametrize(
@@ -201,12 +215,121 @@ def test_cluster_of_another_deployment_is_not_taken(aws: Options, storage: Stora
         launch.up(prepared, storage, "small.yaml")
 
 
+def test_machines_of_another_launch_on_the_cluster_are_not_taken(aws: Options, storage: Storage, name: str) -> None:
+    prepared = launch.prepare(sweep(), "aws", aws, Limits(max_usd=50), storage)
+    instance = rent_tagged(name, "worker")
+    late = prepared.deployment.model_copy(update={"created_s": time.time() + 600})
+    with pytest.raises(CloudError, match=rf"has machines of another launch: {instance}.* `trm cloud orphans`"):
+        launch.up(prepared._replace(deployment=late), storage, "small.yaml")
+
+
+def rent_tagged(cluster: str, kind: str) -> str:
+    """Start a machine as Ray does for a cluster, and return its identifier."""
+    tags = [{"Key": "trm-cluster", "Value": cluster}, {"Key": "ray-node-type", "Value": kind}]
+    made = boto3.client("ec2").run_instances(
+        ImageId="ami-12c6146b", MinCount=1, MaxCount=1, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}]
+    )
+    return str(made["Instances"][0]["InstanceId"])
+
+
+def test_head_ends_its_autoscaler_then_the_workers_then_itself(
+    aws: Options, storage: Storage, name: str, tmp_path: Path
+) -> None:
+    """An autoscaler that is up starts a worker in the place of every one that ends."""
+    ec2, replaced = boto3.client("ec2"), []
+    head, worker = rent_tagged(name, "head"), rent_tagged(name, "worker")
+
+    def end_workers() -> list[str]:
+        assert (tmp_path / "ray-ended").exists() and not (tmp_path / "off").exists()
+        if not replaced:  # what the autoscaler had asked for just before its end
+            replaced.append(rent_tagged(name, "worker"))
+        return end_instances(ec2, {"trm-cluster": name}, but_head=True)
+
+    commands = {"end_ray": ["touch", str(tmp_path / "ray-ended")], "shut_down": ["touch", str(tmp_path / "off")]}
+    end_cluster(end_workers, storage, "small", **commands)
+    assert [each["InstanceId"] for each in instances(name)] == [head] and worker and (tmp_path / "off").exists()
+
+
+def test_workers_that_start_while_others_end_are_ended_too(
+    aws: Options, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2 = boto3.client("ec2")
+    first, later = rent_tagged(name, "worker"), []
+    terminate = ec2.terminate_instances
+
+    def replacing(**request: Any) -> Any:
+        if not later:
+            later.append(rent_tagged(name, "worker"))
+        return terminate(**request)
+
+    monkeypatch.setattr(ec2, "terminate_instances", replacing)
+    assert end_instances(ec2, {"trm-cluster": name}) == [first, *later]
+    assert not instances(name)
+
+
 def test_head_ends_itself_even_if_its_workers_cannot_be_ended(s3_bucket: str, tmp_path: Path) -> None:
     def refused() -> list[str]:
         raise AwsError("no right")
 
-    end_cluster(refused, open_storage(s3_bucket), "small", shut_down=["touch", str(tmp_path / "off")])
+    off = ["touch", str(tmp_path / "off")]
+    end_cluster(refused, open_storage(s3_bucket), "small", end_ray=["false"], shut_down=off)
     assert (tmp_path / "off").exists()
+
+
+def test_machines_that_the_head_sees_reach_the_timer_and_the_record(
+    aws: Options, storage: Storage, name: str, tmp_path: Path
+) -> None:
+    machine = rent_tagged(name, "worker")
+    record = Deployment(name="small", backend="aws", storage=storage.url, created_s=time.time(), state="submitted")
+    deployments.save(storage, record)
+    launch_file.save(tmp_path, launch_file.LaunchFile.of(record.model_copy(update={"limits": Limits(max_usd=7)})))
+    closing = threading.Thread(target=lambda: (wait_for_machine(tmp_path), close(storage)))
+    closing.start()
+    keep_record(tmp_path, "us-east-1", name, storage.url, "small", poll_s=0.1)
+    closing.join()
+    told = launch_file.load(tmp_path)
+    assert [each.name for each in told.machines] == [machine] and told.limits == Limits(max_usd=7)
+    assert [each.name for each in deployments.load(storage, "small").machines] == [machine]
+
+
+def wait_for_machine(folder: Path) -> None:
+    while not launch_file.load(folder).machines:
+        time.sleep(0.05)
+    time.sleep(1)
+
+
+def close(storage: Storage) -> None:
+    deployments.change(storage, "small", lambda each: each.model_copy(update={"state": "ended"}))
+
+
+def test_subnet_of_the_configuration_is_where_machines_and_their_group_are(
+    aws: Options, name: str, tmp_path: Path
+) -> None:
+    ec2 = boto3.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    file = Path(str(aws.config))
+    file.write_text(file.read_text().replace("[aws]\n", f'[aws]\nsubnet = "{subnet}"\n'))
+    config = load_config(file)
+    steps = {step.kind: step.state for step in set_up(config)}
+    assert steps["security group"] == "created" and steps["bucket"] == "unchanged"
+    group = security_group_id(config)
+    [found] = ec2.describe_security_groups(GroupIds=[str(group)])["SecurityGroups"]
+    assert found["VpcId"] == vpc
+    kinds = yaml.safe_load(render_cluster(config))["available_node_types"].values()
+    assert {tuple(kind["node_config"]["SubnetIds"]) for kind in kinds} == {(subnet,)}
+    with pytest.raises(ConfigError, match="a subnet is in one zone"):
+        parse_config(file.read_text().replace("[aws]\n", '[aws]\nzones = ["us-east-1a"]\n'))
+
+
+def test_account_without_a_default_network_is_one_line(aws: Options, name: str, s3_endpoint: str) -> None:
+    ec2 = boto3.client("ec2")
+    ec2.delete_security_group(GroupName=name)
+    refusing = aws_server(
+        ("VPCIdNotSpecified", "No default VPC for this user"), action="CreateSecurityGroup", forward=s3_endpoint
+    )
+    with refusing, pytest.raises(AwsError, match=r"no default VPC in this region.*subnet = .*create-default-vpc"):
+        list(set_up(load_config(Path(str(aws.config)))))
 
 
 def test_head_that_cannot_shut_down_says_that_it_bills_on(s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PathDistribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.cloud import deployments, launch, local_copy, own, processes
+from orchestrator.cloud import deployments, launch, launch_file, local_copy, own, processes
 from orchestrator.cloud.backend import CloudError, Deployment, Limits, Machine, Options, RemoteRecords, Worker
 from orchestrator.cloud.ssh import project
 from orchestrator.cloud.ssh.backend import SshBackend
@@ -19,7 +21,7 @@ from orchestrator.cloud.ssh.cluster import require_alike
 from orchestrator.cloud.ssh.connection import Connection, Result
 from orchestrator.cloud.ssh.inspection import Found, inspect
 from orchestrator.cloud.ssh.project import environment_name, find_project, pack, require_portable, requirements
-from orchestrator.cloud.ssh.setup import install
+from orchestrator.cloud.ssh.setup import claim_name, install
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import Sweep
@@ -66,7 +68,7 @@ def test_up_and_down_leave_nothing(box: Box, storage: Storage, tmp_path: Path) -
         other = launch.prepare(small_sweep(), "ssh", options(box), limits, elsewhere)
         with pytest.raises(CloudError, match="has a deployment 'small' already"):
             launch.up(other, elsewhere, "small.yaml")
-        deployments.remove(elsewhere, "small")
+        elsewhere.delete(deployments.key_of("small"))
 
         backend, found = launch.reopen("small", elsewhere, options(box))
         assert found.machines == up.machines and found.options.hosts == ("box",)
@@ -85,6 +87,13 @@ def test_up_and_down_leave_nothing(box: Box, storage: Storage, tmp_path: Path) -
             launch.prepare(small_sweep(), "ssh", options(box), limits, storage)
         deployments.change(there, "small", lambda record: record.model_copy(update={"state": "up"}))
         assert receipt.usd == pytest.approx(3.6 * receipt.machine_hours)
+        told = launch_file.load(place)
+        assert told.limits == limits and told.machines == up.machines
+        assert ((place / "launch.json").stat().st_mode & 0o077) == 0
+        launch.down("small", storage, keep=True)
+        again = launch.prepare(small_sweep(), "ssh", options(box), limits, storage)
+        up = launch.up(again, storage, "small.yaml")
+        assert up.state == "up" and up.created_s > prepared.deployment.created_s
     finally:
         ended, closing = launch.down("small", storage, keep=False)
     assert ended.state == "down" and ended.machines[0].down_s is not None
@@ -92,6 +101,57 @@ def test_up_and_down_leave_nothing(box: Box, storage: Storage, tmp_path: Path) -
     assert [text for text in closing.left if "bills" not in text] == []
     with pytest.raises(CloudError, match="down already"):
         launch.down("small", storage, keep=False)
+
+
+def test_of_two_computers_that_launch_at_once_one_gets_the_machine(box: Box) -> None:
+    place = f"{box.home}/.trm-cloud/deployments/small"
+    plain = {"name": "small", "backend": "ssh", "storage": "/x"}
+    launches = [Deployment(**plain, created_s=1000.0 + number) for number in range(4)]
+
+    def try_one(one: Deployment) -> bool:
+        with Connection("box", box.config) as connection:
+            try:
+                claim_name(connection, place, one)
+            except CloudError as error:
+                assert "has a deployment 'small' already" in str(error) and f"rm -r {place}" in str(error)
+                return False
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        won = list(pool.map(try_one, launches))
+    assert sum(won) == 1
+    assert [try_one(one) for one in launches] == won, "the same launch may go on"
+    shutil.rmtree(box.home / ".trm-cloud")
+
+
+def test_machine_without_a_gpu_takes_the_build_of_torch_without_cuda(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "requirements", lambda _: [])  # the real ones are 2 GB
+    place = tmp_path / "top/deployments/s"
+    (place / "project").mkdir(parents=True)
+    (place / "project/constraints.txt").write_text("torch==2.13.0\n")
+    plain = Options(hosts=("box",), ssh_config=box.config, python=sys.executable)
+    scripts: list[str] = []
+
+    class Noted(Connection):
+        def run(self, script: str, data: bytes | None = None, **more: Any) -> Result:
+            scripts.append(script)
+            return super().run("false" if " pip install" in script else script, data, **more)
+
+    with Noted("box", box.config) as connection:
+        found = inspect(connection, sys.executable)._replace(num_gpus=0)
+        with pytest.raises(CloudError):
+            install(connection, str(tmp_path / "top"), str(place), found, plain)
+        [script] = [each for each in scripts if " pip install" in each]
+        assert "--index-url https://download.pytorch.org/whl/cpu" in script and script.endswith("|| true")
+        assert f"grep '^torch==' {place}/project/constraints.txt" in script
+        scripts.clear()
+        with pytest.raises(CloudError):
+            install(connection, str(tmp_path / "top"), str(place), found._replace(num_gpus=1), plain)
+        assert not [each for each in scripts if "whl/cpu" in each]
+    names = {environment_name(find_project(), "3.11", build) for build in ("", " cpu")}
+    assert len(names) == 2, "machines with a common home folder may differ"
 
 
 def test_machine_that_is_gone_is_forgotten(box: Box, storage: Storage) -> None:

@@ -152,7 +152,7 @@ class TestQuotas:
     def test_no_right_to_ask_is_one_line(self, quotas: tuple[Any, Stubber]) -> None:
         client, stub = quotas
         stub.add_client_error("get_service_quota", "AccessDeniedException", "not authorised")
-        with pytest.raises(AwsError, match=r"not authorised.*infra/aws/README") as caught:
+        with pytest.raises(AwsError, match=r"ask for quotas: a right is missing.*cloud init aws") as caught:
             shortfalls([Need("p5.4xlarge", "spot", 2)], client=client)
         assert "\n" not in str(caught.value)
 

@@ -27,7 +27,7 @@ from orchestrator.cloud.ssh.connection import Connection, failed, quoted
 from orchestrator.cloud.ssh.inspection import Found, home_of, inspect, is_missing
 from orchestrator.cloud.ssh.project import require_portable
 from orchestrator.cloud.ssh.removal import end_worker, remove, require_own_places
-from orchestrator.cloud.ssh.setup import install, require_free_name, require_room, upload
+from orchestrator.cloud.ssh.setup import claim_name, install, release_name, require_room, upload
 from orchestrator.cloud.ssh.site import DEPLOYMENTS, INTERPRETER_FILE, Site
 from orchestrator.cloud.ssh.transfer import fetch_records, send_records
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
@@ -95,7 +95,7 @@ class SshBackend:
                 require_room(connection, each, deployment)
             top = f"{found[0].home}/{self.options.folder}"
             place = f"{top}{DEPLOYMENTS}{deployment.name}"
-            require_free_name(connections[0], place, deployment)
+            claim_name(connections[0], place, deployment)
             started = {
                 "machines": self._machines(deployment, found),
                 "state": "starting",
@@ -294,6 +294,7 @@ class SshBackend:
             others = f"; ended on the others: {', '.join(done) or 'nothing'}" if deployment.workers else ""
             raise CloudError(f"{unreachable.what}{others}", unreachable.remedy)
         with self._connect() as connection:
+            release_name(connection, deployment.place)
             ended, remains = remove(connection, deployment.place, keep)
         return Closing([*done, *ended], [*left, *remains])
 

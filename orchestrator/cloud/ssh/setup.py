@@ -6,11 +6,10 @@ import logging
 import tempfile
 from pathlib import Path
 
-from orchestrator.cloud import deployments
 from orchestrator.cloud.backend import CloudError, Deployment, Options
 from orchestrator.cloud.progress import waiting_for
 from orchestrator.cloud.ssh import project as uploads
-from orchestrator.cloud.ssh.connection import Connection, quoted, words
+from orchestrator.cloud.ssh.connection import Connection, by_hand, quoted, words
 from orchestrator.cloud.ssh.inspection import Found
 from orchestrator.cloud.torch_build import cpu_torch_script
 from orchestrator.worker.provenance import STATE_FILE, git_state
@@ -37,18 +36,30 @@ def require_room(connection: Connection, found: Found, deployment: Deployment) -
         )
 
 
-def require_free_name(connection: Connection, place: str, deployment: Deployment) -> None:
-    """Raise CloudError if the machine has another deployment of this name that is not down."""
-    key = f"{place}/runs/{deployments.key_of(deployment.name)}"
-    found = connection.run(f"cat {quoted(key)}", check=False)
-    if found.code:
-        return
-    other = deployments.decode(found.out.encode(), f"{connection.host}:{key}")
-    if other.created_s != deployment.created_s and other.state != "down":
+def claim_name(connection: Connection, place: str, deployment: Deployment) -> None:
+    """Reserve a folder of the machine for a launch. Of several computers that do so at once, one succeeds.
+
+    Raises:
+        CloudError: it belongs to another launch.
+    """
+    file, own = quoted(f"{place}/claim"), repr(deployment.created_s)
+    aside = f"{file}.$$"  # a link appears with its content
+    script = (
+        f"umask 077; mkdir -p {quoted(place)} && echo {own} > {aside} || exit 1; "
+        f"ln {aside} {file} 2> /dev/null; rm -f {aside}; cat {file}"
+    )
+    if connection.run(script).out.strip() != own:
+        remove = by_hand(connection.host, f"rm -r {quoted(place)}")
         raise CloudError(
             f"{connection.host} has a deployment {deployment.name!r} already",
-            f"Look at it with `trm cloud status {deployment.name} {connection.host}`, end it, or rename the sweep",
+            f"Look at it with `trm cloud status {deployment.name} {connection.host}`, end it, or rename the sweep. "
+            f"If nothing of it runs, remove it: {remove}",
         )
+
+
+def release_name(connection: Connection, place: str) -> None:
+    """Let the next launch have the folder, whose environment was kept."""
+    connection.run(f"rm -f {quoted(f'{place}/claim')}", check=False)
 
 
 def _expanded(path: str, found: Found) -> str:
