@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from orchestrator.cloud import own
+from orchestrator.cloud import deployments, own
 from orchestrator.cloud.backend import Deployment, Machine, Options
 from orchestrator.cloud.deployments import save
+from orchestrator.cloud.progress import waiting_for
 from orchestrator.storage import open_storage
 from tests.cloud.conftest import Box
 from tests.support.commands import call
@@ -148,6 +150,48 @@ def test_verbs_during_the_set_up_say_that_nothing_runs_yet(
     code, out, _ = call(capsys, "cloud", "status", "small", *where)
     assert code == 0 and "being set up since" in out and "spent $0.02" in out
     assert "spent $0.02" in call(capsys, "cloud", "cost", "small", *where)[1]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "message"),
+    [(None, "the timer on the head has not been seen yet"), (1200, "was last seen 20 min ago: if it does not run")],
+)
+def test_status_warns_where_the_timer_on_the_head_is_not_seen(
+    age_s: float | None,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    storage = open_storage(str(tmp_path / "runs"))
+    machine = Machine(name="box", usd_per_hour=1.0, up_s=time.time() - 60)
+    record = Deployment(  # its records are in the storage, as with S3
+        name="small", backend="ssh", storage=storage.url, created_s=time.time(), machines=(machine,), state="submitted"
+    )
+    save(storage, record)
+    own.remember(storage, record)
+    if age_s is not None:
+        deployments.beat(storage, "small", time.time())
+        then_s = time.time() - age_s
+        os.utime(tmp_path / "runs/launches/small/timer.json", (then_s, then_s))
+    words = ("cloud", "status", "small", "--storage", str(tmp_path / "runs"))
+    code, out, _ = call(capsys, *words)
+    assert code == 0 and message in out and "machines go on billing" in out
+    assert f"`trm cloud down small --storage {tmp_path / 'runs'}` ends the machines" in out
+
+    deployments.beat(storage, "small", time.time())
+    out = call(capsys, *words)[1]
+    assert "timer on the head: last seen" in out and "billing" not in out
+    assert json.loads(call(capsys, *words, "--json")[1])["cost"]["timer_age_s"] < 60
+
+
+def test_waiting_is_told_at_once_and_again_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with waiting_for("packages are installed on box", every_s=0.02):
+        time.sleep(0.2)
+    first, *more = capsys.readouterr().err.splitlines()
+    assert first == "packages are installed on box ..."
+    assert len(more) > 1 and all(line == "  0 s: packages are installed on box" for line in more)
 
 
 @pytest.mark.parametrize(("on", "words"), [("slurm", ()), ("sky", ()), ("k8s", ())])

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.cloud.backend import CloudError
@@ -34,6 +39,35 @@ def test_commands_share_a_connection_and_leave_no_socket(box: Box) -> None:
         assert [[file.name for file in folder.iterdir()] for folder in own] == [["s"]]
         assert all(folder.stat().st_mode & 0o077 == 0 for folder in own)
     assert not own & set(sockets.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_is_shown_ends_on_the_machine_with_its_viewer(number: signal.Signals, box: Box, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    code = (
+        "import sys; from orchestrator.cloud.ssh.connection import Connection\n"
+        "with Connection('box', sys.argv[1]) as connection:\n"
+        "    connection.stream(sys.argv[2])"
+    )
+    script = f"echo $$ > {file}.new && mv {file}.new {file}; exec sleep 600"
+    viewer = subprocess.Popen([sys.executable, "-c", code, box.config, script], start_new_session=True)
+    try:
+        while not file.exists():
+            assert viewer.poll() is None
+            time.sleep(0.05)
+        remote = psutil.Process(int(file.read_text()))
+        assert remote.is_running()
+    finally:
+        os.killpg(viewer.pid, number)
+        viewer.wait()
+    psutil.wait_procs([remote], timeout=60)
+    assert not remote.is_running()
+
+
+def test_stream_returns_what_the_script_returns(box: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    with Connection("box", box.config) as connection:
+        assert connection.stream("echo shown; exit 3") == 3
+    assert capfd.readouterr().out == "shown\n"
 
 
 def test_an_archive_is_unpacked(box: Box, tmp_path: Path) -> None:
