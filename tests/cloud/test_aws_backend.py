@@ -132,7 +132,7 @@ def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     assert (head.kind, head.usd_per_hour) == ("m7i.xlarge", 0.2016)
     ran = (tmp_path / "log").read_text()
     assert "ray start --head" in ran and "orchestrator.cloud.timer" in ran
-    assert "orchestrator.cloud.aws.machines us-east-1" in ran
+    assert "orchestrator.cloud.aws.machines ~/trm-deployment us-east-1" in ran
     folder = tmp_path / ".local/state/trm/aws/small"
     token_file = folder / "ray-token"
     token = token_file.read_text()

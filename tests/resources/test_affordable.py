@@ -14,6 +14,7 @@ from orchestrator.resources.pricing import Pricing, providers
 from orchestrator.sweep.definition import Resources, Sweep
 from orchestrator.sweep.domains import choice
 from orchestrator.sweep.settings import configure
+from tests.support.commands import call
 from trm_data.errors import ConfigError
 from trm_model.recipes import get_recipe
 
@@ -63,8 +64,28 @@ def test_providers_are_compared_and_the_most_trials_come_first(tmp_path: Path) -
     found = affordable(plan, sum_usd, [Pricing(provider=name) for name in providers()])
     assert len({one.source for one in found}) > 3
     assert [one.num_trials for one in found] == sorted((one.num_trials for one in found), reverse=True)
-    assert found[0].usd_per_gpu_hour < 6 and all(one.usd <= sum_usd for one in found)
+    assert found[0].usd_per_hour < 6 and all(one.usd <= sum_usd for one in found)
     assert "20" in found[0].source  # the date
+
+
+def test_machines_without_a_gpu_are_in_the_table(tmp_path: Path) -> None:
+    base = configure(get_recipe("sudoku-mini"), {"train.max_steps": 50_000})
+    sweep = Sweep(name="s", base=base, space={"T": choice(1, 2, 3)}, seeds=3, resources=Resources(cpus=2))
+    plan = plan_sweep(sweep, str(tmp_path))
+    found = affordable(plan, 1e6, [], catalogue.host_prices(), cpus=2)
+    assert [(one.device, one.usd_per_hour) for one in found] == [
+        ("m7i.xlarge (4 vCPUs)", 0.2016),
+        ("m7i.2xlarge (8 vCPUs)", 0.4032),
+    ]
+    hours = 3 * sum(cell.seconds["this machine"] for cell in plan.cells) / 3600
+    assert [one.usd for one in found] == pytest.approx([hours * 0.1008] * 2), "two trials at once on the smaller one"
+    assert affordable(plan, 1e6, [], catalogue.host_prices(), cpus=16) == []
+
+
+def test_the_command_shows_machines_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("sweep", "plan", "--recipe", "sudoku-mini", "--max-usd", "5", "--storage", str(tmp_path))
+    assert "m7i.xlarge" in call(capsys, *words)[1]
+    assert "m7i.xlarge" not in call(capsys, *words, "--gpu", "H100")[1]
 
 
 def test_a_search_is_bought_by_the_trial_and_never_more_than_it_has(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def plan(
         sweep, storage, address=address, max_concurrent=max_concurrent, share_gpus=share_gpus,
         provider=provider or "aws", usd_per_gpu_hour=usd_per_gpu_hour,
     )  # fmt: skip
-    parts = [] if max_usd is None else _affordable(found, max_usd, provider, usd_per_gpu_hour)
+    parts = [] if max_usd is None else _affordable(found, sweep, max_usd, provider, usd_per_gpu_hour)
     lacking = _lacking(found, sweep, region)
     if to is not None:
         write_output(to, dump_plan(sweep, fingerprint))
@@ -140,13 +140,17 @@ def plan(
         show_affordable(sweep, found, parts, max_usd)
 
 
-def _affordable(plan: Estimate, usd: float, provider: str | None, own: float | None) -> list[Affordable]:
+def _affordable(plan: Estimate, sweep: Sweep, usd: float, provider: str | None, own: float | None) -> list[Affordable]:
     """Return what a sum pays for: at the named price, else at every provider of the catalogue."""
     from orchestrator.resources.affordable import affordable
+    from orchestrator.resources.catalogue import host_prices
     from orchestrator.resources.pricing import Pricing, providers
 
     names = providers() if provider is None and own is None else [provider or "aws"]
-    return affordable(plan, usd, [Pricing(provider=name, usd_per_gpu_hour=own) for name in names])
+    pricings = [Pricing(provider=name, usd_per_gpu_hour=own) for name in names]
+    wants_gpu = bool(sweep.resources.gpus or sweep.resources.gpu_type)
+    hosts = [] if wants_gpu or own is not None else [host for host in host_prices() if host.provider in names]
+    return affordable(plan, usd, pricings, hosts, sweep.resources.cpus)
 
 
 def _show_fitting(gpu: str, as_json: bool) -> None:

@@ -77,12 +77,10 @@ def show_affordable(sweep: Sweep, plan: Estimate, parts: Sequence[Affordable], u
         out.print(f"\nwhat ${usd:,.2f} pays for: unknown, no price or no speed of these GPUs is known")
         return
     out.print(f"\nwhat ${usd:,.2f} pays for, set-up and idle time not included:")
-    rows = table(
-        "GPU", "USD/GPU-h", "price of", "trials", "part of the sweep", "USD", right=("USD/GPU-h", "trials", "USD")
-    )
+    rows = table("on", "USD/h", "price of", "trials", "part of the sweep", "USD", right=("USD/h", "trials", "USD"))
     for part in parts[:MOST_ROWS]:
         trials = f"{part.num_trials:,} of {plan.num_trials:,}"
-        price = f"{part.usd_per_gpu_hour:.2f}"
+        price = f"{part.usd_per_hour:.2f}"
         rows.add_row(part.device, price, part.source, trials, _part(sweep, plan, part), f"{part.usd:,.2f}")
     out.print(rows)
 

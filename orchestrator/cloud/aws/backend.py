@@ -113,9 +113,8 @@ class AwsBackend(ConfiguredBackend):
         file = self._write_cluster(deployment, group)
         deployments.save(self.storage, deployment)
         own.remember(self.storage, deployment)
-        what = f"the head starts, which takes 5 to 10 minutes (log: {self._log(deployment.name)})"
         try:
-            with waiting_for(what):
+            with waiting_for("the head starts, which takes 5 to 10 minutes"):
                 self._ray(deployment.name, "up", "--yes", "--no-config-cache", str(file))
         except UserError:
             with suppress(UserError):  # what was started before the failure is in the record
