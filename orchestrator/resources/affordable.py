@@ -77,9 +77,10 @@ def _gpu_offers(device: Device, pricings: Sequence[Pricing]) -> Iterator[_Offer]
 
 
 def _host_offers(hosts: Sequence[HostPrice], cpus: float) -> Iterator[_Offer]:
-    for host in {
-        (each.provider, each.instance): each for each in reversed(hosts)
-    }.values():  # the user's own come first
+    first: dict[tuple[str, str], HostPrice] = {}
+    for host in hosts:  # the user's own prices come first
+        first.setdefault((host.provider, host.instance), host)
+    for host in first.values():
         at_once = int(host.num_vcpus / max(cpus, 1.0))
         if at_once:
             name = f"{host.instance} ({host.num_vcpus:g} vCPUs)"
