@@ -23,7 +23,7 @@ from typing import TypeVar
 import boto3
 import pytest
 
-from orchestrator.cloud import deployments, launch
+from orchestrator.cloud import deployments, launch, launch_file
 from orchestrator.cloud.aws.setup import set_up
 from orchestrator.cloud.backend import Limits, Options
 from orchestrator.cloud.config import load_config
@@ -154,7 +154,7 @@ def test_sweep_on_rented_machines_survives_what_happens_to_them_and_ends_at_its_
     launch.up(prepared, storage, "rented.yaml")
     ports = json.loads((folder / "ports.json").read_text())
     jobs = f"http://{ports['127.0.0.1:8265']}"
-    token = (tmp_path / ".ray" / "auth_token").read_text().strip()
+    token = (tmp_path / ".local/state/trm/aws/rented/ray-token").read_text()
     wait_for(lambda: answer(jobs, token) == 200, "the Jobs API answers", folder)
     assert answer(jobs, None) in (401, 403) and answer(jobs, "0" * 64) in (401, 403)
 
@@ -185,9 +185,11 @@ def test_sweep_on_rented_machines_survives_what_happens_to_them_and_ends_at_its_
     assert again.start.from_step and again.start.node_id != lost.start.node_id
 
     _, seen = launch.reopen("rented", storage)
-    deployments.change(
-        storage, "rented", lambda each: each.model_copy(update={"limits": Limits(max_usd=0.01, idle_minutes=60)})
-    )
+    place = folder / "home" / "trm-deployment"
+    spent = {"limits": Limits(max_usd=0.01, idle_minutes=60)}
+    while launch_file.load(place).limits != spent["limits"]:  # what lists the machines may write at the same moment
+        launch_file.save(place, launch_file.load(place).model_copy(update=spent))
+        time.sleep(1)
     wait_for(lambda: deployments.load(storage, "rented").state == "ended", "the timer fires", folder)
     wait_for(lambda: len(machines.down_s) == len(machines.nodes()), "all machines are gone", folder)
     ended = deployments.load(storage, "rented")

@@ -14,9 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import Deployment, Limits
-from orchestrator.storage import open_storage
+from orchestrator.cloud import launch_file
+from orchestrator.cloud.backend import Limits
 from tests.cloud.conftest import Box
 
 
@@ -47,9 +46,9 @@ def processes_of(place: str) -> list[str]:
     return found
 
 
-def spend_all(found: Deployment) -> Deployment:
-    """Lower the budget to what is spent by now."""
-    return found.model_copy(update={"limits": Limits(max_usd=0.01)})
+def spend_all(place: Path) -> None:
+    """Lower the budget to what is spent by now, where only the user of the machine can do so."""
+    launch_file.save(place, launch_file.load(place).model_copy(update={"limits": Limits(max_usd=0.01)}))
 
 
 @pytest.mark.slow
@@ -78,7 +77,7 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(box: Box, tmp_path: Pa
     ) as log:
         assert log.stdout is not None
         assert any("started" in line for line in log.stdout)  # however long a busy machine takes until then
-        deployments.change(open_storage(f"{place}/runs"), "story", spend_all)
+        spend_all(Path(place))
         log.stdout.read()  # until the budget has ended the driver
 
     def is_ended() -> bool:

@@ -157,6 +157,23 @@ def sudo(words: list[str]) -> int:
     return 0
 
 
+def ray(words: list[str]) -> int:
+    """Stand in for `ray stop` on the head: its own processes end, and the workers, which are other machines, do not."""
+    folder = Path(os.environ["RENTED"])
+    if words[:1] != ["stop"]:
+        return 2
+    head = (folder / "head").read_text()
+    for pid in Hypervisor(folder).nodes()[head]["pids"]:
+        with suppress(psutil.NoSuchProcess):
+            top = psutil.Process(pid)
+            own = [top, *top.children()]
+            for process in own:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(own, timeout=30)
+    return 0
+
+
 def _start_head(folder: Path, environment: Mapping[str, str]) -> int:
     """Start the head, once, with the options of the rendered file but with free ports, and note its processes."""
     ports = json.loads((folder / "ports.json").read_text())
@@ -209,16 +226,17 @@ def rented_machines(folder: Path, cluster: str, max_nodes: int = 3) -> Iterator[
     (folder / "home" / "venv").symlink_to(sys.prefix)
     for name in ("bin", "tmp"):
         (folder / name).mkdir()
-    for program in (ssh, rsync, sudo):
+    for program in (ssh, rsync, sudo, ray):
         file = folder / "bin" / program.__name__
         file.write_text(PROGRAM.format(python=sys.executable, name=program.__name__))
         file.chmod(0o755)
     profile = folder / "home" / ".bashrc"
     profile.write_text(f"export PATH={folder / 'bin'}:$PATH\n")  # login shells set the variable themselves
-    found = ["bash", "--login", "-c", f"source {profile}; command -v sudo"]
-    program = subprocess.run(found, capture_output=True, text=True, check=True).stdout.strip()
-    if program != str(folder / "bin" / "sudo"):  # it would shut this machine down
-        raise RuntimeError(f"{program} would be used instead of the stand-in")
+    found = ["bash", "--login", "-c", f"source {profile}; command -v sudo ray"]
+    programs = subprocess.run(found, capture_output=True, text=True, check=True).stdout.split()
+    if programs != [str(folder / "bin" / name) for name in ("sudo", "ray")]:
+        # They would shut this machine down, and end every Ray of this user.
+        raise RuntimeError(f"{programs} would be used instead of the stand-ins")
     address = f"{own_address()}:{free_port()}"
     ports = {"127.0.0.1:6379": address, "127.0.0.1:8265": f"127.0.0.1:{free_port()}"}
     (folder / "ports.json").write_text(json.dumps(ports))
