@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -185,6 +186,25 @@ def test_status_warns_where_the_timer_on_the_head_is_not_seen(
     out = call(capsys, *words)[1]
     assert "timer on the head: last seen" in out and "billing" not in out
     assert json.loads(call(capsys, *words, "--json")[1])["cost"]["timer_age_s"] < 60
+
+
+def test_following_waits_for_the_driver_until_the_launch_is_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    storage = open_storage(str(tmp_path / "runs"))
+    record = Deployment(name="small", backend="ssh", storage=storage.url, created_s=time.time(), state="submitted")
+    save(storage, record)
+    own.remember(storage, record)
+
+    def end() -> None:
+        save(storage, record.model_copy(update={"state": "ended"}))
+
+    ending = threading.Timer(1.0, end)
+    ending.start()
+    code, _, err = call(capsys, "cloud", "logs", "small", "-f", "--storage", str(tmp_path / "runs"))
+    ending.join()
+    assert code == 0 and err.startswith("the driver of small starts ...")
 
 
 def test_waiting_is_told_at_once_and_again_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:

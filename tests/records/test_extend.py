@@ -380,6 +380,28 @@ class TestLogs:
             record.trial_id for record in read_trials(storage, "study")
         }
 
+    def test_following_says_what_is_waited_for_before_the_first_event(
+        self, storage: Storage, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sweep = study()
+        storage.write("sweeps/study/sweep.json", to_json_bytes(sweep.plain()))
+        first = next(iter(study_trials(sweep, fingerprint)))
+        lock = Lease(storage.sub("sweeps/study"), "study")
+        lock.__enter__()
+        looks = iter(range(100))
+
+        def sleep(_: float) -> None:
+            look = next(looks)
+            if look == 16:  # after half a minute
+                ran(storage, sweep, first, Status.FINISHED)
+            if look == 40:
+                lock.__exit__()
+
+        history.follow(storage, "study", [], as_json=True, sleep=sleep)
+        out, err = capsys.readouterr()
+        told = [line.split(":")[0].strip() for line in err.splitlines() if "starts the first trial" in line]
+        assert told == ["16 s", "30 s"] and '"finished"' in out
+
     def test_the_commands_print_text_and_json(self, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
         failed, _ = recorded_study(storage, Status.FAILED, Status.FINISHED)
         code, out, _ = call(capsys, "sweep", "logs", "study", failed[:6], "--storage", storage.url)

@@ -204,7 +204,9 @@ def _wait_for_driver(storage: Storage, name: str) -> None:
     if find_definition(storage, name) is None:
         with waiting_for(f"the driver of {name} starts"):
             while find_definition(storage, name) is None and time.monotonic() < deadline_s:
-                time.sleep(1)
+                time.sleep(2)
+                if deployments.load(storage, name).state in deployments.OVER:
+                    return
 
 
 def show_down(named: Named, keep: bool, forget: bool, as_json: bool) -> None:
