@@ -24,6 +24,8 @@ class LaunchFile(Settings):
     limits: Limits
     machines: tuple[Machine, ...] = ()
     """With their prices; what starts and ends machines from the head keeps them up to date here."""
+    listed_s: Seconds | None = None
+    """When the machines were listed last; None where nothing on the head lists them, because they do not change."""
     end_command: str | None = None
     """Command that runs last, to end the machine itself. It may hold a key of the provider."""
     network: str | None = None

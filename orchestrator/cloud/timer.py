@@ -31,6 +31,8 @@ POLL_S = 10.0
 END_ATTEMPTS = 30
 """Times that the command that ends the machine is tried."""
 END_AGAIN_S = 60.0
+UNLISTED_S = 180.0
+"""Time without a list of the machines after which the timer gives no sign of life."""
 BEAT_S = 60.0
 """Seconds between the signs of life that `trm cloud status` looks for."""
 
@@ -69,8 +71,14 @@ class Timer:
         return self.end(why)
 
     def _beat(self) -> None:
-        """Write a sign of life from time to time."""
+        """Write a sign of life from time to time, unless new machines would not be counted."""
         if self.clock() - self._beat_s < BEAT_S:
+            return
+        listed_s = self._told.listed_s
+        if listed_s is not None and self.clock() - listed_s > UNLISTED_S:
+            logger.error(
+                "machines have not been listed since %.0f s: new ones are not counted", self.clock() - listed_s
+            )
             return
         self._beat_s = self.clock()
         try:

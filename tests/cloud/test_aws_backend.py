@@ -289,6 +289,7 @@ def test_machines_that_the_head_sees_reach_the_timer_and_the_record(
     closing.join()
     told = launch_file.load(tmp_path)
     assert [each.name for each in told.machines] == [machine] and told.limits == Limits(max_usd=7)
+    assert told.listed_s is not None
     assert [each.name for each in deployments.load(storage, "small").machines] == [machine]
 
 

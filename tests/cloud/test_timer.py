@@ -135,6 +135,14 @@ def test_timer_gives_a_sign_of_life_every_minute(storage: Storage, tmp_path: Pat
     assert deployments.names(storage) == ["s"], "a sign of life is no record"
 
 
+def test_timer_that_is_told_of_no_new_machines_gives_no_sign_of_life(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, tmp_path, limits=Limits(idle_minutes=10))
+    launch_file.save(tmp_path, launch_file.load(tmp_path).model_copy(update={"listed_s": 1000.0}))
+    timer(storage, tmp_path, Clock()).run()
+    [key] = storage.list("launches/s")
+    assert json.loads(storage.read(key))["seen_s"] == 1180.0, "it ran until 1600"
+
+
 @pytest.mark.parametrize("how", ["ended", "closed", "removed"])
 def test_machine_whose_record_is_closed_or_removed_is_ended(how: str, storage: Storage, tmp_path: Path) -> None:
     deployment(storage, tmp_path, end_command="touch ended")

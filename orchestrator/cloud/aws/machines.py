@@ -115,7 +115,8 @@ def keep_record(folder: Path, region: str, cluster: str, url: str, name: str, po
         try:
             told = launch_file.load(folder)
             machines = machines_of(ec2, cluster, told.machines, time.time(), told.created_s)
-            launch_file.save(folder, launch_file.load(folder).model_copy(update={"machines": machines}))
+            now = {"machines": machines, "listed_s": time.time()}
+            launch_file.save(folder, launch_file.load(folder).model_copy(update=now))
             found = deployments.find(storage, name)
             if found is None or found.state in deployments.OVER:
                 return
