@@ -76,9 +76,7 @@ class Timer:
             return
         listed_s = self._told.listed_s
         if listed_s is not None and self.clock() - listed_s > UNLISTED_S:
-            logger.error(
-                "machines have not been listed since %.0f s: new ones are not counted", self.clock() - listed_s
-            )
+            logger.error("machines have not been listed for %.0f s: new ones are not counted", self.clock() - listed_s)
             return
         self._beat_s = self.clock()
         try:

@@ -7,10 +7,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,9 @@ class Box:
     folder: Path
     port: int
     name: str = "box"
+    user: str = getpass.getuser()
+    environment: str = sys.prefix
+    """Environment with the requirements, which the user of the machine can read."""
 
     @property
     def home(self) -> Path:
@@ -39,7 +45,7 @@ class Box:
         settings = {
             "HostName": "127.0.0.1",
             "Port": str(self.port),
-            "User": getpass.getuser(),
+            "User": self.user,
             "IdentityFile": str(self.folder / "user"),
             "IdentitiesOnly": "yes",
             "UserKnownHostsFile": str(self.folder / "known"),
@@ -73,8 +79,34 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         yield found
 
 
+@pytest.fixture
+def strangers_box() -> Iterator[Box]:
+    """A machine on which we are another user than here, who can read nothing of this user's."""
+    if os.getuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip("only root can make another user")
+    python = Path("/usr/bin", f"python3.{sys.version_info.minor}")
+    if not python.exists():
+        pytest.skip(f"another user needs {python}")
+    folder, user = Path(tempfile.mkdtemp(prefix="trm-box-", dir="/tmp")), f"trm-{uuid.uuid4().hex[:8]}"
+    folder.chmod(0o755)
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    subprocess.run([python, "-m", "venv", "--without-pip", folder / "environment"], check=True)
+    site = folder / "environment" / "lib" / python.name / "site-packages"
+    (site / "ours.pth").write_text("\n".join(packages))
+    # A password that nobody has; an account with none would be locked.
+    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", "--password", "*", user], check=True)
+    try:
+        with started(folder, "box", user) as found:
+            shutil.chown(found.home, user)
+            found.home.chmod(0o700)
+            yield replace(found, environment=str(folder / "environment"))
+    finally:
+        subprocess.run(["userdel", user], check=True)
+        shutil.rmtree(folder)
+
+
 @contextmanager
-def started(folder: Path, name: str) -> Iterator[Box]:
+def started(folder: Path, name: str, user: str = getpass.getuser()) -> Iterator[Box]:
     """A machine with a server, keys and a home folder of its own, until the block ends."""
     if SSHD is None or shutil.which("ssh") is None:
         pytest.skip("no OpenSSH server on this machine: apt-get install -y openssh-server")
@@ -101,7 +133,7 @@ def started(folder: Path, name: str) -> Iterator[Box]:
                     break
             assert server.poll() is None, (folder / "sshd.log").read_text()
             time.sleep(0.05)
-        found = Box(folder, port, name)
+        found = Box(folder, port, name, user)
         found.with_settings("ssh_config")
         yield found
     finally:

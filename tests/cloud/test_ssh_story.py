@@ -53,14 +53,18 @@ def spend_all(place: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_sweep_survives_its_laptop_and_ends_at_its_budget(box: Box, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whose", ["box", "strangers_box"])
+def test_sweep_survives_its_laptop_and_ends_at_its_budget(
+    whose: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    box: Box = request.getfixturevalue(whose)
     laptop, elsewhere = tmp_path / "laptop", tmp_path / "elsewhere"
     for folder in (laptop, elsewhere):
         folder.mkdir()
     plan = [sys.executable, "-m", "orchestrator.cli", "sweep", "plan", "--recipe", "sudoku-mini", "--name", "story"]
     subprocess.run([*plan, "--max-steps", "100000", "--seeds", "2", "--out", "story.jsonl"], cwd=laptop, check=True)
     reach = ("box", "--ssh-config", box.config)
-    price = ("--usd-per-hour", "60", "--max-usd", "900", "--environment", sys.prefix)
+    price = ("--usd-per-hour", "60", "--max-usd", "900", "--environment", box.environment)
     called(laptop, "submit", "story.jsonl", *reach, "--on", "ssh", *price, "--yes")
     following = subprocess.Popen(
         trm(laptop, "logs", "story", "-f"), cwd=laptop, stdout=subprocess.DEVNULL, start_new_session=True
