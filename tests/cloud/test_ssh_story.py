@@ -48,7 +48,9 @@ def processes_of(place: str) -> list[str]:
 
 def spend_all(place: Path) -> None:
     """Lower the budget to what is spent by now, where only the user of the machine can do so."""
+    owner = (place / "launch.json").stat().st_uid
     launch_file.save(place, launch_file.load(place).model_copy(update={"limits": Limits(max_usd=0.01)}))
+    os.chown(place / "launch.json", owner, -1)
 
 
 @pytest.mark.slow
