@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -240,13 +242,24 @@ def test_head_ends_its_autoscaler_then_the_workers_then_itself(
     head, worker = rent_tagged(name, "head"), rent_tagged(name, "worker")
 
     def end_workers() -> list[str]:
-        assert (tmp_path / "ray-ended").exists() and not (tmp_path / "off").exists()
+        assert autoscaler.poll() is not None and other.poll() is None and not (tmp_path / "off").exists()
         if not replaced:  # what the autoscaler had asked for just before its end
             replaced.append(rent_tagged(name, "worker"))
         return end_instances(ec2, {"trm-cluster": name}, but_head=True)
 
-    commands = {"end_ray": ["touch", str(tmp_path / "ray-ended")], "shut_down": ["touch", str(tmp_path / "off")]}
-    end_cluster(end_workers, storage, "small", **commands)
+    program = tmp_path / "ray/autoscaler/v2/monitor.py"
+    program.parent.mkdir(parents=True)
+    program.write_text("import time; time.sleep(600)")
+    autoscaler, other = (
+        subprocess.Popen([sys.executable, program, f"--gcs-address=192.0.2.1:{port}"]) for port in (61111, 61112)
+    )
+    try:
+        off = ["touch", str(tmp_path / "off")]
+        end_cluster(end_workers, storage, "small", address="127.0.0.1:61111", shut_down=off)
+    finally:
+        for process in (autoscaler, other):
+            process.kill()
+            process.wait()
     assert [each["InstanceId"] for each in instances(name)] == [head] and worker and (tmp_path / "off").exists()
 
 
@@ -272,7 +285,7 @@ def test_head_ends_itself_even_if_its_workers_cannot_be_ended(s3_bucket: str, tm
         raise AwsError("no right")
 
     off = ["touch", str(tmp_path / "off")]
-    end_cluster(refused, open_storage(s3_bucket), "small", end_ray=["false"], shut_down=off)
+    end_cluster(refused, open_storage(s3_bucket), "small", address="127.0.0.1:0", shut_down=off)
     assert (tmp_path / "off").exists()
 
 
@@ -335,7 +348,7 @@ def test_account_without_a_default_network_is_one_line(aws: Options, name: str, 
 
 def test_head_that_cannot_shut_down_says_that_it_bills_on(s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     for command in (["no-such-program"], ["false"]):
-        end_cluster(None, open_storage(s3_bucket), "small", shut_down=command)
+        end_cluster(None, open_storage(s3_bucket), "small", address="127.0.0.1:0", shut_down=command)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert caplog.text.count("could not be shut down and bills on") == 2
 

@@ -16,12 +16,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import boto3
 import psutil
 
+from orchestrator.cloud.launch_file import LAUNCH_FILE
 from orchestrator.cloud.ray_node import own_address
 from tests.support.cluster import HEAD_ID, OBJECT_STORE_BYTES, autoscaling
 from tests.support.infra import free_port
@@ -145,6 +147,9 @@ def rsync(words: list[str]) -> int:
         copy = Path(os.environ["RENTED"], "home", target.partition(":")[2].removeprefix("~/"))
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
+        if path.name == LAUNCH_FILE:  # it names the fixed ports of a head that has a machine of its own
+            ports = json.loads(Path(os.environ["RENTED"], "ports.json").read_text())
+            copy.write_text(reduce(lambda text, port: text.replace(*port), ports.items(), copy.read_text()))
         copy.chmod(0o600)
     return 0
 
@@ -154,23 +159,6 @@ def sudo(words: list[str]) -> int:
     folder = Path(os.environ["RENTED"])
     head = (folder / "head").read_text()
     boto3.client("ec2").terminate_instances(InstanceIds=[head])
-    return 0
-
-
-def ray(words: list[str]) -> int:
-    """Stand in for `ray stop` on the head: its own processes end, and the workers, which are other machines, do not."""
-    folder = Path(os.environ["RENTED"])
-    if words[:1] != ["stop"]:
-        return 2
-    head = (folder / "head").read_text()
-    for pid in Hypervisor(folder).nodes()[head]["pids"]:
-        with suppress(psutil.NoSuchProcess):
-            top = psutil.Process(pid)
-            own = [top, *top.children()]
-            for process in own:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(own, timeout=30)
     return 0
 
 
@@ -226,17 +214,16 @@ def rented_machines(folder: Path, cluster: str, max_nodes: int = 3) -> Iterator[
     (folder / "home" / "venv").symlink_to(sys.prefix)
     for name in ("bin", "tmp"):
         (folder / name).mkdir()
-    for program in (ssh, rsync, sudo, ray):
+    for program in (ssh, rsync, sudo):
         file = folder / "bin" / program.__name__
         file.write_text(PROGRAM.format(python=sys.executable, name=program.__name__))
         file.chmod(0o755)
     profile = folder / "home" / ".bashrc"
     profile.write_text(f"export PATH={folder / 'bin'}:$PATH\n")  # login shells set the variable themselves
-    found = ["bash", "--login", "-c", f"source {profile}; command -v sudo ray"]
-    programs = subprocess.run(found, capture_output=True, text=True, check=True).stdout.split()
-    if programs != [str(folder / "bin" / name) for name in ("sudo", "ray")]:
-        # They would shut this machine down, and end every Ray of this user.
-        raise RuntimeError(f"{programs} would be used instead of the stand-ins")
+    found = ["bash", "--login", "-c", f"source {profile}; command -v sudo"]
+    program = subprocess.run(found, capture_output=True, text=True, check=True).stdout.strip()
+    if program != str(folder / "bin" / "sudo"):  # it would shut this machine down
+        raise RuntimeError(f"{program} would be used instead of the stand-in")
     address = f"{own_address()}:{free_port()}"
     ports = {"127.0.0.1:6379": address, "127.0.0.1:8265": f"127.0.0.1:{free_port()}"}
     (folder / "ports.json").write_text(json.dumps(ports))

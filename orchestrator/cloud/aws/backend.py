@@ -241,6 +241,7 @@ class AwsBackend(ConfiguredBackend):
 
     def _end_command(self, deployment: Deployment) -> str:
         words = ["" if self.options.single else self.aws.region, self.config.name, deployment.storage, deployment.name]
+        words.append(f"127.0.0.1:{PORT}")
         return f"{BIN}/python {shlex.join(['-m', 'orchestrator.cloud.aws.end', *words])}"
 
     def _seen(self, deployment: Deployment) -> Deployment:

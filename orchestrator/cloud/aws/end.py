@@ -1,21 +1,23 @@
 """End a cluster from its head, cleanly and completely. The timer runs it last.
 
-    python -m orchestrator.cloud.aws.end REGION CLUSTER STORAGE SWEEP
+    python -m orchestrator.cloud.aws.end REGION CLUSTER STORAGE SWEEP ADDRESS
 
-The order: the driver, with last checkpoints; Ray on the head, whose autoscaler would start new workers in the place of
-those that end; the workers, until AWS lists none any more; the head itself. It ends by shutting down, which terminates
-it: it needs no right for that, and no network.
+The order: the driver, with last checkpoints; Ray's autoscaler on the head, which would start new workers in the place
+of those that end; the workers, until AWS lists none any more; the head itself. It ends by shutting down, which
+terminates it: it needs no right for that, and no network.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
+
+import psutil
 
 from orchestrator.records.index import find_definition, request_stop, sweep_folder
 from orchestrator.resources.aws.clients import client
@@ -28,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 STOP_S = 75.0
 """Seconds for last checkpoints; the timer waits for two minutes."""
-END_RAY = (shutil.which("ray") or str(Path(sys.executable).with_name("ray")), "stop", "--force")
+MONITOR = re.compile(r"/ray/autoscaler/.*monitor\.py$")
+"""Program of Ray's autoscaler."""
 SHUT_DOWN = ("sudo", "shutdown", "-h", "now")
 COMMAND_S = 60.0
 
@@ -38,14 +41,15 @@ def end_cluster(
     storage: Storage,
     sweep: str,
     *,
-    end_ray: Sequence[str] = END_RAY,
+    address: str,
     shut_down: Sequence[str] = SHUT_DOWN,
     limit_s: float = STOP_S,
 ) -> None:
-    """Stop the driver, end Ray, end the workers, and shut the machine down, whatever failed before.
+    """Stop the driver, end the autoscaler, end the workers, and shut the machine down, whatever failed before.
 
     Args:
         end_workers: ends all workers and verifies that they are gone; None for a single machine.
+        address: HOST:PORT of Ray on this machine.
     """
     try:
         stop_driver(storage, sweep, "the timer on the head", limit_s)
@@ -53,20 +57,38 @@ def end_cluster(
         logger.warning("the driver was not stopped cleanly: %s", error)
     try:
         if end_workers is not None:
-            _run(end_ray, "Ray could not be ended, so that its autoscaler may start workers again")
+            if not end_autoscaler(address):
+                logger.error("no autoscaler of Ray at %s was found: if it runs, it may start workers again", address)
             logger.info("ended %s", ", ".join(end_workers()) or "no worker")
     except UserError as error:
         logger.warning("workers may be left: %s", error)
     finally:
-        _run(shut_down, "this machine could not be shut down and bills on")
+        _shut_down(shut_down)
 
 
-def _run(command: Sequence[str], problem: str) -> None:
-    """Run a command; if that fails, only the log of this machine can say so."""
+def end_autoscaler(address: str) -> int:
+    """Kill the autoscaler of the Ray that listens on the port of an address, and no other. Return how many there were.
+
+    `ray stop` would end every Ray of this user.
+    """
+    port, found = address.rpartition(":")[2], []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            serves = any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words)
+            if serves and any(map(MONITOR.search, words)):
+                process.kill()
+                found.append(process)
+    psutil.wait_procs(found, timeout=COMMAND_S)
+    return len(found)
+
+
+def _shut_down(command: Sequence[str]) -> None:
+    """Shut this machine down; if that fails it bills on, which only its log can say."""
     try:
         subprocess.run(command, check=True, timeout=COMMAND_S)
     except (OSError, subprocess.SubprocessError) as error:
-        logger.error("%s: %s", problem, error)
+        logger.error("this machine could not be shut down and bills on: %s", error)
 
 
 def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bool:
@@ -85,9 +107,9 @@ def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bo
 
 def main(arguments: Sequence[str]) -> None:
     """End the cluster that the arguments name; with an empty region, this machine only."""
-    region, cluster, url, sweep = arguments[:4]
+    region, cluster, url, sweep, address = arguments
     ending = None if not region else lambda: end_instances(client("ec2", region), {CLUSTER_TAG: cluster}, but_head=True)
-    end_cluster(ending, open_storage(url), sweep)
+    end_cluster(ending, open_storage(url), sweep, address=address)
 
 
 if __name__ == "__main__":
