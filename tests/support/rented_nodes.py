@@ -39,4 +39,6 @@ class RentedMachines(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray's clas
         return super().non_terminated_nodes(tag_filters)
 
     def _terminate_node(self, node: Any) -> None:
+        if not running([node["instance"]]):
+            return  # moto, unlike AWS, would date its end anew
         boto3.client("ec2").terminate_instances(InstanceIds=[node["instance"]])
