@@ -47,6 +47,10 @@ def plan(
 
         nodes = check_cluster(options.address).nodes
     definition = as_sweep(sweep, store)
+    if definition.warm_start:
+        from orchestrator.search.warm_start import require_earlier
+
+        require_earlier(definition, store)
     explored = None
     if definition.kind == "search" and definition.sampler == "random":
         from orchestrator.search.sampler import drawn_cells  # imports Optuna

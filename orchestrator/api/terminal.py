@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -29,10 +31,26 @@ def printable(text: str) -> str:
 
 
 class SafeConsole(Console):
-    """Print every text literally and without control characters, in tables and live displays too."""
+    """Print every text literally and without control characters, in tables and live displays too.
+
+    Where the reader of a pipe has gone, nothing more is printed and the work goes on: a sweep must not end, or machines
+    stay half set up, because somebody has closed a pager. `raises_on_closed_pipe` is for work that is only shown.
+    """
+
+    raises_on_closed_pipe = False
 
     def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
         super().__init__(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more. Raises BrokenPipeError where what is printed is all that the command does."""
+        self.quiet = True
+        with suppress(OSError, ValueError):  # what is still buffered would fail again when the interpreter ends
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.file.fileno())
+            os.close(devnull)
+        if self.raises_on_closed_pipe:
+            raise BrokenPipeError
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does. Every text passes here, whichever renderable it belongs to."""

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
@@ -42,8 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader, `head` for example, has closed the pipe
-        sys.exit(0)
+        _end_without_reader()
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):  # which the parser turns into exit code 1
+            raise
+        _end_without_reader()
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if message.strip():
@@ -75,6 +79,12 @@ def _describe(error: OSError | ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"a file is not {error.encoding} text: byte {error.object[error.start]:#04x} at position {error.start}"
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _end_without_reader() -> NoReturn:
+    """End where the reader, `head` for example, has closed the pipe."""
+    sys.stderr.close()
+    sys.exit(0)
 
 
 def _fail(message: str, code: int = 2) -> None:

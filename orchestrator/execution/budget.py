@@ -22,9 +22,15 @@ from orchestrator.sweep.trials import cells
 
 
 class BudgetTracker:
-    """Admit trials to a sweep with a budget. `wall_hours` is measured from the start of this driver."""
+    """Admit trials to a sweep with a budget. `wall_hours` is measured from the start of this driver.
 
-    def __init__(self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float]) -> None:
+    Args:
+        clock: seconds, which must not step as the time of day does.
+    """
+
+    def __init__(
+        self, budget: Budget, records: Iterable[TrialRecord], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.budget = budget
         self._records = {record.trial_id: record for record in records}
         self._running: dict[str, tuple[TrialCost, float]] = {}
@@ -91,7 +97,7 @@ class BudgetTracker:
             replace(record, status=Status.INTERRUPTED) if key in self._running else record
             for key, record in self._records.items()
         ]
-        return spending(records, self._clock())
+        return spending(records, time.time())
 
     def _hours_since(self, then_s: float) -> float:
         return (self._clock() - then_s) / 3600
@@ -105,7 +111,7 @@ def require_budget_for_one(sweep: Sweep, budget: Budget, records: Sequence[Trial
     """
     if budget == Budget():
         return
-    model, tracker = RuntimeModel(records), BudgetTracker(budget, records, time.time)
+    model, tracker = RuntimeModel(records), BudgetTracker(budget, records)
     settings = [cell for _, cell in cells(sweep)] if sweep.kind == "study" else [{}]
     needs = [
         model.need(config, device, gpus=resources.gpus or 0, cpus=resources.cpus)

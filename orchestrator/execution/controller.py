@@ -99,7 +99,7 @@ class Controller:
         self._lock = threading.RLock()
         self._clock = _SchedulingClock()
         has_budget = options.budget != type(options.budget)()
-        self._budget = BudgetTracker(options.budget, records, time.time) if has_budget else None
+        self._budget = BudgetTracker(options.budget, records) if has_budget else None
         self._scheduler = TrialScheduler(planner, allocator, placement, costs, self._budget, self._clock)
         self._exempt = {record.trial_id for record in records if record.is_exempt}
         self._limits = AttemptLimits(records, options.retries)

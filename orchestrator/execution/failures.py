@@ -167,8 +167,9 @@ class FailureStreak:
 
 
 def _without_numbers(reason: str) -> str:
-    """Return a reason without addresses, sizes and steps, which differ between equal failures."""
-    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", reason)
+    """Return a reason without what differs between equal failures: numbers, and names with digits in them or made for
+    temporary files, such as identifiers, hosts and hashes."""
+    return re.sub(r"[\w.-]*\d[\w.-]*|\btmp\w+", "#", reason)
 
 
 def says_out_of_space(reason: str) -> bool:

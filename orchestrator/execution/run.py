@@ -35,7 +35,7 @@ from orchestrator.resources.placement import misspelled_gpus
 from orchestrator.resources.runtime import RuntimeModel
 from orchestrator.search.order import REPLAY, Order, Recorded, replay_of
 from orchestrator.search.planner import Planner
-from orchestrator.search.warm_start import warm_start
+from orchestrator.search.warm_start import require_earlier, warm_start
 from orchestrator.storage import Storage
 from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
@@ -86,6 +86,7 @@ def run_sweep(
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
+    require_earlier(sweep, storage)
     replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
     require_budget_for_one(choice.sweep, options.budget, known)

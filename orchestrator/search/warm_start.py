@@ -48,14 +48,33 @@ def warm_start(sweep: Sweep, storage: Storage, fingerprint: Fingerprint) -> Warm
         if name == PUBLISHED:
             first += published_cells(sweep)
             continue
-        records = [record for record in read_trials(storage, name) if record.status.is_final]
-        if not records:
-            raise SweepError(f"warm start: no ended trials of a sweep {name!r} in {storage.url}")
+        records = _ended(storage, name)
         same = {record.trial_id for record in records if _is_own(record, sweep, fingerprint)}
         known |= {record.trial_id: record for record in records if record.trial_id in same}
         first += _best_cells([record for record in records if record.trial_id not in same], sweep)
     most = max(1, (sweep.trials or 0) // SHARE)
     return WarmStart(tuple(known.values()), tuple(first[:most]))
+
+
+def require_earlier(sweep: Sweep, storage: Storage) -> None:
+    """Check, before anything is written, that the storage has what `sweep.warm_start` names.
+
+    Raises:
+        SweepError: no such sweep, or none of its trials has ended.
+    """
+    for name in sweep.warm_start:
+        if name != PUBLISHED:
+            _ended(storage, name)
+
+
+def _ended(storage: Storage, name: str) -> list[TrialRecord]:
+    """Return the ended trials of an earlier sweep. Raises SweepError if there are none."""
+    records = [record for record in read_trials(storage, name) if record.status.is_final]
+    if not records:
+        raise SweepError(
+            f"warm_start: no ended trials of a sweep {name!r} in {storage.url}", "`trm sweep status` lists the sweeps"
+        )
+    return records
 
 
 def published_cells(sweep: Sweep) -> list[Cell]:

@@ -246,8 +246,9 @@ class Sweep(Settings):
         return config
 
     def _check_names(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", self.name):
-            raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-', at most 80")
+        for field, name in (("name", self.name), *(("warm_start", earlier) for earlier in self.warm_start)):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
+                raise ValueError(f"{field}={name!r} must be letters, digits, '.', '_' or '-', at most 80")
         if reserved := RESERVED_NAMES.get(self.name.casefold()):
             raise ValueError(f"the name {self.name!r} is reserved for {reserved}: take another")
         if self.name in self.warm_start:

@@ -320,6 +320,29 @@ class TestFailures:
         reasons = [streak.add(record_of(trial, Status.FAILED)) for _ in range(12)]
         assert reasons[:10] == [""] * 10 and all(reasons[10:])
 
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            (
+                "cannot compile /tmp/torchinductor/3f2abc9d/kernel.so",
+                "cannot compile /tmp/torchinductor/be77a0aa/kernel.so",
+            ),
+            ("no file /tmp/tmpabcdefgh/x", "no file /tmp/tmpzyxwvuts/x"),
+            ("run 9f1c2b3a-aaaa-bbbb-cccc-0123456789ab is lost", "run 0a0b0c0d-ffff-eeee-dddd-ba9876543210 is lost"),
+            ("node ip-10-0-0-5 ran out of 23.5 GB", "node ip-10-0-0-17 ran out of 8 GB"),
+        ],
+    )
+    def test_reasons_are_the_same_but_for_names_that_are_made_up(self, first: str, second: str) -> None:
+        trial = next(iter(_planned(study())))
+        streak = FailureStreak(study(), 2, num_explored=0)
+        found = []
+        for reason in (first, second):
+            record = record_of(trial, Status.FAILED)
+            assert record.attempts[-1].end is not None
+            end = record.attempts[-1].end.model_copy(update={"reason": reason})
+            found.append(streak.add(replace(record, attempts=[replace(record.attempts[-1], end=end)])))
+        assert found == ["", f"2 trials in a row failed with: {second}"]
+
     def test_retries_let_a_failed_trial_run_again_so_many_times(self, storage: Storage) -> None:
         outcome, tune = run(storage, study(), lambda trial, start: "fail" if start < 3 else "finish", retries=2)
         assert outcome.status is SweepStatus.COMPLETE and outcome.exit_code == ExitCode.COMPLETE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
@@ -365,6 +366,15 @@ class TestBudget:
         clock.now_s = 2 * 3600
         assert budget_tracker.check("new", TrialCost(0.9, 0, 0)) is None
         assert "2 of 3 hours taken" in str(budget_tracker.check("new", TrialCost(1.1, 0, 0)))
+
+    @pytest.mark.parametrize("step_h", [10, -10])
+    def test_a_step_of_the_time_of_day_is_no_use(self, step_h: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        budget_tracker = BudgetTracker(Budget(gpu_hours=2, wall_hours=2), [])
+        budget_tracker.started("new", TrialCost(1, 1, 0))
+        now_s = time.time
+        monkeypatch.setattr(time, "time", lambda: now_s() + step_h * 3600)
+        assert budget_tracker.exceeded() is None
+        assert budget_tracker.check("other", TrialCost(0.9, 0.9, 0)) is None
 
     def test_a_wrong_estimate_ends_in_a_stop(self) -> None:
         clock = Clock()

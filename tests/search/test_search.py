@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.api.plan import plan
 from orchestrator.errors import SweepError
+from orchestrator.execution.run import run_sweep
 from orchestrator.records.index import new_head, trial_folder
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.search import objectives
@@ -31,7 +33,7 @@ from orchestrator.sweep.space import Cell
 from orchestrator.sweep.trials import PlannedTrial, cells, search_trial
 from tests.support.results import make_record
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
-from trm_data.errors import ConfigError
+from trm_data.errors import ConfigError, UserError
 
 ENDINGS = [Status.FINISHED, Status.FINISHED, Status.FINISHED, Status.STOPPED, Status.DIVERGED, Status.FAILED]
 RANGES: dict[str, Any] = {"lr": log_uniform(1e-4, 1e-1), "wd": uniform(0.0, 1.0), "n": integers(1, 4)}
@@ -295,9 +297,16 @@ def test_earlier_trials_of_the_same_question_are_results_and_others_are_tried_fi
     assert [trial.config.model.cycles for trial in tried if trial] == [3, 2]
 
 
-def test_warm_start_from_a_sweep_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_warm_start_from_a_sweep_that_is_not_there_is_one_line_before_anything_is_written(tmp_path: Path) -> None:
+    storage, wanting = open_storage(str(tmp_path / "runs")), search(warm_start=("nowhere",))
+    for call in (lambda: warm_start(wanting, storage, fingerprint), lambda: plan(wanting, storage)):
+        with pytest.raises(SweepError, match="'nowhere'"):
+            call()
     with pytest.raises(SweepError, match="'nowhere'"):
-        warm_start(search(warm_start=("nowhere",)), open_storage(str(tmp_path)), fingerprint)
+        run_sweep(wanting, storage)
+    assert not (tmp_path / "runs" / "sweeps").exists()
+    with pytest.raises(UserError, match=r"warm_start='\.\./x' must be letters"):
+        search(warm_start=("../x",))
 
 
 def test_published_grid_names_its_best_cells_inside_the_space() -> None:

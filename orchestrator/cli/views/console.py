@@ -9,7 +9,8 @@ character. Style is given separately from the text:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.progress import Progress, TaskID
 from rich.text import Text
@@ -37,6 +38,18 @@ out = _console(stderr=False)
 """Results."""
 err = _console(stderr=True)
 """Progress and notes, on standard error so that `trm ... --json | jq` works."""
+
+
+@contextmanager
+def ending_with_reader() -> Iterator[None]:
+    """End the command where the reader of its output has gone: it only shows what happens."""
+    for console in (out, err):
+        console.raises_on_closed_pipe = True
+    try:
+        yield
+    finally:
+        for console in (out, err):
+            console.raises_on_closed_pipe = False
 
 
 def table(

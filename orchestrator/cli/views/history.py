@@ -9,7 +9,7 @@ from contextlib import suppress
 from rich.live import Live
 
 from orchestrator.api.status import read_state, status
-from orchestrator.cli.views.console import clock_of, err, line, out
+from orchestrator.cli.views.console import clock_of, ending_with_reader, err, line, out
 from orchestrator.cli.views.status import show_sweep, sweep_view
 from orchestrator.records.events import TrialEvent, trial_events
 from orchestrator.records.index import load_definition, sweep_folder
@@ -48,8 +48,9 @@ def watch(storage: Storage, name: str, sleep: Sleep = time.sleep) -> None:
 
 def show_log(storage: Storage, name: str, trials: list[str], as_json: bool) -> None:
     """Print every event so far."""
-    for event in trial_events(_chosen(SweepReader(storage, name), trials), rows=True):
-        _print(event, as_json)
+    with ending_with_reader():
+        for event in trial_events(_chosen(SweepReader(storage, name), trials), rows=True):
+            _print(event, as_json)
 
 
 def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep: Sleep = time.sleep) -> None:
@@ -67,7 +68,7 @@ def follow(storage: Storage, name: str, trials: list[str], as_json: bool, sleep:
             text = f"  {waited_s:.0f} s: the driver builds the dataset and starts the first trial"
             err.print(text, style="dim", soft_wrap=True)
 
-    with suppress(KeyboardInterrupt):
+    with ending_with_reader(), suppress(KeyboardInterrupt):
         for event in new_events(storage, name, trials, tell):
             has_event = True
             _print(event, as_json)
