@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.api.inputs import as_run_options, as_sweep
+from orchestrator.api.status import status
+from orchestrator.records.index import find_definition
 from orchestrator.resources.estimate import MAX_SEARCH_CELLS, Estimate, estimate
 from orchestrator.resources.pricing import Pricing
 from orchestrator.storage import Storage, as_storage
@@ -56,4 +58,9 @@ def plan(
         from orchestrator.search.sampler import drawn_cells  # imports Optuna
 
         explored = drawn_cells(definition, MAX_SEARCH_CELLS)
-    return estimate(definition, store, options.max_concurrent, nodes, options.share_gpus, explored, pricing)
+    found = estimate(definition, store, options.max_concurrent, nodes, options.share_gpus, explored, pricing)
+    recorded = find_definition(store, definition.name)
+    if recorded is None or recorded.definition() != definition.definition():
+        return found
+    progress = status(recorded, store).progress
+    return found.model_copy(update={"num_done": progress.done, "num_left": progress.left})

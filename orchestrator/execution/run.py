@@ -101,9 +101,7 @@ def run_sweep(
         if damaged:
             events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
-            left = bool(progress_of(planner).left)  # trials whose records are damaged
-            ended = (SweepStatus.STOPPED, describe_damaged(damaged)) if left else (SweepStatus.COMPLETE, "")
-            return _outcome(events, planner, records, *ended)
+            return _outcome_of_none(events, planner, records, damaged)
         if lease.took_over:
             time.sleep(TAKE_OVER_S)
         cluster = cluster or RayCluster(options.address, choice.gpus)
@@ -240,6 +238,16 @@ def _drive(
             # Ray that no longer answers may never shut down; the caller ends the process then.
             if not cluster.shutdown(ABANDONED_S if status is SweepStatus.ABANDONED else SHUTDOWN_S):
                 logger.warning("Ray did not shut down in time")
+
+
+def _outcome_of_none(
+    events: CallbackList, planner: Planner, records: Sequence[TrialRecord], damaged: Mapping[str, Damaged]
+) -> SweepOutcome:
+    """Return the outcome of a sweep of which no trial can be run."""
+    if progress_of(planner).left:  # trials whose records are damaged
+        return _outcome(events, planner, records, SweepStatus.STOPPED, describe_damaged(damaged))
+    events.call("on_message", f"nothing was run: all trials of sweep {planner.sweep.name} have ended")
+    return _outcome(events, planner, records, SweepStatus.COMPLETE)
 
 
 def _outcome(

@@ -23,7 +23,7 @@ from orchestrator.resources.fitting import fit_memory
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.memory import memory_bytes, num_identifiers
 from orchestrator.resources.nodes import Node
-from orchestrator.resources.placement import gpu_types
+from orchestrator.resources.placement import gpu_types, misspelled_gpus
 from orchestrator.resources.pricing import Pricing
 from orchestrator.resources.runtime import ASSUMED_SPREAD, work_of
 from orchestrator.storage import LocalStorage, Storage
@@ -114,6 +114,11 @@ class Estimate(Settings):
     """Whether a sampler has yet to choose what a search explores: `cells` are then examples from its space."""
     gpu_choice: str = ""
     """One line on what was decided where the sweep leaves the choice of GPUs open; may be empty."""
+    gpu_hint: str = ""
+    """One line on GPU types that look like misspellings; may be empty."""
+    num_done: int = 0
+    num_left: int | None = None
+    """Trials of the recorded sweep that have ended, and those that have not; None where the storage has no record."""
 
     @property
     def time_text(self) -> tuple[str, str]:
@@ -142,6 +147,7 @@ class Estimate(Settings):
             f"{self.total_steps:,} steps, {self.total_flops / 1e15:.3g} PFLOP; concurrent trials: {slots}",
             f"estimated time: {time}",
             *([f"estimated cost: {', '.join(costs)}"] if costs else []),
+            *([self.gpu_hint] if self.gpu_hint else []),
         ])  # fmt: skip
 
 
@@ -168,6 +174,7 @@ def estimate(
     """
     choice = choose_gpus(sweep, nodes, share_gpus)
     sweep = choice.sweep
+    labels = [choice.label] if nodes is None else [node.gpu_type for node in nodes]
     if nodes is None:
         require_local_cpus(sweep)
         nodes = _this_node(choice)
@@ -201,6 +208,7 @@ def estimate(
         costs=tuple(_cost(device, costed, weights) for device in devices),
         is_upper_bound=sweep.kind == "search" and sweep.stopping.rule != "none",
         gpu_choice=choice.message,
+        gpu_hint=misspelled_gpus(sweep, labels),
         cells_are_examples=sweep.kind == "search" and not explored,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,8 @@ from orchestrator.sweep.definition import Resources, Sweep
 from trm_data.errors import ConfigError
 
 KNOWN_TYPES = ("L40S", "H100")
+GPU_WORDS = ("auto", "none", "any")
+"""What `--gpu` takes in place of a type."""
 Preference = Literal["cost", "time"]
 SpeedOf = Callable[[str], float]
 """FLOP/s of one trial on a GPU type."""
@@ -96,12 +99,16 @@ def misspelled_gpus(sweep: Sweep, labels: Iterable[str | None]) -> str:
     """
     present, wanted = set(labels), [sweep.resources, *(rule.resources for rule in sweep.resource_rules)]
     asked = {name for resources in wanted for name in gpu_types(resources.gpu_type)} - present
-    near = {name: catalogue.near_miss(name) for name in sorted(asked)}
+    near = {name: catalogue.near_miss(name) or _near_word(name) for name in sorted(asked)}
     return " ".join(
         f"GPU type {name!r} is unknown, and no node has that label. Did you mean {known!r}?"
         for name, known in near.items()
         if known
     )
+
+
+def _near_word(name: str) -> str:
+    return next(iter(difflib.get_close_matches(name.lower(), GPU_WORDS, n=1, cutoff=0.8)), "")
 
 
 def _ray_label(name: str) -> str:

@@ -246,6 +246,17 @@ def test_plan_names_the_command_that_runs_it(
     assert sorted(shlex.split(command)) == sorted(["trm", "sweep", "run", plan, *where, *where_to_run])
 
 
+@pytest.mark.parametrize(("gpu", "meant"), [("L40", "L40S"), ("nne", "none"), ("H100|L40", "L40S")])
+def test_plan_allows_an_unknown_gpu_and_asks_whether_another_is_meant(
+    gpu: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--recipe", "sudoku-mini", "--vary", "T=1", "--gpu", gpu, "--storage", str(tmp_path))
+    code, out, err = call(capsys, "sweep", "plan", *options)
+    assert code == 0 and f"is unknown, and no node has that label. Did you mean {meant!r}?" in out, err
+    code, _, err = call(capsys, "sweep", "run", *options)
+    assert code == 2 and f"Did you mean {meant!r}?" in err
+
+
 def test_command_that_runs_a_plan_names_its_recursion_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,19 @@ def test_status_of_a_complete_sweep_names_how_to_try_the_failed_again(
     assert f"trm sweep retry study --storage '{storage.url}'" in out and "resume" not in out
 
 
+def test_plan_of_a_recorded_sweep_says_what_is_left(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded_study(storage, *[Status.FINISHED] * 5, Status.FAILED)
+    code, out, _ = call(capsys, "sweep", "plan", "study", "--storage", storage.url)
+    assert code == 0 and "\n6 of 8 trials done, 2 left\n" in out and "of that for the 2 trials left: " in out
+    assert "Run it: trm sweep run study" in out
+    recorded_study(storage, *[Status.FINISHED] * 8)
+    code, out, _ = call(capsys, "sweep", "plan", "study", "--storage", storage.url)
+    assert code == 0 and "\n8 of 8 trials done, 0 left\n" in out and "nothing is left to run" in out
+    assert "Run it" not in out and "of that for" not in out
+    _, out, _ = call(capsys, "sweep", "plan", "study", "--set", "lr=0.5", "--storage", storage.url)
+    assert "left" not in out, "another definition of that name"
+
+
 def test_extending_by_what_is_there_says_that_nothing_is_new(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -441,6 +441,13 @@ class TestEnds:
         run(storage, study())
         assert len(finished_index.read(sweep_folder(storage, "study"))) == 8
 
+    def test_run_of_a_finished_sweep_says_that_nothing_was_run(self, storage: Storage) -> None:
+        first, again = Recorder(), Recorder()
+        run(storage, study(), lambda *_: "finish", first)
+        outcome, tune = run(storage, study(), lambda *_: "finish", again)
+        assert outcome.status is SweepStatus.COMPLETE and not tune.order
+        assert (first.messages, again.messages) == ([], ["nothing was run: all trials of sweep study have ended"])
+
     def test_error_of_the_executor_is_raised(self, storage: Storage) -> None:
         def execute(controller: Controller, slots: int) -> None:
             raise ValueError("broken")

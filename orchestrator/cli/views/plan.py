@@ -13,7 +13,7 @@ from orchestrator.resources.runtime import ASSUMED_SPREAD
 from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
-from orchestrator.sweep.text import MOST_ROWS, device_time, num_bytes, plural, within
+from orchestrator.sweep.text import MOST_ROWS, about, device_time, num_bytes, plural, within
 from trm_data.settings import strict_json
 from trm_model.recursion_file import short
 
@@ -47,9 +47,11 @@ def show_plan(
     """
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
     out.print(line((plan.name, "bold"), f" ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}"))
+    if plan.num_left is not None:
+        out.print(f"{plan.num_done} of {plan.num_done + plan.num_left} trials done, {plan.num_left} left")
     _show_datasets(plan)
-    if plan.gpu_choice:
-        out.print(plan.gpu_choice)
+    for text in filter(None, (plan.gpu_choice, plan.gpu_hint)):
+        out.print(text)
     if sweep.kind == "search":
         out.print(f"space: {'; '.join(describe_axis(path, domain) for path, domain in sweep.space.items())}")
     out.print()
@@ -67,6 +69,9 @@ def show_plan(
     for text in lacking:
         out.print(line(("quota", "yellow"), f" {text}"))
     status = command_line("sweep", "status", plan.name, storage=storage)
+    if plan.num_left == 0:
+        out.print(f"\nnothing is left to run. See it: {status}", soft_wrap=True)
+        return
     out.print(f"\nnothing was started. Run it: {command_line(*run, storage=storage)}", soft_wrap=True)
     out.print(f"Watch it: {status}", soft_wrap=True)
 
@@ -161,6 +166,17 @@ def _show_time(sweep: Sweep, plan: Estimate) -> None:
         usd = "" if cost.usd is None else f"${cost.usd:,.2f} on demand, "
         error = f", {within(cost.spread)}" if cost.spread > ASSUMED_SPREAD else ""
         out.print(f"  {cost.device}: {hours}{usd}{cost.basis}{error}", style="dim")
+    _show_left(plan)
+
+
+def _show_left(plan: Estimate) -> None:
+    """Print time and cost of the trials that are left of a sweep that has begun."""
+    if not plan.num_left or not plan.num_done or plan.wall_s is None:
+        return
+    share = plan.num_left / (plan.num_done + plan.num_left)
+    costs = [f"${share * cost.usd:,.2f} on {cost.device}" for cost in plan.costs if cost.usd is not None]
+    time = f"{about(share * plan.wall_s)}, if each takes as long as the average"
+    out.print(f"of that for the {plural(plan.num_left, 'trial')} left: {'; '.join([time, *costs])}")
 
 
 def _row(sweep: Sweep, cell: CellEstimate, plan: Estimate) -> list[str]:
