@@ -59,10 +59,10 @@ def causes(error: BaseException) -> list[BaseException]:
 
 def is_out_of_space(error: BaseException) -> bool:
     """Return whether a disk, a quota or a limit on file sizes is exhausted, which waiting does not fix."""
-    return any(isinstance(each, OSError) and each.errno in _OUT_OF_SPACE for each in causes(error))
+    return any(isinstance(each, OSError) and each.errno in OUT_OF_SPACE for each in causes(error))
 
 
-_OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,7 +21,9 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trm_data.errors import ConfigError, UserError
+from trm_data.errors import OUT_OF_SPACE, ConfigError, UserError
+
+logger = logging.getLogger(__name__)
 
 ABANDONED_S = 24 * 3600.0
 """Age in seconds from which a temporary of another machine, whose owner cannot be checked, counts as abandoned."""
@@ -271,6 +274,21 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}", writing_remedy(error)) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a file that the user named, and say so where it is new: its name may be misspelled.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        is_new = not folder.is_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}", writing_remedy(error)) from error
+    if is_new:
+        logger.warning("made the new folder %s", folder)
+
+
 def write_output(path: Path, data: bytes) -> None:
     """Write `data` to a path that the user named: to the file that a link leads to, and straight into a device or pipe.
 
@@ -285,6 +303,7 @@ def write_output(path: Path, data: bytes) -> None:
                     file.write(data)
                 return
         target = path.resolve()
+        make_folder(target.parent)
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
         reason = error.strerror or error if isinstance(error, OSError) else error
         raise UserError(f"cannot write {path}: {reason}", "Name another file") from error
@@ -300,7 +319,7 @@ def writing_remedy(error: OSError) -> str:
     """Return what a user can do about a file that cannot be written."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "Name a folder that this user can write to"
-    return "Free some space or name another folder"
+    return "Free some space or name another folder" if error.errno in OUT_OF_SPACE else "Name another folder"
 
 
 def sha256_of(path: Path) -> str:

@@ -65,6 +65,8 @@ def _explain(cls: type[Settings], error: ValidationError, where: str) -> tuple[s
     prefix = f"{where}: " if where and where != name else ""
     if first["type"] == "extra_forbidden":
         return f"{prefix}unknown setting {name!r}", nearest(path[-1], field_names(cls, path[:-1]))
+    if first["type"] == "too_short" and not first["ctx"]["actual_length"]:
+        return f"{prefix}{name} is empty", ""
     message = first["msg"].removeprefix("Value error, ")
     shown = first.get("input")
     value = f"={shown!r}" if isinstance(shown, str | int | float | bool) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from orchestrator.errors import SweepError
 from orchestrator.resources.placement import parse_gpu
 from orchestrator.storage import open_storage
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.domains import Setting
+from orchestrator.sweep.domains import Choice, Setting, Uniform
 from orchestrator.sweep.plan_file import SUFFIX
 from orchestrator.sweep.ranges import list_values, parse_axis
-from orchestrator.sweep.settings import absolute_path, configure, parse_assignments, split_assignments
+from orchestrator.sweep.settings import absolute_path, check_value, configure, parse_assignments, split_assignments
 from trm_data.errors import ConfigError
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
@@ -45,8 +46,30 @@ def single_values(texts: list[str] | None) -> dict[str, Setting]:
             raise SweepError(
                 f"--set {name} takes one value, not {len(values)}", f"To compare values: --vary {name}=..."
             )
+        check_typed("--set", name, values)
         found[name] = values[0]
     return found
+
+
+def axes_of(texts: list[str] | None) -> dict[str, Choice | Uniform]:
+    """Return the axes that `--vary` describes. Raises ConfigError that names the option for an invalid value."""
+    axes = {}
+    for name, found in assignments(texts, "--vary").items():
+        try:
+            axes[name] = parse_axis(name, found)
+        except ConfigError as error:
+            raise ConfigError(f"--vary {error.what.removeprefix('--vary ')}", error.remedy) from None
+        check_typed("--vary", name, axes[name].spread())
+    return axes
+
+
+def check_typed(option: str, name: str, values: Iterable[Setting]) -> None:
+    """Raise ConfigError with the option and the name as they were typed where a setting cannot have a value."""
+    for value in values:
+        try:
+            check_value(name, value)
+        except ConfigError as error:
+            raise ConfigError(f"{option} {error.what}", error.remedy) from None
 
 
 def base_config(recipe: str, texts: list[str] | None, max_steps: int | None) -> TrialConfig:
@@ -96,7 +119,7 @@ def make_sweep(
         if seeds is None and values.get("seeds", 1) > 1:  # of a study, which becomes a search
             seeds = values["seeds"]
         values |= {"kind": "search", "trials": trials}
-    space = {path: parse_axis(path, found) for path, found in assignments(vary, "--vary").items()}
+    space = axes_of(vary)
     is_search = values.get("kind") == "search"
     if space:
         axes = {path: axis if is_search else list_values(path, axis) for path, axis in space.items()}

@@ -20,7 +20,7 @@ INPUT_FOLDER: dict[str, Any] = {"exists": True, "file_okay": False, "readable": 
 OUTPUT_FILE: dict[str, Any] = {"dir_okay": False, "writable": True}
 OUTPUT_FOLDER: dict[str, Any] = {"file_okay": False, "writable": True}
 """Requirements of a path argument: a wrong one is a usage error before anything is read or trained."""
-_BASELINES_HELP = "CSV file with result rows of your own; <storage>/baselines if left out."
+_BASELINES_HELP = "CSV file with result rows of your own; baselines in the storage if left out."
 BaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **INPUT_FILE)]
 NewBaselinesOption = Annotated[Path | None, typer.Option("--baselines", help=_BASELINES_HELP, **OUTPUT_FILE)]
 SetOption = Annotated[

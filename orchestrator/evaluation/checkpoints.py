@@ -109,7 +109,7 @@ def expand(
     for values in itertools.product(*settings.values()):
         chosen = dict(zip((SHORT.get(name, name) for name in settings), values, strict=True))
         kept = chosen.pop("weights", weights)
-        evaluation = EvaluationConfig.parse({**base.plain(), **chosen})
+        evaluation = _parsed(base, chosen, settings)
         if evaluation.rollouts == 1 or evaluation.noise == 0:
             evaluation = evaluation.model_copy(update={"rollouts": 1, "noise": 0.0})
             chosen = {name: value for name, value in chosen.items() if name not in ("rollouts", "noise")}
@@ -119,6 +119,16 @@ def expand(
     if {"K", "rollouts", "noise", "sigma"} & settings.keys() and all(e.rollouts == 1 for e, _ in cells):
         raise ConfigError("rollouts differ by their noise alone", "Give both: --vary K=1,10 --vary noise=0.3")
     return list(cells.values())
+
+
+def _parsed(base: EvaluationConfig, chosen: Mapping[str, str], names: Iterable[str]) -> EvaluationConfig:
+    """Return the base with chosen values. Raises ConfigError with the name that was typed: `D`."""
+    try:
+        return EvaluationConfig.parse({**base.plain(), **chosen})
+    except ConfigError as error:
+        field, _, rest = error.what.partition("=")
+        typed = next((name for name in names if SHORT.get(name, name) == field), None)
+        raise ConfigError(error.what if typed is None else f"--vary {typed}={rest}", error.remedy) from None
 
 
 def _require_once(names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from orchestrator.records.index import locate_trial, trial_folder
 from orchestrator.records.schema import TrialHead
 from orchestrator.records.stored import read_part
 from orchestrator.storage import Storage, open_storage
+from trm_data.errors import nearest
 from trm_model.checkpoints.store import (
     Checkpoint,
     CheckpointError,
@@ -103,7 +104,7 @@ def _choose(store: CheckpointStore, at: str, where: str) -> str:
     elif at.isdecimal():
         step = int(at)
     else:
-        raise CheckpointError(f"--at {at!r} is neither last, best nor a step")
+        raise CheckpointError(f"--at {at!r} is neither last, best nor a step", nearest(at, ("last", "best")))
     if name_of(step) not in names:
         kept = ", ".join(str(step_of(name)) for name in names)
         raise CheckpointError(f"{where} keeps no checkpoint of step {step}", f"Kept steps: {kept}")

@@ -80,6 +80,11 @@ def sweep_names(storage: Storage) -> list[str]:
     return [name for name in storage.folders("sweeps") if storage.exists(f"sweeps/{name}/sweep.json")]
 
 
+def _with_trials(storage: Storage) -> list[str]:
+    """Return the names before the slash of a trial's address: those of the sweeps, and `train` where it was used."""
+    return storage.folders("sweeps")
+
+
 def find_trial(storage: Storage, address: str) -> TrialRecord:
     """Return the record of the trial that `locate_trial` finds."""
     return read_trial(storage, *locate_trial(storage, address))
@@ -93,6 +98,9 @@ def locate_trial(storage: Storage, address: str) -> tuple[str, str]:
         SweepError: there is none, or several ids start with the prefix.
     """
     sweep, _, start = address.rpartition("/")
+    if sweep and sweep not in (found := _with_trials(storage)):
+        hint = nearest(sweep, found) or "Nothing was run there"
+        raise SweepError(f"no trial of a sweep {sweep!r} in {storage.url}", hint)
     if start in (LAST, BEST):
         if not sweep:
             raise SweepError(f"{start!r} needs the name of a sweep", f"Write {SINGLE_RUNS}/{start} or SWEEP/{start}")
@@ -100,12 +108,9 @@ def locate_trial(storage: Storage, address: str) -> tuple[str, str]:
         return sweep, last_or_best(read_trials(storage, sweep), start, sweep, definition).trial_id
     if sweep and start and trial_folder(storage, sweep, start).exists("trial.json"):
         return sweep, start
-    names = [sweep] if sweep else [*sweep_names(storage), SINGLE_RUNS]
+    names = [sweep] if sweep else _with_trials(storage)
     keys = [key.split("/") for name in names for key in storage.list(f"sweeps/{name}/trials")]
     homes = {parts[3]: parts[1] for parts in reversed(keys) if parts[4:] == ["trial.json"]}
-    if sweep and not homes:
-        hint = nearest(sweep, storage.folders("sweeps")) or "Nothing was run there"
-        raise SweepError(f"no trial of a sweep {sweep!r} in {storage.url}", hint)
     trial_id = match_id(homes, start, f"sweep {sweep!r}" if sweep else storage.url)
     return homes[trial_id], trial_id
 

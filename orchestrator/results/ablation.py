@@ -8,6 +8,7 @@ All scores are percentages.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,7 @@ from orchestrator.results.leaderboard import Entry, Provenance, Table, build_lea
 from orchestrator.results.seed_test import SeedTest
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.settings import describe_change, differences
-from trm_data.errors import UserError, nearest
+from trm_data.errors import MAX_NAMED, UserError, nearest
 
 SIGNIFICANT = 0.05
 Method = Literal["Welch", "paired by seed", "none"]
@@ -133,6 +134,10 @@ class Ablation(NamedTuple):
     effects: tuple[Effect, ...]
 
 
+def _without_numbers(name: str) -> str:
+    return re.sub(r"[\d.]+", "0", name)
+
+
 def compare_with_control(
     records: Sequence[TrialRecord], control: str, *, baselines: Sequence[Baseline] = ()
 ) -> Ablation:
@@ -145,7 +150,10 @@ def compare_with_control(
     names = {entry.system for table in tables for entry in table.entries}
     holding = [table for table in tables if any(entry.system == control for entry in table.entries)]
     if not holding:
-        raise UserError(f"no confirmed result of a configuration {control!r}", nearest(control, names))
+        hint = nearest(control, names) or "No configuration has one yet"
+        if _without_numbers(control) in map(_without_numbers, names):  # T=9 is no misspelling of T=1
+            hint = f"Known: {', '.join(sorted(names)[:MAX_NAMED])}"
+        raise UserError(f"no confirmed result of a configuration {control!r}", hint)
     if len(holding) > 1:
         raise UserError(f"{control!r} was scored on {len(holding)} test sets", "Name one sweep or benchmark")
     table = holding[0]

@@ -80,7 +80,7 @@ class Uniform(Settings):
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             raise ValueError(f"low={self.low} and high={self.high} must be finite numbers")
         if not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
+            raise ValueError(f"low={self.low:.12g} must be below high={self.high:.12g}")
         if self.log and self.low <= 0:
             raise ValueError(f"low={self.low} must be above 0 with log=True")
         if self.integer and not (self.low.is_integer() and self.high.is_integer()):

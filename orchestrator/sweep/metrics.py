@@ -27,7 +27,9 @@ def require_metric(metric: str, kind: str, config: TrialConfig) -> None:
     """Raise ConfigError unless trials measure the metric and, for a search, a better model has a higher value."""
     known = measured_metrics(config)
     if metric not in known:
-        raise ConfigError(f"metric={metric!r} is not measured", nearest(metric, known) or ", ".join(known))
+        longer = next((name for name in known if name.endswith(f"_{metric}")), None)  # accuracy: exact_accuracy
+        hint = f"Did you mean {longer!r}?" if longer else nearest(metric, known)
+        raise ConfigError(f"metric={metric!r} is not measured", hint)
     if kind == "search" and metric in DIAGNOSTICS:
         scores = ", ".join(name for name in known if name not in DIAGNOSTICS)
         raise ConfigError(f"metric={metric!r} is not higher for a better model", f"Search for one of {scores}")

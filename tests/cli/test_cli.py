@@ -38,7 +38,7 @@ MISTAKES = [
     ("sweep run {tmp}/nowhere.py", "no sweep file"),
     ("sweep run --recipe sudoku-mni --vary T=1,2", "'sudoku-mini'"),
     ("sweep run --recipe sudoku-mini --vary Nsup=1,2", "'N_sup'"),
-    ("sweep run --recipe sudoku-mini --vary T=1,x", "model.cycles='x'"),
+    ("sweep run --recipe sudoku-mini --vary T=1,x", "--vary T='x'"),
     ("sweep run --recipe sudoku-mini --vary T", "--vary T=1,2"),
     ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40S|", "--gpu"),
     ("sweep run --recipe sudoku-mini --vary T=1 --gpu L40", "Did you mean 'L40S'?"),
@@ -65,6 +65,9 @@ MISTAKES = [
     ("leaderboard arc-agi1", "'arc-agi-1'"),
     ("leaderboard --format htlm", "'htlm'"),
     ("leaderboard arc-agi-2 --split public", "'public-eval'"),
+    ("sweep run --recipe sudoku-mini --vary T=0", "--vary T=0: input should be greater"),
+    ("sweep run --recipe sudoku-mini --vary T=3..1", "--vary T: low=3 must be below high=1"),
+    ("train --set T=0", "--set T=0: input should be greater"),
     ("ablate nowhere --control T=1", "no sweep 'nowhere'"),
     ("ablate nowhere --control T=1 --format latx", "unknown --format 'latx'. Did you mean 'latex'"),
     ("ablate nowhere --control T=1 --plot x.png", "cannot draw a plot as '.png'. Name a file that ends in .svg"),
@@ -352,6 +355,17 @@ def test_only_the_command_that_is_called_is_built(arguments: list[str], found: l
     import typer.main
 
     assert set(typer.main.get_command(build_app(arguments)).commands) == set(found)  # type: ignore[attr-defined]
+
+
+def test_no_help_text_loses_words_in_angle_brackets() -> None:
+    """Markdown takes `<word>` for HTML and leaves it out."""
+    import typer.main
+
+    lost = []
+    for name, command in _walk(typer.main.get_command(build_app()), "trm"):
+        texts = [command.help, *(getattr(parameter, "help", None) for parameter in command.params)]
+        lost += [f"{name}: {text}" for text in texts if re.search(r"<[^\s<>=][^<>]*>", text or "")]
+    assert lost == []
 
 
 def _walk(command: object, name: str):  # type: ignore[no-untyped-def]

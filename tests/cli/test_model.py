@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from orchestrator.cli import main
+from orchestrator.cli.commands.solve import solve as solve_command
 from orchestrator.evaluation.checkpoints import expand
 from orchestrator.records.checkpoints import find_checkpoint
 from orchestrator.results.stats import wilson
@@ -21,6 +22,7 @@ from orchestrator.sweep.settings import split_assignments
 from tests.support.commands import call
 from tests.support.sweeps import set_options
 from trm_data.errors import ConfigError, UserError
+from trm_data.puzzles.text import read_questions
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import load_trained
 from trm_model.config import EvaluationConfig, ModelConfig
@@ -187,6 +189,38 @@ def test_puzzle_file_that_is_no_text_is_one_line(
     assert code == 2 and "cannot read" in err and err.count("\n") == 1
 
 
+def test_solve_tells_a_missing_file_from_a_puzzle_and_names_the_picture(
+    runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(runs)]
+    for name in ("missing.txt", "a/b", str(tmp_path / "none")):
+        code, _, err = call(capsys, "solve", trials[0], name, *storage)
+        assert code == 2 and f"no file {name!r}" in err and err.count("\n") == 1
+    code, _, err = call(capsys, "solve", trials[0], "11" + "." * 14, *storage)
+    assert code == 2 and "1 stands twice in row 1" in err
+    picture = tmp_path / "new" / "x.gif"
+    code, _, err = call(capsys, "solve", trials[0], "." * 16, "--out", str(picture), *storage)
+    assert code in (0, 1) and picture.is_file()
+    assert f"picture: {picture}\n" in err and f"made the new folder {picture.parent}\n" in err
+
+
+def test_wrong_names_are_answered_with_the_known_ones(
+    runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    puzzle = "." * 16
+    for words, hint in (
+        (["eval", "trian/last"], "Did you mean 'train'?"),
+        (["solve", "trian/last", puzzle], "Did you mean 'train'?"),
+        (["eval", "nothing/3f"], "Known: train"),
+        (["solve", trials[0], puzzle, "--weights", "emaa"], "Did you mean 'ema'?"),
+        (["solve", trials[0], puzzle, "--at", "bst"], "Did you mean 'best'?"),
+        (["eval", trials[0], "--vary", "D=0"], "--vary D='0': input should be"),
+        (["eval", trials[0], "--dataset", "sudoku-6x6"], "trained on 4x4 puzzles, and the dataset has 6x6 ones"),
+    ):
+        code, _, err = call(capsys, *words, "--storage", str(runs))
+        assert code == 2 and hint in err, (words, err)
+
+
 def test_eval_scores_every_cell_without_training(
     runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,14 +300,14 @@ def test_ranges_of_whole_numbers_are_listed() -> None:
         ("D=1...4", "not a range of whole numbers"),
         ("noise=0.1..0.3", "not a range of whole numbers.*or list values"),
         ("D=1..100000", "more than 10,000 numbers"),
-        ("D=0..2", "supervision_steps='0'"),
+        ("D=0..2", "--vary D='0'"),
         ("T=2..3", "T=3, but the checkpoint was trained with T=2"),
         ("T=3", "T=3, but the checkpoint was trained with T=2"),
         ("n=6", "n=6, but the checkpoint was trained with n=4"),
         ("N_sup=8", "N_sup=8, but the checkpoint was trained with N_sup=16"),
         ("model.num_layers=3", "model.num_layers=3, but"),
         ("votez=3", "Did you mean 'votes'"),
-        ("D=0", "supervision_steps='0'"),
+        ("D=0", "--vary D='0'"),
         ("D", "not of the form"),
         ("choose=best", "choose='best'"),
         ("K=10", "differ by their noise alone"),
@@ -372,3 +406,13 @@ def test_arc_checkpoint_is_scored_by_votes_and_writes_its_submission(
     assert code == 2 and out == "" and "only 3 views of each task were trained" in err
     code, out, _ = call(capsys, "eval", address, *storage)
     assert code == 0 and "pass@2 %" in out and "whole tasks @2 %" in out
+
+
+def test_examples_of_solve_are_puzzles() -> None:
+    words = [
+        line.split() for line in (solve_command.__doc__ or "").splitlines() if line.strip().startswith("trm solve")
+    ]
+    puzzles = [word[3] for word in words if not Path(word[3]).suffix.lstrip(".").isalpha()]
+    assert len(puzzles) == 1
+    (question,) = read_questions(puzzles[0], "sudoku", 6)
+    assert question.label is not None, "it has one solution"

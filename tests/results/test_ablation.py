@@ -164,6 +164,9 @@ def test_ablation_needs_a_confirmed_control_with_company() -> None:
     records = ablation_records()
     with pytest.raises(UserError, match=r"no confirmed result of a configuration 'bas'\. Did you mean 'base'"):
         compare_with_control(records, "bas")
+    cycles = [replace(r, family="T=1" if r.family == "base" else r.family) for r in records]
+    with pytest.raises(UserError, match=r"configuration 'T=9'\. Known: T=1, "):
+        compare_with_control(cycles, "T=9")
     with pytest.raises(UserError, match="'base' is alone on its test set"):
         compare_with_control([r for r in records if r.family == "base"], "base")
     other = [

@@ -76,6 +76,9 @@ def test_maze_is_read_with_its_shortest_path() -> None:
     [
         ("123", "sudoku", 4, "is not a 4x4 Sudoku"),
         (EASY.replace("1", "5"), "sudoku", 4, "Write 16 of 1-4"),
+        ("11" + "." * 14, "sudoku", 4, "1 stands twice in row 1"),
+        ("1..." + "1..." + "." * 8, "sudoku", 4, "1 stands twice in column 1"),
+        ("1....1.." + "." * 8, "sudoku", 4, "1 stands twice in box 1"),
         ("# nothing\n", "sudoku", 4, "no puzzle in the text"),
         (MAZE.replace("S", "x"), "maze", 4, "is not a 4x4 maze"),
         (MAZE.replace("G", " "), "maze", 4, "needs one S, one G"),
@@ -102,11 +105,19 @@ def solved(text: str, family: Any, side: int, answer: str) -> Solved:
 def test_answers_are_judged_by_the_puzzle_and_not_by_one_label() -> None:
     assert solved(EASY, "sudoku", 4, ANSWER).is_valid is True
     assert solved(EASY, "sudoku", 4, ANSWER.replace("1", "2", 1)).is_valid is False
+    assert solved(EASY, "sudoku", 4, ANSWER).problem == ""
+    assert (
+        solved(EASY, "sudoku", 4, ANSWER.replace("1", "2", 1)).problem == "the given 1 in row 1, column 1 was changed"
+    )
+    wrong = ANSWER[:1] + ANSWER[2] + ANSWER[2:]
+    assert solved(EASY, "sudoku", 4, wrong).problem == f"{ANSWER[2]} stands twice in row 1"
+    assert solved(EASY, "sudoku", 4, f"{ANSWER[0]}.{ANSWER[2:]}").problem == "no digit in row 1, column 2"
     assert solved("." * 16, "sudoku", 4, ANSWER).is_valid is True
     around = "S   \n ## \n ## \n   G\n"
     assert solved(around, "maze", 4, "Sooo ##o ##o   G").is_valid is True
     assert solved(around, "maze", 4, "S   o## o## oooG").is_valid is True
     assert solved(around, "maze", 4, "S    ##  ##    G").is_valid is False
+    assert solved(around, "maze", 4, "S    ##  ##    G").problem == "not a shortest path from S to G"
 
 
 def test_model_answers_every_puzzle_of_a_text_with_its_steps() -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_data.errors import UserError, nearest
-from trm_data.files import temporary_folder
+from trm_data.files import make_folder, temporary_folder
 from trm_model.model.recursion import Model
 
 Kind = Literal["onnx", "torch"]
@@ -97,7 +97,7 @@ def export(
     example, other = _arguments(model, steps, 2), _arguments(model, steps, 3)
     free = {0: torch.export.Dim("batch")}
     shapes = (free, free) if steps is not None else (free, free, tuple(free for _ in example[2:]))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with torch.no_grad(), temporary_folder(path.parent, is_own=False) as aside:
         program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
         expected = [value.numpy() for value in module(*other)]

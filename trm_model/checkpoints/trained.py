@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +41,20 @@ class Trained:
             ("number of cells", model.num_cells, seq_len),
             ("puzzle-id map", self.id_map_hash, id_map_hash),
         ):
+            if own != other and name == "number of cells" and all(math.isqrt(n) ** 2 == n for n in (own, other)):
+                raise CheckpointError(
+                    f"the model was trained on {_grid(own)} puzzles, and the dataset has {_grid(other)} ones",
+                    f"Name a dataset of {_grid(own)} puzzles",
+                )
             if own != other:
                 raise CheckpointError(
                     f"the dataset's {name} is {other}, the checkpoint was trained with {own}",
                     "Use the dataset that it was trained on, with the same number of augmentations",
                 )
+
+
+def _grid(num_cells: int) -> str:
+    return "{0}x{0}".format(math.isqrt(num_cells))
 
 
 def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
@@ -101,7 +111,9 @@ def _average(
                 raise CheckpointError(f"the checkpoint is damaged: {what}", "Take another checkpoint")
         return average
     if weights not in ("ema", "raw"):
-        raise CheckpointError(f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"raw"}))
+        raise CheckpointError(
+            f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"ema", "raw"})
+        )
     return {}
 
 

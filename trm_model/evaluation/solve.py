@@ -17,6 +17,7 @@ from trm_data.config import Family
 from trm_data.dataset.schema import SPLITS
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
+from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import crop
 from trm_data.puzzles.text import Question, family_of, read_arc_examples, read_questions, write_rows
 from trm_model.checkpoints.trained import Trained
@@ -92,6 +93,20 @@ class Solved:
         outcome = valid(self.family, rows[0], rows[1], rows[2], self.side)
         return None if outcome is None else bool(outcome[0])
 
+    @property
+    def problem(self) -> str:
+        """Say in a few words why the answer is not valid; empty if it is, or if that cannot be checked."""
+        if self.is_valid is not False:
+            return ""
+        if self.family != "sudoku":
+            return "not the known output" if self.family == "arc" else "not a shortest path from S to G"
+        cells, answer = self.question.cells, self.solution.answer
+        changed, blank = (answer != cells) & (cells > 1), (answer < 2) | (answer > self.side + 1)
+        for wrong, what in ((changed, "the given {0} in {1} was changed"), (blank, "no digit in {1}")):
+            for cell in np.flatnonzero(wrong)[:1]:
+                return what.format(cells[cell] - 1, f"row {cell // self.side + 1}, column {cell % self.side + 1}")
+        return sudoku.repetition(answer - 1, self.side)
+
     def rows(self, cells: Bytes) -> list[str]:
         """Write a grid (C) of this puzzle as text, one string per row."""
         return write_rows(cells, self.family, self.side)
@@ -102,6 +117,7 @@ class Solved:
             "puzzle": self.rows(self.question.cells),
             "answer": self.rows(self.solution.answer),
             "valid": self.is_valid,
+            "problem": self.problem,
             "confidence": self.solution.confidence,
             "supervision_steps": len(self.solution.answers),
         }

@@ -7,9 +7,10 @@ published one; `docs/data.md` compares both on known lists.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trm_data.jit import Bytes, Ints, jit
 
@@ -33,6 +34,16 @@ def shape(side: int) -> Shape:
     cells = np.arange(side * side).reshape(side, side)
     boxes = cells.reshape(side // box_rows, box_rows, side // box_cols, box_cols).swapaxes(1, 2).reshape(side, side)
     return Shape(side, box_rows, box_cols, np.concatenate([cells, cells.T, boxes]))
+
+
+def repetition(grid: NDArray[Any], side: int) -> str:
+    """Describe a digit that stands twice in a row, column or box of a grid (C) in which 0 is a blank; empty if none."""
+    for number, unit in enumerate(shape(side).units):
+        digits, counts = np.unique(grid[unit][grid[unit] > 0], return_counts=True)
+        if (counts > 1).any():
+            kind = ("row", "column", "box")[number // side]
+            return f"{digits[counts > 1][0]} stands twice in {kind} {number % side + 1}"
+    return ""
 
 
 _COUNT = np.array([bin(mask).count("1") for mask in range(1 << 9)], np.int64)

@@ -60,6 +60,9 @@ def _read_sudoku(text: str, side: int) -> list[Question]:
     if not puzzles:
         raise DataError("there is no puzzle in the text", "One Sudoku a line")
     grids = np.array(puzzles, np.uint8)
+    for line, grid in zip(lines, grids, strict=True):
+        if problem := sudoku.repetition(grid, side):
+            raise DataError(f"{line!r} has no solution: {problem}", "Correct the puzzle")
     solutions, counts, _ = sudoku.solve_all(grids, sudoku.shape(side).units)
     return [
         Question(grid + np.uint8(1), solution + np.uint8(1) if count == 1 else None)

@@ -60,7 +60,7 @@ def show(
 
 @app.command("import")
 def import_(
-    official: Annotated[Path, typer.Argument(help="A file step_<number> of an official TRM or HRM run.", **INPUT_FILE)],
+    official: Annotated[Path, typer.Argument(help="A file step_NUMBER of an official TRM or HRM run.", **INPUT_FILE)],
     output: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint file to write.", **OUTPUT_FILE)],
     recipe: RecipeOption = None,
     set_: SetOption = None,

@@ -17,7 +17,7 @@ def leaderboard(
     format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Write the page here; <storage>/leaderboard.html if left out.", **OUTPUT_FILE),
+        typer.Option("--html", help="Write the page here; leaderboard.html in the storage if left out.", **OUTPUT_FILE),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only the tables of this split.")] = None,
     sweep: Annotated[

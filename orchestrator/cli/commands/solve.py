@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from trm_model.evaluation.solve import Solved
 
 _LONGEST_NAME = 255
+_FILE_NAME = re.compile(r"^[^{].*(/|\.[A-Za-z]\w*$)|^/")
+_PUZZLE_LETTERS = set("0123456789.# SG")
+"""A text is taken for the name of a file if it has a slash or a suffix, and a letter that no puzzle has."""
 
 
 def solve(
@@ -52,13 +56,14 @@ def solve(
 
     Examples:
 
-    trm solve demo/3f2a91 1..4.2..3..1 --steps
+    trm solve demo/3f2a91 ....5.4561..2.156...4...31.....4...2 --steps
 
     trm solve maze.safetensors maze.txt --no-halt --out path.gif
 
     trm solve arc/9c01d2 007bbfb7.json --json
     """
     from orchestrator.cli.lookup import dataset_for
+    from orchestrator.cli.views.console import err, line
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
     from trm_data.dataset.render import save_answers
@@ -74,6 +79,7 @@ def solve(
     if picture is not None:
         first = solved[0]
         save_answers(first.family, first.question.cells, first.solution.answers, picture, first.question.label)
+        err.print(line("picture: ", (str(picture), "bold")), soft_wrap=True)
     if as_json:
         print(strict_json([one.plain(steps) for one in solved], indent=1))
     else:
@@ -90,6 +96,8 @@ def _text(puzzle: str) -> str:
             return sys.stdin.read()
         is_name = len(os.fsencode(puzzle)) <= _LONGEST_NAME and "\n" not in puzzle
         if not is_name or not Path(puzzle).exists():
+            if is_name and _FILE_NAME.search(puzzle) and set(puzzle) - _PUZZLE_LETTERS:
+                raise DataError(f"no file {puzzle!r}", "Name a file with a puzzle, or give the puzzle itself")
             return puzzle
         return Path(puzzle).read_text(encoding="utf-8")
     except OSError as error:
@@ -109,7 +117,8 @@ def _show(one: Solved, steps: bool) -> None:
             print("\n".join(one.rows(answer)))
     word = "step" if len(solution.answers) == 1 else "steps"
     after = f" after {len(solution.answers)} supervision {word}, confidence {solution.confidence:.3f}"
-    out.print(line(verdicts[one.is_valid], after))
+    reason = f" ({one.problem})" if one.problem else ""
+    out.print(line(verdicts[one.is_valid], reason, after))
     if not steps:
         print("\n".join(one.rows(solution.answer)))
 

@@ -52,17 +52,15 @@ def extend(
     trm sweep extend depth --max-steps 4000
     """
     from orchestrator.api.lifecycle import extend_sweep
-    from orchestrator.cli.configs import assignments
+    from orchestrator.cli.configs import axes_of
     from orchestrator.cli.views.console import line, out
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
-    from orchestrator.sweep.ranges import list_values, parse_axis
+    from orchestrator.sweep.ranges import list_values
 
     store = open_storage(storage)
     recorded = load_definition(store, name)
-    values = {
-        path: list_values(path, parse_axis(path, found)).values for path, found in assignments(vary, "--vary").items()
-    }
+    values = {path: list_values(path, axis).values for path, axis in axes_of(vary).items()}
     wider = extend_sweep(name, store, trials=trials, seeds=seeds, max_steps=max_steps, vary=values)
     if wider.definition() == recorded.definition():
         out.print(line("nothing new: sweep ", (name, "bold"), " has all of that already"))

@@ -46,6 +46,10 @@ def train(
     if show_config:
         print(strict_json(config.plain(), indent=1))
         return
+    from orchestrator.cli.views.console import err
+
+    if not err.is_terminal:  # the imports and the dataset take a while
+        err.print(f"starting {recipe}: the dataset first, then {config.train.max_steps} steps")
     from orchestrator.api.train import train as train_config
     from orchestrator.cli.views.train import TrainView, show_outcome
 

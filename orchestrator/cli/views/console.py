@@ -83,6 +83,7 @@ class BuildBar:
     def __init__(self) -> None:
         self._bar = bar()
         self._tasks: dict[str, TaskID] = {}
+        self._printed_s = time.monotonic()
 
     def __enter__(self) -> BuildBar:
         self._bar.start()
@@ -92,11 +93,14 @@ class BuildBar:
         self._bar.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Update the bar of one stage, as `trm_data.build` calls it."""
+        """Update the bar of one stage, as `trm_data.build` calls it; without a terminal, print a line every 15 s."""
         task = self._tasks.get(stage)
         if task is None:
             task = self._tasks[stage] = self._bar.add_task(stage, total=max(total, 1), note="")
         self._bar.update(task, completed=done, total=max(total, 1))
+        if not err.is_terminal and time.monotonic() - self._printed_s > PLAIN_EVERY_S:
+            self._printed_s = time.monotonic()
+            err.print(f"{clock()} building the dataset: {stage}, {done}/{total}")
 
 
 def clock_of(time_s: float) -> str:

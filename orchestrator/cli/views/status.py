@@ -121,15 +121,17 @@ def progress(state: SweepState) -> str:
 COLUMNS = ("trial", "stage", "configuration", "seed", "status", "step", "metric", "on")
 SHOWN = (
     Column("trial", is_word=True),
-    Column("stage", drop=4),
-    Column("configuration", least=24),
-    Column("seed", is_number=True, drop=2),
+    Column("stage", drop=3),
+    Column("configuration", least=16),
+    Column("seed", is_number=True, drop=1),
     Column("status", is_word=True),
-    Column("step", is_number=True, drop=3),
+    Column("step", is_number=True, drop=2),
     Column("metric", is_number=True),
-    Column("on", drop=1),
+    Column("on", drop=4),
 )
 """The same columns, as they fit."""
+SHORTEST_ID = 6
+"""Characters of an id that are always shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +142,37 @@ class _Table:
     """The first is the header."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        natural = [max(map(_width, column)) for column in zip(*self.rows, strict=True)]
+        rows, natural = self.rows, _widths(self.rows)
+        if sum(natural) + 2 * (len(natural) - 1) > options.max_width:
+            rows = _shortened(rows)
+            natural = _widths(rows)
         widths = fit(SHOWN, natural, options.max_width, gap=2)
         aligned = [
             f"{{:{'>' if column.is_number else '<'}{width}}}" if width is not None else ""
             for column, width in zip(SHOWN, widths, strict=True)
         ]
         layout = "  ".join(filter(None, aligned))
-        header, *lines = (_line(row, layout, widths, natural) for row in self.rows)
+        header, *lines = (_line(row, layout, widths, natural) for row in rows)
         yield Segment(f"{header}\n", Style(dim=True))
         yield Segment("".join(f"{text}\n" for text in lines))
         if hidden := [column.name for column, width in zip(SHOWN, widths, strict=True) if width is None]:
             yield hidden_note(hidden)
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(_width, column)) for column in zip(*rows, strict=True)]
+
+
+def _shortened(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return rows with the beginnings of ids that are unique, which commands take, and one word for the metric."""
+    header, *others = rows
+    ids = {row[0] for row in others}
+    length = SHORTEST_ID
+    while len({each[:length] for each in ids}) < len(ids):
+        length += 1
+    metric = COLUMNS.index("metric")
+    top = [name.split()[0] if index == metric else name for index, name in enumerate(header)]
+    return [top, *([row[0][:length], *row[1:]] for row in others)]
 
 
 def _width(text: str) -> int:

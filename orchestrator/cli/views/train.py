@@ -1,11 +1,14 @@
-"""Show a training run of this process: a progress bar, or a line per evaluation without a terminal."""
+"""Show a training run of this process: a progress bar, or without a terminal lines of progress."""
 
 from __future__ import annotations
+
+import threading
+import time
 
 from rich.progress import TaskID
 
 from orchestrator.api.train import TrainOutcome
-from orchestrator.cli.views.console import BuildBar, bar, err, line, out
+from orchestrator.cli.views.console import PLAIN_EVERY_S, BuildBar, bar, err, line, out
 from orchestrator.execution.options import Callback
 from orchestrator.records.schema import Status
 from orchestrator.worker.job import ASKED_TO_STOP, TrialReport
@@ -15,21 +18,32 @@ SHOWN = ("loss", "exact_accuracy")
 
 
 class TrainView(Callback):
-    """Show the progress of a dataset build, then of the training."""
+    """Show the progress of a dataset build, then of the training. Without a terminal a thread prints what is done at
+    least every 15 seconds, since a step or the scoring may take much longer than that."""
 
     def __init__(self) -> None:
         self._build: BuildBar | None = None
         self._bar = bar()
         self._task: TaskID | None = None
+        self._state, self._printed_s = "starting", time.monotonic()
+        self._closed = threading.Event()
+        if not err.is_terminal:
+            threading.Thread(target=self._print_regularly, daemon=True).start()
 
     def on_build(self, stage: str, done: int, total: int) -> None:
         """Show the progress of a dataset build."""
+        if not err.is_terminal:
+            is_first = not self._state.startswith("building")
+            self._state = f"building the dataset: {stage}, {done}/{total}"
+            if is_first:
+                self._print()
+            return
         if self._build is None:
             self._build = BuildBar().__enter__()
         self._build(stage, done, total)
 
     def on_train_report(self, report: TrialReport, max_steps: int) -> None:
-        """Update the bar; without a terminal, print evaluations."""
+        """Update the bar; without a terminal, print the first report and evaluations."""
         self._close_build()
         if self._task is None:
             self._bar.start()
@@ -39,8 +53,12 @@ class TrainView(Callback):
         self._bar.update(self._task, completed=report.step)
         if note:
             self._bar.update(self._task, note=note)
-        if not err.is_terminal and report.kind == "rung":
-            err.print(f"step {report.step}/{max_steps}  {note}")
+        is_first = not self._state.startswith(("step", "scoring"))
+        self._state = f"step {report.step}/{max_steps}  {note}".rstrip()
+        if not err.is_terminal and (report.kind == "rung" or (is_first and report.kind == "progress")):
+            self._print()
+        if report.step >= max_steps:
+            self._state = f"scoring after step {report.step}"
 
     def on_message(self, text: str) -> None:
         """Print one line."""
@@ -48,8 +66,18 @@ class TrainView(Callback):
 
     def close(self) -> None:
         """Remove the bars."""
+        self._closed.set()
         self._close_build()
         self._bar.stop()
+
+    def _print(self) -> None:
+        self._printed_s = time.monotonic()
+        err.print(self._state)
+
+    def _print_regularly(self) -> None:
+        while not self._closed.wait(min(1.0, PLAIN_EVERY_S / 4)):
+            if time.monotonic() - self._printed_s > PLAIN_EVERY_S - 1:
+                self._print()
 
     def _close_build(self) -> None:
         if self._build is not None:
