@@ -325,7 +325,7 @@ def test_dataset_of_another_grid_is_refused_by_name(
     sizes = ["--num-train", "4", "--num-validation", "0", "--num-test", "4", "--storage", str(runs)]
     built = told(capsys, "data", "build", "sudoku-6x6", *sizes)["name"]
     code, out, err = call(capsys, "eval", trials[0], "--dataset", built, "--storage", str(runs))
-    assert code == 2 and out == "" and "vocabulary size is 8, the checkpoint was trained with 6" in err
+    assert code == 2 and out == "" and "trained on 4x4 puzzles, and the dataset has 6x6 ones" in err
 
 
 EASY = "1.3434.22.434.2."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
@@ -27,7 +28,7 @@ from orchestrator.records.schema import Status
 from orchestrator.storage import open_storage
 from tests.support.sweeps import study
 from trm_data.errors import UserError
-from trm_data.files import write_atomic, write_output
+from trm_data.files import write_atomic, write_output, writing_remedy
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:54321"
 
@@ -206,3 +207,14 @@ def test_output_that_the_user_names_goes_where_a_link_leads_and_into_a_pipe(tmp_
         with pytest.raises(UserError, match="cannot write"):
             write_output(path, b"x")
     assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_new_folder_of_an_output_is_named_and_full_disks_alone_want_space(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("new/deep/x.gif", "new/deep/y.gif"):
+        write_output(tmp_path / name, b"x")
+    assert [record.getMessage() for record in caplog.records] == [f"made the new folder {tmp_path / 'new/deep'}"]
+    with pytest.raises(UserError, match=r"cannot write /proc/nope: .*\. Name another folder$"):
+        write_output(Path("/proc/nope/x.gif"), b"x")
+    assert "Free some space" in writing_remedy(OSError(errno.ENOSPC, "full"))

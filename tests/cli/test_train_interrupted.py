@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.cli.views.train import TrainView
 from orchestrator.storage import LocalStorage, StorageError
+from orchestrator.worker.job import TrialReport
 from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
 
@@ -54,3 +57,27 @@ def test_repeated_command_of_a_finished_run_says_that_nothing_ran(
     assert "nothing was run" not in first[2]
     said = " ".join(second[2].split())
     assert "nothing was run: this configuration with seed 3 finished on 20" in said and "step 12" not in said
+
+
+def test_training_says_at_once_what_it_does_and_goes_on_saying_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.views.train.PLAIN_EVERY_S", 1.0)  # a line as soon as the thread looks
+    command = ("train", "--recipe", "sudoku-mini", *set_options(TINY), "--seed", "4", "--storage", str(tmp_path))
+    code, _, err = call(capsys, *command)
+    lines = err.splitlines()
+    assert code == 0 and lines[0].startswith("starting sudoku-mini: ")
+    assert any(line.startswith("building the dataset: ") for line in lines)
+    assert any(line.startswith("step ") for line in lines)
+
+
+def test_a_step_that_takes_long_is_not_silent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.views.train.PLAIN_EVERY_S", 1.0)
+    view = TrainView()
+    view.on_train_report(TrialReport(3, {"loss": 0.5}, "progress"), 10)
+    time.sleep(1.0)
+    view.close()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) > 1 and set(said) == {"step 3/10  loss 0.500"}

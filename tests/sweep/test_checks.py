@@ -37,7 +37,7 @@ NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"
     [
         (lambda: search(metric="exact_acuracy"), "is not measured. Did you mean 'exact_accuracy'"),
         (lambda: search(metric="pass@2"), "metric='pass@2' is not measured"),
-        (lambda: study(metric="accuracy"), "metric='accuracy' is not measured"),
+        (lambda: study(metric="accuracy"), "metric='accuracy' is not measured. Did you mean 'exact_accuracy'"),
         (lambda: search(space={"lr": uniform(5e-3, float("inf"))}), "must be finite"),
         (lambda: search(space={"lr": uniform(float("-inf"), 1)}), "must be finite"),
         (lambda: search(space={"lr": uniform(float("nan"), 1)}), "must be finite"),

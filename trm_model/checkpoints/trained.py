@@ -36,25 +36,22 @@ class Trained:
             CheckpointError: names what differs.
         """
         model = self.model
+        sides = [math.isqrt(cells) for cells in (model.num_cells, seq_len)]
+        if sides[0] != sides[1]:
+            trained, found = (f"{side}x{side}" for side in sides)
+            raise CheckpointError(
+                f"the model was trained on {trained} puzzles, and the dataset has {found} ones",
+                f"Name a dataset of {trained} puzzles",
+            )
         for name, own, other in (
             ("vocabulary size", model.vocab_size, vocab_size),
-            ("number of cells", model.num_cells, seq_len),
             ("puzzle-id map", self.id_map_hash, id_map_hash),
         ):
-            if own != other and name == "number of cells" and all(math.isqrt(n) ** 2 == n for n in (own, other)):
-                raise CheckpointError(
-                    f"the model was trained on {_grid(own)} puzzles, and the dataset has {_grid(other)} ones",
-                    f"Name a dataset of {_grid(own)} puzzles",
-                )
             if own != other:
                 raise CheckpointError(
                     f"the dataset's {name} is {other}, the checkpoint was trained with {own}",
                     "Use the dataset that it was trained on, with the same number of augmentations",
                 )
-
-
-def _grid(num_cells: int) -> str:
-    return "{0}x{0}".format(math.isqrt(num_cells))
 
 
 def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
