@@ -63,10 +63,8 @@ def solve(
     trm solve arc/9c01d2 007bbfb7.json --json
     """
     from orchestrator.cli.lookup import dataset_for
-    from orchestrator.cli.views.console import err, line
     from orchestrator.records.checkpoints import find_checkpoint
     from orchestrator.storage import open_storage
-    from trm_data.dataset.render import save_answers
     from trm_model.checkpoints.trained import load_trained
     from trm_model.evaluation.solve import solve_text
 
@@ -77,9 +75,7 @@ def solve(
     text, dataset = _text(puzzle), partial(dataset_for, found, trained.config, None, store)
     solved = solve_text(trained, text, dataset, depth, task=task, halt=halt)
     if picture is not None:
-        first = solved[0]
-        save_answers(first.family, first.question.cells, first.solution.answers, picture, first.question.label)
-        err.print(line("picture: ", (str(picture), "bold")), soft_wrap=True)
+        _draw(solved[0], picture)
     if as_json:
         print(strict_json([one.plain(steps) for one in solved], indent=1))
     else:
@@ -104,6 +100,14 @@ def _text(puzzle: str) -> str:
         raise DataError(f"cannot read {where}: {error.strerror or error}", "Name a file with a puzzle") from None
     except UnicodeDecodeError:
         raise DataError(f"{where} is not text", "Give a line of digits, a maze, or an ARC task as JSON") from None
+
+
+def _draw(one: Solved, picture: Path) -> None:
+    from orchestrator.cli.views.console import err, line
+    from trm_data.dataset.render import save_answers
+
+    save_answers(one.family, one.question.cells, one.solution.answers, picture, one.question.label)
+    err.print(line("picture: ", (str(picture), "bold")), soft_wrap=True)
 
 
 def _show(one: Solved, steps: bool) -> None:
