@@ -21,7 +21,7 @@ from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.support.sweeps import study
 from tests.support.tracking import contents, finished, record, write_record
-from trm_data.files import machine_id
+from trm_data.files import machine_id, start_of
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -217,12 +217,12 @@ class TestBadInput:
         options = ["depth", "--storage", storage.url]
         call(capsys, "sync", *options)
         (folder,) = (Path(storage.url) / "sweeps/depth/tracking").iterdir()
-        machine = {"machine": machine_id(), "process_start": 0}
-        holder = {"host": socket.gethostname(), "pid": os.getppid(), **machine, "started_s": 0, "beat_s": time.time()}
+        machine = {"machine": machine_id(), "process_start": start_of(os.getpid())}
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), **machine, "started_s": 0, "beat_s": time.time()}
         (folder / "lock.json").write_text(json.dumps(holder))
         monkeypatch.setattr(track, "WAIT_S", 0)
         code, _, err = call(capsys, "sync", *options)
-        assert code == 2 and f"process {os.getppid()} on" in err
+        assert code == 2 and f"process {os.getpid()} on" in err
         (folder / "lock.json").write_text(json.dumps({**holder, "pid": 2**22 - 1}))
         assert call(capsys, "sync", *options)[0] == 0, "one that a dead process left is taken over"
 
