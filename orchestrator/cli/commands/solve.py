@@ -91,7 +91,7 @@ def _text(puzzle: str) -> str:
         is_name = len(os.fsencode(puzzle)) <= _LONGEST_NAME and "\n" not in puzzle
         if not is_name or not Path(puzzle).exists():
             return puzzle
-        return Path(puzzle).read_text(encoding="utf-8")
+        return Path(puzzle).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {where}: {error.strerror or error}", "Name a file with a puzzle") from None
     except UnicodeDecodeError:
