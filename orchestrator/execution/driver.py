@@ -200,7 +200,7 @@ class Driver:
         for pid, checks in self._stopped.items():
             if checks == 2:
                 text = f"process {pid} ({found[pid]}) of this sweep is stopped: `kill -CONT {pid}` lets it go on"
-                logger.warning("%s", text)
+                logger.info("%s", text)
                 self._callbacks.call("on_message", text)
 
     def _check_requests(self) -> None:
