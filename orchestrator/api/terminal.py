@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
+from rich.text import Text
 
 _CONTROL = re.compile(
     "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|\x9b[0-?]*[ -/]*[@-~]"  # whole escape sequences
@@ -51,6 +52,16 @@ class SafeConsole(Console):
             os.close(devnull)
         if self.raises_on_closed_pipe:
             raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does. A text with a command, and any text that goes to a file or a pipe, gets no line breaks.
+
+        A command with a line break in it cannot be pasted. A terminal shows a long line in several rows by itself.
+        """
+        is_text = bool(objects) and all(isinstance(each, (str, Text)) for each in objects)
+        if is_text and (not self.is_terminal or any("trm " in str(each) for each in objects)):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does. Every text passes here, whichever renderable it belongs to."""

@@ -134,7 +134,7 @@ def api_key(endpoint: str, file: Path | None) -> str | None:
     if file is None:
         return os.environ.get(KEY_VARIABLE) if parts.scheme == "https" or _is_here(parts.hostname) else None
     try:
-        key = file.read_text(encoding="utf-8").strip()
+        key = file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the key in {file}: {error}") from None
     if not key or not key.isascii() or any(character.isspace() for character in key):

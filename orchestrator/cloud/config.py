@@ -306,7 +306,7 @@ def load_config(path: Path) -> CloudConfig:
         ConfigError: no such file, no TOML, or a setting that is unknown, of the wrong type or out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         remedy = (
             f"Copy {project_file('infra/cloud.toml')} and change what is marked, or name another one: --config FILE"

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 CHECK_S = 2.0
+STOPPED_CHECK_S = 5.0
+"""A process that two checks in a row find stopped is reported: a debugger stops one for a moment."""
 """Time between two checks of the budget, of Ray, and for requests to stop."""
 STOP_LIMIT_S = 45.0
 """Longest wait for a clean stop, in addition to the time that trials get for a last checkpoint. If Ray was ended
@@ -60,6 +62,7 @@ class Cluster(Protocol):
     def scales(self) -> bool: ...
     def preloaded(self) -> AbstractContextManager[Any]: ...
     def failure(self) -> str: ...
+    def stopped(self) -> dict[int, str]: ...
 
 
 def fit_with_tune(controller: Controller, slots: int) -> None:
@@ -130,6 +133,9 @@ class Driver:
         self._callbacks = callbacks
         self._execute = execute
         self._unreachable_since_s: float | None = None
+        self._stopped: dict[int, int] = {}
+        """Checks in a row that found a process stopped, by PID."""
+        self._stopped_checked_s = 0.0
 
     def run(self, slots: int) -> tuple[SweepStatus, str]:
         """Run until the sweep ends or is stopped by a user, the budget or a failure. Return the status and its reason.
@@ -181,7 +187,21 @@ class Driver:
                     self._controller.fail(ClusterError(failure, "Run the same command again to continue"))
                     return failure
                 self._check_requests()
+                self._check_stopped()
         return ""
+
+    def _check_stopped(self) -> None:
+        """Report processes that were stopped: they can go on, so nothing is ended."""
+        if time.monotonic() - self._stopped_checked_s < STOPPED_CHECK_S:
+            return
+        self._stopped_checked_s = time.monotonic()
+        found = self._cluster.stopped()
+        self._stopped = {pid: self._stopped.get(pid, 0) + 1 for pid in found}
+        for pid, checks in self._stopped.items():
+            if checks == 2:
+                text = f"process {pid} ({found[pid]}) of this sweep is stopped: `kill -CONT {pid}` lets it go on"
+                logger.info("%s", text)
+                self._callbacks.call("on_message", text)
 
     def _check_requests(self) -> None:
         """Check whether a stop was requested, and whether running trials have exceeded the budget."""

@@ -74,6 +74,7 @@ class RayCluster:
         self._stack = ExitStack()
         self._processes: dict[str, psutil.Process] = {}
         """Processes without which a private Ray hangs, by name."""
+        self._token: dict[str, str] = {}
         self._missed = 0
 
     def start(self) -> None:
@@ -143,13 +144,28 @@ class RayCluster:
             self._missed = 0
         return f"the Ray cluster at {self.address} no longer answers" if self._missed >= MISSED_ANSWERS else ""
 
+    def stopped(self) -> dict[int, str]:
+        """Return the processes of a private Ray and its trials that a signal or a debugger has stopped: PID and name.
+
+        Trials do not descend from this process. What all have is its token in their environment.
+        """
+        token, found = self._token["RAY_AUTH_TOKEN"] if self._token else None, {}
+        for pid in psutil.pids() if token else ():
+            with suppress(psutil.Error, OSError):
+                process = psutil.Process(pid)
+                is_stopped = process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+                if is_stopped and process.environ().get("RAY_AUTH_TOKEN") == token:
+                    found[pid] = process.name()
+        return found
+
     def _start_private(self) -> None:
         import ray
 
         folder = scratch_folder() / "ray"
         label = label_of(self._gpus)
         offered: dict[str, Any] = {"num_gpus": len(self._gpus), "labels": {GPU_LABEL: label} if label else None}
-        self._stack.enter_context(environment(_token(), override=True))
+        self._token = _token()
+        self._stack.enter_context(environment(self._token, override=True))
         self._stack.enter_context(_listen_on_loopback())
         self._stack.enter_context(_in_sessions_of_their_own())
         _reload_token()

@@ -312,5 +312,5 @@ def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> Non
     raise SweepError(
         what,
         f"Give this one another --name (--reuse takes over finished trials that both have), resume the recorded one: "
-        f"{resume}, or extend it: {extend} --help",
+        f"`{resume}`, or extend it: `{extend} --help`",
     )

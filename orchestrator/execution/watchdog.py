@@ -33,7 +33,7 @@ from orchestrator.records.stored import Damaged
 from orchestrator.resources.aws.instances import terminate_workers
 from orchestrator.resources.usage import exceeded, spending
 from orchestrator.storage import Storage, StorageError, open_storage
-from orchestrator.storage.lease import driver_of, driver_start_s
+from orchestrator.storage.lease import driver_of, driver_start_s, runs_python
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
 from trm_data.files import start_of
@@ -176,8 +176,7 @@ def _is_driver(pid: int, holder: Mapping[str, Any]) -> bool:
         is_own = process.uids().real == os.getuid() and process.create_time() <= float(holder["started_s"]) + 1.0
         start = holder.get("process_start")
         is_same = isinstance(start, int) and start > 0 and start_of(pid) == start
-        is_python = Path(process.exe()).name.startswith(("python", "Python", "pypy"))
-        return is_own and is_same and is_python and _drives(process.cmdline(), Path(process.cwd()))
+        return is_own and is_same and runs_python(pid) and _drives(process.cmdline(), Path(process.cwd()))
     except (psutil.Error, OSError, KeyError, TypeError, ValueError):
         return False
 

@@ -14,10 +14,13 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.storage.base import Storage, StorageError, to_json_bytes
+from orchestrator.storage.local import LocalStorage
+from orchestrator.storage.local_files import kind_of, remove_irregular
 from trm_data.errors import UserError
 from trm_data.files import ProcessIdentity, load_json, this_process
 
@@ -51,7 +54,7 @@ class Lease:
         self._folder = folder
         self._storage_without_retries = folder.patient(0.0)
         """A failed heartbeat is not repeated, because that would delay the next one."""
-        self._name = name
+        self._name, self._storage = name, storage
         watch, stop = (command_line("sweep", verb, name, storage=storage) for verb in ("status", "stop"))
         self._what = what or f"sweep {name!r} is being run"
         self._remedy = remedy or f"Watch it with `{watch}`, or end it with `{stop}`"
@@ -99,6 +102,10 @@ class Lease:
                 where = f"process {holder.get('pid')} on {holder.get('host')}"
                 raise SweepError(f"{self._what} by {where}", self._remedy)
         except KeyError:
+            if what := _in_its_place(self._folder):
+                unlock_it = command_line("sweep", "unlock", self._name, storage=self._storage)
+                remedy = f"Remove it with `{unlock_it}`" if self._storage else "Move it away"
+                raise SweepError(f"{what}, not a lock", remedy) from None
             raise SweepError(f"the driver of sweep {self._name!r} is just ending", "Try again in a moment") from None
         taken = self._folder.replace_if(LOCK, self._content(), version)
         if taken is None:
@@ -169,12 +176,27 @@ def _parse(data: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _in_its_place(folder: Storage) -> str:
+    """Return what is in the place of a lease if it is no file; an empty string if nothing is, or a file."""
+    if not isinstance(folder, LocalStorage):
+        return ""
+    path = folder.root / LOCK
+    kind = kind_of(path)
+    return f"{path} is {kind}" if kind else ""
+
+
 def _lives(holder: dict[str, Any]) -> bool | None:
-    """Return whether the holder's process runs on this machine; None if that cannot be determined from here."""
+    """Return whether the holder's process runs on this machine; None if that cannot be determined from here.
+
+    A lease is a file that others may have written. One that names a process without its start, or one that does not
+    run Python, is decided by its heartbeat.
+    """
     try:
         pid = int(holder["pid"])
         if "machine" in holder:
-            return ProcessIdentity(str(holder["machine"]), pid, int(holder.get("process_start", 0))).is_alive()
+            start = int(holder.get("process_start", 0))
+            is_alive = ProcessIdentity(str(holder["machine"]), pid, start).is_alive()
+            return None if is_alive and not (start > 0 and runs_python(pid)) else is_alive
     except (KeyError, TypeError, ValueError, OverflowError):  # int(inf) overflows
         return None
     if holder.get("host") != socket.gethostname():
@@ -188,6 +210,16 @@ def _lives(holder: dict[str, Any]) -> bool | None:
     except PermissionError:
         pass
     return None
+
+
+def runs_python(pid: int) -> bool:
+    """Return whether a process runs Python, as every holder of a lease does; False if this user may not know."""
+    import psutil
+
+    try:
+        return Path(psutil.Process(pid).exe()).name.startswith(("python", "Python", "pypy"))
+    except (psutil.Error, OSError):
+        return False
 
 
 def driver_of(folder: Storage) -> dict[str, Any] | None:
@@ -213,18 +245,22 @@ def driver_start_s(driver: Mapping[str, Any] | None, earlier_s: float | None = N
 
 
 def unlock(folder: Storage, name: str, storage: str = "") -> dict[str, Any] | None:
-    """Remove the lease of a dead holder, and return it; None if there is no lease.
+    """Remove the lease of a dead holder, and return it; None if there is no lease, and {} for a damaged one.
 
     Args:
         storage: address of the storage, for the command that an error names.
 
     Raises:
         SweepError: its process runs on this machine, or its heartbeat continues.
+        StorageError: a folder with files is in its place.
     """
     try:
         data, version = folder.read_tagged(LOCK)
     except KeyError:
-        return None
+        if not isinstance(folder, LocalStorage) or not _in_its_place(folder):
+            return None
+        remove_irregular(folder.root / LOCK)
+        return {}
     holder = _parse(data)
     remedy = f"End it with `{command_line('sweep', 'stop', name, storage=storage)}`"
     where = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from orchestrator.storage.base import SEPARATOR, Keys, Snapshot
+from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,33 @@ def read_regular(path: Path) -> bytes:
         raise FileNotFoundError(errno.EINVAL, "no regular file", str(path))
     with open(descriptor, "rb") as file:  # noqa: PTH123 (it is open already)
         return file.read()
+
+
+def kind_of(path: Path) -> str:
+    """Return what is there instead of a regular file; an empty string if one or nothing is there."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    return "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+
+
+def remove_irregular(path: Path) -> None:
+    """Remove a link, a pipe or an empty folder.
+
+    Raises:
+        StorageError: it cannot be removed: a folder holds files.
+    """
+    try:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StorageError(f"cannot remove {path}: {reason}", "Move it away") from error
 
 
 def folders_in(top: Path, may_be_linked: bool) -> Keys:

@@ -27,8 +27,9 @@ from orchestrator.sweep.settings import (
     get_setting,
     label,
     replace_settings,
+    require_whole_gpus,
 )
-from orchestrator.sweep.space import Cell, Space, head
+from orchestrator.sweep.space import Cell, Space, head, require_few
 from orchestrator.sweep.text import MOST_ROWS, plural
 from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError
@@ -100,7 +101,7 @@ class Resources(Settings):
     """Set the resources that one trial occupies while it runs. Not part of any identity."""
 
     cpus: float = Field(1, gt=0, allow_inf_nan=False)
-    gpus: float | None = Field(None, ge=0, allow_inf_nan=False)
+    gpus: Annotated[float | None, AfterValidator(require_whole_gpus)] = Field(None, ge=0, allow_inf_nan=False)
     """GPUs of one trial, or a share of one; 0 lets it use the CPU only. None: on this machine, the GPUs that it
     has, shared by memory; on a cluster, none (`orchestrator.resources.gpu_choice`)."""
     gpu_type: str | None = Field(None, pattern=r"^[\w.+-]+(\|[\w.+-]+)*$")
@@ -206,6 +207,8 @@ class Sweep(Settings):
         self._check_variants()
         self._check_axis()
         self._check_kind()
+        confirmed = self.confirm.seeds * (self.confirm.top + len(self.confirm.controls)) * (self.kind == "search")
+        require_few(self.search_space, self.seeds, self.trials, self.seeds * len(self.variants) + confirmed)
         require_metric(self.metric, self.kind, self.base)
         return self
 
@@ -303,11 +306,11 @@ class Sweep(Settings):
                     raise ValueError(f"a control named {variant.name!r} would be taken for one of the best: rename it")
                 if variant.name in cells and self.cell_like(variant) != cells[variant.name]:
                     raise ValueError(f"{kind}: {variant.name!r} is the name of another cell: take another name")
-                if variant.name in names:
+                if variant.name.strip() in names:
                     raise ValueError(f"two {kind} are named {variant.name!r}: give each its own name")
                 if same := [name for name, known in names.items() if known == config]:
                     raise ValueError(f"{kind} {same[0]!r} and {variant.name!r} have equal settings: leave one out")
-                names[variant.name] = config
+                names[variant.name.strip()] = config
 
     def _check_kind(self) -> None:
         other = "search" if self.kind == "study" else "study"
@@ -390,8 +393,6 @@ def _pinned_axis(path: str, domain: Any) -> Any:
 
 def _resolved(settings: Any) -> Any:
     """Return settings with the paper's letters as paths; what is not a mapping as it is, for its field to refuse."""
-    return (
-        settings
-        if not isinstance(settings, Mapping)
-        else {ALIASES.get(name, name): value for name, value in settings.items()}
-    )
+    if not isinstance(settings, Mapping):
+        return settings
+    return {ALIASES.get(name, name): value for name, value in settings.items()}

@@ -38,7 +38,7 @@ def load_plan(path: Path, fingerprint: Fingerprint) -> Sweep:
         SweepError: it cannot be read, or a line would be another trial now.
     """
     try:
-        head, *rest = map(load_json, path.read_text().splitlines())
+        head, *rest = map(load_json, path.read_text(encoding="utf-8-sig").splitlines())
         sweep = Sweep.parse(own_fields(head["sweep"]), where=str(path))
         listed = [PlannedTrial.parse(line, where=str(path)) for line in rest]
     except OSError as error:

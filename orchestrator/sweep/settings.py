@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
 from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
@@ -365,3 +365,10 @@ def _parse_for(name: str, text: str) -> Setting:
             check_value(name, text)
             return text
     return value
+
+
+def require_whole_gpus(gpus: float | None, info: ValidationInfo) -> float | None:
+    """Return the number of GPUs of a trial. Raises ValueError for one and a half: only one GPU can be shared."""
+    if gpus is not None and gpus > 1 and not gpus.is_integer() and not (info.context or {}).get("is_recorded"):
+        raise ValueError(f"{gpus:g} GPUs: give a share of one, below 1, or a whole number")
+    return gpus

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.sweep.domains import Choice, Condition, Domain, Setting
 from orchestrator.sweep.settings import get_setting
+from trm_data.errors import ConfigError
 from trm_model.config import TrialConfig
 
 DRAWS = 1000
 """Random draws after which a space with ranges counts as empty: all but a thousandth of it is forbidden."""
+
+MAX_TRIALS = 10_000_000
+"""Trials that a sweep may have: a run holds each of them in memory."""
 
 Cell = dict[str, Setting]
 """Settings by path."""
@@ -144,3 +148,18 @@ class Space:
 def head(cells: Iterator[Cell], count: int) -> list[Cell]:
     """Return the first `count` cells."""
     return list(itertools.islice(cells, count))
+
+
+def require_few(space: Space, seeds: int, trials: int | None, more: int) -> None:
+    """Raise ConfigError if a sweep has more than `MAX_TRIALS` trials. Counts cells only where they may be too many.
+
+    Args:
+        trials: of a search; None for a study, which runs every cell.
+        more: trials that do not belong to a cell of the space.
+    """
+    cells = math.prod(domain.count or MAX_TRIALS for domain in space.axes.values())
+    if trials is None and cells * seeds + more > MAX_TRIALS and (space.only_if or space.forbidden):
+        cells = space.size()
+    explored = cells if trials is None else min(cells, trials)
+    if explored * seeds + more > MAX_TRIALS:
+        raise ConfigError(f"it has more than {MAX_TRIALS:,} trials", "Give fewer seeds, trials or values")

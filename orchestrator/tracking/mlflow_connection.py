@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
+from orchestrator.tracking.sqlite import ensure_database, remedy_of, require_target, rows_by_table, sqlite_path
 from trm_data.addresses import hide_credentials, shown_address, split_address
 from trm_data.errors import UserError, first_line
 
@@ -198,7 +198,7 @@ def _tracking_errors(uri: str) -> Iterator[None]:
                 raise
             raise TrackingError(
                 f"tracker {shown_address(uri)}: {hide_credentials(first_line(error))}",
-                "Records are complete without it; `trm track sync NAME` sends the rest when it works again",
+                remedy_of(uri, str(error)) or "Records are complete without it, and the next sync sends the rest",
             ) from error
 
 
@@ -305,6 +305,8 @@ def server_version(uri: str, timeout_s: float | None = None) -> str:
 
 def _check_database(uri: str) -> None:
     path = sqlite_path(uri)
+    if path is not None:
+        require_target(path)
     if path is not None and (not path.exists() or _is_half_made(path)):
         return  # it will be created
     import sqlalchemy
@@ -317,7 +319,7 @@ def _check_database(uri: str) -> None:
         raise TrackingError(f"tracker {shown} needs the package {error.name}", remedy) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = hide_credentials(first_line(getattr(error, "orig", None) or error))
-        raise TrackingError(f"tracker {shown}: {reason}", ADDRESSES) from error
+        raise TrackingError(f"tracker {shown}: {reason}", remedy_of(uri, reason) or ADDRESSES) from error
     if revision == _head() or not tables:
         return
     ours = importlib.metadata.version("mlflow")

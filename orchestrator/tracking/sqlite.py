@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from orchestrator.errors import command_line
 from trm_data.errors import UserError
 from trm_data.files import age_s
 
@@ -32,10 +33,41 @@ class DatabaseBusyError(UserError):
     """Raised if another process keeps the folder of a database locked."""
 
 
+class DatabaseLinkError(UserError):
+    """Raised for a database that is a link to a file that does not exist: a disk may not be mounted."""
+
+
 def sqlite_path(url: str) -> Path | None:
     """Return the file of an SQLAlchemy address, or None if it is of another kind."""
     scheme, separator, path = url.partition(":///")
     return Path(path).absolute() if separator and path and scheme.partition("+")[0] == "sqlite" else None
+
+
+def require_target(path: Path) -> None:
+    """Raise DatabaseLinkError if a database is a link to nothing: a new one would take the place of the link."""
+    if path.is_symlink() and not path.exists():
+        raise DatabaseLinkError(
+            f"the database {path} is a link to {path.readlink()}, which does not exist",
+            "Mount or restore what it points to, or remove the link",
+        )
+
+
+def remedy_of(url: str, reason: str) -> str:
+    """Return what helps against an error of MLflow's SQLite file; an empty string where that is not known."""
+    path = sqlite_path(url)
+    if path is None:
+        return ""
+    without = "`--tracking none` runs a sweep without it"
+    if "is locked" in reason:
+        return f"Wait until the other process that writes to it ends, and try again; {without}"
+    if path.is_dir() or "malformed" in reason or "not a database" in reason:
+        is_default = path.name == "mlflow.db"  # of a storage; which records go to any other one is not known here
+        rebuild = command_line("track", "rebuild", storage=str(path.parent)) if is_default else ""
+        what = "folder that is in its place" if path.is_dir() else "file"
+        return f"Move the {what} away, then " + (f"run `{rebuild}`" if rebuild else "sync again") + f"; {without}"
+    if "unable to open" in reason or "readonly" in reason:
+        return f"Give this user access to the file and its folder; {without}"
+    return ""
 
 
 def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Callable[[Path], None]) -> None:
@@ -48,8 +80,10 @@ def ensure_database(path: Path, is_usable: Callable[[Path], bool], create: Calla
 
     Raises:
         DatabaseBusyError: another process holds the lock for longer than `LOCK_WAIT_S`.
+        DatabaseLinkError: it is a link to nothing.
         Exception: what `create` raises; the folder is then as before.
     """
+    require_target(path)
     if path.exists() and is_usable(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)

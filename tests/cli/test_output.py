@@ -111,6 +111,21 @@ def test_live_view_prints_a_trials_error_as_it_is(capsys: pytest.CaptureFixture[
     assert GLOO in err and "see [/tmp/x]" in err and "T=[1] n=2" in err and "sweep a [b]: 4 trials" in err
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_command_in_a_message_is_in_one_piece_however_long_it_is(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line break in a path makes two words of it once it is pasted."""
+    command = command_line("track", "sync", "depth", storage="/mnt/big/recursive models/" + "runs of november " * 9)
+    safe = SafeConsole(width=60)
+    safe.file = io.StringIO()
+    monkeypatch.setattr(SafeConsole, "is_terminal", property(lambda _: is_terminal))
+    monkeypatch.setattr("orchestrator.cli.views.live.err", safe)
+    LiveView().on_message(f"MLflow was not brought up to date: no answer for 5 s. `{command}` sends the rest")
+    safe.print(line("dim: ", (command, "dim")))
+    assert safe.file.getvalue().count(command) == 2
+
+
 def test_progress_bars_show_foreign_text_as_it_is() -> None:
     safe = SafeConsole(width=200)
     safe.file = io.StringIO()
@@ -145,10 +160,20 @@ def test_live_view_counts_trials_in_words(
     ("status", "progress", "shown", "code"),
     [
         (SweepStatus.COMPLETE, SweepProgress(4, 4, 0), ["is complete: "], 0),
-        (SweepStatus.COMPLETE, SweepProgress(4, 4, 1), ["complete, but 1 failed: {trm} sweep retry study {at}"], 1),
+        (
+            SweepStatus.COMPLETE,
+            SweepProgress(4, 4, 1),
+            ["but 1 failed: ", "\nTry the failed trials again: {trm} sweep retry study {at}\n"],
+            1,
+        ),
         (SweepStatus.STOPPED, SweepProgress(4, 2, 0), ["2 of 4 trials remaining", "{trm} sweep resume study {at}"], 3),
         (SweepStatus.STOPPED, SweepProgress(1, 0, 0), ["1 of 1 trial remaining"], 3),
-        (SweepStatus.OUT_OF_BUDGET, SweepProgress(4, 2, 0), ["out of budget (why [x])", "--max-..."], 3),
+        (
+            SweepStatus.OUT_OF_BUDGET,
+            SweepProgress(4, 2, 0),
+            ["out of budget (why [x])", "without a limit: {trm} sweep resume study {at}\n", "\n--max-trials, "],
+            3,
+        ),
         (SweepStatus.FAILING, SweepProgress(4, 2, 2), ["sweep retry study {at} && {trm} sweep resume study {at}"], 1),
     ],
 )

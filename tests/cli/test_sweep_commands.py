@@ -115,7 +115,7 @@ def test_run_takes_a_recorded_sweep_by_name_and_passes_every_option_on(
     options = "--max-concurrent 2 --max-gpus 1 --prefer time --share-gpus --no-canary --reuse --max-failures 0"
     limits = "--retries 2 --max-trials 3 --max-gpu-hours 4 --max-usd 5 --max-hours 6 --tracking none"
     code, out, err = call(capsys, "sweep", verb, "study", *options.split(), *limits.split(), "--storage", storage.url)
-    assert code == 1 and "complete, but 1 failed: trm sweep retry study" in out, err
+    assert code == 1 and "complete, but 1 failed: " in out and "again: trm sweep retry study" in out, err
     ((sweep, passed),) = made
     assert sweep == load_definition(storage, "study")
     assert passed == RunOptions(

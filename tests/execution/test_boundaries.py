@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -152,6 +153,29 @@ def test_every_private_ray_has_another_token(monkeypatch: pytest.MonkeyPatch) ->
         cluster.start()
         cluster.shutdown()
     assert len(tokens[0]) == 64 and tokens[0] != tokens[1]
+
+
+def test_stopped_processes_of_a_private_ray_are_found_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    other = subprocess.Popen(["sleep", "600"])
+    cluster = RayCluster(None)
+    cluster.start()
+    own = subprocess.Popen(["sleep", "600"])  # it inherits the token, as Ray and all trials do
+    try:
+        assert cluster.stopped() == {}
+        for process in (own, other):
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        assert cluster.stopped() == {own.pid: "sleep"}
+        own.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, own.pid, os.WCONTINUED)
+        assert cluster.stopped() == {}
+    finally:
+        cluster.shutdown()
+        for process in (own, other):
+            process.kill()
+            process.wait()
 
 
 def test_a_private_ray_is_started_on_loopback_in_a_folder_of_the_user_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,32 @@ def records(storage: Storage, sweep: str = "study") -> list[TrialRecord]:
 
 def on(gpu_type: str, gpus: float = 1) -> Resources:
     return Resources(cpus=1, gpus=gpus, gpu_type=gpu_type)
+
+
+def test_a_stopped_process_is_reported_once_with_what_continues_it(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune waits for a raylet that was stopped without a word, for as long as it is."""
+    monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
+    monkeypatch.setattr("orchestrator.execution.driver.STOPPED_CHECK_S", 0.0)
+    checks: list[int] = []
+
+    class Halted(FakeCluster):
+        def stopped(self) -> dict[int, str]:
+            checks.append(1)
+            return {4242: "raylet"}
+
+    def script(trial: str, start: int) -> str:
+        deadline = time.monotonic() + 60
+        while len(checks) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return "finish"
+
+    recorder = Recorder()
+    ran = run_sweep(study(), storage, RunOptions(), [recorder], cluster=Halted(), execute=StandIn(script).fit)
+    assert ran.status is SweepStatus.COMPLETE
+    said = [text for text in recorder.messages if "4242" in text]
+    assert said == ["process 4242 (raylet) of this sweep is stopped: `kill -CONT 4242` lets it go on"]
 
 
 class TestLostMachines:

@@ -264,7 +264,7 @@ def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
         "optimizer.warmup_steps=0",
     ]
     done = trm(*command, "--name", "grid", "--storage", str(storage), "--tracking", "none", check=False)
-    assert done.returncode == 1 and "complete, but 1 failed: trm sweep retry grid" in done.stdout
+    assert done.returncode == 1 and "Try the failed trials again: trm sweep retry grid" in done.stdout
     statuses = {record.config.optimizer.lr: record.status for record in records(storage).values()}
     assert statuses[1e-3] is Status.FINISHED and statuses[1e30] is Status.DIVERGED
     assert "not finite" in done.stderr

@@ -85,6 +85,14 @@ def test_baselines_read_gives_back_what_was_written(tmp_path: Path) -> None:
     assert read_baselines(path) == rows
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """Spreadsheets write one."""
+    path = write(tmp_path, GOOD)
+    rows = read_baselines(path)
+    path.write_text("\ufeff" + path.read_text())
+    assert read_baselines(path) == rows
+
+
 def test_baselines_without_the_columns_of_test_time_compute_are_read_as_not_stated(tmp_path: Path) -> None:
     """Files of users that an earlier version wrote."""
     head = HEAD.replace("passes,votes,samples,train_puzzles,", "")

@@ -162,6 +162,50 @@ def test_a_claim_that_nobody_renews_is_taken_over(storage: Storage, data: bytes)
         assert lease.took_over
 
 
+@pytest.mark.parametrize("of", ["no start", "another program"])
+def test_a_claim_that_names_an_unrelated_process_is_taken_over_once_nobody_renews_it(storage: Storage, of: str) -> None:
+    """Else it would lock the sweep for as long as that process runs: for ever, if it is the first of the machine."""
+    command = ["sleep", "600"] if of == "another program" else [sys.executable, "-c", "import time; time.sleep(600)"]
+    process = subprocess.Popen(command)
+    try:
+        if of == "another program":  # until then it is this one
+            while Path(f"/proc/{process.pid}/comm").read_text().strip() != "sleep":
+                time.sleep(0.01)
+        data = claim_of(process.pid, **({"process_start": 0} if of == "no start" else {}))
+        storage.write("lock.json", data)
+        found = unlock(storage, "s")
+        assert found is not None and found["pid"] == process.pid
+        storage.write("lock.json", data)
+        with Lease(storage, "s") as lease:
+            assert lease.took_over
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link"])
+def test_what_is_no_file_in_the_place_of_a_lock_is_named_and_removed_by_unlock(tmp_path: Path, kind: str) -> None:
+    storage, path = LocalStorage(tmp_path / "runs"), tmp_path / "runs" / "lock.json"
+    path.parent.mkdir()
+    target = tmp_path / "of the user"
+    target.write_text("kept")
+    make = {"a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path), "a link": lambda: path.symlink_to(target)}
+    make[kind]()
+    named = f"lock.json is {kind}.*, not a lock.*Remove it with `trm sweep unlock s --storage s3://b`"
+    with pytest.raises(SweepError, match=named), Lease(storage, "s", "s3://b"):
+        raise AssertionError("a driver without a lease")
+    assert unlock(storage, "s") == {}
+    assert unlock(storage, "s") is None and target.read_text() == "kept"
+    with Lease(storage, "s"):
+        assert path.is_file()
+
+
+def test_a_folder_with_files_in_the_place_of_a_lock_is_left_to_the_user(tmp_path: Path) -> None:
+    (tmp_path / "lock.json" / "more").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot remove .*lock.json: directory not empty.*Move it away"):
+        unlock(LocalStorage(tmp_path), "s")
+
+
 def test_a_restarted_container_takes_its_own_old_claim_over(storage: Storage) -> None:
     """It has the same host name, and its PID 1 is alive: in another PID namespace, or written by a version without."""
     old = {"host": socket.gethostname(), "pid": os.getpid(), "started_s": 0.0, "beat_s": time.time()}

@@ -139,6 +139,9 @@ class FakeCluster:
     def failure(self) -> str:
         return self.failed
 
+    def stopped(self) -> dict[int, str]:
+        return {}
+
 
 class Recorder(Callback):
     """Keep what was reported."""

@@ -30,6 +30,7 @@ from trm_model.evaluation.evaluate import PASS_AT as MEASURED_PASS_AT
 TWINS = (Variant(name="a", settings={"T": 2}), Variant(name="b", settings={"model.cycles": 2}))
 BEST = (Variant(name="best T=2", settings={"T": 2}),)
 NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"T": 3}))
+SPACED = (NAMESAKES[0], Variant(name="a ", settings={"T": 3}))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,8 @@ NAMESAKES = (Variant(name="a", settings={"T": 2}), Variant(name="a", settings={"
         (lambda: study(space={"T": choice(1, 1.0, 2)}), "two values of model.cycles are the same setting"),
         (lambda: study(space={}, variants=TWINS), "variants 'a' and 'b' have equal settings"),
         (lambda: study(space={}, variants=NAMESAKES), "two variants are named 'a'"),
+        (lambda: study(space={}, variants=SPACED), "two variants are named 'a '"),
+        (lambda: study(resources=Resources.parse({"gpus": 1.5})), "1.5 GPUs: give a share of one, below 1, or a whole"),
         (lambda: study(variants=(Variant(name="T=1 n=1", settings={"T": 3}),)), "is the name of another cell"),
         (lambda: search(confirm=Confirm(controls=TWINS)), "controls 'a' and 'b' have equal settings"),
         (lambda: search(confirm=Confirm(controls=NAMESAKES)), "two controls are named 'a'"),

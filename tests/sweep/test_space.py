@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from orchestrator.resources.estimate import MAX_STUDY_CELLS, estimate
 from orchestrator.storage import open_storage
-from orchestrator.sweep import choice, integers, log_uniform, uniform
+from orchestrator.sweep import Confirm, Sweep, choice, integers, log_uniform, uniform
 from orchestrator.sweep.domains import Choice, Condition
 from orchestrator.sweep.settings import get_setting
 from orchestrator.sweep.space import Space
 from orchestrator.sweep.trials import cells
-from tests.support.sweeps import study, tiny_config
+from tests.support.sweeps import search, study, tiny_config
+from trm_data.errors import ConfigError
 
 PATHS = ("model.cycles", "model.latent_steps", "model.supervision_steps", "seed")
 BASE = tiny_config()
@@ -135,6 +137,27 @@ def test_a_million_cells_are_planned_from_a_sample_and_expanded_one_by_one(tmp_p
     assert plan.wall_s and hours and plan.wall_s == pytest.approx(3600 * hours / 2, rel=0.02)
     first = itertools.islice(cells(sweep), 2)
     assert [cell["data.build_seed"] for _, cell in first] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "define",
+    [
+        lambda: study(seeds=10**11),
+        lambda: study(space=MILLION, seeds=11),
+        lambda: study(space=MILLION, only_if={"aug": {"T": 1}}, seeds=100),
+        lambda: search(space={"lr": log_uniform(1e-4, 1e-2)}, trials=10**12),
+        lambda: search(confirm=Confirm(seeds=10**11)),
+    ],
+)
+def test_more_trials_than_a_run_can_hold_are_refused_when_the_sweep_is_defined(define: Callable[[], Sweep]) -> None:
+    with pytest.raises(ConfigError, match=r"more than 10,000,000 trials.*Give fewer seeds, trials or values"):
+        define()
+
+
+def test_many_trials_are_counted_as_they_run() -> None:
+    assert study(space=MILLION, seeds=10).seeds == 10
+    assert study(space=MILLION, forbidden=({"T": (1, 2)},), seeds=12).seeds == 12, "eight tenths of the cells are left"
+    assert search(trials=10**12).trials == 10**12, "it has nine cells"
 
 
 def test_a_million_cells_with_conditions_are_counted() -> None:

@@ -21,7 +21,7 @@ from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.support.sweeps import study
 from tests.support.tracking import contents, finished, record, write_record
-from trm_data.files import machine_id
+from trm_data.files import machine_id, start_of
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -156,6 +156,51 @@ class TestBadInput:
     def test_address_of_no_tracker(self, refused: Refused, address: str, hint: str) -> None:
         refused(address, hint, "Use sqlite:////path/mlflow.db")
 
+    @pytest.mark.parametrize(
+        ("harm", "reason", "remedy"),
+        [
+            ("garbage", "file is not a database", "Move the file away, then run `trm track rebuild --storage {at}`"),
+            ("truncated", "malformed", "Move the file away, then run `trm track rebuild --storage {at}`"),
+            ("folder", "unable to open", "Move the folder that is in its place away, then run `trm track rebuild "),
+            ("locked", "database is locked", "Wait until the other process that writes to it ends"),
+            ("link", "is a link to /nonexistent/mlflow.db, which does not exist", "Mount or restore what it points"),
+        ],
+    )
+    def test_a_database_that_cannot_be_used_says_what_helps(
+        self,
+        harm: str,
+        reason: str,
+        remedy: str,
+        storage: Storage,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("orchestrator.tracking.sqlite.CONNECT_TIMEOUT_S", 0.1)
+        call(capsys, "sync", "depth", "--storage", storage.url)
+        path = Path(storage.url) / "mlflow.db"
+        whole = path.read_bytes()
+        for each in path.parent.glob("mlflow.db*"):
+            each.unlink()
+        holder = None
+        if harm == "folder":
+            path.mkdir()
+        elif harm == "link":
+            path.symlink_to("/nonexistent/mlflow.db")
+        else:
+            path.write_bytes(b"garbage" * 500 if harm == "garbage" else whole[: len(whole) // 2])
+        if harm == "locked":
+            path.write_bytes(whole)
+            holder = sqlite3.connect(path)
+            holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+            holder.execute("BEGIN EXCLUSIVE")
+        for verb in ("verify", "sync"):
+            code, _, err = call(capsys, verb, "depth", "--storage", storage.url)
+            assert code == 2 and reason in err and err.count("\n") == 1, err
+            assert remedy.format(at=storage.url) in err and "sqlite:////path" not in err
+        assert harm != "link" or path.is_symlink(), "it was not replaced"
+        if holder is not None:
+            holder.close()
+
     def test_server_of_something_else(self, refused: Refused) -> None:
         class Quiet(http.server.SimpleHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None: ...
@@ -217,12 +262,12 @@ class TestBadInput:
         options = ["depth", "--storage", storage.url]
         call(capsys, "sync", *options)
         (folder,) = (Path(storage.url) / "sweeps/depth/tracking").iterdir()
-        machine = {"machine": machine_id(), "process_start": 0}
-        holder = {"host": socket.gethostname(), "pid": os.getppid(), **machine, "started_s": 0, "beat_s": time.time()}
+        machine = {"machine": machine_id(), "process_start": start_of(os.getpid())}
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), **machine, "started_s": 0, "beat_s": time.time()}
         (folder / "lock.json").write_text(json.dumps(holder))
         monkeypatch.setattr(track, "WAIT_S", 0)
         code, _, err = call(capsys, "sync", *options)
-        assert code == 2 and f"process {os.getppid()} on" in err
+        assert code == 2 and f"process {os.getpid()} on" in err
         (folder / "lock.json").write_text(json.dumps({**holder, "pid": 2**22 - 1}))
         assert call(capsys, "sync", *options)[0] == 0, "one that a dead process left is taken over"
 

@@ -95,7 +95,7 @@ def _text(puzzle: str) -> str:
             if is_name and _FILE_NAME.search(puzzle) and set(puzzle) - _PUZZLE_LETTERS:
                 raise DataError(f"no file {puzzle!r}", "Name a file with a puzzle, or give the puzzle itself")
             return puzzle
-        return Path(puzzle).read_text(encoding="utf-8")
+        return Path(puzzle).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {where}: {error.strerror or error}", "Name a file with a puzzle") from None
     except UnicodeDecodeError:

@@ -216,8 +216,8 @@ def unlock(name: SweepArgument, storage: StorageOption = "runs") -> None:
         out.print(f"sweep {name} is not locked")
         return
     resume = command_line("sweep", "resume", name, storage=store.url)
-    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-    out.print(f"removed the lock of {who}. Resume the sweep: {resume}", soft_wrap=True)
+    lock = f"the lock of process {holder['pid']} on {holder.get('host', '?')}" if "pid" in holder else "a damaged lock"
+    out.print(f"removed {lock}. Resume the sweep: {resume}", soft_wrap=True)
 
 
 def delete(

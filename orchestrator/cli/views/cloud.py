@@ -167,7 +167,7 @@ def show_deployments(url: str, as_json: bool) -> None:
         out.print(rows)
     else:
         out.print(
-            f"no launch in {storage.url}: {command_line('cloud', 'plan', 'demo', storage=url)} shows what one costs"
+            f"no launch in {storage.url}: `{command_line('cloud', 'plan', 'demo', storage=url)}` shows what one costs"
         )
     for text in unreadable:
         err.print(line(("skipped", "yellow"), f" {text}"), soft_wrap=True)

@@ -81,7 +81,7 @@ def show(
     if benchmark is None:
         names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
         every = command_line("leaderboard", "BENCHMARK", storage=storage.url)
-        out.print(f"published results: {every} (BENCHMARK is one of {names})", style="dim")
+        out.print(f"published results: `{every}` (BENCHMARK is one of {names})", style="dim")
     refused = refusals(records)
     if refused:
         reasons = ", ".join(f"{plural(count, 'trial')} {reason}" for reason, count in sorted(refused.items()))

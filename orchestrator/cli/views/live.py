@@ -139,12 +139,15 @@ def _outcome_lines(sweep: Sweep, storage: Storage, outcome: SweepOutcome, tracki
             yield f"Fix it, then: {retry} && {resume}"
             yield "--max-failures 0 never stops for failures"
         elif outcome.status is SweepStatus.OUT_OF_BUDGET:
-            yield f"Resume with a larger limit: {resume} --max-..."
+            yield f"Resume without a limit: {resume}"
+            yield "--max-trials, --max-gpu-hours, --max-usd and --max-hours set another one"
         else:
             yield f"Resume with: {resume}"
         return
-    failed = f", but {progress.failed} failed: {retry}" if progress.failed else ""
+    failed = f", but {progress.failed} failed" if progress.failed else ""
     yield f"\nsweep {sweep.name} is complete{failed}: {counts}."
+    if failed:
+        yield f"Try the failed trials again: {retry}"
     if snapshot.is_exhausted:
         yield f"the space holds only {sum(trial.stage == 'explore' for trial in snapshot.trials)} configurations"
     if outcome.best is not None and outcome.best.value is not None:

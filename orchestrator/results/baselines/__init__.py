@@ -121,7 +121,7 @@ def read_baselines(path: Path) -> list[Baseline]:
         DataError: naming the file, the line and the column.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read baselines {path}: {error}", "Name a CSV file in UTF-8") from error
     return parse_baselines(text, path.name)

@@ -66,6 +66,6 @@ def check_benchmark(name: str) -> None:
 
 def _decoded(text: bytes, key: str) -> str:
     try:
-        return text.decode()
+        return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read baselines {key}: {error}", "It should be a CSV file in UTF-8") from None
