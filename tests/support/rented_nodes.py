@@ -40,5 +40,5 @@ class RentedMachines(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray's clas
 
     def _terminate_node(self, node: Any) -> None:
         if not running([node["instance"]]):
-            return  # moto, unlike AWS, would date its end anew
+            return  # moto, unlike AWS, would replace the time of its end
         boto3.client("ec2").terminate_instances(InstanceIds=[node["instance"]])
