@@ -162,4 +162,4 @@ def require_few(space: Space, seeds: int, trials: int | None, more: int) -> None
         cells = space.size()
     explored = cells if trials is None else min(cells, trials)
     if explored * seeds + more > MAX_TRIALS:
-        raise ConfigError(f"it has more than {MAX_TRIALS:,} trials", "Give fewer seeds, trials or values")
+        raise ConfigError(f"the sweep has more than {MAX_TRIALS:,} trials", "Give fewer seeds, trials or values")
