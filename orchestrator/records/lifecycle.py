@@ -62,15 +62,14 @@ def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, 
         for each in (name, new):
             leases.enter_context(held(storage, each, mark))
         moved = renamed(storage, name, new)
-        followers = _started_from(storage, name)
-        for sweep in followers:
+        for sweep in _started_from(storage, name):
             leases.enter_context(held(storage, sweep.name))
         if source.exists(DEFINITION):
             for folder in (target, source):  # in this order: nothing is copied to a name that does not say so
                 folder.write(MARK, to_json_bytes(mark.plain()))
             keys = _copy(storage, mark)
             target.write(DEFINITION, to_json_bytes(moved.plain()))
-            for sweep in followers:
+            for sweep in _started_from(storage, name):
                 names = tuple(new if earlier == name else earlier for earlier in sweep.warm_start)
                 changed = Sweep.parse({**sweep.plain(), "warm_start": names})
                 sweep_folder(storage, sweep.name).write(DEFINITION, to_json_bytes(changed.plain()))
@@ -107,21 +106,22 @@ def renamed(storage: Storage, name: str, new: str) -> Sweep:
 
 
 def _copy(storage: Storage, mark: Mark) -> list[str]:
-    """Copy what the new folder lacks or has otherwise, but for the definition; return the names of all files.
+    """Copy what the new folder lacks or has otherwise, but for the definition and leases; return the names of all files
+    but those that are deleted last.
 
     Raises:
         StorageError: a copy differs from its original.
     """
     source, target = (sweep_folder(storage, name) for name in (mark.sweep, str(mark.new)))
-    own = (DEFINITION, MARK, LOCK)
     versions, there = source.versions(), target.versions()
-    keys = [key for key in versions if key not in own and not key.endswith(f"/{LOCK}")]
+    found = [key for key in versions if key not in (DEFINITION, MARK, LOCK)]
+    keys = [key for key in found if not key.endswith(f"/{LOCK}")]
     missing = [key for key in keys if there.get(key) != versions[key]]
     storage.copy_many({f"sweeps/{mark.sweep}/{key}": f"sweeps/{mark.new}/{key}" for key in missing})
     sizes, copied = source.sizes(), target.sizes()
     if wrong := [key for key in keys if sizes.get(key) != copied.get(key)]:
         raise StorageError(f"the copy of {source.url}/{wrong[0]} differs from it", "Rename the sweep again")
-    return keys
+    return found
 
 
 def _started_from(storage: Storage, name: str) -> list[Sweep]:
