@@ -152,7 +152,7 @@ def rename_sweep(
         ConfigError: the new name is reserved or not valid.
     """
     store, name = as_storage(storage), sweep_name(sweep)
-    load_definition(store, name)
+    lifecycle.renamed(store, name, new)
     mlflow = _mlflow(store, tracking)
     if mlflow is not None:
         mlflow.count_runs(name)  # a tracker that does not answer is noticed while the old name is still there

@@ -14,6 +14,7 @@ from orchestrator.api.progress import default_callbacks
 from orchestrator.execution.callbacks import CallbackList, open_callbacks
 from orchestrator.execution.options import Callback, RunArguments, RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
+from orchestrator.records.unfinished import require_finished
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.mounts import refuse_network_database
 from orchestrator.sweep.definition import Sweep
@@ -87,13 +88,11 @@ def run_defined(
             logger.warning("sweep %s: %s", sweep.name, text)
         events.call("on_message", text)
 
-    with (
-        open_callbacks(chosen) as events,
-        _notified(storage, sweep.name, targets, events) as ended,
-        tracked(sweep, storage, tracking, _warn, lambda text: events.call("on_message", text)),
-    ):
-        outcome = run_sweep(sweep, storage, options, chosen, is_stored=is_stored)
-        ended(outcome)
+    with open_callbacks(chosen) as events, _notified(storage, sweep.name, targets, events) as ended:
+        require_finished(storage, sweep.name)  # before the tracker gets a part of a sweep
+        with tracked(sweep, storage, tracking, _warn, lambda text: events.call("on_message", text)):
+            outcome = run_sweep(sweep, storage, options, chosen, is_stored=is_stored)
+            ended(outcome)
     return outcome
 
 

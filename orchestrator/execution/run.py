@@ -29,6 +29,7 @@ from orchestrator.records.index import find_definition, sweep_folder
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
+from orchestrator.records.unfinished import held
 from orchestrator.resources.devices import require_local_cpus, require_local_gpu_count, require_local_gpus
 from orchestrator.resources.gpu_choice import GpuChoice, choose_gpus
 from orchestrator.resources.placement import misspelled_gpus
@@ -90,7 +91,7 @@ def run_sweep(
     replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
     require_budget_for_one(choice.sweep, options.budget, known)
-    with Lease(folder, sweep.name, storage.url) as lease, driver_log(folder), indexed(folder), _tidied(folder):
+    with held(storage, sweep.name) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         _write_definition(folder, sweep, replay)
         library = Library(storage, lambda *progress: events.send("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)

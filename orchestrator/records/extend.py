@@ -26,9 +26,9 @@ from orchestrator.records.index import (
 )
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Origin, Retry, Status, TrialRecord
+from orchestrator.records.unfinished import held
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Choice, Setting
 from orchestrator.sweep.matching import match_axis
@@ -134,7 +134,7 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
     if wider.definition() == sweep.definition():
         return sweep
     folder = sweep_folder(storage, name)
-    with Lease(folder, name, storage.url):
+    with held(storage, name):
         number = 1 + len(folder.list("history"))
         folder.write(f"history/{number:03d}.json", to_json_bytes({**sweep.plain(), "replaced_s": time.time()}))
         for trial, shorter in _longer_searches(wider, read_trials(storage, name)):
@@ -195,8 +195,7 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
         SweepError: no such sweep, it runs, no such trial, or one that does not need it.
     """
     definition = load_definition(storage, name)
-    folder = sweep_folder(storage, name)
-    with Lease(folder, name, storage.url):
+    with held(storage, name):
         known = {record.trial_id: record for record in read_trials(storage, name)}
         chosen = [_named(known, definition, text) for text in trials] or [
             r for r in known.values() if r.status.is_failure

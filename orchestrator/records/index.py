@@ -10,6 +10,7 @@ from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.schema import DatasetInfo, Origin, Stage, TrialHead, TrialRecord
 from orchestrator.records.stored import Damaged, DamagedRecordError, read_json
+from orchestrator.records.unfinished import marked, require_finished
 from orchestrator.storage import Storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import STOP
@@ -23,6 +24,8 @@ from trm_model.recursion_file import trusted_source
 if TYPE_CHECKING:
     from trm_data import Dataset
 
+DEFINITION = "sweep.json"
+_NO_FILE = "it is a folder, a link or a pipe, and no file"
 LAST, BEST = "last", "best"
 """What may stand in place of a trial's id: the trial that was started last, and the one with the best score."""
 SINGLE_RUNS = "train"
@@ -54,20 +57,34 @@ def load_definition(storage: Storage, name: str) -> Sweep:
 
 
 def find_definition(storage: Storage, name: str) -> Sweep | None:
-    """Return the recorded definition of a sweep, or None. Raises DamagedRecordError if it cannot be read."""
+    """Return the recorded definition of a sweep, or None.
+
+    Raises:
+        UnfinishedError: the sweep is deleted or renamed in part, or another one is renamed to this name in part.
+        DamagedRecordError: it cannot be read.
+    """
+    require_finished(storage, name)
+    return read_definition(storage, name)
+
+
+def read_definition(storage: Storage, name: str) -> Sweep | None:
+    """Return the definition as `find_definition` does, also of a sweep that is deleted or renamed in part."""
     folder = sweep_folder(storage, name)
     try:
-        return Sweep.from_record(read_json(folder, "sweep.json"))
+        return Sweep.from_record(read_json(folder, DEFINITION))
     except KeyError:
+        if folder.is_blocked(DEFINITION):
+            raise DamagedRecordError(f"{folder.url}/{DEFINITION}", _NO_FILE) from None
         return None
     except ConfigError as error:
-        raise DamagedRecordError(f"{folder.url}/sweep.json", error.what) from None
+        raise DamagedRecordError(f"{folder.url}/{DEFINITION}", error.what) from None
 
 
 def load_definitions(storage: Storage) -> tuple[list[Sweep], list[Damaged]]:
     """Return the definitions of all sweeps of a storage, and the files that cannot be read."""
-    found, damaged = [], []
-    for name in sweep_names(storage):
+    names, damaged = list_sweeps(storage)
+    found = []
+    for name in names:
         try:
             found.append(load_definition(storage, name))
         except DamagedRecordError as error:
@@ -76,8 +93,27 @@ def load_definitions(storage: Storage) -> tuple[list[Sweep], list[Damaged]]:
 
 
 def sweep_names(storage: Storage) -> list[str]:
-    """Return the names of all sweeps of a storage."""
-    return [name for name in storage.folders("sweeps") if storage.exists(f"sweeps/{name}/sweep.json")]
+    """Return the names of all sweeps of a storage that can be listed; see `list_sweeps`."""
+    return list_sweeps(storage)[0]
+
+
+def list_sweeps(storage: Storage) -> tuple[list[str], list[Damaged]]:
+    """Return the names of all sweeps of a storage, and why others are left out: they are deleted or renamed in part, or
+    something else than a file stands in place of their definition."""
+    folders = storage.folders("sweeps")
+    names, damaged, unfinished = [], [], marked(storage, folders)
+    for name in folders:
+        if name in unfinished:
+            try:
+                require_finished(storage, name)
+            except DamagedRecordError as error:
+                damaged.append(Damaged(error.file, error.reason))
+                continue
+        if storage.exists(f"sweeps/{name}/{DEFINITION}"):
+            names.append(name)
+        elif storage.is_blocked(f"sweeps/{name}/{DEFINITION}"):
+            damaged.append(Damaged(f"{storage.url}/sweeps/{name}/{DEFINITION}", _NO_FILE))
+    return names, damaged
 
 
 def _with_trials(storage: Storage) -> list[str]:

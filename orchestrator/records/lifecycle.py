@@ -1,102 +1,127 @@
-"""Delete and rename sweeps of a storage. Both need the sweep's lease, so a running sweep is refused."""
+"""Delete and rename sweeps of a storage. Both need the sweep's lease, so a running sweep is refused.
+
+What has begun is marked first (`orchestrator.records.unfinished`), and a call that is cut short can be repeated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from orchestrator.errors import SweepError, command_line
-from orchestrator.records.index import load_definition, load_definitions, sweep_folder
-from orchestrator.records.stored import read_json
-from orchestrator.storage import Storage
+from orchestrator.errors import SweepError
+from orchestrator.records.index import DEFINITION, load_definition, load_definitions, read_definition, sweep_folder
+from orchestrator.records.unfinished import MARK, Mark, held, require_finished
+from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.base import to_json_bytes
-from orchestrator.storage.lease import LOCK, Lease
+from orchestrator.storage.lease import LOCK
 from orchestrator.sweep.definition import Sweep
-
-DEFINITION = "sweep.json"
-MOVE = "renaming.json"
-"""Exists in the old folder while a sweep is renamed."""
-IN_PARALLEL = 64
-"""Files that are copied at once, so that the memory holds no more."""
 
 
 def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | None = None) -> int:
     """Delete all records of a sweep, checkpoints included; return the number of files.
 
-    Datasets stay, and so do trials of other sweeps that reused results of this one: they hold copies. The definition is
-    deleted last, so that an interrupted deletion can be repeated.
+    Datasets stay, and so do trials of other sweeps that reused results of this one: they hold copies.
 
     Args:
         tracker: called with the name before anything is deleted, to delete the sweep there; what it raises leaves the
             records as they are.
 
     Raises:
-        SweepError: there is no such sweep, or it runs.
+        SweepError: there is no such sweep, it runs, or it is renamed in part.
     """
-    load_definition(storage, name)
-    folder = sweep_folder(storage, name)
-    with Lease(folder, name, storage.url):
+    mark, folder = Mark(sweep=name), sweep_folder(storage, name)
+    if not (require_finished(storage, name, mark) or folder.is_blocked(DEFINITION) or folder.exists(DEFINITION)):
+        load_definition(storage, name)  # raises an error with the nearest name
+    with held(storage, name, mark):
         if tracker is not None:
             tracker(name)
-        keys = [key for key in folder.list() if key not in (DEFINITION, LOCK)]
+        folder.write(MARK, to_json_bytes(mark.plain()))
+        keys = [key for key in folder.list() if key not in (LOCK, MARK)]
         folder.delete_many(keys)
-        folder.delete(DEFINITION)
-    return len(keys) + 1
+        folder.delete(MARK)
+    storage.remove_leftovers(f"sweeps/{name}")
+    return len(keys)
 
 
 def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, str], None] | None = None) -> Sweep:
     """Move a sweep to another name; return its definition there. Other sweeps whose `warm_start` names it are updated.
-
-    A call that is cut short can be repeated with the same names: a file in the old folder says where it moves to.
 
     Args:
         tracker: called with both names once the records are there, to rename the sweep in the tracker; if it raises,
             the old records are still there.
 
     Raises:
-        SweepError: there is no such sweep, it or one that starts from it runs, the new name is taken, or the sweep is
-            partly renamed to another name.
+        SweepError: there is no such sweep, it or one that starts from it runs, the new name is taken, or one of the two
+            is deleted or renamed in part.
         ConfigError: the new name is reserved or not valid.
     """
-    moved = Sweep.parse({**load_definition(storage, name).plain(), "name": new})
+    mark = Mark(sweep=name, new=new)
     source, target = sweep_folder(storage, name), sweep_folder(storage, new)
-    destination = _destination(source)
-    if destination not in (None, new):
-        raise SweepError(
-            f"sweep {name!r} is partly renamed to {destination!r}",
-            f"Finish it with `{command_line('sweep', 'rename', name, destination, storage=storage.url)}`",
-        )
-    is_copied = target.exists(DEFINITION)
-    if is_copied and destination is None:
-        raise SweepError(f"there is a sweep {new!r} already", "Choose another name, or delete that one")
+    renamed(storage, name, new)
     with ExitStack() as leases:
-        for held in (name, new, *(sweep.name for sweep in _started_from(storage, name))):
-            leases.enter_context(Lease(sweep_folder(storage, held), held, storage.url))
-        keys = [key for key in source.list() if key not in (DEFINITION, MOVE, LOCK) and not key.endswith(f"/{LOCK}")]
-        if not is_copied:
-            source.write(MOVE, to_json_bytes({"to": new}))
-            for start in range(0, len(keys), IN_PARALLEL):
-                for key, data in source.read_many(keys[start : start + IN_PARALLEL]).items():
-                    target.write(key, data)
-            target.write(DEFINITION, to_json_bytes(moved.plain()))
+        for each in (name, new):
+            leases.enter_context(held(storage, each, mark))
+        moved = renamed(storage, name, new)
         for sweep in _started_from(storage, name):
-            names = tuple(new if earlier == name else earlier for earlier in sweep.warm_start)
-            changed = Sweep.parse({**sweep.plain(), "warm_start": names})
-            sweep_folder(storage, sweep.name).write(DEFINITION, to_json_bytes(changed.plain()))
-        if tracker is not None:
-            tracker(name, new)
-        source.delete_many(keys)
-        source.delete(DEFINITION)
-        source.delete(MOVE)
+            leases.enter_context(held(storage, sweep.name))
+        if source.exists(DEFINITION):
+            for folder in (target, source):  # in this order: nothing is copied to a name that does not say so
+                folder.write(MARK, to_json_bytes(mark.plain()))
+            keys = _copy(storage, mark)
+            target.write(DEFINITION, to_json_bytes(moved.plain()))
+            for sweep in _started_from(storage, name):
+                names = tuple(new if earlier == name else earlier for earlier in sweep.warm_start)
+                changed = Sweep.parse({**sweep.plain(), "warm_start": names})
+                sweep_folder(storage, sweep.name).write(DEFINITION, to_json_bytes(changed.plain()))
+            if tracker is not None:
+                tracker(name, new)
+            source.delete_many(keys)
+            source.delete(DEFINITION)
+        for folder in (target, source):  # in this order: the old name is free again once the new one is complete
+            folder.delete(MARK)
+    storage.remove_leftovers(f"sweeps/{name}")
     return moved
 
 
-def _destination(folder: Storage) -> str | None:
-    """Return the name to which a sweep is half moved, if its renaming was cut short."""
-    try:
-        return str(read_json(folder, MOVE)["to"])
-    except KeyError:
-        return None
+def renamed(storage: Storage, name: str, new: str) -> Sweep:
+    """Return the definition of a sweep under a new name that it may get; see `rename_sweep` for the errors."""
+    mark = Mark(sweep=name, new=new)
+    has_begun = [require_finished(storage, each, mark) for each in (name, new)]
+    definition = read_definition(storage, name)
+    if definition is None and any(has_begun):  # all but the marks is done
+        definition = read_definition(storage, new)
+    if definition is None:
+        for each in (name, new) if any(has_begun) else ():  # the sweep was deleted since: the marks lead nowhere
+            sweep_folder(storage, each).delete(MARK)
+        definition = load_definition(storage, name)
+    moved = Sweep.parse({**definition.plain(), "name": new})
+    if not any(has_begun):
+        target = sweep_folder(storage, new)
+        found = [key for key in target.list() if key != LOCK]
+        if DEFINITION in found:
+            raise SweepError(f"there is a sweep {new!r} already", "Choose another name, or delete that one")
+        if found or target.is_blocked(DEFINITION):
+            raise SweepError(f"{target.url} holds {(found or [DEFINITION])[0]} already", "Choose another name")
+    return moved
+
+
+def _copy(storage: Storage, mark: Mark) -> list[str]:
+    """Copy what the new folder lacks or has otherwise, but for the definition and leases; return the names of all files
+    but those that are deleted last.
+
+    Raises:
+        StorageError: a copy differs from its original.
+    """
+    source, target = (sweep_folder(storage, name) for name in (mark.sweep, str(mark.new)))
+    versions, there = source.versions(), target.versions()
+    found = [key for key in versions if key not in (DEFINITION, MARK, LOCK)]
+    keys = [key for key in found if not key.endswith(f"/{LOCK}")]
+    missing = [key for key in keys if there.get(key) != versions[key]]
+    storage.copy_many({f"sweeps/{mark.sweep}/{key}": f"sweeps/{mark.new}/{key}" for key in missing})
+    sizes, copied = source.sizes(), target.sizes()
+    if wrong := [key for key in keys if sizes.get(key) != copied.get(key)]:
+        raise StorageError(f"the copy of {source.url}/{wrong[0]} differs from it", "Rename the sweep again")
+    return found
 
 
 def _started_from(storage: Storage, name: str) -> list[Sweep]:

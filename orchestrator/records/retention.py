@@ -15,8 +15,9 @@ from orchestrator.errors import SweepError
 from orchestrator.records.index import sweep_folder
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.unfinished import held
 from orchestrator.storage import Storage
-from orchestrator.storage.lease import Lease, driver_of
+from orchestrator.storage.lease import driver_of
 
 _CHECKPOINT = re.compile(r"(?P<kind>step|base)-\d+\.safetensors")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -58,8 +59,8 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
         SweepError: the only sweep named is running.
     """
     sizes = {name: _checkpoints(storage, name) for name in names}
-    with ExitStack() as held:
-        free = [name for name in names if _is_free(held, storage, name, dry_run=dry_run, alone=len(names) == 1)]
+    with ExitStack() as leases:
+        free = [name for name in names if _is_free(leases, storage, name, dry_run=dry_run, alone=len(names) == 1)]
         records = [record for name in free for record in read_trials(storage, name)]
         others = sum(one.num_bytes for name in names if name not in free for s in sizes[name].values() for one in s)
         mine = {(name, trial): stored for name in free for trial, stored in sizes[name].items()}
@@ -70,13 +71,12 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
     return Pruning(done.deleted, done.kept_bytes + others)
 
 
-def _is_free(held: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:
-    """Return whether no driver runs the sweep. Unless `dry_run`, keep drivers away until `held` is closed."""
-    folder = sweep_folder(storage, name)
+def _is_free(leases: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:
+    """Return whether no driver runs the sweep. Unless `dry_run`, keep drivers away until `leases` is closed."""
     if dry_run:
-        return driver_of(folder) is None
+        return driver_of(sweep_folder(storage, name)) is None
     try:
-        held.enter_context(Lease(folder, name, storage.url))
+        leases.enter_context(held(storage, name))
     except SweepError:
         if alone:
             raise

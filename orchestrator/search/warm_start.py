@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from orchestrator.errors import SweepError
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.unfinished import require_finished
 from orchestrator.search.objectives import best
 from orchestrator.storage import Storage
 from orchestrator.sweep.definition import Sweep
@@ -40,7 +41,7 @@ def warm_start(sweep: Sweep, storage: Storage, fingerprint: Fingerprint) -> Warm
     """Read everything that `sweep.warm_start` names.
 
     Raises:
-        SweepError: no such sweep in the storage.
+        SweepError: no such sweep in the storage, or it is deleted or renamed in part.
     """
     known: dict[str, TrialRecord] = {}
     first: list[Cell] = []
@@ -68,7 +69,8 @@ def require_earlier(sweep: Sweep, storage: Storage) -> None:
 
 
 def _ended(storage: Storage, name: str) -> list[TrialRecord]:
-    """Return the ended trials of an earlier sweep. Raises SweepError if there are none."""
+    """Return the ended trials of an earlier sweep. Raises SweepError if there are none, or not all are there."""
+    require_finished(storage, name)
     records = [record for record in read_trials(storage, name) if record.status.is_final]
     if not records:
         raise SweepError(

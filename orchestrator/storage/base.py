@@ -107,6 +107,21 @@ class Storage(Protocol):
     def read_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return the values of those keys that exist; on S3 they are read in parallel."""
 
+    def copy_many(self, keys: Mapping[str, str]) -> None:
+        """Set keys to the values of others, `{from: to}`, without reading them into the memory: a local file is linked,
+        or copied in blocks where links are not possible, and S3 copies by itself.
+
+        Raises:
+            KeyError: one of them has no value.
+        """
+
+    def is_blocked(self, key: str) -> bool:
+        """Return whether something else than a value is there: a folder, a link, a pipe. S3 has nothing of the kind."""
+
+    def remove_leftovers(self, folder: str) -> None:
+        """Remove what is no value below a folder: links, pipes, lock files of a local storage, and empty folders, which
+        may be all of it. Values stay, and so do the lock files next to them."""
+
     def delete(self, key: str) -> None:
         """Remove the key; no error if it does not exist."""
 

@@ -6,7 +6,6 @@ Only regular files are values (`orchestrator.storage.local_files`).
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import itertools
 import os
@@ -15,15 +14,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.storage.base import Keys, Snapshot, StorageError, Tagged, checked_key
 from orchestrator.storage.local_files import (
+    LOCK_FILE,
     files_below,
     folders_in,
     is_current,
+    link_or_copy,
+    locked,
     read_regular,
+    remove_leftovers,
     snapshot_of,
     status_of,
     version_of,
@@ -97,7 +101,7 @@ class LocalStorage:
         def replace_if(is_repeated: bool) -> str | None:
             if not path.parent.is_dir():
                 return None
-            with _locked(path.parent / ".lock"):
+            with locked(path.parent / LOCK_FILE):
                 try:
                     found = _tag(read_regular(path))
                 except FileNotFoundError:
@@ -162,6 +166,20 @@ class LocalStorage:
                 found[key] = self.read(key)
         return found
 
+    def copy_many(self, keys: Mapping[str, str]) -> None:
+        for key, to in keys.items():
+            if not self.exists(key):
+                raise KeyError(key)
+            self._retried("write", self._path(to), partial(link_or_copy, self._path(key), self._path(to)))
+
+    def is_blocked(self, key: str) -> bool:
+        path = self._path(key)
+        return self._retried("read", path, lambda: os.path.lexists(path)) and not self.exists(key)
+
+    def remove_leftovers(self, folder: str) -> None:
+        top = self._path(folder)
+        self._retried("delete", top, lambda: remove_leftovers(top))
+
     def delete(self, key: str) -> None:
         path = self._path(key)
         self._retried("delete", path, lambda: path.unlink(missing_ok=True))
@@ -176,7 +194,7 @@ class LocalStorage:
         def delete_if(is_repeated: bool) -> bool:
             if not path.parent.is_dir():
                 return False
-            with _locked(path.parent / ".lock"):
+            with locked(path.parent / LOCK_FILE):
                 try:
                     if _tag(read_regular(path)) != etag:
                         return False
@@ -280,14 +298,6 @@ def _aside(path: Path, data: bytes) -> Iterator[Path]:
             _opened.add(path.parent)
             remove_abandoned(path.parent)
         yield aside
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock that the system releases when the process ends."""
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 _TRANSIENT = {

@@ -8,15 +8,19 @@ count as absent.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError
+from trm_data.files import temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,62 @@ def remove_irregular(path: Path) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"cannot remove {path}: {reason}", "Move it away") from error
+
+
+LOCK_FILE = ".lock"
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system answers that cannot link these files."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock that the system releases when the process ends."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let a second name stand for a file, whose time of change stays; copy it in blocks where links are not possible.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(temporary_name())
+    try:
+        try:
+            aside.hardlink_to(source)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            shutil.copy2(source, aside, follow_symlinks=False)
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)  # a file that replaces another name of itself keeps both
+
+
+def remove_leftovers(top: Path) -> None:
+    """Remove links, pipes, empty folders and unused lock files below a folder, and the folder itself if it is empty."""
+    try:
+        entries = list(top.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in entries:
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            remove_leftovers(path)
+        elif not stat.S_ISREG(mode):
+            path.unlink(missing_ok=True)
+    lock = top / LOCK_FILE
+    if [path.name for path in top.iterdir()] == [LOCK_FILE]:
+        with locked(lock):
+            if [path.name for path in top.iterdir()] == [LOCK_FILE]:
+                lock.unlink()
+    with suppress(OSError):  # not empty, a link to a folder elsewhere, or used again
+        top.rmdir()
 
 
 def folders_in(top: Path, may_be_linked: bool) -> Keys:

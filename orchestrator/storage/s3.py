@@ -112,6 +112,23 @@ class S3Storage:
 
         return {key: data for key, data in zip(keys, in_parallel(get, keys), strict=True) if data is not None}
 
+    def copy_many(self, keys: Mapping[str, str]) -> None:
+        from boto3.s3.transfer import TransferConfig
+
+        parts = TransferConfig(multipart_threshold=COPIED_AT_ONCE, multipart_chunksize=COPIED_AT_ONCE)
+
+        def copy(key: str) -> bool:
+            self._client.copy(self._at(key), **self._at(keys[key]), Config=parts)
+            return True
+
+        in_parallel(lambda key: self._found(key, lambda: copy(key)), list(keys))
+
+    def is_blocked(self, key: str) -> bool:
+        return False
+
+    def remove_leftovers(self, folder: str) -> None:
+        pass
+
     def delete(self, key: str) -> None:
         self._call(lambda: self._client.delete_object(**self._at(key)))
 
@@ -344,6 +361,8 @@ def _is_transient(error: Any) -> bool:
 
 
 PARALLEL_REQUESTS = 16
+COPIED_AT_ONCE = 2**28
+"""Bytes that one request copies. S3 refuses more than 5 GiB."""
 
 
 def in_parallel(call: Callable[[str], T], keys: Sequence[str]) -> Sequence[T]:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import orchestrator as api
 from orchestrator.errors import SweepError, command_line
-from orchestrator.records.index import load_definition, sweep_names
+from orchestrator.records.index import load_definition, load_definitions, sweep_names
 from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
+from orchestrator.records.stored import DamagedRecordError
+from orchestrator.records.unfinished import Mark, UnfinishedError, held
+from orchestrator.results.report.storage_page import read_sweep_records
+from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import Storage, StorageError, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import RESERVED_NAMES
 from tests.records.test_reader import run, sweep_of
-from tests.support.sweeps import search
+from tests.support.commands import call
+from tests.support.sweeps import fingerprint, search, study
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -36,18 +47,66 @@ def test_a_deleted_sweep_leaves_nothing_and_others_alone(storage: Storage) -> No
         delete_sweep(storage, "study")
 
 
-def test_a_deletion_that_was_cut_short_is_finished(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Storage, keys: list[str]) -> None:
-        self.delete(keys[0])
-        raise StorageError("the storage is unavailable", "Try again")
+def cut_after(monkeypatch: pytest.MonkeyPatch, storage: Storage, count: int) -> None:
+    """Let a storage fail for good after `count` changes, each of one file; those of leases do not count."""
+    kind, left = type(storage), itertools.count(-count)
 
+    def count_one() -> None:
+        if next(left) >= 0:
+            raise StorageError("the storage is unavailable", "Try again")
+
+    def cut(name: str) -> None:
+        real = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda self, *given: (count_one(), real(self, *given))[1])
+
+    def copy_many(self: Storage, keys: dict[str, str]) -> None:
+        for key, to in keys.items():
+            count_one()
+            copy(self, {key: to})
+
+    copy = kind.copy_many
+    cut("write")
+    cut("delete")
+    monkeypatch.setattr(kind, "delete_many", lambda self, keys: [self.delete(key) for key in keys] and None)
+    monkeypatch.setattr(kind, "copy_many", copy_many)
+
+
+def trials_of(storage: Storage, name: str) -> dict[str, list[Any]]:
+    return {record.trial_id: [record.status, *record.rows] for record in read_trials(storage, name)}
+
+
+@pytest.mark.parametrize("changes", [1, 2, 5])
+def test_a_deletion_that_was_cut_short_is_named_ranked_nowhere_and_finished(
+    storage: Storage, changes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(type(storage), "delete_many", refuse)
+        cut_after(patched, storage, changes)
         with pytest.raises(StorageError):
             delete_sweep(storage, "study")
-    assert sweep_names(storage) == ["study", "study-2"]
+    finish = f"partly deleted. Finish it with `{command_line('sweep', 'delete', 'study', storage=storage.url)}`"
+    found = read_sweep_records(storage)
+    assert sweep_names(storage) == ["study-2"] and not found.trials
+    for damaged in (found.damaged, load_definitions(storage)[1][:1]):
+        assert [each.reason for each in damaged] == [f"sweep 'study' is {finish}"]
+    for refused in refused_calls(storage, "study"):
+        with pytest.raises(UnfinishedError, match=re.escape(finish)):
+            refused()
+    with pytest.raises(UnfinishedError, match=re.escape(finish)):
+        rename_sweep(storage, "study", "depth")
     delete_sweep(storage, "study")
-    assert sweep_names(storage) == ["study-2"] and not storage.list("sweeps/study")
+    assert storage.folders("sweeps") == ["study-2"] and not load_definitions(storage)[1][1:]
+
+
+def refused_calls(storage: Storage, name: str) -> list[Callable[[], object]]:
+    """Return what may not be done with a sweep that is deleted or renamed in part."""
+    return [
+        lambda: api.run(study(name=name), storage),
+        lambda: api.extend_sweep(name, storage, seeds=9),
+        lambda: api.retry_trials(name, storage),
+        lambda: api.prune_checkpoints(name, storage, keep_bytes=0),
+        lambda: load_definition(storage, name),
+        lambda: warm_start(search(warm_start=(name,)), storage, fingerprint),
+    ]
 
 
 def test_a_tracker_that_fails_leaves_the_records(storage: Storage) -> None:
@@ -97,25 +156,153 @@ def test_a_name_that_is_taken_or_reserved_is_refused(storage: Storage, name: str
     assert storage.list() == before
 
 
+def test_a_name_that_holds_other_files_is_refused(storage: Storage) -> None:
+    storage.write("sweeps/depth/trials/x/trial.json", b"{}")
+    before = storage.list()
+    with pytest.raises(SweepError, match=r"depth.* holds trials/x/trial\.json already"):
+        rename_sweep(storage, "study", "depth")
+    assert storage.list() == before
+
+
 @pytest.mark.parametrize("cut", ["while copying", "in the tracker", "while deleting"])
 def test_a_renaming_that_was_cut_short_is_finished(storage: Storage, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {record.trial_id: list(record.rows) for record in read_trials(storage, "study")}
+    before = trials_of(storage, "study")
 
     def fail(*_: object) -> None:
         raise StorageError("the storage is unavailable", "Try again")
 
-    method = {"while copying": "read_many", "while deleting": "delete_many"}.get(cut)
+    method = {"while copying": "copy_many", "while deleting": "delete_many"}.get(cut)
     with monkeypatch.context() as patched:
         if method is not None:
             patched.setattr(type(storage), method, fail)
         with pytest.raises(StorageError):
             rename_sweep(storage, "study", "depth", fail if cut == "in the tracker" else None)
-    finish = re.escape(command_line("sweep", "rename", "study", "depth", storage=storage.url))
-    with pytest.raises(SweepError, match=f"partly renamed to 'depth'.*`{finish}`"):
-        rename_sweep(storage, "study", "another")
     rename_sweep(storage, "study", "depth")
     assert sweep_names(storage) == ["depth", "study-2"] and not storage.list("sweeps/study")
-    assert {record.trial_id: list(record.rows) for record in read_trials(storage, "depth")} == before
+    assert trials_of(storage, "depth") == before
+
+
+def test_a_renaming_that_was_cut_short_anywhere_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for changes in itertools.count():
+        storage = open_storage(str(tmp_path / str(changes)))
+        sweep_of(storage, 1)
+        before = trials_of(storage, "study")
+        with monkeypatch.context() as patched:
+            cut_after(patched, storage, changes)
+            try:
+                rename_sweep(storage, "study", "depth")
+            except StorageError:
+                is_cut = True
+            else:
+                is_cut = False
+        if is_cut:
+            whole = {name: trials_of(storage, name) for name in sweep_names(storage)}
+            assert whole in ({}, {"study": before}, {"depth": before}), "a part of a sweep is not taken for all of it"
+            assert rename_sweep(storage, "study", "depth").name == "depth"
+        assert trials_of(storage, "depth") == before and storage.folders("sweeps") == ["depth"]
+        assert "unfinished.json" not in "".join(storage.list())
+        if not is_cut:
+            break
+    assert changes > 10
+
+
+def test_both_names_of_a_renaming_that_was_cut_short_are_taken(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        cut_after(patched, storage, 3)  # two marks and a copy
+        with pytest.raises(StorageError):
+            rename_sweep(storage, "study", "depth")
+    before = storage.list()
+    (copied,) = storage.sub("sweeps/depth/trials").list()
+    finish = f"partly renamed to 'depth'. Finish it with `{command_line(*RENAME, storage=storage.url)}`"
+    changes = [lambda: rename_sweep(storage, "study", "another"), lambda: rename_sweep(storage, "study-2", "depth")]
+    for name in ("study", "depth"):
+        for refused in (*refused_calls(storage, name), *changes, partial(delete_sweep, storage, name)):
+            with pytest.raises(UnfinishedError, match=re.escape(finish)):
+                refused()
+    assert [each.reason for each in read_sweep_records(storage).damaged] == [f"sweep 'study' is {finish}"] * 2
+    assert storage.list() == before
+    original = storage.read(f"sweeps/study/trials/{copied}")
+    storage.write(f"sweeps/depth/trials/{copied}", b"something else")
+    rename_sweep(storage, "study", "depth")
+    assert storage.read(f"sweeps/depth/trials/{copied}") == original, "what was copied is compared"
+
+
+RENAME = ("sweep", "rename", "study", "depth")
+
+
+def test_a_driver_that_was_about_to_run_a_sweep_is_refused_too(storage: Storage) -> None:
+    mark = Mark(sweep="study")
+    with held(storage, "study"):
+        storage.write("sweeps/study/unfinished.json", to_json_bytes(mark.plain()))
+    with pytest.raises(UnfinishedError, match="partly deleted"), held(storage, "study"):
+        pass
+    with held(storage, "study", mark):
+        pass
+
+
+def test_marks_of_a_renaming_whose_sweep_is_gone_are_removed(storage: Storage) -> None:
+    storage.write("sweeps/depth/unfinished.json", to_json_bytes(Mark(sweep="gone", new="depth").plain()))
+    with pytest.raises(SweepError, match="no sweep 'gone'"):
+        rename_sweep(storage, "gone", "depth")
+    assert rename_sweep(storage, "study", "depth").name == "depth"
+
+
+def test_a_renaming_reads_no_file_of_a_trial(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("read", "read_many"):
+        real = getattr(type(storage), name)
+
+        def checked(self: Storage, keys: Any, real: Any = real) -> Any:
+            assert "trials/" not in str(keys), "a file passes through the memory"
+            return real(self, keys)
+
+        monkeypatch.setattr(type(storage), name, checked)
+    rename_sweep(storage, "study", "depth")
+    monkeypatch.undo()
+    assert len(read_trials(storage, "depth")) == 2
+
+
+def test_nothing_of_a_folder_stays(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 1)
+    rename_sweep(storage, "study", "depth")
+    assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["depth"]
+    delete_sweep(storage, "depth")
+    assert list((tmp_path / "sweeps").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["text", "folder", "link", "pipe"])
+def test_a_damaged_definition_is_named_and_its_sweep_can_be_deleted(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, path, other = (
+        open_storage(str(tmp_path / "runs")),
+        tmp_path / "runs/sweeps/study/sweep.json",
+        tmp_path / "s",
+    )
+    sweep_of(storage, 1)
+    path.rename(other)
+    make: dict[str, Callable[[], object]] = {
+        "text": lambda: path.write_text("no JSON"),
+        "folder": lambda: (path / "x").mkdir(parents=True),
+        "link": lambda: path.symlink_to(other),
+        "pipe": lambda: os.mkfifo(path),
+    }
+    make[kind]()
+    shown = [("sweep", "status")] if kind == "text" else [("sweep", "status"), ("leaderboard",)]
+    for words in shown:
+        code, out, err = call(capsys, *words, "--storage", storage.url)
+        assert code == 0 and "1 unreadable file skipped" in err and f"{path}: " in err, out
+    code, _, err = call(capsys, "sweep", "status", "study", "--storage", storage.url)
+    assert code == 2 and f"{path} is damaged" in err
+    code, _, err = call(capsys, "sweep", "rename", "study", "x", "--yes", "--storage", storage.url)
+    assert code == 2 and f"{path} is damaged" in err
+    with pytest.raises(DamagedRecordError):
+        api.run(study(), storage)
+    code, out, err = call(capsys, "sweep", "delete", "study", "--yes", "--tracking", "none", "--storage", storage.url)
+    assert code == 0 and not (tmp_path / "runs/sweeps/study").exists(), err
+    assert other.exists()
 
 
 def test_a_sweep_that_starts_from_a_renamed_one_still_finds_it(storage: Storage) -> None:

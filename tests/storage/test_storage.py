@@ -70,6 +70,34 @@ class TestContract:
         storage.delete("b/c")
         assert storage.list() == []
 
+    def test_values_are_copied_without_being_read(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        big = os.urandom(9 * 2**20)
+        for key, data in (("one/a", big), ("one/b/c", b""), ("two/a", b"another")):
+            storage.write(key, data)
+        with monkeypatch.context() as patched:
+            for name in ("read", "read_tagged", "read_many", "write"):
+                patched.setattr(type(storage), name, lambda *_: pytest.fail("a value passes through the memory"))
+            for _ in range(2):  # a copy may be repeated
+                storage.copy_many({"one/a": "two/a", "one/b/c": "two/b/c"})
+        assert storage.sizes("two") == {"two/a": len(big), "two/b/c": 0} and storage.read("two/a") == big
+        storage.write("one/a", b"later")
+        storage.delete("one/b/c")
+        assert storage.read("two/a") == big and storage.exists("two/b/c")
+        with pytest.raises(KeyError, match="nothing"):
+            storage.copy_many({"nothing": "two/a"})
+
+    def test_leftovers_are_removed_and_values_stay(self, storage: Storage) -> None:
+        storage.write("top/kept/a", b"value")
+        storage.write("top/gone/b/c", b"")
+        storage.replace_if("top/gone/b/c", b"x", storage.read_tagged("top/gone/b/c").etag)
+        storage.delete("top/gone/b/c")
+        storage.remove_leftovers("top")
+        storage.remove_leftovers("absent")
+        assert storage.folders("top") == ["kept"] and storage.list() == ["top/kept/a"]
+        storage.delete("top/kept/a")
+        storage.remove_leftovers("top")
+        assert storage.folders() == [] and not storage.is_blocked("top")
+
     def test_create_is_exclusive(self, storage: Storage) -> None:
         assert storage.create("locks/lock.json", b"mine")
         assert not storage.create("locks/lock.json", b"mine")  # also with equal bytes
@@ -135,6 +163,28 @@ def in_threads(count: int, call: Callable[[int], object]) -> None:
 
 class TestLocal:
     """Races, which only the local backend has to win itself: S3 decides them on its own side."""
+
+    @pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+    def test_what_blocks_a_key_is_seen_and_removed_with_the_leftovers(self, tmp_path: Path, kind: str) -> None:
+        storage, path, other = open_storage(str(tmp_path / "it")), tmp_path / "it" / "top" / "a", tmp_path / "other"
+        storage.write("top/b", b"")
+        storage.write("value", b"")
+        other.mkdir()
+        (other / "file").touch()
+        {"folder": path.mkdir, "link": lambda: path.symlink_to(other), "pipe": lambda: os.mkfifo(path)}[kind]()
+        assert storage.is_blocked("top/a") and not storage.is_blocked("value") and not storage.is_blocked("no")
+        storage.remove_leftovers("top")
+        assert not storage.is_blocked("top/a") and storage.list("top") == ["top/b"] and (other / "file").exists()
+
+    def test_a_file_system_without_links_copies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        storage = open_storage(str(tmp_path))
+        storage.write("a", b"value")
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+        storage.copy_many({"a": "b/c"})
+        assert storage.read("b/c") == b"value" and storage.versions("b") == {"b/c": storage.versions()["a"]}
 
     def test_of_many_creators_exactly_one_wins_and_its_value_stays(self, tmp_path: Path) -> None:
         storage = open_storage(str(tmp_path))

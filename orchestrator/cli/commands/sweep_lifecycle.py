@@ -238,7 +238,7 @@ def delete(
 
     store = open_storage(storage)
     sizes = store.sizes(f"sweeps/{name}")
-    if not sizes:  # else a deletion that was cut short may have left files without a definition
+    if not sizes and not store.is_blocked(f"sweeps/{name}/sweep.json"):
         load_definition(store, name)
     what = f"{len(sizes)} files, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
     if not yes:
@@ -261,12 +261,12 @@ def rename(
     """
     from orchestrator.api.lifecycle import rename_sweep
     from orchestrator.cli.views.console import out
-    from orchestrator.records.index import load_definition
+    from orchestrator.records.lifecycle import renamed
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes
 
     store = open_storage(storage)
-    load_definition(store, name)
+    renamed(store, name, new)  # an error comes before the question
     if not yes:
         sizes = store.sizes(f"sweeps/{name}")
         runs = "" if tracking == "none" else ", and its runs in MLflow"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.records.index import SINGLE_RUNS, load_definition, sweep_names
+from orchestrator.records.index import SINGLE_RUNS, list_sweeps, load_definition
 from orchestrator.records.reader import SweepRecords, read_sweep
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.baselines import Baseline, load_baselines
@@ -31,9 +31,10 @@ def read_sweep_records(storage: Storage, sweeps: Sequence[str] = ()) -> SweepRec
     """
     for name in sweeps:
         load_definition(storage, name)
-    found = [read_sweep(storage, name) for name in sweeps or sweep_names(storage) if name != SINGLE_RUNS]
+    names, damaged = (sweeps, []) if sweeps else list_sweeps(storage)
+    found = [read_sweep(storage, name) for name in names if name != SINGLE_RUNS]
     trials = [record for each in found for record in each.trials]
-    return SweepRecords(trials, [damaged for each in found for damaged in each.damaged])
+    return SweepRecords(trials, damaged + [damaged for each in found for damaged in each.damaged])
 
 
 def read_sweep_trials(storage: Storage) -> list[TrialRecord]:

@@ -1,0 +1,87 @@
+"""Mark sweeps whose deletion or renaming has begun: until it is finished, nothing else reads, runs or changes them.
+
+The mark lies in the folder of the sweep and, of a renaming, in that of the new name too: either name leads to the
+command that finishes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from orchestrator.errors import SweepError, command_line
+from orchestrator.records.stored import DamagedRecordError, read_settings
+from orchestrator.storage import Storage
+from orchestrator.storage.lease import Lease
+from trm_data.errors import UserError
+from trm_data.settings import Settings
+
+MARK = "unfinished.json"
+
+
+class Mark(Settings):
+    """Say what has begun."""
+
+    sweep: str
+    new: str | None = None
+    """Its new name; None if it is deleted."""
+
+    def error(self, storage: Storage, name: str) -> UnfinishedError:
+        """Return the error that names the command which finishes it. `name` is the one that was asked for."""
+        words = ("delete", self.sweep) if self.new is None else ("rename", self.sweep, self.new)
+        what = f"sweep {self.sweep!r} is partly {'deleted' if self.new is None else f'renamed to {self.new!r}'}"
+        return UnfinishedError(
+            f"{storage.url}/sweeps/{name}/{MARK}",
+            what,
+            f"Finish it with `{command_line('sweep', *words, storage=storage.url)}`",
+        )
+
+
+class UnfinishedError(DamagedRecordError, SweepError):
+    """Raised for a sweep whose deletion or renaming was begun and is not finished."""
+
+    def __init__(self, file: str, what: str, remedy: str) -> None:
+        UserError.__init__(self, what, remedy)
+        self.file = file
+        self.reason = str(self)
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:  # type: ignore[override]
+        return type(self), (self.file, self.what, self.remedy)
+
+
+def mark_of(storage: Storage, name: str) -> Mark | None:
+    """Return what has begun with a sweep and is not finished. Raises DamagedRecordError if that cannot be read."""
+    try:
+        return read_settings(storage.sub(f"sweeps/{name}"), MARK, Mark)
+    except KeyError:
+        return None
+
+
+def marked(storage: Storage, names: Sequence[str]) -> set[str]:
+    """Return the names that have a mark."""
+    keys = {f"sweeps/{name}/{MARK}": name for name in names}
+    return {keys[key] for key in storage.read_many(list(keys))}
+
+
+def require_finished(storage: Storage, name: str, own: Mark | None = None) -> bool:
+    """Return whether the `own` deletion or renaming has begun.
+
+    Raises:
+        UnfinishedError: another one has.
+    """
+    found = mark_of(storage, name)
+    if found not in (None, own):
+        raise found.error(storage, name)
+    return found is not None
+
+
+@contextmanager
+def held(storage: Storage, name: str, own: Mark | None = None) -> Iterator[Lease]:
+    """Hold the lease of a sweep.
+
+    Raises:
+        SweepError: another process holds it, or another deletion or renaming than `own` has begun.
+    """
+    with Lease(storage.sub(f"sweeps/{name}"), name, storage.url) as lease:
+        require_finished(storage, name, own)
+        yield lease
