@@ -48,7 +48,8 @@ def train(
         return
     from orchestrator.cli.views.console import err
 
-    if not err.is_terminal:  # the imports and the dataset take a while
+    # The imports and the dataset take a while. A recursion file is executed first: if it fails, that is the only line.
+    if not err.is_terminal and config.model.recursion is None:
         err.print(f"starting {recipe}: the dataset first, then {config.train.max_steps} steps")
     from orchestrator.api.train import train as train_config
     from orchestrator.cli.views.train import TrainView, show_outcome
