@@ -39,7 +39,7 @@ MISTAKES = [
     ("203.0.113.7/32", "0.0.0.0/0", "aws.ssh_from: 0.0.0.0/0 opens SSH to the world; name your own network"),
     ("203.0.113.7/32", "::/0", "opens SSH to the world"),
     ("203.0.113.7/32", "home", "'home' is no network; write 203.0.113.7/32"),
-    ('["203.0.113.7/32"]', "[]", "aws.ssh_from: "),
+    ('["203.0.113.7/32"]', "[]", "aws.ssh_from is empty"),
     ("g6e.2xlarge", "g6e.2xlrge", "is no GPU machine of the catalogue. Did you mean 'g6e.2xlarge'?"),
     ('"g6e.2xlarge"', '"g6e.2xlarge"\nmarkets = ["spott"]', "markets.0='spott': input should be 'spot' or 'on-demand'"),
     ('"g6e.2xlarge"', '"g6e.2xlarge"\nmarkets = ["spot", "spot"]', "name each market once"),
