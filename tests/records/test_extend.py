@@ -264,8 +264,8 @@ class TestLastAndBest:
         ("address", "message"),
         [
             ("last", "'last' needs the name of a sweep. Write train/last or SWEEP/last"),
-            ("nowhere/best", "no sweep 'nowhere'"),
-            ("train/last", "no trial of 'train' was started"),
+            ("nowhere/best", "no trial of a sweep 'nowhere'"),
+            ("train/last", "no trial of a sweep 'train'"),
         ],
     )
     def test_nothing_to_find_is_said(self, storage: Storage, address: str, message: str) -> None:
