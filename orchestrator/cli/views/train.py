@@ -27,11 +27,11 @@ class TrainView(Callback):
         self._task: TaskID | None = None
         self._state, self._printed_s = "starting", time.monotonic()
         self._closed = threading.Event()
-        if not err.is_terminal:
-            threading.Thread(target=self._print_regularly, daemon=True).start()
+        self._thread: threading.Thread | None = None
 
     def on_build(self, stage: str, done: int, total: int) -> None:
         """Show the progress of a dataset build."""
+        self._begin()
         if not err.is_terminal:
             is_first = not self._state.startswith("building")
             self._state = f"building the dataset: {stage}, {done}/{total}"
@@ -44,6 +44,7 @@ class TrainView(Callback):
 
     def on_train_report(self, report: TrialReport, max_steps: int) -> None:
         """Update the bar; without a terminal, print the first report and evaluations."""
+        self._begin()
         self._close_build()
         if self._task is None:
             self._bar.start()
@@ -67,8 +68,16 @@ class TrainView(Callback):
     def close(self) -> None:
         """Remove the bars."""
         self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
         self._close_build()
         self._bar.stop()
+
+    def _begin(self) -> None:
+        """Start the thread, unless it runs: from the first event on, `close` is certain to be called."""
+        if self._thread is None and not err.is_terminal:
+            self._thread = threading.Thread(target=self._print_regularly, daemon=True)
+            self._thread.start()
 
     def _print(self) -> None:
         self._printed_s = time.monotonic()
