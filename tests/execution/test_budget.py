@@ -311,8 +311,10 @@ class TestWatchdog:
             bystander.communicate(b"\n")
 
     def test_a_script_that_imports_this_package_may_be_a_driver(self, tmp_path: Path) -> None:
-        (tmp_path / "mine.py").write_text("import sys\nfrom orchestrator import Sweep\ninput()\n")
-        with subprocess.Popen([sys.executable, "-u", "mine.py"], cwd=tmp_path, stdin=subprocess.PIPE) as process:
+        (tmp_path / "mine.py").write_text("from orchestrator import Sweep\nprint()\ninput()\n")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-u", "mine.py"], cwd=tmp_path, **pipes) as process:
+            assert process.stdout is not None and process.stdout.readline()  # its command line can be read
             holder = {"pid": process.pid, "started_s": time.time(), "process_start": start_of(process.pid)}
             with open_driver(holder) as send:
                 assert send is not None
