@@ -12,7 +12,7 @@ part that was running; in the same storage it loses nothing. One row is one tria
   (`raw_exact`, `raw_cell`), the training loss (`loss`) and the seconds of training until then (`seconds`);
 - `final_exact` and `final_cell`: the score on 2,000 held-out puzzles with as many supervision steps as in training;
 - `exact_at_4`, `exact_at_16`, `exact_at_64`: on the first 250 of them with so many supervision steps;
-- `train_flops`, `num_parameters`, and the processor and version that ran it.
+- `train_flops`, `num_parameters`, and the processor that ran it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 
 from orchestrator import Sweep, SweepStatus, TrialRecord, choice, configure, get_recipe, read_trials, run
 from orchestrator.worker.provenance import processor
+from trm_data.files import write_atomic
 
 FOLDER = Path(__file__).parent / "curves"
 DEPTHS = (4, 16, 64)
@@ -116,9 +117,9 @@ def record(name: str, storage: str, slots: int) -> None:
         if outcome.status is not SweepStatus.COMPLETE:
             raise SystemExit(f"{sweep.name}: {outcome}")
         rows = [row_of(grid, each, scores_by_depth(sweep.name, each, storage)) for each in read_trials(sweep, storage)]
-        temporary = path.with_suffix(f".{os.getpid()}")
-        pq.write_table(pa.Table.from_pylist(rows), temporary, compression="zstd")
-        temporary.rename(path)
+        table = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows), table, compression="zstd")
+        write_atomic(path, table.getvalue().to_pybytes())
         print(f"{path.name}: {len(rows)} trials", flush=True)
 
 
