@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.results.report import Report
-from tests.support.chromium import Browser, browser, eventually, find_chromium
+from tests.support.chromium import Browser, eventually
 from tests.support.results import make_config, make_record, scored_at
 
 pytestmark = pytest.mark.slow
@@ -27,17 +27,6 @@ RECORDS = [
 ]
 DEPTH = "study-1-accuracy-over-supervision-steps-at-test-time"
 TIME = "published-1-sudoku-extreme-test-split-exact-accuracy-best-over-time"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("needs Chromium (Debian: apt install chromium)")
-    folder = tmp_path_factory.mktemp("chromium")
-    with browser(chromium, folder) as found:
-        found.downloads = folder
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.web.app import HEADERS, pages
 from orchestrator.web.feed import StorageFeed
 from orchestrator.web.serving import serving
-from tests.support.chromium import Browser, browser, eventually, find_chromium
+from tests.support.chromium import Browser, eventually
 from tests.support.infra import free_port
 from tests.support.results import demo_gallery, demo_records
 from tests.support.tracking import SWEEP, finished, record, write_record
@@ -29,17 +29,6 @@ pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
 RECORDS = demo_records()
 CONFIRMED = next(each for each in RECORDS if each.stage == "confirm")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("needs Chromium (Debian: apt install chromium)")
-    folder = tmp_path_factory.mktemp("chromium")
-    with browser(chromium, folder) as found:
-        found.downloads = folder
-        yield found
 
 
 @pytest.fixture(scope="module")

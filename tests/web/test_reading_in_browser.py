@@ -16,7 +16,7 @@ from orchestrator.storage.base import to_json_bytes
 from orchestrator.web.app import HEADERS, pages
 from orchestrator.web.feed import StorageFeed
 from orchestrator.web.serving import serving
-from tests.support.chromium import Browser, browser, find_chromium
+from tests.support.chromium import Browser
 from tests.support.infra import free_port
 from tests.support.results import demo_gallery, demo_records, scored_at
 from tests.support.tracking import SWEEP, finished, record, write_record
@@ -55,15 +55,6 @@ UNREACHABLE = """[...document.querySelectorAll("button, a[href], input, select, 
   || each.labels?.[0]?.textContent.trim()))).map((each) => each.outerHTML.slice(0, 120))"""
 OPEN = """document.querySelectorAll('.study details, #published > details:first-of-type')
   .forEach((each) => { each.open = true; })"""
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("needs Chromium (Debian: apt install chromium)")
-    with browser(chromium, tmp_path_factory.mktemp("chromium")) as found:
-        yield found
 
 
 @pytest.fixture(params=["report", "start"])
