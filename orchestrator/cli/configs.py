@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from trm_data.settings import digest
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
 from trm_model.recursion_file import pin, replace_in
+
+logger = logging.getLogger(__name__)
 
 
 def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]]:
@@ -60,7 +63,18 @@ def axes_of(texts: list[str] | None) -> dict[str, Choice | Uniform]:
         except ConfigError as error:
             raise ConfigError(f"--vary {error.what.removeprefix('--vary ')}", error.remedy) from None
         check_typed("--vary", name, axes[name].spread())
+        _warn_of_wide_range(name, axes[name])
     return axes
+
+
+def _warn_of_wide_range(name: str, axis: Choice | Uniform) -> None:
+    """Say what an even draw over several orders of magnitude leaves out: nearly all small values."""
+    if isinstance(axis, Uniform) and not axis.log and axis.count is None and 0 < axis.low <= axis.high / 100:
+        limit = axis.low + (axis.high - axis.low) / 10
+        logger.warning(
+            f"--vary {name}={axis.low:g}..{axis.high:g}: nine in ten draws are above {limit:g}."
+            f" To draw each order of magnitude as often: --vary {name}=log:{axis.low:g}..{axis.high:g}"
+        )
 
 
 def check_typed(option: str, name: str, values: Iterable[Setting]) -> None:

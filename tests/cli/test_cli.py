@@ -103,6 +103,16 @@ def test_published_rows_are_listed_and_a_bad_file_is_named_with_its_row(
     assert code == 2 and "bad.csv" in err and "101" in err and err.count("\n") == 1
 
 
+def test_an_even_draw_over_orders_of_magnitude_is_said_with_the_way_to_draw_their_logarithm(
+    capsys: pytest.CaptureFixture[str], lists: Path
+) -> None:
+    line = ["sweep", "plan", "--recipe", "sudoku-mini", "--trials", "4", "--storage", str(lists / "runs"), "--vary"]
+    _, _, err = call(capsys, *line, "lr=1e-4..1e-2")
+    assert "nine in ten draws are above 0.00109" in err and "--vary lr=log:0.0001..0.01" in err
+    for quiet in ("lr=log:1e-4..1e-2", "lr=1e-3..1e-2", "T=1..200"):
+        assert "nine in ten" not in call(capsys, *line, quiet)[2]
+
+
 def test_port_in_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -57,6 +57,7 @@ def test_a_stopped_process_is_reported_once_with_what_continues_it(
     monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
     monkeypatch.setattr("orchestrator.execution.driver.STOPPED_CHECK_S", 0.0)
     checks: list[int] = []
+    deadline = time.monotonic() + 60
 
     class Halted(FakeCluster):
         def stopped(self) -> dict[int, str]:
@@ -64,7 +65,6 @@ def test_a_stopped_process_is_reported_once_with_what_continues_it(
             return {4242: "raylet"}
 
     def script(trial: str, start: int) -> str:
-        deadline = time.monotonic() + 60
         while len(checks) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         return "finish"
