@@ -103,7 +103,7 @@ def test_interval_is_that_of_a_simulated_generalised_pivot_where_it_is_the_wider
     deviations = angles.std(ddof=1) * np.sqrt(2 / rng.chisquare(2, 400_000))
     means = np.clip(angles.mean() + rng.normal(size=400_000) * deviations / np.sqrt(3), 0, np.pi / 2)
     values = (1 - np.cos(2 * means) * np.exp(-2 * deviations**2)) / 2
-    low = (np.quantile(values, 1.4 * 0.025) * (items + 0.75) - 0.375) / items
+    low = (np.quantile(values, 2 * 0.025) * (items + 0.75) - 0.375) / items
     interval = seed_interval(scores.tolist(), items)
     student = scipy_stats.t.interval(0.95, 2, scores.mean(), scipy_stats.sem(scores))
     assert interval is not None and low < student[0] - 0.01
@@ -118,7 +118,7 @@ def test_one_seed_has_no_interval() -> None:
 def test_coverage_of_normal_and_of_skewed_scores(seeds: int) -> None:
     """A short form of the slow simulations below."""
     assert 0.92 <= coverage(normal(0.87, 0.013), seeds, 400, 0.87) <= 0.98
-    assert coverage(SKEWED["exponential errors"], seeds, 400, None) >= 0.92
+    assert coverage(SKEWED["exponential errors"], seeds, 400, None) >= 0.90
 
 
 @pytest.mark.slow
@@ -132,8 +132,7 @@ def test_coverage_of_normal_scores(mean: float, seeds: int) -> None:
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("name", RECORDED)
 def test_coverage_of_recorded_seeds(name: str, seeds: int) -> None:
-    """Up to 97.5 % next to 100 %, where the interval for skewed scores is the wider one."""
-    assert 0.93 <= coverage(recorded(RECORDED[name]), seeds, 3_000) <= (0.98 if max(RECORDED[name]) > 96 else 0.972)
+    assert 0.93 <= coverage(recorded(RECORDED[name]), seeds, 10_000) <= 0.97
 
 
 @pytest.mark.slow
