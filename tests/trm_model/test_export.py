@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,9 +97,14 @@ def test_weights_above_the_limit_of_an_onnx_file_go_to_a_file_beside_it(
     most_bytes: int, beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[_StandInProgram] = []
-    runtime = SimpleNamespace(InferenceSession=lambda path, providers: made[0].session(path, providers))
-    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-    monkeypatch.setitem(sys.modules, "onnxscript", SimpleNamespace())
+    for name in ("onnxruntime", "onnxscript"):
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)  # which PyTorch looks for when it imports its compiler
+        monkeypatch.setitem(sys.modules, name, module)
+    runtime = sys.modules["onnxruntime"]
+    monkeypatch.setattr(
+        runtime, "InferenceSession", lambda path, providers: made[0].session(path, providers), raising=False
+    )
     monkeypatch.setattr(torch.onnx, "export", lambda program, **_: made.append(_StandInProgram(program)) or made[0])
     model = build_model(VARIANTS["mlp"], vocab_size=6, seq_len=16, num_identifiers=1000)
     exported = export(model, tmp_path / "model.onnx", kind="onnx", steps=2, most_onnx_bytes=most_bytes)
