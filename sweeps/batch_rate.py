@@ -5,11 +5,11 @@ Early stopping compares equal steps, so every trial runs to its end.
     trm sweep plan sweeps/batch_rate.py
 """
 
+from orchestrator import recipe_for_gpu
 from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Confirm, Stopping, Sweep, choice, configure, log_uniform
-from trm_model.recipes import get_recipe
 
-PAPER = configure(get_recipe("sudoku-mlp.paper"), {"data.num_validation": 1000})
+PAPER = configure(recipe_for_gpu("sudoku-mlp.paper"), {"data.num_validation": 1000})
 PUZZLES = PAPER.train.max_steps * PAPER.train.batch_size // PAPER.model.supervision_steps
 
 sweep = Sweep(

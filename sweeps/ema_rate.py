@@ -4,11 +4,11 @@ so every run keeps all of them and scores each (`exact_accuracy@ema=0.99` and so
     trm sweep plan sweeps/ema_rate.py
 """
 
+from orchestrator import recipe_for_gpu
 from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep
-from trm_model.recipes import get_recipe
 
-PAPER = get_recipe("sudoku-mlp.paper")
+PAPER = recipe_for_gpu("sudoku-mlp.paper")
 RATES = (0.9, 0.99, 0.995, 0.9995, 0.9999)  # in addition to the paper's own, 0.999
 
 sweep = Sweep(

@@ -6,13 +6,13 @@ also means more compute.
     trm sweep plan sweeps/recursion_depth.py
 """
 
+from orchestrator import recipe_for_gpu
 from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice
-from trm_model.recipes import get_recipe
 
 sweep = Sweep(
     name="recursion-depth",
-    base=get_recipe("sudoku-mlp.paper"),
+    base=recipe_for_gpu("sudoku-mlp.paper"),
     space={"T": choice(1, 2, 3, 4, 6), "n": choice(1, 2, 4, 6, 8)},
     seeds=3,
     equal="flops",

@@ -5,11 +5,11 @@ At equal steps a run with N_sup = 16 would see up to sixteen times fewer puzzles
     trm sweep plan sweeps/supervision_steps.py
 """
 
+from orchestrator import recipe_for_gpu
 from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice, configure
-from trm_model.recipes import get_recipe
 
-PAPER = get_recipe("sudoku-mlp.paper")
+PAPER = recipe_for_gpu("sudoku-mlp.paper")
 PUZZLES = PAPER.train.max_steps * PAPER.train.batch_size // PAPER.model.supervision_steps
 
 sweep = Sweep(

@@ -5,12 +5,11 @@ Published with one run per row; here three seeds at equal steps.
 trm sweep plan sweeps/table3.py
 """
 
-from orchestrator import table_variants
+from orchestrator import recipe_for_gpu, table_variants
 from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep
-from trm_model.recipes import get_recipe
 
-base = get_recipe("table1.trm")
+base = recipe_for_gpu("table1.trm")
 sweep = Sweep(
     name="table3", base=base, variants=table_variants("table3", base), seeds=3, equal="steps", resources=ONE_GPU
 )

@@ -3,13 +3,13 @@
 trm sweep plan sweeps/weight_decay.py
 """
 
+from orchestrator import recipe_for_gpu
 from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice
-from trm_model.recipes import get_recipe
 
 sweep = Sweep(
     name="weight-decay",
-    base=get_recipe("sudoku-mlp.paper"),
+    base=recipe_for_gpu("sudoku-mlp.paper"),
     space={"wd": choice(0.0, 0.01, 0.1, 0.3, 1.0, 3.0)},
     seeds=3,
     equal="steps",

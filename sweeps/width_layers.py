@@ -3,13 +3,13 @@
 trm sweep plan sweeps/width_layers.py
 """
 
+from orchestrator import recipe_for_gpu
 from orchestrator.resources.published import ONE_GPU
 from orchestrator.sweep import Sweep, choice
-from trm_model.recipes import get_recipe
 
 sweep = Sweep(
     name="width-layers",
-    base=get_recipe("sudoku-mlp.paper"),
+    base=recipe_for_gpu("sudoku-mlp.paper"),
     space={"model.hidden_size": choice(128, 256, 384, 512, 768), "model.num_layers": choice(1, 2, 4)},
     forbidden=({"model.hidden_size": 768, "model.num_layers": 4},),  # six times the published network
     seeds=3,

@@ -87,6 +87,10 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> FoundCh
     folder_of = trial_folder(storage, sweep, trial)
     head = read_part(folder_of, "trial.json", TrialHead)
     store = StoredCheckpoints(folder_of.sub("checkpoints"))
+    if not checkpoint_names(store) and folder_of.exists("result.json"):
+        raise CheckpointError(
+            f"{sweep}/{trial} is finished and keeps no checkpoint: `trm sweep prune` deleted it", "Name another trial"
+        )
     name = _choose(store, at, f"{sweep}/{trial}")
     return FoundCheckpoint(store, name, f"{sweep}/{trial} at step {step_of(name)}", head.dataset.name)
 

@@ -22,6 +22,8 @@ from orchestrator.storage.lease import driver_of
 _CHECKPOINT = re.compile(r"(?P<kind>step|base)-\d+\.safetensors")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_LAST_OF_FINISHED = 3.0
+"""First number of the sort key of the last checkpoint of a finished trial; see `_use`."""
 
 
 class Stored(NamedTuple):
@@ -37,10 +39,11 @@ class Stored(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """Hold which checkpoints are deleted and which are kept."""
+    """Hold which checkpoints are deleted, the size of what is kept, and how many finished trials keep no weights."""
 
     deleted: list[Stored]
     kept_bytes: int
+    without_weights: int = 0
 
 
 def parse_bytes(text: str) -> int:
@@ -68,7 +71,7 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
         for one in done.deleted if not dry_run else []:
             for key in (one.key, *one.shared):
                 storage.delete(key)
-    return Pruning(done.deleted, done.kept_bytes + others)
+    return done._replace(kept_bytes=done.kept_bytes + others)
 
 
 def _is_free(leases: ExitStack, storage: Storage, name: str, *, dry_run: bool, alone: bool) -> bool:
@@ -118,12 +121,14 @@ def least_useful(
             if rank is not None:
                 ranked.append((rank, one))
     deleted: list[Stored] = []
-    for _, one in sorted(ranked, key=lambda pair: (pair[0], pair[1].key)):
+    without_weights = 0
+    for rank, one in sorted(ranked, key=lambda pair: (pair[0], pair[1].key)):
         if total <= keep:
             break
         deleted.append(one)
         total -= one.num_bytes
-    return Pruning(deleted, total)
+        without_weights += rank[0] >= _LAST_OF_FINISHED
+    return Pruning(deleted, total, without_weights)
 
 
 def _use(record: TrialRecord, is_newest: bool) -> tuple[float, ...] | None:
@@ -136,7 +141,7 @@ def _use(record: TrialRecord, is_newest: bool) -> tuple[float, ...] | None:
         return (2.0, _score(record))
     if record.status is not Status.FINISHED:
         return None
-    return (3.0 if record.stage == "explore" else 4.0, _score(record))
+    return (_LAST_OF_FINISHED + (record.stage != "explore"), _score(record))
 
 
 def _score(record: TrialRecord) -> float:

@@ -35,9 +35,10 @@ def reproduction_sweep(recipe: str, seeds: int = 3) -> Sweep:
 
 
 def table_variants(prefix: str, base: TrialConfig) -> tuple[Variant, ...]:
-    """Return the rows of a published table, `table1` for instance, as variants of a base."""
-    names = [name for name in CATALOGUE if name.startswith(f"{prefix}.")]
-    return tuple(Variant(name=name, settings=_changes(base, get_recipe(name))) for name in names)
+    """Return the rows of a published table, `table1` for instance, as variants of a base, whose runtime they keep."""
+    rows = {name: get_recipe(name) for name in CATALOGUE if name.startswith(f"{prefix}.")}
+    kept = {"runtime": base.runtime}
+    return tuple(Variant(name=name, settings=_changes(base, row.model_copy(update=kept))) for name, row in rows.items())
 
 
 def _changes(base: TrialConfig, other: TrialConfig) -> dict[str, Setting]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.api.inputs import as_sweep
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.support.commands import call
@@ -39,6 +40,15 @@ def test_storage_without_results_shows_published_ones(tmp_path: Path, capsys: py
     assert code == 0 and PUBLISHED in out
     assert out.startswith("no confirmed results in this storage yet. Run a sweep, for example: trm sweep run demo")
     assert "trm ui" not in out
+
+
+@pytest.mark.parametrize("benchmark", ["sudoku-extreme", "maze-hard", "arc-agi-1", "arc-agi-2"])
+def test_benchmark_without_own_results_names_a_sweep_that_is_scored_on_it(
+    benchmark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = call(capsys, "leaderboard", benchmark, "--storage", str(tmp_path))
+    example = out.splitlines()[0].partition("trm sweep plan ")[2].split()[0]
+    assert as_sweep(example, open_storage(str(tmp_path))).base.data.benchmark == benchmark
 
 
 def test_a_leaderboard_of_one_sweep_leaves_the_others_on_its_dataset_out(

@@ -84,3 +84,14 @@ def test_a_step_that_takes_long_is_not_silent(
         said += capsys.readouterr().err.splitlines()
     view.close()
     assert len(said) > 1 and set(said) == {"step 3/10  loss 0.500"}
+
+
+def test_an_accuracy_is_said_with_the_puzzles_that_it_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    view = TrainView()
+    view.on_train_report(TrialReport(190, {"loss": 0.289, "exact_accuracy": 0.867}, "progress"), 200)
+    view.on_train_report(TrialReport(200, {"exact_accuracy": 0.825}, "rung"), 200)
+    view.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "step 190/200  loss 0.289  86.7 % exact on the batch",
+        "step 200/200  82.5 % exact on validation",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
@@ -482,3 +483,22 @@ def test_mistake_is_one_line(line: str, hint: str, storage: Storage, capsys: pyt
     code, out, err = call(capsys, "sweep", *line.split(), "--storage", storage.url)
     assert code == 2 and out == "" and err.count("\n") == 1 and hint in err
     assert storage.list() == before
+
+
+def test_weights_of_finished_trials_are_deleted_after_a_question(
+    storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = recorded_study(storage, Status.FAILED, Status.FINISHED)[1]
+    where = ("--storage", storage.url)
+    before = storage.list()
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, out, err = call(capsys, "sweep", "prune", "study", "--keep-bytes", "0", *where)
+    assert code == 2 and out.strip() == "" and "1 finished trial would keep no weights" in err
+    assert storage.list() == before
+    # What costs no trial its weights is not asked about.
+    code, out, _ = call(capsys, "sweep", "prune", "study", "--keep-bytes", "100", *where)
+    assert code == 0 and "3 checkpoints, 100 B stay" in out
+    code, out, _ = call(capsys, "sweep", "prune", "study", "--keep-bytes", "0", "--yes", *where)
+    assert code == 0 and "1 checkpoint, 0 B stay" in out
+    code, _, err = call(capsys, "eval", f"study/{done}", *where)
+    assert code == 2 and "keeps no checkpoint: `trm sweep prune` deleted it" in err and err.count("\n") == 1

@@ -273,6 +273,8 @@ def test_every_sweep_file_plans_and_names_its_axis(file: Path, tmp_path: Path) -
     plan = estimate(sweep, open_storage(str(tmp_path)))
     assert plan.num_trials > 0 and plan.total_flops > 0 and plan.wall_s
     assert "equal" in file.read_text().lower() and not any(set(cell.does_not_fit) >= {"H100"} for cell in plan.cells)
+    assert sweep.base.runtime.compile == bool(sweep.resources.gpus), "a step on a GPU takes half the time compiled"
+    assert not any("runtime.compile" in variant.settings for variant in sweep.variants)
     if sweep.equal == "flops":
         spent = [cell.train_flops for cell in plan.cells]
         assert max(spent) / min(spent) == pytest.approx(1, rel=0.02)

@@ -137,10 +137,15 @@ def prune(
     every: Annotated[bool, typer.Option("--all", help="All sweeps of the storage together.")] = False,
     keep_bytes: Annotated[str, typer.Option("--keep-bytes", help="Size of the checkpoints to keep: 2GB, 500MB.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete the weights of finished trials without a question.")
+    ] = False,
     storage: StorageOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
     """Delete the least useful checkpoints until the rest fits. Results and records stay; a running sweep is left alone.
+
+    Failed trials and older copies go first, the last checkpoints of finished trials at the end and after a question.
 
     Examples:
 
@@ -151,13 +156,18 @@ def prune(
     from orchestrator.api.lifecycle import prune_checkpoints
     from orchestrator.cli.views.console import out
     from orchestrator.records.retention import parse_bytes
-    from orchestrator.sweep.text import num_bytes
+    from orchestrator.sweep.text import num_bytes, plural
 
     if (name is None) != every:
         raise SweepError("which checkpoints?", "Name a sweep, or give --all")
     if not keep_bytes:
         raise SweepError("no size is given", "Give --keep-bytes, for example --keep-bytes 2GB")
     keep = parse_bytes(keep_bytes)
+    if not (dry_run or yes):
+        lost = prune_checkpoints(name, storage, keep_bytes=keep, dry_run=True).without_weights
+        if lost:
+            question = f"{plural(lost, 'finished trial')} would keep no weights to solve with or to score. Delete them?"
+            _confirm(question, "no checkpoint was deleted")
     done = prune_checkpoints(name, storage, keep_bytes=keep, dry_run=dry_run)
     freed = sum(one.num_bytes for one in done.deleted)
     if as_json:
@@ -166,7 +176,8 @@ def prune(
     for one in done.deleted:
         out.print(f"{num_bytes(one.num_bytes):>9}  {one.key}", soft_wrap=True)
     verb = "would be freed" if dry_run else "freed"
-    out.print(f"{num_bytes(freed)} {verb} in {len(done.deleted)} checkpoints, {num_bytes(done.kept_bytes)} stay")
+    number = plural(len(done.deleted), "checkpoint")
+    out.print(f"{num_bytes(freed)} {verb} in {number}, {num_bytes(done.kept_bytes)} stay")
     if done.kept_bytes > keep:
         out.print(f"more than {num_bytes(keep)}: the rest is needed to resume, or belongs to a running sweep")
 
@@ -279,7 +290,7 @@ def rename(
 def _confirm(question: str, refusal: str) -> None:
     """Ask a question of yes or no. Raises SweepError with the refusal unless the answer is yes."""
     try:
-        typer.confirm(question, abort=True)
+        typer.confirm(question, abort=True, err=True)
     except typer.Abort:
         raise SweepError(refusal, "Answer y, or add --yes") from None
 

@@ -28,6 +28,16 @@ TEXT_FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 }
 
 
+REPRODUCED = {
+    name: ("plan", f"reproduce/{file}")
+    for name, file in (
+        ("sudoku-extreme", "sudoku_mlp"),
+        ("maze-hard", "maze_attention"),
+        ("arc-agi-1", "arc_agi_1"),
+        ("arc-agi-2", "arc_agi_2"),
+    )
+}
+"""By benchmark: what the hint below a table without own results names. These sweeps cost GPU hours: plan them first."""
 HEADLINE_ROWS = 8
 
 
@@ -72,9 +82,12 @@ def show(
     shown = tables if benchmark is not None or split is not None else own or _headlines(tables)
     has_own = any(table.has_own for table in tables)
     if not has_own:
-        example = command_line("sweep", "run", "demo", storage=storage.url)
+        verb, example = REPRODUCED.get(benchmark or "", ("run", "demo"))
         where = "in this storage" if benchmark is None else "on this benchmark in this storage"
-        out.print(f"no confirmed results {where} yet. Run a sweep, for example: {example}\n", soft_wrap=True)
+        command = command_line("sweep", verb, example, storage=storage.url)
+        out.print(
+            f"no confirmed results {where} yet. {verb.capitalize()} a sweep, for example: {command}\n", soft_wrap=True
+        )
     for table in shown:
         out.print(to_rich(table))
         out.print()

@@ -14,8 +14,6 @@ from orchestrator.records.schema import Status
 from orchestrator.worker.job import ASKED_TO_STOP, TrialReport
 from trm_data.settings import strict_json
 
-SHOWN = ("loss", "exact_accuracy")
-
 
 class TrainView(Callback):
     """Show the progress of a dataset build, then of the training. Without a terminal a thread prints what is done at
@@ -49,8 +47,7 @@ class TrainView(Callback):
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task("training", total=max_steps, note="")
-        shown = {key: report.metrics[key] for key in SHOWN if key in report.metrics}
-        note = "  ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in shown.items())
+        note = _note(report)
         self._bar.update(self._task, completed=report.step)
         if note:
             self._bar.update(self._task, note=note)
@@ -92,6 +89,14 @@ class TrainView(Callback):
         if self._build is not None:
             self._build.__exit__()
             self._build = None
+
+
+def _note(report: TrialReport) -> str:
+    """Return the loss and the accuracy of a report, and of which puzzles: those of the batch, or validation puzzles."""
+    parts = [f"loss {report.metrics['loss']:.3f}"] if "loss" in report.metrics else []
+    if (exact := report.metrics.get("exact_accuracy")) is not None:
+        parts.append(f"{100 * exact:.1f} % exact on {'validation' if report.kind == 'rung' else 'the batch'}")
+    return "  ".join(parts)
 
 
 def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
