@@ -102,6 +102,17 @@ def test_paired_and_welch_have_the_power_of_the_test_that_was_chosen() -> None:
     assert welch.detectable(0.01) > welch.detectable(0.05)
 
 
+def test_power_of_two_groups_has_the_spread_and_the_number_of_seeds_of_each() -> None:
+    """Three unsteady runs beside nine steady ones: simulated with scipy's own Welch test."""
+    wide, narrow = [84.0, 88.0, 92.0], [90.0, 90.5, 91.0, 90.0, 90.5, 91.0, 90.0, 90.5, 91.0]
+    test = SeedTest(dict(enumerate(wide)), dict(enumerate(narrow)), resolution=0.01)
+    truth, rng, rounds = test.detectable(0.05), np.random.default_rng(8), 20_000
+    first = rng.normal(truth, np.std(wide, ddof=1), (rounds, 3))
+    second = rng.normal(0, np.std(narrow, ddof=1), (rounds, 9))
+    p_values = scipy_stats.ttest_ind(first, second, axis=1, equal_var=False).pvalue
+    assert 0.785 <= np.mean(p_values < 0.05) <= 0.815
+
+
 def test_runs_without_spread_have_the_power_that_their_resolution_leaves() -> None:
     test = SeedTest({0: 95.0, 1: 95.0}, {0: 92.0, 1: 92.0}, resolution=0.5)
     compared = test.compare(0.05)

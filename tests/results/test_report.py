@@ -190,6 +190,23 @@ def test_summary_does_not_claim_what_seeds_cannot_show() -> None:
     assert "one seed: that says nothing yet" in summarise(studies(single)[0], build_leaderboard(None, single, [])[0])
 
 
+@pytest.mark.parametrize(
+    ("gap", "words"), [(0.0065, "It does not differ significantly from T=2"), (0.012, "The data separate it from T=2")]
+)
+def test_summary_calls_a_picked_winner_better_only_after_a_correction_for_all_pairs(gap: float, words: str) -> None:
+    """Each row's range of ranks, which is corrected for the other five rows alone, separates the best in both cases."""
+    records = []
+    for cycles in range(1, 7):
+        mean = 0.95 - (gap + cycles / 2_000 if cycles > 1 else 0)
+        for seed in range(5):
+            config, score = make_config(cycles=cycles, seed=seed), mean + (seed - 2) / 500
+            family = f"T={cycles}"
+            records.append(make_record(config, score=score, stage="study", family=family, items=1_000_000))
+    table = build_leaderboard(None, records, [])[0]
+    assert [entry.ranks for entry in table.entries[:2]] == [(1, 1), (2, 6)]
+    assert words in summarise(studies(records)[0], table)
+
+
 def test_importance_needs_enough_complete_trials_and_finds_the_cause() -> None:
     few = studies(demo_records()[:6])[0]
     assert importances(few.compared, few.varied) is None

@@ -112,6 +112,13 @@ def test_one_seed_and_one_configuration_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_seeds_that_detect_no_possible_difference_are_told(tmp_path: Path) -> None:
+    """Two seeds of a thousand cells would need more than 100 points for their corrected test."""
+    plan = plan_seeds(study(seeds=2), 1_000, LocalStorage(tmp_path))
+    assert plan is not None and plan.detectable is None
+    assert "2 seeds, as planned, detect nothing" in plan.sentences[1]
+
+
 def test_part_of_a_published_test_set_counts_as_many_puzzles_as_are_scored(tmp_path: Path) -> None:
     base = configure(get_recipe("sudoku-mlp.paper"), {"evaluation.max_puzzles": 100})
     sweep = Sweep(name="p", base=base, space={"T": choice(2, 3)}, seeds=2)

@@ -74,9 +74,10 @@ def test_interval_of_scores_in_the_middle_is_students() -> None:
 
 
 def test_interval_reaches_further_towards_the_side_that_a_saturated_sample_hides() -> None:
-    interval = seed_interval([0.995, 0.997, 0.999], ITEMS)
-    assert interval is not None and interval.high <= 1.0
-    assert 0.997 - interval.low > 1.2 * (interval.high - 0.997)
+    scores = [0.995, 0.997, 0.999]
+    interval, student = seed_interval(scores, ITEMS), scipy_stats.t.interval(0.95, 2, 0.997, scipy_stats.sem(scores))
+    assert interval is not None and interval.high == 1.0
+    assert 0.997 - interval.low > 1.5 * (0.997 - student[0])
 
 
 @pytest.mark.parametrize("scores", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.9, 0.9], [0.0, 1.0], [0.001, 0.0, 0.129]])
