@@ -193,7 +193,7 @@ def test_summary_does_not_claim_what_seeds_cannot_show() -> None:
 @pytest.mark.parametrize(
     ("gap", "words"), [(0.0065, "It does not differ significantly from T=2"), (0.012, "The data separate it from T=2")]
 )
-def test_summary_calls_a_picked_winner_better_only_after_a_correction_for_all_pairs(gap: float, words: str) -> None:
+def test_summary_calls_a_picked_winner_better_only_if_all_pairs_are_corrected(gap: float, words: str) -> None:
     """Each row's range of ranks, which is corrected for the other five rows alone, separates the best in both cases."""
     records = []
     for cycles in range(1, 7):
