@@ -226,7 +226,8 @@ def trusted_source(text: str) -> Source:
     named = sorted(_trusted.values(), key=lambda source: Path(source.path).name != Path(address.path).name)
     if named:
         raise ConfigError(
-            _mismatch(address, named[0]), "Name a file with the recorded content; trials keep it as recursion.py"
+            _mismatch(address, named[0]),
+            "Name a file with the recorded content; trials keep that of a recursion as recursion.py",
         )
     raise ConfigError(
         f"the stored configuration names the code {address.name} of {address.path} (sha256 "
@@ -267,7 +268,7 @@ def execute(source: Source) -> ModuleType:
     _executing.add(source.sha256)
     try:
         exec(compile(source.text, source.path, "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         if isinstance(error, UserError):
             raise

@@ -106,6 +106,7 @@ def run_and_show(
     """
     from orchestrator.api.inputs import as_run_options
     from orchestrator.api.run import run_defined
+    from orchestrator.cli.views.console import only_json
     from orchestrator.cli.views.live import LiveView, outcome_summary, show_outcome
     from orchestrator.execution.options import SweepStatus
     from orchestrator.storage import open_storage
@@ -113,7 +114,8 @@ def run_and_show(
 
     storage = open_storage(url)
     checked = as_run_options(options)
-    outcome = run_defined(sweep, storage, tracking, notify or (), [LiveView()], checked, is_stored=is_stored)
+    with only_json(as_json):
+        outcome = run_defined(sweep, storage, tracking, notify or (), [LiveView()], checked, is_stored=is_stored)
     if as_json:
         print(strict_json(outcome_summary(outcome), indent=1))
     else:

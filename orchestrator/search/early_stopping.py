@@ -70,8 +70,9 @@ def decide(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Cu
 def _own(rule: Stopping, max_steps: int, trial: Curve, others: Mapping[str, Curve]) -> Decision:
     """Decide by the function that the rule names. Raises ConfigError if it fails."""
     with explained("stopping rule", rule.rule):
-        reason = load_function(rule.rule)(trial, others, max_steps)
-        if not isinstance(reason, str | None):
+        copies = {other: list(rungs) for other, rungs in others.items()}  # the curves themselves stay as they are
+        reason = load_function(rule.rule)(list(trial), copies, max_steps)
+        if not isinstance(reason, str | None) or reason == "":
             raise TypeError(f"it returned {reason!r}, which is neither a reason nor None")
     return Decision(reason is not None, reason or "")
 

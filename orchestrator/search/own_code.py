@@ -17,11 +17,11 @@ def explained(what: str, address: str) -> Iterator[None]:
         what: it is: "sampler".
 
     Raises:
-        ConfigError: the code failed.
+        ConfigError: the code failed, or wanted to end the process.
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not is_address(address):
             raise
         raise ConfigError(

@@ -27,7 +27,7 @@ from orchestrator.sweep.settings import label
 from orchestrator.sweep.space import Cell
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
 from trm_data.settings import digest
-from trm_model.recursion_file import load_function
+from trm_model.recursion_file import is_address, load_function
 
 DRAWS = 50
 """Suggestions of known or forbidden cells that are discarded before an unknown cell is drawn at random."""
@@ -78,6 +78,7 @@ class Sampler:
             with explained("sampler", self._sweep.sampler):
                 suggested = self._study.ask()
                 settings = _suggest_cell(suggested, self._sweep)
+                _require_inside(settings, self._sweep)
             trial = self._trial(settings)
             if trial.trial_id not in self._tried and not self._space.is_forbidden(settings):
                 self._tried.add(trial.trial_id)
@@ -115,8 +116,9 @@ class Sampler:
         """Take over a trial that an earlier driver suggested and that is now resumed."""
         self._tried.add(trial.trial_id)
         self._study.enqueue_trial(self._space.cell_of(trial.config))
-        suggested = self._study.ask()
-        _suggest_cell(suggested, self._sweep)
+        with explained("sampler", self._sweep.sampler):
+            suggested = self._study.ask()
+            _suggest_cell(suggested, self._sweep)
         self._open[trial.trial_id] = suggested
 
     def tell(self, record: TrialRecord) -> None:
@@ -162,6 +164,13 @@ def _suggest_cell(suggested: optuna.Trial, sweep: Sweep) -> Cell:
             value = number if domain.step is None else domain.snapped(number)
         cell[path] = value
     return cell
+
+
+def _require_inside(cell: Cell, sweep: Sweep) -> None:
+    """Raise ValueError for a value of the user's own sampler that the space does not hold; Optuna does not look."""
+    for path, value in cell.items() if is_address(sweep.sampler) else ():
+        if not sweep.space[path].holds(value):
+            raise ValueError(f"it chose {path}={value!r}, which is outside of the space")
 
 
 def _scalars(domain: Choice) -> tuple[bool | int | float | str | None, ...]:

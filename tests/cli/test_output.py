@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import shlex
 import stat
@@ -26,6 +27,7 @@ from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepSta
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.storage import open_storage
+from tests.support.commands import call
 from tests.support.sweeps import study
 from trm_data.errors import UserError
 from trm_data.files import write_atomic, write_output, writing_remedy
@@ -41,6 +43,20 @@ def printed(*what: object, width: int = 200) -> str:
         safe.print(each)
     text: str = safe.file.getvalue()
     return text
+
+
+def test_what_a_sweep_file_prints_is_no_part_of_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "prints.py"
+    file.write_text(
+        "from orchestrator import Sweep, choice, get_recipe\n"
+        "print('from the file')\n"
+        "sweep = Sweep(name='prints', base=get_recipe('sudoku-mini'), space={'T': choice(1, 2)})\n"
+    )
+    words = ("sweep", "plan", str(file), "--storage", str(tmp_path / "runs"))
+    code, out, err = call(capsys, *words, "--json")
+    assert code == 0 and json.loads(out)["num_trials"] == 2 and "from the file" in err
+    code, out, err = call(capsys, *words)
+    assert code == 0 and "from the file" in out, "without --json it stays where it was printed"
 
 
 @pytest.mark.parametrize("text", [GLOO, "[lower case]", "[bold]x[/]", "[/x]", ":smile:", "\\[x]", "[link=file:///]y"])

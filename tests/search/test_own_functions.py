@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import Confirm, Stopping, Sweep, SweepStatus, choice, configure, get_recipe, run
+from orchestrator import Confirm, Stopping, Sweep, SweepStatus, choice, configure, get_recipe, log_uniform, run
 from orchestrator.search.early_stopping import Rung, decide
 from orchestrator.search.sampler import Sampler
 from orchestrator.sweep.loader import load_sweep
@@ -34,6 +34,20 @@ def wrong(trial, others, max_steps):
     return True
 
 
+def empty(trial, others, max_steps):
+    return ""
+
+
+def ends(trial, others, max_steps):
+    raise SystemExit(0)
+
+
+def empties(trial, others, max_steps):
+    others["other"].clear()
+    others.clear()
+    trial.clear()
+
+
 def sampler(seed):
     return optuna.samplers.NSGAIISampler(seed=seed, population_size=2)
 
@@ -47,8 +61,30 @@ def fails(seed):
     return Fails(seed)
 
 
+class Outside(optuna.samplers.RandomSampler):
+    def sample_independent(self, study, trial, name, distribution):
+        return 1e9 if name == "optimizer.lr" else super().sample_independent(study, trial, name, distribution)
+
+
+def outside(seed):
+    return Outside(seed)
+
+
+class Refuses(optuna.samplers.RandomSampler):
+    def before_trial(self, study, trial):
+        raise RuntimeError("not now")
+
+
+def refuses(seed):
+    return Refuses(seed)
+
+
 def none(seed):
     return seed
+
+
+def leaves(seed):
+    raise SystemExit(0)
 
 
 class Kind:
@@ -85,11 +121,23 @@ def test_a_rule_of_a_file_gets_the_curves_and_says_why_a_trial_is_stopped() -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("broken", "ZeroDivisionError: division by zero"), ("wrong", "neither a reason nor None")]
+    ("name", "words"),
+    [
+        ("broken", "ZeroDivisionError: division by zero"),
+        ("wrong", "it returned True, which is neither a reason nor None"),
+        ("empty", "it returned '', which is neither a reason nor None"),
+        ("ends", "SystemExit: 0"),
+    ],
 )
 def test_a_rule_that_fails_is_named_with_its_error(name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"stopping rule {name}@{SHA256[:8]} fails: .*{words}"):
         asked(f"own.py:{name}")
+
+
+def test_a_rule_gets_copies_so_that_it_changes_no_curve() -> None:
+    curve, others = [Rung(20, 0.2, 0.5)], {"other": [Rung(20, 0.9, 0.9)]}
+    assert not decide(Stopping(rule="own.py:empties", grace=0), 100, curve, others).stop
+    assert len(curve) == len(others["other"]) == 1
 
 
 def test_a_sampler_of_a_file_chooses() -> None:
@@ -99,6 +147,28 @@ def test_a_sampler_of_a_file_chooses() -> None:
     assert sorted(chosen) == [1, 2, 3]
     with pytest.raises(ConfigError, match=r"sampler none@\w{8} fails: .*no optuna.samplers.BaseSampler"):
         Sampler(search(sampler="own.py:none"), lambda request: "f", ())
+    with pytest.raises(ConfigError, match=r"sampler leaves@\w{8} fails: SystemExit: 0"):
+        Sampler(search(sampler="own.py:leaves"), lambda request: "f", ())
+
+
+def test_a_value_outside_of_the_space_is_refused_before_a_trial_runs_with_it() -> None:
+    space = {"T": choice(1, 2), "lr": log_uniform(1e-3, 1e-2)}
+    sampler = Sampler(search(sampler="own.py:outside", space=space), lambda request: "f", ())
+    with pytest.raises(ConfigError, match=r"sampler outside@\w{8} fails: .*optimizer.lr=1000000000.0, .* outside"):
+        sampler.suggest()
+
+
+def test_a_sampler_that_fails_when_a_search_is_resumed_is_named_with_its_error() -> None:
+    trial = Sampler(search(sampler="random"), lambda request: "f", ()).suggest()
+    assert trial is not None
+    with pytest.raises(ConfigError, match=r"sampler refuses@\w{8} fails: RuntimeError: not now"):
+        Sampler(search(sampler="own.py:refuses"), lambda request: "f", ()).adopt(trial)
+
+
+def test_a_file_that_wants_to_end_the_process_is_named(folder: Path) -> None:
+    (folder / "ends.py").write_text("import sys\nsys.exit(0)\ndef rule(trial, others, max_steps): ...\n")
+    with pytest.raises(ConfigError, match=r"ends\.py fails: SystemExit: 0"):
+        decide(Stopping(rule="ends.py:rule", grace=0), 100, [Rung(20, 0.2, 0.5)], {})
 
 
 def test_a_sampler_that_fails_while_it_chooses_is_named_with_its_error() -> None:

@@ -111,6 +111,7 @@ def plan(
     """
     from orchestrator.api.plan import plan as estimate_sweep
     from orchestrator.cli.configs import make_sweep
+    from orchestrator.cli.views.console import only_json
     from orchestrator.cli.views.plan import plan_as_json, show_affordable, show_plan
     from orchestrator.results.seed_plan import plan_seeds
     from orchestrator.sweep.plan_file import dump_plan
@@ -119,10 +120,11 @@ def plan(
 
     if file is None and recipe is None and gpu not in (None, "none", "any"):
         return _show_fitting(str(gpu), as_json)
-    sweep = make_sweep(
-        file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
-        name=name, gpu=gpu, cpus=cpus,
-    )  # fmt: skip
+    with only_json(as_json):
+        sweep = make_sweep(
+            file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
+            name=name, gpu=gpu, cpus=cpus,
+        )  # fmt: skip
     found = estimate_sweep(
         sweep, storage, address=address, max_concurrent=max_concurrent, share_gpus=share_gpus,
         provider=provider or "aws", usd_per_gpu_hour=usd_per_gpu_hour,
@@ -254,13 +256,15 @@ def run(
     """
     from orchestrator.api.inputs import is_recorded
     from orchestrator.cli.configs import make_sweep
+    from orchestrator.cli.views.console import only_json
     from orchestrator.storage import open_storage
 
     trust_recursions(trust)
-    sweep = make_sweep(
-        file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
-        name=name, gpu=gpu, cpus=cpus,
-    )  # fmt: skip
+    with only_json(as_json):
+        sweep = make_sweep(
+            file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,
+            name=name, gpu=gpu, cpus=cpus,
+        )  # fmt: skip
     options = {
         "address": address,
         "max_concurrent": max_concurrent,

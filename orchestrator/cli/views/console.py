@@ -8,9 +8,10 @@ character. Style is given separately from the text:
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from rich.progress import Progress, TaskID
 from rich.text import Text
@@ -38,6 +39,13 @@ out = _console(stderr=False)
 """Results."""
 err = _console(stderr=True)
 """Progress and notes, on standard error so that `trm ... --json | jq` works."""
+
+
+@contextmanager
+def only_json(as_json: bool) -> Iterator[None]:
+    """Send what the user's own files print to standard error while the block runs, if the output is to be JSON."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        yield
 
 
 @contextmanager
