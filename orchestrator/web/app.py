@@ -61,7 +61,7 @@ class Pages:
     def __init__(self, feed: StorageFeed, tools: Tools) -> None:
         self._feed = feed
         self._tools = tools
-        self._reports: dict[str, tuple[int, str]] = {}
+        self._reports: dict[str, tuple[str, str]] = {}
 
     async def start(self, request: Request) -> Response:
         """Answer with the start page, which asks for the sweeps itself."""
@@ -114,14 +114,14 @@ class Pages:
 
     def _report(self, name: str) -> str:
         view = self._feed.sweep(name).view()
-        version, page = self._reports.get(name, (-1, ""))
-        if version != view.version:
+        version, page = self._reports.get(name, ("", ""))
+        if version != view.address:
 
             def live(study: Study) -> Live:
-                return Live(f"/api/sweeps/{name}/{study.fingerprint}", self._feed.version(view))
+                return Live(f"/api/sweeps/{name}/{study.fingerprint}", view.address)
 
             page = storage_report(self._feed.storage, view.records, datetime.now(UTC), live=live).html()
-            self._reports[name] = (view.version, page)
+            self._reports[name] = (view.address, page)
         return page
 
     async def leaderboard(self, request: Request) -> Response:

@@ -21,6 +21,7 @@ from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.results.report import explorer
+from orchestrator.results.report.trial_plots import leading
 from orchestrator.results.report.views import Study, studies
 from orchestrator.storage import Storage
 from orchestrator.storage.lease import driver_of
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 READ_EVERY_S = 1.0
 READING_SHARE = 0.1
 """The most of the time that is spent on reading a sweep that somebody looks at."""
+LONGEST_VERSION = 20
+"""Digits; Python refuses to read very long numbers."""
 
 
 @dataclass(slots=True)
@@ -55,11 +58,24 @@ class SweepView:
     sweep: Sweep
     records: Sequence[TrialRecord]
     driver: dict[str, Any] | None
+    feed: str
+    """Versions count from the first reading by this process: those of an earlier one, or of a sweep that was deleted,
+    mean nothing."""
     version: int
     """Raised with every change of the records."""
     changed: dict[str, int]
     """The version at which each trial changed last, by its id."""
     problems: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Return what a page says to ask for news since this view."""
+        return f"{self.feed}-{self.version}"
+
+    def version_of(self, address: str) -> int:
+        """Return the version of an earlier view of this feed; -1 for any other text."""
+        feed, _, number = address.partition("-")
+        return int(number) if feed == self.feed and number.isdecimal() and len(number) < LONGEST_VERSION else -1
 
     def status_of(self, record: TrialRecord) -> Status:
         """Return the status of a trial; without a driver, one that has not ended counts as interrupted."""
@@ -99,6 +115,7 @@ class SweepFeed:
     storage: Storage
     name: str
     _reader: SweepReader = field(init=False)
+    _id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _clock: _Clock = field(default_factory=_Clock)
     _seen: dict[str, tuple[TrialRecord, int]] = field(default_factory=dict)
@@ -135,7 +152,7 @@ class SweepFeed:
             for record in records
         }
         changed = {trial_id: at for trial_id, (_, at) in self._seen.items()}
-        return SweepView(definition, records, driver, version, changed, tuple(map(str, damaged)))
+        return SweepView(definition, records, driver, self._id, version, changed, tuple(map(str, damaged)))
 
     def studies(self) -> tuple[SweepView, dict[str, Study]]:
         """Return the sweep, and its trials by the fingerprint of their dataset."""
@@ -153,15 +170,9 @@ class StorageFeed:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.boot = uuid.uuid4().hex[:8]
-        """Versions count from the start of this process: those of an earlier one mean nothing."""
         self._lock = threading.Lock()
         self._clock = _Clock()
         self._feeds: dict[str, SweepFeed] = {}
-
-    def version(self, view: SweepView) -> str:
-        """Return what a page says to ask for news since a view."""
-        return f"{self.boot}-{view.version}"
 
     def names(self) -> list[str]:
         """Return the names of the sweeps."""
@@ -189,7 +200,8 @@ class StorageFeed:
         return sorted(rows, key=lambda row: (row.get("driver") is None, -(row.get("started_s") or 0.0), row["name"]))
 
     def news(self, name: str, fingerprint: str, since: str, settings: Sequence[str]) -> dict[str, Any]:
-        """Return the trials of a study that have changed since a version; all if the settings that vary have changed.
+        """Return the trials of a study that have changed since a version, all if the settings that vary have changed;
+        how many there are, which of them lead, and which records cannot be read.
 
         Args:
             since: the `version` of an earlier answer, or an empty string.
@@ -201,14 +213,14 @@ class StorageFeed:
         """
         view, found = self.sweep(name).studies()
         study = found[fingerprint]
-        boot, _, number = since.partition("-")
-        before = int(number) if boot == self.boot and number.isdecimal() else -1
-        if list(settings) != list(study.varied):
-            before = -1
+        before = view.version_of(since) if list(settings) == list(study.varied) else -1
         changed = [trial.trial_id for trial in study.trials if view.changed[trial.trial_id] > before]
         return {
             **explorer.head(study),
-            "version": self.version(view),
+            "version": view.address,
+            "count": len(study.trials),
+            "lead": sorted(leading(study.trials)),
+            "problems": list(view.problems),
             "trials": explorer.trial_rows(study, changed) if changed else [],
         }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -140,7 +142,31 @@ def test_news_holds_only_trials_that_have_changed(site: Site) -> None:
     second = site.news(first["version"], first["settings"])
     assert [(trial["id"], trial["step"]) for trial in second["trials"]] == [(record(1).trial_id, 50)]
     assert len(site.news(first["version"], ["other"])["trials"]) == 2, "other settings vary now: all values moved"
-    assert len(site.news("of-an-earlier-process", first["settings"])["trials"]) == 2
+    for since in ("of-an-earlier-process", f"{first['version']}{'9' * 5000}", first["version"].replace("-", "-x")):
+        assert len(site.news(since, first["settings"])["trials"]) == 2
+
+
+def test_news_tells_what_is_not_in_it(site: Site) -> None:
+    first = site.news()
+    assert first["count"] == 2 and first["problems"] == []
+    write_record(site.storage, replace(finished(2), trial_id="0" * 16, family="T=2 n=2"))
+    second = site.news(first["version"], first["settings"])
+    assert second["count"] == 3 and "0" * 16 in second["lead"]
+    site.storage.write(f"sweeps/depth/trials/{'0' * 16}/trial.json", b"{")
+    third = site.news(second["version"], second["settings"])
+    assert third["trials"] == [] and third["count"] == 2 and "0" * 16 not in third["lead"]
+    assert "trial.json" in third["problems"][0]
+
+
+def test_versions_of_a_deleted_sweep_mean_nothing_to_its_successor(site: Site, tmp_path: Path) -> None:
+    first, page = site.news(), site.get("/sweeps/depth").body
+    shutil.move(tmp_path / "runs" / "sweeps" / "depth", tmp_path / "deleted")
+    assert site.get("/api/sweeps").json["sweeps"] == []
+    site.storage.write("sweeps/depth/sweep.json", to_json_bytes(SWEEP.plain()))
+    write_record(site.storage, finished(3))
+    assert [trial["id"] for trial in site.news(first["version"], first["settings"])["trials"]] == [finished(3).trial_id]
+    after = site.get("/sweeps/depth").body
+    assert after != page and finished(3).trial_id in after and finished(0).trial_id not in after
 
 
 def test_curves_are_sent_for_the_named_trials(site: Site) -> None:

@@ -60,10 +60,12 @@ class Curves {
     const axis = this.controls.x.value;
     if (axis === "flops" && !trial.fps) return [];
     const found = [];
+    const isLeftOut = (x, y) => (this.controls.log.checked && x <= 0) || (this.controls["log-y"].checked && y <= 0);
     curve[metric].forEach((y, i) => {
       const step = curve.step[i];
       const x = axis === "step" ? step : axis === "s" ? curve.s[i] : step * trial.fps;
-      if (y === null || x === null || (this.controls.log.checked && x <= 0) || (this.controls["log-y"].checked && y <= 0)) return;
+      if (y === null || x === null) return;
+      if (isLeftOut(x, y)) { this.leftOut += 1; return; }
       found.push({ x, y, step, seconds: curve.s[i] });
     });
     return found;
@@ -71,6 +73,7 @@ class Curves {
 
   // A series is a trial, or the trials of one configuration that differ in the seed only.
   series() {
+    this.leftOut = 0; // points that a log axis has no place for
     const single = this.study.drawn.map((trial) => ({ trials: [trial], points: this.points(trial) }));
     const drawn = single.filter((one) => one.points.length > 0);
     if (!this.controls.band.checked) return drawn;
@@ -103,7 +106,7 @@ class Curves {
   axis(series) {
     const axis = this.controls.x.value;
     const most = d3.max(series, (one) => d3.max(one.points, (point) => point.x)) ?? 1;
-    if (axis === "step") return { unit: 1, name: "training steps", title: "training steps", format: d3.format("~s") };
+    if (axis === "step") return { unit: 1, name: "training steps", title: "training steps", format: (x) => d3.format(Math.abs(x) < 1000 ? "~g" : "~s")(x) };
     const units = axis === "s" ? [[3600, "h"], [60, "min"], [1, "s"]]
       : [[1e18, "EFLOP"], [1e15, "PFLOP"], [1e12, "TFLOP"], [1e9, "GFLOP"], [1, "FLOP"]];
     const [unit, name] = units.find(([size]) => most >= 1.5 * size) ?? units[units.length - 1];
@@ -112,10 +115,10 @@ class Curves {
 
   scales(series, width, height) {
     const { log, "log-y": logY, metric } = this.controls;
-    const xs = series.flatMap((one) => [one.points[0]?.x, one.points[one.points.length - 1]?.x]).filter((x) => x !== undefined);
+    const xs = series.flatMap((one) => one.points.map((point) => point.x)); // a clock that was set back goes below the first
     const ys = series.flatMap((one) => one.points.flatMap((point) => (one.isBand ? [point.low, point.high] : [point.y])));
     let [low, high] = d3.extent(xs.length ? xs : [0, 1]);
-    if (!log.checked) low = 0;
+    if (!log.checked) low = Math.min(0, low);
     if (low === high) high = low + 1;
     high = log.checked ? high * 1.03 : high + (high - low) * 0.015; // the last point is not on the edge
     let [bottom, top] = d3.extent(ys.length ? ys : [0, 1]);
@@ -124,7 +127,8 @@ class Curves {
       top = Curves.METRICS[metric.value].share ? 100 : bottom + (top - bottom) * 1.04;
     }
     if (bottom === top) top = bottom + 1;
-    const domains = this.zoom ?? [[low, high], [bottom, top]];
+    this.whole = [[low, high], [bottom, top]];
+    const domains = this.zoom ?? this.whole;
     const make = (isLog) => (isLog ? d3.scaleLog() : d3.scaleLinear());
     this.x = make(log.checked).domain(domains[0]).range([0, width]);
     this.y = make(logY.checked).domain(domains[1]).range([height, 0]);
@@ -202,13 +206,14 @@ class Curves {
       .on("dblclick", () => { this.zoom = null; this.draw(); });
   }
 
-  // Half (0.5) or twice (2) of what is shown of the x axis, from its start; of the y axis around its middle.
+  // Half (0.5) or twice (2) of what is shown of the x axis, from its start: at most everything, at least a thousandth.
   scaleBy(factor) {
-    const resize = (scale) => {
-      const [low, high] = scale.domain();
-      return [low, scale.invert(scale(low) + (scale(high) - scale(low)) * factor)];
-    };
-    this.zoom = [resize(this.x), this.y.domain()];
+    const [low, high] = this.x.domain();
+    const far = this.x.invert(this.x(low) + (this.x(high) - this.x(low)) * factor);
+    const whole = this.x.copy().domain(this.whole[0]);
+    const share = (whole(far) - whole(low)) / (whole.range()[1] - whole.range()[0]);
+    if (share < 0.001) return;
+    this.zoom = far < this.whole[0][1] ? [[low, far], this.y.domain()] : null;
     this.draw();
   }
 
@@ -289,6 +294,7 @@ class Curves {
     if (hidden.size) parts.push(`${hidden.size} hidden`);
     if (shown.length < trials.size - hidden.size) parts.push(`${(trials.size - hidden.size - shown.length).toLocaleString()} filtered out`);
     if (without && live === null) parts.push(`this file holds no curve of ${without.toLocaleString()}`);
+    if (this.leftOut) parts.push(`${this.leftOut.toLocaleString()} points at 0 or below, which a log axis cannot show`);
     this.note.replaceChildren(document.createTextNode(`${parts.join(", ")}. `));
     if (hidden.size || this.study.hiddenGroups.size) {
       this.note.append(plotTools.element("button", { type: "button", class: "link", "data-control": "show-all", text: "Show all", onclick: () => this.study.showAll() }));
@@ -329,7 +335,10 @@ class Curves {
         button("hide", "Hide", () => this.study.hide(trial.id)), " ",
         button("release", "Release", () => this.study.keep(trial.id, false)));
     });
-    this.kept.replaceChildren(...chips);
+    const missing = this.study.missing.map((id) => plotTools.element("li", { text: `No trial here begins with ${id.slice(0, 40)} ` },
+      plotTools.element("button", { type: "button", class: "link", text: "release", "aria-label": `Release ${id.slice(0, 40)}`,
+        onclick: () => { this.study.missing = this.study.missing.filter((each) => each !== id); this.study.changed(); } })));
+    this.kept.replaceChildren(...chips, ...missing);
   }
 
   rows() {

@@ -19,12 +19,21 @@ class Study {
     this.stage = "";
     this.colorBy = "lead";
     this.listeners = [];
+    this.missing = []; // ids that the address names and that no trial has
+    this.revision = 0;
     this.merge(data);
   }
+  // An answer that holds as many trials as there are replaces all: others have been removed.
   merge(data) {
     this.settings = data.settings;
     this.titles = data.titles;
+    if (data.trials.length === data.count) this.trials.clear();
     for (const trial of data.trials) this.trials.set(trial.id, trial);
+    if (data.lead) {
+      const lead = new Set(data.lead);
+      for (const trial of this.trials.values()) trial.lead = lead.has(trial.id);
+    }
+    this.revision += 1;
   }
   changed() { this.listeners.forEach((listener) => listener()); }
   passes(trial) {
@@ -48,7 +57,7 @@ class Study {
   }
   static plain(value) {
     if (value === null || value === undefined) return "default";
-    return typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value);
+    return typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : String(value);
   }
 
   // --- groups: what a colour stands for ---
@@ -99,9 +108,9 @@ class Study {
 
 // The address names the kept trials: `#trial=ID,ID`.
 const permalink = {
-  ids() { return location.hash.startsWith("#trial=") ? decodeURIComponent(location.hash.slice(7)).split(",").filter(Boolean) : []; },
+  ids() { return location.hash.startsWith("#trial=") ? plotTools.hashText(7).toLowerCase().split(",").filter(Boolean) : []; },
   write() {
-    const ids = explorers.flatMap((study) => [...study.kept]);
+    const ids = explorers.flatMap((study) => [...study.kept, ...study.missing.map(encodeURIComponent)]);
     const isNamed = location.hash.startsWith("#trial=");
     if (ids.length) history.replaceState(null, "", `#trial=${ids.join(",")}`);
     else if (isNamed) history.replaceState(null, "", location.pathname + location.search);
@@ -109,6 +118,12 @@ const permalink = {
   read(isArrival) {
     const ids = permalink.ids();
     let first = null;
+    const known = explorers.flatMap((study) => [...study.trials.keys()]);
+    const missing = ids.filter((id) => !known.some((each) => each.startsWith(id)));
+    if (explorers.length && missing.join() !== explorers[0].missing.join()) {
+      explorers[0].missing = missing;
+      explorers[0].changed();
+    }
     for (const study of explorers) {
       const found = ids.flatMap((id) => [...study.trials.keys()].filter((known) => known.startsWith(id)));
       if (ids.length && (found.length !== study.kept.size || found.some((id) => !study.kept.has(id)))) {

@@ -123,7 +123,7 @@
   }
   // A link to a figure opens what is folded around it.
   const arrive = () => {
-    const figure = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const figure = location.hash.length > 1 && document.getElementById(plotTools.hashText(1));
     if (!figure || !figure.matches("figure")) return;
     for (let box = figure.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     figure.scrollIntoView({ block: "start", behavior: "instant" });

@@ -75,9 +75,8 @@ class Items {
     this.words.textContent = `${parts.join(", ")}.`;
   }
   rows() {
-    const trials = this.study.items.trials;
+    const trials = this.trials;
     const names = trials.map(({ id }) => id);
-    const items = Array.from({ length: this.study.items.count }, (_, item) => item);
-    return [["puzzle", ...names], ...items.map((item) => [item + 1, ...trials.map(({ exact }) => (Items.solves(exact, item) ? 1 : 0))])];
+    return [["puzzle", ...names], ...this.shown.map((item) => [item + 1, ...trials.map(({ exact }) => (Items.solves(exact, item) ? 1 : 0))])];
   }
 }

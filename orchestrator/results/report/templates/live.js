@@ -28,6 +28,7 @@
     merge(trials) {
       const table = this.box.querySelector("table");
       const known = new Map(this.bodies.map((body) => [body.dataset.trial, body]));
+      for (const [id, body] of known) if (!this.study.trials.has(id)) body.remove();
       const names = [...table.querySelectorAll("th[data-setting]")].map((head) => head.dataset.setting);
       const { element } = plotTools;
       for (const trial of trials) {
@@ -68,15 +69,21 @@
         const settings = encodeURIComponent(this.study.settings.join("\n"));
         const news = await this.ask(`${this.study.live}/trials?since=${encodeURIComponent(this.version ?? "")}&settings=${settings}`);
         this.version = news.version;
-        if (news.trials.length) {
+        const isChanged = news.trials.length > 0 || this.study.trials.size !== news.count;
+        if (isChanged) {
           this.study.merge(news);
+          if (this.study.trials.size !== news.count) this.version = ""; // some were removed: the next answer holds all
+          if (news.trials.length === news.count) this.held.clear();
+          if (this.study.missing.length) permalink.read(false);
           this.view.curves.fillChoices();
           this.view.table.merge(news.trials);
         }
-        await this.fetchCurves(news.trials.length > 0);
-        this.tell(`Live, as of ${new Date().toLocaleTimeString()}. Tables of confirmed results are as of when this page was loaded.`);
+        await this.fetchCurves(isChanged);
+        const problems = news.problems.length ? ` Not shown, because it cannot be read: ${news.problems.slice(0, 3).join("; ")}.` : "";
+        this.tell(`Live, as of ${new Date().toLocaleTimeString()}. Tables of confirmed results are as of when this page was loaded.${problems}`);
       } catch (error) {
-        this.tell(`No answer from trm ui (${error.message}); this page shows what it had.`);
+        this.tell(error.message === "404" ? "This sweep is not in the storage any more; this page shows what it had."
+          : `No answer from trm ui (${error.message}); this page shows what it had.`);
       } finally {
         this.isBusy = false;
       }
@@ -111,8 +118,8 @@
     for (const name of ["sweep", "stage"]) {
       host.querySelector(`[data-control="${name}"]`)?.addEventListener("change", (event) => {
         study[name] = event.target.value;
-        study.changed();
         parallel.draw();
+        study.changed();
       });
     }
     let isWaiting = false;
@@ -122,9 +129,8 @@
       isWaiting = true;
       requestAnimationFrame(() => {
         isWaiting = false;
+        parallel.follow();
         curves.draw();
-        if (study.trials.size !== parallel.count) parallel.draw(); else parallel.update();
-        parallel.count = study.trials.size;
         table.update();
         if (!isNew) permalink.write();
         isNew = false;
@@ -141,7 +147,6 @@
         curves.draw();
         parallel.draw();
         items?.draw();
-        parallel.count = study.trials.size;
       });
     }).observe(host);
     new MutationObserver(() => { study.changed(); items?.draw(); }).observe(document.documentElement, { attributeFilter: ["data-theme"] });

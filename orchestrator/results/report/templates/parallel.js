@@ -12,8 +12,10 @@ class Parallel {
     this.svg = d3.select(this.body).append("svg").attr("class", "interactive parallel").attr("role", "group")
       .attr("aria-label", "Settings and scores, an axis each. On an axis, arrow keys select values and Escape clears them.");
     this.selected = new Map(); // the pixels of each brush
+    this.held = new Map(); // and the values between which it lies, which stay where axes change
+    this.revision = -1;
     const click = (name, act) => figure.querySelector(`[data-control="${name}"]`).addEventListener("click", act);
-    click("clear", () => { this.selected.clear(); study.brushes.clear(); study.changed(); this.draw(); });
+    click("clear", () => { this.selected.clear(); this.held.clear(); study.brushes.clear(); this.draw(); study.changed(); });
     click("svg", () => plotTools.save("settings.svg", "image/svg+xml", plotTools.svgText(this.svg.node())));
     click("csv", () => plotTools.save("trials.csv", "text/csv", plotTools.csvText(this.rows())));
   }
@@ -26,7 +28,7 @@ class Parallel {
   axisOf(name, height) {
     if (name === "score") {
       const scale = d3.scaleLinear([0, 100], [height, 0]);
-      return { name, title: "score, %", at: (value) => scale(value), ticks: scale.ticks(5).map((value) => [scale(value), String(value)]) };
+      return { name, title: "score, %", at: (value) => scale(value), scale, ticks: scale.ticks(5).map((value) => [scale(value), String(value)]) };
     }
     const values = [...new Set(this.known.map((trial) => this.study.value(trial, name)))];
     const numbers = values.filter((value) => typeof value === "number").sort(d3.ascending);
@@ -36,17 +38,39 @@ class Parallel {
       const scale = (isLog ? d3.scaleLog() : d3.scaleLinear()).domain(d3.extent(numbers)).range([height, 0]).nice();
       const format = isLog ? d3.format("~g") : scale.tickFormat(5);
       const ticks = isLog ? d3.scaleLog(scale.domain(), [height, 0]).ticks(4).filter((value) => /^[125]/.test(value.toExponential())) : scale.ticks(5);
-      return { name, title, at: scale, ticks: ticks.map((value) => [scale(value), format(value)]) };
+      return { name, title, at: scale, scale, ticks: ticks.map((value) => [scale(value), format(value)]) };
     }
     const rank = (value) => (typeof value === "number" ? [0, value] : typeof value === "boolean" ? [1, Number(value)] : [2, 0]);
     values.sort((a, b) => rank(a)[0] - rank(b)[0] || rank(a)[1] - rank(b)[1] || d3.ascending(String(a), String(b)));
     const scale = d3.scalePoint(values.map(Study.plain), [height, 0]).padding(0.25);
     const every = Math.max(1, Math.ceil((values.length * 15) / height));
     const ticks = values.map(Study.plain).map((text) => [scale(text), text]).filter((_, i) => i % every === 0);
-    return { name, title, at: (value) => scale(Study.plain(value)), ticks };
+    return { name, title, at: (value) => scale(Study.plain(value)), places: new Map(values.map((value) => [Study.plain(value), scale(Study.plain(value))])), ticks };
+  }
+
+  // The values between which a brush lies: two numbers, or the names of the first and the last one inside.
+  static valuesIn(axis, [top, bottom]) {
+    if (axis.scale) return [axis.scale.invert(bottom), axis.scale.invert(top)];
+    const inside = [...axis.places].filter(([, at]) => at >= top && at <= bottom).map(([text]) => text);
+    return inside.length ? [inside[0], inside[inside.length - 1]] : null;
+  }
+  // The pixels of a brush around such values; null where the axis has none of them.
+  static pixelsOf(axis, held, height) {
+    if (axis.scale) return [axis.scale(held[1]), axis.scale(held[0])];
+    const at = held.map((text) => axis.places.get(text)).filter((place) => place !== undefined);
+    if (!at.length) return null;
+    const all = [...axis.places.values()];
+    const half = all.length > 1 ? Math.abs(all[1] - all[0]) / 2 : height / 2;
+    return [Math.max(-6, Math.min(...at) - half), Math.min(height + 6, Math.max(...at) + half)];
+  }
+
+  // Draw again where the trials are others or have other scores; else only select.
+  follow() {
+    if (this.isDragged || this.revision === this.study.revision) this.update(); else this.draw();
   }
 
   draw() {
+    this.revision = this.study.revision;
     this.known = [...this.study.trials.values()].filter((trial) => trial.score !== null
       && (!this.study.sweep || trial.sweep === this.study.sweep) && (!this.study.stage || trial.stage === this.study.stage));
     const names = this.names;
@@ -58,12 +82,18 @@ class Parallel {
     this.height = height;
     this.axes = names.map((name) => this.axisOf(name, height));
     this.place = d3.scalePoint(names, [0, width]);
+    for (const axis of this.axes.filter(({ name }) => this.selected.has(name))) {
+      const held = this.held.get(axis.name);
+      this.hold(axis, held ? Parallel.pixelsOf(axis, held, height) : this.selected.get(axis.name));
+    }
+    const focused = this.svg.node().contains(document.activeElement) ? document.activeElement.dataset.axis : null;
     const svg = this.svg.attr("width", outer).attr("height", height + MARGIN.top + MARGIN.bottom)
       .attr("viewBox", `0 0 ${outer} ${height + MARGIN.top + MARGIN.bottom}`);
     svg.selectAll("*").remove();
     const root = svg.append("g").attr("transform", `translate(${MARGIN.left},${MARGIN.top})`);
     this.lines = root.append("g").attr("class", "lines");
     for (const axis of this.axes) this.drawAxis(root, axis);
+    if (focused) [...this.svg.node().querySelectorAll("[data-axis]")].find((each) => each.dataset.axis === focused)?.focus();
     this.update();
   }
 
@@ -78,9 +108,11 @@ class Parallel {
     ticks.text(([, text]) => (text.length > 9 ? `${text.slice(0, 8)}\u2026` : text));
     const title = group.append("text").attr("class", "axis-title middle").attr("y", -16).text(axis.title.length > 13 ? `${axis.title.slice(0, 12)}\u2026` : axis.title);
     title.append("title").text(this.study.titles[axis.name] ?? axis.title);
-    const brush = d3.brushY().extent([[-12, -6], [12, this.height + 6]]).on("brush end", (event) => {
+    const brush = d3.brushY().extent([[-12, -6], [12, this.height + 6]]).on("start brush end", (event) => {
       if (!event.sourceEvent) return;
+      this.isDragged = event.type !== "end"; // an axis that is drawn again would end it
       this.select(axis, event.selection);
+      this.speak(group, axis);
     });
     const layer = group.append("g").attr("class", "brush").call(brush);
     if (this.selected.has(axis.name)) layer.call(brush.move, this.selected.get(axis.name));
@@ -107,6 +139,13 @@ class Parallel {
   }
 
   select(axis, range) {
+    this.hold(axis, range);
+    const held = range && Parallel.valuesIn(axis, range);
+    if (held) this.held.set(axis.name, held); else this.held.delete(axis.name);
+    this.study.changed();
+  }
+
+  hold(axis, range) {
     if (!range) { this.selected.delete(axis.name); this.study.brushes.delete(axis.name); }
     else {
       this.selected.set(axis.name, range);
@@ -117,7 +156,6 @@ class Parallel {
         return at !== undefined && at >= range[0] && at <= range[1];
       });
     }
-    this.study.changed();
   }
 
   speak(group, axis) {

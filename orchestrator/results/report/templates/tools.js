@@ -62,8 +62,9 @@ const plotTools = (() => {
   };
   const field = (value) => {
     const text = value === null || value === undefined ? "" : String(value);
-    // A spreadsheet would run a text that starts like a formula.
-    const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    // A spreadsheet would run a text that starts like a formula, also after a semicolon: see report/escape.py.
+    const safe = typeof value !== "string" ? text
+      : text.replace(/^(?=[\s"]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r])/, "'").replace(/;(?=[\s"]*[=+\-@\uff1d\uff0b\uff0d\uff20])/g, ";'");
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const csvText = (rows) => rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
@@ -77,10 +78,15 @@ const plotTools = (() => {
     made.append(...children);
     return made;
   };
+  // What the address has from a character on, as it stands if it was written by hand and has a lone %.
+  const hashText = (from) => {
+    const text = location.hash.slice(from);
+    try { return decodeURIComponent(text); } catch { return text; }
+  };
   // The room inside an element, in pixels.
   const roomIn = (box) => {
     const style = getComputedStyle(box);
     return Math.max(240, box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
   };
-  return { save, svgText, csvText, element, roomIn };
+  return { save, svgText, csvText, element, hashText, roomIn };
 })();
