@@ -202,6 +202,12 @@ def test_solve_tells_a_missing_file_from_a_puzzle_and_names_the_picture(
     code, _, err = call(capsys, "solve", trials[0], "." * 16, "--out", str(picture), *storage)
     assert code in (0, 1) and picture.is_file()
     assert f"picture: {picture}\n" in err and f"made the new folder {picture.parent}\n" in err
+    (tmp_path / "two.txt").write_text(f"{'.' * 16}\n{EASY}\n")
+    picture = tmp_path / "X.GIF"
+    code, _, err = call(capsys, "solve", trials[0], str(tmp_path / "two.txt"), "--out", str(picture), *storage)
+    assert code in (0, 1) and f"picture: {picture} (the first of 2 puzzles)\n" in err and picture.is_file()
+    code, _, err = call(capsys, "solve", "absent/3f", EASY, "--out", "x.jpg", *storage)
+    assert code == 2 and "x.jpg is not a picture" in err, "before a model is loaded"
 
 
 def test_wrong_names_are_answered_with_the_known_ones(

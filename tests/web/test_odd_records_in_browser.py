@@ -224,6 +224,19 @@ def test_a_selection_keeps_its_values_when_trials_with_other_values_arrive(live:
     assert live.page.evaluate("document.activeElement.dataset.axis") == "T", "the focus stays for the keyboard"
 
 
+def test_the_focus_stays_where_it_is_when_news_arrive(live: Live) -> None:
+    running = trial(2, 1).trial_id
+    live.page.evaluate("document.querySelector('.trials').open = true")
+    row = f"""document.querySelector('#trials-1 tbody[data-trial="{running}"]')"""
+    live.page.evaluate(f"{row}.querySelector('button').click()")
+    live.page.until("document.querySelector('[data-kept]') !== null")
+    for steps, place in ((5, f"{row}.querySelector('button')"), (7, "document.querySelector('[data-kept] button')")):
+        live.page.evaluate(f"window.before = {place}; before.focus()")
+        write_record(live.storage, trial(2, 1, steps=steps), segment=steps, rows_from=2 * steps - 4)
+        live.page.until(f"{row}.textContent.includes('{10 * steps}') && !before.isConnected")
+        live.page.until(f"document.activeElement === {place}")
+
+
 def test_a_trial_whose_record_is_damaged_leaves_the_figures_and_is_named(live: Live) -> None:
     (live.folder / "depth" / "trials" / trial(2, 1).trial_id / "trial.json").write_text("{")
     live.page.until("document.querySelectorAll('#trials-1 tbody').length === 2")

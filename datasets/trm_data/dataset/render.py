@@ -216,6 +216,12 @@ def save_png(image: Image.Image, path: Path | str) -> None:
     write_output(Path(path), buffer.getvalue())
 
 
+def require_picture(path: Path) -> None:
+    """Raise ConfigError unless `save_answers` can write a file of that name."""
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise ConfigError(f"{path} is not a picture that can be drawn", "Name it .png or .gif")
+
+
 def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Path, label: Bytes | None = None) -> None:
     """Draw a puzzle next to its answer after each supervision step: `.png` the last one, `.gif` all of them in turn.
 
@@ -227,14 +233,13 @@ def save_answers(family: Family, question: Bytes, answers: list[Bytes], path: Pa
         ConfigError: another kind of file.
         UserError: the disk is full or the folder cannot be written.
     """
-    if path.suffix not in (".png", ".gif"):
-        raise ConfigError(f"{path} is not a picture that can be drawn", "Name it .png or .gif")
+    require_picture(path)
     side = math.isqrt(question.size)
     frames = [
         _side_by_side(family, side, question, answer, f"step {number} of {len(answers)}", label)
         for number, answer in enumerate(answers, 1)
     ]
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         save_png(frames[-1], path)
         return
     buffer = io.BytesIO()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +39,12 @@ def solve(
     ] = True,
     picture: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Draw it, wrong cells marked: .png, or .gif with every step.", **OUTPUT_FILE),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Draw the first one, wrong cells marked: .png, or .gif with every step.",
+            **OUTPUT_FILE,
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="ARC: the task to answer as, by name; found by its pairs if left out.")
@@ -68,6 +74,10 @@ def solve(
     from trm_model.checkpoints.trained import load_trained
     from trm_model.evaluation.solve import solve_text
 
+    if picture is not None:
+        from trm_data.dataset.render import require_picture
+
+        require_picture(picture)
     trust_recursions(trust)
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
@@ -75,7 +85,7 @@ def solve(
     text, dataset = _text(puzzle), partial(dataset_for, found, trained.config, None, store)
     solved = solve_text(trained, text, dataset, depth, task=task, halt=halt)
     if picture is not None:
-        _draw(solved[0], picture)
+        _draw(solved, picture)
     if as_json:
         print(strict_json([one.plain(steps) for one in solved], indent=1))
     else:
@@ -102,12 +112,15 @@ def _text(puzzle: str) -> str:
         raise DataError(f"{where} is not text", "Give a line of digits, a maze, or an ARC task as JSON") from None
 
 
-def _draw(one: Solved, picture: Path) -> None:
+def _draw(solved: Sequence[Solved], picture: Path) -> None:
+    """Draw the first puzzle, and say so if there are others."""
     from orchestrator.cli.views.console import err, line
     from trm_data.dataset.render import save_answers
 
+    one = solved[0]
     save_answers(one.family, one.question.cells, one.solution.answers, picture, one.question.label)
-    err.print(line("picture: ", (str(picture), "bold")), soft_wrap=True)
+    which = f" (the first of {len(solved)} puzzles)" if len(solved) > 1 else ""
+    err.print(line("picture: ", (str(picture), "bold"), which), soft_wrap=True)
 
 
 def _show(one: Solved, steps: bool) -> None:

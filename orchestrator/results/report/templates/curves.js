@@ -295,10 +295,9 @@ class Curves {
     if (shown.length < trials.size - hidden.size) parts.push(`${(trials.size - hidden.size - shown.length).toLocaleString()} filtered out`);
     if (without && live === null) parts.push(`this file holds no curve of ${without.toLocaleString()}`);
     if (this.leftOut) parts.push(`${this.leftOut.toLocaleString()} points at 0 or below, which a log axis cannot show`);
-    this.note.replaceChildren(document.createTextNode(`${parts.join(", ")}. `));
-    if (hidden.size || this.study.hiddenGroups.size) {
-      this.note.append(plotTools.element("button", { type: "button", class: "link", "data-control": "show-all", text: "Show all", onclick: () => this.study.showAll() }));
-    }
+    const isHiding = hidden.size || this.study.hiddenGroups.size;
+    const all = () => plotTools.element("button", { type: "button", class: "link", "data-control": "show-all", text: "Show all", onclick: () => this.study.showAll() });
+    plotTools.refill(this.note, `${parts.join(", ")}. `, ...(isHiding ? [all()] : []));
   }
 
   drawLegend(groups) {
@@ -318,9 +317,7 @@ class Curves {
       return button;
     });
     if (list.length > most) label.push(plotTools.element("span", { text: `and ${list.length - most} more` }));
-    const focused = this.legend.contains(document.activeElement) ? document.activeElement.dataset.group : null;
-    this.legend.replaceChildren(...label);
-    if (focused !== null) [...this.legend.querySelectorAll("button")].find((each) => each.dataset.group === focused)?.focus();
+    plotTools.refill(this.legend, ...label);
   }
 
   drawKept(groups) {
@@ -338,7 +335,7 @@ class Curves {
     const missing = this.study.missing.map((id) => plotTools.element("li", { text: `No trial here begins with ${id.slice(0, 40)} ` },
       plotTools.element("button", { type: "button", class: "link", text: "release", "aria-label": `Release ${id.slice(0, 40)}`,
         onclick: () => { this.study.missing = this.study.missing.filter((each) => each !== id); this.study.changed(); } })));
-    this.kept.replaceChildren(...chips, ...missing);
+    plotTools.refill(this.kept, ...chips, ...missing);
   }
 
   rows() {

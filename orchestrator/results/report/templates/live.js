@@ -40,7 +40,7 @@
           ...names.map((name) => number(this.study.value(trial, name))), number(trial.step),
           number(trial.score === null ? "\u2013" : trial.score.toFixed(1)), element("td", { text: trial.split }), element("td", { text: trial.status }));
         const body = known.get(trial.id) ?? element("tbody", { "data-trial": trial.id, class: `k-${trial.kind}` });
-        body.replaceChildren(row);
+        plotTools.refill(body, row);
         if (!known.has(trial.id)) table.append(body);
       }
       const count = this.box.closest("details")?.querySelector("summary span");

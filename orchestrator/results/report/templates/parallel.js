@@ -93,7 +93,7 @@ class Parallel {
     const root = svg.append("g").attr("transform", `translate(${MARGIN.left},${MARGIN.top})`);
     this.lines = root.append("g").attr("class", "lines");
     for (const axis of this.axes) this.drawAxis(root, axis);
-    if (focused) [...this.svg.node().querySelectorAll("[data-axis]")].find((each) => each.dataset.axis === focused)?.focus();
+    if (focused) [...this.svg.node().querySelectorAll("[data-axis]")].find((each) => each.dataset.axis === focused)?.focus({ preventScroll: true });
     this.update();
   }
 

@@ -83,10 +83,17 @@ const plotTools = (() => {
     const text = location.hash.slice(from);
     try { return decodeURIComponent(text); } catch { return text; }
   };
+  // Replace what is in a box; the focus stays on the control of the same name.
+  const refill = (box, ...children) => {
+    const nameOf = (each) => each.getAttribute("aria-label") ?? each.dataset.group ?? each.textContent;
+    const focused = box.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+    box.replaceChildren(...children);
+    if (focused !== null) [...box.querySelectorAll("a, button")].find((each) => nameOf(each) === focused)?.focus({ preventScroll: true });
+  };
   // The room inside an element, in pixels.
   const roomIn = (box) => {
     const style = getComputedStyle(box);
     return Math.max(240, box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
   };
-  return { save, svgText, csvText, element, hashText, roomIn };
+  return { save, svgText, csvText, element, hashText, refill, roomIn };
 })();
