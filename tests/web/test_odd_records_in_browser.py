@@ -141,6 +141,13 @@ def test_whole_numbers_are_shown_with_all_their_digits(reader: Pages) -> None:
     assert len(set(page.evaluate(f"{ticks}.map((each) => each.getAttribute('y'))"))) == 3
 
 
+def test_long_values_that_differ_at_their_ends_can_be_told_apart(reader: Pages) -> None:
+    base = make_config()
+    records = [make_record(configure(base, {"optimizer.betas": (0.9, last)}), score=0.5) for last in (0.951, 0.952)]
+    ticks = "[...document.querySelectorAll('[data-axis=\"optimizer.betas\"] .tick-text')].map((e) => e.textContent)"
+    assert reader.show(records).evaluate(ticks) == ["0.9\u20260.951", "0.9\u20260.952"]
+
+
 def test_downloads_hold_what_is_shown_and_run_no_formula(reader: Pages) -> None:
     names = ["  =1+1", "a;=1+2", "\uff1d1+1", "plain", "-x"]
     records = [make_record(make_config(cycles=1 + i), score=0.5, stage="study", family=n) for i, n in enumerate(names)]
@@ -242,6 +249,8 @@ def test_a_trial_whose_record_is_damaged_leaves_the_figures_and_is_named(live: L
     live.page.until("document.querySelectorAll('#trials-1 tbody').length === 2")
     live.page.until("document.querySelector('.live-state').textContent.includes('trial.json: no JSON')")
     live.page.until(f"{LINES} === 2")
+    live.page.size(390, 900)
+    live.page.until("document.documentElement.scrollWidth <= 390")
 
 
 def test_a_sweep_that_is_deleted_is_told_and_its_successor_of_that_name_is_shown(live: Live) -> None:

@@ -105,7 +105,7 @@ class Parallel {
     const isLast = axis === this.axes[this.axes.length - 1]; // beside it is room without lines
     const ticks = group.selectAll("text.tick-text").data(axis.ticks).join("text").attr("class", `tick-text halo ${isLast ? "start" : "end"}`)
       .attr("x", isLast ? 7 : -7).attr("y", ([at]) => at).attr("dy", "0.32em");
-    ticks.text(([, text]) => (text.length > 9 ? `${text.slice(0, 8)}\u2026` : text));
+    ticks.text(([, text]) => (text.length > 9 ? `${text.slice(0, 3)}\u2026${text.slice(-5)}` : text)); // values often differ at their ends
     const title = group.append("text").attr("class", "axis-title middle").attr("y", -16).text(axis.title.length > 13 ? `${axis.title.slice(0, 12)}\u2026` : axis.title);
     title.append("title").text(this.study.titles[axis.name] ?? axis.title);
     const brush = d3.brushY().extent([[-12, -6], [12, this.height + 6]]).on("start brush end", (event) => {
