@@ -39,12 +39,7 @@ def solve(
     ] = True,
     picture: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Draw the first one, wrong cells marked: .png, or .gif with every step.",
-            **OUTPUT_FILE,
-        ),
+        typer.Option("--out", "-o", help="Draw it, wrong cells marked: .png, or .gif with every step.", **OUTPUT_FILE),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="ARC: the task to answer as, by name; found by its pairs if left out.")
@@ -74,10 +69,7 @@ def solve(
     from trm_model.checkpoints.trained import load_trained
     from trm_model.evaluation.solve import solve_text
 
-    if picture is not None:
-        from trm_data.dataset.render import require_picture
-
-        require_picture(picture)
+    _require_drawable(picture)
     trust_recursions(trust)
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
@@ -110,6 +102,14 @@ def _text(puzzle: str) -> str:
         raise DataError(f"cannot read {where}: {error.strerror or error}", "Name a file with a puzzle") from None
     except UnicodeDecodeError:
         raise DataError(f"{where} is not text", "Give a line of digits, a maze, or an ARC task as JSON") from None
+
+
+def _require_drawable(picture: Path | None) -> None:
+    """Raise ConfigError unless a picture of that name can be drawn: before a model is loaded."""
+    if picture is not None:
+        from trm_data.dataset.render import require_picture
+
+        require_picture(picture)
 
 
 def _draw(solved: Sequence[Solved], picture: Path) -> None:
