@@ -120,7 +120,7 @@ class Pages:
             def live(study: Study) -> Live:
                 return Live(f"/api/sweeps/{name}/{study.fingerprint}", view.address)
 
-            page = storage_report(self._feed.storage, view.records, datetime.now(UTC), live=live).html()
+            page = storage_report(self._feed.storage, view.shown, datetime.now(UTC), live=live).html()
             self._reports[name] = (view.address, page)
         return page
 
@@ -129,7 +129,7 @@ class Pages:
         return HTMLResponse(await run_in_threadpool(self._leaderboard))
 
     def _leaderboard(self) -> str:
-        records = [record for name in self._feed.names() for record in self._feed.sweep(name).view().records]
+        records = [record for name in self._feed.names() for record in self._feed.sweep(name).view().shown]
         return storage_report(self._feed.storage, records, datetime.now(UTC), is_served=True).html()
 
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.errors import SweepError
@@ -62,7 +62,7 @@ class SweepView:
     """Versions count from the first reading by this process: those of an earlier one, or of a sweep that was deleted,
     mean nothing."""
     version: int
-    """Raised with every change of the records."""
+    """Raised with every change of the records, and when a driver comes or goes."""
     changed: dict[str, int]
     """The version at which each trial changed last, by its id."""
     problems: tuple[str, ...] = ()
@@ -77,15 +77,20 @@ class SweepView:
         feed, _, number = address.partition("-")
         return int(number) if feed == self.feed and number.isdecimal() and len(number) < LONGEST_VERSION else -1
 
-    def status_of(self, record: TrialRecord) -> Status:
-        """Return the status of a trial; without a driver, one that has not ended counts as interrupted."""
-        is_cut_off = record.status is Status.RUNNING and self.driver is None
-        return Status.INTERRUPTED if is_cut_off else record.status
+    @property
+    def shown(self) -> Sequence[TrialRecord]:
+        """Return the records as the pages show them: without a driver, a trial that has not ended is interrupted."""
+        if self.driver is not None:
+            return self.records
+        return [
+            replace(record, status=Status.INTERRUPTED) if record.status is Status.RUNNING else record
+            for record in self.records
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Return a row of the start page."""
         progress = sweep_progress(self.sweep, self.records)
-        counts = Counter(str(self.status_of(record)) for record in self.records)
+        counts = Counter(str(record.status) for record in self.shown)
         scores = [s for record in self.records if (s := _score(record, self.sweep.metric)) is not None]
         times = [attempt.start.started_s for record in self.records for attempt in record.attempts[:1]]
         return {
@@ -118,7 +123,10 @@ class SweepFeed:
     _id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _clock: _Clock = field(default_factory=_Clock)
-    _seen: dict[str, tuple[TrialRecord, int]] = field(default_factory=dict)
+    _seen: dict[str, tuple[TrialRecord, bool, int]] = field(default_factory=dict)
+    _is_driven: bool = False
+    _turns: int = 0
+    """How often a driver has come or gone."""
     _view: SweepView | None = None
     _studies: tuple[int, dict[str, Study]] = (-1, {})
 
@@ -144,14 +152,17 @@ class SweepFeed:
         definition = load_definition(self.storage, self.name)
         driver = driver_of(sweep_folder(self.storage, self.name))  # first: the records are complete when it has exited
         records, damaged = self._reader.read()
-        version = self._reader.version
-        self._seen = {
-            record.trial_id: before
-            if (before := self._seen.get(record.trial_id)) and before[0] is record
-            else (record, version)
-            for record in records
-        }
-        changed = {trial_id: at for trial_id, (_, at) in self._seen.items()}
+        self._turns += (driver is not None) != self._is_driven
+        self._is_driven = driver is not None
+        version = self._reader.version + self._turns
+        seen = self._seen
+        self._seen = {}
+        for record in records:
+            runs = record.status is Status.RUNNING and self._is_driven
+            before = seen.get(record.trial_id)
+            is_new = before is None or before[0] is not record or before[1] != runs
+            self._seen[record.trial_id] = (record, runs, version) if before is None or is_new else before
+        changed = {trial_id: at for trial_id, (*_, at) in self._seen.items()}
         return SweepView(definition, records, driver, self._id, version, changed, tuple(map(str, damaged)))
 
     def studies(self) -> tuple[SweepView, dict[str, Study]]:
@@ -160,7 +171,7 @@ class SweepFeed:
         with self._lock:
             version, found = self._studies
             if version != view.version:
-                found = {study.fingerprint: study for study in studies(view.records)}
+                found = {study.fingerprint: study for study in studies(view.shown)}
                 self._studies = (view.version, found)
             return view, found
 

@@ -16,6 +16,7 @@ import pytest
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
+from orchestrator.storage.lease import Lease
 from orchestrator.web import feed as feed_module
 from orchestrator.web.app import HEADERS, pages
 from orchestrator.web.feed import StorageFeed
@@ -156,6 +157,20 @@ def test_news_tells_what_is_not_in_it(site: Site) -> None:
     third = site.news(second["version"], second["settings"])
     assert third["trials"] == [] and third["count"] == 2 and "0" * 16 not in third["lead"]
     assert "trial.json" in third["problems"][0]
+
+
+def test_a_trial_runs_only_as_long_as_its_driver_does(site: Site) -> None:
+    def statuses(news: Any) -> dict[str, str]:
+        return {trial["id"]: trial["status"] for trial in news["trials"]}
+
+    trial_id = record(1).trial_id
+    with Lease(site.storage.sub("sweeps/depth"), "depth"):
+        first = site.news()
+        assert statuses(first)[trial_id] == "running" and ">running<" in site.get("/sweeps/depth").body
+    second = site.news(first["version"], first["settings"])
+    assert statuses(second) == {trial_id: "interrupted"}
+    page = site.get("/sweeps/depth").body
+    assert ">interrupted<" in page and ">running<" not in page
 
 
 def test_versions_of_a_deleted_sweep_mean_nothing_to_its_successor(site: Site, tmp_path: Path) -> None:
