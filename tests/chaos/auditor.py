@@ -19,7 +19,7 @@ from orchestrator.records.index import load_definition
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import read_sweep
 from orchestrator.records.schema import SYSTEM_SPLIT, Row, Status, TrialRecord
-from orchestrator.resources.usage import price_per_gpu_hour, trial_cost
+from orchestrator.resources.usage import attempt_usage, price_per_gpu_hour, trial_cost
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.storage.lease import LOCK
 
@@ -177,16 +177,21 @@ def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str,
     """Compare GPU-hours and USD of trials, as results and budgets count them, with what was observed."""
     check = Check(f"GPU-hours and USD within {TOLERANCE:.0%} of what was observed")
     found, used = (dict.fromkeys(("GPU-hours", "USD"), 0.0) for _ in range(2))
+    differences: list[str] = []
     for record in records:
         check.compared += len(record.attempts)
         if cost := trial_cost(record):
             found["GPU-hours"] += cost.gpu_hours
             found["USD"] += cost.usd or 0.0
-        for attempt in record.attempts:
+        for attempt, usage in zip(record.attempts, attempt_usage(record), strict=True):
             seconds = observed.get((record.sweep, record.trial_id, attempt.number))
             if seconds is None:
                 check.problems.append(f"{_name(record)}: attempt {attempt.number} was not observed")
                 continue
+            if abs(usage.duration_s - seconds) > max(1.0, TOLERANCE * seconds):
+                differences.append(
+                    f"{_name(record)}: attempt {attempt.number}: {usage.duration_s:.1f} and {seconds:.1f} s"
+                )
             hours = (attempt.start.gpu_count or 0.0) * seconds / 3600
             used["GPU-hours"] += hours
             used["USD"] += hours * (price_per_gpu_hour(attempt.start.gpu_type, attempt.start.market) or 0.0)
@@ -195,7 +200,8 @@ def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str,
         if abs(found[unit] - value) <= TOLERANCE * value:
             check.notes.append(text)
         else:
-            check.problems.append(text)
+            check.problems += [text, *differences]
+            differences = []
     return check
 
 
