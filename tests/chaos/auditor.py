@@ -200,8 +200,8 @@ def audit_cost(records: Iterable[TrialRecord], observed: Mapping[tuple[str, str,
         if abs(found[unit] - value) <= TOLERANCE * value:
             check.notes.append(text)
         else:
-            check.problems += [text, *differences]
-            differences = []
+            check.problems.append(text)
+    check.notes += differences
     return check
 
 

@@ -187,6 +187,7 @@ class TestCost:
             storage.write(name, storage.read(name).replace(b"330.0", str(elapsed_s).encode()))
         check = audit_cost(read_trials(storage, "depth"), observed_durations(self.log(tmp_path)))
         assert len(check.problems) == 2 and "GPU-hours" in check.problems[0] and "USD" in check.problems[1]
+        assert len(check.notes) == 4 and all("attempt 2: " in note and "and 330.0 s" in note for note in check.notes)
 
     def test_write_is_logged_although_nothing_listens(self, tmp_path: Path) -> None:
         clock = StandInClock(tmp_path / "clock", tmp_path / "requests.jsonl")
