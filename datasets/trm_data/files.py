@@ -221,13 +221,13 @@ def expand_home(text: str | Path) -> Path:
 
 
 @contextmanager
-def written_aside(path: Path, data: bytes) -> Iterator[Path]:
+def written_aside(path: Path, data: bytes, mode: int = 0o666) -> Iterator[Path]:
     """Yield a complete hidden copy of `data` in the folder of `path`, for the caller to rename or link; deleted
-    afterwards."""
+    afterwards. `mode`: permissions that the file has from the beginning, less those of the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(temporary_name())
     try:
-        with aside.open("xb") as file:
+        with open(aside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -257,10 +257,10 @@ def temporary_folder(root: Path, *, is_own: bool = True) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one.
 
-    A link is replaced, not followed; see `write_output` for a path that a user names.
+    A link is replaced, not followed; see `write_output` for a path that a user names. `mode`: see `written_aside`.
 
     Raises:
         UserError: the disk is full, the folder cannot be written, or a device or another special file is there.
@@ -268,7 +268,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             _require_replaceable(path, path.lstat().st_mode)
-        with written_aside(path, data) as aside:
+        with written_aside(path, data, mode) as aside:
             aside.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}", writing_remedy(error)) from error

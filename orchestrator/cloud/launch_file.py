@@ -67,6 +67,4 @@ def save(folder: Path, found: LaunchFile) -> None:
 
 def write_private(file: Path, text: str) -> None:
     """Write a file that only this user can read."""
-    file.touch(0o600)
-    write_atomic(file, text.encode())
-    file.chmod(0o600)
+    write_atomic(file, text.encode(), mode=0o600)

@@ -35,9 +35,10 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 CHECK_S = 2.0
-STOPPED_CHECK_S = 5.0
-"""A process that two checks in a row find stopped is reported: a debugger stops one for a moment."""
 """Time between two checks of the budget, of Ray, and for requests to stop."""
+STOPPED_CHECK_S = 5.0
+"""Seconds between two checks for stopped processes. One that two checks in a row find stopped is reported: a debugger
+stops a process for a moment."""
 STOP_LIMIT_S = 45.0
 """Longest wait for a clean stop, in addition to the time that trials get for a last checkpoint. If Ray was ended
 together with the driver, a clean stop never happens."""

@@ -88,9 +88,10 @@ def find_checkpoint(address: str, storage: Storage, at: str = "last") -> FoundCh
     head = read_part(folder_of, "trial.json", TrialHead)
     store = StoredCheckpoints(folder_of.sub("checkpoints"))
     if not checkpoint_names(store) and folder_of.exists("result.json"):
-        raise CheckpointError(
-            f"{sweep}/{trial} is finished and keeps no checkpoint: `trm sweep prune` deleted it", "Name another trial"
-        )
+        remedy = "`trm sweep prune` deletes checkpoints. Name another trial"
+        if (origin := head.origin) and origin.kind == "reused" and origin.sweep:
+            remedy = f"The trial was reused from another sweep, which has them: {origin.sweep}/{origin.trial_id}"
+        raise CheckpointError(f"{sweep}/{trial} is finished and has no checkpoints", remedy)
     name = _choose(store, at, f"{sweep}/{trial}")
     return FoundCheckpoint(store, name, f"{sweep}/{trial} at step {step_of(name)}", head.dataset.name)
 

@@ -59,10 +59,15 @@ class Space:
         for value in self.axes[path].spread():
             yield from self._expand(rest, {**cell, path: value})
 
-    def size(self) -> int:
-        """Return the number of cells of the grid, without visiting those to which no condition applies."""
+    def size(self, most: int | None = None) -> int:
+        """Return the number of cells of the grid, without visiting those to which no condition applies.
+
+        Args:
+            most: counting ends above this number, and a number above it is returned.
+        """
         bound, free = self._split()
-        return sum(1 for _ in bound.grid()) * math.prod(len(free.axes[path].spread()) for path in free.axes)
+        cells = bound.grid() if most is None else itertools.islice(bound.grid(), most + 1)
+        return sum(1 for _ in cells) * math.prod(len(free.axes[path].spread()) for path in free.axes)
 
     def max_cells(self) -> int | None:
         """Return an upper bound of the number of cells, exact without ranges; None if it is infinite."""
@@ -159,7 +164,7 @@ def require_few(space: Space, seeds: int, trials: int | None, more: int) -> None
     """
     cells = math.prod(domain.count or MAX_TRIALS for domain in space.axes.values())
     if trials is None and cells * seeds + more > MAX_TRIALS and (space.only_if or space.forbidden):
-        cells = space.size()
+        cells = space.size(MAX_TRIALS)
     explored = cells if trials is None else min(cells, trials)
     if explored * seeds + more > MAX_TRIALS:
         raise ConfigError(f"the sweep has more than {MAX_TRIALS:,} trials", "Give fewer seeds, trials or values")

@@ -501,4 +501,8 @@ def test_weights_of_finished_trials_are_deleted_after_a_question(
     code, out, _ = call(capsys, "sweep", "prune", "study", "--keep-bytes", "0", "--yes", *where)
     assert code == 0 and "1 checkpoint, 0 B stay" in out
     code, _, err = call(capsys, "eval", f"study/{done}", *where)
-    assert code == 2 and "keeps no checkpoint: `trm sweep prune` deleted it" in err and err.count("\n") == 1
+    assert (
+        code == 2
+        and "is finished and has no checkpoints. `trm sweep prune` deletes checkpoints" in err
+        and err.count("\n") == 1
+    )

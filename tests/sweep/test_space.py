@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,3 +165,13 @@ def test_a_million_cells_with_conditions_are_counted() -> None:
     space = study(space=MILLION, forbidden=({"T": (1, 2), "n": 1},), only_if={"aug": {"T": 1}}).search_space
     # 8 values of T without aug and 2 n ... : T=1 has aug; of T in (1, 2) one n in ten is forbidden.
     assert space.size() == (8 * 10 + 9) * 1000 + 9 * 10 * 1000
+
+
+def test_counting_ends_where_there_are_too_many_cells() -> None:
+    """A condition on every axis binds them all, so that ten thousand million cells would be counted one by one."""
+    paths = ("T", "n", "N_sup", "train.batch_size", "seed")
+    axes = study(space={path: choice(*range(1, 3)) for path in paths}).search_space.axes
+    many = {path: choice(*range(1, 101)) for path in axes}
+    space = Space(tiny_config(), many, forbidden=(dict.fromkeys(many, 1),))
+    assert space.size(most=1_000) == 1_001
+    assert replace(space, axes={path: many[path] for path in list(many)[:1]}).size(most=1_000) == 100
