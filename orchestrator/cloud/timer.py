@@ -144,6 +144,8 @@ class Timer:
         processes.end(self.folder, processes.RAY, processes.RAY_GRACE_S)
         command = self._told.end_command
         self._close(why, is_gone=command is not None)
+        # Whoever starts a driver looks at the record afterwards: one that was started meanwhile ends here or there.
+        processes.end(self.folder, processes.DRIVER, self.grace_s / 4)
         if command:
             self._end_machine(command, why)
         return f"{why}; {done}"
