@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -95,6 +97,22 @@ def test_nothing_is_launched_without_a_yes(
     code, _, err = call(capsys, "cloud", "up", plan_file, *words)
     assert code == 2 and "Proceed?" in err and "'small' was not launched" in err
     assert box.left() == [] and not (tmp_path / "deployments").exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", "</dev/null"])
+def test_question_without_a_standard_input_is_a_no(closed: str, box: Box, plan_file: str, tmp_path: Path) -> None:
+    words = ["cloud", "up", plan_file, "box", "--no-limit", "--ssh-config", box.config, "--storage", str(tmp_path)]
+    command = shlex.join([sys.executable, "-m", "orchestrator.cli", *words])
+    done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "'small' was not launched. Answer y, or add --yes" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+    assert box.left() == [] and not (tmp_path / "deployments").exists()
+
+
+def test_command_without_a_standard_output_ends_well(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "orchestrator.cli", "cloud", "status", "--storage", str(tmp_path)])
+    done = subprocess.run(["sh", "-c", f"{command} >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("verb", ["status", "logs", "cost", "stop", "down"])

@@ -162,6 +162,12 @@ def test_machine_whose_record_is_closed_or_removed_is_ended(how: str, storage: S
     assert (tmp_path / "ended").exists()
 
 
+def test_second_timer_keeps_why_the_first_has_closed_the_record(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, tmp_path, state="ended", ended_s=1000.0, ended_why="budget: $1.00 of $1.00")
+    assert "closed" in timer(storage, tmp_path, Clock()).run()
+    assert deployments.load(storage, "s").ended_why == "budget: $1.00 of $1.00"
+
+
 @pytest.mark.parametrize("damage", [b"{", b'{"version": 2, "new_field": 1}'])
 def test_limits_hold_while_the_record_cannot_be_read(damage: bytes, storage: Storage, tmp_path: Path) -> None:
     deployment(storage, tmp_path, limits=Limits(max_hours=1, idle_minutes=600), end_command="touch ended")

@@ -70,7 +70,8 @@ def confirm(quote: Quote) -> None:
     """Ask whether to launch. Raises CloudError unless the answer is yes."""
     try:
         typer.confirm("Proceed?", abort=True, err=True)
-    except typer.Abort:
+    except (typer.Abort, RuntimeError):  # without a standard input
+        typer.echo(err=True)  # nobody has ended the line of the question
         raise CloudError(f"{quote.name!r} was not launched", "Answer y, or add --yes") from None
 
 
