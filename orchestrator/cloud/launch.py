@@ -175,8 +175,9 @@ def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple
         CloudError: no such deployment, or its machines cannot be reached.
     """
     stored = deployments.find(storage, name)
-    if stored is None and options is not None and options.hosts:
-        stored = deployments.save(storage, _adopted(name, None, options, storage))
+    is_named = options is not None and bool(options.hosts)
+    if is_named and (stored is None or (stored.state, stored.backend) == ("down", "ssh")):  # launched since, elsewhere
+        stored = deployments.save(storage, _adopted(name, stored, options or Options(), storage))
     if stored is None:
         stored = deployments.load(storage, name)
     if stored.state == "down":  # nothing of it runs, so that nothing is asked
