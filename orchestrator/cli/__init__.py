@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = build_app(arguments)(args=arguments, prog_name="trm", standalone_mode=False)
-        with suppress(ValueError):  # a command may have closed it
+        with suppress(ValueError, AttributeError):  # a command may have closed it, or the shell: `>&-`
             sys.stdout.flush()  # here, where an error can be described, and not when the interpreter ends
     except UserError as error:
         _fail(str(error))

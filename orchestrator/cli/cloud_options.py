@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -81,7 +82,6 @@ FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait for new
 ForgetOption = Annotated[bool, typer.Option("--forget", help="The machines are gone: only close the record.")]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Leave what was installed, for the next launch.")]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="Configuration file of the backend: cloud.toml.")]
-RegionOption = Annotated[str | None, typer.Option("--region", help="Region of the provider.")]
 
 _LAUNCH: dict[str, tuple[Any, Any]] = {
     "file": (FileArgument, None),
@@ -91,7 +91,6 @@ _LAUNCH: dict[str, tuple[Any, Any]] = {
     "max_steps": (MaxStepsOption, None),
     "max_concurrent": (ConcurrentOption, None),
     "provider": (ProviderOption, None),
-    "region": (RegionOption, None),
     "market": (MarketOption, "on-demand"),
     "usd_per_gpu_hour": (UsdPerGpuHourOption, None),
     "usd_per_hour": (UsdPerHourOption, None),
@@ -111,6 +110,16 @@ _LAUNCH: dict[str, tuple[Any, Any]] = {
     "as_json": (JsonOption, False),
 }
 """Parameters of the commands that launch: type and default."""
+
+
+_OF_BACKENDS = {
+    **dict.fromkeys(("hosts", "python", "environment", "network", "ssh_config", "end_command"), ("ssh",)),
+    **dict.fromkeys(("usd_per_hour", "market"), ("ssh",)),
+    **dict.fromkeys(("usd_per_gpu_hour", "provider"), ("ssh", "sky")),
+    "config": ("aws", "sky"),
+    "single": ("aws",),
+}
+"""Options that not all backends know."""
 
 
 def launches(*without: str) -> Callable[[Callable[[typer.Context], None]], Callable[..., None]]:
@@ -154,6 +163,19 @@ def options_of(params: dict[str, Any]) -> Options:
     return Options.parse(values, where="options")
 
 
+def require_own_options(ctx: typer.Context) -> None:
+    """Raise SweepError for an option that the backend of `--on` would ignore."""
+    from orchestrator.cloud.registry import BACKENDS
+
+    backend = ctx.params["on"]
+    for name, backends in _OF_BACKENDS.items():
+        is_given = str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")
+        if is_given and backend in BACKENDS and backend not in backends:
+            what = "machines" if name == "hosts" else f"--{name.replace('_', '-')}"
+            where = " and ".join(f"--on {each}" for each in backends)
+            raise SweepError(f"--on {backend} takes no {what}", f"It belongs to {where}")
+
+
 def limits_of(params: dict[str, Any], *, required: bool) -> Limits:
     """Return the limits of a launch.
 
@@ -171,4 +193,7 @@ def limits_of(params: dict[str, Any], *, required: bool) -> Limits:
             "Give --max-usd, for example --max-usd 50, or --no-limit",
         )
     values = {"max_usd": usd, "max_hours": params.get("max_hours"), "idle_minutes": params.get("idle_minutes")}
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise SweepError(f"--{name.replace('_', '-')} is {value:g}", "Give a number greater than 0")
     return Limits.parse({name: value for name, value in values.items() if value is not None}, where="limits")

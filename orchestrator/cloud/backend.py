@@ -222,6 +222,12 @@ class Backend(Protocol):
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the machines that a sweep would use, with prices, and start nothing."""
 
+    def limited(self, limits: Limits) -> Limits:
+        """Return the limits that hold: those of the command, and those of a configuration where there is one."""
+
+    def shortages(self) -> list[str]:
+        """Return what the account may not rent, or that this is unknown, one sentence each."""
+
     def up(self, deployment: Deployment) -> Deployment:
         """Start the machines, install the project, and start Ray and the timer. Return the record with machines."""
 

@@ -247,7 +247,8 @@ class Slurm(_Table):
     nodes: int = Field(2, ge=1, le=1000)
     gpus_per_node: int = Field(1, ge=1, le=16)
     cpus_per_node: int = Field(8, ge=1, le=1024)
-    hours: float = Field(12.0, gt=0, le=24 * 30)
+    hours: float = Field(12.0, ge=0.1, le=24 * 30)
+    """Of Slurm, a limit of 0 minutes is none."""
     partition: Text | None = None
     account: Text | None = None
     constraint: Text | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from orchestrator.cloud.aws.end import stop_driver
-from orchestrator.cloud.backend import Deployment, Options
-from orchestrator.cloud.config import CONFIG_FILE, load_config
+from orchestrator.cloud.backend import Deployment, Limits, Options
+from orchestrator.cloud.config import CONFIG_FILE, CloudConfig, load_config
 from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.storage import Storage
 
@@ -17,11 +18,10 @@ STOP_S = 120.0
 class ConfiguredBackend:
     """Hold the options, the configuration and the storage of a deployment.
 
+    The configuration is read on use, which raises ConfigError: what reads records alone needs none.
+
     Args:
         storage: the user's, of which records are read.
-
-    Raises:
-        ConfigError: the configuration cannot be read.
     """
 
     name: ClassVar[str]
@@ -30,7 +30,25 @@ class ConfiguredBackend:
         self.options = options
         self.storage = storage
         self.file = Path(options.config or CONFIG_FILE)
-        self.config = load_config(self.file)
+
+    @cached_property
+    def config(self) -> CloudConfig:
+        """Return the configuration."""
+        return load_config(self.file)
+
+    def limited(self, limits: Limits) -> Limits:
+        """Return the limits with those of the configuration where the command gave none, or higher dollars."""
+        changed = {
+            "max_hours": limits.max_hours or self.config.max_hours,
+            "max_usd": min(filter(None, (limits.max_usd, self.config.max_usd)), default=None),
+        }
+        if "idle_minutes" not in limits.model_fields_set:
+            changed["idle_minutes"] = self.config.idle_minutes
+        return limits.model_copy(update=changed)
+
+    def shortages(self) -> list[str]:
+        """Return nothing: the provider of the machines is not known."""
+        return []
 
     def stop(self, deployment: Deployment) -> str:
         """Ask the driver to stop cleanly, through the records."""

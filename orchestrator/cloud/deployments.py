@@ -105,6 +105,17 @@ def launches(storage: Storage, name: str) -> Storage:
     return storage.sub(f"{LAUNCHES}/{name}")
 
 
+def require_open(deployment: Deployment, end: str = "") -> None:
+    """Raise CloudError if a deployment has ended.
+
+    Args:
+        end: command that fetches its records; the shortest one if left out.
+    """
+    if deployment.state in OVER:
+        remedy = f"Fetch its records first: `{end or f'trm cloud down {deployment.name}'}`"
+        raise CloudError(f"deployment {deployment.name!r} has ended: {deployment.ended_why}", remedy)
+
+
 def beat(storage: Storage, name: str, now_s: float) -> None:
     """Write a sign of life of the timer."""
     launches(storage, name).write(_BEAT, to_json_bytes({"seen_s": now_s}))
@@ -134,7 +145,11 @@ def decode(data: bytes, where: str) -> Deployment:
     try:
         return Deployment.parse(load_json(data), where=where)
     except (ValueError, TypeError, ConfigError) as error:
-        raise CloudError(f"{where} is not a record of a deployment: {error}", "Use the version that wrote it") from None
+        raise CloudError(
+            f"{where} is not a record of a deployment: {error}",
+            "Use the version that wrote it. To end its machines without it, move it away, then `trm cloud down NAME "
+            "USER@HOST`; on AWS `trm cloud orphans` prints how",
+        ) from None
 
 
 def ended(deployment: Deployment, why: str, now_s: float, state: str = "ended") -> Deployment:

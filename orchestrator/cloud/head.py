@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.cloud import deployments, launch_file, processes, ray_node
-from orchestrator.cloud.backend import CloudError, Receipt
+from orchestrator.cloud.backend import CloudError, Deployment, Receipt
 from orchestrator.cloud.receipt import receipt
 from orchestrator.errors import ClusterError
 from orchestrator.records.index import find_definition
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     verb, place, url, name = arguments[:4]
     folder, more = Path(place), list(arguments[4:])
     verbs: dict[str, Callable[[Storage], None]] = {
-        "start": lambda _: _start(name, folder, more[0], more[1:]),
+        "start": lambda storage: _start(name, folder, storage, more[0], more[1:]),
         "end": lambda storage: _end(folder, storage, name),
         "receipt": lambda storage: print(strict_json(_receipt(folder, storage, name).plain())),
         "waiting": lambda storage: _wait_for_definition(folder, storage, name),
@@ -123,18 +123,35 @@ def _missing(folder: Path, machines: Sequence[str]) -> list[str]:
     return missing
 
 
-def _start(name: str, folder: Path, process: str, words: list[str]) -> None:
+def _start(name: str, folder: Path, storage: Storage, process: str, words: list[str]) -> None:
     """Start a process. One timer is enough; a second driver is an error.
 
     Raises:
-        CloudError: the driver runs already, or the timer has no limits that it could enforce.
+        CloudError: the driver runs already, or the timer has no limits that it could enforce; or the timer has ended
+            the deployment, so that a driver would run without limits.
     """
+    is_driver = process == processes.DRIVER
     if process == processes.TIMER:
         launch_file.load(folder)
-    if not processes.is_alive(folder, process):
-        print(processes.start(folder, process, words))
-    elif process == processes.DRIVER:
-        raise CloudError("the driver of this sweep is running already", f"Watch it: `trm cloud logs {name} -f`")
+    if processes.is_alive(folder, process):
+        if is_driver:
+            raise CloudError("the driver of this sweep is running already", f"Watch it: `trm cloud logs {name} -f`")
+        return
+    if is_driver:
+        _submitted(deployments.load(storage, name))
+    print(processes.start(folder, process, words))
+    if is_driver:
+        try:  # the timer closes the record before it looks for drivers a last time
+            deployments.change(storage, name, _submitted)
+        except UserError:
+            processes.end(folder, process, processes.GRACE_S / 4)
+            raise
+
+
+def _submitted(current: Deployment) -> Deployment:
+    """Return the record of a deployment whose driver runs. Raises CloudError if the deployment is over."""
+    deployments.require_open(current)
+    return current.model_copy(update={"state": "submitted"})
 
 
 def _receipt(folder: Path, storage: Storage, name: str) -> Receipt:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.cloud import deployments, own
 from orchestrator.cloud.backend import Backend, Closing, CloudError, Deployment, Limits, Options, RemoteRecords
+from orchestrator.cloud.config import CONFIG_FILE
 from orchestrator.cloud.quote import Quote, quote
 from orchestrator.cloud.registry import open_backend
 from orchestrator.cloud.ssh.project import find_project
@@ -55,8 +56,10 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
             )
         _require_same(found, backend, options, storage)
     is_up = found is not None and found.state in UP
-    priced = quote(sweep, backend, opened.offers(sweep), storage, limits)
-    priced = priced.model_copy(update={"uploads": str(find_project())})
+    offers, limits = opened.offers(sweep), opened.limited(limits)
+    priced = quote(sweep, backend, offers, storage, limits)
+    more = {"uploads": str(find_project()), "unknown": (*priced.unknown, *opened.shortages())}
+    priced = priced.model_copy(update={**more, "has_timer": opened.has_timer})
     if options.end_command and isinstance(storage, LocalStorage):
         why = (
             "records stay on the machine that --end-command ends until `down` fetches them; --storage s3:// avoids that"
@@ -78,8 +81,7 @@ def prepare(sweep: Sweep, backend: str, options: Options, limits: Limits, storag
 def _require_same(found: Deployment, backend: str, options: Options, storage: Storage) -> None:
     """Raise CloudError if a deployment is not over and this launch is not about the same machines."""
     end = command_line("cloud", "down", found.name, storage=storage.url)
-    if found.state == "ended":
-        raise CloudError(f"deployment {found.name!r} has ended: {found.ended_why}", f"Fetch its records first: `{end}`")
+    deployments.require_open(found, end)
     if found.backend != backend or found.options.hosts != options.hosts:
         where = ", ".join(found.options.hosts) or found.backend
         raise CloudError(f"deployment {found.name!r} is up on {where}", f"End it with `{end}`, or rename the sweep")
@@ -145,7 +147,7 @@ def _up(launch: Launch, storage: Storage, file: str) -> Deployment:
     own.remember(storage, deployment)
     deployment = launch.backend.up(deployments.save(storage, deployment))
     own.remember(storage, deployment)
-    return deployments.save(storage, deployment)
+    return deployments.note(storage, deployment)
 
 
 def submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment:
@@ -156,10 +158,11 @@ def submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment
 
 def _submit(launch: Launch, storage: Storage, words: Sequence[str]) -> Deployment:
     deployment = own.trusted(storage, deployments.load(storage, launch.sweep.name))
+    deployments.require_open(deployment, command_line("cloud", "down", deployment.name, storage=storage.url))
     with tempfile.TemporaryDirectory(prefix="trm-plan-") as folder:
         plan = Path(folder) / "plan.jsonl"
         plan.write_bytes(dump_plan(launch.sweep, fingerprint))
-        return deployments.save(storage, launch.backend.submit(deployment, plan, words))
+        return deployments.note(storage, launch.backend.submit(deployment, plan, words))
 
 
 def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple[Backend, Deployment]:
@@ -172,17 +175,25 @@ def reopen(name: str, storage: Storage, options: Options | None = None) -> tuple
         CloudError: no such deployment, or its machines cannot be reached.
     """
     stored = deployments.find(storage, name)
-    if stored is None and options is not None and options.hosts:
-        stored = deployments.save(storage, _adopted(name, None, options, storage))
+    is_named = options is not None and bool(options.hosts)
+    if is_named and (stored is None or (stored.state, stored.backend) == ("down", "ssh")):  # launched since, elsewhere
+        stored = deployments.save(storage, _adopted(name, stored, options or Options(), storage))
     if stored is None:
         stored = deployments.load(storage, name)
+    if stored.state == "down":  # nothing of it runs, so that nothing is asked
+        return open_backend(stored.backend, Options(), storage), stored
     stored = _own(stored, options, storage)
     backend = open_backend(stored.backend, stored.options, storage)
-    if stored.state in ("new", "down"):
+    if stored.state == "new" or not _can_be_asked(stored, storage):
         return backend, stored
-    if stored.backend == "sky" and not own.knows(storage, name):
-        return backend, stored  # SkyPilot knows its clusters on the computer that launched them alone
     return backend, deployments.note(storage, backend.read(stored))
+
+
+def _can_be_asked(stored: Deployment, storage: Storage) -> bool:
+    """Return whether this computer has what asking for the machines of a deployment takes, besides its record."""
+    if stored.backend == "sky" and not own.knows(storage, stored.name):
+        return False  # SkyPilot knows its clusters on the computer that launched them alone
+    return stored.backend == "ssh" or Path(stored.options.config or CONFIG_FILE).is_file()
 
 
 def _own(stored: Deployment, options: Options | None, storage: Storage) -> Deployment:
@@ -224,10 +235,11 @@ def down(name: str, storage: Storage, keep: bool, forget: bool = False) -> tuple
         own.forget(storage, name)
         return ended, closing
     stored = own.trusted(storage, stored)
-    if stored.backend == "sky" and not own.knows(storage, name):
+    if not _can_be_asked(stored, storage):
+        where = "SkyPilot knows its clusters there alone" if stored.backend == "sky" else "its configuration is there"
         raise CloudError(
-            f"{name!r} was launched from another computer, and SkyPilot knows its clusters there alone",
-            "End it there",
+            f"{name!r} was launched from another computer or folder, and {where}",
+            "End it there" + ("" if stored.backend == "sky" else f", or copy its {CONFIG_FILE} into this folder"),
         )
     backend = open_backend(stored.backend, stored.options, storage)
     try:

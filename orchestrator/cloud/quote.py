@@ -51,6 +51,8 @@ class Quote(Settings):
     unknown: tuple[str, ...]
     """What the figures leave out or assume, one sentence each."""
     limits: Limits
+    has_timer: bool = True
+    """Whether a timer on the head counts machine hours and enforces the limits."""
 
 
 def quote(sweep: Sweep, backend: str, offers: Sequence[Offer], storage: Storage, limits: Limits) -> Quote:

@@ -14,18 +14,20 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options
+from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer
+from orchestrator.cloud.config import Sky
 from orchestrator.cloud.configured import ConfiguredBackend
 from orchestrator.cloud.local_copy import copy_project, gpu_words, state_folder
 from orchestrator.cloud.prices import catalogue_offers
 from orchestrator.cloud.render.sky import TOKEN, VERSION, launch_words, render_sky
 from orchestrator.cloud.ssh.project import require_portable
 from orchestrator.resources.catalogue import ray_label
-from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage import LocalStorage
 from orchestrator.sweep.definition import Sweep
 
 logger = logging.getLogger(__name__)
@@ -38,17 +40,15 @@ class SkyBackend(ConfiguredBackend):
 
     Args:
         storage: the user's, of which records are read; a bucket, because disks go with their machines.
-
-    Raises:
-        ConfigError: the configuration cannot be read, or has no table `[sky]`.
     """
 
     name = "sky"
     has_timer = False
 
-    def __init__(self, options: Options, storage: Storage) -> None:
-        super().__init__(options, storage)
-        self.sky = self.config.sky_settings()
+    @cached_property
+    def sky(self) -> Sky:
+        """Return the table `[sky]`. Raises ConfigError if the configuration has none."""
+        return self.config.sky_settings()
 
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the cheapest such machine of the catalogue; SkyPilot knows others, and shows its own prices."""
@@ -71,13 +71,13 @@ class SkyBackend(ConfiguredBackend):
         folder = state_folder(self.name, deployment.name)
         copied = copy_project(folder / "project")
         shutil.copy2(plan, copied / PLAN)
-        hours = {"max_hours": deployment.limits.max_hours or self.config.max_hours}
-        hours["idle_minutes"] = deployment.limits.idle_minutes
+        limits = self.limited(deployment.limits)
+        hours = {"max_hours": limits.max_hours, "idle_minutes": limits.idle_minutes}
         config = self.config.model_copy(
             update={**hours, "sky": self.sky.model_copy(update={"storage": deployment.storage})}
         )
         # No timer runs there: the driver stops when its trials have cost this much at the catalogue's prices.
-        usd = deployment.limits.max_usd
+        usd = limits.max_usd
         options = [*gpu_words(plan), *words, *([] if usd is None else ["--max-usd", f"{usd:g}"])]
         task = folder / "sky.yaml"
         task.write_text(render_sky(config, PLAN, options, str(copied)))

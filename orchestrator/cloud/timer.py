@@ -27,6 +27,7 @@ from trm_data.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+CLOSED = "closed: its record says that its machines are gone"
 POLL_S = 10.0
 END_ATTEMPTS = 30
 """Times that the command that ends the machine is tried."""
@@ -108,7 +109,7 @@ class Timer:
         self._reread()
         now_s, limits, machines = self.clock(), self._told.limits, self._told.machines
         if self._is_closed():
-            return "closed: its record says that its machines are gone"
+            return CLOSED
         usd = spent_usd(machines, now_s)
         if limits.max_usd is not None and usd is not None and usd >= limits.max_usd:
             return f"budget: ${usd:.2f} of ${limits.max_usd:.2f} of machine hours are spent"
@@ -144,6 +145,8 @@ class Timer:
         processes.end(self.folder, processes.RAY, processes.RAY_GRACE_S)
         command = self._told.end_command
         self._close(why, is_gone=command is not None)
+        # Whoever starts a driver looks at the record afterwards: one that was started meanwhile ends here or there.
+        processes.end(self.folder, processes.DRIVER, self.grace_s / 4)
         if command:
             self._end_machine(command, why)
         return f"{why}; {done}"
@@ -159,8 +162,9 @@ class Timer:
                 return deployments.ended(current, why, now_s)
             # The machine bills until it is returned, so that its hours go on.
             machines = tuple(machine.model_copy(update={"down_s": None}) for machine in current.machines)
-            ended = {"state": "ended", "ended_s": current.ended_s or now_s, "ended_why": why, "machines": machines}
-            return current.model_copy(update=ended)
+            first = current.ended_why if why == CLOSED else ""  # whoever has closed it knows why
+            ended = {"ended_s": current.ended_s or now_s, "ended_why": first or why, "machines": machines}
+            return current.model_copy(update={"state": "ended", **ended})
 
         try:
             deployments.change(self.storage, self.name, closed)

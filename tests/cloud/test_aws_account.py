@@ -235,6 +235,19 @@ class TestOrphans:
         assert listed.code == 1 and "unknown" in listed.out and "aws ec2 terminate-instances" in listed.out
         assert trm("cloud", "orphans", "--region", "eu-north-1").code == 0
 
+    def test_region_that_refuses_hides_no_other(
+        self, trm: Callable[..., Shown], rented: dict[str, str], moto: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refusal = ("UnauthorizedOperation", "You are not authorized to perform this operation")
+        with aws_server(refusal, region="eu-west-3", forward=moto):
+            shown = trm("cloud", "orphans", "--region", "eu-west-3", "--region", "us-east-1")
+            assert shown.code == 2 and rented["instance"] in shown.out
+            assert "not looked at: describe instances in eu-west-3: a right is missing" in shown.err
+            shown = trm("cloud", "orphans", "--region", "eu-west-3", "--region", "eu-north-1")
+            assert shown.code == 2 and "in the other regions nothing with the tag trm-cluster is billed" in shown.out
+            shown = trm("cloud", "orphans", "--region", "eu-west-3")
+            assert shown.code == 2 and shown.out == "" and shown.err.startswith("error: describe instances in")
+
     def test_a_user_without_a_region_is_told_where_to_name_one(
         self, trm: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -285,6 +298,9 @@ class TestPrices:
     def test_command_shows_dates_and_updates(self, trm: Callable[..., Shown], tmp_path: Path) -> None:
         shown = trm("cloud", "prices", "--gpu", "H100", "--provider", "lambda")
         assert shown.code == 0 and "2026-09-25" in shown.out and "4.29" in shown.out
+        for words in (("--provider", "lambada"), ("--region", "us-eest-1")):
+            shown = trm("cloud", "prices", *words)
+            assert shown.code == 2 and shown.out == "" and "has no such price. Providers: aws, " in shown.err
         with aws_server():
             updated = trm("cloud", "prices", "--update", "--gpu", "L40S", "--json")
         assert str(tmp_path / "trm" / "prices.csv") in updated.err

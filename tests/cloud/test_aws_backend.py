@@ -122,6 +122,20 @@ def test_offers_are_the_head_and_the_machines_with_the_gpus_of_the_sweep(aws: Op
     assert all(offer.usd_per_hour for offer in AwsBackend(aws, storage).offers(sweep()))
 
 
+def test_plan_shows_dated_prices_quotas_and_the_limits_of_the_configuration(aws: Options, storage: Storage) -> None:
+    file = Path(str(aws.config))
+    file.write_text(f"max_usd = 20\nidle_minutes = 7\n{file.read_text()}")
+    quote = launch.prepare(sweep("L40S"), "aws", aws, Limits(max_usd=50), storage).quote
+    assert quote.limits == Limits(max_usd=20, max_hours=6, idle_minutes=7)
+    mine = launch.prepare(sweep("L40S"), "aws", aws, Limits(max_usd=5, max_hours=2, idle_minutes=3), storage).quote
+    assert mine.limits == Limits(max_usd=5, max_hours=2, idle_minutes=3)
+    assert any("quota" in text for text in quote.unknown)
+    head, spot = quote.offers
+    assert head.price_source and head.price_date.startswith("2026")
+    assert spot.market == "spot" and spot.spot_usd_per_hour is None, "the catalogue has no such price"
+    assert spot.price_source.startswith("on-demand price, the highest for spot: ") and spot.price_date
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(

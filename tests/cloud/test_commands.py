@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -58,6 +60,14 @@ def test_plan_without_a_machine_names_the_cheapest_of_the_catalogue(
     [
         (("box",), "no limit is given for what the machines may cost. Give --max-usd"),
         (("box", "--max-usd", "5", "--no-limit"), "both --max-usd and --no-limit are given"),
+        (("box", "--max-usd", "0"), "--max-usd is 0. Give a number greater than 0"),
+        (("box", "--no-limit", "--max-hours", "inf"), "--max-hours is inf. Give a number greater than 0"),
+        (("box", "--max-usd", "5", "--single"), "--on ssh takes no --single. It belongs to --on aws"),
+        (("box", "--max-usd", "5", "--on", "aws"), "--on aws takes no machines. It belongs to --on ssh"),
+        (
+            ("--max-usd", "5", "--on", "aws", "--usd-per-hour", "1"),
+            "--on aws takes no --ssh-config. It belongs to --on ssh",
+        ),
         (("--max-usd", "5"), "--on ssh needs a machine. Name it after the sweep: user@host"),
         (("box", "--max-usd", "5"), "price of the machines is unknown, so that --max-usd cannot be enforced"),
         (("box", "--no-limit", "--on", "shh"), "unknown backend 'shh'. Did you mean 'ssh'?"),
@@ -87,6 +97,22 @@ def test_nothing_is_launched_without_a_yes(
     code, _, err = call(capsys, "cloud", "up", plan_file, *words)
     assert code == 2 and "Proceed?" in err and "'small' was not launched" in err
     assert box.left() == [] and not (tmp_path / "deployments").exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", "</dev/null"])
+def test_question_without_a_standard_input_is_a_no(closed: str, box: Box, plan_file: str, tmp_path: Path) -> None:
+    words = ["cloud", "up", plan_file, "box", "--no-limit", "--ssh-config", box.config, "--storage", str(tmp_path)]
+    command = shlex.join([sys.executable, "-m", "orchestrator.cli", *words])
+    done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "'small' was not launched. Answer y, or add --yes" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+    assert box.left() == [] and not (tmp_path / "deployments").exists()
+
+
+def test_command_without_a_standard_output_ends_well(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "orchestrator.cli", "cloud", "status", "--storage", str(tmp_path)])
+    done = subprocess.run(["sh", "-c", f"{command} >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("verb", ["status", "logs", "cost", "stop", "down"])
@@ -144,6 +170,10 @@ def test_verbs_during_the_set_up_say_that_nothing_runs_yet(
     options = Options(hosts=("box",), ssh_config=box.config)
     plain = {"name": "small", "backend": "ssh", "storage": "/home/x/runs", "created_s": time.time(), "is_remote": True}
     machine = Machine(name="box", usd_per_hour=1.0, up_s=time.time() - 60)
+    new = save(storage, Deployment(**plain, options=options, commands=("trm cloud stop small", "trm cloud down small")))
+    own.remember(storage, new)
+    out = call(capsys, "cloud", "status", "small", "--storage", str(tmp_path / "runs"))[1]
+    assert "being set up since" in out and "trm cloud down small" in out and "trm cloud stop small" not in out
     starting = save(storage, Deployment(**plain, options=options, machines=(machine,), state="starting"))
     own.remember(storage, starting)
     where = ("--storage", str(tmp_path / "runs"))
@@ -232,4 +262,53 @@ def test_a_file_that_cannot_be_rendered_leaves_the_old_one(tmp_path: Path, capsy
     old.write_text("old")
     for sweep in ("no-such-sweep", "x\udcff.py"):
         assert call(capsys, "cloud", "render", sweep, "--on", "slurm", "-o", str(old))[0] == 2
+        for on in ("slurm", "k8s", "sky", "aws"):
+            words = ("cloud", "render", sweep, "--on", on, "--config", "infra/cloud.toml", "-o", str(old))
+            assert call(capsys, *words, "--", "--gpu", "any")[0] == 2
         assert old.read_text() == "old"
+    words = ("cloud", "render", "demo", "--on", "slurm", "-o", str(old))
+    code, _, err = call(capsys, *words, "--config", str(tmp_path / "none.toml"))
+    assert code == 2 and "none.toml does not exist" in err and old.read_text() == "old"
+
+
+@pytest.mark.parametrize("backend", ["ssh", "aws", "sky"])
+def test_launch_that_is_down_is_read_from_its_record_alone(
+    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    machine = Machine(name="box", usd_per_hour=2.0, up_s=1000.0, down_s=1000.0 + 1800)
+    plain = {"name": "small", "backend": backend, "storage": "/x", "created_s": 1000.0, "is_remote": True}
+    options = Options(hosts=("box",), config="/gone/cloud.toml")
+    save(open_storage("runs"), Deployment(**plain, options=options, machines=(machine,), state="down", place="/p"))
+    for verb in ("status", "cost"):
+        code, out, err = call(capsys, "cloud", verb, "small")
+        assert code == 0 and "spent $1.00 in 0.5 machine hours" in out and err == ""
+    assert json.loads(call(capsys, "cloud", "cost", "small", "--json")[1])["usd"] == 1.0
+    assert "is down: nothing runs" in call(capsys, "cloud", "stop", "small")[2]
+    assert "is down already" in call(capsys, "cloud", "down", "small")[2]
+
+
+@pytest.mark.parametrize(("backend", "has_timer"), [("aws", True), ("sky", False)])
+def test_launch_from_elsewhere_is_read_from_its_record_without_a_configuration(
+    backend: str, has_timer: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    machine = Machine(name="i-1", usd_per_hour=2.0, up_s=time.time() - 1800)
+    plain = {"name": "small", "backend": backend, "storage": "s3://b/p", "created_s": time.time() - 1800}
+    save(open_storage("runs"), Deployment(**plain, machines=(machine,), state="submitted"))
+    for verb in ("status", "cost"):
+        code, out, _ = call(capsys, "cloud", verb, "small")
+        assert code == 0 and "spent $1.00 in 0.5 machine hours" in out
+        assert ("the timer on the head has not been seen" in out) is has_timer
+    code, _, err = call(capsys, "cloud", "down", "small")
+    assert code == 2 and "was launched from another computer" in err and "End it there" in err
+
+
+def test_damaged_record_is_not_called_no_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_storage(str(tmp_path)).write("deployments/small.json", b"{")
+    code, out, err = call(capsys, "cloud", "status", "--storage", str(tmp_path))
+    assert code == 0 and "no launch" not in out and "small.json" in err
+    code, _, err = call(capsys, "cloud", "down", "small", "--storage", str(tmp_path))
+    assert code == 2 and "move it away, then `trm cloud down NAME USER@HOST`" in err

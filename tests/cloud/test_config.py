@@ -48,6 +48,7 @@ MISTAKES = [
     ("[aws]", '[tags]\naws:x = "y"', "is no TOML"),
     ("[aws]", '[tags]\nray-cluster-name = "y"\n[aws]', "is set by AWS, Ray or this project"),
     ("[aws]", "[aws", "is no TOML"),
+    ("[aws]", "[slurm]\nhours = 0.001\n[aws]", "slurm.hours=0.001: input should be greater than or equal to 0.1"),
 ]
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from orchestrator.cloud.backend import CloudError
+from orchestrator.cloud.backend import CloudError, Deployment
 from orchestrator.cloud.ssh.connection import Connection, quoted
-from orchestrator.cloud.ssh.inspection import inspect
+from orchestrator.cloud.ssh.inspection import home_of, inspect
+from orchestrator.cloud.ssh.setup import MAX_CLOCK_S, claim_name, require_usable
 from tests.cloud.conftest import Box
 from trm_data.files import private_folder
 
@@ -128,3 +131,50 @@ def test_a_machine_without_python_is_named(box: Box) -> None:
 def test_a_full_disk_is_one_line(box: Box) -> None:
     with Connection("box", box.config) as connection, pytest.raises(CloudError, match="disk of box is full"):
         connection.run("cat > /dev/full", b"data")
+
+
+@pytest.fixture
+def greeting(box: Box) -> Iterator[None]:
+    """The machine's login prints a text, as images of providers do, before it runs what is asked."""
+    login, keys = box.folder / "login", box.folder / "authorized"
+    before = keys.read_text()
+    login.write_text('#!/bin/sh\nprintf "Welcome home=/evil\\ngpu=H100"\nexec sh -c "$SSH_ORIGINAL_COMMAND"\n')
+    login.chmod(0o755)
+    keys.write_text(f'command="{login}" {before}')
+    yield
+    keys.write_text(before)
+
+
+@pytest.mark.usefixtures("greeting")
+def test_greeting_of_a_login_is_no_part_of_an_answer(box: Box, tmp_path: Path) -> None:
+    deployment = Deployment(name="s", backend="ssh", storage="/x", created_s=1.0)
+    place = f"{box.home}/.trm-cloud/deployments/s"
+    with Connection("box", box.config) as connection:
+        assert connection.run("cat", b"data").out == "data"
+        found = inspect(connection, "python3")
+        assert found.home == home_of(connection) == str(box.home) and found.num_gpus == 0
+        claim_name(connection, place, deployment)
+        claim_name(connection, place, deployment)
+        connection.receive("printf 'bytes\\0'; echo said >&2", tmp_path / "file")
+        with pytest.raises(CloudError, match="box: said"):
+            connection.receive("echo said >&2; exit 3", tmp_path / "other")
+    assert (tmp_path / "file").read_bytes() == b"bytes\0"
+    shutil.rmtree(box.home / ".trm-cloud")
+
+
+def test_machine_whose_clock_is_wrong_is_not_used(box: Box) -> None:
+    deployment = Deployment(name="s", backend="ssh", storage="/x", created_s=1.0)
+    with Connection("box", box.config) as connection:
+        found = inspect(connection, "python3")._replace(free_bytes=10**12)
+        assert abs(found.ahead_s) < MAX_CLOCK_S
+        require_usable(connection, found, deployment)
+        with pytest.raises(CloudError, match=r"clock of box is 2 h ahead of this computer's.* too early"):
+            require_usable(connection, found._replace(ahead_s=7200), deployment)
+        with pytest.raises(CloudError, match=r"clock of box is 2 h behind this computer's.* too late"):
+            require_usable(connection, found._replace(ahead_s=-7200), deployment)
+
+
+def test_error_of_a_program_of_the_machine_is_told_once(box: Box) -> None:
+    with Connection("box", box.config) as connection, pytest.raises(CloudError) as found:
+        connection.run("echo 'error: the driver is running' >&2; exit 2")
+    assert found.value.what == "box: the driver is running"

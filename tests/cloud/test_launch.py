@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,12 @@ class Place:
 
     def offers(self, sweep: Sweep) -> list[Offer]:
         return [Offer(machine="m", usd_per_hour=1.0)]
+
+    def limited(self, limits: Limits) -> Limits:
+        return limits
+
+    def shortages(self) -> list[str]:
+        return ["quota of spot g machines: 0"]
 
     def up(self, deployment: Deployment) -> Deployment:
         self.started.append("machines")
@@ -116,3 +123,42 @@ def test_launch_whose_computer_died_is_taken_over(place: Place, storage: Storage
     up = launch.up(prepared(storage), storage, "small.yaml")
     assert up.state == "up" and up.created_s == 1000.0
     assert storage.list("launches") == [] and deployments.names(storage) == ["small"]
+
+
+def test_driver_is_not_started_after_the_timer_has_closed_the_record(place: Place, storage: Storage) -> None:
+    first = prepared(storage)
+    assert "quota of spot g machines: 0" in first.quote.unknown
+    launch.up(first, storage, "small.yaml")
+    closed = {"state": "ended", "ended_why": "budget: $5.00 of $5.00"}
+    deployments.change(storage, "small", lambda each: each.model_copy(update=closed))
+    with pytest.raises(CloudError, match=r"'small' has ended: budget: .*trm cloud down small"):
+        launch.submit(first, storage, [])
+    assert place.started == ["machines"] and deployments.load(storage, "small").state == "ended"
+
+
+def test_end_by_the_timer_during_a_command_is_not_overwritten(
+    place: Place, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepared(storage)
+    up, submit = place.up, place.submit
+
+    def close() -> None:
+        deployments.change(storage, "small", lambda each: each.model_copy(update={"state": "ended"}))
+
+    def up_and_close(deployment: Deployment) -> Deployment:
+        found = up(deployment)
+        close()
+        return found
+
+    def submit_and_close(*arguments: Any) -> Deployment:
+        found = submit(*arguments)
+        close()
+        return found
+
+    monkeypatch.setattr(place, "up", up_and_close)
+    launch.up(first, storage, "small.yaml")
+    assert deployments.load(storage, "small").state == "ended"
+    deployments.change(storage, "small", lambda each: each.model_copy(update={"state": "up"}))
+    monkeypatch.setattr(place, "submit", submit_and_close)
+    launch.submit(first, storage, [])
+    assert deployments.load(storage, "small").state == "ended"

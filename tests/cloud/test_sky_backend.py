@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.cli.views.cloud import show_quote
 from orchestrator.cloud import launch
 from orchestrator.cloud.backend import CloudError, Limits, Options
 from orchestrator.storage import Storage, open_storage
@@ -111,3 +112,13 @@ def test_skypilot_is_never_imported() -> None:
     import orchestrator.cloud.sky  # noqa: F401
 
     assert "sky" not in sys.modules
+
+
+def test_plan_says_that_no_timer_counts_machine_hours(
+    options: Options, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quote = launch.prepare(sweep(), "sky", options, Limits(max_usd=5, max_hours=2), storage).quote
+    show_quote(quote)
+    shown = capsys.readouterr().out
+    assert "no timer counts machine hours there" in shown and "at most $5.00, at most 2 h" in shown
+    assert "the timer on the head" not in shown

@@ -366,6 +366,25 @@ def test_a_record_of_others_decides_nothing_that_runs(box: Box, state: Path, tmp
     assert not marker.exists()
 
 
+def test_launch_of_another_computer_is_found_after_ones_own_is_down(box: Box, state: Path, tmp_path: Path) -> None:
+    storage, place = open_storage(str(tmp_path / "runs")), box.home / ".trm-cloud/deployments/small"
+    plain = {"name": "small", "backend": "ssh", "storage": f"{place}/runs", "is_remote": True}
+    mine = Deployment(**plain, created_s=1.0, state="down", options=Options(hosts=("box",)))
+    deployments.save(storage, mine)
+    named = Options(hosts=("box",), ssh_config=box.config)
+    assert launch.reopen("small", storage)[1] == mine
+    assert launch.reopen("small", storage, named)[1].state == "down", "nothing of it is there"
+    there = open_storage(f"{place}/runs")
+    deployments.save(there, Deployment(**plain, created_s=2.0, state="submitted"))
+    try:
+        _, found = launch.reopen("small", storage, named)
+        assert (found.created_s, found.state, found.place) == (2.0, "submitted", str(place))
+        _, closing = launch.down("small", storage, keep=False)
+        assert f"removed box:{place}" in " ".join(closing.ended) and box.left() == []
+    finally:
+        shutil.rmtree(box.home / ".trm-cloud", ignore_errors=True)
+
+
 def test_a_record_under_another_name_is_refused(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path / "runs"))
     record = Deployment(name="big", backend="aws", storage="s3://b/p", created_s=1.0, state="down")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +162,12 @@ def test_machine_whose_record_is_closed_or_removed_is_ended(how: str, storage: S
     assert (tmp_path / "ended").exists()
 
 
+def test_second_timer_keeps_why_the_first_has_closed_the_record(storage: Storage, tmp_path: Path) -> None:
+    deployment(storage, tmp_path, state="ended", ended_s=1000.0, ended_why="budget: $1.00 of $1.00")
+    assert "closed" in timer(storage, tmp_path, Clock()).run()
+    assert deployments.load(storage, "s").ended_why == "budget: $1.00 of $1.00"
+
+
 @pytest.mark.parametrize("damage", [b"{", b'{"version": 2, "new_field": 1}'])
 def test_limits_hold_while_the_record_cannot_be_read(damage: bytes, storage: Storage, tmp_path: Path) -> None:
     deployment(storage, tmp_path, limits=Limits(max_hours=1, idle_minutes=600), end_command="touch ended")
@@ -241,3 +249,52 @@ def test_second_driver_is_refused_and_the_first_stays_known(
     finally:
         assert head.main(["end", *about]) == 0
     assert not processes.is_alive(tmp_path, processes.DRIVER)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_no_driver_starts_after_the_timer_has_ended_the_deployment(
+    when: str, tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment(storage, tmp_path, state="up")
+    start = processes.start
+
+    def close() -> None:
+        closed = {"state": "ended", "ended_why": "budget: $5.00 of $5.00"}
+        deployments.change(storage, "s", lambda each: each.model_copy(update=closed))
+
+    def start_and_close(folder: Path, name: str, words: Sequence[str]) -> int:
+        pid = start(folder, name, words)
+        close()
+        return pid
+
+    if when == "before":
+        close()
+    else:
+        monkeypatch.setattr(processes, "start", start_and_close)
+    sleep = (sys.executable, "-c", "import time; time.sleep(600)")
+    try:
+        assert head.main(["start", str(tmp_path), storage.url, "s", "driver", *sleep]) == 2
+        assert "deployment 's' has ended: budget: $5.00 of $5.00" in capsys.readouterr().err
+        assert not processes.is_alive(tmp_path, processes.DRIVER)
+        assert deployments.load(storage, "s").state == "ended"
+    finally:
+        processes.end(tmp_path, processes.DRIVER, 5.0)
+
+
+def test_driver_that_starts_while_the_timer_closes_the_record_is_ended(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment(storage, tmp_path, state="up", limits=Limits(max_usd=1.0, idle_minutes=600))
+    change = deployments.change
+
+    def start_and_change(*arguments: Any) -> Deployment:
+        processes.start(tmp_path, processes.DRIVER, [sys.executable, "-c", "import time; time.sleep(600)"])
+        return change(*arguments)
+
+    monkeypatch.setattr(deployments, "change", start_and_change)
+    try:
+        assert "budget" in timer(storage, tmp_path, Clock()).run()
+        assert processes.find(tmp_path, processes.DRIVER) is not None
+        assert not processes.is_alive(tmp_path, processes.DRIVER)
+    finally:
+        processes.end(tmp_path, processes.DRIVER, 5.0)

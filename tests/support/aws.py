@@ -22,6 +22,8 @@ class _Answers(BaseHTTPRequestHandler):
     refusal: tuple[str, str] | None = None
     action: str | None = None
     """What is refused; everything, if None."""
+    region: str | None = None
+    """Where it is refused; everywhere, if None."""
     forward: str | None = None
     """Server that answers everything else."""
 
@@ -32,6 +34,7 @@ class _Answers(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         target = self.headers.get("X-Amz-Target", "")
         is_refused = self.action is None or f"Action={self.action}&" in f"{body}&"
+        is_refused &= self.region is None or f"/{self.region}/" in self.headers.get("Authorization", "")
         if self.refusal is not None and is_refused:
             self._refuse(*self.refusal, is_json=bool(target))
         elif self.forward is not None:
@@ -100,15 +103,20 @@ def _history() -> str:
 
 @contextmanager
 def aws_server(
-    refusal: tuple[str, str] | None = None, *, action: str | None = None, forward: str | None = None
+    refusal: tuple[str, str] | None = None,
+    *,
+    action: str | None = None,
+    region: str | None = None,
+    forward: str | None = None,
 ) -> Iterator[str]:
     """Serve prices, or refuse requests with a code and a message. Credentials in the environment are made up.
 
     Args:
         action: of EC2, the only one that is refused.
+        region: the only one that refuses.
         forward: server that answers all other requests.
     """
-    values = {"refusal": refusal, "action": action, "forward": forward}
+    values = {"refusal": refusal, "action": action, "region": region, "forward": forward}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Answers,), values))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

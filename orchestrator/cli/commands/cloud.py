@@ -18,6 +18,7 @@ from orchestrator.cli.cloud_options import (
     launches,
     limits_of,
     options_of,
+    require_own_options,
 )
 from orchestrator.cli.commands.cloud_resources import init, orphans, prices, render
 from orchestrator.cli.options import JsonOption, StorageOption
@@ -196,6 +197,7 @@ def _prepare(ctx: typer.Context, *, required: bool) -> Launch:
     if known is not None:  # its record says where it is and what it may cost
         _require_unchanged(ctx, known)
         return prepare(sweep, known.backend, known.options, known.limits, storage)
+    require_own_options(ctx)
     return prepare(sweep, found["on"], options_of(found), limits_of(found, required=required), storage)
 
 

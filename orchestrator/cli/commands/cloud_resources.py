@@ -35,6 +35,7 @@ class Provider(StrEnum):
 
 
 def render(
+    ctx: typer.Context,
     sweep: Annotated[str, typer.Argument(help="A sweep file, or a packaged sweep.", show_default=False)],
     on: Annotated[Target, typer.Option("--on", help="What reads the file.")],
     options: Annotated[
@@ -56,7 +57,9 @@ def render(
     from orchestrator.cloud.render.rendered import render as rendered
 
     # Slurm's table has a default for every field.
-    found = CloudConfig() if on is Target.SLURM and not config.exists() else load_config(config)
+    is_named = str(ctx.get_parameter_source("config")).endswith("COMMANDLINE")
+    has_defaults = on is Target.SLURM and not is_named
+    found = CloudConfig() if has_defaults and not config.exists() else load_config(config)
     words = [*(options or []), *_gpu_words(sweep, on, options or [])]
     text = rendered(found, on.value, sweep, words, single=single).text
     if out is None:
@@ -67,17 +70,20 @@ def render(
 
 
 def _gpu_words(sweep: str, on: Target, options: list[str]) -> list[str]:
-    """Return the option about GPUs that the rendered driver needs beside those that the user has given."""
+    """Return the option about GPUs that the rendered driver needs beside those that the user has given.
+
+    Raises:
+        SweepError: there is no such sweep.
+    """
     from orchestrator.cli.configs import make_sweep
     from orchestrator.cloud.local_copy import gpu_words_of
 
-    if on is Target.AWS or any(option.partition("=")[0] == "--gpu" for option in options):
-        return []
     found = make_sweep(
         Path(sweep), "runs", recipe=None, vary=None, settings=None, seeds=None, trials=None, max_steps=None, name=None,
         gpu=None, cpus=None,
     )  # fmt: skip
-    return gpu_words_of(found.resources.gpus)
+    is_given = on is Target.AWS or any(option.partition("=")[0] == "--gpu" for option in options)
+    return [] if is_given else gpu_words_of(found.resources.gpus)
 
 
 def init(
@@ -128,20 +134,26 @@ def init(
 def orphans(region: RegionsOption = None, as_json: JsonOption = False) -> None:
     """List everything on AWS with our tag that is billed, in all enabled regions, with the command that ends it.
 
-    What is still in use is listed too. The exit code is 0 if there is nothing, and 1 otherwise.
+    What is still in use is listed too. The exit code is 0 if there is nothing, 1 if there is something, and 2 if a
+    region could not be looked at.
 
     Example: trm cloud orphans
     """
     from orchestrator.cli.views.cloud_resources import show_orphans
+    from orchestrator.cli.views.console import err, line
     from orchestrator.cloud.aws.orphans import find_orphans
+    from orchestrator.resources.aws.errors import AwsError
 
-    found = find_orphans(time.time(), region or [])
+    unseen: list[AwsError] = []
+    found = find_orphans(time.time(), region or [], unseen)
     if as_json:
         print(strict_json([orphan.plain() for orphan in found], indent=1))
     else:
-        show_orphans(found)
-    if found:
-        raise typer.Exit(1)
+        show_orphans(found, where="in the other regions " if unseen else "")
+    for error in unseen:
+        err.print(line(("not looked at", "yellow"), f": {error}"), soft_wrap=True)
+    if found or unseen:
+        raise typer.Exit(2 if unseen else 1)
 
 
 def prices(
@@ -164,6 +176,7 @@ def prices(
     from orchestrator.cli.views.cloud_resources import show_prices
     from orchestrator.cli.views.console import err
     from orchestrator.resources import catalogue
+    from orchestrator.resources.pricing import providers
 
     if update:
         from orchestrator.cloud.aws.price_update import update_prices
@@ -178,6 +191,8 @@ def prices(
         for price in catalogue.prices()
         if wanted in (None, price.gpu) and provider in (None, price.provider) and (not region or price.region in region)
     ]
+    if not found:
+        raise catalogue.CatalogueError("the catalogue has no such price", f"Providers: {', '.join(providers())}")
     if as_json:
         print(strict_json([price.plain() for price in found], indent=1))
     else:

@@ -12,7 +12,7 @@ import typer
 
 from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.cloud import deployments
-from orchestrator.cloud.backend import Backend, CloudError, Deployment, Limits, Options, Receipt, RemoteRecords
+from orchestrator.cloud.backend import Backend, CloudError, Deployment, Options, Receipt, RemoteRecords
 from orchestrator.cloud.launch import UP, Launch, down, reopen
 from orchestrator.cloud.progress import waiting_for
 from orchestrator.cloud.quote import Quote
@@ -63,14 +63,15 @@ def show_quote(quote: Quote, *, on_error: bool = False) -> None:
         console.print(f"uploaded: {quote.uploads}", soft_wrap=True)
     for text in quote.unknown:
         console.print(text, style="dim", soft_wrap=True)
-    console.print(_limits(quote.limits), soft_wrap=True)
+    console.print(_limits(quote), soft_wrap=True)
 
 
 def confirm(quote: Quote) -> None:
     """Ask whether to launch. Raises CloudError unless the answer is yes."""
     try:
         typer.confirm("Proceed?", abort=True, err=True)
-    except typer.Abort:
+    except (typer.Abort, RuntimeError):  # without a standard input
+        typer.echo(err=True)  # nobody has ended the line of the question
         raise CloudError(f"{quote.name!r} was not launched", "Answer y, or add --yes") from None
 
 
@@ -132,13 +133,13 @@ def show_status(named: Named, as_json: bool) -> None:
         from orchestrator.cli.views.status import show
 
         show(name, storage, as_json=False)
-    if deployment.state == "starting":
+    if deployment.state in ("new", "starting"):
         since = time.strftime("%H:%M", time.localtime(deployment.created_s))
         out.print(f"its machines are being set up since {since}; no trial runs yet")
     if deployment.ended_why:
         out.print(line(("ended", "yellow"), f": {deployment.ended_why}"), soft_wrap=True)
     _show_receipt(found)
-    verbs = {"ended": ("down",), "down": (), "up": ("submit", "down"), "starting": ("down",)}
+    verbs = {"ended": ("down",), "down": (), "up": ("submit", "down"), "starting": ("down",), "new": ("down",)}
     _show_commands(deployment, verbs.get(deployment.state, ("logs", "stop", "down")))
 
 
@@ -165,7 +166,7 @@ def show_deployments(url: str, as_json: bool) -> None:
             usd = "unknown" if cost is None else f"{cost:,.2f}"
             rows.add_row(one.name, one.backend, one.state, str(up), f"{hours:.3g}", usd, where)
         out.print(rows)
-    else:
+    elif not unreadable:
         out.print(
             f"no launch in {storage.url}: `{command_line('cloud', 'plan', 'demo', storage=url)}` shows what one costs"
         )
@@ -239,9 +240,9 @@ def show_stopped(named: Named) -> None:
         raise CloudError(f"deployment {named.name!r} is down: nothing runs", "Launch it again with `trm cloud submit`")
     out.print(backend.stop(deployment), soft_wrap=True)
     up = [machine for machine in deployment.machines if machine.down_s is None]
-    verb = "stays" if len(up) == 1 else "stay"
+    stay, costs = ("stays", "costs") if len(up) == 1 else ("stay", "cost")
     out.print(
-        f"{plural(len(up), 'machine')} {verb} up and cost {_usd(usd_an_hour(up))} an hour; without a driver the "
+        f"{plural(len(up), 'machine')} {stay} up and {costs} {_usd(usd_an_hour(up))} an hour; without a driver the "
         f"timer ends the launch after {deployment.limits.idle_minutes:g} min",
         soft_wrap=True,
     )
@@ -327,7 +328,14 @@ def _hours(values: tuple[float, float] | None) -> str:
     return "unknown time" if values is None else f"{about(values[0] * 3600)} to {about(values[1] * 3600)}"
 
 
-def _limits(limits: Limits) -> str:
-    usd = "no limit of dollars" if limits.max_usd is None else f"at most {_usd(limits.max_usd)} of machine hours"
+def _limits(quote: Quote) -> str:
+    limits = quote.limits
+    usd = "no limit of dollars" if limits.max_usd is None else f"at most {_usd(limits.max_usd)}"
     hours = "" if limits.max_hours is None else f", at most {limits.max_hours:g} h"
+    if not quote.has_timer:
+        return (
+            f"no timer counts machine hours there: the driver ends by the prices of its trials: {usd}{hours}; machines "
+            f"end after {limits.idle_minutes:g} min without a driver"
+        )
+    usd += "" if limits.max_usd is None else " of machine hours"
     return f"the timer on the head ends everything: {usd}{hours}, {limits.idle_minutes:g} min without a driver"

@@ -10,10 +10,10 @@ from orchestrator.resources.catalogue import Price
 from orchestrator.sweep.text import about, plural
 
 
-def show_orphans(found: Sequence[Orphan]) -> None:
+def show_orphans(found: Sequence[Orphan], where: str = "") -> None:
     """Print a table of what is billed, the cost of an hour, and the commands that end it."""
     if not found:
-        out.print("nothing with the tag trm-cluster is billed")
+        out.print(f"{where}nothing with the tag trm-cluster is billed")
         return
     rows = table("kind", "name", "region", "cluster", "what", "age", "USD/h", right=("USD/h",), words=("name",))
     for each in found:

@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from orchestrator.cloud import deployments, own
 from orchestrator.cloud.aws.machines import EARLIER_S, assumed_usd, machines_of
-from orchestrator.cloud.aws.orphans import find_orphans
+from orchestrator.cloud.aws.orphans import find_orphans, usd_per_hour
 from orchestrator.cloud.aws.setup import security_group_id
-from orchestrator.cloud.backend import Closing, CloudError, Deployment, Offer, Options
+from orchestrator.cloud.backend import Closing, CloudError, Deployment, Offer
 from orchestrator.cloud.config import Aws, CloudConfig, gpu_label
 from orchestrator.cloud.configured import ConfiguredBackend
 from orchestrator.cloud.launch_file import LAUNCH_FILE, LaunchFile, write_private
@@ -33,9 +34,8 @@ from orchestrator.resources.aws.clients import client
 from orchestrator.resources.aws.errors import explain_output
 from orchestrator.resources.aws.instances import CLUSTER_TAG, end_instances, instances
 from orchestrator.resources.aws.quotas import Need, shortfalls
-from orchestrator.resources.catalogue import prices
+from orchestrator.resources.catalogue import HostPrice, Price, host_prices, prices
 from orchestrator.resources.placement import gpu_types
-from orchestrator.storage import Storage
 from orchestrator.storage.s3 import S3Storage
 from orchestrator.sweep.definition import Sweep
 from trm_data.errors import UserError
@@ -56,17 +56,15 @@ class AwsBackend(ConfiguredBackend):
 
     Args:
         storage: the user's, on S3, below the prefix of the configuration.
-
-    Raises:
-        ConfigError: the configuration cannot be read, or has no table `[aws]`.
     """
 
     name = "aws"
     has_timer = True
 
-    def __init__(self, options: Options, storage: Storage) -> None:
-        super().__init__(options, storage)
-        self.aws = self.config.aws_settings()
+    @cached_property
+    def aws(self) -> Aws:
+        """Return the table `[aws]`. Raises ConfigError if the configuration has none."""
+        return self.config.aws_settings()
 
     def offers(self, sweep: Sweep) -> list[Offer]:
         """Return the most machines that may be up at once, in the market that is tried first."""
@@ -105,8 +103,8 @@ class AwsBackend(ConfiguredBackend):
                 f"{self.aws.region} has no security group {self.config.name!r}",
                 "Run `trm cloud init aws`, once per account and region",
             )
-        self._check_quotas()
-        deployment = self._limited(deployment)
+        started = {"options": self._with_config(deployment), "state": "starting", "cluster": self._cluster}
+        deployment = deployment.model_copy(update=started)
         if not deployment.machines:  # a new launch has a token of its own
             self._token(deployment.name).unlink(missing_ok=True)
         make_token(self._token(deployment.name).parent)
@@ -181,19 +179,17 @@ class AwsBackend(ConfiguredBackend):
     def _cluster(self) -> str:
         return f"{self.config.name} in {self.aws.region}"
 
-    def _check_quotas(self) -> None:
-        """Warn of quotas that are too small; AWS itself refuses what exceeds them."""
+    def shortages(self) -> list[str]:
+        """Return the quotas that are too small; AWS itself refuses what exceeds them."""
         if self.options.single:
             needs = [Need(self.aws.single.instance, self.aws.single.market, 1)]
         else:
             kinds = worker_kinds(self.aws)
             needs = [Need(each.instance, market, each.max_machines) for _, each, market in kinds]
         try:
-            lines = shortfalls(needs, self.aws.region)
+            return shortfalls(needs, self.aws.region)
         except UserError as error:
-            lines = [f"quotas are unknown: {error}"]
-        for line in lines:
-            logger.warning("%s", line)
+            return [f"quotas are unknown: {error}"]
 
     def _require_own_storage(self) -> None:
         """Raise CloudError unless the machines may read and write the storage."""
@@ -225,19 +221,6 @@ class AwsBackend(ConfiguredBackend):
                 f"cluster {self.config.name!r} has machines of another launch: {', '.join(others)}",
                 "`trm cloud orphans` says how to end them; or give another `name` in the configuration",
             )
-
-    def _limited(self, deployment: Deployment) -> Deployment:
-        """Return the record with the limits of the configuration where the command gave none, and its own end."""
-        limits = deployment.limits
-        changed = limits.model_copy(
-            update={
-                "max_hours": limits.max_hours or self.config.max_hours,
-                "max_usd": min(filter(None, (limits.max_usd, self.config.max_usd)), default=None),
-            }
-        )
-        options = self._with_config(deployment)
-        started = {"limits": changed, "options": options, "state": "starting", "cluster": self._cluster}
-        return deployment.model_copy(update=started)
 
     def _end_command(self, deployment: Deployment) -> str:
         words = ["" if self.options.single else self.aws.region, self.config.name, deployment.storage, deployment.name]
@@ -332,8 +315,12 @@ def _fits(num_gpus: int, sweep: Sweep) -> bool:
 
 def _offer(aws: Aws, instance: str, market: str, count: int) -> Offer:
     listed = next((each for each in prices() if (each.provider, each.instance) == ("aws", instance)), None)
-    rows = [each for each in prices() if (each.instance, each.market, each.region) == (instance, market, aws.region)]
-    usd, spot = assumed_usd(instance, market, aws.region), assumed_usd(instance, "spot", aws.region)
+    known = [each for each in prices() if (each.provider, each.instance, each.region) == ("aws", instance, aws.region)]
+    own = [each for each in known if each.market == market]
+    hosts = [each for each in host_prices() if (each.instance, each.region) == (instance, aws.region)]
+    rows: list[Price | HostPrice] = [*own, *(each for each in known if each.market == "on-demand"), *hosts]
+    row = rows[0] if rows else None
+    bound = "" if own or market == "on-demand" else "on-demand price, the highest for spot: "
     return Offer(
         machine=instance,
         count=count,
@@ -343,8 +330,8 @@ def _offer(aws: Aws, instance: str, market: str, count: int) -> Offer:
         num_gpus=0 if listed is None else listed.num_gpus,
         num_cpus=None if listed is None else listed.num_vcpus,
         market="spot" if market == "spot" else "on-demand",
-        usd_per_hour=usd,
-        spot_usd_per_hour=spot if listed is not None else None,
-        price_source=rows[0].source if rows else "",
-        price_date=rows[0].date if rows else "",
+        usd_per_hour=assumed_usd(instance, market, aws.region),
+        spot_usd_per_hour=usd_per_hour(instance, "spot", aws.region),
+        price_source="" if row is None else f"{bound}{row.source}",
+        price_date="" if row is None else row.date,
     )

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.resources.aws.clients import client, new_session
-from orchestrator.resources.aws.errors import asked
+from orchestrator.resources.aws.errors import AwsError, asked
 from orchestrator.resources.aws.instances import CLUSTER_TAG, GONE
 from orchestrator.resources.catalogue import host_prices, prices
 from trm_data.settings import Settings
@@ -39,12 +39,13 @@ class Orphan(Settings):
     """Command that ends it."""
 
 
-def find_orphans(now_s: float, regions: Sequence[str] = ()) -> list[Orphan]:
+def find_orphans(now_s: float, regions: Sequence[str] = (), unseen: list[AwsError] | None = None) -> list[Orphan]:
     """Return the billed resources with our tag, the oldest first.
 
     Args:
         now_s: the time, in seconds since the epoch.
         regions: all that the account has enabled, if empty.
+        unseen: receives the errors of regions that cannot be looked at, unless none can.
 
     Raises:
         AwsError: refused, no credentials, no network, no such region.
@@ -52,11 +53,22 @@ def find_orphans(now_s: float, regions: Sequence[str] = ()) -> list[Orphan]:
     session = new_session()
     found = list(regions) or _enabled_regions(session)
     clients = {region: client("ec2", region, session) for region in found}
+    errors: list[AwsError] = []
+
+    def look(region: str) -> list[Orphan]:
+        try:
+            return list(_in_region(clients[region], region, now_s))
+        except AwsError as error:
+            errors.append(error)
+            return []
+
     with ThreadPoolExecutor(PARALLEL_REGIONS, thread_name_prefix="orphans") as pool:
-        lists = pool.map(lambda region: list(_in_region(clients[region], region, now_s)), found)
-        return sorted(
-            (orphan for each in lists for orphan in each), key=lambda orphan: (-(orphan.age_s or 0.0), orphan.name)
-        )
+        listed = [orphan for each in pool.map(look, found) for orphan in each]
+    if errors and (unseen is None or len(errors) == len(found)):
+        raise errors[0]
+    if unseen is not None:
+        unseen += errors
+    return sorted(listed, key=lambda orphan: (-(orphan.age_s or 0.0), orphan.name))
 
 
 def _enabled_regions(session: Any) -> list[str]:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orchestrator.cloud import deployments, own
-from orchestrator.cloud.backend import Closing, CloudError, Deployment, Machine, Offer, Options, Receipt, Worker
+from orchestrator.cloud.backend import Closing, CloudError, Deployment, Limits, Machine, Offer, Options, Receipt, Worker
 from orchestrator.cloud.launch_file import LAUNCH_FILE, LaunchFile
 from orchestrator.cloud.local_copy import gpu_words
 from orchestrator.cloud.prices import catalogue_offers, price_machine
@@ -27,7 +27,7 @@ from orchestrator.cloud.ssh.connection import Connection, failed, quoted
 from orchestrator.cloud.ssh.inspection import Found, home_of, inspect, is_missing
 from orchestrator.cloud.ssh.project import require_portable
 from orchestrator.cloud.ssh.removal import end_worker, remove, require_own_places
-from orchestrator.cloud.ssh.setup import claim_name, install, release_name, require_room, upload
+from orchestrator.cloud.ssh.setup import claim_name, install, release_name, require_usable, upload
 from orchestrator.cloud.ssh.site import DEPLOYMENTS, INTERPRETER_FILE, Site
 from orchestrator.cloud.ssh.transfer import fetch_records, send_records
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
@@ -87,12 +87,20 @@ class SshBackend:
             price_date=price.date,
         )
 
+    def limited(self, limits: Limits) -> Limits:
+        """Return the limits of the command."""
+        return limits
+
+    def shortages(self) -> list[str]:
+        """Return nothing: the machines exist."""
+        return []
+
     def up(self, deployment: Deployment) -> Deployment:
         """Upload the project, make the environment, start the timer, and Ray on several machines."""
         with self._connect_all() as connections:
             found = self._inspect(connections)
             for connection, each in zip(connections, found, strict=True):
-                require_room(connection, each, deployment)
+                require_usable(connection, each, deployment)
             top = f"{found[0].home}/{self.options.folder}"
             place = f"{top}{DEPLOYMENTS}{deployment.name}"
             claim_name(connections[0], place, deployment)
@@ -179,9 +187,7 @@ class SshBackend:
                 token = environment(Path(head.place))
             run = ("sweep", "run", file, "--storage", deployment.storage, *more)
             head.start(DRIVER, "orchestrator.cli", *run, environment=token)
-            deployment = deployment.model_copy(update={"state": "submitted"})
-            self._write_record(head.connection, deployment)
-        return deployment
+        return deployment.model_copy(update={"state": "submitted"})
 
     def read(self, deployment: Deployment) -> Deployment:
         """Return the record as the timer left it on the machine; the stored one if records are not on the machine."""

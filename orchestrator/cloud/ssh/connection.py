@@ -28,6 +28,8 @@ LONGEST_SOCKET = 100
 """Bytes that the path of a socket may have: the system's limit is 104 to 108, and ssh adds 17 for a moment."""
 PERSIST_S = 60
 """Seconds for which a shared connection stays open after the death of this process."""
+BEGIN = "trm-output-begins"
+"""Line before the output of a script: a login shell may print a greeting first."""
 FAILED = 255
 """Exit status of `ssh` for its own failures."""
 _HOST = re.compile(r"(?:(?P<user>[\w.][\w.+-]*)@)?(?P<host>[\w:][\w.:-]*|\[[0-9a-fA-F:]+\])")
@@ -98,13 +100,14 @@ class Connection:
         """
         try:
             done = subprocess.run(
-                self.command(script), input=data or b"", capture_output=True, timeout=limit_s, check=False
+                self.command(_marked(script)), input=data or b"", capture_output=True, timeout=limit_s, check=False
             )
         except subprocess.TimeoutExpired:
             raise CloudError(
                 f"{self.host} has not answered for {limit_s:.0f} s", "Try again, or look at the machine"
             ) from None
-        result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        before, mark, out = done.stdout.decode(errors="replace").partition(f"{BEGIN}\n")
+        result = Result(done.returncode, out if mark else before, done.stderr.decode(errors="replace"))
         if result.code == FAILED:
             raise unreachable(self.host, result.err)
         if check and result.code:
@@ -142,15 +145,25 @@ class Connection:
     def receive(self, script: str, file: Path) -> None:
         """Write the standard output of a script to a file."""
         try:
-            with file.open("wb") as target:
-                done = subprocess.run(
-                    self.command(script), stdin=subprocess.DEVNULL, stdout=target, stderr=subprocess.PIPE, check=False
-                )
+            with (
+                file.open("wb") as target,
+                tempfile.TemporaryFile() as errors,
+                subprocess.Popen(
+                    self.command(_marked(script)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+                ) as process,
+            ):
+                assert process.stdout is not None
+                while (line := process.stdout.readline()) and line != f"{BEGIN}\n".encode():
+                    pass
+                shutil.copyfileobj(process.stdout, target)
+                code = process.wait()
+                errors.seek(0)
+                said = errors.read().decode(errors="replace")
         except OSError as error:
             if is_out_of_space(error):
                 raise CloudError(f"no space is left for {file}", "Free some, or set TMPDIR") from None
             raise
-        result = Result(done.returncode, "", done.stderr.decode(errors="replace"))
+        result = Result(code, "", said)
         if result.code == FAILED:
             raise unreachable(self.host, result.err)
         if result.code:
@@ -171,6 +184,11 @@ class Connection:
             *self._options,
             *_settings(ControlMaster="auto", ControlPath=str(socket), ControlPersist=str(PERSIST_S)),
         ]
+
+
+def _marked(script: str) -> str:
+    """Return a script that says where its output begins."""
+    return f"printf '\\n%s\\n' {BEGIN}; {script}"
 
 
 def _until_input_ends(script: str) -> str:
@@ -266,7 +284,8 @@ def failed(host: str, result: Result) -> CloudError:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "")
+    last = next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "")
+    return last.removeprefix("error: ")
 
 
 def words(parts: Sequence[str]) -> str:

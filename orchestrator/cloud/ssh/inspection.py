@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import NamedTuple
 
 from orchestrator.cloud.backend import CloudError
@@ -13,6 +14,7 @@ OLDEST = (3, 11)
 
 _SCRIPT = """\
 echo "home=$HOME"
+echo "time=$(date +%s)"
 echo "machine=$(hostname 2>/dev/null) $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
 echo "cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
 echo "free=$(df -Pk "$HOME" | awk 'NR == 2 {{ print $4 }}')"
@@ -36,6 +38,8 @@ class Found(NamedTuple):
     num_gpus: int
     machine: str = ""
     """Its name, and what identifies its last start."""
+    ahead_s: float = 0.0
+    """Seconds by which its clock is ahead of this computer's."""
 
 
 def home_of(connection: Connection) -> str:
@@ -89,4 +93,5 @@ def inspect(connection: Connection, python: str) -> Found:
         gpu=ray_label(gpus[0]) if gpus else None,
         num_gpus=len(gpus),
         machine=values.get("machine", ""),
+        ahead_s=_number(values["time"]) - time.time() if values.get("time") else 0.0,
     )

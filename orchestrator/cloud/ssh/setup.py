@@ -12,6 +12,7 @@ from orchestrator.cloud.ssh import project as uploads
 from orchestrator.cloud.ssh.connection import Connection, by_hand, quoted, words
 from orchestrator.cloud.ssh.inspection import Found
 from orchestrator.cloud.torch_build import cpu_torch_script
+from orchestrator.sweep.text import about
 from orchestrator.worker.provenance import STATE_FILE, git_state
 from trm_data.settings import canonical_json
 
@@ -22,10 +23,19 @@ MIN_FREE_BYTES = 2 * 10**9
 INSTALL_BYTES, CUDA_BYTES = 3 * 10**9, 5 * 10**9
 """Free space that a new environment takes, and what CUDA takes besides."""
 INSTALL_S = 3600.0
+MAX_CLOCK_S = 120.0
+"""Difference of two clocks above which nothing is started: the timer counts from when this computer began."""
 
 
-def require_room(connection: Connection, found: Found, deployment: Deployment) -> None:
-    """Raise CloudError if the disk of a machine is too full for a deployment."""
+def require_usable(connection: Connection, found: Found, deployment: Deployment) -> None:
+    """Raise CloudError if the disk of a machine is too full for a deployment, or its clock is wrong."""
+    if abs(found.ahead_s) > MAX_CLOCK_S:
+        way, when = ("ahead of", "early") if found.ahead_s > 0 else ("behind", "late")
+        raise CloudError(
+            f"the clock of {connection.host} is {about(abs(found.ahead_s))} {way} this computer's, so that the timer "
+            f"there would end the launch too {when}",
+            "Set the clock that is wrong: sudo timedatectl set-ntp true",
+        )
     new = 0 if deployment.options.environment else INSTALL_BYTES + (CUDA_BYTES if found.num_gpus else 0)
     need = MIN_FREE_BYTES + new
     if found.free_bytes < need:
