@@ -157,7 +157,10 @@ class Timer:
         def closed(current: Deployment) -> Deployment:
             if current.state == "down":
                 return current
-            current = current.model_copy(update={"machines": self._told.machines or current.machines})
+            # The launch file may be older than the record, which then has machines that it lacks.
+            told = {machine.name: machine for machine in self._told.machines}
+            merged = {machine.name: machine for machine in current.machines} | told
+            current = current.model_copy(update={"machines": tuple(merged.values())})
             if is_gone:
                 return deployments.ended(current, why, now_s)
             # The machine bills until it is returned, so that its hours go on.

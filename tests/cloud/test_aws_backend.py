@@ -362,7 +362,8 @@ def test_account_without_a_default_network_is_one_line(aws: Options, name: str, 
 
 def test_head_that_cannot_shut_down_says_that_it_bills_on(s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     for command in (["no-such-program"], ["false"]):
-        end_cluster(None, open_storage(s3_bucket), "small", address="127.0.0.1:0", shut_down=command)
+        assert not end_cluster(None, open_storage(s3_bucket), "small", address="127.0.0.1:0", shut_down=command)
+    assert end_cluster(None, open_storage(s3_bucket), "small", address="127.0.0.1:0", shut_down=["true"])
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert caplog.text.count("could not be shut down and bills on") == 2
 

@@ -75,6 +75,18 @@ def test_machine_is_ended_last_by_the_command_of_the_user(storage: Storage, tmp_
     assert deployments.load(storage, "s").machines[0].down_s == pytest.approx(2800, abs=15)
 
 
+def test_machines_that_only_the_record_has_stay_on_the_bill(storage: Storage, tmp_path: Path) -> None:
+    """The machines of the launch file may have been listed before the last ones started."""
+    found = deployment(storage, tmp_path, end_command="true")
+    worker = Machine(name="worker", usd_per_hour=50.0, up_s=1500.0)
+    deployments.save(storage, found.model_copy(update={"machines": (*found.machines, worker)}))
+    clock = Clock()
+    clock.now_s = 1500.0 + 3600.0
+    timer(storage, tmp_path, clock).run()
+    machines = {machine.name: machine for machine in deployments.load(storage, "s").machines}
+    assert set(machines) == {"box", "worker"} and machines["worker"].down_s == pytest.approx(clock.now_s, abs=60)
+
+
 def test_idle_time_counts_from_the_last_driver(storage: Storage, tmp_path: Path) -> None:
     deployment(storage, tmp_path, limits=Limits(idle_minutes=5))
     clock = Clock()

@@ -128,7 +128,10 @@ class AwsBackend(ConfiguredBackend):
         """Write what the timer obeys onto the head."""
         self._exec(deployment.name, f"mkdir -p -m 700 {PLACE}")
         file = self._file(deployment.name).with_name(LAUNCH_FILE)
-        write_private(file, LaunchFile.of(deployment, self._end_command(deployment)).text())
+        told = LaunchFile.of(deployment, self._end_command(deployment))
+        # From now on machines are to be listed: where that never succeeds, the timer gives no sign of life.
+        listed_s = None if self.options.single else time.time()
+        write_private(file, told.model_copy(update={"listed_s": listed_s}).text())
         self._send(deployment.name, file)
 
     def _start_timer(self, deployment: Deployment) -> None:

@@ -44,8 +44,10 @@ def end_cluster(
     address: str,
     shut_down: Sequence[str] = SHUT_DOWN,
     limit_s: float = STOP_S,
-) -> None:
+) -> bool:
     """Stop the driver, end the autoscaler, end the workers, and shut the machine down, whatever failed before.
+
+    Return whether this machine is shutting down: the timer runs the command again until it is.
 
     Args:
         end_workers: ends all workers and verifies that they are gone; None for a single machine.
@@ -63,7 +65,8 @@ def end_cluster(
     except UserError as error:
         logger.warning("workers may be left: %s", error)
     finally:
-        _shut_down(shut_down)
+        is_off = _shut_down(shut_down)
+    return is_off
 
 
 def end_autoscaler(address: str) -> int:
@@ -83,12 +86,14 @@ def end_autoscaler(address: str) -> int:
     return len(found)
 
 
-def _shut_down(command: Sequence[str]) -> None:
-    """Shut this machine down; if that fails it bills on, which only its log can say."""
+def _shut_down(command: Sequence[str]) -> bool:
+    """Shut this machine down; return whether that was accepted: if not, it bills on."""
     try:
         subprocess.run(command, check=True, timeout=COMMAND_S)
     except (OSError, subprocess.SubprocessError) as error:
         logger.error("this machine could not be shut down and bills on: %s", error)
+        return False
+    return True
 
 
 def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bool:
@@ -105,13 +110,13 @@ def stop_driver(storage: Storage, sweep: str, reason: str, limit_s: float) -> bo
     return True
 
 
-def main(arguments: Sequence[str]) -> None:
-    """End the cluster that the arguments name; with an empty region, this machine only."""
+def main(arguments: Sequence[str]) -> int:
+    """End the cluster that the arguments name; with an empty region, this machine only. Return the exit code."""
     region, cluster, url, sweep, address = arguments
     ending = None if not region else lambda: end_instances(client("ec2", region), {CLUSTER_TAG: cluster}, but_head=True)
-    end_cluster(ending, open_storage(url), sweep, address=address)
+    return 0 if end_cluster(ending, open_storage(url), sweep, address=address) else 1
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

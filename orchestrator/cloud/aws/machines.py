@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.cloud import deployments, launch_file
 from orchestrator.cloud.aws.orphans import usd_per_hour
-from orchestrator.cloud.backend import Machine
+from orchestrator.cloud.backend import Deployment, Machine
 from orchestrator.resources import catalogue
 from orchestrator.resources.aws.clients import client
 from orchestrator.resources.aws.errors import AwsError, asked
@@ -121,11 +122,15 @@ def keep_record(folder: Path, region: str, cluster: str, url: str, name: str, po
             if found is None or found.state in deployments.OVER:
                 return
             if machines != found.machines:
-                changed = {"machines": machines}
-                deployments.change(storage, name, lambda each, changed=changed: each.model_copy(update=changed))  # type: ignore[misc]
+                deployments.change(storage, name, partial(_with_machines, machines))
         except UserError as error:  # an outage, or a damaged record, says nothing about the machines
             logger.warning("%s", error)
         time.sleep(poll_s)
+
+
+def _with_machines(machines: tuple[Machine, ...], record: Deployment) -> Deployment:
+    """Return a record with these machines; one that was closed meanwhile keeps its own, whose hours have ended."""
+    return record if record.state in deployments.OVER else record.model_copy(update={"machines": machines})
 
 
 if __name__ == "__main__":
