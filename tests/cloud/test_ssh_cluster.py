@@ -61,7 +61,7 @@ def test_trials_run_on_both_machines_and_nothing_is_left(box: Box, other: Box, s
     )
     give_credentials(box)
     refused = trm(tmp_path, "cloud", "up", *launch)
-    assert refused.returncode == 2 and "other: error: this machine cannot use the storage" in refused.stderr
+    assert refused.returncode == 2 and "other: this machine cannot use the storage" in refused.stderr
     assert "aws/credentials" in refused.stderr.splitlines()[-1]
     give_credentials(other)
 

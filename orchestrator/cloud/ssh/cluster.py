@@ -109,5 +109,5 @@ def _require_route(worker: Site, head: Site, address: str) -> None:
     try:
         worker.head("reach")
     except CloudError as error:
-        cause = error.what.rpartition("error: ")[2]
+        cause = error.what.removeprefix(f"{worker.host}: ")
         raise CloudError(f"{worker.host} cannot reach Ray's head, {head.host} at {address}: {cause}", NETWORK) from None
