@@ -111,7 +111,7 @@ class Controller:
         self._end_reasons: dict[str, str] = {}
         """The report of a trial at its end, even if it could not write its record."""
         self._grace_s: dict[str, float] = {}
-        self._snapshots = Snapshots(planner)
+        self._snapshots = Snapshots(planner, ended)
         self._final = {record.trial_id: record.status.is_failure for record in ended}
         self._damaged = dict(damaged)
         self._slots, self._has_submitted = 1, False
@@ -362,7 +362,7 @@ class Controller:
                 if reason := self._streak.add(record):
                     self.stop(SweepStatus.FAILING, reason)
             reason = record.reason
-            self._events.post("on_trial_end", self._snapshots.trial(record.trial_id, reason), self._progress())
+            self._events.post("on_trial_end", self._snapshots.ended(record), self._progress())
         logger.info("trial %s: %s%s", record.trial_id, record.status, f" ({reason})" if reason else "")
 
     def _check_canary(self, record: TrialRecord) -> None:

@@ -112,6 +112,10 @@ class SweepSnapshot:
     """Trials that may run at the same time."""
     is_exhausted: bool = False
     """Whether a search's space held fewer configurations than requested."""
+    gpu_hours: float = 0.0
+    """GPU-hours of the trials that have ended, lost attempts included."""
+    usd: float | None = 0.0
+    """What these cost; None where the catalogue has no price for one of the GPUs."""
 
     @property
     def running(self) -> list[TrialSnapshot]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from orchestrator.execution.options import SweepSnapshot, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
+from orchestrator.records.schema import TrialRecord
+from orchestrator.resources.usage import AttemptUsage, attempt_usage
 from orchestrator.search.objectives import final_value
 from orchestrator.search.planner import Planner, TrialState
 
@@ -14,9 +16,12 @@ from orchestrator.search.planner import Planner, TrialState
 class Snapshots:
     """Take snapshots of one planner. A trial that has not changed since the last snapshot is not copied again."""
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner, ended: Iterable[TrialRecord] = ()) -> None:
         self.planner = planner
         self._known: dict[str, TrialSnapshot] = {}
+        self._spent: dict[str, list[AttemptUsage]] = {}
+        for record in ended:
+            self._charge(record)
 
     def trial(self, trial_id: str, reason: str = "") -> TrialSnapshot:
         """Return one trial as it is now."""
@@ -25,8 +30,18 @@ class Snapshots:
             known = self._known[trial_id] = _snapshot_of(trial_id, state, reason)
         return known
 
+    def ended(self, record: TrialRecord) -> TrialSnapshot:
+        """Return a trial that has ended or was interrupted; what it has used counts from now on."""
+        self._charge(record)
+        return self.trial(record.trial_id, record.reason)
+
+    def _charge(self, record: TrialRecord) -> None:
+        if record.origin is None or record.origin.kind != "reused":
+            self._spent[record.trial_id] = attempt_usage(record)
+
     def sweep(self, progress: SweepProgress, reasons: Mapping[str, str], slots: int = 1) -> SweepSnapshot:
         """Return the whole sweep as it is now. `reasons`: why trials ended, by trial id."""
+        used = [usage for usages in self._spent.values() for usage in usages]
         return SweepSnapshot(
             name=self.planner.sweep.name,
             metric=self.planner.sweep.metric,
@@ -34,6 +49,8 @@ class Snapshots:
             trials=tuple(self.trial(trial_id, reasons.get(trial_id, "")) for trial_id in self.planner.trials),
             slots=slots,
             is_exhausted=self.planner.exhausted,
+            gpu_hours=sum(usage.gpu_hours for usage in used),
+            usd=None if any(usage.usd is None for usage in used) else sum(usage.usd or 0.0 for usage in used),
         )
 
     def best(self) -> TrialSnapshot | None:

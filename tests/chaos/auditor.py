@@ -152,14 +152,18 @@ def entries(log: Path) -> Iterator[dict[str, Any]]:
 def observed_durations(log: Path) -> dict[tuple[str, str, int], float]:  # (sweep, trial id, attempt)
     """Return for how many seconds each attempt held its GPU, from its start to its end or its last sign of life.
 
-    A write counts from its first try, which an outage of the endpoint does not hide, and only if it arrived.
+    A write counts from its first try, which an outage of the endpoint does not hide, and only if it arrived. A process
+    that is killed before its start arrives leaves the number of its attempt to the next one, so that only the tries of
+    the process count whose write arrived first.
     """
-    found = list(entries(log))
-    arrived = {entry["path"] for entry in found if entry["kind"] == "arrived"}
+    tries: dict[str, list[dict[str, Any]]] = {}
     first_s: dict[str, float] = {}
-    for entry in found:
-        if entry["kind"] == "tried" and entry["path"] in arrived:
-            first_s[entry["path"]] = min(entry["time_s"], first_s.get(entry["path"], entry["time_s"]))
+    for entry in entries(log):
+        if entry["kind"] == "tried":
+            tries.setdefault(entry["path"], []).append(entry)
+        elif entry["kind"] == "arrived" and entry["path"] not in first_s and (known := tries.get(entry["path"])):
+            own = [each["time_s"] for each in known if each.get("pid") == known[-1].get("pid")]
+            first_s[entry["path"]] = min(own)
     starts_s: dict[tuple[str, str, int], float] = {}
     last_s: dict[tuple[str, str, int], float] = {}
     for path, time_s in first_s.items():

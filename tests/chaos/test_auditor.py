@@ -178,6 +178,18 @@ class TestCost:
         assert not check.problems and check.compared == 8
         assert check.notes[0] == "0.20000 GPU-hours are recorded, 0.20000 were used"
 
+    def test_an_attempt_begins_with_the_process_whose_start_arrived(self, tmp_path: Path) -> None:
+        """Another one was killed during an outage before its start arrived, so that the number was free again."""
+        path, log = "/chaos/runs/sweeps/depth/trials/a/attempts/002", tmp_path / "requests.jsonl"
+        writes = [("start.json", 0.0, 1), ("start.json", 40.0, 2), ("start.json", 44.0, 2), ("end.json", 50.0, 2)]
+        lines = [
+            {"kind": "tried", "path": f"{path}/{name}", "time_s": time_s, "pid": pid} for name, time_s, pid in writes
+        ]
+        lines[3:3] = [{"kind": "arrived", "path": f"{path}/start.json", "time_s": 45.0}]
+        lines += [{"kind": "arrived", "path": f"{path}/end.json", "time_s": 50.0}]
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert observed_durations(log) == {("depth", "a", 2): 10.0}
+
     @pytest.mark.parametrize("elapsed_s", [330 * 1.02, 330 * 0.98, 3930.0])
     def test_cost_that_is_wrong_by_more_than_a_percent_fails(
         self, storage: Storage, tmp_path: Path, elapsed_s: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -140,6 +142,43 @@ def test_a_command_in_a_message_is_in_one_piece_however_long_it_is(
     LiveView().on_message(f"MLflow was not brought up to date: no answer for 5 s. `{command}` sends the rest")
     safe.print(line("dim: ", (command, "dim")))
     assert safe.file.getvalue().count(command) == 2
+
+
+def test_live_view_shows_what_is_waited_for_the_time_left_the_best_so_far_and_the_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    safe, clock = SafeConsole(width=200), [1000.0]
+    safe.file = io.StringIO()
+    monkeypatch.setattr(SafeConsole, "is_terminal", property(lambda _: True))
+    opened: list[Any] = []
+
+    def opens(first: Any, **_: Any) -> Any:
+        opened.append(first)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr("orchestrator.cli.views.live.Live", opens)
+    monkeypatch.setattr("orchestrator.cli.views.live.err", safe)
+    monkeypatch.setattr("orchestrator.cli.views.live.time.monotonic", lambda: clock[0])
+    view = LiveView()
+
+    def shown(**values: Any) -> str:
+        safe.file = io.StringIO()
+        safe.print(view.table(SweepSnapshot("s", "exact_accuracy", SweepProgress(4, 1, 0), **values)))
+        return " ".join(safe.file.getvalue().split())
+
+    view.on_sweep_start(SweepSnapshot("s", "exact_accuracy", SweepProgress(4, 0, 0), ()))
+    view.close()
+    assert [str(each) for each in opened] == ["starting Ray"]
+    assert "starting trials" in shown(trials=())
+    running = replace(TRIAL, status=Status.RUNNING, step=0, value=None, reason="")
+    done = replace(TRIAL, trial_id="77", status=Status.FINISHED, step=12, value=0.936, family="T=2", reason="")
+    confirmed = replace(done, trial_id="78", stage="confirm", value=0.99)
+    clock[0] += 100
+    text = shown(trials=(done, replace(running, step=6)), gpu_hours=2.3, usd=4.1)
+    # One and a half of four trials in 100 s.
+    assert "1 min 40 s, about 3 min left, best so far 93.6 % (T=2), 2.3 GPU-hours ($4.10)" in text
+    assert "93.6 %" in shown(trials=(done, confirmed, running)), "scores on the test split are no better ones"
+    assert "(price unknown)" in shown(trials=(done, running), gpu_hours=2.3, usd=None)
 
 
 def test_progress_bars_show_foreign_text_as_it_is() -> None:

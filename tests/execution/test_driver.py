@@ -15,7 +15,7 @@ from orchestrator.execution.options import RunOptions, SweepOutcome, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
-from orchestrator.resources.usage import Budget
+from orchestrator.resources.usage import Budget, attempt_usage
 from orchestrator.storage import Storage, open_storage
 from orchestrator.sweep import ResourceRule, Resources, Sweep, choice
 from tests.support.execution import FakeCluster, Recorder, Script, StandIn
@@ -83,6 +83,16 @@ class TestLostMachines:
         assert ran.status is SweepStatus.COMPLETE
         found = records(storage)
         assert len(found) == 8 and all(record.status is Status.FINISHED for record in found)
+
+    def test_snapshots_have_what_trials_that_have_ended_cost(self, run: Run, storage: Storage) -> None:
+        ran, _, _ = run(study(resources=on("H100")), lambda trial, start: "lose" if start == 1 else "finish")
+        expected = [usage for record in records(storage) for usage in attempt_usage(record)]
+        # 8 trials of an hour, and what the lost first attempts did.
+        assert ran.snapshot.gpu_hours > 8
+        assert ran.snapshot.gpu_hours == pytest.approx(sum(usage.gpu_hours for usage in expected))
+        assert ran.snapshot.usd == pytest.approx(sum(usage.usd or 0 for usage in expected))
+        again, _, _ = run(study(resources=on("H100")))
+        assert (again.snapshot.gpu_hours, again.snapshot.usd) == (ran.snapshot.gpu_hours, ran.snapshot.usd)
 
     def test_a_run_removes_what_killed_attempts_were_writing(self, run: Run, storage: Storage) -> None:
         """The next attempt has a folder of its own: nobody writes to that of a lost one again."""

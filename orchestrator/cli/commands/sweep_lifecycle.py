@@ -291,7 +291,8 @@ def _confirm(question: str, refusal: str) -> None:
     """Ask a question of yes or no. Raises SweepError with the refusal unless the answer is yes."""
     try:
         typer.confirm(question, abort=True, err=True)
-    except typer.Abort:
+    except (typer.Abort, RuntimeError):  # RuntimeError: there is no standard input
+        typer.echo(err=True)  # nobody has ended the line of the question
         raise SweepError(refusal, "Answer y, or add --yes") from None
 
 

@@ -19,7 +19,7 @@ from orchestrator.records.progress import SweepProgress, format_counts
 from orchestrator.records.schema import Status
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.text import duration, plural
+from orchestrator.sweep.text import about, device_time, duration, plural
 from trm_data.addresses import shown_address
 
 STYLES = {
@@ -30,6 +30,8 @@ STYLES = {
     Status.OUT_OF_MEMORY: "red",
     Status.INTERRUPTED: "yellow",
 }
+LEAST_DONE = 0.25
+"""Share of a trial that must be done before the time that is left is predicted."""
 EXPLAINED = {status for status in Status if status.is_final and status is not Status.FINISHED}
 
 
@@ -42,6 +44,8 @@ class LiveView(Callback):
         self._stack = contextlib.ExitStack()
         self._build: BuildBar | None = None
         self._live: Live | None = None
+        self._first: tuple[float, float] | None = None
+        """When the first trials were shown, in seconds, and how many trials were done then, parts included."""
 
     def close(self) -> None:
         """Remove the live table."""
@@ -63,12 +67,13 @@ class LiveView(Callback):
         trials = f"{plural(total, 'trial')}{at_once}"
         err.print(line("sweep ", (snapshot.name, "bold"), f": {trials}. Ctrl-C stops cleanly."))
         if err.is_terminal:
-            self._live = self._stack.enter_context(Live(console=err, refresh_per_second=4, transient=True))
+            begins = Text("starting Ray", style="dim")
+            self._live = self._stack.enter_context(Live(begins, console=err, refresh_per_second=4, transient=True))
 
     def on_progress(self, snapshot: SweepSnapshot) -> None:
         """Redraw the table; without a terminal, print the running trials every 15 seconds."""
         if self._live is not None:
-            self._live.update(self._table(snapshot))
+            self._live.update(self.table(snapshot))
         elif time.monotonic() - self._plain_s > PLAIN_EVERY_S:
             self._plain_s = time.monotonic()
             for trial in snapshot.running:
@@ -85,7 +90,8 @@ class LiveView(Callback):
         """Print one line."""
         err.print(f"{clock()} {text}")
 
-    def _table(self, snapshot: SweepSnapshot) -> RenderableType:
+    def table(self, snapshot: SweepSnapshot) -> RenderableType:
+        """Return the running trials, and below them what is done, the time left, the best so far and the cost."""
         metric = snapshot.metric.replace("_", " ")
         rows = table("stage", "trial", "step", "", metric, right=("step", metric), drop=("", "stage", "step"))
         for trial in snapshot.running:
@@ -93,8 +99,35 @@ class LiveView(Callback):
             name = f"{trial.family}  seed {trial.seed}"
             bar = ProgressBar(trial.max_steps, trial.step, width=20)
             rows.add_row(trial.stage, name, f"{trial.step}/{trial.max_steps}", bar, shown)
-        spent = duration(time.monotonic() - self._started_s)
-        return Group(rows, Text(f"{snapshot.progress}, {spent}", style="dim"))
+        summary = Text(self._summary(snapshot), style="dim")
+        return Group(rows, summary) if snapshot.running else summary
+
+    def _summary(self, snapshot: SweepSnapshot) -> str:
+        """Return what is done, the time it took and what is left of it, the best so far, and what it has cost."""
+        now_s = time.monotonic()
+        parts = [str(snapshot.progress), duration(now_s - self._started_s)]
+        done = sum(_share_done(trial) for trial in snapshot.trials)
+        if self._first is None:
+            self._first = (now_s, done)
+        since_s, before = self._first
+        if done - before >= LEAST_DONE and snapshot.progress.left:
+            parts.append(
+                f"about {about((now_s - since_s) * (snapshot.progress.planned - done) / (done - before))} left"
+            )
+        # Before a trial ends its scores are of other puzzles, and those of confirmed ones are of the test split.
+        ended = [one for one in snapshot.trials if one.status is Status.FINISHED and one.stage != "confirm"]
+        if best := max((one for one in ended if one.value is not None), key=lambda one: one.value or 0.0, default=None):
+            parts.append(f"best so far {100 * (best.value or 0.0):.1f} % ({best.family})")
+        if snapshot.gpu_hours:
+            price = "price unknown" if snapshot.usd is None else f"${snapshot.usd:,.2f}"
+            parts.append(f"{device_time(snapshot.gpu_hours, 'GPU')} ({price}) by trials that have ended")
+        if not snapshot.running and snapshot.progress.left:
+            parts.append("starting trials")
+        return ", ".join(parts)
+
+
+def _share_done(trial: TrialSnapshot) -> float:
+    return 1.0 if trial.status.is_final else trial.step / max(trial.max_steps, 1)
 
 
 def _described(trial: TrialSnapshot) -> str:

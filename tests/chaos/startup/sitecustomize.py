@@ -32,7 +32,7 @@ def _log_tried_writes(path: str) -> None:
 
     def logging_putrequest(self: Any, method: str, url: str, *args: Any, **options: Any) -> None:
         if method == "PUT" and "/attempts/" in url:
-            entry = {"time_s": _true_time(), "kind": "tried", "path": url.partition("?")[0]}
+            entry = {"time_s": _true_time(), "kind": "tried", "path": url.partition("?")[0], "pid": os.getpid()}
             os.write(log, f"{json.dumps(entry)}\n".encode())  # one write at the end of a file is not torn
         putrequest(self, method, url, *args, **options)
 
