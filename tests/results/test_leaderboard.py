@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost
 from orchestrator.results.llm_results import read_measurements
+from orchestrator.results.report import Report
 from orchestrator.results.report.formats import shorten, to_csv, to_json, to_latex, to_markdown, to_rich
 from orchestrator.results.report.storage_page import read_sweep_trials, write_storage_page
 from orchestrator.results.stats import wilson
@@ -99,6 +102,27 @@ def test_datasets_with_other_test_puzzles_are_not_ranked_together() -> None:
     other = confirmed(dataset=DATASET.model_copy(update={"fingerprint": "ffff"}))
     tables = build_leaderboard("sudoku-6x6", [confirmed(), other], [])
     assert sorted(table.fingerprint for table in tables) == [DATASET.fingerprint, "ffff"]
+
+
+def test_tables_of_two_datasets_do_not_share_a_heading() -> None:
+    counts = {"train": 4_000, "validation": 200, "test": 500}
+    other = confirmed(dataset=DATASET.model_copy(update={"fingerprint": "ffff0000eeee", "counts": counts}), sweep="cc")
+    records = [confirmed(), other]
+    tables = build_leaderboard(None, records, [])
+    common = "sudoku-6x6-generated, test split, exact accuracy"
+    headings = {
+        f"{common}, dataset 3f9c2a71 with 400 training puzzles",
+        f"{common}, dataset ffff0000 with 4,000 training puzzles",
+    }
+    assert {table.heading for table in tables} == headings
+    assert set(re.findall(r"^### (.*)$", to_markdown(tables), re.M)) == headings
+    console = Console(width=200, file=io.StringIO())
+    for table in tables:
+        console.print(to_rich(table))
+    page = Report(records=records, now=datetime.now(UTC), baselines=[]).html()
+    assert isinstance(console.file, io.StringIO)
+    assert all(heading in console.file.getvalue() and f"<h3>{heading}</h3>" in page for heading in headings)
+    assert [table.heading for table in build_leaderboard(None, [other], [])] == [common]
 
 
 def test_every_published_row_stands_in_one_table_of_its_split_metric_and_protocol() -> None:

@@ -7,7 +7,7 @@ on a part of a published test set, have a table of their own.
 
 from __future__ import annotations
 
-from orchestrator.results.leaderboard.build import build_leaderboard, rank_rows, select
+from orchestrator.results.leaderboard.build import build_leaderboard, rank_rows, select, tell_apart
 from orchestrator.results.leaderboard.comparable import METRIC_TITLES, PUBLISHED, SPLIT_TITLES
 from orchestrator.results.leaderboard.confirmed import is_confirmed, label, refusal, refusals, settings_of
 from orchestrator.results.leaderboard.rows import Entry, Provenance, Table
@@ -27,4 +27,5 @@ __all__ = [
     "refusals",
     "select",
     "settings_of",
+    "tell_apart",
 ]

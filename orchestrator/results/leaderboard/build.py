@@ -21,6 +21,7 @@ from orchestrator.results.leaderboard.confirmed import (
 from orchestrator.results.leaderboard.measured import measured_entries, measured_label, shortened
 from orchestrator.results.leaderboard.rows import Entry, Table, item_interval
 from orchestrator.results.llm_results import Measured
+from orchestrator.sweep.text import plural
 from trm_data.errors import UserError, nearest
 
 _TRAINED = ("trm", "hrm", "direct", "system")
@@ -61,7 +62,24 @@ def build_leaderboard(
         if row.benchmark in wanted and row.role != "ablation" and row.split != AS_PRINTED:
             rows[published_key(row)].append(_published_entry(row))
     tables = [_table(key, entries, scorings[key]) for key, entries in rows.items()]
-    return sorted(tables, key=_order)
+    return sorted(tell_apart(tables, chosen), key=_order)
+
+
+def tell_apart(tables: Sequence[Table], records: Sequence[TrialRecord]) -> list[Table]:
+    """Return the tables; those that share a heading are on several datasets, and each names its own."""
+    shared = {heading for heading, count in Counter(table.heading for table in tables).items() if count > 1}
+    trained = {
+        record.dataset.fingerprint: sum(record.dataset.counts.get(split, 0) for split in record.config.data.train_splits)
+        for record in records
+    }
+    found = []
+    for table in tables:
+        if table.heading in shared and table.fingerprint:
+            used = trained.get(table.fingerprint)
+            words = f" with {plural(used, 'training puzzle')}" if used else ""
+            table = replace(table, dataset=f"dataset {table.fingerprint[:8]}{words}")
+        found.append(table)
+    return found
 
 
 def _order(table: Table) -> tuple[bool, str, bool, bool, int, int, str]:

@@ -138,6 +138,8 @@ class Table:
     """Of the dataset, where the test set is not a published one."""
     test_scorings: int = 0
     """Times that own trials were scored on this test set: each adds to the chance of a lucky winner."""
+    dataset: str = ""
+    """In words, where another table has the same heading: see `tell_apart`."""
 
     @property
     def has_own(self) -> bool:
@@ -151,11 +153,11 @@ class Table:
 
     @property
     def heading(self) -> str:
-        """Return benchmark, split, metric, protocol, test-time compute and training set as one line."""
+        """Return benchmark, split, metric, protocol, test-time compute, training set and dataset as one line."""
         split = SPLIT_TITLES.get(self.split, self.split)
         parts = [self.title, split, METRIC_TITLES.get(self.metric, self.metric)]
         parts += ["ensembles"] if self.protocol == "ensemble" else []
-        return ", ".join([*parts, *filter(None, [self.compute, self.training])])
+        return ", ".join([*parts, *filter(None, [self.compute, self.training, self.dataset])])
 
     @property
     def power(self) -> str:

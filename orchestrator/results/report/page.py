@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from orchestrator.records.schema import TrialRecord
 from orchestrator.results.ablation import Ablation, compare_with_control
 from orchestrator.results.baselines import Baseline, load_baselines
 from orchestrator.results.baselines.like_for_like import like_for_like
-from orchestrator.results.leaderboard import Entry, Table, build_leaderboard, refusals
+from orchestrator.results.leaderboard import Entry, Table, build_leaderboard, refusals, tell_apart
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost
 from orchestrator.results.llm_results import Measured
 from orchestrator.results.report import explorer, markup
@@ -132,6 +132,8 @@ class Report:
             _section(study, published, self.measured, ablation, self.gallery, self.live and self.live(study))
             for study in studies(self.records)
         ]
+        told = iter(tell_apart([table for section in sections for table in section.tables], self.records))
+        sections = [replace(section, tables=tuple(next(told) for _ in section.tables)) for section in sections]
         own = {table.benchmark for section in sections for table in section.tables}
         shown = {section.study.fingerprint for section in sections}
         tables = build_leaderboard(None, [], published, [m for m in self.measured if m.plan.fingerprint not in shown])
