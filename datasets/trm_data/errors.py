@@ -90,8 +90,9 @@ _OUT_OF_MEMORY_TEXTS = (
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `did you mean X?`, or the known names if none is similar: the nearest ones if they are many."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    names = sorted(map(str, known))  # a member of an enumeration as its value
+    close = [each for each in names if each.casefold() == name.casefold()]
+    close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
     if len(names) > MAX_NAMED:

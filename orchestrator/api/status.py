@@ -41,7 +41,7 @@ class SweepState:
              percent(record.result.metrics.get(name) if record.result else None))
             for record in self.trials
         ]  # fmt: skip
-        where = f"runs on {self.driver['host']}" if self.driver else self.when_idle
+        where = f"runs on {self.driver['host']}" if self.driver else f"is {self.when_idle}"
         counts = f" ({format_counts(self.counts)})" if self.counts else ""
         lines = [f"{self.sweep.name} ({self.sweep.kind}) {where}: {self.progress}{counts}"]
         lines += aligned(header, rows, right=("seed", "step", header[-1])) if rows else []
@@ -50,7 +50,7 @@ class SweepState:
     @property
     def when_idle(self) -> str:
         """Describe a sweep that no process runs."""
-        return "is complete" if self.progress.is_complete else "is not running"
+        return "complete" if self.progress.is_complete else "not running"
 
     @property
     def counts(self) -> dict[Status, int]:

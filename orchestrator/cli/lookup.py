@@ -18,7 +18,7 @@ CheckpointArgument = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A checkpoint file, SWEEP/TRIAL of the storage, or train/last, SWEEP/last, SWEEP/best.",
+        help="A checkpoint file, SWEEP/TRIAL of the storage, or train/last, SWEEP/last, SWEEP/best (explored).",
         show_default=False,
         autocompletion=trial_addresses,
     ),

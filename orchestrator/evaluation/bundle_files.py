@@ -97,6 +97,11 @@ class BundleFolder:
         for name in self.manifest.files:
             self.read(name)
 
+    def unlisted(self) -> list[str]:
+        """Return the files of the folder that the manifest does not list, and that nothing vouches for."""
+        there = {Path(folder, name).relative_to(self.path) for folder, _, names in os.walk(self.path) for name in names}
+        return sorted({path.as_posix() for path in there} - self.manifest.files.keys() - {MANIFEST})
+
     def read(self, name: str) -> bytes:
         """Return a listed file.
 
@@ -105,8 +110,9 @@ class BundleFolder:
         """
         wanted = self.manifest.files[name]
         data = self._read(name, wanted.num_bytes)
-        if describe(data) != wanted:
-            raise BundleError(f"{self.path}: {name} is not the file that {MANIFEST} lists (other sha256)", _AGAIN)
+        if (found := describe(data)) != wanted:
+            other = "size" if found.sha256 == wanted.sha256 else "sha256"
+            raise BundleError(f"{self.path}: {name} is not the file that {MANIFEST} lists (other {other})", _AGAIN)
         return data
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -114,6 +120,8 @@ class BundleFolder:
         return self._parse(self.read(name), name)
 
     def _read_manifest(self) -> Manifest:
+        if self.path.is_file():
+            raise BundleError(f"{self.path} is a file, not the folder of a bundle", "Unpack it, and name the folder")
         if not self.path.is_dir():
             raise BundleError(f"no bundle {str(self.path)!r}: there is no such folder", "Name the folder of a bundle")
         values = self._parse(self._read(MANIFEST, _MOST_MANIFEST_BYTES), MANIFEST)

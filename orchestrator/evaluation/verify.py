@@ -21,6 +21,7 @@ from orchestrator.records.datasets import ensure_local, provide_stored
 from orchestrator.records.schema import DatasetInfo, TrialHead, TrialResult
 from orchestrator.records.stored import parse_part
 from orchestrator.storage import Storage, as_storage
+from orchestrator.sweep.text import plural
 from orchestrator.worker import provenance
 from trm_data import Dataset, fingerprint
 from trm_data.config import MANIFEST
@@ -60,7 +61,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         words = {True: "solved", False: "not solved", None: "not there"}
-        cells = f"{self.cells} cells of its answer differ, " if self.cells else ""
+        cells = f"its answer differs in {plural(self.cells, 'cell')}, " if self.cells else ""
         return f"item {self.item} ({self.puzzle}): {cells}{words[self.solved_then]} then, {words[self.solved_now]} now"
 
 

@@ -144,7 +144,7 @@ class Estimate(Settings):
         return "\n".join([
             f"{self.name} ({self.kind}): {plural(self.num_trials, 'trial')}, equal {self.equal}",
             *aligned(header, rows, right=header[1:4]),
-            f"{self.total_steps:,} steps, {self.total_flops / 1e15:.3g} PFLOP; concurrent trials: {slots}",
+            f"{plural(self.total_steps, 'step')}, {self.total_flops / 1e15:.3g} PFLOP; concurrent trials: {slots}",
             f"estimated time: {time}",
             *([f"estimated cost: {', '.join(costs)}"] if costs else []),
             *([self.gpu_hint] if self.gpu_hint else []),

@@ -20,6 +20,7 @@ from orchestrator.results.leaderboard import Entry, Provenance, Table, build_lea
 from orchestrator.results.seed_test import SeedTest
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.settings import describe_change, differences
+from orchestrator.sweep.text import plural
 from trm_data.errors import MAX_NAMED, UserError, nearest
 
 SIGNIFICANT = 0.05
@@ -82,7 +83,7 @@ class Effect:
         """Return what was changed, in words: `T 3 -> 2, ema 0.999 -> 0.0`; empty if no setting differs."""
         made = [(path, *pair) for path, pair in self.changes.items() if path not in _FOLLOWING]
         words = [describe_change(*one) for one in made[:_CHANGES_NAMED]]
-        more = [f"{len(made) - _CHANGES_NAMED} more settings"] if len(made) > _CHANGES_NAMED else []
+        more = [plural(len(made) - _CHANGES_NAMED, "more setting")] if len(made) > _CHANGES_NAMED else []
         return ", ".join([*words, *more])
 
     @property
@@ -138,6 +139,15 @@ def _without_numbers(name: str) -> str:
     return re.sub(r"[\d.]+", "0", name)
 
 
+def configurations(records: Sequence[TrialRecord]) -> set[str]:
+    """Return the names of the configurations that have a confirmed result."""
+    return {entry.system for table in _tables(records) for entry in table.entries}
+
+
+def _tables(records: Sequence[TrialRecord]) -> list[Table]:
+    return [table for table in build_leaderboard(None, records, []) if table.metric == "exact_accuracy"]
+
+
 def compare_with_control(
     records: Sequence[TrialRecord], control: str, *, baselines: Sequence[Baseline] = ()
 ) -> Ablation:
@@ -146,10 +156,9 @@ def compare_with_control(
     Raises:
         UserError: the control has no confirmed result, is in several tables, or is alone in its own.
     """
-    tables = [table for table in build_leaderboard(None, records, []) if table.metric == "exact_accuracy"]
-    names = {entry.system for table in tables for entry in table.entries}
-    holding = [table for table in tables if any(entry.system == control for entry in table.entries)]
+    holding = [table for table in _tables(records) if any(entry.system == control for entry in table.entries)]
     if not holding:
+        names = configurations(records)
         hint = nearest(control, names) or "No configuration has one yet"
         if _without_numbers(control) in map(_without_numbers, names):  # T=9 is no misspelling of T=1
             hint = f"Known: {', '.join(sorted(names)[:MAX_NAMED])}"

@@ -127,7 +127,7 @@ class Sampler:
         if suggested is None:
             return
         if not self._sweep.minimise:  # Optuna has no intermediate values of several objectives
-            for step, value in record.curve(self._sweep.metric):
+            for step, value in dict(record.curve(self._sweep.metric)).items():  # a resumed trial repeats steps
                 suggested.report(value, step)
         state = STATES[record.status]
         scores = values(record, self._sweep) if state is TrialState.COMPLETE else None

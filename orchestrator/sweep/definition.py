@@ -319,10 +319,11 @@ class Sweep(Settings):
                 instead = {"seeds": "confirm.seeds", "variants": "confirm.controls"}.get(name)
                 remedy = f"For a search set {instead}" if instead else f"Leave it out, or set kind={other!r}"
                 raise ConfigError(f"{name!r} is for kind={other!r}, and this is a {self.kind}", remedy)
-        ranges = sum(isinstance(domain, Uniform) for domain in self.space.values())
+        ranges = [path for path, domain in self.space.items() if isinstance(domain, Uniform)]
         if self.kind == "study":
             if ranges:
-                raise ValueError("a study runs every cell: give choices, not ranges, or make it a search")
+                what = f"{ranges[0]}: a study runs every cell, and this is a range"
+                raise ValueError(f'{what}: give choices, or make it a search with kind="search", trials=N')
             return
         if self.trials is None or not self.space:
             raise ValueError("a search needs 'trials' (how many) and a 'space' (over what)")
@@ -331,7 +332,7 @@ class Sweep(Settings):
                 raise ValueError(f"{path}: a search cannot choose among lists; make it a study, or use controls")
         if len(set(self.minimise)) < len(self.minimise):
             raise ValueError("'minimise' names a cost twice")
-        if self.sampler == "cmaes" and (ranges < 2 or self.minimise):
+        if self.sampler == "cmaes" and (len(ranges) < 2 or self.minimise):
             raise ValueError("sampler='cmaes' needs two or more ranges and a single aim; tpe and gp take anything")
         if self.minimise and self.stopping.rule != "none":
             raise ValueError("a cheap trial of low score may lie on the Pareto front: set Stopping(rule='none')")

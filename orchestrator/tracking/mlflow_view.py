@@ -84,6 +84,12 @@ class RunContent(NamedTuple):
         has_tags = all(run.tags.get(name) == value for name, value in self.tags.items())
         return ROWS_TAG in run.tags and run.num_rows == len(self.rows) and run.status == self.status and has_tags
 
+    def was_extended_since(self, run: Run) -> bool:
+        """Return whether a sweep was given more to run after its run was complete, and none of that has started."""
+        counts = [f"trials.{status}" for status in Status if status is not Status.PENDING]
+        same = all(run.tags.get(name) == self.tags.get(name) for name in counts)
+        return run.status == "FINISHED" and run.tags.get("trials.left") == "0" and same
+
 
 def has_run(record: TrialRecord) -> bool:
     """Return whether a trial has a run: after its first start, since MLflow sets the start time of new runs only."""

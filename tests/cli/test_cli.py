@@ -336,7 +336,7 @@ def test_surface_is_the_recorded_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["ablate", "x"], "error: Missing option '--control'. See `trm ablate --help`"),
+        (["cloud", "render"], "error: Missing argument 'sweep'. See `trm cloud render --help`"),
         (["sweep", "statuz"], "error: No such command 'statuz'. Did you mean 'status'? See `trm sweep --help`"),
         (
             ["sweep", "status", "--jso"],

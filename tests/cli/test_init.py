@@ -65,7 +65,7 @@ def test_existing_files_are_kept(
     assert call(capsys, "init", "own-recursion")[0] == 2, "two sweeps of one folder would have one name"
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"] and Path("sweep.yaml").read_text() == "mine"
     code, _, err = call(capsys, "init", "own-puzles")
-    assert code == 2 and "'own-puzzles'" in err
+    assert code == 2 and "Did you mean 'own-puzzles'?" in err
     (tmp_path / "file").write_text("")
     assert call(capsys, "init", "demo", "file")[0] == 2
 

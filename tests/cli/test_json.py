@@ -22,7 +22,7 @@ from trm_data.settings import strict_json
 
 PRINTING = ("leaderboard", "baselines list", "data fingerprint", "data verify", "data list", "data build", "recipes")
 PRINTING += ("doctor", "eval", "solve", "train", "checkpoint show", "trial show", "trial reproduce", "sweep plan")
-PRINTING += ("sweep run", "sweep resume", "sweep status", "sweep logs", "sweep prune", "track verify")
+PRINTING += ("ablate", "sweep run", "sweep resume", "sweep status", "sweep logs", "sweep prune", "track verify")
 
 
 def test_every_command_that_prints_results_takes_json() -> None:

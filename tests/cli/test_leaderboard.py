@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from orchestrator.api.inputs import as_sweep
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.support.commands import call
-from tests.support.results import demo_records
+from tests.support.results import ablation_records, demo_records
 from tests.support.sweeps import study
 from tests.support.tracking import write_record
 
@@ -35,11 +36,29 @@ def test_own_results_stand_alone_and_the_last_lines_say_where_they_can_be_seen(
     assert "trm leaderboard BENCHMARK" in out
 
 
+def test_ablate_without_a_control_names_the_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = open_storage(str(tmp_path))
+    storage.write("sweeps/ablation/sweep.json", to_json_bytes(study(name="ablation").plain()))
+    words = ("ablate", "ablation", "--storage", str(tmp_path))
+    missing = "error: --control is missing: the configuration that the others are compared with. "
+    assert call(capsys, *words)[2] == f"{missing}No configuration has a confirmed result yet\n"
+    for record in ablation_records():
+        write_record(storage, record)
+    known = "Known: T=2 n=4, base, no EMA, one-step gradient, single latent\n"
+    assert call(capsys, *words) == (2, "", missing + known)
+    code, out, err = call(capsys, *words, "--control", "base", "--json")
+    assert code == 0, err
+    assert json.loads(out)["control"]["system"] == "base"
+    assert call(capsys, *words, "--control", "base", "--format", "json")[1] == out
+
+
 def test_storage_without_results_shows_published_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "leaderboard", "--storage", str(tmp_path))
     assert code == 0 and PUBLISHED in out
     assert out.startswith("no confirmed results in this storage yet. Run a sweep, for example: trm sweep run demo")
     assert "trm ui" not in out
+    assert "each table shows its best 8 rows, TRM, HRM and the models" in out and "ranks count the rows left out" in out
+    assert "rows left out" not in call(capsys, "leaderboard", "arc-agi-1", "--storage", str(tmp_path))[1]
 
 
 @pytest.mark.parametrize("benchmark", ["sudoku-extreme", "maze-hard", "arc-agi-1", "arc-agi-2"])

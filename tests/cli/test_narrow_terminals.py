@@ -16,14 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from orchestrator.api.status import status as read_status
 from orchestrator.api.terminal import SafeConsole
 from orchestrator.cli.views.console import table
+from orchestrator.cli.views.status import sweep_view
 from orchestrator.records.schema import Status
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report.formats import COLUMNS, cells, to_rich
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep import choice
 from orchestrator.sweep.fitted_table import LEAST, Column, fit
 from orchestrator.sweep.trials import study_trials
 from tests.records.test_extend import ran
@@ -143,6 +146,22 @@ def test_status_has_every_trial_with_its_status_and_score(
     assert any(next(iter(study_trials(study(), fingerprint))).trial_id in line for line in lines) == (width >= 100)
     assert notes == ([f"not shown at this width: {', '.join(missing)}"] if missing else [])
     assert bool(missing) == (width <= 60)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_configurations_that_differ_at_their_end_are_told_apart(width: int, tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep = study(space={"T": choice(2), "n": choice(1), "N_sup": choice(4), "aug": choice(10, 100)}, seeds=1)
+    storage.write("sweeps/study/sweep.json", to_json_bytes(sweep.plain()))
+    for trial in study_trials(sweep, fingerprint):
+        ran(storage, sweep, trial, Status.FINISHED)
+    console = SafeConsole(width=width)
+    console.file = io.StringIO()
+    console.print(sweep_view(read_status("study", storage)), crop=False)
+    lines = console.file.getvalue().splitlines()
+    words = " ".join(lines).split()
+    assert {"aug=10", "aug=100"} <= set(words) and words.count("N_sup=4") == 2
+    assert all(cell_len(line) <= width for line in lines)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

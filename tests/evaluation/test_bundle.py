@@ -101,6 +101,17 @@ def test_bundle_is_verified_in_another_process_with_another_storage_and_an_empty
     assert (tmp_path / "other/datasets").is_dir()
 
 
+def test_files_that_the_manifest_does_not_list_are_named(
+    bundle: Path, runs: Path, trial: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify = ("results", "verify", str(bundle), "--storage", str(runs))
+    assert "does not list" not in call(capsys, *verify)[2]
+    for name in ("notes.txt", f"trials/{trial}/more.txt"):
+        (bundle / name).write_text("mine")
+    code, _, err = call(capsys, *verify)
+    assert code == 0 and "the manifest does not list notes.txt and 1 other file, which nothing here verifies" in err
+
+
 def test_bundle_names_settings_dataset_code_and_hashes_and_no_private_fact(
     written: Path, runs: Path, trial: str
 ) -> None:
@@ -127,7 +138,7 @@ def test_bundle_with_one_changed_weight_is_refused_by_item(
 ) -> None:
     change_weight(bundle, trial)
     code, out, _ = call(capsys, "results", "verify", str(bundle), "--storage", str(runs))
-    assert code == 1 and "cells of its answer differ" in out and out.splitlines()[-1].startswith("not confirmed: ")
+    assert code == 1 and "its answer differs in " in out and out.splitlines()[-1].startswith("not confirmed: ")
     found = json.loads(call(capsys, "results", "verify", str(bundle), "--storage", str(runs), "--json")[1])
     differing = found["trials"][0]["differences"]
     assert not found["confirmed"] and found["items"] == 12 and found["equal"] == 12 - len(differing) < 12
@@ -183,6 +194,15 @@ def wrong_hash(bundle: Path, trial: str) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
+
+
+def wrong_size(bundle: Path, trial: str) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["files"][f"trials/{trial}/result.json"].update(num_bytes=10**6))
+
+
+def packed(bundle: Path, trial: str) -> None:
+    shutil.rmtree(bundle)
+    bundle.write_bytes(b"an archive")
 
 
 def longer(bundle: Path, trial: str) -> None:
@@ -250,7 +270,9 @@ def other_settings(bundle: Path, trial: str) -> None:
     [
         (missing, "result.json is missing"),
         (no_manifest, "MANIFEST.json is missing"),
-        (wrong_hash, "outcomes.arrow is not the file that MANIFEST.json lists"),
+        (wrong_hash, "outcomes.arrow is not the file that MANIFEST.json lists (other sha256)"),
+        (wrong_size, "result.json is not the file that MANIFEST.json lists (other size)"),
+        (packed, "is a file, not the folder of a bundle. Unpack it, and name the folder"),
         (longer, "result.json is larger than MANIFEST.json lists"),
         (newer, "is a bundle of format '2', this version reads 1"),
         (no_json, "MANIFEST.json is damaged"),

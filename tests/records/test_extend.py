@@ -412,6 +412,8 @@ class TestLogs:
         assert code == 0 and kinds.count("started") == 2 and kinds.count("finished") == 1
         code, out, _ = call(capsys, "sweep", "watch", "study", "--storage", storage.url)
         assert code == 0 and "is not running" in out
+        code, out, _ = call(capsys, "sweep", "status", "--storage", storage.url)
+        assert code == 0 and " not running " in out
 
 
 class TestTrial:

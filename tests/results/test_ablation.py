@@ -168,10 +168,19 @@ def test_no_separated_difference_lies_far_below_what_is_called_detectable() -> N
     assert effect.detectable is None or effect.detectable > abs(effect.difference)
 
 
+def test_one_setting_more_than_are_named_is_one_setting() -> None:
+    paths = ("model.cycles", "model.latent_steps", "optimizer.lr", "optimizer.ema_rate", "train.batch_size")
+    changes: dict[str, tuple[object, object]] = dict.fromkeys(paths, (1, 2))
+    effect = next(iter(effects(ablation_records()).values()))
+    assert replace(effect, changes=changes).change.endswith(", 1 more setting")
+
+
 def test_ablation_needs_a_confirmed_control_with_company() -> None:
     records = ablation_records()
     with pytest.raises(UserError, match=r"no confirmed result of a configuration 'bas'\. Did you mean 'base'"):
         compare_with_control(records, "bas")
+    with pytest.raises(UserError, match=r"configuration 'BASE'\. Did you mean 'base'"):
+        compare_with_control(records, "BASE")
     cycles = [replace(r, family="T=1" if r.family == "base" else r.family) for r in records]
     with pytest.raises(UserError, match=r"configuration 'T=9'\. Known: T=1, "):
         compare_with_control(cycles, "T=9")

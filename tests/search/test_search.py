@@ -144,6 +144,16 @@ def test_result_that_the_sampler_cannot_use_is_reported_to_whoever_ends_the_tria
         sampler.tell(dataclasses.replace(make_record(trial.config, score=0.5), trial_id=trial.trial_id))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_step_that_was_evaluated_before_and_after_a_kill_is_reported_once() -> None:
+    sweep = search(sampler="tpe")
+    sampler = Sampler(sweep, fingerprint, [])
+    trial = search_trial(sweep, fingerprint, "T=1 n=1", {"model.cycles": 1, "model.latent_steps": 1})
+    sampler.adopt(trial)
+    record = record_of(trial, Status.FINISHED)
+    sampler.tell(dataclasses.replace(record, rows=[*record.rows, *record.rows[-1:]]))
+
+
 CONDITIONAL: dict[str, Any] = {
     "space": {"model.variant": choice("trm", "direct"), "T": choice(1, 2, 3), "n": choice(1, 2)},
     "only_if": {"T": {"model.variant": "trm"}, "n": {"model.variant": "trm"}},

@@ -43,6 +43,10 @@ SPACED = (NAMESAKES[0], Variant(name="a ", settings={"T": 3}))
         (lambda: search(space={"lr": uniform(float("-inf"), 1)}), "must be finite"),
         (lambda: search(space={"lr": uniform(float("nan"), 1)}), "must be finite"),
         (lambda: search(space={"lr": log_uniform(1e-2, 1e-4)}), "must be below"),
+        (
+            lambda: study(space={"lr": uniform(1e-4, 1e-2)}),
+            'lr: a study runs every cell, and this is a range: give choices, or make it a search with kind="search", t',
+        ),
         (lambda: study(space={"lr": choice(1e-3, float("inf"))}), "inf is not a value"),
         (lambda: study(variants=(Variant(name="x", settings={"lr": float("inf")}),)), "lr=inf is not finite"),
         (lambda: study(space={"T": choice(1, 1.0, 2)}), "two values of model.cycles are the same setting"),

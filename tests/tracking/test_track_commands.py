@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.api.lifecycle import extend_sweep
 from orchestrator.cli import main
 from orchestrator.cli.commands import track
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
+from orchestrator.sweep import choice
 from tests.support.sweeps import study
-from tests.support.tracking import contents, finished, record, write_record
+from tests.support.tracking import contents, depth, finished, record, write_record
 from trm_data.files import machine_id, start_of
 
 
@@ -62,6 +64,20 @@ def test_sync_sends_what_is_new_and_verify_finds_it_exactly_once(
     assert call(capsys, "verify", "depth", *options)[:2] == (0, "depth: 3 trials, 72 points, each exactly once\n")
 
 
+def test_a_complete_sweep_that_was_extended_and_not_run_yet_is_no_difference(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage.write("sweeps/depth/sweep.json", to_json_bytes(depth(space={"T": choice(1)}, seeds=3).plain()))
+    write_record(storage, finished(2))
+    options = ["depth", "--storage", storage.url]
+    call(capsys, "sync", *options)
+    extend_sweep("depth", storage, seeds=4)
+    assert call(capsys, "verify", *options)[:2] == (0, "depth: 3 trials, 78 points, each exactly once\n")
+    write_record(storage, record(3, steps=3))
+    code, out, _ = call(capsys, "verify", *options)
+    assert code == 1 and "depth: status: FINISHED instead of RUNNING" in out
+
+
 def test_verify_says_what_is_missing_or_doubled_and_ends_with_1(
     storage: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +98,7 @@ def test_verify_says_what_is_missing_or_doubled_and_ends_with_1(
         (finished(1).trial_id, "run", 26, 0),
     }
     call(capsys, "rebuild", *options)
-    assert call(capsys, "verify", *options)[0] == 0
+    assert call(capsys, "verify", *options) == (0, "x", "")
 
 
 def test_a_damaged_definition_keeps_no_other_sweep_from_the_tracker(
@@ -111,7 +127,7 @@ def test_verify_changes_nothing(storage: Storage, capsys: pytest.CaptureFixture[
     assert call(capsys, "verify", *options, "--tracking", f"sqlite:///{missing}")[0] == 1
     assert not missing.exists()
     call(capsys, "sync", *options)
-    assert call(capsys, "verify", *options)[0] == 0
+    assert call(capsys, "verify", *options) == (0, "x", "")
 
 
 def test_rebuild_into_an_empty_tracker_gives_the_same(

@@ -117,8 +117,9 @@ def check(
     """
     from orchestrator.cli.views.console import out
     from orchestrator.results.baselines import read_baselines
+    from orchestrator.sweep.text import plural
 
-    out.print(f"{file}: {len(read_baselines(file))} rows, all well-formed")
+    out.print(f"{file}: {plural(len(read_baselines(file)), 'row')}, all well-formed")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import OUTPUT_FILE, StorageOption, SweepArgument
+from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption, SweepArgument
 
 if TYPE_CHECKING:
     from orchestrator.records.schema import TrialRecord
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def ablate(
     sweep: SweepArgument,
-    control: Annotated[str, typer.Option("--control", help="Family that the others are compared with.")],
+    control: Annotated[
+        str | None,
+        typer.Option("--control", help="Family that the others are compared with (required).", show_default=False),
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Also write the forest plot here, as .svg or .pdf.", **OUTPUT_FILE)
@@ -26,6 +29,7 @@ def ablate(
         Path | None, typer.Option("--html", help="Also write the page with the forest plot here.", **OUTPUT_FILE)
     ] = None,
     storage: StorageOption = "runs",
+    as_json: JsonOption = False,
 ) -> None:
     """Compare every configuration of a sweep with one of them: effect, interval, adjusted p, and a verdict in words.
 
@@ -40,7 +44,7 @@ def ablate(
     from orchestrator.cli.views.console import err, line, out
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
-    from orchestrator.results.ablation import compare_with_control
+    from orchestrator.results.ablation import compare_with_control, configurations
     from orchestrator.results.baselines import load_baselines
     from orchestrator.results.report import effect_plot
     from orchestrator.results.report.ablation_formats import TEXT_FORMATS, to_rich, verdicts
@@ -48,6 +52,7 @@ def ablate(
     from trm_data.errors import ConfigError, nearest
     from trm_data.files import write_output
 
+    format_ = "json" if as_json else format_
     if format_ not in ("table", *TEXT_FORMATS):
         raise ConfigError(f"unknown --format {format_!r}", nearest(format_, ["table", *TEXT_FORMATS]))
     if plot is not None:
@@ -55,6 +60,9 @@ def ablate(
     store = storage_to_read(storage)
     load_definition(store, sweep)
     records = read_trials(store, sweep)
+    if control is None:
+        hint = nearest("", configurations(records)) or "No configuration has a confirmed result yet"
+        raise ConfigError("--control is missing: the configuration that the others are compared with", hint)
     found = compare_with_control(records, control, baselines=load_baselines())
     if format_ == "table":
         out.print(to_rich(found))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.lookup import DatasetOption
-from orchestrator.cli.options import INPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
 
 app = typer.Typer(help="Bundle results for others, and verify a bundle.", no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def bundle(
 @app.command()
 def verify(
     path: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False, **INPUT_FOLDER)
+        Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", show_default=False, exists=True)
     ],
     compare: Annotated[
         str, typer.Option("--compare", help="answers (every cell), or solved (only whether an item is solved).")

@@ -245,18 +245,18 @@ def delete(
     from orchestrator.cli.views.console import out
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
-    from orchestrator.sweep.text import num_bytes
+    from orchestrator.sweep.text import num_bytes, plural
 
     store = open_storage(storage)
     sizes = store.sizes(f"sweeps/{name}")
     if not sizes and not store.is_blocked(f"sweeps/{name}/sweep.json"):
         load_definition(store, name)
-    what = f"{len(sizes)} files, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
+    what = f"{plural(len(sizes), 'file')}, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
     if not yes:
         out.print(f"sweep {name}: {what}")
         _confirm("Delete all of it?", f"sweep {name!r} was not deleted")
     files, runs = delete_sweep(name, store, tracking=tracking)
-    out.print(f"deleted sweep {name}: {files} files and {runs} runs in MLflow")
+    out.print(f"deleted sweep {name}: {plural(files, 'file')} and {plural(runs, 'run')} in MLflow")
 
 
 def rename(
@@ -274,14 +274,14 @@ def rename(
     from orchestrator.cli.views.console import out
     from orchestrator.records.lifecycle import renamed
     from orchestrator.storage import open_storage
-    from orchestrator.sweep.text import num_bytes
+    from orchestrator.sweep.text import num_bytes, plural
 
     store = open_storage(storage)
     renamed(store, name, new)  # an error comes before the question
     if not yes:
         sizes = store.sizes(f"sweeps/{name}")
         runs = "" if tracking == "none" else ", and its runs in MLflow"
-        out.print(f"sweep {name}: {len(sizes)} files, {num_bytes(sum(sizes.values()))}{runs}")
+        out.print(f"sweep {name}: {plural(len(sizes), 'file')}, {num_bytes(sum(sizes.values()))}{runs}")
         _confirm(f"Rename it to {new}?", f"sweep {name!r} was not renamed")
     rename_sweep(name, store, new=new, tracking=tracking)
     out.print(f"renamed sweep {name} to {new}" + ("" if tracking == "none" else ", with its runs in MLflow"))

@@ -103,6 +103,7 @@ def register(
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
     from orchestrator.storage import open_storage
+    from orchestrator.sweep.text import plural
     from orchestrator.tracking.live import artifact_location, only_writer
     from orchestrator.tracking.mlflow import MlflowSync
     from orchestrator.tracking.registry import winner
@@ -124,7 +125,7 @@ def register(
     if as_json:
         print(strict_json({"name": name, "version": version, "new": is_new, "trial_id": trial.trial_id}, indent=1))
         return
-    seeds = f"mean {100 * won.mean:.1f} % over {len(won.scores)} seeds"
+    seeds = f"mean {100 * won.mean:.1f} % over {plural(len(won.scores), 'seed')}"
     out.print(f"{'registered' if is_new else 'already registered'}: {name} version {version}: {trial.family}, {seeds}")
     code = f'mlflow.set_tracking_uri("{shown_address(uri)}"); mlflow.pyfunc.load_model("models:/{name}/{version}")'
     out.print(code, markup=False, soft_wrap=True)
@@ -217,13 +218,19 @@ def _print(report: dict[str, Any], as_json: bool, format_sweep: Callable[[Report
 
 
 def _format_sent(report: Report) -> str:
-    name, trials = report["sweep"], report["trials"]
+    from orchestrator.sweep.text import plural
+
+    name, trials = report["sweep"], plural(report["trials"], "trial")
     if not report["trials_changed"]:
-        return f"{name}: {trials} trials, nothing new"
-    return f"{name}: {report['points_sent']:,} points of {report['trials_changed']} of {trials} trials sent"
+        return f"{name}: {trials}, nothing new"
+    return f"{name}: {plural(report['points_sent'], 'point')} of {report['trials_changed']} of {trials} sent"
 
 
 def _format_verified(report: Report) -> str:
-    head = f"{report['sweep']}: {report['trials']} trials, {report['points']:,} points"
+    from orchestrator.sweep.text import plural
+
+    head = f"{report['sweep']}: {plural(report['trials'], 'trial')}, {plural(report['points'], 'point')}"
     lines = [difference["text"] for difference in report["differences"]]
-    return "\n".join([f"{head}, each exactly once" if not lines else f"{head}: {len(lines)} differences", *lines])
+    return "\n".join(
+        [f"{head}, each exactly once" if not lines else f"{head}: {plural(len(lines), 'difference')}", *lines]
+    )

@@ -47,10 +47,11 @@ def train(
         print(strict_json(config.plain(), indent=1))
         return
     from orchestrator.cli.views.console import err
+    from orchestrator.sweep.text import plural
 
     # The imports and the dataset take a while. A recursion file is executed first: if it fails, that is the only line.
     if not err.is_terminal and config.model.recursion is None:
-        err.print(f"starting {recipe}: the dataset first, then {config.train.max_steps} steps")
+        err.print(f"starting {recipe}: the dataset first, then {plural(config.train.max_steps, 'step')}")
     from orchestrator.api.train import train as train_config
     from orchestrator.cli.views.train import TrainView, show_outcome
 

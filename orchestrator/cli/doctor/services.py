@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.cli.doctor.check import Check
 from orchestrator.storage.mounts import NETWORK, file_system
+from orchestrator.sweep.text import plural
 from trm_data.addresses import split_address
 from trm_data.errors import UserError
 
@@ -76,7 +77,7 @@ def _sqlite(path: Path) -> Check:
             connection.close()
     except sqlite3.Error as error:
         return Check("tracker", "fail", f"{path}: {error}", "Name another file, or `mlflow db upgrade` it")
-    return Check("tracker", "ok", f"{path}: {runs} runs")
+    return Check("tracker", "ok", f"{path}: {plural(runs, 'run')}")
 
 
 def _server(uri: str) -> Check:

@@ -91,6 +91,9 @@ def show(
     for table in shown:
         out.print(to_rich(table))
         out.print()
+    if benchmark is None and split is None and not own:
+        kept = f"its best {HEADLINE_ROWS} rows, TRM, HRM and the models that the TRM paper compares with"
+        out.print(f"each table shows {kept}; ranks count the rows left out", style="dim", soft_wrap=True)
     if benchmark is None:
         names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
         every = command_line("leaderboard", "BENCHMARK", storage=storage.url)

@@ -46,7 +46,9 @@ def show_plan(
         needed: seeds that the comparisons need; None where nothing is compared.
     """
     stages = " + ".join(f"{count} {stage}" for stage, count in plan.trials_by_stage.items())
-    out.print(line((plan.name, "bold"), f" ({plan.kind}): {plan.num_trials} trials ({stages}), equal {plan.equal}"))
+    out.print(
+        line((plan.name, "bold"), f" ({plan.kind}): {plural(plan.num_trials, 'trial')} ({stages}), equal {plan.equal}")
+    )
     if plan.num_left is not None:
         out.print(f"{plan.num_done} of {plan.num_done + plan.num_left} trials done, {plan.num_left} left")
     _show_datasets(plan)
@@ -58,7 +60,7 @@ def show_plan(
     _show_cells(sweep, plan)
     out.print(f"\nwould not fit: {_misfits(plan)}", soft_wrap=True)
     out.print(
-        f"{plan.total_steps:,} steps, {plan.total_flops / 1e15:.3g} PFLOP, "
+        f"{plural(plan.total_steps, 'step')}, {plan.total_flops / 1e15:.3g} PFLOP, "
         f"{num_bytes(plan.checkpoint_bytes)} of checkpoints"
     )
     _show_time(sweep, plan)
@@ -132,7 +134,7 @@ def _show_cells(sweep: Sweep, plan: Estimate) -> None:
         which = "all of them: --json"
         if plan.num_cells > len(plan.cells):
             which = f"totals are extrapolated from {len(plan.cells):,} of them"
-        out.print(f"... and {plan.num_cells - MOST_ROWS:,} more cells ({which})", style="dim")
+        out.print(f"... and {plural(plan.num_cells - MOST_ROWS, 'more cell')} ({which})", style="dim")
 
 
 def _shown_cells(plan: Estimate) -> Sequence[CellEstimate]:

@@ -12,7 +12,7 @@ from orchestrator.cli.views.evaluate import Bar
 from orchestrator.evaluation.bundle_files import BundleFolder
 from orchestrator.evaluation.verify import Compared, TrialCheck, Verification, verify_bundle
 from orchestrator.storage import open_storage
-from orchestrator.sweep.text import percent
+from orchestrator.sweep.text import percent, plural
 from trm_data.errors import ConfigError, nearest
 from trm_data.settings import strict_json
 
@@ -29,6 +29,9 @@ def verify_and_show(path: Path, storage: str, dataset: str | None, compare: str,
         raise ConfigError(f"unknown --compare {compare!r}", nearest(compare, get_args(Compared)))
     folder = BundleFolder(path)
     folder.check()  # before a dataset is built for it
+    if unlisted := folder.unlisted():
+        more = f" and {plural(len(unlisted) - 1, 'other file')}" if len(unlisted) > 1 else ""
+        err.print(f"note: the manifest does not list {unlisted[0]}{more}, which nothing here verifies", soft_wrap=True)
     store = open_storage(storage)
     given = None if dataset is None else open_by_name(dataset, store)
     with BuildBar() as build_progress, Bar(len(folder.manifest.trials)) as bar:
@@ -61,7 +64,7 @@ def _show_trial(trial: TrialCheck) -> None:
     for difference in trial.differences[:_MOST_DIFFERENCES]:
         out.print(f"  {difference}")
     if len(trial.differences) > _MOST_DIFFERENCES:
-        out.print(f"  ... and {len(trial.differences) - _MOST_DIFFERENCES:,} more items (all of them: --json)")
+        out.print(f"  ... and {plural(len(trial.differences) - _MOST_DIFFERENCES, 'more item')} (all of them: --json)")
     for words in trial.environment:
         err.print(f"  note: {words}", style="dim")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
@@ -22,7 +24,7 @@ from orchestrator.records.schema import TrialRecord
 from orchestrator.records.stored import Damaged
 from orchestrator.storage import storage_to_read
 from orchestrator.sweep.fitted_table import Column, fit, hidden_note
-from orchestrator.sweep.text import duration
+from orchestrator.sweep.text import duration, plural
 from trm_data.settings import strict_json
 
 
@@ -103,7 +105,7 @@ def show_sweep(state: SweepState, storage: str) -> None:
 def sweep_view(state: SweepState) -> RenderableType:
     """Return who runs the sweep, a row per trial, and the counts."""
     driver = state.driver
-    where = f"runs as process {driver['pid']} on {driver['host']}" if driver else state.when_idle
+    where = f"runs as process {driver['pid']} on {driver['host']}" if driver else f"is {state.when_idle}"
     spent = sum(a.end.train_s for r in state.trials for a in r.attempts[-1:] if a.end)
     return Group(
         line((state.sweep.name, "bold"), f" ({state.sweep.kind}) {where}"),
@@ -180,22 +182,28 @@ def _width(text: str) -> int:
 
 
 def _line(row: Sequence[str], layout: str, widths: Sequence[int | None], natural: Sequence[int]) -> str:
-    """Return a row as aligned text. Names that are too long are cut; numbers are not."""
+    """Return a row as aligned text. Names that are too long continue on the next line; numbers do not."""
     if widths == natural and all(map(str.isascii, row)):
         return layout.format(*row).rstrip()
-    cells = [
-        _padded(cell, width, is_right=column.is_number)
-        for column, cell, width in zip(SHOWN, row, widths, strict=True)
-        if width is not None
-    ]
-    return "  ".join(cells).rstrip()
+    shown = [(column, width) for column, width in zip(SHOWN, widths, strict=True) if width is not None]
+    folded = [_folded(cell, width) for cell, width in zip(row, widths, strict=True) if width is not None]
+    return "\n".join(
+        "  ".join(
+            _padded(cell, width, is_right=column.is_number) for cell, (column, width) in zip(cells, shown, strict=True)
+        ).rstrip()
+        for cells in zip_longest(*folded, fillvalue="")
+    )
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    if _width(cell) <= width:
+        return [cell]
+    return textwrap.wrap(cell, width, break_on_hyphens=False) if cell.isascii() else chop_cells(cell, width)
 
 
 def _padded(cell: str, width: int, *, is_right: bool) -> str:
-    missing = width - _width(cell)
-    if missing < 0:
-        return set_cell_size(cell, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
-    return " " * missing + cell if is_right else cell + " " * missing
+    missing = " " * (width - _width(cell))
+    return missing + cell if is_right else cell + missing
 
 
 def _table(state: SweepState) -> _Table:
@@ -217,7 +225,7 @@ def _cells(row: dict[str, Any], metric: str) -> list[str]:
 def show_damaged(damaged: Sequence[Damaged]) -> None:
     """Print how many files were skipped, and which."""
     if damaged:
-        err.print(f"{len(damaged)} unreadable file{'s' if len(damaged) > 1 else ''} skipped:", style="yellow")
+        err.print(f"{plural(len(damaged), 'unreadable file')} skipped:", style="yellow")
     for each in damaged:
         err.print(f"  {each}", style="yellow", soft_wrap=True)
 
@@ -230,6 +238,6 @@ def show_sweeps(states: Sequence[SweepState], storage: str) -> None:
         return
     found = table("sweep", "kind", "state", "trials", words=("sweep", "state"), drop=("kind",))
     for state in states:
-        at = "running" if state.driver else "complete" if state.progress.is_complete else "stopped"
+        at = "running" if state.driver else state.when_idle
         found.add_row(state.sweep.name, state.sweep.kind, at, progress(state))
     out.print(found)

@@ -33,6 +33,7 @@ from orchestrator.cloud.ssh.transfer import fetch_records, send_records
 from orchestrator.resources.placement import KNOWN_TYPES, gpu_types
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.text import plural
 from trm_data.errors import UserError
 from trm_data.files import load_json
 
@@ -312,7 +313,7 @@ class SshBackend:
         done = [f"{head.head('end').strip()}; the timer has ended"]
         if deployment.is_remote:
             count = fetch_records(connection, self.storage, deployment)
-            done.append(f"fetched {count} files into {self.storage.url}")
+            done.append(f"fetched {plural(count, 'file')} into {self.storage.url}")
         return done
 
     def _connect(self) -> Connection:

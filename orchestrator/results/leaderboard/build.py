@@ -10,7 +10,7 @@ from dataclasses import replace
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
 from orchestrator.results.baselines import AS_PRINTED, Baseline
-from orchestrator.results.leaderboard.comparable import PUBLISHED, TableKey, published_key
+from orchestrator.results.leaderboard.comparable import PUBLISHED, TableKey, num_trained, published_key
 from orchestrator.results.leaderboard.confirmed import (
     RANKED_METRICS,
     group_families,
@@ -68,10 +68,7 @@ def build_leaderboard(
 def tell_apart(tables: Sequence[Table], records: Sequence[TrialRecord]) -> list[Table]:
     """Return the tables; those that share a heading are on several datasets, and each names its own."""
     shared = {heading for heading, count in Counter(table.heading for table in tables).items() if count > 1}
-    trained = {
-        record.dataset.fingerprint: sum(record.dataset.counts.get(split, 0) for split in record.config.data.train_splits)
-        for record in records
-    }
+    trained = {record.dataset.fingerprint: num_trained(record) for record in records}
     found = []
     for table in tables:
         if table.heading in shared and table.fingerprint:

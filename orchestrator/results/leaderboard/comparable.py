@@ -108,10 +108,14 @@ def own_key(record: TrialRecord, benchmark: str, metric: str, puzzles: int) -> T
     training = ""
     if standard:
         # Of generated puzzles the fingerprint in the key covers the training set too.
-        used = sum(record.dataset.counts.get(split, 0) for split in record.config.data.train_splits)
-        training = _training_class(used, standard.train_puzzles)
+        training = _training_class(num_trained(record), standard.train_puzzles)
     key = measured_key(benchmark, record.dataset.fingerprint, metric, puzzles, record.dataset.counts["test"])
     return key._replace(protocol=protocol, compute=compute, training=training)
+
+
+def num_trained(record: TrialRecord) -> int:
+    """Return the number of puzzles that a trial was trained on."""
+    return sum(record.dataset.counts.get(split, 0) for split in record.config.data.train_splits)
 
 
 def measured_key(benchmark: str, fingerprint: str, metric: str, puzzles: int, puzzles_in_split: int) -> TableKey:

@@ -10,6 +10,7 @@ from orchestrator.results.leaderboard.comparable import TableKey, measured_key, 
 from orchestrator.results.leaderboard.confirmed import RANKED_METRICS, first_puzzles
 from orchestrator.results.leaderboard.rows import MEASURED_HERE, Entry, item_interval, task_interval
 from orchestrator.results.llm_results import Measured
+from orchestrator.sweep.text import plural
 
 
 def measured_label(measured: Measured) -> str:
@@ -60,9 +61,9 @@ def _entry(measured: Measured, metric: str) -> Entry:
     if measured.attempts > 1:
         detail.append("second attempt only where the first was wrong")
     if measured.truncated:
-        detail.append(f"{measured.truncated} answers cut off")
+        detail.append(f"{plural(measured.truncated, 'answer')} cut off")
     if measured.unreadable:
-        detail.append(f"{measured.unreadable} answers without a whole grid")
+        detail.append(f"{plural(measured.unreadable, 'answer')} without a whole grid")
     detail.append(f"record {measured.name}")
     return Entry(
         system=plan.model,

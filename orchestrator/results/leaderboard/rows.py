@@ -13,6 +13,7 @@ from orchestrator.results import power, stats
 from orchestrator.results.leaderboard.comparable import METRIC_TITLES, SPLIT_TITLES
 from orchestrator.results.seeds import coverage_note, seed_interval
 from orchestrator.results.stats import Interval
+from orchestrator.sweep.text import plural
 
 RIVALS = (
     "o3-mini (High)",
@@ -195,7 +196,11 @@ class Table:
     def notes(self) -> list[str]:
         """Return notes on what the table can show, how often its test set was used, and what its intervals assume."""
         own = [entry for entry in self.entries if entry.own]
-        scorings = f"Own trials were scored on this test set {self.test_scorings} times." if self.test_scorings else ""
+        scorings = (
+            f"Own trials were scored on this test set {plural(self.test_scorings, 'time')}."
+            if self.test_scorings
+            else ""
+        )
         warned = [f"{entry.system}: {entry.own.warning}." for entry in own if entry.own and entry.own.warning]
         assumed = coverage_note([len(entry.own.scores) for entry in own if entry.own])
         chosen = self.best.sentence if self.best else ""

@@ -19,6 +19,7 @@ from orchestrator.results.report.formats import SHARED, ampersands, pipe, plain_
 from orchestrator.results.report.markup import flops
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.fitted_table import Column, FittedTable
+from orchestrator.sweep.text import plural
 from trm_data.settings import strict_json
 
 CHANGE, SCORE, SEED_INTERVAL, SEEDS, POINTS, INTERVAL = (
@@ -42,7 +43,7 @@ def caption(ablation: Ablation) -> str:
     """Return what was compared, with which test, correction and number of seeds, in plain sentences."""
     table, control, effects = ablation.table, ablation.control, ablation.effects
     counts = sorted({effect.seeds[0] for effect in effects} | {effect.seeds[1] for effect in effects})
-    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else _plural(counts[0], "seed") + " each"
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else plural(counts[0], "seed") + " each"
     place = [table.title, SPLIT_TITLES.get(table.split, table.split), table.compute, table.training]
     items = f" ({table.items:,} scored)" if table.items else ""
     metric = METRIC_TITLES.get(table.metric, table.metric)
@@ -56,7 +57,7 @@ def caption(ablation: Ablation) -> str:
         sentences.append(f"Compute: training FLOPs relative to {control.system} ({amount} per run).")
     if any(effect.published for effect in effects):
         sentences.append("Paper: difference of the same change in the TRM paper, from single runs.")
-    sentences.append(f"Own trials were scored on this test set {table.test_scorings} times.")
+    sentences.append(f"Own trials were scored on this test set {plural(table.test_scorings, 'time')}.")
     return " ".join(sentences)
 
 
@@ -250,7 +251,3 @@ def _flat(entry: Entry, effect: Effect | None, control: str) -> dict[str, Any]:
         "verdict": effect.verdict if effect else "",
     }
     return {name: value for name, value in plain_row(entry).items() if not name.startswith("rank_")} | compared
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

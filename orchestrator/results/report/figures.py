@@ -73,10 +73,10 @@ def arrange(figures: list[Figure]) -> tuple[Figure, ...]:
 def ablation_figure(ablation: Ablation) -> Figure:
     control = ablation.control
     caption = (
-        f"Difference from {control.system} ({control.score:.1f} %, {control.seeds} seeds) in points. Each interval has "
-        "the level at which Holm's procedure tests that comparison (5 % for all together), so it leaves out zero "
-        "exactly if the difference is significant (filled). Diamond: the same change in the TRM paper. Own trials were "
-        f"scored on this test set {ablation.table.test_scorings} times."
+        f"Difference from {control.system} ({control.score:.1f} %, {plural(control.seeds or 0, 'seed')}) in points. "
+        "Each interval has the level at which Holm's procedure tests that comparison (5 % for all together), so it "
+        "leaves out zero exactly if the difference is significant (filled). Diamond: the same change in the TRM paper. "
+        f"Own trials were scored on this test set {plural(ablation.table.test_scorings, 'time')}."
     )
     return Figure("Ablation", caption, interval_plots.forest(ablation), True, figure_data.of_ablation(ablation))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.records.schema import Status
 from orchestrator.results.leaderboard import Entry, Table, rank_rows
 from orchestrator.results.report.views import Study
+from orchestrator.sweep.text import plural
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -73,13 +74,13 @@ def _search(study: Study) -> str:
     if explored:
         stopped = sum(trial.status is Status.STOPPED for trial in explored)
         early = f" and stopped {stopped} of them early" if stopped else ""
-        sentences.append(f"The search explored {len(explored)} trials on validation puzzles{early}.")
+        sentences.append(f"The search explored {plural(len(explored), 'trial')} on validation puzzles{early}.")
     if cells:
         families = len({trial.family for trial in cells})
         over = sum(trial.status.is_final for trial in cells)
         how = ", each to its end" if over == len(cells) else f"; {over} of them have ended"
-        sentences.append(f"The study ran {families} configurations in {len(cells)} trials{how}.")
+        sentences.append(f"The study ran {plural(families, 'configuration')} in {plural(len(cells), 'trial')}{how}.")
     broken = sum(trial.status.is_failure for trial in study.trials)
     if broken:
-        sentences.append(f"{broken} trial{'s' if broken > 1 else ''} failed, diverged or ran out of memory.")
+        sentences.append(f"{plural(broken, 'trial')} failed, diverged or ran out of memory.")
     return " ".join(sentences)
