@@ -51,7 +51,7 @@ def test_status_says_how_many_of_the_planned_trials_are_done(
     found = json.loads(out)
     assert (found["planned"], found["done"], found["failed"], found["left"]) == (8, 2, 1, 6)
     code, out, _ = call(capsys, "sweep", "status", "--storage", storage.url)
-    assert "stopped" in out and "2 of 8 trials done, 1 failed" in out and "complete" not in out
+    assert "not running" in out and "2 of 8 trials done, 1 failed" in out and "complete" not in out
 
 
 def test_a_sweep_of_which_every_recorded_trial_has_ended_is_not_complete(
@@ -59,7 +59,7 @@ def test_a_sweep_of_which_every_recorded_trial_has_ended_is_not_complete(
 ) -> None:
     recorded_study(storage, Status.FINISHED, Status.FINISHED)
     _, out, _ = call(capsys, "sweep", "status", "--storage", storage.url)
-    assert "stopped" in out and "2 of 8 trials done" in out and "complete" not in out
+    assert "not running" in out and "2 of 8 trials done" in out and "complete" not in out
 
 
 def test_status_of_a_complete_sweep_names_how_to_try_the_failed_again(

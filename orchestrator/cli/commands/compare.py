@@ -13,6 +13,7 @@ from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption, Swe
 if TYPE_CHECKING:
     from orchestrator.records.schema import TrialRecord
     from orchestrator.storage import Storage
+    from trm_data.errors import UserError
 
 
 def ablate(
@@ -44,7 +45,7 @@ def ablate(
     from orchestrator.cli.views.console import err, line, out
     from orchestrator.records.index import load_definition
     from orchestrator.records.reader import read_trials
-    from orchestrator.results.ablation import compare_with_control, configurations
+    from orchestrator.results.ablation import compare_with_control
     from orchestrator.results.baselines import load_baselines
     from orchestrator.results.report import effect_plot
     from orchestrator.results.report.ablation_formats import TEXT_FORMATS, to_rich, verdicts
@@ -61,8 +62,7 @@ def ablate(
     load_definition(store, sweep)
     records = read_trials(store, sweep)
     if control is None:
-        hint = nearest("", configurations(records)) or "No configuration has a confirmed result yet"
-        raise ConfigError("--control is missing: the configuration that the others are compared with", hint)
+        raise _without_control(records)
     found = compare_with_control(records, control, baselines=load_baselines())
     if format_ == "table":
         out.print(to_rich(found))
@@ -76,6 +76,14 @@ def ablate(
     if html is not None:
         _write_page(html, records, control, store)
         err.print(line("page: ", (str(html), "bold")), soft_wrap=True)
+
+
+def _without_control(records: list[TrialRecord]) -> UserError:
+    from orchestrator.results.ablation import configurations
+    from trm_data.errors import ConfigError, nearest
+
+    hint = nearest("", configurations(records)) or "No configuration has a confirmed result yet"
+    return ConfigError("--control is missing: the configuration that the others are compared with", hint)
 
 
 def _write_page(path: Path, records: list[TrialRecord], control: str, storage: Storage) -> None:
