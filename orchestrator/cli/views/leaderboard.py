@@ -91,13 +91,8 @@ def show(
     for table in shown:
         out.print(to_rich(table))
         out.print()
-    if benchmark is None and split is None and not own:
-        kept = f"its best {HEADLINE_ROWS} rows, TRM, HRM and the models that the TRM paper compares with"
-        out.print(f"each table shows {kept}; ranks count the rows left out", style="dim", soft_wrap=True)
     if benchmark is None:
-        names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
-        every = command_line("leaderboard", "BENCHMARK", storage=storage.url)
-        out.print(f"published results: `{every}` (BENCHMARK is one of {names})", style="dim")
+        _show_what_is_published(tables, storage, is_shortened=split is None and not own)
     refused = refusals(records)
     if refused:
         reasons = ", ".join(f"{plural(count, 'trial')} {reason}" for reason, count in sorted(refused.items()))
@@ -105,6 +100,15 @@ def show(
     out.print(page, soft_wrap=True)
     if isinstance(storage, LocalStorage) and has_own:
         out.print(f"next: serve it with MLflow and Optuna: {command_line('ui', storage=storage.url)}", soft_wrap=True)
+
+
+def _show_what_is_published(tables: Sequence[Table], storage: Storage, *, is_shortened: bool) -> None:
+    if is_shortened:
+        kept = f"its best {HEADLINE_ROWS} rows, TRM, HRM and the models that the TRM paper compares with"
+        out.print(f"each table shows {kept}; ranks count the rows left out", style="dim", soft_wrap=True)
+    names = ", ".join(sorted({table.benchmark for table in tables if not table.has_measured}))
+    every = command_line("leaderboard", "BENCHMARK", storage=storage.url)
+    out.print(f"published results: `{every}` (BENCHMARK is one of {names})", style="dim")
 
 
 def _headlines(tables: Sequence[Table]) -> list[Table]:
