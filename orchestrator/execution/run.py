@@ -17,7 +17,7 @@ from orchestrator.execution.controller import CANARY_STEPS, Controller
 from orchestrator.execution.driver import Cluster, ClusterPlacement, Driver, Executor, count_slots, fit_with_tune
 from orchestrator.execution.driver_log import driver_log
 from orchestrator.execution.failures import describe_damaged
-from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepStatus
+from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.execution.ray_cluster import RayCluster, check_cluster
 from orchestrator.execution.signals import stop_signals
 from orchestrator.execution.snapshots import Snapshots, progress_of
@@ -106,7 +106,7 @@ def run_sweep(
         if lease.took_over:
             time.sleep(TAKE_OVER_S)
         cluster = cluster or RayCluster(options.address, choice.gpus)
-        status, reason = _drive(
+        status, reason, last = _drive(
             planner, choice, records, damaged, storage, library, lease, options, events, cluster, execute
         )
         if status is not SweepStatus.COMPLETE:
@@ -115,7 +115,7 @@ def run_sweep(
                 planner = Planner(choice.sweep, library.fingerprint, current(sweep, records), earlier, damaged)
             except StorageError as error:
                 logger.warning("the records cannot be read: %s", error)
-        return _outcome(events, planner, records, status, reason)
+        return _outcome(events, planner, records, status, reason, last)
 
 
 def _within_limits(options: RunOptions, sweep: Sweep) -> RunOptions:
@@ -196,8 +196,11 @@ def _drive(
     events: CallbackList,
     cluster: Cluster,
     execute: Executor,
-) -> tuple[SweepStatus, str]:
-    """Start the cluster, run the trials on it, and leave it. SIGINT and SIGTERM are requests to stop meanwhile."""
+) -> tuple[SweepStatus, str, SweepSnapshot | None]:
+    """Start the cluster, run the trials on it, and leave it. SIGINT and SIGTERM are requests to stop meanwhile.
+
+    Return how the run ended, the reason, and the last snapshot, if a trial could start.
+    """
     sweep = planner.sweep
     has_budget = options.budget != Budget()
     costs = RuntimeModel(records if sweep.resources.gpus or has_budget else ())
@@ -210,7 +213,7 @@ def _drive(
         status = SweepStatus.STOPPED
         try:
             if stopping.is_set():
-                return status, ""
+                return status, "", None
             allocator = Allocator(
                 scales=cluster.scales(), max_gpus=options.max_gpus, canary_steps=CANARY_STEPS if is_canary else 0
             )
@@ -234,7 +237,7 @@ def _drive(
             logger.info("sweep %s: started, %d trials planned, up to %d at once", sweep.name, planner.total, slots)
             status, reason = driver.run(slots)
             logger.info("sweep %s: %s%s", sweep.name, status, f": {reason}" if reason else "")
-            return status, reason
+            return status, reason, controller.snapshot()
         finally:
             # Ray that no longer answers may never shut down; the caller ends the process then.
             if not cluster.shutdown(ABANDONED_S if status is SweepStatus.ABANDONED else SHUTDOWN_S):
@@ -257,12 +260,15 @@ def _outcome(
     records: Sequence[TrialRecord],
     status: SweepStatus,
     reason: str = "",
+    last: SweepSnapshot | None = None,
 ) -> SweepOutcome:
-    snapshots = Snapshots(planner)
+    snapshots = Snapshots(planner, records)
     reasons = {record.trial_id: record.reason for record in records if record.reason}
     best = snapshots.best()
     config = None if best is None else planner.trials[best.trial_id].trial.config
     snapshot = snapshots.sweep(progress_of(planner), reasons)
+    if last is not None:
+        snapshot = replace(snapshot, gpu_hours=last.gpu_hours, usd=last.usd)
     # Nothing runs any more: a trial that could not write its end resumes like one that did.
     trials = [replace(t, status=Status.INTERRUPTED) if t.status is Status.RUNNING else t for t in snapshot.trials]
     outcome = SweepOutcome(

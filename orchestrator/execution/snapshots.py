@@ -8,13 +8,17 @@ from dataclasses import replace
 from orchestrator.execution.options import SweepSnapshot, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import TrialRecord
-from orchestrator.resources.usage import AttemptUsage, attempt_usage
+from orchestrator.resources.usage import AttemptUsage, attempt_usage, uses_gpu
 from orchestrator.search.objectives import final_value
 from orchestrator.search.planner import Planner, TrialState
 
 
 class Snapshots:
-    """Take snapshots of one planner. A trial that has not changed since the last snapshot is not copied again."""
+    """Take snapshots of one planner. A trial that has not changed since the last snapshot is not copied again.
+
+    Args:
+        ended: records of trials that have ended, whose cost counts.
+    """
 
     def __init__(self, planner: Planner, ended: Iterable[TrialRecord] = ()) -> None:
         self.planner = planner
@@ -36,7 +40,7 @@ class Snapshots:
         return self.trial(record.trial_id, record.reason)
 
     def _charge(self, record: TrialRecord) -> None:
-        if record.origin is None or record.origin.kind != "reused":
+        if uses_gpu(record) and (record.origin is None or record.origin.kind != "reused"):
             self._spent[record.trial_id] = attempt_usage(record)
 
     def sweep(self, progress: SweepProgress, reasons: Mapping[str, str], slots: int = 1) -> SweepSnapshot:

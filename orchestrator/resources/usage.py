@@ -94,10 +94,15 @@ def attempt_usage(record: TrialRecord, now_s: float | None = None) -> list[Attem
     return found
 
 
+def uses_gpu(record: TrialRecord) -> bool:
+    """Return whether an attempt used a GPU. Reads no rows."""
+    return any(_gpu_count(attempt.start) for attempt in record.attempts)
+
+
 def trial_cost(record: TrialRecord) -> Cost | None:
     """Return GPU-hours, USD and energy of a trial up to its last sign of life; None if no attempt used a GPU."""
-    if not any(_gpu_count(attempt.start) for attempt in record.attempts):
-        return None  # without reading the rows
+    if not uses_gpu(record):
+        return None
     used = [usage for usage in attempt_usage(record) if usage.gpu_hours]
     if not used:
         return None

@@ -50,6 +50,11 @@ def test_commands_of_the_readme_exist_with_their_options() -> None:
         assert f"\n{target}:" in (ROOT / "Makefile").read_text()
 
 
+def test_readme_names_the_platforms_before_the_first_command() -> None:
+    before = README[: README.index("```")]
+    assert all(each in before for each in ("Linux", "WSL2", "macOS", "Python 3.11"))
+
+
 def test_layout_page_names_every_file() -> None:
     sys.path.insert(0, str(ROOT / "docs"))
     try:

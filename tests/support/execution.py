@@ -76,7 +76,7 @@ class StandIn:
         writer.add(Row(4, 1010.0, "validation", {"exact_accuracy": 0.5, "raw_cell_accuracy": 0.5}))
         writer.flush()
         driver.result(job.trial_id, {**where, "kind": "progress", "trial_step": 4, "metrics": ()})
-        end = {"step": 4, "train_s": 1.0, "ended_s": 1000.0 + 3600, "traceback": ""}
+        end = {"step": 4, "train_s": 1.0, "ended_s": 1000.0 + 3600, "elapsed_s": 3600.0, "traceback": ""}
         if deed == "diverge":
             writer.end(AttemptEnd.parse({**end, "status": "diverged", "reason": "the loss is not finite"}))
         if deed == "finish":
