@@ -24,7 +24,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tracking.sqlite import ensure_database, remedy_of, require_target, rows_by_table, sqlite_path
+from orchestrator.tracking.sqlite import (
+    ensure_database,
+    remedy_of,
+    require_target,
+    rows_by_table,
+    sqlite_path,
+    sqlite_url,
+)
 from trm_data.addresses import hide_credentials, shown_address, split_address
 from trm_data.errors import UserError, first_line
 
@@ -54,7 +61,7 @@ class TrackingError(UserError):
 
 def default_uri(folder: Path) -> str:
     """Return the address of an SQLite file in a folder: MLflow without a server."""
-    return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
+    return sqlite_url((folder / "mlflow.db").absolute())
 
 
 @contextmanager
@@ -260,8 +267,7 @@ def prepare(uri: str) -> None:
     """
     with _tracking_errors(uri):
         check(uri)
-        path = sqlite_path(uri)
-        if path is not None:
+        if (path := sqlite_path(uri)) is not None:
             ensure_database(path, lambda path: not _is_half_made(path), _create_tables)
 
 
@@ -304,11 +310,10 @@ def server_version(uri: str, timeout_s: float | None = None) -> str:
 
 
 def _check_database(uri: str) -> None:
-    path = sqlite_path(uri)
-    if path is not None:
+    if (path := sqlite_path(uri)) is not None:
         require_target(path)
-    if path is not None and (not path.exists() or _is_half_made(path)):
-        return  # it will be created
+        if not path.exists() or _is_half_made(path):
+            return  # it will be created
     import sqlalchemy
 
     shown = shown_address(uri)
@@ -339,13 +344,12 @@ def _check_database(uri: str) -> None:
 def _create_tables(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    uri = f"sqlite:///{path}"
+    uri = sqlite_url(path)
     try:
         SqlAlchemyStore(uri, (path.parent / "mlflow-artifacts").as_uri())
     finally:
         # MLflow keeps an engine per address, with connections to a file that is about to be renamed.
-        engine = SqlAlchemyStore._engine_map.pop(uri, None)
-        if engine is not None:
+        if (engine := SqlAlchemyStore._engine_map.pop(uri, None)) is not None:
             engine.dispose()
 
 
@@ -359,7 +363,7 @@ def _is_half_made(path: Path) -> bool:
         return path.stat().st_size == 0
     # Every new database gets one experiment, `Default`.
     is_empty = tables.get("experiments", 2) < 2 and not tables.get("runs") and not tables.get("registered_models")
-    return is_empty and _schema(f"sqlite:///{path}")[1] != _head()
+    return is_empty and _schema(sqlite_url(path))[1] != _head()
 
 
 def _schema(uri: str) -> tuple[list[str], str | None]:
@@ -370,9 +374,8 @@ def _schema(uri: str) -> tuple[list[str], str | None]:
     engine = sqlalchemy.create_engine(uri, connect_args=timeout, poolclass=sqlalchemy.pool.NullPool)
     with engine.connect() as connection:
         names = sqlalchemy.inspect(connection).get_table_names()
-        has_revision = "alembic_version" in names
         query = sqlalchemy.text("SELECT version_num FROM alembic_version")
-        revision = connection.execute(query).scalar() if has_revision else None
+        revision = connection.execute(query).scalar() if "alembic_version" in names else None
         return [name for name in names if not name.startswith("alembic_")], revision
 
 

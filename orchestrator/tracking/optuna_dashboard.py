@@ -38,7 +38,7 @@ from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.tracking.mlflow_connection import probe
 from orchestrator.tracking.mlflow_view import ended_s, started_s
-from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path
+from orchestrator.tracking.sqlite import ensure_database, rows_by_table, sqlite_path, sqlite_url
 from trm_data.addresses import hide_credentials, shown_address
 from trm_data.errors import UserError, first_line
 from trm_data.settings import digest
@@ -65,8 +65,8 @@ class SyncResult(NamedTuple):
 def default_url(storage: Storage) -> str:
     """Return an SQLite file in the folder of local records; for remote ones, in the user's cache."""
     if isinstance(storage, LocalStorage):
-        return f"sqlite:///{storage.root.resolve()}/optuna.db"
-    return f"sqlite:///{cache_folder()}/optuna-{digest(storage.url, 8)}.db"
+        return sqlite_url(storage.root.resolve() / "optuna.db")
+    return sqlite_url(cache_folder() / f"optuna-{digest(storage.url, 8)}.db")
 
 
 def sync(storage: Storage, sweep_name: str, url: str, trials: Sequence[TrialRecord] | None = None) -> SyncResult:
@@ -161,7 +161,7 @@ def _is_usable(path: Path) -> bool:
 
 
 def _create_tables(path: Path) -> None:
-    _close(RDBStorage(f"sqlite:///{path}"))
+    _close(RDBStorage(sqlite_url(path)))
 
 
 def _close(database: RDBStorage) -> None:

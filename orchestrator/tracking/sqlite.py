@@ -37,10 +37,25 @@ class DatabaseLinkError(UserError):
     """Raised for a database that is a link to a file that does not exist: a disk may not be mounted."""
 
 
+def sqlite_url(path: Path) -> str:
+    """Return the SQLAlchemy address of a file."""
+    if not {"%", "?"} & set(str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy.engine import URL  # its versions escape them differently
+
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
 def sqlite_path(url: str) -> Path | None:
     """Return the file of an SQLAlchemy address, or None if it is of another kind."""
     scheme, separator, path = url.partition(":///")
-    return Path(path).absolute() if separator and path and scheme.partition("+")[0] == "sqlite" else None
+    if not (separator and path and scheme.partition("+")[0] == "sqlite"):
+        return None
+    if {"%", "?"} & set(path):
+        from sqlalchemy.engine import make_url
+
+        path = make_url(url).database or path
+    return Path(path).absolute()
 
 
 def require_target(path: Path) -> None:

@@ -16,6 +16,7 @@ from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.tracking.live import artifact_location, only_writer
 from orchestrator.tracking.mlflow import MlflowSync
 from orchestrator.tracking.mlflow_connection import default_uri
+from orchestrator.tracking.sqlite import sqlite_url
 from orchestrator.web.feed import StorageFeed, SweepView
 from trm_data.errors import UserError
 from trm_data.settings import digest
@@ -60,7 +61,7 @@ class Follower:
     @property
     def optuna_url(self) -> str:
         """Return the address of Optuna's database."""
-        return f"sqlite:///{self._folder}/optuna.db"
+        return sqlite_url(self._folder / "optuna.db")
 
     @property
     def _local(self) -> Storage:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from orchestrator.tracking import sqlite
 from orchestrator.tracking.mlflow import MlflowSync, TrackingError, default_uri
@@ -184,3 +185,19 @@ def test_full_disk_while_mlflow_creates_its_tables_is_one_line(tmp_path: Path, m
             MlflowSync(default_uri(tmp_path)).sync(SWEEP, [finished()])
     assert not (tmp_path / "mlflow.db").exists()
     MlflowSync(default_uri(tmp_path)).sync(SWEEP, [finished()])
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?x=1", "100%", "a b#c"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    uri = default_uri(folder)
+    assert sqlite_path(uri) == folder / "mlflow.db"
+    assert make_url(uri).database == str(folder / "mlflow.db"), "as MLflow and Optuna read it"
+
+
+def test_mlflow_keeps_runs_in_a_folder_whose_name_has_signs_of_an_address(tmp_path: Path) -> None:
+    folder = tmp_path / "a%20b?c"
+    folder.mkdir()
+    mlflow = MlflowSync(default_uri(folder))
+    mlflow.sync(SWEEP, [finished()])
+    assert rows_by_table(folder / "mlflow.db")["runs"] == 2 and mlflow.verify(SWEEP, [finished()]) == []

@@ -50,12 +50,13 @@ def tracker(uri: str) -> list[Check]:
     """Check whether MLflow can write to an address: a database on a local disk, or a server that answers with its
     version."""
     from orchestrator.tracking.mlflow_connection import probe
+    from orchestrator.tracking.sqlite import sqlite_path
 
     scheme = split_address(uri).scheme.partition("+")[0]
     try:
         probe(uri)
-        if scheme == "sqlite":
-            return [_sqlite(Path(uri.partition("sqlite:///")[2]))]
+        if path := sqlite_path(uri):
+            return [_sqlite(path)]
         if scheme in ("http", "https"):
             return [_server(uri)]
     except UserError as error:
