@@ -72,10 +72,14 @@ class Lease:
 
     def __enter__(self) -> Lease:
         earlier_request = _version_of(self._folder, STOP)
-        self._version = self._create() or self._take_over()
-        if earlier_request is not None:  # a request that arrived since then is for this holder
-            self._folder.delete_if(STOP, earlier_request)
-        self._thread.start()
+        try:
+            self._version = self._create() or self._take_over()
+            if earlier_request is not None:  # a request that arrived since then is for this holder
+                self._folder.delete_if(STOP, earlier_request)
+            self._thread.start()
+        except BaseException:  # this process may live on, and would seem to hold what nobody gives back
+            self._release(self._storage_without_retries)
+            raise
         return self
 
     def _create(self) -> str | None:
@@ -127,10 +131,13 @@ class Lease:
         self._thread.join(HEARTBEAT_S)
         if self.lost.is_set() or self._folder.delete_if(LOCK, self._version):
             return
-        # The last renewal may have succeeded without an answer.
+        self._release(self._folder)  # the last renewal may have succeeded without an answer
+
+    def _release(self, folder: Storage) -> None:
+        """Delete the lease if it can be read and this process holds it."""
         with suppress(StorageError):
             if (version := self._ours()) is not None:
-                self._folder.delete_if(LOCK, version)
+                folder.delete_if(LOCK, version)
 
     def _content(self) -> bytes:
         return to_json_bytes({**self._owner, "beat_s": time.time()})

@@ -364,3 +364,24 @@ def test_a_request_to_stop_that_arrives_while_the_lease_is_taken_is_kept(
         patched.setattr(type(storage), "create", create_and_request)
         with Lease(storage, "demo"):
             assert b"of the new driver" in storage.read("stop.json")
+
+
+def test_a_lease_that_is_not_entered_for_an_error_is_free_again(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process lives on, a notebook for example: nothing else would ever release it."""
+    storage.write("stop.json", b"{}")
+    delete_if = type(storage).delete_if
+
+    def fail_once(self: Storage, key: str, etag: str) -> bool:
+        if key == "stop.json":
+            raise StorageError("away")
+        return delete_if(self, key, etag)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(storage), "delete_if", fail_once)
+        with pytest.raises(StorageError, match="away"), Lease(storage, "depth"):
+            pass
+    assert driver_of(storage) is None
+    with Lease(storage, "depth"):
+        assert not storage.exists("stop.json")
