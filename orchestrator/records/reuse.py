@@ -10,6 +10,7 @@ from orchestrator.records.index import sweep_names, trial_folder
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Origin, TrialHead, TrialRecord
 from orchestrator.records.stored import DamagedRecordError
+from orchestrator.records.unfinished import require_finished
 from orchestrator.storage import Storage
 from orchestrator.sweep.trials import PlannedTrial
 from trm_model.config import TrialConfig
@@ -35,18 +36,19 @@ class FinishedTrials:
         source = self._found.get(trial.trial_id)
         if source is None:
             return None
+        theirs = trial_folder(self._storage, source, trial.trial_id)
+        ours = trial_folder(self._storage, self._sweep, trial.trial_id)
         try:
             read_trial(self._storage, source, trial.trial_id)
+            files = {key: theirs.read(key) for key in theirs.list() if key.split("/")[0] not in LEFT_OUT}
+            require_finished(self._storage, source)  # its deletion may have begun meanwhile
         except (KeyError, DamagedRecordError) as error:
             logger.warning("trial %s is not reused from sweep %s: %s", trial.trial_id, source, error)
             return None
-        theirs = trial_folder(self._storage, source, trial.trial_id)
-        ours = trial_folder(self._storage, self._sweep, trial.trial_id)
         origin = Origin(kind="reused", sweep=source, trial_id=trial.trial_id)
         ours.write("trial.json", head.model_copy(update={"origin": origin}).encode())
-        keys = [key for key in theirs.list() if key.split("/")[0] not in LEFT_OUT]
-        for key in sorted(keys, key=_order):
-            ours.write(key, theirs.read(key))
+        for key in sorted(files, key=_order):
+            ours.write(key, files[key])
         return read_trial(self._storage, self._sweep, trial.trial_id)
 
 

@@ -10,8 +10,9 @@ from orchestrator.records.index import new_head
 from orchestrator.records.reader import read_trial, read_trials
 from orchestrator.records.reuse import FinishedTrials
 from orchestrator.records.schema import DatasetInfo, Origin, Status, TrialHead
+from orchestrator.records.unfinished import Mark
 from orchestrator.resources.usage import spending
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import PlannedTrial, study_trials
 from tests.records.test_extend import ran
@@ -75,3 +76,23 @@ def test_a_copy_that_was_cut_short_is_made_again(storage: Storage) -> None:
         storage.delete(f"sweeps/mine/trials/{planned(0).trial_id}/{key}")
     assert not read_trial(storage, "mine", planned(0).trial_id).status.is_final
     assert FinishedTrials(storage, "mine").take_over(planned(0), head(planned(0))) == whole
+
+
+def test_a_trial_of_a_sweep_whose_deletion_begins_meanwhile_is_not_taken_over(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write("sweeps/study/sweep.json", to_json_bytes(study().plain()))
+    ran(storage, study(), planned(0), Status.FINISHED)
+    earlier, read = FinishedTrials(storage, "mine"), LocalStorage.read
+
+    def begin(self: LocalStorage, key: str) -> bytes:
+        if key == "attempts/001/end.json":
+            storage.write("sweeps/study/unfinished.json", to_json_bytes(Mark(sweep="study").plain()))
+        return read(self, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStorage, "read", begin)
+        assert earlier.take_over(planned(0), head(planned(0))) is None
+        storage.delete(f"sweeps/study/trials/{planned(0).trial_id}/result.json")
+        assert earlier.take_over(planned(0), head(planned(0))) is None
+    assert not storage.list("sweeps/mine")
