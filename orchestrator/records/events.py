@@ -43,8 +43,9 @@ def _of_trial(record: TrialRecord, rows: bool) -> list[TrialEvent]:
         time_s = record.stopped.decided_s or (record.rows[-1].time_s if record.rows else 0.0)
         found.append(event(time_s, "stopped", f"stopped at step {record.stopped.step}: {record.stopped.reason}"))
     if record.result is not None:
-        exact = 100 * record.result.metrics["exact_accuracy"]
-        text = f"finished: {exact:.1f} % of {record.result.items} {record.result.split} puzzles"
+        exact = record.result.metrics.get("exact_accuracy")
+        scored = f"{record.result.items} {record.result.split} puzzles"
+        text = f"finished: {100 * exact:.1f} % of {scored}" if exact is not None else "finished: no answer is known"
         found.append(event(record.result.ended_s, "finished", text))
     if rows:
         for row in record.rows:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.settings import replace_settings
@@ -177,11 +177,15 @@ class TrialResult(RecordPart):
 
     @field_validator("metrics")
     @classmethod
-    def _require_shares(cls, metrics: dict[str, float]) -> dict[str, float]:
-        """Refuse a share outside of 0 to 1. Other metrics of weights that diverged may be NaN or infinite."""
+    def _require_shares(cls, metrics: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        """Refuse a share outside of 0 to 1, or of no items. Other metrics of weights that diverged may be NaN or
+        infinite."""
         for name, value in metrics.items():
-            if name.partition("@")[0].endswith(_SHARES) and not 0 <= value <= 1:
-                raise ValueError(f"{name}={value} is no share")
+            if name.partition("@")[0].endswith(_SHARES):
+                if not 0 <= value <= 1:
+                    raise ValueError(f"{name}={value} is no share")
+                if info.data.get("items") == 0:
+                    raise ValueError(f"{name}={value} is a share of 0 items")
         return metrics
 
     @field_validator("per_task")

@@ -21,16 +21,19 @@ from hypothesis import strategies as st
 
 from orchestrator.api.progress import ProgressBars
 from orchestrator.api.terminal import SafeConsole, printable, progress_bar
+from orchestrator.api.train import TrainOutcome
 from orchestrator.cli.views import console
 from orchestrator.cli.views.console import line, table
 from orchestrator.cli.views.live import LiveView, show_outcome
+from orchestrator.cli.views.train import show_outcome as show_run
 from orchestrator.errors import command_line
 from orchestrator.execution.options import SweepOutcome, SweepSnapshot, SweepStatus, TrialSnapshot
 from orchestrator.records.progress import SweepProgress
 from orchestrator.records.schema import Status
 from orchestrator.storage import open_storage
+from orchestrator.sweep.trials import study_trials
 from tests.support.commands import call
-from tests.support.sweeps import study
+from tests.support.sweeps import fingerprint, record_of, study
 from trm_data.errors import UserError
 from trm_data.files import write_atomic, write_output, writing_remedy
 
@@ -298,3 +301,11 @@ def test_new_folder_of_an_output_is_named_and_full_disks_alone_want_space(
     with pytest.raises(UserError, match=r"cannot write /proc/nope: .*\. Name another folder$"):
         write_output(Path("/proc/nope/x.gif"), b"x")
     assert "Free some space" in writing_remedy(OSError(errno.ENOSPC, "full"))
+
+
+def test_a_training_run_whose_puzzles_have_no_known_answer_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+    record = record_of(next(iter(study_trials(study(), fingerprint))), Status.FINISHED)
+    assert record.result is not None
+    unscored = replace(record, result=record.result.model_copy(update={"items": 0, "metrics": {}}))
+    assert show_run(TrainOutcome(unscored, Status.FINISHED, 12, "", "runs/x"), as_json=False) == 0
+    assert "no answer of the test puzzles is known" in capsys.readouterr().out

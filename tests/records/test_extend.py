@@ -362,6 +362,12 @@ class TestLogs:
         assert sum(event.kind == "finished" for event in events) == 1
         assert sum(event.kind == "evaluated" for event in events) == 3
 
+    def test_a_trial_whose_puzzles_have_no_known_answer_has_finished_too(self, storage: Storage) -> None:
+        (trial,) = recorded_study(storage, Status.FINISHED)
+        unscored = TrialResult(split="test", items=0, unscored=16, metrics={})
+        storage.write(f"sweeps/study/trials/{trial}/result.json", unscored.encode())
+        assert "finished: no answer is known" in [event.text for event in trial_events(read_trials(storage, "study"))]
+
     def test_following_tells_each_event_once_and_ends_with_the_driver(self, storage: Storage) -> None:
         sweep = study()
         recorded_study(storage, Status.FINISHED)

@@ -108,6 +108,10 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
         "result.json",
         b'{"split": "test", "items": 3, "metrics": {}, "per_task": {"a": [1e308]}}',
     ),
+    "result of a share of nothing": (
+        "result.json",
+        b'{"split": "test", "items": 0, "metrics": {"exact_accuracy": 0.5}}',
+    ),
     "result of fewer than no items": ("result.json", b'{"split": "test", "items": -3, "metrics": {}}'),
 }
 

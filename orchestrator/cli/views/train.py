@@ -115,7 +115,10 @@ def show_outcome(outcome: TrainOutcome, as_json: bool) -> int:
         shown = {key: value for key, value in result.plain().items() if key != "per_item"}
         print(strict_json({"trial_id": outcome.record.trial_id, **shown}, indent=1))
         return 0
-    exact, cell = 100 * result.metrics["exact_accuracy"], 100 * result.metrics["cell_accuracy"]
-    out.print(f"{exact:.1f} % of {result.items} {result.split} puzzles solved, {cell:.1f} % of cells right")
+    if result.items:
+        exact, cell = 100 * result.metrics["exact_accuracy"], 100 * result.metrics["cell_accuracy"]
+        out.print(f"{exact:.1f} % of {result.items} {result.split} puzzles solved, {cell:.1f} % of cells right")
+    else:
+        out.print(f"no score: no answer of the {result.split} puzzles is known")
     out.print(f"record: {outcome.location}", soft_wrap=True)
     return 0
