@@ -10,11 +10,9 @@ from orchestrator.errors import SweepError
 from orchestrator.execution.options import RunOptions
 from orchestrator.records.index import find_definition, sweep_names
 from orchestrator.storage import Storage
-from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.definition import FILE_ENDINGS, Sweep
 from orchestrator.sweep.loader import load_sweep, require_no_folder
 from orchestrator.sweep.packaged import packaged_sweeps
-from orchestrator.sweep.plan_file import SUFFIX
-from orchestrator.sweep.yaml_file import YAML_SUFFIXES
 from trm_data.errors import ConfigError, nearest
 
 
@@ -41,7 +39,7 @@ def as_sweep(sweep: Sweep | str | Path, storage: Storage) -> Sweep:
 
 def is_file_name(path: Path) -> bool:
     """Return whether a string refers to a sweep file, and not to a recorded or packaged sweep."""
-    return path.suffix in (".py", SUFFIX, *YAML_SUFFIXES) or len(path.parts) != 1 or path.is_file()
+    return path.name.endswith(FILE_ENDINGS) or len(path.parts) != 1 or path.is_file()
 
 
 def is_recorded(sweep: Sweep | str | Path, storage: Storage) -> bool:

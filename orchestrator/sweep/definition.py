@@ -45,6 +45,8 @@ RESERVED_NAMES = {
     "published": "the published results that a search may start from",
 }
 """Names that no sweep may have, and what they stand for."""
+FILE_ENDINGS = (".py", ".jsonl", ".yaml", ".yml")
+"""How the names of files that define sweeps end, and so the name of no sweep."""
 BEST_PREFIX = "best "
 """Begins the family of a configuration that a search has chosen, and so the name of no control."""
 FIELDS_OF_KIND = {
@@ -254,6 +256,8 @@ class Sweep(Settings):
                 raise ValueError(f"{field}={name!r} must be letters, digits, '.', '_' or '-', at most 80")
         if reserved := RESERVED_NAMES.get(self.name.casefold()):
             raise ValueError(f"the name {self.name!r} is reserved for {reserved}: take another")
+        if self.name.endswith(FILE_ENDINGS):
+            raise ValueError(f"the name {self.name!r} ends like that of a sweep file, for which it would be taken")
         if self.name in self.warm_start:
             raise ValueError(f"warm_start names {self.name!r}, the sweep itself")
 
