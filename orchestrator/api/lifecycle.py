@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.errors import SweepError, command_line
 from orchestrator.records import extend, lifecycle, retention
-from orchestrator.records.index import load_definition, request_stop, sweep_folder, sweep_name, sweep_names
+from orchestrator.records.index import DEFINITION, load_definition, request_stop, sweep_folder, sweep_name, sweep_names
 from orchestrator.records.retention import Pruning
 from orchestrator.records.schema import TrialRecord
 from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.lease import driver_of
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.domains import Setting
-from orchestrator.tracking.live import artifact_location, resolve_uri
+from orchestrator.tracking.live import artifact_location, only_writer, resolve_uri
 from orchestrator.tracking.mlflow import MlflowSync
+
+TRACKER_WAIT_S = 60.0
+"""Seconds to wait for another process that sends the same sweep to the tracker."""
 
 
 class Deletion(NamedTuple):
@@ -128,11 +132,15 @@ def delete_sweep(
     mlflow = _mlflow(store, tracking)
     runs = 0
 
-    def delete_runs(name: str) -> None:
-        nonlocal runs
-        runs = 0 if mlflow is None else mlflow.delete(name)
+    with ExitStack() as leases:
 
-    return Deletion(lifecycle.delete_sweep(store, sweep_name(sweep), delete_runs), runs)
+        def delete_runs(name: str) -> None:
+            nonlocal runs
+            if mlflow is not None:  # a driver that has just ended may still be sending what would then appear again
+                leases.enter_context(only_writer(store, name, mlflow.tracking_uri, wait_s=TRACKER_WAIT_S))
+                runs = mlflow.delete(name)
+
+        return Deletion(lifecycle.delete_sweep(store, sweep_name(sweep), delete_runs), runs)
 
 
 def rename_sweep(
@@ -154,14 +162,18 @@ def rename_sweep(
     store, name = as_storage(storage), sweep_name(sweep)
     lifecycle.renamed(store, name, new)
     mlflow = _mlflow(store, tracking)
-    if mlflow is not None:
-        mlflow.count_runs(name)  # a tracker that does not answer is noticed while the old name is still there
-
-    def move_runs(old: str, new: str) -> None:
+    with ExitStack() as leases:
+        folder = sweep_folder(store, name)
+        if mlflow is not None and folder.exists(DEFINITION) and driver_of(folder) is None:
+            leases.enter_context(only_writer(store, name, mlflow.tracking_uri, wait_s=TRACKER_WAIT_S))
         if mlflow is not None:
-            mlflow.rename(old, new)
+            mlflow.count_runs(name)  # a tracker that does not answer is noticed while the old name is still there
 
-    return lifecycle.rename_sweep(store, name, new, move_runs)
+        def move_runs(old: str, new: str) -> None:
+            if mlflow is not None:
+                mlflow.rename(old, new)
+
+        return lifecycle.rename_sweep(store, name, new, move_runs)
 
 
 def _mlflow(storage: Storage, tracking: str | None) -> MlflowSync | None:

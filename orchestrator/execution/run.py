@@ -25,7 +25,7 @@ from orchestrator.execution.submission import TrialSubmitter
 from orchestrator.records.datasets import Library
 from orchestrator.records.extend import current, extension_between
 from orchestrator.records.finished_index import indexed
-from orchestrator.records.index import find_definition, sweep_folder
+from orchestrator.records.index import find_definition, load_definition, sweep_folder
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.records.stored import Damaged
@@ -75,14 +75,15 @@ def run_sweep(
         cluster, execute: where and with what trials run: Ray and Ray Tune.
 
     Raises:
-        SweepError: another definition has this name, another driver runs it, or the budget is too small for one trial.
+        SweepError: another definition has this name, another driver runs it, another process changes it at the same
+            time, or the budget is too small for one trial.
         ClusterError: the cluster cannot be joined or cannot hold a trial.
         StorageError: the storage cannot be reached at the start.
         ConfigError: a trial needs a recursion file that nothing in this command names, or a setting has credentials.
     """
     options, events = _within_limits(options or RunOptions(), sweep), CallbackList(callbacks)
     folder = sweep_folder(storage, sweep.name)
-    recorded = find_definition(storage, sweep.name)
+    recorded = (load_definition if is_stored else find_definition)(storage, sweep.name)
     _require_same(recorded, sweep, storage)
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
@@ -91,7 +92,7 @@ def run_sweep(
     replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
     require_budget_for_one(choice.sweep, options.budget, known)
-    with held(storage, sweep.name) as lease, driver_log(folder), indexed(folder), _tidied(folder):
+    with _held(storage, sweep.name, recorded) as lease, driver_log(folder), indexed(folder), _tidied(folder):
         _write_definition(folder, sweep, replay)
         library = Library(storage, lambda *progress: events.send("on_build", *progress), is_stored=is_stored)
         _build_base(library, sweep, folder, is_new=recorded is None)
@@ -121,6 +122,17 @@ def run_sweep(
 def _within_limits(options: RunOptions, sweep: Sweep) -> RunOptions:
     """Return the options with the limits of the sweep's own budget where they set none."""
     return options.model_copy(update={"budget": sweep.budget.with_limits(options.budget)})
+
+
+@contextmanager
+def _held(storage: Storage, name: str, recorded: Sweep | None) -> Iterator[Lease]:
+    """Hold the lease of a sweep whose definition is still the recorded one that was read before."""
+    with held(storage, name) as lease:
+        if find_definition(storage, name) != recorded:
+            raise SweepError(
+                f"another process has just changed, renamed, deleted or begun sweep {name!r}", "Give the command again"
+            )
+        yield lease
 
 
 @contextmanager

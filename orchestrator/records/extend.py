@@ -130,11 +130,12 @@ def extend(storage: Storage, name: str, more: Extension) -> Sweep:
         SweepError: there is no such sweep, it is running, or this extension does not apply to it.
     """
     sweep = load_definition(storage, name)
-    wider = extended(sweep, more)
-    if wider.definition() == sweep.definition():
+    if extended(sweep, more).definition() == sweep.definition():
         return sweep
     folder = sweep_folder(storage, name)
     with held(storage, name):
+        sweep = load_definition(storage, name)  # another process may have extended, renamed or deleted it since
+        wider = extended(sweep, more)
         number = 1 + len(folder.list("history"))
         folder.write(f"history/{number:03d}.json", to_json_bytes({**sweep.plain(), "replaced_s": time.time()}))
         for trial, shorter in _longer_searches(wider, read_trials(storage, name)):
@@ -194,8 +195,9 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
     Raises:
         SweepError: no such sweep, it runs, no such trial, or one that does not need it.
     """
-    definition = load_definition(storage, name)
+    load_definition(storage, name)
     with held(storage, name):
+        definition = load_definition(storage, name)  # another process may have changed it since
         known = {record.trial_id: record for record in read_trials(storage, name)}
         chosen = [_named(known, definition, text) for text in trials] or [
             r for r in known.values() if r.status.is_failure

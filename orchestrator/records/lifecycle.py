@@ -15,6 +15,7 @@ from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import LOCK
 from orchestrator.sweep.definition import Sweep
+from trm_data.errors import is_out_of_space
 
 
 def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | None = None) -> int:
@@ -35,12 +36,23 @@ def delete_sweep(storage: Storage, name: str, tracker: Callable[[str], None] | N
     with held(storage, name, mark):
         if tracker is not None:
             tracker(name)
-        folder.write(MARK, to_json_bytes(mark.plain()))
+        _write_mark(folder, mark)
         keys = [key for key in folder.list() if key not in (LOCK, MARK)]
         folder.delete_many(keys)
         folder.delete(MARK)
     storage.remove_leftovers(f"sweeps/{name}")
     return len(keys)
+
+
+def _write_mark(folder: Storage, mark: Mark) -> None:
+    """Mark a deletion. On a full disk the checkpoints are deleted first, without which the sweep is as if pruned."""
+    try:
+        folder.write(MARK, to_json_bytes(mark.plain()))
+    except StorageError as error:
+        if not is_out_of_space(error):
+            raise
+        folder.delete_many([key for key in folder.list("trials") if key.split("/")[2] == "checkpoints"])
+        folder.write(MARK, to_json_bytes(mark.plain()))
 
 
 def rename_sweep(storage: Storage, name: str, new: str, tracker: Callable[[str, str], None] | None = None) -> Sweep:

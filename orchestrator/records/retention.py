@@ -61,9 +61,9 @@ def prune_sweeps(storage: Storage, names: Sequence[str], keep: int, *, dry_run: 
     Raises:
         SweepError: the only sweep named is running.
     """
-    sizes = {name: _checkpoints(storage, name) for name in names}
     with ExitStack() as leases:
         free = [name for name in names if _is_free(leases, storage, name, dry_run=dry_run, alone=len(names) == 1)]
+        sizes = {name: _checkpoints(storage, name) for name in names}  # only now does no driver add any
         records = [record for name in free for record in read_trials(storage, name)]
         others = sum(one.num_bytes for name in names if name not in free for s in sizes[name].values() for one in s)
         mine = {(name, trial): stored for name in free for trial, stored in sizes[name].items()}

@@ -7,13 +7,14 @@ command that finishes it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from orchestrator.errors import SweepError, command_line
+from orchestrator.records import finished_index
 from orchestrator.records.stored import DamagedRecordError, read_settings
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, StorageError
 from orchestrator.storage.lease import Lease
-from trm_data.errors import UserError
+from trm_data.errors import UserError, is_out_of_space
 from trm_data.settings import Settings
 
 MARK = "unfinished.json"
@@ -77,11 +78,20 @@ def require_finished(storage: Storage, name: str, own: Mark | None = None) -> bo
 
 @contextmanager
 def held(storage: Storage, name: str, own: Mark | None = None) -> Iterator[Lease]:
-    """Hold the lease of a sweep.
+    """Hold the lease of a sweep. On a full disk its index is deleted for it, since what frees space needs the lease.
 
     Raises:
         SweepError: another process holds it, or another deletion or renaming than `own` has begun.
     """
-    with Lease(storage.sub(f"sweeps/{name}"), name, storage.url) as lease:
+    folder = storage.sub(f"sweeps/{name}")
+    with ExitStack() as leases:
+        try:
+            lease = leases.enter_context(Lease(folder, name, storage.url))
+        except StorageError as error:
+            if not is_out_of_space(error):
+                raise
+            folder.remove_abandoned()
+            folder.delete(finished_index.KEY)  # the next run writes it again
+            lease = leases.enter_context(Lease(folder, name, storage.url))
         require_finished(storage, name, own)
         yield lease

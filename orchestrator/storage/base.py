@@ -119,8 +119,8 @@ class Storage(Protocol):
         """Return whether something else than a value is there: a folder, a link, a pipe. S3 has nothing of the kind."""
 
     def remove_leftovers(self, folder: str) -> None:
-        """Remove what is no value below a folder: links, pipes, lock files of a local storage, and empty folders, which
-        may be all of it. Values stay, and so do the lock files next to them."""
+        """Remove what is no value below a folder: links, pipes, temporary files of dead processes, lock files of a
+        local storage, and empty folders, which may be all of it. Values stay, and so do the lock files next to them."""
 
     def delete(self, key: str) -> None:
         """Remove the key; no error if it does not exist."""

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.storage.base import SEPARATOR, Keys, Snapshot, StorageError
-from trm_data.files import temporary_name
+from trm_data.files import is_abandoned, temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def remove_leftovers(top: Path) -> None:
-    """Remove links, pipes, empty folders and unused lock files below a folder, and the folder itself if it is empty."""
+    """Remove links, pipes, what dead processes were writing, empty folders and unused lock files below a folder, and
+    the folder itself if it is empty."""
     try:
         entries = list(top.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -116,7 +117,7 @@ def remove_leftovers(top: Path) -> None:
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):
             remove_leftovers(path)
-        elif not stat.S_ISREG(mode):
+        elif not stat.S_ISREG(mode) or is_abandoned(path):
             path.unlink(missing_ok=True)
     lock = top / LOCK_FILE
     if [path.name for path in top.iterdir()] == [LOCK_FILE]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 import orchestrator as api
+from orchestrator.api.run import run_defined
 from orchestrator.errors import SweepError, command_line
+from orchestrator.execution.options import RunOptions
 from orchestrator.records.index import load_definition, load_definitions, sweep_names
 from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
@@ -22,13 +25,17 @@ from orchestrator.records.stored import DamagedRecordError
 from orchestrator.records.unfinished import Mark, UnfinishedError, held
 from orchestrator.results.report.storage_page import read_sweep_records
 from orchestrator.search.warm_start import warm_start
-from orchestrator.storage import Storage, StorageError, open_storage
+from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import RESERVED_NAMES
+from orchestrator.tracking.live import only_writer
+from orchestrator.tracking.mlflow_connection import default_uri
 from tests.records.test_reader import run, sweep_of
 from tests.support.commands import call
 from tests.support.sweeps import fingerprint, search, study
+from trm_data.errors import UserError
+from trm_data.files import machine_id
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -312,3 +319,138 @@ def test_a_sweep_that_starts_from_a_renamed_one_still_finds_it(storage: Storage)
         rename_sweep(storage, "study", "depth")
     rename_sweep(storage, "study", "depth")
     assert load_definition(storage, "next").warm_start == ("published", "depth")
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something once, just before the next lease is taken, as another process may."""
+    enter = Lease.__enter__
+
+    def enter_late(self: Lease) -> Lease:
+        monkeypatch.setattr(Lease, "__enter__", enter)
+        action()
+        return enter(self)
+
+    monkeypatch.setattr(Lease, "__enter__", enter_late)
+
+
+@pytest.mark.parametrize("change", ["extend", "rename", "delete"])
+def test_a_run_that_read_a_definition_before_it_changed_is_refused(
+    storage: Storage, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Callable[[], object]] = {
+        "extend": lambda: api.extend_sweep("study", storage, seeds=9),
+        "rename": lambda: rename_sweep(storage, "study", "depth"),
+        "delete": lambda: delete_sweep(storage, "study"),
+    }
+    meanwhile(monkeypatch, changes[change])
+    with pytest.raises(SweepError, match="just changed, renamed, deleted or begun sweep 'study'"):
+        api.run(study(), storage, tracking="none")
+    names = {"extend": ["study", "study-2"], "rename": ["depth", "study-2"], "delete": ["study-2"]}[change]
+    assert sweep_names(storage) == names
+    if change == "extend":
+        assert load_definition(storage, "study").seeds == 9
+    else:
+        assert not storage.list("sweeps/study")
+        with pytest.raises(SweepError, match="no sweep 'study'"):  # `trm sweep resume study` has read it before
+            run_defined(study(), storage, "none", (), [], RunOptions(), is_stored=True)
+
+
+def test_a_new_sweep_does_not_replace_one_that_was_just_renamed_to_its_name(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, lambda: rename_sweep(storage, "study", "depth"))
+    with pytest.raises(SweepError, match="begun sweep 'depth'"):
+        api.run(study(name="depth", seeds=7), storage, tracking="none")
+    assert load_definition(storage, "depth") == study(name="depth")
+
+
+def test_two_extensions_at_once_are_both_kept(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    meanwhile(monkeypatch, lambda: api.extend_sweep("study", storage, seeds=5))
+    api.extend_sweep("study", storage, vary={"T": (4,)})
+    extended = load_definition(storage, "study")
+    assert extended.seeds == 5 and extended.space["model.cycles"].holds(4)
+    assert len(storage.list("sweeps/study/history")) == 2
+
+
+def test_an_extension_does_not_bring_a_renamed_sweep_back(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    meanwhile(monkeypatch, lambda: rename_sweep(storage, "study", "depth"))
+    with pytest.raises(SweepError, match="no sweep 'study'"):
+        api.extend_sweep("study", storage, seeds=5)
+    assert sweep_names(storage) == ["depth", "study-2"] and not storage.list("sweeps/study")
+
+
+def test_checkpoints_that_a_driver_wrote_before_it_left_count_in_pruning(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = storage.folders("sweeps/study/trials")[0]
+    folder = storage.sub(f"sweeps/study/trials/{trial}/checkpoints")
+    folder.write("base-00000000.safetensors", b"base")
+    folder.write("step-00000004.safetensors", b"early")
+    meanwhile(monkeypatch, lambda: folder.write("step-00000008.safetensors", b"late"))
+    api.prune_checkpoints("study", storage, keep_bytes=8)
+    assert folder.list() == ["base-00000000.safetensors", "step-00000008.safetensors"]
+
+
+@pytest.mark.parametrize("change", ["rename", "delete"])
+def test_what_killed_processes_were_writing_takes_no_space_afterwards(tmp_path: Path, change: str) -> None:
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 1)
+    (trial,) = (tmp_path / "sweeps/study/trials").iterdir()
+    (trial / "checkpoints").mkdir()
+    (trial / f"checkpoints/.{machine_id()}-{2**30}-1-0123abcd.tmp").write_bytes(b"half a checkpoint")
+    if change == "rename":
+        rename_sweep(storage, "study", "depth")
+    else:
+        delete_sweep(storage, "study")
+    assert not (tmp_path / "sweeps/study").exists()
+
+
+@pytest.mark.parametrize("free_after", [1, 2])
+def test_a_full_disk_does_not_keep_a_sweep_from_being_pruned_and_deleted(
+    tmp_path: Path, free_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both need a lease, which is a file. The index goes first, then checkpoints."""
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 1)
+    trial = storage.folders("sweeps/study/trials")[0]
+    storage.write("sweeps/study/finished.jsonl", b"{}")
+    checkpoint = f"sweeps/study/trials/{trial}/checkpoints/step-00000008.safetensors"
+    storage.write(checkpoint, b"weights")
+    create, write, delete = LocalStorage.create, LocalStorage.write, LocalStorage.delete
+    freed: list[str] = []
+
+    def require_space(needed: int) -> None:
+        if len(freed) < needed:
+            raise StorageError("cannot write") from OSError(errno.ENOSPC, "no space left on device")
+
+    def free(self: LocalStorage, key: str) -> None:
+        freed.append(key)
+        delete(self, key)
+
+    monkeypatch.setattr(LocalStorage, "create", lambda self, *given: (require_space(1), create(self, *given))[1])
+    monkeypatch.setattr(LocalStorage, "write", lambda self, *given: (require_space(free_after), write(self, *given))[1])
+    monkeypatch.setattr(LocalStorage, "delete", free)
+    if free_after == 1:
+        assert [one.key for one in api.prune_checkpoints("study", storage, keep_bytes=0).deleted] == [checkpoint]
+    delete_sweep(storage, "study")
+    assert freed[0] == "finished.jsonl" and not (tmp_path / "sweeps/study").exists()
+
+
+def test_a_deletion_waits_for_who_still_sends_the_sweep_to_the_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that has released the sweep may send for a minute longer, and its runs would appear again."""
+    storage, uri = open_storage(str(tmp_path)), default_uri(tmp_path)
+    sweep_of(storage, 1)
+    monkeypatch.setattr("orchestrator.api.lifecycle.TRACKER_WAIT_S", 0.0)
+    before = storage.list("sweeps/study")
+    with only_writer(storage, "study", uri, wait_s=0.0):
+        for change in (
+            lambda: api.delete_sweep("study", storage),
+            lambda: api.rename_sweep("study", storage, new="depth"),
+        ):
+            with pytest.raises(UserError, match="is writing sweep 'study' to this tracker"):
+                change()
+    assert storage.list("sweeps/study") == before
+    assert api.rename_sweep("study", storage, new="depth").name == "depth"
+    assert api.delete_sweep("depth", storage).runs == 0 and storage.folders("sweeps") == []
