@@ -10,9 +10,10 @@ from orchestrator.errors import SweepError
 from orchestrator.execution.options import RunOptions
 from orchestrator.records.index import find_definition, sweep_names
 from orchestrator.storage import Storage
-from orchestrator.sweep.definition import FILE_ENDINGS, Sweep
+from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.loader import load_sweep, require_no_folder
 from orchestrator.sweep.packaged import packaged_sweeps
+from orchestrator.sweep.text import FILE_ENDINGS
 from trm_data.errors import ConfigError, nearest
 
 

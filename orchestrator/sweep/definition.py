@@ -30,7 +30,7 @@ from orchestrator.sweep.settings import (
     require_whole_gpus,
 )
 from orchestrator.sweep.space import Cell, Space, head, require_few
-from orchestrator.sweep.text import MOST_ROWS, plural
+from orchestrator.sweep.text import FILE_ENDINGS, MOST_ROWS, plural
 from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError
 from trm_data.settings import Settings, is_parsed
@@ -45,8 +45,6 @@ RESERVED_NAMES = {
     "published": "the published results that a search may start from",
 }
 """Names that no sweep may have, and what they stand for."""
-FILE_ENDINGS = (".py", ".jsonl", ".yaml", ".yml")
-"""How the names of files that define sweeps end, and so the name of no sweep."""
 BEST_PREFIX = "best "
 """Begins the family of a configuration that a search has chosen, and so the name of no control."""
 FIELDS_OF_KIND = {
@@ -254,10 +252,9 @@ class Sweep(Settings):
         for field, name in (("name", self.name), *(("warm_start", earlier) for earlier in self.warm_start)):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
                 raise ValueError(f"{field}={name!r} must be letters, digits, '.', '_' or '-', at most 80")
-        if reserved := RESERVED_NAMES.get(self.name.casefold()):
+        reserved = "files of sweeps" if self.name.endswith(FILE_ENDINGS) else RESERVED_NAMES.get(self.name.casefold())
+        if reserved:
             raise ValueError(f"the name {self.name!r} is reserved for {reserved}: take another")
-        if self.name.endswith(FILE_ENDINGS):
-            raise ValueError(f"the name {self.name!r} ends like that of a sweep file, for which it would be taken")
         if self.name in self.warm_start:
             raise ValueError(f"warm_start names {self.name!r}, the sweep itself")
 

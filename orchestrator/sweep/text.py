@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+FILE_ENDINGS = (".py", ".jsonl", ".yaml", ".yml")
+"""How the names of files that define sweeps end, and so the name of no sweep."""
 MOST_ROWS = 16
 """Rows that a printed object shows of a longer table."""
 

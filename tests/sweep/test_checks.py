@@ -236,6 +236,6 @@ def test_any_gpu_is_taken_by_its_label_and_its_price_and_time_are_said_to_be_unk
 
 @pytest.mark.parametrize("ending", [".py", ".yaml", ".yml", ".jsonl"])
 def test_a_name_that_would_be_taken_for_a_sweep_file_is_refused(ending: str) -> None:
-    with pytest.raises(ConfigError, match="ends like that of a sweep file"):
+    with pytest.raises(ConfigError, match="is reserved for files of sweeps"):
         study(name=f"depth{ending}")
     assert study(name=f"depth{ending}-2").name.endswith("-2")
