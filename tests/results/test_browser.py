@@ -292,14 +292,11 @@ def test_browser_marks_wrong_cells_and_leaves_their_digits_readable(probe: Probe
     assert all(cell["tint"] == cell["corner"] == 0 for cell in cells if not cell["wrong"])
 
 
-def test_browser_large_page_is_usable_within_two_seconds(probe: Probe) -> None:
-    """1,000 trials of 200 points: the time is that of the browser's own clock until the scripts have run."""
+def test_browser_large_page_has_all_its_trials_in_four_megabytes(probe: Probe) -> None:
+    """1,000 trials of 200 points; `benchmarks/page.py` measures the time."""
     page = page_of(large_records(1_000, 200))
-    seen = probe(
-        page, "return { ready: performance.now(), rows: document.querySelectorAll('#trials-1 tbody').length };"
-    )
+    seen = probe(page, "return { rows: document.querySelectorAll('#trials-1 tbody').length };")
     assert len(page.encode()) <= 4_000_000 and seen["rows"] == 1_000
-    assert seen["ready"] <= 2_000
 
 
 @pytest.mark.parametrize("size", ["1280,2400", "500,2400"], ids=["desk", "phone"])
