@@ -50,9 +50,14 @@ class TrialWriter:
         self._segments = 0
 
     def start(self, start: AttemptStart) -> None:
-        """Record the start of the attempt."""
+        """Record the start of the attempt, under the first number that no other process has begun.
+
+        The process of a killed driver may live on for a while: if it began its attempt since this writer was made, both
+        would otherwise write under one number, and what the first has used would be lost.
+        """
         self._flushed_s = self._clock()
-        self.folder.write(f"attempts/{self.attempt:03d}/start.json", start.encode())
+        while not self.folder.create(f"attempts/{self.attempt:03d}/start.json", start.encode()):
+            self.attempt += 1  # a curve that both inherit is in the record of the other one
 
     def inherit(self, rows: list[Row]) -> None:
         """Copy the curve of the trial from whose checkpoint this attempt starts. Must be called before `start`."""

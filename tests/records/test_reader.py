@@ -25,6 +25,7 @@ from orchestrator.records.schema import (
 )
 from orchestrator.records.stored import DamagedRecordError
 from orchestrator.records.writer import TrialWriter
+from orchestrator.resources.usage import attempt_usage
 from orchestrator.storage import LocalStorage, Storage, open_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.trials import study_trials
@@ -219,6 +220,24 @@ def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert reader.version > version and len([key for key in reads if "rows-" in key]) == 2, "a segment is read once"
     storage.delete(f"sweeps/study/trials/{TRIALS[0].trial_id}/trial.json")
     assert len(reader.read().trials) == 3
+
+
+def test_two_processes_that_begin_a_trial_at_once_have_attempts_of_their_own(storage: Storage) -> None:
+    """The process of a killed driver begins its attempt after the one of the next driver has looked for a number."""
+    sweep_of(storage, 0)
+    head = new_head("study", "T=1", TRIALS[0].config, DatasetInfo(benchmark="sudoku-4x4", fingerprint="f"))
+    storage.write(f"sweeps/study/trials/{TRIALS[0].trial_id}/trial.json", head.encode())
+    late, early = (TrialWriter(storage, "study", TRIALS[0].trial_id) for _ in range(2))
+    for writer, started_s in ((early, 100.0), (late, 200.0)):
+        writer.inherit([Row(2, 50.0, "validation", {"exact_accuracy": 0.1})])
+        writer.start(AttemptStart(from_step=2, started_s=started_s))
+    early.add(Row(4, 130.0, "validation", {"exact_accuracy": 0.2}))
+    late.add(Row(4, 240.0, "validation", {"exact_accuracy": 0.2}))
+    assert early.flush() and late.flush()
+    (record,) = read_trials(storage, "study")
+    assert [(attempt.number, attempt.start.started_s) for attempt in record.attempts] == [(1, 100.0), (2, 200.0)]
+    assert [usage.duration_s for usage in attempt_usage(record)] == [30.0, 40.0]
+    assert [(row.step, row.time_s) for row in record.rows] == [(2, 50.0), (4, 240.0)]
 
 
 def test_a_lost_attempt_keeps_the_rows_that_the_next_one_replaces(

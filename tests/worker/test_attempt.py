@@ -139,13 +139,23 @@ class Faulty(LocalStorage):
 
     def write(self, key: str, data: bytes) -> None:
         def write() -> None:
-            code = Faulty.fault(str(self.root / key))
-            if code is not None:
-                kind = StorageError if code == errno.ENOSPC else TransientError
-                raise kind(f"cannot write {key}") from OSError(code, os.strerror(code))
+            self._fail(key)
             LocalStorage.write(self, key, data)
 
         retry_transient(write, self.patience_s)
+
+    def create(self, key: str, data: bytes) -> bool:
+        def create() -> bool:
+            self._fail(key)
+            return LocalStorage.create(self, key, data)
+
+        return retry_transient(create, self.patience_s)
+
+    def _fail(self, key: str) -> None:
+        code = Faulty.fault(str(self.root / key))
+        if code is not None:
+            kind = StorageError if code == errno.ENOSPC else TransientError
+            raise kind(f"cannot write {key}") from OSError(code, os.strerror(code))
 
     def sub(self, folder: str) -> Faulty:
         return Faulty(self.root / folder, self.patience_s)
