@@ -111,9 +111,8 @@ class LiveView(Callback):
             self._first = (now_s, done)
         since_s, before = self._first
         if done - before >= LEAST_DONE and snapshot.progress.left:
-            parts.append(
-                f"about {about((now_s - since_s) * (snapshot.progress.planned - done) / (done - before))} left"
-            )
+            left = about((now_s - since_s) * (snapshot.progress.planned - done) / (done - before))
+            parts.append(f"{left} left" if left.startswith("less") else f"about {left} left")
         # Before a trial ends its scores are of other puzzles, and those of confirmed ones are of the test split.
         ended = [one for one in snapshot.trials if one.status is Status.FINISHED and one.stage != "confirm"]
         if best := max((one for one in ended if one.value is not None), key=lambda one: one.value or 0.0, default=None):
