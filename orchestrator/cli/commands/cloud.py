@@ -220,7 +220,8 @@ def _require_unchanged(ctx: typer.Context, known: Deployment) -> None:
 
 def _start(ctx: typer.Context) -> Launch:
     """Show the quote, ask, and start the machines unless they are up."""
-    from orchestrator.cli.views.cloud import confirm, show_quote
+    from orchestrator.cli.views.cloud import show_quote
+    from orchestrator.cli.views.console import confirm
     from orchestrator.cloud.launch import up as start
     from orchestrator.storage import open_storage
 
@@ -236,7 +237,7 @@ def _start(ctx: typer.Context) -> Launch:
             "Extend it first (`trm sweep extend`), or give the sweep another name",
         )
     if not ctx.params["yes"]:
-        confirm(launch.quote)
+        confirm("Proceed?", f"{launch.quote.name!r} was not launched")
     try:
         start(launch, open_storage(ctx.params["storage"]), str(ctx.params["file"]))
     except KeyboardInterrupt:

@@ -154,7 +154,7 @@ def prune(
     trm sweep prune --all --keep-bytes 2GB --dry-run
     """
     from orchestrator.api.lifecycle import prune_checkpoints
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import confirm, out
     from orchestrator.records.retention import parse_bytes
     from orchestrator.sweep.text import num_bytes, plural
 
@@ -167,7 +167,7 @@ def prune(
         lost = prune_checkpoints(name, storage, keep_bytes=keep, dry_run=True).without_weights
         if lost:
             question = f"{plural(lost, 'finished trial')} would keep no weights to solve with or to score. Delete them?"
-            _confirm(question, "no checkpoint was deleted")
+            confirm(question, "no checkpoint was deleted")
     done = prune_checkpoints(name, storage, keep_bytes=keep, dry_run=dry_run)
     freed = sum(one.num_bytes for one in done.deleted)
     if as_json:
@@ -242,7 +242,7 @@ def delete(
     Example: trm sweep delete demo
     """
     from orchestrator.api.lifecycle import delete_sweep
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import confirm, out
     from orchestrator.records.index import load_definition
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes, plural
@@ -254,7 +254,7 @@ def delete(
     what = f"{plural(len(sizes), 'file')}, {num_bytes(sum(sizes.values()))}, and its runs in MLflow"
     if not yes:
         out.print(f"sweep {name}: {what}")
-        _confirm("Delete all of it?", f"sweep {name!r} was not deleted")
+        confirm("Delete all of it?", f"sweep {name!r} was not deleted")
     files, runs = delete_sweep(name, store, tracking=tracking)
     out.print(f"deleted sweep {name}: {plural(files, 'file')} and {plural(runs, 'run')} in MLflow")
 
@@ -271,7 +271,7 @@ def rename(
     Example: trm sweep rename unnamed depth
     """
     from orchestrator.api.lifecycle import rename_sweep
-    from orchestrator.cli.views.console import out
+    from orchestrator.cli.views.console import confirm, out
     from orchestrator.records.lifecycle import renamed
     from orchestrator.storage import open_storage
     from orchestrator.sweep.text import num_bytes, plural
@@ -282,18 +282,9 @@ def rename(
         sizes = store.sizes(f"sweeps/{name}")
         runs = "" if tracking == "none" else ", and its runs in MLflow"
         out.print(f"sweep {name}: {plural(len(sizes), 'file')}, {num_bytes(sum(sizes.values()))}{runs}")
-        _confirm(f"Rename it to {new}?", f"sweep {name!r} was not renamed")
+        confirm(f"Rename it to {new}?", f"sweep {name!r} was not renamed")
     rename_sweep(name, store, new=new, tracking=tracking)
     out.print(f"renamed sweep {name} to {new}" + ("" if tracking == "none" else ", with its runs in MLflow"))
-
-
-def _confirm(question: str, refusal: str) -> None:
-    """Ask a question of yes or no. Raises SweepError with the refusal unless the answer is yes."""
-    try:
-        typer.confirm(question, abort=True, err=True)
-    except (typer.Abort, RuntimeError):  # RuntimeError: there is no standard input
-        typer.echo(err=True)  # nobody has ended the line of the question
-        raise SweepError(refusal, "Answer y, or add --yes") from None
 
 
 COMMANDS = (extend, retry, watch, logs, prune, unlock, delete, rename, watchdog)

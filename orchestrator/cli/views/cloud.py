@@ -8,8 +8,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import typer
-
 from orchestrator.cli.views.console import err, line, out, table
 from orchestrator.cloud import deployments
 from orchestrator.cloud.backend import Backend, CloudError, Deployment, Options, Receipt, RemoteRecords
@@ -64,15 +62,6 @@ def show_quote(quote: Quote, *, on_error: bool = False) -> None:
     for text in quote.unknown:
         console.print(text, style="dim", soft_wrap=True)
     console.print(_limits(quote), soft_wrap=True)
-
-
-def confirm(quote: Quote) -> None:
-    """Ask whether to launch. Raises CloudError unless the answer is yes."""
-    try:
-        typer.confirm("Proceed?", abort=True, err=True)
-    except (typer.Abort, RuntimeError):  # without a standard input
-        typer.echo(err=True)  # nobody has ended the line of the question
-        raise CloudError(f"{quote.name!r} was not launched", "Answer y, or add --yes") from None
 
 
 def show_up(launch: Launch, storage: str, as_json: bool) -> None:

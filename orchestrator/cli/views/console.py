@@ -13,11 +13,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
+import typer
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
 from orchestrator.api.terminal import SafeConsole, progress_bar
 from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
+from trm_data.errors import UserError
 
 PLAIN_EVERY_S = 15.0
 """Seconds between lines of progress if the output is not a terminal."""
@@ -109,6 +111,15 @@ class BuildBar:
         if not err.is_terminal and time.monotonic() - self._printed_s > PLAIN_EVERY_S:
             self._printed_s = time.monotonic()
             err.print(f"{clock()} building the dataset: {stage}, {done}/{total}")
+
+
+def confirm(question: str, refusal: str) -> None:
+    """Ask a question of yes or no. Raises UserError with the refusal unless the answer is yes."""
+    try:
+        typer.confirm(question, abort=True, err=True)
+    except (typer.Abort, RuntimeError):  # RuntimeError: there is no standard input
+        typer.echo(err=True)  # nobody has ended the line of the question
+        raise UserError(refusal, "Answer y, or add --yes") from None
 
 
 def clock_of(time_s: float) -> str:
