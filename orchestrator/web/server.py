@@ -123,7 +123,7 @@ class Tools:
             connection.request("GET", f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}")
             answer = connection.getresponse()
             body = answer.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return
         finally:
             connection.close()
