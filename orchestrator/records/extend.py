@@ -199,9 +199,9 @@ def retry(storage: Storage, name: str, trials: Sequence[str] = ()) -> list[Trial
     with held(storage, name):
         definition = load_definition(storage, name)  # another process may have changed it since
         known = {record.trial_id: record for record in read_trials(storage, name)}
-        chosen = [_named(known, definition, text) for text in trials] or [
-            r for r in known.values() if r.status.is_failure
-        ]
+        named = [_named(known, definition, text) for text in trials]
+        failed = [record for record in known.values() if record.status.is_failure]
+        chosen = list({record.trial_id: record for record in named or failed}.values())  # two words may name one trial
         for record in chosen:
             allow_retry(trial_folder(storage, name, record.trial_id), record)
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -234,6 +235,22 @@ def test_error_of_no_known_kind_is_one_line_too(
         err = capsys.readouterr().err
         assert ended.value.code == 2 and hint in err and err.count("\n") == 1 and "\x1b" not in err
     assert train is not None and sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.parametrize("module", ["orchestrator.cli.entry", "typer", "orchestrator.cli.app"])
+def test_an_interrupt_while_the_command_is_imported_is_one_line(module: str) -> None:
+    code = f"""
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from orchestrator.cli import main
+main(["--version"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "error: interrupted\n")
 
 
 def test_data_that_cannot_be_built_leaves_the_name_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

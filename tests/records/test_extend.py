@@ -215,6 +215,11 @@ class TestRetry:
         record = read_trial(storage, "study", trial_id)
         assert record.is_exempt and not record.status.is_final and record.stopped is None
 
+    def test_a_trial_that_is_named_twice_goes_again_once(self, storage: Storage) -> None:
+        (trial_id,) = recorded_study(storage, Status.FAILED)
+        assert [each.trial_id for each in retry(storage, "study", [trial_id, trial_id[:6], "last"])] == [trial_id]
+        assert len(read_trial(storage, "study", trial_id).retries) == 1
+
     def test_who_needs_no_retry_is_refused(self, storage: Storage) -> None:
         (trial_id,) = recorded_study(storage, Status.FINISHED)
         with pytest.raises(SweepError, match="is finished"):
