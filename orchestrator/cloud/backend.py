@@ -179,7 +179,7 @@ class Worker(Settings):
 class Deployment(Settings):
     """Hold the record of one launch; `orchestrator.cloud.deployments` stores it."""
 
-    version: int = 1
+    version: Literal[1] = 1
     name: str
     """Name of the sweep, which is also the name of the deployment."""
     backend: str

@@ -91,7 +91,9 @@ class SweepView:
         """Return a row of the start page."""
         progress = sweep_progress(self.sweep, self.records)
         counts = Counter(str(record.status) for record in self.shown)
-        scores = [s for record in self.records if (s := _score(record, self.sweep.metric)) is not None]
+        is_search = self.sweep.kind == "search"  # whose confirmed trials have scores on other puzzles
+        compared = [record for record in self.records if record.stage == "explore" or not is_search]
+        scores = [s for record in compared if (s := _score(record, self.sweep.metric)) is not None]
         times = [attempt.start.started_s for record in self.records for attempt in record.attempts[:1]]
         return {
             "name": self.sweep.name,

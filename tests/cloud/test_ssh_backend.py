@@ -393,6 +393,14 @@ def test_a_record_under_another_name_is_refused(tmp_path: Path) -> None:
         deployments.find(storage, "small")
 
 
+def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "runs"))
+    record = Deployment(name="small", backend="aws", storage="s3://b/p", created_s=1.0, state="down").plain()
+    storage.write(deployments.key_of("small"), to_json_bytes({**record, "version": 2}))
+    with pytest.raises(CloudError, match=r"small\.json is not a record.*version.*\. Use the version that wrote it"):
+        deployments.find(storage, "small")
+
+
 @pytest.mark.parametrize("values", [{"up_s": float("inf")}, {"up_s": -1e308}, {"usd_per_hour": float("nan")}])
 def test_numbers_that_cannot_be_are_refused(values: dict[str, float], tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path / "runs"))

@@ -22,6 +22,8 @@ from orchestrator.web.app import HEADERS, pages
 from orchestrator.web.feed import StorageFeed
 from orchestrator.web.serving import serving
 from tests.support.infra import free_port
+from tests.support.results import make_config, make_record
+from tests.support.sweeps import search
 from tests.support.tracking import SWEEP, finished, record, write_record
 
 DATA = "f" * 64
@@ -107,6 +109,16 @@ def test_the_start_page_shows_progress_and_changes_with_the_records(site: Site) 
     write_record(site.storage, finished(1), segment=2, rows_from=4)
     second = site.get("/api/sweeps", If_None_Match=first.headers["etag"])
     assert second.status == 200 and second.json["sweeps"][0]["done"] == 2
+
+
+def test_the_best_of_a_search_is_one_of_those_it_compares(site: Site) -> None:
+    """Confirmed trials are scored on test puzzles: their scores are no better or worse than those on validation."""
+    site.storage.write("sweeps/search/sweep.json", to_json_bytes(search(name="search").plain()))
+    for stage, score in (("explore", 0.4), ("explore", 0.5), ("confirm", 0.9)):
+        config = make_config(cycles=2, latent=2, seed=int(10 * score))
+        write_record(site.storage, make_record(config, score=score, stage=stage, sweep="search"))
+    best = {sweep["name"]: sweep["best"] for sweep in site.get("/api/sweeps").json["sweeps"]}
+    assert best == {"depth": 0.91, "search": pytest.approx(0.5, abs=0.05)}
 
 
 def test_a_damaged_definition_is_shown_and_keeps_nothing_else_from_being_shown(site: Site) -> None:

@@ -33,7 +33,7 @@
     }
     const address = `/sweeps/${encodeURIComponent(sweep.name)}`;
     const best = make("div", { class: "best" });
-    if (sweep.best !== null) best.append(percent(sweep.best), make("small", {}, `best ${words(sweep.metric)} so far`));
+    if (sweep.best !== null) best.append(percent(sweep.best), make("small", {}, `best ${words(sweep.metric)}${sweep.kind === "search" ? " on validation" : ""} so far`));
     const counts = Object.entries(sweep.counts).map(([name, count]) => `${count.toLocaleString()} ${words(name)}`).join(", ");
     const facts = make("p", { class: "facts" });
     facts.append(sweep.driver ? make("span", { class: "runs" }, "runs") : sweep.done >= sweep.planned ? "complete" : "does not run");
