@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
 import boto3
 import psutil
+from botocore.exceptions import BotoCoreError, ClientError
 
 from orchestrator.cloud.launch_file import LAUNCH_FILE
 from orchestrator.cloud.ray_node import own_address
@@ -40,12 +41,22 @@ sys.exit({name}(sys.argv[1:]))
 """
 
 
+@cache
+def _client(endpoint: str) -> Any:
+    return boto3.client("ec2", endpoint_url=endpoint)
+
+
+def ec2() -> Any:
+    """Return a client of EC2 that is made once: making one takes seconds on a busy computer."""
+    return _client(os.environ["AWS_ENDPOINT_URL"])
+
+
 def rent(cluster: str, instance: str, market: str) -> str:
     """Start a worker with the tags of a cluster, ours and Ray's, and return its identifier."""
     spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if market == "spot" else {}
     tags = {"trm-cluster": cluster, "ray-cluster-name": cluster, "ray-node-type": "worker"}
     tagged = [{"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
-    answer = boto3.client("ec2").run_instances(
+    answer = ec2().run_instances(
         ImageId="ami-12c6146b", InstanceType=instance, MinCount=1, MaxCount=1, TagSpecifications=tagged, **spot
     )
     return str(answer["Instances"][0]["InstanceId"])
@@ -56,7 +67,7 @@ def running(instances: Any) -> set[str]:
     wanted = sorted(instances)
     if not wanted:
         return set()
-    found = boto3.client("ec2").describe_instances(InstanceIds=wanted)["Reservations"]
+    found = ec2().describe_instances(InstanceIds=wanted)["Reservations"]
     states = {each["InstanceId"]: each["State"]["Name"] for one in found for each in one["Instances"]}
     return {name for name, state in states.items() if state in ("pending", "running")}
 
@@ -87,7 +98,10 @@ class Hypervisor(threading.Thread):
         """Look until `stop` is called."""
         while not self._ends.wait(POLL_S):
             found = {name: each for name, each in self.nodes().items() if name not in self.down_s}
-            ended = found.keys() - running(found)
+            try:
+                ended = found.keys() - running(found)
+            except (BotoCoreError, ClientError):  # a busy computer answers late; AWS itself would not stop either
+                continue
             power_off([pid for name in ended for pid in found[name]["pids"]])
             self.down_s.update(dict.fromkeys(ended, time.time()))
 
@@ -158,7 +172,7 @@ def sudo(words: list[str]) -> int:
     """Stand in for `sudo shutdown`: AWS terminates the head's instance when it shuts down."""
     folder = Path(os.environ["RENTED"])
     head = (folder / "head").read_text()
-    boto3.client("ec2").terminate_instances(InstanceIds=[head])
+    ec2().terminate_instances(InstanceIds=[head])
     return 0
 
 
@@ -195,7 +209,7 @@ def _heads(cluster: str) -> list[str]:
         {"Name": "tag:ray-node-type", "Values": ["head"]},
         {"Name": "instance-state-name", "Values": ["pending", "running"]},
     ]
-    found = boto3.client("ec2").describe_instances(Filters=filters)["Reservations"]
+    found = ec2().describe_instances(Filters=filters)["Reservations"]
     return [str(each["InstanceId"]) for one in found for each in one["Instances"]]
 
 

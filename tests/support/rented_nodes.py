@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
 
-from tests.support.rented import INSTANCES, note, rent, running
+from tests.support.rented import INSTANCES, ec2, note, rent, running
 
 
 class RentedMachines(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray's class has no types
@@ -39,6 +38,4 @@ class RentedMachines(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray's clas
         return super().non_terminated_nodes(tag_filters)
 
     def _terminate_node(self, node: Any) -> None:
-        if not running([node["instance"]]):
-            return  # moto, unlike AWS, would replace the time of its end
-        boto3.client("ec2").terminate_instances(InstanceIds=[node["instance"]])
+        ec2().terminate_instances(InstanceIds=[node["instance"]])
