@@ -102,7 +102,7 @@ class Lease:
         try:
             data, version = self._folder.read_tagged(LOCK)
             holder = _parse(data)
-            if _lives(holder) or (_lives(holder) is None and self._changes(version)):
+            if _lives(holder) or (_lives(holder) is None and _changes(self._folder, version)):
                 where = f"process {holder.get('pid')} on {holder.get('host')}"
                 raise SweepError(f"{self._what} by {where}", self._remedy)
         except KeyError:
@@ -116,15 +116,6 @@ class Lease:
             raise SweepError(f"another driver has just taken sweep {self._name!r}", "Try again in a moment")
         self.took_over = True
         return taken
-
-    def _changes(self, version: str) -> bool:
-        """Watch a lease for `LEASE_S` seconds of this machine's monotonic clock. Raises KeyError if it is deleted."""
-        deadline = time.monotonic() + LEASE_S
-        while time.monotonic() < deadline:
-            time.sleep(min(HEARTBEAT_S / 5, LEASE_S / 5))
-            if self._folder.read_tagged(LOCK).etag != version:
-                return True
-        return False
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
@@ -165,6 +156,16 @@ class Lease:
         holder = _parse(data)
         same = all(holder.get(name) == value for name, value in self._owner.items())
         return version if same else None
+
+
+def _changes(folder: Storage, version: str) -> bool:
+    """Watch a lease for `LEASE_S` seconds of this machine's monotonic clock. Raises KeyError if it is deleted."""
+    deadline = time.monotonic() + LEASE_S
+    while time.monotonic() < deadline:
+        time.sleep(min(HEARTBEAT_S / 5, LEASE_S / 5))
+        if folder.read_tagged(LOCK).etag != version:
+            return True
+    return False
 
 
 def _version_of(folder: Storage, key: str) -> str | None:
@@ -273,8 +274,10 @@ def unlock(folder: Storage, name: str, storage: str = "") -> dict[str, Any] | No
     where = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     if _lives(holder):
         raise SweepError(f"{where} runs sweep {name!r}", remedy)
-    if _lives(holder) is None:
-        time.sleep(2.2 * HEARTBEAT_S)
-    if not folder.delete_if(LOCK, version):
+    try:
+        is_renewed = _lives(holder) is None and _changes(folder, version)
+    except KeyError:  # it was released meanwhile
+        return None
+    if is_renewed or not folder.delete_if(LOCK, version):
         raise SweepError(f"the heartbeat of {where} continues", remedy)
     return holder

@@ -93,9 +93,9 @@ def test_of_several_drivers_exactly_one_gets_the_sweep(tmp_path: Path) -> None:
     drivers = [context.Process(target=_claim, args=(str(tmp_path), barrier, results)) for _ in range(4)]
     for driver in drivers:
         driver.start()
-    said = sorted(results.get(timeout=60) for _ in drivers)
+    said = sorted(results.get(timeout=600) for _ in drivers)
     for driver in drivers:
-        driver.join(30)
+        driver.join()
     assert said == ["owner", "refused", "refused", "refused"]
 
 
@@ -132,9 +132,10 @@ def test_a_later_process_with_the_holders_pid_is_not_the_holder(storage: Storage
 
 @pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])
 def test_a_holder_on_another_machine_is_alive_while_its_claim_changes_whatever_its_clock_says(
-    storage: Storage, skew_s: float
+    storage: Storage, skew_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write("lock.json", claim(beat_s=time.time() + skew_s))
+    monkeypatch.setattr("orchestrator.storage.lease.LEASE_S", 120.0)  # it ends with the first change
     with (
         beating(storage, beat_s=time.time() + skew_s),
         pytest.raises(SweepError, match="on another-machine"),
@@ -218,7 +219,7 @@ def test_a_restarted_container_takes_its_own_old_claim_over(storage: Storage) ->
 def test_a_holder_that_was_taken_over_notices_and_leaves_the_next_claim_alone(storage: Storage) -> None:
     with Lease(storage, "s") as lease:
         storage.write("lock.json", claim())
-        assert lease.lost.wait(30)
+        assert lease.lost.wait(120)
     assert json.loads(storage.read("lock.json"))["host"] == "another-machine"
 
 
@@ -280,7 +281,7 @@ def test_a_lease_whose_last_renewal_had_no_answer_is_released(tmp_path: Path, mo
     monkeypatch.setattr(LocalStorage, "replace_if", lose_answer)
     storage = LocalStorage(tmp_path)
     with Lease(storage, "depth"):
-        assert renewed.wait(20)
+        assert renewed.wait(120)
     assert not storage.exists("lock.json")
 
 
@@ -330,12 +331,18 @@ class TestUnlock:
         assert unlock(storage, "s") is not None
         assert "lock.json" not in storage.list()
 
-    def test_one_that_is_renewed_stays(self, storage: Storage) -> None:
+    def test_one_that_is_renewed_stays_however_late(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As long as another driver would not take it over: several heartbeats may be missed on a busy machine."""
+        pauses = iter(range(100))
+
+        def sleep(_: float) -> None:
+            if next(pauses) == 20:
+                storage.write("lock.json", claim(count=1))
+
         storage.write("lock.json", claim())
-        with (
-            beating(storage),
-            pytest.raises(SweepError, match="the heartbeat of process 1 on another-machine continues"),
-        ):
+        monkeypatch.setattr("orchestrator.storage.lease.LEASE_S", 120.0)
+        monkeypatch.setattr("orchestrator.storage.lease.time.sleep", sleep)
+        with pytest.raises(SweepError, match="the heartbeat of process 1 on another-machine continues"):
             unlock(storage, "s")
         assert storage.exists("lock.json")
 
