@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 NOTEBOOK = Path(__file__).parent / "notebook.ipynb"
 
@@ -20,8 +21,12 @@ def execute(target: Path) -> None:
     """Execute the notebook and write it with its output. Raises CellExecutionError if a cell fails."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     os.environ.setdefault("PYTHONFAULTHANDLER", "1")  # a kernel that crashes says where, on standard error
-    with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": folder}}, record_timing=False).execute()
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
+        # Sockets in a folder: a kernel dies if another process takes one of its ports before it listens there.
+        kernel = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}
+        limits = {"timeout": 1200, "startup_timeout": 600}
+        where = {"resources": {"metadata": {"path": folder}}, "config": Config(KernelManager=kernel)}
+        NotebookClient(notebook, record_timing=False, **limits, **where).execute()
     text = nbformat.writes(notebook).replace(folder, "~/puzzles")
     target.write_text(text + "\n")
 

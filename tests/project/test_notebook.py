@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,26 @@ def test_notebook_runs_and_shows_what_is_committed(tmp_path: Path) -> None:
     assert {"image/png", "image/svg+xml", "text/html"} <= {kind for cell in shown(executed) for kind in cell}
     assert '"complete\\n"' in target.read_text(), "what the sweep ended with"
     assert str(Path.home()) not in json.dumps(committed)
+
+
+CLASH = """
+import runpy, sys
+from pathlib import Path
+import nbformat
+from jupyter_client.connect import LocalPortCache
+
+LocalPortCache.find_available_port = lambda self, ip: int(sys.argv[3])
+one_cell = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("6 * 7")])
+nbformat.read = lambda *_, **__: one_cell
+runpy.run_path(sys.argv[1])["execute"](Path(sys.argv[2]))
+"""
+
+
+def test_kernel_needs_no_port_that_another_process_may_have_taken(tmp_path: Path) -> None:
+    """Ports are chosen before the kernel starts, which then dies if one of them is in use."""
+    target = tmp_path / "notebook.ipynb"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = [str(ROOT / "docs" / "notebook.py"), str(target), str(taken.getsockname()[1])]
+        done = subprocess.run([sys.executable, "-c", CLASH, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"42"' in target.read_text()
