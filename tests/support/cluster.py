@@ -30,7 +30,7 @@ import psutil
 import pytest
 
 from orchestrator.cloud.ray_node import own_address
-from tests.support.infra import free_port
+from tests.support.infra import free_port, wait_until_ended
 
 OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum is 75 MB; trials hand over small dictionaries only
 HEAD_ID = "f" * 51 + "00000"
@@ -69,10 +69,7 @@ class Node:
     def kill(self) -> None:
         """End it as a power cut would: every process at once, by SIGKILL."""
         self.was_killed = True
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait()
+        self._kill(self.processes())
 
     def stop(self) -> None:
         """End it in an orderly way; what does not go within 10 s is killed."""
@@ -80,10 +77,14 @@ class Node:
         processes = self.processes()
         self.process.terminate()
         _, left = psutil.wait_procs(processes, timeout=10)
-        for process in left:
+        self._kill(left)
+
+    def _kill(self, processes: list[psutil.Process]) -> None:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
+        wait_until_ended(processes)
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class RayCluster:
         labelled = "--labels=" + ",".join(f"{name}={value}" for name, value in labels.items())
         return self._start(f"--address={self.address}", labelled, num_cpus=num_cpus, num_gpus=num_gpus)
 
-    def wait_for_port(self, timeout_s: float = 60) -> None:
+    def wait_for_port(self, timeout_s: float = 300) -> None:
         """Return when the head's port is open."""
         host, _, port = self.address.rpartition(":")
         deadline = time.monotonic() + timeout_s
@@ -121,7 +122,7 @@ class RayCluster:
             else:
                 return
 
-    def wait_for_nodes(self, count: int, timeout_s: float = 180) -> None:
+    def wait_for_nodes(self, count: int, timeout_s: float = 600) -> None:
         """Return when exactly so many nodes, the head included, are alive."""
         command = [sys.executable, "-c", WAIT, self.address, str(count), str(timeout_s)]
         with subprocess.Popen(command, env=self.environment, stderr=subprocess.PIPE, text=True) as waiting:

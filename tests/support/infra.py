@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody listens on.
+
+    It is below those that the kernel gives out (32768 and above), so that no connection of another process takes it in
+    the seconds until a server listens there.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-def wait_for_http(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+def wait_until_ended(processes: Iterable[psutil.Process], timeout_s: float = 600) -> None:
+    """Return when all have ended; those that the first process of a container does not collect stay as zombies."""
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline, f"{process} has not ended"
+                time.sleep(0.02)
+
+
+def wait_for_http(url: str, process: subprocess.Popen[bytes], timeout_s: float = 300) -> None:
     """Return when `url` answers; fail if its process ends or takes too long."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the server for {url} ended with {process.returncode}")
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(url, timeout=30):
                 return
         except OSError:
             time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 
 from orchestrator.worker import fork_server
 from orchestrator.worker.fork_server import ForkedProcess
+from tests.support.infra import wait_until_ended
 from tests.support.trial_processes import HERE
 
 PRELOAD = ["orchestrator.worker.job", "json.tool"]
@@ -55,11 +55,11 @@ def test_children_of_one_server_are_processes_of_their_own(
 
 
 def test_server_exits_when_its_last_process_has_ended(fork_server_name: str) -> None:
-    spare = ForkedProcess(fork_server_name, PRELOAD)
+    spare = ForkedProcess(fork_server_name, PRELOAD)  # the server forks in the order of the requests
     first = ForkedProcess(fork_server_name, PRELOAD)
     parent = psutil.Process(int(str(facts_of(first)["parent"])))
     first.close()
-    time.sleep(0.2)
+    time.sleep(0.2)  # in which the server may exit by mistake
     assert parent.is_running() and len(parent.children()) >= 1  # the one that waits for work
     spare.close()
     wait_for(lambda: not parent.is_running())
@@ -69,13 +69,14 @@ def test_server_exits_when_its_last_process_has_ended(fork_server_name: str) -> 
 
 
 def test_killed_server_is_noticed_and_replaced(fork_server_name: str) -> None:
-    first, spare = ForkedProcess(fork_server_name, PRELOAD), ForkedProcess(fork_server_name, PRELOAD)
+    # The server forks in the order of the requests: the one that waits exists when the other one answers.
+    spare, first = ForkedProcess(fork_server_name, PRELOAD), ForkedProcess(fork_server_name, PRELOAD)
     parent = int(str(facts_of(first)["parent"]))
-    assert not spare.join(0.5)  # it has started, and waits
+    assert not spare.join(0.5)
     processes = [*psutil.Process(parent).children(), psutil.Process(parent)]
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not psutil.pid_exists(parent))
+        process.kill()
+    wait_until_ended(processes)
     with pytest.raises(OSError):
         for _ in range(3):
             spare.run(f"{HERE}:ends")
@@ -97,6 +98,7 @@ def test_process_goes_on_without_its_server_and_its_death_is_still_noticed(fork_
     server = process.parent()
     assert server is not None
     server.kill()
+    wait_until_ended([server])  # else it would report the death of the process
     assert not child.poll(0.2)
     process.kill()
     assert child.poll(60)
@@ -170,7 +172,9 @@ def test_handle_refers_to_its_process_and_to_no_later_one_of_the_same_number(for
     child = ForkedProcess(fork_server_name, PRELOAD)
     child.run(f"{HERE}:ends")
     other = ForkedProcess(fork_server_name, PRELOAD)  # keeps the server running
-    parent = psutil.Process(int(str(facts_of(other)["parent"])))
+    other.run(f"{HERE}:waits")
+    parent = psutil.Process(other.receive()).parent()
+    assert parent is not None
     wait_for(lambda: len(parent.children()) <= 1)
     assert child.join(60)
     child.kill()

@@ -81,25 +81,25 @@ def url_of(server: http.server.HTTPServer) -> str:
 
 def test_no_notice_is_the_usual_answer() -> None:
     with serving(404, 404) as server:
-        metadata = Metadata(url_of(server))
+        metadata = Metadata(url_of(server), 60.0)
         assert metadata.notice() is None and metadata.notice() is None
         assert server.RequestHandlerClass.tokens == 1  # type: ignore[attr-defined]
 
 
 def test_a_notice_says_what_happens_and_when() -> None:
     with serving() as server:
-        assert Metadata(url_of(server)).notice() == Notice("terminate", AT_S)
+        assert Metadata(url_of(server), 60.0).notice() == Notice("terminate", AT_S)
 
 
 def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spot, "MAX_ANSWER_BYTES", 20)  # fewer than the notice has
     with serving() as server, pytest.raises(OSError, match="not a spot notice"):
-        Metadata(url_of(server)).notice()
+        Metadata(url_of(server), 60.0).notice()
 
 
 def test_an_expired_token_is_renewed() -> None:
     with serving() as server:
-        metadata = Metadata(url_of(server), _token="old")
+        metadata = Metadata(url_of(server), 60.0, _token="old")
         assert metadata.notice() is None
         assert metadata.notice() == Notice("terminate", AT_S)
 
@@ -114,7 +114,7 @@ def test_the_watch_survives_trouble_and_leaves_once_the_head_listens() -> None:
             raise ClusterError("the head does not answer")
 
     with serving(404, 500, 503, 404) as server:
-        assert spot.watch(Metadata(url_of(server)), leave, pauses.append) == Notice("terminate", AT_S)
+        assert spot.watch(Metadata(url_of(server), 60.0), leave, pauses.append) == Notice("terminate", AT_S)
     assert tries == [Notice("terminate", AT_S)] * 3
     assert pauses == [spot.POLL_S] * 4 + [1.0, 1.0]
 
@@ -127,7 +127,7 @@ def test_the_watch_survives_an_answer_that_is_no_notice(at: object, caplog: pyte
             if len(server.RequestHandlerClass.script) == 0 and "a spot notice" in caplog.text:  # type: ignore[attr-defined]
                 server.RequestHandlerClass.time = AT  # type: ignore[attr-defined]
 
-        assert spot.watch(Metadata(url_of(server)), lambda notice: None, mended) == Notice("terminate", AT_S)
+        assert spot.watch(Metadata(url_of(server), 60.0), lambda notice: None, mended) == Notice("terminate", AT_S)
     assert "its answer is not a spot notice" in caplog.text
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.worker import trial_actor
 from orchestrator.worker.fork_server import ForkedProcess
 from orchestrator.worker.job import Job, TrialReport
 from orchestrator.worker.trial_actor import TrialActor, TrialProcess
+from tests.support.infra import wait_until_ended
 from tests.support.trial_processes import HERE
 
 PRELOAD = ["orchestrator.worker.job"]
@@ -32,11 +34,18 @@ def begin(
     return TrialProcess(ForkedProcess(fork_server_name, PRELOAD), Job.from_json(job.to_json()))
 
 
+def first_report(process: TrialProcess) -> TrialReport:
+    until = time.monotonic() + 120
+    while (report := process.wait(0.2)) is None:
+        assert time.monotonic() < until, "the process reports nothing"
+    return report
+
+
 def test_trial_that_has_reported_its_end_is_waited_for(
     tmp_path: Path, fork_server_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = begin("ends_and_tidies_up", tmp_path / "left", monkeypatch, fork_server_name)
-    assert process.wait(30) == TrialReport(7, {"exact_accuracy": 0.5}, "end", "finished")
+    assert first_report(process) == TrialReport(7, {"exact_accuracy": 0.5}, "end", "finished")
     process.end(graceful=False)
     assert (tmp_path / "left").read_text() == "tidy"
 
@@ -45,8 +54,8 @@ def test_trial_that_is_stopped_early_is_killed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
 ) -> None:
     process = begin("never_ends", tmp_path / "left", monkeypatch, fork_server_name)
-    report = process.wait(5)
-    assert report is not None and (report.step, report.kind) == (3, "progress")
+    report = first_report(process)
+    assert (report.step, report.kind) == (3, "progress")
     process.end(graceful=False)
     assert not (tmp_path / "left").exists()
 
@@ -57,7 +66,7 @@ def test_grace_for_the_last_checkpoint_follows_the_measured_times(
     monkeypatch.setattr(trial_actor, "GRACE_S", 0.1)
     monkeypatch.setattr(trial_actor, "LONGEST_GRACE_S", 65.0)
     process = begin("stops_slowly", tmp_path / "left", monkeypatch, fork_server_name)
-    assert process.wait(5) is not None
+    first_report(process)
     assert process.grace_s == 65.0  # 10 s and twice what it takes, at most the limit
     report = process.end(graceful=True)
     assert report is not None and report.reason == "asked to stop at step 4, with a checkpoint"
@@ -68,7 +77,8 @@ def test_trial_that_does_not_stop_within_its_grace_is_killed_and_reports_no_chec
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     process = begin("ignores_a_stop", tmp_path / "left", monkeypatch, fork_server_name)
-    assert process.wait(5) is not None and process.grace_s == trial_actor.GRACE_S
+    first_report(process)
+    assert process.grace_s == trial_actor.GRACE_S
     report = process.end(graceful=True, limit_s=0.2)
     assert report is None or report.kind == "progress"
     assert "killed, it did not stop within 0 s" in caplog.text
@@ -90,8 +100,7 @@ def test_trial_without_gpus_sees_none_of_the_machines(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")  # as an actor without GPUs may have inherited it
     placement = {"gpu_ids": gpu_ids}
     process = begin("reports_its_gpus", tmp_path / "left", monkeypatch, fork_server_name, placement)
-    report = process.wait(60)
-    assert report is not None and report.status == visible
+    assert first_report(process).status == visible
     process.end(graceful=False)
 
 
@@ -108,15 +117,22 @@ def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
     monkeypatch.setattr(trial_actor, "_placement", lambda: where)
     monkeypatch.setattr(trial_actor, "next_process", lambda: ForkedProcess(fork_server_name, PRELOAD))
     monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:stops_slowly")
-    monkeypatch.setattr(trial_actor, "HEARTBEAT_S", 30.0)
+    monkeypatch.setattr(trial_actor, "HEARTBEAT_S", 0.5)
     actor = Actor(Job(str(tmp_path / "left"), "s", "t", {}, "d"))
     yield actor
     actor.cleanup()
 
 
+def step_with_report(actor: Any) -> dict[str, Any]:
+    """Return the result of the first step in which the trial's process has reported something."""
+    until = time.monotonic() + 120
+    while (result := actor.step())["trial_step"] is None:
+        assert time.monotonic() < until, "the process reports nothing"
+    return dict(result)
+
+
 def test_machine_that_leaves_ends_a_trial_with_its_own_report(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_actor, "HEARTBEAT_S", 5.0)
-    result = actor.step()
+    result = step_with_report(actor)
     assert (result["kind"], result["trial_step"], result["grace_s"], result["done"]) == ("progress", 3, 70.0, False)
     monkeypatch.setattr(trial_actor, "is_leaving", lambda node_id: node_id == "node-a")
     result = actor.step()  # before the actor falls silent, it says for how long
@@ -133,7 +149,7 @@ def test_trial_that_is_killed_on_a_machine_that_leaves_claims_no_checkpoint(
 ) -> None:
     monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:ignores_a_stop")
     monkeypatch.setattr(trial_actor, "LEAVING_GRACE_S", 0.2)
-    assert actor.step()["trial_step"] == 3
+    assert step_with_report(actor)["trial_step"] == 3
     monkeypatch.setattr(trial_actor, "is_leaving", lambda node_id: True)
     assert actor.step()["kind"] == "progress"
     result = actor.step()
@@ -143,23 +159,29 @@ def test_trial_that_is_killed_on_a_machine_that_leaves_claims_no_checkpoint(
 
 def test_kill_of_server_and_waiting_process_costs_no_trial(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:reports_its_gpus")
-    assert actor.step()["status"] == ""  # its process reported that it sees no GPU
-    assert not actor._next.join(0.5)
-    waiting = [process for process in psutil.process_iter() if is_forked_by_this_test(process)]
+    assert step_with_report(actor)["status"] == ""  # its process reported that it sees no GPU
+    assert actor._process._process.join(60)
+    until = time.monotonic() + 60
+    while (
+        len(waiting := list(filter(is_forked_by_this_test, psutil.process_iter()))) < 2
+    ):  # the server and the next one
+        assert time.monotonic() < until
+        time.sleep(0.02)
     for process in waiting:
-        os.kill(process.pid, signal.SIGKILL)
-    psutil.wait_procs(waiting, timeout=20)
+        process.kill()
+    wait_until_ended(waiting)
     actor.reset_config({"job": Job("x", "s", "u", {}, "d").to_json()})
-    assert actor.step()["kind"] == "end"
+    assert step_with_report(actor)["kind"] == "end"
 
 
 def is_forked_by_this_test(process: psutil.Process) -> bool:
-    """Return whether a process is a fork server, or was forked by one, that this test run has started."""
+    """Return whether a process is a fork server, or was forked by one, that this test or its fixture has started."""
+
+    def test_of(environment: Mapping[str, str]) -> str:
+        return environment.get("PYTEST_CURRENT_TEST", "").partition(" (")[0]
+
     try:
-        command = process.cmdline()
-        return PRELOAD[0] in command and process.environ().get("PYTEST_CURRENT_TEST") == os.environ.get(
-            "PYTEST_CURRENT_TEST"
-        )
+        return PRELOAD[0] in process.cmdline() and test_of(process.environ()) == test_of(os.environ)
     except psutil.Error:
         return False
 
