@@ -24,7 +24,7 @@ def run_until_closed(program: Program, *words: str, lines: int, stream: str = "s
     for _ in range(lines):
         reader.readline()
     reader.close()
-    return process.wait(timeout=300)
+    return process.wait()
 
 
 def test_sweep_goes_on_without_a_reader(program: Program) -> None:

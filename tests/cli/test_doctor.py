@@ -40,7 +40,7 @@ class TestExamination:
     def test_a_healthy_machine_has_nothing_to_mend(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as hub:
             monkeypatch.setattr(services, "HUB", hub.getsockname())
-            checks = examine(str(tmp_path / "runs"), f"sqlite:///{tmp_path}/mlflow.db", limit_s=20)
+            checks = examine(str(tmp_path / "runs"), f"sqlite:///{tmp_path}/mlflow.db", limit_s=120)
         by_name = {check.name: check for check in checks}
         assert {"Python", "torch", "ray", "mlflow", "CPU", "GPU", "memory", "disk", "open files", "storage"} <= set(
             by_name
@@ -48,7 +48,6 @@ class TestExamination:
         assert all(check.status == "ok" for check in checks if check.name in {*machine.PACKAGES, "storage", "tracker"})
         assert not (tmp_path / "runs").exists() and not (tmp_path / "mlflow.db").exists()
 
-    @pytest.mark.timeout(120)  # without a limit of its own, a check would wait for ever
     def test_services_that_never_answer_are_named(
         self, silent_port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -117,7 +116,7 @@ class TestMachine:
         assert found.status == "warn" and "2 files" in found.found
         command = shlex.split(found.remedy.removeprefix("Delete them: "))
         assert command == ["rm", "--", *(str(folder / left) for folder in folders)]
-        assert found in examine(str(storage), limit_s=20)
+        assert found in examine(str(storage), limit_s=120)
         assert "1 file " in only(machine.temporaries("s3://bucket/trm")).found, "the cache alone is on this machine"
 
     def test_a_missing_and_an_old_package_are_told_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +212,7 @@ class TestTracker:
         self, text: str, status: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Version, "text", text)
-        monkeypatch.setattr(services, "TIMEOUT_S", 20.0)
+        monkeypatch.setattr(services, "TIMEOUT_S", 60.0)
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Version) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
@@ -259,7 +258,7 @@ class TestRay:
         program = tmp_path / "raylet"
         shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
         code = (
-            "import subprocess as s, sys\nprint(s.Popen([sys.argv[1], '60'], stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
+            "import subprocess as s, sys\nprint(s.Popen([sys.argv[1], '1800'], stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
         )
         done = subprocess.run([sys.executable, "-c", code, str(program)], capture_output=True, text=True, check=True)
         pid = int(done.stdout)

@@ -45,7 +45,6 @@ from tests.support.older import unpack_older
 from trm_data.benchmarks import list_benchmarks
 from trm_model.recipes import get_recipe
 
-pytestmark = pytest.mark.timeout(1800)
 BASELINES = Path(__file__).parents[2] / "orchestrator/results/baselines/data"
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.infra import free_port
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
@@ -116,9 +118,7 @@ def started(folder: Path, name: str, user: str = getpass.getuser()) -> Iterator[
     new_key(folder / "other")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where the server separates privileges; Debian's service makes it
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}")
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
@@ -127,7 +127,7 @@ def started(folder: Path, name: str, user: str = getpass.getuser()) -> Iterator[
     )
     server = subprocess.Popen([SSHD, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "sshd.log")])
     try:
-        for _ in range(600):
+        for _ in range(2400):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

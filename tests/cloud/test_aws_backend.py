@@ -137,7 +137,6 @@ def test_plan_shows_dated_prices_quotas_and_the_limits_of_the_configuration(aws:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     aws: Options, storage: Storage, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,7 +194,6 @@ def test_a_deployment_goes_from_up_to_down_and_nothing_is_left(
     ],
 )
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_refused_start_is_one_line_and_leaves_nothing(
     code: str, message: str, what: str, aws: Options, storage: Storage, name: str, s3_endpoint: str
 ) -> None:
@@ -310,7 +308,7 @@ def test_machines_that_the_head_sees_reach_the_timer_and_the_record(
     record = Deployment(name="small", backend="aws", storage=storage.url, created_s=time.time(), state="submitted")
     deployments.save(storage, record)
     launch_file.save(tmp_path, launch_file.LaunchFile.of(record.model_copy(update={"limits": Limits(max_usd=7)})))
-    closing = threading.Thread(target=lambda: (wait_for_machine(tmp_path), close(storage)))
+    closing = threading.Thread(target=lambda: (wait_for_machine(storage), close(storage)))
     closing.start()
     keep_record(tmp_path, "us-east-1", name, storage.url, "small", poll_s=0.1)
     closing.join()
@@ -320,10 +318,9 @@ def test_machines_that_the_head_sees_reach_the_timer_and_the_record(
     assert [each.name for each in deployments.load(storage, "small").machines] == [machine]
 
 
-def wait_for_machine(folder: Path) -> None:
-    while not launch_file.load(folder).machines:
+def wait_for_machine(storage: Storage) -> None:
+    while not deployments.load(storage, "small").machines:
         time.sleep(0.05)
-    time.sleep(1)
 
 
 def close(storage: Storage) -> None:

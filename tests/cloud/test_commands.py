@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -227,13 +226,11 @@ def test_following_waits_for_the_driver_until_the_launch_is_over(
     save(storage, record)
     own.remember(storage, record)
 
-    def end() -> None:
+    def end(_: float) -> None:
         save(storage, record.model_copy(update={"state": "ended"}))
 
-    ending = threading.Timer(1.0, end)
-    ending.start()
+    monkeypatch.setattr("orchestrator.cli.views.cloud.time.sleep", end)
     code, _, err = call(capsys, "cloud", "logs", "small", "-f", "--storage", str(tmp_path / "runs"))
-    ending.join()
     assert code == 0 and err.startswith("the driver of small starts ...")
 
 

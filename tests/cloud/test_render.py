@@ -92,7 +92,6 @@ class TestSky:
         assert words[words.index("--idle-minutes-to-autostop") + 1] == "15"
 
     @pytest.mark.slow
-    @pytest.mark.timeout(1800)
     def test_skypilot_reads_the_task_and_has_the_options(self, tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
         pip = [tmp_path / "venv/bin/pip", "install", "--quiet", f"skypilot[aws]=={VERSION}"]

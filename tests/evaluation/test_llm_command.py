@@ -153,13 +153,13 @@ def test_killed_run_goes_on_and_counts_what_was_under_way(
 
     def answer(text: str, number: int) -> Say:
         if number >= 5:
-            paused.wait(20)
+            paused.wait(600)
         return solve(text, number)
 
     with chat_server(answer) as server:
         line = [*TRM, *command(server.url, tmp_path, dataset, "--concurrency", "2")]
         first = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while len(server.heard) < 7 and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(first.pid, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_killed_run_goes_on_and_counts_what_was_under_way(
         folder = next((tmp_path / "llm").iterdir())
         before = Answers(LocalStorage(folder))
         assert before.lost == 2 and before.spent_usd == pytest.approx(5 * PRICES.usd(100, 200))
-        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
         assert len(server.heard) == PUZZLES + 2  # only the two that were under way were asked again
     assert "of it at most $0.021 on 2 questions without an answer" in " ".join(done.stderr.split())
     (measured,) = read_measurements(LocalStorage(tmp_path))

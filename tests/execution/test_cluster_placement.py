@@ -62,7 +62,7 @@ def records(folder: Path) -> list[TrialRecord]:
 
 
 def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str], folder: Path) -> None:
-    until = time.monotonic() + 600
+    until = time.monotonic() + 1200
     while not condition():
         assert driver.poll() is None and time.monotonic() < until, (folder / "driver.log").read_text()[-3000:]
         time.sleep(0.1)
@@ -90,7 +90,6 @@ def check(found: list[TrialRecord]) -> list[AttemptStart]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_trials_run_where_they_may_while_a_node_is_killed_and_another_joins(tmp_path: Path) -> None:
     with ray_cluster({"L40S": 2, "H100": 1}) as cluster:
         cluster.add_node("L40S", num_gpus=2)
@@ -99,27 +98,25 @@ def test_trials_run_where_they_may_while_a_node_is_killed_and_another_joins(tmp_
             wait_for(lambda: len(nodes_at_work(records(tmp_path), "L40S")) == 2, driver, tmp_path)
             cluster.nodes[1].kill()  # one of the two
             cluster.add_node("L40S", num_gpus=2)
-            assert driver.wait(timeout=900) == 0, (tmp_path / "driver.log").read_text()[-3000:]
+            assert driver.wait() == 0, (tmp_path / "driver.log").read_text()[-3000:]
         starts = check(records(tmp_path))
         assert len(starts) > 12, "no trial was lost with its node"
         assert len({one.node_id for one in starts if one.gpu_type == "L40S"}) >= 2
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_machines_come_from_zero_and_no_l40s_idles_because_a_trial_waits_for_an_h100(tmp_path: Path) -> None:
     with autoscaling_cluster({"L40S": 2, "H100": 1}, max_nodes=1) as cluster:
         with driven(cluster, tmp_path, 400, "--no-canary") as driver:
-            assert driver.wait(timeout=1200) == 0, (tmp_path / "driver.log").read_text()[-3000:]
+            assert driver.wait() == 0, (tmp_path / "driver.log").read_text()[-3000:]
         starts = check(records(tmp_path))
         begun = {kind: [one.started_s for one in starts if one.gpu_type == kind] for kind in ("L40S", "H100")}
         assert len(begun["H100"]) >= 4
         assert min(begun["L40S"]) < max(begun["H100"]), "L40S trials waited for the H100 to be free"
-        cluster.wait_for_nodes(1, timeout_s=300)
+        cluster.wait_for_nodes(1)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_canary_that_fails_ends_the_sweep_before_others_are_sent(tmp_path: Path) -> None:
     with ray_cluster({"L40S": 2}) as cluster:
         file = tmp_path / "canary.py"
@@ -130,8 +127,6 @@ def test_a_canary_that_fails_ends_the_sweep_before_others_are_sent(tmp_path: Pat
             'sweep = Sweep(name="placed", base=base, seeds=4, resources=Resources(cpus=0.5, gpus=1, gpu_type="L40S"))\n'
         )
         command = [*TRM, "sweep", "run", str(file), "--address", cluster.address, "--storage", str(tmp_path / "runs")]
-        done = subprocess.run(
-            [*command, "--tracking", "none"], env=cluster.environment, capture_output=True, text=True, timeout=600
-        )
+        done = subprocess.run([*command, "--tracking", "none"], env=cluster.environment, capture_output=True, text=True)
         assert done.returncode == 2 and "first trial on L40S failed" in done.stderr and "no usable CUDA" in done.stderr
         assert [record.status for record in records(tmp_path)] == [Status.FAILED]

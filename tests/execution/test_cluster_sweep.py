@@ -43,7 +43,7 @@ def test_every_trial_runs_on_the_gpu_it_asks_for_with_records_on_s3(
     command = [*TRM, "sweep", "run", str(file), "--address", heterogeneous_cluster.address, "--storage", s3_bucket]
     home = {"HOME": str(tmp_path)}  # datasets are fetched from the storage into a cache of this test's own
     environment = {**heterogeneous_cluster.environment, **home}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
     records = read_trials(open_storage(s3_bucket), "placed")
@@ -62,7 +62,7 @@ def test_every_trial_runs_on_the_gpu_it_asks_for_with_records_on_s3(
         [*TRM, "sweep", "status", "placed", "--storage", s3_bucket, "--json"], capture_output=True, text=True
     )
     assert json.loads(status.stdout)["counts"] == {"finished": 6}
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert "complete: 6 finished" in again.stdout
 
 
@@ -86,7 +86,6 @@ def test_cluster_without_the_token_is_refused_in_one_line(heterogeneous_cluster:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {heterogeneous_cluster.address} does not answer") and "token" in done.stderr
@@ -101,7 +100,7 @@ def test_sweep_without_an_address_starts_a_ray_of_its_own_beside_one_that_runs(
     where = ["--storage", str(tmp_path / "runs"), "--tracking", "none", "--name", "private"]
     environment = {**heterogeneous_cluster.environment, "RAY_ADDRESS": heterogeneous_cluster.address}
     command = [*TRM, "sweep", "run", "--recipe", "sudoku-mini", "--vary", "T=1", "--seeds", "1", *sets, *where]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (record,) = read_trials(open_storage(str(tmp_path / "runs")), "private")
     assert record.status is Status.FINISHED and record.attempts[0].start.gpu_type is None

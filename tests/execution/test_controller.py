@@ -516,6 +516,8 @@ class TestCallbacks:
             readers = [threading.Thread(target=read) for _ in range(4)]
             for reader in readers:
                 reader.start()
+            while not taken and not errors:
+                threading.Event().wait(0.001)
             tune.fit(controller, slots)
             done.set()
             for reader in readers:

@@ -57,7 +57,7 @@ def test_a_stopped_process_is_reported_once_with_what_continues_it(
     monkeypatch.setattr("orchestrator.execution.driver.CHECK_S", 0.0)
     monkeypatch.setattr("orchestrator.execution.driver.STOPPED_CHECK_S", 0.0)
     checks: list[int] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
 
     class Halted(FakeCluster):
         def stopped(self) -> dict[int, str]:

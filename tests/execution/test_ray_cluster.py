@@ -57,7 +57,7 @@ print(json.dumps(dataclasses.asdict(describe_cluster(sys.argv[1]))))
 
 def run(cluster: RayCluster, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, cluster.address, *arguments]
-    return subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=150)
+    return subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=1500)
 
 
 def node(gpu: str | None, num_gpus: int) -> Node:
@@ -77,7 +77,6 @@ def test_an_address_where_nothing_answers_is_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_real_cluster_runs_trials_by_label_loses_a_node_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with ray_cluster({"L40S": 2, "H100": 1}) as cluster:
         found = json.loads(run(cluster, DESCRIBE).stdout)
@@ -97,7 +96,7 @@ def test_a_real_cluster_runs_trials_by_label_loses_a_node_and_leaves_nothing_beh
         assert "does not answer as a Ray head" in refused.stderr and "token" in refused.stderr
 
         h100 = next(one["node_id"] for one in found["nodes"] if one["gpu_type"] == "H100")
-        assert run(cluster, REACH, "H100", "30").stdout == "['ran']\n"
+        assert run(cluster, REACH, "H100", "600").stdout == "['ran']\n"
         with announcing() as url:
             watcher = [sys.executable, "-m", "orchestrator.worker.spot", cluster.address, "--node-id", h100]
             heard = subprocess.run(
@@ -106,7 +105,7 @@ def test_a_real_cluster_runs_trials_by_label_loses_a_node_and_leaves_nothing_beh
         assert heard.stdout.startswith("terminate announced"), heard.stderr
         assert run(cluster, LEAVING, h100).stdout == "True\n"
         assert run(cluster, REACH, "H100", "4").stdout == "[]\n"  # drained: nothing more is placed there
-        assert run(cluster, REACH, "L40S", "30").stdout == "['ran']\n"
+        assert run(cluster, REACH, "L40S", "600").stdout == "['ran']\n"
 
         cluster.nodes[1].kill()
         cluster.wait_for_nodes(2)
@@ -118,7 +117,6 @@ def test_a_real_cluster_runs_trials_by_label_loses_a_node_and_leaves_nothing_beh
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_machines_come_from_zero_by_label_and_go_again(tmp_path: Path) -> None:
     with autoscaling_cluster({"L40S": 1, "H100": 1}) as cluster:
         done = run(cluster, SWEEP, str(tmp_path))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,8 @@ import pytest
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.storage import open_storage
+from tests.support.infra import wait_until_ended
 from tests.support.sweeps import TINY, set_options
-
-pytestmark = pytest.mark.timeout(1800)
-"""For a machine that is busy with other things; each test takes 20 to 40 s on a quiet one."""
 
 TRM = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 
@@ -69,8 +68,13 @@ def wait_for(condition: Callable[[], bool], what: str, driver: subprocess.Popen[
         time.sleep(0.05)
 
 
-def descendants_gone(pids: list[int]) -> bool:
-    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+def named(processes: list[psutil.Process], *names: str) -> dict[str, psutil.Process]:
+    """The processes of these names, by name; others may have ended meanwhile."""
+    found = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found[process.name()] = process
+    return {name: found[name] for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +152,8 @@ def test_killed_driver_resumes_without_running_anything_twice(undisturbed: Path,
         [sys.executable, "-c", KILLED, json.dumps(definition), str(storage)], stdout=subprocess.PIPE, text=True
     )
     assert driver.returncode == -signal.SIGKILL
-    wait_for(lambda: descendants_gone(json.loads(driver.stdout)), "the end of what the driver had started")
+    started = set(json.loads(driver.stdout))
+    wait_until_ended([process for process in psutil.process_iter() if process.pid in started])
     cut = records(storage)
     finished = {key for key, record in cut.items() if record.status is Status.FINISHED}
     assert 0 < len(finished) < 4
@@ -209,21 +214,20 @@ def test_trial_is_shown_and_reproduced_to_the_last_bit(undisturbed: Path) -> Non
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_cleanly_and_says_how_to_resume(number: signal.Signals, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
-    command = grid(storage, "--tracking", "none", **{"train.max_steps": 5000, "runtime.checkpoint_every_s": 60})
+    command = grid(storage, "--tracking", "none", **{"train.max_steps": 100_000, "runtime.checkpoint_every_s": 60})
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     driver = subprocess.Popen([*TRM, *command], start_new_session=True, **pipes)
     wait_for(lambda: any(record.step >= 10 for record in records(storage).values()), "a trial at work", driver)
     descendants = psutil.Process(driver.pid).children(recursive=True)
-    children = [child.pid for child in descendants]
+    groups = {os.getpgid(child.pid) for child in named(descendants, "raylet", "gcs_server").values()}
+    assert driver.pid not in groups, "a signal to the driver's group would end Ray too"
     second = trm(*command, check=False)
     assert second.returncode == 2 and f"process {driver.pid}" in second.stderr
-    groups = {child.name(): os.getpgid(child.pid) for child in descendants if child.name() in ("raylet", "gcs_server")}
-    assert len(groups) == 2 and driver.pid not in groups.values(), "a signal to the driver's group would end Ray too"
     os.killpg(driver.pid, number)  # as a terminal and `timeout` do
     out, err = driver.communicate()
     assert driver.returncode == 3, err
     assert "stopped: " in out and "trm sweep resume grid" in out and "Traceback" not in err
-    wait_for(lambda: descendants_gone(children), "the end of what the driver had started")
+    wait_until_ended(descendants)
     stopped = records(storage)
     assert {record.status for record in stopped.values()} <= {Status.INTERRUPTED, Status.PENDING}
     assert all("with a checkpoint" in record.reason for record in stopped.values() if record.attempts)
@@ -238,12 +242,12 @@ def test_ray_that_is_killed_ends_the_driver_with_the_command_that_resumes(name: 
     driver = subprocess.Popen([*TRM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: any(record.step >= 10 for record in records(storage).values()), "a trial at work", driver)
     children = psutil.Process(driver.pid).children(recursive=True)
-    next(child for child in children if child.name() == name).kill()
+    named(children, name)[name].kill()
     out, err = driver.communicate()
     assert driver.returncode == 3, err
     assert f"Ray's {name} on this machine has died" in out and "trm sweep resume grid" in out
     assert "Traceback" not in err
-    wait_for(lambda: descendants_gone([child.pid for child in children]), "the end of what the driver had started")
+    wait_until_ended(children)
     assert not (storage / "sweeps" / "grid" / "lock.json").exists()
 
 

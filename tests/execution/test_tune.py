@@ -75,7 +75,7 @@ def private_ray() -> Iterator[RayCluster]:
     try:
         yield cluster
     finally:
-        assert cluster.shutdown()
+        assert cluster.shutdown(300.0)
 
 
 def fit_with_an_actor_that_comes_up_late(folder: Path) -> list[str]:
@@ -91,7 +91,7 @@ def fit_with_an_actor_that_comes_up_late(folder: Path) -> list[str]:
                 self.wait_for("trial-*", TRIALS // 2)
 
         def wait_for(self, pattern: str, count: int) -> None:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 600
             while len(list(self.folder.glob(pattern))) < count:
                 assert time.monotonic() < until
                 time.sleep(0.02)
@@ -145,7 +145,7 @@ def describe_a_private_ray() -> dict[str, Any]:
         folder = scratch_folder()
         raylet = next(child for child in living if child.name() == "raylet")
         raylet.kill()
-        psutil.wait_procs([raylet], timeout=30)
+        raylet.wait(120)
         found["failure_without_raylet"] = cluster.failure()
     after = {name: os.environ.get(name) for name in before}
     return found | {"is_left": folder.exists(), "environment_is_restored": after == before}

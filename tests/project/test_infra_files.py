@@ -248,7 +248,7 @@ def test_no_secret_is_written_down(path: Path) -> None:
         assert value.startswith(("$", "write")), value
 
 
-LISTEN = "import socket, sys, time; s = socket.create_server((sys.argv[1], int(sys.argv[2]))); time.sleep(60)"
+LISTEN = "import socket, sys, time; s = socket.create_server((sys.argv[1], int(sys.argv[2]))); time.sleep(1800)"
 FAKES = {
     "scontrol": """case "$1 $2" in
         "show hostnames") printf "node1\\nnode2\\n" ;;
@@ -259,12 +259,12 @@ FAKES = {
     "srun": 'while [[ "$1" == -* ]]; do [ "$1" = -w ] && shift; shift; done; exec "$@"',
     "ray": f"""echo "ray token=$(wc -c < "$RAY_AUTH_TOKEN_PATH") $*" >> "$LOG"
         [ "$2" = --head ] && [ -n "$HEAD_FAILS" ] && {{ echo "Address already in use"; exit 1; }}
-        [ "$2" = --head ] && [ -n "$HEAD_HANGS" ] && {{ echo "waiting for GCS"; exec sleep 60; }}
+        [ "$2" = --head ] && [ -n "$HEAD_HANGS" ] && {{ echo "waiting for GCS"; exec sleep 1800; }}
         [ "$2" = --head ] && exec python3 -c '{LISTEN}' "${{3#*=}}" "${{4#*=}}" """,
     "trm": """echo "trm $*" >> "$LOG"
         until [ "$(grep -c '^ray' "$LOG")" = 2 ]; do sleep 0.05; done
         trap 'echo stopped >> "$LOG"; exit 3' TERM
-        [ -n "$LONG" ] && { sleep 60 & wait $!; }
+        [ -n "$LONG" ] && { echo running >> "$LOG"; sleep 1800 & wait $!; }
         exit 0""",
 }
 
@@ -314,7 +314,7 @@ class TestSlurm:
     ) -> None:
         process = job("sweeps/demo.py", "--gpu", "any", long=False)
         try:
-            assert process.wait(timeout=200) == 0
+            assert process.wait(timeout=1200) == 0
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
             process.communicate()
@@ -331,7 +331,7 @@ class TestSlurm:
         private = Path(f"/tmp/trm-{os.getuid()}")
         process = job("sweeps/demo.py", long=False)
         try:
-            assert process.wait(timeout=200) == 0
+            assert process.wait(timeout=1200) == 0
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -346,13 +346,12 @@ class TestSlurm:
         process = job("sweeps/demo.py", long=True, JOB_STATE=state)
         log = tmp_path / "log"
         try:
-            deadline = time.monotonic() + 200
-            while "trm sweep run" not in (log.read_text() if log.exists() else ""):
+            deadline = time.monotonic() + 1200
+            while "running" not in (log.read_text() if log.exists() else ""):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            time.sleep(0.2)  # until the driver's own handler is set
             process.terminate()
-            assert process.wait(timeout=200) == 3
+            assert process.wait(timeout=1200) == 3
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
             process.communicate()
@@ -371,7 +370,7 @@ class TestSlurm:
     ) -> None:
         process = job("sweeps/demo.py", long=False, **variables)
         try:
-            assert process.wait(timeout=200) == 1
+            assert process.wait(timeout=1200) == 1
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             _, errors = process.communicate()

@@ -30,7 +30,6 @@ def test_page_that_trains_nothing_prints_what_it_shows(name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "page", [page for page in HOW_TO if str(page.relative_to(ROOT)) not in QUICK], ids=lambda page: page.stem
 )

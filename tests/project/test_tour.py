@@ -15,7 +15,6 @@ def percents(text: str) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_every_command_of_the_tour_shows_something_worth_seeing(tmp_path: Path) -> None:
     shown: dict[str, str] = {}
     for command in tour.commands():

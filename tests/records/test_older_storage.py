@@ -73,7 +73,6 @@ def test_mlflow_gets_every_point_of_it(storage: str, migrated: Path, tmp_path: P
         assert mlflow.verify(sweep, records) == []
 
 
-@pytest.mark.timeout(900)  # Ray starts: seconds on a quiet machine, minutes on a crowded one
 def test_resume_continues_from_the_checkpoint_and_repeats_nothing(storage: str) -> None:
     before = by_status(storage)
     (finished,), (interrupted,) = before[Status.FINISHED], before[Status.INTERRUPTED]

@@ -57,7 +57,7 @@ def drive(chromium: str, folder: Path, page: Path, *options: str) -> subprocess.
         *options,
         page.as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     return done
 

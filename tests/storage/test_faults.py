@@ -209,7 +209,7 @@ class TestS3:
         assert storage.read("lock") == b"2" and storage.replace_if("lock", b"3", etag) is None
 
     def test_many_values_are_read_at_the_same_time(self, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        storage, all_are_read = open_storage(s3_bucket), threading.Barrier(8, timeout=30)
+        storage, all_are_read = open_storage(s3_bucket), threading.Barrier(8, timeout=120)
 
         def read(self: Any, key: str) -> bytes:
             all_are_read.wait()

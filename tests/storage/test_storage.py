@@ -118,8 +118,9 @@ class TestContract:
         assert storage.list() == []
 
     def test_modification_time_is_now(self, storage: Storage) -> None:
+        began_s = time.time()
         storage.write("a", b"")
-        assert abs(storage.modified_s("a") - time.time()) < 5
+        assert began_s - 2 < storage.modified_s("a") < time.time() + 2
 
     def test_hostile_names_survive(self, storage: Storage) -> None:
         keys = [f"{name}/{name}" for name in HOSTILE]

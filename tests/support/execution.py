@@ -45,7 +45,7 @@ class StandIn:
                 if driver.is_finished or driver.is_stopping:
                     return
                 idle += 1  # the sweep may pause for some hundredths of a second
-                assert idle < 1000, "nothing runs, nothing starts, and the sweep is not over"
+                assert idle < 20_000, "nothing runs, nothing starts, and the sweep is not over"
                 time.sleep(0.005)
                 continue
             if driver.is_stopping:

@@ -58,14 +58,17 @@ def measurement(
     *,
     effort: Effort = QUICK,
     limit_usd: float = 100.0,
-    timeout_s: float = 5.0,
+    timeout_s: float = 120.0,
+    stop: threading.Event | None = None,
     max_tokens: int = 1_000,
     prices: Prices = PRICES,
 ) -> tuple[Measurement, Answers, Ledger]:
     answers = Answers(LocalStorage(folder))
     ledger = Ledger(limit_usd, answers.spent_usd + answers.lost_usd)
     endpoint = Endpoint(server.url, Request("m", max_tokens), key=None, timeout_s=timeout_s)
-    run = Measurement(dataset, endpoint, answers, ledger, prices, effort, stop=threading.Event(), rng=random.Random(0))
+    run = Measurement(
+        dataset, endpoint, answers, ledger, prices, effort, stop=stop or threading.Event(), rng=random.Random(0)
+    )
     return run, answers, ledger
 
 

@@ -171,6 +171,7 @@ def test_a_tracker_that_answers_slowly_says_how_much_was_sent_within_the_limit(
                 answering.set()
 
     monkeypatch.setattr(live, "MlflowSync", SlowSync)
+    monkeypatch.setattr(live, "ANSWER_WAIT_S", 120.0)
     monkeypatch.setattr(live, "CLOSE_LIMIT_S", 0.2)
     storage = open_storage(str(tmp_path / "my runs"))
     write_record(storage, finished())
@@ -282,11 +283,12 @@ class TestCredentials:
             mlflow_connection.server_version(server.url.replace("//", "//me:hunter3@"))
         assert "hunter3" not in str(caught.value) and "\n" not in str(caught.value)
 
-    def test_doctor_uses_and_hides_them_too(self, server: FakeServer) -> None:
-        from orchestrator.cli.doctor.services import tracker
+    def test_doctor_uses_and_hides_them_too(self, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        from orchestrator.cli.doctor import services
 
-        (good,) = tracker(server.url.replace("//", "//me:hunter2@"))
-        (bad,) = tracker(server.url.replace("//", "//me:hunter3@"))
+        monkeypatch.setattr(services, "TIMEOUT_S", 60.0)
+        (good,) = services.tracker(server.url.replace("//", "//me:hunter2@"))
+        (bad,) = services.tracker(server.url.replace("//", "//me:hunter3@"))
         assert (good.status, bad.status) == ("ok", "fail")
         assert "hunter" not in str(good) + str(bad)
 

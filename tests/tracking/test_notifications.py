@@ -209,7 +209,7 @@ class TestSweeps:
         monkeypatch.setattr("orchestrator.tracking.notifications.WEBHOOK_PAUSES_S", (0.0,))
         hangs = threading.Event()
         targets = parse_targets(["http://127.0.0.1:1/", "http://127.0.0.1:2/"])
-        problems = send(targets, EVENT, lambda _: hangs.wait(15))
+        problems = send(targets, EVENT, lambda _: hangs.wait(120))
         hangs.set()
         assert len(problems) == 2 and all("no answer within" in problem for problem in problems)
 

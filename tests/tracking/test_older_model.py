@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.older import unpack_older
 
 LOAD = """
@@ -29,7 +27,6 @@ print(json.dumps({"answers": np.shape(model.predict(grids)), "code": trm_model._
 """
 
 
-@pytest.mark.timeout(900)  # it imports torch and MLflow: seconds on a quiet machine, minutes on a crowded one
 def test_a_model_with_the_former_layout_of_the_packages_loads_and_answers(migrated: Path, tmp_path: Path) -> None:
     folder = unpack_older("model", tmp_path)
     assert (folder / "code" / "trm_model" / "think.py").exists(), "a module of the former layout"

@@ -88,7 +88,6 @@ print(json.dumps(out))
 """
 
 
-@pytest.mark.timeout(900)  # two imports of everything, in minutes where ten others share the core
 def test_registered_winner_predicts_in_a_fresh_process(
     migrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

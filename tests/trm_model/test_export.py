@@ -44,7 +44,6 @@ def test_what_a_killed_export_left_goes_and_the_users_own_folders_stay(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # the exporter takes 40 s of CPU, ten minutes on a crowded machine
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("steps", [None, 2])
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -56,7 +55,6 @@ def test_onnx_program_equals_the_model(variant: str, steps: int | None, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("default")
 def test_weights_too_large_for_an_onnx_file_are_written_beside_it(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")

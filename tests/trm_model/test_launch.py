@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.infra import wait_until_ended
 from tests.trm_model.test_train import crew_of, tiny
 from trm_data import Dataset, build
 from trm_data.errors import ConfigError, UserError
@@ -79,8 +80,7 @@ def test_killed_caller_leaves_no_process_behind(dataset: Dataset, tmp_path: Path
         crew = crew_of(caller.pid)
         assert len(crew) == 2
         caller.kill()
-    _, alive = psutil.wait_procs(crew, timeout=20)
-    assert not alive
+    wait_until_ended(crew)
 
 
 @pytest.mark.slow
