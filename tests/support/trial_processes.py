@@ -23,7 +23,7 @@ def ends_and_tidies_up(job: str, pipe: Any) -> None:
 def never_ends(job: str, pipe: Any) -> None:
     """Train on, and write a checkpoint only if asked to stop."""
     pipe.send(TrialReport(3, {}, "progress"))
-    pipe.poll(60)
+    pipe.poll(600)
     Path(job_path(job)).write_text("checkpoint")
 
 
@@ -39,7 +39,7 @@ def stops_slowly(job: str, pipe: Any) -> None:
 def ignores_a_stop(job: str, pipe: Any) -> None:
     """Never answer."""
     pipe.send(TrialReport(3, {}, "progress"))
-    time.sleep(60)
+    time.sleep(600)
 
 
 def dies(job: str, pipe: Any) -> None:
@@ -67,7 +67,7 @@ def tells_about_itself(pipe: Any) -> None:
 def waits(pipe: Any) -> None:
     """Send the own PID and wait."""
     pipe.send(os.getpid())
-    pipe.poll(60)
+    pipe.poll(600)
 
 
 def fails(pipe: Any) -> None:

@@ -41,26 +41,26 @@ def test_process_gets_environment_and_folder_and_its_end_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     child.run(f"{HERE}:tells_about_itself", environment={"CUDA_VISIBLE_DEVICES": "3"})
-    assert child.poll(60)
+    assert child.poll(300)
     facts = child.receive()
     assert facts["gpu"] == "3" and facts["folder"] == str(tmp_path) and facts["pid"] != os.getpid()
     with pytest.raises(ChildProcessError, match="exit code 0"):
         child.receive()
-    assert child.join(60)
+    assert child.join(300)
 
 
 def test_death_is_noticed_with_its_signal(child: ChildProcess) -> None:
     child.run(f"{HERE}:waits")
-    assert child.poll(60)
+    assert child.poll(300)
     os.kill(child.receive(), signal.SIGKILL)
-    assert child.poll(60)
+    assert child.poll(300)
     with pytest.raises(ChildProcessError, match="exit code -9"):
         child.receive()
 
 
 def test_exception_of_the_entry_point_is_told(child: ChildProcess) -> None:
     child.run(f"{HERE}:there_is_none")
-    assert child.poll(60)
+    assert child.poll(300)
     with pytest.raises(ChildProcessError, match="failed: AttributeError"):
         child.receive()
 
@@ -70,7 +70,7 @@ def test_process_without_work_ends_with_its_connection(start: Callable[[], Child
     process = start()
     assert not process.poll(0.0)
     process.close()
-    psutil.wait_procs(set(psutil.Process().children(recursive=True)) - before, timeout=60)
+    psutil.wait_procs(set(psutil.Process().children(recursive=True)) - before, timeout=300)
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
@@ -78,7 +78,7 @@ def test_kill_ends_a_process_at_once(child: ChildProcess) -> None:
     child.run(f"{HERE}:waits")
     child.receive()
     child.kill()
-    assert child.join(60)
+    assert child.join(300)
     with pytest.raises(ChildProcessError, match="exit code -9"):
         child.receive()
 
@@ -97,7 +97,7 @@ class TestElsewhere:
         assert isinstance(process, SpawnedProcess)
         monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:ends_and_tidies_up")
         trial = TrialProcess(process, Job(str(tmp_path / "left"), "s", "t", {"seed": 1}, "d", {}))
-        assert trial.wait(60) == TrialReport(7, {"exact_accuracy": 0.5}, "end", "finished")
+        assert trial.wait(300) == TrialReport(7, {"exact_accuracy": 0.5}, "end", "finished")
         trial.end(graceful=False)
         assert (tmp_path / "left").read_text() == "tidy"
 

@@ -35,7 +35,7 @@ def begin(
 
 
 def first_report(process: TrialProcess) -> TrialReport:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while (report := process.wait(0.2)) is None:
         assert time.monotonic() < until, "the process reports nothing"
     return report
@@ -89,7 +89,7 @@ def test_death_of_a_process_is_an_error_of_the_actor_and_says_how(
 ) -> None:
     process = begin("dies", tmp_path / "left", monkeypatch, fork_server_name)
     with pytest.raises(RuntimeError, match="exit code -9"):
-        process.wait(60)
+        process.wait(300)
     process.end(graceful=False)
 
 
@@ -125,7 +125,7 @@ def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_server_name: str
 
 def step_with_report(actor: Any) -> dict[str, Any]:
     """Return the result of the first step in which the trial's process has reported something."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while (result := actor.step())["trial_step"] is None:
         assert time.monotonic() < until, "the process reports nothing"
     return dict(result)
@@ -160,8 +160,8 @@ def test_trial_that_is_killed_on_a_machine_that_leaves_claims_no_checkpoint(
 def test_kill_of_server_and_waiting_process_costs_no_trial(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_actor, "ENTRY_POINT", f"{HERE}:reports_its_gpus")
     assert step_with_report(actor)["status"] == ""  # its process reported that it sees no GPU
-    assert actor._process._process.join(60)
-    until = time.monotonic() + 60
+    assert actor._process._process.join(300)
+    until = time.monotonic() + 300
     while (
         len(waiting := list(filter(is_forked_by_this_test, psutil.process_iter()))) < 2
     ):  # the server and the next one
