@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -261,12 +262,21 @@ FAKES = {
         [ "$2" = --head ] && [ -n "$HEAD_FAILS" ] && {{ echo "Address already in use"; exit 1; }}
         [ "$2" = --head ] && [ -n "$HEAD_HANGS" ] && {{ echo "waiting for GCS"; exec sleep 1800; }}
         [ "$2" = --head ] && exec python3 -c '{LISTEN}' "${{3#*=}}" "${{4#*=}}" """,
+    "timeout": """until [ -z "$HEAD_HANGS" ] || grep -qs waiting "/tmp/trm-$UID/slurm-$SLURM_JOB_ID/head.log"
+        do sleep 0.05; done
+        shift; exec "$@" """,
     "trm": """echo "trm $*" >> "$LOG"
         until [ "$(grep -c '^ray' "$LOG")" = 2 ]; do sleep 0.05; done
         trap 'echo stopped >> "$LOG"; exit 3' TERM
         [ -n "$LONG" ] && { echo running >> "$LOG"; sleep 1800 & wait $!; }
         exit 0""",
 }
+
+
+def end_background(process: subprocess.Popen[str]) -> None:
+    """End what a job left in the background, if anything; a job has a session of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class TestSlurm:
@@ -316,7 +326,7 @@ class TestSlurm:
         try:
             assert process.wait(timeout=1200) == 0
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
+            end_background(process)
             process.communicate()
         log = (tmp_path / "log").read_text()
         address = re.search(r"ray token=64 start --address=(\S+) --block --num-cpus=8", log)
@@ -333,7 +343,7 @@ class TestSlurm:
         try:
             assert process.wait(timeout=1200) == 0
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            end_background(process)
             process.communicate()
         folder = private / f"slurm-{os.getpid()}"
         assert f"--temp-dir={folder} " in (tmp_path / "log").read_text()
@@ -353,7 +363,7 @@ class TestSlurm:
             process.terminate()
             assert process.wait(timeout=1200) == 3
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # what it left in the background; a session of its own
+            end_background(process)
             process.communicate()
         assert "stopped" in log.read_text()
         assert (f"scontrol requeue {os.getpid()}" in log.read_text()) == is_requeued
@@ -372,7 +382,7 @@ class TestSlurm:
         try:
             assert process.wait(timeout=1200) == 1
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            end_background(process)
             _, errors = process.communicate()
         assert reason in errors
         assert "Address already in use" in errors or "waiting for GCS" in errors
