@@ -97,6 +97,7 @@ def test_a_search_is_bought_by_the_trial_and_never_more_than_it_has(tmp_path: Pa
     whole = usd_of(plan)
     [found] = affordable(plan, whole * 1.001, dollar)
     assert found.is_whole and found.num_trials == plan.num_trials and found.usd == pytest.approx(whole)
+    assert found.seeds == 1, "of each explored trial"
     [found] = affordable(plan, whole / 2, dollar)
     assert not found.is_whole and found.num_trials == plan.num_trials // 2
     assert found.usd <= whole / 2 and found.steps_share == pytest.approx(0.5)

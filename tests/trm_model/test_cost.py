@@ -174,6 +174,22 @@ def test_everything_that_an_optimizer_and_its_averages_hold_is_predicted(
     assert more_predicted - predicted == more_measured - measured
 
 
+@pytest.mark.parametrize("mixer", ["attention", "mlp"])
+def test_a_step_in_micro_batches_needs_the_memory_of_one_of_them(mixer: str) -> None:
+    """And a micro batch that is larger than the batch is the batch."""
+    base = TrialConfig.parse({"model": config(mixer).plain(), "train": {"batch_size": 64}})
+    sizes = {"seq_len": 81, "vocab_size": 11, "num_identifiers": 1}
+
+    def num_bytes(batch_size: int, micro_batch_size: int | None) -> int:
+        train = base.train.model_copy(update={"batch_size": batch_size})
+        runtime = base.runtime.model_copy(update={"micro_batch_size": micro_batch_size})
+        trial = base.model_copy(update={"train": train, "runtime": runtime})
+        # The states of all examples of the batch are kept between its micro batches.
+        return cost.training_bytes(trial, **sizes) - cost.state_bytes(trial, **sizes)
+
+    assert num_bytes(64, 16) == num_bytes(16, None) < num_bytes(64, None) == num_bytes(64, 256)
+
+
 def test_published_models_have_their_published_size() -> None:
     hrm = cost.num_parameters(get_recipe("hrm.sudoku").model, seq_len=81, vocab_size=11)
     assert hrm == 27_275_266  # as the official code prints it
