@@ -72,7 +72,10 @@ def child_main(job: str, pipe: Connection) -> None:
 
     def report(message: TrialReport) -> None:
         may_continue.clear()
-        pipe.send(message)
+        try:
+            pipe.send(message)
+        except OSError:  # the actor is gone, and the thread that listens to it has not noticed yet: no failure of ours
+            os._exit(1)
         if message.kind == "rung" and not stop.is_set():
             may_continue.wait()
 

@@ -84,7 +84,7 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(
         assert log.stdout is not None
         assert any("started" in line for line in log.stdout)  # however long a busy machine takes until then
         spend_all(Path(place))
-        log.stdout.read()  # until the budget has ended the driver
+        told = log.stdout.read()  # until the budget has ended the driver
 
     def is_ended() -> bool:
         return json.loads(called(elsewhere, "status", "story", "--json"))["deployment"]["state"] == "ended"
@@ -92,7 +92,7 @@ def test_sweep_survives_its_laptop_and_ends_at_its_budget(
     wait_for(is_ended, "the end by the budget")
     state = json.loads(called(elsewhere, "status", "story", "--json"))
     assert state["deployment"]["ended_why"].startswith("budget: $")
-    assert state["sweep"]["driver"] is None and state["sweep"]["counts"].get("interrupted", 0) >= 1
+    assert state["sweep"]["driver"] is None and state["sweep"]["counts"].get("interrupted", 0) >= 1, told
     wait_for(lambda: not processes_of(place), "the end of the processes")
 
     closing = json.loads(called(laptop, "down", "story", "--json"))

@@ -441,6 +441,29 @@ def test_trial_that_cannot_hear_its_actor_any_more_does_not_run_on(monkeypatch: 
     assert codes == [1]
 
 
+LOST_ACTOR = """
+import sys, threading
+from orchestrator.worker.attempt import child_main
+class Pipe:
+    def recv(self):
+        threading.Event().wait()  # on a busy machine this thread has not been woken yet
+    def send(self, message):
+        if message.kind == sys.argv[2]:
+            raise BrokenPipeError(32, "Broken pipe")
+child_main(sys.argv[1], Pipe())
+"""
+
+
+@pytest.mark.parametrize("kind", ["progress", "rung"])
+def test_trial_whose_actor_is_gone_has_not_failed(kind: str, tmp_path: Path) -> None:
+    job = job_of(LocalStorage(tmp_path), tiny_config(**{"runtime.log_every": 1}))
+    command = [sys.executable, "-c", LOST_ACTOR, job.to_json(), kind]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    record = read_trial(LocalStorage(tmp_path), "s", job.trial_id)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert record.status is Status.RUNNING and record.reason == ""
+
+
 def test_resumption_that_fails_before_it_has_read_its_checkpoint_hides_no_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
