@@ -35,6 +35,7 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver stops by itself, on SIGTERM too
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the folder is deleted with Ray's session, which a trial may outlive by a moment
     "RAY_enable_worker_prestart": "0",  # a process per core that no actor would use, at the busiest moment
     "RAY_prestart_worker_first_driver": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it turns SIGTERM into an abort

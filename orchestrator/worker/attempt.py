@@ -184,6 +184,8 @@ class _Attempt:
             raise error
         if kind is FailureKind.STORAGE:
             self._finish(Status.INTERRUPTED, _storage_reason(error))
+        elif self._should_stop():  # files of a driver that ends may be gone; a failure of the trial itself will recur
+            self._finish(Status.INTERRUPTED, f"{ASKED_TO_STOP} at step {self._step}, and ended by {reason_of(error)}")
         elif is_out_of_memory(error):
             self._finish(Status.OUT_OF_MEMORY, self._memory_reason(error), hide_credentials(traceback.format_exc()))
         else:

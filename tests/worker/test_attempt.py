@@ -37,6 +37,7 @@ from tests.support.sweeps import attempted, tiny_config
 from trm_model.config import TrialConfig
 from trm_model.evaluation import evaluate
 from trm_model.training.launch import ProcessLostError
+from trm_model.training.trainer import Trainer
 
 
 def job_of(storage: Storage, config: TrialConfig, **options: Any) -> Job:
@@ -462,6 +463,28 @@ def test_trial_whose_actor_is_gone_has_not_failed(kind: str, tmp_path: Path) -> 
     record = read_trial(LocalStorage(tmp_path), "s", job.trial_id)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert record.status is Status.RUNNING and record.reason == ""
+
+
+def test_error_after_a_request_to_stop_is_no_failure_of_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a driver ends, its temporary files may be gone before the trial has stopped."""
+    job = job_of(LocalStorage(tmp_path), tiny_config())
+    is_asked = threading.Event()
+
+    def step(trainer: Trainer) -> None:
+        is_asked.set()
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", step)
+        reports, record = go(job, is_asked.is_set)
+        assert reports[-1].status == "interrupted" and record.status is Status.INTERRUPTED
+        assert (
+            record.reason
+            == "asked to stop at step 0, and ended by FileNotFoundError: [Errno 2] No such file or directory"
+        )
+        assert go(job)[1].status is Status.FAILED, "without such a request it is one"
 
 
 def test_resumption_that_fails_before_it_has_read_its_checkpoint_hides_no_curve(
