@@ -8,6 +8,7 @@ What follows a failure is decided by `orchestrator.records.failures.classify`:
   continues; what cannot be done without is waited for, for minutes. Where that does not help, or a disk is full, the
   attempt ends as interrupted: the trial resumes from its last checkpoint once the storage is back.
 - A failure of the machine is raised, and the driver requeues the trial.
+- An error after a request to stop, or without a driver, is an interruption: what the driver owned may be gone.
 """
 
 from __future__ import annotations
