@@ -241,6 +241,7 @@ def test_error_of_no_known_kind_is_one_line_too(
 def test_an_interrupt_while_the_command_is_imported_is_one_line(module: str) -> None:
     code = f"""
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with SIGINT ignored
 class Interrupt:
     def find_spec(self, name, *_):
         if name == {module!r}:
