@@ -131,7 +131,8 @@ def _items(sweep: Sweep) -> int | None:
     """Return the number of test puzzles that a trial scores; None where it is not known without the dataset."""
     data = sweep.base.data
     published = PUBLISHED.get(data.benchmark)
-    items = published.items if published and data.source is None else data.num_test
+    known = published.items if published and data.source is None else None
+    items = known or data.num_test
     return min(filter(None, (items, sweep.base.evaluation.max_puzzles)), default=None)
 
 
@@ -162,7 +163,7 @@ def assumed_spread(items: int | None) -> Spread:
     published = PUBLISHED[_ASSUMED]
     basis = f"{published.seed_spread:g} as 4 seeds of TRM on {published.title}"
     variance = published.seed_spread**2
-    if items is not None and items < published.items:
+    if items is not None and items < (published.items or 0):
         variance += 100**2 * _ASSUMED_SCORE * (1 - _ASSUMED_SCORE) / items
         basis += f", and the sampling error of {plural(items, 'puzzle')} at {100 * _ASSUMED_SCORE:.0f} %"
     return Spread(math.sqrt(variance), False, basis)

@@ -22,11 +22,13 @@ def scores(benchmark: str, split: str) -> dict[str, float]:
 
 
 def test_baselines_hold_the_tables_of_the_trm_paper() -> None:
-    assert benchmarks() == ["arc-agi-1", "arc-agi-2", "maze-hard", "sudoku-extreme"]
+    published = ["arc-agi-1", "arc-agi-2", "maze-hard", "maze-unique", "n-queens-10", "n-queens-8", "ppbench"]
+    assert benchmarks() == [*published, "sudoku-extreme"]
     sudoku, maze = scores("sudoku-extreme", "test"), scores("maze-hard", "test")
     assert (sudoku["TRM-MLP"], sudoku["TRM-Att"], sudoku["HRM"], sudoku["Direct prediction"]) == (87.4, 74.7, 55.0, 0.0)
     assert (maze["TRM-Att"], maze["HRM"], maze["TRM-MLP"]) == (85.3, 74.5, 0.0)
-    assert scores("sudoku-extreme", "unstated-subset") == {"DeepSeek R1": 0, "Claude 3.7 8K": 0, "o3-mini-high": 0}
+    language_models = {"DeepSeek R1", "Claude 3.7 8K", "o3-mini-high", "Claude Opus 4.6", "GPT-5.4"}
+    assert scores("sudoku-extreme", "unstated-subset") == dict.fromkeys(language_models, 0)
     assert (scores("arc-agi-1", "public-eval")["TRM-Att"], scores("arc-agi-2", "public-eval")["TRM-Att"]) == (44.6, 7.8)
 
 
@@ -35,6 +37,37 @@ def test_baselines_language_models_of_the_paper_are_not_public_evaluation_rows()
     assert set(public) == {"TRM-Att", "TRM-MLP", "HRM", "Direct prediction"}
     printed = scores("arc-agi-1", "as-printed")
     assert (printed["o3-mini-high"], printed["Gemini 2.5 Pro 32K"]) == (34.5, 37.0)
+
+
+def test_baselines_hold_the_figures_of_2026() -> None:
+    sudoku, unique = scores("sudoku-extreme", "test"), scores("maze-unique", "test")
+    assert sudoku["priml exp010 (TRM-Att, QK-norm, feedback repair, T=6 n=9)"] == round(100 * 406_892 / 422_786, 2)
+    assert sudoku["priml exp011 (exp010 with hypothesis-pinning search)"] == round(100 * 422_447 / 422_786, 2)
+    assert scores("sudoku-extreme", "sotaku-25k-of-test")["Sotaku, 1024 iterations, full training set"] == 98.9
+    assert (unique["HRM, EqR authors' run"], unique["TRM, EqR authors' run"]) == (0.3, 44.9)
+    assert (scores("n-queens-8", "test")["GRAM"], scores("n-queens-10", "test")["TRM, GRAM authors' run"]) == (
+        99.7,
+        17.5,
+    )
+    assert scores("arc-agi-1", "public-eval")["URM with QK-norm and feedback repair, rekursiv (exp008)"] == 71.375
+    assert (scores("ppbench", "five-types")["PTRM"], len(load_baselines("ppbench"))) == (91.2, 9)
+
+
+def test_baselines_that_search_say_so() -> None:
+    searching = {(row.benchmark, row.system.split(" ")[0]) for row in load_baselines() if row.protocol == "search"}
+    assert searching == {
+        *(("sudoku-extreme", system) for system in ("priml", "LDT", "W4M")),
+        *(("ppbench", system) for system in ("Claude", "GPT-5.2")),
+        ("maze-hard", "LDT"),
+    }
+
+
+def test_baselines_are_of_puzzles_that_their_split_names() -> None:
+    """A part of a test set that one author drew is no part of another's table."""
+    sizes = {"frm-1k-of-test": 1_000, "heim-1k-of-test": 1_000, "sotaku-25k-of-test": 25_000, "w4m-13k-of-test": 13_000}
+    rows = [row for row in load_baselines("sudoku-extreme") if row.split.endswith("-of-test") and row.items]
+    assert {row.split: row.items for row in rows} == sizes
+    assert all(row.items in (None, 422_786) for row in load_baselines("sudoku-extreme") if row.split == "test")
 
 
 def test_baselines_equal_the_reference_facts(shared: Path) -> None:
@@ -99,6 +132,17 @@ def test_baselines_without_the_columns_of_test_time_compute_are_read_as_not_stat
     (row,) = read_baselines(write(tmp_path, GOOD.replace(",,,,,,,", ",,,"), head=head))
     assert (row.passes, row.votes, row.samples, row.train_puzzles) == (None, None, None, None)
     assert row.source == "Some paper, 2025"
+
+
+def test_what_counts_as_correct_and_the_cost_of_training_are_read_where_a_file_has_them(tmp_path: Path) -> None:
+    columns = ",correct,train_gpu_hours,train_gpu"
+    path = write(tmp_path, GOOD + ",valid,1.5,H100", GOOD.replace("A,llm", "B,llm") + ",,,", head=HEAD + columns)
+    stated, not_stated = read_baselines(path)
+    assert (stated.correct, stated.train_gpu_hours, stated.train_gpu) == ("valid", 1.5, "H100")
+    assert (not_stated.correct, not_stated.train_gpu_hours, not_stated.train_gpu) == (None, None, "")
+    for bad in (",any,1,H100", ",label,0,H100", ",label,1,H\x1b100"):
+        with pytest.raises(DataError, match=r"maze-hard\.csv, line 2: "):
+            read_baselines(write(tmp_path, GOOD + bad, head=HEAD + columns))
 
 
 def test_baselines_of_the_user_join_and_replace_the_packaged_ones(tmp_path: Path) -> None:
@@ -173,6 +217,9 @@ ROW = {
     "passes": "16",
     "samples": "1",
     "train-puzzles": "1000",
+    "correct": "label",
+    "train-gpu-hours": "3.5",
+    "train-gpu": "L40S",
     "source": "arXiv 2601.00001",
     "date": "2026-01",
 }
@@ -193,6 +240,8 @@ def test_added_row_joins_the_leaderboard_of_its_split(
     (table,) = [t for t in json.loads(out) if (t["protocol"], t["compute"], t["training"]) == ("single", "", "")]
     scores = {entry["system"]: entry["score"] for entry in table["entries"]}
     assert code == 0 and scores["Our TRM"] == 88.1 and scores["TRM-Att"] == 85.3
+    (mine,) = [entry for entry in table["entries"] if entry["system"] == "Our TRM"]
+    assert (mine["passes"], mine["train_puzzles"], mine["gpu_hours"], mine["gpu"]) == (16, 1000, 3.5, "L40S")
     listed = call(capsys, "baselines", "list", "maze-hard", *where)[1]
     assert len(listed.splitlines()) == len(load_baselines("maze-hard")) + 2 and "Our TRM" in listed
     code, _, err = call(capsys, *added(score="90"), *where)
@@ -215,6 +264,8 @@ def test_added_row_joins_the_leaderboard_of_its_split(
         ({"split": "Test Set"}, "split='Test Set'"),
         ({"date": "May"}, "date='May'"),
         ({"items": "0"}, "items=0"),
+        ({"correct": "any"}, "correct='any'"),
+        ({"protocol": "both"}, "protocol='both'"),
         ({"benchmark": "maze-hrad"}, "Did you mean 'maze-hard'"),
     ],
 )

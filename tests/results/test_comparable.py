@@ -84,8 +84,9 @@ def test_rollouts_without_noise_are_one_answer_and_fewer_steps_stay_in_the_table
 
 
 def test_own_rollouts_are_ranked_with_the_published_method_of_as_many() -> None:
-    assert systems(table_with("own", "sudoku-extreme", own_run(rollouts=100, noise=0.2))) == {"own", "PTRM"}
-    assert systems(table_with("own", "sudoku-extreme", own_run(rollouts=50, noise=0.2))) == {"own"}
+    for rollouts, steps, ranked in ((100, 64, {"own", "PTRM"}), (50, 64, {"own"}), (100, 16, {"own"})):
+        run = own_run(rollouts=rollouts, noise=0.2, supervision_steps=steps)
+        assert systems(table_with("own", "sudoku-extreme", run)) == ranked
 
 
 def test_arc_runs_vote_over_up_to_a_thousand_views() -> None:
@@ -136,6 +137,19 @@ def test_depth_of_training_does_not_separate_own_runs_on_generated_puzzles() -> 
         ("Augmented HRM", "sudoku-extreme", None, "90 samples"),
         ("FPRM", "maze-hard", None, "test-time compute not stated, training set not stated"),
         ("GPT-5 Pro", "arc-agi-1", "public-eval", "samples not stated"),
+        ("priml exp010 (TRM-Att, QK-norm, feedback repair, T=6 n=9)", "sudoku-extreme", None, "32 supervision steps"),
+        (
+            "priml exp011 (exp010 with hypothesis-pinning search)",
+            "sudoku-extreme",
+            None,
+            "search, 32 supervision steps",
+        ),
+        ("TRM-MLP at D=1024, A. Ritter", "sudoku-extreme", None, "1024 supervision steps"),
+        ("Sotaku, 16 iterations, full training set", "sudoku-extreme", None, "25,000 of the test split (Sotaku)"),
+        ("Sotaku, 16 iterations, full training set", "sudoku-extreme", None, "2,700,000 training puzzles"),
+        ("LDT", "maze-hard", None, "search"),
+        ("EqR, 64 steps x 128 starts", "maze-unique", None, "ensembles, 64 supervision steps, 128 samples"),
+        ("GRAM", "n-queens-8", None, "training set not stated, any valid answer counts"),
     ],
 )
 def test_published_row_that_is_not_comparable_has_a_table_that_says_why(
@@ -143,6 +157,31 @@ def test_published_row_that_is_not_comparable_has_a_table_that_says_why(
 ) -> None:
     table = table_with(system, benchmark, split=split)
     assert words in table.heading and not systems(table) & {"TRM-MLP", "TRM-Att", "o3-mini (High)"}
+
+
+def test_rows_of_two_protocols_never_share_a_table() -> None:
+    """Also where test-time compute and training set are the same."""
+    rows = load_baselines()
+    first = next(row for row in rows if row.system == "PTRM" and row.benchmark == "sudoku-extreme")
+    others = [first.model_copy(update={"system": name, "protocol": name}) for name in ("single", "search")]
+    tables = build_leaderboard(None, [], [*rows, *others])
+    protocols = {(r.benchmark, r.system, r.source, r.detail): r.protocol for r in (*rows, *others)}
+    for table in tables:
+        found = {protocols[table.benchmark, e.system, e.source, e.detail] for e in table.entries}
+        assert found == {table.protocol}
+    places = [[t for t in tables if name in systems(t)] for name in ("single", "search")]
+    assert [len(found) for found in places] == [1, 1] and all("PTRM" not in systems(found[0]) for found in places)
+
+
+def test_row_for_which_any_valid_answer_counts_is_not_ranked_with_labels() -> None:
+    known = next(row for row in load_baselines("maze-hard") if row.system == "TRM-Att")
+    assert known.correct == "label"
+    rows = [known.model_copy(update={"system": name, "correct": name or None}) for name in ("valid", "label", "")]
+    tables = build_leaderboard("maze-hard", [], [*load_baselines("maze-hard"), *rows])
+    (customary,) = [table for table in tables if "TRM-Att" in systems(table)]
+    assert {"label", ""} <= systems(customary) and customary.scoring == ""
+    (valid,) = [table for table in tables if "valid" in systems(table)]
+    assert systems(valid) == {"valid"} and valid.heading.endswith("exact accuracy, any valid answer counts")
 
 
 def test_row_of_the_user_without_stated_compute_is_not_ranked_with_stated_ones() -> None:

@@ -142,9 +142,14 @@ def add(
     train_puzzles: Annotated[
         int | None, typer.Option("--train-puzzles", help="Training puzzles before augmentation.")
     ] = None,
+    correct: Annotated[
+        str | None, typer.Option("--correct", help="What counts: label (the stored answer) or valid (any).")
+    ] = None,
+    train_gpu_hours: Annotated[float | None, typer.Option("--train-gpu-hours", help="GPU-hours of training.")] = None,
+    train_gpu: Annotated[str, typer.Option("--train-gpu", help="Type of these GPUs.")] = "",
     params: Annotated[int | None, typer.Option("--params", help="Parameters of the model.")] = None,
     usd_per_task: Annotated[float | None, typer.Option("--usd-per-task", help="Cost per puzzle in US dollars.")] = None,
-    protocol: Annotated[str, typer.Option("--protocol", help="single or ensemble.")] = "single",
+    protocol: Annotated[str, typer.Option("--protocol", help="single, ensemble or search.")] = "single",
     role: Annotated[str, typer.Option("--role", help="headline, reproduction or ablation.")] = "headline",
     evidence: Annotated[str, typer.Option("--evidence", help="verified, claimed or quoted.")] = "claimed",
     detail: Annotated[str, typer.Option("--detail", help="Further details of the result.")] = "",
@@ -167,6 +172,7 @@ def add(
     values = {"benchmark": benchmark, "system": system, "score": score, "source": source, "date": date, "kind": kind}
     values |= {"split": split, "metric": metric, "items": items, "seeds": seeds, "params": params, "role": role}
     values |= {"passes": passes, "votes": votes, "samples": samples, "train_puzzles": train_puzzles}
+    values |= {"correct": correct, "train_gpu_hours": train_gpu_hours, "train_gpu": train_gpu}
     values |= {"cost_per_task_usd": usd_per_task, "protocol": protocol, "evidence": evidence, "detail": detail}
     row = Baseline.parse(values)
     own = OwnBaselines(open_storage(storage), baselines)

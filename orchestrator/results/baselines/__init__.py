@@ -19,7 +19,7 @@ from trm_data.settings import Settings
 
 Kind = Literal["trm", "hrm", "direct", "llm", "system", "human"]
 Metric = Literal["exact_accuracy", "pass@1", "pass@2", "peak_exact_accuracy"]
-Protocol = Literal["single", "ensemble"]
+Protocol = Literal["single", "ensemble", "search"]
 
 AS_PRINTED = "as-printed"
 """The split of rows whose table mixes evaluation sets; they are shown, with what they really are, but never ranked."""
@@ -41,7 +41,8 @@ class Baseline(Settings):
     metric: Metric
     protocol: Protocol
     """single: one checkpoint, with the benchmark's usual vote over augmented views. ensemble: several checkpoints,
-    random rollouts or model calls combined into one answer."""
+    random rollouts or model calls combined into one answer. search: answers are proposed, checked by rules, by
+    verifiers or by the model itself, and taken back."""
     score: float = Field(ge=0, le=100)
     """Per cent."""
     items: int | None = Field(None, ge=1)
@@ -55,6 +56,11 @@ class Baseline(Settings):
     """Answers per attempt that are combined: rollouts, samples of a language model, checkpoints."""
     train_puzzles: int | None = Field(None, ge=1)
     """Training puzzles, or tasks, before augmentation."""
+    correct: Literal["label", "valid"] | None = None
+    """What counts where a puzzle has several valid answers: the stored one, or any. None: see `comparable`."""
+    train_gpu_hours: float | None = Field(None, gt=0)
+    train_gpu: str = ""
+    """Type of the GPUs of training."""
     cost_per_task_usd: float | None = Field(None, ge=0)
     source: str = Field(min_length=3)
     detail: str = ""
@@ -63,7 +69,7 @@ class Baseline(Settings):
     evidence: Literal["verified", "claimed", "quoted"]
     """verified: scored by the benchmark's owner. claimed: by whoever ran it. quoted: read second-hand only."""
 
-    @field_validator("benchmark", "system", "source", "detail")
+    @field_validator("benchmark", "system", "train_gpu", "source", "detail")
     @classmethod
     def _is_printable(cls, text: str) -> str:
         # These are shown in terminals, pages and spreadsheets; a control character could forge what is shown.

@@ -83,7 +83,7 @@ def _order(table: Table) -> tuple[bool, str, bool, bool, int, int, str]:
     """Return the sort key: tables with rows measured here first, then customary classes, then the fullest."""
     puzzles = (table.items or 0) if table.has_measured else 0
     ensembles = table.protocol != "single"
-    unusual = bool(table.compute or table.training)
+    unusual = bool(table.compute or table.training or table.scoring)
     return not table.has_measured, table.benchmark, ensembles, unusual, -puzzles, -len(table.entries), table.heading
 
 
@@ -117,6 +117,12 @@ def _published_entry(row: Baseline) -> Entry:
         params=row.params,
         role=row.role,
         cost_per_task_usd=row.cost_per_task_usd,
+        passes=row.passes,
+        votes=row.votes,
+        samples=row.samples,
+        train_puzzles=row.train_puzzles,
+        gpu_hours=row.train_gpu_hours,
+        gpu=row.train_gpu,
         source=row.source,
         detail=row.detail,
         date=row.date,
@@ -141,6 +147,7 @@ def _table(key: TableKey, entries: list[Entry], scorings: int) -> Table:
         protocol=key.protocol,
         compute=key.compute,
         training=key.training,
+        scoring=key.scoring,
         items=sizes.pop() if len(sizes) == 1 else None,
         entries=tuple(ordered),
         fingerprint=key.fingerprint,

@@ -1,9 +1,10 @@
 """Decide which results may be ranked together: the key of a table, from published rows and from own runs.
 
-Rows of one table share benchmark, scored puzzles, metric, protocol, test-time compute and training set. The last two
-are classes with a ceiling: a row belongs to the standard class of its benchmark if it uses *no more* than the benchmark
-customarily allows (16 supervision steps, one answer; on ARC a vote over at most 1,000 views; the published training
-set). Whatever uses more has a class that names how much, and what a source does not state is a class of its own.
+Rows of one table share benchmark, scored puzzles, metric, protocol, test-time compute, training set and what counts as
+correct. Test-time compute and training set are classes with a ceiling: a row belongs to the standard class of its
+benchmark if it uses *no more* than the benchmark customarily allows (16 supervision steps, one answer; on ARC a vote
+over at most 1,000 views; the published training set). Whatever uses more has a class that names how much, and what a
+source does not state is a class of its own.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ class Benchmark(NamedTuple):
     title: str
     test_split: str
     """The split on which this project's `test` score is comparable with published ones."""
-    items: int
-    train_puzzles: int
+    items: int | None
+    """Puzzles of that split; None where no source states it."""
+    train_puzzles: int | None
     """The published training set; for ARC the tasks of both public sets and ConceptARC, as TRM and HRM train on."""
     votes: int = 1
     """Views per puzzle that customarily vote."""
@@ -37,6 +39,10 @@ PUBLISHED = {
     "maze-hard": Benchmark("Maze-Hard", "test", 1_000, 1_000),
     "arc-agi-1": Benchmark("ARC-AGI-1", "public-eval", 400, 960, votes=1_000),
     "arc-agi-2": Benchmark("ARC-AGI-2", "public-eval", 120, 1_280, votes=1_000),
+    "maze-unique": Benchmark("Maze-Unique", "test", 1_000, 1_000),
+    "n-queens-8": Benchmark("N-Queens 8x8", "test", None, None),
+    "n-queens-10": Benchmark("N-Queens 10x10", "test", None, None),
+    "ppbench": Benchmark("Pencil Puzzle Bench", "golden-300", 300, None),
 }
 SPLIT_TITLES = {
     "test": "test split",
@@ -47,6 +53,14 @@ SPLIT_TITLES = {
     "one-percent-of-test": "1 % of the test split",
     "own-9x9-test": "authors' own 9x9 test",
     "own-250k-subset": "authors' own subset of 250,000",
+    "frm-1k-of-test": "1,000 of the test split (FRM)",
+    "heim-1k-of-test": "1,000 of the test split (T. Heim)",
+    "sotaku-25k-of-test": "25,000 of the test split (Sotaku)",
+    "w4m-13k-of-test": "13,000 of the test split (W4M)",
+    "five-types": "five puzzle types",
+    "golden-300": "300 golden puzzles",
+    "own-golden-49": "49 golden puzzles of five types",
+    "own-validation": "author's own validation split",
     AS_PRINTED: "as printed in TRM Table 5",
 }
 METRIC_TITLES = {
@@ -55,6 +69,7 @@ METRIC_TITLES = {
     "pass@1": "one attempt",
     "pass@2": "two attempts",
 }
+PROTOCOL_TITLES = {"ensemble": "ensembles", "search": "search"}
 _UNTRAINED = ("llm", "human")
 """Kinds that were not trained on the benchmark and have no supervision steps."""
 
@@ -70,6 +85,8 @@ class TableKey(NamedTuple):
     """Test-time compute beyond the benchmark's custom, in words; empty for what is customary."""
     training: str = ""
     """Training set beyond the published one, in words; empty for the published one or a part of it."""
+    scoring: str = ""
+    """What counts as correct, in words; empty for the stored answer, with which the benchmarks' own code compares."""
     fingerprint: str = ""
     """Of the dataset, where the test set is not a published one."""
 
@@ -89,7 +106,8 @@ def published_key(row: Baseline) -> TableKey:
         votes = row.votes if custom[1] > 1 else row.votes or 1  # where voting is unusual, sources do not mention it
         compute = _compute_class(row.passes, votes, row.samples, custom)
         training = _training_class(row.train_puzzles, standard.train_puzzles if standard else None)
-    return TableKey(row.benchmark, row.split, row.metric, row.protocol, compute, training)
+    scoring = "any valid answer counts" if row.correct == "valid" else ""
+    return TableKey(row.benchmark, row.split, row.metric, row.protocol, compute, training, scoring)
 
 
 def own_key(record: TrialRecord, benchmark: str, metric: str, puzzles: int) -> TableKey:
@@ -98,19 +116,25 @@ def own_key(record: TrialRecord, benchmark: str, metric: str, puzzles: int) -> T
     Args:
         benchmark: its name in tables.
     """
-    evaluation, standard = record.config.evaluation, PUBLISHED.get(benchmark)
-    trained_steps = record.config.model.supervision_steps
-    custom = (standard.passes, standard.votes) if standard else (trained_steps, 1)
-    passes = (record.result and record.result.supervision_steps) or evaluation.supervision_steps or trained_steps
-    samples = evaluation.rollouts if evaluation.noise > 0 else 1
-    compute = _compute_class(passes, evaluation.votes, samples, custom)
-    protocol: Protocol = "ensemble" if samples > 1 or evaluation.votes > custom[1] else "single"
+    standard = PUBLISHED.get(benchmark)
+    custom = (standard.passes, standard.votes) if standard else (record.config.model.supervision_steps, 1)
+    passes, votes, samples = own_compute(record)
+    compute = _compute_class(passes, votes, samples, custom)
+    protocol: Protocol = "ensemble" if samples > 1 or votes > custom[1] else "single"
     training = ""
     if standard:
         # Of generated puzzles the fingerprint in the key covers the training set too.
         training = _training_class(num_trained(record), standard.train_puzzles)
     key = measured_key(benchmark, record.dataset.fingerprint, metric, puzzles, record.dataset.counts["test"])
     return key._replace(protocol=protocol, compute=compute, training=training)
+
+
+def own_compute(record: TrialRecord) -> tuple[int, int, int]:
+    """Return the supervision steps, votes and samples with which a trial was scored."""
+    evaluation = record.config.evaluation
+    stated = evaluation.supervision_steps or record.config.model.supervision_steps
+    passes = (record.result and record.result.supervision_steps) or stated
+    return passes, evaluation.votes, evaluation.rollouts if evaluation.noise > 0 else 1
 
 
 def num_trained(record: TrialRecord) -> int:
@@ -124,11 +148,11 @@ def measured_key(benchmark: str, fingerprint: str, metric: str, puzzles: int, pu
     It belongs to the published split if the whole published test set was scored, else to a table of those puzzles.
     """
     published = PUBLISHED.get(benchmark)
-    total = published.items if published else puzzles_in_split
-    if puzzles != total:
-        split = f"{puzzles:,} of {total:,} test items"
+    known = published.items if published else None
+    if puzzles != (known or puzzles_in_split):
+        split = f"{puzzles:,} of {known or puzzles_in_split:,} test items"
         return TableKey(benchmark, split, metric, "single", fingerprint=fingerprint)
-    if published:
+    if published and known:
         return TableKey(benchmark, published.test_split, metric, "single")
     return TableKey(benchmark, "test", metric, "single", fingerprint=fingerprint)
 

@@ -15,7 +15,7 @@ import numpy as np
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
 from orchestrator.resources.usage import mean_cost, trial_cost
 from orchestrator.results import stats
-from orchestrator.results.leaderboard.comparable import TableKey, own_key, ranked_name
+from orchestrator.results.leaderboard.comparable import TableKey, num_trained, own_compute, own_key, ranked_name
 from orchestrator.results.leaderboard.rows import Entry, Provenance, item_interval, task_interval
 from orchestrator.results.seeds import seed_interval, seed_warning
 from orchestrator.results.stats import Interval
@@ -149,6 +149,7 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         puzzles_presented=_mean([result.puzzles_presented for result in results]),
         cost=mean_cost([trial_cost(record) for record in group]),
     )
+    passes, votes, samples = own_compute(group[0])
     return Entry(
         system=name,
         kind=group[0].config.model.variant,
@@ -157,6 +158,12 @@ def _own_entry(name: str, group: list[TrialRecord], metric: str) -> Entry:
         item_interval=_interval(results, metric, mean, items),
         seeds=len(group),
         params=results[0].num_parameters,
+        passes=passes,
+        votes=votes,
+        samples=samples,
+        train_puzzles=num_trained(group[0]),
+        gpu_hours=provenance.cost.gpu_hours if provenance.cost else None,
+        gpu=next((attempt.start.gpu_name or "" for attempt in group[0].attempts), ""),
         source="this project",
         evidence="own",
         own=provenance,

@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.resources.usage import Cost
 from orchestrator.results import power, stats
-from orchestrator.results.leaderboard.comparable import METRIC_TITLES, SPLIT_TITLES
+from orchestrator.results.leaderboard.comparable import METRIC_TITLES, PROTOCOL_TITLES, SPLIT_TITLES
 from orchestrator.results.seeds import coverage_note, seed_interval
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.text import plural
@@ -75,6 +75,15 @@ class Entry:
     """Ranks that the data leave possible; None where its error is not known (no number of puzzles, one seed)."""
     role: str = "headline"
     cost_per_task_usd: float | None = None
+    passes: int | None = None
+    votes: int | None = None
+    samples: int | None = None
+    """Supervision steps at evaluation, views that vote and answers per attempt; None where the source does not say."""
+    train_puzzles: int | None = None
+    gpu_hours: float | None = None
+    """Of training; for own rows of all attempts, the mean over seeds."""
+    gpu: str = ""
+    """Type of the GPUs of training."""
     source: str = ""
     detail: str = ""
     date: str = ""
@@ -90,6 +99,19 @@ class Entry:
     def solved(self) -> float:
         """Return the number of puzzles solved by a run, on average."""
         return self.score / 100 * (self.items or 0)
+
+    @property
+    def answer_passes(self) -> int | None:
+        """Return the supervision steps that one answer takes, over all views and samples; None where that is not
+        stated."""
+        if self.passes is None or self.samples is None:
+            return None
+        return self.passes * (self.votes or 1) * self.samples
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Return whether another source, or the same one elsewhere, gives another figure; the detail says which."""
+        return "contradicted" in self.detail
 
     @property
     def stands_out(self) -> bool:
@@ -134,6 +156,7 @@ class Table:
     entries: tuple[Entry, ...]
     compute: str = ""
     training: str = ""
+    scoring: str = ""
     """See `TableKey`."""
     fingerprint: str = ""
     """Of the dataset, where the test set is not a published one."""
@@ -154,11 +177,11 @@ class Table:
 
     @property
     def heading(self) -> str:
-        """Return benchmark, split, metric, protocol, test-time compute, training set and dataset as one line."""
+        """Return benchmark, split, metric, protocol, test-time compute, training set, scoring and dataset in a line."""
         split = SPLIT_TITLES.get(self.split, self.split)
         parts = [self.title, split, METRIC_TITLES.get(self.metric, self.metric)]
-        parts += ["ensembles"] if self.protocol == "ensemble" else []
-        return ", ".join([*parts, *filter(None, [self.compute, self.training, self.dataset])])
+        parts += [PROTOCOL_TITLES[self.protocol]] if self.protocol in PROTOCOL_TITLES else []
+        return ", ".join([*parts, *filter(None, [self.compute, self.training, self.scoring, self.dataset])])
 
     @property
     def power(self) -> str:

@@ -44,7 +44,7 @@ def caption(ablation: Ablation) -> str:
     table, control, effects = ablation.table, ablation.control, ablation.effects
     counts = sorted({effect.seeds[0] for effect in effects} | {effect.seeds[1] for effect in effects})
     seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else plural(counts[0], "seed") + " each"
-    place = [table.title, SPLIT_TITLES.get(table.split, table.split), table.compute, table.training]
+    place = [table.title, SPLIT_TITLES.get(table.split, table.split), table.compute, table.training, table.scoring]
     items = f" ({table.items:,} scored)" if table.items else ""
     metric = METRIC_TITLES.get(table.metric, table.metric)
     sentences = [

@@ -18,6 +18,7 @@ from orchestrator.results.report import escape
 from orchestrator.results.report.markup import compact, dollars, duration, flops, points
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
+from orchestrator.sweep.text import readable
 from trm_data.settings import strict_json
 
 COLUMNS = (
@@ -46,7 +47,7 @@ _DROPPED = {
 """The columns that a narrow terminal does without: the last first. System and score are always shown."""
 _LEAST = {"System": 24, "Source": 20}
 """Characters of a column below which others are left out instead."""
-SHARED = ("benchmark", "split", "metric", "protocol", "compute", "training", "fingerprint")
+SHARED = ("benchmark", "split", "metric", "protocol", "compute", "training", "scoring", "fingerprint")
 _STYLES = {"trm": "blue", "hrm": "dark_orange3", "direct": "green4"}
 
 
@@ -74,6 +75,8 @@ def cells(entry: Entry) -> list[str]:
     if own and own.spread is not None:
         seeds += f" (sd {own.spread:.1f})"
     training = f"{duration(own.train_s)}, {flops(own.train_flops)}" if own and own.train_s is not None else ""
+    if entry.gpu_hours is not None and not own:
+        training = f"{readable(entry.gpu_hours)} h {entry.gpu}".rstrip()
     return [
         _rank(entry.ranks),
         entry.system,
@@ -191,7 +194,12 @@ def plain_row(entry: Entry) -> dict[str, Any]:
         "cost_per_task_usd": entry.cost_per_task_usd,
         "train_flops": own.train_flops if own else None,
         "train_s": own.train_s if own else None,
-        "gpu_hours": own.cost.gpu_hours if own and own.cost else None,
+        "gpu_hours": entry.gpu_hours,
+        "gpu": entry.gpu,
+        "passes": entry.passes,
+        "votes": entry.votes,
+        "samples": entry.samples,
+        "train_puzzles": entry.train_puzzles,
         "usd_at_most": own.cost.usd if own and own.cost else None,
         "kwh_at_most": own.cost.kwh if own and own.cost else None,
         "puzzles_solved": round(entry.solved, 1) if own else None,

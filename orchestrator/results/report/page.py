@@ -35,6 +35,7 @@ from orchestrator.results.report.gallery import Gallery, GallerySource, gallerie
 from orchestrator.results.report.importance import importances
 from orchestrator.results.report.summary import summarise
 from orchestrator.results.report.views import Study, studies
+from orchestrator.sweep.text import readable
 from trm_data.files import write_output
 
 SCRIPTS = {
@@ -279,6 +280,7 @@ def environment() -> jinja2.Environment:
         "flops": markup.flops,
         "number": markup.number,
         "points": markup.points,
+        "readable": readable,
         "pretty_json": lambda value: json.dumps(value, indent=1, sort_keys=True),
     }
     environment.globals |= {
