@@ -328,7 +328,7 @@ def test_update_says_what_is_new_changed_and_gone_and_writes_only_when_told(
     words = " ".join(out.split())
     assert code == 0 and "1 new arc-agi-2 semi-private, Next Model: 50 %" in words
     assert "1 changed arc-agi-1 semi-private, Deepseek R1: 15.8 -> 20 %" in words
-    assert "1 gone arc-agi-1 semi-private, o3-mini (High)" in words and "1 on test sets" in words
+    assert "1 gone arc-agi-1 semi-private, o3-mini (High)" in words and "1 without a score or on test sets" in words
     assert "nothing is written without --write" in words and not runs.exists()
     assert call(capsys, *line, "--write")[0] == 0
     rows = OwnBaselines(LocalStorage(runs)).read()
@@ -354,7 +354,6 @@ def test_update_says_what_is_new_changed_and_gone_and_writes_only_when_told(
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": 44.6}]', "score=44.6 is not in 0 to 1"),
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": true}]', "score=True"),
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": "0.1"}]', "score='0.1'"),
-        ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": null}]', "score=None"),
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": -0.01}]', "score=-0.01"),
         ('[{"modelId": "a", "datasetId": "v1_Public_Eval", "score": 0.1, "costPerTask": -1}]', "costPerTask=-1"),
     ],

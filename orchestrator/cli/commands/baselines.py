@@ -184,10 +184,17 @@ def add(
 
 @app.command()
 def update(
-    file: Annotated[
-        Path, typer.Argument(help="The ARC Prize leaderboard's evaluations.json.", show_default=False, **INPUT_FILE)
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|ADDRESS",
+            help="An export of the ARC Prize leaderboard: a path or http(s)://.",
+            show_default=False,
+        ),
     ],
-    date: Annotated[str, typer.Option("--date", help="Day of the export, e.g. 2026-11-22.")],
+    date: Annotated[
+        str | None, typer.Option("--date", help="Day of the export, e.g. 2026-11-22; its own if it states one.")
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Write new and changed rows to your own baselines.")] = False,
     baselines: NewBaselinesOption = None,
     storage: StorageOption = "runs",
@@ -195,16 +202,21 @@ def update(
 ) -> None:
     """Compare a newer export of the ARC Prize leaderboard with the known rows; with --write, adopt what is new.
 
-    Example: trm baselines update evaluations.json --date 2026-11-22
+    Example: trm baselines update https://arcprize.org/media/data/leaderboard/v2.json
     """
     from orchestrator.cli.views.baselines import show_update
     from orchestrator.results.baselines import load_baselines
     from orchestrator.results.baselines.arc_prize import compare, read_export
     from orchestrator.results.baselines.own import OwnBaselines
     from orchestrator.storage import open_storage
+    from trm_data.errors import ConfigError
 
+    export = read_export(source)
+    day = date or export.date
+    if day is None:
+        raise ConfigError("the export does not say of which day it is", "Name it: --date 2026-11-22")
     own = OwnBaselines(open_storage(storage), baselines)
-    found = compare(*read_export(file), load_baselines(None, own.read()), date)
+    found = compare(export, load_baselines(None, own.read()), day)
     if write and found.rows:
         own.put(found.rows)
     show_update(found, own.where if write and found.rows else "", as_json)

@@ -22,7 +22,9 @@ def show_update(update: Update, written_to: str, as_json: bool) -> None:
     _list("new", [f"{_name(row)}: {row.score:g} %" for row in update.new])
     _list("changed", [f"{_name(after)}: {_change(before, after)}" for before, after in update.changed])
     _list("gone", [_name(row) for row in update.gone])
-    out.print(f"{update.unchanged} unchanged, {update.ignored} on test sets that are not a benchmark here")
+    out.print(
+        f"{update.unchanged} unchanged, {update.ignored} without a score or on test sets that are no benchmark here"
+    )
     if update.new:
         out.print("check kind and protocol of new rows: the export does not say what is an ensemble", style="dim")
     if written_to:

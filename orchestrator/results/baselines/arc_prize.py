@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.results.baselines import Baseline
 from trm_data.errors import ConfigError, DataError
 from trm_data.files import load_json
+from trm_data.sources.files import parse_address, read
 
 SOURCE = "ARC Prize leaderboard"
 _PARALLEL = re.compile(r"(?i)\b(?:o\d|gpt-[\d.]+)[ -]pro\b|deep think|heavy|multi-agent")
 """Names of products that combine several answers inside; how many is not stated."""
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_REMEDY = "Name the leaderboard's v1.json, v2.json or evaluations.json, whole"
 _ROUNDING = 0.0051
 """Per cent: rows are written with two decimals."""
 _SETS: dict[str, tuple[str, str, int | None]] = {
@@ -26,6 +28,17 @@ _SETS: dict[str, tuple[str, str, int | None]] = {
 """The leaderboard's name of a test set: benchmark, split, tasks. Other names (ARC-AGI-3) are another benchmark."""
 
 
+class Export(NamedTuple):
+    """Hold an export of the leaderboard."""
+
+    entries: Mapping[tuple[str, str], Mapping[str, Any]]
+    """By model and test set."""
+    models: Mapping[str, Mapping[str, Any]]
+    """What an older export says of models, by id."""
+    date: str | None
+    """Of its generation; None where it does not say."""
+
+
 class Update(NamedTuple):
     """Hold the differences between an export and the known rows."""
 
@@ -33,10 +46,10 @@ class Update(NamedTuple):
     changed: list[tuple[Baseline, Baseline]]
     """(known, newer)"""
     gone: list[Baseline]
-    """Known, and not in the export any more."""
+    """Known of a benchmark of the export, and not in it any more."""
     unchanged: int
     ignored: int
-    """Entries about test sets that are not a benchmark here."""
+    """Entries without a score, or about test sets that are not a benchmark here."""
 
     @property
     def rows(self) -> list[Baseline]:
@@ -44,46 +57,50 @@ class Update(NamedTuple):
         return [*self.new, *(newer for _, newer in self.changed)]
 
 
-def read_export(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Read evaluations, and models by id where the export has them: `evaluations.json` of the leaderboard, or an object
-    of `evaluations` and `models`.
+def read_export(address: str) -> Export:
+    """Read what the leaderboard's page loads, from a path or an address (http, https).
+
+    Either `v1.json` or `v2.json` of today: an object of `version`, `generatedAt` and `evaluations`, each with the name
+    of its model. Or the older `evaluations.json`, a list, alone or in an object that has `models` too.
 
     Raises:
-        DataError: it is not such an export.
+        DataError: it cannot be read, or is not such an export.
     """
+    place = parse_address(address)
     try:
-        value = load_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+        value = load_json(read(place))
     except ValueError:
-        raise DataError(f"{path} is not JSON", "Save the leaderboard's evaluations.json whole") from None
+        raise DataError(f"{place} is not JSON", _REMEDY) from None
     parts = value if isinstance(value, dict) else {"evaluations": value}
     evaluations, models = parts.get("evaluations"), parts.get("models", [])
     if not isinstance(evaluations, list) or not evaluations or not isinstance(models, list):
-        raise DataError(f"{path} holds no evaluations", "Save the leaderboard's evaluations.json whole")
+        raise DataError(f"{place} holds no evaluations", _REMEDY)
+    entries: dict[tuple[str, str], Mapping[str, Any]] = {}
     for number, entry in enumerate(evaluations, 1):
-        _check(entry, f"{path}, evaluation {number}")
-    return evaluations, {str(model["id"]): model for model in models if isinstance(model, dict) and "id" in model}
+        where = f"{place}, evaluation {number}"
+        _check(entry, where)
+        key = str(entry["modelId"]), str(entry["datasetId"])
+        if key in entries and entries[key]["score"] != entry["score"]:
+            raise DataError(f"{where}: {key[0]} has two scores on {key[1]}", "Ask ARC Prize which one is right")
+        entries[key] = entry
+    known = {str(model["id"]): model for model in models if isinstance(model, dict) and "id" in model}
+    day = str(parts.get("generatedAt", ""))[:10]
+    return Export(entries, known, day if _DAY.fullmatch(day) else None)
 
 
 def _check(entry: object, where: str) -> None:
     if not isinstance(entry, dict) or not {"modelId", "datasetId", "score"} <= set(entry):
         raise DataError(f"{where}: has not modelId, datasetId and score")
-    for name, most in (("score", 1.0), ("costPerTask", float("inf"))):
-        number = entry.get(name, 0)
-        if name == "costPerTask" and number is None:
+    for name, most in (("score", 1.0), ("costPerTask", float("inf")), ("cost", float("inf"))):
+        number = entry.get(name)
+        if number is None:
             continue
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
             raise DataError(f"{where}: {name}={number!r} is not in 0 to {most:g}", "Scores are shares, not per cent")
 
 
-def compare(
-    evaluations: Iterable[Mapping[str, Any]],
-    models: Mapping[str, Mapping[str, Any]],
-    known: Sequence[Baseline],
-    date: str,
-) -> Update:
-    """Compare the export with known rows; rows that are already curated keep their names and remarks.
+def compare(export: Export, known: Sequence[Baseline], date: str) -> Update:
+    """Compare the export with known rows of its benchmarks; rows that are curated keep their names and remarks.
 
     Args:
         date: of the export.
@@ -91,17 +108,18 @@ def compare(
     Raises:
         ConfigError: the date is not valid, or older than what is known.
     """
-    before = {_identity(row): row for row in known if row.source == SOURCE}
+    scored = {key: entry for key, entry in export.entries.items() if key[1] in _SETS and entry["score"] is not None}
+    covered = {_SETS[dataset][0] for _, dataset in scored}
+    before = {_identity(row): row for row in known if row.source == SOURCE and row.benchmark in covered}
     newest = max((row.date for row in before.values()), default="")
     if date < newest:
         raise ConfigError(f"the export of {date} is older than the rows of {newest}", "Give the newer one's --date")
-    entries = {(str(entry["modelId"]), str(entry["datasetId"])): entry for entry in evaluations}
     found = {}
-    for (model, dataset), entry in entries.items():
-        if dataset in _SETS:
-            benchmark, split, _ = _SETS[dataset]
-            row = before.get((benchmark, split, model)) or _fresh(model, dataset, models.get(model, {}), date)
-            found[benchmark, split, model] = _newer(row, entry, date)
+    for (model, dataset), entry in scored.items():
+        benchmark, split, items = _SETS[dataset]
+        row = before.get((benchmark, split, model)) or _fresh(model, dataset, entry, export.models.get(model, {}), date)
+        values = {"score": round(100 * float(entry["score"]), 4), "cost_per_task_usd": _cost(entry, items)}
+        found[benchmark, split, model] = Baseline.parse(row.plain() | values | {"date": date})
     changed = [(before[key], row) for key, row in found.items() if key in before and _differ(before[key], row)]
     new = [row for key, row in found.items() if key not in before]
     return Update(
@@ -109,7 +127,7 @@ def compare(
         changed=changed,
         gone=[row for key, row in before.items() if key not in found],
         unchanged=len(found) - len(new) - len(changed),
-        ignored=sum(dataset not in _SETS for _, dataset in entries),
+        ignored=len(export.entries) - len(scored),
     )
 
 
@@ -117,11 +135,12 @@ def _identity(row: Baseline) -> tuple[str, str, str]:
     return row.benchmark, row.split, row.detail.split("; ")[0].removeprefix("id ")
 
 
-def _fresh(model: str, dataset: str, about: Mapping[str, Any], date: str) -> Baseline:
-    """Return a row for a model that no known row describes."""
+def _fresh(model: str, dataset: str, entry: Mapping[str, Any], about: Mapping[str, Any], date: str) -> Baseline:
+    """Return a row for a model that no known row describes; the entry of today's form names it itself."""
     benchmark, split, items = _SETS[dataset]
+    about = {**about, **{name: entry[name] for name in ("providerId", "modelType") if name in entry}}
     human, custom = about.get("providerId") == "Human", about.get("modelType") == "Custom"
-    name = str(about.get("displayName") or model)
+    name = str(entry.get("modelDisplayName") or about.get("displayName") or model)
     is_model = not human and not custom
     return Baseline(
         benchmark=benchmark,
@@ -136,16 +155,17 @@ def _fresh(model: str, dataset: str, about: Mapping[str, Any], date: str) -> Bas
         score=0.0,
         items=items,
         source=SOURCE,
-        detail=f"id {model}",
+        detail=f"id {model}" + ("; not shown on the leaderboard" if entry.get("display") is False else ""),
         date=date,
         evidence="verified",
     )
 
 
-def _newer(row: Baseline, entry: Mapping[str, Any], date: str) -> Baseline:
-    cost = entry.get("costPerTask")
-    values = {"score": round(100 * float(entry["score"]), 4), "cost_per_task_usd": cost, "date": date}
-    return Baseline.parse(row.plain() | values)
+def _cost(entry: Mapping[str, Any], tasks: int | None) -> float | None:
+    """Return dollars per task, where the entry has them or those of the whole run."""
+    if entry.get("costPerTask") is not None or entry.get("cost") is None or tasks is None:
+        return entry.get("costPerTask")
+    return round(float(entry["cost"]) / tasks, 4)
 
 
 def _differ(before: Baseline, after: Baseline) -> bool:

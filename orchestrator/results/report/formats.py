@@ -18,7 +18,6 @@ from orchestrator.results.report import escape
 from orchestrator.results.report.markup import compact, dollars, duration, flops, points
 from orchestrator.results.stats import Interval
 from orchestrator.sweep.fitted_table import LEAST, Column, FittedTable
-from orchestrator.sweep.text import readable
 from trm_data.settings import strict_json
 
 COLUMNS = (
@@ -75,8 +74,6 @@ def cells(entry: Entry) -> list[str]:
     if own and own.spread is not None:
         seeds += f" (sd {own.spread:.1f})"
     training = f"{duration(own.train_s)}, {flops(own.train_flops)}" if own and own.train_s is not None else ""
-    if entry.gpu_hours is not None and not own:
-        training = f"{readable(entry.gpu_hours)} h {entry.gpu}".rstrip()
     return [
         _rank(entry.ranks),
         entry.system,
