@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from orchestrator.results.ablation import Ablation
 from orchestrator.results.leaderboard import METRIC_TITLES, Entry, Table
-from orchestrator.results.report import figure_data, interval_plots, scatter, trends, trial_plots
+from orchestrator.results.report import effort, figure_data, interval_plots, scatter, trends, trial_plots
 from orchestrator.results.report.explorer import SETTING_TITLES, as_script
 from orchestrator.results.report.importance import MIN_TRIALS, Importance
 from orchestrator.results.report.markup import tag
@@ -134,6 +134,23 @@ def _depth_figure(study: Study) -> Figure:
         caption += f" The {trends.MAX_CURVES} best configurations."
     rows = trends.depth_rows(curves)
     return Figure("Accuracy over supervision steps at test time", caption, trends.depth_plot(curves), rows=rows)
+
+
+def effort_figures(tables: Sequence[Table]) -> list[Figure]:
+    """Draw the rows of a benchmark's tables against GPU-hours of training and against passes per answer."""
+    rows = effort.on_test_split([table for table in tables if table.benchmark in effort.DRAWN])
+    figures = []
+    for axis, name in ((effort.GPU_HOURS, "training cost"), (effort.PASSES, "test-time passes")):
+        if body := effort.effort_plot(rows, axis):
+            caption = (
+                "All rows of the test split that state it. Colours are protocols, which are never ranked together; "
+                "hollow: another training set than the published one, or one that is not stated."
+            )
+            if axis is effort.GPU_HOURS:
+                caption += " GPU-hours of different GPUs are not the same: point at a dot for its type."
+            title = f"{tables[0].title}, accuracy against {name}"
+            figures.append(Figure(title, caption, body, True, effort.effort_rows(rows, axis)))
+    return figures
 
 
 def published_figures(table: Table) -> list[Figure]:

@@ -27,6 +27,7 @@ from orchestrator.results.report.figures import (
     ablation_figure,
     arrange,
     dots_figure,
+    effort_figures,
     published_figures,
     study_figures,
 )
@@ -201,7 +202,8 @@ def _section(
         tables=tables,
         dots=dots_figure(entries),
         ablation=ablation_figure(compared) if compared else None,
-        figures=arrange([figure for figure in study_figures(study, entries, importance) if figure.body]),
+        figures=arrange([each for each in study_figures(study, entries, importance) if each.body])
+        + tuple(effort_figures(tables)),
         galleries=tuple(galleries(entries, study.records, gallery)),
         refused=refusals(study.records),
         document=explorer.as_script(document),
@@ -289,6 +291,7 @@ def environment() -> jinja2.Environment:
         "like_for_like": like_for_like,
         "kind_class": markup.kind_class,
         "provenance_rows": provenance_rows,
+        "effort_figures": effort_figures,
         "published_figures": published_figures,
         "remark": remark,
         "script_text": script_text,

@@ -54,7 +54,7 @@ def cost_scatter(entries: Sequence[Entry], axis: str, *, named: Container[str], 
         _scatter_dot(x.at(cost), entry, y, f"{entry.system}: {describe(entry)}, {show(cost)}") for cost, entry in points
     ]
     kept = [(x.at(cost), 100 - y.at(entry.score), entry) for cost, entry in points if entry.system in named]
-    marks += [_scatter_named(at, entry, y) for at, _, entry in kept] + _scatter_names(kept)
+    marks += [_scatter_named(at, entry, y) for at, _, entry in kept] + place_names(kept)
     label = f"{y_title} against {title} for {len(points)} systems; {len(front)} of them on the Pareto front."
     drawing = (
         axes(x, y, x_format="si" if axis == "train_flops" else "compact") + stretched(line) + Markup("").join(marks)
@@ -75,9 +75,13 @@ def _scatter_named(at: float, entry: Entry, y: Scale) -> Markup:
     return tag("g", whisker, dot, class_=f"point {kind_class(entry.kind)}")
 
 
-def _scatter_names(points: Sequence[tuple[float, float, Entry]]) -> list[Markup]:
-    """Place names right of their dots, else left, else omit them; TRM and HRM are placed first."""
-    taken: list[tuple[float, float, float]] = []
+def place_names(points: Sequence[tuple[float, float, Entry]], dots: Sequence[tuple[float, float]] = ()) -> list[Markup]:
+    """Place names right of their dots, else left, else omit them; TRM and HRM are placed first.
+
+    Args:
+        dots: positions that no name may cover.
+    """
+    taken = [(at - 0.6, down, 1.2) for at, down in dots]
     names = []
     for at, down, entry in sorted(points, key=lambda point: point[2].kind not in ("trm", "hrm", "direct")):
         width = 0.85 * len(entry.system)
