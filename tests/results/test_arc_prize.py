@@ -148,6 +148,8 @@ def test_entries_name_their_kind_and_whether_the_page_shows_them(
         (export(entry("a"), entry("a", score=0.6)), 200, "evaluation 2: a has two scores on v2_Semi_Private"),
         (export(entry("a", score=44.6)), 200, "score=44.6 is not in 0 to 1"),
         (export(entry("a", cost=-1)), 200, "cost=-1 is not in 0 to inf"),
+        (export(entry("a", modelDisplayName="\x1b[2J")), 200, "contains a character that cannot be printed"),
+        (export(entry("\u202ea")), 200, "contains a character that cannot be printed"),
     ],
 )
 def test_address_without_a_usable_export_is_one_line(

@@ -142,23 +142,24 @@ def _fresh(model: str, dataset: str, entry: Mapping[str, Any], about: Mapping[st
     human, custom = about.get("providerId") == "Human", about.get("modelType") == "Custom"
     name = str(entry.get("modelDisplayName") or about.get("displayName") or model)
     is_model = not human and not custom
-    return Baseline(
-        benchmark=benchmark,
-        system=name,
-        kind="human" if human else "system" if custom else "llm",
+    values = {
+        "benchmark": benchmark,
+        "system": name,
+        "kind": "human" if human else "system" if custom else "llm",
         # ARC Prize draws one answer per attempt from a language model.
-        samples=1 if is_model and not _PARALLEL.search(name) else None,
-        role="headline",
-        split=split,
-        metric="pass@2",
-        protocol="single",
-        score=0.0,
-        items=items,
-        source=SOURCE,
-        detail=f"id {model}" + ("; not shown on the leaderboard" if entry.get("display") is False else ""),
-        date=date,
-        evidence="verified",
-    )
+        "samples": 1 if is_model and not _PARALLEL.search(name) else None,
+        "role": "headline",
+        "split": split,
+        "metric": "pass@2",
+        "protocol": "single",
+        "score": 0.0,
+        "items": items,
+        "source": SOURCE,
+        "detail": f"id {model}" + ("; not shown on the leaderboard" if entry.get("display") is False else ""),
+        "date": date,
+        "evidence": "verified",
+    }
+    return Baseline.parse(values)
 
 
 def _cost(entry: Mapping[str, Any], tasks: int | None) -> float | None:
