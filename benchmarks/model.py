@@ -34,11 +34,12 @@ from trm_data import build
 from trm_data.config import DataRequest
 from trm_data.dataset.loader import TrainLoader
 from trm_data.puzzles.arc import grid_hash
+from trm_data.puzzles.kinds import kind_of
 from trm_data.puzzles.symmetry import arc_colours, dihedral
 from trm_model import cost
 from trm_model.config import ModelConfig
 from trm_model.device import DTYPES
-from trm_model.evaluation.voting import Votes, undo
+from trm_model.evaluation.voting import Votes
 from trm_model.model.halting import Carry
 from trm_model.model.precision import choose_products
 from trm_model.model.recursion import Model, build_model
@@ -297,8 +298,8 @@ def arc_votes(rows: int = 385_815, batch: int = 4096) -> dict[str, Any]:
     """Undo, hash and count the answers of a whole ARC-AGI-1 evaluation with 1,000 augmentations, three in ten wrong."""
     generator = np.random.default_rng(0)
     grids = [frame_of(generator.integers(2, 12, generator.integers(3, 20, 2), np.uint8)) for _ in range(400)]
-    votes, spent = Votes(), 0.0
-    undo("arc", 30, grids[0][None], np.zeros(1, np.uint64))
+    votes, spent, undo = Votes(), 0.0, kind_of("arc").undo
+    undo(grids[0][None], np.zeros(1, np.uint64), 30)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for start in range(0, rows, batch):
         items = np.arange(start, min(start + batch, rows)) % len(grids)
@@ -307,7 +308,7 @@ def arc_votes(rows: int = 385_815, batch: int = 4096) -> dict[str, Any]:
         answers[wrong, generator.integers(0, 3, wrong.sum())] = generator.integers(2, 12, wrong.sum())
         codes = generator.integers(0, 8, len(items)).astype(np.uint64)
         logits = generator.standard_normal(len(items))
-        spent += timed(lambda: votes.add(items, undo("arc", 30, answers, codes), logits))  # noqa: B023
+        spent += timed(lambda: votes.add(items, undo(answers, codes, 30), logits))  # noqa: B023
     spent += timed(lambda: [votes.ranking(item) for item in votes.items])  # type: ignore[arg-type,return-value]
     crop(grids[0])
     plain_s = rows / 2000 * timed(lambda: plain_votes(grids, codes_of_task=5, rows=2000))

@@ -9,8 +9,9 @@ from pydantic import Field
 from trm_data.settings import Settings
 
 Family = Literal["sudoku", "maze", "arc"]
-"""The kind of a puzzle."""
-
+"""The kind of a puzzle, see `puzzles/kinds`."""
+Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
+"""The symmetries from which augmented copies are drawn, as manifests name them, see `puzzles/symmetry.py`."""
 
 MANIFEST = "manifest.json"
 """Written last into the folder of a dataset: a folder without one is not a dataset."""

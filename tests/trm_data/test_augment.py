@@ -11,8 +11,8 @@ import pytest
 from trm_data import DataRequest, Dataset, build, eval_batches, export_official, import_official
 from trm_data.errors import ConfigError
 from trm_data.puzzles.augment import dihedral_rows, sudoku_rows
+from trm_data.puzzles.kinds import kind_of
 from trm_data.puzzles.symmetry import sudoku_code
-from trm_model.evaluation.voting import undo
 
 #  Digits as in the data: 1 is a blank, 2 to 5 stand for the digits 1 to 4.
 GRID = np.array([[2, 3, 4, 5], [4, 5, 2, 3], [3, 2, 5, 4], [5, 4, 3, 1]], np.uint8)
@@ -61,7 +61,7 @@ def test_answer_to_an_augmented_sudoku_is_undone_to_the_original() -> None:
     """The puzzle was seen through the cycle; the answer to what was seen is the answer to the original."""
     rows, cols, digits, transposed, expected = CASES["row 1 comes from row 3, a cycle of bands with rows turned"]
     code = np.array([sudoku_code(rows, cols, digits, transposed, 2, 2)], np.uint64)
-    undone = undo("sudoku", 4, np.array(expected, np.uint8).reshape(1, 16), code)
+    undone = kind_of("sudoku").undo(np.array(expected, np.uint8).reshape(1, 16), code, 4)
     assert undone.reshape(4, 4).tolist() == GRID.tolist()
 
 
@@ -84,7 +84,7 @@ def test_dihedral_transform_and_its_undoing(number: int) -> None:
     code = np.array([number], np.uint64)
     dihedral_rows(np.array(grid, np.uint8).reshape(1, 9), code, 3, out)
     assert out.reshape(3, 3).tolist() == TURNS[number](grid)
-    assert undo("dihedral", 3, out, code).reshape(3, 3).tolist() == grid
+    assert kind_of("maze").undo(out, code, 3).reshape(3, 3).tolist() == grid
 
 
 def imported(benchmark: str, folder: Path, augmentations: int) -> tuple[Dataset, Dataset]:
@@ -103,7 +103,7 @@ def test_test_puzzles_of_an_imported_dataset_have_all_views(benchmark: str, tmp_
     assert np.bincount(batch.items).tolist() == [7] * 5
     originals = batch.inputs[batch.copies == 0]
     assert (originals == dataset.inputs[dataset.rows("test")]).all()
-    undone = undo(dataset.augmentation, dataset.grid_shape[0], batch.inputs, batch.codes)
+    undone = dataset.kind.undo(batch.inputs, batch.codes, dataset.grid_shape[0])
     assert (undone == originals[batch.items]).all()
     distinct = {row.tobytes() for row in batch.inputs}
     assert len(distinct) > 5 * 5, "nearly all views differ"

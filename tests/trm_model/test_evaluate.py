@@ -18,6 +18,7 @@ from trm_data import Dataset, build
 from trm_data.config import DataRequest
 from trm_data.dataset.loader import eval_batches
 from trm_data.errors import ConfigError, DataError
+from trm_data.puzzles.kinds import kind_of
 from trm_data.puzzles.maze import CHARACTERS
 from trm_model.config import EvaluationConfig, ModelConfig
 from trm_model.evaluation.evaluate import ensemble, evaluate
@@ -25,7 +26,6 @@ from trm_model.evaluation.gallery import gallery
 from trm_model.evaluation.inference import Noise
 from trm_model.evaluation.outcomes import unpack_items
 from trm_model.evaluation.validity import valid_maze, valid_sudoku
-from trm_model.evaluation.voting import undo
 from trm_model.model.recursion import Model, build_model
 
 
@@ -173,7 +173,7 @@ def test_undo_inverts_sudoku_symmetries(code: int, cells: list[int]) -> None:
     original = np.array([cells], np.uint8)
     seen = np.empty_like(original)
     sudoku_rows(original, codes, 4, 2, 2, False, seen)
-    np.testing.assert_array_equal(undo("sudoku", 4, seen, codes), original)
+    np.testing.assert_array_equal(kind_of("sudoku").undo(seen, codes, 4), original)
 
 
 def test_valid_sudoku_accepts_any_solution_and_no_changed_given() -> None:

@@ -12,9 +12,10 @@ from tests.support.golden import numbers as official_numbers
 from trm_data.errors import DataError
 from trm_data.puzzles.arc import crop, frame, grid_hash
 from trm_data.puzzles.augment import dihedral_rows
+from trm_data.puzzles.kinds import kind_of
 from trm_data.puzzles.symmetry import ARC_ORDER, arc_code, arc_colours, dihedral, parse_augmentation
 from trm_model.evaluation.validity import valid
-from trm_model.evaluation.voting import Votes, places, submission, undo
+from trm_model.evaluation.voting import Votes, places, submission
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def arc():  # type: ignore[no-untyped-def]
     trained = arrays["puzzle_identifiers"] > 0
     parsed = [parse_augmentation(names[row]) for row in arrays["puzzle_identifiers"][trained]]
     codes = np.array([code for _, code in parsed], np.uint64)
-    inputs = undo("arc", 30, arrays["inputs"][trained], codes)
-    answers = undo("arc", 30, arrays["preds"][trained], codes)
+    inputs = kind_of("arc").undo(arrays["inputs"][trained], codes, 30)
+    answers = kind_of("arc").undo(arrays["preds"][trained], codes, 30)
     items: dict[bytes, int] = {}
     tasks: dict[str, list[int]] = {}
     labels: dict[int, bytes] = {}
@@ -97,7 +98,7 @@ grids = st.integers(1, 9).flatmap(
 def test_undo_inverts_every_arc_augmentation(grid: np.ndarray, turn: int, order: list[int]) -> None:
     code = arc_code(turn, np.array([0, *order], np.uint8))
     seen = frame(arc_colours(code)[dihedral(grid, turn)])
-    undone = undo("arc", 30, seen[None], np.array([code], np.uint64))[0]
+    undone = kind_of("arc").undo(seen[None], np.array([code], np.uint64), 30)[0]
     np.testing.assert_array_equal(crop(undone), grid)
 
 
@@ -107,7 +108,7 @@ def test_undo_inverts_every_turn_of_a_maze(turn: int, cells: list[int]) -> None:
     original, codes = np.array([cells], np.uint8), np.array([turn], np.uint64)
     seen = np.empty_like(original)
     dihedral_rows(original, codes, 8, seen)
-    np.testing.assert_array_equal(undo("dihedral", 8, seen, codes), original)
+    np.testing.assert_array_equal(kind_of("maze").undo(seen, codes, 8), original)
 
 
 def test_majority_prefers_the_frequent_answer_and_halt_the_confident_one() -> None:
@@ -131,23 +132,21 @@ def test_votes_of_several_checkpoints_add_up_and_each_keeps_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "side", "cells", "code", "message"),
+    ("kind", "side", "cells", "code", "message"),
     [
         ("sudoku", 4, np.full((1, 16), 6, np.uint8), 0, "cell value 6 is none of a Sudoku 4x4"),
         ("sudoku", 4, np.ones((1, 9), np.uint8), 0, "are not of 4x4 cells"),
         ("sudoku", 4, np.ones((2, 16), np.uint8), 0, "are not of 4x4 cells"),
         ("sudoku", 4, np.ones((1, 16), np.uint8), 2**40, "is none of the 3072 of sudoku"),
-        ("dihedral", 8, np.ones((1, 64), np.uint8), 8, "augmentation 8 is none of the 8 of dihedral"),
+        ("maze", 8, np.ones((1, 64), np.uint8), 8, "augmentation 8 is none of the 8 of dihedral"),
         ("arc", 30, np.ones((1, 900), np.uint8), ARC_ORDER, f"augmentation {ARC_ORDER} is none of the"),
         ("arc", 30, np.ones((1, 100), np.uint8), 0, "are not of 30x30 cells"),
         ("arc", 10, np.ones((1, 100), np.uint8), 0, "ARC answers have 30x30 cells, not 10x10"),
     ],
 )
-def test_answers_out_of_range_are_refused(
-    augmentation: str, side: int, cells: np.ndarray, code: int, message: str
-) -> None:
+def test_answers_out_of_range_are_refused(kind: str, side: int, cells: np.ndarray, code: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        undo(augmentation, side, cells, np.array([code], np.uint64))  # type: ignore[arg-type]
+        kind_of(kind).undo(cells, np.array([code], np.uint64), side)
 
 
 def test_submission_of_answers_that_are_no_arc_grids_is_refused() -> None:

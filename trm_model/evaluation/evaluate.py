@@ -23,7 +23,7 @@ from trm_model.distributed import Ranks
 from trm_model.evaluation.inference import Answers, Noise, cast, final_answers, supervision_steps
 from trm_model.evaluation.outcomes import Column, EvalResult
 from trm_model.evaluation.validity import valid
-from trm_model.evaluation.voting import Votes, places, undo
+from trm_model.evaluation.voting import Votes, places
 from trm_model.model.recursion import Model, Weights
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ class _Tally:
 
 
 def _is_arc(dataset: Dataset) -> bool:
-    return dataset.augmentation == "arc"
+    return dataset.kind.has_tasks
 
 
 def _undone(dataset: Dataset, cells: Bytes, batch: EvalBatch) -> Bytes:
-    return undo(dataset.augmentation, dataset.grid_shape[0], cells, batch.codes)
+    return dataset.kind.undo(cells, batch.codes, dataset.grid_shape[0])
 
 
 def _right(cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:

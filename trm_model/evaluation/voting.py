@@ -15,52 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_data.errors import DataError
-from trm_data.jit import Bytes, Ints, Words, i64, jit, mix
+from trm_data.jit import Bytes, Ints, Words, jit, mix
 from trm_data.puzzles.arc import SIDE
-from trm_data.puzzles.augment import dihedral_rows, sudoku_rows
-from trm_data.puzzles.sudoku import BOXES
-from trm_data.puzzles.symmetry import ARC_ORDER, colour_map, dihedral_source, is_turned, sudoku_order
+from trm_data.puzzles.augment import arc_extent
 
-_INVERSE_TURN = np.array([0, 3, 2, 1, 4, 5, 6, 7], np.uint64)
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads item numbers over 64 bits
-Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
 Choose = Literal["majority", "halt"]
-
-
-@jit
-def _extent(cells: Bytes) -> tuple[int, int]:
-    """Return height and width of the largest rectangle of colours at the upper left of a (900) answer."""
-    best, best_height, best_width, width = 0, 0, 0, SIDE
-    for height in range(1, SIDE + 1):
-        for col in range(width):
-            cell = cells[(height - 1) * SIDE + col]
-            if cell < 2 or cell > 11:
-                width = col
-                break
-        if height * width > best:
-            best, best_height, best_width = height * width, height, width
-    return best_height, best_width
-
-
-@jit
-def _undo_arc(cells: Bytes, codes: Words, out: Bytes) -> None:
-    """Crop each answer, undo its colours and turn, and frame it at the corner; end markers are left out."""
-    colours = np.empty(10, np.int64)
-    paint = np.zeros(12, np.uint8)
-    for b in range(len(cells)):
-        colour_map(i64(codes[b]), colours)
-        for colour in range(10):
-            paint[colours[colour] + 2] = colour + 2
-        height, width = _extent(cells[b])
-        turn = i64(codes[b]) % 8
-        if turn == 1 or turn == 3:
-            turn = 4 - turn  # the quarter turns undo each other, the others undo themselves
-        rows, cols = (width, height) if is_turned(turn) else (height, width)
-        out[b] = 0
-        for r in range(rows):
-            for c in range(cols):
-                row, col = dihedral_source(turn, height, width, r, c)
-                out[b, r * SIDE + c] = paint[cells[b, row * SIDE + col]]
 
 
 @jit
@@ -74,39 +34,6 @@ def _hashes(cells: Bytes, out: Words) -> None:
             if word:
                 state = mix(state, word ^ (np.uint64(start) << np.uint64(52)))
         out[b] = state
-
-
-def _check_answers(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> None:
-    """Raise DataError for values that the kernels, which check no bounds, cannot handle."""
-    if cells.ndim != 2 or cells.shape[1] != side * side or codes.shape != cells.shape[:1]:
-        raise DataError(f"answers of shape {cells.shape} with {codes.size} codes are not of {side}x{side} cells")
-    orders = {"none": 1, "dihedral": 8, "arc": ARC_ORDER}
-    order = sudoku_order(side, *BOXES[side]) if augmentation == "sudoku" else orders[augmentation]
-    if codes.max(initial=0) >= order:
-        raise DataError(f"augmentation {codes.max()} is none of the {order} of {augmentation}")
-    if augmentation == "sudoku" and cells.max(initial=0) > side + 1:
-        raise DataError(f"cell value {cells.max()} is none of a Sudoku {side}x{side}")
-    if augmentation == "arc" and side != SIDE:
-        raise DataError(f"ARC answers have {SIDE}x{SIDE} cells, not {side}x{side}")
-
-
-def undo(augmentation: Augmentation, side: int, cells: Bytes, codes: Words) -> Bytes:
-    """Return answers (B, C) as they would be given to the original puzzles; ARC answers are cropped to their grid.
-
-    Raises:
-        DataError: answers of another size, symbols that the puzzles do not have, or codes that are not augmentations.
-    """
-    _check_answers(augmentation, side, cells, codes)
-    out = np.empty_like(cells)
-    if augmentation == "arc":
-        _undo_arc(cells, codes, out)
-    elif augmentation == "sudoku":
-        sudoku_rows(cells, codes, side, *BOXES[side], True, out)
-    elif augmentation == "dihedral":
-        dihedral_rows(cells, _INVERSE_TURN[codes.astype(np.int64)], side, out)
-    else:
-        return cells
-    return out
 
 
 def hashes(cells: Bytes) -> Words:
@@ -210,6 +137,6 @@ def _grid(answer: bytes) -> list[list[int]]:
     cells = np.frombuffer(answer, np.uint8)
     if cells.size != SIDE * SIDE:
         raise DataError(f"an answer of {cells.size} cells is not an ARC answer, which has {SIDE}x{SIDE}")
-    height, width = _extent(cells)
+    height, width = arc_extent(cells)
     colours: list[list[int]] = (cells.reshape(SIDE, SIDE)[:height, :width].astype(int) - 2).tolist()
     return colours

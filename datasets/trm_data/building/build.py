@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trm_data.benchmarks import Benchmark, complete, resolve_benchmark, vocab_size
+from trm_data.benchmarks import Benchmark, complete, resolve_benchmark
 from trm_data.building import arc as arc_puzzles
 from trm_data.building import official_import
 from trm_data.building.identity import (
@@ -21,17 +21,17 @@ from trm_data.building.identity import (
     without_queries,
 )
 from trm_data.config import MANIFEST, DataRequest
-from trm_data.dataset.manifest import Augmentation, Manifest
+from trm_data.dataset.manifest import Manifest
 from trm_data.dataset.reader import Dataset
 from trm_data.dataset.schema import SPLITS, Puzzles, tables, write_table
 from trm_data.errors import DataError
 from trm_data.files import temporary_folder, writing_remedy
+from trm_data.puzzles.kinds import kind_of
 from trm_data.sources import arc, files, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
-_AUGMENTATION: dict[str, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -99,7 +99,7 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
 
 
 def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> Manifest:
-    benchmark = resolve_benchmark(request.benchmark)
+    benchmark, kind = resolve_benchmark(request.benchmark), kind_of(puzzles.family)
     members = [puzzles.split == index for index in range(len(SPLITS))]
     return Manifest(
         builder_version=BUILDER_VERSION,
@@ -110,9 +110,9 @@ def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> 
         request=without_queries(request),
         source=benchmark.source if request.source is None else str(parse_address(request.source)),
         licence=benchmark.licence if request.source is None else "the source's own",
-        vocab_size=vocab_size(puzzles.family, puzzles.side),
+        vocab_size=kind.vocab_size(puzzles.side),
         grid_shape=(puzzles.side, puzzles.side),
-        augmentation=_AUGMENTATION[puzzles.family],
+        augmentation=kind.augmentation,
         ids=puzzles.ids,
         counts={split: len(np.unique(puzzles.puzzle[rows])) for split, rows in zip(SPLITS, members, strict=True)},
         examples={split: int(rows.sum()) for split, rows in zip(SPLITS, members, strict=True)},

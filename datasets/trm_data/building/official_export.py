@@ -40,7 +40,7 @@ def export_official(
                 _export_split(dataset, aside / name, splits, num_augmentations, progress)
             identifiers = dataset.identifiers(num_augmentations) if dataset.has_identifiers else ["<blank>"]
             (aside / "identifiers.json").write_text(json.dumps(identifiers))
-            if dataset.augmentation == "arc":
+            if dataset.kind.has_tasks:
                 (aside / "test_puzzles.json").write_text(json.dumps(_test_puzzles(dataset)))
             aside.replace(folder)
     except OSError as error:

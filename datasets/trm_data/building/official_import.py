@@ -19,20 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data.benchmarks import vocab_size
 from trm_data.building.arc import overlaps, published_overlaps
 from trm_data.building.official_names import is_of_hrm, parse_names
-from trm_data.config import Family
-from trm_data.dataset.integrity import least_cell, misframed, outside, wrong_shapes
+from trm_data.dataset.integrity import misframed, outside
 from trm_data.dataset.schema import Puzzles
 from trm_data.dataset.view import place_words
 from trm_data.errors import DataError
 from trm_data.files import load_json, sha256_of
-from trm_data.jit import Bytes, Ints, Words, jit
-from trm_data.puzzles import sudoku
+from trm_data.jit import Bytes, Ints, Words
 from trm_data.puzzles.arc import SIDE, frame
-from trm_data.puzzles.augment import arc_rows, dihedral_rows
-from trm_data.puzzles.symmetry import recover_sudoku
+from trm_data.puzzles.augment import arc_rows
+from trm_data.puzzles.kinds import PuzzleKind, kind_of, kind_that_reads
 
 Progress = Callable[[str, int, int], None]
 FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
@@ -115,28 +112,26 @@ def _are_bounds(values: NDArray[Any], count: int) -> bool:
     return bool(len(wide) and wide[0] == 0 and wide[-1] == count and (np.diff(wide) >= 0).all())
 
 
-def _check_cells(split: Split, family: Family, side: int, where: Path) -> None:
+def _check_cells(split: Split, kind: PuzzleKind, side: int, where: Path) -> None:
     """Raise an error for rows of another size and cells outside the vocabulary, for which the kernels have no
     checks."""
     if split.inputs.shape[1] != side * side:
         raise DataError(f"{where} has rows of {split.inputs.shape[1]} cells, not {side}x{side}", "Build it again")
-    most = vocab_size(family, side) - 1
+    least, most = kind.least_cell, kind.vocab_size(side) - 1
     for name, cells in (("inputs", split.inputs), ("labels", split.labels)):
-        wrong = outside(cells, least_cell(family), most)
+        wrong = outside(cells, least, most)
         if wrong.any():
             row = int(wrong.argmax())
-            what = f"row {row} has a cell outside {least_cell(family)} to {most}"
+            what = f"row {row} has a cell outside {least} to {most}"
             raise DataError(f"{where / f'all__{name}.npy'}: {what}", "Build it again")
 
 
-def _family(split: Split, where: Path) -> tuple[Family, int]:
+def _kind(split: Split, where: Path) -> tuple[PuzzleKind, int]:
     vocabulary, side = split.metadata.get("vocab_size"), math.isqrt(split.inputs.shape[1])
-    families: tuple[Family, ...] = ("arc", "sudoku", "maze")
-    for family in families:
-        sides = {"arc": {SIDE}, "sudoku": set(sudoku.BOXES), "maze": set(range(2, 256))}[family]
-        if side in sides and side * side == split.inputs.shape[1] and vocabulary == vocab_size(family, side):
-            return family, side
-    raise DataError(f"{where} holds no Sudoku, maze or ARC puzzles: vocabulary {vocabulary}, {side}x{side} cells")
+    kind = kind_that_reads(vocabulary, side) if isinstance(vocabulary, int) else None
+    if kind is None or side * side != split.inputs.shape[1]:
+        raise DataError(f"{where} holds no Sudoku, maze or ARC puzzles: vocabulary {vocabulary}, {side}x{side} cells")
+    return kind, side
 
 
 def load(folder: Path, progress: Progress) -> Puzzles:
@@ -146,14 +141,14 @@ def load(folder: Path, progress: Progress) -> Puzzles:
         DataError: no official dataset, damaged, or rows that no augmentation makes.
     """
     train, test = read_split(folder, "train"), read_split(folder, "test")
-    family, side = _family(train, folder)
+    kind, side = _kind(train, folder)
     for split, name in ((train, "train"), (test, "test")):
-        _check_cells(split, family, side, folder / name)
-        if family != "arc" and (np.diff(split.puzzle_indices) != 1).any():
+        _check_cells(split, kind, side, folder / name)
+        if not kind.has_tasks and (np.diff(split.puzzle_indices) != 1).any():
             raise DataError(f"{folder / name} has several examples of a puzzle, which only ARC has", "Build it again")
     content = {f"{s}/all__{f}.npy": sha256_of(folder / s / f"all__{f}.npy") for s in ("train", "test") for f in FIELDS}
     facts: dict[str, object] = {"files": content}
-    if family == "arc":
+    if kind.has_tasks:
         identifiers = _read_json(folder / "identifiers.json")
         if not isinstance(identifiers, list) or not all(isinstance(name, str) for name in identifiers):
             raise DataError(f"{folder / 'identifiers.json'} is not a list of names", "Build it again")
@@ -162,35 +157,11 @@ def load(folder: Path, progress: Progress) -> Puzzles:
         if not isinstance(tasks, dict):
             raise DataError(f"{listed} is not a JSON object", "Build it again")
         return _load_arc(train, test, identifiers, tasks, facts, folder, progress)
-    return _load_shared(train, test, family, side, facts, folder, progress)
-
-
-@jit
-def _sudoku_codes(labels: Bytes, inputs: Bytes, base: Ints, box_rows: int, box_cols: int) -> Ints:
-    codes = np.empty(len(base), np.int64)
-    one = np.uint8(1)
-    for i in range(len(base)):
-        b = base[i]
-        codes[i] = recover_sudoku(
-            labels[b] - one, inputs[b] - one, labels[i] - one, inputs[i] - one, box_rows, box_cols
-        )
-    return codes
-
-
-def _dihedral_codes(labels: Bytes, inputs: Bytes, base: Ints, side: int) -> Ints:
-    codes = np.full(len(base), -1, np.int64)
-    for turn in range(7, -1, -1):
-        same = np.ones(len(base), bool)
-        for cells in (labels, inputs):
-            turned = np.empty_like(cells)
-            dihedral_rows(np.asarray(cells)[base], np.full(len(base), turn, np.uint64), side, turned)
-            same &= (turned == cells).all(1)
-        codes[same] = turn
-    return codes
+    return _load_shared(train, test, kind, side, facts, folder, progress)
 
 
 def _load_shared(
-    train: Split, test: Split, family: Family, side: int, facts: dict[str, object], folder: Path, progress: Progress
+    train: Split, test: Split, kind: PuzzleKind, side: int, facts: dict[str, object], folder: Path, progress: Progress
 ) -> Puzzles:
     copies, firsts = np.diff(train.group_indices), train.group_indices[:-1]
     codes = np.empty(len(train.inputs), np.int64)
@@ -200,10 +171,7 @@ def _load_shared(
         part = slice(bounds[0], bounds[-1])
         labels, inputs = (np.asarray(cells[part], np.uint8) for cells in (train.labels, train.inputs))
         base = np.repeat(bounds[:-1] - bounds[0], np.diff(bounds))
-        if family == "sudoku":
-            codes[part] = _sudoku_codes(labels, inputs, base, *sudoku.BOXES[side])
-        else:
-            codes[part] = _dihedral_codes(labels, inputs, base, side)
+        codes[part] = kind.recover(labels, inputs, base, side)
         progress("finding augmentations", part.stop, len(codes))
     if (codes < 0).any():
         row = int(np.flatnonzero(codes < 0)[0])
@@ -212,7 +180,7 @@ def _load_shared(
     augmented = np.ones(len(codes), bool)
     augmented[firsts] = False
     return Puzzles(
-        family=family,
+        family=kind.name,
         names=[f"p{i:06d}" for i in range(count)],
         sources=["train"] * len(firsts) + ["test"] * len(test.inputs),
         ratings=np.full(count, np.nan, np.float32),
@@ -265,7 +233,7 @@ def _base_examples(split: Split) -> Base:
     corners = _corners(inputs)
     moved, sizes = zip(*(_uncorner(cells, corners) for cells in (inputs, labels)), strict=True)
     shapes = np.concatenate(sizes, axis=1)
-    broken = wrong_shapes(shapes, "arc", SIDE)
+    broken = kind_of("arc").wrong_shapes(shapes, SIDE)
     for before, after, size in ((inputs, moved[0], sizes[0]), (labels, moved[1], sizes[1])):
         broken |= ((before >= 2).sum(1) != (after >= 2).sum(1)) | misframed(after, size)
     return Base(moved[0], moved[1], shapes, broken)

@@ -20,15 +20,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trm_data.config import Family
 from trm_data.dataset.manifest import AUGMENTATIONS, EXAMPLES, PLACES, PUZZLES, Manifest
 from trm_data.dataset.schema import SPLITS, column, read_table
 from trm_data.errors import DataError, UserError, first_line
 from trm_data.files import load_json, sha256_of, write_atomic
 from trm_data.jit import Bytes, Ints, Words
-from trm_data.puzzles import sudoku
 from trm_data.puzzles.arc import SIDE
-from trm_data.puzzles.symmetry import ARC_ORDER, sudoku_order
+from trm_data.puzzles.kinds import kind_of
 
 MARK = ".checked.json"
 REMEDY = "Delete the dataset's folder and build it again"
@@ -215,10 +213,7 @@ def index_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
 
 def order_of(manifest: Manifest) -> int:
     """Return the number of possible augmentation codes of a dataset."""
-    side = manifest.grid_shape[0]
-    if manifest.augmentation == "sudoku":
-        return sudoku_order(side, *sudoku.BOXES[side])
-    return ARC_ORDER if manifest.augmentation == "arc" else 8
+    return kind_of(manifest.family).order(manifest.grid_shape[0])
 
 
 def count_faults(content: Content, manifest: Manifest) -> Iterator[Fault]:
@@ -239,21 +234,6 @@ def outside(cells: Bytes, low: int, high: int) -> NDArray[np.bool_]:
         part = slice(start, start + _MOST_ROWS)
         wrong[part] = ((cells[part] < low) | (cells[part] > high)).any(1)
     return wrong
-
-
-def least_cell(family: Family) -> int:
-    """Return the least value of a cell: only ARC grids are padded."""
-    return 0 if family == "arc" else 1
-
-
-def wrong_shapes(shapes: Bytes, family: Family, side: int) -> NDArray[np.bool_]:
-    """Return (E) whether rows of (E, 4) are not the height and width of an input and a label in a frame of `side`."""
-    if family != "arc":
-        whole = bool((shapes == side).all())
-        return np.zeros(len(shapes), bool) if whole else np.asarray((shapes != side).any(1))
-    wrong = (shapes > SIDE).any(1) | (shapes[:, :2] == 0).any(1)
-    unknown = shapes[:, 2:] == 0  # the answer of a test input may be unknown: a grid without cells
-    return np.asarray(wrong | (unknown[:, 0] != unknown[:, 1]))
 
 
 def misframed(cells: Bytes, sizes: Bytes) -> NDArray[np.bool_]:
@@ -279,7 +259,7 @@ class RowFaults(NamedTuple):
 
 def row_faults(content: Content, manifest: Manifest) -> RowFaults:
     """Check the cells and shapes of every example against the vocabulary and the grid of the manifest."""
-    family, side, vocabulary = manifest.family, manifest.grid_shape[0], manifest.vocab_size
+    kind, side, vocabulary = kind_of(manifest.family), manifest.grid_shape[0], manifest.vocab_size
     wrong = np.zeros(len(content.inputs), bool)
     faults: list[Fault] = []
 
@@ -289,11 +269,11 @@ def row_faults(content: Content, manifest: Manifest) -> RowFaults:
             wrong[rows] = True
 
     for name, cells in (("input", content.inputs), ("label", content.labels)):
-        outsiders = outside(cells, least_cell(family), vocabulary - 1)
+        outsiders = outside(cells, kind.least_cell, vocabulary - 1)
         note(outsiders, f"{name} has a cell outside the vocabulary of {vocabulary}")
-    misshapen = wrong_shapes(content.shapes, family, side)
+    misshapen = kind.wrong_shapes(content.shapes, side)
     note(misshapen, f"its shape is none of grids in a frame of {side}x{side}")
-    if family == "arc":
+    if kind.is_framed:
         for name, cells, first in (("input", content.inputs, 0), ("label", content.labels, 2)):
             unframed = misframed(cells, content.shapes[:, first : first + 2])
             note(unframed & ~wrong, f"{name} is not a framed grid of its shape")

@@ -143,7 +143,7 @@ class TrainLoader:
         self._epochs: dict[int, tuple[Ints, Ints]] = {}
         if dataset.has_identifiers:
             self._layers, self._ranks = dataset.identifier_maps(num_augmentations)
-        self._translation = _TRANSLATION[translation] if dataset.augmentation == "arc" else 0
+        self._translation = _TRANSLATION[translation] if dataset.kind.is_framed else 0
         if self._translation == 1 and dataset.places is not None:
             self._translation = _LISTED
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError, field_validator
 
-from trm_data.benchmarks import vocab_size
-from trm_data.config import MANIFEST, DataRequest, Family
+from trm_data.config import MANIFEST, Augmentation, DataRequest, Family
 from trm_data.dataset.schema import SPLITS, Ids
 from trm_data.errors import DataError
 from trm_data.files import load_json, write_atomic
-from trm_data.puzzles.sudoku import BOXES
+from trm_data.puzzles.kinds import kind_of
 from trm_data.settings import Settings
 
 PUZZLES, EXAMPLES = "puzzles.arrow", "examples.arrow"
@@ -22,10 +21,8 @@ AUGMENTATIONS, PLACES = "augmentations.arrow", "places.arrow"
 FORMAT = 1
 """Version of the folder layout. A newer one is refused."""
 
-Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
 _OWN_KEYS = {"fingerprint", "builder_version"}
 _RESTORE = "Move the folder away and build the dataset again"
-_SYMMETRIES: dict[Family, Augmentation] = {"sudoku": "sudoku", "maze": "dihedral", "arc": "arc"}
 
 
 class Manifest(Settings):
@@ -102,17 +99,16 @@ class Manifest(Settings):
 
     def _contradiction(self) -> str | None:
         """Return what cannot be true of a built dataset, or None. The kernels rely on all of it."""
-        (height, width), arc = self.grid_shape, self.family == "arc"
-        sides = {"sudoku": set(BOXES), "maze": set(range(2, 256)), "arc": {30}}[self.family]
-        if height != width or height not in sides:
+        (height, width), kind = self.grid_shape, kind_of(self.family)
+        if height != width or height not in kind.sides:
             return f"there is no {self.family} of {height}x{width} cells"
-        if self.vocab_size != vocab_size(self.family, height):
+        if self.vocab_size != kind.vocab_size(height):
             return f"vocab_size={self.vocab_size} is not that of {self.family} {height}x{height}"
-        if self.augmentation != _SYMMETRIES[self.family] or (self.ids != "shared") != arc:
+        if self.augmentation != kind.augmentation or (self.ids != "shared") != kind.has_tasks:
             return f"augmentation {self.augmentation} and ids {self.ids} do not fit {self.family}"
         if any(set(numbers) != set(SPLITS) or min(numbers.values()) < 0 for numbers in (self.counts, self.examples)):
             return f"counts and examples need a number for each of {', '.join(SPLITS)}"
-        needed = {PUZZLES, EXAMPLES} | ({AUGMENTATIONS} if arc else set())
+        needed = {PUZZLES, EXAMPLES} | ({AUGMENTATIONS} if kind.has_tasks else set())
         possible = {PUZZLES, EXAMPLES, AUGMENTATIONS} | ({PLACES} if self.ids == "upstream" else set())
         if not needed <= set(self.files) <= possible:
             return f"its files are {', '.join(sorted(self.files))}, not {', '.join(sorted(needed))}"

@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trm_data.dataset.integrity import order_of, read_checked
-from trm_data.dataset.manifest import AUGMENTATIONS, Augmentation, Manifest
+from trm_data.dataset.integrity import read_checked
+from trm_data.dataset.manifest import AUGMENTATIONS, Manifest
 from trm_data.dataset.schema import SPLITS
 from trm_data.errors import ConfigError, nearest
 from trm_data.jit import Bytes, Words
-from trm_data.puzzles.arc import MOST_AUGMENTATIONS
+from trm_data.puzzles.kinds import PuzzleKind, kind_of
 from trm_data.puzzles.symmetry import augmentation_name
-
-MOST_DERIVED = 2**31
-"""Augmented copies of a Sudoku, each derived from the puzzle's key and the number of the copy."""
 
 
 class Dataset:
@@ -100,9 +97,9 @@ class Dataset:
         return dict(zip(SPLITS, counts.tolist(), strict=True))
 
     @property
-    def augmentation(self) -> Augmentation:
-        """Return the kind of symmetry that augmented copies are drawn from."""
-        return self.manifest.augmentation
+    def kind(self) -> PuzzleKind:
+        """Return what decides by Sudoku, maze or ARC."""
+        return kind_of(self.manifest.family)
 
     @cached_property
     def codes(self) -> tuple[Words, NDArray[np.int64]]:
@@ -179,7 +176,7 @@ class Dataset:
 
     def check_augmentations(self, num_augmentations: int) -> None:
         """Raise ConfigError if this dataset cannot provide that many augmented copies."""
-        most = {"none": 0, "dihedral": 7, "arc": MOST_AUGMENTATIONS, "sudoku": MOST_DERIVED}[self.augmentation]
+        most = self.kind.most_copies(self.grid_shape[0])
         if self.is_listed and self.manifest.ids != "native":
             most = int(self.num_listed.max(initial=0))
         if not 0 <= num_augmentations <= most:
@@ -198,7 +195,7 @@ class Dataset:
         """
         if self.has_identifiers:
             return self.num_copies(num_augmentations)
-        most = order_of(self.manifest) - 1 if self.augmentation == "dihedral" else MOST_DERIVED
+        most = self.kind.most_copies(self.grid_shape[0])
         if not 0 <= num_augmentations <= most:
             raise ConfigError(
                 f"{self.benchmark} has no {num_augmentations} augmented views of a puzzle", f"Take 0 to {most}"

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from trm_data.dataset.integrity import order_of
 from trm_data.dataset.reader import Dataset
 from trm_data.jit import Bytes, Ints, Words, jit, mix
-from trm_data.puzzles import sudoku
-from trm_data.puzzles.augment import arc_rows, dihedral_rows, sudoku_pairs
 
 _PLACE = np.uint64(3)
 
@@ -81,7 +79,7 @@ def codes_of(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
 
 def _derived(dataset: Dataset, puzzles: Ints, copies: Ints) -> Words:
     """Return (B) codes derived from the puzzle and the number of the copy."""
-    if dataset.augmentation == "dihedral":
+    if dataset.kind.is_enumerated:
         return copies.astype(np.uint64)
     codes = np.empty(puzzles.size, np.uint64)
     _derive(dataset.keys[puzzles], copies, np.uint64(order_of(dataset.manifest)), codes)
@@ -100,13 +98,5 @@ def view(dataset: Dataset, rows: Ints, codes: Words, places: Words) -> tuple[Byt
         raise IndexError(f"examples {rows.min()} to {rows.max()} of {len(dataset.inputs)}")
     if codes.max(initial=0) >= order_of(dataset.manifest):
         raise IndexError(f"augmentation {codes.max()} of {order_of(dataset.manifest)}")
-    inputs, labels = np.empty((2, rows.size, dataset.seq_len), np.uint8)
     side = dataset.grid_shape[0]
-    if dataset.augmentation == "arc":
-        arc_rows(dataset.inputs, dataset.labels, dataset.shapes, rows, codes, places, inputs, labels)
-    elif dataset.augmentation == "dihedral":
-        dihedral_rows(dataset.inputs[rows], codes, side, inputs)
-        dihedral_rows(dataset.labels[rows], codes, side, labels)
-    else:
-        sudoku_pairs(dataset.inputs, dataset.labels, rows, codes, side, *sudoku.BOXES[side], inputs, labels)
-    return inputs, labels
+    return dataset.kind.view(dataset.inputs, dataset.labels, dataset.shapes, rows, codes, places, side)

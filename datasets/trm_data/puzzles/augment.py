@@ -112,3 +112,39 @@ def arc_rows(
             left = i64((places[b] & np.uint64(0xFFFFFFFF)) % np.uint64(SIDE - width + 1))
         _place(inputs[e], i64(shapes[e, 0]), i64(shapes[e, 1]), turn, paint, top, left, out[b])
         _place(labels[e], i64(shapes[e, 2]), i64(shapes[e, 3]), turn, paint, top, left, out_labels[b])
+
+
+@jit
+def arc_extent(cells: Bytes) -> tuple[int, int]:
+    """Return height and width of the largest rectangle of colours at the upper left of a (900) answer."""
+    best, best_height, best_width, width = 0, 0, 0, SIDE
+    for height in range(1, SIDE + 1):
+        for col in range(width):
+            cell = cells[(height - 1) * SIDE + col]
+            if cell < 2 or cell > 11:
+                width = col
+                break
+        if height * width > best:
+            best, best_height, best_width = height * width, height, width
+    return best_height, best_width
+
+
+@jit
+def undo_arc(cells: Bytes, codes: Words, out: Bytes) -> None:
+    """Crop each answer, undo its colours and turn, and frame it at the corner; end markers are left out."""
+    colours = np.empty(10, np.int64)
+    paint = np.zeros(12, np.uint8)
+    for b in range(len(cells)):
+        colour_map(i64(codes[b]), colours)
+        for colour in range(10):
+            paint[colours[colour] + 2] = colour + 2
+        height, width = arc_extent(cells[b])
+        turn = i64(codes[b]) % 8
+        if turn == 1 or turn == 3:
+            turn = 4 - turn  # the quarter turns undo each other, the others undo themselves
+        rows, cols = (width, height) if is_turned(turn) else (height, width)
+        out[b] = 0
+        for r in range(rows):
+            for c in range(cols):
+                row, col = dihedral_source(turn, height, width, r, c)
+                out[b, r * SIDE + c] = paint[cells[b, row * SIDE + col]]

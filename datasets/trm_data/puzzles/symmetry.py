@@ -284,3 +284,16 @@ def recover_sudoku(grid: Bytes, puzzle: Bytes, moved: Bytes, moved_puzzle: Bytes
                         if same:
                             return sudoku_code(rows, cols, digits, turn == 1, box_rows, box_cols)
     return -1
+
+
+@jit
+def recover_sudokus(labels: Bytes, inputs: Bytes, base: Ints, box_rows: int, box_cols: int) -> Ints:
+    """Return (B) the code that makes each encoded row (B, L) from the row `base` (B), -1 where none does."""
+    codes = np.empty(len(base), np.int64)
+    one = np.uint8(1)
+    for i in range(len(base)):
+        b = base[i]
+        codes[i] = recover_sudoku(
+            labels[b] - one, inputs[b] - one, labels[i] - one, inputs[i] - one, box_rows, box_cols
+        )
+    return codes

@@ -17,7 +17,6 @@ from orchestrator.results.llm_results import Measured, Plan
 from trm_data import Dataset
 from trm_data.jit import Bytes
 from trm_model.evaluation.validity import valid
-from trm_model.evaluation.voting import undo
 
 
 class Score(NamedTuple):
@@ -43,7 +42,7 @@ def score(dataset: Dataset, questions: Sequence[Question], answers: Answers, att
     labels = np.stack([question.label for question in questions])
     right = np.stack([_exact(dataset, cells, labels) for cells in tries])
     metrics = {"exact_accuracy": float(right[0].mean())}
-    if dataset.augmentation == "arc":
+    if dataset.kind.has_tasks:
         per_task = _task_shares(questions, right)
         for name, shares in per_task.items():
             metrics |= {name: float(np.mean(shares)), f"task_{name}": float(np.mean(np.equal(shares, 1)))}
@@ -71,7 +70,7 @@ def _cells(dataset: Dataset, questions: Sequence[Question], answers: Answers, at
 
 def _exact(dataset: Dataset, cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
     """Return (N): whether cells equal the label where it is not blank; ARC grids are compared as cropped grids."""
-    if dataset.augmentation == "arc":
+    if dataset.kind.has_tasks:
         same: NDArray[np.bool_] = (_undone(dataset, cells) == _undone(dataset, labels)).all(1)
         return same
     right: NDArray[np.bool_] = ((cells == labels) | (labels == 0)).all(1)
@@ -80,7 +79,7 @@ def _exact(dataset: Dataset, cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
 
 def _undone(dataset: Dataset, cells: Bytes) -> Bytes:
     """Crop ARC cells to their grid, as voting does."""
-    return undo("arc", dataset.grid_shape[0], cells, np.zeros(len(cells), np.uint64))
+    return dataset.kind.undo(cells, np.zeros(len(cells), np.uint64), dataset.grid_shape[0])
 
 
 def _task_shares(questions: Sequence[Question], right: NDArray[np.bool_]) -> dict[str, list[float]]:

@@ -1,0 +1,23 @@
+"""Define the kinds of puzzles: what decides by Sudoku, maze or ARC is a method of one class with three instances."""
+
+from __future__ import annotations
+
+from trm_data.puzzles.kinds.arc import Arc
+from trm_data.puzzles.kinds.base import PuzzleKind
+from trm_data.puzzles.kinds.maze import Maze
+from trm_data.puzzles.kinds.sudoku import Sudoku
+
+__all__ = ["KINDS", "PuzzleKind", "kind_of", "kind_that_reads"]
+
+KINDS: dict[str, PuzzleKind] = {kind.name: kind for kind in (Arc(), Sudoku(), Maze())}
+"""By name. Where several have the same encoding, as a maze of 4x4 and a Sudoku of 4x4, the first is meant."""
+
+
+def kind_of(family: str) -> PuzzleKind:
+    """Return the kind of that name."""
+    return KINDS[family]
+
+
+def kind_that_reads(vocab_size: int, side: int) -> PuzzleKind | None:
+    """Return the kind whose puzzles have this many symbols and cells per row; None if there is none."""
+    return next((kind for kind in KINDS.values() if kind.fits(vocab_size, side)), None)
