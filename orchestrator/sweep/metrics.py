@@ -16,7 +16,7 @@ PASS_AT = (1, 2, 5, 10, 100, 1000)
 
 def measured_metrics(config: TrialConfig) -> list[str]:
     """Return the names of the metrics that the final evaluation of a trial measures."""
-    if resolve_benchmark(config.data.benchmark).family == "arc":
+    if resolve_benchmark(config.data.benchmark).has_tasks:
         own = [f"{name}@{k}" for name in ("pass", "task_pass") for k in PASS_AT]
     else:
         own = ["valid_accuracy"]

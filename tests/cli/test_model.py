@@ -22,7 +22,7 @@ from orchestrator.sweep.settings import split_assignments
 from tests.support.commands import call
 from tests.support.sweeps import set_options
 from trm_data.errors import ConfigError, UserError
-from trm_data.puzzles.text import read_questions
+from trm_data.puzzles.kinds import kind_of
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import load_trained
 from trm_model.config import EvaluationConfig, ModelConfig
@@ -420,5 +420,5 @@ def test_examples_of_solve_are_puzzles() -> None:
     ]
     puzzles = [word[3] for word in words if not Path(word[3]).suffix.lstrip(".").isalpha()]
     assert len(puzzles) == 1
-    (question,) = read_questions(puzzles[0], "sudoku", 6)
+    (question,) = kind_of("sudoku").read(puzzles[0], 6)
     assert question.label is not None, "it has one solution"

@@ -26,6 +26,7 @@ from tests.support.llm import (
 from tests.support.llm_server import Say, chat_server
 from trm_data import DataRequest, Dataset, build
 from trm_data.puzzles.arc import crop, frame
+from trm_data.puzzles.kinds import kind_of
 
 
 def test_question_shows_the_puzzle_and_not_its_solution(questions: list[Question]) -> None:
@@ -60,7 +61,7 @@ SUPERSCRIPT_ONE = "\N{SUPERSCRIPT ONE}"
     ],
 )
 def test_whole_grid_in_the_last_block_is_read(text: str) -> None:
-    cells = read_answer(text, "sudoku", 4)
+    cells = read_answer(text, kind_of("sudoku"), 4)
     assert cells is not None and lines(cells, 4) == SUDOKU
 
 
@@ -82,13 +83,13 @@ def test_whole_grid_in_the_last_block_is_read(text: str) -> None:
     ],
 )
 def test_anything_but_a_whole_grid_is_no_answer(text: str) -> None:
-    assert read_answer(text, "sudoku", 4) is None
+    assert read_answer(text, kind_of("sudoku"), 4) is None
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_arc_answer_is_read_back_whatever_its_shape(height: int, width: int, seed: int) -> None:
     grid = np.random.default_rng(seed).integers(0, 10, (height, width), dtype=np.uint8)
-    cells = read_answer(f"<answer>{json.dumps(grid.tolist())}</answer>", "arc", 30)
+    cells = read_answer(f"<answer>{json.dumps(grid.tolist())}</answer>", kind_of("arc"), 30)
     assert cells is not None and (cells == frame(grid)).all() and (crop(cells) == grid).all()
 
 
@@ -100,13 +101,13 @@ def test_arc_answer_is_read_back_whatever_its_shape(height: int, width: int, see
     ],
 )
 def test_arc_answer_that_is_no_grid_is_none(body: str) -> None:
-    assert read_answer(f"<answer>{body}</answer>", "arc", 30) is None
+    assert read_answer(f"<answer>{body}</answer>", kind_of("arc"), 30) is None
 
 
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_reader(text: str) -> None:
     for family, side in (("sudoku", 4), ("maze", 8), ("arc", 30)):
-        assert read_answer(f"<answer>{text}</answer>", family, side) is None or text.strip()  # type: ignore[arg-type]
+        assert read_answer(f"<answer>{text}</answer>", kind_of(family), side) is None or text.strip()
 
 
 def test_scores_are_those_of_the_answers(dataset: Dataset, questions: list[Question], tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ MODULES = (
     # Data.
     "datasets/trm_data/jit.py",
     "datasets/trm_data/puzzles/*.py",
+    "datasets/trm_data/puzzles/kinds/*.py",
     "datasets/trm_data/dataset/*.py",
     "datasets/trm_data/building/*.py",
     "datasets/trm_data/generators/*.py",
@@ -61,6 +62,7 @@ MODULES = (
 NOT_MUTATED = (
     "orchestrator/results/notebook.py",
     "datasets/trm_data/dataset/render.py",
+    "datasets/trm_data/puzzles/drawing.py",
     "trm_model/training/launch.py",
 )
 """Text, pictures, and the processes of a distributed run, which only slow tests start."""

@@ -69,10 +69,10 @@ def test_cells_are_encoded_as_the_documentation_says(folder: Path) -> None:
     import numpy as np
 
     from trm_data import DataRequest, build
-    from trm_data.puzzles.text import write_rows
+    from trm_data.puzzles.kinds import kind_of
 
     dataset = build(DataRequest(benchmark="sudoku-4x4", num_train=8), folder)
-    puzzle, solution = (write_rows(cells[0], "sudoku", 4) for cells in (dataset.inputs, dataset.labels))
+    puzzle, solution = (kind_of("sudoku").write(cells[0], 4) for cells in (dataset.inputs, dataset.labels))
     codes = {".": 1, **{str(digit): digit + 1 for digit in range(1, 5)}}
     for text, cells in ((puzzle, dataset.inputs[0]), (solution, dataset.labels[0])):
         assert [codes[letter] for row in text for letter in row] == np.asarray(cells).tolist()

@@ -18,6 +18,7 @@ from trm_data import Dataset, build
 from trm_data.config import DataRequest
 from trm_data.dataset.loader import eval_batches
 from trm_data.errors import ConfigError, DataError
+from trm_data.jit import Bytes
 from trm_data.puzzles.kinds import kind_of
 from trm_data.puzzles.maze import CHARACTERS
 from trm_model.config import EvaluationConfig, ModelConfig
@@ -25,7 +26,6 @@ from trm_model.evaluation.evaluate import ensemble, evaluate
 from trm_model.evaluation.gallery import gallery
 from trm_model.evaluation.inference import Noise
 from trm_model.evaluation.outcomes import unpack_items
-from trm_model.evaluation.validity import valid_maze, valid_sudoku
 from trm_model.model.recursion import Model, build_model
 
 
@@ -176,14 +176,20 @@ def test_undo_inverts_sudoku_symmetries(code: int, cells: list[int]) -> None:
     np.testing.assert_array_equal(kind_of("sudoku").undo(seen, codes, 4), original)
 
 
+def valid(kind: str, inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> list[bool]:
+    outcomes = kind_of(kind).valid(inputs, answers, labels, side)
+    assert outcomes is not None
+    return outcomes.tolist()
+
+
 def test_valid_sudoku_accepts_any_solution_and_no_changed_given() -> None:
     grid = np.array([[1, 2, 3, 4], [3, 4, 1, 2], [2, 1, 4, 3], [4, 3, 2, 1]], np.uint8).reshape(1, 16) + 1
     empty = np.ones_like(grid)
     wrong = grid.copy()
     wrong[0, [0, 1]] = wrong[0, [1, 0]]
-    assert valid_sudoku(empty, grid, 4).tolist() == [True]
-    assert valid_sudoku(empty, wrong, 4).tolist() == [False]
-    assert valid_sudoku(wrong, grid, 4).tolist() == [False]
+    assert valid("sudoku", empty, grid, grid, 4) == [True]
+    assert valid("sudoku", empty, wrong, wrong, 4) == [False]
+    assert valid("sudoku", wrong, grid, grid, 4) == [False]
 
 
 def test_valid_maze_accepts_another_shortest_path_and_refuses_a_longer_one() -> None:
@@ -194,9 +200,9 @@ def test_valid_maze_accepts_another_shortest_path_and_refuses_a_longer_one() -> 
     labelled, mirrored = cells("Soo #o  G"), cells("S  o# ooG")
     broken = labelled.copy()
     broken[0, 5] = 2
-    assert valid_maze(maze, labelled, labelled, 3).tolist() == [True]
-    assert valid_maze(maze, mirrored, labelled, 3).tolist() == [True]
-    assert valid_maze(maze, broken, labelled, 3).tolist() == [False]
+    assert valid("maze", maze, labelled, labelled, 3) == [True]
+    assert valid("maze", maze, mirrored, labelled, 3) == [True]
+    assert valid("maze", maze, broken, labelled, 3) == [False]
 
 
 def test_gallery_shows_solved_and_failed_puzzles_with_every_step(sudoku: Dataset, model: Model) -> None:

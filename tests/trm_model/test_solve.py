@@ -13,11 +13,11 @@ from PIL import Image
 
 from tests.support.arc_tasks import pair, task, write_tasks
 from trm_data import Dataset, build
-from trm_data.benchmarks import Benchmark, list_benchmarks, vocab_size
+from trm_data.benchmarks import Benchmark, list_benchmarks
 from trm_data.config import DataRequest
 from trm_data.dataset.render import save_answers
 from trm_data.errors import ConfigError, DataError
-from trm_data.puzzles.text import family_of, read_questions, write_rows
+from trm_data.puzzles.kinds import kind_of, kind_that_reads
 from trm_data.sources.arc import packaged_tasks
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import Trained
@@ -47,28 +47,30 @@ OWN = [each for each in list_benchmarks() if each.name != "official"]
 
 @pytest.mark.parametrize("benchmark", OWN, ids=[each.name for each in OWN])
 def test_sizes_tell_the_kind_of_puzzle(benchmark: Benchmark) -> None:
-    assert family_of(vocab_size(benchmark.family, benchmark.side), benchmark.side) == benchmark.family
+    kind = kind_of(benchmark.family)
+    assert kind_that_reads(kind.vocab_size(benchmark.side), benchmark.side) is kind
+    assert (benchmark.vocab_size, benchmark.has_tasks) == (kind.vocab_size(benchmark.side), kind.has_tasks)
 
 
 def test_sudoku_is_read_as_a_line_as_lines_and_as_a_square() -> None:
-    (one,) = read_questions(EASY, "sudoku", 4)
-    assert write_rows(one.cells, "sudoku", 4) == ["1.34", "34.2", "2.43", "4.2."]
-    assert one.label is not None and "".join(write_rows(one.label, "sudoku", 4)) == ANSWER
-    (square,) = read_questions("1 . | 3 4\n3 4 | . 2\n----+----\n2 . | 4 3\n4 . | 2 .\n", "sudoku", 4)
+    (one,) = kind_of("sudoku").read(EASY, 4)
+    assert kind_of("sudoku").write(one.cells, 4) == ["1.34", "34.2", "2.43", "4.2."]
+    assert one.label is not None and "".join(kind_of("sudoku").write(one.label, 4)) == ANSWER
+    (square,) = kind_of("sudoku").read("1 . | 3 4\n3 4 | . 2\n----+----\n2 . | 4 3\n4 . | 2 .\n", 4)
     assert np.array_equal(square.cells, one.cells)
-    (commented,) = read_questions("# 1 comment\n1 . | 3 4\n3 4 | . 2\n2 . | 4 3\n4 . | 2 .\n", "sudoku", 4)
+    (commented,) = kind_of("sudoku").read("# 1 comment\n1 . | 3 4\n3 4 | . 2\n2 . | 4 3\n4 . | 2 .\n", 4)
     assert (commented.cells == square.cells).all()
-    (tdoku,) = read_questions(f"{EASY}:1:{EASY}\n", "sudoku", 4)
+    (tdoku,) = kind_of("sudoku").read(f"{EASY}:1:{EASY}\n", 4)
     assert (tdoku.cells == one.cells).all()
-    both = read_questions(f"# a comment\n{EASY}\n\n{EASY.replace('.', '0')} rest\n", "sudoku", 4)
+    both = kind_of("sudoku").read(f"# a comment\n{EASY}\n\n{EASY.replace('.', '0')} rest\n", 4)
     assert [np.array_equal(each.cells, one.cells) for each in both] == [True, True]
-    assert read_questions("." * 16, "sudoku", 4)[0].label is None, "an empty grid has many solutions"
+    assert kind_of("sudoku").read("." * 16, 4)[0].label is None, "an empty grid has many solutions"
 
 
 def test_maze_is_read_with_its_shortest_path() -> None:
-    (one,) = read_questions(MAZE, "maze", 4)
-    assert write_rows(one.cells, "maze", 4) == ["S   ", " ## ", " #G ", "    "]
-    assert one.label is not None and write_rows(one.label, "maze", 4) == ["S   ", "o## ", "o#G ", "ooo "]
+    (one,) = kind_of("maze").read(MAZE, 4)
+    assert kind_of("maze").write(one.cells, 4) == ["S   ", " ## ", " #G ", "    "]
+    assert one.label is not None and kind_of("maze").write(one.label, 4) == ["S   ", "o## ", "o#G ", "ooo "]
 
 
 @pytest.mark.parametrize(
@@ -89,17 +91,17 @@ def test_maze_is_read_with_its_shortest_path() -> None:
         ('{"test": [{"input": [[1], [2, 3]]}]}', "arc", 30, "ragged"),
     ],
 )
-def test_text_that_is_no_puzzle_is_refused(text: str, family: Any, side: int, match: str) -> None:
+def test_text_that_is_no_puzzle_is_refused(text: str, family: str, side: int, match: str) -> None:
     with pytest.raises(DataError, match=match):
-        read_questions(text, family, side)
+        kind_of(family).read(text, side)
 
 
-def solved(text: str, family: Any, side: int, answer: str) -> Solved:
+def solved(text: str, family: str, side: int, answer: str) -> Solved:
     """A puzzle with a given answer, in the same notation."""
-    (question,) = read_questions(text, family, side)
+    (question,) = kind_of(family).read(text, side)
     letters = "# SGo" if family == "maze" else ".1234"
     cells = np.array([1 + letters.index(letter) for letter in answer.replace("\n", "")], np.uint8)
-    return Solved(family, side, question, Solution([cells], [0.5]))
+    return Solved(kind_of(family), side, question, Solution([cells], [0.5]))
 
 
 def test_answers_are_judged_by_the_puzzle_and_not_by_one_label() -> None:
@@ -237,11 +239,11 @@ def test_solving_halts_by_the_rule_of_the_model_as_evaluation_does(
 
 
 @pytest.mark.parametrize(("family", "side", "values"), [("sudoku", 9, 11), ("maze", 15, 6), ("arc", 30, 12)])
-def test_picture_has_a_frame_per_supervision_step(family: Any, side: int, values: int, tmp_path: Path) -> None:
+def test_picture_has_a_frame_per_supervision_step(family: str, side: int, values: int, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     question, *answers = generator.integers(0, values, (4, side * side)).astype(np.uint8)
-    save_answers(family, question, answers, tmp_path / "all.gif")
-    save_answers(family, question, answers, tmp_path / "last.png")
+    save_answers(kind_of(family), question, answers, tmp_path / "all.gif")
+    save_answers(kind_of(family), question, answers, tmp_path / "last.png")
     with Image.open(tmp_path / "all.gif") as film:
         assert film.n_frames == 3  # type: ignore[attr-defined]
     with Image.open(tmp_path / "last.png") as picture:
@@ -265,11 +267,11 @@ TINT = (0xFB, 0xD5, 0xD5)
 
 
 def test_wrong_cell_of_a_sudoku_shows_the_models_digit_on_a_tint_and_the_right_one_small(tmp_path: Path) -> None:
-    (one,) = read_questions(EASY, "sudoku", 4)
+    (one,) = kind_of("sudoku").read(EASY, 4)
     assert one.label is not None
     wrong = one.label.copy()
     wrong[1] = 5  # a 4 where a 2 belongs
-    save_answers("sudoku", one.cells, [wrong, one.label, one.label], tmp_path / "all.gif", one.label)
+    save_answers(kind_of("sudoku"), one.cells, [wrong, one.label, one.label], tmp_path / "all.gif", one.label)
     with Image.open(tmp_path / "all.gif") as film:
         assert film.n_frames == 3  # type: ignore[attr-defined]
         durations = []
@@ -289,7 +291,7 @@ def test_wrong_cell_of_a_maze_or_an_arc_grid_has_the_right_colour_in_its_corner(
     maze = np.full(16, 2, np.uint8)
     answer = maze.copy()
     answer[5] = 5
-    save_answers("maze", maze, [answer], tmp_path / "maze.png", maze)
+    save_answers(kind_of("maze"), maze, [answer], tmp_path / "maze.png", maze)
     with Image.open(tmp_path / "maze.png") as picture:
         assert (0xF4, 0xF1, 0xEA) in in_panel(picture, 4, 1, 1, CORNER)
         assert (0xF2, 0xB4, 0x41) in in_panel(picture, 4, 1, 1, CENTRE)
@@ -298,7 +300,7 @@ def test_wrong_cell_of_a_maze_or_an_arc_grid_has_the_right_colour_in_its_corner(
     label[[0, 1, 30, 31]] = 3  # 2 x 2 cells of colour 1
     answer = label.copy()
     answer[31] = 4
-    save_answers("arc", label, [answer], tmp_path / "arc.png", label)
+    save_answers(kind_of("arc"), label, [answer], tmp_path / "arc.png", label)
     with Image.open(tmp_path / "arc.png") as picture:
         assert (0x1E, 0x93, 0xFF) in in_panel(picture, 2, 1, 1, CORNER)
         assert (0xF9, 0x3C, 0x31) in in_panel(picture, 2, 1, 1, CENTRE)

@@ -14,7 +14,6 @@ from trm_data.puzzles.arc import crop, frame, grid_hash
 from trm_data.puzzles.augment import dihedral_rows
 from trm_data.puzzles.kinds import kind_of
 from trm_data.puzzles.symmetry import ARC_ORDER, arc_code, arc_colours, dihedral, parse_augmentation
-from trm_model.evaluation.validity import valid
 from trm_model.evaluation.voting import Votes, places, submission
 
 
@@ -160,7 +159,7 @@ def test_submission_of_answers_that_are_no_arc_grids_is_refused() -> None:
 def test_answers_of_another_size_are_refused(family: str, side: int) -> None:
     good, bad = np.ones((2, 16), np.uint8), np.ones((2, 9), np.uint8)
     with pytest.raises(DataError, match=r"rows of shape \(2, 9\) are not 2 grids of 4x4 cells"):
-        valid(family, bad, bad, bad, side)
+        kind_of(family).valid(bad, bad, bad, side)
     if family == "maze":
         with pytest.raises(DataError, match=r"rows of shape \(2, 9\) are not 2 grids"):
-            valid(family, good, good, bad, side)
+            kind_of(family).valid(good, good, bad, side)

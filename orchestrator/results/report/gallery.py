@@ -10,13 +10,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.leaderboard import Entry
 from orchestrator.storage import Storage
+from trm_data.config import Family
 
 MAX_BYTES = 300_000
 MAX_PUZZLES = 8
@@ -73,7 +74,7 @@ class Gallery:
 
     system: str
     seed: int
-    family: Literal["sudoku", "maze", "arc"]
+    family: Family
     shape: tuple[int, int]
     puzzles: tuple[dict[str, Any], ...]
     """item, exact, input, label, answers, halt, steps: grids as strings."""
@@ -132,9 +133,7 @@ def _read(system: str, record: TrialRecord, source: GallerySource) -> Gallery | 
     except ValidationError:
         return None
     puzzles = tuple(_shown(puzzle, file.steps) for puzzle in file.puzzles[:MAX_PUZZLES])
-    family: Literal["sudoku", "maze", "arc"] = "sudoku"
-    if file.benchmark.startswith(("maze", "arc")):
-        family = "maze" if file.benchmark.startswith("maze") else "arc"
+    family: Family = next((each for each in get_args(Family) if file.benchmark.startswith(each)), "sudoku")
     return Gallery(system, record.config.seed, family, file.grid_shape, puzzles) if puzzles else None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from trm_data.puzzles.kinds.arc import Arc
-from trm_data.puzzles.kinds.base import PuzzleKind
+from trm_data.puzzles.kinds.base import Examples, PuzzleKind, Question
 from trm_data.puzzles.kinds.maze import Maze
 from trm_data.puzzles.kinds.sudoku import Sudoku
 
-__all__ = ["KINDS", "PuzzleKind", "kind_of", "kind_that_reads"]
+__all__ = ["KINDS", "Examples", "PuzzleKind", "Question", "kind_of", "kind_that_reads"]
 
 KINDS: dict[str, PuzzleKind] = {kind.name: kind for kind in (Arc(), Sudoku(), Maze())}
 """By name. Where several have the same encoding, as a maze of 4x4 and a Sudoku of 4x4, the first is meant."""

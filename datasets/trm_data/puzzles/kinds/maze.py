@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from trm_data.errors import DataError
 from trm_data.jit import Bytes, Ints, Words
 from trm_data.puzzles import maze
 from trm_data.puzzles.augment import dihedral_rows
-from trm_data.puzzles.kinds.base import PuzzleKind
+from trm_data.puzzles.drawing import PAPER, Panel, grid_panel
+from trm_data.puzzles.kinds.base import Examples, PuzzleKind, Question, check_shapes, read_lines
 from trm_data.puzzles.symmetry import DIHEDRAL_INVERSE
+
+_COLOURS = {1: "#2B3440", 2: "#F4F1EA", 3: "#2E9E5B", 4: "#D6453D", 5: "#F2B441"}
+_TOKENS = {letter: value for value, letter in enumerate("#.SGo", 1)}
+"""Free cells are dots: a line that ends in spaces would not survive most tokenizers."""
+_PROMPT = """This is a maze of {side} rows and {side} columns. # is a wall, . is free, S is the start, G the goal.
+
+{grid}
+
+Find a shortest path from S to G that goes up, down, left or right from cell to cell and never through a wall. Of \
+equally short paths take the one that at every cell, from S on, takes the first of up, down, left, right that comes \
+closer to G.
+
+Write the maze again as {side} lines of {side} characters, with o in every free cell of the path between S and G and \
+all other cells as they are, with nothing else in between, like this:
+<answer>
+(the {side} lines)
+</answer>"""
 
 
 class Maze(PuzzleKind):
@@ -17,11 +39,12 @@ class Maze(PuzzleKind):
     name = "maze"
     augmentation = "dihedral"
     sides = range(2, 256)
+    symbols = "?" + maze.CHARACTERS
     is_enumerated = True
 
     def vocab_size(self, side: int) -> int:
         """Count padding and `# SGo`."""
-        return 1 + len(maze.CHARACTERS)
+        return len(self.symbols)
 
     def order(self, side: int) -> int:
         """Return the number of symmetries of a square."""
@@ -52,3 +75,65 @@ class Maze(PuzzleKind):
                 same &= (turned == cells).all(1)
             codes[same] = turn
         return codes
+
+    def valid(self, inputs: Bytes, answers: Bytes, labels: Bytes, side: int) -> NDArray[np.bool_]:
+        """Return (B) whether each answer is a path over free cells as short as the labelled one."""
+        check_shapes(side, inputs, answers, labels)
+        only_marks = ((answers == inputs) | ((answers == maze.PATH) & (inputs == maze.SPACE))).all(1)
+        return np.array(
+            [
+                marks and maze.path_length(answer, side) == maze.path_length(label, side)
+                for marks, answer, label in zip(only_marks, answers, labels, strict=True)
+            ]
+        )
+
+    def problem(self, cells: Bytes, answer: Bytes, side: int) -> str:
+        """Say what an answer has to be."""
+        return "not a shortest path from S to G"
+
+    def faults(self, examples: Examples) -> Iterator[str]:
+        """Yield examples whose label is not a shortest path of their maze."""
+        side = examples.side
+        _, edges, _ = maze.solve_all(examples.inputs, side)
+        for row in range(len(edges)):
+            if edges[row] < 0 or maze.path_length(examples.labels[row], side) != edges[row]:
+                yield f"example {examples.numbers[row]}: the label is not a shortest path"
+            plain = np.where(examples.labels[row] == maze.PATH, maze.SPACE, examples.labels[row])
+            if (plain != examples.inputs[row]).any():
+                yield f"example {examples.numbers[row]}: the label is of another maze"
+
+    def leaks(self, examples: Examples) -> Iterator[str]:
+        """Yield mazes of different splits that are equal when turned or mirrored."""
+        shape = (examples.side, examples.side)
+        return examples.across_splits([maze.canonical(row.reshape(shape)) for row in examples.inputs])
+
+    def read(self, text: str, side: int) -> list[Question]:
+        """Return the maze of a text, a line per row or all in one."""
+        rows = [line.rstrip("\r") for line in text.strip("\n").split("\n")]
+        if len(rows) == 1 and len(rows[0]) == side * side:
+            rows = [rows[0][start : start + side] for start in range(0, side * side, side)]
+        flat = "".join(row.ljust(side) for row in rows).replace(".", " ")
+        if len(rows) != side or len(flat) != side * side or set(flat) - set("# SG"):
+            raise DataError(f"the text is not a {side}x{side} maze", "Write one line per row: # wall, . floor, S, G")
+        cells = np.array([1 + maze.CHARACTERS.index(letter) for letter in flat], np.uint8)
+        label = np.empty_like(cells)
+        if maze.solve(cells, side, label)[0] < 0:
+            raise DataError("the maze needs one S, one G, and a way between them")
+        return [Question(cells, label)]
+
+    def prompt(self, cells: Bytes, side: int, demonstrations: Sequence[tuple[Bytes, Bytes]]) -> str:
+        """Ask for the maze with the path that a label has."""
+        return _PROMPT.format(side=side, grid="\n".join(self.write(cells, side)).replace(" ", "."))
+
+    def read_reply(self, text: str, side: int) -> Bytes | None:
+        """Parse the lines of a maze."""
+        return read_lines(text, side, _TOKENS)
+
+    def panel(self, question: Bytes, cells: Bytes, label: Bytes | None, side: int) -> Panel:
+        """Draw the path on the floor; a wrong cell has the label's colour small in its corner."""
+        fills, right = (
+            [[_COLOURS.get(cell, PAPER) for cell in row] for row in grid.reshape(side, side).tolist()]
+            for grid in (cells, cells if label is None else label)
+        )
+        wrong = () if label is None else np.argwhere((cells != label).reshape(side, side)).tolist()
+        return grid_panel(fills, None, {(row, col): right[row][col] for row, col in wrong})
