@@ -275,8 +275,8 @@ def _planned_cells(sweep: Sweep, known: Sequence[Mapping[str, Setting]] | None =
     sample = known or space.sample(MAX_SEARCH_CELLS)
     explored = [(label(settings), configured(settings)) for settings in sample]
     controls = [(variant.name, configured(variant.settings)) for variant in confirm.controls]
-    most = space.max_cells()
-    explore = min(sweep.trials or 0, most) if most is not None else sweep.trials or 0
+    counts = [count for count in (sweep.trials, space.max_cells()) if count is not None]
+    explore = min(counts)
     # The best is not known yet: it is assumed to cost as much as the average cell.
     share = (explore + confirm.seeds * confirm.top) / len(explored)
     weights = [share] * len(explored) + [float(confirm.seeds)] * len(controls)

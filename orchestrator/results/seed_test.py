@@ -48,7 +48,7 @@ class SeedTest:
     def _power(self, first: int, second: int, level: float) -> power.WelchPower | power.PairedPower:
         if self._pairs is not None:
             deviation = float(np.std(np.subtract(*self._pairs), ddof=1))
-            return power.PairedPower(max(deviation, self._resolution), first, level)
+            return power.PairedPower(deviation, first, level, self._resolution)
         spreads = [float(np.std(scores, ddof=1)) for scores in self._scores]
         return power.WelchPower((spreads[0], spreads[1]), (first, second), level, self._resolution)
 

@@ -22,7 +22,7 @@ from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import Node
 from orchestrator.resources.runtime import CPU, Observation, RuntimeModel, Work, fit, work_of
 from orchestrator.storage import LocalStorage, open_storage
-from orchestrator.sweep import Resources, Sweep, choice, configure
+from orchestrator.sweep import Resources, Sweep, choice, configure, log_uniform
 from orchestrator.sweep.loader import load_sweep
 from orchestrator.sweep.trials import search_trial, study_trials
 from tests.support.sweeps import fingerprint, record_of, search, study, tiny_config
@@ -286,6 +286,15 @@ def test_search_is_priced_at_its_average_cell(tmp_path: Path) -> None:
     assert plan.num_trials == 5 + 2 * 2
     trial = search_trial(sweep, fingerprint, "", {"model.cycles": 2, "model.latent_steps": 2})
     assert plan.wall_s is not None and plan.wall_s > 0 and trial.config.model.cycles == 2
+
+
+def test_search_plans_the_trials_that_its_space_has_and_all_of_them_where_it_is_endless(tmp_path: Path) -> None:
+    def stages(**changes: Any) -> dict[str, int]:
+        return estimate(search(**changes), open_storage(str(tmp_path)), max_concurrent=1).trials_by_stage
+
+    assert stages(trials=5) == {"explore": 5, "confirm": 2 * 2}
+    assert stages(trials=9) == stages(trials=10) == {"explore": 9, "confirm": 2 * 2}
+    assert stages(trials=10, space={"lr": log_uniform(1e-4, 1e-2)}) == {"explore": 10, "confirm": 2 * 2}
 
 
 def test_trials_that_share_a_gpu_by_memory_are_planned_with_their_parts(tmp_path: Path) -> None:

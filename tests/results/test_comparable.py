@@ -62,6 +62,8 @@ def test_run_with_the_customary_compute_and_training_set_is_ranked_with_the_pape
     ("changes", "compute", "protocol"),
     [
         ({"rollouts": 100, "noise": 0.3}, "100 samples", "ensemble"),
+        ({"rollouts": 2, "noise": 0.3}, "2 samples", "ensemble"),
+        ({"votes": 2}, "vote over 2 views", "ensemble"),
         ({"votes": 10}, "vote over 10 views", "ensemble"),
         ({"supervision_steps": 64}, "64 supervision steps", "single"),
         ({"supervision_steps": 17}, "17 supervision steps", "single"),

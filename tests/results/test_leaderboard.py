@@ -289,6 +289,9 @@ def test_cost_is_unknown_on_cpu_and_unpriced_on_an_unknown_gpu() -> None:
     assert trial_cost(confirmed()) is None and describe_cost(None) == "not known (no GPU)"
     large = describe_cost(Cost(gpu_hours=2_800.4, usd=12_345.6, kwh=1_960.0), Grid(436.0, "w"))
     assert large == "2,800 GPU-hours, at most $12,346 and 1,960 kWh, at most 855 kg CO2 at 436 g/kWh (w)"
+    assert describe_cost(Cost(1.0, None, 123_456.0), Grid(100.0, "w")).endswith("most 12,346 kg CO2 at 100 g/kWh (w)")
+    assert "10 kg CO2" in describe_cost(Cost(1.0, None, 100.0), Grid(100.0, "w"))
+    assert "9.9 kg CO2" in describe_cost(Cost(1.0, None, 99.4), Grid(100.0, "w"))
     cost = trial_cost(on_gpus(confirmed(), ("Imaginary 9000", 1.0, 1.0, True)))
     assert cost is not None and cost.usd is None and describe_cost(cost) == "1 GPU-hours"
 

@@ -73,6 +73,7 @@ def test_language_model_stands_beside_own_runs_on_exactly_its_puzzles() -> None:
     scores = {entry.system: entry.score for entry in table.entries}
     exact = np.unpackbits(np.frombuffer(bytes.fromhex(record.result.per_item), np.uint8))[:80]  # type: ignore[union-attr, arg-type]
     assert scores == pytest.approx({"best": 100 * exact.mean(), "M": 25.0})
+    assert [entry.system for entry in table.entries if entry.stands_out] == ["best", "M"], "both were measured here"
     whole = table_with(build_leaderboard(None, [record], [], [measured_of(record.dataset, 500, 100)]), "M")
     assert whole.split == "test" and {entry.system for entry in whole.entries} == {"best", "M"}
 

@@ -127,6 +127,13 @@ def test_paired_test_with_equal_differences_is_not_certain() -> None:
     assert careful.p_value > 0.05 and careful.interval.low < 0
 
 
+def test_equal_values_without_a_resolution_are_no_difference_and_any_other_difference_is_certain() -> None:
+    for compare in (stats.paired, stats.welch):
+        for difference, p_value in ((0.0, 1.0), (0.25, 0.0), (1.0, 0.0), (-1.0, 0.0)):
+            compared = compare([0.5 + difference] * 3, [0.5] * 3)
+            assert compared[:3] == (difference, (difference, difference), p_value)
+
+
 def test_bootstrap_agrees_with_the_t_interval_where_both_hold() -> None:
     rng = np.random.default_rng(1)
     sample = rng.normal(0.5, 0.1, 400)

@@ -38,6 +38,7 @@ from trm_data import (
 )
 from trm_data.config import MANIFEST
 from trm_data.dataset import schema
+from trm_data.dataset.manifest import Manifest
 from trm_data.errors import ConfigError, DataError, UserError, nearest
 from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.puzzles.symmetry import ARC_ORDER, recover_sudoku
@@ -380,6 +381,19 @@ def test_manifest_that_contradicts_itself_is_refused(change: dict[str, Any], mes
         open_dataset(copy)
 
 
+@pytest.mark.parametrize("side", [1, 2, 255, 256])
+def test_manifest_of_mazes_has_a_side_of_2_to_255_cells(side: int, copy: Path) -> None:
+    """A shape is stored in bytes, and a start and a goal need two cells."""
+    values = json.loads((copy / "manifest.json").read_text())
+    values |= {"family": "maze", "augmentation": "dihedral", "vocab_size": 6, "grid_shape": [side, side]}
+    (copy / "manifest.json").write_text(json.dumps(values))
+    if 2 <= side <= 255:
+        assert Manifest.read(copy).grid_shape == (side, side)
+    else:
+        with pytest.raises(DataError, match=f"there is no maze of {side}x{side} cells"):
+            Manifest.read(copy)
+
+
 def _flip(path: Path, *, keep_times: bool) -> None:
     """Change one cell of the examples: the file stays as long as it was."""
     before = path.stat()
@@ -407,14 +421,26 @@ def test_mark_that_came_with_a_copy_is_not_trusted(small: Dataset, tmp_path: Pat
         open_dataset(copy)
 
 
-def test_later_openings_hash_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_dataset(copy)
+def test_later_openings_hash_only_files_that_were_touched(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
 
-    def refuse(*_: Any) -> None:
-        raise AssertionError("a file was hashed again")
+    def note(file: Any, name: Any) -> Any:
+        hashed.append(Path(file.name).name)
+        return hashlib.file_digest(file, name)
 
-    monkeypatch.setattr(hashlib, "file_digest", refuse)
-    assert len(open_dataset(copy).inputs) == 35
+    monkeypatch.setattr("trm_data.files.file_digest", note)
+    assert len(open_dataset(copy).inputs) == 35 and hashed == ["examples.arrow", "puzzles.arrow"]
+    assert len(open_dataset(copy).inputs) == 35 and len(hashed) == 2
+    (copy / "puzzles.arrow").touch()
+    assert len(open_dataset(copy).inputs) == 35 and hashed[2:] == ["puzzles.arrow"]
+    assert verify(open_dataset(copy)) == [] and len(hashed) == 5, "verification trusts no mark"
+
+
+def test_dataset_with_a_fault_has_no_mark(copy: Path) -> None:
+    (copy / "puzzles.arrow").unlink()
+    (copy / ".checked.json").unlink()
+    assert "puzzles.arrow: it is missing" in verify(copy)
+    assert not (copy / ".checked.json").exists()
 
 
 @pytest.mark.parametrize("mark", [b"", b"[]", b'{"puzzles.arrow": 3}', b'{"puzzles.arrow": ["x"]}'])

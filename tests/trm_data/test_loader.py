@@ -160,6 +160,11 @@ def test_eval_batches_give_every_row_in_order_with_its_trained_identifier(datase
     assert set(ids.tolist()) <= trained
 
 
+def test_views_for_a_vote_are_those_that_an_arc_task_has(arc: Dataset, mini: Dataset) -> None:
+    assert arc.num_listed.min() < 40 and mini.num_views(40).tolist() == [40] * len(mini.names)
+    assert arc.num_views(40).tolist() == [min(int(listed), 40) for listed in arc.num_listed]
+
+
 def test_eval_batches_of_few_puzzles_are_the_first_ones(arc: Dataset) -> None:
     few = next(iter(eval_batches(arc, "test", 1000, max_puzzles=5)))
     assert len(np.unique(few.puzzles)) == 5

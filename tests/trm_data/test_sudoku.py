@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trm_data.benchmarks import MOST_BLANKS
 from trm_data.errors import DataError
 from trm_data.generators.sudoku import Distinct, GeneratedSudoku, generate
 from trm_data.generators.sudoku_hard import generate_hard
@@ -103,6 +106,11 @@ def test_generated_sudoku_has_exact_blanks_one_solution_and_no_two_alike(side: i
     assert len(forms) == len(made.puzzles)
 
 
+def test_generated_sudoku_has_as_many_blanks_as_are_possible_where_the_last_cell_decides() -> None:
+    made = generate(4, 12, MOST_BLANKS[4], 0)
+    assert ((made.puzzles == 0).sum(1) == MOST_BLANKS[4]).all()
+
+
 def test_generated_sudoku_is_the_same_for_the_same_seed_and_a_prefix_of_a_longer_run() -> None:
     again, other = generate(6, 5, 18, 0), generate(6, 5, 18, 1)
     assert (again.puzzles == MADE[6].puzzles[:5]).all()
@@ -152,6 +160,13 @@ def test_hard_sudoku_is_minimal_unique_hard_and_not_related_across_splits() -> N
         for puzzle in part.puzzles:
             assert all(sudoku.needs_clue(puzzle, int(cell), units) for cell in np.flatnonzero(puzzle))
     assert (generate_hard([6, 0, 0], 4, 0)[0].puzzles == parts[0].puzzles).all()
+
+
+@pytest.mark.parametrize(("seed", "digest"), [(0, "a2682edeee6fc216"), (1, "36cdab8f22dce4c4")])
+def test_hard_sudoku_are_those_that_their_fingerprint_names(seed: int, digest: str) -> None:
+    """Datasets made earlier are found by their request, so the same request must always give the same puzzles."""
+    [made, *_] = generate_hard([3, 0, 0], 8, seed)
+    assert hashlib.sha256(made.puzzles.tobytes()).hexdigest()[:16] == digest
 
 
 @pytest.mark.slow

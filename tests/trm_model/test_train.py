@@ -443,8 +443,8 @@ def test_depth_curriculum_trains_at_each_depth_and_counts_its_flops(dataset: Dat
 
 
 def test_run_ends_once_its_puzzles_have_been_presented(dataset: Dataset, tmp_path: Path) -> None:
-    def presented(supervision_steps: int, folder: str) -> tuple[int, int]:
-        config = tiny(model={"supervision_steps": supervision_steps}, train={"max_puzzles": 40, "max_steps": 100})
+    def presented(supervision_steps: int, folder: str, most: int = 40) -> tuple[int, int]:
+        config = tiny(model={"supervision_steps": supervision_steps}, train={"max_puzzles": most, "max_steps": 100})
         end = run(config, dataset, tmp_path / folder)[-1]
         assert isinstance(end, Finished)
         return end.step, end.result["puzzles_presented"]
@@ -452,6 +452,7 @@ def test_run_ends_once_its_puzzles_have_been_presented(dataset: Dataset, tmp_pat
     (few, first), (many, second) = presented(1, "one"), presented(4, "four")
     assert 40 <= first < 48 and 40 <= second < 48  # at most a batch too many
     assert few == 5 < many < 100
+    assert presented(1, "one more", 41) == (6, 48)
 
 
 def test_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:

@@ -84,26 +84,22 @@ def changed_files(folder: Path, manifest: Manifest, *, trust_mark: bool = False)
     """
     known = _read_mark(folder)
     seen: dict[str, Any] = {}
-    faults = 0
     for name, wanted in sorted(manifest.files.items()):
         path = folder / name
         try:
             state = [wanted, *_state_of(path)]  # before the hash: a change in between makes the mark void
             as_built = (trust_mark and known.get(name) == state) or sha256_of(path) == wanted
         except FileNotFoundError:
-            faults += 1
             yield Fault(name, "it is missing")
             continue
         except OSError as error:
-            faults += 1
             yield Fault(name, f"it cannot be read ({error.strerror or error})")
             continue
         if as_built:
             seen[name] = state
         else:
-            faults += 1
             yield Fault(name, "its content has changed since it was built")
-    if not faults and seen != known:
+    if len(seen) == len(manifest.files) and seen != known:
         try:
             write_atomic(folder / MARK, json.dumps(seen).encode())
         except UserError as error:  # a read-only folder is compared again at every opening
