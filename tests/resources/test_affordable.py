@@ -58,6 +58,46 @@ def test_sum_buys_the_whole_then_seeds_then_cells_and_steps(tmp_path: Path) -> N
     assert found.num_trials == 0 and found.usd == 0
 
 
+@pytest.mark.parametrize(("cpus", "trials_at_once"), [(0.5, 4), (1, 4), (3, 1), (4, 1)])
+def test_machine_runs_as_many_trials_at_once_as_its_cores_hold(
+    cpus: float, trials_at_once: int, tmp_path: Path
+) -> None:
+    base = configure(get_recipe("sudoku-mini"), {"train.max_steps": 50_000})
+    plan = plan_sweep(Sweep(name="s", base=base, space={"T": choice(1)}), str(tmp_path))
+    host = catalogue.host_prices()[0].model_copy(update={"instance": "x", "num_vcpus": 4, "usd_per_hour": 2.0})
+    [found] = affordable(plan, 1e6, [], [host], cpus=cpus)
+    hours = plan.cells[0].seconds["this machine"] / 3600
+    assert found.usd == pytest.approx(hours * 2.0 / trials_at_once) and found.device == "x (4 vCPUs)"
+
+
+def test_sum_for_a_part_of_a_sampled_study_buys_cells_at_their_mean_price(tmp_path: Path) -> None:
+    """Of 4,096 cells a sample is planned; a quarter of the price of one seed buys a quarter of the cells."""
+    base = configure(get_recipe("sudoku-mini"), {"train.max_steps": 50_000})
+    space = {path: choice(*range(1, 17)) for path in ("T", "n", "N_sup")}
+    gpu = Resources(cpus=1, gpus=1, gpu_type="H100")
+    sweep = Sweep(name="s", base=base, space=space, seeds=2, resources=gpu)
+    plan = plan_sweep(sweep, str(tmp_path), usd_per_gpu_hour=1.0)
+    whole, dollar = usd_of(plan), [Pricing(usd_per_gpu_hour=1.0)]
+    assert len(plan.cells) < plan.num_cells == 4_096
+    [found] = affordable(plan, whole * 1.001, dollar)
+    assert found.is_whole and (found.num_cells, found.seeds, found.num_trials) == (4_096, 2, 8_192)
+    assert found.usd == pytest.approx(whole)
+    [found] = affordable(plan, whole / 8, dollar)
+    assert not found.is_whole and (found.seeds, found.num_trials) == (1, found.num_cells)
+    assert found.num_cells in (1_023, 1_024) and found.steps_share == pytest.approx(0.25)
+    assert whole / 8 * 0.998 <= found.usd <= whole / 8 * (1 + 1e-9)
+
+
+def test_cells_that_no_gpu_of_the_type_holds_are_not_bought(tmp_path: Path) -> None:
+    base, space = get_recipe("arc-agi-1.readme"), {"n": choice(4, 20)}
+    gpu = Resources(cpus=1, gpus=1, gpu_type="L40S")
+    plan = plan_sweep(Sweep(name="s", base=base, space=space, resources=gpu), str(tmp_path))
+    fitting = [cell for cell in plan.cells if "L40S" not in cell.does_not_fit]
+    [found] = affordable(plan, 1e9, [Pricing(usd_per_gpu_hour=1.0)])
+    assert (found.num_cells, found.num_trials, found.is_whole) == (len(fitting), len(fitting), len(fitting) == 2)
+    assert found.usd == pytest.approx(sum(cell.seconds["L40S"] for cell in fitting) / 3600)
+
+
 def test_providers_are_compared_and_the_most_trials_come_first(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     sum_usd = usd_of(plan) * 0.5  # at AWS's price, the dearest but one

@@ -101,7 +101,7 @@ def test_a_lost_attempt_is_charged_for_what_the_next_one_did_again(successor_s: 
 def test_a_running_attempt_is_charged_until_now_unless_it_fell_silent() -> None:
     running = record(attempt(0), rows=[row(HOUR)], status=Status.RUNNING)
     assert spending([running], HOUR + SILENT_S - 1).gpu_hours == pytest.approx(1 + (SILENT_S - 1) / HOUR)
-    assert spending([running], 50 * HOUR).gpu_hours == 1
+    assert spending([running], HOUR + SILENT_S).gpu_hours == spending([running], 50 * HOUR).gpu_hours == 1
     assert spending([running], HOUR - 1).gpu_hours == 1, "a clock that steps back takes nothing away"
     stopped = dataclasses.replace(running, status=Status.INTERRUPTED)
     assert spending([stopped], HOUR + 60).gpu_hours == 1, "only a trial that runs is charged until now"
@@ -135,6 +135,19 @@ def test_plans_are_calibrated_by_the_same_durations() -> None:
 def test_rows_that_were_inherited_from_a_shorter_trial_are_not_its_own_time() -> None:
     extended = record(attempt(10_000, 10_600), rows=[row(10), row(5000), row(10_300)])
     assert attempt_usage(extended)[0].duration_s == 600
+
+
+def test_a_row_belongs_to_the_attempt_that_had_started_by_then() -> None:
+    """To the last one that had: a row of half a second before it is inherited, a row at its start its own."""
+    first, second = attempt(10_000), attempt(10_200)
+    rows = [row(9_999.5), row(10_100), row(10_200, train_s=1.0), row(10_260, train_s=61.0)]
+    assert [use.duration_s for use in attempt_usage(record(first, second, rows=rows))] == [100, 60]
+
+
+def test_an_attempt_without_a_gpu_takes_its_time_and_nothing_else() -> None:
+    used = record(attempt(0, HOUR, device="cpu", gpu_type=None, gpu_count=0.0), attempt(HOUR, 2 * HOUR))
+    assert attempt_usage(used) == [(HOUR, 0.0, 0.0, 0.0), (HOUR, 1.0, H100_USD, 0.7)]
+    assert trial_cost(used) == Cost(1.0, H100_USD, 0.7)
 
 
 @pytest.mark.parametrize(

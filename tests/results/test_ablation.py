@@ -15,7 +15,7 @@ from rich.console import Console
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results import stats
-from orchestrator.results.ablation import Effect, compare_with_control, published_delta
+from orchestrator.results.ablation import Effect, compare_with_control, published_delta, show_p
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.power import WelchPower, seeds_needed
 from orchestrator.results.report import Report
@@ -355,3 +355,8 @@ def test_stated_number_of_seeds_has_the_stated_power(difference: float) -> None:
     assert needed is not None
     assert holm_detects(difference, "null", 6, 4_000, needed) >= 0.78
     assert holm_detects(difference, "null", 6, 4_000, needed - 1) <= 0.82
+
+
+def test_p_value_below_a_thousandth_is_no_number() -> None:
+    shown = [show_p(value) for value in (0.0, 0.00099, 0.001, 0.0314, 1.0)]
+    assert shown == ["< 0.001", "< 0.001", "0.001", "0.031", "1.000"]

@@ -181,6 +181,30 @@ def test_row_for_which_any_valid_answer_counts_is_not_ranked_with_labels() -> No
     assert systems(valid) == {"valid"} and valid.heading.endswith("exact accuracy, any valid answer counts")
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "stated", "words"),
+    [
+        ("arc-agi-1", {"passes": 16, "samples": 1}, "votes not stated"),
+        ("arc-agi-1", {"passes": 16, "samples": 1, "votes": 1_000}, ""),
+        ("arc-agi-1", {"passes": 16, "samples": 1, "votes": 1_001}, "vote over 1,001 views"),
+        ("maze-hard", {"passes": 16, "votes": 1}, "samples not stated"),
+        ("maze-hard", {"samples": 1}, "supervision steps not stated"),
+        ("maze-hard", {"passes": 17, "samples": 2, "votes": 2}, "17 supervision steps, vote over 2 views, 2 samples"),
+    ],
+)
+def test_row_of_the_user_has_the_table_of_what_it_states(benchmark: str, stated: dict[str, int], words: str) -> None:
+    values = {"benchmark": benchmark, "system": "mine", "kind": "trm", "role": "headline", "source": "a paper"}
+    values |= {"split": "public-eval", "metric": "pass@2"} if "arc" in benchmark else {"split": "test"}
+    row = Baseline.parse(
+        {"metric": "exact_accuracy", "protocol": "single", "evidence": "claimed", "date": "2026", "train_puzzles": 900}
+        | {"score": 99.0, "items": ITEMS[benchmark]}
+        | values
+        | stated
+    )
+    (table,) = [t for t in build_leaderboard(benchmark, [], [row]) if "mine" in systems(t)]
+    assert (table.compute, table.training) == (words, "")
+
+
 def test_row_of_the_user_without_stated_compute_is_not_ranked_with_stated_ones() -> None:
     values = {"benchmark": "maze-hard", "system": "mine", "kind": "trm", "role": "headline", "split": "test"}
     values |= {"metric": "exact_accuracy", "protocol": "single", "source": "a paper", "evidence": "claimed"}

@@ -243,6 +243,24 @@ def test_power_statement_is_made_for_the_median_score() -> None:
     assert build_leaderboard(None, records[:2], [])[0].power.count("near 40 %") == 1
 
 
+@pytest.mark.parametrize(("score", "near"), [(0.0, 5), (0.04, 5), (0.06, 6), (0.94, 94), (0.96, 95), (1.0, 95)])
+def test_power_statement_is_made_no_nearer_than_5_points_to_a_bound(score: float, near: int) -> None:
+    record = make_record(make_config(), score=score, stage="study", family="a", items=1_000)
+    assert f"points near {near} % with 80 % power" in build_leaderboard(None, [record], [])[0].power
+
+
+def test_row_has_the_interval_over_seeds_before_that_over_puzzles() -> None:
+    (table,) = build_leaderboard(None, [confirmed(seed=0), confirmed(0.92, seed=1)], [])
+    assert table.entries[0].own is not None and table.entries[0].interval == table.entries[0].own.seed_interval
+    (table,) = build_leaderboard(None, [confirmed()], [])
+    assert (
+        table.entries[0].interval
+        == table.entries[0].item_interval
+        == pytest.approx([100 * bound for bound in wilson(0.9, 500)])
+    )
+    assert table.entries[0].solved == pytest.approx(450)
+
+
 def test_unknown_benchmark_names_the_nearest_and_a_known_one_may_be_empty() -> None:
     with pytest.raises(
         UserError, match=r"no leaderboard for benchmark 'sudoku-extrem'\. Did you mean 'sudoku-extreme'"

@@ -11,6 +11,7 @@ import pytest
 from orchestrator import Confirm, Sweep, Variant, choice, configure, get_recipe
 from orchestrator.records.index import load_definition
 from orchestrator.records.schema import TrialRecord
+from orchestrator.results.leaderboard import PUBLISHED
 from orchestrator.results.power import WelchPower
 from orchestrator.results.seed_plan import assumed_spread, plan_seeds, recorded_spread
 from orchestrator.storage import LocalStorage, open_storage
@@ -83,6 +84,20 @@ def test_spread_is_taken_from_the_confirmed_runs_of_the_storage(tmp_path: Path) 
 def test_runs_at_a_floor_and_single_runs_have_no_spread() -> None:
     assert recorded_spread([*runs(1, (0.0, 0.0, 0.0)), *runs(2, (0.5,)), *runs(3, (1.0, 1.0))], None) is None
     assert recorded_spread([], None) is None
+
+
+def test_runs_two_puzzles_from_a_limit_or_with_half_as_many_puzzles_count() -> None:
+    """Within one puzzle of all, and on fewer than half of the puzzles that will be scored, they do not."""
+    [two, one] = [recorded_spread(runs(1, scores), None) for scores in ((0.997, 0.999), (0.9995, 0.9996))]
+    assert two is not None and two.points == pytest.approx(0.2 / 2**0.5) and one is None
+    [half, fewer] = [recorded_spread(runs(1, (0.8, 0.9)), items) for items in (2_000, 2_001)]
+    assert half is not None and fewer is None
+
+
+def test_runs_on_a_whole_published_set_have_no_sampling_error() -> None:
+    whole = PUBLISHED["sudoku-extreme"].items
+    assert assumed_spread(whole).points == 1.3 and "sampling error" not in assumed_spread(whole).basis
+    assert "sampling error" in assumed_spread(whole - 1).basis
 
 
 def test_assumed_spread_has_the_sampling_error_of_small_test_sets() -> None:

@@ -175,6 +175,24 @@ def test_rate_of_collapse_that_a_clean_sample_leaves_possible() -> None:
     assert coverage_note([1, 1]) == "" and coverage_note([]) == ""
 
 
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ([0.50, 0.599], None),
+        ([0.50, 0.601], "seeds differ by 10.1 points"),
+        ([0.2, 0.9, 0.5], "by 70.0 points"),
+        ([0.1], None),
+    ],
+)
+def test_seeds_are_unsteady_from_ten_points_on(scores: list[float], words: str | None) -> None:
+    warning = seed_warning(scores)
+    assert warning is None if words is None else warning is not None and words in warning
+
+
+def test_note_on_coverage_names_the_row_with_the_fewest_seeds() -> None:
+    assert "with 2 seeds, a collapse in up to 78 % of runs" in coverage_note([5, 2, 1])
+
+
 def table_of(families: dict[str, tuple[float, ...]]) -> Table:
     records = [
         make_record(make_config(cycles=cycles, seed=seed), score=score, stage="study", family=family, items=ITEMS)

@@ -96,6 +96,24 @@ def test_spread_is_the_sample_standard_deviation_from_two_values_on() -> None:
     assert stats.spread([4.0]) is None and stats.spread([]) is None
 
 
+def test_error_of_a_proportion_is_that_of_agresti_and_coull() -> None:
+    """Two successes and two failures more (z^2 / 2 of each): never zero, and the same for errors as for scores."""
+    for solved, items in ((90, 100), (0, 20), (20, 20), (1, 1)):
+        adjusted = (solved + 1.959964**2 / 2) / (items + 1.959964**2)
+        expected = (adjusted * (1 - adjusted) / (items + 1.959964**2)) ** 0.5
+        assert stats.proportion_error(solved / items, items) == pytest.approx(expected, rel=1e-6)
+        assert stats.proportion_error(1 - solved / items, items) == pytest.approx(expected, rel=1e-6)
+    low, high = proportion_confint(90, 100, method="agresti_coull")
+    assert stats.proportion_error(0.9, 100) == pytest.approx((high - low) / 2 / 1.959964, rel=1e-6)
+
+
+def test_least_deviation_is_one_puzzle_and_of_equal_seeds_the_binomial_error() -> None:
+    assert stats.least_deviation([0.9, 0.91], 100) == 0.01 == stats.least_deviation([0.1, 0.9, 0.9], 100)
+    assert stats.least_deviation([0.9, 0.9], 100) == stats.proportion_error(0.9, 100) > 0.03
+    assert stats.least_deviation([1.0, 1.0], 10_000) == pytest.approx(1.385e-4, rel=1e-3)
+    assert stats.least_deviation([0.0, 0.0], 1) == 1.0, "at least one puzzle"
+
+
 @pytest.mark.parametrize("solved", [0, 3, 1])
 def test_bootstrap_of_tasks_that_are_almost_all_alike_admits_ignorance(solved: int) -> None:
     """3 tasks: a bootstrap of equal scores would give a single point, and one of three tasks the whole range."""

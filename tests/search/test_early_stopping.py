@@ -114,6 +114,38 @@ def test_patience_waits_for_a_gain_and_looks_at_nobody_else() -> None:
     assert not decide(rule, 100, rungs(0.1, 0.5, 0.5, 0.4, 0.6), {}).stop
 
 
+@pytest.mark.parametrize(("gain", "stops"), [(0.0019, True), (0.0021, False)])
+def test_patience_takes_less_than_two_thousandths_for_no_gain(gain: float, stops: bool) -> None:
+    rule = Stopping(rule="patience", grace=0.1, patience=0.3)
+    assert decide(rule, 100, rungs(0.5, 0.5, 0.5 + gain, 0.5 + gain), {}).stop == stops
+
+
+def test_patience_judges_from_the_grace_period_on_and_never_at_the_end() -> None:
+    rule = Stopping(rule="patience", grace=0.5, patience=0.2)
+    assert [n for n in range(1, 11) if decide(rule, 100, rungs(*[0.5] * n), {}).stop] == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("rule", ["halving", "median"])
+@pytest.mark.parametrize(
+    ("solving", "metric"),
+    [((0.5, 0.5, 0.0), "exact accuracy"), ((0.5, 0.0, 0.0), "raw cell"), ((0.011, 0.011, 0.0), "exact accuracy")],
+)
+def test_trials_are_compared_by_exact_accuracy_once_half_of_them_solve_something(
+    rule: str, solving: tuple[float, ...], metric: str
+) -> None:
+    """Four trials: the judged one solves nothing and has the least cell accuracy."""
+    others = {str(k): rungs(*[score] * 5, cell=0.8) for k, score in enumerate(solving)}
+    others |= {"more": rungs(*[0.4] * 5, cell=0.8)} if metric == "exact accuracy" else {}
+    decision = decide(Stopping(rule=rule, grace=0.5, keep=0.25), 100, rungs(*[0.0] * 5, cell=0.4), others)
+    assert decision.stop and metric in decision.reason
+
+
+def test_one_hundredth_of_the_puzzles_is_not_yet_solving_something() -> None:
+    others = {str(k): rungs(*[0.01] * 5, cell=0.8) for k in range(3)}
+    decision = decide(Stopping(rule="halving", grace=0.5, keep=0.25), 100, rungs(*[0.0] * 5, cell=0.4), others)
+    assert decision.stop and "raw cell accuracy (0.400)" in decision.reason
+
+
 @given(values=SCORES, others=st.lists(SCORES, max_size=8), rule=st.sampled_from(sorted(RULES)), seen=st.integers(1, 10))
 def test_no_rule_stops_before_the_grace_period_at_the_end_or_the_best_of_all(
     values: list[float], others: list[list[float]], rule: str, seen: int

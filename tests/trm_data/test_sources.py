@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.arc_tasks import task, write_tasks
 from trm_data import DataRequest, build, find
+from trm_data.benchmarks import complete, resolve_benchmark
 from trm_data.errors import ConfigError, DataError, UserError
 from trm_data.generators.sudoku import generate
 
@@ -476,9 +477,24 @@ def test_extra_tasks_that_hold_test_pairs_are_refused_unless_named(tmp_path: Pat
             "440 inequivalent Sudoku 4x4 with 2 blanks do not exist: at most 240",
         ),
         ({"benchmark": "maze-8x8", "shortest_path": 64}, "shortest_path=64 does not exist in a maze of 8x8 cells"),
+        ({"benchmark": "sudoku-6x6", "blanks": 27}, "blanks=27 cannot be made for Sudoku 6x6. Take 1 to 26 blanks"),
+        ({"benchmark": "maze-4x4"}, "maze-4x4: mazes are square, of 5 to 60 cells"),
+        ({"benchmark": "maze-61x61"}, "maze-61x61: mazes are square, of 5 to 60 cells"),
         ({"benchmark": "official"}, "benchmark 'official' needs a source"),
     ],
 )
 def test_setting_that_does_nothing_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         build(DataRequest(**settings), tmp_path / "data")
+
+
+def test_settings_at_their_limits_are_taken() -> None:
+    for name, side in (("maze-5x5", 5), ("maze-60x60", 60)):
+        found = resolve_benchmark(name)
+        assert (found.side, found.shortest_path) == (side, side**2 // 8)
+    for settings in (
+        {"benchmark": "sudoku-6x6", "blanks": 26},
+        {"benchmark": "maze-8x8", "shortest_path": 63},
+        {"benchmark": "sudoku-4x4", "blanks": 2, "num_train": 240, "num_validation": 0, "num_test": 0},
+    ):
+        assert settings.items() <= complete(DataRequest(**settings)).plain().items()
