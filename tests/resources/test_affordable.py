@@ -68,6 +68,7 @@ def test_machine_runs_as_many_trials_at_once_as_its_cores_hold(
     [found] = affordable(plan, 1e6, [], [host], cpus=cpus)
     hours = plan.cells[0].seconds["this machine"] / 3600
     assert found.usd == pytest.approx(hours * 2.0 / trials_at_once) and found.device == "x (4 vCPUs)"
+    assert affordable(plan, 1e6, [], [host])[0].usd == pytest.approx(hours * 2.0 / 4), "one core where none are named"
 
 
 def test_sum_for_a_part_of_a_sampled_study_buys_cells_at_their_mean_price(tmp_path: Path) -> None:
@@ -137,6 +138,7 @@ def test_a_search_is_bought_by_the_trial_and_never_more_than_it_has(tmp_path: Pa
     whole = usd_of(plan)
     [found] = affordable(plan, whole * 1.001, dollar)
     assert found.is_whole and found.num_trials == plan.num_trials and found.usd == pytest.approx(whole)
+    assert found.steps_share == 1.0
     assert found.seeds == 1, "of each explored trial"
     [found] = affordable(plan, whole / 2, dollar)
     assert not found.is_whole and found.num_trials == plan.num_trials // 2

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from orchestrator.records.schema import Row, Status, TrialRecord
+from orchestrator.resources.usage import Cost
 from orchestrator.results.baselines import load_baselines
 from orchestrator.results.leaderboard import build_leaderboard
+from orchestrator.results.leaderboard.cost import Grid
 from orchestrator.results.report import Report, explorer, markup, scatter
+from orchestrator.results.report.formats import amounts
 from orchestrator.results.report.importance import importances
 from orchestrator.results.report.markup import Scale, compact, dollars, duration, flops, points, tag
 from orchestrator.results.report.page import source_link
@@ -396,6 +399,25 @@ def test_numbers_are_written_as_people_read_them() -> None:
     assert duration(2_800 * 3600) == "2,800 h" and dollars(12_345.6) == "$12,345.60"
     assert [dollars(v) for v in (0.39465, 0.0036, 17)] == ["$0.39", "$0.0036", "$17.00"]
     assert [points(v) for v in (87.4, 46.58, 0.0)] == ["87.4", "46.58", "0.0"]
+
+
+def test_numbers_change_their_unit_where_the_next_one_begins() -> None:
+    counts = (0, 999.4, 999.6, 1_000, 999_499, 999_500, 7e9, 1.7e12, -2_000)
+    assert [compact(v) for v in counts] == ["0", "999", "1 K", "1 K", "999 K", "1 M", "7 B", "1.7 T", "-2 K"]
+    work = [flops(v) for v in (999, 1e3, 1e6, 1e9, 5.24e15, 1e18, 1e24)]
+    assert work == ["999 FLOP", "1 KFLOP", "1 MFLOP", "1 GFLOP", "5.24 PFLOP", "1 EFLOP", "1,000 ZFLOP"]
+    assert [duration(v) for v in (89.9, 90, 5_399, 5_400)] == ["89.9 s", "1.5 min", "90 min", "1.5 h"]
+    assert [dollars(v) for v in (0, 0.094, 0.1)] == ["$0", "$0.094", "$0.10"]
+
+
+def test_amounts_of_a_run_are_in_thousands_from_a_thousand_on_and_unknown_ones_are_left_out() -> None:
+    grid = Grid(436.0, "w")
+    assert amounts(Cost(1, 0.44, 0.08), grid) == "$0.44, 80 Wh, 35 g CO2"
+    assert amounts(Cost(1, None, 0.98), grid) == "980 Wh, 427 g CO2" and amounts(Cost(1, 3.0, None), grid) == "$3.00"
+    assert amounts(Cost(1, 3.0, 1.0), None) == "$3.00, 1 kWh"
+    assert amounts(Cost(1, 3.0, 10.0), grid, solved=2.0) == "$1.50, 5 kWh, 2.2 kg CO2"
+    assert [amounts(Cost(1, None, kwh), None) for kwh in (9.94, 10.0, 12.4)] == ["9.9 kWh", "10 kWh", "12 kWh"]
+    assert amounts(Cost(1, 3.0, 1.0), grid, solved=0.0) == amounts(None, grid) == ""
 
 
 def test_tag_escapes_text_and_attributes_but_not_markup() -> None:

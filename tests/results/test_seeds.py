@@ -111,6 +111,23 @@ def test_interval_is_that_of_a_simulated_generalised_pivot_where_it_is_the_wider
     assert interval.low == pytest.approx(low, abs=0.006)
 
 
+@pytest.mark.parametrize(
+    ("scores", "items", "candidates", "low", "high"),
+    [
+        ([0.97, 0.995, 0.985], 1_000, 1, 0.920093, 1.0),
+        ([0.97, 0.995, 0.985], 1_000, 12, 0.608597, 1.0),
+        ([0.012, 0.02, 0.0, 0.01], 400, 1, 0.0, 0.037851),
+        ([0.9, 0.9, 0.9], 1_000, 1, 0.876319, 0.923681),
+        ([0.9, 0.9, 0.9], 1_000, 12, 0.805369, 0.923681),
+    ],
+)
+def test_interval_does_not_change_by_accident(
+    scores: list[float], items: int, candidates: int, low: float, high: float
+) -> None:
+    """The grid of the arcsine interval was chosen by the simulations below."""
+    assert seed_interval(scores, items, candidates=candidates) == pytest.approx((low, high), abs=2e-6)
+
+
 def test_one_seed_has_no_interval() -> None:
     assert seed_interval([0.9], ITEMS) is None
 
