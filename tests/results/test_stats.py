@@ -41,6 +41,8 @@ def test_wilson_equals_statsmodels_and_stays_inside(items: int, share: float) ->
 def test_wilson_refuses_what_is_no_proportion() -> None:
     with pytest.raises(ValueError, match=r"proportion=87.4 must be in 0..1"):
         stats.wilson(87.4, 100)
+    with pytest.raises(ValueError, match="items=0 at least 1"):
+        stats.wilson(0.5, 0)
 
 
 def test_welch_equals_r_on_the_sleep_data() -> None:
@@ -136,6 +138,12 @@ def test_bootstrap_is_used_from_five_tasks_on_that_differ_from_the_others(solved
 def test_bootstrap_of_one_half_solved_task_of_120_is_not_narrower_than_its_proportion() -> None:
     interval = stats.bootstrap_mean([0.5] + [0.0] * 119, np.random.default_rng(0))
     assert interval.high > 0.03  # Wilson of 0.5 in 120; the bootstrap ends at 0.0125
+
+
+def test_paired_test_needs_two_groups_of_the_same_length() -> None:
+    for first, second in (([0.1, 0.2, 0.3], [0.1]), ([0.1], [0.1]), ([0.1, 0.2], [0.1, 0.2, 0.3])):
+        with pytest.raises(ValueError, match="two groups of the same length, at least two"):
+            stats.paired(first, second)
 
 
 def test_paired_test_with_equal_differences_is_not_certain() -> None:
