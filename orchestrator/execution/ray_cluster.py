@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
 from orchestrator.errors import ClusterError
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
+from orchestrator.records.failures import ExitCode
 from orchestrator.resources.local_gpus import LocalGpu, label_of
 from orchestrator.resources.nodes import GPU_LABEL, Cluster, describe_cluster, require_answer, scales
 from orchestrator.worker.processes import next_process
@@ -57,6 +58,9 @@ START_ATTEMPTS = 5
 MISSED_ANSWERS = 3
 """Times in a row that a cluster's head may leave unanswered before it counts as lost."""
 SHUTDOWN_S = 30.0
+POLL_S = 0.5
+NOTICE_S = 5.0
+"""Seconds that Ray has to report a death during its start, before this process ends."""
 TOKEN_FILE = Path(".ray") / "auth_token"
 """Below the home folder: where Ray looks for the token of a cluster."""
 
@@ -94,7 +98,9 @@ class RayCluster:
             else:
                 self._stack.enter_context(environment(_authentication(), override=False))
                 _reload_token()
-                _join(self.address)
+                check_cluster(self.address)
+                with self._ending_if_it_dies():
+                    _join(self.address)
         except BaseException:
             self._stack.close()
             raise
@@ -174,10 +180,11 @@ class RayCluster:
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 # "local": never an address that another Ray left behind.
-                ray.init("local", **LOCAL, **offered, _temp_dir=str(folder))
+                with self._ending_if_it_dies():
+                    ray.init("local", **LOCAL, **offered, _temp_dir=str(folder))
                 break
             except Exception as error:  # a bare Exception, where Ray's own limit is exceeded
-                if "timed out" not in str(error):
+                if "timed out" not in str(error).lower():
                     raise
                 with suppress(Exception):
                     ray.shutdown()
@@ -188,8 +195,31 @@ class RayCluster:
                     ) from error
                 logger.warning("Ray did not start, trying again: %s", first_line(error))
         _end_autoscaler()
-        children = psutil.Process().children()
-        self._processes = {one.name(): one for one in children if one.name() in ("raylet", "gcs_server")}
+        self._processes = _own_processes()
+
+    @contextmanager
+    def _ending_if_it_dies(self) -> Iterator[None]:
+        """End this process with one line if Ray dies while `ray.init` waits for it.
+
+        `ray.init` does so for a minute, and then ends the process without saying what to do.
+        """
+        is_over, self._processes = threading.Event(), {}
+
+        def watch() -> None:
+            while not is_over.wait(POLL_S):
+                if self.address is None:
+                    self._processes = _own_processes() | self._processes  # a dead one stays known
+                reason = self.failure()
+                if reason and not is_over.wait(NOTICE_S):  # unless Ray notices it too
+                    logger.error("%s while it started. Run the same command again to continue", reason)
+                    _end_at_once()
+
+        threading.Thread(target=watch, name="ray-start", daemon=True).start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            self._missed = 0
 
 
 @contextmanager
@@ -304,6 +334,28 @@ def _end_autoscaler() -> None:
                 child.kill()
 
 
+def _own_processes() -> dict[str, psutil.Process]:
+    """Return the processes without which a private Ray of this process hangs, by name."""
+    found = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name() in ("raylet", "gcs_server"):
+                found[child.name()] = child
+    return found
+
+
+def _end_at_once() -> NoReturn:
+    """End this process and its children while its main thread waits for what will not come."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    remove_scratch_folder()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(ExitCode.STOPPED)
+
+
 def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
@@ -333,7 +385,6 @@ def check_cluster(address: str) -> Cluster:
 
 
 def _join(address: str) -> None:
-    check_cluster(address)
     import ray
 
     try:

@@ -251,6 +251,30 @@ def test_ray_that_is_killed_ends_the_driver_with_the_command_that_resumes(name: 
     assert not (storage / "sweeps" / "grid" / "lock.json").exists()
 
 
+@pytest.mark.parametrize("first", [pytest.param("gcs_server", marks=pytest.mark.slow), "raylet"])
+def test_ray_that_is_killed_while_it_starts_is_started_again_or_named(first: str, tmp_path: Path) -> None:
+    """`ray.init` would raise an error of its own, or wait for a minute and then end the process without a word."""
+    storage = tmp_path / "runs"
+    command = grid(storage, "--tracking", "none", **{"train.max_steps": 100_000})
+    driver = subprocess.Popen([*TRM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    found: dict[str, psutil.Process] = {}
+
+    def has_begun() -> bool:
+        with suppress(psutil.NoSuchProcess, KeyError):
+            found.update(named(psutil.Process(driver.pid).children(recursive=True), first, "gcs_server"))
+        return bool(found)
+
+    wait_for(has_begun, "the start of Ray", driver)
+    found["gcs_server"].kill()
+    while driver.poll() is None and not any(record.step >= 1 for record in records(storage).values()):
+        time.sleep(0.1)
+    is_stopped = driver.poll() is None
+    driver.terminate()
+    out, err = driver.communicate()
+    assert driver.returncode == 3 and "Traceback" not in err, err
+    assert is_stopped or ("Ray's gcs_server on this machine has died" in out + err and "to continue" in out + err)
+
+
 def test_failing_trial_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     retry_command = ["sweep", "retry", "grid", "--storage", str(storage)]
