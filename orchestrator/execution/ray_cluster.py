@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 
 from orchestrator.errors import ClusterError
+from orchestrator.execution.ray_processes import end_at_once, end_autoscaler, is_alive, own_processes
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
-from orchestrator.records.failures import ExitCode
 from orchestrator.resources.local_gpus import LocalGpu, label_of
 from orchestrator.resources.nodes import GPU_LABEL, Cluster, describe_cluster, require_answer, scales
 from orchestrator.worker.processes import next_process
@@ -141,7 +141,7 @@ class RayCluster:
     def failure(self) -> str:
         """Return why Ray can no longer be used; an empty string while it works. Poll it every few seconds."""
         if self.address is None:
-            gone = next((name for name, process in self._processes.items() if not _is_alive(process)), None)
+            gone = next((name for name, process in self._processes.items() if not is_alive(process)), None)
             return f"Ray's {gone} on this machine has died" if gone else ""
         try:
             require_answer(self.address)
@@ -194,8 +194,8 @@ class RayCluster:
                         "Try again when the machine is less busy",
                     ) from error
                 logger.warning("Ray did not start, trying again: %s", first_line(error))
-        _end_autoscaler()
-        self._processes = _own_processes()
+        end_autoscaler()
+        self._processes = own_processes()
 
     @contextmanager
     def _ending_if_it_dies(self) -> Iterator[None]:
@@ -208,11 +208,11 @@ class RayCluster:
         def watch() -> None:
             while not is_over.wait(POLL_S):
                 if self.address is None:
-                    self._processes = _own_processes() | self._processes  # a dead one stays known
+                    self._processes = own_processes() | self._processes  # a dead one stays known
                 reason = self.failure()
                 if reason and not is_over.wait(NOTICE_S):  # unless Ray notices it too
                     logger.error("%s while it started. Run the same command again to continue", reason)
-                    _end_at_once()
+                    end_at_once()
 
         threading.Thread(target=watch, name="ray-start", daemon=True).start()
         try:
@@ -324,43 +324,6 @@ def _private_interface(consequence: str) -> Iterator[None]:
         yield
     except (ImportError, AttributeError) as error:
         logger.warning("Ray %s has changed: %s (%s)", importlib.metadata.version("ray"), consequence, error)
-
-
-def _end_autoscaler() -> None:
-    """Kill the autoscaler of a private Ray: it has nothing to scale, and `ray.shutdown` would wait a second for it."""
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if any("ray/autoscaler/" in part and part.endswith("monitor.py") for part in child.cmdline()):
-                child.kill()
-
-
-def _own_processes() -> dict[str, psutil.Process]:
-    """Return the processes without which a private Ray of this process hangs, by name."""
-    found = {}
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if child.name() in ("raylet", "gcs_server"):
-                found[child.name()] = child
-    return found
-
-
-def _end_at_once() -> NoReturn:
-    """End this process and its children while its main thread waits for what will not come."""
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            child.kill()
-    remove_scratch_folder()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(ExitCode.STOPPED)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
 
 
 def check_cluster(address: str) -> Cluster:

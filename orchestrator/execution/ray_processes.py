@@ -1,0 +1,51 @@
+"""Find the processes of a private Ray, and end them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import psutil
+
+from orchestrator.execution.scratch import remove_scratch_folder
+from orchestrator.records.failures import ExitCode
+
+
+def own_processes() -> dict[str, psutil.Process]:
+    """Return the processes without which a private Ray of this process hangs, by name."""
+    found = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name() in ("raylet", "gcs_server"):
+                found[child.name()] = child
+    return found
+
+
+def end_at_once() -> NoReturn:
+    """End this process and its children while its main thread waits for what will not come."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    remove_scratch_folder()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(ExitCode.STOPPED)
+
+
+def end_autoscaler() -> None:
+    """Kill the autoscaler of a private Ray: it has nothing to scale, and `ray.shutdown` would wait a second for it."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any("ray/autoscaler/" in part and part.endswith("monitor.py") for part in child.cmdline()):
+                child.kill()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
