@@ -39,8 +39,6 @@ def run(arguments: list[str]) -> NoReturn:
         _fail(str(error))
     except typer.Abort:
         sys.exit(130)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     except BrokenPipeError:
         _end_without_reader()
     except SystemExit as error:

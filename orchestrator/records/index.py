@@ -167,18 +167,22 @@ def last_or_best(records: Iterable[TrialRecord], word: str, sweep: str, definiti
         remedy = "Train one: `trm train`" if sweep == SINGLE_RUNS else "See `trm sweep status`"
         raise SweepError(f"no trial of {sweep!r} was started", remedy)
     metric = "exact_accuracy" if definition is None else definition.metric
-    is_search = definition is not None and definition.kind == "search"
     scores = {
         record.trial_id: (record.result.metrics[metric], record.result.metrics.get("cell_accuracy", 0.0), record)
-        for record in records
-        if record.result is not None
-        and metric in record.result.metrics
-        and (record.stage == "explore" or not is_search)
+        for record in compared(records, definition)
+        if record.result is not None and metric in record.result.metrics
     }
     if not scores:
-        what = "explored trial" if is_search else "trial"
+        what = "explored trial" if definition is not None and definition.kind == "search" else "trial"
         raise SweepError(f"no {what} of {sweep!r} has finished with {metric}", f"Take {sweep}/{LAST}, or an id")
     return scores[max(scores, key=lambda trial_id: (*scores[trial_id][:2], trial_id))][2]
+
+
+def compared(records: Iterable[TrialRecord], definition: Sweep | None) -> list[TrialRecord]:
+    """Return the trials whose scores are of the same puzzles: of a search the explored ones, since confirmed trials are
+    scored on test puzzles."""
+    is_search = definition is not None and definition.kind == "search"
+    return [record for record in records if record.stage == "explore" or not is_search]
 
 
 def match_id(trial_ids: Iterable[str], start: str, where: str) -> str:

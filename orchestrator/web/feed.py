@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.errors import SweepError
-from orchestrator.records.index import load_definition, sweep_folder, sweep_names
+from orchestrator.records.index import compared, load_definition, sweep_folder, sweep_names
 from orchestrator.records.progress import sweep_progress
 from orchestrator.records.reader import SweepReader
 from orchestrator.records.schema import Status, TrialRecord
@@ -91,9 +91,8 @@ class SweepView:
         """Return a row of the start page."""
         progress = sweep_progress(self.sweep, self.records)
         counts = Counter(str(record.status) for record in self.shown)
-        is_search = self.sweep.kind == "search"  # whose confirmed trials have scores on other puzzles
-        compared = [record for record in self.records if record.stage == "explore" or not is_search]
-        scores = [s for record in compared if (s := _score(record, self.sweep.metric)) is not None]
+        alike = compared(self.records, self.sweep)
+        scores = [s for record in alike if (s := _score(record, self.sweep.metric)) is not None]
         times = [attempt.start.started_s for record in self.records for attempt in record.attempts[:1]]
         return {
             "name": self.sweep.name,

@@ -88,8 +88,10 @@ class Solved:
         outcome = self.kind.valid(rows[0], rows[1], rows[2], self.side)
         if outcome is not None:
             return bool(outcome[0])
+        if label is None:
+            return None
         bare = [self.kind.undo(cells, np.zeros(1, np.uint64), self.side) for cells in rows[1:]]
-        return None if label is None else np.array_equal(bare[0], bare[1])
+        return np.array_equal(bare[0], bare[1])
 
     @property
     def problem(self) -> str:

@@ -8,11 +8,13 @@ is not drawn but counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from markupsafe import Markup
 
+from orchestrator.results.baselines import Protocol
 from orchestrator.results.leaderboard import PUBLISHED, Entry, Table
+from orchestrator.results.leaderboard.comparable import PROTOCOL_TITLES
 from orchestrator.results.report.figure_data import Cell, Rows
 from orchestrator.results.report.interval_plots import describe
 from orchestrator.results.report.markup import Scale, axes, percent, plot, tag
@@ -22,7 +24,9 @@ from orchestrator.sweep.text import readable
 DRAWN = ("sudoku-extreme",)
 """Benchmarks of which enough rows state both costs."""
 _METRIC = "exact_accuracy"
-_PROTOCOLS = {"single": ("one answer", "s-0"), "ensemble": ("ensembles", "s-1"), "search": ("search", "s-2")}
+_PROTOCOLS = {
+    name: (PROTOCOL_TITLES.get(name, "one answer"), f"s-{number}") for number, name in enumerate(get_args(Protocol))
+}
 """Name in the legend and colour."""
 
 
