@@ -21,6 +21,7 @@ import pytest
 
 from orchestrator.cli import doctor
 from orchestrator.cli.doctor import Check, examine, machine, services
+from tests.support.infra import in_a_thread
 from trm_data.files import temporary_name
 
 
@@ -213,12 +214,8 @@ class TestTracker:
     ) -> None:
         monkeypatch.setattr(Version, "text", text)
         monkeypatch.setattr(services, "TIMEOUT_S", 60.0)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Version) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-            thread.start()
+        with in_a_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Version)) as server:
             check = only(services.tracker(f"http://127.0.0.1:{server.server_port}"))
-            server.shutdown()
-            thread.join()
         assert check.status == status
         assert status == "fail" or text in check.found
 

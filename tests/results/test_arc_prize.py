@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from orchestrator.results.baselines import load_baselines
 from orchestrator.results.baselines.own import OwnBaselines
 from orchestrator.storage import LocalStorage
 from tests.support.commands import call
+from tests.support.infra import in_a_thread
 
 DATASETS = {"public-eval": "v2_Public_Eval", "semi-private": "v2_Semi_Private", "private": "v2_Private_Eval"}
 
@@ -72,11 +72,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
+    with in_a_thread(Server(("127.0.0.1", 0), Handler)) as running:
         yield running
-        running.shutdown()
 
 
 def updated(capsys: pytest.CaptureFixture[str], runs: Path, address: str, *options: str) -> dict[str, Any]:

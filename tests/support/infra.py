@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
+
+Server = TypeVar("Server", bound=socketserver.BaseServer)
 
 
 def free_port() -> int:
@@ -28,6 +33,19 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+@contextmanager
+def in_a_thread(server: Server) -> Iterator[Server]:
+    """Let a server answer from a thread while the block runs, and close it then."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def wait_until_ended(processes: Iterable[psutil.Process], timeout_s: float = 600) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import http.server
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlparse
+
+from tests.support.infra import in_a_thread
 
 Refuses = Callable[[str, str], bool]
 """Called with method and path of every request."""
@@ -84,11 +85,5 @@ def refusing_proxy(endpoint: str, refuses: Refuses, cuts: Refuses = never, port:
     """
     values = {"target": urlparse(endpoint).netloc, "refuses": staticmethod(refuses), "cuts": staticmethod(cuts)}
     handler = type("Proxy", (_Proxy,), values)
-    with _Server(("127.0.0.1", port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with in_a_thread(_Server(("127.0.0.1", port), handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import call
+from tests.support.infra import in_a_thread
 from trm_data import DataRequest, build
 from trm_data.addresses import hide_credentials, shown_webhook
 from trm_data.errors import ConfigError, DataError, UserError
@@ -73,12 +73,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
+    with in_a_thread(Server(("127.0.0.1", 0), Handler)) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

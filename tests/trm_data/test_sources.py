@@ -6,7 +6,6 @@ import functools
 import hashlib
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support.arc_tasks import task, write_tasks
+from tests.support.infra import in_a_thread
 from trm_data import DataRequest, build, find
 from trm_data.benchmarks import complete, resolve_benchmark
 from trm_data.errors import ConfigError, DataError, UserError
@@ -92,13 +92,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(pair: Path) -> Iterator[tuple[_Server, str]]:
     handler = functools.partial(_Handler, directory=str(pair))
-    with _Server(("127.0.0.1", 0), handler) as running:
+    with in_a_thread(_Server(("127.0.0.1", 0), handler)) as running:
         running.etags = {}
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
         yield running, f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
 
 
 def test_puzzle_list_becomes_a_benchmark_of_its_own(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from orchestrator.errors import ClusterError
 from orchestrator.worker import spot
 from orchestrator.worker.spot import Metadata, Notice
+from tests.support.infra import in_a_thread
 from trm_data import files
 from trm_data.errors import UserError
 
@@ -58,14 +59,8 @@ class Service(http.server.BaseHTTPRequestHandler):
 def serving(*script: int, at: object = AT) -> Iterator[http.server.HTTPServer]:
     """A service that answers the first questions with these codes and all further ones with a notice."""
     handler = type("Scripted", (Service,), {"script": list(script), "tokens": 0, "time": at})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with in_a_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield server
 
 
 @contextmanager
