@@ -31,6 +31,8 @@ FILES = ("trial.json", "result.json", "stopped.json", "attempts/", "retries/")
 WORTH_READING = 20
 """Number of changed trials from which a reader reads the index again, and of outdated snapshots from which its owner
 writes it again: for fewer, the records are as fast."""
+AT_ONCE = 1_000
+"""Number of trials whose records are read at once for the index."""
 MAX_ENTRY_BYTES = 16_384
 """A record that is larger (per-puzzle outcomes of a large test set, a long diff) is not copied into the index."""
 
@@ -72,27 +74,35 @@ def is_json(name: str) -> bool:
 
 def read(folder: Storage) -> Index:
     """Return the index of a sweep, by trial id; lines that cannot be read are left out."""
-    return dict(_entries(folder))
+    return {trial_id: entry for trial_id, entry, _ in _Stored(folder)}
 
 
-def _entries(folder: Storage) -> Iterator[tuple[str, Entry]]:
-    try:
-        lines = folder.read(KEY).split(b"\n")
-    except KeyError:
-        return
-    shared = _parsed(lines[0])
-    if not isinstance(shared, list):
-        return
-    shared = [SharedValue(value) if isinstance(value, dict) else value for value in shared]
-    for line in lines[1:]:
+class _Stored:
+    """Iterate over the index as it is stored: trial id, entry and line of each trial whose line can be read."""
+
+    def __init__(self, folder: Storage) -> None:
+        self._lines: list[bytes] = []
+        self.shared: list[Any] = []
+        """What many trials share."""
         try:
-            trial_id, files, folders, contents, references = _parsed(line)
-            _insert(contents, references, shared)
-            if not all(isinstance(value, dict) for value in contents.values()):
+            first, *lines = folder.read(KEY).split(b"\n")
+        except KeyError:
+            return
+        shared = _parsed(first)
+        if isinstance(shared, list):
+            self._lines = lines
+            self.shared = [SharedValue(value) if isinstance(value, dict) else value for value in shared]
+
+    def __iter__(self) -> Iterator[tuple[str, Entry, bytes]]:
+        for line in self._lines:
+            try:
+                trial_id, files, folders, contents, references = _parsed(line)
+                _insert(contents, references, self.shared)
+                if not all(isinstance(value, dict) for value in contents.values()):
+                    continue
+            except (ValueError, TypeError, LookupError, AttributeError):
                 continue
-        except (ValueError, TypeError, LookupError, AttributeError):
-            continue
-        yield str(trial_id), Entry(Snapshot(str(files), str(folders)), contents)
+            yield str(trial_id), Entry(Snapshot(str(files), str(folders)), contents), line
 
 
 def _parsed(line: bytes) -> Any:
@@ -112,30 +122,40 @@ def update(folder: Storage) -> int:
     Raises:
         StorageError: the storage cannot be read or written.
     """
-    # Without their contents, which take most of the memory and are needed only where something has changed.
-    before = {trial_id: entry.snapshot for trial_id, entry in _entries(folder)}
+    # Lines rather than contents, which take many times the memory and are needed only where something has changed.
+    stored, before, lines = _Stored(folder), dict[str, Snapshot](), dict[str, bytes]()
+    for trial_id, entry, line in stored:
+        before[trial_id], lines[trial_id] = entry.snapshot, line
     found = snapshots(folder, before)
     listed = {trial_id: each for trial_id, each in found.items() if _is_at_rest(each.names)}
     kept = {
         trial_id for trial_id, each in listed.items() if trial_id in before and before[trial_id].files == each.files
     }
-    outdated = sum(listed[trial_id] != before[trial_id] for trial_id in kept)
-    if len(kept) < max(len(listed), len(before)) or outdated > WORTH_READING:
-        entries = {
-            trial_id: Entry(listed[trial_id], entry.contents)
-            for trial_id, entry in _entries(folder)
-            if trial_id in kept
-        }
-        new = {trial_id: each for trial_id, each in listed.items() if trial_id not in entries}
-        files = {trial_id: list(filter(is_json, each.names)) for trial_id, each in new.items()}
-        data = folder.read_many([f"trials/{trial_id}/{name}" for trial_id, names in files.items() for name in names])
-        for trial_id, names in files.items():
-            contents = _contents({name: data.get(f"trials/{trial_id}/{name}") for name in names})
-            if contents is not None:
-                entries[trial_id] = Entry(new[trial_id], contents)
-        folder.write(KEY, b"\n".join(_lines(entries)))
-        return len(entries)
-    return len(kept)
+    outdated = {trial_id for trial_id in kept if listed[trial_id] != before[trial_id]}
+    if len(kept) == max(len(listed), len(before)) and len(outdated) <= WORTH_READING:
+        return len(kept)
+    shared = _Shared(stored.shared)
+    written = {trial_id: lines[trial_id] for trial_id in kept - outdated}
+    for trial_id in outdated:
+        _, _, _, *rest = _parsed(lines[trial_id])
+        written[trial_id] = _line([trial_id, *listed[trial_id], *rest])
+    new = [trial_id for trial_id in listed if trial_id not in kept]
+    for start in range(0, len(new), AT_ONCE):
+        written |= _new_lines(folder, {trial_id: listed[trial_id] for trial_id in new[start : start + AT_ONCE]}, shared)
+    folder.write(KEY, b"\n".join([_line(shared.values), *sorted(written.values())]))
+    return len(written)
+
+
+def _new_lines(folder: Storage, trials: Mapping[str, Snapshot], shared: _Shared) -> dict[str, bytes]:
+    """Return the lines of trials that are not in the index; none for what `_contents` leaves out."""
+    files = {trial_id: list(filter(is_json, each.names)) for trial_id, each in trials.items()}
+    data = folder.read_many([f"trials/{trial_id}/{name}" for trial_id, names in files.items() for name in names])
+    lines = {}
+    for trial_id, names in files.items():
+        contents = _contents({name: data.get(f"trials/{trial_id}/{name}") for name in names})
+        if contents is not None:
+            lines[trial_id] = _line([trial_id, *trials[trial_id], *shared.extract(contents)])
+    return lines
 
 
 @contextmanager
@@ -168,13 +188,6 @@ def _contents(files: Mapping[str, bytes | None]) -> dict[str, Any] | None:
     return contents if all(isinstance(value, dict) for value in contents.values()) else None
 
 
-def _lines(entries: Index) -> Iterator[bytes]:
-    shared = _Shared()
-    lines = [_line([trial_id, *entry.snapshot, *shared.extract(entry.contents)]) for trial_id, entry in entries.items()]
-    yield _line(shared.values)
-    yield from sorted(lines)
-
-
 def _line(value: object) -> bytes:
     text = json.dumps(value, separators=(",", ":")).encode()
     return b"%d %s" % (crc32(text), text)
@@ -183,11 +196,10 @@ def _line(value: object) -> bytes:
 class _Shared:
     """Give numbers to the values that trials share."""
 
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._numbers: dict[str, int] = {}
-        self._known: dict[int, int] = {}
-        """Numbers of values of the former index by identity: its entries keep them alive."""
+    def __init__(self, values: Iterable[Any] = ()) -> None:
+        self.values = list(values)
+        """What is shared so far. None is ever left out, since stored lines refer to values by their number."""
+        self._numbers = {json.dumps(value, sort_keys=True): number for number, value in enumerate(self.values)}
 
     def extract(self, contents: Mapping[str, Any]) -> tuple[dict[str, Any], References]:
         """Return the contents of a trial without what trials share, and references to that."""
@@ -207,14 +219,9 @@ class _Shared:
         return {key: value for key, value in values.items() if key not in parts}
 
     def _number(self, value: dict[str, Any]) -> int:
-        known = self._known.get(id(value)) if isinstance(value, SharedValue) else None
-        if known is not None:
-            return known
         number = self._numbers.setdefault(json.dumps(value, sort_keys=True), len(self.values))
         if number == len(self.values):
             self.values.append(value)
-        if isinstance(value, SharedValue):
-            self._known[id(value)] = number
         return number
 
 

@@ -306,19 +306,38 @@ class TestIndex:
                 st.sampled_from(["retry", "stop", "rescore", "drop result", "damage", "damage index", "update", "run"]),
             ),
             max_size=8,
-        )
+        ),
+        few=st.booleans(),
     )
     def test_with_and_without_it_the_records_are_the_same(
-        self, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, str]]
+        self, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, str]], few: bool
     ) -> None:
         storage = open_storage(str(tmp_path_factory.mktemp("runs")))
         folder = sweep_of(storage, 3)
-        finished_index.update(folder)
-        for number, change in changes:
-            _change(storage, folder, number, change)
-        with_index = read_sweep(storage, "study")
+        with pytest.MonkeyPatch.context() as patch:
+            if few:  # as with many trials, of which some are outdated and the new ones are read in several parts
+                patch.setattr(finished_index, "WORTH_READING", 0)
+                patch.setattr(finished_index, "AT_ONCE", 1)
+            finished_index.update(folder)
+            for number, change in changes:
+                _change(storage, folder, number, change)
+            with_index = read_sweep(storage, "study")
         folder.delete(finished_index.KEY)
         assert read_sweep(storage, "study") == with_index
+
+    def test_an_update_keeps_the_lines_of_trials_that_did_not_change(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage = open_storage(str(tmp_path))
+        folder = sweep_of(storage, 3)
+        finished_index.update(folder)
+        before = folder.read(finished_index.KEY).split(b"\n")[1:]
+        run(storage, 3)
+        reads = counted(monkeypatch)
+        assert finished_index.update(folder) == 4
+        assert {key.split("/")[1] for key in reads if key != finished_index.KEY} == {TRIALS[3].trial_id}
+        after = folder.read(finished_index.KEY).split(b"\n")[1:]
+        assert len(after) == 4 and len(set(before) & set(after)) >= 2, "all but outdated times of folders"
 
     @pytest.mark.parametrize("data", [b"", b"\xff\n[]\n{}", b'["x", 3]\tno'])
     def test_a_damaged_one_costs_time_only(self, storage: Storage, data: bytes) -> None:

