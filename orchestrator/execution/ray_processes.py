@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import psutil
@@ -24,15 +25,25 @@ def own_processes() -> dict[str, psutil.Process]:
 
 
 def end_at_once() -> NoReturn:
-    """End this process and its children while its main thread waits for what will not come."""
-    for child in psutil.Process().children(recursive=True):
+    """End this process and its Ray while its main thread waits for what will not come."""
+    for child in psutil.Process().children():
         with suppress(psutil.Error):
-            child.kill()
+            if _is_of_ray(child):  # other children are those of a program that uses this package
+                for process in (*child.children(recursive=True), child):
+                    with suppress(psutil.Error):
+                        process.kill()
     remove_scratch_folder()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(ExitCode.STOPPED)
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    import ray
+
+    package = f"{Path(ray.__file__).parent}{os.sep}"
+    return any(part.startswith(package) for part in process.cmdline())
 
 
 def end_autoscaler() -> None:

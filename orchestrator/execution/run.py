@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,8 +52,6 @@ logger = logging.getLogger(__name__)
 SHUTDOWN_S = 60.0
 ABANDONED_S = 5.0
 """Longest wait for Ray to shut down: normally, and if it no longer answers."""
-TAKE_OVER_S = 3.0
-"""Longest time until trials notice that their driver on this machine was killed."""
 
 
 def run_sweep(
@@ -104,8 +101,6 @@ def run_sweep(
             events.call("on_message", describe_damaged(damaged))
         if planner.is_done:
             return _outcome_of_none(events, planner, records, damaged)
-        if lease.took_over:
-            time.sleep(TAKE_OVER_S)
         cluster = cluster or RayCluster(options.address, choice.gpus)
         status, reason, last = _drive(
             planner, choice, records, damaged, storage, library, lease, options, events, cluster, execute

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -160,7 +160,13 @@ def _new_lines(folder: Storage, trials: Mapping[str, Snapshot], shared: _Shared)
 
 @contextmanager
 def indexed(folder: Storage) -> Iterator[None]:
-    """Keep the index of a sweep up to date around a run; only for the owner of the sweep."""
+    """Keep the index of a sweep up to date around a run; only for the owner of the sweep.
+
+    It exists from the beginning, so that a full disk has a file whose deletion loses nothing.
+    """
+    with suppress(StorageError):
+        if not folder.exists(KEY):
+            folder.write(KEY, _line([]))
     try:
         yield
     finally:

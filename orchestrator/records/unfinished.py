@@ -6,6 +6,7 @@ command that finishes it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -18,6 +19,8 @@ from trm_data.errors import UserError, is_out_of_space
 from trm_data.settings import Settings
 
 MARK = "unfinished.json"
+TAKE_OVER_S = 3.0
+"""Longest time until trials notice that their driver on this machine was killed, and write no more."""
 
 
 class Mark(Settings):
@@ -94,4 +97,6 @@ def held(storage: Storage, name: str, own: Mark | None = None) -> Iterator[Lease
             folder.delete(finished_index.KEY)  # the next run writes it again
             lease = leases.enter_context(Lease(folder, name, storage.url))
         require_finished(storage, name, own)
+        if lease.took_over:
+            time.sleep(TAKE_OVER_S)
         yield lease

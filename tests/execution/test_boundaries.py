@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,31 @@ def test_stopped_processes_of_a_private_ray_are_found_and_no_others(monkeypatch:
         for process in (own, other):
             process.kill()
             process.wait()
+
+
+def test_a_driver_that_ends_with_its_ray_leaves_other_children_of_its_program_alone() -> None:
+    code = """
+import os, subprocess, ray
+from orchestrator.execution.ray_processes import end_at_once
+raylet = os.path.join(os.path.dirname(ray.__file__), "core", "raylet")
+for name in (raylet, "sleep"):  # a stand-in with the command line of a raylet, which has a child of its own
+    shell = 'sleep 600 & echo $!; wait' if name == raylet else 'exec sleep 600'
+    child = subprocess.Popen([name, "-c", shell], executable="/bin/sh", stdout=subprocess.PIPE, text=True)
+    print(child.pid, child.stdout.readline().strip() if name == raylet else "", flush=True)
+end_at_once()
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    raylet, its_child, other = map(int, done.stdout.split())
+    try:
+        assert done.returncode == 3 and psutil.pid_exists(other)
+        psutil.wait_procs([psutil.Process(pid) for pid in (raylet, its_child) if psutil.pid_exists(pid)], timeout=60)
+        assert not any(_runs(pid) for pid in (raylet, its_child))
+    finally:
+        os.kill(other, signal.SIGKILL)
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_private_ray_is_started_on_loopback_in_a_folder_of_the_user_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from orchestrator.records.lifecycle import delete_sweep, rename_sweep
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
 from orchestrator.records.stored import DamagedRecordError
-from orchestrator.records.unfinished import Mark, UnfinishedError, held
+from orchestrator.records.unfinished import TAKE_OVER_S, Mark, UnfinishedError, held
 from orchestrator.results.report.storage_page import read_sweep_records
 from orchestrator.search.warm_start import warm_start
 from orchestrator.storage import LocalStorage, Storage, StorageError, open_storage
@@ -32,6 +32,7 @@ from orchestrator.sweep.definition import RESERVED_NAMES
 from orchestrator.tracking.live import only_writer
 from orchestrator.tracking.mlflow_connection import default_uri
 from tests.records.test_reader import run, sweep_of
+from tests.storage.test_lease import claim_of, sleeping_process
 from tests.support.commands import call
 from tests.support.sweeps import fingerprint, search, study
 from trm_data.errors import UserError
@@ -403,6 +404,38 @@ def test_what_killed_processes_were_writing_takes_no_space_afterwards(tmp_path: 
     else:
         delete_sweep(storage, "study")
     assert not (tmp_path / "sweeps/study").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda storage: delete_sweep(storage, "study"),
+        lambda storage: rename_sweep(storage, "study", "depth"),
+        lambda storage: api.retry_trials("study", storage),
+        lambda storage: api.prune_checkpoints("study", storage, keep_bytes=0),
+    ],
+    ids=["delete", "rename", "retry", "prune"],
+)
+def test_trials_of_a_killed_driver_have_noticed_it_before_their_sweep_is_changed(
+    tmp_path: Path, change: Callable[[Storage], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would write to folders that are deleted or have moved."""
+    storage = open_storage(str(tmp_path))
+    sweep_of(storage, 1)
+    run(storage, 1, Status.FAILED)
+    with sleeping_process() as pid:
+        storage.write("sweeps/study/lock.json", claim_of(pid))
+    waited: list[tuple[float, set[Path]]] = []
+    here = set(tmp_path.rglob("*.json"))
+    monkeypatch.setattr(
+        "orchestrator.records.unfinished.time.sleep", lambda s: waited.append((s, set(tmp_path.rglob("*.json"))))
+    )
+    change(storage)
+    assert [seconds for seconds, _ in waited] == [TAKE_OVER_S] and waited[0][1] == here
+    waited.clear()
+    for name in sweep_names(storage):
+        api.prune_checkpoints(name, storage, keep_bytes=0)
+    assert waited == [], "a sweep that was released is changed at once"
 
 
 @pytest.mark.parametrize("free_after", [1, 2])

@@ -288,6 +288,14 @@ class TestIndex:
         own = [key for key in reads if TRIALS[3].trial_id in key or "rows-" in key]
         assert set(reads) - set(own) == {finished_index.KEY}
 
+    def test_it_exists_while_a_sweep_runs(self, storage: Storage) -> None:
+        """A full disk then has a file whose deletion loses nothing, for the lease of what frees space."""
+        folder = storage.sub("sweeps/study")
+        with finished_index.indexed(folder):
+            assert finished_index.KEY in folder.list() and finished_index.read(folder) == {}
+            sweep_of(storage, 2)
+        assert len(finished_index.read(folder)) == 2
+
     def test_it_is_brought_up_to_date(self, storage: Storage) -> None:
         folder = sweep_of(storage, 2)
         assert finished_index.update(folder) == 2
