@@ -64,9 +64,16 @@ class Contexts:
         """Return the tests that a mutant meets with their expected seconds, the best first, and how many are left out.
 
         A line in a function is met by the tests that execute it. Code that runs at import, and code that numba
-        compiles, is met by every test that executes a line of its module or of one that imports it.
+        compiles, is met by every test that executes a line of its module or of one that imports it; so is a line that
+        no test executes, since the import of a module may call its functions.
         """
-        anywhere = mutant.at_import or mutant.compiled
+        if not (mutant.at_import or mutant.compiled):
+            chosen, left_out = self._select(mutant, anywhere=False)
+            if chosen:
+                return chosen, left_out
+        return self._select(mutant, anywhere=True)
+
+    def _select(self, mutant: Mutant, *, anywhere: bool) -> tuple[list[tuple[str, float]], int]:
         paths = {mutant.path, *(self._importers(mutant.path) if anywhere else ())}
         lines = None if anywhere else set(range(mutant.lines[0], mutant.lines[1] + 1))
         found: dict[str, float] = {}

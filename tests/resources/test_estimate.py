@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,19 @@ def with_peak(record: TrialRecord) -> TrialRecord:
     peak = memory_bytes(record.config, "cpu", overhead_bytes=400_000_000)
     end = first.end.model_copy(update={"peak_bytes": peak})
     return dataclasses.replace(record, attempts=[dataclasses.replace(first, end=end)])
+
+
+@pytest.mark.parametrize(("share", "fits"), [(0.9, False), (1.1, True)])
+def test_a_trial_has_its_share_of_this_machines_memory(
+    share: float, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, slots = open_storage(str(tmp_path)), 4
+    monkeypatch.setattr("os.cpu_count", lambda: slots)
+    (cell,) = estimate(study(space={"T": choice(1)}, seeds=1), storage).cells
+    total = int(slots * share * cell.memory_bytes)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=total))
+    (cell,) = estimate(study(space={"T": choice(1)}, seeds=1), storage).cells
+    assert (THIS_MACHINE not in cell.does_not_fit) is fits
 
 
 def test_memory_is_corrected_by_what_finished_trials_took(tmp_path: Path) -> None:

@@ -299,7 +299,8 @@ def export(folder: Path, **changes: Any) -> Path:
     path = folder / "evaluations.json"
     models = [{"id": "next", "displayName": "Next Model", "modelType": "CoT", "providerId": "X"}]
     kept = [entry for entry in entries.values() if entry is not None]
-    path.write_text(json.dumps({"evaluations": kept, "models": models}))
+    unnamed = [{"displayName": "A model without an id"}, "id"]
+    path.write_text(json.dumps({"evaluations": kept, "models": [*models, *unnamed]}))
     return path
 
 

@@ -338,6 +338,8 @@ TAMPERED = [
     ("arc", "augmentations.arrow", "puzzle", _set(0, -5), "column 'puzzle' is not sorted"),
     ("arc", "places.arrow", "place", _set(0, 31), "a place lies outside the frame"),
     ("arc", "places.arrow", "place", _set(0, 2**16 - 1), "a place lies outside the frame"),
+    ("arc", "places.arrow", "place", _set(0, 30), "a place lies outside the frame"),
+    ("arc", "places.arrow", "place", _set(0, 30 << 5), "a place lies outside the frame"),
     ("arc", "places.arrow", "place", lambda v: v[:-1].copy(), "places, the augmented training examples need"),
 ]
 
@@ -489,8 +491,11 @@ def test_picture_of_a_puzzle_is_a_png_with_its_colours(small: Dataset, tmp_path:
     assert image.width > 4 * 320 and {(229, 72, 77), (255, 255, 255)} <= {c for _, c in image.getcolors(100_000)}
     with pytest.raises(ConfigError, match=r"no puzzle 'p00003' in sudoku-4x4-generated. Did you mean"):
         draw(small, "p00003")
-    with pytest.raises(ConfigError, match="no puzzle 99"):
-        draw(small, 99)
+    count = len(small.names)
+    for number in (-1, count, str(count)):
+        with pytest.raises(ConfigError, match=rf"no puzzle {number} in .*It has 0 to {count - 1}"):
+            draw(small, number)
+    assert small.puzzle_index(count - 1) == small.puzzle_index(str(count - 1)) == count - 1
 
 
 def test_catalogue_describes_every_benchmark() -> None:

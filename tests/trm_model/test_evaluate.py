@@ -98,6 +98,10 @@ def test_noise_disturbs_the_latents_alone_and_every_rollout_and_step_in_another_
     assert many.std().item() == pytest.approx(0.5, rel=0.02)  # the only state is the answer: then it is disturbed
     again = Noise(0.5, 0, 1, np.array([9, 7]), np.array([0, 0])).disturb((torch.zeros(2, 100, 4),), 0)[0]
     assert torch.equal(again[1], many[7])
+    generator = np.random.Generator(np.random.Philox(key=[6, 5], counter=[0, 4, 3, 2 << 8 | 1]))
+    drawn_here = torch.from_numpy(generator.standard_normal((1, 5, 4), np.float32))
+    one = Noise(0.5, 6, 5, np.array([4]), np.array([3])).disturb((answer[:1], latent[:1] - 1, latent[:1] + 1), 2)
+    assert torch.equal(one[2], 1 + 0.5 * drawn_here), "what a seed draws is the same in every version"
 
 
 @pytest.mark.parametrize(("rule", "expected"), [("sign", 1), ("continue", 3)])

@@ -256,6 +256,13 @@ def test_stablemax_has_a_finite_gradient_where_a_logit_is_exactly_one() -> None:
     assert logits.grad.isfinite().all()
 
 
+def test_learning_rate_ends_at_its_lowest_however_short_the_decay_is() -> None:
+    for warmup_steps, lowest in ((10, 1.0), (9, 0.1), (0, 0.1)):
+        share = schedule(10, warmup_steps=warmup_steps, max_steps=10, min_ratio=0.1)
+        assert share == pytest.approx(lowest), "without a decay the rate ends at its peak"
+    assert [schedule(step, warmup_steps=4, max_steps=10, min_ratio=0.0) for step in (0, 1, 4)] == [0.0, 0.25, 1.0]
+
+
 def test_learning_rate_follows_the_official_schedule(numbers: dict[str, Any]) -> None:
     for case in numbers["lr_schedule"]:
         arguments = case["args"]

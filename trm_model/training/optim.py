@@ -171,6 +171,6 @@ def schedule(step: int, *, warmup_steps: int, max_steps: int, min_ratio: float) 
     """Return the share of the peak rate at update `step` (1-based): linear warm-up, then constant or cosine to
     `min_ratio`."""
     if step < warmup_steps:
-        return step / max(1, warmup_steps)
+        return step / warmup_steps
     progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
     return min_ratio + max(0.0, (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
