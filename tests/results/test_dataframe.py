@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ import orchestrator
 from orchestrator.cli import main
 from orchestrator.errors import SweepError
 from orchestrator.records.index import new_head, sweep_folder, trial_folder
-from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.schema import Attempt, AttemptStart, Status, TrialRecord
 from orchestrator.results.dataframe import frame_of, summary
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
@@ -66,6 +67,17 @@ def test_frame_of_a_real_looking_search_counts_what_was_spent_and_summarises_wha
     assert table.family.tolist() == ["best", "hrm", "direct"] and table.seeds.tolist() == [3, 3, 3]
     assert table["mean, %"].iloc[0] == pytest.approx(96.3, abs=0.2)
     assert len(summary(frame_of(ablation_records()))) == 5
+
+
+def test_frame_has_the_begin_of_the_first_attempt_and_the_device_of_the_last() -> None:
+    record = record_of(next(iter(study_trials(study(), fingerprint))), Status.RUNNING)
+    starts = [
+        AttemptStart(from_step=0, started_s=100.0, device="cpu"),
+        AttemptStart(from_step=4, started_s=200.0, device="cuda", gpu_type="L40S", gpu_count=1.0),
+    ]
+    record = replace(record, attempts=[Attempt(number, start, None) for number, start in enumerate(starts, 1)])
+    [row] = frame_of([record]).to_dict("records")
+    assert (row["started_s"], row["device"], row["gpu_type"], row["attempts"]) == (100.0, "cuda", "L40S", 2)
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet"])

@@ -296,8 +296,12 @@ def _signed(dataset: Dataset, folder: Path, file: str, name: str, change: Any) -
     found = change(values)
     values = values if found is None else found
     array = schema._rows(values) if values.ndim == 2 else pa.array(values)
-    (folder / file).unlink()  # the table is mapped: its bytes must stay
     columns = {column: table.column(column) for column in table.schema.names} | {name: array}
+    return _rewritten(folder, file, columns)
+
+
+def _rewritten(folder: Path, file: str, columns: dict[str, Any]) -> Path:
+    (folder / file).unlink()  # the table is mapped: its bytes must stay
     schema.write_table(folder / file, pa.table(columns))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
@@ -354,6 +358,30 @@ def test_tampered_dataset_is_refused_even_if_its_hashes_fit(
     assert "\n" not in str(told.value) and "build it again" in str(told.value)
     problems = verify(folder)
     assert any(message in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("name", None, "column 'name' is missing or no text"),
+        ("source", None, "column 'source' is missing or no text"),
+        ("rating", None, "column 'rating' is missing or no number"),
+        ("key", None, "column 'key' has type None, not uint64"),
+        ("name", lambda count: pa.array(range(count)), "column 'name' is missing or no text"),
+        ("source", lambda count: pa.array([b"x"] * count), "column 'source' is missing or no text"),
+        ("rating", lambda count: pa.array([1.0] * count, pa.float64()), "column 'rating' is missing or no number"),
+        ("name", lambda count: pa.array([None] + ["x"] * (count - 1)), "column 'name' has empty values"),
+        ("source", lambda count: pa.array(["x"] * (count - 1) + [None]), "column 'source' has empty values"),
+    ],
+)
+def test_puzzles_without_a_column_or_with_one_of_another_type_are_refused(
+    name: str, values: Any, message: str, copy: Path
+) -> None:
+    table = schema.read_table(copy / "puzzles.arrow")
+    columns = {column: table.column(column) for column in table.schema.names if column != name}
+    _rewritten(copy, "puzzles.arrow", columns if values is None else columns | {name: values(table.num_rows)})
+    with pytest.raises(DataError, match=re.escape(message)):
+        open_dataset(copy)
 
 
 def test_column_with_empty_values_is_refused(small: Dataset, tmp_path: Path) -> None:

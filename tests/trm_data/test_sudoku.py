@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from trm_data.benchmarks import MOST_BLANKS
 from trm_data.errors import DataError
-from trm_data.generators.sudoku import Distinct, GeneratedSudoku, generate
+from trm_data.generators.sudoku import Distinct, GeneratedSudoku, generate, random_grid
 from trm_data.generators.sudoku_hard import generate_hard
+from trm_data.jit import stream
 from trm_data.puzzles import sudoku, sudoku_forms, symmetry
 from trm_data.puzzles.augment import sudoku_rows
 
@@ -109,6 +110,18 @@ def test_generated_sudoku_has_exact_blanks_one_solution_and_no_two_alike(side: i
 def test_generated_sudoku_has_as_many_blanks_as_are_possible_where_the_last_cell_decides() -> None:
     made = generate(6, 10, MOST_BLANKS[6], 0)
     assert ((made.puzzles == 0).sum(1) == MOST_BLANKS[6]).all()
+
+
+@pytest.mark.parametrize(
+    ("side", "digest"), [(4, "9244fdf27239c046"), (6, "a2fbc03b51184633"), (9, "e5ebd028d7333f25")]
+)
+def test_random_grids_are_complete_and_those_of_their_seed_in_every_version(side: int, digest: str) -> None:
+    """Their first clues are drawn at random, and may contradict each other."""
+    grids, units = np.zeros((1000, side * side), np.uint8), sudoku.shape(side).units
+    for index, grid in enumerate(grids):
+        random_grid(stream(5, index), units, grid)
+        assert sudoku.is_complete(grid, units), index
+    assert hashlib.sha256(grids.tobytes()).hexdigest()[:16] == digest
 
 
 def test_generated_sudoku_is_the_same_for_the_same_seed_and_a_prefix_of_a_longer_run() -> None:
