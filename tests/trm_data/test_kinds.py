@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.golden import OFFICIAL
 from trm_data import DataRequest, Dataset, build, draw, verify
+from trm_data.errors import ConfigError
 from trm_data.puzzles.kinds import KINDS, kind_that_reads
 
 REQUESTS = {
@@ -66,6 +67,13 @@ def test_what_a_kind_writes_and_draws_stays_the_same(dataset: Dataset) -> None:
     assert np.abs(np.array(found.pop("picture")) - golden.pop("picture")).max() <= 6
     assert found == golden
     assert verify(dataset) == []
+
+
+def test_more_copies_than_a_kind_has_are_refused(dataset: Dataset) -> None:
+    most = {"arc": 1000, "sudoku": 2**31, "maze": 7}[dataset.manifest.family]
+    assert dataset.num_copies(most).max() <= most
+    with pytest.raises(ConfigError, match=rf"num_augmentations={most + 1} is not possible .* Take 0 to {most}$"):
+        dataset.num_copies(most + 1)
 
 
 def test_text_of_a_puzzle_is_read_back(dataset: Dataset) -> None:
