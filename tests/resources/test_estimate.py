@@ -256,6 +256,9 @@ def test_wall_time_on_a_cluster_uses_every_node_that_holds_a_trial(tmp_path: Pat
     assert plan.slots == {"L40S": 2, "H100": 1}
     alone = estimate(gpu_sweep("L40S"), open_storage(str(tmp_path)), nodes=nodes)
     assert alone.slots == {"L40S": 2} and plan.wall_s and alone.wall_s and plan.wall_s < alone.wall_s
+    for most, slots in ((1, {"L40S": 1}), (2, {"L40S": 2}), (3, plan.slots), (4, plan.slots)):
+        limited = estimate(gpu_sweep("L40S|H100"), open_storage(str(tmp_path)), nodes=nodes, max_concurrent=most)
+        assert limited.slots == slots
     none = estimate(gpu_sweep("H100", gpus=2), open_storage(str(tmp_path)), nodes=nodes)
     assert none.slots == {} and none.wall_s is None
 
