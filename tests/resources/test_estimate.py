@@ -21,7 +21,7 @@ from orchestrator.resources.devices import THIS_MACHINE
 from orchestrator.resources.estimate import estimate, machines_needed
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.resources.nodes import Node
-from orchestrator.resources.runtime import CPU, Observation, RuntimeModel, Work, fit, work_of
+from orchestrator.resources.runtime import ASSUMED_SPREAD, CPU, Observation, RuntimeModel, Work, fit, work_of
 from orchestrator.storage import LocalStorage, open_storage
 from orchestrator.sweep import Resources, Sweep, choice, configure, log_uniform
 from orchestrator.sweep.loader import load_sweep
@@ -68,6 +68,7 @@ def test_few_trials_give_a_rate(factor: float, count: int) -> None:
     work = work_of(tiny_config())
     speed = fit([Observation(work, factor)] * count)
     assert speed.seconds(work) == pytest.approx(factor)
+    assert speed.spread == pytest.approx(ASSUMED_SPREAD / 2 if count == 1 else 0.0, abs=1e-6)
 
 
 @given(st.lists(st.tuples(*[st.floats(1e-2, 1e2)] * 3), min_size=4, max_size=12, unique=True))

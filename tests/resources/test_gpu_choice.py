@@ -123,6 +123,9 @@ class TestChoice:
             ResourceRule(when={"T": 1}, resources=Resources(gpus=0)),
             ResourceRule(when={"T": 2}, resources=Resources(cpus=2)),
         )
+        gpu_rule = ResourceRule(when={"T": 2}, resources=Resources(gpus=1))
+        some = choose_gpus(study(resources=parse_gpu("none"), resource_rules=(rules[0], gpu_rule)))
+        assert some.gpus == [GPU_4090], "Ray is told of the GPUs if any trial needs one"
         choice = choose_gpus(study(resources=parse_gpu("RTX4090"), resource_rules=rules))
         assert choice.sweep.resources == parse_gpu("RTX4090")
         assert [rule.resources.gpus for rule in choice.sweep.resource_rules] == [0, 1]
