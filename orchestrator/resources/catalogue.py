@@ -160,7 +160,7 @@ def ray_label(name: str) -> str:
     except CatalogueError:
         pass
     if short := _GEFORCE.fullmatch(name.strip()):
-        return "-".join(["GeForce", short["kind"].upper(), short["number"], *(short["more"] or "").split()])
+        return "-".join(["GeForce", short["kind"].upper(), short["number"], *short["more"].split()])
     if " " not in name.strip():
         return name.strip()
     found = _DRIVER_NAME.match(name.strip())

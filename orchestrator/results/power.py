@@ -135,11 +135,8 @@ def _smallest(power_of: Callable[[float], float], power: float, start: float, mo
     """Return the smallest argument at which an increasing power function reaches `power`, to a millionth of it; `most`
     if it never does."""
     low, high = 0.0, start
-    while power_of(high) < power:
-        low, high = high, 2 * high
-        if high >= most:
-            high = most
-            break
+    while high < most and power_of(high) < power:
+        low, high = high, min(2 * high, most)
     while high - low > 1e-6 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if power_of(middle) < power else (low, middle)

@@ -283,6 +283,7 @@ class TestDamagedRecords:
         assert outcome.status is SweepStatus.STOPPED and outcome.exit_code == ExitCode.STOPPED
         assert outcome.snapshot.progress.left == 1 and outcome.snapshot.progress.done == len(tune.starts) - 1
         assert len(recorder.messages) == 1 and f"{damaged[0]}/result.json" in recorder.messages[0]
+        assert recorder.ends[damaged[0]] is Status.INTERRUPTED
 
 
 class TestFailures:

@@ -63,6 +63,14 @@ def test_calibration_on_half_of_the_cells_predicts_the_other_half() -> None:
     assert speed.spread < 0.01
 
 
+def test_a_machine_on_which_no_trial_has_run_is_as_fast_as_its_cores(tmp_path: Path) -> None:
+    def seconds(cpus: float) -> float:
+        sweep = study(space={}, seeds=1, resources=Resources(cpus=cpus))
+        return estimate(sweep, open_storage(str(tmp_path))).cells[0].seconds[THIS_MACHINE]
+
+    assert seconds(2) == pytest.approx(seconds(1) / 2) and seconds(0.5) == seconds(1)
+
+
 @given(st.floats(0.5, 2.0), st.integers(1, 3))
 def test_few_trials_give_a_rate(factor: float, count: int) -> None:
     work = work_of(tiny_config())

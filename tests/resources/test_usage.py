@@ -169,6 +169,24 @@ def test_gpu_hours_are_those_of_the_share_that_was_used(start: dict[str, Any], h
     assert spending([used], HOUR).gpu_hours == hours == (cost.gpu_hours if cost else 0.0)
 
 
+@pytest.mark.parametrize(
+    ("label", "driver", "usd"),
+    [
+        ("H100", "NVIDIA L40S", H100_USD),
+        ("Imaginary-9000", "NVIDIA L40S", L40S_USD),
+        ("H100", "Imaginary 9000", H100_USD),
+        (None, "NVIDIA L40S", L40S_USD),
+        ("Imaginary-9000", "Imaginary 9000", 0.0),
+    ],
+)
+def test_a_gpu_is_the_one_of_its_two_names_that_the_catalogue_knows(
+    label: str | None, driver: str, usd: float
+) -> None:
+    used = record(attempt(0, HOUR, gpu_type=label, gpu_name=driver))
+    spent = spending([used], HOUR)
+    assert (spent.usd, spent.unpriced_gpu_hours) == (usd, 0.0 if usd else 1.0) and spent.gpu_hours == 1.0
+
+
 def test_a_market_without_a_price_costs_as_much_as_on_demand_everywhere() -> None:
     assert price_per_gpu_hour("H100", "spot") == H100_SPOT_USD
     assert price_per_gpu_hour("H100") == price_per_gpu_hour("H100", "reserved-by-a-friend") == H100_USD

@@ -14,7 +14,7 @@ from orchestrator.execution.controller import Controller
 from orchestrator.execution.options import Callback, SweepOutcome, SweepSnapshot, TrialSnapshot
 from orchestrator.records.index import trial_folder
 from orchestrator.records.progress import SweepProgress
-from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, TrialResult
+from orchestrator.records.schema import AttemptEnd, AttemptStart, Row, Status, TrialResult
 from orchestrator.records.writer import TrialWriter
 from orchestrator.storage import open_storage
 from orchestrator.worker.job import Job
@@ -149,6 +149,7 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.events: list[str] = []
+        self.ends: dict[str, Status] = {}
         self.threads: set[str] = set()
 
     def on_sweep_start(self, snapshot: SweepSnapshot) -> None:
@@ -159,6 +160,7 @@ class Recorder(Callback):
 
     def on_trial_end(self, trial: TrialSnapshot, progress: SweepProgress) -> None:
         self._note(f"trial end {progress.done}/{progress.planned}")
+        self.ends[trial.trial_id] = trial.status
 
     def on_message(self, text: str) -> None:
         self.messages.append(text)

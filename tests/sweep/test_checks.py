@@ -166,11 +166,13 @@ def test_plan_and_run_expand_the_same_trials_where_a_variant_repeats_a_cell(tmp_
         {"resource_rules": (ResourceRule(when={"T": 2}, resources=Resources(cpus=10_000)),)},
     ],
 )
+@pytest.mark.parametrize("cores", [None, 2])
 def test_more_cpus_than_the_machine_has_are_refused_before_anything_is_written(
-    tmp_path: Path, resources: dict[str, Any]
+    tmp_path: Path, resources: dict[str, Any], cores: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, storage = study(**resources), open_storage(str(tmp_path))
-    message = f"needs 10000 CPUs, and this machine has {os.cpu_count()}"
+    message = f"needs 10000 CPUs, and this machine has {cores or 1}"
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
     with pytest.raises(SweepError, match=message):
         estimate(sweep, storage)
     with pytest.raises(SweepError, match=message):

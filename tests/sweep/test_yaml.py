@@ -168,6 +168,7 @@ WRONG = [
     ("parameters: {T: {distribution: uniform, min: 1, max: 2}}", "takes whole numbers only. Use distribution: int_un"),
     ("parameters: {model.mixer: {min: 1, max: 2}}", "model.mixer takes no numbers"),
     ("parameters: {T: {values: []}}", "parameters.T: values is empty"),
+    ("run_cap:", "run_cap is empty"),
     ("metric: {name: exact_acuracy}", "metric='exact_acuracy' is not measured. Did you mean 'exact_accuracy'?"),
     ("metric: {name: exact_accuracy, goal: minimize}", "Write goal: maximize"),
     ("method: grid\nearly_terminate: {type: hyperband, min_iter: 1}", "early_terminate is for a search"),

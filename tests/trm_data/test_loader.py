@@ -96,6 +96,23 @@ def test_copies_of_an_arc_task_are_drawn_uniformly_and_with_all_its_examples(arc
     assert chisquare(drawn[1:]).pvalue > 1e-4
 
 
+def test_examples_of_an_arc_task_come_in_every_order(arc: Dataset) -> None:
+    """Each example of a task of three comes first, second and last equally often."""
+    rows = np.arange(_loader(arc).rows_per_epoch)
+    whole = _loader(arc, num_augmentations=0, batch_size=len(rows), translation="none")
+    orders = np.zeros((3, 3), np.int64)
+    for epoch in range(3):
+        batch = whole.fetch(epoch, rows)
+        seen: dict[int, list[bytes]] = {}
+        for identifier, row in zip(batch.puzzle_ids.tolist(), batch.inputs, strict=True):
+            seen.setdefault(identifier, []).append(row.tobytes())
+        for examples in seen.values():
+            if len(set(examples)) == 3:
+                for place, example in enumerate(examples):
+                    orders[place, sorted(examples).index(example)] += 1
+    assert orders.sum() > 2000 and chisquare(orders.ravel()).pvalue > 1e-4
+
+
 def test_augmented_sudoku_label_still_solves_its_input(mini: Dataset) -> None:
     batch = _loader(mini, num_augmentations=1000, batch_size=200).fetch(0, np.arange(200))
     assert ((batch.inputs == 1) | (batch.inputs == batch.labels)).all()
