@@ -179,9 +179,7 @@ def test_gpu_hours_are_those_of_the_share_that_was_used(start: dict[str, Any], h
         ("Imaginary-9000", "Imaginary 9000", 0.0),
     ],
 )
-def test_a_gpu_is_the_one_of_its_two_names_that_the_catalogue_knows(
-    label: str | None, driver: str, usd: float
-) -> None:
+def test_a_gpu_is_the_one_of_its_two_names_that_the_catalogue_knows(label: str | None, driver: str, usd: float) -> None:
     used = record(attempt(0, HOUR, gpu_type=label, gpu_name=driver))
     spent = spending([used], HOUR)
     assert (spent.usd, spent.unpriced_gpu_hours) == (usd, 0.0 if usd else 1.0) and spent.gpu_hours == 1.0
