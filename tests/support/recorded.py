@@ -1,4 +1,4 @@
-"""Compare numbers with those of an earlier version, recorded in `tests/golden`."""
+"""Compare numbers with those of an earlier version, recorded in `tests/golden/recorded`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden/recorded"
 PRECISION = 1e-9
 """Relative difference that processors and versions of numpy may make."""
 
 
 def compare(name: str, found: dict[str, Any]) -> None:
-    """Compare values, by what they are of, with `tests/golden/NAME.json`.
+    """Compare values, by what they are of, with `tests/golden/recorded/NAME.json`.
 
     A change on purpose: write the file with UPDATE_GOLDEN=1 in the environment, and look at the differences.
     """
