@@ -265,9 +265,21 @@ def other_settings(bundle: Path, trial: str) -> None:
     replace(bundle, trial, "trial.json", json.dumps(head).encode())
 
 
+def from_a_list(bundle: Path, trial: str) -> None:
+    head = json.loads((bundle / "trials" / trial / "trial.json").read_text())
+    head["config"]["data"] |= {"source": "/a/list/of/somebody.txt", "blanks": None}
+    head["dataset"]["name"] = "of-somebody"
+    replace(bundle, trial, "trial.json", json.dumps(head).encode())
+    file = bundle / "trials" / trial / "weights.safetensors"
+    checkpoint = unpack(file.read_bytes())
+    header = {name: value for name, value in checkpoint.header.items() if name not in ("format", "crc32")}
+    replace(bundle, trial, file.name, pack(checkpoint.tensors, header | {"config": head["config"]}))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (from_a_list, "Build it with `trm data build --source FILE`, and name it with --dataset"),
         (missing, "result.json is missing"),
         (no_manifest, "MANIFEST.json is missing"),
         (wrong_hash, "outcomes.arrow is not the file that MANIFEST.json lists (other sha256)"),

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.errors import SweepError
 from orchestrator.execution import failures
 from orchestrator.execution.controller import Controller
-from orchestrator.execution.failures import FailureStreak, StorageOutage, persist
+from orchestrator.execution.failures import FailureStreak, StorageOutage, describe_damaged, persist
 from orchestrator.execution.options import Callback, RunOptions, SweepOutcome, SweepSnapshot, SweepStatus
 from orchestrator.execution.run import run_sweep
 from orchestrator.records import finished_index
@@ -26,6 +26,7 @@ from orchestrator.records.index import request_stop, sweep_folder
 from orchestrator.records.progress import SweepProgress, sweep_progress
 from orchestrator.records.reader import read_trials
 from orchestrator.records.schema import Status
+from orchestrator.records.stored import Damaged
 from orchestrator.resources.usage import Budget
 from orchestrator.storage import Storage, open_storage
 from orchestrator.storage.base import StorageError
@@ -247,6 +248,18 @@ class TestStorage:
 
 
 class TestDamagedRecords:
+    @pytest.mark.parametrize(
+        ("count", "begin", "end"),
+        [
+            (1, "trial t0 does not run, its record is damaged", ": f0: bad"),
+            (3, "3 trials do not run, their records are damaged", ": f0: bad; f1: bad; f2: bad"),
+            (4, "4 trials do not run, their records are damaged", ": f0: bad; f1: bad; f2: bad; and 1 more"),
+        ],
+    )
+    def test_at_most_three_files_are_named(self, count: int, begin: str, end: str) -> None:
+        line = describe_damaged({f"t{number}": Damaged(f"f{number}", "bad") for number in range(count)})
+        assert line.startswith(begin) and line.endswith(end)
+
     @pytest.mark.parametrize("file", ["trial.json", "attempts/001/end.json"])
     def test_damaged_record_of_an_earlier_run_is_named_and_its_trial_does_not_run_again(
         self, file: str, storage: Storage

@@ -384,6 +384,15 @@ def test_puzzles_without_a_column_or_with_one_of_another_type_are_refused(
         open_dataset(copy)
 
 
+def test_name_of_the_inner_field_of_a_column_does_not_matter(small: Dataset, copy: Path) -> None:
+    """Other programs write `element`, as Parquet does."""
+    table = schema.read_table(copy / "examples.arrow")
+    columns = {name: table.column(name) for name in table.schema.names}
+    kind = pa.list_(pa.field("element", pa.uint8(), nullable=False), columns["input"].type.list_size)
+    _rewritten(copy, "examples.arrow", columns | {"input": columns["input"].cast(kind)})
+    assert (open_dataset(copy).inputs == small.inputs).all()
+
+
 def test_column_with_empty_values_is_refused(small: Dataset, tmp_path: Path) -> None:
     def empty(values: np.ndarray) -> pa.Array:
         return np.ma.masked_array(values, np.arange(len(values)) == 3)
