@@ -80,6 +80,27 @@ def test_another_version_on_the_cluster_is_named_with_both_and_the_remedy(
         check_cluster("h:1")
 
 
+@pytest.mark.parametrize("metadata", [None, b'{"ray_version": "2.60.0", "python_version": "3.12.1"}'])
+def test_a_cluster_is_described_whether_or_not_it_has_written_its_versions(
+    metadata: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head writes them a moment after it answers."""
+
+    class Gcs:
+        def __init__(self, address: str) -> None: ...
+
+        def get_all_node_info(self, timeout: float) -> dict[str, Any]:
+            return {}
+
+        def internal_kv_get(self, *key: bytes, timeout: float) -> bytes | None:
+            return metadata
+
+    monkeypatch.setattr("ray._raylet.GcsClient", Gcs)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = nodes.describe_cluster(f"127.0.0.1:{server.getsockname()[1]}")
+    assert found == nodes.Cluster([], *(("2.60.0", "3.12.1") if metadata else ("", "")))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

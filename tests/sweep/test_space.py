@@ -103,6 +103,15 @@ def test_ranges_hold_their_ends_and_nothing_beyond() -> None:
     assert not (axis.holds(0.49) or axis.holds(2.01) or axis.holds("1"))
 
 
+@pytest.mark.parametrize(("low", "high", "step", "fits"), [(1, 10, 3, True), (2, 10, 3, False), (0.1, 0.9, 0.2, True)])
+def test_a_range_has_a_whole_number_of_steps(low: float, high: float, step: float, fits: bool) -> None:
+    if fits:
+        assert uniform(low, high, step=step).count == round((high - low) / step) + 1
+    else:
+        with pytest.raises(ConfigError, match="is not a whole number of steps"):
+            uniform(low, high, step=step)
+
+
 def test_draws_cover_a_range_evenly_and_a_logarithmic_one_by_order_of_magnitude() -> None:
     rng = random.Random(0)
     plain = [float(uniform(1, 100).draw(rng)) for _ in range(4_000)]  # type: ignore[arg-type]
