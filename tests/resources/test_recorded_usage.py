@@ -20,9 +20,9 @@ STARTS: dict[str, dict[str, Any]] = {
     "unknown": {"gpu_type": "Imaginary-9000"},
 }
 ENDS: dict[str, tuple[float | None, float | None]] = {
-    "ended": (2 * HOUR, None),
-    "suspended meanwhile": (9 * HOUR, 2 * HOUR),
-    "clock set back": (-HOUR, 1.5 * HOUR),
+    "ended": (12 * HOUR, None),
+    "suspended meanwhile": (19 * HOUR, 2 * HOUR),
+    "clock set back": (9 * HOUR, 1.5 * HOUR),
     "killed": (None, None),
 }
 
@@ -30,14 +30,14 @@ ENDS: dict[str, tuple[float | None, float | None]] = {
 def test_usage_is_as_recorded() -> None:
     found: dict[str, Any] = {}
     for (kind, start), (end, (ended_s, elapsed_s)) in itertools.product(STARTS.items(), ENDS.items()):
-        first, again = attempt(0.0, ended_s, elapsed_s, **start), attempt(20 * HOUR, 20.5 * HOUR, **start)
-        rows = [row(0.25 * HOUR), row(1.25 * HOUR), row(20.25 * HOUR, energy_kwh=0.125)]
+        first, again = attempt(10 * HOUR, ended_s, elapsed_s, **start), attempt(20 * HOUR, 20.5 * HOUR, **start)
+        rows = [row(10.25 * HOUR), row(11.25 * HOUR), row(20.25 * HOUR, energy_kwh=0.125)]
         trial = record(first, dataclasses.replace(again, number=2), rows=rows, status=Status.FINISHED)
         cost = trial_cost(trial)
         found[f"{kind}, {end}"] = {
             "attempts": [list(usage) for usage in attempt_usage(trial)],
             "cost": None if cost is None else dataclasses.asdict(cost),
             "spent": dataclasses.asdict(spending([trial], 21 * HOUR)),
-            "spent while it runs": dataclasses.asdict(spending([record(first, rows=rows[:2])], 2 * HOUR)),
+            "spent while it runs": dataclasses.asdict(spending([record(first, rows=rows[:2])], 12 * HOUR)),
         }
     compare("usage", found)
