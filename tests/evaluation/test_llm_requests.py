@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -297,6 +298,19 @@ def test_run_stops_before_the_limit_and_a_higher_one_goes_on(
         run, answers, _ = measurement(dataset, server, tmp_path, limit_usd=10.0)
         assert run.run(questions) is RunStatus.COMPLETE
         assert len(server.heard) == PUZZLES and first < PUZZLES
+
+
+def test_nothing_is_asked_once_a_question_did_not_fit_the_limit(
+    dataset: Dataset, questions: list[Question], tmp_path: Path
+) -> None:
+    """Cheaper questions after it would leave out the expensive ones, and so change what is measured."""
+    first, *others = questions[:4]
+    expensive = dataclasses.replace(others[0], text=others[0].text + " " * 1_000_000)
+    one_at_a_time = dataclasses.replace(QUICK, concurrency=1)
+    with chat_server(oracle(questions, set())) as server:
+        run, *_ = measurement(dataset, server, tmp_path, limit_usd=0.5, effort=one_at_a_time)
+        assert run.run([first, expensive, *others[1:]]) is RunStatus.BUDGET
+        assert len(server.heard) == 1
 
 
 def test_uncounted_tokens_are_charged_at_the_most_that_they_can_be(

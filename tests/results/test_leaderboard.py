@@ -19,7 +19,7 @@ from orchestrator.records.schema import Attempt, AttemptEnd, AttemptStart, Datas
 from orchestrator.resources.usage import Cost, trial_cost
 from orchestrator.results import power
 from orchestrator.results.baselines import load_baselines
-from orchestrator.results.leaderboard import Table, build_leaderboard, refusal, refusals, select
+from orchestrator.results.leaderboard import Entry, Table, build_leaderboard, rank_rows, refusal, refusals, select
 from orchestrator.results.leaderboard.cost import WORLD_GRID, Grid, describe_cost
 from orchestrator.results.llm_results import read_measurements
 from orchestrator.results.report import Report
@@ -211,6 +211,12 @@ def test_ranks_of_two_seeds_each_have_two_degrees_of_freedom(lower: float, ranks
         for seed, score in enumerate((mean - 0.005, mean + 0.005))
     ]
     assert [entry.ranks for entry in build_leaderboard(None, records, [])[0].entries] == ranks
+
+
+def test_rows_of_a_benchmark_whose_seeds_nobody_has_published_are_ranked_by_their_puzzles() -> None:
+    rows = [Entry(name, "system", score, 1000, None, 1, None) for name, score in (("a", 93.0), ("b", 90.0))]
+    assert rank_rows(rows, "sudoku-4x4") == [(1, 1), (2, 2)]
+    assert rank_rows(rows, "sudoku-extreme") == [(1, 2), (1, 2)], "an assumed spread of 1.3 points"
 
 
 def test_published_single_runs_are_not_ranked_finer_than_their_seeds_allow() -> None:
