@@ -87,6 +87,23 @@ def _maze(side: int, shortest_path: int, count: int) -> Benchmark:
     )
 
 
+def _queens(side: int, num_train: int, num_validation: int, num_test: int) -> Benchmark:
+    return Benchmark(
+        name=f"n-queens-{side}",
+        family="n-queens",
+        side=side,
+        vocab_size=3,
+        description=f"Generated {side}x{side} boards with 1 to {side // 2} queens given, and several solutions each",
+        source="generator",
+        licence="none needed: generated",
+        generated=True,
+        num_train=num_train,
+        num_validation=num_validation,
+        num_test=num_test,
+        takes_source=False,
+    )
+
+
 def _extreme(suffix: str, num_test: int | None, description: str) -> Benchmark:
     return Benchmark(
         name=f"sudoku-extreme{suffix}",
@@ -131,6 +148,9 @@ CATALOGUE = {
         _maze(10, 15, 1000),
         _maze(15, 30, 1000),
         _maze(30, 111, 1000),
+        _queens(8, 150, 20, 70),
+        _queens(9, 1000, 100, 500),
+        _queens(10, 5000, 500, 1000),
         Benchmark(
             name="maze-hard",
             family="maze",

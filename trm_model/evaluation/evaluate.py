@@ -145,9 +145,26 @@ def _judge_votes(votes: Votes, dataset: Dataset, split: str, evaluation: Evaluat
         for row, item in enumerate(batch.items.tolist()):
             winners[row] = votes.answer(item)
         columns.put(answers=winners, items=batch.items, puzzles=batch.puzzles, **_judge(dataset, batch, winners))
+        if dataset.kind.has_several_answers:
+            columns.put(**_coverage(votes, dataset, batch))
         if dataset.kind.has_tasks:
             place = places(votes, batch.items, batch.labels)
             columns.put(**{f"pass@{k}": place < k for k in PASS_AT})
+
+
+def _coverage(votes: Votes, dataset: Dataset, batch: EvalBatch) -> dict[str, NDArray[Any]]:
+    """Return (B) the share of each item's solutions that are among its answers; nothing where they are not counted."""
+    side = dataset.grid_shape[0]
+    numbers = dataset.kind.num_solutions(batch.inputs, side)
+    if numbers is None:
+        return {}
+    found = np.empty(len(batch.items))
+    for row, item in enumerate(batch.items.tolist()):
+        answers = np.stack([np.frombuffer(one.answer, np.uint8) for one in votes.ranking(item)])
+        same = [np.repeat(cells[row : row + 1], len(answers), axis=0) for cells in (batch.inputs, batch.labels)]
+        valid = dataset.kind.valid(same[0], answers, same[1], side)
+        found[row] = 0 if valid is None else valid.sum()
+    return {"coverage": found / np.maximum(numbers, 1)}
 
 
 def _averaged(

@@ -9,7 +9,7 @@ import numpy as np
 from trm_data.benchmarks import Benchmark
 from trm_data.config import DataRequest
 from trm_data.dataset.schema import SPLITS, Puzzles
-from trm_data.errors import DataError, UserError
+from trm_data.errors import DataError, UserError, first_line
 from trm_data.jit import Bytes
 from trm_data.puzzles.kinds import Examples, PuzzleKind, kind_of
 
@@ -33,7 +33,7 @@ def puzzles_of(request: DataRequest, benchmark: Benchmark, progress: Progress) -
     except UserError:
         raise
     except Exception as error:
-        what = f"the puzzle kind {kind.name} fails: {type(error).__name__}: {error}"
+        what = f"the puzzle kind {kind.name} fails: {type(error).__name__}: {first_line(error)}"
         raise DataError(what, "Correct its class") from error
     if fault is not None:
         raise DataError(f"{kind.name}, {fault}", "Correct generate or is_valid of its class")

@@ -7,11 +7,12 @@ from trm_data.own_kinds import own_kind
 from trm_data.puzzles.kinds.arc import Arc
 from trm_data.puzzles.kinds.base import Examples, PuzzleKind, Question
 from trm_data.puzzles.kinds.maze import Maze
+from trm_data.puzzles.kinds.queens import Queens
 from trm_data.puzzles.kinds.sudoku import Sudoku
 
 __all__ = ["KINDS", "Examples", "PuzzleKind", "Question", "kind_of", "kind_that_reads"]
 
-KINDS: dict[str, PuzzleKind] = {kind.name: kind for kind in (Arc(), Sudoku(), Maze())}
+KINDS: dict[str, PuzzleKind] = {kind.name: kind for kind in (Arc(), Sudoku(), Maze(), Queens())}
 """By name. Where several have the same encoding, as a maze of 4x4 and a Sudoku of 4x4, the first is meant."""
 
 

@@ -258,10 +258,12 @@ class PuzzleKind:
 
     def keys(self, inputs: Bytes, side: int) -> list[bytes]:
         """Return (B) what two puzzles have in common that are the same up to symmetry."""
-        turned = np.empty((self.order(side), *inputs.shape), np.uint8)
-        for code, out in enumerate(turned):
-            dihedral_rows(inputs, np.full(len(inputs), code, np.uint64), side, out)
-        return [min(row.tobytes() for row in turned[:, index]) for index in range(len(inputs))]
+        least = _as_texts(inputs)
+        turned = np.empty_like(inputs)
+        for code in range(1, self.order(side)):
+            dihedral_rows(inputs, np.full(len(inputs), code, np.uint64), side, turned)
+            least = np.minimum(least, _as_texts(turned))
+        return least.tolist()  # type: ignore[no-any-return]  # bytes, one per row
 
     def leaks(self, examples: Examples) -> Iterator[str]:
         """Yield the examples that are in two splits, up to symmetry."""
@@ -322,6 +324,11 @@ class PuzzleKind:
     def difference_panel(self, label: Bytes, cells: Bytes, side: int) -> Panel:
         """Draw which cells (L) differ from the label."""
         return difference_panel((cells != label).reshape(side, side), self.difference_line)
+
+
+def _as_texts(cells: Bytes) -> NDArray[np.object_]:
+    """Return (B) the bytes of each row (B, L), which compare as its cells do."""
+    return np.array([row.tobytes() for row in cells], object)
 
 
 def check_shapes(side: int, *grids: Bytes) -> None:
