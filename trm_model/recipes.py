@@ -106,10 +106,10 @@ def _minis() -> dict[str, Recipe]:
     made = {"mini": Recipe(own, "any small puzzles, as many as data.benchmark has, for a laptop", None)}
     queens = DataConfig(benchmark="n-queens-9", num_augmentations=7)
     origin = "generated n-queens-9, any placement counts"
-    made["n-queens-mini"] = Recipe(_mini(queens, steps=600), f"{origin}, for a laptop", None)
-    hrm = _mini(queens, steps=600, variant="hrm", num_layers=1)
+    made["n-queens-mini"] = Recipe(_mini(queens, steps=1000), f"{origin}, for a laptop", None)
+    hrm = _mini(queens, steps=1000, variant="hrm", num_layers=1)
     made["n-queens-mini.hrm"] = Recipe(hrm, f"{origin}, HRM of the same size", None)
-    direct = _mini(queens, steps=600, variant="direct")
+    direct = _mini(queens, steps=1000, variant="direct")
     made["n-queens-mini.direct"] = Recipe(direct, f"{origin}, direct prediction", None)
     for name, benchmark, blanks, steps in (
         ("sudoku-mini", "sudoku-6x6", 18, 300),

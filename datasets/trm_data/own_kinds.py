@@ -80,6 +80,6 @@ def _made(cls: type, where: str) -> Any:
         except Exception as error:
             raise ConfigError(f"{where} fails: {type(error).__name__}: {error}", "Correct the class") from error
         if problem:
-            raise ConfigError(f"{where}: {problem}", "docs/how-to/own-puzzle-kind.md has a complete example")
+            raise ConfigError(f"{where}: {problem}", "The documentation has an example: a kind of puzzle of your own")
         _loaded[cls] = kind
     return _loaded[cls]

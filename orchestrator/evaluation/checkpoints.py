@@ -63,7 +63,7 @@ class Scored:
         return self.result.metrics.get(self.prefix + name)
 
     def interval(self, name: str) -> Interval | None:
-        """Return the 95 % interval of a metric: over items (Wilson), or by bootstrap: pass@k over tasks, and coverage."""
+        """Return the 95 % interval of a metric: over items (Wilson); by bootstrap pass@k, over tasks, and coverage."""
         value, result = self.metric(name), self.result
         if value is None:
             return None

@@ -131,16 +131,19 @@ class PuzzleKind:
     def incomplete(self) -> str:
         """Return what a kind of one's own lacks or has wrong; empty if nothing."""
         count = len(self.symbols)
+        built_in = {*CATALOGUE, *(each.family for each in CATALOGUE.values())}
         overridden = type(self).generate is not PuzzleKind.generate
+        sizes = (self.num_train - 1, self.num_validation, self.num_test)
         checks = (
             (re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", self.name), "name needs lower-case letters, digits and '-'"),
-            (self.name not in {*CATALOGUE, *(each.family for each in CATALOGUE.values())}, "its name is built in"),
+            (self.name not in built_in and not re.match(r"maze-\d|.*-generated$", self.name), "its name is built in"),
             (isinstance(self.side, int) and 2 <= self.side <= 255, "side, the cells per row, must be 2 to 255"),
             (3 <= count <= 255, "symbols needs one character for padding and 2 to 254 for values"),
             (len(set(self.symbols)) == count and not any(map(str.isspace, self.symbols)), "symbols must differ"),
             (self.augmentation in ("none", "dihedral"), "augmentation must be 'none' or 'dihedral'"),
             (len(self.colours) in (0, count - 1), f"colours needs {count - 1} entries, or none"),
             (all(re.fullmatch("#[0-9A-Fa-f]{6}", str(each)) for each in self.colours), "colours must be '#RRGGBB'"),
+            (all(isinstance(size, int) and size >= 0 for size in sizes), "num_train, ... must be whole numbers"),
             (overridden, "it defines no generate(side, count, seed)"),
         )
         return next((what for is_right, what in checks if not is_right), "")
