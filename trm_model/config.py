@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trm_data.config import DataConfig
+from trm_data.own_code import identity_of, pin_named
 from trm_data.settings import Settings, is_parsed
-from trm_model.recursion_file import identity_of, pin_named
 
 IGNORED = -100
 """Label of a cell that enters neither loss nor score; the default `ignore_index` of torch's cross entropy."""
@@ -256,7 +256,7 @@ class TrialConfig(Settings):
 
         How many steps follow matters to a decaying rate and to a curriculum alone.
         """
-        plain = self.plain() | {"model": self.model.identity()}
+        plain = self.plain() | {"data": self.data.identity(), "model": self.model.identity()}
         found = {section: plain[section] for section in ("data", "model", "optimizer", "train", "seed")}
         if self.optimizer.lr_min_ratio == 1 and not self.train.depth_curriculum:
             del found["train"]["max_steps"]

@@ -78,8 +78,8 @@ def _direct(**changes: Any) -> ModelConfig:
     return ModelConfig.model_validate({"variant": "direct", "num_layers": 8, "puzzle_embedding_len": 1} | changes)
 
 
-def _mini(benchmark: str, blanks: int, *, steps: int, **model: Any) -> TrialConfig:
-    """Configure generated Sudoku for a laptop: one thread, hidden width 64."""
+def _mini(data: DataConfig, *, steps: int, **model: Any) -> TrialConfig:
+    """Configure small puzzles for a laptop: one thread, hidden width 64."""
     shape = {
         "mixer": "mlp",
         "positions": "none",
@@ -93,7 +93,7 @@ def _mini(benchmark: str, blanks: int, *, steps: int, **model: Any) -> TrialConf
         "puzzle_embedding_len": 1,
     }
     return TrialConfig(
-        data=DataConfig(benchmark=benchmark, blanks=blanks, num_train=5000, num_validation=500, num_test=1000),
+        data=data,
         model=ModelConfig.model_validate(shape | model),
         optimizer=OptimizerConfig(lr=5e-3, weight_decay=0.1, warmup_steps=50, ema_rate=0.99),
         train=TrainConfig(batch_size=64, max_steps=steps),
@@ -102,16 +102,25 @@ def _mini(benchmark: str, blanks: int, *, steps: int, **model: Any) -> TrialConf
 
 
 def _minis() -> dict[str, Recipe]:
-    made: dict[str, Recipe] = {}
+    own = _mini(DataConfig(benchmark="sudoku-4x4"), steps=300)
+    made = {"mini": Recipe(own, "any small puzzles, as many as data.benchmark has, for a laptop", None)}
+    queens = DataConfig(benchmark="n-queens-9", num_augmentations=7)
+    origin = "generated n-queens-9, any placement counts"
+    made["n-queens-mini"] = Recipe(_mini(queens, steps=1000), f"{origin}, for a laptop", None)
+    hrm = _mini(queens, steps=1000, variant="hrm", num_layers=1)
+    made["n-queens-mini.hrm"] = Recipe(hrm, f"{origin}, HRM of the same size", None)
+    direct = _mini(queens, steps=1000, variant="direct")
+    made["n-queens-mini.direct"] = Recipe(direct, f"{origin}, direct prediction", None)
     for name, benchmark, blanks, steps in (
         ("sudoku-mini", "sudoku-6x6", 18, 300),
         ("sudoku-9x9-mini", "sudoku-9x9", 28, 400),
     ):
         origin = f"generated {benchmark}, {blanks} blanks"
-        made[name] = Recipe(_mini(benchmark, blanks, steps=steps), f"{origin}, for a laptop", None)
-        hrm = _mini(benchmark, blanks, steps=steps, variant="hrm", num_layers=1)
+        data = DataConfig(benchmark=benchmark, blanks=blanks, num_train=5000, num_validation=500, num_test=1000)
+        made[name] = Recipe(_mini(data, steps=steps), f"{origin}, for a laptop", None)
+        hrm = _mini(data, steps=steps, variant="hrm", num_layers=1)
         made[f"{name}.hrm"] = Recipe(hrm, f"{origin}, HRM of the same size", None)
-        direct = _mini(benchmark, blanks, steps=steps, variant="direct")
+        direct = _mini(data, steps=steps, variant="direct")
         made[f"{name}.direct"] = Recipe(direct, f"{origin}, direct prediction", None)
     return made
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trm_data.dataset.reader import Dataset
     from trm_data.dataset.render import draw, save_png
     from trm_data.dataset.verification import verify
+    from trm_data.puzzles.kinds import PuzzleKind
 
 __all__ = [
     "Batch",
@@ -31,6 +32,7 @@ __all__ = [
     "DataRequest",
     "Dataset",
     "EvalBatch",
+    "PuzzleKind",
     "TrainLoader",
     "build",
     "draw",
@@ -58,5 +60,6 @@ __getattr__ = lazy_names(
         ".building.official_export": ("export_official",),
         ".dataset.render": ("draw", "save_png"),
         ".dataset.verification": ("verify",),
+        ".puzzles.kinds": ("PuzzleKind",),
     },
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trm_data.config import DataRequest, Family
 from trm_data.errors import ConfigError, nearest
+from trm_data.own_kinds import own_kind, plugins
 
 MOST_BLANKS = {4: 11, 6: 26, 9: 57}
 """Generated Sudoku, by side: beyond these, most random grids cannot be emptied so far, and a build would not end."""
@@ -41,6 +42,9 @@ class Benchmark:
     blanks: int | None = None
     shortest_path: int | None = None
     min_rating: int | None = None
+    takes_source: bool = True
+    generator: str = "generator"
+    """What made generated puzzles, in a dataset's identity."""
     default_source: str | None = None
     """Where it is published; None for what is generated or comes with a package."""
     test_digests: frozenset[str] = frozenset()
@@ -80,6 +84,23 @@ def _maze(side: int, shortest_path: int, count: int) -> Benchmark:
         num_validation=count // 10,
         num_test=count,
         shortest_path=shortest_path,
+    )
+
+
+def _queens(side: int, num_train: int, num_validation: int, num_test: int) -> Benchmark:
+    return Benchmark(
+        name=f"n-queens-{side}",
+        family="n-queens",
+        side=side,
+        vocab_size=3,
+        description=f"Generated {side}x{side} boards with 1 to {side // 2} queens given, and several solutions each",
+        source="generator",
+        licence="none needed: generated",
+        generated=True,
+        num_train=num_train,
+        num_validation=num_validation,
+        num_test=num_test,
+        takes_source=False,
     )
 
 
@@ -127,6 +148,9 @@ CATALOGUE = {
         _maze(10, 15, 1000),
         _maze(15, 30, 1000),
         _maze(30, 111, 1000),
+        _queens(8, 150, 20, 70),
+        _queens(9, 1000, 100, 500),
+        _queens(10, 5000, 500, 1000),
         Benchmark(
             name="maze-hard",
             family="maze",
@@ -188,10 +212,10 @@ CATALOGUE = {
 
 
 def resolve_benchmark(name: str) -> Benchmark:
-    """Return the benchmark called `name`; `maze-NxN` exists for every side.
+    """Return the benchmark called `name`; `maze-NxN` exists for every side. It may be a kind of one's own.
 
     Raises:
-        ConfigError: there is none; names the nearest.
+        ConfigError: there is none; names the nearest. See `own_kind`.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
@@ -200,7 +224,17 @@ def resolve_benchmark(name: str) -> Benchmark:
         if found[1] != found[2] or not MAZE_SIDES[0] <= side <= MAZE_SIDES[1]:
             raise ConfigError(f"{name}: mazes are square, of {MAZE_SIDES[0]} to {MAZE_SIDES[1]} cells a side")
         return _maze(side, side**2 // 8, 1000)
-    raise ConfigError(f"unknown benchmark {name!r}", nearest(name, CATALOGUE))
+    if (own := own_kind(name)) is not None:
+        made: Benchmark = own.kind.benchmark(name)
+        return replace(made, generator=own.generator)
+    if name.endswith(".py"):
+        raise ConfigError(f"benchmark {name!r} names no class", f"Write it as {name}:ClassName")
+    raise ConfigError(f"unknown benchmark {name!r}", nearest(name, [*CATALOGUE, *(each.name for each in plugins())]))
+
+
+def has_tasks(name: str) -> bool:
+    """Return whether the puzzles of a benchmark are ARC tasks. Loads no code: kinds of one's own have none."""
+    return name in CATALOGUE and CATALOGUE[name].has_tasks
 
 
 def published_with(test_digest: str) -> Benchmark | None:
@@ -209,8 +243,8 @@ def published_with(test_digest: str) -> Benchmark | None:
 
 
 def list_benchmarks() -> list[Benchmark]:
-    """Return every benchmark that can be built, in the order of the catalogue."""
-    return list(CATALOGUE.values())
+    """Return every benchmark that can be built, in the order of the catalogue; then those of installed packages."""
+    return [*CATALOGUE.values(), *(resolve_benchmark(each.name) for each in plugins() if each.name not in CATALOGUE)]
 
 
 def complete(request: DataRequest) -> DataRequest:
@@ -230,6 +264,8 @@ def complete(request: DataRequest) -> DataRequest:
             )
     if benchmark.name == "official":
         return _complete_official(request)
+    if request.source is not None and not benchmark.takes_source:
+        raise ConfigError(f"source has no meaning for {benchmark.name}", "Its puzzles are generated: leave it out")
     _refuse_arc_settings(request, benchmark)
     if benchmark.has_tasks and (request.num_train is not None or request.num_test is not None):
         raise ConfigError(

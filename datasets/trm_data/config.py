@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from trm_data.settings import Settings
+from trm_data.own_code import KIND, identity_of, pin_named
+from trm_data.settings import Settings, is_parsed
 
-Family = Literal["sudoku", "maze", "arc"]
-"""The kind of a puzzle, see `puzzles/kinds`."""
+Family = str
+"""The kind of a puzzle: `sudoku`, `maze`, `arc`, ..., the name of an entry point, or the pinned address of a class."""
 Augmentation = Literal["none", "sudoku", "dihedral", "arc"]
 """The symmetries from which augmented copies are drawn, as manifests name them, see `puzzles/symmetry.py`."""
 
@@ -22,7 +23,8 @@ class DataRequest(Settings):
     fingerprint."""
 
     benchmark: str = "sudoku-6x6"
-    """A name that `trm data list` shows: sudoku-4x4|6x6|9x9 (generated), sudoku-extreme, maze-hard, arc-agi-1, ..."""
+    """A name that `trm data list` shows: sudoku-4x4|6x6|9x9 (generated), sudoku-extreme, maze-hard, arc-agi-1, ..., or
+    a kind of puzzle of your own, `path/to/file.py:ClassName` (records hold it as they hold `model.recursion`)."""
     source: str | None = None
     """A puzzle list, folder or address; None takes the benchmark's own first source."""
     blanks: int | None = Field(None, ge=1, le=10**9)
@@ -47,6 +49,15 @@ class DataRequest(Settings):
     build_seed: int = Field(0, ge=0, le=2**63 - 1)
     """Seed of the generator, the draw and the split: never of the training."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return plain values that determine the puzzles: a kind of one's own by class and content, not by path."""
+        return self.plain() | {"benchmark": identity_of(self.benchmark)}
+
+    @field_validator("benchmark", mode="before")
+    @classmethod
+    def _pin_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if is_parsed(info) else pin_named(value, KIND)
+
 
 class DataConfig(DataRequest):
     """Describe what to build, and how its puzzles are read in training."""
@@ -61,4 +72,4 @@ class DataConfig(DataRequest):
 
     def request(self) -> DataRequest:
         """Return the part that determines what is built."""
-        return DataRequest.model_validate(self.model_dump(include=set(DataRequest.model_fields)))
+        return DataRequest.parse(self.model_dump(include=set(DataRequest.model_fields)))

@@ -15,7 +15,7 @@ from orchestrator.storage import Storage
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import provenance
 from orchestrator.worker.job import Job
-from trm_model.recursion_file import trusted_source
+from trm_data.own_code import sources_in
 
 FOLDER = "reproduced"
 """Below `sweeps/`, but without a definition: these trials are on no leaderboard."""
@@ -50,8 +50,7 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
     if record.result is None:
         raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
     config = record.last_config
-    if config.model.recursion is not None:
-        trusted_source(config.model.recursion)
+    sources_in(config.plain())  # before anything is written
     dataset = Library(storage, is_stored=True).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(

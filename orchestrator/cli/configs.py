@@ -17,10 +17,10 @@ from orchestrator.sweep.plan_file import SUFFIX
 from orchestrator.sweep.ranges import list_values, parse_axis
 from orchestrator.sweep.settings import absolute_path, check_value, configure, parse_assignments, split_assignments
 from trm_data.errors import ConfigError
+from trm_data.own_code import pin, replace_in
 from trm_data.settings import digest
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
-from trm_model.recursion_file import pin, replace_in
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def assignments(texts: list[str] | None, option: str) -> dict[str, list[Setting]
         name: [absolute_path(name, value, Path.cwd()) for value in values]
         for name, values in parse_assignments(texts, option).items()
     }
-    pinned: dict[str, list[Setting]] = replace_in(found, lambda address: pin(address, Path.cwd()))
+    pinned: dict[str, list[Setting]] = replace_in(found, lambda address, role: pin(address, Path.cwd(), role))
     return pinned
 
 

@@ -13,7 +13,7 @@ import typer
 
 from trm_data.addresses import hide_credentials
 from trm_data.errors import UserError, first_line, is_out_of_memory, is_out_of_space
-from trm_model.recursion_file import distrust_all
+from trm_data.own_code import distrust_all
 
 logger = logging.getLogger(__name__)
 

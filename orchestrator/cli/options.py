@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.completion import recipe_names, sweep_names, sweeps_to_run
 from orchestrator.sweep.packaged import packaged_sweeps
-from trm_model.recursion_file import trust
+from trm_data.own_code import trust
 
 StorageOption = Annotated[
     str, typer.Option("--storage", help="Folder or s3://bucket/prefix that holds datasets and records.")
@@ -73,15 +73,15 @@ GpuOption = Annotated[
 TrustOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--trust-recursion",
+        "--trust",
         metavar="FILE",
-        help="Run the code of this file where a stored model.recursion has its content (repeatable).",
+        help="Run the code of this file where a stored setting or dataset names its content (repeatable).",
     ),
 ]
 CpusOption = Annotated[float | None, typer.Option("--cpus", min=0.1, help="CPU cores of every trial.")]
 
 
-def trust_recursions(files: list[Path] | None) -> None:
-    """Let this command execute the files that `--trust-recursion` names."""
+def trust_files(files: list[Path] | None) -> None:
+    """Let this command execute the files that `--trust` names."""
     for file in files or []:
         trust(file)

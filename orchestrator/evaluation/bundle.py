@@ -28,6 +28,7 @@ from orchestrator.storage import Storage, as_storage
 from orchestrator.storage.base import to_json_bytes
 from orchestrator.sweep.definition import Sweep
 from trm_data.files import temporary_name
+from trm_data.own_code import SOURCE_FILES
 from trm_model.checkpoints.store import checkpoint_names, name_of, read
 from trm_model.checkpoints.trained import pack_scored_weights
 
@@ -147,9 +148,7 @@ def _parts(storage: Storage, record: TrialRecord) -> dict[str, bytes]:
         "weights.safetensors": pack_scored_weights(read(checkpoints, last), config, result.weights),
         "provenance.json": to_json_bytes({"attempts": [_provenance(attempt) for attempt in record.attempts]}),
     }
-    if folder.exists("recursion.py"):
-        parts["recursion.py"] = folder.read("recursion.py")
-    return parts
+    return parts | {name: folder.read(name) for name in SOURCE_FILES if folder.exists(name)}
 
 
 def _provenance(attempt: Attempt) -> dict[str, Any]:

@@ -10,6 +10,7 @@
         trials/<trial id>/weights.safetensors   the weights that were scored
         trials/<trial id>/provenance.json  code version, library versions and devices of each attempt
         trials/<trial id>/recursion.py     source of a custom recursion, as text: nothing executes it
+        trials/<trial id>/kind.py          source of a custom kind of puzzle, likewise
 
 A bundle may come from anybody: every file is read once, without following links, and is used only if it is the one that
 the manifest describes.

@@ -63,10 +63,12 @@ class Scored:
         return self.result.metrics.get(self.prefix + name)
 
     def interval(self, name: str) -> Interval | None:
-        """Return the 95 % interval of a metric: over items (Wilson), or over tasks for ARC's pass@k (bootstrap)."""
+        """Return the 95 % interval of a metric: over items (Wilson); by bootstrap pass@k, over tasks, and coverage."""
         value, result = self.metric(name), self.result
         if value is None:
             return None
+        if name == "coverage":
+            return bootstrap_mean(result.columns[name], np.random.default_rng(0))
         if name.startswith("task_pass@"):
             return wilson(value, len(result.tasks))
         if name.startswith("pass@"):
@@ -76,7 +78,7 @@ class Scored:
     def plain(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         passed = (name.removeprefix(self.prefix) for name in self.result.metrics if "pass@" in name)
-        names = ("exact_accuracy", "valid_accuracy", *passed)
+        names = ("exact_accuracy", "valid_accuracy", "coverage", *passed)
         return {
             "checkpoint": self.checkpoint,
             "cell": self.cell.label,

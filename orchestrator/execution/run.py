@@ -43,7 +43,7 @@ from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import functions_of, require_no_credentials, summarize_differences
 from trm_data.errors import ConfigError, DataError
-from trm_model.recursion_file import load_function, replace_in, trusted_source
+from trm_data.own_code import classes_in, load_class, load_function, trusted_source
 
 __all__ = ["RunOptions", "SweepOutcome", "SweepStatus", "run_sweep"]
 
@@ -296,18 +296,14 @@ def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
     that fails."""
     require_no_credentials(sweep.plain())
     unfinished = [record.config.plain() for record in records if not record.status.is_final]
-    addresses: list[str] = []
-    replace_in([plain := sweep.plain(), *unfinished], addresses.append)
+    classes = classes_in([plain := sweep.plain(), *unfinished])
     functions = functions_of(plain)
-    for address in (*addresses, *functions):
+    for address in (*classes, *functions):
         trusted_source(address)
     for address in functions:
         load_function(address)
-    if addresses:
-        from trm_model.model.recursion import load_recursion  # imports torch
-
-        for address in dict.fromkeys(addresses):
-            load_recursion(address)
+    for address, role in classes.items():
+        load_class(address, role)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> None:

@@ -61,7 +61,7 @@ class TrialSubmitter:
         shorter = self._shorter.of(trial.config)
         origin = Origin(kind="continued", trial_id=shorter.trial_id) if shorter else None
         folder = trial_folder(self._storage, self._sweep, trial.trial_id)
-        source = write_head(folder, trial.config, head_of(trial, dataset, origin))
+        code = write_head(folder, trial.config, head_of(trial, dataset, origin))
         cpus = demand.resources["CPU"]
         threads = trial.config.runtime.num_threads or max(1, int(cpus))
         runtime = trial.config.runtime.model_copy(update={"num_threads": threads})
@@ -74,7 +74,7 @@ class TrialSubmitter:
             dataset=dataset.path.name,
             placement=placement | ({"memory_share": demand.gpus} if 0 < demand.gpus < 1 else {}),
             continues=shorter.trial_id if shorter else None,
-            recursion=source,
+            code=code,
         )
 
     def _write_order(self) -> None:

@@ -18,8 +18,8 @@ from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.trials import PlannedTrial
 from trm_data.errors import ConfigError, nearest
+from trm_data.own_code import classes_in, sources_in
 from trm_model.config import TrialConfig
-from trm_model.recursion_file import trusted_source
 
 if TYPE_CHECKING:
     from trm_data import Dataset
@@ -210,20 +210,21 @@ def new_head(
     return head if origin is None else head.model_copy(update={"origin": origin})
 
 
-def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> str | None:
-    """Write `trial.json` unless it exists; before it, write the source of the trial's own recursion, which is returned.
+def write_head(folder: Storage, config: TrialConfig, head: TrialHead) -> dict[str, str]:
+    """Write `trial.json` unless it exists; before it, write the sources of the classes that the configuration names.
+
+    Returns:
+        The sources, by address.
 
     Raises:
-        ConfigError: this process does not trust the recursion file that the configuration names, or a setting
-            contains credentials.
+        ConfigError: this process does not trust a file that the configuration names, or a setting contains credentials.
     """
-    require_no_credentials(config.plain())
-    address = config.model.recursion
-    source = None if address is None else trusted_source(address).text
-    if source is not None:
-        folder.create("recursion.py", source.encode())
+    require_no_credentials(plain := config.plain())
+    roles, sources = classes_in(plain), sources_in(plain)
+    for address, source in sources.items():
+        folder.create(roles[address].file, source.encode())
     folder.create("trial.json", head.encode())
-    return source
+    return sources
 
 
 def request_stop(folder: Storage, reason: str = "") -> None:

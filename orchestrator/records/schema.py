@@ -9,6 +9,7 @@
         trials/<trial id>/
             trial.json                 configuration, identity, stage: written before the trial starts
             recursion.py               source of the file that model.recursion names, if it names one
+            kind.py                    source of the file that data.benchmark names, if it names one
             attempts/001/start.json    machine, versions, step at which it took over
             attempts/001/rows-000001.jsonl ...   immutable numbered segments (S3 cannot append), folded at the end
             attempts/001/end.json      how the attempt ended
@@ -210,6 +211,8 @@ class DatasetInfo(RecordPart):
     licence: str = ""
     vocab_size: int | None = None
     grid_shape: tuple[int, ...] = ()
+    several_answers: bool = False
+    """Any valid answer counts as right, and not only the label."""
 
 
 class Origin(RecordPart):

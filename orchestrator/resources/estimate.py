@@ -34,6 +34,7 @@ from orchestrator.sweep.settings import label, replace_settings
 from orchestrator.sweep.text import about, aligned, num_bytes, plural, within
 from orchestrator.sweep.trials import cells
 from trm_data import find
+from trm_data.own_code import short
 from trm_data.settings import Settings
 from trm_model import cost
 from trm_model.config import TrialConfig
@@ -325,7 +326,7 @@ def _datasets(configs: Sequence[TrialConfig], storage: Storage) -> tuple[Dataset
     requests = dict.fromkeys(config.data.request() for config in configs)
     root = storage.root / "datasets" if isinstance(storage, LocalStorage) else None
     return tuple(
-        DatasetNeed(benchmark=request.benchmark, is_built=root is not None and find(request, root) is not None)
+        DatasetNeed(benchmark=short(request.benchmark), is_built=root is not None and find(request, root) is not None)
         for request in requests
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from orchestrator.records.schema import Status, TrialRecord
 from orchestrator.sweep.matching import shape_of
-from trm_data.benchmarks import resolve_benchmark
+from trm_data.benchmarks import has_tasks
 from trm_model import cost
 from trm_model.config import TrialConfig
 
@@ -55,5 +55,4 @@ def _peak(record: TrialRecord, device: str) -> int | None:
 
 def num_identifiers(config: TrialConfig) -> int:
     """Return the number of rows of the table of puzzle embeddings."""
-    has_tasks = resolve_benchmark(config.data.benchmark).has_tasks
-    return ARC_TASKS * (1 + config.data.num_augmentations) if has_tasks else 1
+    return ARC_TASKS * (1 + config.data.num_augmentations) if has_tasks(config.data.benchmark) else 1

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from orchestrator.search.own_code import explained
 from orchestrator.sweep.definition import Stopping
-from trm_model.recursion_file import load_function
+from trm_data.own_code import load_function
 
 
 class Rung(NamedTuple):

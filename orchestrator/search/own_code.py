@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trm_data.errors import ConfigError
-from trm_model.recursion_file import is_address, short
+from trm_data.own_code import is_address, short
 
 
 @contextmanager

@@ -26,8 +26,8 @@ from orchestrator.sweep.domains import Choice
 from orchestrator.sweep.settings import label
 from orchestrator.sweep.space import Cell
 from orchestrator.sweep.trials import Fingerprint, PlannedTrial, search_trial
+from trm_data.own_code import is_address, load_function
 from trm_data.settings import digest
-from trm_model.recursion_file import is_address, load_function
 
 DRAWS = 50
 """Suggestions of known or forbidden cells that are discarded before an unknown cell is drawn at random."""

@@ -33,9 +33,10 @@ from orchestrator.sweep.space import Cell, Space, head, require_few
 from orchestrator.sweep.text import FILE_ENDINGS, MOST_ROWS, plural
 from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError
+from trm_data.own_code import classes_in, identity_of, pin_function, pin_named, replace_in, require_pinned, short
+from trm_data.own_kinds import is_readable
 from trm_data.settings import Settings, is_parsed
 from trm_model.config import ALIASES, TrialConfig
-from trm_model.recursion_file import identity_of, pin_function, pin_named, replace_in, require_pinned, short
 
 MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
@@ -192,8 +193,7 @@ class Sweep(Settings):
             ConfigError: it is not of the form of a definition, or names a recursion file without the hash of its
                 content, which no record of this program does.
         """
-        replace_in(values, require_pinned)
-        for address in functions_of(values):
+        for address in (*classes_in(values), *functions_of(values)):
             require_pinned(address)
         return cls.parse(values, context={"is_recorded": True})
 
@@ -245,7 +245,8 @@ class Sweep(Settings):
     def _configured(self, settings: Mapping[str, Setting]) -> TrialConfig:
         """Return a configuration whose puzzles can be built. Raises ConfigError otherwise."""
         config = replace_settings(self.base, settings)
-        complete(config.data.request())
+        if is_readable(config.data.benchmark):  # else a file that is only data names it: it is checked when it runs
+            complete(config.data.request())
         return config
 
     def _check_names(self) -> None:
@@ -367,6 +368,7 @@ class Sweep(Settings):
         for operational in ("resources", "resource_rules", "max_concurrent", "budget"):
             del plain[operational]
         del plain["base"]["runtime"]
+        plain["base"]["data"]["benchmark"] = identity_of(self.base.data.benchmark)
         plain["sampler"] = identity_of(self.sampler)
         plain["stopping"]["rule"] = identity_of(self.stopping.rule)
         for path in LOCAL_PATHS:
@@ -385,11 +387,9 @@ def own_fields(values: Any) -> Any:
 
 
 def _pinned_axis(path: str, domain: Any) -> Any:
-    """Return the axis of `model.recursion` with pinned addresses; any other axis as it is."""
-    if path != "model.recursion":
-        return domain
+    """Return the axis with pinned addresses, where it is one of classes."""
     if isinstance(domain, Choice):
-        return Choice(values=tuple(map(pin_named, domain.values)))
+        return Choice(values=replace_in({path: domain.values}, pin_named)[path])
     return replace_in({path: domain}, pin_named)[path]
 
 

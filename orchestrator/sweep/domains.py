@@ -11,8 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
 from trm_data.errors import ConfigError
+from trm_data.own_code import pin_class
 from trm_data.settings import Settings
-from trm_model.recursion_file import pin_named
 
 ROUNDING = 1e-9
 """Relative error of binary fractions that counts as none."""
@@ -33,9 +33,9 @@ class Choice(Settings):
     @field_validator("values", mode="before")
     @classmethod
     def _name_classes(cls, values: Any) -> Any:
-        """Replace classes, which only `model.recursion` takes, by their addresses."""
+        """Replace classes by their addresses."""
         is_list = isinstance(values, list | tuple)
-        return tuple(pin_named(value) if isinstance(value, type) else value for value in values) if is_list else values
+        return tuple(pin_class(value) if isinstance(value, type) else value for value in values) if is_list else values
 
     @model_validator(mode="after")
     def _check(self) -> Self:

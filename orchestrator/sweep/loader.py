@@ -17,7 +17,7 @@ from orchestrator.sweep.plan_file import SUFFIX, load_plan
 from orchestrator.sweep.settings import absolute_path, absolute_paths
 from orchestrator.sweep.yaml_file import YAML_SUFFIXES, load_yaml
 from trm_data.errors import ConfigError, UserError, nearest
-from trm_model.recursion_file import is_address, pin, pin_untrusted, relative_to, replace_in
+from trm_data.own_code import FUNCTION, is_address, pin, pin_untrusted, relative_to, replace_in
 
 OWN_PACKAGES = ("orchestrator", "trm_model", "trm_data")
 """Packages that stay imported where a sweep file lies next to them."""
@@ -123,10 +123,10 @@ def with_absolute_paths(sweep: Sweep, folder: Path, pin_file: Callable[..., str]
     for name, domain in plain["space"].items():
         if domain["kind"] == "choice":
             domain["values"] = [absolute_path(name, value, folder) for value in domain["values"]]
-    values = replace_in(values, lambda address: pin_file(address, folder))
+    values = replace_in(values, lambda address, role: pin_file(address, folder, role))
     for section, name in ((values["stopping"], "rule"), (values, "sampler")):
         if is_address(section[name]):
-            section[name] = pin_file(section[name], folder, is_function=True)
+            section[name] = pin_file(section[name], folder, FUNCTION)
     return sweep if values == sweep.plain() else Sweep.parse(values)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trm_data.benchmarks import resolve_benchmark
+from trm_data.benchmarks import has_tasks
 from trm_data.errors import ConfigError, nearest
 from trm_model.config import TrialConfig
 
@@ -16,7 +16,7 @@ PASS_AT = (1, 2, 5, 10, 100, 1000)
 
 def measured_metrics(config: TrialConfig) -> list[str]:
     """Return the names of the metrics that the final evaluation of a trial measures."""
-    if resolve_benchmark(config.data.benchmark).has_tasks:
+    if has_tasks(config.data.benchmark):
         own = [f"{name}@{k}" for name in ("pass", "task_pass") for k in PASS_AT]
     else:
         own = ["valid_accuracy"]

@@ -17,9 +17,9 @@ from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
 from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import ConfigError
 from trm_data.files import expand_home, load_json
+from trm_data.own_code import is_address, pin_named, replace_in, short
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
-from trm_model.recursion_file import is_address, pin_named, replace_in, short
 
 OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "train.max_steps", "depth": "T"}
 """What other projects call settings of ours."""

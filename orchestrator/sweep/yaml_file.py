@@ -9,7 +9,7 @@
     run_cap: 20
 
 A YAML file is data: nothing in it is executed, and code that `model.recursion` names is not trusted (see
-`trm_model.recursion_file`). docs/sweeps.md lists the keys.
+`trm_data.own_code`). docs/sweeps.md lists the keys.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from orchestrator.sweep.wandb_keys import (
     require_mapping,
 )
 from trm_data.errors import ConfigError, UserError, nearest
+from trm_data.own_code import is_address
 from trm_data.yaml_text import parse_yaml
 from trm_model.config import TrialConfig
 from trm_model.recipes import get_recipe
-from trm_model.recursion_file import is_address
 
 logger = logging.getLogger(__name__)
 

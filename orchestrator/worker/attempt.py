@@ -39,10 +39,10 @@ from orchestrator.worker.job import ASKED_TO_STOP, STORAGE_FAILURE, Job, Listene
 from orchestrator.worker.telemetry import SystemMetrics, gpus_of
 from trm_data.addresses import hide_credentials
 from trm_data.errors import UserError
+from trm_data.own_code import accept, classes_in
 from trm_model.checkpoints.store import DamagedCheckpointError, checkpoint_names, copy, name_of, newest_checkpoint
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
-from trm_model.recursion_file import accept
 from trm_model.training import events
 from trm_model.training.launch import train_in_processes
 
@@ -163,8 +163,8 @@ class _Attempt:
         storage = open_storage(job.storage_url)
         self._writer = writer = TrialWriter(storage, job.sweep, job.trial_id)
         logger.info("trial %s: attempt %d begins", job.trial_id, writer.attempt)
-        if config.model.recursion is not None and job.recursion is not None:
-            accept(config.model.recursion, job.recursion)
+        for address in job.code.keys() & classes_in(config.plain()).keys():
+            accept(address, job.code[address])
         cap_memory(job.placement.get("memory_share"))
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:

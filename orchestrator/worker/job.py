@@ -34,8 +34,9 @@ class Job:
     continues: str | None = None
     """Trial id of a shorter trial of the sweep whose first steps are this one's: its last checkpoint is where a first
     attempt begins."""
-    recursion: str | None = None
-    """Source of the file that `model.recursion` names, which the trial's machine need not have."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Sources of the files whose classes the configuration names, by address: the trial's machine need not have them.
+    """
 
     def to_json(self) -> str:
         """Return the job as one string. Tune copies nested configurations a dozen times, but not strings."""

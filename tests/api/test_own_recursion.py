@@ -17,9 +17,9 @@ from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
 from tests.support.sweeps import TINY
 from trm_data.errors import ConfigError, UserError
+from trm_data.own_code import distrust_all
 from trm_model import get_recipe
 from trm_model.config import ModelConfig
-from trm_model.recursion_file import distrust_all
 
 CODE = """
 from trm_model import Recursion

@@ -278,7 +278,7 @@ def test_command_that_runs_a_plan_names_its_recursion_files(
     own.write_text("from trm_model import Recursion\nclass Own(Recursion): ...\n")
     options = ["--recipe", "sudoku-mini", "--set", "model.recursion=own.py:Own"]
     _, out, _ = call(capsys, "sweep", "plan", *options, "--out", "plan.jsonl")
-    assert f"Run it: trm sweep run plan.jsonl --trust-recursion {own}\n" in out
+    assert f"Run it: trm sweep run plan.jsonl --trust {own}\n" in out
     _, out, _ = call(capsys, "sweep", "plan", *options)
     assert f"Run it: trm sweep run {shlex.join(options)}\n" in out
 

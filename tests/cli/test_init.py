@@ -13,7 +13,7 @@ from orchestrator.sweep.trials import cells, confirm_trials
 from tests.support.commands import call
 from tests.support.sweeps import attempted
 from trm_data import fingerprint
-from trm_model.recursion_file import distrust_all
+from trm_data.own_code import distrust_all
 
 STARTS = {
     "demo": {"sweep.yaml"},

@@ -38,7 +38,7 @@ INPUTS = {
     "solve": "solve {path} 1..4.2..3..1",
     "export": "export {path} -o {out}",
     "train": "train --set data.source={path} --max-steps 1",
-    "trust": "solve {path} 1..4.2..3..1 --trust-recursion {path}",
+    "trust": "solve {path} 1..4.2..3..1 --trust {path}",
 }
 """Commands by what they read. A plain folder or file is none that any of them can use."""
 WRONG = (

@@ -322,8 +322,8 @@ def test_recursion_of_a_bundle_runs_only_where_the_command_names_its_file(
     replace(bundle, trial, "recursion.py", source)
     verify = ("results", "verify", str(bundle), "--storage", str(runs))
     code, _, err = call(capsys, *verify)
-    assert code == 2 and "does not trust" in err and "--trust-recursion" in err and not marker.exists()
-    code, out, _ = call(capsys, *verify, "--trust-recursion", str(folder / "recursion.py"))
+    assert code == 2 and "does not trust" in err and "--trust" in err and not marker.exists()
+    code, out, _ = call(capsys, *verify, "--trust", str(folder / "recursion.py"))
     assert code == 0 and "confirmed: 12 of 12 items equal" in out and marker.exists()
 
 

@@ -25,7 +25,7 @@ from tests.support import execution
 from tests.support.execution import FakeCluster, Recorder, StandIn
 from tests.support.gpus import RTX_4090, pretend
 from tests.support.sweeps import study, tiny_config
-from trm_model.recursion_file import pin
+from trm_data.own_code import pin
 
 X9000 = ("NVIDIA Imaginary X9000", 2048)  # holds three processes, of 600 MB each
 TYPE_4090, TYPE_X9000 = "GeForce-RTX-4090", "Imaginary-X9000"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trm_model.recursion_file import distrust_all
+from trm_data.own_code import distrust_all
 
 DOCS = Path(__file__).parents[2] / "docs"
 

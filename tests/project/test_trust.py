@@ -54,4 +54,4 @@ def test_recursion_that_a_plan_names_is_not_run(tmp_path: Path, capsys: pytest.C
     for verb in (["plan"], ["run", "--tracking", "none"]):
         code, _, err = call(capsys, "sweep", verb[0], str(plan), *verb[1:], *at)
         assert not marker.exists()
-    assert code == 2 and "--trust-recursion" in err
+    assert code == 2 and "--trust" in err

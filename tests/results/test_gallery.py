@@ -35,6 +35,17 @@ def changed(**changes: Any) -> GallerySource:
     return read
 
 
+def named(**facts: Any) -> GallerySource:
+    return lambda record: json.dumps(json.loads(demo_gallery(record)) | facts).encode()
+
+
+def test_kind_that_the_page_does_not_know_is_drawn_with_its_own_colours() -> None:
+    colours = ["#F4F1EA", "#1E93FF"]
+    own = found(named(family="latin-4x4", colours=colours))[0]
+    assert (own.family, own.colours) == ("latin-4x4", tuple(colours))
+    assert found(named(family="sudoku", colours=colours))[0].colours == ()
+
+
 def test_gallery_shows_the_best_of_each_architecture() -> None:
     shown = found(demo_gallery)
     assert [(gallery.system, gallery.seed) for gallery in shown] == [("best", 0), ("hrm", 0), ("direct", 0)]
@@ -63,11 +74,13 @@ def test_gallery_of_a_later_seed_is_taken_where_the_first_has_none() -> None:
         lambda _: b"{",
         lambda _: b"{}",
         changed(input=[1] * 35),
-        changed(label=[12] * 36),
+        changed(label=[36] * 36),
+        named(colours=["red;"]),
+        named(family="<b>"),
         changed(answers=[]),
         changed(halt=[0.5]),
     ],
-    ids=["none", "cut", "empty", "size", "cells", "no answer", "halts"],
+    ids=["none", "cut", "empty", "size", "cells", "colours", "family", "no answer", "halts"],
 )
 def test_page_without_a_sound_gallery_is_a_page_without_one(source: GallerySource) -> None:
     assert found(source) == []

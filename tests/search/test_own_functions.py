@@ -15,7 +15,7 @@ from orchestrator.search.sampler import Sampler
 from orchestrator.sweep.loader import load_sweep
 from tests.support.sweeps import TINY
 from trm_data.errors import ConfigError, UserError
-from trm_model.recursion_file import distrust_all, trust
+from trm_data.own_code import distrust_all, trust
 
 CODE = """
 import optuna
@@ -210,7 +210,7 @@ def test_recorded_functions_run_only_if_they_are_trusted(folder: Path) -> None:
     distrust_all()
     with pytest.raises(UserError, match="which this command does not trust") as found:
         run(recorded, "runs", tracking="none", callbacks=())
-    assert "--trust-recursion" in found.value.remedy and not (folder / "executed").exists()
+    assert "--trust" in found.value.remedy and not (folder / "executed").exists()
     trust(folder / "own.py")
     outcome = run(recorded, "runs", tracking="none", callbacks=())
     assert outcome.status is SweepStatus.COMPLETE and (folder / "executed").exists()

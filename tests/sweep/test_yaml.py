@@ -37,9 +37,9 @@ from orchestrator.sweep.packaged import packaged_sweeps
 from orchestrator.sweep.plan_file import known_trials
 from tests.support.sweeps import fingerprint
 from trm_data.errors import ConfigError
+from trm_data.own_code import distrust_all
 from trm_data.yaml_text import parse_yaml
 from trm_model.recipes import get_recipe
-from trm_model.recursion_file import distrust_all
 
 BASE = get_recipe("sudoku-mini")
 
@@ -292,7 +292,7 @@ def test_yaml_is_data_and_code_that_it_names_is_not_trusted(tmp_path: Path) -> N
         tmp_path, "recipe: sudoku-mini\nset: {model.recursion: 'mine.py:Mine'}\nvariants: [{name: a, settings: {T: 1}}]"
     )
     assert str(found.base.model.recursion).startswith(f"{tmp_path / 'mine.py'}:Mine#sha256=")
-    with pytest.raises(ConfigError, match=r"does not trust.*--trust-recursion"):
+    with pytest.raises(ConfigError, match=r"does not trust.*--trust"):
         run_sweep(found, open_storage(str(tmp_path / "runs")))
     assert not Path("ran").exists()
     # What would be Python is not executed either, whatever the suffix says.

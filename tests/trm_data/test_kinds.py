@@ -20,6 +20,7 @@ REQUESTS = {
     "sudoku": DataRequest(benchmark="sudoku-4x4", num_train=4, num_validation=1, num_test=2),
     "maze": DataRequest(benchmark="maze-8x8", num_train=4, num_validation=1, num_test=2),
     "arc": DataRequest(benchmark="arc-agi-1", source=str(OFFICIAL / "tasks/mini"), num_validation=1),
+    "n-queens": DataRequest(benchmark="n-queens-8", num_train=4, num_validation=1, num_test=2),
 }
 GOLDEN = Path(__file__).parents[1] / "golden/kinds.json"
 

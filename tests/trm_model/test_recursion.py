@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from trm_data.errors import ConfigError
+from trm_data.own_code import pin
 from trm_model.config import ModelConfig
 from trm_model.model.recursion import build_model, run
 from trm_model.recipes import CATALOGUE, RECIPES, get_recipe
-from trm_model.recursion_file import pin
 
 SMALL = {"hidden_size": 16, "num_heads": 2, "cycles": 2, "latent_steps": 2, "num_layers": 1}
 

@@ -20,9 +20,9 @@ from orchestrator.storage import open_storage
 from tests.support.commands import call
 from tests.support.sweeps import TINY, set_options
 from trm_data.errors import ConfigError
+from trm_data.own_code import accept, distrust_all
 from trm_model.checkpoints.store import LocalCheckpoints, checkpoint_names, pack, read
 from trm_model.model.recursion import load_recursion
-from trm_model.recursion_file import accept, distrust_all
 
 CODE = """
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_code_that_a_checkpoint_names_is_not_run_by(
 ) -> None:
     code, _, err = call(capsys, *openers(checkpoint, tmp_path)[command])
     assert code == 2 and len(err.splitlines()) == 1
-    assert digest(file)[:12] in err and f"--trust-recursion {file}" in err
+    assert digest(file)[:12] in err and f"--trust {file}" in err
     assert not (tmp_path / "marker").exists()
 
 
@@ -107,7 +107,7 @@ def test_path_without_a_hash_in_a_header_is_not_run_even_if_trusted(
     loaded.header["config"]["model"]["recursion"] = f"{file}:Mine"
     forged = tmp_path / "forged.safetensors"
     forged.write_bytes(pack(loaded.tensors, loaded.header))
-    code, _, err = call(capsys, *openers(forged, tmp_path)[command], "--trust-recursion", str(file))
+    code, _, err = call(capsys, *openers(forged, tmp_path)[command], "--trust", str(file))
     assert code == 2 and "no hash of the file's content" in err
     assert not (tmp_path / "marker").exists()
 
@@ -121,14 +121,14 @@ def test_named_file_is_run_if_it_has_the_recorded_content_wherever_it_lies(
     assert kept.read_text() == file.read_text()
     file.unlink()
     commands = openers(checkpoint, tmp_path)
-    code, _, err = call(capsys, *commands["solve"], "--trust-recursion", str(kept))
+    code, _, err = call(capsys, *commands["solve"], "--trust", str(kept))
     assert code in (0, 1) and not err
-    code, out, err = call(capsys, *commands["eval"], "--trust-recursion", str(kept), "--json")
+    code, out, err = call(capsys, *commands["eval"], "--trust", str(kept), "--json")
     assert code == 0, err
     result = json.loads((checkpoint.parents[1] / "result.json").read_text())
     [row] = json.loads(out)
     assert row["metrics"]["exact_accuracy"] == result["metrics"]["exact_accuracy"]
-    code, _, err = call(capsys, *commands["export"], "--trust-recursion", str(kept))
+    code, _, err = call(capsys, *commands["export"], "--trust", str(kept))
     assert code == 0, err
     code, _, err = call(capsys, *commands["solve"])
     assert code == 2, "what one command trusts the next one does not"
@@ -140,7 +140,7 @@ def test_weights_are_not_opened_with_edited_code(
 ) -> None:
     before = digest(file)
     write_code(file, factor=0.0, marker=tmp_path / "marker")
-    code, _, err = call(capsys, *openers(checkpoint, tmp_path)[command], "--trust-recursion", str(file))
+    code, _, err = call(capsys, *openers(checkpoint, tmp_path)[command], "--trust", str(file))
     assert code == 2 and len(err.splitlines()) == 1
     assert before[:12] in err and digest(file)[:12] in err
     assert not (tmp_path / "marker").exists()
@@ -254,7 +254,7 @@ def test_relative_path_begins_at_the_sweep_file_and_the_content_decides_the_ids(
     assert len(first.keys() & second.keys()) == 1, "the variant's own recursion is the same cell"
     assert len({*first.values(), *second.values()}) == 3
     code, _, err = call(capsys, "sweep", "run", str(tmp_path / "plan-1.0.jsonl"))
-    assert code == 2 and "--trust-recursion" in err
+    assert code == 2 and "--trust" in err
 
 
 @pytest.mark.slow
@@ -278,10 +278,10 @@ def test_real_sweep_needs_the_file_only_when_it_is_read(tmp_path: Path, capsys: 
     records = sweep_records(storage, "own")
     if any(record.status is not Status.FINISHED for record in records) or len(records) < 2:
         code, _, err = call(capsys, "sweep", "resume", "own", *where)
-        assert code == 2 and "--trust-recursion" in err and len(err.splitlines()) == 1
+        assert code == 2 and "--trust" in err and len(err.splitlines()) == 1
     copy = write_code(tmp_path / "copy.py")
     done = subprocess.run(
-        [*TRM, "sweep", "resume", "own", *where, "--trust-recursion", str(copy)],
+        [*TRM, "sweep", "resume", "own", *where, "--trust", str(copy)],
         capture_output=True,
         text=True,
     )

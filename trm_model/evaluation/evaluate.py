@@ -86,9 +86,9 @@ class _Tally:
             kept = batch.select(scored)
             cells, logits = cells[scored], logits[scored]
             self.columns.put(
-                halt_accuracy=(logits >= 0) == _whole(_right(cells, kept.labels)),
+                halt_accuracy=(logits >= 0) == _solved(self.dataset, kept, cells),
                 confidence=1 / (1 + np.exp(-logits.astype(np.float64))),
-                first_step_accuracy=_whole(_right(first, kept.labels)),
+                first_step_accuracy=_solved(self.dataset, kept, first),
                 halting_steps=answers.steps_B.cpu().numpy()[scored],
             )
             if self.votes is None:
@@ -118,11 +118,19 @@ def _whole(right: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(right.all(1))
 
 
+def _solved(dataset: Dataset, batch: EvalBatch, cells: Bytes) -> NDArray[np.bool_]:
+    """Mark (B) the items that answers (B, C) solve: as the label does, or, where a puzzle has several, in any way."""
+    valid = None
+    if dataset.kind.has_several_answers:
+        valid = dataset.kind.valid(batch.inputs, cells, batch.labels, dataset.grid_shape[0])
+    return _whole(_right(cells, batch.labels)) if valid is None else valid
+
+
 def _judge(dataset: Dataset, batch: EvalBatch, cells: Bytes) -> dict[str, NDArray[Any]]:
     """Compare final answers (B, C) with the labels of a batch whose answers are all known."""
     right, supervised = _right(cells, batch.labels), batch.labels != 0
     # An ARC answer has no marked end: what lies outside the label's grid must be empty.
-    exact = _whole(cells == batch.labels if dataset.kind.is_framed else right)
+    exact = _whole(cells == batch.labels) if dataset.kind.is_framed else _solved(dataset, batch, cells)
     scores = {"exact_accuracy": exact, "cell_accuracy": (right & supervised).sum(1) / np.maximum(supervised.sum(1), 1)}
     solved = dataset.kind.valid(batch.inputs, cells, batch.labels, dataset.grid_shape[0])
     return scores if solved is None else scores | {"valid_accuracy": solved}
@@ -137,9 +145,26 @@ def _judge_votes(votes: Votes, dataset: Dataset, split: str, evaluation: Evaluat
         for row, item in enumerate(batch.items.tolist()):
             winners[row] = votes.answer(item)
         columns.put(answers=winners, items=batch.items, puzzles=batch.puzzles, **_judge(dataset, batch, winners))
+        if dataset.kind.has_several_answers:
+            columns.put(**_coverage(votes, dataset, batch))
         if dataset.kind.has_tasks:
             place = places(votes, batch.items, batch.labels)
             columns.put(**{f"pass@{k}": place < k for k in PASS_AT})
+
+
+def _coverage(votes: Votes, dataset: Dataset, batch: EvalBatch) -> dict[str, NDArray[Any]]:
+    """Return (B) the share of each item's solutions that are among its answers; nothing where they are not counted."""
+    side = dataset.grid_shape[0]
+    numbers = dataset.kind.num_solutions(batch.inputs, side)
+    if numbers is None:
+        return {}
+    found = np.empty(len(batch.items))
+    for row, item in enumerate(batch.items.tolist()):
+        answers = np.stack([np.frombuffer(one.answer, np.uint8) for one in votes.ranking(item)])
+        same = [np.repeat(cells[row : row + 1], len(answers), axis=0) for cells in (batch.inputs, batch.labels)]
+        valid = dataset.kind.valid(same[0], answers, same[1], side)
+        found[row] = 0 if valid is None else valid.sum()
+    return {"coverage": found / np.maximum(numbers, 1)}
 
 
 def _averaged(

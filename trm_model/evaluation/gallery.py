@@ -28,14 +28,16 @@ def gallery(
 ) -> bytes:
     """Return the content of `gallery.json`: `most` solved and `most` failed puzzles, evenly spread over the split.
 
-    {"benchmark", "grid_shape": [h, w], "steps": [numbers of the supervision steps], "puzzles": [{"item", "input",
-    "label", "answers": [cells per step], "halt": [probability per step that the answer is right], "exact"}]}.
+    {"benchmark", "family", "colours": [of each value from 1], "grid_shape": [h, w], "steps": [numbers of the
+    supervision steps], "puzzles": [{"item", "input", "label", "answers": [cells per step], "halt": [probability per
+    step that the answer is right], "exact"}]}.
     Cells are encoded as in the data. What is shown is one undisturbed run on the original puzzle; `exact` is the
     outcome that was scored, by votes where there were several.
     """
     rows = np.concatenate([_spread(np.flatnonzero(result.exact), most), _spread(np.flatnonzero(~result.exact), most)])
     numbers = _spread(np.arange(1, result.supervision_steps + 1), MOST_STEPS)
     facts = {"benchmark": dataset.benchmark, "grid_shape": list(dataset.grid_shape), "steps": numbers.tolist()}
+    facts |= {"family": dataset.kind.name, "colours": list(dataset.kind.palette().values())}
     if not len(rows):
         return json.dumps({**facts, "puzzles": []}, separators=(",", ":")).encode()
     items = result.numbers[rows]

@@ -29,9 +29,9 @@ class EvalResult:
     supervision_steps: int
     metrics: dict[str, float]
     """exact_accuracy, cell_accuracy, halt_accuracy, halting_steps, first_step_accuracy (exact after one step),
-    confidence (sigmoid of the halt logit), valid_accuracy (Sudoku and mazes); for ARC also pass@k (per test input,
-    averaged over tasks) and task_pass@k. An ensemble's are all named `ensemble_...`. Empty where no item has a known
-    answer."""
+    confidence (sigmoid of the halt logit), valid_accuracy (kinds with rules), coverage (of several votes or rollouts,
+    where solutions are counted: the share of them that was found); for ARC also pass@k (per test input, averaged over
+    tasks) and task_pass@k. An ensemble's are all named `ensemble_...`. Empty where no item has a known answer."""
     columns: dict[str, Column]
     """(N) each: the metrics per item, under the same names without `ensemble_`."""
     answers: Bytes = field(repr=False)

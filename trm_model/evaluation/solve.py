@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from trm_data import Dataset
+from trm_data.benchmarks import CATALOGUE, resolve_benchmark
 from trm_data.dataset.schema import SPLITS
 from trm_data.errors import DataError
 from trm_data.jit import Bytes
-from trm_data.puzzles.kinds import PuzzleKind, Question, kind_that_reads
+from trm_data.puzzles.kinds import PuzzleKind, Question, kind_of, kind_that_reads
 from trm_data.puzzles.kinds.arc import read_arc_examples
 from trm_model.checkpoints.trained import Trained
 from trm_model.evaluation.inference import supervision_steps
@@ -142,7 +143,7 @@ def solve_text(
     """
     model = trained.model
     side = math.isqrt(model.num_cells)
-    kind = kind_that_reads(model.vocab_size, side)
+    kind = _kind_of(trained, side)
     if kind is None:
         raise DataError(f"no puzzle has {model.vocab_size} symbols and {side}x{side} cells, which the model reads")
     questions = kind.read(text, side)
@@ -155,6 +156,19 @@ def solve_text(
         Solved(kind, side, question, solve(model, question.cells, puzzle_id=puzzle_id, steps=steps, halt=halt))
         for question in questions
     ]
+
+
+def _kind_of(trained: Trained, side: int) -> PuzzleKind | None:
+    """Return the kind of the puzzles that a model was trained on; None if its size fits none.
+
+    Raises:
+        ConfigError: it is a kind of one's own that cannot be loaded here.
+    """
+    name, vocab_size = trained.config.data.benchmark, trained.model.vocab_size
+    if name in CATALOGUE:
+        return kind_that_reads(vocab_size, side)
+    kind = kind_of(resolve_benchmark(name).family)
+    return kind if kind.fits(vocab_size, side) else kind_that_reads(vocab_size, side)
 
 
 def _embedding_of(trained: Trained, dataset: Dataset, text: str, task: str | None) -> int:

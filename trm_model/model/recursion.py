@@ -25,12 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trm_data.errors import ConfigError, nearest
+from trm_data.own_code import RECURSION, load_class
 from trm_model.config import ModelConfig
 from trm_model.model.layers import Network, Recompute, Rotary, linear_weight, rotary_table, truncated_normal
 from trm_model.model.precision import linear
 from trm_model.model.puzzle_embedding import PuzzleEmbedding
-from trm_model.recursion_file import execute, parse_address, trusted_source
 
 States = tuple[Tensor, ...]  # each (B, L, D)
 
@@ -148,18 +147,8 @@ def recursion_class(config: ModelConfig) -> type[Recursion]:
 
 
 def load_recursion(address: str) -> type[Recursion]:
-    """Return the class that a pinned address names, from the trusted source and not from the file at its path.
-
-    Raises:
-        ConfigError: the source is not trusted (`recursion_file`), it fails, or it has no such `Recursion`.
-    """
-    name, source = parse_address(address).name, trusted_source(address)
-    module = execute(source)
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, Recursion)):
-        known = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Recursion)]
-        raise ConfigError(f"{source.path} defines no Recursion named {name!r}", nearest(name, known))
-    return found
+    """Return the class that a pinned address names; see `load_class`."""
+    return load_class(address, RECURSION)
 
 
 class Model(nn.Module):

@@ -32,11 +32,11 @@ import torch.distributed as dist
 from trm_data import open_dataset
 from trm_data.errors import ConfigError, UserError
 from trm_data.files import private_folder, remove_abandoned, temporary_name, usable_cores
+from trm_data.own_code import accept, sources_in
 from trm_model.checkpoints.store import CheckpointStore
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.evaluation.evaluate import never
-from trm_model.recursion_file import accept, trusted_source
 from trm_model.training.events import Event, Run, handle
 from trm_model.training.loop import train
 
@@ -66,8 +66,8 @@ class Task:
     world_size: int
     rendezvous: str
     """Path of the file by which the processes find each other."""
-    recursion: str | None
-    """Source of the file that `model.recursion` names."""
+    code: dict[str, str]
+    """Sources of the files whose classes the configuration names, by address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ class _ProcessGroup:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
         self._is_stopping = False
-        source = None if config.model.recursion is None else trusted_source(config.model.recursion).text
+        code = sources_in(config.plain())
         for rank in range(processes):
-            self._start(Task(config, dataset, checkpoints, rank, processes, str(self._rendezvous), source))
+            self._start(Task(config, dataset, checkpoints, rank, processes, str(self._rendezvous), code))
 
     def _start(self, task: Task) -> None:
         ours, theirs = Pipe()
@@ -274,8 +274,8 @@ def rank_main(descriptor: int) -> None:
 
 def _train(task: Task, caller: _Caller) -> None:
     config = task.config
-    if config.model.recursion is not None and task.recursion is not None:
-        accept(config.model.recursion, task.recursion)
+    for address, source in task.code.items():
+        accept(address, source)
     device = resolve_device(config.runtime.device)
     if device.type == "cuda":
         torch.cuda.set_device(task.rank)

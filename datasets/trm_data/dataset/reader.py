@@ -98,7 +98,7 @@ class Dataset:
 
     @property
     def kind(self) -> PuzzleKind:
-        """Return what decides by Sudoku, maze or ARC."""
+        """Return what decides by the kind of the puzzles."""
         return kind_of(self.manifest.family)
 
     @cached_property
@@ -291,4 +291,5 @@ class Dataset:
             "licence": manifest.licence,
             "vocab_size": self.vocab_size,
             "grid_shape": list(self.grid_shape),
+            "several_answers": self.kind.has_several_answers,
         }

@@ -17,7 +17,7 @@ from orchestrator.cli.options import (
     SetOption,
     StorageOption,
     TrustOption,
-    trust_recursions,
+    trust_files,
 )
 from trm_data.settings import strict_json
 
@@ -127,7 +127,7 @@ def export(
     from trm_model.checkpoints.official import export_official
     from trm_model.checkpoints.trained import load_trained
 
-    trust_recursions(trust)
+    trust_files(trust)
     found = find_checkpoint(checkpoint, open_storage(storage), at)
     trained = load_trained(found.load(), weights)
     export_official(trained.model, trained.config, output)

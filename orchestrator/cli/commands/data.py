@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import INPUT_FOLDER, OUTPUT_FILE, OUTPUT_FOLDER, JsonOption, StorageOption
+from orchestrator.cli.options import (
+    INPUT_FOLDER,
+    OUTPUT_FILE,
+    OUTPUT_FOLDER,
+    JsonOption,
+    StorageOption,
+    TrustOption,
+    trust_files,
+)
 from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
@@ -16,7 +24,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, build, draw, check and export puzzle datasets.", no_args_is_help=True)
 
-BenchmarkArgument = Annotated[str, typer.Argument(help="A benchmark: see `trm data list`.", show_default=False)]
+BenchmarkArgument = Annotated[
+    str,
+    typer.Argument(help="A benchmark: see `trm data list`. Or FILE.py:CLASS, of one's own.", show_default=False),
+]
 DatasetArgument = Annotated[
     str, typer.Argument(help="A built dataset's name or folder, or a benchmark with its defaults.", show_default=False)
 ]
@@ -24,7 +35,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="PNG file to
 
 
 @app.command("list")
-def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+def list_(storage: StorageOption = "runs", trust: TrustOption = None, as_json: JsonOption = False) -> None:
     """List the benchmarks that can be built, and the datasets that have been built.
 
     Example: trm data list
@@ -33,13 +44,17 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
     from orchestrator.records.datasets import local_root
     from orchestrator.storage import open_storage
     from trm_data import list_benchmarks, open_dataset
+    from trm_data.dataset.manifest import UntrustedKindError
     from trm_data.errors import UserError
 
     root = local_root(open_storage(storage))
-    built, damaged = [], []
+    trust_files(trust)
+    built, damaged, untrusted = [], [], []
     for manifest in sorted(root.glob("[!.]*/manifest.json")):
         try:
             built.append(open_dataset(manifest.parent))
+        except UntrustedKindError as error:
+            untrusted.append({"path": str(manifest.parent), "reason": str(error)})
         except UserError as error:
             damaged.append({"path": str(manifest.parent), "reason": str(error)})
     if damaged:
@@ -49,6 +64,7 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
     if as_json:
         rows = [{"name": b.name, "description": b.description, "source": b.source} for b in list_benchmarks()]
         found = {"benchmarks": rows, "built": [_row(dataset) for dataset in built], "damaged": damaged}
+        found |= {"untrusted": untrusted} if untrusted else {}
         print(strict_json(found, indent=1))
         return
     known = table("benchmark", "what it is", "source", "licence", words=("benchmark",), drop=("licence", "source"))
@@ -59,6 +75,8 @@ def list_(storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
         out.print(f"\nbuilt in {root}:")
     for dataset in built:
         out.print(f"  {dataset.path.name}  {_counts(dataset)}")
+    for each in untrusted:
+        out.print(f"not opened: {each['reason']}", soft_wrap=True)
 
 
 @app.command()
@@ -88,10 +106,13 @@ def build(
     trm data build sudoku-9x9 --source my-puzzles.txt --num-train 800 --num-test 200
 
     trm data build arc-agi-2 --set ids=upstream --set upstream_augmentations=1000
+
+    trm data build my_puzzles.py:MyKind --num-train 500
     """
     from trm_data import DataRequest
+    from trm_data.own_code import KIND, pin_named
 
-    given = {"benchmark": benchmark, "source": source, "blanks": blanks, "num_train": num_train}
+    given = {"benchmark": pin_named(benchmark, KIND), "source": source, "blanks": blanks, "num_train": num_train}
     given |= {"num_validation": num_validation, "num_test": num_test, "build_seed": seed}
     request = DataRequest.parse({k: v for k, v in given.items() if v is not None} | _settings(set_))
     _build(request, storage, as_json)
@@ -118,6 +139,7 @@ def show(
     puzzle: Annotated[str, typer.Option("--puzzle", help="Number or name of the puzzle, e.g. an ARC task id.")] = "0",
     output: OutOption = None,
     storage: StorageOption = "runs",
+    trust: TrustOption = None,
 ) -> None:
     """Draw a puzzle as PNG: its input and its label, every example of an ARC task.
 
@@ -130,6 +152,7 @@ def show(
     from orchestrator.cli.views.console import out
     from trm_data import draw, save_png
 
+    trust_files(trust)
     found = _find(dataset, storage)
     index = found.puzzle_index(puzzle)
     path = output or Path(f"{found.benchmark}-{found.names[index]}.png")
@@ -138,7 +161,9 @@ def show(
 
 
 @app.command()
-def verify(dataset: DatasetArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+def verify(
+    dataset: DatasetArgument, storage: StorageOption = "runs", trust: TrustOption = None, as_json: JsonOption = False
+) -> None:
     """Check a dataset again: hashes, counts, every puzzle and label, leaks between splits. Exit code 1 if it is wrong.
 
     Example: trm data verify arc-agi-1
@@ -149,6 +174,7 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs", as_json: J
     from trm_data import open_dataset
     from trm_data import verify as check
 
+    trust_files(trust)
     with BuildBar() as progress:
         folder = locate(open_storage(storage), dataset, progress)
         problems = check(folder, progress)
@@ -164,11 +190,14 @@ def verify(dataset: DatasetArgument, storage: StorageOption = "runs", as_json: J
 
 
 @app.command()
-def fingerprint(dataset: DatasetArgument, storage: StorageOption = "runs", as_json: JsonOption = False) -> None:
+def fingerprint(
+    dataset: DatasetArgument, storage: StorageOption = "runs", trust: TrustOption = None, as_json: JsonOption = False
+) -> None:
     """Print the identity of a dataset: a hash of its request, its source and the builder's version.
 
     Example: trm data fingerprint arc-agi-1
     """
+    trust_files(trust)
     found = _find(dataset, storage)
     print(strict_json({"name": found.path.name, "fingerprint": found.fingerprint}) if as_json else found.fingerprint)
 

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli.completion import trial_addresses
 from orchestrator.cli.lookup import AtOption, DatasetOption
-from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import OUTPUT_FOLDER, JsonOption, StorageOption, TrustOption, trust_files
 from trm_data.settings import strict_json
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def evaluate(
     from trm_model.checkpoints.trained import check_dataset_is_known
     from trm_model.config import TrialConfig
 
-    trust_recursions(trust)
+    trust_files(trust)
     store = open_storage(storage)
     found = [find_checkpoint(address, store, at) for address in checkpoints]
     loaded = {one.where: one.load() for one in found}

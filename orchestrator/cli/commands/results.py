@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.lookup import DatasetOption
-from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_files
 
 app = typer.Typer(help="Bundle results for others, and verify a bundle.", no_args_is_help=True)
 
@@ -73,5 +73,5 @@ def verify(
     """
     from orchestrator.cli.views.results import verify_and_show
 
-    trust_recursions(trust)
+    trust_files(trust)
     raise typer.Exit(verify_and_show(path, storage, dataset, compare, device, as_json))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, WeightsOption
-from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import OUTPUT_FILE, JsonOption, StorageOption, TrustOption, trust_files
 from trm_data.errors import DataError
 from trm_data.settings import strict_json
 
@@ -70,7 +70,7 @@ def solve(
     from trm_model.evaluation.solve import solve_text
 
     _require_drawable(picture)
-    trust_recursions(trust)
+    trust_files(trust)
     store = open_storage(storage)
     found = find_checkpoint(checkpoint, store, at)
     trained = load_trained(found.load(), weights)
@@ -171,7 +171,7 @@ def export(
     from trm_model.checkpoints.export import kind_of
     from trm_model.checkpoints.trained import load_trained
 
-    trust_recursions(trust)
+    trust_files(trust)
     kind = kind_of(format_)
     trained = load_trained(find_checkpoint(checkpoint, open_storage(storage), at).load(), weights)
     written = write(trained.model, output, kind=kind, steps=steps)

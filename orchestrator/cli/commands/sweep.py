@@ -28,7 +28,7 @@ from orchestrator.cli.options import (
     TrialsOption,
     TrustOption,
     VaryOption,
-    trust_recursions,
+    trust_files,
 )
 from orchestrator.cli.run_options import (
     AddressOption,
@@ -49,7 +49,7 @@ from orchestrator.cli.run_options import (
     budget,
     run_and_show,
 )
-from trm_model.recursion_file import parse_address, replace_in
+from trm_data.own_code import classes_in, parse_address
 
 if TYPE_CHECKING:
     from orchestrator.resources.affordable import Affordable
@@ -91,6 +91,7 @@ def plan(
     max_concurrent: ConcurrentOption = None,
     share_gpus: ShareOption = None,
     to: PlanFileOption = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a sweep would do and cost, without starting anything.
@@ -118,6 +119,7 @@ def plan(
     from trm_data import fingerprint
     from trm_data.files import write_output
 
+    trust_files(trust)
     if file is None and recipe is None and gpu not in (None, "none", "any"):
         return _show_fitting(str(gpu), as_json)
     with only_json(as_json):
@@ -197,11 +199,9 @@ def _run_words(ctx: typer.Context, sweep: Sweep, file: Path | None, to: Path | N
         words += [option] if value is True else [word for one in values for word in (option, str(one))]
     is_data = file is not None and (not is_file_name(file) or file.suffix in YAML_SUFFIXES)
     if to is not None or is_data:  # the files with code that data names have to be named
-        found: list[str] = []
-        replace_in(plain := sweep.plain(), found.append)
-        found += functions_of(plain)
+        found = [*classes_in(plain := sweep.plain()), *functions_of(plain)]
         paths = dict.fromkeys(parse_address(address).path for address in found)
-        words += [word for path in paths for word in ("--trust-recursion", path)]
+        words += [word for path in paths for word in ("--trust", path)]
     return words
 
 
@@ -259,7 +259,7 @@ def run(
     from orchestrator.cli.views.console import only_json
     from orchestrator.storage import open_storage
 
-    trust_recursions(trust)
+    trust_files(trust)
     with only_json(as_json):
         sweep = make_sweep(
             file, storage, recipe=recipe, vary=vary, settings=set_, seeds=seeds, trials=trials, max_steps=max_steps,

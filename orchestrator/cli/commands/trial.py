@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.completion import trial_addresses
-from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_recursions
+from orchestrator.cli.options import JsonOption, StorageOption, TrustOption, trust_files
 
 app = typer.Typer(help="Show one trial, or run it again.", no_args_is_help=True)
 
@@ -64,7 +64,7 @@ def reproduce(
     from orchestrator.execution.callbacks import open_callbacks
     from orchestrator.storage import open_storage
 
-    trust_recursions(trust)
+    trust_files(trust)
     with open_callbacks([TrainView()]) as events:
         found = run_again(open_storage(storage), trial, events)
     raise typer.Exit(show_reproduction(found, tolerance, as_json))

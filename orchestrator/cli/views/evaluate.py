@@ -18,7 +18,7 @@ from trm_data.files import write_atomic
 from trm_data.settings import strict_json
 
 _NAMES = {"exact_accuracy": "exact %", "valid_accuracy": "valid %", "pass@1": "pass@1 %", "pass@2": "pass@2 %"}
-_NAMES |= {"task_pass@2": "whole tasks @2 %"}
+_NAMES |= {"task_pass@2": "whole tasks @2 %", "coverage": "coverage %"}
 
 
 class Bar:

@@ -14,8 +14,8 @@ from orchestrator.results.seed_plan import SeedPlan
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import describe_axis
 from orchestrator.sweep.text import MOST_ROWS, about, device_time, num_bytes, plural, within
+from trm_data.own_code import short
 from trm_data.settings import strict_json
-from trm_model.recursion_file import short
 
 
 def plan_as_json(

@@ -18,7 +18,7 @@ from orchestrator.cloud.backend import CloudError
 from orchestrator.sweep.definition import Sweep
 from orchestrator.sweep.settings import functions_of
 from orchestrator.sweep.text import num_bytes, plural
-from trm_model.recursion_file import replace_in
+from trm_data.own_code import classes_in
 
 SECRETS = (".env", ".pem", ".key", "id_rsa", "id_ed25519", "credentials", "auth_token", ".netrc")
 """Ends of names of files that are not uploaded even where somebody tracks them."""
@@ -148,9 +148,7 @@ def require_portable(sweep: Sweep) -> None:
                 f"the sweep reads {source}, which is not uploaded",
                 "Put it where the machine can read it: s3://, https://, hf://",
             )
-    found: list[str] = []
-    replace_in(plain := sweep.plain(), found.append)
-    found += functions_of(plain)
+    found = [*classes_in(plain := sweep.plain()), *functions_of(plain)]
     if found:
         raise CloudError(
             f"the sweep runs the code of {found[0]}, which is not uploaded",

@@ -91,6 +91,9 @@ class TableKey(NamedTuple):
     """Of the dataset, where the test set is not a published one."""
 
 
+_ANY_VALID = "any valid answer counts"
+
+
 def ranked_name(benchmark: str, *, is_generated: bool) -> str:
     """Return the benchmark's name in tables; generated puzzles never have the name of a published set."""
     return f"{benchmark}-generated" if is_generated and not benchmark.endswith("-generated") else benchmark
@@ -106,7 +109,7 @@ def published_key(row: Baseline) -> TableKey:
         votes = row.votes if custom[1] > 1 else row.votes or 1  # where voting is unusual, sources do not mention it
         compute = _compute_class(row.passes, votes, row.samples, custom)
         training = _training_class(row.train_puzzles, standard.train_puzzles if standard else None)
-    scoring = "any valid answer counts" if row.correct == "valid" else ""
+    scoring = _ANY_VALID if row.correct == "valid" else ""
     return TableKey(row.benchmark, row.split, row.metric, row.protocol, compute, training, scoring)
 
 
@@ -126,7 +129,8 @@ def own_key(record: TrialRecord, benchmark: str, metric: str, puzzles: int) -> T
         # Of generated puzzles the fingerprint in the key covers the training set too.
         training = _training_class(num_trained(record), standard.train_puzzles)
     key = measured_key(benchmark, record.dataset.fingerprint, metric, puzzles, record.dataset.counts["test"])
-    return key._replace(protocol=protocol, compute=compute, training=training)
+    scoring = _ANY_VALID if record.dataset.several_answers else ""
+    return key._replace(protocol=protocol, compute=compute, training=training, scoring=scoring)
 
 
 def own_compute(record: TrialRecord) -> tuple[int, int, int]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.leaderboard import Entry
 from orchestrator.storage import Storage
-from trm_data.config import Family
+from trm_data.puzzles.kinds import KINDS
 
 MAX_BYTES = 300_000
 MAX_PUZZLES = 8
@@ -25,8 +25,11 @@ MAX_TRIALS = 3
 """The best configuration and the best of each other architecture."""
 MAX_TRIES = 10
 """Trials of a configuration that are asked for a gallery: storages of earlier versions have none."""
-_CHARACTERS = "0123456789ab"
-"""Cell values as they are stored: at most the twelve of ARC."""
+_CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""Cell values as they are stored: galleries of kinds with more are not shown."""
+
+_DRAWN = ("sudoku", "maze", "arc")
+"""Kinds that the page's script draws in a way of their own."""
 
 GallerySource = Callable[[TrialRecord], bytes | None]
 """Returns the content of a trial's gallery; None if it has none."""
@@ -51,6 +54,10 @@ class GalleryFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     benchmark: str
+    family: str | None = Field(None, pattern="^[a-z0-9-]{1,40}$")
+    """Name of the kind of puzzle; None in files of earlier versions."""
+    colours: list[Annotated[str, Field(pattern="^#[0-9A-Fa-f]{6}$")]] = []
+    """Of each cell value from 1: what kinds are drawn with that the page does not know."""
     grid_shape: tuple[int, int]
     steps: list[int] | None = None
     """Numbers of the supervision steps shown; 1, 2, ... if None."""
@@ -74,7 +81,8 @@ class Gallery:
 
     system: str
     seed: int
-    family: Family
+    family: str
+    colours: tuple[str, ...]
     shape: tuple[int, int]
     puzzles: tuple[dict[str, Any], ...]
     """item, exact, input, label, answers, halt, steps: grids as strings."""
@@ -82,7 +90,7 @@ class Gallery:
     @property
     def data(self) -> str:
         """Return JSON for the script. `<` is escaped, so that nothing can close the element that contains it."""
-        value = {"family": self.family, "shape": self.shape, "puzzles": self.puzzles}
+        value = {"family": self.family, "colours": self.colours, "shape": self.shape, "puzzles": self.puzzles}
         return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -133,8 +141,9 @@ def _read(system: str, record: TrialRecord, source: GallerySource) -> Gallery | 
     except ValidationError:
         return None
     puzzles = tuple(_shown(puzzle, file.steps) for puzzle in file.puzzles[:MAX_PUZZLES])
-    family: Family = next((each for each in get_args(Family) if file.benchmark.startswith(each)), "sudoku")
-    return Gallery(system, record.config.seed, family, file.grid_shape, puzzles) if puzzles else None
+    family = file.family or next((name for name in KINDS if file.benchmark.startswith(name)), "sudoku")
+    colours = () if family in _DRAWN else tuple(file.colours)
+    return Gallery(system, record.config.seed, family, colours, file.grid_shape, puzzles) if puzzles else None
 
 
 def _shown(puzzle: Puzzle, steps: Sequence[int] | None) -> dict[str, Any]:
@@ -157,7 +166,7 @@ def _text(cells: Sequence[int]) -> str:
 def _within(found: list[Gallery], most_bytes: int) -> list[Gallery]:
     """Keep as many puzzles as fit, the same number of each trial."""
     for count in range(MAX_PUZZLES, 0, -1):
-        cut = [Gallery(g.system, g.seed, g.family, g.shape, _both(g.puzzles, count)) for g in found]
+        cut = [replace(gallery, puzzles=_both(gallery.puzzles, count)) for gallery in found]
         if sum(len(gallery.data) for gallery in cut) <= most_bytes:
             return cut
     return []

@@ -58,6 +58,7 @@ class Arc(PuzzleKind):
     is_framed = True
     least_answer = 2
     difference_line = "#FFFFFF"
+    is_enumerated = False
 
     def vocab_size(self, side: int) -> int:
         """Count padding, end marker and ten colours."""

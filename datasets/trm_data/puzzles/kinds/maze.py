@@ -8,14 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_data.errors import DataError
-from trm_data.jit import Bytes, Ints, Words
+from trm_data.jit import Bytes, Ints
 from trm_data.puzzles import maze
 from trm_data.puzzles.augment import dihedral_rows
-from trm_data.puzzles.drawing import PAPER, Panel, grid_panel
 from trm_data.puzzles.kinds.base import Examples, PuzzleKind, Question, check_shapes, read_lines
-from trm_data.puzzles.symmetry import DIHEDRAL_INVERSE
 
-_COLOURS = {1: "#2B3440", 2: "#F4F1EA", 3: "#2E9E5B", 4: "#D6453D", 5: "#F2B441"}
 _TOKENS = {letter: value for value, letter in enumerate("#.SGo", 1)}
 """Free cells are dots: a line that ends in spaces would not survive most tokenizers."""
 _PROMPT = """This is a maze of {side} rows and {side} columns. # is a wall, . is free, S is the start, G the goal.
@@ -40,29 +37,8 @@ class Maze(PuzzleKind):
     augmentation = "dihedral"
     sides = range(2, 256)
     symbols = "?" + maze.CHARACTERS
-    is_enumerated = True
-
-    def vocab_size(self, side: int) -> int:
-        """Count padding and `# SGo`."""
-        return len(self.symbols)
-
-    def order(self, side: int) -> int:
-        """Return the number of symmetries of a square."""
-        return len(DIHEDRAL_INVERSE)
-
-    def view(
-        self, inputs: Bytes, labels: Bytes, shapes: Bytes, rows: Ints, codes: Words, places: Words, side: int
-    ) -> tuple[Bytes, Bytes]:
-        """Return inputs and labels (B, L), turned and mirrored."""
-        seen = np.empty((2, rows.size, side * side), np.uint8)
-        dihedral_rows(inputs[rows], codes, side, seen[0])
-        dihedral_rows(labels[rows], codes, side, seen[1])
-        return seen[0], seen[1]
-
-    def _undo(self, cells: Bytes, codes: Words, side: int) -> Bytes:
-        out = np.empty_like(cells)
-        dihedral_rows(cells, np.array(DIHEDRAL_INVERSE, np.uint64)[codes.astype(np.int64)], side, out)
-        return out
+    colours = ("#2B3440", "#F4F1EA", "#2E9E5B", "#D6453D", "#F2B441")
+    grid_line = None
 
     def recover(self, labels: Bytes, inputs: Bytes, base: Ints, side: int) -> Ints:
         """Return (B) the code that makes each example from the example `base` (B), -1 where none does."""
@@ -102,10 +78,9 @@ class Maze(PuzzleKind):
             if (plain != examples.inputs[row]).any():
                 yield f"example {examples.numbers[row]}: the label is of another maze"
 
-    def leaks(self, examples: Examples) -> Iterator[str]:
-        """Yield mazes of different splits that are equal when turned or mirrored."""
-        shape = (examples.side, examples.side)
-        return examples.across_splits([maze.canonical(row.reshape(shape)) for row in examples.inputs])
+    def keys(self, inputs: Bytes, side: int) -> list[bytes]:
+        """Return (B) the canonical form of each maze."""
+        return [maze.canonical(row.reshape(side, side)) for row in inputs]
 
     def read(self, text: str, side: int) -> list[Question]:
         """Return the maze of a text, a line per row or all in one."""
@@ -128,12 +103,3 @@ class Maze(PuzzleKind):
     def read_reply(self, text: str, side: int) -> Bytes | None:
         """Parse the lines of a maze."""
         return read_lines(text, side, _TOKENS)
-
-    def panel(self, question: Bytes, cells: Bytes, label: Bytes | None, side: int) -> Panel:
-        """Draw the path on the floor; a wrong cell has the label's colour small in its corner."""
-        fills, right = (
-            [[_COLOURS.get(cell, PAPER) for cell in row] for row in grid.reshape(side, side).tolist()]
-            for grid in (cells, cells if label is None else label)
-        )
-        wrong = () if label is None else np.argwhere((cells != label).reshape(side, side)).tolist()
-        return grid_panel(fills, None, {(row, col): right[row][col] for row, col in wrong})

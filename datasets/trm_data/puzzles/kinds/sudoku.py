@@ -40,6 +40,7 @@ class Sudoku(PuzzleKind):
     sides = BOXES
     symbols = "?.123456789"
     difference_line = "#FFFFFF"
+    is_enumerated = False
 
     def vocab_size(self, side: int) -> int:
         """Count padding, blank and digits."""

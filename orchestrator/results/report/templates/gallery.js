@@ -4,7 +4,7 @@
   const BOXES = { 4: [2, 2], 6: [2, 3], 9: [3, 3] };
   const SIDE = 236;
   const STEP_MS = 600;
-  const cellsOf = (text) => [...text].map((character) => parseInt(character, 12));
+  const cellsOf = (text) => [...text].map((character) => parseInt(character, 36));
   const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // The part of an ARC frame that the grid fills; other puzzles fill theirs.
@@ -25,7 +25,7 @@
       pen.textBaseline = "top";
       pen.fillText(String(label - 1), x + size * 0.94, y + size * 0.07);
     },
-    grid(pen, label, x, y, size, family) {
+    grid(pen, label, x, y, size, data) {
       const width = Math.max(1.5, size / 12);
       for (const [style, lineWidth] of [[themed("--panel"), 2 * width], [themed("--cell-wrong"), width]]) {
         pen.strokeStyle = style;
@@ -37,7 +37,7 @@
       pen.beginPath();
       pen.rect(x + size - part, y, part, part);
       pen.clip();
-      paint[family](pen, label, false, x + size - part, y, part);
+      painter(data.family)(pen, label, false, x + size - part, y, part, false, data.colours);
       pen.restore();
       pen.lineWidth = 1;
       pen.strokeRect(x + size - part, y, part, part);
@@ -71,6 +71,15 @@
       pen.strokeRect(x + 0.5, y + 0.5, size - 1, size - 1);
     },
   };
+  // A kind that this page does not know is drawn with the colours that came with its puzzles.
+  const plain = (pen, cell, given, x, y, size, isWrong, colours) => {
+    pen.fillStyle = colours[cell - 1] ?? themed("--panel");
+    pen.fillRect(x, y, size, size);
+    pen.strokeStyle = "rgba(128, 128, 128, 0.45)";
+    pen.lineWidth = 1;
+    pen.strokeRect(x + 0.5, y + 0.5, size - 1, size - 1);
+  };
+  const painter = (family) => (Object.hasOwn(paint, family) ? paint[family] : plain);
   const rule = (pen, family, rows, columns, size) => {
     if (family !== "sudoku") return;
     const [high, wide] = BOXES[rows] ?? [rows, columns];
@@ -98,13 +107,13 @@
     for (let row = 0; row < rows; row += 1) {
       for (let column = 0; column < columns; column += 1) {
         const i = row * data.shape[1] + column;
-        paint[data.family](pen, cells[i], input[i] > 1, column * size, row * size, size, wrong.includes(i));
+        painter(data.family)(pen, cells[i], input[i] > 1, column * size, row * size, size, wrong.includes(i), data.colours);
       }
     }
     rule(pen, data.family, rows, columns, size);
     for (const i of wrong) {
       const [row, column] = [Math.floor(i / data.shape[1]), i % data.shape[1]];
-      if (row < rows && column < columns) wrongCell[data.family === "sudoku" ? "sudoku" : "grid"](pen, label[i], column * size, row * size, size, data.family);
+      if (row < rows && column < columns) wrongCell[data.family === "sudoku" ? "sudoku" : "grid"](pen, label[i], column * size, row * size, size, data);
     }
   };
 

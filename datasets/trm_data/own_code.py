@@ -1,9 +1,8 @@
 """Load a user's own code: Python files that settings name, identified by their content.
 
-A configuration names a recursion as `path/to/file.py:ClassName`, a search a stopping rule or a sampler as
-`path/to/file.py:function`. Where a command (`--set`) or Python code (`configure`,
-`Sweep(...)`) names it, it is pinned to `/absolute/path/file.py:ClassName#sha256=<hex>`, which records and checkpoints
-contain.
+A configuration names a recursion or a kind of puzzle as `path/to/file.py:ClassName`, a search a stopping rule or a
+sampler as `path/to/file.py:function`. Where a command (`--set`) or Python code (`configure`, `Sweep(...)`) names it, it
+is pinned to `/absolute/path/file.py:ClassName#sha256=<hex>`, which records and checkpoints contain.
 
 Reading a record or a checkpoint must not run code. So a file is executed only if this process was told to trust its
 content: because the current command or the user's own code names the file, or because a driver sent the text with a
@@ -14,35 +13,62 @@ from there.
 from __future__ import annotations
 
 import ast
-import builtins
 import hashlib
 import inspect
-import linecache
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from trm_data.errors import ConfigError, UserError, nearest
+from trm_data.errors import ConfigError, nearest
 from trm_data.files import expand_home
+from trm_data.python_text import may_derive, names_in
+from trm_data.run_source import Source, execute
 
 _ADDRESS = re.compile(r"(?P<path>.+):(?P<name>\w+?)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?", re.DOTALL)
 _FORM = "Write it as path/to/file.py:ClassName"
 _FUNCTION_FORM = "path/to/file.py:function"
-_DERIVE = "Derive the class from trm_model.Recursion"
-_SETTINGS = ("recursion", "model.recursion")
 _SHOWN_DIGITS = 12
 _OTHER_LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy"}
-"""Libraries that contain no Recursion."""
+"""Libraries that contain no class to derive from."""
+
+
+class Role(NamedTuple):
+    """Say what the code that a setting names has to be."""
+
+    setting: str
+    base: str
+    """Name of the class that it derives from; empty for a function."""
+    package: str = ""
+    """Where that class is from."""
+    built_in: str = ""
+    """How to choose what this package defines."""
+    file: str = ""
+    """Name under which a trial's record keeps the source."""
+
+    @property
+    def derive(self) -> str:
+        """Return what to do with another class."""
+        return f"Derive the class from {self.package}.{self.base}"
+
+    def is_base_of(self, cls: type) -> bool:
+        """Return whether a class derives from the role's class."""
+        home = f"{self.package}."
+        return any(each.__name__ == self.base and each.__module__.startswith(home) for each in cls.__mro__)
+
+
+RECURSION = Role("model.recursion", "Recursion", "trm_model", "Choose it with model.variant", "recursion.py")
+KIND = Role("data.benchmark", "PuzzleKind", "trm_data", "Choose one of `trm data list`", "kind.py")
+FUNCTION = Role("", "")
+SOURCE_FILES = (RECURSION.file, KIND.file)
+_ROLES = {name: role for role in (RECURSION, KIND) for name in (role.setting, role.setting.partition(".")[2])}
 
 
 class Address(NamedTuple):
-    """Hold the parts of `model.recursion`."""
+    """Hold the parts of a setting that names code."""
 
     path: str
     name: str
@@ -52,14 +78,6 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}:{self.name}" + (f"#sha256={self.sha256}" if self.sha256 else "")
-
-
-class Source(NamedTuple):
-    """Hold a file whose code may be executed in this process."""
-
-    path: str
-    text: str
-    sha256: str
 
 
 _trusted: dict[str, Source] = {}
@@ -99,27 +117,24 @@ def is_address(text: str) -> bool:
     return _ADDRESS.fullmatch(text) is not None
 
 
-def pin(text: str, folder: Path, *, is_function: bool = False) -> str:
+def pin(text: str, folder: Path, role: Role = RECURSION) -> str:
     """Return the address with an absolute path (`folder` is the base of a relative one) and the hash of the file's
     content.
 
     The file is trusted from now on, so `text` must come from the current command and not from anything stored.
 
-    Args:
-        is_function: it names a function, and not a `Recursion`.
-
     Raises:
-        ConfigError: no such file, class or function, a class that cannot be a `Recursion`, or the address has a hash
+        ConfigError: no such file, class or function, a class that cannot have the role, or the address has a hash
             already and the file has another one.
     """
-    pinned, source = _pinned(text, folder, is_function)
+    pinned, source = _pinned(text, folder, role)
     _trust(source)
     return pinned
 
 
-def pin_untrusted(text: str, folder: Path, *, is_function: bool = False) -> str:
+def pin_untrusted(text: str, folder: Path, role: Role = RECURSION) -> str:
     """Return the address as `pin` does, without trusting the file: `text` comes from a file that is only data."""
-    return _pinned(text, folder, is_function)[0]
+    return _pinned(text, folder, role)[0]
 
 
 def pin_function(value: str, known: Collection[str], *, is_parsed: bool) -> str:
@@ -136,38 +151,44 @@ def pin_function(value: str, known: Collection[str], *, is_parsed: bool) -> str:
     address = parse_address(value)
     if is_parsed or address.sha256:
         return value
-    return pin(value, _folder.get() or Path.cwd(), is_function=True)
+    return pin(value, _folder.get() or Path.cwd(), FUNCTION)
 
 
-def _pinned(text: str, folder: Path, is_function: bool) -> tuple[str, Source]:
+def _pinned(text: str, folder: Path, role: Role) -> tuple[str, Source]:
     address = parse_address(text)
     source = _read(folder / expand_home(address.path))
     if address.sha256 not in (None, source.sha256):
         raise ConfigError(_mismatch(address, source), "Restore the file, or leave out #sha256=")
     module = ast.parse(source.text)
-    names = _names(module, ast.FunctionDef if is_function else ast.ClassDef)
+    names = names_in(module, ast.ClassDef if role.base else ast.FunctionDef)
     if address.name not in names and "*" not in names:
-        what = "function" if is_function else "class"
+        what = "class" if role.base else "function"
         raise ConfigError(f"{source.path} defines no {what} {address.name!r}", nearest(address.name, names))
-    if not is_function and address.name in names and not _may_be_recursion(module, address.name):
-        raise ConfigError(f"{source.path} defines no Recursion named {address.name!r}", _DERIVE)
+    if role.base and address.name in names and not may_derive(module, address.name, _OTHER_LIBRARIES):
+        raise ConfigError(f"{source.path} defines no {role.base} named {address.name!r}", role.derive)
     return str(Address(source.path, address.name, source.sha256)), source
 
 
-def pin_named(value: Any) -> Any:
-    """Return a value of `model.recursion` that the user's own code gives, pinned: an address, or the class itself.
+def pin_named(value: Any, role: Role = RECURSION) -> Any:
+    """Return the value of a setting that the user's own code gives, pinned: an address, or the class itself.
 
-    None and an address that is pinned already are returned unchanged; the latter is not trusted, since it may come from
-    a record.
+    None, the name of something built in and an address that is pinned already are returned unchanged; the latter is not
+    trusted, since it may come from a record.
 
     Raises:
         ConfigError: see `pin`, or the class has no source file.
     """
     if isinstance(value, type):
-        return pin(_address_of(value), Path())
+        return pin(_address_of(value, role), Path(), role)
     if not isinstance(value, str) or ((found := _ADDRESS.fullmatch(value)) and found["sha256"]):
         return value
-    return pin(value, _folder.get() or Path.cwd())
+    return value if role is KIND and found is None else pin(value, _folder.get() or Path.cwd(), role)
+
+
+def pin_class(cls: type) -> str:
+    """Return the pinned address of a class, whose base says what it is. Raises ConfigError as `pin_named` does."""
+    named: str = pin_named(cls, KIND if KIND.is_base_of(cls) else RECURSION)
+    return named
 
 
 @contextmanager
@@ -180,22 +201,22 @@ def relative_to(folder: Path) -> Iterator[None]:
         _folder.reset(token)
 
 
-def _address_of(cls: type) -> str:
+def _address_of(cls: type, role: Role) -> str:
     """Return the address of a class by its source file."""
-    name = cls.__qualname__
-    if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
-        raise ConfigError(f"model.recursion={name} is built in", "Choose it with model.variant and model.num_latents")
-    if not any(base.__name__ == "Recursion" and base.__module__.startswith("trm_model.") for base in cls.__mro__):
-        raise ConfigError(f"model.recursion={name} is not a Recursion", _DERIVE)
+    name, setting = cls.__qualname__, role.setting
+    if cls.__module__.partition(".")[0] == role.package:
+        raise ConfigError(f"{setting}={name} is built in", role.built_in)
+    if not role.is_base_of(cls):
+        raise ConfigError(f"{setting}={name} is not a {role.base}", role.derive)
     if "." in name:
-        raise ConfigError(f"model.recursion={name} is defined inside of something", "Define it at the top of a file")
+        raise ConfigError(f"{setting}={name} is defined inside of something", "Define it at the top of a file")
     try:
         file = Path(inspect.getfile(cls))
     except (TypeError, OSError):
         file = None
     if file is None or not file.is_file():
         raise ConfigError(
-            f"the source file of model.recursion={name} is not found (it may have been defined in a notebook)",
+            f"the source file of {setting}={name} is not found (it may have been defined in a notebook)",
             f"Write the class into a file and name that: path/to/file.py:{name}",
         )
     return f"{file.resolve()}:{name}"
@@ -227,13 +248,32 @@ def trusted_source(text: str) -> Source:
     if named:
         raise ConfigError(
             _mismatch(address, named[0]),
-            "Name a file with the recorded content; trials keep that of a recursion as recursion.py",
+            "Name a file with the recorded content; trials keep it as recursion.py or kind.py",
         )
     raise ConfigError(
         f"the stored configuration names the code {address.name} of {address.path} (sha256 "
         f"{sha256[:_SHOWN_DIGITS]}), which this command does not trust",
-        f"Read the file, then add --trust-recursion {address.path}",
+        f"Read the file, then add --trust {address.path}",
     )
+
+
+def is_trusted(text: str) -> bool:
+    """Return whether this process may execute what an address names."""
+    return parse_address(text).sha256 in _trusted
+
+
+def load_class(address: str, role: Role) -> type:
+    """Return the class that a pinned address names, from the trusted source and not from the file at its path.
+
+    Raises:
+        ConfigError: the source is not trusted, it fails, or it has no such class of the role.
+    """
+    name, source = parse_address(address).name, trusted_source(address)
+    module = execute(source)
+    known = {key: value for key, value in vars(module).items() if isinstance(value, type) and role.is_base_of(value)}
+    if name not in known:
+        raise ConfigError(f"{source.path} defines no {role.base} named {name!r}", nearest(name, known))
+    return known[name]
 
 
 def load_function(address: str) -> Callable[..., Any]:
@@ -246,36 +286,6 @@ def load_function(address: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{short(address)} is not a function", f"Name one: {_FUNCTION_FORM}")
     return found  # type: ignore[no-any-return]  # what it takes and returns is for its caller to check
-
-
-_executing: set[str] = set()
-"""sha256 of the sources that are being executed."""
-
-
-@cache
-def execute(source: Source) -> ModuleType:
-    """Return the module that a trusted source defines."""
-    if source.sha256 in _executing:
-        raise ConfigError(
-            f"{source.path} starts training or a sweep when it is imported",
-            "Put that under `if __name__ == '__main__':`, or the class into a file of its own",
-        )
-    module = ModuleType(f"recursion_{Path(source.path).stem}_{source.sha256[:12]}")
-    module.__file__ = source.path
-    # Tracebacks show the text that runs: the file may be on another machine, or edited since.
-    linecache.cache[source.path] = (len(source.text), None, source.text.splitlines(keepends=True), source.path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up by its name
-    _executing.add(source.sha256)
-    try:
-        exec(compile(source.text, source.path, "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
-        del sys.modules[module.__name__]
-        if isinstance(error, UserError):
-            raise
-        raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
-    finally:
-        _executing.discard(source.sha256)
-    return module
 
 
 def require_pinned(text: str) -> str:
@@ -302,11 +312,11 @@ def short(text: str) -> str:
     return text if found is None or found["sha256"] is None else f"{found['name']}@{found['sha256'][:8]}"
 
 
-def replace_in(values: Any, change: Callable[[Any], Any]) -> Any:
-    """Return nested plain settings with `change` applied to every recursion in them, as a setting or as a choice."""
+def replace_in(values: Any, change: Callable[[Any, Role], Any]) -> Any:
+    """Return nested plain settings with `change` applied to every class in them, as a setting or as a choice."""
     if isinstance(values, Mapping):
         return {
-            key: _replace_all(value, change) if key in _SETTINGS else replace_in(value, change)
+            key: _replace_all(value, role, change) if (role := _ROLES.get(key)) else replace_in(value, change)
             for key, value in values.items()
         }
     if isinstance(values, list | tuple):
@@ -314,12 +324,29 @@ def replace_in(values: Any, change: Callable[[Any], Any]) -> Any:
     return values
 
 
-def _replace_all(values: Any, change: Callable[[Any], Any]) -> Any:
+def _replace_all(values: Any, role: Role, change: Callable[[Any, Role], Any]) -> Any:
     if isinstance(values, Mapping):  # a domain of a sweep: {"kind": "choice", "values": [...]}
-        return {key: value if key == "kind" else _replace_all(value, change) for key, value in values.items()}
+        return {key: value if key == "kind" else _replace_all(value, role, change) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return type(values)(_replace_all(value, change) for value in values)
-    return change(values) if isinstance(values, str | type) else values
+        return type(values)(_replace_all(value, role, change) for value in values)
+    is_text = isinstance(values, str) and (role is RECURSION or is_address(values))
+    return change(values, role) if is_text or isinstance(values, type) else values
+
+
+def classes_in(values: Any) -> dict[str, Role]:
+    """Return the addresses of all classes that nested plain settings name."""
+    found: dict[str, Role] = {}
+    replace_in(values, found.setdefault)
+    return found
+
+
+def sources_in(values: Any) -> dict[str, str]:
+    """Return the text of every class's file that nested plain settings name, by the pinned address of the class.
+
+    Raises:
+        ConfigError: this process does not trust one.
+    """
+    return {address: trusted_source(address).text for address in classes_in(values)}
 
 
 def _trust(source: Source) -> Source:
@@ -339,50 +366,6 @@ def _read(path: Path) -> Source:
     except (RecursionError, MemoryError):  # both are raised for nesting that exceeds Python's parser
         raise ConfigError(f"{path} is nested too deeply for Python's parser", "Correct the file") from None
     return Source(str(path.resolve()), text, hashlib.sha256(data).hexdigest())
-
-
-def _names(module: ast.Module, kind: type[ast.ClassDef | ast.FunctionDef]) -> set[str]:
-    """Return all names that the file may define at its top level; `*` if it imports all names of another module."""
-    found: set[str] = set()
-    for node in ast.walk(module):
-        if isinstance(node, kind):
-            found.add(node.name)
-        elif isinstance(node, ast.ImportFrom | ast.Import):
-            found |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-    return found
-
-
-def _may_be_recursion(module: ast.Module, name: str, seen: tuple[str, ...] = ()) -> bool:
-    """Return False where the text shows that a name of a file is no `Recursion`; what it does not show may be one."""
-    verdicts = []
-    for node in ast.walk(module):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            verdicts += [_may_be_base(module, base, (*seen, name)) for base in node.bases] or [False]
-        elif isinstance(node, ast.ImportFrom | ast.Import):
-            verdicts += [
-                _origin(node, alias) not in _OTHER_LIBRARIES
-                for alias in node.names
-                if name == (alias.asname or alias.name.partition(".")[0])
-            ]
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name:
-            return True
-    return any(verdicts) if verdicts else not hasattr(builtins, name)
-
-
-def _may_be_base(module: ast.Module, base: ast.expr, seen: tuple[str, ...]) -> bool:
-    while isinstance(base, ast.Attribute):  # nn.Module is judged by where nn comes from
-        base = base.value
-    if not isinstance(base, ast.Name):
-        return True
-    return base.id not in seen and _may_be_recursion(module, base.id, seen)
-
-
-def _origin(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
-    """Return the top package of what an import statement names; empty for a relative import."""
-    imported = (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
-    return "" if isinstance(node, ast.ImportFrom) and node.level else imported.partition(".")[0]
 
 
 def _mismatch(address: Address, source: Source) -> str:

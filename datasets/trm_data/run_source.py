@@ -1,0 +1,50 @@
+"""Execute the text of a user's Python file as a module, wherever the file itself may be."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from trm_data.errors import ConfigError, UserError
+
+
+class Source(NamedTuple):
+    """Hold a file whose code may be executed in this process."""
+
+    path: str
+    text: str
+    sha256: str
+
+
+_executing: set[str] = set()
+"""sha256 of the sources that are being executed."""
+
+
+@cache
+def execute(source: Source) -> ModuleType:
+    """Return the module that a trusted source defines."""
+    if source.sha256 in _executing:
+        raise ConfigError(
+            f"{source.path} starts training or a sweep when it is imported",
+            "Put that under `if __name__ == '__main__':`, or the class into a file of its own",
+        )
+    module = ModuleType(f"own_{Path(source.path).stem}_{source.sha256[:12]}")
+    module.__file__ = source.path
+    # Tracebacks show the text that runs: the file may be on another machine, or edited since.
+    linecache.cache[source.path] = (len(source.text), None, source.text.splitlines(keepends=True), source.path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by its name
+    _executing.add(source.sha256)
+    try:
+        exec(compile(source.text, source.path, "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        if isinstance(error, UserError):
+            raise
+        raise ConfigError(f"{source.path} fails: {type(error).__name__}: {error}", "Correct the file") from error
+    finally:
+        _executing.discard(source.sha256)
+    return module
