@@ -1,6 +1,6 @@
 """Write datasets in the layout of HRM's own builders: no list of test tasks, and identifiers of its own.
 
-An implementation of our own of what those builders do (sapientinc/HRM, `dataset/`): every augmented copy is written out.
+An implementation of our own of what those builders do (sapientinc/HRM, `dataset/`): every copy is written out.
 """
 
 from __future__ import annotations

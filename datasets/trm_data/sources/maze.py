@@ -21,6 +21,7 @@ from trm_data.sources.tables import Table
 Progress = Callable[[str, int, int], None]
 _CODES = np.full(256, 0, np.uint8)
 _CODES[np.frombuffer(maze.CHARACTERS.encode(), np.uint8)] = np.arange(1, 6)
+_CODES[ord(".")] = maze.SPACE
 
 
 def as_puzzles(
