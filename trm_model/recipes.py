@@ -78,8 +78,8 @@ def _direct(**changes: Any) -> ModelConfig:
     return ModelConfig.model_validate({"variant": "direct", "num_layers": 8, "puzzle_embedding_len": 1} | changes)
 
 
-def _mini(benchmark: str, blanks: int, *, steps: int, **model: Any) -> TrialConfig:
-    """Configure generated Sudoku for a laptop: one thread, hidden width 64."""
+def _mini(benchmark: str, blanks: int | None, *, steps: int, **model: Any) -> TrialConfig:
+    """Configure generated puzzles for a laptop: one thread, hidden width 64."""
     shape = {
         "mixer": "mlp",
         "positions": "none",
@@ -106,8 +106,9 @@ def _minis() -> dict[str, Recipe]:
     for name, benchmark, blanks, steps in (
         ("sudoku-mini", "sudoku-6x6", 18, 300),
         ("sudoku-9x9-mini", "sudoku-9x9", 28, 400),
+        ("maze-unique-mini", "maze-unique-12x12", None, 400),
     ):
-        origin = f"generated {benchmark}, {blanks} blanks"
+        origin = f"generated {benchmark}" if blanks is None else f"generated {benchmark}, {blanks} blanks"
         made[name] = Recipe(_mini(benchmark, blanks, steps=steps), f"{origin}, for a laptop", None)
         hrm = _mini(benchmark, blanks, steps=steps, variant="hrm", num_layers=1)
         made[f"{name}.hrm"] = Recipe(hrm, f"{origin}, HRM of the same size", None)
