@@ -106,7 +106,7 @@ def _minis() -> dict[str, Recipe]:
     for name, benchmark, blanks, steps in (
         ("sudoku-mini", "sudoku-6x6", 18, 300),
         ("sudoku-9x9-mini", "sudoku-9x9", 28, 400),
-        ("maze-unique-mini", "maze-unique-12x12", None, 400),
+        ("maze-unique-mini", "maze-unique-9x9", None, 800),
     ):
         origin = f"generated {benchmark}" if blanks is None else f"generated {benchmark}, {blanks} blanks"
         made[name] = Recipe(_mini(benchmark, blanks, steps=steps), f"{origin}, for a laptop", None)

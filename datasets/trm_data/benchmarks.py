@@ -163,7 +163,7 @@ CATALOGUE = {
             default_source="hf://sapientinc/maze-30x30-hard-1k",
         ),
         _maze_unique("maze-unique", 30),
-        _maze_unique("maze-unique-12x12", 12),
+        _maze_unique("maze-unique-9x9", 9),
         Benchmark(
             name="arc-agi-1",
             family="arc",

@@ -125,7 +125,9 @@ def _paths(cells: np.ndarray, side: int) -> tuple[int, int, list[tuple[int, int]
     return away[goal], ways[goal], between
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("maze-unique", 100, 140), ("maze-unique-12x12", 13, 18)])
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("maze-unique", 100, 140), ("maze-unique-9x9", 8, 11), ("maze-unique-12x12", 13, 18)]
+)
 def test_mazes_of_maze_unique_have_exactly_one_shortest_path_of_the_promised_length(
     name: str, least: int, most: int, tmp_path: Path
 ) -> None:
