@@ -114,8 +114,9 @@ def _minis() -> dict[str, Recipe]:
     for name, benchmark, blanks, steps in (
         ("sudoku-mini", "sudoku-6x6", 18, 300),
         ("sudoku-9x9-mini", "sudoku-9x9", 28, 400),
+        ("maze-unique-mini", "maze-unique-9x9", None, 800),
     ):
-        origin = f"generated {benchmark}, {blanks} blanks"
+        origin = f"generated {benchmark}" if blanks is None else f"generated {benchmark}, {blanks} blanks"
         data = DataConfig(benchmark=benchmark, blanks=blanks, num_train=5000, num_validation=500, num_test=1000)
         made[name] = Recipe(_mini(data, steps=steps), f"{origin}, for a laptop", None)
         hrm = _mini(data, steps=steps, variant="hrm", num_layers=1)

@@ -41,6 +41,8 @@ class Benchmark:
     """None: all that the source has."""
     blanks: int | None = None
     shortest_path: int | None = None
+    longest_path: int | None = None
+    """Mazes with exactly one path: most edges of it."""
     min_rating: int | None = None
     takes_source: bool = True
     generator: str = "generator"
@@ -104,6 +106,27 @@ def _queens(side: int, num_train: int, num_validation: int, num_test: int) -> Be
     )
 
 
+def _maze_unique(name: str, side: int) -> Benchmark:
+    """Describe mazes with one path; its least and most edges are in the proportion to the free cells that 30x30 has."""
+    free = 2 * ((side - 1) // 2) ** 2 - 1
+    shortest, longest = (round(free * edges / 391) for edges in (100, 140))
+    return Benchmark(
+        name=name,
+        family="maze",
+        side=side,
+        vocab_size=6,
+        description=f"Generated mazes {side}x{side} with exactly one path, of {shortest} to {longest} edges",
+        source="generator (or a folder with train.csv and test.csv with --source)",
+        licence="none needed: generated",
+        generated=True,
+        num_train=1000,
+        num_validation=100,
+        num_test=1000,
+        shortest_path=shortest,
+        longest_path=longest,
+    )
+
+
 def _extreme(suffix: str, num_test: int | None, description: str) -> Benchmark:
     return Benchmark(
         name=f"sudoku-extreme{suffix}",
@@ -163,6 +186,8 @@ CATALOGUE = {
             num_validation=100,
             default_source="hf://sapientinc/maze-30x30-hard-1k",
         ),
+        _maze_unique("maze-unique", 30),
+        _maze_unique("maze-unique-9x9", 9),
         Benchmark(
             name="arc-agi-1",
             family="arc",
@@ -212,18 +237,19 @@ CATALOGUE = {
 
 
 def resolve_benchmark(name: str) -> Benchmark:
-    """Return the benchmark called `name`; `maze-NxN` exists for every side. It may be a kind of one's own.
+    """Return the benchmark called `name`; `maze-NxN` and `maze-unique-NxN` exist for every side. It may be a kind of
+    one's own.
 
     Raises:
         ConfigError: there is none; names the nearest. See `own_kind`.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
-    if (found := re.fullmatch(r"maze-(\d{1,3})x(\d{1,3})", name)) is not None:
-        side = int(found[1])
-        if found[1] != found[2] or not MAZE_SIDES[0] <= side <= MAZE_SIDES[1]:
-            raise ConfigError(f"{name}: mazes are square, of {MAZE_SIDES[0]} to {MAZE_SIDES[1]} cells a side")
-        return _maze(side, side**2 // 8, 1000)
+    if (found := re.fullmatch(r"maze-(unique-)?(\d{1,3})x(\d{1,3})", name)) is not None:
+        side, least = int(found[2]), 9 if found[1] else MAZE_SIDES[0]  # few smaller mazes have only one path
+        if found[2] != found[3] or not least <= side <= MAZE_SIDES[1]:
+            raise ConfigError(f"{name}: mazes are square, of {least} to {MAZE_SIDES[1]} cells a side")
+        return _maze_unique(name, side) if found[1] else _maze(side, side**2 // 8, 1000)
     if (own := own_kind(name)) is not None:
         made: Benchmark = own.kind.benchmark(name)
         return replace(made, generator=own.generator)
@@ -300,10 +326,12 @@ def _refuse_impossible(request: DataRequest, benchmark: Benchmark) -> None:
                 f"{count} inequivalent Sudoku {side}x{side} with {blanks} blanks do not exist: at most {most} do",
                 "Ask for fewer puzzles or another number of blanks",
             )
-    if request.shortest_path is not None and request.shortest_path >= side**2:
-        raise ConfigError(
-            f"shortest_path={request.shortest_path} does not exist in a maze of {side}x{side} cells", "Ask for less"
+    most = side**2 - 1 if benchmark.longest_path is None else benchmark.longest_path
+    if request.shortest_path is not None and request.shortest_path > most:
+        where = (
+            f"a maze of {side}x{side} cells" if benchmark.longest_path is None else f"{benchmark.name}: at most {most}"
         )
+        raise ConfigError(f"shortest_path={request.shortest_path} does not exist in {where}", "Ask for less")
 
 
 def _refuse_arc_settings(request: DataRequest, benchmark: Benchmark) -> None:

@@ -168,6 +168,70 @@ def test_official_checkpoint_goes_out_and_comes_back_with_the_same_score(
     assert code == 2 and "model.latent_steps=6 in the recipe" in err and "says 2" in err
 
 
+HRM_YAML = """\
+arch:
+  H_cycles: 2
+  H_layers: 1
+  L_cycles: 2
+  L_layers: 1
+  expansion: 2.0
+  halt_exploration_prob: 0.1
+  halt_max_steps: 4
+  hidden_size: 16
+  loss:
+    loss_type: stablemax_cross_entropy
+    name: losses@ACTLossHead
+  name: hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1
+  num_heads: 4
+  pos_encodings: "rope"
+  puzzle_emb_ndim: 16
+beta1: 0.9
+beta2: 0.95
+checkpoint_every_eval: true
+checkpoint_path: checkpoints/Sudoku ACT-torch/HierarchicalReasoningModel_ACTV1 daring-finch
+data_path: data/sudoku
+epochs: 20000
+eval_interval: 2000
+eval_save_outputs: []
+global_batch_size: 8
+lr: 0.005
+lr_min_ratio: 1.0
+lr_warmup_steps: 50
+project_name: Sudoku ACT-torch
+puzzle_emb_lr: 0.01
+puzzle_emb_weight_decay: 0.1
+run_name: HierarchicalReasoningModel_ACTV1 daring-finch
+seed: 0
+weight_decay: 0.1
+"""
+"""What HRM's own `pretrain.py` writes beside a checkpoint: no EMA, and no setting that TRM added."""
+
+
+def test_hrm_checkpoint_with_hrm_s_own_yaml_scores_the_same_as_with_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(tmp_path / "runs")]
+    shape = {"model.mixer": "attention", "model.positions": "rotary"}
+    options = ["--recipe", "sudoku-mini.hrm", *set_options(SETTINGS | shape)]
+    assert call(capsys, "train", *options, "--max-steps", "10", *storage)[0] == 0
+    folder = next((tmp_path / "runs/sweeps/train/trials").iterdir())
+    trial, official = f"train/{folder.name}", tmp_path / "official/step_10"
+    assert call(capsys, "checkpoint", "export", trial, "-o", str(official), *storage)[0] == 0
+    official.with_name("all_config.yaml").write_text(HRM_YAML)
+    name = str(find_checkpoint(trial, open_storage(str(tmp_path / "runs"))).dataset)
+    scores = []
+    for by in (["--dataset", name], options):
+        back = str(tmp_path / f"{len(scores)}.safetensors")
+        code, _, err = call(capsys, "checkpoint", "import", str(official), "-o", back, *by, *storage)
+        assert code == 0, err
+        scores.append(told(capsys, "eval", back, "--dataset", name, "--split", "test", *storage)[0]["metrics"])
+    trained = told(capsys, "eval", trial, "--dataset", name, "--split", "test", *storage)[0]["metrics"]
+    assert scores[0] == pytest.approx(scores[1]) and scores[0] == pytest.approx(trained)
+    official.with_name("all_config.yaml").write_text(HRM_YAML.replace("hrm_act_v1@", "hrm_act_v2@"))
+    code, _, err = call(capsys, "checkpoint", "import", str(official), "-o", back, *options, *storage)
+    assert code == 2 and "hrm.hrm_act_v2@HierarchicalReasoningModel_ACTV1" in err and err.count("\n") == 1
+
+
 def test_imported_checkpoint_is_not_scored_on_a_dataset_that_it_does_not_name(
     runs: Path, trials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trm_data import DataRequest, TrainLoader, build
+from trm_data import DataRequest, TrainLoader, build, verify
 from trm_data.errors import ConfigError, DataError
 from trm_data.generators.maze import generate
+from trm_data.generators.maze_unique import generate_unique
 from trm_data.puzzles import maze
 from trm_data.puzzles.augment import dihedral_rows
+from trm_data.puzzles.kinds import Examples, kind_of
 from trm_data.puzzles.symmetry import DIHEDRAL_INVERSE
 from trm_data.sources.files import parse_address
 from trm_data.sources.maze import published
@@ -91,6 +94,101 @@ def test_generated_mazes_are_those_that_their_fingerprint_names() -> None:
     made = generate(20, 8, 23, 2)
     assert made.lengths.tolist() == [28, 23, 42, 35, 34, 40, 26, 24]
     assert hashlib.sha256(made.mazes.tobytes()).hexdigest()[:16] == "a9aae39e5104b498"
+
+
+def _paths(cells: np.ndarray, side: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """Find length and number of the shortest paths from S to G, and the cells of one, by a plain breadth-first search.
+
+    It shares nothing with the solver of the package.
+    """
+    grid = cells.reshape(side, side).tolist()
+    (start,), (goal,) = ([(r, c) for r in range(side) for c in range(side) if grid[r][c] == mark] for mark in (3, 4))
+    away, ways = {start: 0}, {start: 1}
+    came: dict[tuple[int, int], tuple[int, int]] = {}
+    layer = [start]
+    while layer:
+        found: list[tuple[int, int]] = []
+        for row, col in layer:
+            for to in ((row + 1, col), (row - 1, col), (row, col + 1), (row, col - 1)):
+                if min(to) < 0 or max(to) >= side or grid[to[0]][to[1]] == 1:
+                    continue
+                if to not in away:
+                    away[to], ways[to], came[to] = away[row, col] + 1, 0, (row, col)
+                    found.append(to)
+                if away[to] == away[row, col] + 1:
+                    ways[to] += ways[row, col]
+        layer = found
+    between, here = [], came[goal]
+    while here != start:
+        between.append(here)
+        here = came[here]
+    return away[goal], ways[goal], between
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("maze-unique", 100, 140), ("maze-unique-9x9", 8, 11), ("maze-unique-12x12", 13, 18)]
+)
+def test_mazes_of_maze_unique_have_exactly_one_shortest_path_of_the_promised_length(
+    name: str, least: int, most: int, tmp_path: Path
+) -> None:
+    counts = {"num_train": 150, "num_validation": 20, "num_test": 150}
+    dataset = build(DataRequest(benchmark=name, **counts), tmp_path)
+    assert dataset.benchmark == f"{name}-generated" and verify(dataset) == []
+    side, lengths = dataset.grid_shape[0], []
+    for cells, label in zip(dataset.inputs, dataset.labels, strict=True):
+        length, ways, between = _paths(cells, side)
+        assert ways == 1 and least <= length <= most
+        marked = label.reshape(side, side) == 5
+        assert sorted(map(tuple, np.argwhere(marked).tolist())) == sorted(between)
+        assert (np.where(label == 5, 2, label) == cells).all()
+        lengths.append(length)
+    assert min(lengths) < least + (most - least) / 4 and max(lengths) > most - (most - least) / 4
+    turns = [
+        {np.ascontiguousarray(np.rot90(grid, k)).tobytes() for grid in (square, square.T) for k in range(4)}
+        for square in dataset.inputs.reshape(-1, side, side)
+    ]
+    firsts = [row.tobytes() for row in dataset.inputs]
+    assert len({min(views) for views in turns}) == len(firsts) == 320  # no two equal, within splits and between
+
+
+def test_mazes_of_maze_unique_follow_from_their_seed_and_are_trees() -> None:
+    made = generate_unique(30, 6, 100, 140, 7)
+    again = generate_unique(30, 3, 100, 140, 7)
+    assert (made.mazes[:3] == again.mazes).all()
+    assert not (generate_unique(30, 3, 100, 140, 8).mazes == again.mazes).all(1).any()
+    for cells in made.mazes.reshape(-1, 30, 30):
+        free = cells != maze.WALL
+        assert not free[:, [0, 28, 29]].any() and not free[[0, 28, 29]].any()
+        assert free[1:28:2, 1:28:2].all() and not free[2:28:2, 2:28:2].any()
+        assert free.sum() == 2 * 14 * 14 - 1  # every room, and a passage fewer than rooms: no cycle
+    assert hashlib.sha256(made.mazes.tobytes()).hexdigest()[:16] == "e1030639dd8bd09f"
+
+
+def test_mazes_with_several_paths_or_of_another_length_are_found_by_verify(tmp_path: Path) -> None:
+    dataset = build(DataRequest(benchmark="maze-unique-9x9", num_train=3, num_validation=0, num_test=2), tmp_path)
+    assert dataset.manifest.facts["only_path"] == [8, 11] and verify(dataset) == []
+    for bounds, found in (([8, 11], []), ([12, 12], ["example 0: 1 shortest paths of"]), (["x"], []), (3, [])):
+        facts = json.loads((dataset.path / "manifest.json").read_text())
+        facts["facts"]["only_path"] = bounds
+        (dataset.path / "manifest.json").write_text(json.dumps(facts))
+        assert [line[: len("example 0: 1 shortest paths of")] for line in verify(dataset.path)][: len(found)] == found
+    square = np.array([[3, 2], [2, 4]], np.uint8).reshape(1, 4)
+    label = np.array([[3, 2], [5, 4]], np.uint8).reshape(1, 4)
+    ones, zeros = np.ones((1, 4), np.uint8), np.zeros(1, np.int64)
+    examples = Examples(
+        2, {"only_path": [1, 5]}, ["m"], zeros, zeros, zeros.astype(np.uint8), ("train",), square, label, ones
+    )
+    assert list(kind_of("maze").faults(examples)) == ["example 0: 2 shortest paths of 2 edges, not one of 1 to 5"]
+
+
+def test_least_length_of_maze_unique_can_be_raised_to_the_longest(tmp_path: Path) -> None:
+    request = DataRequest(benchmark="maze-unique-12x12", shortest_path=18, num_train=4, num_validation=0, num_test=2)
+    assert {_paths(cells, 12)[0] for cells in build(request, tmp_path).inputs} == {18}
+    with pytest.raises(ConfigError, match=r"shortest_path=19 does not exist in maze-unique-12x12: at most 18"):
+        build(request.model_copy(update={"shortest_path": 19}), tmp_path)
+    for name in ("maze-unique-12x13", "maze-unique-8x8"):
+        with pytest.raises(ConfigError, match=f"{name}: mazes are square, of 9 to 60 cells"):
+            build(DataRequest(benchmark=name), tmp_path)
 
 
 def test_generator_gives_up_on_impossible_paths() -> None:

@@ -304,23 +304,59 @@ def test_imported_checkpoint_without_its_dataset_is_not_scored_on_another(
             check_dataset_is_known(header, "step_1")
 
 
-def test_yaml_of_hrm_s_own_repository_is_of_hrm_and_an_unknown_model_is_refused(tmp_path: Path) -> None:
-    golden = Golden(next(name for name in MODELS if Golden(name).config.variant == "hrm"))
+def _edited(change: dict[str, Any], folder: Path, variant: str = "hrm") -> Path:
+    """Write the yaml of a golden model in the form of its own repository, with some settings of `arch` changed."""
+    golden = Golden(next(name for name in MODELS if Golden(name).config.variant == variant))
     facts = yaml.safe_load(official_yaml(golden))
-    assert "ACTV1" in facts["arch"]["name"]
-    facts["arch"]["name"] = "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1"
-    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(facts))
-    assert config_from_official(tmp_path / "all_config.yaml").model == golden.config
-    facts["arch"]["name"] = "hrm.hrm_act_v9@HierarchicalReasoningModel_ACTV9"
-    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(facts))
-    with pytest.raises(CheckpointError, match=r"arch\.name='hrm\.hrm_act_v9@.*' is none of the official models"):
-        config_from_official(tmp_path / "all_config.yaml")
+    facts["arch"] |= {"loss": {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"}} | change
+    (folder / "all_config.yaml").write_text(yaml.safe_dump(facts))
+    return folder / "all_config.yaml"
+
+
+def test_yaml_of_hrm_s_own_repository_is_of_hrm_and_an_unknown_model_is_refused(tmp_path: Path) -> None:
+    own = {"name": "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1"}
+    assert config_from_official(_edited(own, tmp_path)).model == Golden("hrm").config
+    for name in ("hrm.hrm_act_v9@HierarchicalReasoningModel_ACTV9", "recursive_reasoning.hrm@MyModel", "hrm_act_v1"):
+        with pytest.raises(CheckpointError, match=rf"arch\.name='{name}' is none of the official models"):
+            config_from_official(_edited({"name": name}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": {"name": "losses@DepthLossHead"}}, r"arch\.loss\.name='losses@DepthLossHead' is not the official"),
+        ({"pos_encodings": "rope2d"}, r"arch\.pos_encodings='rope2d' is none of"),
+        ({"adaptive_depth_controller": True}, r"arch\.adaptive_depth_controller='True' is no setting of the official"),
+        ({"H_layers": 7}, r"arch\.H_layers='7' differs from L_layers=1"),
+    ],
+)
+def test_setting_of_another_architecture_is_refused_by_name(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=message) as told:
+        config_from_official(_edited(change, tmp_path))
+    assert "\n" not in str(told.value) and "move it away" in str(told.value)
+    assert config_from_official(_edited({"adaptive_depth_controller": False}, tmp_path)).model == Golden("hrm").config
+
+
+@pytest.mark.parametrize(("variant", "length"), [("hrm", 1), ("trm", 16)])
+def test_tokens_of_the_embedding_that_a_yaml_leaves_out_are_those_of_the_official_class(
+    variant: str, length: int, tmp_path: Path
+) -> None:
+    path = _edited({}, tmp_path, variant)
+    facts = yaml.safe_load(path.read_text())
+    facts["arch"].pop("puzzle_emb_len", None)
+    path.write_text(yaml.safe_dump(facts))
+    assert config_from_official(path).model.puzzle_embedding_len == length
 
 
 def test_yaml_without_a_setting_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "all_config.yaml").write_text("arch: {name: a.trm@B}\n")
+    path = _edited({}, tmp_path)
+    facts = yaml.safe_load(path.read_text())
+    del facts["arch"]["puzzle_emb_ndim"]
+    path.write_text(yaml.safe_dump(facts))
     with pytest.raises(CheckpointError, match="puzzle_emb_ndim"):
-        config_from_official(tmp_path / "all_config.yaml")
+        config_from_official(path)
 
 
 @pytest.fixture(scope="module")

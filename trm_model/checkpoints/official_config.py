@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -22,9 +22,31 @@ _CLASSES = {
     ("direct", 1): "transformers_baseline@Model_ACTV2",
 }
 """(variant, latents) -> module and class below `recursive_reasoning`."""
-_MODULES = {name.partition("@")[0]: key for key, name in _CLASSES.items()} | {"hrm_act_v1": ("hrm", 1)}
-"""The last part of a module's name -> (variant, latents). HRM's own repository has `hrm.hrm_act_v1`."""
+_MODELS = {name: key for key, name in _CLASSES.items()} | {
+    "hrm_act_v1@HierarchicalReasoningModel_ACTV1": ("hrm", 1)  # HRM's own repository
+}
+"""Last part of the module's name and class -> (variant, latents)."""
 _POSITIONS = {"rope": "rotary", "learned": "learned", "none": "none"}
+_LOSS = "losses@ACTLossHead"
+_ARCH = {
+    *(
+        "name",
+        "loss",
+        "H_cycles",
+        "L_cycles",
+        "H_layers",
+        "L_layers",
+        "hidden_size",
+        "num_heads",
+        "expansion",
+        "causal",
+    ),
+    *("pos_encodings", "rope_theta", "rms_norm_eps", "halt_max_steps", "halt_exploration_prob", "no_ACT_continue"),
+    *("puzzle_emb_ndim", "puzzle_emb_len", "mlp_t", "forward_dtype", "batch_size", "seq_len", "vocab_size"),
+    "num_puzzle_identifiers",
+}
+"""The settings of the official classes."""
+_REMEDY = "Correct it, or move it away and give a recipe"
 
 
 def config_from_official(path: Path) -> TrialConfig:
@@ -38,30 +60,24 @@ def config_from_official(path: Path) -> TrialConfig:
     except FileNotFoundError as error:
         raise CheckpointError(f"no {path}", "Give a recipe, or the all_config.yaml of the run") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", "Give a recipe instead") from None
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}", _REMEDY) from None
     except CheckpointError:
         raise
     except UserError as error:
-        raise CheckpointError(f"{path} lacks or misspells a setting: {error.what}", "Give a recipe instead") from None
+        raise CheckpointError(f"{path} lacks or misspells a setting: {error.what}", _REMEDY) from None
     except Exception as error:  # a value of any other type: each fails in its own way
         what = f"{path} lacks or misspells a setting: {first_line(error)}"
-        raise CheckpointError(what, "Give a recipe instead") from error
+        raise CheckpointError(what, _REMEDY) from error
 
 
 def _parse(facts: dict[str, Any], where: str) -> TrialConfig:
     arch = facts["arch"]
-    module = str(arch["name"]).split("@")[0].rsplit(".", 1)[-1]
-    if module not in _MODULES:
-        raise CheckpointError(
-            f"{where}: arch.name={str(arch['name'])[:80]!r} is none of the official models",
-            f"Give a recipe; known are {', '.join(_MODULES)}",
-        )
-    variant, num_latents = _MODULES[module]
+    variant, num_latents = _known(arch, where)
     size, width = arch["puzzle_emb_ndim"], arch["hidden_size"]
     model = {
         "variant": variant,
         "mixer": "mlp" if arch.get("mlp_t", False) else "attention",
-        "positions": _POSITIONS.get(arch["pos_encodings"], "none"),
+        "positions": _POSITIONS[arch["pos_encodings"]],
         "hidden_size": width,
         "num_heads": arch["num_heads"],
         "expansion": arch["expansion"],
@@ -71,7 +87,7 @@ def _parse(facts: dict[str, Any], where: str) -> TrialConfig:
         "num_latents": num_latents,
         "supervision_steps": arch["halt_max_steps"],
         "halt_exploration": arch["halt_exploration_prob"],
-        "puzzle_embedding_len": arch.get("puzzle_emb_len") or -(-size // width),
+        "puzzle_embedding_len": (variant == "trm" and arch.get("puzzle_emb_len", 16)) or -(-size // width),
         "puzzle_embedding_size": None if size in (0, width) else size,
         "rope_theta": arch.get("rope_theta", 10000.0),
         "norm_epsilon": arch.get("rms_norm_eps", 1e-5),
@@ -97,6 +113,34 @@ def _parse(facts: dict[str, Any], where: str) -> TrialConfig:
     }
     values = {"model": model, "optimizer": optimizer, "train": train, "seed": facts.get("seed", 0)}
     return TrialConfig.parse(values, where)
+
+
+def _known(arch: dict[str, Any], where: str) -> tuple[str, int]:
+    """Return variant and latents of an architecture of the official code.
+
+    Raises:
+        CheckpointError: it is none, in its class or in a setting; the weights of another one would be scored wrongly.
+    """
+    model, loss = str(arch["name"]).partition("@"), arch.get("loss", {}).get("name", _LOSS)
+    name = f"{model[0].rsplit('.', 1)[-1]}@{model[2]}"
+    position = arch["pos_encodings"]
+    if name not in _MODELS:
+        _refuse(where, "arch.name", arch["name"], f"is none of the official models {', '.join(_MODELS)}")
+    if loss != _LOSS:
+        _refuse(where, "arch.loss.name", loss, f"is not the official {_LOSS}")
+    if position not in _POSITIONS:
+        _refuse(where, "arch.pos_encodings", position, f"is none of {', '.join(_POSITIONS)}")
+    for setting in sorted(arch.keys() - _ARCH):
+        if arch[setting]:  # what a fork has added and switched on
+            _refuse(where, f"arch.{setting}", arch[setting], "is no setting of the official models")
+    variant, num_latents = _MODELS[name]
+    if variant == "hrm" and arch["H_layers"] != arch["L_layers"]:
+        _refuse(where, "arch.H_layers", arch["H_layers"], f"differs from L_layers={arch['L_layers']}: not supported")
+    return variant, num_latents
+
+
+def _refuse(where: str, setting: str, value: object, why: str) -> NoReturn:
+    raise CheckpointError(f"{where}: {setting}={str(value)[:80]!r} {why}", _REMEDY)
 
 
 def config_to_official(config: TrialConfig) -> bytes:

@@ -41,7 +41,7 @@ def ranked_name(request: DataRequest, benchmark: Benchmark) -> str:
     if request.source is not None:
         address = parse_address(request.source)
         is_list = benchmark.family == "sudoku" and files.exists(address)
-        if is_list or benchmark.name == "official":
+        if is_list or benchmark.generated or benchmark.name == "official":
             return f"{benchmark.name}-{address.stem.lower()}"
         subset = request.num_test != benchmark.num_test and not benchmark.has_tasks
         return f"{benchmark.name}-test{request.num_test}" if subset else benchmark.name

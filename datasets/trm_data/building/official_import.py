@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trm_data.building.arc import overlaps, published_overlaps
-from trm_data.building.official_names import is_of_hrm, parse_names
+from trm_data.building.official_names import may_be_of_hrm, parse_names
 from trm_data.dataset.integrity import misframed, outside
 from trm_data.dataset.schema import Puzzles
 from trm_data.dataset.view import place_words
@@ -153,7 +153,7 @@ def load(folder: Path, progress: Progress) -> Puzzles:
         if not isinstance(identifiers, list) or not all(isinstance(name, str) for name in identifiers):
             raise DataError(f"{folder / 'identifiers.json'} is not a list of names", "Build it again")
         listed = folder / "test_puzzles.json"
-        tasks = {} if is_of_hrm(identifiers) and not listed.exists() else _read_json(listed)
+        tasks = {} if may_be_of_hrm(identifiers) and not listed.exists() else _read_json(listed)
         if not isinstance(tasks, dict):
             raise DataError(f"{listed} is not a JSON object", "Build it again")
         return _load_arc(train, test, identifiers, tasks, facts, folder, progress)

@@ -19,10 +19,10 @@ _HRM = re.compile(r"(.+)_t([0-7])_(-?\d+)")
 _COLOURS = re.compile(r"0[1-9]{9}")
 
 
-def is_of_hrm(identifiers: Sequence[str]) -> bool:
-    """Return whether HRM's builder wrote these identifiers. Without any augmentation both forms are the same."""
+def may_be_of_hrm(identifiers: Sequence[str]) -> bool:
+    """Return whether HRM's builder can have written these identifiers; without augmentations TRM's are the same."""
     tasks = {match[1] for name in identifiers if (match := _HRM.fullmatch(name))}
-    return bool(tasks) and tasks <= set(identifiers) and not any("|||" in name for name in identifiers)
+    return tasks <= set(identifiers) and not any("|||" in name for name in identifiers)
 
 
 def parse_names(identifiers: Sequence[str]) -> list[tuple[str, int]]:
@@ -31,7 +31,7 @@ def parse_names(identifiers: Sequence[str]) -> list[tuple[str, int]]:
     Raises:
         ValueError: one is not an identifier of an ARC task.
     """
-    if not is_of_hrm(identifiers):
+    if not may_be_of_hrm(identifiers):
         return [parse_augmentation(name) for name in identifiers]
     found = [_HRM.fullmatch(name) for name in identifiers]
     colours = _permutations(match[3] for match in found if match)

@@ -78,12 +78,35 @@ def generate(
     Raises:
         DataError: such mazes are too rare.
     """
+
+    def fill(start: int, cells: Bytes, good: NDArray[np.bool_]) -> None:
+        _layouts(seed, start, side, shortest, cells, good)
+
+    return collect(fill, side, count, f"{shortest} edges", progress)
+
+
+def collect(
+    fill: Callable[[int, Bytes, NDArray[np.bool_]], None],
+    side: int,
+    count: int,
+    path: str,
+    progress: Callable[[int], None],
+) -> GeneratedMazes:
+    """Return `count` mazes of a generator, solved, no two equal up to turning and mirroring.
+
+    Args:
+        fill: writes the mazes from a number on into rows of cells, and whether each is one.
+        path: the length of a path, for an error.
+
+    Raises:
+        DataError: such mazes are too rare.
+    """
     kept: dict[bytes, Bytes] = {}
     start, tried_since = 0, 0
     while len(kept) < count:
         cells = np.empty((_CHUNK, side * side), np.uint8)
         good = np.empty(_CHUNK, bool)
-        _layouts(seed, start, side, shortest, cells, good)
+        fill(start, cells, good)
         start += _CHUNK
         before = len(kept)
         for row in cells[good]:
@@ -92,7 +115,7 @@ def generate(
         tried_since = tried_since + _CHUNK if len(kept) == before else 0
         if tried_since > 400 * _CHUNK:
             raise DataError(
-                f"found only {len(kept)} of {count} mazes {side}x{side} with a shortest path of {shortest} edges",
+                f"found only {len(kept)} of {count} mazes {side}x{side} with a shortest path of {path}",
                 "Ask for fewer mazes or a shorter path",
             )
     mazes = np.stack(list(kept.values())[:count])

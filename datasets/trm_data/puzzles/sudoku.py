@@ -16,6 +16,10 @@ from trm_data.jit import Bytes, Ints, jit
 
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, by side."""
+DIGITS = np.full(256, 255, np.uint8)
+"""Byte of a text -> its digit, 0 for a blank; 255 for any other character."""
+DIGITS[np.frombuffer(b"0123456789", np.uint8)] = np.arange(10)
+DIGITS[np.frombuffer(b".*_", np.uint8)] = 0
 
 
 class Shape(NamedTuple):

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from trm_data.benchmarks import Benchmark
 from trm_data.config import DataRequest
 from trm_data.dataset.schema import Puzzles
 from trm_data.errors import DataError
 from trm_data.generators.maze import generate
+from trm_data.generators.maze_unique import generate_unique
 from trm_data.jit import Bytes
 from trm_data.puzzles import maze
 from trm_data.sources.files import Address
@@ -21,6 +23,7 @@ from trm_data.sources.tables import Table
 Progress = Callable[[str, int, int], None]
 _CODES = np.full(256, 0, np.uint8)
 _CODES[np.frombuffer(maze.CHARACTERS.encode(), np.uint8)] = np.arange(1, 6)
+_CODES[ord(".")] = maze.SPACE
 
 
 def as_puzzles(
@@ -49,17 +52,24 @@ def as_puzzles(
     )
 
 
-def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
+def generated(request: DataRequest, benchmark: Benchmark, progress: Progress) -> Puzzles:
     """Generate the mazes of a complete request, in the order train, validation, test."""
     assert request.num_train is not None and request.shortest_path is not None
     sizes = [request.num_train, request.num_validation or 0, request.num_test or 0]
-    total = sum(sizes)
-    made = generate(
-        side, total, request.shortest_path, request.build_seed, lambda done: progress("generating mazes", done, total)
-    )
+    side, total, shortest, longest = benchmark.side, sum(sizes), request.shortest_path, benchmark.longest_path
+
+    def report(done: int) -> None:
+        progress("generating mazes", done, total)
+
+    facts: dict[str, object] = {}
+    if longest is None:
+        made = generate(side, total, shortest, request.build_seed, report)
+    else:
+        made = generate_unique(side, total, shortest, longest, request.build_seed, report)
+        facts["only_path"] = [shortest, longest]
     splits = np.repeat(np.arange(3, dtype=np.uint8), sizes)
     lengths = made.lengths.astype(np.float32)
-    return as_puzzles(made.mazes, made.labels, lengths, made.ways, ["generator"] * total, splits, {})
+    return as_puzzles(made.mazes, made.labels, lengths, made.ways, ["generator"] * total, splits, facts)
 
 
 def _encode(cells: Bytes, table: Table, where: Address) -> Bytes:

@@ -24,6 +24,8 @@ def draw_pair(folder: Address, request: DataRequest, cells: int) -> tuple[dict[s
     Raises:
         DataError: a file is missing, bad, or has fewer rows than requested.
     """
+    if not folder.is_remote and files.exists(folder):
+        raise DataError(f"{folder} is a file", f"Name a folder with {_TRAIN} and {_TEST}")
     train, test = folder.join(_TRAIN), folder.join(_TEST)
     available = count_rows(train)
     validation = request.num_validation or 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -20,9 +19,11 @@ from trm_data.jit import Bytes, Ints
 from trm_data.puzzles import sudoku, sudoku_forms
 from trm_data.sources import files
 from trm_data.sources.files import Address
-from trm_data.sources.tables import csv_rows, layout_of
+from trm_data.sources.tables import RATING_REMEDY, are_grids, csv_rows, decode, find_layout, layout_of
 
 Progress = Callable[[str, int, int], None]
+_LINES = str.maketrans("", "", " \t|-+")
+"""Removes what people draw between the cells of a square."""
 
 
 class Line(NamedTuple):
@@ -104,43 +105,62 @@ def generated(request: DataRequest, side: int, progress: Progress) -> Puzzles:
     return as_puzzles(listed, split_column(sizes), {})
 
 
-def read_lines(text: str, where: str) -> Iterator[Line]:
-    """Yield the puzzles of a list. Comments (`#` first) and empty lines are skipped; a CSV is recognised by its
-    commas. A puzzle may be followed by the number of its solutions and one of them, as in tdoku's lists: `p:1:s`.
+def read_lines(text: str, side: int, where: str) -> Iterator[Line]:
+    """Yield the puzzles of a list. Comments (`#` first) and empty lines are skipped.
+
+    Every line is a puzzle, or a puzzle and its solution, or as in tdoku's lists a puzzle, the number of its solutions
+    and one of them: `p:1:s`. Squares of `side` lines and CSV files are recognised by the first line.
 
     Raises:
         DataError: naming file and row.
     """
-    text = text.removeprefix("\ufeff")
     name = where.rsplit("/", 1)[-1]
-    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
-    if "," in first:
-        yield from _csv_lines(text, first, where, name)
-        return
-    for row, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
-            yield _plain_line(row, line.split()[0], where, name)
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    rows = [(row, line) for row, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    first = rows[0][1] if rows else ""
+    if "," in first or find_layout(first, where, needs_answers=False):
+        yield from _csv_lines(lines, first, where, name)
+    elif len(first.translate(_LINES)) == side:
+        yield from _squares(rows, side, where, name)
+    else:
+        for row, line in rows:
+            yield _plain_line(row, line.split(), where, name)
 
 
-def _plain_line(row: int, text: str, where: str, name: str) -> Line:
-    """Return the puzzle in a line without commas."""
-    question, *more = text.split(":")
+def _squares(rows: list[tuple[int, str]], side: int, where: str, name: str) -> Iterator[Line]:
+    """Join the puzzles that are written as squares of `side` lines, with or without lines between boxes."""
+    cells = [(row, line.translate(_LINES)) for row, line in rows if line.translate(_LINES)]
+    for row, line in cells:
+        if len(line) != side:
+            what = f"{len(line)} characters, a line of a square has {side}"
+            raise DataError(f"{where}, row {row}: {what}", "Write one square below another, '.' or 0 for a blank")
+    if len(cells) % side:
+        raise DataError(f"{where}, row {cells[-1][0]}: the last square has {len(cells) % side} lines", "Complete it")
+    for start in range(0, len(cells), side):
+        square = "".join(line for _, line in cells[start : start + side])
+        yield Line(cells[start][0], square, None, name, float("nan"))
+
+
+def _plain_line(row: int, words: list[str], where: str, name: str) -> Line:
+    """Return the puzzle in the words of a line; the second may be its solution."""
+    question, *more = words[0].strip("\"'").split(":")
     if more and not (len(more) <= 2 and more[0].isdecimal()):
-        raise DataError(f"{where}, row {row}: {text[:40]!r} is no puzzle", "Write the puzzle, or PUZZLE:1:SOLUTION")
+        raise DataError(f"{where}, row {row}: {words[0][:40]!r} is no puzzle", "Write the puzzle, or PUZZLE:1:SOLUTION")
     if more and int(more[0]) != 1:
         raise DataError(f"{where}, row {row}: the puzzle has {more[0]} solutions", "Remove the row")
-    return Line(row, question, (more[1] if len(more) > 1 else "") or None, name, float("nan"))
+    answer = more[1] if len(more) > 1 else words[1] if len(words) > 1 and are_grids(*words[:2]) else ""
+    return Line(row, question, answer or None, name, float("nan"))
 
 
-def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
+def _csv_lines(lines: list[str], first: str, where: str, name: str) -> Iterator[Line]:
     """Read the puzzles of a CSV, whose first line below any comments is `first`.
 
     Without a column `source`, they are from the file called `name`.
     """
-    layout = layout_of(first, where)
+    layout = layout_of(first, where, row=lines.index(first) + 1, needs_answers=False)
     to_skip = layout.header_lines
-    for row, cells in csv_rows(io.StringIO(text), where):
-        if not cells or cells[0].startswith("#"):
+    for row, cells in csv_rows((f"{line}\n" for line in lines), where, layout.delimiter):
+        if not "".join(cells).strip() or cells[0].startswith("#"):
             continue
         if to_skip:
             to_skip -= 1
@@ -151,27 +171,23 @@ def _csv_lines(text: str, first: str, where: str, name: str) -> Iterator[Line]:
         values = dict(zip(layout.names, cells, strict=True))
         rating = values.get("rating") or "nan"
         try:
-            question, answer = values["question"].strip(), values["answer"].strip() or None
+            question, answer = values["question"].strip(), values.get("answer", "").strip() or None
             yield Line(row, question, answer, values.get("source", name), float(rating))
         except ValueError:
-            raise DataError(f"{where}, row {row}: rating {rating!r} is not a number", "Correct the row") from None
+            raise DataError(f"{where}, row {row}: rating {rating!r} is not a number", RATING_REMEDY) from None
 
 
 def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
     """Return (N, side * side) digits of N texts."""
     for text, row in zip(texts, rows, strict=True):
         if len(text) != side * side:
-            other = math.isqrt(len(text))
-            is_other = other > 1 and other**2 == len(text)
-            what = f" ({other}x{other})" if is_other else ""
-            known = " or ".join(f"sudoku-{size}x{size}" for size in sudoku.BOXES if size != side)
-            remedy = "One puzzle a line, row by row, '.' or 0 for a blank"
             raise DataError(
-                f"{where}, row {row}: {len(text)} characters{what}, a {side}x{side} puzzle has {side * side}",
-                f"For other sizes there is {known}" if is_other else remedy,
+                f"{where}, row {row}: {len(text)} characters{_size(text)}, a {side}x{side} puzzle has {side * side}",
+                f"Sudoku are {', '.join(f'{size}x{size}' for size in sudoku.BOXES)}: one puzzle a line, row by row, "
+                "'.' or 0 for a blank",
             )
-    characters = bytearray("".join(texts).replace(".", "0").encode("latin-1", "replace"))
-    digits = np.array(characters, np.uint8).reshape(len(texts), side * side) - np.uint8(48)
+    cells = np.array(bytearray("".join(texts).encode("latin-1", "replace")), np.uint8)
+    digits = sudoku.DIGITS[cells].reshape(len(texts), side * side)
     bad = np.argwhere(digits > side)
     if len(bad):
         at, place = bad[0].tolist()
@@ -180,6 +196,12 @@ def _digits(texts: list[str], rows: list[int], side: int, where: str) -> Bytes:
             f"Use 1-{side} for digits and '.' or 0 for a blank",
         )
     return digits
+
+
+def _size(text: str) -> str:
+    """Return the size of a puzzle of another size, in brackets; empty if the text is no puzzle."""
+    side = math.isqrt(len(text))
+    return f" ({side}x{side})" if side > 1 and are_grids(text, text) else ""
 
 
 def check(lines: list[Line], side: int, where: str) -> Listed:
@@ -227,28 +249,14 @@ def inequivalent(listed: Listed, side: int) -> Ints:
     )
 
 
-def read_text(address: Address) -> tuple[str, str]:
-    """Return the text of a list and its sha256.
-
-    Raises:
-        DataError: it cannot be read or is not text; names the row.
-    """
-    content = files.read(address)
-    try:
-        return content.decode(), hashlib.sha256(content).hexdigest()
-    except UnicodeDecodeError as error:
-        row = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{address}, row {row}: not text", "Puzzle lists are plain text") from None
-
-
 def listed(address: Address, request: DataRequest, side: int) -> Puzzles:
     """Draw the puzzles of a list by the build seed. Only the first of equivalent puzzles is kept.
 
     Raises:
         DataError: a bad row, or fewer puzzles than requested.
     """
-    text, sha256 = read_text(address)
-    lines = list(read_lines(text, str(address)))
+    content = files.read(address)
+    lines = list(read_lines(decode(content, str(address)), side, str(address)))
     if not lines:
         raise DataError(f"{address} holds no puzzle", "One puzzle a line, or CSV with source,question,answer,rating")
     whole = check(lines, side, str(address))
@@ -258,5 +266,6 @@ def listed(address: Address, request: DataRequest, side: int) -> Puzzles:
     chosen = Listed(
         whole.puzzles[order], whole.solutions[order], whole.ratings[order], [whole.sources[i] for i in order]
     )
-    facts: dict[str, object] = {"files": {address.base.rsplit("/", 1)[-1]: sha256}, "rows": len(lines)}
+    hashes = {address.base.rsplit("/", 1)[-1]: hashlib.sha256(content).hexdigest()}
+    facts: dict[str, object] = {"files": hashes, "rows": len(lines)}
     return as_puzzles(chosen, split_column(sizes), facts | {"equivalent_rows_dropped": len(lines) - len(kept)})

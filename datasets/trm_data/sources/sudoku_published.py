@@ -16,7 +16,7 @@ from trm_data.sources.tables import Table
 
 
 def _digits(cells: Bytes, table: Table, side: int, where: Address) -> Bytes:
-    digits = np.where(cells == ord("."), np.uint8(0), cells - np.uint8(48))
+    digits = sudoku.DIGITS[cells]
     bad = np.argwhere(digits > side)
     if len(bad):
         at, place = bad[0].tolist()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -27,6 +29,20 @@ OTHER_NAMES = {
 """Names of columns in lists of others, such as Kaggle's, and what they are here."""
 _FORM = "Name the columns question and answer (source and rating are optional) in the first line"
 _BOM = "\ufeff"
+RATING_REMEDY = "Correct it, or give the column another name: it is then left out"
+_HEAD = 2**20  # bytes in which the first puzzle begins
+_DELIMITERS = ",;\t|"
+_NO_TEXT = {
+    b"\x1f\x8b": ("compressed (gzip)", "Unpack it"),
+    b"PK\x03\x04": ("a zip archive", "Unpack it"),
+    b"BZh": ("compressed (bzip2)", "Unpack it"),
+    b"\xfd7zXZ": ("compressed (xz)", "Unpack it"),
+    b"\x28\xb5\x2f\xfd": ("compressed (zstd)", "Unpack it"),
+    b"PAR1": ("a Parquet file", "Save it as CSV"),
+    b"\xff\xfe": ("text in UTF-16 or UTF-32", "Save it as UTF-8"),
+    b"\xfe\xff": ("text in UTF-16", "Save it as UTF-8"),
+}
+"""First bytes of files in other forms, what they are, and what helps."""
 Choose = Callable[[int], Ints]
 """Number of rows -> the rows to keep, in ascending order."""
 
@@ -40,7 +56,7 @@ class Table(NamedTuple):
     ratings: NDArray[np.float32]
     sources: list[str]
     rows: Ints
-    """(N): line numbers in the file, from 1; a header is line 1."""
+    """(N): line numbers in the file, from 1."""
 
 
 class Layout(NamedTuple):
@@ -50,15 +66,36 @@ class Layout(NamedTuple):
     """Of all columns, in the order of the file."""
     header_lines: int
     """1, or 0 where the first line is a puzzle already."""
+    delimiter: str = ","
 
 
-def csv_rows(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]]:
+def decode(content: bytes, where: str, row: int = 1) -> str:
+    """Return the text of a puzzle list, or of a part of one that begins with line `row`.
+
+    Raises:
+        DataError: it is no text; names what it is, or the row.
+    """
+    for start, (what, remedy) in _NO_TEXT.items():
+        if content.startswith(start):
+            raise DataError(f"{where} is {what}", remedy)
+    try:
+        text = content.decode()
+        bad = content.find(b"\0")
+    except UnicodeDecodeError as error:
+        bad = error.start
+    if bad < 0:
+        return text
+    row += content[:bad].count(b"\n")
+    raise DataError(f"{where}, row {row}: not text", "Puzzle lists are plain text: save it as UTF-8")
+
+
+def csv_rows(lines: Iterable[str], where: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield the number of the last line and the cells of every row of a CSV.
 
     Raises:
         DataError: a row is not CSV; `where` names the file.
     """
-    reader = csv.reader(lines, skipinitialspace=True)
+    reader = csv.reader(lines, skipinitialspace=True, delimiter=delimiter)
     try:
         for cells in reader:
             yield reader.line_num, cells
@@ -66,45 +103,70 @@ def csv_rows(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]
         raise DataError(f"{where}, row {reader.line_num}: {error}", _FORM) from None
 
 
-def layout_of(first_line_of_file: str, where: str) -> Layout:
+def find_layout(first_line: str, where: str, *, needs_answers: bool = True) -> Layout | None:
     """Find the columns in the first line of a CSV: a header names them in any order, with any others between them.
 
-    The names of Kaggle's lists (`quizzes,solutions`, `puzzle,solution`, ...) are understood too.
+    The names of Kaggle's lists (`quizzes,solutions`, `puzzle,solution`, ...) are understood too. Cells are separated
+    by commas, semicolons, tabs or `|`.
+
+    Returns:
+        None if it is neither a header with a question and an answer nor a puzzle with its answer.
 
     Raises:
-        DataError: it is neither a header with a question and an answer nor a puzzle with its answer.
+        DataError: a column comes twice.
     """
-    _, cells = next(csv_rows([first_line_of_file.removeprefix(_BOM).strip()], where), (1, []))
-    own = [cell.strip().lower() for cell in cells]
-    # A file that has the usual name too uses the other one for something else.
-    names = [name if OTHER_NAMES.get(name, name) in own else OTHER_NAMES.get(name, name) for name in own]
-    if {"question", "answer"} <= set(names):
-        twice = [name for name in COLUMNS if names.count(name) > 1]
-        if twice:
-            raise DataError(f"{where}, row 1: column {twice[0]!r} comes twice", _FORM)
-        return Layout(names, 1)
-    for columns in (list(COLUMNS), list(COLUMNS[1:3])):
-        if len(cells) == len(columns) and _are_grids(*(cells[columns.index(name)] for name in COLUMNS[1:3])):
-            return Layout(columns, 0)  # the first line is a puzzle
-    raise DataError(f"{where}, row 1: no columns question and answer in {', '.join(names)[:80]!r}", _FORM)
+    line = first_line.removeprefix(_BOM).strip("\r\n")
+    for delimiter in _DELIMITERS:
+        _, cells = next(csv_rows([line], where, delimiter), (1, []))
+        own = [cell.strip().lower() for cell in cells]
+        # A file that has the usual name too uses the other one for something else.
+        names = [name if OTHER_NAMES.get(name, name) in own else OTHER_NAMES.get(name, name) for name in own]
+        if "question" in names and ("answer" in names or not needs_answers):
+            twice = [name for name in COLUMNS if names.count(name) > 1]
+            if twice:
+                raise DataError(f"{where}, row 1: column {twice[0]!r} comes twice", _FORM)
+            return Layout(names, 1, delimiter)
+        for columns in (list(COLUMNS), list(COLUMNS[1:3])):
+            for read in (own, line.split(delimiter)):  # a maze may begin with a space
+                if len(read) == len(columns) and are_grids(*(read[columns.index(name)] for name in COLUMNS[1:3])):
+                    return Layout(columns, 0, delimiter)  # the first line is a puzzle
+    return None
 
 
-def _are_grids(question: str, answer: str) -> bool:
+def layout_of(first_line: str, where: str, *, row: int = 1, needs_answers: bool = True) -> Layout:
+    """Return `find_layout`.
+
+    Raises:
+        DataError: it has found none.
+    """
+    found = find_layout(first_line, where, needs_answers=needs_answers)
+    if found is None:
+        raise DataError(f"{where}, row {row}: no columns question and answer in {first_line.strip()[:80]!r}", _FORM)
+    return found
+
+
+def are_grids(question: str, answer: str) -> bool:
     """Return whether two cells are square grids of one size, of Sudoku or mazes."""
     side = math.isqrt(len(question))
-    return len(question) == len(answer) == side**2 > 1 and set(question + answer) <= set("0123456789.# SGo")
+    return len(question) == len(answer) == side**2 > 1 and set((question + answer).lower()) <= set("0123456789.*_# sgo")
 
 
-def _layout(address: Address) -> Layout:
+def _layout(address: Address) -> tuple[Layout, int]:
+    """Return the columns of a file, and how many of its lines come before the first puzzle."""
+    where = str(address)
     with files.open_binary(address) as stream:
-        raw = stream.readline()
-    try:
-        return layout_of(raw.decode(), str(address))
-    except UnicodeDecodeError:
-        raise DataError(f"{address}, row 1: not text", _FORM) from None
+        lines = stream.read(_HEAD).removeprefix(codecs.BOM_UTF8).splitlines()
+    for number, line in enumerate(lines):
+        text = decode(line, where, number + 1)
+        layout = find_layout(text, where)  # before comments are left out: a maze begins with a wall, #
+        if layout is None and text.strip() and not text.startswith("#"):
+            layout = layout_of(text, where, row=number + 1)
+        if layout is not None:
+            return layout, number + layout.header_lines
+    raise DataError(f"{where} holds no puzzle", _FORM)
 
 
-def _blocks(address: Address, layout: Layout) -> Iterator[pa.RecordBatch]:
+def _blocks(address: Address, layout: Layout, skipped: int) -> Iterator[pa.RecordBatch]:
     """Yield the columns of `COLUMNS`, in this order, block by block; columns that the file lacks are empty."""
     from pyarrow import csv as arrow_csv
 
@@ -114,19 +176,47 @@ def _blocks(address: Address, layout: Layout) -> Iterator[pa.RecordBatch]:
     convert = arrow_csv.ConvertOptions(
         column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=False, include_columns=present
     )
+    parse = arrow_csv.ParseOptions(
+        delimiter=layout.delimiter, invalid_row_handler=lambda row: "error" if row.text.strip() else "skip"
+    )
     try:
         with files.open_binary(address) as stream:
-            options = arrow_csv.ReadOptions(column_names=names, skip_rows=layout.header_lines)
-            for block in arrow_csv.open_csv(stream, read_options=options, convert_options=convert):
+            options = arrow_csv.ReadOptions(column_names=names, skip_rows=skipped)
+            for block in arrow_csv.open_csv(stream, options, parse, convert):
                 empty = pa.array([""] * block.num_rows, pa.string())
                 columns = [block.column(name) if name in present else empty for name in COLUMNS]
                 yield pa.RecordBatch.from_arrays(columns, names=list(COLUMNS))
     except pa.ArrowInvalid as error:
+        _check_columns(address, layout, skipped)
         raise DataError(f"{address}: {first_line(error)}", _FORM) from None
+
+
+def _check_columns(address: Address, layout: Layout, skipped: int) -> None:
+    """Raise DataError for the first row with another number of columns than the header."""
+    with files.open_binary(address) as stream:
+        lines = io.TextIOWrapper(stream, "utf-8", "replace", newline="")
+        for row, cells in csv_rows(lines, str(address), layout.delimiter):
+            if row > skipped and "".join(cells).strip() and len(cells) != len(layout.names):
+                what = f"{len(cells)} columns instead of {len(layout.names)}"
+                raise DataError(f"{address}, row {row}: {what}", "Correct the row")
+
+
+def _unwrapped(column: pa.Array, length: int) -> pa.Array:
+    """Return texts without quotes and spaces around `length` characters: `"a" , "b"` is not read as quoted.
+
+    A maze may begin or end with a space itself; where that is not clear, the check of the answer decides.
+    """
+    plain = compute.replace_substring_regex(column, r'^\s*"([^"]*)"\s*$', r"\1")
+    head, rest = (compute.utf8_slice_codeunits(plain, *part) for part in ((0, length), (length,)))
+    lead, tail = (compute.utf8_slice_codeunits(plain, *part) for part in ((0, -length), (-length,)))
+    is_blank = [compute.equal(compute.utf8_trim_whitespace(part), "") for part in (rest, lead)]
+    return compute.case_when(compute.make_struct(*is_blank), head, tail, plain)
 
 
 def _characters(column: pa.Array, length: int, lines: Ints, where: Address, name: str) -> Bytes:
     """Return (N, length) bytes of a column of equally long texts; `lines` (N) are their numbers in the file."""
+    if not compute.all(compute.equal(compute.binary_length(column), length)).as_py():
+        column = _unwrapped(column, length)
     sizes = compute.binary_length(column)
     wrong = np.flatnonzero(sizes.to_numpy(zero_copy_only=False) != length)
     if wrong.size:
@@ -142,7 +232,7 @@ def _characters(column: pa.Array, length: int, lines: Ints, where: Address, name
 
 def count_rows(address: Address) -> int:
     """Count the puzzles of a CSV, without its header."""
-    return sum(block.num_rows for block in _blocks(address, _layout(address)))
+    return sum(block.num_rows for block in _blocks(address, *_layout(address)))
 
 
 def read_table(address: Address, length: int, choose: Choose | None = None) -> Table:
@@ -156,9 +246,9 @@ def read_table(address: Address, length: int, choose: Choose | None = None) -> T
     """
     wanted = None if choose is None else choose(count_rows(address))
     parts: list[tuple[Any, ...]] = []
-    start, layout = 0, _layout(address)
-    first = 1 + layout.header_lines
-    for block in _blocks(address, layout):
+    start, (layout, skipped) = 0, _layout(address)
+    first = 1 + skipped
+    for block in _blocks(address, layout, skipped):
         rows = np.arange(start, start + block.num_rows)
         if wanted is not None:
             rows = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + block.num_rows)]
@@ -186,7 +276,7 @@ def _ratings(column: pa.Array, lines: Ints, where: Address) -> NDArray[np.float3
         return np.where(texts == "", "nan", texts).astype(np.float32)
     except ValueError:
         line, text = next((line, text) for line, text in zip(lines, texts, strict=True) if not _is_rating(text))
-        raise DataError(f"{where}, row {line}: rating {text!r} is not a number", "Correct it") from None
+        raise DataError(f"{where}, row {line}: rating {text!r} is not a number", RATING_REMEDY) from None
 
 
 def _is_rating(text: str) -> bool:

@@ -68,10 +68,14 @@ class Maze(PuzzleKind):
         return "not a shortest path from S to G"
 
     def faults(self, examples: Examples) -> Iterator[str]:
-        """Yield examples whose label is not a shortest path of their maze."""
-        side = examples.side
-        _, edges, _ = maze.solve_all(examples.inputs, side)
+        """Yield examples whose label is not a shortest path, or not the only one in mazes that promise one path."""
+        side, bounds = examples.side, examples.facts.get("only_path")
+        _, edges, ways = maze.solve_all(examples.inputs, side)
         for row in range(len(edges)):
+            match bounds:
+                case [int(least), int(most)] if ways[row] != 1 or not least <= edges[row] <= most:
+                    found = f"{ways[row]:.0f} shortest paths of {edges[row]} edges"
+                    yield f"example {examples.numbers[row]}: {found}, not one of {least} to {most}"
             if edges[row] < 0 or maze.path_length(examples.labels[row], side) != edges[row]:
                 yield f"example {examples.numbers[row]}: the label is not a shortest path"
             plain = np.where(examples.labels[row] == maze.PATH, maze.SPACE, examples.labels[row])

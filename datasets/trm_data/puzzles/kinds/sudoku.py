@@ -111,22 +111,23 @@ class Sudoku(PuzzleKind):
         return examples.across_splits(keys)
 
     def read(self, text: str, side: int) -> list[Question]:
-        """Return the puzzles of a text: a line each, `.` or 0 for a blank, or one as a square of lines."""
+        """Return the puzzles of a text: a line each, `.`, `*`, `_` or 0 for a blank, or one as a square of lines."""
         rows = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip() and not line.startswith("#")]
         lines = [row.split()[0].partition(":")[0] for row in rows]  # tdoku's lists have a solution behind the puzzle
         if lines and all(len(line) < side * side for line in lines):
             lines = ["".join(letter for row in rows for letter in row if letter not in " |-+\t")]
         puzzles = []
         for line in lines:
-            if len(line) != side * side or any(letter != "." and not "0" <= letter <= str(side) for letter in line):
+            digits = sudoku.DIGITS[np.frombuffer(line.encode("latin-1", "replace"), np.uint8)]
+            if len(line) != side * side or (digits > side).any():
                 raise DataError(
                     f"{line[:90]!r} is not a {side}x{side} Sudoku",
                     f"Write {side * side} of 1-{side}, and '.' or 0 for a blank",
                 )
-            puzzles.append([0 if letter == "." else int(letter) for letter in line])
+            puzzles.append(digits)
         if not puzzles:
             raise DataError("there is no puzzle in the text", "One Sudoku a line")
-        grids = np.array(puzzles, np.uint8)
+        grids = np.stack(puzzles)
         for line, grid in zip(lines, grids, strict=True):
             if problem := sudoku.repetition(grid, side):
                 raise DataError(f"{line!r} has no solution: {problem}", "Correct the puzzle")
