@@ -247,6 +247,7 @@ def test_power_statement_is_made_for_the_median_score() -> None:
     gap = 100 * power.detectable_gap(0.6, 1_000)
     assert f"detect a difference of {gap:.1f} points near 60 % with 80 % power" in table.power
     assert build_leaderboard(None, records[:2], [])[0].power.count("near 40 %") == 1
+    assert replace(table, entries=()).power == replace(table, items=None).power == ""
 
 
 @pytest.mark.parametrize(("score", "near"), [(0.0, 5), (0.04, 5), (0.06, 6), (0.94, 94), (0.96, 95), (1.0, 95)])

@@ -11,6 +11,7 @@ import numpy as np
 from tests.support.golden import OFFICIAL
 from tests.support.recorded import compare
 from trm_data import DataRequest, Dataset, TrainLoader, build, eval_batches, export_official, list_benchmarks
+from trm_data.puzzles.arc import pair_keys
 
 TASKS = str(OFFICIAL / "tasks/mini")
 REQUESTS = {
@@ -58,6 +59,8 @@ def test_datasets_and_their_batches_are_as_recorded(tmp_path: Path) -> None:
             "puzzles": digest(dataset.puzzle, dataset.split),
             **batches(dataset),
         }
+        if dataset.manifest.family == "arc":
+            found[name]["pairs"] = digest(pair_keys(dataset.inputs, dataset.labels, dataset.shapes))
         if not (dataset.is_listed and dataset.manifest.ids == "native"):
             folder = tmp_path / f"official {name}"
             export_official(dataset, folder, 4)
