@@ -136,7 +136,7 @@ def pin_function(value: str, known: Collection[str], *, is_parsed: bool) -> str:
     address = parse_address(value)
     if is_parsed or address.sha256:
         return value
-    return pin(value, _folder.get() or Path.cwd(), is_function=True)
+    return pin(value, named_folder(), is_function=True)
 
 
 def _pinned(text: str, folder: Path, is_function: bool) -> tuple[str, Source]:
@@ -167,7 +167,7 @@ def pin_named(value: Any) -> Any:
         return pin(_address_of(value), Path())
     if not isinstance(value, str) or ((found := _ADDRESS.fullmatch(value)) and found["sha256"]):
         return value
-    return pin(value, _folder.get() or Path.cwd())
+    return pin(value, named_folder())
 
 
 @contextmanager
@@ -178,6 +178,11 @@ def relative_to(folder: Path) -> Iterator[None]:
         yield
     finally:
         _folder.reset(token)
+
+
+def named_folder() -> Path:
+    """Return where the relative paths begin that the user's own code names."""
+    return _folder.get() or Path.cwd()
 
 
 def _address_of(cls: type) -> str:
@@ -302,15 +307,16 @@ def short(text: str) -> str:
     return text if found is None or found["sha256"] is None else f"{found['name']}@{found['sha256'][:8]}"
 
 
-def replace_in(values: Any, change: Callable[[Any], Any]) -> Any:
-    """Return nested plain settings with `change` applied to every recursion in them, as a setting or as a choice."""
+def replace_in(values: Any, change: Callable[[Any], Any], names: Collection[str] = _SETTINGS) -> Any:
+    """Return nested plain settings with `change` applied to every recursion, or other setting of these `names`, in
+    them, as a setting or as a choice."""
     if isinstance(values, Mapping):
         return {
-            key: _replace_all(value, change) if key in _SETTINGS else replace_in(value, change)
+            key: _replace_all(value, change) if key in names else replace_in(value, change, names)
             for key, value in values.items()
         }
     if isinstance(values, list | tuple):
-        return type(values)(replace_in(value, change) for value in values)
+        return type(values)(replace_in(value, change, names) for value in values)
     return values
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.sweep.budget import Budget
-from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value
+from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value, pin_axis, pin_files
 from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.metrics import require_metric
 from orchestrator.sweep.settings import (
@@ -35,7 +35,8 @@ from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError
 from trm_data.settings import Settings, is_parsed
 from trm_model.config import ALIASES, TrialConfig
-from trm_model.recursion_file import identity_of, pin_function, pin_named, replace_in, require_pinned, short
+from trm_model.recursion_file import identity_of, pin_function, replace_in, require_pinned, short
+from trm_model.start_file import STARTS, start_identity, start_sha256
 
 MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
@@ -68,7 +69,7 @@ class Variant(Settings):
     @field_validator("settings", mode="before")
     @classmethod
     def _pin_recursion(cls, settings: Any, info: ValidationInfo) -> Any:
-        return settings if is_parsed(info) else replace_in(settings, pin_named)
+        return settings if is_parsed(info) else pin_files(settings)
 
 
 class Confirm(Settings):
@@ -117,7 +118,7 @@ class ResourceRule(Settings):
     @field_validator("when", mode="before")
     @classmethod
     def _pin_recursion(cls, when: Any, info: ValidationInfo) -> Any:
-        return when if is_parsed(info) else replace_in(when, pin_named)
+        return when if is_parsed(info) else pin_files(when)
 
 
 class Sweep(Settings):
@@ -179,9 +180,9 @@ class Sweep(Settings):
             if isinstance(values.get("forbidden"), list | tuple):
                 values["forbidden"] = tuple(_resolved(condition) for condition in values["forbidden"])
             if not is_parsed(info):
-                axes = {path: _pinned_axis(path, domain) for path, domain in values["space"].items()}
+                axes = {path: pin_axis(path, domain) for path, domain in values["space"].items()}
                 conditions = {key: values[key] for key in ("only_if", "forbidden") if key in values}
-                values |= {"space": axes, **replace_in(conditions, pin_named)}
+                values |= {"space": axes, **pin_files(conditions)}
         return values
 
     @classmethod
@@ -193,6 +194,7 @@ class Sweep(Settings):
                 content, which no record of this program does.
         """
         replace_in(values, require_pinned)
+        replace_in(values, start_sha256, STARTS)
         for address in functions_of(values):
             require_pinned(address)
         return cls.parse(values, context={"is_recorded": True})
@@ -363,7 +365,7 @@ class Sweep(Settings):
 
         Puzzle files are identified by name: their content is part of the dataset's fingerprint; their folder is not.
         """
-        plain = self.plain()
+        plain: dict[str, Any] = replace_in(self.plain(), start_identity, STARTS)
         for operational in ("resources", "resource_rules", "max_concurrent", "budget"):
             del plain[operational]
         del plain["base"]["runtime"]
@@ -382,15 +384,6 @@ def own_fields(values: Any) -> Any:
         return values
     unused = FIELDS_OF_KIND["search" if values.get("kind", "study") == "study" else "study"]
     return {name: value for name, value in values.items() if name not in unused}
-
-
-def _pinned_axis(path: str, domain: Any) -> Any:
-    """Return the axis of `model.recursion` with pinned addresses; any other axis as it is."""
-    if path != "model.recursion":
-        return domain
-    if isinstance(domain, Choice):
-        return Choice(values=tuple(map(pin_named, domain.values)))
-    return replace_in({path: domain}, pin_named)[path]
 
 
 def _resolved(settings: Any) -> Any:

@@ -12,7 +12,8 @@ from typing_extensions import TypeAliasType
 
 from trm_data.errors import ConfigError
 from trm_data.settings import Settings
-from trm_model.recursion_file import pin_named
+from trm_model.recursion_file import pin_named, replace_in
+from trm_model.start_file import SETTING, STARTS, pin_named_start
 
 ROUNDING = 1e-9
 """Relative error of binary fractions that counts as none."""
@@ -183,3 +184,22 @@ def log_uniform(low: float, high: float) -> Uniform:
 def integers(low: int, high: int, *, log: bool = False, step: int | None = None) -> Uniform:
     """Return a range of integers, both ends included: `integers(1, 6)`; with `log` searched by order of magnitude."""
     return Uniform(low=low, high=high, integer=True, log=log, step=step)
+
+
+def pin_files(settings: Any) -> Any:
+    """Return nested settings that the user's own code gives, with the files that they name pinned to their content.
+
+    Raises:
+        ConfigError: there is no such file, or it is not what the setting takes.
+    """
+    return replace_in(replace_in(settings, pin_named), pin_named_start, STARTS)
+
+
+def pin_axis(path: str, domain: Any) -> Any:
+    """Return the axis of a setting that names files with pinned addresses; any other axis as it is."""
+    pin = {"model.recursion": pin_named, SETTING: pin_named_start}.get(path)
+    if pin is None:
+        return domain
+    if isinstance(domain, Choice):
+        return Choice(values=tuple(map(pin, domain.values)))
+    return pin_files({path: domain})[path]
