@@ -202,12 +202,15 @@ def _check_same_step(trainer: Trainer) -> None:
 def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:
     """Raise an error before the first step for settings with which the final evaluation would fail.
 
+    Puzzles of which none has a known answer are trained for a submission, and give no score.
+
     Raises:
         ConfigError: the split is empty or has no known answers, or there are more votes than views.
     """
     evaluation = config.evaluation
     check_evaluation(dataset, evaluation.split, evaluation, config.data.num_augmentations)
-    if not _has_answers(dataset, evaluation.split, evaluation.max_puzzles):
+    is_submission = not any(_has_answers(dataset, split, None) for split in ("validation", "test"))
+    if not is_submission and not _has_answers(dataset, evaluation.split, evaluation.max_puzzles):
         raise ConfigError(
             f"no {evaluation.split} puzzle of {dataset.benchmark} has a known answer, so that nothing could be scored",
             "Set evaluation.split to a split with answers",
@@ -215,6 +218,8 @@ def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:
 
 
 def _has_answers(dataset: Dataset, split: str, max_puzzles: int | None) -> bool:
+    if not dataset.counts.get(split, 0):
+        return False
     return bool(dataset.is_answered[first_rows(dataset, split, max_puzzles)].any())
 
 
@@ -338,6 +343,7 @@ def _result(
                 "exact_accuracy"
             ]
             for rate in config.optimizer.further_ema_rates
+            if score.items
         }
         files = {"outcomes.arrow": score.arrow(), "gallery.json": trainer.gallery(score)}
     result = {
