@@ -22,6 +22,7 @@ from trm_model.cost import state_bytes, train_flops
 from trm_model.model.recursion import build_model
 from trm_model.start_file import pin_start
 from trm_model.training.events import Finished, Started
+from trm_model.training.launch import train_in_processes
 from trm_model.training.trainer import Trainer
 
 ARC: dict[str, Any] = {"data": {"benchmark": "arc-agi-1", "num_validation": 1, "num_augmentations": 2}}
@@ -138,6 +139,16 @@ def test_frozen_network_does_not_change_by_a_bit(name: str, trained: Path, datas
     assert not torch.equal(before.pop("puzzle_embedding.weight"), after.pop("puzzle_embedding.weight"))
     assert_same(after, before)
     assert not [key for key in tensors if key.startswith(("optimizer/", "ema/"))]
+
+
+def test_two_processes_begin_with_the_same_weights(trained: Path, dataset: Dataset, tmp_path: Path) -> None:
+    config = started(trained, {"runtime": {"num_threads": 1}}, freeze="network", max_steps=3)
+    store = LocalCheckpoints(tmp_path)
+    events = list(train_in_processes(config, dataset, processes=2, checkpoints=store))
+    assert isinstance(events[0], Started) and events[0].started_from.startswith("EMA weights of step 10")
+    before, after = weights_of(trained, "ema"), section(final_tensors(tmp_path), "model")
+    assert not torch.equal(before.pop("puzzle_embedding.weight"), after.pop("puzzle_embedding.weight"))
+    assert_same(after, before)
 
 
 def test_frozen_embeddings_do_not_change_by_a_bit(trained: Path, dataset: Dataset, tmp_path: Path) -> None:

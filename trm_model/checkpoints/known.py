@@ -18,7 +18,7 @@ class Known(NamedTuple):
     """Who reports it, and how it was scored."""
 
 
-_ALPHAXIV = "the authors' report (github.com/alphaXiv/TinyRecursiveModels docs/REPORT.md)"
+_ALPHAXIV = "the authors' report (github.com/alphaXiv/TinyRecursiveModels)"
 _ARC_PRIZE = "ARC Prize, semi-private set, pass@2"
 KNOWN = (
     Known("TRM-MLP", "hf://MaximeILL/GAR_ckpts", "sudoku-extreme", 86.5, "its repository; full test split"),
