@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from orchestrator.cli.options import (
     trust_recursions,
 )
 from trm_data.settings import strict_json
+
+if TYPE_CHECKING:
+    from orchestrator.api.submit import Answers
 
 
 def submit(
@@ -61,13 +64,11 @@ def submit(
 
     trm submit arc-agi_evaluation_challenges.json --from train/last --solutions held_back.json --set aug=100
     """
-    from orchestrator.api.submit import score_submission, submission_config
+    from orchestrator.api.submit import submission_config
     from orchestrator.api.submit import submit as run_submission
     from orchestrator.cli.configs import single_values
     from orchestrator.cli.lookup import start_address
-    from orchestrator.cli.views.console import out
     from orchestrator.cli.views.train import TrainView, show_outcome
-    from orchestrator.sweep.text import plural
     from trm_data.files import write_output
 
     trust_recursions(trust)
@@ -76,10 +77,19 @@ def submit(
     if not answers:
         raise typer.Exit(show_outcome(outcome, as_json))
     write_output(output, strict_json(answers).encode())
+    _show(answers, outcome.location, output, solutions, as_json)
+
+
+def _show(answers: Answers, record: str, output: Path, solutions: Path | None, as_json: bool) -> None:
+    """Print what was written, and how many held-back answers it agrees with."""
+    from orchestrator.api.submit import score_submission
+    from orchestrator.cli.views.console import out
+    from orchestrator.sweep.text import plural
+
     items = sum(map(len, answers.values()))
     scored = None if solutions is None else score_submission(answers, solutions)
     if as_json:
-        facts = {"submission": str(output), "tasks": len(answers), "test_inputs": items, "record": outcome.location}
+        facts = {"submission": str(output), "tasks": len(answers), "test_inputs": items, "record": record}
         print(strict_json({**facts, "score": scored and scored._asdict()}, indent=1))
         return
     out.print(f"{output}: two attempts at {plural(items, 'test input')} of {plural(len(answers), 'task')}")
