@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from trm_data.config import DataConfig
 from trm_data.own_code import identity_of, pin_named
 from trm_data.settings import Settings, is_parsed
+from trm_model.start_file import pin_named_start, start_identity
 
 IGNORED = -100
 """Label of a cell that enters neither loss nor score; the default `ignore_index` of torch's cross entropy."""
@@ -173,6 +174,38 @@ class TrainConfig(_FiniteSettings):
     depth_curriculum: tuple[tuple[Annotated[float, Field(ge=0, le=1)], _Depth, _Depth], ...] = ()
     """(share of the run, T, n): from that share on, train with this depth (CGAR). Before the first, and in
     evaluation, the model's own."""
+    start_from: str | None = None
+    """A checkpoint whose weights training starts from, with a fresh optimizer at step 0: a file, hf://owner/name/file
+    or s3://bucket/key (docs/how-to/start-from-weights.md). Records hold it with the hash of the content."""
+    new_embeddings: Literal["mean", "fresh"] = "mean"
+    """With `start_from`: how embeddings of puzzles begin that its dataset did not have: as the mean of its table, or
+    at zero as without it."""
+    freeze: Literal["none", "network", "embeddings"] = "none"
+    """What stays as it was at the start: all but the puzzle embeddings, or they alone."""
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _pin_start(cls, value: Any, info: ValidationInfo) -> Any:
+        return value if is_parsed(info) else pin_named_start(value)
+
+    @property
+    def freezes_network(self) -> bool:
+        """Return whether only puzzle embeddings are trained."""
+        return self.freeze == "network"
+
+    def identity(self) -> dict[str, Any]:
+        """Return plain values that determine a result: a checkpoint by its content, and no setting without effect.
+
+        Trials of earlier versions, which did not have these settings, keep their identity.
+        """
+        plain = self.plain()
+        if self.start_from is None:
+            del plain["start_from"], plain["new_embeddings"]
+        else:
+            plain["start_from"] = start_identity(self.start_from)
+        if self.freeze == "none":
+            del plain["freeze"]
+        return plain
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -245,6 +278,13 @@ class TrialConfig(Settings):
     runtime: RuntimeConfig = RuntimeConfig()
     seed: int = Field(0, ge=0, le=2**63 - 1)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.freeze != "none" and not self.model.puzzle_embedding_len:
+            what = "train" if self.train.freezes_network else "freeze"
+            raise ValueError(f"train.freeze={self.train.freeze!r} has nothing to {what}: model.puzzle_embedding_len=0")
+        return self
+
     @property
     def sections(self) -> tuple[Settings, ...]:
         """Return everything but the label and the seed, `runtime` last."""
@@ -256,7 +296,11 @@ class TrialConfig(Settings):
 
         How many steps follow matters to a decaying rate and to a curriculum alone.
         """
-        plain = self.plain() | {"data": self.data.identity(), "model": self.model.identity()}
+        plain = self.plain() | {
+            "data": self.data.identity(),
+            "model": self.model.identity(),
+            "train": self.train.identity(),
+        }
         found = {section: plain[section] for section in ("data", "model", "optimizer", "train", "seed")}
         if self.optimizer.lr_min_ratio == 1 and not self.train.depth_curriculum:
             del found["train"]["max_steps"]

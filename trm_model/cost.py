@@ -47,13 +47,23 @@ def forward_flops(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
     )
 
 
-def train_flops(config: ModelConfig, *, seq_len: int, vocab_size: int) -> int:
+def train_flops(config: ModelConfig, *, seq_len: int, vocab_size: int, frozen: bool = False) -> int:
     """Return the FLOPs of one supervision step of training: forward, backward (twice the part with gradient),
-    continue head."""
-    graded = _applications(config)[1] * network_flops(config, seq_len=seq_len)
+    continue head.
+
+    Args:
+        frozen: only puzzle embeddings are trained. The backward pass then computes no gradient of a weight, which is
+            half of it; of a product of two activations, in attention, it computes both.
+    """
+    applications = _applications(config)[1]
+    graded = applications * network_flops(config, seq_len=seq_len) + _head_flops(config, seq_len, vocab_size)
     forward = forward_flops(config, seq_len=seq_len, vocab_size=vocab_size)
     passes = 2 if config.learns_continue else 1
-    return passes * forward + 2 * (graded + _head_flops(config, seq_len, vocab_size))
+    if not frozen:
+        return passes * forward + 2 * graded
+    tokens = _tokens(config, seq_len)
+    mixing = 4 * tokens * tokens * config.hidden_size if config.mixer == "attention" else 0
+    return passes * forward + graded + applications * config.num_layers * mixing
 
 
 def recompute_flops(config: TrialConfig, *, seq_len: int) -> int:
@@ -152,7 +162,7 @@ def state_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_ident
     parameters = num_parameters(model, seq_len=seq_len, vocab_size=vocab_size)
     averages = {rate for rate in (optimizer.ema_rate, *optimizer.further_ema_rates) if rate}
     # Weights, gradient and two moments; Muon has a velocity besides the moments of AdamW.
-    copies = 4 + (1 if optimizer.name == "muon" else 0) + len(averages)
+    copies = 1 if config.train.freezes_network else 4 + (1 if optimizer.name == "muon" else 0) + len(averages)
     carry = _carry_bytes(config, seq_len)
     return 4 * copies * parameters + carry + table_bytes(model, num_identifiers=num_identifiers)
 
@@ -199,4 +209,4 @@ def checkpoint_bytes(config: TrialConfig, *, seq_len: int, vocab_size: int, num_
     large, checkpoints share a base and most are far smaller (`table_deltas`)."""
     parameters = num_parameters(config.model, seq_len=seq_len, vocab_size=vocab_size)
     whole = state_bytes(config, seq_len=seq_len, vocab_size=vocab_size, num_identifiers=num_identifiers)
-    return whole - 4 * parameters
+    return whole if config.train.freezes_network else whole - 4 * parameters

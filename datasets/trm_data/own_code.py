@@ -151,7 +151,7 @@ def pin_function(value: str, known: Collection[str], *, is_parsed: bool) -> str:
     address = parse_address(value)
     if is_parsed or address.sha256:
         return value
-    return pin(value, _folder.get() or Path.cwd(), FUNCTION)
+    return pin(value, named_folder(), FUNCTION)
 
 
 def _pinned(text: str, folder: Path, role: Role) -> tuple[str, Source]:
@@ -182,7 +182,7 @@ def pin_named(value: Any, role: Role = RECURSION) -> Any:
         return pin(_address_of(value, role), Path(), role)
     if not isinstance(value, str) or ((found := _ADDRESS.fullmatch(value)) and found["sha256"]):
         return value
-    return value if role is KIND and found is None else pin(value, _folder.get() or Path.cwd(), role)
+    return value if role is KIND and found is None else pin(value, named_folder(), role)
 
 
 def pin_class(cls: type) -> str:
@@ -199,6 +199,11 @@ def relative_to(folder: Path) -> Iterator[None]:
         yield
     finally:
         _folder.reset(token)
+
+
+def named_folder() -> Path:
+    """Return where the relative paths begin that the user's own code names."""
+    return _folder.get() or Path.cwd()
 
 
 def _address_of(cls: type, role: Role) -> str:

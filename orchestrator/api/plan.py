@@ -11,6 +11,7 @@ from orchestrator.resources.estimate import MAX_SEARCH_CELLS, Estimate, estimate
 from orchestrator.resources.pricing import Pricing
 from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.definition import Sweep
+from orchestrator.sweep.settings import starts_of
 
 
 def plan(
@@ -53,6 +54,10 @@ def plan(
         from orchestrator.search.warm_start import require_earlier
 
         require_earlier(definition, store)
+    if starts_of(definition.plain()):
+        from orchestrator.records.start_weights import check_starts  # imports torch
+
+        check_starts(definition, store)
     explored = None
     if definition.kind == "search" and definition.sampler == "random":
         from orchestrator.search.sampler import drawn_cells  # imports Optuna

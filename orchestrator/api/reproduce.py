@@ -11,6 +11,7 @@ from orchestrator.records.datasets import Library
 from orchestrator.records.index import find_trial, new_head, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord, TrialResult
+from orchestrator.records.start_weights import provide_start
 from orchestrator.storage import Storage
 from orchestrator.sweep.trials import trial_id
 from orchestrator.worker import provenance
@@ -51,6 +52,8 @@ def reproduce(storage: Storage, address: str, events: CallbackList) -> Reproduct
         raise SweepError(f"trial {record.trial_id} is {record.status}", "Only a finished trial can be reproduced")
     config = record.last_config
     sources_in(config.plain())  # before anything is written
+    if config.train.start_from is not None:
+        provide_start(storage, config.train.start_from, is_stored=True)
     dataset = Library(storage, is_stored=True).get(config.data.request())
     if trial_id(config, dataset.fingerprint) != record.trial_id:
         raise SweepError(

@@ -17,10 +17,12 @@ from orchestrator.records.datasets import provide
 from orchestrator.records.index import SINGLE_RUNS, head_of, trial_folder, write_head
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import Status, TrialRecord
+from orchestrator.records.start_weights import provide_start, start_header
 from orchestrator.resources.runtime import ASSUMED_CORE_FLOPS
 from orchestrator.storage import Storage, StorageError, as_storage
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.definition import Resources
+from orchestrator.sweep.matching import shape_of
 from orchestrator.sweep.settings import require_no_credentials
 from orchestrator.sweep.text import percent, plural
 from orchestrator.sweep.trials import PlannedTrial, trial_id
@@ -28,9 +30,11 @@ from orchestrator.worker.attempt import run_attempt
 from orchestrator.worker.job import Job, TrialReport
 from trm_data import Dataset
 from trm_model import cost
+from trm_model.checkpoints.start import check_start, start_kind
 from trm_model.config import TrialConfig
 from trm_model.device import resolve_device
 from trm_model.model.recursion import load_recursion
+from trm_model.start_file import short_start
 from trm_model.training.launch import check_processes
 
 LONG_SCORING_S = 60.0
@@ -87,6 +91,7 @@ def train(
     if config.model.recursion is not None:
         load_recursion(config.model.recursion)  # a file that fails is a user error, not a trial result
     store = as_storage(storage)
+    started_from = _provide_start(config, store)
     with open_callbacks(default_callbacks() if callbacks is None else callbacks) as events:
         dataset = provide(store, config.data.request(), lambda *progress: events.call("on_build", *progress))
         identity = trial_id(config, dataset.fingerprint)
@@ -102,7 +107,7 @@ def train(
             if resolve_device(config.runtime.device).type == "cpu" and (remark := _long_scoring(config, dataset)):
                 events.call("on_message", remark)
             with Lease(folder, f"{SINGLE_RUNS}/{identity}", remedy="It is the same run: wait until it ends"):
-                events.call("on_message", _announcement(config, dataset, location))
+                events.call("on_message", _announcement(config, dataset, location) + started_from)
                 job = Job(store.url, SINGLE_RUNS, identity, config.plain(), dataset.path.name, processes=processes)
                 report = run_job(job, config.train.max_steps, events)
         else:
@@ -116,6 +121,21 @@ def train(
     if report is None:
         return TrainOutcome(record, record.status, record.step, record.reason, location)
     return TrainOutcome(record, Status(report.status), report.step, report.reason, location)
+
+
+def _provide_start(config: TrialConfig, storage: Storage) -> str:
+    """Copy the checkpoint that a run starts from into the storage. Return what it gives, for the announcement.
+
+    Raises:
+        UserError: it cannot be read, or its weights are those of another model.
+    """
+    address = config.train.start_from
+    if address is None:
+        return ""
+    provide_start(storage, address)
+    header, where = start_header(storage, address), short_start(address)
+    check_start(config.model, header, where, **shape_of(config))
+    return f"; starting from the {start_kind(header)} of {where}"
 
 
 def _announcement(config: TrialConfig, dataset: Dataset, location: str) -> str:
@@ -148,7 +168,8 @@ def _long_scoring(config: TrialConfig, dataset: Dataset) -> str:
     """
     shape = {"seq_len": dataset.seq_len, "vocab_size": dataset.vocab_size}
     flops_per_s = ASSUMED_CORE_FLOPS * (config.runtime.num_threads or os.cpu_count() or 1)
-    train_s = cost.train_flops(config.model, **shape) * config.train.batch_size * config.train.max_steps / flops_per_s
+    step_flops = cost.train_flops(config.model, **shape, frozen=config.train.freezes_network)
+    train_s = step_flops * config.train.batch_size * config.train.max_steps / flops_per_s
     steps = config.evaluation.supervision_steps or config.model.supervision_steps
     puzzle_s = cost.forward_flops(config.model, **shape) * steps / flops_per_s
     few = max(1, int(max(LONG_SCORING_S, 3 * train_s) / puzzle_s))

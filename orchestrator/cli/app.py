@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train:train",
     "eval": "evaluate:evaluate",
     "solve": "solve:solve",
+    "submit": "submit:submit",
     "export": "solve:export",
     "recipes": "train:recipes",
     "leaderboard": "leaderboard:leaderboard",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from orchestrator.sweep.settings import absolute_path, check_value, configure, p
 from trm_data.errors import ConfigError
 from trm_data.own_code import pin, replace_in
 from trm_data.settings import digest
-from trm_model.config import TrialConfig
+from trm_model.config import TrainConfig, TrialConfig
 from trm_model.recipes import get_recipe
 
 logger = logging.getLogger(__name__)
@@ -86,9 +86,14 @@ def check_typed(option: str, name: str, values: Iterable[Setting]) -> None:
             raise ConfigError(f"{option} {error.what}", error.remedy) from None
 
 
-def base_config(recipe: str, texts: list[str] | None, max_steps: int | None) -> TrialConfig:
-    """Return a recipe with settings replaced."""
+def base_config(
+    recipe: str, texts: list[str] | None, max_steps: int | None, more: Mapping[str, Setting | None] | None = None
+) -> TrialConfig:
+    """Return a recipe with settings replaced: those of `--set`, and `more` that options of their own have."""
     settings = single_values(texts)
+    for name, value in (more or {}).items():
+        if value is not None and settings.setdefault(name, value) != value:
+            raise SweepError(f"{name} is given twice, by --set and by its own option", "Give it once")
     if max_steps is not None:
         settings["train.max_steps"] = max_steps
     return configure(get_recipe(recipe), settings)
@@ -165,5 +170,6 @@ def _made_name(recipe: str, values: dict[str, Any], seeds: int | None) -> str:
     if seeds is not None:
         relevant |= {"seeds": seeds, "confirm": {"seeds": seeds}}
     base = values["base"]
-    relevant["base"] = base | {"runtime": {key: value for key, value in base["runtime"].items() if key != "recompute"}}
+    runtime = {key: value for key, value in base["runtime"].items() if key != "recompute"}
+    relevant["base"] = base | {"runtime": runtime, "train": TrainConfig.parse(base["train"]).identity()}
     return f"{recipe.replace('/', '-')}-{digest(relevant, 6)}"

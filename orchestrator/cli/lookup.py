@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.completion import trial_addresses
+from trm_data.files import expand_home
 
 if TYPE_CHECKING:
     from orchestrator.records.checkpoints import FoundCheckpoint
@@ -33,6 +35,19 @@ DatasetOption = Annotated[
     str | None,
     typer.Option("--dataset", help="A built dataset's name or folder, or a benchmark; by default the one trained on."),
 ]
+
+
+def start_address(address: str, storage_url: str) -> str:
+    """Return the pinned address of a checkpoint that `--from` names: a file, a remote one, or one of a trial."""
+    from orchestrator.records.checkpoints import find_checkpoint
+    from orchestrator.storage import open_storage
+    from orchestrator.sweep.settings import absolute_path
+    from trm_model.start_file import SETTING
+
+    folder = Path.cwd()
+    if "://" not in address and not (folder / expand_home(address)).exists() and "#" not in address:
+        address = find_checkpoint(address, open_storage(storage_url)).address
+    return str(absolute_path(SETTING, address, folder))
 
 
 def open_by_name(name: str, storage: Storage) -> Dataset:

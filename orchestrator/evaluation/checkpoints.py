@@ -21,6 +21,7 @@ from trm_model.checkpoints.trained import Trained, load_trained
 from trm_model.config import ALIASES, EvaluationConfig, ModelConfig
 from trm_model.cost import forward_flops
 from trm_model.device import DTYPES, resolve_device
+from trm_model.evaluation.embeddings import Embedding, check_embedding, replace_embeddings
 from trm_model.evaluation.evaluate import ensemble, evaluate
 from trm_model.evaluation.outcomes import EvalResult
 from trm_model.model.precision import choose_products
@@ -28,7 +29,7 @@ from trm_model.model.recursion import Model
 
 SHORT = {"D": "supervision_steps", "steps": "supervision_steps", "K": "rollouts", "sigma": "noise"}
 """Short names of what can be varied."""
-VARIABLE = ("supervision_steps", "votes", "rollouts", "noise", "choose", "halt", "weights")
+VARIABLE = ("supervision_steps", "votes", "rollouts", "noise", "choose", "halt", "weights", "embedding")
 _SHOWN = {"supervision_steps": "D", "rollouts": "K"}
 
 
@@ -40,6 +41,8 @@ class Cell:
     evaluation: EvaluationConfig
     weights: str
     """ema, raw, or the rate of a further average."""
+    embedding: Embedding = "trained"
+    """Anything else is an ablation, whose score no table ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Scored:
             "checkpoint": self.checkpoint,
             "cell": self.cell.label,
             "evaluation": {**self.cell.evaluation.plain(), "weights": self.cell.weights},
+            "embedding": self.cell.embedding,
             "supervision_steps": self.result.supervision_steps,
             "split": self.result.split,
             "items": self.result.items,
@@ -95,7 +99,11 @@ class Scored:
 
 
 def expand(
-    base: EvaluationConfig, weights: str, models: Sequence[ModelConfig], vary: Mapping[str, Sequence[str]]
+    base: EvaluationConfig,
+    weights: str,
+    models: Sequence[ModelConfig],
+    vary: Mapping[str, Sequence[str]],
+    embedding: str = "trained",
 ) -> list[Cell]:
     """Return every combination of the values once, in which `4..16` stands for the numbers from 4 to 16.
 
@@ -107,18 +115,20 @@ def expand(
     listed = {name: list_whole_numbers(f"--vary {name}", values) for name, values in vary.items()}
     settings = {name: values for name, values in listed.items() if not _is_trained(name, values, models)}
     _require_once(settings)
-    cells: dict[tuple[EvaluationConfig, str], Cell] = {}
+    cells: dict[tuple[EvaluationConfig, str, Embedding], Cell] = {}
     for values in itertools.product(*settings.values()):
         chosen = dict(zip((SHORT.get(name, name) for name in settings), values, strict=True))
-        kept = chosen.pop("weights", weights)
+        kept, rows = chosen.pop("weights", weights), check_embedding(chosen.pop("embedding", embedding))
         evaluation = _parsed(base, chosen, settings)
         if evaluation.rollouts == 1 or evaluation.noise == 0:
             evaluation = evaluation.model_copy(update={"rollouts": 1, "noise": 0.0})
             chosen = {name: value for name, value in chosen.items() if name not in ("rollouts", "noise")}
         shown = {**chosen, **({"weights": kept} if "weights" in settings else {})}
+        if rows != "trained" or "embedding" in settings:
+            shown["embedding"] = rows
         label = " ".join(f"{_SHOWN.get(name, name)}={value}" for name, value in shown.items())
-        cells.setdefault((evaluation, kept), Cell(label or "one answer", evaluation, kept))
-    if {"K", "rollouts", "noise", "sigma"} & settings.keys() and all(e.rollouts == 1 for e, _ in cells):
+        cells.setdefault((evaluation, kept, rows), Cell(label or "one answer", evaluation, kept, rows))
+    if {"K", "rollouts", "noise", "sigma"} & settings.keys() and all(e.rollouts == 1 for e, _, _ in cells):
         raise ConfigError("rollouts differ by their noise alone", "Give both: --vary K=1,10 --vary noise=0.3")
     return list(cells.values())
 
@@ -177,7 +187,7 @@ def score(
     """Score every checkpoint in every way and, if there are several, also all of them voting together.
 
     Args:
-        seed: of the noise; None takes each checkpoint's own.
+        seed: of the noise and of drawn embeddings; None takes each checkpoint's own.
         progress: called with the label of the cell, forward passes done, and forward passes in all.
 
     Raises:
@@ -187,15 +197,17 @@ def score(
         members: list[Scored] = []
         for where, checkpoint in checkpoints.items():
             trained = load_trained(checkpoint, cell.weights)
-            started = timer()
+            started, own_seed = timer(), trained.config.seed if seed is None else seed
+            model = _ready(trained, dataset, device)
+            replace_embeddings(model, dataset, trained.config.data.num_augmentations, cell.embedding, own_seed)
             result = evaluate(
-                _ready(trained, dataset, device),
+                model,
                 dataset,
                 split,
                 cell.evaluation,
                 dtype=DTYPES[trained.config.train.dtype],
                 trained_augmentations=trained.config.data.num_augmentations,
-                seed=trained.config.seed if seed is None else seed,
+                seed=own_seed,
                 keep_votes=len(checkpoints) > 1,
                 progress=partial(progress, cell.label),
             )

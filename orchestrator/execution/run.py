@@ -41,7 +41,7 @@ from orchestrator.storage.base import StorageError, to_json_bytes
 from orchestrator.storage.lease import Lease
 from orchestrator.sweep.budget import Budget
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import functions_of, require_no_credentials, summarize_differences
+from orchestrator.sweep.settings import functions_of, require_no_credentials, starts_of, summarize_differences
 from trm_data.errors import ConfigError, DataError
 from trm_data.own_code import classes_in, load_class, load_function, trusted_source
 
@@ -85,6 +85,7 @@ def run_sweep(
     reader = SweepReader(storage, sweep.name)
     known = _read(reader)[0] if recorded else []
     _require_trust(sweep, known)
+    _provide_starts(sweep, known, storage, is_stored=is_stored)
     require_earlier(sweep, storage)
     replay = replay_of(sweep, folder, options.replay, storage, has_begun=bool(known))
     choice = _choose_machines(sweep, options, events, is_new=recorded is None, is_checked=cluster is None)
@@ -304,6 +305,21 @@ def _require_trust(sweep: Sweep, records: Iterable[TrialRecord]) -> None:
         load_function(address)
     for address, role in classes.items():
         load_class(address, role)
+
+
+def _provide_starts(sweep: Sweep, records: Iterable[TrialRecord], storage: Storage, *, is_stored: bool) -> None:
+    """Copy the checkpoints that trials start from into the storage.
+
+    Raises:
+        UserError: one cannot be read, or has the weights of another model.
+    """
+    unfinished = [record.config.plain() for record in records if not record.status.is_final]
+    if addresses := starts_of([sweep.plain(), *unfinished]):
+        from orchestrator.records.start_weights import check_starts, provide_start  # imports torch
+
+        for address in addresses:
+            provide_start(storage, address, is_stored=is_stored)
+        check_starts(sweep, storage)
 
 
 def _require_same(recorded: Sweep | None, sweep: Sweep, storage: Storage) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.records.index import locate_trial, trial_folder
 from orchestrator.records.schema import TrialHead
 from orchestrator.records.stored import read_part
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import LocalStorage, Storage, open_storage
 from trm_data.errors import nearest
 from trm_model.checkpoints.store import (
     Checkpoint,
@@ -42,6 +42,13 @@ class StoredCheckpoints:
     def delete(self, name: str) -> None:
         self._folder.delete(name)
 
+    def address_of(self, name: str) -> str:
+        """Return the path or the URL of a file."""
+        if isinstance(self._folder, LocalStorage):
+            return str(self._folder.root / name)
+        location, mark, options = self._folder.url.partition("?")
+        return f"{location}/{name}{mark}{options}"
+
 
 @dataclass(frozen=True, slots=True)
 class FoundCheckpoint:
@@ -53,6 +60,13 @@ class FoundCheckpoint:
     """Description for messages."""
     dataset: str | None
     """Folder name of the dataset in the storage that the trial was trained on; None for a file."""
+
+    @property
+    def address(self) -> str:
+        """Return the path or the URL of the file."""
+        if isinstance(self.store, StoredCheckpoints):
+            return self.store.address_of(self.name)
+        return str(self.store.path / self.name) if isinstance(self.store, LocalCheckpoints) else self.where
 
     def load(self) -> Checkpoint:
         """Read the whole checkpoint."""

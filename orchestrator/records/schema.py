@@ -117,6 +117,8 @@ class AttemptStart(RecordPart):
 
     from_step: Count
     started_s: Timestamp
+    started_from: str = ""
+    """Which weights of which checkpoint training began with; empty where it resumed or began at random."""
     host: str | None = None
     node_id: str | None = None
     pid: int | None = None

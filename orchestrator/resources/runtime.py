@@ -243,7 +243,8 @@ def work_of(config: TrialConfig) -> Work:
     network = cost.network_flops(config.model, seq_len=shape["seq_len"])
     forward = cost.forward_flops(config.model, **shape)
     trained = training_flops(config)
-    again = trained * cost.recompute_flops(config, seq_len=shape["seq_len"]) / cost.train_flops(config.model, **shape)
+    step = cost.train_flops(config.model, **shape, frozen=config.train.freezes_network)
+    again = trained * cost.recompute_flops(config, seq_len=shape["seq_len"]) / step
     batches, rows = _evaluations(config)
     steps = config.evaluation.supervision_steps or config.model.supervision_steps
     layers = config.model.num_layers
@@ -256,7 +257,9 @@ def _evaluations(config: TrialConfig) -> tuple[float, float]:
     """Count batches and puzzles of the curve (raw and averaged weights) and of the final score."""
     benchmark = resolve_benchmark(config.data.benchmark)
     every = config.runtime.evaluate_every or max(1, config.train.max_steps // 10)
-    times = (2 if config.optimizer.ema_rate else 1) * (config.train.max_steps // every)
+    times = (2 if config.optimizer.ema_rate and not config.train.freezes_network else 1) * (
+        config.train.max_steps // every
+    )
     on_curve = config.runtime.evaluate_puzzles or _count(config.data.num_validation, benchmark.num_validation)
     scored = config.evaluation.max_puzzles or _count(config.data.num_test, benchmark.num_test)
     scored *= config.evaluation.votes * config.evaluation.rollouts * (1 + len(config.optimizer.further_ema_rates))

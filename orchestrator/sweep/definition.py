@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.sweep.budget import Budget
-from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value
+from orchestrator.sweep.domains import Choice, Condition, Domain, Setting, Uniform, Value, pin_axis, pin_files
 from orchestrator.sweep.matching import Axis, match_axis
 from orchestrator.sweep.metrics import require_metric
 from orchestrator.sweep.settings import (
@@ -33,10 +33,11 @@ from orchestrator.sweep.space import Cell, Space, head, require_few
 from orchestrator.sweep.text import FILE_ENDINGS, MOST_ROWS, plural
 from trm_data.benchmarks import complete
 from trm_data.errors import ConfigError
-from trm_data.own_code import classes_in, identity_of, pin_function, pin_named, replace_in, require_pinned, short
+from trm_data.own_code import classes_in, identity_of, pin_function, require_pinned, short
 from trm_data.own_kinds import is_readable
 from trm_data.settings import Settings, is_parsed
 from trm_model.config import ALIASES, TrialConfig
+from trm_model.start_file import replace_starts, start_identity, start_sha256
 
 MAX_CHECKED_CELLS = 256
 """Number of cells that are validated before anything runs, so that an invalid combination is reported early."""
@@ -69,7 +70,7 @@ class Variant(Settings):
     @field_validator("settings", mode="before")
     @classmethod
     def _pin_recursion(cls, settings: Any, info: ValidationInfo) -> Any:
-        return settings if is_parsed(info) else replace_in(settings, pin_named)
+        return settings if is_parsed(info) else pin_files(settings)
 
 
 class Confirm(Settings):
@@ -118,7 +119,7 @@ class ResourceRule(Settings):
     @field_validator("when", mode="before")
     @classmethod
     def _pin_recursion(cls, when: Any, info: ValidationInfo) -> Any:
-        return when if is_parsed(info) else replace_in(when, pin_named)
+        return when if is_parsed(info) else pin_files(when)
 
 
 class Sweep(Settings):
@@ -180,9 +181,9 @@ class Sweep(Settings):
             if isinstance(values.get("forbidden"), list | tuple):
                 values["forbidden"] = tuple(_resolved(condition) for condition in values["forbidden"])
             if not is_parsed(info):
-                axes = {path: _pinned_axis(path, domain) for path, domain in values["space"].items()}
+                axes = {path: pin_axis(path, domain) for path, domain in values["space"].items()}
                 conditions = {key: values[key] for key in ("only_if", "forbidden") if key in values}
-                values |= {"space": axes, **replace_in(conditions, pin_named)}
+                values |= {"space": axes, **pin_files(conditions)}
         return values
 
     @classmethod
@@ -193,6 +194,7 @@ class Sweep(Settings):
             ConfigError: it is not of the form of a definition, or names a recursion file without the hash of its
                 content, which no record of this program does.
         """
+        replace_starts(values, start_sha256)
         for address in (*classes_in(values), *functions_of(values)):
             require_pinned(address)
         return cls.parse(values, context={"is_recorded": True})
@@ -364,7 +366,7 @@ class Sweep(Settings):
 
         Puzzle files are identified by name: their content is part of the dataset's fingerprint; their folder is not.
         """
-        plain = self.plain()
+        plain: dict[str, Any] = replace_starts(self.plain(), start_identity)
         for operational in ("resources", "resource_rules", "max_concurrent", "budget"):
             del plain[operational]
         del plain["base"]["runtime"]
@@ -384,13 +386,6 @@ def own_fields(values: Any) -> Any:
         return values
     unused = FIELDS_OF_KIND["search" if values.get("kind", "study") == "study" else "study"]
     return {name: value for name, value in values.items() if name not in unused}
-
-
-def _pinned_axis(path: str, domain: Any) -> Any:
-    """Return the axis with pinned addresses, where it is one of classes."""
-    if isinstance(domain, Choice):
-        return Choice(values=replace_in({path: domain.values}, pin_named)[path])
-    return replace_in({path: domain}, pin_named)[path]
 
 
 def _resolved(settings: Any) -> Any:

@@ -11,8 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
 from trm_data.errors import ConfigError
-from trm_data.own_code import pin_class
+from trm_data.own_code import pin_class, pin_named, replace_in
 from trm_data.settings import Settings
+from trm_model.start_file import pin_named_start, replace_starts
 
 ROUNDING = 1e-9
 """Relative error of binary fractions that counts as none."""
@@ -183,3 +184,20 @@ def log_uniform(low: float, high: float) -> Uniform:
 def integers(low: int, high: int, *, log: bool = False, step: int | None = None) -> Uniform:
     """Return a range of integers, both ends included: `integers(1, 6)`; with `log` searched by order of magnitude."""
     return Uniform(low=low, high=high, integer=True, log=log, step=step)
+
+
+def pin_files(settings: Any) -> Any:
+    """Return nested settings that the user's own code gives, with the files that they name pinned to their content.
+
+    Raises:
+        ConfigError: there is no such file, or it is not what the setting takes.
+    """
+    return replace_starts(replace_in(settings, pin_named), pin_named_start)
+
+
+def pin_axis(path: str, domain: Any) -> Any:
+    """Return the axis of a setting that names files with pinned addresses; any other axis as it is."""
+    if not isinstance(domain, Choice):
+        return pin_files({path: domain})[path]
+    values = pin_files({path: domain.values})[path]
+    return domain if values == domain.values else Choice(values=values)

@@ -38,7 +38,7 @@ def training_flops(config: TrialConfig, steps: int | None = None) -> float:
     done, total = 0.0, 0.0
     for (_, cycles, latent_steps), end in zip(depths, ends, strict=True):
         model = config.model.model_copy(update={"cycles": cycles, "latent_steps": latent_steps})
-        total += max(0.0, end - done) * cost.train_flops(model, **shape)
+        total += max(0.0, end - done) * cost.train_flops(model, **shape, frozen=train.freezes_network)
         done = max(done, end)
     return train.batch_size * total
 

@@ -13,13 +13,14 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
-from orchestrator.sweep.domains import Choice, Setting, Uniform, Value
+from orchestrator.sweep.domains import Choice, Setting, Uniform, Value, pin_files
 from trm_data.addresses import has_credentials, shown_address
 from trm_data.errors import ConfigError
 from trm_data.files import expand_home, load_json
-from trm_data.own_code import is_address, pin_named, replace_in, short
+from trm_data.own_code import is_address
 from trm_data.settings import field_names
 from trm_model.config import ALIASES, TrialConfig
+from trm_model.start_file import SETTING, pin_start, replace_starts, short_value
 
 OTHER_NAMES = {"learning_rate": "lr", "epochs": "train.max_steps", "steps": "train.max_steps", "depth": "T"}
 """What other projects call settings of ours."""
@@ -118,12 +119,12 @@ def configure(base: TrialConfig, settings: Mapping[str, Setting | type]) -> Tria
 
     Args:
         settings: by path (`model.cycles`) or letter (`T`). `model.recursion` takes `path/to/file.py:ClassName` or the
-            class itself; the file is read and may be executed from now on.
+            class itself; the file is read and may be executed from now on. `train.start_from` is read, too.
 
     Raises:
         ConfigError: naming the field and the remedy.
     """
-    return replace_settings(base, replace_in(settings, pin_named))
+    return replace_settings(base, pin_files(settings))
 
 
 def replace_settings(base: TrialConfig, settings: Mapping[str, Setting]) -> TrialConfig:
@@ -177,6 +178,13 @@ def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list
     return [f"{path}: {before} -> {after}" for path, (before, after) in sorted(differences(old, new).items())]
 
 
+def starts_of(values: Any) -> list[str]:
+    """Return the addresses of all checkpoints that nested plain settings start from, each once."""
+    found: list[str] = []
+    replace_starts(values, found.append)
+    return list(dict.fromkeys(found))
+
+
 def functions_of(values: Mapping[str, Any]) -> list[str]:
     """Return the addresses of the user's functions that plain values of a sweep name: stopping rule and sampler."""
     found = (values.get("stopping", {}).get("rule"), values.get("sampler"))
@@ -224,7 +232,7 @@ def describe_axis(path: str, domain: Choice | Uniform) -> str:
 
 def _format(value: Setting) -> str:
     if isinstance(value, str):
-        return short(value)
+        return short_value(value)
     if isinstance(value, tuple):
         return f"[{','.join(map(_format, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -236,6 +244,9 @@ def absolute_path(path: str, value: Any, folder: Path) -> Any:
     Raises:
         ConfigError: there is no such file or folder, or an address contains credentials.
     """
+    if path == SETTING and isinstance(value, str):
+        require_no_credentials({path: value})
+        return pin_start(value, folder)
     if ALIASES.get(path, path) not in LOCAL_PATHS or not isinstance(value, str) or "://" in value:
         require_no_credentials({path: value})
         return value

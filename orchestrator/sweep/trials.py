@@ -146,7 +146,7 @@ def seeded_ids(config: TrialConfig, fingerprint: str) -> Callable[[int], str]:
 def _identity(config: TrialConfig, fingerprint: str) -> dict[str, Any]:
     plain = config.plain()
     del plain["runtime"], plain["recipe"]
-    plain["model"] = config.model.identity()
+    plain |= {"model": config.model.identity(), "train": config.train.identity()}
     plain["data"] = {name: value for name, value in plain["data"].items() if name not in DataRequest.model_fields}
     del plain["evaluation"]["batch_size"]
     return {"version": IDENTITY_VERSION, "fingerprint": fingerprint, "config": plain}

@@ -31,6 +31,7 @@ from orchestrator.records.datasets import ensure_local
 from orchestrator.records.failures import FailureKind, classify, is_out_of_memory, is_out_of_space, reason_of
 from orchestrator.records.reader import read_trial
 from orchestrator.records.schema import SYSTEM_SPLIT, AttemptEnd, AttemptStart, Row, Status, TrialResult
+from orchestrator.records.start_weights import start_store
 from orchestrator.records.writer import TrialWriter
 from orchestrator.resources.memory import memory_bytes
 from orchestrator.storage import Storage, StorageError, open_storage
@@ -169,11 +170,13 @@ class _Attempt:
         dataset = ensure_local(storage, job.dataset)
         if job.continues is not None:
             inherit(storage, job.sweep, job.continues, writer, config.train.max_steps)
+        begin = config.train.start_from
         run = train_in_processes(
             config,
             dataset,
             processes=job.processes,
             checkpoints=AttemptCheckpoints(writer.checkpoints),
+            start=None if begin is None else start_store(storage, begin),
             should_stop=self._asked_to_stop,
         )
         events.handle(run, self._take)
@@ -204,8 +207,8 @@ class _Attempt:
         self._step = event.step
         self._stop_time.take(event)
         match event:
-            case events.Started():
-                self._announce(self._writer)
+            case events.Started(started_from=started_from):
+                self._announce(self._writer, started_from)
             case events.Trained(metrics=metrics):
                 self._add("train", metrics)
                 self._add(SYSTEM_SPLIT, self._metrics.due())
@@ -270,11 +273,12 @@ class _Attempt:
         )
         self._writer.end(end)
 
-    def _announce(self, writer: TrialWriter) -> None:
+    def _announce(self, writer: TrialWriter, started_from: str = "") -> None:
         where = {**provenance.describe(self._device), "gpu_count": self._gpu_count, **self._job.placement}
         run = {"num_threads": self._config.runtime.num_threads, "processes": self._job.processes}
         self._started_s, self._started_wall_s = time.monotonic(), time.time()
         start = {**where, **run, "from_step": self._step, "started_s": self._started_wall_s}
+        start["started_from"] = started_from
         writer.start(AttemptStart.parse(start))
         self._is_announced = True
 

@@ -472,10 +472,33 @@ def test_arc_checkpoint_is_scored_by_votes_and_writes_its_submission(
         written = json.loads((tmp_path / "out" / f"{row['cell']}.submission.json").read_bytes())
         assert written.keys() == {"task3"} and len(written["task3"]) == 2
         assert all(answer.keys() == {"attempt_1", "attempt_2"} for answer in written["task3"])
+    kinds = ["trained", "blank", "random", "swapped"]
+    rows = told(capsys, "eval", address, "--vary", f"embedding={','.join(kinds)}", *storage)
+    assert [row["embedding"] for row in rows] == kinds
+    assert [row["cell"] for row in rows] == [f"embedding={kind}" for kind in kinds]
+    assert rows[0]["metrics"] == told(capsys, "eval", address, *storage)[0]["metrics"]
+    before = told(capsys, "leaderboard", *storage)
+    code, out, _ = call(capsys, "eval", address, "--embedding", "blank", "--out", str(tmp_path / "blank"), *storage)
+    assert code == 0 and "puzzle embeddings: blank, an ablation that no leaderboard ranks" in out
+    assert json.loads((tmp_path / "blank/evaluation.json").read_bytes())[0]["embedding"] == "blank"
+    assert told(capsys, "leaderboard", *storage) == before
+    code, out, err = call(capsys, "eval", address, "--embedding", "blnk", *storage)
+    assert code == 2 and out == "" and "unknown embedding 'blnk'. Did you mean 'blank'?" in err
     code, out, err = call(capsys, "eval", address, "--vary", "votes=4", *storage)
     assert code == 2 and out == "" and "only 3 views of each task were trained" in err
     code, out, _ = call(capsys, "eval", address, *storage)
     assert code == 0 and "pass@2 %" in out and "whole tasks @2 %" in out
+
+
+def test_puzzles_that_share_an_embedding_have_none_to_swap(
+    runs: Path, trials: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ["--storage", str(runs)]
+    assert told(capsys, "eval", trials[0], "--embedding", "blank", *storage)[0]["embedding"] == "blank"
+    for kind in ("random", "swapped"):
+        code, out, err = call(capsys, "eval", trials[0], "--embedding", kind, *storage)
+        assert code == 2 and out == "" and f"embedding={kind}: sudoku-4x4-generated gives all puzzles one" in err
+        assert err.endswith("Only blank has a meaning for it\n")
 
 
 def test_examples_of_solve_are_puzzles() -> None:

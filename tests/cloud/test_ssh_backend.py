@@ -292,6 +292,10 @@ def test_a_program_from_a_wheel_uploads_the_files_of_the_wheel(tmp_path: Path, m
 def test_sweep_that_reads_a_file_of_this_machine_is_refused(tmp_path: Path) -> None:
     (tmp_path / "puzzles.txt").write_text("")
     require_portable(small_sweep())
+    weights = tmp_path / "start.safetensors"
+    weights.write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CloudError, match=r"start\.safetensors, which is not uploaded"):
+        require_portable(small_sweep(**{"train.start_from": f"{weights}#sha256={'0' * 64}"}))
     with pytest.raises(CloudError, match=r"puzzles\.txt, which is not uploaded"):
         require_portable(small_sweep(**{"data.source": str(tmp_path / "puzzles.txt")}))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import http.server
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support.arc_tasks import task, write_tasks
+from tests.support.hub import HubHandler, HubServer
 from tests.support.infra import in_a_thread
 from trm_data import DataRequest, build, find
 from trm_data.benchmarks import complete, resolve_benchmark
@@ -53,47 +53,10 @@ def pair(tmp_path: Path) -> Path:
     return tmp_path / "pair"
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; `cut` files are announced whole and sent by half; `hub` speaks the hub's protocol."""
-
-    cut: frozenset[str] = frozenset()
-    etags: dict[str, str]
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    server: _Server
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        path = self.path.split("?")[0]
-        if "/resolve/" in path:
-            path = "/" + path.rsplit("/", 1)[-1]
-        file = Path(self.directory) / path.lstrip("/")
-        if not file.is_file():
-            self.send_error(404)
-            return
-        content = file.read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{self.server.etags.get(file.name, hashlib.sha256(content).hexdigest())}"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.end_headers()
-        if body:
-            self.wfile.write(content[: len(content) // 2] if file.name in self.server.cut else content)
-
-
 @pytest.fixture
-def server(pair: Path) -> Iterator[tuple[_Server, str]]:
-    handler = functools.partial(_Handler, directory=str(pair))
-    with in_a_thread(_Server(("127.0.0.1", 0), handler)) as running:
+def server(pair: Path) -> Iterator[tuple[HubServer, str]]:
+    handler = functools.partial(HubHandler, directory=str(pair))
+    with in_a_thread(HubServer(("127.0.0.1", 0), handler)) as running:
         running.etags = {}
         yield running, f"http://127.0.0.1:{running.server_port}"
 
@@ -384,7 +347,7 @@ def test_too_many_puzzles_asked_of_a_published_pair(pair: Path, tmp_path: Path) 
 
 
 def test_web_address_gives_the_same_dataset_as_its_local_copy(
-    server: tuple[_Server, str], pair: Path, tmp_path: Path
+    server: tuple[HubServer, str], pair: Path, tmp_path: Path
 ) -> None:
     settings = {"num_train": 20, "num_validation": 5}
     local = build(DataRequest(benchmark="sudoku-extreme", source=str(pair), **settings), tmp_path / "a")
@@ -392,7 +355,7 @@ def test_web_address_gives_the_same_dataset_as_its_local_copy(
     assert (local.inputs == web.inputs).all()
 
 
-def test_interrupted_or_corrupt_download_is_refused(server: tuple[_Server, str], pair: Path, tmp_path: Path) -> None:
+def test_interrupted_or_corrupt_download_is_refused(server: tuple[HubServer, str], pair: Path, tmp_path: Path) -> None:
     (pair / "mine.txt").write_text(LIST)
     address = f"{server[1]}/mine.txt"
     digest = hashlib.sha256(LIST.encode()).hexdigest()
@@ -411,7 +374,7 @@ def test_unreachable_web_address_is_one_line(tmp_path: Path) -> None:
 
 
 def test_hub_files_are_downloaded_checked_and_found_again_offline(
-    server: tuple[_Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: tuple[HubServer, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -428,7 +391,7 @@ def test_hub_files_are_downloaded_checked_and_found_again_offline(
 
 
 def test_corrupt_hub_file_is_removed(
-    server: tuple[_Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: tuple[HubServer, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))

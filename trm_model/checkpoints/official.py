@@ -12,6 +12,7 @@ here.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Mapping
@@ -20,8 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trm_data.errors import first_line, is_out_of_memory
+from trm_data.errors import DataError, first_line, is_out_of_memory
 from trm_data.files import write_atomic, write_output
+from trm_data.sources import hub
+from trm_data.sources.files import parse_address
 from trm_model.checkpoints.official_config import NAME, config_from_official, config_to_official
 from trm_model.checkpoints.store import CheckpointError
 from trm_model.checkpoints.trained import MOST_CELLS, pack_weights
@@ -94,6 +97,32 @@ def to_official(model: Model) -> dict[str, Tensor]:
         f"model.inner.{official_name(name, model.config)}": value.detach().clone()
         for name, value in model.state_dict().items()
     }
+
+
+def local_official(name: str, *, needs_settings: bool) -> Path:
+    """Return the file of an official run that an argument names: a path, or `hf://OWNER/NAME[@REVISION]/FILE`.
+
+    A file of the hub is downloaded, together with the `all_config.yaml` next to it.
+
+    Args:
+        needs_settings: without that file there are no settings.
+
+    Raises:
+        UserError: it is no such address, cannot be downloaded, or its settings are missing.
+    """
+    place = parse_address(name)
+    if not place.is_remote:
+        return Path(place.base)
+    if not place.base.startswith("hf://"):
+        raise CheckpointError(f"{place} is neither a file nor hf://OWNER/NAME/FILE", "Download it and name the file")
+    path = hub.fetch(place.base, place.query, "model")
+    folder = place.base.rpartition("/")[0]
+    try:
+        hub.fetch(f"{folder}/{NAME}", place.query, "model")
+    except DataError as error:
+        if needs_settings:
+            raise CheckpointError(f"{place} has no {NAME} next to it: {error.what}", "Give its --recipe") from None
+    return path
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
@@ -195,6 +224,7 @@ def import_official(
     num_ids: int = 1,
     step: int = 0,
     knows_dataset: bool = True,
+    origin: str | None = None,
 ) -> tuple[Model, bytes]:
     """Convert an official checkpoint to a model and to a weights-only checkpoint file of ours.
 
@@ -202,6 +232,7 @@ def import_official(
         config: see `settings_of`.
         knows_dataset: whether `config.data` is what the model was trained on, see
             `check_dataset_is_known`.
+        origin: where the file comes from; None for its name.
         seq_len: grid cells; None if a tensor shows it.
         id_map_hash, num_ids: `Dataset.id_map_hash` and `num_identifiers` of the dataset that gave the puzzle ids.
 
@@ -226,7 +257,9 @@ def import_official(
     model = build_model(config.model, vocab_size=vocab_size, seq_len=seq_len, num_identifiers=num_identifiers)
     with torch.no_grad():
         load_official(model, state)
-    notes = {"imported_from": path.name, "knows_dataset": knows_dataset}
+    with path.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    notes = {"imported_from": origin or path.name, "imported_sha256": sha256, "knows_dataset": knows_dataset}
     return model, pack_weights(model, config, step=step, id_map_hash=id_map_hash, **notes)
 
 

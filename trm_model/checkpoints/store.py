@@ -65,6 +65,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "table": (dict,),
     "weights_only": (bool,),
     "imported_from": (str,),
+    "imported_sha256": (str,),
     "knows_dataset": (bool,),
 }
 """Types of the values in a header, which may come from elsewhere."""

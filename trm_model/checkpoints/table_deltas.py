@@ -78,5 +78,5 @@ def join(tensors: Mapping[str, Tensor], table: Tensor, step: int) -> dict[str, T
         raise ValueError(f"rows {int(rows.min())} to {int(rows.max())} of a table of {len(table)} have changed")
     table[rows] = values
     changed_at = torch.zeros(len(table), dtype=torch.int32)
-    changed_at[rows] = step
+    changed_at[rows] = max(step, 1)  # before any step, they differ from a base of zeros as if step 1 had changed them
     return rest | {TABLE: table, CHANGED_AT: changed_at}

@@ -82,12 +82,12 @@ def load_trained(checkpoint: Checkpoint, weights: str = "ema") -> Trained:
         raise CheckpointError(f"the checkpoint is damaged: {first_line(error)}", "Take another checkpoint") from None
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, value in _average(checkpoint, config, weights, parameters).items():
+        for name, value in average(checkpoint, config, weights, parameters).items():
             parameters[name].copy_(value)
     return Trained(model.requires_grad_(False), config, checkpoint.step, str(header.get("id_map_hash")))
 
 
-def _average(
+def average(
     checkpoint: Checkpoint, config: TrialConfig, weights: str, model: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Return the averaged weights of a name; none where the name means the raw ones.
@@ -101,12 +101,12 @@ def _average(
     averages = {name.split("/")[1] for name in checkpoint.tensors if name.startswith("ema/")}
     rate = str(config.optimizer.ema_rate) if weights == "ema" else weights
     if rate in averages:
-        average = checkpoint.section(f"ema/{rate}")
-        for name, value in average.items():
+        found = checkpoint.section(f"ema/{rate}")
+        for name, value in found.items():
             if name not in model or value.shape != model[name].shape:
                 what = f"its average {rate} has {name!r} of shape {tuple(value.shape)}, which the model has not"
                 raise CheckpointError(f"the checkpoint is damaged: {what}", "Take another checkpoint")
-        return average
+        return found
     if weights not in ("ema", "raw"):
         raise CheckpointError(
             f"the checkpoint keeps no average {weights!r}", nearest(weights, averages | {"ema", "raw"})
@@ -125,7 +125,7 @@ def pack_scored_weights(checkpoint: Checkpoint, config: TrialConfig, weights: st
         CheckpointError: no such average, or it is one of other weights.
     """
     tensors = checkpoint.section("model")
-    averaged = _average(checkpoint, config, weights, tensors)
+    averaged = average(checkpoint, config, weights, tensors)
     tensors |= {name: value.to(tensors[name].dtype) for name, value in averaged.items()}
     kept = ("step", "id_map_hash", "vocab_size", "seq_len", "num_identifiers", "fingerprint")
     header = {name: checkpoint.header[name] for name in kept if name in checkpoint.header}

@@ -171,15 +171,14 @@ class _SwiGLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         x, gate_up, gate_up_weight, down_weight = ctx.saved_tensors
         grad = grads[0].reshape(-1, down_weight.shape[0])
         grad_gate_up, gated = _gate_gradient(gate_up.view(-1, gate_up.shape[-1]), product(grad, down_weight))
-        return (
-            product(grad_gate_up, gate_up_weight).view(x.shape),
-            product(grad_gate_up.t(), x.reshape(-1, x.shape[-1])),
-            product(grad.t(), gated),
-        )
+        grad_x = product(grad_gate_up, gate_up_weight).view(x.shape)
+        if not ctx.needs_input_grad[1]:  # frozen weights
+            return grad_x, None, None
+        return grad_x, product(grad_gate_up.t(), x.reshape(-1, x.shape[-1])), product(grad.t(), gated)
 
 
 class _ResidualNorm(torch.autograd.Function):

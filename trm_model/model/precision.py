@@ -111,10 +111,11 @@ class _WideLinear(torch.autograd.Function):
         return F.linear(x.float(), weight.float()).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad = grads[0].reshape(-1, weight.shape[0])
-        return product(grad, weight).view(x.shape), product(grad.t(), x.reshape(-1, x.shape[-1]))
+        grad_x = product(grad, weight).view(x.shape)
+        return grad_x, product(grad.t(), x.reshape(-1, x.shape[-1])) if ctx.needs_input_grad[1] else None
 
 
 def product_error() -> float:

@@ -14,6 +14,8 @@ class Started:
     step: int
     num_parameters: int
     resumed: bool
+    started_from: str = ""
+    """Which weights of which checkpoint training begins with (`train.start_from`); empty if it resumes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class Task:
     """Path of the file by which the processes find each other."""
     code: dict[str, str]
     """Sources of the files whose classes the configuration names, by address."""
+    start: CheckpointStore | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,12 @@ def train_in_processes(
     *,
     processes: int,
     checkpoints: CheckpointStore,
+    start: CheckpointStore | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Run:
     """Run `train` in `processes` processes, each with its share of every batch and on CUDA with its own GPU.
 
-    The run waits while an event is looked at, as it does with `train`. `checkpoints` must survive pickling.
+    The run waits while an event is looked at, as it does with `train`. `checkpoints` and `start` must survive pickling.
 
     Raises:
         ConfigError: the batch cannot be shared evenly, or there are too few GPUs.
@@ -102,9 +104,9 @@ def train_in_processes(
     """
     check_processes(config, processes)
     if processes == 1:
-        yield from train(config, dataset, checkpoints=checkpoints, should_stop=should_stop)
+        yield from train(config, dataset, checkpoints=checkpoints, start=start, should_stop=should_stop)
         return
-    with _ProcessGroup(config, dataset.path, checkpoints, processes) as group:
+    with _ProcessGroup(config, dataset.path, checkpoints, start, processes) as group:
         yield from group.events(should_stop)
 
 
@@ -129,7 +131,14 @@ def check_processes(config: TrialConfig, processes: int) -> None:
 class _ProcessGroup:
     """Manage the processes of a run. Leaving the context ends those that still run."""
 
-    def __init__(self, config: TrialConfig, dataset: Path, checkpoints: CheckpointStore, processes: int) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        dataset: Path,
+        checkpoints: CheckpointStore,
+        start: CheckpointStore | None,
+        processes: int,
+    ) -> None:
         # The processes find each other by a file in a folder of mode 0700. A `TCPStore` listens on all interfaces of
         # the machine, without authentication.
         self._rendezvous = private_folder("ranks") / temporary_name()
@@ -139,7 +148,7 @@ class _ProcessGroup:
         self._is_stopping = False
         code = sources_in(config.plain())
         for rank in range(processes):
-            self._start(Task(config, dataset, checkpoints, rank, processes, str(self._rendezvous), code))
+            self._start(Task(config, dataset, checkpoints, rank, processes, str(self._rendezvous), code, start))
 
     def _start(self, task: Task) -> None:
         ours, theirs = Pipe()
@@ -287,7 +296,8 @@ def _train(task: Task, caller: _Caller) -> None:
         rank=task.rank,
         world_size=task.world_size,
     )
-    run = train(config, open_dataset(task.dataset), checkpoints=task.checkpoints, should_stop=caller.should_stop)
+    dataset = open_dataset(task.dataset)
+    run = train(config, dataset, checkpoints=task.checkpoints, start=task.start, should_stop=caller.should_stop)
     handle(run, caller.report if task.rank == 0 else lambda _: None)
     dist.barrier()
     dist.destroy_process_group()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trm_data.dataset.loader import first_rows
 from trm_data.errors import ConfigError, UserError, first_line, is_out_of_memory, is_out_of_space
 from trm_model.checkpoints.run_checkpoints import RunCheckpoints
+from trm_model.checkpoints.start import read_start
 from trm_model.checkpoints.store import CheckpointError, CheckpointStore, name_of
 from trm_model.config import TrialConfig
 from trm_model.cost import peak_bytes
@@ -109,6 +110,7 @@ def train(
     dataset: Dataset,
     *,
     checkpoints: CheckpointStore,
+    start: CheckpointStore | None = None,
     should_stop: Callable[[], bool] = never,
     clock: Clock = time.time,
     timer: Clock = time.perf_counter,
@@ -117,7 +119,10 @@ def train(
 
     This is a generator: nothing runs until the events are iterated.
 
-    `clock` gives seconds since the epoch, `timer` measures durations.
+    Args:
+        start: holds what `train.start_from` names (`checkpoints.start.copy_start`); None reads the file itself.
+        clock: gives seconds since the epoch.
+        timer: measures durations.
 
     Raises:
         UserError: a checkpoint of another run, an empty split, no such device, not enough memory.
@@ -127,13 +132,9 @@ def train(
     if runtime.num_threads:
         torch.set_num_threads(runtime.num_threads)
     trainer = Trainer(config, dataset, resolve_device(runtime.device))
-    progress = _Progress()
     kept = RunCheckpoints(checkpoints)
-    found = kept.restore(trainer.load)
-    _check_same_step(trainer)
-    if found is not None:
-        progress = _Progress.of(found.header["progress"])
-    yield Started(trainer.step, trainer.flat.num_parameters, found is not None)
+    progress, event = _begin(trainer, kept, start)
+    yield event
 
     has_curve = dataset.counts.get("validation", 0) > 0 and _has_answers(dataset, "validation", _curve_puzzles(config))
     evaluate_every = runtime.evaluate_every or max(1, config.train.max_steps // 10)
@@ -178,6 +179,16 @@ def train(
         yield from _stop(trainer, progress, kept, timer)
 
 
+def _begin(trainer: Trainer, kept: RunCheckpoints, start: CheckpointStore | None) -> tuple[_Progress, Started]:
+    """Resume from a checkpoint of the run, else begin with the weights that its configuration names."""
+    found, address, started_from = kept.restore(trainer.load), trainer.config.train.start_from, ""
+    _check_same_step(trainer)
+    progress = _Progress() if found is None else _Progress.of(found.header["progress"])
+    if found is None and address is not None:
+        started_from = trainer.start_from(read_start(address, start))
+    return progress, Started(trainer.step, trainer.flat.num_parameters, found is not None, started_from)
+
+
 def _check_same_step(trainer: Trainer) -> None:
     """Raise CheckpointError if a checkpoint was readable for some of the processes only."""
     steps = set(trainer.ranks.gather(torch.tensor([trainer.step], device=trainer.device)).tolist())
@@ -191,12 +202,15 @@ def _check_same_step(trainer: Trainer) -> None:
 def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:
     """Raise an error before the first step for settings with which the final evaluation would fail.
 
+    Puzzles of which none has a known answer are trained for a submission, and give no score.
+
     Raises:
         ConfigError: the split is empty or has no known answers, or there are more votes than views.
     """
     evaluation = config.evaluation
     check_evaluation(dataset, evaluation.split, evaluation, config.data.num_augmentations)
-    if not _has_answers(dataset, evaluation.split, evaluation.max_puzzles):
+    is_submission = not any(_has_answers(dataset, split, None) for split in ("validation", "test"))
+    if not is_submission and not _has_answers(dataset, evaluation.split, evaluation.max_puzzles):
         raise ConfigError(
             f"no {evaluation.split} puzzle of {dataset.benchmark} has a known answer, so that nothing could be scored",
             "Set evaluation.split to a split with answers",
@@ -204,6 +218,8 @@ def _check_final_score(config: TrialConfig, dataset: Dataset) -> None:
 
 
 def _has_answers(dataset: Dataset, split: str, max_puzzles: int | None) -> bool:
+    if not dataset.counts.get(split, 0):
+        return False
     return bool(dataset.is_answered[first_rows(dataset, split, max_puzzles)].any())
 
 
@@ -275,7 +291,7 @@ def _curve_point(trainer: Trainer, should_stop: Callable[[], bool]) -> dict[str,
     with _memory_explained(trainer):
         raw = trainer.score("validation", weights="raw", max_puzzles=limit, should_stop=should_stop)
         chosen = raw
-        if config.evaluation.weights == "ema" and config.optimizer.ema_rate:
+        if config.evaluation.weights == "ema" and trainer.averages:
             chosen = trainer.score("validation", weights="ema", max_puzzles=limit, should_stop=should_stop)
     return chosen.metrics | {
         "raw_exact_accuracy": raw.metrics["exact_accuracy"],
@@ -327,6 +343,7 @@ def _result(
                 "exact_accuracy"
             ]
             for rate in config.optimizer.further_ema_rates
+            if score.items
         }
         files = {"outcomes.arrow": score.arrow(), "gallery.json": trainer.gallery(score)}
     result = {
@@ -335,7 +352,7 @@ def _result(
         "unscored": score.unscored,
         "metrics": score.metrics | further,
         "supervision_steps": score.supervision_steps,
-        "weights": evaluation.weights if config.optimizer.ema_rate else "raw",
+        "weights": evaluation.weights if trainer.averages else "raw",
         "num_parameters": trainer.flat.num_parameters,
         "steps": trainer.step,
         "puzzles_presented": trainer.puzzles_presented,

@@ -17,13 +17,14 @@ from trm_model.config import OptimizerConfig
 
 class FlatParameters:
     """Hold the parameters of a module as views of one float32 vector, `vector`, which is the leaf that gradients
-    reach."""
+    reach, unless they are frozen."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, frozen: bool = False) -> None:
         named = dict(module.named_parameters())
         self.shapes = {name: parameter.shape for name, parameter in named.items()}
         self._sizes = [parameter.numel() for parameter in named.values()]
-        self.vector = torch.cat([parameter.detach().flatten() for parameter in named.values()]).requires_grad_()
+        self.vector = torch.cat([parameter.detach().flatten() for parameter in named.values()])
+        self.vector.requires_grad_(not frozen)
         for parameter, view in zip(named.values(), self.views(self.vector.detach()).values(), strict=True):
             parameter.data = view
             parameter.requires_grad_(False)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trm_data.dataset.loader import TrainLoader
 from trm_data.errors import first_line, is_out_of_memory
+from trm_model.checkpoints.start import Start, load_start
 from trm_model.checkpoints.store import Checkpoint, CheckpointError, DamagedCheckpointError
 from trm_model.checkpoints.table_deltas import CHANGED_AT
 from trm_model.config import TrialConfig
@@ -78,9 +79,10 @@ class Trainer:
                 # What is recomputed is compiled in parts, so that the compiler does not decide what is kept.
                 for part in [network] if config.runtime.recompute == "none" else network.blocks:
                     part.compile()
-        self.flat = FlatParameters(self.model)
-        self.optimizer = build_optimizer(config.optimizer, self.flat)
-        rates = (config.optimizer.ema_rate, *config.optimizer.further_ema_rates)
+        is_frozen = config.train.freezes_network  # weights that do not change have neither optimizer nor average
+        self.flat = FlatParameters(self.model, frozen=is_frozen)
+        self.optimizer = None if is_frozen else build_optimizer(config.optimizer, self.flat)
+        rates = () if is_frozen else (config.optimizer.ema_rate, *config.optimizer.further_ema_rates)
         self.averages = {str(rate): MovingAverage(self.flat.vector, rate) for rate in rates if rate}
         self.ranks = Ranks.current()
         self.slots = self.ranks.share(config.train.batch_size)
@@ -165,6 +167,7 @@ class Trainer:
             config.model.model_copy(update={"cycles": depth[0], "latent_steps": depth[1]}),
             seq_len=self.dataset.seq_len,
             vocab_size=self.dataset.vocab_size,
+            frozen=config.train.freezes_network,
         )
         return loss, sums
 
@@ -204,7 +207,8 @@ class Trainer:
         """Run forward and backward of some slots; add the gradient of the whole batch's mean loss to the flat
         vector."""
         config, carry, embedding = self.config, self.carry.rows(part), self.model.puzzle_embedding
-        rows_BE = None if embedding is None else embedding.rows(carry.puzzle_ids_B, trained=True)
+        is_trained = config.train.freeze != "embeddings"
+        rows_BE = None if embedding is None else embedding.rows(carry.puzzle_ids_B, trained=is_trained)
         done = supervise(
             self.model,
             self.flat.weights(self.dtype),
@@ -228,6 +232,8 @@ class Trainer:
                 settings.puzzle_embedding_weight_decay,
                 step=self.step + 1,
             )
+        if self.optimizer is None:
+            return
         self.optimizer.step(self.flat.vector, self.ranks.sum_(self.flat.grad), self.learning_rate(settings.lr))
         for average in self.averages.values():
             average.update(self.flat.vector)
@@ -269,7 +275,8 @@ class Trainer:
     def state(self, extra: dict[str, Any]) -> Checkpoint:
         """Collect the state of the run. Tensors are shared with it, so write them before the next step."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        if self.optimizer is not None:
+            tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
         if self.model.puzzle_embedding is not None:
             tensors[CHANGED_AT] = self.model.puzzle_embedding.changed_at
         carry = without_halted({name: self.ranks.gather(value) for name, value in self.carry.tensors().items()})
@@ -292,6 +299,19 @@ class Trainer:
             "torch": torch.__version__,
         }
         return Checkpoint(tensors, header | extra)
+
+    def start_from(self, start: Start) -> str:
+        """Begin with the weights of a checkpoint, and return one line on what they are. For a run at step 0.
+
+        Raises:
+            CheckpointError: they are those of another model.
+        """
+        data, new = self.config.data, self.config.train.new_embeddings
+        described = load_start(self.model, start, self.dataset, data.num_augmentations, new)
+        for average in self.averages.values():
+            average.vector.copy_(self.flat.vector.detach())
+        self.carry = self._empty_carry()  # whose states begin as the checkpoint's do
+        return described
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Restore a checkpoint of the same run.
@@ -325,7 +345,8 @@ class Trainer:
             # Checkpoints of earlier versions lack the time of each row's change: count all rows as just changed.
             changed_at = checkpoint.tensors.get(CHANGED_AT, torch.tensor(checkpoint.step))
             self.model.puzzle_embedding.changed_at.copy_(changed_at)
-        self.optimizer.load(checkpoint.section("optimizer"))
+        if self.optimizer is not None:
+            self.optimizer.load(checkpoint.section("optimizer"))
         for rate, average in self.averages.items():
             saved = checkpoint.section(f"ema/{rate}")
             for name, view in self.flat.views(average.vector).items():

@@ -76,7 +76,8 @@ def packaged_tasks(benchmark: str) -> list[Task]:
 
 
 def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
-    """Return the training and evaluation tasks of a folder or of a prefix of Kaggle's JSON pairs.
+    """Return the training and evaluation tasks of a folder or of a prefix of Kaggle's JSON pairs, or the tasks of one
+    file `*_challenges.json`, as evaluation tasks.
 
     Args:
         content: file -> sha256, filled with what was read.
@@ -84,6 +85,8 @@ def read_tasks(address: Address, content: dict[str, str]) -> list[Task]:
     Raises:
         DataError: nothing there, a damaged file, or a bad grid; names file and task.
     """
+    if address.base.endswith(_CHALLENGES):  # one file, of tasks to be answered: Kaggle's *_test_challenges.json
+        return _kaggle_tasks(address._replace(base=address.base.removesuffix(_CHALLENGES)), "evaluation", content)
     prefix = _kaggle_prefix(address, "training")
     tasks: list[Task] = []
     for subset in ("training", "evaluation"):

@@ -88,8 +88,11 @@ def parse_address(text: str) -> Address:
     return Address(base, query, fragment.removeprefix("sha256=").lower() or None)
 
 
-def read(address: Address) -> bytes:
+def read(address: Address, hub_kind: str = "dataset") -> bytes:
     """Read the content of a file.
+
+    Args:
+        hub_kind: see `hub.fetch`.
 
     Raises:
         DataError: it does not exist, cannot be reached, broke off, or has another hash than the address says.
@@ -97,7 +100,7 @@ def read(address: Address) -> bytes:
     if address.base.startswith("s3://"):
         content = _read_s3(address)
     elif address.base.startswith("hf://"):
-        content = hub.fetch(address.base, address.query).read_bytes()
+        content = hub.fetch(address.base, address.query, hub_kind).read_bytes()
     elif address.is_remote:
         content = _read_http(address)
     else:

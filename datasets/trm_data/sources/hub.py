@@ -1,4 +1,4 @@
-"""Download files of a Hugging Face dataset, `hf://owner/name[@revision][?endpoint=...]`, with `huggingface_hub`.
+"""Download files from Hugging Face, `hf://owner/name[@revision]/file[?endpoint=...]`, with `huggingface_hub`.
 
 The package is imported only here: nothing else needs it, and nothing needs it for other sources.
 """
@@ -16,11 +16,17 @@ from trm_data.addresses import split_address
 from trm_data.errors import DataError, first_line
 from trm_data.sources.download import check_size
 
-_INSTEAD = "Go online, or give --source a folder that holds train.csv and test.csv"
+_INSTEAD = {
+    "dataset": "Go online, or give --source a folder that holds train.csv and test.csv",
+    "model": "Check the address and the network, or download the file elsewhere and name it",
+}
 
 
-def fetch(base: str, query: str) -> Path:
+def fetch(base: str, query: str, kind: str = "dataset") -> Path:
     """Return the local copy of `hf://owner/name[@revision]/file`, downloaded if it is not in the hub's cache.
+
+    Args:
+        kind: of the repository, `dataset` or `model`.
 
     Raises:
         DataError: the package is missing, the hub cannot be reached, the file does not exist, or it arrived corrupt.
@@ -43,7 +49,7 @@ def fetch(base: str, query: str) -> Path:
             huggingface_hub.hf_hub_download(
                 repository,
                 file,
-                repo_type="dataset",
+                repo_type=kind,
                 revision=revision_or_none,
                 endpoint=endpoint,
                 local_files_only=offline,
@@ -52,10 +58,10 @@ def fetch(base: str, query: str) -> Path:
         )
     except (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
-            raise DataError(f"cannot reach the hub for {base}", _INSTEAD) from None
-        raise DataError(f"{base} does not exist on the hub", _INSTEAD) from None
+            raise DataError(f"cannot reach the hub for {base}", _INSTEAD[kind]) from None
+        raise DataError(f"{base} does not exist on the hub", _INSTEAD[kind]) from None
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise DataError(f"cannot download {base}: {first_line(error)}", _INSTEAD) from None
+        raise DataError(f"cannot download {base}: {first_line(error)}", _INSTEAD[kind]) from None
     _check(path, base)
     return path
 

@@ -10,7 +10,6 @@ import typer
 
 from orchestrator.cli.lookup import AtOption, CheckpointArgument, DatasetOption, WeightsOption
 from orchestrator.cli.options import (
-    INPUT_FILE,
     OUTPUT_FILE,
     JsonOption,
     RecipeOption,
@@ -60,7 +59,10 @@ def show(
 
 @app.command("import")
 def import_(
-    official: Annotated[Path, typer.Argument(help="A file step_NUMBER of an official TRM or HRM run.", **INPUT_FILE)],
+    official: Annotated[
+        str,
+        typer.Argument(help="A file step_NUMBER of an official TRM or HRM run, or hf://OWNER/NAME[@REVISION]/FILE."),
+    ],
     output: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint file to write.", **OUTPUT_FILE)],
     recipe: RecipeOption = None,
     set_: SetOption = None,
@@ -69,11 +71,15 @@ def import_(
 ) -> None:
     """Import an official checkpoint; its settings come from a recipe, or from the all_config.yaml next to it.
 
+    Public ones: `trm checkpoint known`.
+
     Nothing in the file is executed. Checkpoints with an embedding per puzzle (ARC) need the dataset that gave the ids.
 
     Examples:
 
     trm checkpoint import step_65104 --recipe sudoku-mlp.readme -o sudoku.safetensors
+
+    trm checkpoint import hf://owner/name@main/step_65104 -o sudoku.safetensors
 
     trm checkpoint import arc/step_518071 --dataset arc-agi-1-upstream-5d1c -o arc.safetensors
     """
@@ -84,11 +90,13 @@ def import_(
     from orchestrator.storage import open_storage
     from trm_data.benchmarks import resolve_benchmark
     from trm_data.files import write_output
-    from trm_model.checkpoints.official import import_official, settings_of
+    from trm_data.sources.files import parse_address
+    from trm_model.checkpoints.official import import_official, local_official, settings_of
 
     if set_ and recipe is None:
         raise SweepError("--set changes a recipe, and none is given", "Add --recipe NAME")
-    config = settings_of(official, None if recipe is None else base_config(recipe, set_, None))
+    path = local_official(official, needs_settings=recipe is None)
+    config = settings_of(path, None if recipe is None else base_config(recipe, set_, None))
     seq_len = None if recipe is None else resolve_benchmark(config.data.benchmark).side ** 2
     ids: dict[str, Any] = {}
     if dataset is not None:
@@ -97,13 +105,35 @@ def import_(
         seq_len = data.seq_len
         ids = {"id_map_hash": data.id_map_hash(copies), "num_ids": data.num_identifiers(copies)}
         config = config.model_copy(update={"data": _reading(data.manifest.request.plain(), copies)})
-    number = re.search(r"step_(\d+)$", official.name)
+    number = re.search(r"step_(\d+)$", path.name)
     ids["knows_dataset"] = recipe is not None or dataset is not None
-    model, content = import_official(official, config, seq_len=seq_len, step=int(number[1]) if number else 0, **ids)
+    ids["origin"] = str(parse_address(official)) if "://" in official else None
+    model, content = import_official(path, config, seq_len=seq_len, step=int(number[1]) if number else 0, **ids)
     write_output(output, content)
     table = model.puzzle_embedding
     rows = "" if table is None else f", {len(table.weight):,} puzzle embeddings"
     out.print(f"{output}: {sum(p.numel() for p in model.parameters()):,} weights{rows}")
+
+
+@app.command()
+def known(as_json: JsonOption = False) -> None:
+    """List public repositories of weights, with the score that is reported for them.
+
+    None has been downloaded or scored for this list; the names of their files are in the repositories.
+
+    Example: trm checkpoint known
+    """
+    from orchestrator.cli.views.console import out, table
+    from trm_model.checkpoints.known import KNOWN
+
+    if as_json:
+        print(strict_json([each._asdict() for each in KNOWN], indent=1))
+        return
+    rows = table("weights", "repository", "benchmark", "reported %", "by", right=("reported %",), words=("by",))
+    for each in KNOWN:
+        rows.add_row(each.name, each.address, each.benchmark, f"{each.score:g}", each.source)
+    out.print(rows)
+    out.print("Import one with a file of its repository: trm checkpoint import hf://OWNER/NAME/FILE", style="dim")
 
 
 @app.command()
@@ -157,6 +187,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "model": _model(config),
         "kind": "weights only" if header.get("weights_only") else "complete: a run can resume from it",
         "imported_from": header.get("imported_from"),
+        "imported_sha256": header.get("imported_sha256"),
         "benchmark": config.data.benchmark,
         "fingerprint": header.get("fingerprint"),
         "vocabulary": header["vocab_size"],

@@ -29,7 +29,7 @@ VaryOption = Annotated[
     typer.Option(
         "--vary",
         metavar="NAME=V,V...|LOW..HIGH",
-        help="D (steps), votes, K (rollouts), noise, choose, halt, weights: --vary D=16,64 or D=1..16 (repeatable).",
+        help="D (steps), votes, K (rollouts), noise, choose, halt, weights, embedding: --vary D=16,64 or D=1..16.",
     ),
 ]
 SplitOption = Annotated[str | None, typer.Option("--split", help="train, validation or test; as trained if left out.")]
@@ -44,10 +44,18 @@ def evaluate(
         int | None, typer.Option("--max-puzzles", min=1, help="Score only the first puzzles of the split.")
     ] = None,
     weights: Annotated[str | None, typer.Option("--weights", help="ema, raw, or the rate of an average.")] = None,
+    embedding: Annotated[
+        str,
+        typer.Option(
+            "--embedding",
+            help="What stands for a puzzle's trained embedding: zero, one drawn from the table, another puzzle's.",
+            metavar="trained|blank|random|swapped",
+        ),
+    ] = "trained",
     at: AtOption = "last",
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Puzzles per forward pass.")] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of the noise; the trial's own if left out.")
+        int | None, typer.Option("--seed", min=0, help="Seed of noise and drawn embeddings; by default the trial's.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     output: Annotated[
@@ -69,6 +77,8 @@ def evaluate(
 
     trm eval arc/9c01d2 --vary votes=1,10,100 --out answers
 
+    trm eval arc/9c01d2 --vary embedding=trained,blank,random,swapped
+
     trm eval demo/3f2a91 demo/77b0c3 demo/e91f00
     """
     from orchestrator.cli.lookup import dataset_for
@@ -88,7 +98,7 @@ def evaluate(
     given = {"max_puzzles": max_puzzles, "batch_size": batch_size}
     base = configs[0].evaluation.model_copy(update={name: value for name, value in given.items() if value is not None})
     values = split_assignments(vary, "--vary", example="D=16,64")
-    cells = expand(base, weights or base.weights, [config.model for config in configs], values)
+    cells = expand(base, weights or base.weights, [config.model for config in configs], values, embedding)
     if dataset is None and found[0].dataset is None:
         check_dataset_is_known(loaded[found[0].where].header, found[0].where)
     data = dataset_for(found[0], configs[0], dataset, store)

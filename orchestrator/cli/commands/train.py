@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.completion import recipe_names
+from orchestrator.cli.completion import recipe_names, trial_addresses
 from orchestrator.cli.options import JsonOption, MaxStepsOption, SetOption, StorageOption
 from trm_data.settings import strict_json
 
@@ -19,6 +19,19 @@ ShowOption = Annotated[bool, typer.Option("--show-config", help="Print the compl
 def train(
     recipe: RequiredRecipe = "sudoku-mini",
     set_: SetOption = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="CHECKPOINT",
+            help="Start from these weights: a file, SWEEP/TRIAL, SWEEP/best, hf://OWNER/NAME[@REVISION]/FILE or s3://.",
+            autocompletion=trial_addresses,
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option("--freeze", help="Leave the network or the embeddings as they are.", metavar="network|embeddings"),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
     max_steps: MaxStepsOption = None,
     processes: Annotated[
@@ -37,10 +50,17 @@ def train(
     trm train --recipe arc-agi-1 --set train.batch_size=2 --set train.max_steps=2
 
     trm train --recipe sudoku-9x9-mini --processes 2
+
+    trm train --recipe arc-agi-1 --from arc.safetensors --freeze network
     """
     from orchestrator.cli.configs import base_config
 
-    config = base_config(recipe, set_, max_steps)
+    start: str | None = None
+    if start_from is not None:
+        from orchestrator.cli.lookup import start_address
+
+        start = start_address(start_from, storage)
+    config = base_config(recipe, set_, max_steps, {"train.start_from": start, "train.freeze": freeze})
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
     if show_config:

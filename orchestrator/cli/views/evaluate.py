@@ -63,6 +63,8 @@ def show(rows: Sequence[Scored], dataset: Dataset) -> None:
     first = rows[0].result
     out.print(found)
     out.print(f"{first.items:,} {first.split} items of {dataset.path.name}; 95 % intervals over them", style="dim")
+    if kinds := sorted({row.cell.embedding for row in rows} - {"trained"}):
+        out.print(f"puzzle embeddings: {', '.join(kinds)}, an ablation that no leaderboard ranks")
     if first.unscored:
         out.print(f"{first.unscored:,} items have no known answer: they are in no score")
 

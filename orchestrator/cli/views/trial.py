@@ -78,6 +78,8 @@ def _lines(record: TrialRecord, found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("reason", record.reason))
     if record.origin:
         lines.append(("origin", _format_origin(record.origin)))
+    if record.attempts and (started_from := record.attempts[0].start.started_from):
+        lines.append(("started from", started_from))
     lines += [("" if index else "differs from base", text) for index, text in enumerate(found["differs_from_base"])]
     for split in ("train", "validation"):
         curve = record.curve("exact_accuracy", split)

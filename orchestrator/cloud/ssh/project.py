@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from orchestrator.cloud.backend import CloudError
 from orchestrator.sweep.definition import Sweep
-from orchestrator.sweep.settings import functions_of
+from orchestrator.sweep.settings import functions_of, starts_of
 from orchestrator.sweep.text import num_bytes, plural
 from trm_data.own_code import classes_in
 
@@ -142,6 +142,7 @@ def require_portable(sweep: Sweep) -> None:
         CloudError: names the file and where it may lie instead.
     """
     sources = {sweep.base.data.source, *(variant.settings.get("data.source") for variant in sweep.variants)}
+    sources |= {address.partition("#")[0] for address in starts_of(sweep.plain())}
     for source in sources:
         if isinstance(source, str) and "://" not in source and Path(source).exists():
             raise CloudError(

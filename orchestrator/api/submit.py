@@ -1,0 +1,146 @@
+"""Answer ARC tasks that a model was not trained on: train embeddings on their demonstrations, then submit answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.api.train import TrainOutcome, train
+from orchestrator.evaluation.checkpoints import Cell, score
+from orchestrator.execution.options import Callback
+from orchestrator.records.checkpoints import find_checkpoint
+from orchestrator.records.datasets import ensure_local
+from orchestrator.records.index import SINGLE_RUNS
+from orchestrator.records.schema import Status
+from orchestrator.storage import Storage, as_storage
+from orchestrator.sweep.domains import Setting
+from orchestrator.sweep.settings import configure, replace_settings
+from trm_data.benchmarks import resolve_benchmark
+from trm_data.errors import ConfigError, DataError
+from trm_data.files import load_json
+from trm_model.checkpoints.start import read_start
+from trm_model.config import EvaluationConfig, TrialConfig
+from trm_model.start_file import SETTING, pin_start
+
+ENDING = "_challenges.json"
+Answers = dict[str, list[dict[str, list[list[int]]]]]
+"""By task, for every test input: `attempt_1` and `attempt_2`, as Kaggle takes them."""
+
+
+class Submission(NamedTuple):
+    """Hold the answers to all test inputs of a file, and the run that gave them; none where it did not finish."""
+
+    answers: Answers
+    outcome: TrainOutcome
+
+
+class SubmissionScore(NamedTuple):
+    """Hold how many test inputs of a submission are right."""
+
+    items: int
+    right: int
+    """By one of the two attempts: what Kaggle counts."""
+    first_right: int
+    """By the first attempt."""
+    tasks: int
+    whole_tasks: int
+    """Tasks of which every test input is right."""
+
+
+def submission_config(
+    challenges: Path, start: str | Path, settings: Mapping[str, Setting] | None = None, max_steps: int | None = None
+) -> TrialConfig:
+    """Return the training on the demonstrations of a challenges file, from a checkpoint.
+
+    The model, the optimizer and the depth are the checkpoint's; the network is frozen.
+
+    Args:
+        challenges: `*_challenges.json` of Kaggle; its test inputs need no answers.
+        start: address of the checkpoint, as `train.start_from`.
+        settings: replace others, by path or letter: `{"train.freeze": "none", "aug": 100}`.
+        max_steps: optimizer steps; those of the checkpoint's own run if left out.
+
+    Raises:
+        UserError: there is no such file, or the checkpoint is not of ARC.
+    """
+    if not challenges.name.endswith(ENDING) or not challenges.is_file():
+        raise ConfigError(f"no challenges file at {challenges}", f"Name Kaggle's file of tasks, NAME{ENDING}")
+    address = pin_start(str(start), Path.cwd())
+    base = TrialConfig.parse(read_start(address).header["config"], str(start))
+    if resolve_benchmark(base.data.benchmark).family != "arc":
+        raise ConfigError(f"{start} was trained on {base.data.benchmark}", "Name a checkpoint that was trained on ARC")
+    data: dict[str, Any] = {"benchmark": base.data.benchmark, "source": str(challenges.resolve()), "num_validation": 0}
+    data |= {"num_augmentations": base.data.num_augmentations, "translation": base.data.translation}
+    plain = {**base.plain(), "data": data, "evaluation": {"split": "test", "max_puzzles": 1}}
+    plain["runtime"] = {**plain["runtime"], "device": "auto", "num_threads": None}
+    own: dict[str, Setting] = {SETTING: address, "train.freeze": "network", "train.max_puzzles": None}
+    if max_steps is not None:
+        own["train.max_steps"] = max_steps
+    return configure(replace_settings(TrialConfig.parse(plain), own), settings or {})
+
+
+def submit(
+    config: TrialConfig,
+    storage: Storage | str | Path = "runs",
+    *,
+    votes: int | None = None,
+    callbacks: Sequence[Callback] | None = None,
+) -> Submission:
+    """Train on the demonstrations, and answer every test input twice; a repeated call resumes.
+
+    Args:
+        config: see `submission_config`.
+        votes: views of each test input that vote; all that were trained if left out.
+
+    Raises:
+        UserError: as `train`.
+    """
+    store = as_storage(storage)
+    outcome = train(config, store, callbacks=callbacks)
+    if outcome.status is not Status.FINISHED:
+        return Submission({}, outcome)
+    found = find_checkpoint(f"{SINGLE_RUNS}/{outcome.record.trial_id}", store)
+    assert found.dataset is not None, "it is a trial's"
+    views = 1 + config.data.num_augmentations if votes is None else votes
+    steps = config.evaluation.supervision_steps
+    cell = Cell("", EvaluationConfig(split="test", votes=views, supervision_steps=steps), config.evaluation.weights)
+    dataset = ensure_local(store, found.dataset)
+    (scored,) = score([cell], {found.where: found.load()}, dataset, "test", device=config.runtime.device)
+    # Kaggle takes no empty grid, which the answer to an input is that shows no end of the grid.
+    given: Answers = scored.result.submission()  # type: ignore[assignment]  # of an ARC dataset
+    answers = {
+        task: [{name: grid or [[0]] for name, grid in attempts.items()} for attempts in inputs]
+        for task, inputs in given.items()
+    }
+    return Submission(answers, outcome)
+
+
+def score_submission(answers: Answers, solutions: Path) -> SubmissionScore:
+    """Compare a submission with a held-back file of solutions, as Kaggle does.
+
+    Raises:
+        DataError: the file is not one of solutions, or it is of other tasks.
+    """
+    try:
+        known = load_json(solutions.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {solutions}: {error}", "Name Kaggle's file of solutions") from None
+    if not isinstance(known, dict) or not all(isinstance(grids, list) for grids in known.values()):
+        raise DataError(f"{solutions} holds no solutions", 'It needs {"TASK": [GRID, ...], ...}')
+    if other := sorted(known.keys() ^ answers.keys()):
+        side = "lacks" if other[0] in answers else "has"
+        raise DataError(f"{solutions} {side} task {other[0]!r}, unlike the submission", "Name the file of these tasks")
+    right, first_right, items, whole = 0, 0, 0, 0
+    for task, grids in known.items():
+        if len(grids) != len(answers[task]):
+            raise DataError(f"{solutions} has {len(grids)} solutions of task {task!r}", "Name the file of these tasks")
+        hits = [
+            [attempt[f"attempt_{n}"] == grid for n in (1, 2)]
+            for attempt, grid in zip(answers[task], grids, strict=True)
+        ]
+        items += len(hits)
+        right += sum(map(any, hits))
+        first_right += sum(hit[0] for hit in hits)
+        whole += all(map(any, hits))
+    return SubmissionScore(items, right, first_right, len(known), whole)
