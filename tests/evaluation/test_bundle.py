@@ -15,11 +15,14 @@ import pytest
 from orchestrator import verify_bundle, write_bundle
 from orchestrator.cli import main
 from orchestrator.evaluation.bundle_files import FileEntry, describe
+from orchestrator.evaluation.checkpoints import Cell, score
 from orchestrator.storage import open_storage
 from tests.support.commands import call
 from tests.support.sweeps import set_options
+from trm_data import open_dataset
 from trm_data.errors import UserError
 from trm_model.checkpoints.store import pack, unpack
+from trm_model.config import TrialConfig
 
 SETTINGS = {
     "data.benchmark": "sudoku-4x4",
@@ -381,3 +384,13 @@ def test_bundle_that_is_named_like_an_archive_is_refused(
     assert code == 2 and err.count("\n") == 1
     assert f"{target} is named like an archive, and a bundle is a folder. Name a folder, " in err
     assert repr(str(tmp_path / name[0])) in err and not target.exists()
+
+
+def test_seconds_of_a_score_are_those_between_its_begin_and_its_end(bundle: Path, runs: Path, trial: str) -> None:
+    checkpoint = unpack((bundle / "trials" / trial / "weights.safetensors").read_bytes())
+    dataset = open_dataset(next((runs / "datasets").glob("*/manifest.json")).parent)
+    cell = Cell(trial, TrialConfig.parse(checkpoint.header["config"]).evaluation, "ema")
+    [scored] = score(
+        [cell], {trial: checkpoint}, dataset, "validation", device="cpu", timer=iter((100.0, 103.5)).__next__
+    )
+    assert scored.seconds == 3.5

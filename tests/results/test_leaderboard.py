@@ -219,6 +219,13 @@ def test_rows_of_a_benchmark_whose_seeds_nobody_has_published_are_ranked_by_thei
     assert rank_rows(rows, "sudoku-extreme") == [(1, 2), (1, 2)], "an assumed spread of 1.3 points"
 
 
+def test_a_row_of_ones_own_benchmark_that_says_nothing_of_votes_has_no_vote() -> None:
+    stated = {"benchmark": "own-puzzles", "kind": "trm", "passes": 16, "votes": None, "samples": 1}
+    row = load_baselines()[0].model_copy(update=stated)
+    (table,) = build_leaderboard("own-puzzles", [], [row])
+    assert table.compute == "" and len(table.entries) == 1
+
+
 def test_published_single_runs_are_not_ranked_finer_than_their_seeds_allow() -> None:
     """87.4 and 86.65 differ by ten sampling errors of 422,786 puzzles, and by 0.6 standard deviations over seeds."""
     tables = build_leaderboard("sudoku-extreme", [], load_baselines())

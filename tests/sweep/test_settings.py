@@ -260,3 +260,16 @@ def test_summary_of_differences_names_the_first_settings_and_counts_the_others()
     assert summarize_differences(old, {**old, "a": 2}) == "a: 1 -> 2"
     text = summarize_differences(old, new)
     assert text == f"a: 1 -> 2, b: {str(old['b'])[:37]}... -> [1], c.x: None -> y, and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('x=["a]b", "c"],["d"]', ['["a]b", "c"]', '["d"]']),
+        ('x=["a","b,c"],2', ['["a","b,c"]', "2"]),
+        ("x=[[1,2],[3,4]],5", ["[[1,2],[3,4]]", "5"]),
+        ('x="a,b"', ['"a', 'b"']),
+    ],
+)
+def test_lists_and_quoted_texts_in_them_are_not_split(text: str, values: list[str]) -> None:
+    assert split_assignments([text], "--vary") == {"x": values}

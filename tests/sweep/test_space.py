@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from orchestrator.resources.estimate import MAX_STUDY_CELLS, estimate
+from orchestrator.search.optuna_trials import distribution
 from orchestrator.storage import open_storage
 from orchestrator.sweep import Confirm, Sweep, choice, integers, log_uniform, uniform
 from orchestrator.sweep.domains import Choice, Condition
@@ -110,6 +112,14 @@ def test_a_range_has_a_whole_number_of_steps(low: float, high: float, step: floa
     else:
         with pytest.raises(ConfigError, match="is not a whole number of steps"):
             uniform(low, high, step=step)
+
+
+def test_a_sampler_sees_the_same_values_as_a_grid() -> None:
+    assert distribution(integers(1, 9, step=4)) == IntDistribution(1, 9, step=4)
+    assert distribution(integers(1, 9)) == IntDistribution(1, 9)
+    assert distribution(uniform(0.5, 2.0, step=0.5)) == FloatDistribution(0.5, 2.0, step=0.5)
+    assert distribution(log_uniform(1e-4, 1.0)) == FloatDistribution(1e-4, 1.0, log=True)
+    assert distribution(choice(3, 1)) == CategoricalDistribution((3, 1))
 
 
 def test_draws_cover_a_range_evenly_and_a_logarithmic_one_by_order_of_magnitude() -> None:
