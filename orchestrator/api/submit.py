@@ -16,7 +16,7 @@ from orchestrator.records.schema import Status
 from orchestrator.storage import Storage, as_storage
 from orchestrator.sweep.domains import Setting
 from orchestrator.sweep.settings import configure, replace_settings
-from trm_data.benchmarks import resolve_benchmark
+from trm_data.benchmarks import has_tasks
 from trm_data.errors import ConfigError, DataError
 from trm_data.files import load_json
 from trm_model.checkpoints.start import read_start
@@ -68,7 +68,7 @@ def submission_config(
         raise ConfigError(f"no challenges file at {challenges}", f"Name Kaggle's file of tasks, NAME{ENDING}")
     address = pin_start(str(start), Path.cwd())
     base = TrialConfig.parse(read_start(address).header["config"], str(start))
-    if resolve_benchmark(base.data.benchmark).family != "arc":
+    if not has_tasks(base.data.benchmark):
         raise ConfigError(f"{start} was trained on {base.data.benchmark}", "Name a checkpoint that was trained on ARC")
     data: dict[str, Any] = {"benchmark": base.data.benchmark, "source": str(challenges.resolve()), "num_validation": 0}
     data |= {"num_augmentations": base.data.num_augmentations, "translation": base.data.translation}

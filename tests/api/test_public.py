@@ -27,8 +27,8 @@ PUBLIC = {
         newest_checkpoint pack_weights solve solve_text train
     """,
     "trm_data": """
-        Batch Benchmark DataConfig DataRequest Dataset EvalBatch TrainLoader build draw eval_batches export_official
-        find fingerprint import_official list_benchmarks open_dataset resolve_benchmark save_png verify
+        Batch Benchmark DataConfig DataRequest Dataset EvalBatch PuzzleKind TrainLoader build draw eval_batches
+        export_official find fingerprint import_official list_benchmarks open_dataset resolve_benchmark save_png verify
     """,
 }
 HEAVY = ("torch", "ray", "mlflow", "optuna", "numba", "pyarrow", "numpy", "pandas", "pydantic", "rich", "scipy")

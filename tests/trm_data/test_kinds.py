@@ -71,7 +71,7 @@ def test_what_a_kind_writes_and_draws_stays_the_same(dataset: Dataset) -> None:
 
 
 def test_more_copies_than_a_kind_has_are_refused(dataset: Dataset) -> None:
-    most = {"arc": 1000, "sudoku": 2**31, "maze": 7}[dataset.manifest.family]
+    most = {"arc": 1000, "sudoku": 2**31, "maze": 7, "n-queens": 7}[dataset.manifest.family]
     assert dataset.num_copies(most).max() <= most
     with pytest.raises(ConfigError, match=rf"num_augmentations={most + 1} is not possible .* Take 0 to {most}$"):
         dataset.num_copies(most + 1)

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from orchestrator.records.schema import TrialRecord
 from orchestrator.results.leaderboard import Entry
 from orchestrator.storage import Storage
-from trm_data.puzzles.kinds import KINDS
 
 MAX_BYTES = 300_000
 MAX_PUZZLES = 8
@@ -141,7 +140,7 @@ def _read(system: str, record: TrialRecord, source: GallerySource) -> Gallery | 
     except ValidationError:
         return None
     puzzles = tuple(_shown(puzzle, file.steps) for puzzle in file.puzzles[:MAX_PUZZLES])
-    family = file.family or next((name for name in KINDS if file.benchmark.startswith(name)), "sudoku")
+    family = file.family or next((name for name in _DRAWN if file.benchmark.startswith(name)), "sudoku")
     colours = () if family in _DRAWN else tuple(file.colours)
     return Gallery(system, record.config.seed, family, colours, file.grid_shape, puzzles) if puzzles else None
 
