@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator import Status, Sweep, SweepStatus, TrialConfig, choice, configure, plan, run, train
+from orchestrator import Status, Sweep, TrialConfig, choice, configure, plan, train
 from orchestrator.results.leaderboard import build_leaderboard
 from orchestrator.results.report.gallery import galleries, stored_galleries
 from orchestrator.results.report.storage_page import read_sweep_trials
 from orchestrator.storage import open_storage
 from tests.support.commands import call
+from tests.support.llm import TRM
 from tests.support.own_kinds import NAME, latin
 from trm_data.errors import ConfigError
 from trm_data.own_code import distrust_all
 from trm_model import get_recipe
 
 SETTING = "data.benchmark"
+SHAPE: dict[str, Any] = {
+    **{"model.hidden_size": 16, "model.num_heads": 2, "T": 1, "n": 1, "N_sup": 2, "train.max_steps": 4},
+    **{"data.num_train": 40, "data.num_validation": 8, "data.num_test": 16},
+    **{"runtime.evaluate_every": 2, "train.dtype": "float32"},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tiny(benchmark: Any = NAME, **changes: Any) -> TrialConfig:
-    shape = {"model.hidden_size": 16, "model.num_heads": 2, "T": 1, "n": 1, "N_sup": 2, "train.max_steps": 4}
-    sizes = {"data.num_train": 40, "data.num_validation": 8, "data.num_test": 16, "runtime.evaluate_every": 2}
-    return configure(get_recipe("mini"), {SETTING: benchmark, **shape, **sizes, "train.dtype": "float32", **changes})
+    return configure(get_recipe("mini"), {SETTING: benchmark, **SHAPE, **changes})
 
 
 def test_trained_solved_and_evaluated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,8 +67,14 @@ def test_trained_solved_and_evaluated(folder: Path, capsys: pytest.CaptureFixtur
 def test_sweep_compares_ranks_and_shows_it(folder: Path) -> None:
     sweep = Sweep(name="own", base=tiny(), space={"T": choice(1, 2)})
     assert plan(sweep, "runs").datasets[0].benchmark.startswith("Latin@")
-    outcome = run(sweep, "runs", tracking="none", callbacks=())
-    assert outcome.status is SweepStatus.COMPLETE and not outcome.snapshot.progress.failed
+    changes = {SETTING: NAME, **SHAPE}
+    (folder / "own.py").write_text(
+        "from orchestrator import Sweep, choice, configure\nfrom trm_model import get_recipe\n"
+        f"base = configure(get_recipe('mini'), {changes!r})\n"
+        "sweep = Sweep(name='own', base=base, space={'T': choice(1, 2)})\n"
+    )
+    done = subprocess.run([*TRM, "sweep", "run", "own.py", "--tracking", "none"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     distrust_all()  # nothing below runs the file
     storage = open_storage("runs")
     records = read_sweep_trials(storage)

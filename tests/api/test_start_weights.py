@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
+import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator import Status, Sweep, SweepStatus, Variant, choice, configure, plan, run, train
+from orchestrator import Status, Sweep, Variant, choice, configure, plan, train
 from orchestrator.cli.configs import make_sweep
 from orchestrator.execution.options import Callback
 from orchestrator.records.reader import read_trials
@@ -25,6 +28,7 @@ from orchestrator.worker.job import TrialReport
 from tests.support.commands import call
 from tests.support.hub import HubHandler, HubServer
 from tests.support.infra import in_a_thread
+from tests.support.llm import TRM
 from tests.support.sweeps import TINY, set_options, tiny_config
 from trm_data.errors import ConfigError, UserError
 from trm_model.checkpoints.store import LocalCheckpoints, newest_checkpoint
@@ -133,19 +137,31 @@ def test_sweep_that_starts_from_files_keeps_them_for_every_machine(
     axes = {"train.start_from": choice(None, "start.safetensors")}
     sweep = Sweep(name="warm", base=tiny_config(**{"train.max_steps": 4}), space=axes)
     assert plan(sweep, "runs").num_trials == 2
-    outcome = run(sweep, "runs", tracking="none", callbacks=(), max_concurrent=2)
-    assert outcome.status is SweepStatus.COMPLETE
+    (tmp_path / "warm.py").write_text(
+        "from orchestrator import Sweep, choice\nfrom tests.support.sweeps import tiny_config\n"
+        "axes = {'train.start_from': choice(None, 'start.safetensors')}\n"
+        "sweep = Sweep(name='warm', base=tiny_config(**{'train.max_steps': 4}), space=axes)\n"
+    )
+    assert _sweep("run", "warm.py", "--max-concurrent", "2").returncode == 0
     start.unlink()
     assert call(capfd, "sweep", "extend", "warm", "--seeds", "2", "--storage", "runs")[0] == 0
-    outcome = run("warm", "runs", tracking="none", callbacks=(), max_concurrent=2)
+    assert _sweep("resume", "warm", "--max-concurrent", "2").returncode == 0
     records = read_trials(open_storage("runs"), "warm")
-    assert outcome.status is SweepStatus.COMPLETE and len(records) == 4
+    assert len(records) == 4 and all(record.status is Status.FINISHED for record in records)
     begun = [record.attempts[0].start.started_from for record in records if record.config.train.start_from]
     assert len(begun) == 2 and all(text.startswith("EMA weights of step 12") for text in begun)
     shutil.rmtree(tmp_path / "runs/weights")
     assert call(capfd, "sweep", "extend", "warm", "--seeds", "3", "--storage", "runs")[0] == 0
-    with pytest.raises(UserError, match=r"no copy of .*start.safetensors .*which only a record names"):
-        run("warm", "runs", tracking="none", callbacks=())
+    refused = _sweep("resume", "warm")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert re.search(r"no copy of .*start.safetensors .*which only a record names", refused.stderr)
+
+
+def _sweep(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a sweep by the command: Ray in the process of the tests could end it later."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [*TRM, "sweep", verb, *words, "--tracking", "none", "--storage", "runs"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 YAML = "name: warm\nrecipe: sudoku-mini\nbase: {train.start_from: start.safetensors, train.freeze: network}\n"
