@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from trm_data.errors import ConfigError
 from trm_data.files import expand_home, load_json
-from trm_data.own_code import is_address, named_folder, short
+from trm_data.own_code import is_address, named_folder, replace_values, short
 from trm_data.sources.files import Address, parse_address, read
 
 SETTING = "train.start_from"
@@ -60,22 +60,11 @@ def pin_start(text: str, folder: Path) -> str:
 
 def replace_starts(values: Any, change: Callable[[str], Any]) -> Any:
     """Return nested plain settings with `change` applied to every address in them, as a setting or as a choice."""
-    if isinstance(values, Mapping):
-        return {
-            key: _replace_all(value, change) if key in STARTS else replace_starts(value, change)
-            for key, value in values.items()
-        }
-    if isinstance(values, list | tuple):
-        return type(values)(replace_starts(value, change) for value in values)
-    return values
 
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, str) else value
 
-def _replace_all(values: Any, change: Callable[[str], Any]) -> Any:
-    if isinstance(values, Mapping):  # a domain of a sweep: {"kind": "choice", "values": [...]}
-        return {key: value if key == "kind" else _replace_all(value, change) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return type(values)(_replace_all(value, change) for value in values)
-    return change(values) if isinstance(values, str) else values
+    return replace_values(values, dict.fromkeys(STARTS, changed))
 
 
 def pin_named_start(value: Any) -> Any:

@@ -317,25 +317,38 @@ def short(text: str) -> str:
     return text if found is None or found["sha256"] is None else f"{found['name']}@{found['sha256'][:8]}"
 
 
-def replace_in(values: Any, change: Callable[[Any, Role], Any]) -> Any:
-    """Return nested plain settings with `change` applied to every class in them, as a setting or as a choice."""
+def replace_values(values: Any, changes: Mapping[str, Callable[[Any], Any]]) -> Any:
+    """Return nested plain settings with `changes[name]` applied to each value of a setting of that name, and to each
+    of its choices."""
     if isinstance(values, Mapping):
         return {
-            key: _replace_all(value, role, change) if (role := _ROLES.get(key)) else replace_in(value, change)
+            key: _replace_all(value, changes[key]) if key in changes else replace_values(value, changes)
             for key, value in values.items()
         }
     if isinstance(values, list | tuple):
-        return type(values)(replace_in(value, change) for value in values)
+        return type(values)(replace_values(value, changes) for value in values)
     return values
 
 
-def _replace_all(values: Any, role: Role, change: Callable[[Any, Role], Any]) -> Any:
+def _replace_all(values: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(values, Mapping):  # a domain of a sweep: {"kind": "choice", "values": [...]}
-        return {key: value if key == "kind" else _replace_all(value, role, change) for key, value in values.items()}
+        return {key: value if key == "kind" else _replace_all(value, change) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return type(values)(_replace_all(value, role, change) for value in values)
-    is_text = isinstance(values, str) and (role is RECURSION or is_address(values))
-    return change(values, role) if is_text or isinstance(values, type) else values
+        return type(values)(_replace_all(value, change) for value in values)
+    return change(values)
+
+
+def replace_in(values: Any, change: Callable[[Any, Role], Any]) -> Any:
+    """Return nested plain settings with `change` applied to every class in them, as a setting or as a choice."""
+
+    def of(role: Role) -> Callable[[Any], Any]:
+        return lambda value: change(value, role) if _is_class(value, role) else value
+
+    return replace_values(values, {name: of(role) for name, role in _ROLES.items()})
+
+
+def _is_class(value: Any, role: Role) -> bool:
+    return isinstance(value, type) or (isinstance(value, str) and (role is RECURSION or is_address(value)))
 
 
 def classes_in(values: Any) -> dict[str, Role]:
