@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -49,6 +51,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     `-n 2 --dist loadfile` makes module fixtures once; `--no-loadscope-reorder` keeps this order.
     """
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """Print how a process of pytest-xdist has ended, if it died: what it wrote at its end is lost with its captures."""
+    if error:
+        status = node.gateway._io.popen.wait(timeout=60)
+        meaning = "its connection was closed" if status == 0 else "a negative number is that of a signal"
+        print(f"\n{node.gateway.id}: exit status {status} ({meaning})", file=sys.stderr)
 
 
 SHARED = Path(__file__).parents[1].parent / "shared"

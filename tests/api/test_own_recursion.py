@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import Confirm, Status, Sweep, SweepStatus, TrialConfig, Variant, choice, configure, plan, run, train
+from orchestrator import Confirm, Status, Sweep, TrialConfig, Variant, choice, configure, plan, run, train
 from orchestrator.records.index import sweep_folder
+from orchestrator.records.reader import read_trials
 from orchestrator.storage import open_storage
 from orchestrator.storage.base import to_json_bytes
+from tests.support.own_process import run_sweep
 from tests.support.sweeps import TINY
 from trm_data.errors import ConfigError, UserError
 from trm_data.own_code import distrust_all
@@ -92,9 +94,10 @@ def test_train_uses_the_file_and_tells_its_content_apart(folder: Path) -> None:
 def test_run_compares_the_built_in_recursion_with_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cls = import_class(folder, monkeypatch)
     sweep = Sweep(name="own", base=base(), space={SETTING: choice(None, cls)})
-    outcome = run(sweep, "runs", tracking="none", callbacks=())
-    assert outcome.status is SweepStatus.COMPLETE and not outcome.snapshot.progress.failed
-    assert len({trial.family for trial in outcome.snapshot.trials}) == 2
+    assert run_sweep(sweep, folder / "seen_twice.py") == ("complete", "")
+    records = read_trials(open_storage("runs"), "own")
+    assert len({record.family for record in records}) == 2
+    assert all(record.status is Status.FINISHED for record in records)
 
 
 def as_setting(named: Any) -> TrialConfig:

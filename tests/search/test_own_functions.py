@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import Confirm, Stopping, Sweep, SweepStatus, choice, configure, get_recipe, log_uniform, run
+from orchestrator import Confirm, Stopping, Sweep, choice, configure, get_recipe, log_uniform, run
 from orchestrator.search.early_stopping import Rung, decide
 from orchestrator.search.sampler import Sampler
 from orchestrator.sweep.loader import load_sweep
+from tests.support.own_process import run_sweep
 from tests.support.sweeps import TINY
 from trm_data.errors import ConfigError, UserError
-from trm_data.own_code import distrust_all, trust
+from trm_data.own_code import distrust_all
 
 CODE = """
 import optuna
@@ -211,9 +212,7 @@ def test_recorded_functions_run_only_if_they_are_trusted(folder: Path) -> None:
     with pytest.raises(UserError, match="which this command does not trust") as found:
         run(recorded, "runs", tracking="none", callbacks=())
     assert "--trust" in found.value.remedy and not (folder / "executed").exists()
-    trust(folder / "own.py")
-    outcome = run(recorded, "runs", tracking="none", callbacks=())
-    assert outcome.status is SweepStatus.COMPLETE and (folder / "executed").exists()
+    assert run_sweep(recorded, folder / "own.py") == ("complete", "") and (folder / "executed").exists()
     unpinned = json.dumps(plain).replace(f"#sha256={hashlib.sha256(code.encode()).hexdigest()}", "")
     with pytest.raises(ConfigError, match="has no hash"):
         Sweep.from_record(json.loads(unpinned))
@@ -241,5 +240,5 @@ stopping: {rule: own.py:below_half}
 
 def test_a_rule_that_fails_ends_the_sweep_with_one_line(folder: Path) -> None:
     sweep = search(stopping=Stopping(rule="own.py:broken", grace=0))
-    with pytest.raises(ConfigError, match="stopping rule broken@"):
-        run(sweep, "runs", tracking="none", callbacks=())
+    status, error = run_sweep(sweep, folder / "own.py")
+    assert not status and error.count("\n") <= 1 and "stopping rule broken@" in error
