@@ -15,6 +15,10 @@ from orchestrator.errors import ClusterError
 GPU_LABEL = "ray.io/accelerator-type"
 MARKET_LABEL = "ray.io/market-type"
 
+SETTINGS_FRAME = 4
+HTTP2_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, SETTINGS_FRAME, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2 sends first: the preface and an empty frame of settings (RFC 9113, section 3.4)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -56,9 +60,10 @@ def describe_cluster(address: str, timeout_s: float = 2.0) -> Cluster:
     """Describe the cluster whose head answers at HOST:PORT. The token comes from where Ray looks for it.
 
     Raises:
-        ClusterError: nothing answers, or it refuses (token, another version of Ray).
+        ClusterError: nothing answers, another server does, or it refuses (token, another version of Ray).
     """
     require_answer(address, timeout_s)
+    _require_grpc(address, timeout_s)
     try:
         with _silent_core():
             return _ask(address, timeout_s)
@@ -77,6 +82,26 @@ def require_answer(address: str, timeout_s: float = 2.0) -> None:
             f"no Ray cluster answers at {address} ({error.strerror or error})",
             "Start one with `ray start --head --port 6379`, or leave --address out to run on this machine",
         ) from error
+
+
+def _require_grpc(address: str, timeout_s: float) -> None:
+    """Raise ClusterError if another server than gRPC answers, such as Ray's dashboard, which Ray asks for 40 s.
+
+    A server that is silent or hangs up may be a busy head, or the tunnel to one.
+    """
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return  # an unencrypted question says nothing then
+    try:
+        with socket.create_connection(parse_address(address), timeout=timeout_s) as connection:
+            connection.sendall(HTTP2_START)
+            answer = connection.recv(9)
+    except OSError:
+        return
+    if answer and answer[3:4] != bytes((SETTINGS_FRAME,)):  # the type follows the length, of three bytes
+        raise ClusterError(
+            f"{address} is not the port of a Ray head: another server answers there",
+            "Give the port of `ray start --head`: 6379, unless --port was given. The dashboard's (8265) is another",
+        )
 
 
 def scales() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import platform
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,16 @@ def test_a_cluster_is_described_whether_or_not_it_has_written_its_versions(
     with socket.create_server(("127.0.0.1", 0)) as server:
         found = nodes.describe_cluster(f"127.0.0.1:{server.getsockname()[1]}")
     assert found == nodes.Cluster([], *(("2.60.0", "3.12.1") if metadata else ("", "")))
+
+
+def test_address_of_another_server_is_refused_at_once_and_names_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's client would try for 40 s, and then ask for a token."""
+    monkeypatch.setattr("ray._raylet.GcsClient", lambda address: pytest.fail("Ray's client is asked"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ClusterError, match=r"is not the port of a Ray head.*dashboard's \(8265\)"):
+            nodes.describe_cluster(f"127.0.0.1:{server.server_port}")
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
