@@ -8,23 +8,28 @@ import logging
 import os
 import platform
 import secrets
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from orchestrator.errors import ClusterError
-from orchestrator.execution.ray_processes import end_at_once, end_autoscaler, is_alive, own_processes
+from orchestrator.execution.ray_interfaces import (
+    in_sessions_of_their_own,
+    keep_secrets_off_command_lines,
+    leave_sigterm_alone,
+    listen_on_loopback,
+    reload_token,
+    start_no_other_ray,
+)
+from orchestrator.execution.ray_processes import RayProcesses, end_at_once, end_autoscaler
 from orchestrator.execution.scratch import remove_scratch_folder, scratch_folder
 from orchestrator.resources.local_gpus import LocalGpu, label_of
 from orchestrator.resources.nodes import GPU_LABEL, Cluster, describe_cluster, require_answer, scales
 from orchestrator.worker.processes import next_process
-from trm_data.addresses import holds_secret
 from trm_data.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -61,8 +66,14 @@ SHUTDOWN_S = 30.0
 POLL_S = 0.5
 NOTICE_S = 5.0
 """Seconds that Ray has to report a death during its start, before this process ends."""
+JOIN_NOTICE_S = 30.0
+"""The same for a cluster, whose head may be back within this time."""
 TOKEN_FILE = Path(".ray") / "auth_token"
 """Below the home folder: where Ray looks for the token of a cluster."""
+
+
+_parts_left = False
+"""Whether a Ray has died in this process while threads of Ray Tune waited for it."""
 
 
 class RayCluster:
@@ -77,8 +88,9 @@ class RayCluster:
         self.address = address
         self._gpus = gpus or ()
         self._stack = ExitStack()
-        self._processes: dict[str, psutil.Process] = {}
-        """Processes without which a private Ray hangs, by name."""
+        self._until_end = ExitStack()
+        """What stays in force where a part of Ray lives on in this process."""
+        self._processes = RayProcesses()
         self._token: dict[str, str] = {}
         self._missed = 0
 
@@ -86,27 +98,41 @@ class RayCluster:
         """Start a private Ray, or join the cluster.
 
         Raises:
-            ClusterError: Ray does not start, nothing answers there, it refuses the token, or its versions differ.
+            ClusterError: Ray does not start, nothing answers there, it refuses the token, its versions differ, or a Ray
+                has died in this process before.
         """
+        if _parts_left:
+            raise ClusterError(
+                "Ray has died in this process, and parts of it still run",
+                "Run the same call in a new process. In a notebook, restart the kernel",
+            )
+        self._until_end.enter_context(start_no_other_ray())
         self._stack.callback(remove_scratch_folder)
         self._stack.enter_context(environment(SETTINGS, override=False))
-        self._stack.enter_context(_keep_secrets_off_command_lines())
-        self._stack.enter_context(_leave_sigterm_alone())
+        self._stack.enter_context(keep_secrets_off_command_lines())
+        self._stack.enter_context(leave_sigterm_alone())
         try:
             if self.address is None:
                 self._start_private()
             else:
                 self._stack.enter_context(environment(_authentication(), override=False))
-                _reload_token()
+                reload_token()
                 check_cluster(self.address)
                 with self._ending_if_it_dies():
                     _join(self.address)
         except BaseException:
             self._stack.close()
+            self._until_end.close()
             raise
 
-    def shutdown(self, limit_s: float = SHUTDOWN_S) -> bool:
-        """Leave Ray, and end it if it is private. Return whether that succeeded within the limit, in seconds."""
+    def shutdown(self, limit_s: float = SHUTDOWN_S, *, is_abandoned: bool = False) -> bool:
+        """Leave Ray, and end it if it is private. Return whether that succeeded within the limit, in seconds.
+
+        Args:
+            is_abandoned: Ray has died, and threads of Ray Tune still wait for it. No further Ray is started in this
+                process.
+        """
+        global _parts_left
         import ray
 
         # Without its raylet, ray.shutdown may wait forever.
@@ -114,6 +140,10 @@ class RayCluster:
         thread.start()
         thread.join(limit_s)
         self._stack.close()
+        if is_abandoned:
+            _parts_left = True
+        else:
+            self._until_end.close()
         return not thread.is_alive()
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -141,8 +171,8 @@ class RayCluster:
     def failure(self) -> str:
         """Return why Ray can no longer be used; an empty string while it works. Poll it every few seconds."""
         if self.address is None:
-            gone = next((name for name, process in self._processes.items() if not is_alive(process)), None)
-            return f"Ray's {gone} on this machine has died" if gone else ""
+            dead = self._processes.dead()
+            return f"Ray's {dead} on this machine has died" if dead else ""
         try:
             require_answer(self.address)
         except ClusterError:
@@ -173,10 +203,10 @@ class RayCluster:
         offered: dict[str, Any] = {"num_gpus": len(self._gpus), "labels": {GPU_LABEL: label} if label else None}
         self._token = _token()
         self._stack.enter_context(environment(self._token, override=True))
-        self._stack.enter_context(_listen_on_loopback())
-        self._stack.enter_context(_in_sessions_of_their_own())
-        _reload_token()
-        self._stack.callback(_reload_token)
+        self._stack.enter_context(listen_on_loopback())
+        self._stack.enter_context(in_sessions_of_their_own())
+        reload_token()
+        self._stack.callback(reload_token)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 # "local": never an address that another Ray left behind.
@@ -195,7 +225,7 @@ class RayCluster:
                     ) from error
                 logger.warning("Ray did not start, trying again: %s", first_line(error))
         end_autoscaler()
-        self._processes = own_processes()
+        self._processes.find()
 
     @contextmanager
     def _ending_if_it_dies(self) -> Iterator[None]:
@@ -203,22 +233,25 @@ class RayCluster:
 
         `ray.init` does so for a minute, and then ends the process without saying what to do.
         """
-        is_over, self._processes = threading.Event(), {}
+        is_over, self._processes = threading.Event(), RayProcesses()
+        notice_s = NOTICE_S if self.address is None else JOIN_NOTICE_S
 
         def watch() -> None:
             while not is_over.wait(POLL_S):
                 if self.address is None:
-                    self._processes = own_processes() | self._processes  # a dead one stays known
-                reason = self.failure()
-                if reason and not is_over.wait(NOTICE_S):  # unless Ray notices it too
+                    self._processes.find()
+                # Unless Ray notices it too, or its head answers again.
+                if self.failure() and not is_over.wait(notice_s) and (reason := self.failure()):
                     logger.error("%s while it started. Run the same command again to continue", reason)
                     end_at_once()
 
-        threading.Thread(target=watch, name="ray-start", daemon=True).start()
+        thread = threading.Thread(target=watch, name="ray-start", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             is_over.set()
+            thread.join()
             self._missed = 0
 
 
@@ -244,88 +277,6 @@ def _token() -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
-def _reload_token() -> None:
-    """Make Ray read its token again: it caches the first one that it reads in a process."""
-    if "ray" not in sys.modules:
-        return
-    with _private_interface("its authentication token is not read again"):
-        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # without stubs
-
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _listen_on_loopback() -> AbstractContextManager[None]:
-    """Let a private Ray use 127.0.0.1 as its address, so that its servers listen on no other interface.
-
-    `ray.init` replaces a loopback address by the machine's; only this constant, which macOS and Windows set, prevents
-    that.
-    """
-    return _replaced(
-        "ray._private.ray_constants", "ENABLE_RAY_CLUSTER", lambda _: False, "it listens on all interfaces"
-    )
-
-
-def _keep_secrets_off_command_lines() -> AbstractContextManager[None]:
-    """Keep Tune from copying AWS keys of the driver into the runtime environment of its actors.
-
-    A runtime environment is on the command line of every worker, which all users of a machine can read. Workers have
-    the environment of their node anyway: of a private Ray, that is the driver's.
-    """
-    return _replaced(
-        "ray.tune.execution.class_cache",
-        "ENV_VARS_TO_PROPAGATE",
-        lambda names: {name for name in names if not holds_secret(name)},
-        "AWS keys in the environment are on the command lines of its workers",
-    )
-
-
-def _leave_sigterm_alone() -> AbstractContextManager[None]:
-    """Keep `ray.init` from installing its handler of SIGTERM, which ends the driver without a last checkpoint."""
-    return _replaced(
-        "ray._private.utils",
-        "set_sigterm_handler",
-        lambda _: lambda handler: None,
-        "SIGTERM ends a sweep without last checkpoints",
-    )
-
-
-def _in_sessions_of_their_own() -> AbstractContextManager[None]:
-    """Start the processes of a private Ray in sessions of their own while the block runs.
-
-    A signal to the whole process group (`timeout`, a shell, a closed terminal) then reaches the driver alone, which
-    needs Ray for its trials to write a last checkpoint. If the driver is killed, the kernel kills Ray's processes:
-    Ray requests that (PR_SET_PDEATHSIG), and it does not depend on the session.
-    """
-    return _replaced(
-        "ray._private.services",
-        "ConsolePopen",
-        lambda popen: partial(popen, start_new_session=True),
-        "a signal to the driver's process group also ends Ray",
-    )
-
-
-@contextmanager
-def _replaced(module: str, name: str, change: Callable[[Any], Any], consequence: str) -> Iterator[None]:
-    """Change a private attribute of Ray while the block runs; warn of the consequence where this version lacks it."""
-    with ExitStack() as stack:
-        with _private_interface(consequence):
-            owner = importlib.import_module(module)
-            before = getattr(owner, name)
-            setattr(owner, name, change(before))
-            stack.callback(setattr, owner, name, before)
-        yield
-
-
-@contextmanager
-def _private_interface(consequence: str) -> Iterator[None]:
-    """Warn instead of failing if this version of Ray lacks a private interface that the block uses."""
-    try:
-        yield
-    except (ImportError, AttributeError) as error:
-        logger.warning("Ray %s has changed: %s (%s)", importlib.metadata.version("ray"), consequence, error)
-
-
 def check_cluster(address: str) -> Cluster:
     """Describe a cluster and check its versions, before anything is built for it.
 
@@ -334,7 +285,7 @@ def check_cluster(address: str) -> Cluster:
     """
     _protect_token_file()
     with environment(_authentication(), override=False):
-        _reload_token()
+        reload_token()
         cluster = describe_cluster(address)
     own = {"Ray": importlib.metadata.version("ray"), "Python": platform.python_version()}
     theirs = {"Ray": cluster.ray_version, "Python": cluster.python_version}

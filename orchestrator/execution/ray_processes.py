@@ -14,13 +14,35 @@ from orchestrator.execution.scratch import remove_scratch_folder
 from orchestrator.records.failures import ExitCode
 
 
-def own_processes() -> dict[str, psutil.Process]:
-    """Return the processes without which a private Ray of this process hangs, by name."""
-    found = {}
+class RayProcesses:
+    """Hold the processes without which a private Ray of this process hangs.
+
+    Children that exist before its start are none of them: they belong to another Ray of this process, or to one that
+    has died.
+    """
+
+    def __init__(self) -> None:
+        self._others = [process for _, process in _servers()]
+        self._found: dict[str, psutil.Process] = {}
+
+    def find(self) -> None:
+        """Add those that have been started since. One that has died is remembered."""
+        for name, process in _servers():
+            if process not in self._others:
+                self._found.setdefault(name, process)
+
+    def dead(self) -> str:
+        """Return the name of one that has died; an empty string if there is none."""
+        return next((name for name, process in self._found.items() if not is_alive(process)), "")
+
+
+def _servers() -> list[tuple[str, psutil.Process]]:
+    """Return children of this process that are servers of a Ray, with their names."""
+    found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if child.name() in ("raylet", "gcs_server"):
-                found[child.name()] = child
+            if (name := child.name()) in ("raylet", "gcs_server"):
+                found.append((name, child))
     return found
 
 

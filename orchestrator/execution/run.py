@@ -247,8 +247,9 @@ def _drive(
             logger.info("sweep %s: %s%s", sweep.name, status, f": {reason}" if reason else "")
             return status, reason, controller.snapshot()
         finally:
-            # Ray that no longer answers may never shut down; the caller ends the process then.
-            if not cluster.shutdown(ABANDONED_S if status is SweepStatus.ABANDONED else SHUTDOWN_S):
+            # Ray that no longer answers may never shut down; the command ends its process then.
+            is_abandoned = status is SweepStatus.ABANDONED
+            if not cluster.shutdown(ABANDONED_S if is_abandoned else SHUTDOWN_S, is_abandoned=is_abandoned):
                 logger.warning("Ray did not shut down in time")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ ECHO_S = 2.0
 def stop_signals(stopping: threading.Event) -> Iterator[Callable[[], None]]:
     """Set `stopping` on the first signal while the block runs; a later one ends the process immediately.
 
+    In an interactive session, whose variables would be lost, a later one does what it did before the block: SIGINT
+    raises KeyboardInterrupt.
+
     Yields:
         A function that takes the signals back from a library that has installed handlers of its own since.
     """
@@ -25,7 +29,7 @@ def stop_signals(stopping: threading.Event) -> Iterator[Callable[[], None]]:
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal first_s
         if first_s is not None and time.monotonic() - first_s > ECHO_S:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, before[number] if hasattr(sys, "ps1") else signal.SIG_DFL)
             signal.raise_signal(number)
         if first_s is None:
             first_s = time.monotonic()

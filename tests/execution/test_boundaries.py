@@ -233,6 +233,84 @@ end_at_once()
         os.kill(other, signal.SIGKILL)
 
 
+AFTER_ANOTHER_RAY = """
+import logging, subprocess, sys, time
+import psutil, ray
+from orchestrator.execution import ray_cluster
+logging.basicConfig()
+ray_cluster.NOTICE_S = 0.5
+def init(*_, **__):
+    earlier.kill()
+    own = subprocess.Popen([sys.argv[1], "600"])
+    time.sleep(0.6 + 2 * ray_cluster.POLL_S)
+    if sys.argv[2] == "dies":
+        own.kill()
+        time.sleep(30)
+ray.init, ray.shutdown = init, lambda: None
+earlier = subprocess.Popen([sys.argv[1], "600"])
+cluster = ray_cluster.RayCluster(None)
+cluster.start()
+print(repr(cluster.failure()), flush=True)
+[process.kill() for process in psutil.Process().children()]
+"""
+
+
+@pytest.mark.parametrize("fate", ["lives", "dies"])
+def test_end_of_an_earlier_ray_of_a_program_is_not_taken_for_that_of_the_new_one(fate: str, tmp_path: Path) -> None:
+    raylet = tmp_path / "raylet"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", raylet)
+    command = [sys.executable, "-c", AFTER_ANOTHER_RAY, str(raylet), fate]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == ((0, "''\n") if fate == "lives" else (3, "")), done.stderr
+    assert ("Ray's raylet on this machine has died while it started" in done.stderr) == (fate == "dies")
+
+
+def test_head_that_is_away_for_a_moment_while_a_driver_joins_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+
+    def join(_: str) -> None:
+        server.close()
+        time.sleep((ray_cluster.MISSED_ANSWERS + 1) * ray_cluster.POLL_S)
+        back.append(socket.create_server(("127.0.0.1", port)))
+        time.sleep(ray_cluster.JOIN_NOTICE_S + 1)
+
+    back: list[socket.socket] = []
+    monkeypatch.setattr(ray_cluster, "JOIN_NOTICE_S", 2.0)
+    monkeypatch.setattr(ray_cluster, "check_cluster", lambda _: None)
+    monkeypatch.setattr(ray_cluster, "_join", join)
+    monkeypatch.setattr(ray_cluster, "end_at_once", lambda: ended.append(True))
+    ended: list[bool] = []
+    cluster = RayCluster(f"127.0.0.1:{port}")
+    cluster.start()
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    cluster.shutdown()
+    back[0].close()
+    assert not ended
+
+
+def test_process_whose_ray_was_abandoned_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by a further call, nor by a thread of Tune that calls Ray: it would be one with default settings."""
+    from ray._private import auto_init_hook
+
+    starts: list[Any] = []
+    monkeypatch.setattr(ray, "init", lambda *words, **_: starts.append(words))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_cluster, "_parts_left", False)
+    monkeypatch.setattr(auto_init_hook, "enable_auto_connect", True)
+    cluster = RayCluster(None)
+    cluster.start()
+    auto_init_hook.auto_init_ray()
+    cluster.shutdown()
+    assert starts == [("local",)] and auto_init_hook.enable_auto_connect, "it is the user's own again"
+    cluster.start()
+    cluster.shutdown(is_abandoned=True)
+    auto_init_hook.auto_init_ray()
+    with pytest.raises(ClusterError, match=r"has died in this process.*restart the kernel"):
+        RayCluster(None).start()
+    assert starts == [("local",)] * 2
+
+
 def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 

@@ -49,6 +49,29 @@ def test_the_first_signal_stops_cleanly_even_if_the_sweep_already_stops_and_a_la
     assert end(0.5) == (-number, "first survived\n")
 
 
+NOTEBOOK = """
+import signal, sys, threading, time
+from orchestrator.execution import signals
+sys.ps1, signals.ECHO_S = "In : ", 0.0
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with signals.stop_signals(threading.Event()):
+        signal.raise_signal(signal.SIGINT)
+        print("first survived", flush=True)
+        time.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
+        print("second survived", flush=True)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_second_interrupt_in_a_notebook_raises_keyboard_interrupt() -> None:
+    """The end of its process would lose all variables."""
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "first survived\ninterrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_while_ray_starts_stops_the_sweep_before_anything_ran(number: signal.Signals, tmp_path: Path) -> None:
     class Interrupted(FakeCluster):

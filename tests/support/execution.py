@@ -112,7 +112,7 @@ class FakeCluster:
     def start(self) -> None:
         pass
 
-    def shutdown(self, limit_s: float) -> bool:
+    def shutdown(self, limit_s: float, *, is_abandoned: bool = False) -> bool:
         self.shutdowns.append(limit_s)
         return True
 
