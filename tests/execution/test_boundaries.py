@@ -239,15 +239,17 @@ import psutil, ray
 from orchestrator.execution import ray_cluster
 logging.basicConfig()
 ray_cluster.NOTICE_S = 0.5
+def start():
+    return subprocess.Popen([sys.argv[1], "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 def init(*_, **__):
     earlier.kill()
-    own = subprocess.Popen([sys.argv[1], "600"])
+    own = start()
     time.sleep(0.6 + 2 * ray_cluster.POLL_S)
     if sys.argv[2] == "dies":
         own.kill()
         time.sleep(30)
 ray.init, ray.shutdown = init, lambda: None
-earlier = subprocess.Popen([sys.argv[1], "600"])
+earlier = start()
 cluster = ray_cluster.RayCluster(None)
 cluster.start()
 print(repr(cluster.failure()), flush=True)
